@@ -1,0 +1,87 @@
+"""Chooses one implementation of an op, and spreads it over the mesh. The only place in the project that does either."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+
+Rule = Callable[..., str | None]  # says why an implementation cannot run on these arguments, or None
+Impls = Mapping[str, tuple[Callable, Rule]]
+
+NAMES = ("reference", "xla", "associative", "pallas_gpu", "pallas_tpu")
+# A sequential loop in cache beats the extra work of a parallel scan on CPU; on an accelerator it is latency-bound.
+PREFERENCE = {"cpu": ("xla", "associative", "reference")}
+ACCELERATOR_PREFERENCE = ("pallas_gpu", "pallas_tpu", "associative", "xla", "reference")
+
+# Which mesh axes cut which axis of an op: batch over data and fsdp; heads, groups and channels over tensor.
+MESH_AXES = {"b": ("data", "fsdp"), "h": ("tensor",), "g": ("tensor",), "e": ("tensor",)}
+
+_forced = "auto"
+
+
+def always(*_: Any, **__: Any) -> None:
+  """The rule of an implementation that runs on everything."""
+
+
+def force(impl: str) -> None:
+  """Makes `impl` the first choice of every op called with `impl="auto"` in this process; `"auto"` undoes it.
+
+  An op that has no such implementation, or cannot run it on its arguments, chooses as usual. The environment variable
+  `KERNEL_IMPL` sets the initial value. Compiled functions keep the choice they were traced with.
+
+  Raises:
+    ValueError: no op has an implementation of that name.
+  """
+  global _forced
+  if impl not in ("auto", *NAMES):
+    raise ValueError(f"kernels: no implementation {impl!r}; choose from {['auto', *NAMES]}")
+  _forced = impl
+
+
+@contextlib.contextmanager
+def use(impl: str) -> Iterator[None]:
+  """`force(impl)` for the length of a `with` block."""
+  before = _forced
+  force(impl)
+  try:
+    yield
+  finally:
+    force(before)
+
+
+def pick(op: str, impls: Impls, want: str, *args: Any, **kwargs: Any) -> Callable:
+  """The implementation named `want`, or for `"auto"` the preferred one among those able to run these arguments.
+
+  Args:
+    op: the op's name, for messages.
+    impls: name -> (function, rule); the rule gets the arguments and returns why it cannot run them, or None.
+    want: "auto" or a name in `impls`.
+
+  Raises:
+    ValueError: `op` has no implementation `want`, it cannot run these arguments, or none can; with the reasons.
+  """
+  assert set(impls) <= set(NAMES), f"{op}: implementations {list(impls)} are not all in dispatch.NAMES {NAMES}"
+  if want == "auto":
+    order = [name for name in PREFERENCE.get(jax.default_backend(), ACCELERATOR_PREFERENCE) if name in impls]
+    order.sort(key=lambda name: name != _forced)
+  elif want in impls:
+    order = [want]
+  else:
+    raise ValueError(f"{op}: no implementation {want!r}; choose from {['auto', *impls]}")
+  reasons = {}
+  for name in order:
+    fn, why_not = impls[name]
+    reasons[name] = why_not(*args, **kwargs)
+    if reasons[name] is None:
+      return fn
+  told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+  raise ValueError(f"{op} cannot run on {jax.default_backend()} ({told}); other choices: {_others(impls, reasons)}")
+
+
+def _others(impls: Impls, tried: Mapping[str, Any]) -> list[str]:
+  return ["auto", *(name for name in impls if name not in tried)]
+
+
+force(os.environ.get("KERNEL_IMPL", "auto"))

@@ -1,0 +1,49 @@
+"""Mamba's selective state space (S6): discretise, scan and read out, without a `b t e n` array in slow memory."""
+
+from jaxtyping import Array, Bool, Float, Int
+
+from kernels import dispatch, inputs
+from kernels.selective_scan import reference
+
+IMPLS = {"reference": (reference.selective_scan, dispatch.always)}
+
+
+def selective_scan(
+  x: Float[Array, "b t e"],
+  dt: Float[Array, "b t e"],
+  A: Float[Array, "e n"],
+  B: Float[Array, "b t g n"],
+  C: Float[Array, "b t g n"],
+  h: Float[Array, "b e n"],
+  *,
+  reset: Bool[Array, "b t"] | None = None,
+  lengths: Int[Array, "b"] | None = None,
+  impl: str = "auto",
+) -> tuple[Float[Array, "b t e"], Float[Array, "b e n"]]:
+  """h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t;  y_t = C_t . h_t;  returns all y and the last h.
+
+  Gu & Dao 2023, arXiv:2312.00752, algorithm 2, with the input discretised as dt B (their code) and without the skip D
+  and the gate. Computed in at least float32; y has the dtype of x, the returned state that of the computation.
+  Differentiable in all six arrays.
+
+  Args:
+    dt: step sizes, positive already.
+    B, C: shared by the e/g channels of a group; g divides e.
+    h: the state before the first token.
+    reset: True where a document starts: the state is cleared before that token.
+    lengths: tokens that are there per row; past them y is 0 and the state stands still.
+    impl: "auto" or a name in IMPLS.
+
+  Raises:
+    ValueError: g does not divide e; `impl` does not exist or cannot run these arguments.
+  """
+  if x.shape[-1] % B.shape[2]:
+    raise ValueError(f"selective_scan: {x.shape[-1]} channels in {B.shape[2]} groups; make the groups divide them")
+  dtype, y_dtype = inputs.compute_dtype(x, dt, A, B, C, h), x.dtype
+  if lengths is not None:
+    # With dt = 0 the decay is 1 and the input 0.
+    x, dt, B, C = inputs.blank(inputs.valid(lengths, x.shape[1]), x, dt, B, C)
+  x, dt, A, B, C, h = (z.astype(dtype) for z in (x, dt, A, B, C, h))
+  keep = None if reset is None else ~reset
+  y, h_last = dispatch.pick("selective_scan", IMPLS, impl, x, dt, A, B, C, h, keep)(x, dt, A, B, C, h, keep)
+  return y.astype(y_dtype), h_last
