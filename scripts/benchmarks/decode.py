@@ -1,0 +1,41 @@
+"""Greedy decoding of a Mamba language model, batch 1, from contexts of growing length, beside `transformers`."""
+
+import jax
+import jax.numpy as jnp
+
+from inference.generate import generate
+from inference.sampling import Sampler
+from scripts.benchmarks.case import Case, Timed, compiled
+from scripts.benchmarks.models import SIZES, language_model
+from scripts.peers import hugging_face
+
+TOKENS = 128
+
+
+def cases() -> list[Case]:
+  rows = []
+  for context in (128, 1024, 4096):
+    group = f"Mamba decode, batch 1, context {context}, width 256, 4 layers, {TOKENS} tokens"
+    peer = lambda context=context: hugging_face.decode(**SIZES, context=context, tokens=TOKENS)
+    rows += [
+      Case(group, "ours", lambda context=context: decode(context)),
+      Case(group, "transformers, use_mambapy", peer),
+    ]
+  return rows
+
+
+def decode(context: int) -> Timed:
+  """`TOKENS` greedy steps from the state after `context` tokens; the prefill is not timed."""
+  model = language_model(**SIZES)
+  prompt = jax.random.randint(jax.random.key(0), (1, context), 0, SIZES["vocab"])
+  params = jax.jit(model.init)(jax.random.key(1), prompt)
+  fresh = model.init_state(1, context + TOKENS)
+  state = jax.jit(lambda p, x, s: model.apply(p, x, s, method="prefill")[1])(params, prompt, fresh)
+
+  def run(params, token, state):
+    lengths = jnp.ones(1, jnp.int32)
+    return generate(
+      model, params, token, lengths=lengths, max_new=TOKENS, sampler=Sampler(0.0), state=state, rng=jax.random.key(0)
+    )[0]
+
+  return compiled(run, params, prompt[:, -1:], state)._replace(per_call=TOKENS, unit="tokens")

@@ -1,0 +1,100 @@
+"""The primitives in every implementation, at the sizes whose timings are known from elsewhere."""
+
+import jax
+import jax.numpy as jnp
+
+from kernels.attention import attention
+from kernels.linear_scan import linear_scan
+from kernels.long_conv import long_conv
+from kernels.selective_scan import selective_scan
+from kernels.short_conv import short_conv
+from scripts.benchmarks.case import Case, pair
+
+
+def cases() -> list[Case]:
+  return [
+    *s5_recurrence(),
+    *selective(batch=4, length=1024, inner=512),
+    *selective(batch=16, length=256, inner=256),
+    *convolutions(),
+    *softmax(),
+  ]
+
+
+def s5_recurrence() -> list[Case]:
+  """B u, scan, Re(C h) as S5 computes it, B8 L4096, width 128, 64 complex states; beside the form upstream S5 uses."""
+  keys = jax.random.split(jax.random.key(0), 6)
+  b, t, d, n = 8, 4096, 128, 64
+  lam = jax.lax.complex(-0.5 * jnp.ones(n), jax.random.uniform(keys[0], (n,), maxval=3.0))
+  a = jnp.exp(0.01 * lam)
+  B = jax.random.normal(keys[1], (2, d, n)) / d**0.5
+  C = jax.random.normal(keys[2], (2, n, d)) / n**0.5
+  u = jax.random.normal(keys[3], (b, t, d))
+  args = (a.real, a.imag, B, C, u)
+  group = "S5 recurrence, B8 L4096 width 128 64 complex states"
+
+  def ours(impl):
+    def run(a_re, a_im, B, C, u):
+      x = jax.lax.complex(u @ B[0], u @ B[1])
+      h, _ = linear_scan(jax.lax.complex(a_re, a_im), x, jnp.zeros((b, n), jnp.complex64), impl=impl)
+      return h.real @ C[0] - h.imag @ C[1]
+
+    return run
+
+  def upstream(a_re, a_im, B, C, u):
+    """One complex matrix product a token, A repeated over time, one associative scan over the whole sequence."""
+    A = jnp.broadcast_to(jax.lax.complex(a_re, a_im), (t, n))
+    B, C = jax.lax.complex(B[0], B[1]), jax.lax.complex(C[0], C[1])
+
+    def one(u):
+      _, h = jax.lax.associative_scan(lambda p, q: (q[0] * p[0], q[0] * p[1] + q[1]), (A, u.astype(B.dtype) @ B))
+      return (h @ C).real
+
+    return jax.vmap(one)(u)
+
+  rows = [("ours (xla)", ours("xla")), ("ours, associative", ours("associative")), ("upstream's form", upstream)]
+  return [case for name, fn in rows for case in pair(group, name, fn, args)]
+
+
+def selective(*, batch: int, length: int, inner: int, state: int = 16) -> list[Case]:
+  """Mamba's scan."""
+  keys = jax.random.split(jax.random.key(0), 5)
+  x = jax.random.normal(keys[0], (batch, length, inner))
+  dt = jax.nn.softplus(jax.random.normal(keys[1], x.shape) - 3)
+  A = -jnp.broadcast_to(jnp.arange(1.0, state + 1), (inner, state))
+  B, C = (jax.random.normal(k, (batch, length, 1, state)) for k in keys[2:4])
+  h = jax.random.normal(keys[4], (batch, inner, state))
+  group = f"selective scan, B{batch} L{length} D{inner} N{state}"
+  names = {"ours (xla)": "xla", "ours, associative": "associative", "reference, autodiff": "reference"}
+  args = (x, dt, A, B, C, h)
+
+  def form(impl):
+    return lambda *args: selective_scan(*args, impl=impl)[0]
+
+  return [case for name, impl in names.items() for case in pair(group, name, form(impl), args)]
+
+
+def convolutions() -> list[Case]:
+  rows = []
+  for t in (1024, 4096, 16384):
+    u, k = jax.random.normal(jax.random.key(0), (4, t, 64)), jax.random.normal(jax.random.key(1), (64, t)) / t
+    rows += pair(f"long convolution, B4 H64 L{t}", "ours (xla)", lambda u, k: long_conv(u, k, impl="xla"), (u, k))
+  x, taps = jax.random.normal(jax.random.key(0), (4, 1024, 512)), jnp.zeros((4, 3, 512))
+  w = jax.random.normal(jax.random.key(1), (4, 512))
+  run = lambda x, w: short_conv(x, w, taps, impl="xla")[0]
+  return rows + pair("short convolution of 4, B4 L1024 D512", "ours (xla)", run, (x, w))
+
+
+def softmax() -> list[Case]:
+  b, t, h, k = 4, 1024, 4, 64
+  q, key, v = (jax.random.normal(x, (b, t, h, k)) for x in jax.random.split(jax.random.key(0), 3))
+  position = jnp.broadcast_to(jnp.arange(t), (b, t))
+
+  def ours(q, k, v):
+    return attention(q, k, v, q_position=position, k_position=position, impl="xla")
+
+  def plain(q, k, v):
+    return jax.nn.dot_product_attention(q, k, v, is_causal=True)
+
+  group = f"causal attention, B{b} L{t}, {h} heads of {k}"
+  return pair(group, "ours (xla)", ours, (q, key, v)) + pair(group, "jax.nn alone", plain, (q, key, v))

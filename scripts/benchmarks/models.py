@@ -1,0 +1,47 @@
+"""A Mamba language model's training step (loss, gradients, AdamW), beside `transformers`."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hybrids.heads import LanguageModel
+from scripts.benchmarks.case import Case, Timed, compiled
+from scripts.peers import hugging_face
+
+SIZES = {"width": 256, "depth": 4, "vocab": 256}
+
+
+def cases() -> list[Case]:
+  rows = []
+  for length in (512, 2048):
+    group = f"Mamba training step, B4 L{length} width 256, 4 layers, float32"
+    shape = {"batch": 4, "length": length}
+    rows += [
+      Case(group, "ours", lambda shape=shape: train_step(**SIZES, **shape)),
+      Case(group, "transformers, use_mambapy", lambda shape=shape: hugging_face.train_step(**SIZES, **shape)),
+    ]
+  return rows
+
+
+def language_model(*, width: int, depth: int, vocab: int) -> LanguageModel:
+  mixers = {"m": {"name": "mamba"}}
+  return LanguageModel(vocab=vocab, width=width, depth=depth, pattern="m", mixers=mixers)
+
+
+def train_step(*, width: int, depth: int, vocab: int, batch: int, length: int) -> Timed:
+  model = language_model(width=width, depth=depth, vocab=vocab)
+  tokens = jax.random.randint(jax.random.key(0), (batch, length), 0, vocab)
+  params = jax.jit(model.init)(jax.random.key(1), tokens)
+  tx = optax.adamw(1e-3)
+
+  def loss(params):
+    logits = model.apply(params, tokens)[:, :-1]
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:]))
+
+  def step(params, opt):
+    value, grads = jax.value_and_grad(loss)(params)
+    updates, opt = tx.update(grads, opt, params)
+    return optax.apply_updates(params, updates), opt, value
+
+  timed = compiled(step, params, jax.jit(tx.init)(params))
+  return timed._replace(per_call=batch * length, unit="tokens")
