@@ -1,0 +1,29 @@
+"""What every test runs under: the CPU, shape checks on every annotated function, compiled programs kept between runs."""
+
+import os
+from pathlib import Path
+
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+CHECKED = ("kernels", "layers", "ssm", "attention", "hybrids", "training", "inference")
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
+install_import_hook(list(CHECKED), "beartype.beartype").__enter__()
+
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+  # in the environment, so that programs which tests start find it too
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parents[1] / ".jax_cache")
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+# tests compile many small programs, which the default threshold of a second would leave out
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+  """Keeps the tests of one file on one worker, unless they name their own group (the contract suite: one per mixer)."""
+  for item in items:
+    if item.get_closest_marker("xdist_group") is None:
+      item.add_marker(pytest.mark.xdist_group(item.location[0]))
