@@ -1,0 +1,62 @@
+"""Softmax attention over a cache: causal or full, by document, in a window, with shared keys and a soft cap."""
+
+from jaxtyping import Array, Float, Int
+
+from kernels import dispatch, inputs
+from kernels.attention import reference
+
+IMPLS = {"reference": (reference.attention, dispatch.always)}
+MASKS = ("causal", "full")
+
+
+def attention(
+  q: Float[Array, "b t h k"],
+  k: Float[Array, "b s g k"],
+  v: Float[Array, "b s g p"],
+  *,
+  q_position: Int[Array, "b t"],
+  k_position: Int[Array, "b s"],
+  q_segment: Int[Array, "b t"] | None = None,
+  k_segment: Int[Array, "b s"] | None = None,
+  mask: str = "causal",
+  window: int | None = None,
+  scale: float | None = None,
+  softcap: float | None = None,
+  impl: str = "auto",
+) -> Float[Array, "b t h p"]:
+  """y_t = sum_s softmax_s(cap(scale q_t . k_s)) v_s over the keys that token t sees;  0 where it sees none.
+
+  Head i uses keys and values i // (h / g). Computed in at least float32; y has the dtype of q.
+
+  Args:
+    q_position, k_position: places on one time line, of which only differences matter.
+    q_segment, k_segment: a token sees its own segment alone; -1 marks slots that hold nothing, whose content, NaN
+      included, reaches neither values nor gradients. None: all tokens belong together.
+    mask: "causal": no key of a later position; "full": no such limit.
+    window: how many positions back a token sees, itself included.
+    scale: 1/sqrt(k) if not given.
+    softcap: scores s become softcap * tanh(s / softcap).
+    impl: "auto" or a name in IMPLS.
+
+  Raises:
+    ValueError: g does not divide h; `mask` is unknown; one segment array is given without the other; `impl` does not
+      exist or cannot run these arguments.
+  """
+  if q.shape[2] % k.shape[2]:
+    raise ValueError(
+      f"attention: {q.shape[2]} heads over {k.shape[2]} groups of keys; make the groups divide the heads"
+    )
+  if mask not in MASKS:
+    raise ValueError(f"attention: no mask {mask!r}; choose from {list(MASKS)}")
+  if (q_segment is None) != (k_segment is None):
+    raise ValueError("attention: one of q_segment and k_segment is given; give both or neither")
+  y_dtype, dtype = q.dtype, inputs.compute_dtype(q, k, v)
+  if q_segment is not None and k_segment is not None:
+    (q,) = inputs.blank(q_segment >= 0, q)
+    k, v = inputs.blank(k_segment >= 0, k, v)
+  q, k, v = (z.astype(dtype) for z in (q, k, v))
+  where = (q_position, k_position, q_segment, k_segment)
+  settings = dict(mask=mask, window=window, scale=q.shape[-1] ** -0.5 if scale is None else scale, softcap=softcap)
+  return dispatch.pick("attention", IMPLS, impl, q, k, v, *where, **settings)(q, k, v, *where, **settings).astype(
+    y_dtype
+  )

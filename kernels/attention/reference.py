@@ -1,0 +1,33 @@
+"""The definition of `attention`."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from kernels.attention.visible import visible
+
+
+def attention(
+  q: Float[Array, "b t h k"],
+  k: Float[Array, "b s g k"],
+  v: Float[Array, "b s g p"],
+  q_position: Int[Array, "b t"],
+  k_position: Int[Array, "b s"],
+  q_segment: Int[Array, "b t"] | None,
+  k_segment: Int[Array, "b s"] | None,
+  *,
+  mask: str,
+  window: int | None,
+  scale: float,
+  softcap: float | None,
+) -> Float[Array, "b t h p"]:
+  """All scores at once, keys and values repeated for their heads."""
+  k, v = (jnp.repeat(z, q.shape[2] // z.shape[2], axis=2) for z in (k, v))
+  see = visible(q_position, k_position, q_segment, k_segment, mask=mask, window=window)[:, None]
+  scores = scale * jnp.einsum("bthk,bshk->bhts", q, k)
+  if softcap is not None:
+    scores = softcap * jnp.tanh(scores / softcap)
+  # The largest visible score is subtracted; a row that sees nothing keeps finite numbers throughout and gets weight 0.
+  top = jnp.max(scores, axis=-1, keepdims=True, where=see, initial=jnp.finfo(scores.dtype).min)
+  weights = jnp.where(see, jnp.exp(jnp.where(see, scores - top, 0)), 0)
+  total = jnp.sum(weights, axis=-1, keepdims=True)
+  return jnp.einsum("bhts,bshp->bthp", weights / jnp.where(total == 0, 1, total), v)

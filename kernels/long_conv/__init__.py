@@ -1,0 +1,45 @@
+"""Depthwise convolution with as many taps as there are tokens, causal or two-sided."""
+
+from jaxtyping import Array, Bool, Float, Int
+
+from kernels import dispatch, inputs
+from kernels.long_conv import reference
+
+IMPLS = {"reference": (reference.long_conv, dispatch.always)}
+
+
+def long_conv(
+  u: Float[Array, "b t e"],
+  k: Float[Array, "e l"],
+  *,
+  k_back: Float[Array, "e m"] | None = None,
+  reset: Bool[Array, "b t"] | None = None,
+  lengths: Int[Array, "b"] | None = None,
+  impl: str = "auto",
+) -> Float[Array, "b t e"]:
+  """y_t = sum_{s<=t} k_{t-s} u_s + sum_{s>=t} k_back_{s-t} u_s, the second sum if `k_back` is given.
+
+  Computed in at least float32; y has the dtype of u. Differentiable in all arrays. Taps past the last are 0, taps past
+  the last token are not used. The fast form uses FFTs: a future input then changes y by rounding errors.
+
+  Args:
+    k, k_back: taps by lag, from lag 0 on. Both multiply the current token: zero `k_back[:, 0]` to count it once.
+    reset: True where a document starts: documents do not see each other.
+    lengths: tokens that are there per row; the others are not seen, and y is 0 there.
+    impl: "auto" or a name in IMPLS.
+
+  Raises:
+    ValueError: `impl` does not exist or cannot run these arguments.
+  """
+  y_dtype, t = u.dtype, u.shape[1]
+  dtype = inputs.compute_dtype(u, k) if k_back is None else inputs.compute_dtype(u, k, k_back)
+  here = None if lengths is None else inputs.valid(lengths, t)
+  if here is not None:
+    (u,) = inputs.blank(here, u)
+  u, k = u.astype(dtype), k[:, :t].astype(dtype)
+  k_back = None if k_back is None else k_back[:, :t].astype(dtype)
+  keep = None if reset is None else ~reset
+  y = dispatch.pick("long_conv", IMPLS, impl, u, k, k_back, keep)(u, k, k_back, keep)
+  if here is not None:
+    (y,) = inputs.blank(here, y)
+  return y.astype(y_dtype)

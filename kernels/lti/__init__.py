@@ -1,0 +1,54 @@
+"""x_t = A x_{t-1} + B u_t, y_t = Re(C x_t) with constant A: the recurrence of S4 and its kin, without `b t e n`."""
+
+from jaxtyping import Array, Bool, Float, Inexact, Int
+
+from kernels import dispatch, inputs
+from kernels.lti import reference
+from kernels.lti.system import System, plan
+
+__all__ = ["System", "lti", "plan"]
+
+IMPLS = {"reference": (reference.lti, dispatch.always)}
+
+
+def lti(
+  u: Float[Array, "b t e"],
+  system: System,
+  x: Inexact[Array, "b e n"],
+  *,
+  reset: Bool[Array, "b t"] | None = None,
+  lengths: Int[Array, "b"] | None = None,
+  impl: str = "auto",
+) -> tuple[Float[Array, "b t e"], Inexact[Array, "b e n"]]:
+  """x_t = A x_{t-1} + B u_t;  y_t = Re(C x_t);  returns all y and the last x.
+
+  Gu, Goel & Re 2021, arXiv:2111.00396, and all that followed. Computed in at least float32 (complex64); y has the dtype
+  of u, the returned state that of the computation. Differentiable in u, x and every field of the system.
+
+  Args:
+    system: `System` with the taps and the chunk length that `plan` asks for; others work as long as the taps reach the
+      end of a chunk or of the sequence.
+    x: the state before the first token.
+    reset: True where a document starts: the state is cleared before that token.
+    lengths: tokens that are there per row; past them y is 0 and the state stands still.
+    impl: "auto" or a name in IMPLS.
+
+  Raises:
+    ValueError: the system has too few taps; `impl` does not exist or cannot run these arguments.
+  """
+  y_dtype, t = u.dtype, u.shape[1]
+  l, c = system.K.shape[1], system.O.shape[1]
+  if l < min(t, c):
+    raise ValueError(f"lti: {l} taps for {t} tokens in chunks of {c}; it needs {min(t, c)}, see `plan`")
+  real = inputs.compute_dtype(u, system.K)
+  dtype = inputs.compute_dtype(x, *system)
+  here = None if lengths is None else inputs.valid(lengths, t)
+  if here is not None:
+    (u,) = inputs.blank(here, u)
+  u, x = u.astype(real), x.astype(dtype)
+  system = System(system.K.astype(real), *(z.astype(dtype) for z in system[1:]))
+  keep = None if reset is None else ~reset
+  y, x = dispatch.pick("lti", IMPLS, impl, u, system, x, keep, lengths)(u, system, x, keep, lengths)
+  if here is not None:
+    (y,) = inputs.blank(here, y)
+  return y.astype(y_dtype), x

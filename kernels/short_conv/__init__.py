@@ -1,0 +1,51 @@
+"""Depthwise causal convolution with a few taps per channel, which can be stopped and resumed anywhere."""
+
+from jaxtyping import Array, Bool, Float, Int
+
+from kernels import dispatch, inputs
+from kernels.short_conv import reference
+
+IMPLS = {"reference": (reference.short_conv, dispatch.always)}
+
+
+def short_conv(
+  x: Float[Array, "b t e"],
+  kernel: Float[Array, "w e"],
+  taps: Float[Array, "b v e"],
+  *,
+  bias: Float[Array, "e"] | None = None,
+  reset: Bool[Array, "b t"] | None = None,
+  lengths: Int[Array, "b"] | None = None,
+  impl: str = "auto",
+) -> tuple[Float[Array, "b t e"], Float[Array, "b v e"]]:
+  """y_t = bias + sum_{i<w} kernel_i x_{t-(w-1)+i}; returns all y and the last w - 1 inputs.
+
+  Computed in at least float32; y has the dtype of x, the returned taps that of the taps given. Differentiable in all
+  arrays.
+
+  Args:
+    kernel: the last row multiplies the current token.
+    taps: the w - 1 inputs before the first token, oldest first; zeros for those of another document, as in the result.
+    reset: True where a document starts: nothing is seen across it.
+    lengths: tokens that are there per row; past them y is 0 and the taps stand still.
+    impl: "auto" or a name in IMPLS.
+
+  Raises:
+    ValueError: the taps are not w - 1; `impl` does not exist or cannot run these arguments.
+  """
+  w, v = kernel.shape[0], taps.shape[1]
+  if v != w - 1:
+    raise ValueError(f"short_conv: {v} taps carried for a kernel of width {w}; it needs {w - 1}")
+  y_dtype, taps_dtype = x.dtype, taps.dtype
+  dtype = inputs.compute_dtype(x, kernel, taps)
+  here = None if lengths is None else inputs.valid(lengths, x.shape[1])
+  if here is not None:
+    (x,) = inputs.blank(here, x)
+  x, kernel, taps = (z.astype(dtype) for z in (x, kernel, taps))
+  keep = None if reset is None else ~reset
+  y, taps = dispatch.pick("short_conv", IMPLS, impl, x, kernel, taps, keep, lengths)(x, kernel, taps, keep, lengths)
+  if bias is not None:
+    y = y + bias.astype(dtype)
+  if here is not None:
+    (y,) = inputs.blank(here, y)
+  return y.astype(y_dtype), taps.astype(taps_dtype)
