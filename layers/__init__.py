@@ -1,0 +1,11 @@
+"""Parametrised parts that several mixers share: dense layers, norms, short convolutions, positions, initialisers.
+
+A layer casts its parameters to the dtype of its input and returns that dtype, so precision is one cast at the embedding.
+Parameters are float32 and carry logical axis names: embed, inner, heads, kv, mlp, vocab, state, taps, or None.
+"""
+
+from layers.dense import Dense
+from layers.norms import LayerNorm, RMSNorm, make_norm
+from layers.short_conv import ShortConv
+
+__all__ = ["Dense", "LayerNorm", "RMSNorm", "ShortConv", "make_norm"]

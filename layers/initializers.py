@@ -1,0 +1,62 @@
+"""Initial values of parameters, as Flax wants them: functions of (key, shape, dtype)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Initializer = Callable[..., Any]
+
+
+def inverse_softplus(y: Float[Array, "..."]) -> Float[Array, "..."]:
+  """x with log(1 + e^x) = y, accurate for small and large y > 0."""
+  return y + jnp.log(-jnp.expm1(-y))
+
+
+def log_step(dt_min: float, dt_max: float) -> Initializer:
+  """log dt for dt log-uniform in [dt_min, dt_max].
+
+  Raises:
+    ValueError: not 0 < dt_min <= dt_max.
+  """
+  _check_range(dt_min, dt_max)
+
+  def init(key, shape, dtype=jnp.float32):
+    return jax.random.uniform(key, shape, dtype, jnp.log(dt_min), jnp.log(dt_max))
+
+  return init
+
+
+def softplus_step(dt_min: float, dt_max: float, floor: float = 0.0) -> Initializer:
+  """b with softplus(b) = max(dt, floor), for dt log-uniform in [dt_min, dt_max].
+
+  Raises:
+    ValueError: not 0 < dt_min <= dt_max.
+  """
+  log_dt = log_step(dt_min, dt_max)
+
+  def init(key, shape, dtype=jnp.float32):
+    return inverse_softplus(jnp.maximum(jnp.exp(log_dt(key, shape, dtype)), floor))
+
+  return init
+
+
+def uniform_fan_in(fan_in: int | None = None, gain: float = 1.0) -> Initializer:
+  """U(-gain / sqrt(fan_in), gain / sqrt(fan_in)): what PyTorch gives linear and convolution layers, weights and biases.
+
+  Args:
+    fan_in: the second to last size of the shape if not given (a bias does not know it).
+  """
+
+  def init(key, shape, dtype=jnp.float32):
+    bound = gain * (shape[-2] if fan_in is None else fan_in) ** -0.5
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+  return init
+
+
+def _check_range(dt_min: float, dt_max: float) -> None:
+  if not 0 < dt_min <= dt_max:
+    raise ValueError(f"dt_min={dt_min}, dt_max={dt_max}: steps need 0 < dt_min <= dt_max")

@@ -1,0 +1,65 @@
+"""The short depthwise convolution in front of many recurrences, with its parameters."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from kernels.short_conv import short_conv
+from layers.initializers import uniform_fan_in
+
+
+class ShortConv(nn.Module):
+  """y_t = bias + sum_i kernel_i x_{t-(w-1)+i}, one kernel per channel; see `kernels.short_conv`.
+
+  Attributes:
+    taps: w, how many tokens are seen, the current one included.
+    axis: logical name of the channel axis.
+  Raises:
+    ValueError: `taps` is below 1.
+  """
+
+  features: int
+  taps: int = 4
+  use_bias: bool = True
+  axis: str | None = "inner"
+
+  def setup(self):
+    if self.taps < 1:
+      raise ValueError(f"ShortConv: taps={self.taps}; it needs at least 1")
+    init = uniform_fan_in(self.taps)
+    self.kernel = self.param(
+      "kernel", nn.with_logical_partitioning(init, ("taps", self.axis)), (self.taps, self.features)
+    )
+    if self.use_bias:
+      self.bias = self.param("bias", nn.with_logical_partitioning(init, (self.axis,)), (self.features,))
+
+  @nn.nowrap
+  def init_taps(self, batch: int) -> Float[Array, "b w e"]:
+    """The inputs before the first token: zeros."""
+    return jnp.zeros((batch, self.taps - 1, self.features))
+
+  def __call__(
+    self,
+    x: Float[Array, "b t e"],
+    taps: Float[Array, "b w e"],
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+  ) -> tuple[Float[Array, "b t e"], Float[Array, "b w e"]]:
+    """All outputs, and the last inputs, which the next call wants as `taps`."""
+    return short_conv(x, self.kernel, taps, bias=self._bias(), reset=reset, lengths=lengths)
+
+  def step(
+    self, x: Float[Array, "b e"], taps: Float[Array, "b w e"]
+  ) -> tuple[Float[Array, "b e"], Float[Array, "b w e"]]:
+    """One token: __call__ without the bookkeeping of documents and lengths."""
+    dtype = jnp.result_type(x, taps, self.kernel)
+    window = jnp.concatenate([taps.astype(dtype), x[:, None].astype(dtype)], axis=1)
+    y = jnp.sum(window * self.kernel, axis=1)
+    bias = self._bias()
+    y = y if bias is None else y + bias
+    return y.astype(x.dtype), window[:, 1:].astype(taps.dtype)
+
+  def _bias(self) -> jax.Array | None:
+    return self.bias if self.use_bias else None
