@@ -1,4 +1,4 @@
-"""What every test runs under: the CPU, shape checks on every annotated function, compiled programs kept between runs."""
+"""What every test runs under: the CPU, shape checks on every annotated function, and a cache of compiled programs."""
 
 import os
 from pathlib import Path
@@ -7,6 +7,7 @@ import jax
 import pytest
 from jaxtyping import install_import_hook
 
+pytest.register_assert_rewrite("tests.contract")
 CHECKED = ("kernels", "layers", "ssm", "attention", "hybrids", "training", "inference")
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

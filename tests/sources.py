@@ -1,0 +1,64 @@
+"""The project's own Python files, parsed once, for the tests that look at the code itself."""
+
+import ast
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = (
+  ("kernels", "layers", "ssm", "attention", "hybrids", "data", "configs", "training", "inference", "interop")
+  + ("scripts", "notebooks", "tests")
+)  # fmt: skip
+MIXER_FOLDERS = ("ssm", "attention", "hybrids/channel")
+
+
+def python_files(*folders: str) -> list[Path]:
+  """Every Python file under the folders (all of the project without any), main.py included."""
+  files = [file for folder in folders or FOLDERS for file in sorted((ROOT / folder).rglob("*.py"))]
+  return files if folders else [*files, *ROOT.glob("*.py")]
+
+
+@functools.cache
+def parse(file: Path) -> ast.Module:
+  return ast.parse(file.read_text(), filename=str(file))
+
+
+def relative(file: Path) -> str:
+  return file.relative_to(ROOT).as_posix()
+
+
+def imports(file: Path) -> Iterator[str]:
+  """Dotted names of what a file imports, wherever in the file it does so."""
+  for node in ast.walk(parse(file)):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, f"{relative(file)}:{node.lineno} imports relatively; write the whole path"
+      yield node.module
+      yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def defines_mixer(file: Path) -> bool:
+  """Whether a class in the file has STATE, as an attribute or as a property."""
+  for cls in (node for node in parse(file).body if isinstance(node, ast.ClassDef)):
+    for node in cls.body:
+      targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+      if getattr(node, "name", None) == "STATE" or any(getattr(target, "id", None) == "STATE" for target in targets):
+        return True
+  return False
+
+
+def mixer_files() -> dict[str, Path]:
+  """Name of each mixer and its file; two mixers of one name are an error."""
+  files = [file for file in python_files(*MIXER_FOLDERS) if defines_mixer(file)]
+  names = {file.stem: file for file in files}
+  assert len(names) == len(files), f"two mixer files share a name: {sorted(map(relative, files))}"
+  return names
+
+
+def primitives(file: Path) -> frozenset[str]:
+  """The kernels a file imports: `from kernels.lti import lti` and `from kernels import lti` are both 'lti'."""
+  parts = (name.split(".") for name in imports(file))
+  ops = {path.name for path in (ROOT / "kernels").iterdir() if path.is_dir()}
+  return frozenset(name[1] for name in parts if name[0] == "kernels" and len(name) > 1 and name[1] in ops)

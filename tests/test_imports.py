@@ -1,0 +1,71 @@
+"""Imports go one way, and each folder imports only what its place in the design allows."""
+
+import ast
+import sys
+
+import pytest
+
+from tests import sources
+
+# folder -> the project's folders it may import besides itself
+ARROWS = {
+  "kernels": set(),
+  "layers": {"kernels"},
+  "ssm": {"kernels", "layers"},
+  "attention": {"kernels", "layers"},
+  "hybrids": {"kernels", "layers", "ssm", "attention"},
+  "data": set(),
+  "configs": set(),
+  "training": {"kernels", "layers", "ssm", "attention", "hybrids"},
+  "inference": {"kernels", "layers", "ssm", "attention", "hybrids", "training"},
+  "interop": {"kernels", "layers", "ssm", "attention", "hybrids", "training"},
+}
+# folder -> libraries it has no business with
+FOREIGN = {
+  "kernels": {"flax", "optax", "orbax", "ml_collections", "grain"},
+  "layers": {"optax", "orbax", "ml_collections", "grain"},
+  "ssm": {"optax", "orbax", "ml_collections", "grain"},
+  "attention": {"optax", "orbax", "ml_collections", "grain"},
+  "hybrids": {"optax", "orbax", "ml_collections", "grain"},
+  "data": {"jax", "flax", "optax", "orbax"},
+  "configs": {"jax", "flax", "optax", "orbax", "grain", "numpy"},
+}
+OURS = {*sources.FOLDERS, "main"}
+LOOPS = {"scan", "fori_loop", "while_loop", "associative_scan"}
+# cells whose nonlinear recurrence has no parallel form, and the deep memory that takes gradients inside its loop
+LOOPS_ALLOWED = ("ssm/rnn/", "attention/recurrent/titans.py")
+
+
+@pytest.mark.parametrize("folder", ARROWS)
+def test_imports_follow_the_arrows(folder):
+  for file in sources.python_files(folder):
+    roots = {name.split(".")[0] for name in sources.imports(file)}
+    wrong = (roots & OURS) - ARROWS[folder] - {folder}
+    assert not wrong, f"{sources.relative(file)} imports {sorted(wrong)}; {folder}/ may import {sorted(ARROWS[folder])}"
+    foreign = roots & FOREIGN.get(folder, set())
+    assert not foreign, f"{sources.relative(file)} imports {sorted(foreign)}"
+
+
+def test_nothing_imports_scripts_tests_or_notebooks():
+  for file in sources.python_files():
+    if sources.relative(file).split("/")[0] not in ("scripts", "tests", "notebooks"):
+      wrong = {name.split(".")[0] for name in sources.imports(file)} & {"scripts", "tests", "notebooks"}
+      assert not wrong, f"{sources.relative(file)} imports {sorted(wrong)}"
+
+
+def test_mixer_files_contain_no_loops():
+  for file in sources.python_files(*sources.MIXER_FOLDERS):
+    if sources.relative(file).startswith(LOOPS_ALLOWED):
+      continue
+    for node in ast.walk(sources.parse(file)):
+      name = getattr(node, "attr", None) or getattr(node, "id", None)
+      name = name or (getattr(node, "name", None) if isinstance(node, ast.alias) else None)
+      assert name not in LOOPS, f"{sources.relative(file)}:{node.lineno} uses {name}; loops live in kernels/"
+
+
+def test_oracles_import_numpy_only():
+  allowed = {"numpy", *sys.stdlib_module_names}
+  for file in sources.python_files("tests/oracles"):
+    names = {name for name in sources.imports(file) if not name.startswith("tests.oracles")} - {"tests"}
+    wrong = {name.split(".")[0] for name in names} - allowed
+    assert not wrong, f"{sources.relative(file)} imports {sorted(wrong)}; an oracle is independent of what it judges"

@@ -1,0 +1,78 @@
+"""The limits of the house style that a program can check."""
+
+import ast
+
+from tests import sources
+
+LINES, KERNEL_LINES, FUNCTION_LINES, MAIN_LINES = 400, 600, 60, 300
+LIBRARY = ("kernels", "layers", "ssm", "attention", "hybrids", "data", "training", "inference", "interop")
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def in_tests(file) -> bool:
+  return sources.relative(file).startswith("tests/")
+
+
+def test_files_are_short():
+  for file in sources.python_files():
+    name = sources.relative(file)
+    limit = {"main.py": MAIN_LINES}.get(name, KERNEL_LINES if name.startswith("kernels/") else LINES)
+    lines = len(file.read_text().splitlines())
+    assert lines <= limit, f"{name} has {lines} lines, over {limit}: it holds two ideas"
+
+
+def test_functions_are_short():
+  for file in sources.python_files():
+    for node in ast.walk(sources.parse(file)):
+      if isinstance(node, FUNCTIONS) and not in_tests(file):
+        lines = node.end_lineno - node.lineno + 1 - len((ast.get_docstring(node) or "").splitlines())
+        where = f"{sources.relative(file)}:{node.lineno} {node.name}"
+        assert lines <= FUNCTION_LINES, f"{where} has {lines} lines besides its docstring, over {FUNCTION_LINES}"
+
+
+def test_no_file_is_a_drawer():
+  names = {"utils.py", "util.py", "helpers.py", "common.py", "misc.py"}
+  found = [sources.relative(file) for file in sources.python_files() if file.name in names]
+  assert not found, f"name these for what they do, or put what they hold beside its user: {found}"
+
+
+def test_asserts_carry_messages():
+  for file in sources.python_files():
+    for node in ast.walk(sources.parse(file)):
+      if isinstance(node, ast.Assert) and not in_tests(file):
+        assert node.msg is not None, f"{sources.relative(file)}:{node.lineno} asserts without a message"
+
+
+def test_jax_numpy_is_jnp():
+  for file in sources.python_files():
+    for node in ast.walk(sources.parse(file)):
+      if isinstance(node, ast.Import):
+        names = {alias.name: alias.asname for alias in node.names}
+        assert names.get("jax.numpy", "jnp") == "jnp", f"{sources.relative(file)}:{node.lineno}"
+
+
+def documented_files():
+  """Library files; an implementation of an op is described by the op's own docstring."""
+  for file in sources.python_files(*LIBRARY):
+    if file.read_text().strip():
+      yield file, sources.relative(file).startswith("kernels/") and file.name != "__init__.py"
+
+
+def test_modules_classes_and_public_functions_have_docstrings():
+  for file, is_implementation in documented_files():
+    name, tree = sources.relative(file), sources.parse(file)
+    assert ast.get_docstring(tree), f"{name} has no docstring"
+    for node in tree.body:
+      if is_implementation or not isinstance(node, (ast.ClassDef, *FUNCTIONS)) or node.name.startswith("_"):
+        continue
+      # the annotations of a NamedTuple say what it holds
+      is_tuple = isinstance(node, ast.ClassDef) and any(getattr(base, "id", "") == "NamedTuple" for base in node.bases)
+      documented = is_tuple or ast.get_docstring(node)
+      assert documented, f"{name}:{node.lineno} {node.name} has no docstring under its first line"
+
+
+def test_files_name_no_place_on_one_machine():
+  for file in sources.python_files():
+    if not in_tests(file):
+      for line, text in enumerate(file.read_text().splitlines(), 1):
+        assert not any(place in text for place in ("/work/", "/home/")), f"{sources.relative(file)}:{line}"
