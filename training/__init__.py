@@ -1,0 +1,1 @@
+"""What main.py's loop calls: optimizer, sharding, state, update, losses, evaluation, checkpoints, metrics."""

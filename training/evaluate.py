@@ -1,0 +1,114 @@
+"""Exact averages over whole evaluation sets, by calls of the whole length or by chunks that carry the state."""
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from training import losses, sharding
+from training.step import side_inputs
+
+Batch = Mapping[str, np.ndarray]
+
+
+def make_evaluate(
+  model: nn.Module, task: Any, mesh: Mesh, *, chunk: int = 0, batches: int = 0, stateful: bool = False
+) -> Callable[[Any], dict[str, float]]:
+  """variables -> {"eval/<set>/<metric>": average over the set}; every place counts by its weight, in any batch.
+
+  Args:
+    chunk: tokens a call; the state is carried from call to call, so memory does not grow with the length. 0: one call.
+    batches: batches of each set, 0 for all.
+    stateful: also carry the state from batch to batch, since the task's rows go on from batch to batch.
+  Raises:
+    ValueError: `chunk` and the model's state do not go together.
+  """
+  if chunk < 0 or batches < 0:
+    raise ValueError(f"eval.chunk={chunk}, eval.batches={batches}; both must be 0 (all) or more")
+  if chunk and model.STATE == "none":
+    raise ValueError(f"eval.chunk={chunk} carries a state, but this model's STATE is 'none'; set eval.chunk=0")
+  loss = losses.get(task.loss)
+  whole, resumed, start = _compiled(model, loss)
+
+  def sums(variables: Any, rows: Iterator[Batch]) -> dict[str, tuple[float, float]]:
+    total: dict[str, tuple[float, float]] = {}
+    parts: list[losses.Sums] = []
+    carry = None
+    for batch in rows:
+      # a batch late, so that the next one is made while the device works
+      total = _add(total, parts)
+      if not chunk and not stateful:
+        parts = [whole(variables, sharding.put(batch, mesh))]
+      else:
+        count = len(batch["targets"]) * jax.process_count()
+        carry = carry if stateful and carry is not None else start(variables, count, batch["inputs"].shape[1])
+        parts, carry = _by_chunks(resumed, variables, batch, carry, chunk, mesh)
+    return _add(total, parts)
+
+  def evaluate(variables: Any) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for name, rows in task.eval_sets(jax.process_index(), jax.process_count()).items():
+      found = sums(variables, _divisible(islice(rows(), batches or None), mesh))
+      if not found:
+        raise ValueError(f"evaluation set {name!r} is empty")
+      values |= {f"eval/{name}/{key}": value for key, value in losses.averages(found, task.metrics).items()}
+    return values
+
+  return evaluate
+
+
+def _add(total: dict[str, tuple[float, float]], parts: list[losses.Sums]) -> dict[str, tuple[float, float]]:
+  """Host sums in float64, whatever the devices' precision."""
+  for part in parts:
+    floats = jax.tree.map(float, part)
+    total = losses.add(total, floats) if total else floats
+  return total
+
+
+def _compiled(model: nn.Module, loss: Callable[..., losses.Sums]) -> tuple[Callable, Callable, Callable]:
+  @jax.jit
+  def whole(variables: Any, batch: Mapping[str, jax.Array]) -> losses.Sums:
+    logits = model.apply(variables, batch["inputs"], **side_inputs(batch))
+    return loss(logits, batch["targets"], batch["weights"])
+
+  def resumed(variables: Any, batch: Mapping[str, jax.Array], carry: Any) -> tuple[losses.Sums, Any]:
+    logits, carry = model.apply(variables, batch["inputs"], carry, method="prefill", **side_inputs(batch))
+    return loss(logits, batch["targets"], batch["weights"]), carry
+
+  start = lambda variables, batch, length: model.apply(variables, batch, length, method="start")
+  return whole, jax.jit(resumed, donate_argnums=2), jax.jit(start, static_argnums=(1, 2))
+
+
+def _by_chunks(
+  resumed: Callable, variables: Any, batch: Batch, carry: Any, chunk: int, mesh: Mesh
+) -> tuple[list[losses.Sums], Any]:
+  """Sums of every chunk; of the last alone where a row has one target, which its last chunk answers."""
+  length = batch["inputs"].shape[1]
+  size = chunk or length
+  parts = []
+  for first in range(0, length, size):
+    part, carry = resumed(variables, sharding.put(_cut(batch, first, first + size), mesh), carry)
+    parts.append(part)
+  return (parts if batch["targets"].ndim > 1 else parts[-1:]), carry
+
+
+def _cut(batch: Batch, first: int, end: int) -> dict[str, np.ndarray]:
+  part = {key: value[:, first:end] if value.ndim > 1 else value for key, value in batch.items()}
+  if "lengths" in batch:
+    part["lengths"] = np.clip(batch["lengths"] - first, 0, part["inputs"].shape[1]).astype(np.int32)
+  return part
+
+
+def _divisible(rows: Iterator[Batch], mesh: Mesh) -> Iterator[Batch]:
+  """Batches filled up with rows of weight 0 where they do not divide over the devices."""
+  step = max(sharding.shards(mesh) // jax.process_count(), 1)
+  for batch in rows:
+    count = len(batch["targets"])
+    missing = -count % step
+    full = {key: np.concatenate([value, np.repeat(value[-1:], missing, axis=0)]) for key, value in batch.items()}
+    full["weights"][count:] = 0
+    yield full

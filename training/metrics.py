@@ -1,0 +1,224 @@
+"""What a run leaves to read: rows of metrics, TensorBoard events, a display, a curve, a summary.
+
+Everything is written by process 0 alone; on the others the same calls do nothing.
+"""
+
+import json
+import math
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.progress import (
+  BarColumn,
+  MofNCompleteColumn,
+  Progress,
+  TaskID,
+  TextColumn,
+  TimeElapsedColumn,
+  TimeRemainingColumn,
+)
+from tensorboardX import SummaryWriter
+
+from training.losses import HIGHER_IS_BETTER
+
+ROWS, CURVE, SUMMARY = "metrics.jsonl", "loss.png", "summary.json"
+LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+class Clock:
+  """Seconds of training alone: evaluation, saving and the first update, which compiles, are left out of the speed."""
+
+  def __init__(self, seconds: float = 0.0):
+    self._began = time.monotonic() - seconds
+    self._mark = time.monotonic()
+    self._steps = 0
+    self.per_step = math.nan
+
+  @property
+  def seconds(self) -> float:
+    """Wall seconds of the whole run, earlier processes included."""
+    return time.monotonic() - self._began
+
+  def restart(self) -> None:
+    """Leaves out what came before."""
+    self._mark, self._steps = time.monotonic(), 0
+
+  def tick(self) -> None:
+    """One step was handed to the device."""
+    self._steps += 1
+
+  def lap(self) -> float:
+    """Seconds a step since the last lap; call it when the device has finished."""
+    if self._steps:
+      self.per_step = (time.monotonic() - self._mark) / self._steps
+    self.restart()
+    return self.per_step
+
+  @contextmanager
+  def pause(self, work: Any) -> Iterator[None]:
+    """Leaves out what happens inside, after waiting for `work`, the arrays still being computed."""
+    jax.block_until_ready(work)
+    began = time.monotonic()
+    yield
+    self._mark += time.monotonic() - began
+
+
+class Writer:
+  """Rows of metrics of one run: JSON lines, TensorBoard events, optionally wandb, and a line or a bar to look at.
+
+  Rows of steps after `first`, written by a process that was killed before it saved them, are dropped: a file has
+  one row a step and kind.
+
+  Raises:
+    ValueError: `wandb` is asked for and not installed.
+  """
+
+  def __init__(self, workdir: Path, *, first: int, steps: int, config: Mapping[str, Any], wandb: bool = False):
+    self._active = jax.process_index() == 0
+    if not self._active:
+      return
+    self._steps = steps
+    self._path = workdir / ROWS
+    kept = [row for row in read_rows(self._path) if row["step"] <= first]
+    self._path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    self._file = self._path.open("a")
+    self._events = SummaryWriter(logdir=str(workdir / "tensorboard"), purge_step=first + 1 if first else None)
+    self._wandb = _wandb(workdir, config) if wandb else None
+    self._console = Console(soft_wrap=True, highlight=False)
+    self._progress: Progress | None = None
+    self._task = TaskID(0)
+    if self._console.is_terminal:
+      columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+      self._progress = Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=self._console)
+      self._task = self._progress.add_task("", total=steps, completed=first)
+      self._progress.start()
+
+  def tick(self, step: int) -> None:
+    """Moves the bar."""
+    if self._active and self._progress:
+      self._progress.update(self._task, completed=step)
+
+  def log(self, step: int, row: Mapping[str, float], *, left: float = math.nan) -> None:
+    """Writes a row everywhere. `left`: seconds until the end, for the line where there is no bar."""
+    if not self._active:
+      return
+    clean = {key: value if math.isfinite(value) else None for key, value in row.items()}
+    self._file.write(json.dumps({"step": step} | clean) + "\n")
+    self._file.flush()
+    for key, value in row.items():
+      self._events.add_scalar(key, value, step)
+    if self._wandb:
+      self._wandb.log(dict(row), step=step)
+    text = "  ".join(_word(key, value) for key, value in row.items())
+    if self._progress and any(key.startswith("train/") for key in row):
+      self._progress.update(self._task, completed=step, description=text)
+    else:
+      eta = f"  {_duration(left)} left" if math.isfinite(left) else ""
+      self.say(f"step {step}/{self._steps}  {text}{eta}")
+
+  def say(self, text: str) -> None:
+    """Prints a line, above the bar where there is one."""
+    if self._active:
+      self._console.print(text, markup=False)
+
+  def close(self) -> None:
+    """Draws the curve and closes everything."""
+    if not self._active:
+      return
+    if self._progress:
+      self._progress.stop()
+    self._file.close()
+    self._events.close()
+    draw(self._path)
+    if self._wandb:
+      self._wandb.finish()
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+  """The rows of a metrics file; a last line that a kill cut short is no row."""
+  rows = []
+  for line in path.read_text().splitlines() if path.exists() else ():
+    try:
+      row = json.loads(line)
+    except ValueError:
+      continue
+    if isinstance(row, dict) and isinstance(row.get("step"), int):
+      rows.append(row)
+  return rows
+
+
+def draw(path: Path) -> None:
+  """Training and evaluation losses over the steps, as a PNG beside the rows."""
+  # matplotlib takes a second to import, which a run should not wait for at its start
+  from matplotlib.figure import Figure
+
+  rows = read_rows(path)
+  names = dict.fromkeys(key for row in rows for key in row if key.endswith("/loss"))
+  figure = Figure(figsize=(7, 4.5), layout="constrained")
+  axes = figure.add_subplot(xlabel="step", ylabel="loss (nats)")
+  for name in names:
+    points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+    if points:
+      axes.plot(*zip(*points), label=name, marker="" if name.startswith("train/") else "o", markersize=3)
+  if axes.lines:
+    axes.legend()
+  axes.grid(alpha=0.3)
+  figure.savefig(path.with_name(CURVE), dpi=120)
+
+
+def better(best: Mapping[str, Any], step: int, row: Mapping[str, float]) -> dict[str, Any]:
+  """The best value so far of every evaluation metric, with its step."""
+  new = dict(best)
+  for key, value in row.items():
+    sign = 1 if key.rsplit("/", 1)[-1] in HIGHER_IS_BETTER else -1
+    if math.isfinite(value) and (key not in best or sign * value > sign * best[key]["value"]):
+      new[key] = {"value": value, "step": step}
+  return new
+
+
+def surroundings() -> dict[str, Any]:
+  """The device and the versions a result was made with."""
+  device = jax.devices()[0]
+  versions = {name: version(name) for name in LIBRARIES}
+  return {
+    "device": f"{platform.processor() or platform.machine()} ({device.device_kind})",
+    "platform": device.platform,
+    "devices": jax.device_count(),
+    "processes": jax.process_count(),
+    "versions": {"python": platform.python_version()} | versions,
+  }
+
+
+def _wandb(workdir: Path, config: Mapping[str, Any]) -> Any:
+  try:
+    import wandb
+  except ImportError:
+    raise ValueError("wandb=True, but wandb is not installed; EXTRAS=wandb ./dev setup, or wandb=False") from None
+  return wandb.init(dir=str(workdir), name=workdir.name, config=dict(config), resume="allow")
+
+
+def _word(key: str, value: float) -> str:
+  kind, _, name = key.partition("/")
+  name = name if kind == "train" else key
+  rates = {"tokens_per_s": "tokens/s", "flops_per_s": "FLOP/s"}
+  return f"{_short(value)} {rates[name]}" if name in rates else f"{name} {value:.4g}"
+
+
+def _short(value: float) -> str:
+  for size, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+    if value >= size:
+      return f"{value / size:.3g}{letter}"
+  return f"{value:.3g}"
+
+
+def _duration(seconds: float) -> str:
+  minutes, seconds = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f"{hours}:{minutes:02}:{seconds:02}"

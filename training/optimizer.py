@@ -1,0 +1,243 @@
+"""The config's optimizer section as one optax transformation.
+
+In order: clip by the global norm; weight decay, for optimizers where it joins the gradient; moments; weight decay, for
+the others; group factor and schedule; average of the parameters. `accumulate` wraps all of it, and a schedule counts
+batches, so that changing `accumulate` does not stretch it.
+
+Groups. A parameter named in its mixer's `SLOW` gets `slow_lr` times the learning rate and no weight decay; vectors
+(norms, biases, skips) get no weight decay. Then the first row of `groups` whose regular expression is found in the
+parameter's path sets what it names: `("embed", {"weight_decay": 0.0})`, `("log_dt$", {"lr": 0.01})`, `lr` being a
+factor (0 freezes).
+"""
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+OPTIMIZERS: dict[str, Callable[[float, float, float], optax.GradientTransformation]] = {
+  "adabelief": lambda b1, b2, eps: optax.scale_by_belief(b1, b2, eps),
+  "adam": lambda b1, b2, eps: optax.scale_by_adam(b1, b2, eps),
+  "adamw": lambda b1, b2, eps: optax.scale_by_adam(b1, b2, eps),
+  "lion": lambda b1, b2, eps: optax.scale_by_lion(b1, b2),
+  "nadamw": lambda b1, b2, eps: optax.scale_by_adam(b1, b2, eps, nesterov=True),
+  "radam": lambda b1, b2, eps: optax.scale_by_radam(b1, b2, eps),
+  "rmsprop": lambda b1, b2, eps: optax.scale_by_rms(b2, eps),
+  "sgd": lambda b1, b2, eps: optax.trace(b1) if b1 else optax.identity(),
+}
+# weight decay is part of the gradient here, as in the papers; everywhere else it is decoupled
+COUPLED = ("adam", "rmsprop", "sgd")
+SCHEDULES = ("constant", "cosine", "linear")
+
+
+class Group(NamedTuple):
+  """What one parameter gets: its factor of the learning rate, and its weight decay."""
+
+  lr: float
+  weight_decay: float
+
+
+def build(
+  params: Any,
+  slow: Collection[str],
+  *,
+  steps: int,
+  name: str = "adamw",
+  lr: float = 1e-3,
+  schedule: str = "cosine",
+  warmup: int = 0,
+  final_lr: float = 0.0,
+  b1: float = 0.9,
+  b2: float = 0.999,
+  eps: float = 1e-8,
+  weight_decay: float = 0.0,
+  clip: float = 0.0,
+  accumulate: int = 1,
+  ema: float = 0.0,
+  slow_lr: float = 1.0,
+  groups: Sequence[tuple[str, Mapping[str, float]]] = (),
+) -> optax.GradientTransformation:
+  """The transformation for `params` (arrays or their shapes, in Linen's boxes or not); see the module's docstring.
+
+  Args:
+    slow: names of the slow parameters, the mixers' `SLOW`.
+    steps: batches of the whole run, at which the schedule arrives at `final_lr`.
+    final_lr: as a fraction of `lr`.
+    clip, ema: 0 is off.
+    accumulate: batches averaged for one update.
+  Raises:
+    ValueError: an unknown name, a value out of its range, or a row of `groups` that takes no parameter.
+  """
+  if name not in OPTIMIZERS:
+    raise ValueError(f"optimizer.name={name!r}; choose one of {', '.join(OPTIMIZERS)}")
+  for key, value, fine, need in (
+    ("clip", clip, clip >= 0, "0 (off) or more"),
+    ("accumulate", accumulate, accumulate >= 1, "1 or more"),
+    ("ema", ema, 0 <= ema < 1, "0 (off) or a decay below 1"),
+    ("b1", b1, 0 <= b1 < 1, "at least 0 and below 1"),
+    ("b2", b2, 0 <= b2 < 1, "at least 0 and below 1"),
+    ("weight_decay", weight_decay, weight_decay >= 0, "0 (off) or more"),
+    ("slow_lr", slow_lr, slow_lr >= 0, "0 (frozen) or more"),
+  ):
+    if not fine:
+      raise ValueError(f"optimizer.{key}={value}; it must be {need}")
+  rate = learning_rate(lr, schedule, warmup=warmup, final_lr=final_lr, steps=steps)
+  rules = assign(params, slow, weight_decay=weight_decay, slow_lr=slow_lr, groups=groups)
+  decay = _decay({path: rule.weight_decay for path, rule in rules.items()})
+  factors = {path: rule.lr for path, rule in rules.items()}
+  parts = [optax.clip_by_global_norm(clip)] if clip else []
+  parts += [decay, OPTIMIZERS[name](b1, b2, eps)] if name in COUPLED else [OPTIMIZERS[name](b1, b2, eps), decay]
+  parts.append(_scale(factors, lambda count: -rate(count * accumulate)))
+  if ema:
+    parts.append(average(ema))
+  tx = optax.chain(*parts)
+  return optax.MultiSteps(tx, accumulate).gradient_transformation() if accumulate > 1 else tx
+
+
+def learning_rate(lr: float, schedule: str, *, warmup: int, final_lr: float, steps: int) -> optax.Schedule:
+  """Batches done -> learning rate: a line up to `lr` over `warmup` batches, then the schedule down to final_lr·lr.
+
+  The first batch of a warm-up has lr/warmup, not 0. Past `steps` it stays at its end.
+
+  Raises:
+    ValueError: an unknown schedule, or a value out of its range.
+  """
+  if schedule not in SCHEDULES:
+    raise ValueError(f"optimizer.schedule={schedule!r}; choose one of {', '.join(SCHEDULES)}")
+  if lr < 0:
+    raise ValueError(f"optimizer.lr={lr}; it must be 0 or more")
+  if not 0 <= warmup <= steps:
+    raise ValueError(f"optimizer.warmup={warmup} does not fit into steps={steps}; it must be 0 to steps")
+  if not 0 <= final_lr <= 1:
+    raise ValueError(f"optimizer.final_lr={final_lr} is a fraction of optimizer.lr; it must be 0 to 1")
+
+  def rate(count: jax.Array) -> jax.Array:
+    done = jnp.clip((count - warmup) / max(steps - warmup, 1), 0.0, 1.0)
+    if schedule == "cosine":
+      shape = 0.5 * (1 + jnp.cos(jnp.pi * done))
+    else:
+      shape = 1 - done if schedule == "linear" else jnp.ones_like(done)
+    rise = jnp.minimum((count + 1) / warmup, 1.0) if warmup else 1.0
+    return lr * rise * (final_lr + (1 - final_lr) * shape if schedule != "constant" else shape)
+
+  return rate
+
+
+def assign(
+  params: Any,
+  slow: Collection[str],
+  *,
+  weight_decay: float,
+  slow_lr: float,
+  groups: Sequence[tuple[str, Mapping[str, float]]],
+) -> dict[str, Group]:
+  """Path -> Group, for every parameter.
+
+  Raises:
+    ValueError: a row is malformed, or takes no parameter.
+  """
+  rows = [_check_row(row) for row in groups]
+  taken = [0] * len(rows)
+  rules = {}
+  for path, ndim in _paths(params).items():
+    group = {"lr": 1.0, "weight_decay": weight_decay if ndim > 1 else 0.0}
+    if path.rsplit("/", 1)[-1] in slow:
+      group = {"lr": slow_lr, "weight_decay": 0.0}
+    row = next((i for i, (regex, _) in enumerate(rows) if re.search(regex, path)), None)
+    if row is not None:
+      taken[row] += 1
+      group |= rows[row][1]
+    rules[path] = Group(**group)
+  for (regex, _), count in zip(rows, taken):
+    if not count:
+      earlier = any(re.search(regex, path) for path in rules)
+      why = "takes no parameter that an earlier row has not taken" if earlier else "matches no parameter"
+      raise ValueError(f"optimizer.groups row {regex!r} {why}; parameters are for example {', '.join(_sample(rules))}")
+  return rules
+
+
+def _check_row(row: Any) -> tuple[str, dict[str, float]]:
+  try:
+    regex, settings = row
+    re.compile(regex)
+    settings = {key: float(value) for key, value in dict(settings).items()}
+  except (TypeError, ValueError, re.error) as error:
+    raise ValueError(
+      f"optimizer.groups row {row!r} is not (regular expression, {{'lr': factor, 'weight_decay': value}}): {error}"
+    ) from None
+  unknown = set(settings) - set(Group._fields)
+  if unknown:
+    raise ValueError(f"optimizer.groups row {regex!r} sets {sorted(unknown)}; it can set {', '.join(Group._fields)}")
+  return regex, settings
+
+
+def _sample(paths: Collection[str], count: int = 5) -> list[str]:
+  """Some of the paths, spread over all of them."""
+  return list(paths)[:: max(len(paths) // count, 1)][:count]
+
+
+def _paths(params: Any) -> dict[str, int]:
+  """Path -> number of axes, those along which the stack has put layers together not counted."""
+  boxed = lambda leaf: isinstance(leaf, nn.meta.AxisMetadata)
+  found = {}
+  for path, leaf in jax.tree_util.tree_leaves_with_path(params, is_leaf=boxed):
+    names = leaf.names if isinstance(leaf, nn.meta.Partitioned) else ()
+    found[_name(path)] = nn.meta.unbox(leaf).ndim - names.count("layers")
+  return found
+
+
+def _name(path: Any) -> str:
+  return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _decay(factors: Mapping[str, float]) -> optax.GradientTransformation:
+  def add(update: Any, _state: Any, params: Any) -> Any:
+    plus = lambda path, u, p: u + factors[_name(path)] * p if factors[_name(path)] else u
+    return jax.tree_util.tree_map_with_path(plus, update, params), _state
+
+  return optax.GradientTransformation(lambda _: optax.EmptyState(), add)
+
+
+def _scale(factors: Mapping[str, float], rate: optax.Schedule) -> optax.GradientTransformation:
+  def scale(update: Any, state: optax.ScaleByScheduleState, _params: Any = None) -> Any:
+    now = rate(state.count)
+    times = lambda path, u: (now * factors[_name(path)]).astype(u.dtype) * u
+    return jax.tree_util.tree_map_with_path(times, update), optax.ScaleByScheduleState(state.count + 1)
+
+  return optax.GradientTransformation(lambda _: optax.ScaleByScheduleState(jnp.zeros([], jnp.int32)), scale)
+
+
+class Average(NamedTuple):
+  """State of `average`: updates seen, and the averaged parameters."""
+
+  updates: jax.Array
+  params: Any
+
+
+def average(decay: float) -> optax.GradientTransformation:
+  """Exponential moving average of the parameters, kept in its state; passes the updates on as they are.
+
+  The decay of update n is min(decay, (1 + n)/(10 + n)), so a short run is not all initial parameters. Must come last
+  in a chain, where the updates are what will be added.
+  """
+
+  def init(params: Any) -> Average:
+    return Average(jnp.zeros([], jnp.int32), jax.tree.map(jnp.array, params))
+
+  def update(updates: Any, state: Average, params: Any) -> Any:
+    keep = jnp.minimum(decay, (1 + state.updates) / (10 + state.updates))
+    mix = lambda old, new: (keep * old + (1 - keep) * new).astype(old.dtype)
+    return updates, Average(state.updates + 1, jax.tree.map(mix, state.params, optax.apply_updates(params, updates)))
+
+  return optax.GradientTransformation(init, update)
+
+
+def averaged(opt_state: Any, params: Any) -> Any:
+  """The averaged parameters if the optimizer keeps them, else `params`: what evaluation and generation use."""
+  is_average = lambda node: isinstance(node, Average)
+  found = [node for node in jax.tree.leaves(opt_state, is_leaf=is_average) if is_average(node)]
+  return found[0].params if found else params

@@ -1,0 +1,136 @@
+"""One mesh with four axes, and one table that says which axis each named dimension of a parameter lies on.
+
+`data` and `fsdp` split the batch, and `fsdp` the parameters too; `sequence` splits time; `tensor` splits channels and
+heads. Everything else follows from the compiler.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+AXES = ("data", "fsdp", "sequence", "tensor")
+ROWS = ("data", "fsdp")
+# first match wins, and a mesh axis is used once per array: activations give fsdp to the batch, so their embed is whole
+RULES = (
+  ("batch", ROWS),
+  ("time", "sequence"),
+  ("vocab", "tensor"),
+  ("inner", "tensor"),
+  ("heads", "tensor"),
+  ("kv", "tensor"),
+  ("mlp", "tensor"),
+  ("embed", "fsdp"),
+)
+
+
+def make_mesh(
+  *, data: int = -1, fsdp: int = 1, sequence: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+  """The mesh over all devices; at most one size may be -1, and takes what the others leave.
+
+  Raises:
+    ValueError: the sizes do not multiply to the number of devices, or one process would hold no rows of its own.
+  """
+  devices = jax.devices() if devices is None else list(devices)
+  sizes = dict(zip(AXES, (data, fsdp, sequence, tensor)))
+  text = ", ".join(f"mesh.{name}={size}" for name, size in sizes.items())
+  free = [name for name, size in sizes.items() if size == -1]
+  if len(free) > 1 or any(size < 1 for size in sizes.values() if size != -1):
+    raise ValueError(f"{text}; each must be 1 or more, and at most one may be -1 (what the others leave)")
+  given = math.prod(size for size in sizes.values() if size != -1)
+  if free and len(devices) % given == 0:
+    sizes[free[0]] = len(devices) // given
+  elif free or given != len(devices):
+    raise ValueError(
+      f"{text} asks for {'a multiple of ' if free else ''}{given} devices, and there are {len(devices)}; "
+      "change a size, or on a CPU set mesh.cpu_devices"
+    )
+  shards = sizes["data"] * sizes["fsdp"]
+  if shards % jax.process_count():
+    raise ValueError(
+      f"{text}: the batch is split into {shards}, and {jax.process_count()} processes each need rows of their own; "
+      "make mesh.data · mesh.fsdp a multiple of the processes"
+    )
+  return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+@contextmanager
+def active(mesh: Mesh) -> Iterator[None]:
+  """Makes the mesh and the rules known to everything that is traced inside."""
+  with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
+    yield
+
+
+def of_variables(tree: Any, mesh: Mesh) -> Any:
+  """Shardings of Linen variables, shapes in their boxes of axis names; the result has no boxes.
+
+  A dimension that its mesh axis does not divide stays whole.
+  """
+
+  def one(leaf: Any) -> NamedSharding:
+    if not isinstance(leaf, nn.meta.Partitioned):
+      return NamedSharding(mesh, PartitionSpec())
+    return NamedSharding(mesh, _fit(nn.logical_to_mesh_axes(leaf.names, RULES), leaf.value.shape, mesh))
+
+  return jax.tree.map(one, tree, is_leaf=lambda leaf: isinstance(leaf, nn.meta.AxisMetadata))
+
+
+def _fit(spec: PartitionSpec | None, shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
+  def size(axes: Any) -> int:
+    return math.prod(mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes or ()))
+
+  return PartitionSpec(*(axes if n % size(axes) == 0 else None for axes, n in zip(spec or (), shape)))
+
+
+def of_optimizer(opt: Any, params: Any, shardings: Any, mesh: Mesh) -> Any:
+  """Shardings of an optimizer's state: what has a parameter's path and shape lies as that parameter does."""
+  known = {}
+  for (path, leaf), sharding in zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(shardings)):
+    known[tuple(path), leaf.shape] = sharding
+
+  def one(path: Any, leaf: Any) -> NamedSharding:
+    ends = (known.get((tuple(path[i:]), leaf.shape)) for i in range(len(path)))
+    return next((sharding for sharding in ends if sharding is not None), NamedSharding(mesh, PartitionSpec()))
+
+  return jax.tree_util.tree_map_with_path(one, opt)
+
+
+def of_rows(tree: Any, mesh: Mesh) -> Any:
+  """Shardings of arrays whose first axis is the batch: recurrent states."""
+  return jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec(ROWS)), tree)
+
+
+def shards(mesh: Mesh) -> int:
+  """Into how many parts the batch is split."""
+  return math.prod(mesh.shape[axis] for axis in ROWS)
+
+
+def check_batch(batch: int, length: int, mesh: Mesh) -> None:
+  """Raises a ValueError where the batch or its time axis does not divide over the mesh."""
+  if batch % shards(mesh):
+    raise ValueError(
+      f"data.batch={batch} does not divide over mesh.data={mesh.shape['data']} times mesh.fsdp={mesh.shape['fsdp']}; "
+      f"make it a multiple of {shards(mesh)}, or the mesh smaller"
+    )
+  if length % mesh.shape["sequence"]:
+    raise ValueError(
+      f"data.length={length} does not divide over mesh.sequence={mesh.shape['sequence']}; make it a multiple, or "
+      "mesh.sequence=1"
+    )
+
+
+def put(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+  """This process's rows of a batch -> the global batch on the devices, rows over data and fsdp, time over sequence."""
+
+  def one(array: np.ndarray) -> jax.Array:
+    time = "sequence" if array.ndim > 1 and array.shape[1] % mesh.shape["sequence"] == 0 else None
+    spec = PartitionSpec(ROWS, time) if array.ndim > 1 else PartitionSpec(ROWS)
+    return jax.make_array_from_process_local_data(NamedSharding(mesh, spec), array)
+
+  return {key: one(np.asarray(value)) for key, value in batch.items()}

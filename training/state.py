@@ -1,0 +1,96 @@
+"""All that a training step reads and writes, and how it comes into being on its devices."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Int, UInt32
+
+from training import optimizer, sharding
+
+
+class TrainState(NamedTuple):
+  """Everything a checkpoint holds of the model's side."""
+
+  step: Int[Array, ""]  # updates done
+  params: Any
+  buffers: Any  # Linen's other collections: running statistics
+  opt: Any
+  rng: UInt32[Array, "2"]  # never advanced: step n draws from fold_in(rng, n)
+  carry: Any  # the recurrent state between batches of a stateful task, else ()
+
+  @property
+  def variables(self) -> dict[str, Any]:
+    """What evaluation and generation apply the model with: the averaged parameters where the optimizer keeps them."""
+    return {"params": optimizer.averaged(self.opt, self.params), **self.buffers}
+
+
+def example(task: Any, batch: int = 1) -> jax.ShapeDtypeStruct:
+  """The shape of a task's inputs: tokens `b t` or features `b t f`."""
+  if task.vocab:
+    return jax.ShapeDtypeStruct((batch, task.length), jnp.int32)
+  return jax.ShapeDtypeStruct((batch, task.length, task.features), jnp.float32)
+
+
+def variables_shape(model: nn.Module, task: Any) -> dict[str, Any]:
+  """Shapes of the model's variables in their boxes of axis names; nothing is allocated.
+
+  Raises:
+    ValueError: what the model's parts say about their settings.
+  """
+  return dict(jax.eval_shape(model.init, jax.random.PRNGKey(0), example(task)))
+
+
+def carries(model: nn.Module, *, stateful: bool) -> bool:
+  """Whether the recurrent state goes from batch to batch.
+
+  Raises:
+    ValueError: it is asked for, and the model's state cannot be carried without end.
+  """
+  if not stateful:
+    return False
+  if model.STATE not in ("fixed", "window"):
+    raise ValueError(
+      f"data.stateful=True carries the state from batch to batch, but this model's state is {model.STATE!r}; "
+      "use mixers whose state is 'fixed' or 'window', or data.stateful=False"
+    )
+  if model.learn_state:
+    raise ValueError(
+      "data.stateful=True starts from the batch before, so model.learn_state=True would never learn; set one to False"
+    )
+  return True
+
+
+def blueprint(
+  model: nn.Module, task: Any, tx: optax.GradientTransformation, mesh: Mesh, *, stateful: bool
+) -> tuple[Callable[[int], TrainState], TrainState]:
+  """(seed -> a fresh state, made where it belongs; its shapes with shardings), for a run's start and its resumption."""
+
+  def create(seed: jax.Array) -> TrainState:
+    rng = jax.random.PRNGKey(seed)
+    inputs = jnp.zeros(example(task).shape, example(task).dtype)
+    buffers = dict(nn.meta.unbox(model.init(jax.random.fold_in(rng, jnp.uint32(0xFFFFFFFF)), inputs)))
+    params = buffers.pop("params")
+    carry = model.init_state(task.batch, task.length) if stateful else ()
+    return TrainState(jnp.zeros([], jnp.int32), params, buffers, tx.init(params), rng, carry)
+
+  seed = np.int32(0)
+  shapes = jax.eval_shape(create, seed)
+  buffers = sharding.of_variables(variables_shape(model, task), mesh)
+  params = buffers.pop("params")
+  whole: Any = NamedSharding(mesh, PartitionSpec())
+  opt = sharding.of_optimizer(shapes.opt, shapes.params, params, mesh)
+  places = TrainState(whole, params, buffers, opt, whole, sharding.of_rows(shapes.carry, mesh))
+  struct = lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+  init = jax.jit(create, out_shardings=places)
+  return lambda seed: init(np.int32(seed)), jax.tree.map(struct, shapes, places)
+
+
+def count(params: Any) -> int:
+  """Number of parameters."""
+  return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))

@@ -1,0 +1,112 @@
+"""One update: loss, gradient, optimizer, and the sums that the next row of metrics is made of."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from training import losses
+from training.state import TrainState
+
+OPTIONAL = ("reset", "lengths")
+
+
+class Seen(NamedTuple):
+  """What was seen since the last row of metrics; it stays on the device, so training never waits for it."""
+
+  sums: dict[str, tuple[Array, Array]]
+  grad_norm: Float[Array, ""]  # added up
+  updates: Int[Array, ""]
+  first_bad_step: Int[Array, ""]  # 0: none
+
+
+def nothing_seen(loss: Callable[..., losses.Sums], batch: Mapping[str, Any], mesh: Mesh) -> Callable[[], Seen]:
+  """Makes the Seen of no update, for batches like this one, lying where `update` leaves the next."""
+  targets = jax.ShapeDtypeStruct(batch["targets"].shape, jnp.int32)
+  logits = jax.ShapeDtypeStruct((*targets.shape, 2), jnp.float32)
+  sums = jax.eval_shape(loss, logits, targets, jax.ShapeDtypeStruct(targets.shape, jnp.float32))
+  number = lambda dtype: jnp.zeros([], dtype)
+  zeros = lambda: Seen(
+    jax.tree.map(lambda leaf: number(leaf.dtype), sums), number(jnp.float32), number(jnp.int32), number(jnp.int32)
+  )
+  return jax.jit(zeros, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+
+def side_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
+  """The model's keyword arguments that a batch has."""
+  return {key: batch[key] for key in OPTIONAL if key in batch}
+
+
+def make_gradient(model: nn.Module, loss: Callable[..., losses.Sums], *, stateful: bool = False) -> Callable:
+  """(params, state, batch) -> ((mean loss, (sums, buffers, carry)), gradient).
+
+  With `stateful` the recurrent state comes from the batch before: gradients stop there, and a reset clears it.
+  """
+
+  def objective(params: Any, state: TrainState, batch: Mapping[str, Any]) -> Any:
+    variables = {"params": params, **state.buffers}
+    mode: dict[str, Any] = {"rngs": {"dropout": jax.random.fold_in(state.rng, state.step)}, **side_inputs(batch)}
+    if stateful:
+      logits, carry = model.apply(variables, batch["inputs"], state.carry, method="prefill", **mode)
+      buffers = state.buffers
+    else:
+      logits, buffers = model.apply(variables, batch["inputs"], mutable=list(state.buffers), **mode)
+      carry = state.carry
+    sums = loss(logits, batch["targets"], batch["weights"])
+    total, weight = sums["loss"]
+    return total / jnp.maximum(weight, 1e-30), (sums, dict(buffers), carry)
+
+  return jax.value_and_grad(objective, has_aux=True)
+
+
+def make_update(
+  model: nn.Module, tx: optax.GradientTransformation, loss: Callable[..., losses.Sums], *, like: TrainState
+) -> Callable[[TrainState, Seen, Mapping[str, Any]], tuple[TrainState, Seen]]:
+  """The jitted update. It consumes the state and the Seen that it is given.
+
+  `first_bad_step` is the first update whose loss or gradient is not finite; it survives later, finite ones.
+
+  Args:
+    like: shapes and shardings of the state, which it keeps; a state with a carry makes the update stateful.
+  """
+  gradient = make_gradient(model, loss, stateful=bool(jax.tree.leaves(like.carry)))
+
+  def update(state: TrainState, seen: Seen, batch: Mapping[str, Any]) -> tuple[TrainState, Seen]:
+    (value, (sums, buffers, carry)), grads = gradient(state.params, state, batch)
+    norm = optax.global_norm(grads)
+    updates, opt = tx.update(grads, state.opt, state.params)
+    step = state.step + 1
+    fine = jnp.isfinite(value) & jnp.isfinite(norm) | (seen.first_bad_step > 0)
+    bad = jnp.where(fine, seen.first_bad_step, step)
+    seen = Seen(losses.add(seen.sums, sums), seen.grad_norm + norm, seen.updates + 1, bad)
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(step, params, buffers, opt, state.rng, carry), seen
+
+  places = (jax.tree.map(lambda leaf: leaf.sharding, like), like.step.sharding)
+  return jax.jit(update, donate_argnums=(0, 1), out_shardings=places)
+
+
+def check_finite(seen: Seen) -> None:
+  """Raises a FloatingPointError that names the first bad step, if there was one."""
+  step = int(seen.first_bad_step)
+  if step:
+    raise FloatingPointError(
+      f"the loss or its gradient is not finite at step {step}; nothing after it is saved. Lower optimizer.lr, raise "
+      "optimizer.warmup, or set optimizer.clip"
+    )
+
+
+def report(seen: Seen, metrics: list[str]) -> dict[str, float]:
+  """A row of training metrics: averages over what was seen.
+
+  Raises:
+    FloatingPointError: a step was not finite.
+  """
+  check_finite(seen)
+  values = {f"train/{name}": value for name, value in losses.averages(seen.sums, metrics).items()}
+  return values | {"train/grad_norm": float(seen.grad_norm) / max(int(seen.updates), 1)}
