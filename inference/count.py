@@ -1,0 +1,118 @@
+"""What a model costs, from shapes alone: nothing is allocated or compiled, so it answers for models of any size."""
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax.extend.core import Literal
+from rich.table import Table
+
+from inference.generate import longest
+from training import flops
+from training.state import example, variables_shape
+
+
+def count(model: nn.Module, task: Any, *, tx: optax.GradientTransformation | None = None) -> dict[str, Any]:
+  """Name -> number, JSON-able. Bytes are those of one device that holds everything.
+
+    parameters, parameters/NAME     numbers; NAME is a part of the model
+    state/kind                      'fixed', 'window', 'grows', 'whole input' or 'none'
+    state/bytes@N                   of one sequence, with room for N tokens: the task's length and sixteen times it
+    flops/forward, /training        per token, all tokens at once; training is forward and both gradients
+    flops/step                      per token, one at a time, with a state of the task's length
+    memory/parameters, /gradients, /optimizer, /activations, /batch, /training
+                                    bytes; activations are what one batch keeps for the backward pass, /training all
+
+  Args:
+    tx: the optimizer, whose state is counted too if given.
+  Raises:
+    ValueError: what the model's parts say about their settings.
+  """
+  variables = nn.meta.unbox(variables_shape(model, task))
+  params = variables["params"]
+  found: dict[str, Any] = {"parameters": size(params)}
+  found |= {f"parameters/{name}": size(part) for name, part in params.items()}
+  found |= _states(model, task)
+  forward = flops.per_token(model, variables, example(task, 1))
+  found |= {"flops/forward": forward, "flops/training": 3 * forward}
+  if model.STATE != "none" and task.head == "lm":
+    found["flops/step"] = _step(model, task, variables)
+  inputs = example(task, task.batch)
+  memory = {
+    "parameters": size_bytes(params),
+    "gradients": size_bytes(params),
+    "optimizer": size_bytes(jax.eval_shape(tx.init, params)) if tx else 0,
+    "activations": kept(model, variables, inputs),
+    "batch": size_bytes(inputs),
+  }
+  memory["training"] = sum(memory.values())
+  return found | {f"memory/{name}": value for name, value in memory.items()}
+
+
+def size(tree: Any) -> int:
+  """Numbers in the arrays of a tree."""
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def size_bytes(tree: Any) -> int:
+  """Bytes of the arrays of a tree."""
+  return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def kept(model: nn.Module, variables: Mapping[str, Any], inputs: jax.ShapeDtypeStruct) -> int:
+  """Bytes that the forward pass of a log-likelihood keeps for the backward pass, parameters and inputs excepted."""
+
+  def residuals(variables, inputs):
+    loss = lambda variables: jax.nn.logsumexp(model.apply(variables, inputs), axis=-1).sum()
+    return jax.tree.leaves(jax.vjp(loss, variables)[1])
+
+  jaxpr = jax.make_jaxpr(residuals)(variables, inputs).jaxpr
+  given = {*jaxpr.invars, *jaxpr.constvars}
+  made = {var for var in jaxpr.outvars if not isinstance(var, Literal) and var not in given}
+  return size_bytes([var.aval for var in made])
+
+
+def _states(model: nn.Module, task: Any) -> dict[str, Any]:
+  found: dict[str, Any] = {"state/kind": model.STATE}
+  if model.STATE != "none":
+    limit = longest(model) or math.inf
+    for length in dict.fromkeys(int(min(n, limit)) for n in (task.length, 16 * task.length)):
+      found[f"state/bytes@{length}"] = size_bytes(jax.eval_shape(partial(model.init_state, 1, length)))
+  return found
+
+
+def _step(model: nn.Module, task: Any, variables: Mapping[str, Any]) -> float:
+  state = jax.eval_shape(partial(model.init_state, 1, task.length))
+  step = lambda variables, token, state: model.apply(variables, token, state, method="step")
+  return flops.count(step, variables, jax.ShapeDtypeStruct((1,), jnp.int32), state)
+
+
+def table(counts: Mapping[str, Any]) -> Table:
+  """The numbers for a terminal."""
+  made = Table(show_header=False)
+  made.add_column()
+  made.add_column(justify="right")
+  section = None
+  for name, value in counts.items():
+    head, _, rest = name.partition("/")
+    if section not in (None, head):
+      made.add_section()
+    section = head
+    made.add_row(f"  {rest}" if rest and head == "parameters" else name.replace("/", " "), _show(name, value))
+  return made
+
+
+def _show(name: str, value: Any) -> str:
+  if isinstance(value, str):
+    return value
+  if name.startswith("parameters"):
+    return f"{value:,}"
+  units = ("", "k", "M", "G", "T", "P") if name.startswith("flops") else ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+  base = 1000 if name.startswith("flops") else 1024
+  power = min(int(math.log(value, base)), len(units) - 1) if value >= 1 else 0
+  return f"{value / base**power:,.{1 if power else 0}f} {units[power]}".rstrip()

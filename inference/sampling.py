@@ -1,0 +1,84 @@
+"""How the next token is drawn from the logits: pure functions of logits and a key."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+
+class Sampler(NamedTuple):
+  """The three usual numbers; made by `make_sampler`, which checks them. Hashable: a static argument of jitted loops."""
+
+  temperature: float = 1.0
+  top_k: int = 0
+  top_p: float = 1.0
+
+
+def make_sampler(temperature: float | int = 1.0, top_k: int = 0, top_p: float | int = 1.0) -> Sampler:
+  """Checks and collects the settings.
+
+  Args:
+    temperature: the logits are divided by it; 0 takes the largest.
+    top_k: draw among the k largest only; 0 among all.
+    top_p: draw among the largest whose probabilities first reach p together; 1 among all.
+  Raises:
+    ValueError: temperature negative or not finite, top_k negative, top_p outside (0, 1].
+  """
+  if not 0 <= temperature < float("inf"):
+    raise ValueError(f"sampling: temperature={temperature}; give a finite number of at least 0 (0 takes the likeliest)")
+  if top_k < 0:
+    raise ValueError(f"sampling: top_k={top_k}; give a number of at least 1, or 0 to draw among all tokens")
+  if not 0 < top_p <= 1:
+    raise ValueError(f"sampling: top_p={top_p}; give a number above 0 and at most 1 (1 draws among all tokens)")
+  return Sampler(float(temperature), top_k, float(top_p))
+
+
+def among_top_k(logits: Float[Array, "*b v"], k: int) -> Bool[Array, "*b v"]:
+  """Which tokens are at least as likely as the k-th; more than k where several tie with it."""
+  k = min(k, logits.shape[-1])
+  return logits >= jax.lax.top_k(logits, k)[0][..., -1:]
+
+
+def among_top_p(logits: Float[Array, "*b v"], p: float) -> Bool[Array, "*b v"]:
+  """The smallest set of likeliest tokens that holds probability p ("nucleus", Holtzman et al. 2020, arXiv:1904.09751).
+
+  A token is in it if those before it hold less than p, so the likeliest always is; among equal logits the smaller
+  token comes first.
+  """
+  order = jnp.argsort(-logits, axis=-1, stable=True)
+  probability = jax.nn.softmax(jnp.take_along_axis(logits, order, axis=-1), axis=-1)
+  before = jnp.cumsum(probability, axis=-1) - probability
+  rank = jnp.argsort(order, axis=-1)
+  return jnp.take_along_axis(before < p, rank, axis=-1)
+
+
+def filtered(logits: Float[Array, "*b v"], sampler: Sampler) -> Float[Array, "*b v"]:
+  """Logits at the sampler's temperature, -inf for the tokens it leaves out; first top_k, then top_p of what is left.
+
+  The temperature is above 0 here.
+  """
+  assert sampler.temperature > 0, "temperature 0 takes the largest logit: there is nothing to filter"
+  logits = logits / sampler.temperature
+  if sampler.top_k:
+    logits = jnp.where(among_top_k(logits, sampler.top_k), logits, -jnp.inf)
+  if sampler.top_p < 1:
+    logits = jnp.where(among_top_p(logits, sampler.top_p), logits, -jnp.inf)
+  return logits
+
+
+def sample(
+  rng: Key[Array, ""], logits: Float[Array, "b v"], position: Int[Array, "b"], sampler: Sampler
+) -> Int[Array, "b"]:
+  """Draws one token a row; -1 where a row's logits are not numbers.
+
+  The key of a draw follows from `rng`, the row and the position, so the same text comes out however the loop around it
+  is cut into calls.
+  """
+  if sampler.temperature == 0:
+    token = jnp.argmax(logits, axis=-1)
+  else:
+    key = lambda row, at: jax.random.fold_in(jax.random.fold_in(rng, row), at)
+    keys = jax.vmap(key)(jnp.arange(logits.shape[0]), position)
+    token = jax.vmap(jax.random.categorical)(keys, filtered(logits, sampler))
+  return jnp.where(jnp.isnan(logits).any(-1), -1, token).astype(jnp.int32)

@@ -1,0 +1,85 @@
+"""Samplers: which tokens they leave, how often they draw each, and what they refuse."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from inference.sampling import Sampler, among_top_k, among_top_p, filtered, make_sampler, sample
+
+PROBABILITY = np.array([0.05, 0.4, 0.1, 0.25, 0.2], np.float32)
+LOGITS = jnp.log(PROBABILITY)[None]
+
+
+def draws(sampler: Sampler, n: int = 4000) -> np.ndarray:
+  logits = jnp.broadcast_to(LOGITS, (n, 5))
+  return np.asarray(jax.jit(sample, static_argnums=3)(jax.random.key(0), logits, jnp.zeros(n, jnp.int32), sampler))
+
+
+def test_temperature_zero_takes_the_largest():
+  assert set(draws(make_sampler(temperature=0))) == {1}
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_temperature_sharpens_and_flattens(temperature):
+  want = PROBABILITY ** (1 / temperature)
+  got = np.bincount(draws(make_sampler(temperature)), minlength=5) / 4000
+  np.testing.assert_allclose(got, want / want.sum(), atol=0.03)
+
+
+@pytest.mark.parametrize("k, kept", [(1, {1}), (2, {1, 3}), (3, {1, 3, 4}), (5, {0, 1, 2, 3, 4}), (9, {0, 1, 2, 3, 4})])
+def test_top_k_keeps_the_k_likeliest(k, kept):
+  assert set(np.flatnonzero(among_top_k(LOGITS, k)[0])) == kept
+  assert set(draws(make_sampler(top_k=k))) == kept
+
+
+@pytest.mark.parametrize(
+  "p, kept", [(0.01, {1}), (0.39, {1}), (0.5, {1, 3}), (0.66, {1, 3, 4}), (1.0, {0, 1, 2, 3, 4})]
+)
+def test_top_p_keeps_the_smallest_set_that_holds_p(p, kept):
+  assert set(np.flatnonzero(among_top_p(LOGITS, p)[0])) == kept
+  assert set(draws(make_sampler(top_p=p))) == kept
+
+
+def test_top_p_among_equals_keeps_no_more_than_it_needs():
+  assert np.asarray(among_top_p(jnp.zeros(4), 0.5)).tolist() == [True, True, False, False]
+
+
+def test_top_p_works_on_what_top_k_left():
+  # of the two likeliest, 0.4 and 0.25, the first alone holds 0.615
+  kept = np.isfinite(filtered(LOGITS, make_sampler(top_k=2, top_p=0.6)))[0]
+  assert kept.tolist() == [False, True, False, False, False]
+
+
+def test_draws_follow_from_seed_row_and_position_only():
+  logits, sampler = jnp.zeros((2, 1000)), make_sampler()
+  at = lambda seed, *position: np.asarray(sample(jax.random.key(seed), logits, jnp.array(position), sampler))
+  assert (at(0, 5, 6) == at(0, 5, 6)).all()
+  assert at(0, 5, 6)[0] == at(0, 5, 9)[0]
+  assert (at(0, 5, 6) != at(0, 6, 7)).all()
+  assert (at(0, 5, 5)[0] != at(0, 5, 5)[1]).all()
+  assert (at(0, 5, 6) != at(1, 5, 6)).all()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logits_that_are_no_numbers_give_minus_one(temperature):
+  logits = jnp.zeros((2, 5)).at[1, 3].set(jnp.nan)
+  token = sample(jax.random.key(0), logits, jnp.zeros(2, jnp.int32), make_sampler(temperature))
+  assert token[0] >= 0
+  assert token[1] == -1
+
+
+@pytest.mark.parametrize(
+  "kwargs, message",
+  [
+    (dict(temperature=-0.1), r"temperature=-0\.1; give a finite number of at least 0"),
+    (dict(temperature=float("nan")), "temperature=nan"),
+    (dict(temperature=float("inf")), "temperature=inf"),
+    (dict(top_k=-1), "top_k=-1"),
+    (dict(top_p=0.0), r"top_p=0\.0; give a number above 0 and at most 1"),
+    (dict(top_p=1.1), r"top_p=1\.1"),
+  ],
+)
+def test_settings_that_make_no_sense_are_errors(kwargs, message):
+  with pytest.raises(ValueError, match=message):
+    make_sampler(**kwargs)
