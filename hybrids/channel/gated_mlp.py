@@ -1,0 +1,51 @@
+"""The gated perceptron of LLaMA, Griffin and most models since; its state is fixed, and empty."""
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from hybrids.channel.per_token import PerToken
+from layers import Dense
+from layers.initializers import uniform_fan_in
+
+ACTIVATIONS = {"silu": nn.silu, "gelu": nn.gelu, "relu": nn.relu, "sigmoid": nn.sigmoid, "none": lambda x: x}
+
+
+class GatedMLP(PerToken):
+  """y = W_2 (f(W_g x) * W_1 x)     Shazeer 2020, arXiv:2002.05202, sec. 2.
+
+  f picks the variant: silu is SwiGLU, gelu GEGLU, relu ReGLU, sigmoid GLU, none Bilinear.
+  Departs: W_2 starts 1 / sqrt(depth) smaller, as in GPT-2.
+
+  Attributes:
+    inner: channels between the maps; None is 8/3 of `width` rounded up to a multiple of 8, which makes the three
+      matrices together about as large as the two of an MLP four times as wide inside.
+    depth: number of residual branches of the model; the stack sets it.
+  Raises:
+    ValueError: `inner` is below 1, or `activation` is unknown.
+  """
+
+  width: int
+  inner: int | None = None
+  activation: str = "silu"
+  bias: bool = False
+  depth: int = 1
+
+  STATE = "fixed"
+  SLOW = ()
+  SIDE = ()
+
+  def setup(self):
+    if self.activation not in ACTIVATIONS:
+      raise ValueError(f"gated_mlp: no activation {self.activation!r}; choose from {sorted(ACTIVATIONS)}")
+    inner = -(-self.width // 3) * 8 if self.inner is None else self.inner
+    if inner < 1:
+      raise ValueError(f"gated_mlp: inner={inner}; it needs at least 1")
+    init = uniform_fan_in()
+    self.gate_proj = Dense(inner, use_bias=self.bias, kernel_init=init, axes=("embed", "mlp"))
+    self.in_proj = Dense(inner, use_bias=self.bias, kernel_init=init, axes=("embed", "mlp"))
+    small = uniform_fan_in(gain=self.depth**-0.5)
+    self.out_proj = Dense(self.width, use_bias=self.bias, kernel_init=small, axes=("mlp", "embed"))
+
+  def mix(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+    """W_2 (f(W_g x) * W_1 x)."""
+    return self.out_proj(ACTIVATIONS[self.activation](self.gate_proj(x)) * self.in_proj(x))

@@ -1,0 +1,48 @@
+"""The two-layer perceptron of a Transformer block; its state is fixed, and empty."""
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from hybrids.channel.per_token import PerToken
+from layers import Dense
+from layers.initializers import uniform_fan_in
+
+ACTIVATIONS = {"gelu": nn.gelu, "relu": nn.relu, "silu": nn.silu}
+
+
+class MLP(PerToken):
+  """y = W_2 f(W_1 x)     Vaswani et al. 2017, arXiv:1706.03762, eq. (2).
+
+  Departs: f defaults to GELU (Hendrycks & Gimpel 2016, arXiv:1606.08415; tanh form), no biases unless `bias`, and W_2
+  starts 1 / sqrt(depth) smaller, as in GPT-2.
+
+  Attributes:
+    expand: inner width as a multiple of `width`.
+    depth: number of residual branches of the model; the stack sets it.
+  Raises:
+    ValueError: `expand` times `width` is below 1, or `activation` is unknown.
+  """
+
+  width: int
+  expand: float = 4
+  activation: str = "gelu"
+  bias: bool = False
+  depth: int = 1
+
+  STATE = "fixed"
+  SLOW = ()
+  SIDE = ()
+
+  def setup(self):
+    if self.activation not in ACTIVATIONS:
+      raise ValueError(f"mlp: no activation {self.activation!r}; choose from {sorted(ACTIVATIONS)}")
+    inner = round(self.expand * self.width)
+    if inner < 1:
+      raise ValueError(f"mlp: expand={self.expand} times width={self.width} leaves no inner channels")
+    self.in_proj = Dense(inner, use_bias=self.bias, kernel_init=uniform_fan_in(), axes=("embed", "mlp"))
+    small = uniform_fan_in(gain=self.depth**-0.5)
+    self.out_proj = Dense(self.width, use_bias=self.bias, kernel_init=small, axes=("mlp", "embed"))
+
+  def mix(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+    """W_2 f(W_1 x)."""
+    return self.out_proj(ACTIVATIONS[self.activation](self.in_proj(x)))
