@@ -9,15 +9,18 @@ name.
     DIR/300/state/…  data/…  extra/…  layout/…  manifest.json
     DIR/400.bad      a step that did not match its manifest
     DIR/trash/…      saves that were interrupted
+    DIR/lock         held by the run that saves here; two at once would take each other's unfinished saves for debris
 """
 
 import base64
+import errno
+import fcntl
 import json
 import shutil
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -63,6 +66,7 @@ class Checkpoints:
     self._manager: ocp.CheckpointManager | None = None
     self._thread: threading.Thread | None = None
     self._error: BaseException | None = None
+    self._lock: IO[str] | None = None
     if not read_only and jax.process_index() == 0:
       self.directory.mkdir(parents=True, exist_ok=True)
 
@@ -139,7 +143,8 @@ class Checkpoints:
     Args:
       like: the state's structure, as arrays or ShapeDtypeStructs; each leaf is restored under its leaf's sharding.
     Raises:
-      ValueError: `step` is missing or damaged; or what was saved differs from `like` in structure, shape or dtype.
+      ValueError: `step` is missing or damaged; another run saves here; or what was saved differs from `like` in
+      structure, shape or dtype.
     """
     self.wait()
     chosen = _broadcast(lambda: self._choose(step))
@@ -167,6 +172,9 @@ class Checkpoints:
       message = f"checkpoint {step} in {self.directory} cannot be used: {reason}; steps there are {have}"
       return {"step": step, "error": message if reason else None}
     if not self.read_only:
+      if not self._hold():
+        held = f"{self.directory} is in use by another run; wait until it ends, or use another workdir"
+        return {"step": None, "error": held}
       self._move_unfinished()
     for n in reversed(self.steps()):
       folder = self.directory / str(n)
@@ -179,17 +187,36 @@ class Checkpoints:
       )
     return {"step": None, "error": None}
 
+  def _hold(self) -> bool:
+    if self._lock is None:
+      lock = open(self.directory / "lock", "w")  # noqa: SIM115, it lives as long as this object
+      try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except OSError as e:
+        # some network file systems know no locks; there it is up to the user
+        if e.errno in (errno.EWOULDBLOCK, errno.EACCES):
+          lock.close()
+          return False
+      self._lock = lock
+    return True
+
   def _move_unfinished(self) -> None:
     for path in sorted(self.directory.glob(f"*{TEMPORARY}*")):
       target = _move(path, self.directory / "trash" / path.name)
       logging.warning("checkpoint %s was not finished when its run ended; it is now in %s.", path.name, target)
 
   def close(self) -> None:
-    """Waits for the last save and frees Orbax's threads."""
+    """Waits for the last save, frees Orbax's threads and lets other runs save here.
+
+    Call it however the run ends: a save that is still being written when Python shuts down is lost.
+    """
     self.wait()
     if self._manager is not None:
       self._manager.close()
       self._manager = None
+    if self._lock is not None:
+      self._lock.close()
+      self._lock = None
 
   def _open(self) -> ocp.CheckpointManager:
     # made late, since it reads the folder once: damaged steps have been renamed by then

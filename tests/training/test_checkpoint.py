@@ -170,6 +170,16 @@ def test_save_that_would_be_skipped_is_an_error(three, tmp_path):
   checkpoints.close()
 
 
+def test_second_run_in_the_same_place_is_refused(tmp_path):
+  first = Checkpoints(tmp_path)
+  assert first.restore(make(0)) is None
+  with pytest.raises(ValueError, match="is in use by another run"):
+    Checkpoints(tmp_path).restore(make(0))
+  assert Checkpoints(tmp_path, read_only=True).restore(make(0)) is None
+  first.close()
+  assert Checkpoints(tmp_path).restore(make(0)) is None
+
+
 def test_keep_deletes_the_oldest_after_the_newest_is_complete(tmp_path):
   checkpoints = filled(tmp_path, steps=(1, 2, 3), keep=2)
   assert checkpoints.steps() == [2, 3]
@@ -322,5 +332,5 @@ def test_two_processes_agree_on_the_step(tmp_path):
     s.bind(("127.0.0.1", 0))
     port = str(s.getsockname()[1])
   finish(*[python(PROCESS, str(tmp_path), port, str(i)) for i in range(2)])
-  assert sorted(p.name for p in tmp_path.iterdir()) == ["2", "3", "3.bad", "trash"]
+  assert sorted(p.name for p in tmp_path.iterdir()) == ["2", "3", "3.bad", "lock", "trash"]
   assert json.loads((tmp_path / "3" / "manifest.json").read_text())["step"] == 3

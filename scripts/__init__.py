@@ -1,0 +1,1 @@
+"""Programs beside main.py: sweeps and benchmarks. Nothing imports them."""
