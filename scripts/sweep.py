@@ -35,15 +35,10 @@ def overrides(config: str) -> list[dict[str, Any]]:
   path = Path(config.partition(":")[0])
   if not path.is_file():
     raise ValueError(f"--config: {path} does not exist")
-  spec = importlib.util.spec_from_file_location(path.stem, path)
-  assert spec and spec.loader, f"{path} is no Python file"
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  if not hasattr(module, "get_sweep"):
-    raise ValueError(
-      f"--config: {path} has no get_sweep(); add one that yields dicts such as dict(mixer='s5', lr=1e-3)"
-    )
-  found = [dict(each) for each in module.get_sweep()]
+  module = runpy.run_path(str(path))
+  if "get_sweep" not in module:
+    raise ValueError(f"--config: {path} has no get_sweep(); add one that yields dicts like dict(mixer='s5', lr=1e-3)")
+  found = [dict(each) for each in module["get_sweep"]()]
   names = [run_name(each) for each in found]
   if not found or len(set(names)) < len(names):
     twice = sorted({name for name in names if names.count(name) > 1})
