@@ -1,0 +1,123 @@
+"""From the original files, local or downloaded, to a prepared data set in the cache folder."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import tensorflow_datasets as tfds
+
+
+class Original(NamedTuple):
+  """A file as its authors published it."""
+
+  name: str
+  url: str
+  sha256: str
+
+
+class FromFiles(tfds.core.GeneratorBasedBuilder):
+  """A builder whose originals come from a local folder when one is given and from the network otherwise."""
+
+  ORIGINALS: Mapping[str, Original]
+
+  def __init__(self, *, folder: pathlib.Path | None, **kwargs: Any):
+    self.folder = folder
+    super().__init__(**kwargs)
+
+  def originals(self, dl_manager: tfds.download.DownloadManager) -> dict[str, pathlib.Path]:
+    """Key -> path of each original, its checksum verified.
+
+    Raises:
+      ValueError: an original is missing, differs from the published file or cannot be downloaded.
+    """
+    if self.folder is not None:
+      paths = {key: self.folder / original.name for key, original in self.ORIGINALS.items()}
+    else:
+      urls = {key: original.url for key, original in self.ORIGINALS.items()}
+      try:
+        paths = {key: pathlib.Path(path) for key, path in dl_manager.download(urls).items()}
+      # what fails between here and there has no common type: sockets, TLS, HTTP, the file system
+      except Exception as error:
+        names = sorted(original.name for original in self.ORIGINALS.values())
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+          f"cannot download {self.name}: {reason}; put {names} into a folder and name it in data.dir"
+        ) from error
+    for key, path in paths.items():
+      verify(path, self.ORIGINALS[key])
+    return paths
+
+
+def verify(path: pathlib.Path, original: Original) -> None:
+  """Raises a ValueError unless the file is byte for byte the published one."""
+  try:
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+  except OSError as error:
+    raise ValueError(
+      f"cannot read {str(path)!r}: {error.strerror}; check data.dir, or get the file from {original.url}"
+    ) from error
+  if found != original.sha256:
+    raise ValueError(
+      f"{str(path)!r} is not the published file: sha256 {found}, expected {original.sha256}; get it from {original.url}"
+    )
+
+
+def find_folder(folder: str, names: tuple[str, ...], sub: str) -> pathlib.Path | None:
+  """The folder that holds the originals: data.dir or its subfolder `sub`; None where data.dir is empty.
+
+  Raises:
+    ValueError: it is missing or holds none of them.
+  """
+  if not folder:
+    return None
+  root = pathlib.Path(folder).expanduser()
+  if not root.is_dir():
+    raise ValueError(
+      f"data.dir={folder!r} is not a folder: name one with {sorted(names)}, or leave it empty to download"
+    )
+  for place in (root / sub, root):
+    if any((place / name).exists() for name in names):
+      return place
+  raise ValueError(
+    f"data.dir={folder!r} has none of {sorted(names)}, nor has its folder {sub!r}: put them there or leave it empty"
+  )
+
+
+def cache_folder(cache: str) -> pathlib.Path:
+  """Where prepared data sets are kept: data.cache, or the user's cache folder."""
+  home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+  return pathlib.Path(cache or f"{home}/state-space-models-jax").expanduser().absolute()
+
+
+@contextlib.contextmanager
+def lock(path: pathlib.Path) -> Iterator[None]:
+  """One process at a time, so that runs started together prepare a data set once."""
+  with path.open("w") as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    yield
+
+
+def prepare(builder: type[FromFiles], folder: str, sub: str, cache: str) -> FromFiles:
+  """The builder, its data set prepared in the cache.
+
+  Raises:
+    ValueError: the originals or the cache folder are not usable.
+  """
+  local = find_folder(folder, tuple(original.name for original in builder.ORIGINALS.values()), sub)
+  where = cache_folder(cache)
+  try:
+    where.mkdir(parents=True, exist_ok=True)
+    with lock(where / f"{builder.name}.lock"):
+      made = builder(folder=local, data_dir=str(where), file_format="array_record")
+      if not made.data_path.exists():
+        tfds.disable_progress_bar()
+      made.download_and_prepare()
+  except OSError as error:
+    raise ValueError(
+      f"cannot prepare {builder.name} in {str(where)!r}: {error}; choose another folder with data.cache"
+    ) from error
+  return made

@@ -1,0 +1,107 @@
+"""What the generated tasks share: fresh rows every step for training, fixed rows for evaluation, nothing on disk."""
+
+import abc
+import bisect
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
+
+from data import pipeline
+from data.pipeline import Batch
+
+# evaluation sets are the same for every data.seed, so that runs of several seeds are compared on the same rows
+EVAL_SEED = 0
+# tokens of an evaluation batch: short rows are batched up to the first, long ones halved above the second
+FEW_TOKENS, MANY_TOKENS, FEW_ROWS = 2**16, 2**23, 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Generated(abc.ABC):
+  """A language-model task whose row r is a function of (seed, r).
+
+  Attributes:
+    length: tokens of a training row, all included.
+    eval_rows: rows of each evaluation set.
+  """
+
+  batch: int = 64
+  length: int = 256
+  seed: int = 0
+  vocab: int = 16
+  eval_rows: int = 512
+
+  head: ClassVar[str] = "lm"
+  loss: ClassVar[str] = "cross_entropy"
+  metrics: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
+  features: ClassVar[None] = None
+  classes: ClassVar[None] = None
+  stateful: ClassVar[bool] = False
+
+  @abc.abstractmethod
+  def training_rows(self, first: int, rows: int) -> Batch:
+    """Rows first … first + rows - 1 of the endless training stream."""
+
+  @abc.abstractmethod
+  def validation_rows(self, first: int, rows: int) -> Batch:
+    """The same of the fixed validation set."""
+
+  def train(self, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
+    """See data.task.Task."""
+    return pipeline.training(self.training_rows, self.batch, process_index, process_count)
+
+  def eval_sets(self, process_index: int = 0, process_count: int = 1) -> dict[str, Callable[[], Iterator[Batch]]]:
+    """One set, 'validation', of `eval_rows` rows."""
+    return {
+      "validation": pipeline.evaluation(self.validation_rows, self.eval_rows, self.batch, process_index, process_count)
+    }
+
+  def describe(self) -> dict[str, Any]:
+    """The task's fields: with the seed they determine every row."""
+    return {"task": type(self).__name__, **dataclasses.asdict(self)}
+
+  def require(self, field: str, allowed: bool, choices: str) -> None:
+    """Raises the ValueError that names the field, its value and what it may be."""
+    pipeline.require(type(self).__name__, field, getattr(self, field), allowed, choices)
+
+  def require_sizes(self) -> None:
+    """The checks every generated task needs."""
+    self.require("batch", self.batch >= 1, "at least 1")
+    self.require("eval_rows", self.eval_rows >= 1, "at least 1")
+
+
+def eval_batch(batch: int, length: int, rows: int) -> int:
+  """Rows of one evaluation batch: bounded memory at any length, and still divisible over up to 8 devices."""
+  while batch * length > MANY_TOKENS and batch % 2 == 0 and batch > FEW_ROWS:
+    batch //= 2
+  while 2 * batch * length <= FEW_TOKENS and 2 * batch <= rows:
+    batch *= 2
+  return batch
+
+
+def length_sets(
+  make: Callable[[Any, int, int], Batch],
+  sets: dict[str, tuple[Any, int]],
+  task: Generated,
+  budget: int,
+  index: int,
+  count: int,
+) -> dict[str, Callable[[], Iterator[Batch]]]:
+  """Evaluation sets of several lengths, from name -> (what `make` needs, length): whole batches, `budget` tokens."""
+  out = {}
+  for name, (what, length) in sets.items():
+    batch = eval_batch(task.batch, length, task.eval_rows)
+    rows = max(1, min(task.eval_rows, budget // length) // batch) * batch
+    out[name] = pipeline.evaluation(functools.partial(make, what), rows, batch, index, count)
+  return out
+
+
+def stage_at(stages: Sequence[Sequence[int]], step: int) -> int:
+  """Index of the last stage whose first number, its first step, is at most `step`."""
+  return bisect.bisect_right([row[0] for row in stages], step) - 1
+
+
+def stages_fit(stages: Sequence[Sequence[int]], columns: int) -> bool:
+  """Rows of `columns` integers whose first steps start at 0 and grow."""
+  starts = [row[0] for row in stages]
+  return all(len(row) == columns for row in stages) and starts[:1] in ([], [0]) and starts == sorted(set(starts))

@@ -1,0 +1,209 @@
+"""Documents of bytes, packed end to end: shuffled rows, or one contiguous stream for each row of the batch.
+
+A split is held in memory as one array of bytes and a flag at each document's first. Each epoch packs the documents in a
+new order and cuts at a new offset. Rows score every next byte except the first of another document, and `reset` marks
+the document starts.
+"""
+
+import abc
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from data import draws, pipeline
+from data.pipeline import Batch
+
+
+class Document(NamedTuple):
+  """A name for messages and checksums, and the text."""
+
+  name: str
+  text: bytes
+
+
+class Stream(NamedTuple):
+  """Documents end to end."""
+
+  tokens: np.ndarray  # uint8
+  starts: np.ndarray  # bool, at each document's first token
+
+
+def stream(texts: Sequence[bytes]) -> Stream:
+  """Packs texts in the order given."""
+  starts = np.zeros(sum(map(len, texts)), bool)
+  starts[np.cumsum([0] + [len(text) for text in texts[:-1]])] = True
+  return Stream(np.frombuffer(b"".join(texts), np.uint8), starts)
+
+
+def gather(packed: Stream, places: np.ndarray, length: int) -> Batch:
+  """Rows of `length` inputs from the given places, each with its next token as the target."""
+  index = places[:, None] + np.arange(length + 1)
+  tokens, starts = packed.tokens[index].astype(np.int32), packed.starts[index]
+  weights = (~starts[:, 1:]).astype(np.float32)
+  # contiguous copies, so that no batch keeps the wider array alive
+  inputs, targets = np.ascontiguousarray(tokens[:, :-1]), np.ascontiguousarray(tokens[:, 1:])
+  return {"inputs": inputs, "targets": targets, "weights": weights, "reset": np.ascontiguousarray(starts[:, :-1])}
+
+
+class Epochs:
+  """Endless rows of `length` from one split: row r belongs to epoch r // (rows an epoch has).
+
+  Shuffled: the rows of an epoch in random order. Stateful: row r is the next piece of lane r % batch, a lane being one
+  of `batch` equal
+  parts of the epoch, and `reset` is set where a lane starts anew.
+  """
+
+  def __init__(self, texts: Sequence[bytes], length: int, batch: int, seed: int, stateful: bool):
+    self.texts, self.length, self.batch, self.seed, self.stateful = texts, length, batch, seed, stateful
+    # one token is only a target, and up to `length - 1` are skipped to move the cuts from epoch to epoch
+    usable = sum(map(len, texts)) - length
+    self.steps = (usable // batch - 1) // length if stateful else 0
+    self.rows = self.steps * batch if stateful else (usable - 1) // length + 1
+    if usable < 1 or self.rows < 1:
+      need = batch * (length + 1) + length if stateful else length + 1
+      kind = "stateful batch" if stateful else "row"
+      fix = f"lower data.length={length} or data.batch={batch}, or use more text"
+      raise ValueError(f"the training text has {usable + length} bytes, but a {kind} needs {need}: {fix}")
+    # the present epoch and, where a batch reaches across, the next
+    self.epoch = functools.lru_cache(maxsize=2)(self._epoch)
+
+  def _epoch(self, index: int) -> tuple[Stream, int, np.ndarray]:
+    """One epoch's documents in their order, its offset and the order of its rows."""
+    order = draws.permutation(self.seed, "packing/documents", index, len(self.texts))
+    offset = int(draws.below(draws.bits(self.seed, "packing/offset", index, 1, 1), self.length)[0, 0])
+    rows = draws.permutation(self.seed, "packing/rows", index, self.rows) if not self.stateful else np.empty(0, int)
+    return stream([self.texts[i] for i in order]), offset, rows
+
+  def __call__(self, first: int, count: int) -> Batch:
+    """Rows first … first + count - 1."""
+    parts = []
+    while count:
+      index, row = divmod(first, self.rows)
+      here = min(count, self.rows - row)
+      parts.append(self._rows(index, np.arange(row, row + here)))
+      first, count = first + here, count - here
+    return parts[0] if len(parts) == 1 else {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
+
+  def _rows(self, index: int, rows: np.ndarray) -> Batch:
+    packed, offset, order = self.epoch(index)
+    if not self.stateful:
+      last = len(packed.tokens) - self.length - 1
+      # the last row of an epoch overlaps the one before it rather than reach beyond the end
+      return gather(packed, np.minimum(offset + order[rows] * self.length, last), self.length)
+    lane, step = rows % self.batch, rows // self.batch
+    width = (len(packed.tokens) - self.length) // self.batch
+    batch = gather(packed, offset + lane * width + step * self.length, self.length)
+    batch["reset"][:, 0] |= step == 0
+    return batch
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedText(abc.ABC):
+  """A byte-level language-model task over documents.
+
+  Attributes:
+    length: bytes of a training row.
+    stateful: row i of each batch continues row i of the last one, for training that carries the recurrent state
+      (truncated backpropagation through time).
+    eval_length: bytes of an evaluation row, 0 for `length`. Evaluation rows are consecutive, so longer ones lose less
+      context.
+  """
+
+  batch: int = 8
+  length: int = 256
+  seed: int = 0
+  stateful: bool = False
+  eval_length: int = 0
+
+  head: ClassVar[str] = "lm"
+  loss: ClassVar[str] = "cross_entropy"
+  metrics: ClassVar[tuple[str, ...]] = ("loss", "bits_per_byte", "accuracy")
+  vocab: ClassVar[int] = 256
+  features: ClassVar[None] = None
+  classes: ClassVar[None] = None
+
+  def __post_init__(self) -> None:
+    for field, allowed, choices in (
+      ("batch", self.batch >= 1, "at least 1"),
+      ("length", self.length >= 1, "at least 1"),
+      ("eval_length", self.eval_length >= 0, "at least 1, or 0 for data.length"),
+    ):
+      pipeline.require(type(self).__name__, field, getattr(self, field), allowed, choices)
+
+  @abc.abstractmethod
+  def read(self) -> Mapping[str, Sequence[Document]]:
+    """Split -> documents, none empty; 'train' and at least one more."""
+
+  @functools.cached_property
+  def splits(self) -> Mapping[str, Sequence[Document]]:
+    """What `read` gives, read once."""
+    return self.read()
+
+  def train(self, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
+    """See data.task.Task.
+
+    Raises:
+      ValueError: the text is missing, unreadable or too short for one row.
+    """
+    texts = [d.text for d in self.splits["train"]]
+    epochs = Epochs(texts, self.length, self.batch, self.seed, self.stateful)
+    return pipeline.training(epochs, self.batch, process_index, process_count)
+
+  def eval_sets(self, process_index: int = 0, process_count: int = 1) -> dict[str, Callable[[], Iterator[Batch]]]:
+    """Every split but 'train': documents in order, in consecutive rows, each byte predicted once."""
+    return {
+      split: self._in_order(stream([d.text for d in documents]), process_index, process_count)
+      for split, documents in self.splits.items()
+      if split != "train"
+    }
+
+  def _in_order(self, packed: Stream, process_index: int, process_count: int) -> Callable[[], Iterator[Batch]]:
+    length = self.eval_length or self.length
+    rows = -(-(len(packed.tokens) - 1) // length)
+    # the tail of the last row: document starts, which nothing is to predict
+    pad = rows * length + 1 - len(packed.tokens)
+    packed = Stream(np.pad(packed.tokens, (0, pad)), np.pad(packed.starts, (0, pad), constant_values=True))
+    return pipeline.evaluation(
+      lambda first, count: gather(packed, np.arange(first, first + count) * length, length),
+      rows,
+      self.batch,
+      process_index,
+      process_count,
+    )
+
+  def describe(self) -> dict[str, Any]:
+    """Files, bytes and checksum of the whole, and bytes, documents and unigram entropy (bits a byte) of each split."""
+    facts: dict[str, Any] = {"task": type(self).__name__}
+    checksum = hashlib.sha256()
+    for split, documents in self.splits.items():
+      counts = np.zeros(256, np.int64)
+      for document in documents:
+        # names are left out: they hold the folder the text happens to be in
+        text = document.text
+        checksum.update(f"{split} {len(text)} ".encode())
+        checksum.update(text)
+        counts += np.bincount(np.frombuffer(text, np.uint8), minlength=256)
+      p = counts[counts > 0] / counts.sum()
+      facts[split] = {
+        "documents": len(documents),
+        "bytes": int(counts.sum()),
+        "unigram_bits_per_byte": round(float(-(p * np.log2(p)).sum()), 4),
+      }
+    total = {"documents": 0, "bytes": 0}
+    for split in self.splits:
+      total = {key: total[key] + facts[split][key] for key in total}
+    return facts | total | {"sha256": checksum.hexdigest()}
+
+  @staticmethod
+  def encode(text: str) -> np.ndarray:
+    """Text to tokens: its UTF-8 bytes, int32."""
+    return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
+
+  @staticmethod
+  def decode(tokens: Sequence[int] | np.ndarray) -> bytes:
+    """Tokens to bytes; a character may be several, so decode to text incrementally or with errors='replace'."""
+    return np.asarray(tokens).astype(np.uint8).tobytes()

@@ -1,0 +1,86 @@
+"""From a function of row numbers to iterators: endless and resumable for training, finite and padded for evaluation.
+
+A task says how rows `first … first + n - 1` look; nothing else depends on the batch, the process or the time. Global
+batch s holds rows s·batch … s·batch + batch - 1, and process i of n makes the i-th of n equal shares of it, so that the
+global batch is the same for every n.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, SupportsIndex
+
+import numpy as np
+
+Batch = dict[str, np.ndarray]
+Rows = Callable[[int, int], Batch]
+
+# batches made ahead by one thread while the device works on the present one
+AHEAD = 4
+
+
+def share(batch: int, process_index: int, process_count: int) -> int:
+  """Rows of every global batch that one process makes.
+
+  Raises:
+    ValueError: `batch` does not divide over the processes.
+  """
+  if not 0 <= process_index < process_count:
+    raise ValueError(f"process_index={process_index} must lie in 0 … process_count - 1 = {process_count - 1}")
+  if batch % process_count:
+    raise ValueError(
+      f"data.batch={batch} does not divide over {process_count} processes: use a multiple of {process_count}"
+    )
+  return batch // process_count
+
+
+class Batches:
+  """Random access to this process's share of each global batch: what grain calls a data source."""
+
+  def __init__(self, rows: Rows, batch: int, process_index: int, process_count: int):
+    self.rows, self.batch = rows, batch
+    self.count = share(batch, process_index, process_count)
+    self.offset = process_index * self.count
+
+  def __len__(self) -> int:
+    return 2**62 // self.batch
+
+  def __getitem__(self, step: SupportsIndex) -> Batch:
+    return self.rows(int(step) * self.batch + self.offset, self.count)
+
+
+def training(rows: Rows, batch: int, process_index: int, process_count: int) -> Iterator[Batch]:
+  """An endless grain iterator; its `get_state()` is a small JSON-able dictionary and `set_state` resumes exactly."""
+  source = Batches(rows, batch, process_index, process_count)
+  # grain takes seconds to import, which `--mode count` and `generate` need not wait for
+  import grain
+
+  options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=AHEAD)
+  return iter(grain.MapDataset.source(source).to_iter_dataset(options))
+
+
+def evaluation(
+  rows: Rows, total: int, batch: int, process_index: int, process_count: int
+) -> Callable[[], Iterator[Batch]]:
+  """Rows 0 … total - 1 in order, once per call. Rows of zeros, weights included, fill up the last batch."""
+  count = share(batch, process_index, process_count)
+
+  def run() -> Iterator[Batch]:
+    for start in range(process_index * count, -(-total // batch) * batch, batch):
+      have = min(max(total - start, 0), count)
+      # a share beyond the end takes its shapes from some row
+      yield filled(rows(start if have else 0, max(have, 1)), have, count)
+
+  return run
+
+
+def filled(batch: Batch, have: int, want: int) -> Batch:
+  """The first `have` rows of `batch`, then rows of zeros up to `want`."""
+  return {
+    key: np.concatenate([x[:have], np.zeros((want - have, *x.shape[1:]), x.dtype)]) if have < want else x[:have]
+    for key, x in batch.items()
+  }
+
+
+def require(name: str, field: str, value: Any, allowed: bool, choices: str) -> None:
+  """Raises the ValueError all tasks use for a field that does not fit: thing, value, choices."""
+  if not allowed:
+    raise ValueError(f"data.{field}={value!r} does not fit task {name!r}: {choices}")

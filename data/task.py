@@ -1,0 +1,96 @@
+"""What a task is, and `build_task`, the one way to make one.
+
+A task knows no model. It names its head and its loss, gives the sizes a model needs, and yields batches:
+
+  inputs   int32 `b t` (tokens) or float32 `b t f` (features)
+  targets  int32 `b t` (one a token) or `b` (one a row)
+  weights  float32, shaped like targets; 0 where nothing is to be predicted
+  reset    bool `b t`, only where documents are packed: True at the first token of a document (or of a stream)
+  lengths  int32 `b`, only where rows are ragged
+
+All training batches of a task have the same keys and shapes.
+"""
+
+import dataclasses
+import difflib
+import importlib
+import inspect
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from data.pipeline import Batch
+
+FOLDER = pathlib.Path(__file__).parent
+
+
+class Task(Protocol):
+  """A data set or generator as the training loop sees it. Implementors are frozen dataclasses: config.data."""
+
+  head: str  # 'lm' or 'classifier'
+  loss: str  # a name in training/losses.py
+  metrics: tuple[str, ...]  # names of what evaluation reports
+  vocab: int | None  # tokens, or None where inputs are features
+  features: int | None  # width of an input vector, or None where inputs are tokens
+  classes: int | None  # of a classifier
+  stateful: bool  # row i of a batch continues row i of the batch before it
+
+  @property
+  def batch(self) -> int: ...  # rows of the global batch
+  @property
+  def length(self) -> int: ...  # `t` of the training batches
+
+  def train(self, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
+    """Endless; `get_state()` and `set_state()` resume it exactly."""
+    ...
+
+  def eval_sets(self, process_index: int = 0, process_count: int = 1) -> dict[str, Callable[[], Iterator[Batch]]]:
+    """Name -> a function that starts a finite pass, the same each time."""
+    ...
+
+  def describe(self) -> dict[str, Any]:
+    """What the data is (bytes, sha256 …), JSON-able. Reads it: missing or broken data raises a ValueError here."""
+    ...
+
+
+def build_task(name: str, **kwargs: Any) -> Task:
+  """`build_task("mqar", pairs=8)` -> MQAR(pairs=8). `name` is a file in data/ or a dotted path to the class.
+
+  Raises:
+    ValueError: no such task, no such field, or a value that does not fit.
+  """
+  cls = find(name)
+  fields = [f.name for f in dataclasses.fields(cls)]
+  for key in kwargs:
+    if key not in fields:
+      raise ValueError(f"task {name!r} has no field {key!r}{hint(key, fields)}; its fields are {fields}")
+  return cls(**kwargs)
+
+
+def find(name: str) -> Any:
+  """The task class called `name`."""
+  everything = available()
+  if name in everything:
+    name = everything[name]
+  if name not in everything.values():
+    raise ValueError(f"no task is called {name!r}{hint(name, list(everything))}; there are {sorted(everything)}")
+  module, _, cls = name.rpartition(".")
+  return getattr(importlib.import_module(module), cls)
+
+
+def available() -> dict[str, str]:
+  """File name -> dotted path of every task in this folder."""
+  found = {}
+  for path in sorted(FOLDER.glob("*.py")):
+    module = importlib.import_module(f"data.{path.stem}")
+    for name, cls in vars(module).items():
+      own = inspect.isclass(cls) and cls.__module__ == module.__name__
+      if own and dataclasses.is_dataclass(cls) and hasattr(cls, "head") and not inspect.isabstract(cls):
+        found[path.stem] = f"{module.__name__}.{name}"
+  return found
+
+
+def hint(word: str, choices: list[str]) -> str:
+  """' (did you mean …?)' where a choice is close to the word, otherwise nothing."""
+  close = difflib.get_close_matches(word, choices, n=1)
+  return f" (did you mean {close[0]!r}?)" if close else ""
