@@ -1,8 +1,9 @@
 """Chooses one implementation of an op, and spreads it over the mesh. The only place in the project that does either."""
 
 import contextlib
+import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,8 +16,8 @@ NAMES = ("reference", "xla", "associative", "pallas_gpu", "pallas_tpu")
 PREFERENCE = {"cpu": ("xla", "associative", "reference")}
 ACCELERATOR_PREFERENCE = ("pallas_gpu", "pallas_tpu", "associative", "xla", "reference")
 
-# Which mesh axes cut which axis of an op: batch over data and fsdp; heads, groups and channels over tensor.
-MESH_AXES = {"b": ("data", "fsdp"), "h": ("tensor",), "g": ("tensor",), "e": ("tensor",)}
+# Which axes of an op are cut together over which axes of the mesh: batch; heads, groups and channels.
+CUTS = {"b": ("data", "fsdp"), "hge": ("tensor",)}
 
 _forced = "auto"
 
@@ -82,6 +83,52 @@ def pick(op: str, impls: Impls, want: str, *args: Any, **kwargs: Any) -> Callabl
 
 def _others(impls: Impls, tried: Mapping[str, Any]) -> list[str]:
   return ["auto", *(name for name in impls if name not in tried)]
+
+
+def shard(fn: Callable, axes_in: Sequence[str], axes_out: Sequence[str]) -> Callable:
+  """`fn` run by each device on its own part, where the compiler could not divide it: a kernel of our own.
+
+  Over the ambient mesh (`jax.set_mesh`) the batch is cut over data and fsdp; heads, groups and channels over tensor. An
+  axis of the mesh that does not divide all it would cut is left out; an op's axis of size 1 is given to every device.
+  Without a mesh, or inside another shard_map, `fn` itself runs.
+
+  Args:
+    fn: takes and returns arrays, independent along every axis that is cut. An argument may be None.
+    axes_in: the letters of each argument's axes, as "b t e"; those of `CUTS` may be cut, others never are.
+    axes_out: those of each result; `fn` returns a tuple of this length.
+  """
+
+  def sharded(*args):
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.manual_axes:
+      return fn(*args)
+    sizes = {
+      letter: size
+      for axes, arg in zip(axes_in, args, strict=True)
+      if arg is not None
+      for letter, size in zip(axes.split(), arg.shape, strict=True)
+    }
+    cut = _cut(sizes, mesh.shape)
+    spec = lambda axes: jax.P(*(cut.get(letter) for letter in axes.split()))
+    specs_in = tuple(jax.P() if arg is None else spec(axes) for axes, arg in zip(axes_in, args))
+    # No replication check: Pallas calls do not say over which axes their results vary.
+    return jax.shard_map(fn, in_specs=specs_in, out_specs=tuple(map(spec, axes_out)), check_vma=False)(*args)
+
+  return sharded
+
+
+def _cut(sizes: Mapping[str, int], mesh: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
+  """Letter -> the mesh axes that cut it."""
+  cut = {}
+  for together, names in CUTS.items():
+    letters = [letter for letter in together if sizes.get(letter, 1) > 1]
+    taken: tuple[str, ...] = ()
+    for name in names:
+      parts = math.prod(mesh[n] for n in (*taken, name) if n in mesh)
+      if name in mesh and all(sizes[letter] % parts == 0 for letter in letters):
+        taken = (*taken, name)
+    cut.update({letter: taken for letter in letters})
+  return cut
 
 
 force(os.environ.get("KERNEL_IMPL", "auto"))

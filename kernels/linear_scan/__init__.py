@@ -4,9 +4,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Inexact, Int
 
 from kernels import dispatch, inputs
-from kernels.linear_scan import reference
+from kernels.linear_scan import associative, reference, xla
 
-IMPLS = {"reference": (reference.linear_scan, dispatch.always)}
+IMPLS: dispatch.Impls = {
+  "xla": (xla.linear_scan, dispatch.always),
+  "associative": (associative.linear_scan, dispatch.always),
+  "reference": (reference.linear_scan, dispatch.always),
+}
 
 
 def linear_scan(

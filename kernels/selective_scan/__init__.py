@@ -3,9 +3,13 @@
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels import dispatch, inputs
-from kernels.selective_scan import reference
+from kernels.selective_scan import associative, reference, xla
 
-IMPLS = {"reference": (reference.selective_scan, dispatch.always)}
+IMPLS: dispatch.Impls = {
+  "xla": (xla.selective_scan, dispatch.always),
+  "associative": (associative.selective_scan, dispatch.always),
+  "reference": (reference.selective_scan, dispatch.always),
+}
 
 
 def selective_scan(

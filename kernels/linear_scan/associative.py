@@ -1,0 +1,47 @@
+"""`linear_scan` by a parallel prefix inside each chunk and a loop over chunks: for accelerators."""
+
+import jax.numpy as jnp
+from jax import lax
+
+from kernels import chunks
+from kernels.linear_scan import adjoint
+
+CHUNK = 256
+
+
+def _run(a, x, h, keep, reverse):
+  """Both directions of `adjoint.differentiable`."""
+  t = x.shape[1]
+  constant = a.ndim == 1
+  if reverse:
+    # The filling of the last chunk must not come between the cotangent of the last state and the last token.
+    x, h = x.at[:, -1].add(h), jnp.zeros_like(h)
+
+  def chunk(h, tokens):
+    x, decay, keep = tokens
+    if constant:
+      decay = jnp.broadcast_to(a, (x.shape[0], 1, a.shape[0]))
+    if keep is not None:
+      decay = jnp.where(keep[..., None], decay, 0)
+    if reverse:
+      _, y = lax.associative_scan(_combine, (jnp.roll(decay, -1, axis=0), x.at[-1].add(h)), reverse=True)
+      return decay[0] * y[0], y
+    _, y = lax.associative_scan(_combine, (decay, x.at[0].add(decay[0] * h)))
+    return y[-1], y
+
+  tokens = (
+    chunks.split(x, CHUNK),
+    None if constant else chunks.split(a, CHUNK),
+    None if keep is None else chunks.split(keep, CHUNK, True),
+  )
+  last, y = lax.scan(chunk, h, tokens, reverse=reverse)
+  y = chunks.join(y, t)
+  return y, last if reverse else y[:, -1]
+
+
+linear_scan = adjoint.differentiable(_run)
+
+
+def _combine(first, second):
+  """h -> a h + x, one after the other."""
+  return first[0] * second[0], second[0] * first[1] + second[1]

@@ -1,0 +1,45 @@
+"""`selective_scan` chunk by chunk, a parallel prefix inside each: for accelerators.
+
+Only the states between chunks are kept. The decay and the input of every state exist inside a chunk and nowhere else;
+the gradient makes them again.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from kernels import chunks
+from kernels.linear_scan import associative
+
+CHUNK = 64
+
+
+def selective_scan(
+  x: Float[Array, "b t e"],
+  dt: Float[Array, "b t e"],
+  A: Float[Array, "e n"],
+  B: Float[Array, "b t g n"],
+  C: Float[Array, "b t g n"],
+  h: Float[Array, "b e n"],
+  keep: Bool[Array, "b t"] | None,
+) -> tuple[Float[Array, "b t e"], Float[Array, "b e n"]]:
+  """See `reference.selective_scan`."""
+  b, t, e = x.shape
+  repeat = functools.partial(jnp.repeat, repeats=e // B.shape[2], axis=2)
+
+  @functools.partial(jax.checkpoint, prevent_cse=False)
+  def chunk(h, tokens):
+    x, dt, B, C, keep = (None if z is None else z.swapaxes(0, 1) for z in tokens)
+    decay = jnp.exp(dt[..., None] * A)
+    inflow = (dt * x)[..., None] * repeat(B)
+    flat = (*x.shape[:2], -1)
+    states, h = associative.linear_scan(decay.reshape(flat), inflow.reshape(flat), h, keep)
+    return h, (states.reshape(decay.shape) * repeat(C)).sum(-1).swapaxes(0, 1)
+
+  # The filling of the last chunk has dt = 0, which leaves the state alone.
+  tokens = *(chunks.split(z, CHUNK) for z in (x, dt, B, C)), None if keep is None else chunks.split(keep, CHUNK, True)
+  last, y = lax.scan(chunk, h.reshape(b, -1), tokens)
+  return chunks.join(y, t), last.reshape(h.shape)
