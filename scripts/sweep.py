@@ -160,11 +160,12 @@ def main(argv: list[str] | None = None) -> int:
     return 2
   args.out.mkdir(parents=True, exist_ok=True)
   sweep = Sweep(args.config, args.out.absolute(), args.extra)
-  for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, sweep.stop)
+  before = {number: signal.signal(number, sweep.stop) for number in (signal.SIGINT, signal.SIGTERM)}
   with ThreadPoolExecutor(args.jobs) as pool:
     for future in [pool.submit(sweep.run, setting) for setting in settings]:
       future.result()
+  for number, handler in before.items():
+    signal.signal(number, handler)
   statuses = [sweep.results.get(run_name(setting), {}).get("status") for setting in settings]
   done = statuses.count("done")
   failed = [run_name(setting) for setting, status in zip(settings, statuses) if status == "failed"]
