@@ -7,12 +7,14 @@ import jax
 import pytest
 from jaxtyping import install_import_hook
 
+from tests import type_checker
+
 pytest.register_assert_rewrite("tests.contract")
 CHECKED = ("kernels", "layers", "ssm", "attention", "hybrids", "training", "inference")
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
-install_import_hook(list(CHECKED), "beartype.beartype").__enter__()
+install_import_hook(list(CHECKED), f"{type_checker.__name__}.check").__enter__()
 
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
   # in the environment, so that programs which tests start find it too

@@ -10,7 +10,7 @@ FOLDERS = (
   ("kernels", "layers", "ssm", "attention", "hybrids", "data", "configs", "training", "inference", "interop")
   + ("scripts", "notebooks", "tests")
 )  # fmt: skip
-MIXER_FOLDERS = ("ssm", "attention", "hybrids/channel")
+MIXER_FOLDERS = ("ssm", "attention", "hybrids/channel", "hybrids/wrap")
 
 
 def python_files(*folders: str) -> list[Path]:

@@ -1,0 +1,170 @@
+"""Every mixer obeys the contract: one row in SMALL and one in COUNT is all a new mixer adds here.
+
+In the default suite one row for each primitive runs over a long sequence; the others do in the slow one, which also
+repeats every comparison in float64. The checks are in tests/contract/checks.py.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hybrids import mixer as mixer_lib
+from hybrids.stack import Stack
+from tests import sources
+from tests.contract.case import Case, D
+from tests.contract.checks import CHECKS, IN_FLOAT64
+
+# Arguments beside the width for a small instance of every mixer, by its name. What follows the name tells rows apart: a
+# mixer has a second one where arguments change its kind of state or what it reads.
+SMALL: dict[str, dict[str, Any]] = {
+  "bidirectional": dict(mixer=dict(name="mamba", state=4, dt_rank=2)),
+  "gated_mlp": {},
+  "mamba": dict(state=4, dt_rank=2),
+  "mlp": dict(expand=2),
+  "s4d": dict(state=6),
+  "s5": dict(state=8, blocks=2),
+  "s5, dt": dict(state=8),
+  "softmax": dict(heads=2),
+  "softmax, full": dict(heads=2, mask="full", position="rope"),
+  "softmax, window": dict(heads=4, kv_heads=2, window=5, position="rope", bias=True),
+  # stacks are mixers too: a pure one, and a hybrid with a remainder after its repeated groups
+  "stack": dict(depth=3, pattern="m", mixers={"m": dict(name="mamba", state=4)}, norm="layer", norm_position="post"),
+  "stack, hybrid": dict(
+    depth=7,
+    pattern="ma-",
+    mixers={"m": dict(name="mamba", state=4), "a": dict(name="softmax", heads=2), "-": dict(name="mlp", expand=2)},
+    dropout=0.5,
+    remat="full",
+  ),
+}
+# Side inputs "b t …" of the rows that are tested with some.
+SIDE = {"s5, dt": {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}}
+
+
+def count(name: str, **kwargs: Any) -> int:
+  return COUNT[name](D, **kwargs)
+
+
+def count_mamba(d, state=16, expand=2, taps=4, dt_rank=1):
+  """In, out; convolution with bias; A, D; delta, B and C; dt with bias."""
+  e = expand * d
+  return 2 * d * e + e * d + e * (taps + 1) + e * (state + 1) + e * (dt_rank + 2 * state) + (dt_rank + 1) * e
+
+
+def count_softmax(d, heads, kv_heads=None, bias=False, **_):
+  """Queries and out, keys and values."""
+  kv = d * (kv_heads or heads) // heads
+  return 2 * d * d + 2 * d * kv + bias * (2 * d + 2 * kv)
+
+
+def count_stack(d, depth, pattern, mixers, norm="rms", **_):
+  """A norm with one or two vectors, and a mixer, for each letter."""
+  letters = (mixers[pattern[layer % len(pattern)]] for layer in range(depth))
+  return sum(count(**letter) + (2 if norm == "layer" else 1) * d for letter in letters)
+
+
+# Parameters from the equations: a product of sides for each matrix, a length for each vector.
+COUNT = {
+  "bidirectional": lambda d, mixer, merge="sum": 2 * count(**mixer) + (merge == "concat") * 2 * d * d,
+  "gated_mlp": lambda d, inner=24: 3 * d * inner,
+  "mamba": count_mamba,
+  "mlp": lambda d, expand: 2 * d * expand * d,
+  # A and B in every channel, C; D and dt; the map to 2d with bias
+  "s4d": lambda d, state: 3 * d * state + 2 * d + 2 * d * (d + 1),
+  # lam, dt; B, C; D; the gate with bias
+  "s5": lambda d, state, blocks=1: state + state // 2 + 2 * state * d + d + d * (d + 1),
+  "softmax": count_softmax,
+  "stack": count_stack,
+}
+
+
+def build(row: str) -> Any:
+  name = row.split(",")[0]
+  return Stack(width=D, **SMALL[row]) if name == "stack" else mixer_lib.build(name, width=D, **SMALL[row])
+
+
+def primitives(row: str) -> frozenset[str]:
+  """The kernels that a row's mixer and the mixers within it call."""
+
+  def names(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+      yield from [value["name"]] if "name" in value else []
+      for inner in value.values():
+        yield from names(inner)
+
+  files = sources.mixer_files()
+  used = [sources.primitives(files[name]) for name in (row.split(",")[0], *names(SMALL[row])) if name in files]
+  return frozenset().union(*used)
+
+
+def make_case(row: str, dtype: Any) -> Case:
+  exact = not primitives(row) & {"lti", "long_conv"}
+  name = row.split(",")[0]
+  total = count(name, **SMALL[row])
+  return Case(build(row), exact=exact, side=SIDE.get(row), dtype=dtype, count=total)
+
+
+# One at a time, as its compiled programs are large; the tests of a row follow each other on one worker.
+case = functools.lru_cache(maxsize=1)(make_case)
+
+
+def state_of(row: str) -> str:
+  """STATE; 'fixed' for what cannot be built, so that its tests are there to fail."""
+  try:
+    return build(row).STATE
+  except Exception:
+    return "fixed"
+
+
+def rows_of_long_check() -> set[str]:
+  """The first row for each primitive."""
+  first: dict[str, str] = {}
+  for row in SMALL:
+    for primitive in primitives(row):
+      first.setdefault(primitive, row)
+  return set(first.values())
+
+
+def parameters(checks: Mapping[str, Any]) -> list:
+  long, found = rows_of_long_check(), []
+  for row in SMALL:
+    for name, (_, states) in checks.items():
+      slow = name == "finite_over_a_long_sequence" and row not in long
+      marks = [pytest.mark.xdist_group(row), *([pytest.mark.slow] if slow else [])]
+      if state_of(row) in states:
+        found.append(pytest.param(row, name, id=f"{row}-{name}", marks=marks))
+  return found
+
+
+def test_every_mixer_has_a_row():
+  files, rows = set(sources.mixer_files()), {row.split(",")[0] for row in SMALL} - {"stack"}
+  assert files - rows == set(), "these mixer files have no row in SMALL"
+  assert rows - files == set(), "these rows of SMALL have no mixer file"
+  assert files == set(mixer_lib.available()), "build knows other mixers than there are files"
+  assert rows | {"stack"} == set(COUNT), "SMALL and COUNT differ"
+
+
+@pytest.mark.parametrize("name", sorted(sources.mixer_files()))
+def test_every_mixer_builds_with_its_width_alone(name):
+  """At a width that no published default was made for; a wrapper also needs what it wraps."""
+  needed = {"mixer": dict(name="mlp")} if name == "bidirectional" else {}
+  mixer = mixer_lib.build(name, width=48, **needed)
+  shape = jax.eval_shape(mixer.init, jax.random.key(0), jax.ShapeDtypeStruct((2, 5, 48), jnp.float32))
+  assert jax.tree.leaves(shape), "no parameters"
+
+
+@pytest.mark.parametrize("row, check", parameters(CHECKS))
+def test_mixer(row, check):
+  CHECKS[check][0](case(row, jnp.float32))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row, check", parameters({name: CHECKS[name] for name in IN_FLOAT64}))
+def test_mixer_in_float64(row, check):
+  with jax.enable_x64(True):
+    CHECKS[check][0](case(row, jnp.float64))
