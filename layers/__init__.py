@@ -1,7 +1,8 @@
 """Parametrised parts that several mixers share: dense layers, norms, short convolutions, positions, initialisers.
 
-A layer casts its parameters to the dtype of its input and returns that dtype, so precision is one cast at the embedding.
-Parameters are float32 and carry logical axis names: embed, inner, heads, kv, mlp, vocab, state, taps, or None.
+A layer casts its parameters to the dtype of its input and returns that dtype, so precision is one cast at the
+embedding. Parameters are float32 and carry logical axis names: embed, inner, heads, kv, mlp, vocab, state, taps, or
+None.
 """
 
 from layers.dense import Dense

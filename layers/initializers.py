@@ -15,6 +15,11 @@ def inverse_softplus(y: Float[Array, "..."]) -> Float[Array, "..."]:
   return y + jnp.log(-jnp.expm1(-y))
 
 
+def constant(values) -> Initializer:
+  """The given array, broadcast to the shape."""
+  return lambda key, shape, dtype=jnp.float32: jnp.broadcast_to(jnp.asarray(values, dtype), shape)
+
+
 def log_step(dt_min: float, dt_max: float) -> Initializer:
   """log dt for dt log-uniform in [dt_min, dt_max].
 

@@ -29,10 +29,10 @@ class ShortConv(nn.Module):
       raise ValueError(f"ShortConv: taps={self.taps}; it needs at least 1")
     init = uniform_fan_in(self.taps)
     self.kernel = self.param(
-      "kernel", nn.with_logical_partitioning(init, ("taps", self.axis)), (self.taps, self.features)
+      "kernel", nn.with_logical_partitioning(init, ("taps", self.axis)), (self.taps, self.features), jnp.float32
     )
     if self.use_bias:
-      self.bias = self.param("bias", nn.with_logical_partitioning(init, (self.axis,)), (self.features,))
+      self.bias = self.param("bias", nn.with_logical_partitioning(init, (self.axis,)), (self.features,), jnp.float32)
 
   @nn.nowrap
   def init_taps(self, batch: int) -> Float[Array, "b w e"]:

@@ -1,0 +1,1 @@
+"""Mixers written with queries, keys and values."""

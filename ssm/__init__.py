@@ -1,0 +1,1 @@
+"""Mixers written as a state space or another recurrence."""

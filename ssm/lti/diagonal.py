@@ -1,0 +1,109 @@
+"""Powers of a diagonal transition, and the taps and the `System` made of them: what S4D and its kin hand to `lti`.
+
+Everything is exp(l log_A) computed from l and log_A, never by repeated products. The phase l Im(log_A) reaches 1e6
+radians, where float32 has no digit left; it is therefore multiplied out in turns, as a 32-bit fixed-point fraction,
+whose overflow is exactly the whole turns that do not matter.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float, Int
+
+from kernels.lti import System
+
+HIGHEST = jax.lax.Precision.HIGHEST
+
+
+def powers(log_A: Complex[Array, "e n"], exponents: Int[Array, "m"]) -> Complex[Array, "e n m"]:
+  """exp(log_A l) for each l >= 0 in `exponents`.
+
+  In float32 the phase is off by at most 1e-4 for l = 65,536 and |Im log_A| <= 10, taking log_A as exact.
+  """
+  size = jnp.exp(log_A.real[..., None] * exponents.astype(log_A.real.dtype))
+  phase = _phases(log_A.imag, exponents)
+  return jax.lax.complex(size * jnp.cos(phase), size * jnp.sin(phase))
+
+
+def taps(log_A: Complex[Array, "e n"], CB: Complex[Array, "e n"], l: int) -> Float[Array, "e l"]:
+  """K_i = Re(sum_n CB_n A_n^i) for i < l, without an `e n l` array.
+
+  With i = j c + k the powers split: a batched product of `e l/c 2n` and `e 2n c`, c about sqrt(l).
+  """
+  c = 2 ** math.ceil(math.log2(l) / 2)
+  steps = -(-l // c)
+  outer = CB[..., None] * powers(log_A, jnp.arange(steps) * c)
+  inner = powers(log_A, jnp.arange(c))
+  left = jnp.concatenate([outer.real, -outer.imag], axis=1)
+  right = jnp.concatenate([inner.real, inner.imag], axis=1)
+  return jnp.einsum("enm,enc->emc", left, right, precision=HIGHEST).reshape(log_A.shape[0], steps * c)[:, :l]
+
+
+def system(
+  log_A: Complex[Array, "e n"],
+  B: Complex[Array, "e n"],
+  C: Complex[Array, "e n"],
+  D: Float[Array, "e"],
+  *,
+  l: int,
+  c: int,
+) -> System:
+  """x_t = A x_{t-1} + B u_t, y_t = Re(C x_t) + D u_t, with l taps and in chunks of c tokens."""
+  power = powers(log_A, jnp.arange(c + 1))
+  return System(
+    K=taps(log_A, C * B, l).at[:, 0].add(D),
+    A=power[..., 1],
+    O=(C[..., None] * power[..., 1:]).swapaxes(1, 2),
+    I=B[..., None] * jnp.flip(power[..., :-1], axis=-1),
+    P=power[..., -1],
+  )
+
+
+@jax.custom_jvp
+def _phases(theta: Float[Array, "e n"], exponents: Int[Array, "m"]) -> Float[Array, "e n m"]:
+  """theta times each exponent, up to whole turns."""
+  if theta.dtype != jnp.float32:
+    return theta[..., None] * exponents.astype(theta.dtype)
+  turns = _turns(theta)[..., None] * exponents.astype(jnp.int32)  # wraps
+  return turns.astype(jnp.float32) * np.float32(2 * np.pi / 2**32)
+
+
+@_phases.defjvp
+def _phases_jvp(primals, tangents):
+  theta, exponents = primals
+  return _phases(theta, exponents), tangents[0][..., None] * exponents.astype(theta.dtype)
+
+
+def _turns(theta: Float[Array, "e n"]) -> Int[Array, "e n"]:
+  """theta / 2 pi as a fraction of a turn in units of 2^-32, modulo 2^32.
+
+  Both factors are cut into pieces of 12 bits, so that the leading product is exact and the others, together, are too
+  small for their rounding to matter. Cutting by a bit mask is safe from compilers that contract a*b + c.
+  """
+  high = jax.lax.bitcast_convert_type(
+    jax.lax.bitcast_convert_type(theta, jnp.uint32) & np.uint32(0xFFFFF000), jnp.float32
+  )
+  low = theta - high
+  first, second, third = _PER_TURN
+  rest = high * second + low * first + (high * third + low * second)
+  return _fixed(high * first) + _fixed(rest)
+
+
+def _fixed(turns: Float[Array, "e n"]) -> Int[Array, "e n"]:
+  return jnp.round((turns - jnp.round(turns)) * np.float32(2.0**32)).astype(jnp.int32)
+
+
+def _pieces(value: float, bits: int, count: int) -> list[np.float32]:
+  """Numbers of `bits` bits whose sum is `value` up to what the last one leaves."""
+  found = []
+  for _ in range(count):
+    unit = 2.0 ** (math.floor(math.log2(value)) + 1 - bits)
+    piece = math.floor(value / unit) * unit
+    found.append(np.float32(piece))
+    value -= piece
+  return found
+
+
+_PER_TURN = _pieces(1 / (2 * math.pi), bits=12, count=3)

@@ -1,0 +1,46 @@
+"""From x' = A x + B u to x_t = Abar x_{t-1} + Bbar u_t, for diagonal A and u held or drawn straight over a step dt.
+
+Both rules return log(Abar), of which mixers take the powers they need (`diagonal.powers`), and Bbar / B.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Complex, Float
+
+
+def zoh(dt: Float[Array, "..."], A: Complex[Array, "..."]) -> tuple[Complex[Array, "..."], Complex[Array, "..."]]:
+  """Abar = exp(dt A), Bbar = (exp(dt A) - 1)/A B: exact for an input that is constant over each step."""
+  z = _scale(dt, A)
+  return z, _scale(dt, phi1(z))
+
+
+def bilinear(dt: Float[Array, "..."], A: Complex[Array, "..."]) -> tuple[Complex[Array, "..."], Complex[Array, "..."]]:
+  """Abar = (1 + dt A/2)/(1 - dt A/2), Bbar = dt/(1 - dt A/2) B: Tustin's rule, the trapezoid.
+
+  log|Abar| comes from |1+w|^2 - |1-w|^2 = 4 Re w, which does not cancel for small steps.
+  """
+  w = _scale(dt / 2, A)
+  below = 1 - w
+  ratio = 4 * w.real / (jnp.square(below.real) + jnp.square(below.imag))
+  # Abar = 0, at w = -1, has no logarithm; what stands in for it has forgotten everything within a few steps too.
+  log_size = 0.5 * jnp.log1p(jnp.maximum(ratio, -1 + jnp.finfo(ratio.dtype).eps))
+  angle = jnp.arctan2(w.imag, 1 + w.real) + jnp.arctan2(w.imag, below.real)
+  return jax.lax.complex(log_size, angle), dt / below
+
+
+RULES = {"zoh": zoh, "bilinear": bilinear}
+
+
+def phi1(z: Complex[Array, "..."]) -> Complex[Array, "..."]:
+  """(e^z - 1)/z, with values and gradients that hold at and near 0."""
+  small = jnp.square(z.real) + jnp.square(z.imag) < 1e-3
+  near = 1 + z / 2 * (1 + z / 3 * (1 + z / 4 * (1 + z / 5 * (1 + z / 6))))
+  away = jnp.where(small, 1, z)
+  # e^z - 1 by parts, none of which cancels
+  real = jnp.expm1(away.real) * jnp.cos(away.imag) - 2 * jnp.square(jnp.sin(away.imag / 2))
+  minus_one = jax.lax.complex(real, jnp.exp(away.real) * jnp.sin(away.imag))
+  return jnp.where(small, near, minus_one / away)
+
+
+def _scale(dt: Float[Array, "..."], A: Complex[Array, "..."]) -> Complex[Array, "..."]:
+  return jax.lax.complex(dt * A.real, dt * A.imag)

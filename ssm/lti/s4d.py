@@ -1,0 +1,184 @@
+"""S4D: one diagonal state space per channel. State: fixed.
+
+Gu, Gupta, Goel & Re 2022, arXiv:2206.11893. Theirs: H -> d, N -> state, L -> t, Delta -> dt.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Complex, Float, Int
+
+from kernels.long_conv import long_conv
+from kernels.lti import lti, plan
+from layers import Dense
+from layers.initializers import constant, log_step, uniform_fan_in
+from layers.lengths import blank_past
+from ssm.lti import diagonal, discretization, hippo
+
+ACTIVATIONS = ("glu", "gelu", "none")
+
+
+class State(NamedTuple):
+  """What one layer remembers."""
+
+  h: Complex[Array, "b e n"]  # complex64
+
+
+class S4D(nn.Module):
+  """h_t = Abar h_{t-1} + Bbar x_t,  y_t = 2 Re(C . h_t) + D x_t for each channel     sec. 3
+
+  followed by GELU and a linear map to 2d with a gated linear unit (app. B). A = -exp(A_log) + i A_im. Conjugate pairs
+  are stored once, hence the 2. In parallel the layer is a convolution with K_l = 2 Re(sum_n C_n Bbar_n Abar_n^l).
+  Departs: nothing. B is trained beside C; for `legs` the imaginary part of B is clipped to [-2, 2] and B is not halved,
+  as in the authors' code.
+
+  Attributes:
+    state: N, real numbers per channel: twice the conjugate pairs.
+    A_init: spectrum of A, pair n having real part -1/2 and imaginary part pi n ("lin"), N/pi (N/(2n+1) - 1) ("inv") or
+      that of HiPPO-LegS ("legs"); or the real numbers -(n+1) ("real")     sec. 4
+    B_scale: factor on the initial B; 1/2 with `legs` is the theorem's (sec. 4.2).
+    disc: "zoh" or "bilinear".
+    dt_min, dt_max: range of the initial time step; log-uniform, one per channel.
+    copies: how many independent A and B there are, shared in turn by the channels; the width if not given.
+    activation: what follows the state space: "glu" (GELU and gated linear map), "gelu" or "none".
+  Raises:
+    ValueError: `state` is odd, `copies` does not divide `width`, or a name is unknown.
+  """
+
+  width: int
+  state: int = 64
+  A_init: str = "legs"
+  B_scale: float = 1.0
+  disc: str = "zoh"
+  dt_min: float = 1e-3
+  dt_max: float = 1e-1
+  copies: int | None = None
+  activation: str = "glu"
+
+  STATE = "fixed"
+  SLOW = ("A_log", "A_im", "B_re", "B_im", "log_dt")
+  SIDE = ()
+
+  def __post_init__(self):
+    _check(self)
+    super().__post_init__()
+
+  def setup(self):
+    copies, n = self.copies or self.width, self.state // 2
+    A, B = INITS[self.A_init](n)
+    B = self.B_scale * B
+    share = ("inner" if copies == self.width else None, "state")
+    self.A_log = self._param("A_log", constant(np.log(-A.real)), (copies, n), share)
+    self.A_im = self._param("A_im", constant(A.imag), (copies, n), share)
+    self.B_re = self._param("B_re", constant(B.real), (copies, n), share)
+    self.B_im = self._param("B_im", constant(B.imag), (copies, n), share)
+    # E|C|^2 = 1
+    half_normal = nn.initializers.normal(0.5**0.5)
+    self.C_re = self._param("C_re", half_normal, (self.width, n), ("inner", "state"))
+    self.C_im = self._param("C_im", half_normal, (self.width, n), ("inner", "state"))
+    self.D = self._param("D", nn.initializers.normal(1.0), (self.width,), ("inner",))
+    self.log_dt = self._param("log_dt", log_step(self.dt_min, self.dt_max), (self.width,), ("inner",))
+    if self.activation == "glu":
+      torch_like = uniform_fan_in(self.width)
+      self.out_proj = Dense(
+        2 * self.width, use_bias=True, kernel_init=torch_like, bias_init=torch_like, axes=("inner", "embed")
+      )
+
+  @nn.nowrap
+  def init_state(self, batch: int, max_len: int) -> State:
+    """Zeros."""
+    del max_len
+    return State(h=jnp.zeros((batch, self.width, self.state // 2), complex))
+
+  def __call__(
+    self,
+    x: Float[Array, "b t d"],
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> Float[Array, "b t d"]:
+    """All tokens from an empty state: one convolution where `lti` would use one, as no state is wanted."""
+    l, _ = plan(x.shape[1], packed=reset is not None)
+    if l < x.shape[1]:
+      return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
+    x = blank_past(x, lengths)
+    log_A, B, C = self._discrete()
+    K = diagonal.taps(log_A, C * B, l).at[:, 0].add(self.D)
+    return blank_past(self._activate(long_conv(x, K, reset=reset, lengths=lengths)), lengths)
+
+  def prefill(
+    self,
+    x: Float[Array, "b t d"],
+    state: State,
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> tuple[Float[Array, "b t d"], State]:
+    """All tokens from `state`."""
+    x = blank_past(x, lengths)
+    l, c = plan(x.shape[1], packed=reset is not None)
+    y, h = lti(x, diagonal.system(*self._discrete(), self.D, l=l, c=c), state.h, reset=reset, lengths=lengths)
+    return blank_past(self._activate(y), lengths), State(h=h)
+
+  def step(
+    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
+  ) -> tuple[Float[Array, "b d"], State]:
+    """One token."""
+    log_A, B, C = self._discrete()
+    h = jnp.exp(log_A) * state.h + B * x[..., None]
+    y = jnp.sum((C * h).real, axis=-1) + self.D * x
+    return self._activate(y.astype(x.dtype)), State(h=h)
+
+  def _param(self, name: str, init, shape: tuple[int, ...], axes: tuple[str | None, ...]):
+    return self.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.float32)
+
+  def _discrete(self) -> tuple[Complex[Array, "e n"], Complex[Array, "e n"], Complex[Array, "e n"]]:
+    """log Abar, Bbar and 2 C."""
+    times = self.width // self.A_log.shape[0]
+    A_re, A_im, B_re, B_im = (jnp.tile(z, (times, 1)) for z in (-jnp.exp(self.A_log), self.A_im, self.B_re, self.B_im))
+    log_A, scale = discretization.RULES[self.disc](jnp.exp(self.log_dt)[:, None], jax.lax.complex(A_re, A_im))
+    return log_A, scale * jax.lax.complex(B_re, B_im), 2 * jax.lax.complex(self.C_re, self.C_im)
+
+  def _activate(self, y: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+    if self.activation == "none":
+      return y
+    y = jax.nn.gelu(y, approximate=False)
+    return y if self.activation == "gelu" else jax.nn.glu(self.out_proj(y))
+
+
+def _lin(n: int) -> tuple[np.ndarray, np.ndarray]:
+  return -0.5 + 1j * np.pi * np.arange(n), np.ones(n, complex)
+
+
+def _inv(n: int) -> tuple[np.ndarray, np.ndarray]:
+  N = 2 * n
+  return -0.5 + 1j * (N / np.pi) * (N / (2 * np.arange(n) + 1) - 1), np.ones(n, complex)
+
+
+def _real(n: int) -> tuple[np.ndarray, np.ndarray]:
+  return -(np.arange(n) + 1.0) + 0j, np.ones(n, complex)
+
+
+def _legs(n: int) -> tuple[np.ndarray, np.ndarray]:
+  lam, V = hippo.legs_normal(2 * n)
+  B = (V.conj().T @ hippo.legs(2 * n)[1])[:n]
+  return lam[:n], B.real + 1j * np.clip(B.imag, -2, 2)
+
+
+INITS = {"lin": _lin, "inv": _inv, "legs": _legs, "real": _real}
+
+
+def _check(module: S4D) -> None:
+  if module.state < 2 or module.state % 2:
+    raise ValueError(f"S4D: state={module.state}; conjugate pairs are stored once, so it must be even")
+  if module.copies is not None and (module.copies < 1 or module.width % module.copies):
+    raise ValueError(f"S4D: copies={module.copies} does not divide width={module.width}")
+  for field, choices in (("A_init", INITS), ("disc", discretization.RULES), ("activation", ACTIVATIONS)):
+    if getattr(module, field) not in choices:
+      raise ValueError(f"S4D: {field}={getattr(module, field)!r}; choose from {list(choices)}")

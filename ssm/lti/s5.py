@@ -1,0 +1,206 @@
+"""S5: one diagonal state space from all channels to all channels. State: fixed.
+
+Smith, Warrington & Linderman 2023, arXiv:2208.04933. Theirs: H -> d, P -> state, J -> blocks, L -> t, Delta -> dt.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Complex, Float, Int
+
+from kernels.linear_scan import linear_scan
+from layers import Dense
+from layers.initializers import constant, log_step
+from layers.lengths import blank_past
+from ssm.lti import discretization, hippo
+
+C_INITS = ("trunc_standard_normal", "lecun_normal", "complex_normal")
+ACTIVATIONS = ("half_glu1", "half_glu2", "full_glu", "gelu", "none")
+
+
+class State(NamedTuple):
+  """What one layer remembers."""
+
+  h: Complex[Array, "b n"]  # complex64
+
+
+class S5(nn.Module):
+  """h_t = Abar h_{t-1} + Bbar x_t,  y_t = 2 Re(C h_t) + D x_t;  Abar, Bbar from A = lam and B by `disc`     sec. 3
+
+  followed by a GELU and a gate (app. G). Departs: nothing, with two remarks. Variances of B and C are those of the
+  authors' code: Var B = 1/P, Var C = 1/P ("trunc_standard_normal") or 1/(HP) ("lecun_normal"). `side={"dt": ...}` gives
+  irregular samples: token t comes `dt` steps after the one before it, and its step in `disc` is dt times the learned
+  one (sec. 6.3; their main branch ignores it).
+
+  Attributes:
+    state: P, real numbers: twice the conjugate pairs.
+    blocks: J; the initial spectrum is J copies of that of HiPPO-LegS of size P/J.
+    conj_sym: conjugate pairs are stored once. If not, `state` complex numbers stand alone and y = Re(C h) + D x.
+    C_init: "trunc_standard_normal", "lecun_normal" (both in the basis of HiPPO) or "complex_normal" (in that of h).
+    disc: "zoh" or "bilinear".
+    dt_min, dt_max: range of the initial time step; log-uniform, one per state.
+    step_rescale: factor on all time steps, for data sampled more coarsely than the training data.
+    clip_eigs: keeps Re(lam) <= -1e-4, so that no state grows.
+    activation: with g = GELU(y): "half_glu1" g sigmoid(W g), "half_glu2" y sigmoid(W g), "full_glu" V g sigmoid(W g),
+      "gelu" g, or "none" y.
+  Raises:
+    ValueError: `blocks` does not divide `state`, a block is odd though pairs are needed, or a name is unknown.
+  """
+
+  width: int
+  state: int = 64
+  blocks: int = 1
+  conj_sym: bool = True
+  C_init: str = "trunc_standard_normal"
+  disc: str = "zoh"
+  dt_min: float = 1e-3
+  dt_max: float = 1e-1
+  step_rescale: float = 1.0
+  clip_eigs: bool = False
+  activation: str = "half_glu1"
+
+  STATE = "fixed"
+  SLOW = ("lam_re", "lam_im", "B_re", "B_im", "log_dt")
+  SIDE = ("dt",)
+
+  def __post_init__(self):
+    _check(self)
+    super().__post_init__()
+
+  def setup(self):
+    lam, V = self._spectrum()
+    n = lam.shape[0]
+    self.lam_re = self._param("lam_re", constant(lam.real), (n,), ("state",))
+    self.lam_im = self._param("lam_im", constant(lam.imag), (n,), ("state",))
+    # One draw makes both parts of a complex matrix, which share a change of basis. Later, Flax asks for shapes alone.
+    keys = jax.random.split(self.make_rng("params") if self.is_initializing() else jax.random.key(0))
+    make_B, make_C = lambda: _initial_B(keys[0], V, self.width), lambda: _initial_C(keys[1], V, self.width, self.C_init)
+    axes = ("state", "embed")
+    self.B_re = self._param("B_re", lambda *_: make_B().real, (n, self.width), axes)
+    self.B_im = self._param("B_im", lambda *_: make_B().imag, (n, self.width), axes)
+    self.C_re = self._param("C_re", lambda *_: make_C().real, (self.width, n), axes[::-1])
+    self.C_im = self._param("C_im", lambda *_: make_C().imag, (self.width, n), axes[::-1])
+    self.D = self._param("D", nn.initializers.normal(1.0), (self.width,), ("embed",))
+    self.log_dt = self._param("log_dt", log_step(self.dt_min, self.dt_max), (n,), ("state",))
+    if self.activation not in ("gelu", "none"):
+      self.gate = Dense(self.width, use_bias=True, axes=("embed", "inner"))
+    if self.activation == "full_glu":
+      self.out_proj = Dense(self.width, use_bias=True, axes=("embed", "inner"))
+
+  @nn.nowrap
+  def init_state(self, batch: int, max_len: int) -> State:
+    """Zeros."""
+    del max_len
+    return State(h=jnp.zeros((batch, self.state // 2 if self.conj_sym else self.state), complex))
+
+  def __call__(
+    self,
+    x: Float[Array, "b t d"],
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> Float[Array, "b t d"]:
+    """All tokens from an empty state."""
+    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths, side=side)[0]
+
+  def prefill(
+    self,
+    x: Float[Array, "b t d"],
+    state: State,
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> tuple[Float[Array, "b t d"], State]:
+    """All tokens from `state`; side["dt"] is `b t`."""
+    x = blank_past(x, lengths)
+    dt = None if side is None or "dt" not in side else blank_past(side["dt"], lengths)
+    A, Bx = self._discrete(x, dt)
+    h, last = linear_scan(A, Bx, state.h, reset=reset, lengths=lengths)
+    return blank_past(self._read(h, x), lengths), State(h=last)
+
+  def step(
+    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
+  ) -> tuple[Float[Array, "b d"], State]:
+    """One token; side["dt"] is `b`."""
+    A, Bx = self._discrete(x, None if side is None else side.get("dt"))
+    h = A * state.h + Bx
+    return self._read(h, x), State(h=h)
+
+  def _param(self, name: str, init, shape: tuple[int, ...], axes: tuple[str | None, ...]):
+    return self.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.float32)
+
+  @nn.nowrap
+  def _spectrum(self) -> tuple[np.ndarray, np.ndarray]:
+    """Initial lam, and V with its columns: of each block the half with negative imaginary parts, if pairs are meant."""
+    size = self.state // self.blocks
+    kept = size // 2 if self.conj_sym else size
+    lam, V = hippo.legs_normal(size)
+    return np.tile(lam[:kept], self.blocks), np.kron(np.eye(self.blocks), V[:, :kept])
+
+  def _discrete(
+    self, x: Float[Array, "*b d"], dt: Float[Array, "*b"] | None
+  ) -> tuple[Complex[Array, "*c n"], Complex[Array, "*b n"]]:
+    """Abar, one for all tokens without `dt`, and Bbar x."""
+    lam_re = jnp.minimum(self.lam_re, -1e-4) if self.clip_eigs else self.lam_re
+    steps = self.step_rescale * jnp.exp(self.log_dt)
+    if dt is not None:
+      steps = dt[..., None].astype(steps.dtype) * steps
+    log_A, scale = discretization.RULES[self.disc](steps, jax.lax.complex(lam_re, self.lam_im))
+    B = jnp.concatenate([self.B_re, self.B_im])
+    Bx = jnp.matmul(x, B.T.astype(x.dtype), preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))
+    return jnp.exp(log_A), scale * jax.lax.complex(*jnp.split(Bx, 2, axis=-1))
+
+  def _read(self, h: Complex[Array, "*b n"], x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+    """From states to outputs: 2 Re(C h) + D x as one real product, then the activation."""
+    wide = h.real.dtype
+    C = (2 if self.conj_sym else 1) * jnp.concatenate([self.C_re, -self.C_im], axis=1)
+    parts = jnp.concatenate([h.real, h.imag], axis=-1).astype(x.dtype)
+    y = jnp.matmul(parts, C.T.astype(x.dtype), preferred_element_type=wide) + self.D * x
+    return self._activate(y.astype(x.dtype))
+
+  def _activate(self, y: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+    if self.activation == "none":
+      return y
+    g = jax.nn.gelu(y)
+    if self.activation == "gelu":
+      return g
+    value = {"half_glu1": lambda: g, "half_glu2": lambda: y, "full_glu": lambda: self.out_proj(g)}[self.activation]()
+    return value * jax.nn.sigmoid(self.gate(g))
+
+
+def _initial_B(key, V: np.ndarray, width: int) -> Complex[Array, "n d"]:
+  """V* G, with the entries of the real G of variance 1/P."""
+  G = nn.initializers.lecun_normal()(key, (V.shape[0], width))
+  return jnp.asarray(V.conj().T, jnp.complex64) @ G
+
+
+def _initial_C(key, V: np.ndarray, width: int, kind: str) -> Complex[Array, "d n"]:
+  """G V with a complex G, or plain complex normal numbers."""
+  P, n = V.shape
+  if kind == "complex_normal":
+    re, im = jax.random.normal(key, (2, width, n)) * 0.5**0.5
+    return jax.lax.complex(re, im)
+  # the rows of the first kind are drawn one by one, so their variance does not know how many there are
+  lecun = nn.initializers.lecun_normal(batch_axis=(0,) if kind == "trunc_standard_normal" else ())
+  G = lecun(key, (width, P, 2))
+  return jax.lax.complex(G[..., 0], G[..., 1]) @ jnp.asarray(V, jnp.complex64)
+
+
+def _check(module: S5) -> None:
+  state, blocks = module.state, module.blocks
+  if state < 1 or blocks < 1 or state % blocks:
+    raise ValueError(f"S5: blocks={blocks} does not divide state={state}")
+  if module.conj_sym and (state // blocks) % 2:
+    raise ValueError(
+      f"S5: state={state} in blocks={blocks} makes blocks of {state // blocks}; conjugate pairs are stored once, so a "
+      "block must be even (or set conj_sym=False)"
+    )
+  for field, choices in (("C_init", C_INITS), ("disc", discretization.RULES), ("activation", ACTIVATIONS)):
+    if getattr(module, field) not in choices:
+      raise ValueError(f"S5: {field}={getattr(module, field)!r}; choose from {list(choices)}")

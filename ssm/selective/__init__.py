@@ -1,0 +1,1 @@
+"""State spaces whose dynamics are computed from the input."""
