@@ -7,6 +7,8 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
+
 from data import pipeline
 from data.pipeline import Batch
 
@@ -99,6 +101,16 @@ def length_sets(
 def stage_at(stages: Sequence[Sequence[int]], step: int) -> int:
   """Index of the last stage whose first number, its first step, is at most `step`."""
   return bisect.bisect_right([row[0] for row in stages], step) - 1
+
+
+def packed(make: Callable[[int, int], Batch], first: int, count: int, length: int, piece: int, *, reset: bool) -> Batch:
+  """Rows first … first + count - 1, each made of length / piece short sequences; `reset` marks their starts."""
+  many = length // piece
+  batch = {key: x.reshape(count, length) for key, x in make(first * many, count * many).items()}
+  if reset:
+    batch["reset"] = np.zeros((count, length), bool)
+    batch["reset"][:, ::piece] = True
+  return batch
 
 
 def stages_fit(stages: Sequence[Sequence[int]], columns: int) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from data import draws
-from data.generated import EVAL_SEED, Generated, length_sets, stage_at, stages_fit
+from data.generated import EVAL_SEED, Generated, length_sets, packed, stage_at, stages_fit
 from data.pipeline import Batch
 
 SCORES = ("last", "triggers", "all")
@@ -66,14 +66,10 @@ class InductionHeads(Generated):
       return self.sample(self.seed, "train", first, rows, self.length, self.triggers, self.score)
     stage = stage_at(self.stages, first // self.batch)
     _, length, triggers = self.stages[stage]
-    many = self.length // length
-    batch = self.sample(self.seed, f"train/{stage}", first * many, rows * many, length, triggers, self.score)
-    batch = {key: x.reshape(rows, self.length) for key, x in batch.items()}
-    if any(row[1] < self.length for row in self.stages):
-      reset = np.zeros((rows, self.length), bool)
-      reset[:, ::length] = True
-      batch["reset"] = reset
-    return batch
+    make = lambda start, count: self.sample(self.seed, f"train/{stage}", start, count, length, triggers, self.score)
+    # every batch of a run has the same keys
+    reset = any(row[1] < self.length for row in self.stages)
+    return packed(make, first, rows, self.length, length, reset=reset)
 
   def validation_rows(self, first: int, rows: int) -> Batch:
     """See Generated: rows of the training length."""

