@@ -3,9 +3,9 @@
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels import dispatch, inputs
-from kernels.short_conv import reference
+from kernels.short_conv import reference, xla
 
-IMPLS = {"reference": (reference.short_conv, dispatch.always)}
+IMPLS = {"xla": (xla.short_conv, dispatch.always), "reference": (reference.short_conv, dispatch.always)}
 
 
 def short_conv(

@@ -1,0 +1,110 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kernels.short_conv import IMPLS, short_conv
+from tests.kernels.compare import TOLERANCE, assert_close, draw, values_and_gradients
+
+B, E = 2, 3
+FAST = [name for name in IMPLS if name != "reference"]
+
+
+def arrays(t, w, dtype="float32"):
+  rng = np.random.default_rng(t)
+  return tuple(draw(rng, shape, dtype) for shape in ((B, t, E), (w, E), (B, w - 1, E), (E,)))
+
+
+def masks(t):
+  """Document starts on the first and last token and on neighbours; rows that end early."""
+  reset = np.zeros((B, t), bool)
+  reset[0, 0] = reset[0, t - 1] = reset[1, t // 2 : t // 2 + 2] = True
+  return {"reset": reset, "lengths": np.array([t - 1, t // 2 + 1])}
+
+
+@functools.cache
+def op(impl):
+  return jax.jit(lambda x, kernel, taps, bias, **masks: short_conv(x, kernel, taps, bias=bias, impl=impl, **masks))
+
+
+@functools.cache
+def expected(t, w, masked, dtype):
+  return values_and_gradients(op("reference"), arrays(t, w, dtype), **masks(t) if masked else {})
+
+
+@pytest.mark.parametrize("dtype, masked", [("float32", False), ("float32", True), ("float64", True)])
+# width 1 has no taps; 40 takes several groups
+@pytest.mark.parametrize("t, w", [(1, 4), (63, 1), (63, 4), (100, 40)])
+@pytest.mark.parametrize("impl", FAST)
+def test_implementations_equal_the_reference(impl, t, w, masked, dtype):
+  with jax.enable_x64(dtype == "float64"):
+    (x, *rest), where = arrays(t, w, dtype), masks(t) if masked else {}
+    if masked:
+      x = np.where((np.arange(t) < where["lengths"][:, None])[..., None], x, x.dtype.type(np.nan))
+    got = values_and_gradients(op(impl), (x, *rest), **where)
+    assert_close(got, expected(t, w, masked, dtype), TOLERANCE[dtype])
+
+
+def test_the_definition_is_a_correlation():
+  x, kernel, taps, bias = arrays(9, 4)
+  y, last = op("reference")(x, kernel, taps, bias)
+  whole = np.concatenate([taps, x], axis=1)
+  for b in range(B):
+    for e in range(E):
+      np.testing.assert_allclose(y[b, :, e], np.correlate(whole[b, :, e], kernel[:, e]) + bias[e], rtol=1e-4, atol=1e-5)
+  np.testing.assert_array_equal(last, x[:, -3:])
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_carried_taps_make_two_calls_one(impl):
+  x, kernel, taps, bias = arrays(9, 6)
+  run = op(impl)
+  whole, last = run(x, kernel, taps, bias)
+  first, between = run(x[:, :2], kernel, taps, bias)
+  second, last_again = run(x[:, 2:], kernel, between, bias)
+  np.testing.assert_allclose(jnp.concatenate([first, second], axis=1), whole, rtol=1e-5, atol=1e-6)
+  np.testing.assert_array_equal(last, last_again)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_reset_separates_documents(impl):
+  x, kernel, taps, bias = arrays(9, 4)
+  run = op(impl)
+  y, last = run(x, kernel, taps, bias, reset=jnp.zeros((B, 9), bool).at[:, 7].set(True))
+  first, _ = run(x[:, :7], kernel, taps, bias)
+  second, second_last = run(x[:, 7:], kernel, np.zeros_like(taps), bias)
+  np.testing.assert_allclose(y, jnp.concatenate([first, second], axis=1), rtol=1e-5, atol=1e-6)
+  np.testing.assert_array_equal(last, second_last)
+  assert not last[:, 0].any(), "a tap of the document before"
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_a_row_without_tokens_keeps_its_taps(impl):
+  x, kernel, taps, bias = arrays(9, 4)
+  y, last = op(impl)(x, kernel, taps, bias, reset=np.ones((B, 9), bool), lengths=np.array([0, 9]))
+  np.testing.assert_array_equal(last[0], taps[0])
+  assert not y[0].any(), "outputs of a row without tokens"
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_dtypes_come_back_as_they_came(impl):
+  x, kernel, taps, bias = arrays(9, 4)
+  for given in (taps, taps.astype(jnp.bfloat16)):
+    y, last = op(impl)(x.astype(jnp.bfloat16), kernel, given, bias)
+    assert (y.dtype, last.dtype) == (jnp.bfloat16, given.dtype)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_off_the_cpu_the_kernel_gradient_is_the_same(masked, monkeypatch):
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  # the function under the jit, which may have been compiled for the CPU
+  got = values_and_gradients(op("xla").__wrapped__, arrays(63, 4), **masks(63) if masked else {})
+  assert_close(got, expected(63, 4, masked, "float32"), TOLERANCE["float32"])
+
+
+def test_taps_must_fit_the_kernel():
+  x, kernel, taps, bias = arrays(9, 4)
+  with pytest.raises(ValueError, match="3 taps carried for a kernel of width 3; it needs 2"):
+    op("auto")(x, kernel[1:], taps, bias)
