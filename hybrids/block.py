@@ -33,6 +33,7 @@ class Block(nn.Module):
   depth: int = 1
 
   def __post_init__(self):
+    self.spec = mixer_lib.frozen(self.spec)
     if self.norm_position not in NORM_POSITIONS:
       raise ValueError(f"no norm_position {self.norm_position!r}; choose from {list(NORM_POSITIONS)}")
     if not 0 <= self.dropout < 1:

@@ -20,7 +20,7 @@ REMAT: dict[str, Callable | None] = {
   "full": jax.checkpoint_policies.nothing_saveable,
   "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
-Variables = dict[str, Any]
+Variables = Mapping[str, Any]
 
 
 class Call(NamedTuple):
@@ -146,10 +146,11 @@ def run_loop(
 def offered(block: Block, call: Call, variables: Variables, x: Float[Array, "b *t d"], state: Any) -> dict[str, Array]:
   """The arrays per token which a block's mixer offers to the layers after it."""
   if call.method == "step":
-    one = block.apply(variables, x[:, None], state, method="offer")
+    one: Any = block.apply(variables, x[:, None], state, method="offer")
     return {name: value[:, 0] for name, value in one.items()}
   state = block.init_state(*x.shape[:2]) if state is None else state
-  return dict(block.apply(variables, x, state, **call.masks, method="offer"))
+  offers: Any = block.apply(variables, x, state, **call.masks, method="offer")
+  return dict(offers)
 
 
 def offer_shapes(block: Block, variables: Variables) -> dict[str, Array]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
+from flax.core import FrozenDict
 from jaxtyping import Array, Bool, Float, Int
 
 FOLDERS = ("ssm", "attention", "hybrids.channel", "hybrids.wrap")
@@ -106,6 +107,7 @@ def build_spec(spec: Mapping[str, Any], *, width: int, layer: int, depth: int, *
   return build(**{"width": width, **place, **spec, **kwargs})
 
 
+@functools.cache
 def find(name: str) -> type[nn.Module]:
   """The class `build` makes for a name.
 
@@ -171,6 +173,13 @@ def check_fields(cls: type[nn.Module], given: Iterable[str], what: str) -> None:
   missing = [key for key, needed in known.items() if needed and key not in given]
   if missing:
     raise ValueError(f"{what} needs {missing}; its fields are {list(known)}")
+
+
+def frozen(value: Any) -> Any:
+  """A config's dicts and lists as FrozenDicts and tuples, so that modules which hold them can be hashed."""
+  if isinstance(value, Mapping):
+    return FrozenDict({key: frozen(item) for key, item in value.items()})
+  return tuple(frozen(item) for item in value) if isinstance(value, list) else value
 
 
 def suggest(word: str, choices: Iterable[str]) -> str:

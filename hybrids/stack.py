@@ -60,6 +60,7 @@ class Stack(nn.Module):
   learn_state: bool = False
 
   def __post_init__(self):
+    self.mixers = mixer_lib.frozen(self.mixers)
     super().__post_init__()
     if self.remat not in blocks.REMAT:
       raise ValueError(f"no remat {self.remat!r}; choose from {list(blocks.REMAT)}")
@@ -155,7 +156,8 @@ class Stack(nn.Module):
     self._check_call(state, side, masks)
     call = self._call(method, masks, training=training)
     loop = range(0) if method == "step" else self.layout.scanned
-    side, states, changed = dict(side or {}), list(state), {"groups": {}, "layers": {}}
+    side, states = dict(side or {}), list(state)
+    changed: dict[str, dict[str, Any]] = {"groups": {}, "layers": {}}
     for layer in range(self.depth):
       if layer not in loop:
         block, variables, name = self._block(layer), self._variables(layer), self._place(layer)[1]
@@ -181,6 +183,7 @@ class Stack(nn.Module):
     return x, states, dict(zip(names, changed))
 
   def _call(self, method: str, masks: Mapping[str, Any], *, training: bool) -> blocks.Call:
+    assert self.scope is not None, "a stack runs inside init or apply"
     keys = {name: self.make_rng(name) for name in self.scope.rngs if name != "params"}
     fixed = self.is_initializing() or method == "step"
     frozen = ("params",) if training else ("params", *FROZEN_IN_EVALUATION)
@@ -204,7 +207,7 @@ class Stack(nn.Module):
     kept = {collection: self.variables[collection].get(part, {}) for collection in self.kept}
     found = {collection: meta.unbox(tree[name]) for collection, tree in kept.items() if name in tree}
     if "params" not in found:
-      raise errors.ScopeParamNotFoundError(f"{part}/{name}", self.scope.path_text)
+      raise errors.ScopeParamNotFoundError(f"{part}/{name}", "/".join(self.path))
     return found
 
   def _variables(self, layer: int) -> blocks.Variables:
@@ -227,7 +230,9 @@ class Stack(nn.Module):
   def _fresh(self, key: Array) -> dict[str, dict[str, blocks.Variables]]:
     """Fresh variables by part, name and collection; each layer's own key comes from its number."""
     keys = jax.vmap(lambda layer: jax.random.fold_in(key, layer))(jnp.arange(self.depth))
-    loop, fresh, side = self.layout.scanned, {"groups": {}, "layers": {}}, {}
+    loop = self.layout.scanned
+    fresh: dict[str, dict[str, Any]] = {"groups": {}, "layers": {}}
+    side: dict[str, Array] = {}
     for layer in range(self.depth):
       part, name = self._place(layer)
       if part == "layers":

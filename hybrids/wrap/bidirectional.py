@@ -37,6 +37,7 @@ class Bidirectional(nn.Module):
   STATE = "none"
 
   def __post_init__(self):
+    self.mixer = mixer_lib.frozen(self.mixer)
     if self.merge not in MERGES:
       raise ValueError(f"bidirectional: no merge {self.merge!r}; choose from {list(MERGES)}")
     super().__post_init__()
