@@ -12,8 +12,11 @@ from jaxtyping import Array, Float, Int, Key
 
 from inference.sampling import Sampler, make_sampler, sample
 
+AnyArray = Array | np.ndarray
 # with these, `max_len` sizes the state or the position table
 BOUNDED = ("grows", "whole input")
+# one compiled program serves up to so many values of `max_new`
+ROUND = 32
 
 
 def longest(model: nn.Module) -> int | None:
@@ -25,9 +28,9 @@ def longest(model: nn.Module) -> int | None:
 def generate(
   model: nn.Module,
   variables: Mapping[str, Any],
-  tokens: Int[Array, "b t"],
+  tokens: Int[AnyArray, "b t"],
   *,
-  lengths: Int[Array, "b"] | None = None,
+  lengths: Int[AnyArray, "b"] | None = None,
   max_new: int,
   sampler: Sampler | None = None,
   state: Any = None,
@@ -60,12 +63,13 @@ def generate(
   check_room(model, seen + (t if lengths is None else int(np.max(lengths))), max_new)
   if state is None:
     state = start(model, variables, b, t + max_new)
-  if lengths is None:
-    lengths = jnp.full(b, t, jnp.int32)
+  lengths = jnp.full(b, t, jnp.int32) if lengths is None else jnp.asarray(lengths, jnp.int32)
   rng = jax.random.key(0) if rng is None else rng
-  new, state = run(model, variables, tokens, lengths, state, rng, max_new, size=max_new, sampler=sampler)
+  tokens = jnp.asarray(tokens, jnp.int32)
+  size = -(-max_new // ROUND) * ROUND
+  new, state = run(model, variables, tokens, lengths, state, rng, max_new, size=size, sampler=sampler)
   check_numbers(new)
-  return new, state
+  return new[:, :max_new], state
 
 
 def check_numbers(new: Int[Array, "b m"]) -> None:

@@ -1,6 +1,7 @@
 """Text while it is generated: some tokens a call, decoded as they come."""
 
 import codecs
+import io
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
@@ -60,7 +61,7 @@ def write(
   top_k: int = 0,
   top_p: float | int = 1.0,
   seed: int = 0,
-  out: TextIO | None = None,
+  out: TextIO | io.TextIOBase | None = None,
 ) -> str:
   """Writes the prompt and its continuation to `out` (standard output) as it is generated; returns the continuation.
 

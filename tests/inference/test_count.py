@@ -1,0 +1,85 @@
+"""Counts agree with what is allocated and with closed forms."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from rich.console import Console
+
+from hybrids.heads import Classifier, LanguageModel
+from inference import count as counts
+
+MIXERS = {"m": {"name": "mamba", "state": 4}, "a": {"name": "softmax", "heads": 2}, "-": {"name": "mlp"}}
+
+
+def task(**kwargs) -> SimpleNamespace:
+  return SimpleNamespace(
+    **{"head": "lm", "vocab": 11, "features": None, "classes": None, "batch": 3, "length": 16} | kwargs
+  )
+
+
+def language_model(pattern: str, **kwargs) -> LanguageModel:
+  return LanguageModel(
+    **{"vocab": 11, "width": 8, "depth": len(pattern), "pattern": pattern, "mixers": MIXERS} | kwargs
+  )
+
+
+def test_parameters_and_memory_are_those_of_the_arrays():
+  model, tx = language_model("a-", tie=False), optax.adam(1e-3)
+  found = counts.count(model, task(), tx=tx)
+  params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 16), jnp.int32))["params"]
+  assert found["parameters"] == sum(x.size for x in jax.tree.leaves(params))
+  assert found["parameters"] == sum(found[f"parameters/{name}"] for name in params)
+  assert found["memory/parameters"] == found["memory/gradients"] == sum(x.nbytes for x in jax.tree.leaves(params))
+  assert found["memory/optimizer"] == sum(x.nbytes for x in jax.tree.leaves(tx.init(params)))
+  assert found["memory/training"] == sum(v for k, v in found.items() if k.startswith("memory/")) / 2
+
+
+@pytest.mark.parametrize("pattern, kind, growth", [("m", "fixed", 1), ("a", "grows", 16)])
+def test_state_is_that_of_one_sequence(pattern, kind, growth):
+  model = language_model(pattern)
+  found = counts.count(model, task())
+  assert found["state/kind"] == kind
+  assert found["state/bytes@16"] == sum(x.nbytes for x in jax.tree.leaves(model.init_state(1, 16)))
+  assert found["state/bytes@256"] == pytest.approx(growth * found["state/bytes@16"], rel=0.05)
+
+
+def test_flops_of_a_plain_network_are_two_a_weight():
+  found = counts.count(language_model("-", width=64), task())
+  weights = found["memory/parameters"] / 4 - 11 * 64
+  assert found["flops/forward"] == pytest.approx(2 * weights, rel=0.1)
+  assert found["flops/training"] == 3 * found["flops/forward"]
+  assert found["flops/step"] == pytest.approx(found["flops/forward"], rel=0.1)
+
+
+def test_kept_activations_grow_with_the_batch_and_shrink_with_remat():
+  size = lambda batch, **kwargs: counts.count(language_model("m-", depth=4, **kwargs), task(batch=batch))[
+    "memory/activations"
+  ]
+  assert size(6) == pytest.approx(2 * size(3), rel=0.05)
+  assert size(3, remat="full") < size(3) / 2
+
+
+def test_a_model_larger_than_this_machine_is_counted():
+  model = language_model("m-", width=8192, depth=96, vocab=50000)
+  found = counts.count(model, task(vocab=50000, length=2048))
+  assert found["memory/training"] > 5e11
+
+
+def test_classifiers_of_features_have_no_step():
+  mixers = {"s": {"name": "s5", "state": 4}}
+  model = Classifier(classes=10, features=1, width=8, depth=1, pattern="s", mixers=mixers)
+  found = counts.count(model, task(head="classifier", vocab=None, features=1, classes=10))
+  assert "flops/step" not in found
+  assert found["parameters"] > 0
+
+
+def test_table_shows_every_number():
+  found = counts.count(language_model("m-"), task())
+  console = Console(record=True, width=100)
+  console.print(counts.table(found))
+  text = console.export_text()
+  assert f"{found['parameters']:,}" in text
+  assert all(name.partition("/")[2].split("/")[-1] in text for name in found)
