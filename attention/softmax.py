@@ -20,7 +20,10 @@ POSITIONS = ("none", "rope")
 
 
 class State(NamedTuple):
-  """Keys and values of the tokens that can still be seen, token i of a row in slot i, or i modulo the window."""
+  """Keys and values of the current document, its token i in slot i, or in slot i modulo the window.
+
+  Other slots may hold tokens of earlier documents.
+  """
 
   k: Float[Array, "b s g k"]  # turned already, if positions are rotary
   v: Float[Array, "b s g p"]
@@ -42,7 +45,7 @@ class Attention(nn.Module):
     position: "none" or "rope".
     theta: base of the rotary wavelengths.
     window: tokens that are seen, the current one included; all if not given. The state then holds no more than that and
-      has no end; without it, tokens beyond `max_len` of `init_state` turn the row to NaN.
+      has no end; without it, a document longer than the `max_len` of `init_state` turns the row to NaN.
     bias: whether the four linear maps have biases.
   Raises:
     ValueError: heads do not divide the width, kv_heads do not divide the heads, rotary heads are odd, a window is below
@@ -82,7 +85,7 @@ class Attention(nn.Module):
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """A cache of `max_len` empty slots, or of the window."""
+    """Empty slots for a document of `max_len` tokens, or for the window."""
     self._require_state()
     _, groups, size = self._sizes
     slots = max_len if self.window is None else self.window
@@ -117,12 +120,13 @@ class Attention(nn.Module):
     t = x.shape[1]
     n = jnp.full(x.shape[:1], t, jnp.int32) if lengths is None else lengths.astype(jnp.int32)
     q, tokens, start = self._project(blank_past(x, lengths), state.consumed, state.start, reset, lengths)
-    cache = self._write(_Tokens(*state[:4]), tokens, state.consumed, n)
-    # Several tokens in a window overwrite what the first of them still sees.
-    seen = cache if self.window is None or t == 1 else jax.tree.map(_append, _Tokens(*state[:4]), tokens)
-    y = self._attend(q, tokens, seen, packed=True)
+    before = _Tokens(*state[:4])
+    cache = self._write(before, tokens, start)
+    # Several tokens may overwrite what the first of them still sees: a window's oldest, or an earlier document.
+    overwrites = t > 1 and not (self.window is None and reset is None)
+    y = self._attend(q, tokens, jax.tree.map(_append, before, tokens) if overwrites else cache, packed=True)
     if self.window is None:
-      full = state.consumed + n > state.k.shape[1]
+      full = state.consumed + n - start > state.k.shape[1]
       y = jnp.where(full[:, None, None], jnp.nan, y)
     return blank_past(y, lengths), State(*cache, consumed=state.consumed + n, start=start)
 
@@ -180,13 +184,14 @@ class Attention(nn.Module):
     return self.out_proj(y.reshape(*y.shape[:2], -1))
 
   @nn.nowrap
-  def _write(self, cache: "_Tokens", tokens: "_Tokens", consumed: Int[Array, "b"], n: Int[Array, "b"]) -> "_Tokens":
-    """The cache with the first n of the new tokens, or with the last of those as far as a window holds them."""
-    slots, t = cache.segment.shape[1], tokens.segment.shape[1]
-    index = jnp.arange(t)
-    keep, slot = index < n[:, None], consumed[:, None] + index
+  def _write(self, cache: "_Tokens", tokens: "_Tokens", start: Int[Array, "b"]) -> "_Tokens":
+    """The cache with the new tokens of the last document, or as many of them as a window holds."""
+    slots = cache.segment.shape[1]
+    slot = tokens.position - start[:, None]
+    keep = tokens.segment == start[:, None]
     if self.window is not None:
-      keep, slot = keep & (index >= n[:, None] - slots), slot % slots
+      keep &= slot >= jnp.max(jnp.where(keep, slot, 0), axis=1, keepdims=True) + 1 - slots
+      slot = slot % slots
     slot = jnp.where(keep, slot, slots)
     rows = jnp.arange(slot.shape[0])[:, None]
     return jax.tree.map(lambda old, new: old.at[rows, slot].set(new.astype(old.dtype), mode="drop"), cache, tokens)
