@@ -55,11 +55,11 @@ def argument(setting: Mapping[str, Any]) -> str:
   """`{'mixer': 's5', 'lr': 0.001}` -> `mixer=s5,lr=0.001`, as config files take it.
 
   Raises:
-    ValueError: a value contains a comma, which separates them.
+    ValueError: a text contains a comma, which separates pairs; tuples are safe in their brackets.
   """
   for key, value in setting.items():
-    if "," in f"{key}{value}":
-      raise ValueError(f"sweep: {key}={value!r} contains a comma; a value of the argument string cannot")
+    if isinstance(value, str) and "," in value:
+      raise ValueError(f"sweep: {key}={value!r} contains a comma; a text in the argument string cannot")
   return ",".join(f"{key}={value}" for key, value in setting.items())
 
 

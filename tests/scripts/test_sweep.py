@@ -91,6 +91,12 @@ def test_arguments_reach_main(place):
   assert call == ["--config", config, "--workdir", out, "--config.steps=7"]
 
 
+def test_tuples_keep_their_commas():
+  setting = {"data.stages": ((0, 1), (5, 2)), "lr": 1e-3}
+  assert sweep.argument(setting) == "data.stages=((0, 1), (5, 2)),lr=0.001"
+  assert sweep.run_name(setting) == "data.stages=__0,_1_,__5,_2__,lr=0.001"
+
+
 def test_interrupted_sweep_lets_its_runs_save_and_starts_no_more(place):
   script = (
     f"import pathlib, sys; from scripts import sweep; sweep.ROOT = pathlib.Path({str(place)!r}); sys.exit(sweep.main())"
@@ -128,7 +134,7 @@ def test_interrupted_sweep_lets_its_runs_save_and_starts_no_more(place):
     ("def get_config(arg=''): ...", [], "has no get_sweep()"),
     ("def get_sweep(): return []", [], "gives nothing"),
     ("def get_sweep(): return [dict(lr=1), dict(lr=1)]", [], "'lr=1'] more than once"),
-    ("def get_sweep(): return [dict(sizes=(1, 2))]", [], "contains a comma"),
+    ("def get_sweep(): return [dict(prompt='a,b')]", [], "contains a comma"),
     (CONFIG, ["--jobs", "0"], "--jobs: 0"),
   ],
 )
