@@ -1,0 +1,43 @@
+"""How the tests of an op compare its implementations: values and every gradient, relative to the largest entry."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# These programs run once, and compile in half the time so.
+QUICK = {"xla_backend_optimization_level": 0}
+TOLERANCE = {"float32": 3e-5, "float64": 1e-12}
+
+
+def draw(rng, shape, dtype):
+  """Normal numbers as a numpy array; complex ones of unit variance in each part."""
+  z = rng.standard_normal(shape)
+  if jnp.issubdtype(dtype, jnp.complexfloating):
+    z = z + 1j * rng.standard_normal(shape)
+  return z.astype(dtype)
+
+
+def values_and_gradients(op, arrays, seed=0, **masks):
+  """The outputs of `op(*arrays, **masks)` and the gradient of their product with random numbers in every array."""
+
+  @functools.partial(jax.jit, compiler_options=QUICK)
+  def run(arrays, masks):
+    out, pull = jax.vjp(lambda *z: op(*z, **masks), *arrays)
+    rng = np.random.default_rng(seed)
+    return out, pull(tuple(jnp.asarray(draw(rng, z.shape, z.dtype)) for z in out))
+
+  return jax.block_until_ready(run(arrays, masks))
+
+
+def assert_close(got, want, tolerance):
+  """Leaf by leaf: the same shape and dtype, and everywhere within `tolerance` of the largest entry."""
+  got, want = jax.tree.leaves_with_path(got), jax.tree.leaves_with_path(want)
+  assert len(got) == len(want), f"{len(got)} arrays for {len(want)}"
+  for (path, g), (_, w) in zip(got, want):
+    name = jax.tree_util.keystr(path)
+    assert (g.shape, g.dtype) == (w.shape, w.dtype), f"{name}: {g.shape} {g.dtype} for {w.shape} {w.dtype}"
+    g, w = np.asarray(g), np.asarray(w)
+    error, size = np.abs(g - w).max(initial=0), np.abs(w).max(initial=0)
+    assert error <= tolerance * max(size, 1e-3), f"{name}: off by {error} where the largest entry is {size}"

@@ -1,0 +1,60 @@
+"""The scans on four devices, against one: run in a process of its own by test_dispatch.py."""
+
+import functools
+
+import jax
+import numpy as np
+
+from kernels import dispatch
+from kernels.linear_scan import linear_scan
+from kernels.selective_scan import selective_scan, xla
+from tests.kernels.compare import QUICK, assert_close, values_and_gradients
+
+AXES = ("b t e", "b t e", "e n", "b t g n", "b t g n", "b e n", "b t"), ("b t e", "b e n")
+
+
+def arrays(b, t=20, e=4, g=2, n=3):
+  rng = np.random.default_rng(0)
+  draw = lambda *shape: rng.standard_normal(shape).astype(np.float32)
+  return draw(b, t, e), abs(draw(b, t, e)) / 3, -abs(draw(e, n)), draw(b, t, g, n), draw(b, t, g, n), draw(b, e, n)
+
+
+def gradients(op, y_bar, last_bar, *arrays):
+  return jax.vjp(op, *arrays)[1]((y_bar, last_bar))
+
+
+def the_compiler_divides_the_batch(mesh):
+  x, dt, A, B, C, h = arrays(4)
+  rows, everywhere = (jax.NamedSharding(mesh, jax.P(axis)) for axis in ("data", None))
+  cases = {linear_scan: (dt, x, h[..., 0]), selective_scan: (x, dt, A, B, C, h)}
+  for op, arguments in cases.items():
+    for impl in ("xla", "associative"):
+      given = x, arguments[-1], *arguments
+      run = functools.partial(gradients, functools.partial(op, impl=impl))
+      with jax.set_mesh(mesh):
+        placed = tuple(jax.device_put(z, everywhere if z is A else rows) for z in given)
+        divided = jax.jit(run).lower(*placed).compile(QUICK)
+        assert "all-gather" not in divided.as_text(), f"{op.__name__} {impl} gathers its inputs"
+        got = divided(*placed)
+      assert_close(got, jax.jit(run, compiler_options=QUICK)(*given), 1e-5)
+
+
+def dispatch_divides_an_implementation(mesh):
+  for b in (4, 1):
+    given = arrays(b)
+    run = dispatch.shard(xla.selective_scan, *AXES)
+    whole, divided = (lambda *z, f=f: f(*z, None) for f in (xla.selective_scan, run))
+    want = values_and_gradients(whole, given)
+    assert_close(values_and_gradients(divided, given), want, 0)
+    with jax.set_mesh(mesh):
+      got = values_and_gradients(divided, given)
+      assert_close(got, want, 1e-5)
+      (_, last), _ = got
+      expected = jax.P(("data",) if b > 1 else None, ("tensor",), None)
+      assert last.sharding.is_equivalent_to(jax.NamedSharding(mesh, expected), 3), f"state on {last.sharding}"
+
+
+if __name__ == "__main__":
+  mesh = jax.make_mesh((2, 1, 2), ("data", "sequence", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3)
+  the_compiler_divides_the_batch(mesh)
+  dispatch_divides_an_implementation(mesh)

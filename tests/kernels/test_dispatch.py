@@ -1,0 +1,100 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from kernels import dispatch
+
+ROOT = Path(__file__).parents[2]
+
+
+def impls(**reasons):
+  """Implementations that return their own name, and why each cannot run."""
+  return {name: (lambda name=name: name, lambda *_, reason=reason: reason) for name, reason in reasons.items()}
+
+
+def pick(want="auto", **reasons):
+  return dispatch.pick("op", impls(**reasons), want)()
+
+
+def test_the_cpu_prefers_a_loop_and_accelerators_a_parallel_form(monkeypatch):
+  assert pick(reference=None, associative=None, xla=None) == "xla"
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  assert pick(reference=None, associative=None, xla=None) == "associative"
+  assert pick(reference=None, associative=None, pallas_gpu=None) == "pallas_gpu"
+
+
+def test_auto_skips_what_cannot_run():
+  assert pick(xla="odd length", reference=None) == "reference"
+
+
+def test_a_rule_sees_the_arguments():
+  even = {"xla": (len, lambda x: "odd length" if len(x) % 2 else None), "reference": (list, dispatch.always)}
+  assert dispatch.pick("op", even, "auto", "ab") is len
+  assert dispatch.pick("op", even, "auto", "abc") is list
+
+
+def test_a_named_implementation_that_cannot_run_says_why():
+  with pytest.raises(
+    ValueError, match=r"op cannot run on cpu \(xla: odd length\); other choices: \['auto', 'reference'\]"
+  ):
+    pick("xla", xla="odd length", reference=None)
+
+
+def test_when_none_can_run_every_reason_is_given():
+  with pytest.raises(ValueError, match="xla: odd length; reference: too long"):
+    pick(xla="odd length", reference="too long")
+
+
+def test_a_wrong_name_lists_the_choices():
+  with pytest.raises(ValueError, match=r"op: no implementation 'triton'; choose from \['auto', 'xla'\]"):
+    pick("triton", xla=None)
+
+
+def test_a_forced_implementation_goes_first_where_it_exists():
+  with dispatch.use("reference"):
+    assert pick(xla=None, reference=None) == "reference"
+    assert pick(xla=None, associative=None) == "xla"
+    assert pick(xla=None, reference="too long") == "xla"
+    assert pick("xla", xla=None, reference=None) == "xla"
+  assert pick(xla=None, reference=None) == "xla"
+
+
+def test_forcing_a_wrong_name_lists_the_choices():
+  with pytest.raises(ValueError, match="no implementation 'refrence'; choose from .*'reference'"):
+    dispatch.force("refrence")
+
+
+def child(*command, **env):
+  result = subprocess.run(
+    [sys.executable, *command], cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True
+  )
+  assert result.returncode == 0, result.stdout + result.stderr
+  return result.stdout
+
+
+def test_the_environment_forces_an_implementation():
+  program = "from kernels import linear_scan as o, dispatch; print(dispatch.pick('o', o.IMPLS, 'auto').__module__)"
+  assert child("-c", program, KERNEL_IMPL="reference").strip() == "kernels.linear_scan.reference"
+
+
+def test_scans_run_on_a_mesh():
+  child("-m", "tests.kernels.on_a_mesh", JAX_NUM_CPU_DEVICES="4")
+
+
+@pytest.mark.parametrize(
+  "sizes, mesh, cut",
+  [
+    (dict(b=8, t=6, e=4), dict(data=2, fsdp=2, tensor=2), dict(b=("data", "fsdp"), e=("tensor",))),
+    (dict(b=2, t=6, e=4), dict(data=2, fsdp=2, tensor=1), dict(b=("data",), e=("tensor",))),
+    (dict(b=1, e=3), dict(data=2, tensor=2), dict(e=())),
+    # a group belongs to certain channels, so both are cut or neither
+    (dict(b=2, e=4, g=2), dict(data=2, tensor=4), dict(b=("data",), e=(), g=())),
+    (dict(b=2, e=4, g=1), dict(data=2, tensor=4), dict(b=("data",), e=("tensor",))),
+  ],
+)
+def test_a_mesh_axis_cuts_what_it_divides(sizes, mesh, cut):
+  assert dispatch._cut(sizes, mesh) == cut

@@ -1,0 +1,118 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kernels.selective_scan import IMPLS, associative, selective_scan, xla
+from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, values_and_gradients
+
+ROWS, E, N = 2, 4, 3
+FAST = [name for name in IMPLS if name != "reference"]
+op = jax.jit(selective_scan, static_argnames="impl", compiler_options=QUICK)
+
+
+def arrays(t, groups=1, dtype="float32"):
+  rng = np.random.default_rng(t)
+  x, dt = draw(rng, (ROWS, t, E), dtype), rng.uniform(0.01, 0.5, (ROWS, t, E)).astype(dtype)
+  A = -rng.uniform(0.5, 4, (E, N)).astype(dtype)
+  return x, dt, A, *draw(rng, (2, ROWS, t, groups, N), dtype), draw(rng, (ROWS, E, N), dtype)
+
+
+def masks(t):
+  """Document starts on the first and last token and on neighbours; rows that end early."""
+  reset = np.zeros((ROWS, t), bool)
+  reset[0, 0] = reset[0, t - 1] = reset[1, t // 2 : t // 2 + 2] = True
+  return {"reset": reset, "lengths": np.array([t - 1, t // 2 + 1])}
+
+
+def spoil(lengths, x, dt, A, B, C, h):
+  """NaN past the lengths of every array with a time axis."""
+  past = np.arange(x.shape[1]) >= lengths[:, None]
+  fill = lambda z: np.where(past.reshape(*past.shape, *[1] * (z.ndim - 2)), np.asarray(np.nan, z.dtype), z)
+  return fill(x), fill(dt), A, fill(B), fill(C), h
+
+
+@functools.cache
+def expected(t, groups, masked, dtype):
+  reference = functools.partial(selective_scan, impl="reference")
+  return values_and_gradients(reference, arrays(t, groups, dtype), **masks(t) if masked else {})
+
+
+@pytest.mark.parametrize("t, dtype", [(1, "float32"), (63, "float32"), (63, "float64"), (100, "float32")])
+@pytest.mark.parametrize("groups, masked", [(1, False), (2, True)])
+@pytest.mark.parametrize("impl", FAST)
+def test_implementations_equal_the_reference(impl, t, groups, masked, dtype, monkeypatch):
+  monkeypatch.setattr(associative, "CHUNK", 16)
+  with jax.enable_x64(dtype == "float64"):
+    given, where = arrays(t, groups, dtype), masks(t) if masked else {}
+    if masked:
+      given = spoil(where["lengths"], *given)
+    got = values_and_gradients(functools.partial(selective_scan, impl=impl), given, **where)
+    assert_close(got, expected(t, groups, masked, dtype), TOLERANCE[dtype])
+
+
+def test_the_definition_is_the_recurrence():
+  x, dt, A, B, C, h = arrays(9, 2)
+  y, last = op(x, dt, A, B, C, h, impl="reference")
+  for e in range(E):
+    B_e, C_e, state = B[:, :, e // 2], C[:, :, e // 2], h[:, e]
+    for t in range(9):
+      state = np.exp(dt[:, t, e, None] * A[e]) * state + dt[:, t, e, None] * x[:, t, e, None] * B_e[:, t]
+      np.testing.assert_allclose(y[:, t, e], (C_e[:, t] * state).sum(-1), atol=1e-5)
+    np.testing.assert_allclose(last[:, e], state, atol=1e-5)
+
+
+def part(now, x, dt, A, B, C, h):
+  return x[:, now], dt[:, now], A, B[:, now], C[:, now], h
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_lengths_equal_each_row_alone(impl):
+  given = arrays(8)
+  y, last = op(*given, lengths=np.array([0, 4]), impl=impl)
+  np.testing.assert_array_equal(last[0], given[-1][0])
+  assert not y[0].any(), "a row of length 0 has outputs"
+  assert not y[1, 4:].any(), "outputs past the length"
+  alone, alone_last = op(*part(slice(4), *given), impl=impl)
+  np.testing.assert_allclose(y[1, :4], alone[1], atol=1e-5)
+  np.testing.assert_allclose(last[1], alone_last[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_reset_separates_documents(impl):
+  given = arrays(8)
+  y, last = op(*given, reset=np.arange(8)[None].repeat(ROWS, 0) == 4, impl=impl)
+  first, _ = op(*part(slice(4), *given), impl=impl)
+  second, second_last = op(*part(slice(4, 8), *given[:-1], np.zeros_like(given[-1])), impl=impl)
+  np.testing.assert_allclose(y, np.concatenate([first, second], axis=1), atol=1e-5)
+  np.testing.assert_allclose(last, second_last, atol=1e-5)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_bfloat16_comes_back_with_a_float32_state(impl):
+  *given, h = arrays(8)
+  y, last = op(*(z.astype(jnp.bfloat16) for z in given), h, impl=impl)
+  assert (y.dtype, last.dtype) == (jnp.bfloat16, jnp.float32)
+  np.testing.assert_allclose(y.astype(jnp.float32), op(*given, h)[0], atol=0.1)
+
+
+@pytest.mark.parametrize("impl", FAST)
+def test_the_gradient_keeps_no_state_per_token(impl, monkeypatch):
+  monkeypatch.setattr(associative, "CHUNK", 16)
+  b, t, e, n = 1, 4096, 16, 16
+  shapes = (b, t, e), (b, t, e), (e, n), (b, t, 1, n), (b, t, 1, n), (b, e, n)
+  run = jax.grad(lambda *z: selective_scan(*z, impl=impl)[0].sum(), argnums=tuple(range(6)))
+  compiled = jax.jit(run).lower(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)).compile()
+  used, states = compiled.memory_analysis().temp_size_in_bytes, 4 * b * t * e * n
+  assert used < 0.75 * states, f"{used} temporary bytes; all states would be {states}"
+
+
+def test_groups_must_divide_the_channels():
+  with pytest.raises(ValueError, match="4 channels in 3 groups"):
+    op(*arrays(8, groups=3))
+
+
+def test_chunks_are_shorter_than_the_tested_lengths():
+  assert xla.CHUNK < 63, "or the loop over chunks goes untested"
