@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax.core import meta
 from jaxtyping import Array, Float
 
+from hybrids import mixer as mixer_lib
 from hybrids.block import Block
 
 REMAT: dict[str, Callable | None] = {
@@ -20,6 +21,7 @@ REMAT: dict[str, Callable | None] = {
   "full": jax.checkpoint_policies.nothing_saveable,
   "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
+LAYERS = {nn.PARTITION_NAME: "layers"}
 Variables = Mapping[str, Any]
 
 
@@ -37,36 +39,40 @@ class Call(NamedTuple):
   remat: str
 
 
-def init(block: Block, key: Array, side: Mapping[str, Array]) -> Variables:
-  """Fresh variables of one layer."""
-  return jax.jit(_initialiser(block, side))(key)
-
-
-def init_stacked(blocks: Sequence[Block], keys: Array, side: Mapping[str, Array]) -> Variables:
-  """Fresh variables of layers that will run in a loop: what `init` makes for each block and key, stacked.
+def init(blocks: Sequence[Block], keys: Array, side: Mapping[str, Array]) -> Variables:
+  """Fresh variables of layers with one kind of mixer, stacked: what `block.init` makes for each block and key.
 
   Raises:
     ValueError: the parameters of the layers differ in shape.
   """
+  taken = _taken(blocks[0], side)
   mixers = [block.bare(parent=None) for block in blocks]
+  fresh = lambda block: lambda key: block.init(key, jnp.zeros((1, 1, block.width)), side=taken)
   if all(mixer == mixers[0] for mixer in mixers):
-    stacked = jax.jit(jax.vmap(_initialiser(blocks[0], side)))(keys)
+    # a loop, so that the program does not grow with the depth
+    stacked = jax.jit(lambda keys: jax.lax.map(fresh(blocks[0]), keys))(keys)
   else:
-    each = [init(block, key, side) for block, key in zip(blocks, keys)]
+    each = [jax.jit(fresh(block))(key) for block, key in zip(blocks, keys)]
     shapes = [jax.tree.map(jnp.shape, variables) for variables in each]
     for block, shape in zip(blocks, shapes):
       if shape != shapes[0]:
         raise ValueError(
-          f"mixer {block.spec['name']!r} has other parameters in layer {block.layer} than in layer {blocks[0].layer}: "
-          "layers that repeat run in one loop and must be alike; give the odd one a letter of its own"
+          f"mixer {block.spec['name']!r} has other parameters in layer {block.layer} than in layer {blocks[0].layer}; "
+          "layers of one letter must be alike, so give the odd one a letter of its own"
         )
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-  return meta.add_axis(stacked, 0, {nn.PARTITION_NAME: "layers"})
+    stacked = stack(each)
+  return meta.add_axis(stacked, 0, LAYERS)
+
+
+def some(stacked: Any, layers: slice) -> Any:
+  """Some of the layers of a stacked tree."""
+  return jax.tree.map(lambda leaf: leaf[layers], stacked)
 
 
 def at(stacked: Any, index: int) -> Any:
   """One layer of a stacked tree."""
-  return jax.tree.map(lambda leaf: jax.lax.index_in_dim(leaf, index, keepdims=False), stacked)
+  layer = jax.tree.map(lambda leaf: jax.lax.index_in_dim(leaf, index, keepdims=False), stacked)
+  return meta.remove_axis(layer, 0, LAYERS)
 
 
 def stack(trees: Sequence[Any]) -> Any:
@@ -91,12 +97,11 @@ def run(
     state: None where the method takes none.
     layer: the layer's number; a traced one in a loop.
   """
-  taken = {name: side[name] for name in block.bare(parent=None).SIDE if name in side}
 
   def apply(variables, x, state, keys, masks, taken):
     arguments = (x,) if call.method == "__call__" else (x, state)
     out, changed = block.apply(
-      variables, *arguments, **masks, side=taken or None, method=call.method, rngs=keys, mutable=call.mutable
+      variables, *arguments, **masks, side=taken, method=call.method, rngs=keys, mutable=call.mutable
     )
     return (out, None, changed) if call.method == "__call__" else (*out, changed)
 
@@ -104,7 +109,7 @@ def run(
     # inside a loop nothing merges the recomputation with the first computation, so that no barrier is needed
     apply = jax.checkpoint(apply, policy=REMAT[call.remat], prevent_cse=not in_loop)
   keys = {name: jax.random.fold_in(key, layer) for name, key in call.keys.items()}
-  return apply(variables, x, state, keys, dict(call.masks), taken)
+  return apply(variables, x, state, keys, dict(call.masks), _taken(block, side))
 
 
 def run_loop(
@@ -143,6 +148,11 @@ def run_loop(
   return x, [at(new[layer % period], layer // period) for layer in range(len(states))], changed
 
 
+def offers(block: Block) -> bool:
+  """Whether the block's mixer has something for the layers after it."""
+  return hasattr(mixer_lib.find(block.spec["name"]), "offer")
+
+
 def offered(block: Block, call: Call, variables: Variables, x: Float[Array, "b *t d"], state: Any) -> dict[str, Array]:
   """The arrays per token which a block's mixer offers to the layers after it."""
   if call.method == "step":
@@ -160,6 +170,6 @@ def offer_shapes(block: Block, variables: Variables) -> dict[str, Array]:
   return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
 
-def _initialiser(block: Block, side: Mapping[str, Array]) -> Callable[[Array], Variables]:
-  taken = {name: side[name] for name in block.bare(parent=None).SIDE if name in side}
-  return lambda key: block.init(key, jnp.zeros((1, 1, block.width)), side=taken or None)
+def _taken(block: Block, side: Mapping[str, Array]) -> dict[str, Array] | None:
+  """What the block's mixer takes of the arrays per token."""
+  return {name: side[name] for name in block.bare(parent=None).SIDE if name in side} or None

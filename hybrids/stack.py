@@ -100,7 +100,7 @@ class Stack(nn.Module):
     return tuple(self._block(layer).init_state(batch, max_len) for layer in range(self.depth))
 
   def setup(self):
-    if self.is_initializing() and not self.has_variable("params", "layers"):
+    if self.is_initializing() and not self.has_variable("params", self._place(0)[0]):
       self._keep(self._fresh(self.make_rng("params")))
     if self.learn_state:
       self.initial_state = self.param("initial_state", lambda _: self._zero_start())
@@ -161,7 +161,7 @@ class Stack(nn.Module):
     for layer in range(self.depth):
       if layer not in loop:
         block, variables, name = self._block(layer), self._variables(layer), self._place(layer)[1]
-        if hasattr(block.bare(parent=None), "offer"):
+        if blocks.offers(block):
           side = {**blocks.offered(block, call, variables, x, states[layer]), **side}
         x, states[layer], changed["layers"][name] = blocks.run(block, call, variables, x, states[layer], layer, side)
       elif layer == loop.start:
@@ -204,7 +204,7 @@ class Stack(nn.Module):
 
   def _stored(self, part: str, name: str) -> blocks.Variables:
     """What is kept under a name, by collection."""
-    kept = {collection: self.variables[collection].get(part, {}) for collection in self.kept}
+    kept = {collection: self.get_variable(collection, part, {}) for collection in self.kept}
     found = {collection: meta.unbox(tree[name]) for collection, tree in kept.items() if name in tree}
     if "params" not in found:
       raise errors.ScopeParamNotFoundError(f"{part}/{name}", "/".join(self.path))
@@ -228,22 +228,38 @@ class Stack(nn.Module):
 
   @nn.nowrap
   def _fresh(self, key: Array) -> dict[str, dict[str, blocks.Variables]]:
-    """Fresh variables by part, name and collection; each layer's own key comes from its number."""
+    """Fresh variables by part, name and collection; each layer's own key comes from its number.
+
+    Layers of one letter are made together, unless a layer before them has something to offer, which decides what they
+    take.
+    """
     keys = jax.vmap(lambda layer: jax.random.fold_in(key, layer))(jnp.arange(self.depth))
-    loop = self.layout.scanned
     fresh: dict[str, dict[str, Any]] = {"groups": {}, "layers": {}}
     side: dict[str, Array] = {}
-    for layer in range(self.depth):
-      part, name = self._place(layer)
-      if part == "layers":
-        block = self._block(layer)
-        fresh[part][name] = blocks.init(block, keys[layer], side)
-        if hasattr(block.bare(parent=None), "offer"):
-          side = {**blocks.offer_shapes(block, meta.unbox(fresh[part][name])), **side}
-      elif name not in fresh[part]:
-        same = loop[layer - loop.start :: self.layout.period]
-        fresh[part][name] = blocks.init_stacked([self._block(i) for i in same], keys[jnp.array(same)], side)
+    layout = self.layout
+    alone = 0
+    if any(blocks.offers(self._block(layer)) for layer in range(self.depth)):
+      alone = layout.first if layout.groups else self.depth
+    for together in [*([layer] for layer in range(alone)), list(range(alone, self.depth))]:
+      for letter in sorted({layout.letters[layer] for layer in together}):
+        same = [layer for layer in together if layout.letters[layer] == letter]
+        stacked = blocks.init([self._block(layer) for layer in same], keys[jnp.array(same)], side)
+        self._deal(stacked, same, fresh)
+      if together[0] < alone and blocks.offers(self._block(together[0])):
+        side = {**blocks.offer_shapes(self._block(together[0]), meta.unbox(blocks.at(stacked, 0))), **side}
     return fresh
+
+  @nn.nowrap
+  def _deal(self, stacked: blocks.Variables, layers: Sequence[int], fresh: dict[str, dict[str, Any]]) -> None:
+    """Puts the variables of layers of one letter into their places."""
+    places = [self._place(layer) for layer in layers]
+    for place in dict.fromkeys(places):
+      part, name = place
+      own = [index for index, other in enumerate(places) if other == place]
+      step = own[1] - own[0] if len(own) > 1 else 1
+      fresh[part][name] = (
+        blocks.some(stacked, slice(own[0], own[-1] + 1, step)) if part == "groups" else blocks.at(stacked, own[0])
+      )
 
   @nn.nowrap
   def _zero_start(self) -> dict[str, Array]:
