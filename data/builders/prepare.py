@@ -5,10 +5,14 @@ import fcntl
 import hashlib
 import os
 import pathlib
+import urllib.request
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
+
+# seconds
+PATIENCE = 20
 
 
 class Original(NamedTuple):
@@ -39,6 +43,9 @@ class FromFiles(tfds.core.GeneratorBasedBuilder):
     else:
       urls = {key: original.url for key, original in self.ORIGINALS.items()}
       try:
+        # the download retries for minutes where there is no network, so ask once first
+        with urllib.request.urlopen(next(iter(urls.values())), timeout=PATIENCE):
+          pass
         paths = {key: pathlib.Path(path) for key, path in dl_manager.download(urls).items()}
       # what fails between here and there has no common type: sockets, TLS, HTTP, the file system
       except Exception as error:

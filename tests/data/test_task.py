@@ -1,0 +1,167 @@
+"""What holds for every task: building by name, fresh deterministic batches, shares of processes, exact resumption."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from data import pipeline
+from data.task import available, build_task
+from tests import sources
+
+# small settings of every task that needs no files
+SMALL = {
+  "bytes": {"batch": 4, "length": 32},
+  "bytes stateful": {"batch": 4, "length": 32, "stateful": True},
+  "selective_copying": {"batch": 4, "length": 24, "tokens": 3, "eval_rows": 6},
+  "selective_copying stages": {"batch": 4, "length": 24, "tokens": 3, "stages": ((0, 8), (2, 24)), "eval_rows": 6},
+  "induction_heads": {"batch": 4, "length": 32, "eval_lengths": (16, 64), "eval_rows": 8},
+  "induction_heads stages": {"batch": 4, "length": 32, "stages": ((0, 8, 3), (2, 32, 1)), "eval_rows": 8},
+  "mqar": {"batch": 4, "length": 32, "vocab": 64, "eval_rows": 6},
+  "mqar stages": {"batch": 4, "length": 32, "vocab": 64, "stages": ((0, 1), (2, 4)), "eval_rows": 6},
+  "mqar mixture": {"batch": 4, "length": 32, "vocab": 64, "mixture": ((16, 2, 1.0), (32, 8, 3.0)), "eval_rows": 6},
+}
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def task(request):
+  return build_task(request.param.split()[0], **SMALL[request.param])
+
+
+def take(iterator, count):
+  return [next(iterator) for _ in range(count)]
+
+
+def same(left, right):
+  return left.keys() == right.keys() and all(np.array_equal(left[key], right[key]) for key in left)
+
+
+def test_every_task_without_files_is_here():
+  assert {name.split()[0] for name in SMALL} == set(available()) - {"text_file", "tiny_shakespeare", "image_sequence"}
+
+
+def test_batches_have_one_form(task):
+  batches = take(task.train(), 5)
+  shape = (task.batch, task.length)
+  for batch in batches:
+    assert {key: (x.shape, x.dtype) for key, x in batch.items()} == {
+      key: (x.shape, x.dtype) for key, x in batches[0].items()
+    }
+    assert batch["inputs"].shape == batch["targets"].shape == batch["weights"].shape == shape
+    assert (batch["inputs"].dtype, batch["weights"].dtype) == (np.int32, np.float32)
+    for key in ("inputs", "targets"):
+      assert 0 <= batch[key].min() <= batch[key].max() < task.vocab
+    assert batch["weights"].sum() > 0
+  assert not same(batches[0], batches[1])
+
+
+def test_the_same_seed_gives_the_same_rows_and_another_seed_others(task):
+  first, again = next(task.train()), next(task.train())
+  assert same(first, again)
+  other = dataclasses.replace(task, seed=1)
+  assert not same(first, next(other.train()))
+
+
+def test_processes_share_the_batch_one_process_would_make(task):
+  for step, whole in enumerate(take(task.train(), 4)):
+    for count in (2, 4):
+      parts = [take(task.train(i, count), step + 1)[step] for i in range(count)]
+      assert same(whole, {key: np.concatenate([part[key] for part in parts]) for key in whole})
+
+
+def test_a_restored_iterator_goes_on_exactly(task):
+  iterator = task.train()
+  take(iterator, 2)
+  state = json.loads(json.dumps(iterator.get_state()))
+  expected = take(iterator, 3)
+  fresh = task.train()
+  fresh.set_state(state)
+  assert all(same(a, b) for a, b in zip(expected, take(fresh, 3)))
+  # an iterator that is already under way can be set back
+  iterator.set_state(state)
+  assert same(next(iterator), expected[0])
+
+
+def test_evaluation_is_finite_repeatable_and_shared_by_processes(task):
+  for name, run in task.eval_sets().items():
+    batches = list(run())
+    assert batches
+    assert all(same(a, b) for a, b in zip(batches, run()))
+    shares = [list(task.eval_sets(i, 2)[name]()) for i in range(2)]
+    assert len(shares[0]) == len(shares[1]) == len(batches)
+    for whole, *parts in zip(batches, *shares):
+      assert same(whole, {key: np.concatenate([part[key] for part in parts]) for key in whole})
+
+
+def test_evaluation_does_not_depend_on_the_seed(task):
+  other = dataclasses.replace(task, seed=1)
+  for name, run in task.eval_sets().items():
+    assert same(next(run()), next(other.eval_sets()[name]()))
+
+
+def test_describe_is_json(task):
+  facts = task.describe()
+  assert json.loads(json.dumps(facts))["task"] == type(task).__name__
+  assert facts == task.describe()
+
+
+def test_a_wrong_name_lists_what_exists():
+  with pytest.raises(ValueError, match="no task is called 'mqr'.*did you mean 'mqar'.*induction_heads"):
+    build_task("mqr")
+  assert type(build_task("data.mqar.MQAR")).__name__ == "MQAR"
+
+
+def test_a_wrong_argument_names_the_fields():
+  with pytest.raises(ValueError, match="task 'mqar' has no field 'pars'.*did you mean 'pairs'.*'power'"):
+    build_task("mqar", pars=3)
+
+
+def test_a_batch_that_does_not_divide_over_processes_is_refused():
+  with pytest.raises(ValueError, match="data.batch=4 does not divide over 3 processes: use a multiple of 3"):
+    build_task("mqar", batch=4, vocab=128).train(0, 3)
+  with pytest.raises(ValueError, match="process_index=2"):
+    pipeline.share(4, 2, 2)
+
+
+@pytest.mark.parametrize(
+  "name,kwargs,message",
+  [
+    ("bytes", {"length": 0}, "data.length=0 .*at least 1"),
+    ("mqar", {"batch": 0}, "data.batch=0 .*at least 1"),
+    ("mqar", {"length": 64, "pairs": 17}, "data.pairs=17 .* 1 … length // 4 = 16 pairs"),
+    ("mqar", {"length": 63}, "data.length=63 .*even"),
+    ("mqar", {"vocab": 64, "length": 64}, "data.vocab=64 .*above the length 64"),
+    ("mqar", {"stages": ((1, 2),)}, "data.stages=.*first steps 0"),
+    ("mqar", {"mixture": ((128, 4, 1.0),)}, "data.mixture=.*no length above data.length=64"),
+    ("induction_heads", {"score": "some"}, "data.score='some' .*'last', 'triggers', 'all'"),
+    ("induction_heads", {"length": 8, "triggers": 4}, "data.length=8 .*at least 2 · triggers"),
+    ("induction_heads", {"stages": ((0, 48, 1),)}, "data.stages=.*divide data.length=256"),
+    ("selective_copying", {"length": 8}, "data.length=8 .*at least 2 · tokens = 32"),
+    ("selective_copying", {"vocab": 2}, "data.vocab=2 .*at least 3"),
+    ("image_sequence", {"dataset": "cifar"}, r"data.dataset='cifar' .*\('mnist',\)"),
+  ],
+)
+def test_a_field_that_does_not_fit_is_named(name, kwargs, message):
+  with pytest.raises(ValueError, match=message):
+    build_task(name, **kwargs)
+
+
+def test_building_a_task_imports_no_heavy_library():
+  code = (
+    "import sys; from data.task import build_task; build_task('mqar'); build_task('bytes'); "
+    "print([m for m in ('jax', 'grain', 'tensorflow_datasets', 'tensorflow') if m in sys.modules])"
+  )
+  done = subprocess.run([sys.executable, "-c", code], cwd=sources.ROOT, capture_output=True, text=True, check=True)
+  assert done.stdout.strip() == "[]"
+
+
+def test_the_last_evaluation_batch_is_filled_up_with_rows_of_weight_zero():
+  rows = lambda first, count: {"x": np.arange(first, first + count), "weights": np.ones(count, np.float32)}
+  whole = list(pipeline.evaluation(rows, 5, 4, 0, 1)())
+  assert [batch["x"].tolist() for batch in whole] == [[0, 1, 2, 3], [4, 0, 0, 0]]
+  assert whole[1]["weights"].tolist() == [1, 0, 0, 0]
+  # a process whose share lies beyond the end
+  assert [batch["weights"].sum() for batch in pipeline.evaluation(rows, 5, 4, 1, 2)()] == [2, 0]
