@@ -1,4 +1,4 @@
-"""S5 and S4D of `discretax` (JAX, Equinox; Python 3.12 or newer): the layers alone, without a gate, as that library defines them."""
+"""S5 and S4D of `discretax` (JAX, Equinox; Python 3.12 or newer): the state spaces alone, as that library defines them."""
 
 import importlib
 
@@ -6,28 +6,28 @@ import jax
 
 from scripts.benchmarks.case import Case, Missing, Timed, compiled, with_gradients
 
-
-def cases(*, batch: int, length: int, width: int, state: int = 64) -> list[Case]:
-  rows = []
-  for name, path in (("s5", "s5.S5SequenceMixer"), ("s4d", "s4d.S4DSequenceMixer")):
-    group = f"{name}, B{batch} L{length} width {width}"
-    for mode in ("forward", "forward+backward"):
-      sizes = (path, mode, batch, length, width, state)
-      rows.append(Case(f"{group}, {mode}", f"discretax {path}", lambda sizes=sizes: layer(*sizes)))
-  return rows
+CLASSES = {"s4d": "S4DSequenceMixer", "s5": "S5SequenceMixer"}
 
 
-def layer(path: str, mode: str, batch: int, length: int, width: int, state: int) -> Timed:
-  module, attr = path.split(".")
+def cases(name: str, label: str, size: tuple[int, int, int], *, state: int) -> list[Case]:
+  batch, length, width = size
+  group = f"{label}, B{batch} L{length} width {width}"
+  return [
+    Case(f"{group}, {mode}", f"discretax {CLASSES[name]}", lambda mode=mode: layer(name, mode, size, state))
+    for mode in ("forward", "forward+backward")
+  ]
+
+
+def layer(name: str, mode: str, size: tuple[int, int, int], state: int) -> Timed:
   try:
     import equinox
 
-    cls = getattr(importlib.import_module(f"discretax.sequence_mixers.{module}"), attr)
+    cls = getattr(importlib.import_module(f"discretax.sequence_mixers.{name}"), CLASSES[name])
   except ImportError as e:
     raise Missing(f"not installed here ({e})") from e
-  mixer = cls(width, key=jax.random.key(0), state_dim=state)
+  mixer = cls(size[-1], key=jax.random.key(0), state_dim=state)
   params, static = equinox.partition(mixer, equinox.is_inexact_array)
-  x = jax.random.normal(jax.random.key(1), (batch, length, width))
+  x = jax.random.normal(jax.random.key(1), size)
 
   def run(params, x):
     return jax.vmap(lambda x: equinox.combine(params, static)(x, key=jax.random.key(2)))(x)
