@@ -3,9 +3,9 @@
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels import dispatch, inputs
-from kernels.long_conv import reference
+from kernels.long_conv import reference, xla
 
-IMPLS = {"reference": (reference.long_conv, dispatch.always)}
+IMPLS = {"xla": (xla.long_conv, dispatch.always), "reference": (reference.long_conv, dispatch.always)}
 
 
 def long_conv(

@@ -1,0 +1,120 @@
+"""`long_conv` by FFT; where documents are packed, by halves: lags within blocks of 64, FFTs from each half to the next.
+
+The product of a whole sequence with its Toeplitz matrix cannot be masked by document once it is a product of spectra.
+But seen from one half of a block to the other the mask falls apart into two: a token reaches the other half if its
+document reaches the middle, and is reached if its document began before it. So the first halves are blanked, convolved,
+blanked again, and what happens within the halves is left to the next level: log2(t / 64) FFTs of the whole length.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from kernels.short_conv.xla import add_lags
+
+# Up to here adding up the lags is as fast as an FFT, on two CPU cores, and it is exact.
+FEW_TAPS = 64
+
+
+def long_conv(
+  u: Float[Array, "b t e"],
+  k: Float[Array, "e l"],
+  k_back: Float[Array, "e m"] | None,
+  keep: Bool[Array, "b t"] | None,
+) -> Float[Array, "b t e"]:
+  """One circular convolution for both directions, or lags where taps are few or documents packed."""
+  t = u.shape[1]
+  most = max(k.shape[1], 0 if k_back is None else k_back.shape[1])
+  if keep is None and most > FEW_TAPS:
+    n = fast_size(t + most - 1)
+    kernel = jnp.pad(k, ((0, 0), (0, n - k.shape[1])))
+    if k_back is not None:
+      # lag -i stands i places before the end
+      kernel = kernel + jnp.roll(jnp.pad(k_back, ((0, 0), (0, n - k_back.shape[1])))[:, ::-1], 1, axis=1)
+    return circular(u, kernel, 0, t)
+  y = _causal(u, k, keep)
+  if k_back is not None:
+    # A document starts, seen from the end, one token before the next one starts.
+    mirrored = None if keep is None else jnp.pad(keep[:, 1:], ((0, 0), (0, 1)), constant_values=True)[:, ::-1]
+    y = y + _causal(u[:, ::-1], k_back, mirrored)[:, ::-1]
+  return y
+
+
+def fast_size(least: int) -> int:
+  """The smallest length of at least `least` whose only prime factors are 2, 3 and 5."""
+  sizes = [1]
+  for prime in (2, 3, 5):
+    sizes = [size * prime**i for size in sizes for i in range(least.bit_length() + 1) if size * prime**i < 2 * least]
+  return min(size for size in sizes if size >= least)
+
+
+def _causal(u: Float[Array, "b t e"], k: Float[Array, "e l"], keep: Bool[Array, "b t"] | None) -> Float[Array, "b t e"]:
+  """Within blocks by lags, then from the first half to the second of blocks twice, four times … as long."""
+  t = u.shape[1]
+  few = k.shape[1] <= FEW_TAPS
+  near = k[:, :FEW_TAPS]
+  within = keep if few or keep is None else keep & (jnp.arange(t) % FEW_TAPS != 0)
+  y = add_lags(jnp.pad(u, ((0, 0), (near.shape[1] - 1, 0), (0, 0))), near.T[::-1], within)
+  if few or keep is None:
+    return y
+  document = jnp.cumsum(~keep, axis=1)
+  # blank again in the gradient rather than store a blanked copy of u for every level
+  across = jax.checkpoint(_across, static_argnums=3)
+  half = FEW_TAPS
+  while half < t:
+    y = y + across(u, k, document, half)
+    half *= 2
+  return y
+
+
+def _across(u: Float[Array, "b t e"], k: Float[Array, "e l"], document, half: int) -> Float[Array, "b t e"]:
+  """What the first half of each block of 2 `half` tokens adds to its second half."""
+  b, t, e = u.shape
+  blocks = -(-t // (2 * half))
+  # a single block may end early
+  reached = half if blocks > 1 else t - half
+  length = half + reached
+  extra = blocks * length - t
+  pairs = jnp.pad(u, ((0, 0), (0, extra), (0, 0))).reshape(b * blocks, length, e)
+  document = jnp.pad(document, ((0, 0), (0, extra)), mode="edge").reshape(b * blocks, length)
+  crosses = (document == document[:, half - 1 : half])[..., None]
+  n = fast_size(length)
+  kernel = jnp.pad(k[:, :length], ((0, 0), (0, n - min(k.shape[1], length))))
+  second = circular(jnp.where(crosses, pairs, 0)[:, :half], kernel, half, reached)
+  second = jnp.where(crosses[:, half:], second, 0)
+  return jnp.pad(second, ((0, 0), (half, 0), (0, 0))).reshape(b, blocks * length, e)[:, :t]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def circular(u: Float[Array, "b t e"], kernel: Float[Array, "e n"], first: int, count: int) -> Float[Array, "b s e"]:
+  """Outputs first … first + count - 1 of the circular convolution of length n of u, followed by zeros, with the kernel.
+
+  The gradient takes the spectra from u and the kernel again, where autodiff stores them (twice the size of u) and is
+  no faster.
+  """
+  return _inverse(_spectrum(u, kernel.shape[1]) * jnp.fft.rfft(kernel), kernel.shape[1])[:, first : first + count]
+
+
+def _spectrum(u: Float[Array, "b t e"], n: int):
+  return jnp.fft.rfft(u.swapaxes(1, 2), n)
+
+
+def _inverse(spectrum, n: int) -> Float[Array, "b n e"]:
+  return jnp.fft.irfft(spectrum, n).swapaxes(1, 2)
+
+
+def _circular_fwd(u, kernel, first, count):
+  return circular(u, kernel, first, count), (u, kernel)
+
+
+def _circular_bwd(first, count, residuals, dy):
+  u, kernel = residuals
+  t, n = u.shape[1], kernel.shape[1]
+  d = _spectrum(jnp.pad(dy, ((0, 0), (first, 0), (0, 0))), n)
+  d_u = _inverse(d * jnp.fft.rfft(kernel).conj(), n)[:, :t]
+  return d_u, jnp.fft.irfft(jnp.sum(d * _spectrum(u, n).conj(), axis=0), n)
+
+
+circular.defvjp(_circular_fwd, _circular_bwd)
