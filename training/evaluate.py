@@ -16,14 +16,13 @@ Batch = Mapping[str, np.ndarray]
 
 
 def make_evaluate(
-  model: nn.Module, task: Any, mesh: Mesh, *, chunk: int = 0, batches: int = 0, stateful: bool = False
+  model: nn.Module, task: Any, mesh: Mesh, *, chunk: int = 0, batches: int = 0
 ) -> Callable[[Any], dict[str, float]]:
   """variables -> {"eval/<set>/<metric>": average over the set}; every place counts by its weight, in any batch.
 
   Args:
     chunk: tokens a call; the state is carried from call to call, so memory does not grow with the length. 0: one call.
     batches: batches of each set, 0 for all.
-    stateful: also carry the state from batch to batch, since the task's rows go on from batch to batch.
   Raises:
     ValueError: `chunk` and the model's state do not go together.
   """
@@ -37,16 +36,14 @@ def make_evaluate(
   def sums(variables: Any, rows: Iterator[Batch]) -> dict[str, tuple[float, float]]:
     total: dict[str, tuple[float, float]] = {}
     parts: list[losses.Sums] = []
-    carry = None
     for batch in rows:
       # a batch late, so that the next one is made while the device works
       total = _add(total, parts)
-      if not chunk and not stateful:
-        parts = [whole(variables, sharding.put(batch, mesh))]
+      if chunk:
+        carry = start(variables, len(batch["targets"]) * jax.process_count(), batch["inputs"].shape[1])
+        parts = _by_chunks(resumed, variables, batch, carry, chunk, mesh)
       else:
-        count = len(batch["targets"]) * jax.process_count()
-        carry = carry if stateful and carry is not None else start(variables, count, batch["inputs"].shape[1])
-        parts, carry = _by_chunks(resumed, variables, batch, carry, chunk, mesh)
+        parts = [whole(variables, sharding.put(batch, mesh))]
     return _add(total, parts)
 
   def evaluate(variables: Any) -> dict[str, float]:
@@ -80,20 +77,18 @@ def _compiled(model: nn.Module, loss: Callable[..., losses.Sums]) -> tuple[Calla
     return loss(logits, batch["targets"], batch["weights"]), carry
 
   start = lambda variables, batch, length: model.apply(variables, batch, length, method="start")
-  return whole, jax.jit(resumed, donate_argnums=2), jax.jit(start, static_argnums=(1, 2))
+  return whole, jax.jit(resumed), jax.jit(start, static_argnums=(1, 2))
 
 
 def _by_chunks(
   resumed: Callable, variables: Any, batch: Batch, carry: Any, chunk: int, mesh: Mesh
-) -> tuple[list[losses.Sums], Any]:
+) -> list[losses.Sums]:
   """Sums of every chunk; of the last alone where a row has one target, which its last chunk answers."""
-  length = batch["inputs"].shape[1]
-  size = chunk or length
   parts = []
-  for first in range(0, length, size):
-    part, carry = resumed(variables, sharding.put(_cut(batch, first, first + size), mesh), carry)
+  for first in range(0, batch["inputs"].shape[1], chunk):
+    part, carry = resumed(variables, sharding.put(_cut(batch, first, first + chunk), mesh), carry)
     parts.append(part)
-  return (parts if batch["targets"].ndim > 1 else parts[-1:]), carry
+  return parts if batch["targets"].ndim > 1 else parts[-1:]
 
 
 def _cut(batch: Batch, first: int, end: int) -> dict[str, np.ndarray]:

@@ -33,33 +33,40 @@ LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "num
 
 
 class Clock:
-  """Seconds of training alone: evaluation, saving and the first update, which compiles, are left out of the speed."""
+  """Measures training alone: evaluation, saving and the first update, which compiles, are left out of the speed.
 
-  def __init__(self, seconds: float = 0.0):
+  Attributes:
+    seconds: wall seconds of earlier processes of the run.
+    tokens: of one step; padding counts.
+    flops: operations of one token's forward pass. Training is taken to be three times that, whatever it recomputes.
+  """
+
+  def __init__(self, seconds: float, *, tokens: int, flops: float):
     self._began = time.monotonic() - seconds
     self._mark = time.monotonic()
     self._steps = 0
+    self._tokens, self._flops = tokens, flops
     self.per_step = math.nan
 
   @property
   def seconds(self) -> float:
-    """Wall seconds of the whole run, earlier processes included."""
+    """Wall seconds of the whole run."""
     return time.monotonic() - self._began
 
-  def restart(self) -> None:
-    """Leaves out what came before."""
-    self._mark, self._steps = time.monotonic(), 0
-
-  def tick(self) -> None:
-    """One step was handed to the device."""
+  def tick(self, step: int, *, first: int, work: Any) -> None:
+    """Step `step` was handed to the device; the first one is waited for and not counted."""
     self._steps += 1
+    if step == first:
+      jax.block_until_ready(work)
+      self._restart()
 
-  def lap(self) -> float:
-    """Seconds a step since the last lap; call it when the device has finished."""
+  def lap(self) -> dict[str, float]:
+    """The speed since the last lap; call it when the device has finished."""
     if self._steps:
       self.per_step = (time.monotonic() - self._mark) / self._steps
-    self.restart()
-    return self.per_step
+    self._restart()
+    tokens = self._tokens / self.per_step
+    return {"train/tokens_per_s": tokens, "train/flops_per_s": 3 * self._flops * tokens}
 
   @contextmanager
   def pause(self, work: Any) -> Iterator[None]:
@@ -68,6 +75,9 @@ class Clock:
     began = time.monotonic()
     yield
     self._mark += time.monotonic() - began
+
+  def _restart(self) -> None:
+    self._mark, self._steps = time.monotonic(), 0
 
 
 class Writer:

@@ -31,6 +31,8 @@ OPTIMIZERS: dict[str, Callable[[float, float, float], optax.GradientTransformati
 }
 # weight decay is part of the gradient here, as in the papers; everywhere else it is decoupled
 COUPLED = ("adam", "rmsprop", "sgd")
+# the settings that learning_rate takes
+RATE = ("lr", "schedule", "warmup", "final_lr")
 SCHEDULES = ("constant", "cosine", "linear")
 
 
@@ -85,7 +87,7 @@ def build(
   ):
     if not fine:
       raise ValueError(f"optimizer.{key}={value}; it must be {need}")
-  rate = learning_rate(lr, schedule, warmup=warmup, final_lr=final_lr, steps=steps)
+  rate = learning_rate(lr=lr, schedule=schedule, warmup=warmup, final_lr=final_lr, steps=steps)
   rules = assign(params, slow, weight_decay=weight_decay, slow_lr=slow_lr, groups=groups)
   decay = _decay({path: rule.weight_decay for path, rule in rules.items()})
   factors = {path: rule.lr for path, rule in rules.items()}
@@ -98,10 +100,10 @@ def build(
   return optax.MultiSteps(tx, accumulate).gradient_transformation() if accumulate > 1 else tx
 
 
-def learning_rate(lr: float, schedule: str, *, warmup: int, final_lr: float, steps: int) -> optax.Schedule:
+def learning_rate(*, lr: float, schedule: str, warmup: int, final_lr: float, steps: int) -> optax.Schedule:
   """Batches done -> learning rate: a line up to `lr` over `warmup` batches, then the schedule down to final_lr·lr.
 
-  The first batch of a warm-up has lr/warmup, not 0. Past `steps` it stays at its end.
+  The first batch of a warm-up has lr/warmup, not 0. Past `steps` it stays at its end; a run may end within its warm-up.
 
   Raises:
     ValueError: an unknown schedule, or a value out of its range.
@@ -110,12 +112,12 @@ def learning_rate(lr: float, schedule: str, *, warmup: int, final_lr: float, ste
     raise ValueError(f"optimizer.schedule={schedule!r}; choose one of {', '.join(SCHEDULES)}")
   if lr < 0:
     raise ValueError(f"optimizer.lr={lr}; it must be 0 or more")
-  if not 0 <= warmup <= steps:
-    raise ValueError(f"optimizer.warmup={warmup} does not fit into steps={steps}; it must be 0 to steps")
+  if warmup < 0:
+    raise ValueError(f"optimizer.warmup={warmup}; it must be 0 (off) or more batches")
   if not 0 <= final_lr <= 1:
     raise ValueError(f"optimizer.final_lr={final_lr} is a fraction of optimizer.lr; it must be 0 to 1")
 
-  def rate(count: jax.Array) -> jax.Array:
+  def rate(count: Any) -> Any:
     done = jnp.clip((count - warmup) / max(steps - warmup, 1), 0.0, 1.0)
     if schedule == "cosine":
       shape = 0.5 * (1 + jnp.cos(jnp.pi * done))
@@ -185,8 +187,8 @@ def _paths(params: Any) -> dict[str, int]:
   boxed = lambda leaf: isinstance(leaf, nn.meta.AxisMetadata)
   found = {}
   for path, leaf in jax.tree_util.tree_leaves_with_path(params, is_leaf=boxed):
-    names = leaf.names if isinstance(leaf, nn.meta.Partitioned) else ()
-    found[_name(path)] = nn.meta.unbox(leaf).ndim - names.count("layers")
+    value, names = (leaf.value, leaf.names) if isinstance(leaf, nn.meta.Partitioned) else (leaf, ())
+    found[_name(path)] = value.ndim - names.count("layers")
   return found
 
 

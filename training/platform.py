@@ -1,9 +1,13 @@
 """What has to be settled before JAX starts its backend: compiler flags, virtual CPU devices, the other processes."""
 
 import os
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import jax
+from jax.experimental import multihost_utils
 
 # 1.25 to 1.34 times faster scans on CPUs that have AVX-512, and without effect on the others.
 _CPU_FLAG = "--xla_cpu_prefer_vector_width=512"
@@ -58,3 +62,30 @@ def several_processes(environ: Mapping[str, str]) -> bool:
   ranks = environ.get("OMPI_COMM_WORLD_SIZE", "1")
   hosts = environ.get("TPU_PROCESS_ADDRESSES") or environ.get("TPU_WORKER_HOSTNAMES") or ""
   return int(tasks) > 1 or int(ranks) > 1 or "," in hosts or "MEGASCALE_COORDINATOR_ADDRESS" in environ
+
+
+@contextmanager
+def stop_requests() -> Iterator[Callable[[int], bool]]:
+  """Gives a function of the step: whether to save and stop, because of SIGTERM or Ctrl-C. A second signal kills.
+
+  Several processes stop at the same step; there JAX itself listens for SIGTERM.
+  """
+  if jax.process_count() > 1:
+    yield multihost_utils.reached_preemption_sync_point
+    return
+  asked: list[int] = []
+  # only the main thread may set handlers; a loop run elsewhere is stopped by whoever runs it
+  kinds = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
+  before = {kind: signal.getsignal(kind) for kind in kinds}
+
+  def ask(number: int, _frame: object) -> None:
+    asked.append(number)
+    signal.signal(number, before[signal.Signals(number)])
+
+  for kind in kinds:
+    signal.signal(kind, ask)
+  try:
+    yield lambda step: bool(asked)
+  finally:
+    for kind in kinds:
+      signal.signal(kind, before[kind])

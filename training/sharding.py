@@ -12,7 +12,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("data", "fsdp", "sequence", "tensor")
 ROWS = ("data", "fsdp")
@@ -67,7 +67,7 @@ def active(mesh: Mesh) -> Iterator[None]:
     yield
 
 
-def of_variables(tree: Any, mesh: Mesh) -> Any:
+def of_variables(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
   """Shardings of Linen variables, shapes in their boxes of axis names; the result has no boxes.
 
   A dimension that its mesh axis does not divide stays whole.
@@ -81,7 +81,7 @@ def of_variables(tree: Any, mesh: Mesh) -> Any:
   return jax.tree.map(one, tree, is_leaf=lambda leaf: isinstance(leaf, nn.meta.AxisMetadata))
 
 
-def _fit(spec: PartitionSpec | None, shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
+def _fit(spec: PartitionSpec | None, shape: Sequence[int], mesh: Mesh | AbstractMesh) -> PartitionSpec:
   def size(axes: Any) -> int:
     return math.prod(mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes or ()))
 
@@ -106,12 +106,12 @@ def of_rows(tree: Any, mesh: Mesh) -> Any:
   return jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec(ROWS)), tree)
 
 
-def shards(mesh: Mesh) -> int:
+def shards(mesh: Mesh | AbstractMesh) -> int:
   """Into how many parts the batch is split."""
   return math.prod(mesh.shape[axis] for axis in ROWS)
 
 
-def check_batch(batch: int, length: int, mesh: Mesh) -> None:
+def check_batch(batch: int, length: int, mesh: Mesh | AbstractMesh) -> None:
   """Raises a ValueError where the batch or its time axis does not divide over the mesh."""
   if batch % shards(mesh):
     raise ValueError(

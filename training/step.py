@@ -1,6 +1,6 @@
 """One update: loss, gradient, optimizer, and the sums that the next row of metrics is made of."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -25,11 +25,10 @@ class Seen(NamedTuple):
   first_bad_step: Int[Array, ""]  # 0: none
 
 
-def nothing_seen(loss: Callable[..., losses.Sums], batch: Mapping[str, Any], mesh: Mesh) -> Callable[[], Seen]:
-  """Makes the Seen of no update, for batches like this one, lying where `update` leaves the next."""
-  targets = jax.ShapeDtypeStruct(batch["targets"].shape, jnp.int32)
-  logits = jax.ShapeDtypeStruct((*targets.shape, 2), jnp.float32)
-  sums = jax.eval_shape(loss, logits, targets, jax.ShapeDtypeStruct(targets.shape, jnp.float32))
+def nothing_seen(loss: Callable[..., losses.Sums], mesh: Mesh) -> Callable[[], Seen]:
+  """Makes the Seen of no update, lying where `update` leaves the next."""
+  shape = lambda dtype, *axes: jax.ShapeDtypeStruct(axes, dtype)
+  sums = jax.eval_shape(loss, shape(jnp.float32, 1, 2), shape(jnp.int32, 1), shape(jnp.float32, 1))
   number = lambda dtype: jnp.zeros([], dtype)
   zeros = lambda: Seen(
     jax.tree.map(lambda leaf: number(leaf.dtype), sums), number(jnp.float32), number(jnp.int32), number(jnp.int32)
@@ -101,7 +100,7 @@ def check_finite(seen: Seen) -> None:
     )
 
 
-def report(seen: Seen, metrics: list[str]) -> dict[str, float]:
+def report(seen: Seen, metrics: Collection[str]) -> dict[str, float]:
   """A row of training metrics: averages over what was seen.
 
   Raises:

@@ -16,7 +16,7 @@ CONFIG = "config.json"
 # what a run is; everything else may change when it is resumed
 FIXED = ("seed", "data", "model", "optimizer")
 # of those, what does not change what is trained
-FREE = ("data.dir", "model.remat", "model.unroll")
+FREE = ("data.dir", "data.eval_", "model.remat", "model.unroll")
 
 
 def get_config(workdir: str) -> ml_collections.ConfigDict:
@@ -56,7 +56,7 @@ def check_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
     return
   old, new = dict(_flat(stored)), dict(_flat(json.loads(config.to_json())))
   for key in dict.fromkeys([*new, *old]):
-    fixed = key.split(".")[0] in FIXED and key not in FREE
+    fixed = key.split(".")[0] in FIXED and not key.startswith(FREE)
     if fixed and old.get(key, "absent") != new.get(key, "absent"):
       raise ValueError(
         f"{workdir} holds another run: {key} is {old.get(key, 'absent')!r} there and {new.get(key, 'absent')!r} here; "

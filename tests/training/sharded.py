@@ -1,0 +1,110 @@
+"""Started by test_sharding.py in processes of their own, since a process has one set of devices.
+
+python -m tests.training.sharded mesh MODEL      eight devices as 2 data, 2 fsdp, 2 tensor (or sequence) against one
+python -m tests.training.sharded processes PORT COUNT INDEX   three updates; process 0 prints losses and parameters
+"""
+
+import json
+import sys
+
+import jax
+import numpy as np
+
+from tests.training import toy
+from training import optimizer, platform, sharding, state, step
+from training.evaluate import make_evaluate
+from training.losses import cross_entropy
+
+
+def build(model, task, mesh):
+  shapes = state.variables_shape(model, task)
+  tx = optimizer.build(shapes["params"], model.SLOW, steps=10, lr=0.01, weight_decay=0.1, clip=1.0, ema=0.9)
+  return (tx, *state.blueprint(model, task, tx, mesh, stateful=False))
+
+
+def language_model():
+  from hybrids.heads import build_model
+
+  mixers = {"m": {"name": "mamba", "state": 4}, "a": {"name": "softmax", "heads": 2}, "-": {"name": "gated_mlp"}}
+  return build_model(toy.Task(), width=8, depth=6, pattern="m-a-", mixers=mixers, position="none", dropout=0.0)
+
+
+def largest(tree):
+  return max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(tree))
+
+
+def on_mesh(model, task, mesh, variables):
+  """Loss, gradient, and the parameters after one update, from given parameters."""
+  with sharding.active(mesh):
+    tx, init, like = build(model, task, mesh)
+    now = init(0)
+    assert jax.tree.map(lambda x: x.sharding, now) == jax.tree.map(lambda x: x.sharding, like), "not made in its place"
+    params = jax.tree.map(lambda value, x: jax.device_put(value, x.sharding), variables, like.params)
+    now = now._replace(params=params)
+    batch = sharding.put(task.make(0), mesh)
+    (loss, _), gradient = jax.jit(step.make_gradient(model, cross_entropy))(params, now, batch)
+    loss, gradient = jax.device_get((loss, gradient))
+    update = step.make_update(model, tx, cross_entropy, like=like)
+    after, _ = update(now, step.nothing_seen(cross_entropy, mesh)(), batch)
+    value = make_evaluate(model, task, mesh)(after.variables)
+    specs = {"/".join(map(str, leaf.sharding.spec)) for leaf in jax.tree.leaves(after.opt)}
+  return loss, gradient, value, specs
+
+
+def compare(kind, **sizes):
+  task, model = toy.Task(), toy.Model() if kind == "toy" else language_model()
+  single = sharding.make_mesh(devices=jax.devices()[:1])
+  with sharding.active(single):
+    variables = jax.device_get(build(model, task, single)[1](0).params)
+  loss, gradient, value, _ = on_mesh(model, task, single, variables)
+  others = on_mesh(model, task, sharding.make_mesh(**sizes), variables)
+  difference = largest(jax.tree.map(lambda a, b: a - b, gradient, others[1])) / largest(gradient)
+  found = {"loss": abs(float(loss - others[0])), "gradient": difference, "specs": sorted(others[3])}
+  print(json.dumps(found | {"eval": abs(value["eval/valid/loss"] - others[2]["eval/valid/loss"])}))
+
+
+class Shared(toy.Task):
+  """The toy task by processes: each has its share of the rows of one global batch."""
+
+  def train(self, process_index=0, process_count=1):
+    mine = self.batch // process_count
+    cut = slice(process_index * mine, (process_index + 1) * mine)
+    return ({key: value[cut] for key, value in self.make(i).items()} for i in range(10**9))
+
+  def eval_sets(self, process_index=0, process_count=1):
+    mine = self.batch // process_count
+
+    def run():
+      whole = self.make(123, 2 * self.batch)
+      for first in (0, self.batch):
+        yield {key: value[first + process_index * mine :][:mine] for key, value in whole.items()}
+
+    return {"valid": run}
+
+
+def processes(port, count, index):
+  several = {"coordinator": f"127.0.0.1:{port}", "processes": count, "process": index} if count > 1 else {}
+  platform.prepare(4 // count, **several)
+  task, model, mesh = Shared(), toy.Model(), sharding.make_mesh(data=2, fsdp=2)
+  with sharding.active(mesh):
+    tx, init, like = build(model, task, mesh)
+    now, update = init(0), step.make_update(model, tx, cross_entropy, like=like)
+    batches = task.train(jax.process_index(), jax.process_count())
+    losses, nothing = [], step.nothing_seen(cross_entropy, mesh)
+    for _ in range(3):
+      now, seen = update(now, nothing(), sharding.put(next(batches), mesh))
+      losses.append(step.report(seen, [])["train/loss"])
+    value = make_evaluate(model, task, mesh)(now.variables)["eval/valid/loss"]
+    whole = jax.jit(lambda x: x, out_shardings=jax.tree.map(lambda _: now.step.sharding, now.params))(now.params)
+  if jax.process_index() == 0:
+    params = np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(whole)])
+    print(json.dumps({"losses": losses, "eval": value, "params": params.tolist()}))
+
+
+if __name__ == "__main__":
+  if sys.argv[1] == "mesh":
+    platform.prepare(8)
+    sizes = {"sequence": 2} if sys.argv[2] == "sequence" else {"tensor": 2}
+    compare("toy" if sys.argv[2] == "sequence" else sys.argv[2], data=2, fsdp=2, **sizes)
+  else:
+    processes(*map(int, sys.argv[2:]))

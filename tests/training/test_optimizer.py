@@ -1,0 +1,135 @@
+"""Groups, schedules, accumulation, average: each against its closed form."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from training import optimizer
+
+PARAMS = {
+  "embed": {"table": jnp.full((3, 2), 2.0)},
+  "mixer": {"log_dt": jnp.full((2, 2), 2.0), "kernel": jnp.full((2, 2), 2.0), "bias": jnp.full(2, 2.0)},
+}
+
+
+def run(params=PARAMS, slow=(), steps=10, grads=None, updates=1, **settings):
+  """Parameters after some updates by sgd with the gradient 0 (decay alone) or the one given."""
+  settings = {"name": "sgd", "b1": 0.0, "lr": 0.1, "schedule": "constant", **settings}
+  tx = optimizer.build(params, slow, steps=steps, **settings)
+  grads = jax.tree.map(jnp.zeros_like, params) if grads is None else grads
+  state = tx.init(params)
+
+  @jax.jit
+  def step(params, state):
+    updates, state = tx.update(grads, state, params)
+    return optax.apply_updates(params, updates), state
+
+  history = []
+  for _ in range(updates):
+    params, state = step(params, state)
+    history.append(params)
+  return history, state
+
+
+def flat(params):
+  return {
+    jax.tree_util.keystr(p, simple=True, separator="/"): np.asarray(x)
+    for p, x in jax.tree_util.tree_leaves_with_path(params)
+  }
+
+
+def test_weight_decay_spares_vectors_and_slow_parameters():
+  (after,), _ = run(slow=("log_dt",), weight_decay=0.5)
+  assert {path: float(x.flat[0]) for path, x in flat(after).items()} == pytest.approx(
+    {"embed/table": 2 - 0.1 * 0.5 * 2, "mixer/kernel": 2 - 0.1 * 0.5 * 2, "mixer/log_dt": 2.0, "mixer/bias": 2.0}
+  )
+
+
+def test_vectors_that_the_stack_puts_together_stay_vectors():
+  boxed = {
+    "scale": nn.LogicallyPartitioned(jnp.ones((4, 2)), ("layers", "embed")),
+    "w": nn.LogicallyPartitioned(jnp.ones((2, 2)), ("embed", "inner")),
+  }
+  rules = optimizer.assign(boxed, (), weight_decay=0.1, slow_lr=1.0, groups=())
+  assert rules == {"scale": optimizer.Group(1.0, 0.0), "w": optimizer.Group(1.0, 0.1)}
+
+
+def test_slow_parameters_take_the_small_learning_rate():
+  (after,), _ = run(slow=("log_dt",), slow_lr=0.1, grads=jax.tree.map(jnp.ones_like, PARAMS))
+  assert float(after["mixer"]["log_dt"][0, 0]) == pytest.approx(2 - 0.01)
+  assert float(after["mixer"]["kernel"][0, 0]) == pytest.approx(2 - 0.1)
+
+
+def test_first_row_that_matches_sets_what_it_names():
+  rows = [("log_dt$", {"lr": 0.5}), ("mixer/", {"lr": 0.0, "weight_decay": 0.3})]
+  rules = optimizer.assign(PARAMS, ("log_dt",), weight_decay=0.1, slow_lr=0.01, groups=rows)
+  assert rules["mixer/log_dt"] == optimizer.Group(0.5, 0.0)
+  assert rules["mixer/kernel"] == rules["mixer/bias"] == optimizer.Group(0.0, 0.3)
+  assert rules["embed/table"] == optimizer.Group(1.0, 0.1)
+
+
+@pytest.mark.parametrize(
+  "settings, words",
+  [
+    ({"groups": [("nothing", {"lr": 0.1})]}, ["'nothing'", "matches no parameter", "embed/table"]),
+    ({"groups": [("mixer", {"lr": 0.1}), ("bias", {"lr": 0.1})]}, ["'bias'", "earlier row"]),
+    ({"groups": [("mixer", {"rate": 0.1})]}, ["'mixer'", "rate", "lr, weight_decay"]),
+    ({"groups": [("mixer(", {"lr": 0.1})]}, ["mixer("]),
+    ({"name": "sdg"}, ["optimizer.name='sdg'", "sgd", "lion"]),
+    ({"schedule": "cos"}, ["optimizer.schedule='cos'", "cosine"]),
+    ({"warmup": -1}, ["optimizer.warmup=-1"]),
+    ({"clip": -1.0}, ["optimizer.clip=-1.0"]),
+    ({"accumulate": 0}, ["optimizer.accumulate=0"]),
+    ({"ema": 1.0}, ["optimizer.ema=1.0"]),
+    ({"final_lr": 2.0}, ["optimizer.final_lr=2.0", "fraction"]),
+  ],
+)
+def test_a_bad_setting_is_named(settings, words):
+  with pytest.raises(ValueError) as error:
+    optimizer.build(PARAMS, (), steps=10, **settings)
+  assert all(word in str(error.value) for word in words), str(error.value)
+
+
+@pytest.mark.parametrize("name", optimizer.OPTIMIZERS)
+def test_every_optimizer_descends(name):
+  history, _ = run(name=name, b1=0.9, lr=0.05, grads=jax.tree.map(jnp.ones_like, PARAMS), updates=8, clip=1.0)
+  assert all((x < 2).all() for x in flat(history[-1]).values())
+
+
+def test_schedules():
+  rate = optimizer.learning_rate(lr=2.0, schedule="cosine", warmup=4, final_lr=0.1, steps=14)
+  assert [float(rate(i)) for i in (0, 1, 3, 4, 14, 20)] == pytest.approx([0.5, 1.0, 2.0, 2.0, 0.2, 0.2])
+  assert float(rate(9)) == pytest.approx(1.1)
+  rate = optimizer.learning_rate(lr=2.0, schedule="linear", warmup=0, final_lr=0.0, steps=10)
+  assert [float(rate(i)) for i in (0, 5, 10)] == pytest.approx([2.0, 1.0, 0.0])
+  rate = optimizer.learning_rate(lr=2.0, schedule="constant", warmup=2, final_lr=0.0, steps=10)
+  assert [float(rate(i)) for i in (0, 1, 9)] == pytest.approx([1.0, 2.0, 2.0])
+
+
+def test_accumulation_averages_and_keeps_the_schedule():
+  ones = jax.tree.map(jnp.ones_like, PARAMS)
+  history, _ = run(grads=ones, schedule="linear", steps=8, accumulate=2, updates=4)
+  values = [float(params["mixer"]["bias"][0]) for params in history]
+  # updates happen at batches 2 and 4, with the rates of batches 0 and 2
+  assert values == pytest.approx([2.0, 1.9, 1.9, 1.9 - 0.1 * 0.75])
+
+
+def test_average_follows_the_parameters():
+  history, state = run(grads=jax.tree.map(jnp.ones_like, PARAMS), ema=0.15, updates=3)
+  values = [float(params["mixer"]["bias"][0]) for params in history]
+  expected = 2.0
+  for n, value in enumerate(values):
+    keep = min(0.15, (1 + n) / (10 + n))
+    expected = keep * expected + (1 - keep) * value
+  averaged = optimizer.averaged(state, history[-1])
+  assert float(averaged["mixer"]["bias"][0]) == pytest.approx(expected)
+  assert optimizer.averaged(optax.EmptyState(), history[-1]) is history[-1]
+
+
+def test_clipping_bounds_the_update():
+  (after,), _ = run(grads=jax.tree.map(lambda x: 100 * jnp.ones_like(x), PARAMS), clip=1.0, lr=1.0)
+  moved = jax.tree.map(lambda a, b: a - b, PARAMS, after)
+  assert float(optax.global_norm(moved)) == pytest.approx(1.0, rel=1e-5)

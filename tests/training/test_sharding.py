@@ -1,0 +1,116 @@
+"""The mesh: eight devices compute what one computes, two processes what one does, and what does not fit is named."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from training import platform, sharding
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(*args):
+  environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
+  command = [sys.executable, "-m", "tests.training.sharded", *map(str, args)]
+  return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def result(process):
+  out, err = process.communicate(timeout=300)
+  assert process.returncode == 0, err[-3000:]
+  # Gloo, which CPU processes talk through, prints too
+  return [line for line in out.splitlines() if line.startswith("{")]
+
+
+@pytest.mark.parametrize("kind", ["toy", pytest.param("sequence", marks=pytest.mark.slow), "language_model"])
+def test_eight_devices_compute_what_one_does(kind):
+  found = json.loads(result(start("mesh", kind))[-1])
+  assert found["loss"] < 1e-5
+  assert found["gradient"] < 1e-4
+  assert found["eval"] < 1e-4
+  if kind != "sequence":
+    assert any("tensor" in spec and "fsdp" in spec for spec in found["specs"]), "the moments are not sharded"
+
+
+def free_port():
+  with socket.socket() as s:
+    s.bind(("127.0.0.1", 0))
+    return s.getsockname()[1]
+
+
+@pytest.mark.slow
+def test_two_processes_compute_what_one_does():
+  port = free_port()
+  alone = json.loads(result(start("processes", 0, 1, 0))[-1])
+  both = [start("processes", port, 2, index) for index in (0, 1)]
+  lines = [result(process) for process in both]
+  assert not lines[1], "process 1 has nothing to say"
+  together = json.loads(lines[0][-1])
+  np.testing.assert_allclose(together["losses"], alone["losses"], rtol=1e-5)
+  np.testing.assert_allclose(together["eval"], alone["eval"], rtol=1e-5)
+  np.testing.assert_allclose(together["params"], alone["params"], atol=1e-4)
+
+
+def test_one_size_may_be_left_open():
+  devices = jax.devices() * 1
+  mesh = sharding.make_mesh(devices=devices[:1])
+  assert dict(mesh.shape) == {"data": 1, "fsdp": 1, "sequence": 1, "tensor": 1}
+
+
+@pytest.mark.parametrize(
+  "sizes, words",
+  [
+    ({"data": 2}, ["mesh.data=2", "2 devices", "there are 1", "mesh.cpu_devices"]),
+    ({"data": -1, "fsdp": -1}, ["at most one may be -1"]),
+    ({"tensor": 0}, ["mesh.tensor=0"]),
+    ({"tensor": 3}, ["multiple of 3"]),
+  ],
+)
+def test_a_mesh_that_does_not_fit_is_named(sizes, words):
+  with pytest.raises(ValueError) as error:
+    sharding.make_mesh(**sizes, devices=jax.devices()[:1])
+  assert all(word in str(error.value) for word in words), str(error.value)
+
+
+def mesh_of(**sizes):
+  """A mesh of sizes alone, for what only looks at them."""
+  return jax.sharding.AbstractMesh(tuple(sizes.get(axis, 1) for axis in sharding.AXES), sharding.AXES)
+
+
+def test_a_batch_that_does_not_divide_is_named():
+  with pytest.raises(ValueError, match="data.batch=6 .*mesh.data=2 times mesh.fsdp=2.*multiple of 4"):
+    sharding.check_batch(6, 8, mesh_of(data=2, fsdp=2))
+  with pytest.raises(ValueError, match="data.length=9 .*mesh.sequence=2"):
+    sharding.check_batch(8, 9, mesh_of(data=2, sequence=2))
+  sharding.check_batch(8, 8, mesh_of(data=2, fsdp=2, sequence=2))
+
+
+def test_a_dimension_that_does_not_divide_stays_whole():
+  import flax.linen as nn
+
+  box = lambda shape, names: nn.LogicallyPartitioned(jax.ShapeDtypeStruct(shape, "float32"), names)
+  tree = {"odd": box((6, 5), ("embed", "vocab")), "even": box((3, 6, 4), ("layers", "embed", "inner")), "bare": 1}
+  found = jax.tree.map(lambda s: s.spec, sharding.of_variables(tree, mesh_of(fsdp=2, tensor=2)))
+  assert found == {
+    "odd": PartitionSpec("fsdp", None),
+    "even": PartitionSpec(None, "fsdp", "tensor"),
+    "bare": PartitionSpec(),
+  }
+
+
+def test_several_processes_are_seen_in_the_environment():
+  assert not platform.several_processes({})
+  assert not platform.several_processes({"SLURM_NTASKS": "4"})
+  assert platform.several_processes({"SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "a[1-2]"})
+  assert platform.several_processes({"TPU_WORKER_HOSTNAMES": "a,b"})
+  assert not platform.several_processes({"TPU_WORKER_HOSTNAMES": "localhost"})
+  with pytest.raises(ValueError, match="missing: --process"):
+    platform.prepare(0, coordinator="localhost:1", processes=2)

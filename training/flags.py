@@ -1,0 +1,161 @@
+"""The command line: flags, the config they name, and one line for each mistake in them."""
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from training import workdir as workdir_module
+
+MODES = ("train", "eval", "generate", "count")
+# flags of --mode generate: where given, they replace the config's generate section
+GENERATE = ("prompt", "tokens", "temperature", "top_k", "top_p", "seed")
+
+
+def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> flags.FlagValues:
+  """Reads the command line. Without --config, the config is that of the run in --workdir.
+
+  Raises:
+    ValueError: an unknown flag or config key, a value that does not fit, a missing file; in one line.
+  """
+  argv = _with_stored_config(list(argv))
+  _check_file(_value(argv, "config"))
+  values = _define(argv, environ)
+  try:
+    stray = values(argv)[1:]
+    if values.help:
+      return values
+    if values["config"].present:
+      values.config.to_dict()
+  except (AttributeError, KeyError) as error:
+    raise ValueError(_explain(argv, error)) from None
+  except (flags.Error, OSError) as error:
+    raise ValueError(_last_line(error)) from None
+  if stray:
+    raise ValueError(
+      f"{stray[0]!r} is not a flag; write --config FILE.py[:key=value,…], --config.KEY=VALUE, --workdir DIR"
+    )
+  _check(values)
+  return values
+
+
+def usage(values: flags.FlagValues) -> str:
+  """What the flags are."""
+  return values.get_help(include_special_flags=False)
+
+
+def _define(argv: list[str], environ: Mapping[str, str]) -> flags.FlagValues:
+  # values of our own, not absl's global ones, so that a process can parse more than one command line
+  values = flags.FlagValues()
+  here: dict[str, Any] = {"flag_values": values}
+  config_flags.DEFINE_config_file("config", None, "config file, with its argument after a colon", sys_argv=argv, **here)
+  flags.DEFINE_string("workdir", None, "folder of the run", **here)
+  flags.DEFINE_enum("mode", "train", MODES, "what to do", **here)
+  flags.DEFINE_integer("step", None, "eval, generate: the checkpoint to use; the newest by default", **here)
+  flags.DEFINE_string("prompt", None, "generate: text to go on from", **here)
+  flags.DEFINE_integer("tokens", None, "generate: how many", **here)
+  flags.DEFINE_float("temperature", None, "generate: 0 takes the likeliest token", **here)
+  flags.DEFINE_integer("top_k", None, "generate: among the k likeliest; 0 for all", **here)
+  flags.DEFINE_float("top_p", None, "generate: among the likeliest that reach p together; 1 for all", **here)
+  flags.DEFINE_integer("seed", None, "generate: of the draws", **here)
+  address = environ.get("JAX_COORDINATOR_ADDRESS", "")
+  flags.DEFINE_string("coordinator", address, "several processes: host:port of process 0", **here)
+  flags.DEFINE_integer("processes", environ.get("JAX_NUM_PROCESSES", 0), "several processes: how many", **here)
+  flags.DEFINE_integer("process", environ.get("JAX_PROCESS_ID", -1), "several processes: which is this one", **here)
+  flags.DEFINE_bool("debug", False, "show where an error comes from", **here)
+  flags.DEFINE_bool("help", False, "show this", short_name="h", **here)
+  return values
+
+
+def _check(values: flags.FlagValues) -> None:
+  if values.workdir is None and values.mode != "count":
+    raise ValueError(f"--mode {values.mode} needs --workdir, the folder of the run")
+  if not values["config"].present:
+    raise ValueError(
+      "--config is missing, and there is no run in --workdir to take it from; e.g. --config configs/bytes.py"
+    )
+  if values.step is not None and values.mode not in ("eval", "generate"):
+    raise ValueError(
+      f"--step={values.step} is for --mode eval and generate; training goes on from the newest checkpoint"
+    )
+  given = [name for name in GENERATE if values[name].present]
+  if given and values.mode != "generate":
+    raise ValueError(f"--{given[0]} is for --mode generate, not {values.mode}")
+
+
+def _check_file(config: str | None) -> None:
+  file = Path((config or "").partition(":")[0])
+  if config and not file.is_file():
+    there = sorted(str(path) for path in file.parent.glob("*.py") if not path.stem.startswith("_"))
+    raise ValueError(f"--config={file} does not exist; there are {', '.join(there) or 'no .py files in that folder'}")
+
+
+def _with_stored_config(argv: list[str]) -> list[str]:
+  """Adds the config of the run in --workdir where --config is missing."""
+  if _value(argv, "config") is not None:
+    return argv
+  folder = _value(argv, "workdir")
+  if folder is None or not (Path(folder) / workdir_module.CONFIG).exists():
+    return argv
+  return [argv[0], f"--config={workdir_module.__file__}:{folder}", *argv[1:]]
+
+
+def _value(argv: list[str], name: str) -> str | None:
+  """A flag's value, before the flags are parsed."""
+  for i, word in enumerate(argv[1:], 1):
+    flag, equals, value = word.lstrip("-").partition("=")
+    if word.startswith("-") and flag == name:
+      return value if equals else next(iter(argv[i + 1 :]), "")
+  return None
+
+
+def _explain(argv: list[str], error: Exception) -> str:
+  """Which of the overrides names a key that the config does not have."""
+  path = _value(argv, "config") or ""
+  plain = flags.FlagValues()
+  config_flags.DEFINE_config_file("config", flag_values=plain, sys_argv=[argv[0]])
+  try:
+    plain([argv[0], f"--config={path}"])
+    config: Any = plain.config.to_dict()
+  except Exception as inside:
+    return f"{path} failed: {type(inside).__name__}: {_last_line(inside)}"
+  for word in argv[1:]:
+    key = word.lstrip("-").partition("=")[0]
+    if word.startswith("-") and key.removeprefix("no").startswith("config."):
+      found = _missing(config, key.partition(".")[2])
+      if found:
+        return found
+  return f"{path}: {_last_line(error)}"
+
+
+def _missing(config: Mapping[str, Any], key: str) -> str | None:
+  here: Any = config
+  for part in key.split("."):
+    if not isinstance(here, Mapping) or part not in here:
+      choices = list(here) if isinstance(here, Mapping) else []
+      close = difflib.get_close_matches(part, choices, n=1)
+      hint = f" (did you mean {close[0]!r}?)" if close else ""
+      return f"--config.{key}: the config has no {part!r} there{hint}; it has {choices}"
+    here = here[part]
+  return None
+
+
+def _last_line(error: Exception) -> str:
+  """The reason at the end of what may be a whole traceback."""
+  lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+  last = lines[-1] if lines else type(error).__name__
+  for kind in ("ValueError: ", "TypeError: "):
+    if len(lines) > 1 and kind in last:
+      return last.partition(kind)[2]
+  return last
+
+
+def generate_section(config: ml_collections.ConfigDict, values: flags.FlagValues) -> dict[str, Any]:
+  """The config's generate section, with the flags that were given in their places."""
+  section = config.generate.to_dict()
+  return section | {name: values[name].value for name in GENERATE if values[name].present}
