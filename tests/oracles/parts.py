@@ -1,0 +1,46 @@
+"""What several oracles need: the tokens of a row one after the other, and the elementary functions."""
+
+import math
+
+import numpy as np
+
+
+def tokens(x, reset, lengths):
+  """(row, time, whether a document starts) of every token that is there."""
+  for row in range(x.shape[0]):
+    for time in range(x.shape[1] if lengths is None else lengths[row]):
+      yield row, time, time == 0 or (reset is not None and bool(reset[row, time]))
+
+
+def dense(p, name, x):
+  return x @ p[f"{name}/kernel"] + p.get(f"{name}/bias", 0.0)
+
+
+def sigmoid(x):
+  return 1 / (1 + np.exp(-x))
+
+
+def silu(x):
+  return x * sigmoid(x)
+
+
+def softplus(x):
+  return np.log1p(np.exp(x))
+
+
+def gelu(x):
+  """x P(N(0, 1) <= x)."""
+  return 0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+
+
+def gelu_tanh(x):
+  """The approximation of Hendrycks & Gimpel 2016, which Flax calls gelu."""
+  return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def discretize(rule, dt, A):
+  """Abar and Bbar / B of a diagonal A."""
+  if rule == "zoh":
+    return np.exp(dt * A), (np.exp(dt * A) - 1) / A
+  assert rule == "bilinear"
+  return (1 + dt * A / 2) / (1 - dt * A / 2), dt / (1 - dt * A / 2)

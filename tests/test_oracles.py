@@ -1,0 +1,88 @@
+"""Every mixer computes what its paper says: as an independent NumPy transcription does, in float64, to 1e-9."""
+
+import functools
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hybrids.mixer import build
+from tests.contract.case import LENGTHS, Case, resets
+from tests.oracles import mamba, s4d, s5, softmax
+
+D = 8
+GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
+
+# what is built -> the oracle and what it must be told
+CASES = {
+  "s4d": (dict(name="s4d", state=6), s4d.run, {}),
+  "s4d, bilinear and shared": (
+    dict(name="s4d", state=6, A_init="inv", disc="bilinear", copies=2),
+    s4d.run,
+    dict(disc="bilinear"),
+  ),
+  "s4d, real": (
+    dict(name="s4d", state=4, A_init="real", activation="none"),
+    s4d.run,
+    dict(activation="none"),
+  ),
+  "s5": (dict(name="s5", state=8, blocks=2), s5.run, {}),
+  "s5, gaps": (dict(name="s5", state=8, step_rescale=2.0), s5.run, dict(step_rescale=2.0)),
+  "s5, bilinear without pairs": (
+    dict(name="s5", state=6, disc="bilinear", conj_sym=False, activation="full_glu"),
+    s5.run,
+    dict(disc="bilinear", conj_sym=False, activation="full_glu"),
+  ),
+  "s5, half_glu2": (dict(name="s5", state=6, activation="half_glu2"), s5.run, dict(activation="half_glu2")),
+  "mamba": (dict(name="mamba", state=4, dt_rank=2), mamba.run, {}),
+  "softmax": (dict(name="softmax", heads=2), softmax.run, dict(heads=2)),
+  "softmax, window": (
+    dict(name="softmax", heads=4, kv_heads=2, window=5, position="rope", theta=50.0, bias=True),
+    softmax.run,
+    dict(heads=4, kv_heads=2, window=5, position="rope", theta=50.0),
+  ),
+  "softmax, full": (
+    dict(name="softmax", heads=2, mask="full", position="rope"),
+    softmax.run,
+    dict(heads=2, mask="full", position="rope"),
+  ),
+}
+
+
+PACKED = dict(reset=resets(), lengths=LENGTHS)
+
+
+@functools.lru_cache(maxsize=1)
+def case_and_oracle(name):
+  """A mixer at perturbed parameters in float64, and its oracle, which takes x and the packing."""
+  kwargs, oracle, told = CASES[name]
+  case = Case(build(**kwargs, width=D), side=GAPS if "gaps" in name else None, dtype=jnp.float64)
+  flat = flax.traverse_util.flatten_dict(case.variables["params"], sep="/")
+  p = {path: np.asarray(value) for path, value in flat.items()}
+  assert {value.dtype for value in p.values()} == {np.dtype("float64")}
+  return case, functools.partial(oracle, p, **told, **(case.tokens.side or {}))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_equals_the_papers_equations(name):
+  """Rows of every packing and length, the plain one among them."""
+  with jax.enable_x64(True):
+    case, oracle = case_and_oracle(name)
+    assert_equal(case.call(case.tokens.poisoned(LENGTHS), **PACKED), oracle(case.tokens.x, **PACKED))
+
+
+@pytest.mark.parametrize("name", ["s4d", "softmax, window"])
+def test_other_ways_equal_the_papers_equations(name):
+  """Where __call__ is more than a prefill: the resumable form, and the plain one without documents."""
+  with jax.enable_x64(True):
+    case, oracle = case_and_oracle(name)
+    assert_equal(case.prefill(case.tokens, case.init_state(), **PACKED)[0], oracle(case.tokens.x, **PACKED))
+    assert_equal(case.call(case.tokens), oracle(case.tokens.x))
+
+
+def assert_equal(actual, expected):
+  assert actual.dtype == np.float64
+  assert np.abs(expected).max() > 0.1
+  np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-9)
