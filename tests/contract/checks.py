@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.interpreters import partial_eval
 
-from tests.contract.case import FULL, HALF, LENGTHS, MAX_LEN, STARTS, B, Case, D, T, live, resets, split_floats
+from tests.contract.case import FULL, HALF, LENGTHS, MAX_LEN, STARTS, B, Case, D, T, jit, live, resets, split_floats
 
 RESUMABLE = ("fixed", "window", "grows", "whole input")
 STATES = (*RESUMABLE, "none")
@@ -264,7 +264,7 @@ def bfloat16_keeps_a_float32_state(case):
   """bfloat16 in, bfloat16 out, a state as from float32, and values near those of float32."""
   tokens = case.tokens._replace(x=jnp.asarray(case.tokens.x, jnp.bfloat16))
 
-  @jax.jit
+  @jit
   def run(v, tokens, state):
     outputs, states = [case.apply(v, tokens)], []
     if case.state != "none":
