@@ -1,4 +1,4 @@
-"""Compiled temporary memory of the selective scan's gradient against length: it must grow with L / chunk, not with L N."""
+"""Temporary memory of the selective scan's gradient against length: it must grow with L / chunk, not with L N."""
 
 from scripts.benchmarks.case import Case
 from scripts.benchmarks.kernels import selective

@@ -1,4 +1,4 @@
-"""S5 and S4D of `discretax` (JAX, Equinox; Python 3.12 or newer): the state spaces alone, as that library defines them."""
+"""S5 and S4D of `discretax` (JAX, Equinox; Python 3.12 or newer): the state spaces alone, as defined there."""
 
 import importlib
 

@@ -1,4 +1,7 @@
-"""Mamba of `transformers` on torch: a training step, and decoding with its cache. `use_mambapy` chooses its parallel scan, its fastest setting on CPU."""
+"""Mamba of `transformers` on torch: a training step, and decoding with its cache.
+
+`use_mambapy` chooses its parallel scan, its fastest setting on CPU.
+"""
 
 import os
 
