@@ -1,9 +1,9 @@
 """Selective copying at CPU size: 8 tokens scattered among noise (Mamba, Gu & Dao 2023, App. E.1, tables 1 and 2).
 
-The paper's size is `:length=4112,tokens=16,batch=64,steps=400000,lr=1e-4,stages=()`. The default starts with sequences
-of 64, packed into the row. In a throw-away prototype a Mamba of this size reached 92 % at length 64 in 1,400 steps of
-batch 32, then 98.7 % at length 256 in 600 of batch 16, 351 s in all on one CPU core; S4D had 72.7 % at length 64 after
-the same 1,400 (one seed, learning rate 2e-3).
+The paper's size is `:length=4112,tokens=16,batch=64,steps=400000,lr=1e-4,stages=(),max_len=8192`. The default starts
+with sequences of 64, packed into the row. In a throw-away prototype a Mamba of this size reached 92 % at length 64 in
+1,400 steps of batch 32, then 98.7 % at length 256 in 600 of batch 16, 351 s in all on one CPU core; S4D had 72.7 % at
+length 64 after the same 1,400 (one seed, learning rate 2e-3).
 
   python main.py --config configs/selective_copying.py --workdir runs/copying
   python scripts/sweep.py --config configs/selective_copying.py --out runs/copying_sweep

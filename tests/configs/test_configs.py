@@ -1,0 +1,173 @@
+"""Every config file loads locked and complete, builds what it names, and says what is wrong with its argument."""
+
+import dataclasses
+import inspect
+import itertools
+import json
+import re
+import runpy
+
+import pytest
+
+from configs import base
+from data.task import build_task, find
+from hybrids.heads import HEADS, build_model
+from hybrids.mixer import fields
+from inference import stream
+from scripts import sweep
+from tests import sources
+from training import optimizer, sharding
+
+FILES = [path for path in sources.python_files("configs") if path.stem not in ("__init__", "base")]
+VARIANTS = {
+  "induction_heads": ("", "protocol=paper", "mixer=softmax,m.position=rope", "mixer=softmax,position=learned"),
+  "text": ("files=x.txt", "task=tiny_shakespeare"),
+  "mqar": ("", "stages=(),vocab=8192,batch=512,dropout=0.1,weight_decay=0.1"),
+  "selective_copying": ("", "length=4112,tokens=16,batch=64,steps=400000,lr=1e-4,stages=(),max_len=8192"),
+  "smnist": ("", "permuted=true,mixer=s4d"),
+  "bytes": ("", "pattern=m-a-,m=mamba,a=softmax,depth=4,stateful=true", "mixer=s5,mlp=4,depth=4,cpu_devices=0"),
+}
+CASES = [(path, arg) for path in FILES for arg in VARIANTS[path.stem]]
+
+
+def load(path, arg):
+  return runpy.run_path(str(path))["get_config"](arg)
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0].stem}:{case[1]}")
+def config(request):
+  return load(*request.param)
+
+
+def test_a_config_is_locked_and_survives_json(config):
+  assert config.is_locked
+  with pytest.raises(AttributeError, match="(?i)did you mean"):
+    config.optimizer.lrr = 1
+  assert json.loads(config.to_json())["steps"] == config.steps
+
+
+def test_the_data_section_has_every_field_of_its_task(config):
+  section = config.data.to_dict()
+  task = find(section.pop("name"))
+  assert set(section) == {field.name for field in dataclasses.fields(task)}
+  build_task(config.data.name, **section)
+
+
+def test_the_model_section_has_every_field_of_its_head_and_builds(config):
+  task = build_task(**config.data.to_dict())
+  assert set(config.model) == set(fields(HEADS[task.head])) - {"vocab", "features", "classes"}
+  assert config.model.max_len >= task.length
+  build_model(task, **config.model.to_dict())
+
+
+def test_the_other_sections_are_the_arguments_of_what_they_name(config):
+  keyword = lambda function: {
+    p.name for p in inspect.signature(function).parameters.values() if p.kind == p.KEYWORD_ONLY
+  }
+  assert set(config.optimizer) == keyword(optimizer.build) - {"steps"}
+  assert set(config.mesh) == keyword(sharding.make_mesh) - {"devices"} | {"cpu_devices"}
+  assert set(config.generate) == keyword(stream.write) - {"out"}
+
+
+def test_the_schedule_fits_the_steps(config):
+  rate = optimizer.learning_rate(steps=config.steps, **{key: config.optimizer[key] for key in optimizer.RATE})
+  assert 0 < float(rate(config.optimizer.warmup)) <= config.optimizer.lr * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_config_is_labelled_with_its_command(path):
+  label = runpy.run_path(str(path))["__doc__"]
+  for name, arg in re.findall(r"(?:main|sweep).py --config '?(configs/\w+\.py)(?::([^\s']+))?", label):
+    assert name == f"configs/{path.stem}.py"
+    assert load(path, arg).is_locked
+  assert f"configs/{path.stem}.py" in label
+
+
+@pytest.mark.parametrize("name", ["mqar", "selective_copying"])
+def test_a_sweep_tries_every_mixer_on_the_same_grid(name):
+  path = next(path for path in FILES if path.stem == name)
+  settings = sweep.overrides(str(path))
+  rates = {mixer: [s["lr"] for s in group] for mixer, group in itertools.groupby(settings, lambda s: s["mixer"])}
+  assert list(rates) == ["mamba", "softmax", "s4d", "s5"]
+  assert len({tuple(each) for each in rates.values()}) == 1
+  plain = load(path, "")
+  for setting in settings:
+    config = load(path, sweep.argument(setting))
+    assert config.optimizer.lr == setting["lr"]
+    assert config.model.mixers.m.name == setting["mixer"]
+    assert (config.data, config.steps) == (plain.data, plain.steps)
+
+
+def test_mixers_are_named_and_given_arguments():
+  c = base.get_config("pattern=m-a-,a=softmax,a.heads=4,m=mamba,m.state=8,depth=6,width=32")
+  assert c.model.pattern == "m-a-"
+  assert c.model.mixers.to_dict() == {
+    "m": {"name": "mamba", "state": 8},
+    "a": {"name": "softmax", "heads": 4},
+    "-": {"name": "mlp"},
+  }
+  assert (c.model.depth, c.model.width) == (6, 32)
+
+
+def test_arguments_stand_in_any_order():
+  c = base.get_config("m.state=16,mixer=s5,mlp=2")
+  assert c.model.pattern == "m-"
+  assert c.model.mixers.to_dict() == {"m": {"name": "s5", "state": 16}, "-": {"name": "mlp", "expand": 2}}
+
+
+def test_an_mlp_follows_every_letter():
+  c = base.get_config("pattern=ma,a=softmax,mlp=4,-=gated_mlp")
+  assert c.model.pattern == "m-a-"
+  assert c.model.mixers["-"].name == "mlp"
+
+
+def test_keys_are_found_in_their_sections_and_keep_their_types():
+  c = base.get_config(
+    "lr=2,steps=1e4,batch=16,tie=false,groups=(('embed',{'lr':0.1}),),save.every=7,dtype=bfloat16,data.seed=4"
+  )
+  assert (c.optimizer.lr, type(c.optimizer.lr)) == (2.0, float)
+  assert (c.steps, type(c.steps)) == (10000, int)
+  assert (c.data.batch, c.model.tie, c.save.every, c.model.dtype) == (16, False, 7, "bfloat16")
+  assert c.optimizer.groups == (("embed", {"lr": 0.1}),)
+  assert (c.seed, c.data.seed) == (0, 4)
+
+
+def test_one_seed_argument_sets_both():
+  c = base.get_config("seed=3")
+  assert (c.seed, c.data.seed) == (3, 3)
+
+
+def test_text_values_keep_their_spaces():
+  assert base.get_config("steps=5, generate.prompt=def f(x): ").generate.prompt == "def f(x): "
+
+
+@pytest.mark.parametrize(
+  "arg,message",
+  [
+    ("mixr=s5", "no key 'mixr' .did you mean 'mixer'.*choose from .*'width'"),
+    ("widht=3", "no key 'widht' .did you mean 'width'"),
+    ("optimizer.lrr=1", "no key 'optimizer.lrr' .did you mean 'optimizer.lr'.*its keys are"),
+    ("nothing.at.all=1", "no key 'nothing.at.all'.*its keys are"),
+    ("width=wide", "width='wide' must be a number"),
+    ("width=1.5", "width='1.5' must be a whole number; its default is 64"),
+    ("tie=maybe", "tie='maybe' must be true or false"),
+    ("groups=1", "groups='1' must be in brackets"),
+    ("a.heads=4", "letter 'a', but mixers defines .'m'."),
+    ("pattern=rz,r=mamba", "pattern 'rz' uses .'z'., but mixers defines .'m', 'r'.: add z=NAME"),
+    ("q=mamba", "define letters .'q'., which pattern 'm' does not use"),
+    ("every=3", "'every' needs its full path: .'eval.every', 'save.every'."),
+    ("eval=3", "'eval' is a section; set one of .*'eval.every'"),
+    ("width", "'width' is not key=value"),
+    ("=3", "'=3' is not key=value"),
+  ],
+)
+def test_a_bad_argument_is_named_with_the_choices(arg, message):
+  with pytest.raises(ValueError, match=message) as error:
+    base.get_config(arg)
+  assert "\n" not in str(error.value)
+
+
+def test_a_variant_that_does_not_exist_lists_the_others():
+  path = next(path for path in FILES if path.stem == "text")
+  with pytest.raises(ValueError, match="task='tiny_shakespear' .did you mean 'tiny_shakespeare'.*choose from"):
+    load(path, "task=tiny_shakespear")
