@@ -21,7 +21,7 @@ class Block(nn.Module):
     spec: the mixer's `name` and arguments; its width is ours.
     layer: which layer of the stack this is, counted from 0; with `depth`, for initialisers that want to know.
   Raises:
-    ValueError: `norm_position` or `dropout` is out of range, or the mixer cannot be built.
+    ValueError: when made, if a name is unknown or `dropout` out of range; when used, if the mixer cannot be built.
   """
 
   width: int
@@ -38,6 +38,7 @@ class Block(nn.Module):
       raise ValueError(f"no norm_position {self.norm_position!r}; choose from {list(NORM_POSITIONS)}")
     if not 0 <= self.dropout < 1:
       raise ValueError(f"dropout={self.dropout}; it is the share of values dropped, from 0 to below 1")
+    make_norm(self.norm_name, parent=None)
     super().__post_init__()
 
   def setup(self):

@@ -28,9 +28,9 @@ STATES = ("fixed", "window", "grows", "whole input", "none")
 class Mixer(Protocol):
   """`prefill` is the definition: `__call__(x)` is prefill from `init_state`, `step` is prefill of one token.
 
-  Implementations do not import this; the contract tests hold them to it. Linen modules, with `setup`.
+  Implementations are Linen modules with `setup`, which do not import this; the contract tests hold them to it.
 
-  Attributes:
+  Attributes (written without annotations, or Linen takes them for fields; they may be properties):
     STATE: how the state grows. "fixed"; "window", at most a constant number of tokens; "grows", with every token up to
       `max_len`; "whole input", a buffer of `max_len` inputs; "none", it reads the whole sequence at once and offers
       `__call__` alone.

@@ -161,9 +161,9 @@ class Stack(nn.Module):
     for layer in range(self.depth):
       if layer not in loop:
         block, variables, name = self._block(layer), self._variables(layer), self._place(layer)[1]
-        if blocks.offers(block):
-          side = {**blocks.offered(block, call, variables, x, states[layer]), **side}
+        new = blocks.offered(block, call, variables, x, states[layer]) if blocks.offers(block) else {}
         x, states[layer], changed["layers"][name] = blocks.run(block, call, variables, x, states[layer], layer, side)
+        side = {**new, **side}
       elif layer == loop.start:
         inside = slice(loop.start, loop.stop)
         x, states[inside], changed["groups"] = self._loop(call, x, states[inside], side)
@@ -204,7 +204,7 @@ class Stack(nn.Module):
 
   def _stored(self, part: str, name: str) -> blocks.Variables:
     """What is kept under a name, by collection."""
-    kept = {collection: self.get_variable(collection, part, {}) for collection in self.kept}
+    kept: dict[str, Any] = {collection: self.get_variable(collection, part, {}) for collection in self.kept}
     found = {collection: meta.unbox(tree[name]) for collection, tree in kept.items() if name in tree}
     if "params" not in found:
       raise errors.ScopeParamNotFoundError(f"{part}/{name}", "/".join(self.path))
@@ -240,12 +240,12 @@ class Stack(nn.Module):
     alone = 0
     if any(blocks.offers(self._block(layer)) for layer in range(self.depth)):
       alone = layout.first if layout.groups else self.depth
-    for together in [*([layer] for layer in range(alone)), list(range(alone, self.depth))]:
+    for together in [*([layer] for layer in range(alone)), range(alone, self.depth)]:
       for letter in sorted({layout.letters[layer] for layer in together}):
         same = [layer for layer in together if layout.letters[layer] == letter]
         stacked = blocks.init([self._block(layer) for layer in same], keys[jnp.array(same)], side)
         self._deal(stacked, same, fresh)
-      if together[0] < alone and blocks.offers(self._block(together[0])):
+      if isinstance(together, list) and blocks.offers(self._block(together[0])):
         side = {**blocks.offer_shapes(self._block(together[0]), meta.unbox(blocks.at(stacked, 0))), **side}
     return fresh
 

@@ -1,0 +1,90 @@
+"""Building by name: what exists is found, what does not is answered with what does."""
+
+import sys
+
+import pytest
+
+from hybrids import mixer as mixer_lib
+from hybrids.channel.mlp import MLP
+from tests.hybrids import toys
+
+GOOD = "import flax.linen as nn\n\n\nclass Fine(nn.Module):\n  width: int\n  STATE = 'fixed'\n"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+  """A package of mixers: one good, one that cannot be imported, one that is not Python, and a helper."""
+  package = tmp_path / "strange_mixers"
+  package.mkdir()
+  files = {
+    "fine": GOOD,
+    "broken": f"import no_such_library\n{GOOD}",
+    "garbled": f"{GOOD}\n  def (",
+    "helper": "x = 1\n",
+  }
+  for name, text in files.items():
+    (package / f"{name}.py").write_text(text)
+  monkeypatch.syspath_prepend(tmp_path)
+  monkeypatch.setattr(mixer_lib, "FOLDERS", (*mixer_lib.FOLDERS, "strange_mixers"))
+  mixer_lib.available.cache_clear()
+  yield package
+  mixer_lib.available.cache_clear()
+
+
+def test_a_file_name_a_module_and_a_class_name_the_same():
+  for name in ("mlp", "hybrids.channel.mlp", "hybrids.channel.mlp.MLP"):
+    assert mixer_lib.build(name, width=8, expand=2) == MLP(width=8, expand=2)
+
+
+def test_a_class_beside_others_is_named_by_its_path():
+  assert mixer_lib.find("tests.hybrids.toys.Decay") is toys.Decay
+  with pytest.raises(ValueError, match="has no mixer 'Decoy'; did you mean 'Decay'"):
+    mixer_lib.find("tests.hybrids.toys.Decoy")
+
+
+def test_a_wrong_name_is_answered_with_what_exists():
+  with pytest.raises(
+    ValueError, match=r"no mixer is called 'gated_mpl'; did you mean 'gated_mlp'\?; choose from \[.*'mlp'"
+  ):
+    mixer_lib.build("gated_mpl", width=8)
+  for name in ("os.system", "layers.dense.Dense", "ssm.nowhere.Mamba", "hybrids.channel.mlp.MLP.setup", ""):
+    with pytest.raises(ValueError, match=f"no mixer is called '{name}'"):
+      mixer_lib.build(name)
+
+
+def test_a_wrong_argument_is_answered_with_the_fields():
+  message = r"mixer 'mlp' has no field 'expnad'; did you mean 'expand'\?; its fields are \['width', 'expand'"
+  with pytest.raises(ValueError, match=message):
+    mixer_lib.build("mlp", width=8, expnad=2)
+  with pytest.raises(ValueError, match=r"mixer 'bidirectional' needs \['mixer'\]"):
+    mixer_lib.build("bidirectional", width=8)
+
+
+def test_a_broken_file_breaks_only_its_users(folder):
+  assert {"fine", "broken", "garbled"} < set(mixer_lib.available())
+  assert "helper" not in mixer_lib.available()
+  assert "strange_mixers.fine" not in sys.modules, "listing imports nothing"
+  assert mixer_lib.build("fine", width=3).width == 3
+  with pytest.raises(ModuleNotFoundError, match="no_such_library") as caught:
+    mixer_lib.build("broken", width=3)
+  assert caught.value.__notes__ == ["while importing the file of mixer 'broken'"]
+  with pytest.raises(SyntaxError):
+    mixer_lib.build("garbled", width=3)
+
+
+def test_two_files_of_one_name_are_refused(folder):
+  (folder / "mlp.py").write_text(GOOD)
+  mixer_lib.available.cache_clear()
+  with pytest.raises(ValueError, match="two mixer files are called 'mlp'"):
+    mixer_lib.available()
+
+
+def test_a_section_is_told_width_and_place():
+  decay = mixer_lib.build_spec({"name": "tests.hybrids.toys.Decay"}, width=4, layer=2, depth=5)
+  assert (decay.width, decay.layer, decay.depth) == (4, 2, 5)
+  inner = {"name": "hybrids.stack.Stack", "depth": 1, "pattern": "m", "mixers": {"m": {"name": "mlp"}}}
+  assert mixer_lib.build_spec(inner, width=4, layer=2, depth=5).depth == 1
+  with pytest.raises(ValueError, match="mixer 'mlp' sets width=3 in a stack of width=4"):
+    mixer_lib.build_spec({"name": "mlp", "width": 3}, width=4, layer=0, depth=1)
+  with pytest.raises(ValueError, match="has no name; choose from"):
+    mixer_lib.build_spec({"expand": 3}, width=4, layer=0, depth=1)
