@@ -109,8 +109,8 @@ class PackedText(abc.ABC):
     length: bytes of a training row.
     stateful: row i of each batch continues row i of the last one, for training that carries the recurrent state
       (truncated backpropagation through time).
-    eval_length: bytes of an evaluation row, 0 for `length`. Evaluation rows are consecutive, so longer ones lose less
-      context.
+    eval_length: bytes of an evaluation row, 0 for `length`. Each row starts without context, so longer ones score
+      better; config.eval.chunk keeps their memory small.
   """
 
   batch: int = 8
@@ -154,10 +154,7 @@ class PackedText(abc.ABC):
     return pipeline.training(epochs, self.batch, process_index, process_count)
 
   def eval_sets(self, process_index: int = 0, process_count: int = 1) -> dict[str, Callable[[], Iterator[Batch]]]:
-    """Every split but 'train': its documents in order, cut into rows that are scored once each.
-
-    Row after row they follow each other; where `stateful`, row i of each batch follows row i of the last one.
-    """
+    """Every split but 'train': its documents in order, in consecutive rows, each byte predicted once."""
     return {
       split: self._in_order(stream([d.text for d in documents]), process_index, process_count)
       for split, documents in self.splits.items()
@@ -167,17 +164,14 @@ class PackedText(abc.ABC):
   def _in_order(self, packed: Stream, process_index: int, process_count: int) -> Callable[[], Iterator[Batch]]:
     length = self.eval_length or self.length
     rows = -(-(len(packed.tokens) - 1) // length)
-    lanes = self.batch if self.stateful else 1
-    steps = -(-rows // lanes)
-    # the tail: document starts, which nothing is to predict
-    pad = steps * lanes * length + 1 - len(packed.tokens)
+    # the tail of the last row: document starts, which nothing is to predict
+    pad = rows * length + 1 - len(packed.tokens)
     packed = Stream(np.pad(packed.tokens, (0, pad)), np.pad(packed.starts, (0, pad), constant_values=True))
 
     def take(first: int, count: int) -> Batch:
-      step, lane = np.divmod(np.arange(first, first + count), lanes)
-      return gather(packed, (lane * steps + step) * length, length)
+      return gather(packed, np.arange(first, first + count) * length, length)
 
-    return pipeline.evaluation(take, steps * lanes, self.batch, process_index, process_count)
+    return pipeline.evaluation(take, rows, self.batch, process_index, process_count)
 
   def describe(self) -> dict[str, Any]:
     """Files, bytes and checksum of the whole, and bytes, documents and unigram entropy (bits a byte) of each split."""
