@@ -15,17 +15,18 @@ def zoh(dt: Float[Array, "..."], A: Complex[Array, "..."]) -> tuple[Complex[Arra
 
 
 def bilinear(dt: Float[Array, "..."], A: Complex[Array, "..."]) -> tuple[Complex[Array, "..."], Complex[Array, "..."]]:
-  """Abar = (1 + dt A/2)/(1 - dt A/2), Bbar = dt/(1 - dt A/2) B: Tustin's rule, the trapezoid.
-
-  log|Abar| comes from |1+w|^2 - |1-w|^2 = 4 Re w, which does not cancel for small steps.
-  """
+  """Abar = (1 + dt A/2)/(1 - dt A/2), Bbar = dt/(1 - dt A/2) B: Tustin's rule, the trapezoid."""
   w = _scale(dt / 2, A)
   below = 1 - w
-  ratio = 4 * w.real / (jnp.square(below.real) + jnp.square(below.imag))
-  # Abar = 0, at w = -1, has no logarithm; what stands in for it has forgotten everything within a few steps too.
-  log_size = 0.5 * jnp.log1p(jnp.maximum(ratio, -1 + jnp.finfo(ratio.dtype).eps))
-  angle = jnp.arctan2(w.imag, 1 + w.real) + jnp.arctan2(w.imag, below.real)
-  return jax.lax.complex(log_size, angle), dt / below
+  size_above = jnp.square(1 + w.real) + jnp.square(w.imag)
+  size_below = jnp.square(below.real) + jnp.square(below.imag)
+  # |1+w|^2 - |1-w|^2 = 4 Re w does not cancel for small steps; for large ones it does.
+  small = 4 * w.real > -0.5 * size_below
+  gone = size_above < jnp.finfo(size_above.dtype).tiny  # Abar = 0, at w = -1, has no logarithm
+  large = jnp.where(small | gone, jnp.finfo(size_above.dtype).tiny, size_above / size_below)
+  log_square = jnp.where(small, jnp.log1p(jnp.where(small, 4 * w.real / size_below, 0)), jnp.log(large))
+  angle = jnp.arctan2(w.imag, jnp.where(gone, 1, 1 + w.real)) + jnp.arctan2(w.imag, below.real)
+  return jax.lax.complex(0.5 * log_square, angle), dt / below
 
 
 RULES = {"zoh": zoh, "bilinear": bilinear}

@@ -46,7 +46,7 @@ class S4D(nn.Module):
     copies: how many independent A and B there are, shared in turn by the channels; the width if not given.
     activation: what follows the state space: "glu" (GELU and gated linear map), "gelu" or "none".
   Raises:
-    ValueError: `state` is odd, `copies` does not divide `width`, or a name is unknown.
+    ValueError: `state` is odd, `copies` does not divide `width`, a name is unknown, or not 0 < dt_min <= dt_max.
   """
 
   width: int
@@ -182,3 +182,4 @@ def _check(module: S4D) -> None:
   for field, choices in (("A_init", INITS), ("disc", discretization.RULES), ("activation", ACTIVATIONS)):
     if getattr(module, field) not in choices:
       raise ValueError(f"S4D: {field}={getattr(module, field)!r}; choose from {list(choices)}")
+  log_step(module.dt_min, module.dt_max)  # raises

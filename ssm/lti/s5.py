@@ -48,7 +48,8 @@ class S5(nn.Module):
     activation: with g = GELU(y): "half_glu1" g sigmoid(W g), "half_glu2" y sigmoid(W g), "full_glu" V g sigmoid(W g),
       "gelu" g, or "none" y.
   Raises:
-    ValueError: `blocks` does not divide `state`, a block is odd though pairs are needed, or a name is unknown.
+    ValueError: `blocks` does not divide `state`, a block is odd though pairs are needed, a name is unknown, or not
+      0 < dt_min <= dt_max.
   """
 
   width: int
@@ -204,3 +205,4 @@ def _check(module: S5) -> None:
   for field, choices in (("C_init", C_INITS), ("disc", discretization.RULES), ("activation", ACTIVATIONS)):
     if getattr(module, field) not in choices:
       raise ValueError(f"S5: {field}={getattr(module, field)!r}; choose from {list(choices)}")
+  log_step(module.dt_min, module.dt_max)  # raises

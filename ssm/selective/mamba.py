@@ -61,6 +61,7 @@ class Mamba(nn.Module):
     for field in ("width", "state", "expand", "taps", "dt_rank", "depth"):
       if getattr(self, field) is not None and getattr(self, field) < 1:
         raise ValueError(f"Mamba: {field}={getattr(self, field)}; it must be at least 1")
+    softplus_step(self.dt_min, self.dt_max)  # raises
     super().__post_init__()
 
   def setup(self):

@@ -1,0 +1,93 @@
+"""Dense, norms and the short convolution: values, dtypes, initial values, logical axes."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from layers import Dense, LayerNorm, RMSNorm, ShortConv, make_norm
+from layers.initializers import inverse_softplus, log_step, softplus_step, uniform_fan_in
+from layers.lengths import blank_past
+
+KEY = jax.random.key(0)
+X = jax.random.normal(jax.random.key(1), (2, 5, 6))
+
+
+@pytest.mark.parametrize("layer", [Dense(4, use_bias=True), RMSNorm(), LayerNorm()], ids=["dense", "rms", "layer"])
+def test_layers_return_the_dtype_of_their_input(layer):
+  variables = nn.unbox(layer.init(KEY, X))
+  assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+  assert layer.apply(variables, X.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+  with jax.enable_x64(True):
+    assert layer.apply(variables, jnp.asarray(X, jnp.float64)).dtype == jnp.float64
+
+
+def test_dense_names_its_axes():
+  params = Dense(4, use_bias=True, axes=("heads", "kv")).init(KEY, X)["params"]
+  assert (params["kernel"].names, params["bias"].names) == (("heads", "kv"), ("kv",))
+  assert params["kernel"].value.shape == (6, 4)
+
+
+def test_norms_give_the_moments_they_promise():
+  """To rounding at any scale, in bfloat16 through float32."""
+  y, _ = RMSNorm(eps=0.0).init_with_output(KEY, 1e-3 * X)
+  np.testing.assert_allclose(np.square(y).mean(-1), 1, rtol=1e-5)
+  y, _ = LayerNorm(eps=0.0).init_with_output(KEY, 1e3 * X + 50)
+  np.testing.assert_allclose(y.mean(-1), 0, atol=1e-4)
+  np.testing.assert_allclose(y.std(-1), 1, rtol=1e-4)
+  assert isinstance(make_norm("layer", eps=1e-6), LayerNorm)
+  with pytest.raises(ValueError, match=r"no norm 'batch'; choose from \['layer', 'rms'\]"):
+    make_norm("batch")
+
+
+def test_short_conv_steps_equal_the_call():
+  layer = ShortConv(6, taps=3)
+  variables = layer.init(KEY, X, layer.init_taps(2))
+  taps = jax.random.normal(jax.random.key(2), (2, 2, 6))
+  y, last = layer.apply(variables, X, taps)
+  for t in range(X.shape[1]):
+    y_t, taps = layer.apply(variables, X[:, t], taps, method="step")
+    np.testing.assert_allclose(y_t, y[:, t], atol=1e-6)
+  np.testing.assert_allclose(taps, last)
+
+
+def test_short_conv_refuses_no_taps():
+  with pytest.raises(ValueError, match="taps=0; it needs at least 1"):
+    ShortConv(6, taps=0).init(KEY, X, jnp.zeros((2, 0, 6)))
+
+
+def test_inverse_softplus_inverts_softplus():
+  y = jnp.array([1e-6, 1e-4, 0.1, 1.0, 30.0, 1e4])
+  np.testing.assert_allclose(jax.nn.softplus(inverse_softplus(y)), y, rtol=1e-5)
+
+
+def test_initial_steps_are_log_uniform():
+  for dt in (
+    jnp.exp(log_step(1e-3, 1e-1)(KEY, (20000,))),
+    jax.nn.softplus(softplus_step(1e-3, 1e-1)(KEY, (20000,))),
+  ):
+    assert dt.min() >= 0.99e-3
+    assert dt.max() <= 1.01e-1
+    np.testing.assert_allclose(np.log10(np.quantile(dt, [0.25, 0.5, 0.75])), [-2.5, -2, -1.5], atol=0.03)
+  floored = jax.nn.softplus(softplus_step(1e-3, 1e-1, floor=0.05)(KEY, (1000,)))
+  assert floored.min() >= 0.0499
+  with pytest.raises(ValueError, match="dt_min=0.1, dt_max=0.01"):
+    log_step(0.1, 0.01)
+
+
+def test_uniform_fan_in_has_pytorchs_bounds():
+  kernel = uniform_fan_in()(KEY, (64, 500))
+  np.testing.assert_allclose([kernel.min(), kernel.max()], [-0.125, 0.125], rtol=1e-2)
+  halved = uniform_fan_in(16, gain=0.5)(KEY, (5000,))
+  np.testing.assert_allclose([halved.min(), halved.max()], [-0.125, 0.125], rtol=1e-2)
+
+
+def test_blank_past_stops_nan_in_values_and_gradients():
+  lengths = jnp.array([2, 5])
+  x = jnp.where((jnp.arange(5) < lengths[:, None])[..., None], X, jnp.nan)
+  weights = jnp.ones((6, 3))
+  gradient = jax.grad(lambda w: (blank_past(x, lengths) @ w).sum())(weights)
+  assert np.isfinite(gradient).all()
+  assert not blank_past(x, lengths)[0, 2:].any()
+  assert blank_past(x, None) is x

@@ -1,0 +1,72 @@
+"""Powers of a diagonal transition: phases that stay right at any length, taps, and the System of a chunk."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kernels.lti import lti
+from ssm.lti import diagonal
+
+RNG = np.random.default_rng(0)
+
+
+def some_log_A(e, n, dtype=np.complex64):
+  """S4D-Lin with steps of 1e-3 to 0.1."""
+  dt = np.exp(RNG.uniform(np.log(1e-3), np.log(0.1), (e, 1)))
+  return (dt * (-0.5 + 1j * np.pi * np.arange(n))).astype(dtype)
+
+
+def test_phases_are_right_to_1e_4_at_65536_tokens():
+  log_A = some_log_A(256, 32)
+  lags = np.array([0, 1, 4095, 40001, 65534, 65535])
+  power = jax.jit(diagonal.powers)(1j * jnp.asarray(log_A.imag), jnp.asarray(lags))
+  exact = log_A.imag.astype(float)[..., None] * lags
+  assert exact.max() > 5e5
+  assert np.abs(np.angle(np.asarray(power, complex) * np.exp(-1j * exact))).max() < 1e-4
+  # one product in float32, as a plain exp(l log_A) has it, does not do
+  naive = log_A.imag[..., None] * lags.astype(np.float32)
+  assert np.abs(naive.astype(float) - exact).max() > 1e-2
+
+
+@pytest.mark.parametrize("l", [1, 2, 7, 64, 100])
+def test_taps_equal_their_sum(l):
+  log_A, CB = some_log_A(3, 4), (RNG.normal(size=(3, 4)) + 1j * RNG.normal(size=(3, 4))).astype(np.complex64)
+  expected = np.einsum("en,enl->el", CB, np.exp(log_A.astype(complex)[..., None] * np.arange(l))).real
+  np.testing.assert_allclose(diagonal.taps(jnp.asarray(log_A), jnp.asarray(CB), l), expected, atol=2e-6)
+
+
+def test_gradients_go_through_the_phases():
+  """In float32, where the phase has a rule of its own, as in float64, and as for the plain sum."""
+  log_A = some_log_A(2, 3)
+  lags = np.arange(20)
+
+  def fast(re, im):
+    return jnp.sum(jnp.sin(diagonal.taps(jax.lax.complex(re, im), jnp.ones_like(re) * (1 + 0j), 20)))
+
+  def plain(re, im):
+    return jnp.sum(jnp.sin(jnp.sum(jnp.exp(re[..., None] * lags) * jnp.cos(im[..., None] * lags), axis=1)))
+
+  slopes = lambda f, dtype: jax.jit(jax.grad(f, (0, 1)))(*(jnp.asarray(z, dtype) for z in (log_A.real, log_A.imag)))
+  single = slopes(fast, jnp.float32)
+  with jax.enable_x64(True):
+    double, expected = slopes(fast, jnp.float64), slopes(plain, jnp.float64)
+  for i in range(2):
+    np.testing.assert_allclose(double[i], expected[i], rtol=1e-10)
+    np.testing.assert_allclose(single[i], expected[i], rtol=1e-3, atol=1e-3)
+
+
+def test_system_is_the_recurrence():
+  """With every field used: several chunks, a ragged end and a state."""
+  e, n, t = 2, 3, 11
+  log_A = some_log_A(e, n)
+  B, C = ((RNG.normal(size=(e, n)) + 1j * RNG.normal(size=(e, n))).astype(np.complex64) for _ in range(2))
+  D = RNG.normal(size=e).astype(np.float32)
+  u, x = RNG.normal(size=(1, t, e)).astype(np.float32), (1 + 1j) * np.ones((1, e, n), np.complex64)
+  system = diagonal.system(*map(jnp.asarray, (log_A, B, C, D)), l=4, c=4)
+  y, last = lti(jnp.asarray(u), system, jnp.asarray(x), reset=jnp.zeros((1, t), bool))
+  A = np.exp(log_A.astype(complex))
+  for time in range(t):
+    x = A * x + B * u[:, time, :, None]
+    np.testing.assert_allclose(y[:, time], np.sum(C * x, axis=-1).real + D * u[:, time], rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(last, x, rtol=1e-4, atol=1e-5)

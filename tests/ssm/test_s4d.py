@@ -1,0 +1,79 @@
+"""S4D's initial values, its names, and its sizes."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssm.lti import hippo
+from ssm.lti.s4d import S4D
+
+
+def initial(width=512, **kwargs):
+  module = S4D(width=width, activation="none", **kwargs)
+  return {
+    k: np.asarray(v)
+    for k, v in nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, width))))["params"].items()
+  }
+
+
+def test_initial_spectra():
+  n = np.arange(8)
+  expected = {
+    "lin": -0.5 + 1j * np.pi * n,
+    "inv": -0.5 + 1j * 16 / np.pi * (16 / (2 * n + 1) - 1),
+    "real": -(n + 1) + 0j,
+    "legs": hippo.legs_normal(16).lam[:8],
+  }
+  for name, A in expected.items():
+    p = initial(width=4, state=16, A_init=name)
+    np.testing.assert_allclose(-np.exp(p["A_log"]) + 1j * p["A_im"], np.tile(A, (4, 1)), rtol=1e-6)
+    if name != "legs":
+      np.testing.assert_array_equal(p["B_re"] + 1j * p["B_im"], 1)
+
+
+def test_the_first_frequencies_of_legs_approach_those_of_inv():
+  """As N grows (sec. 4.1), from the fastest on."""
+  n = np.arange(6)
+  fastest = np.abs(hippo.legs_normal(512).lam[:6].imag)
+  np.testing.assert_allclose(fastest, 512 / np.pi * (512 / (2 * n + 1) - 1), rtol=0.03)
+
+
+def test_initial_input_of_legs_is_hippos_in_its_eigenbasis():
+  p = initial(width=2, state=8, B_scale=0.5)
+  lam, V = hippo.legs_normal(8)
+  B = V.conj().T @ np.sqrt(2 * np.arange(8) + 1)
+  np.testing.assert_allclose(p["B_re"][1], 0.5 * B.real[:4], rtol=1e-6)
+  np.testing.assert_allclose(p["B_im"][1], 0.5 * np.clip(B.imag, -2, 2)[:4], rtol=1e-6)
+
+
+def test_initial_variances_and_steps():
+  p = initial(dt_min=1e-3, dt_max=1e-1)
+  np.testing.assert_allclose(np.mean(p["C_re"] ** 2 + p["C_im"] ** 2), 1, rtol=0.03)
+  np.testing.assert_allclose(np.mean(p["D"] ** 2), 1, rtol=0.2)
+  np.testing.assert_allclose(np.log10(np.quantile(np.exp(p["log_dt"]), [0, 0.5, 1])), [-3, -2, -1], atol=0.1)
+
+
+def test_shared_copies_have_one_a_and_b():
+  p = initial(width=6, state=4, copies=2)
+  assert {name: p[name].shape for name in ("A_log", "A_im", "B_re", "B_im")} == dict.fromkeys(
+    ("A_log", "A_im", "B_re", "B_im"), (2, 2)
+  )
+  assert p["C_re"].shape == (6, 2)
+
+
+@pytest.mark.parametrize(
+  "kwargs, reason",
+  [
+    (dict(state=7), "state=7; conjugate pairs are stored once, so it must be even"),
+    (dict(copies=3), "copies=3 does not divide width=8"),
+    (dict(A_init="fout"), r"A_init='fout'; choose from \['lin', 'inv', 'real', 'legs'\]"),
+    (dict(disc="euler"), r"disc='euler'; choose from \['zoh', 'bilinear'\]"),
+    (dict(activation="relu"), "activation='relu'; choose from"),
+    (dict(dt_min=0.0), "dt_min=0.0, dt_max=0.1"),
+  ],
+)
+def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
+  with pytest.raises(ValueError, match=reason):
+    S4D(width=8, **kwargs)

@@ -1,0 +1,129 @@
+"""S5: its relation to S4D, irregular time steps, and its initial values."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssm.lti import hippo
+from ssm.lti.s4d import S4D
+from ssm.lti.s5 import S5
+
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape):
+  return jnp.asarray(RNG.normal(size=shape), jnp.float32)
+
+
+def initial(width, **kwargs):
+  module = S5(width=width, activation="none", **kwargs)
+  variables = nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, width))))
+  return module, {"params": {name: np.asarray(value) for name, value in variables["params"].items()}}
+
+
+def test_blocks_with_one_input_and_one_output_are_s4d():
+  """Block i of S5 reads channel i alone and writes channel i alone."""
+  width, n = 3, 2
+  s4d = S4D(width=width, state=2 * n, activation="none")
+  p = nn.unbox(s4d.init(jax.random.key(0), normal(1, 2, width)))["params"]
+  block = jnp.kron(jnp.eye(width), jnp.ones((n, 1)))  # state of channel i -> channel i
+  flat = lambda name: p[name].reshape(-1, 1)
+  params = dict(
+    lam_re=-jnp.exp(flat("A_log"))[:, 0],
+    lam_im=flat("A_im")[:, 0],
+    B_re=flat("B_re") * block,
+    B_im=flat("B_im") * block,
+    C_re=(flat("C_re") * block).T,
+    C_im=(flat("C_im") * block).T,
+    D=p["D"],
+    log_dt=jnp.repeat(p["log_dt"], n),
+  )
+  x = normal(2, 10, width)
+  y = S5(width=width, state=2 * n * width, blocks=width, activation="none").apply({"params": params}, x)
+  np.testing.assert_allclose(y, s4d.apply({"params": p}, x), atol=2e-6)
+
+
+@pytest.mark.parametrize("disc", ["zoh", "bilinear"])
+def test_unit_gaps_change_nothing(disc):
+  module, variables = initial(4, state=8, disc=disc)
+  x = normal(2, 9, 4)
+  y = module.apply(variables, x, side={"dt": jnp.ones((2, 9))})
+  np.testing.assert_allclose(y, module.apply(variables, x), atol=1e-6)
+
+
+def test_a_long_step_is_many_short_ones_of_the_same_input():
+  """Zero-order hold is exact: an input that stands for 3.5 samples may come in pieces."""
+  module, variables = initial(4, state=8)
+  state = module.init_state(1, 8)._replace(h=jnp.ones((1, 4), complex))
+  x = jnp.repeat(normal(1, 1, 4), 4, axis=1)
+  prefill = lambda x, dt: module.apply(variables, x, state, side={"dt": jnp.asarray(dt)[None]}, method="prefill")
+  y_many, many = prefill(x, [0.5, 0.25, 2.0, 0.75])
+  y_one, one = prefill(x[:, :1], [3.5])
+  np.testing.assert_allclose(many.h, one.h, atol=1e-6)
+  np.testing.assert_allclose(y_many[:, -1], y_one[:, -1], atol=1e-6)
+  # and a step takes its own gap
+  _, stepped = module.apply(variables, x[:, 0], state, side={"dt": jnp.array([3.5])}, method="step")
+  np.testing.assert_allclose(stepped.h, one.h, atol=1e-6)
+
+
+def test_gaps_past_lengths_are_not_read():
+  module, variables = initial(4, state=8)
+  x, lengths = normal(2, 5, 4), jnp.array([2, 5])
+  dt = jnp.ones((2, 5)).at[0, 2:].set(jnp.nan)
+  loss = lambda v: jnp.sum(module.apply(v, x, lengths=lengths, side={"dt": dt}) ** 2)
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.grad(loss)(variables)))
+
+
+def test_rescaled_steps_are_gaps_of_that_size():
+  module, variables = initial(4, state=8)
+  x = normal(1, 6, 4)
+  y = module.clone(step_rescale=2.0).apply(variables, x)
+  np.testing.assert_allclose(y, module.apply(variables, x, side={"dt": jnp.full((1, 6), 2.0)}), atol=1e-6)
+
+
+def test_clipped_eigenvalues_do_not_grow():
+  module, variables = initial(4, state=8, clip_eigs=True)
+  variables["params"]["lam_re"] = np.full(4, 0.3, np.float32)
+  _, state = module.apply(variables, normal(1, 200, 4), module.init_state(1, 200), method="prefill")
+  assert np.abs(state.h).max() < 1e3
+
+
+def test_initial_values():
+  """Blocks of LegS; Var B = 1/P, Var C = 1/P, 1/(HP) or 1/2 a part, as the authors' code has them."""
+  P, H = 64, 200
+  _, v = initial(H, state=P, blocks=4)
+  p = v["params"]
+  np.testing.assert_allclose(p["lam_re"] + 1j * p["lam_im"], np.tile(hippo.legs_normal(16).lam[:8], 4), rtol=1e-6)
+  # V* keeps the variance of a real matrix; G V doubles that of one part, as G has two
+  np.testing.assert_allclose(np.mean(p["B_re"] ** 2 + p["B_im"] ** 2), 1 / P, rtol=0.05)
+  for kind, variance in {"trunc_standard_normal": 2 / P, "lecun_normal": 2 / (H * P), "complex_normal": 1.0}.items():
+    p = initial(H, state=P, blocks=4, C_init=kind)[1]["params"]
+    np.testing.assert_allclose(np.mean(p["C_re"] ** 2 + p["C_im"] ** 2), variance, rtol=0.05)
+  np.testing.assert_allclose(np.mean(p["D"] ** 2), 1, rtol=0.3)
+  assert ((np.exp(p["log_dt"]) > 0.99e-3) & (np.exp(p["log_dt"]) < 0.101)).all()
+
+
+def test_both_parts_of_b_come_from_one_real_matrix():
+  _, v = initial(7, state=6, conj_sym=False)
+  V = hippo.legs_normal(6).V
+  B = v["params"]["B_re"] + 1j * v["params"]["B_im"]
+  np.testing.assert_allclose((V @ B).imag, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  "kwargs, reason",
+  [
+    (dict(state=7), "state=7 in blocks=1 makes blocks of 7; conjugate pairs"),
+    (dict(state=8, blocks=3), "blocks=3 does not divide state=8"),
+    (dict(state=12, blocks=4), "makes blocks of 3; conjugate pairs"),
+    (dict(C_init="zeros"), r"C_init='zeros'; choose from \['trunc_standard_normal'"),
+    (dict(disc="euler"), r"disc='euler'; choose from \['zoh', 'bilinear'\]"),
+    (dict(activation="glu"), "activation='glu'; choose from"),
+    (dict(dt_max=1e-4), "dt_min=0.001, dt_max=0.0001"),
+  ],
+)
+def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
+  with pytest.raises(ValueError, match=reason):
+    S5(width=8, **kwargs)
