@@ -39,17 +39,20 @@ def linear_scan(
   """
   dtype = inputs.compute_dtype(a, x, h)
   y_dtype = dtype if jnp.issubdtype(dtype, jnp.complexfloating) else x.dtype
-  if lengths is not None:
-    here = inputs.valid(lengths, x.shape[1])
+  here = None if lengths is None else inputs.valid(lengths, x.shape[1])
+  if here is not None:
     (x,) = inputs.blank(here, x)
     if a.ndim == 3:
       (a,) = inputs.blank(here, a)
   a, x, h = (z.astype(dtype) for z in (a, x, h))
+  if x.shape[1] == 0:
+    return x.astype(y_dtype), h
   keep = None if reset is None else ~reset
   y, h_last = dispatch.pick("linear_scan", IMPLS, impl, a, x, h, keep)(a, x, h, keep)
-  if lengths is not None:
+  if here is not None:
     # Every state is an output, so the one at each row's end can be read off.
-    last = jnp.take_along_axis(y, jnp.maximum(lengths - 1, 0)[:, None, None], axis=1)[:, 0]
+    end = jnp.clip(lengths - 1, 0, x.shape[1] - 1)
+    last = jnp.take_along_axis(y, end[:, None, None], axis=1)[:, 0]
     h_last = jnp.where((lengths > 0)[:, None], last, h)
     (y,) = inputs.blank(here, y)
   return y.astype(y_dtype), h_last

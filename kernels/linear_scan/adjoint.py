@@ -28,8 +28,8 @@ def differentiable(run: Callable) -> Callable:
     y, last = run(a, x, h, keep, reverse=False)
     return (y, last), (a, h, keep, y)
 
-  def backward(kept, cotangents):
-    a, h, keep, y = kept
+  def backward(saved, cotangents):
+    a, h, keep, y = saved
     x_bar, h_bar = run(a, *cotangents, keep, reverse=True)
     before = jnp.concatenate([h[:, None], y[:, :-1]], axis=1)
     if keep is not None:

@@ -43,24 +43,25 @@ def selective_scan(
 
 def _forward(x, dt, A, B, C, h, keep):
   groups = B.shape[2]
-  tokens, A, start = _chunks(x, dt, B, C, keep), _lanes(A, groups), _lanes(h, groups)
+  tokens, A_lanes = _chunks(x, dt, B, C, keep), _lanes(A, groups)
 
   def step(h, token):
-    h = _advance(A, _kept(h, token), token)
+    h = _advance(A_lanes, _kept(h, token), token)
     return h, _read(h, token.C)
 
   def chunk(h, tokens):
     last, y = lax.scan(step, h, tokens)
     return last, (y, h)
 
-  last, (y, entries) = lax.scan(chunk, start, tokens)
+  last, (y, entries) = lax.scan(chunk, _lanes(h, groups), tokens)
   return (_rows(y, x), _channels(last)), (x, dt, A, B, C, keep, entries)
 
 
-def _backward(kept, cotangents):
-  x, dt, A, B, C, keep, entries = kept
+def _backward(saved, cotangents):
+  x, dt, A, B, C, keep, entries = saved
   y_bar, last_bar = cotangents
-  tokens, groups = _chunks(x, dt, B, C, keep), B.shape[2]
+  groups = B.shape[2]
+  tokens, A_lanes = _chunks(x, dt, B, C, keep), _lanes(A, groups)
   y_bar = chunks.split(y_bar.reshape(*y_bar.shape[:2], groups, -1), CHUNK)
 
   def chunk(carry, inputs):
@@ -68,10 +69,10 @@ def _backward(kept, cotangents):
 
     def enter(h, token):
       h = _kept(h, token)
-      return _advance(A, h, token), h
+      return _advance(A_lanes, h, token), h
 
     _, entering = lax.scan(enter, entry, tokens)
-    return lax.scan(functools.partial(_adjoint, A), carry, (tokens, y_bar, entering), reverse=True)
+    return lax.scan(functools.partial(_adjoint, A_lanes), carry, (tokens, y_bar, entering), reverse=True)
 
   carry = _lanes(last_bar, groups), jnp.zeros_like(entries[0])
   (h_bar, A_bar), bars = lax.scan(chunk, carry, (tokens, y_bar, entries), reverse=True)
@@ -132,7 +133,7 @@ def _rows(z, like):
 
 
 def _lanes(z, groups):
-  """ "... e n" -> "... g n d"."""
+  """Channels by group, and last: "... e n" -> "... g n d"."""
   return z.reshape(*z.shape[:-2], groups, -1, z.shape[-1]).swapaxes(-1, -2)
 
 

@@ -19,16 +19,29 @@ def draw(rng, shape, dtype):
   return z.astype(dtype)
 
 
-def values_and_gradients(op, arrays, seed=0, **masks):
-  """The outputs of `op(*arrays, **masks)` and the gradient of their product with random numbers in every array."""
+def spoil(lengths, z):
+  """NaN past the lengths of an array with a time axis."""
+  past = np.arange(z.shape[1]) >= np.asarray(lengths)[:, None]
+  return np.where(past.reshape(*past.shape, *[1] * (z.ndim - 2)), np.asarray(np.nan, z.dtype), z)
+
+
+def values_and_gradients(op, arrays, **masks):
+  """The outputs of `op(*arrays, **masks)` and the gradient of their product with random numbers in every array.
+
+  Past the lengths the cotangent of the first output is NaN, as that of a product with a spoilt gate would be.
+  """
 
   @functools.partial(jax.jit, compiler_options=QUICK)
-  def run(arrays, masks):
+  def run(arrays, cotangents, masks):
     out, pull = jax.vjp(lambda *z: op(*z, **masks), *arrays)
-    rng = np.random.default_rng(seed)
-    return out, pull(tuple(jnp.asarray(draw(rng, z.shape, z.dtype)) for z in out))
+    return out, pull(cotangents)
 
-  return jax.block_until_ready(run(arrays, masks))
+  rng = np.random.default_rng(0)
+  shapes = jax.eval_shape(lambda arrays, masks: op(*arrays, **masks), arrays, masks)
+  first, *rest = (draw(rng, z.shape, z.dtype) for z in shapes)
+  if "lengths" in masks:
+    first = spoil(masks["lengths"], first)
+  return jax.block_until_ready(run(arrays, (first, *rest), masks))
 
 
 def assert_close(got, want, tolerance):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kernels.linear_scan import IMPLS, associative, linear_scan
-from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, values_and_gradients
+from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, spoil, values_and_gradients
 
 B, N = 2, 3
 FAST = [name for name in IMPLS if name != "reference"]
@@ -37,14 +37,6 @@ def masks(t):
   return {"reset": reset, "lengths": np.array([t - 1, t // 2 + 1])}
 
 
-def spoil(lengths, x):
-  """NaN past the lengths of an array with a time axis."""
-  if x.ndim < 3:
-    return x
-  past = np.arange(x.shape[1]) >= lengths[:, None]
-  return np.where(past[..., None], np.asarray(np.nan, x.dtype), x)
-
-
 @functools.cache
 def expected(t, decay, kind, masked, dtype):
   reference = functools.partial(linear_scan, impl="reference")
@@ -59,7 +51,7 @@ def test_implementations_equal_the_reference(impl, t, decay, kind, masked, dtype
   with jax.enable_x64(dtype == "float64"):
     given, where = arrays(t, decay, kind, dtype), masks(t) if masked else {}
     if masked:
-      given = tuple(spoil(where["lengths"], z) for z in given)
+      given = tuple(spoil(where["lengths"], z) if z.ndim == 3 else z for z in given)
     got = values_and_gradients(functools.partial(linear_scan, impl=impl), given, **where)
     assert_close(got, expected(t, decay, kind, masked, dtype), TOLERANCE[dtype])
 
@@ -77,13 +69,21 @@ def test_the_definition_is_the_recurrence():
 @pytest.mark.parametrize("impl", IMPLS)
 def test_lengths_equal_each_row_alone(impl):
   a, x, h = arrays(8, "constant", "complex")
-  y, last = op(a, x, h, lengths=np.array([0, 4]), impl=impl)
+  # The document that would start past the lengths starts nothing.
+  y, last = op(a, x, h, reset=np.arange(8)[None].repeat(B, 0) == 6, lengths=np.array([0, 4]), impl=impl)
   np.testing.assert_array_equal(last[0], h[0])
   assert not y[0].any(), "a row of length 0 has outputs"
   assert not y[1, 4:].any(), "outputs past the length"
   alone, alone_last = op(a, x[:, :4], h, impl=impl)
   np.testing.assert_allclose(y[1, :4], alone[1], rtol=1e-5)
   np.testing.assert_allclose(last[1], alone_last[1], rtol=1e-5)
+
+
+def test_no_tokens_leave_the_state_alone():
+  a, x, h = arrays(8, "constant", "complex")
+  y, last = op(a, x[:, :0], h)
+  assert y.shape == (B, 0, N)
+  np.testing.assert_array_equal(last, h)
 
 
 @pytest.mark.parametrize("impl", IMPLS)

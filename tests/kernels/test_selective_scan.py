@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kernels.selective_scan import IMPLS, associative, selective_scan, xla
-from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, values_and_gradients
+from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, spoil, values_and_gradients
 
 ROWS, E, N = 2, 4, 3
 FAST = [name for name in IMPLS if name != "reference"]
@@ -27,13 +27,6 @@ def masks(t):
   return {"reset": reset, "lengths": np.array([t - 1, t // 2 + 1])}
 
 
-def spoil(lengths, x, dt, A, B, C, h):
-  """NaN past the lengths of every array with a time axis."""
-  past = np.arange(x.shape[1]) >= lengths[:, None]
-  fill = lambda z: np.where(past.reshape(*past.shape, *[1] * (z.ndim - 2)), np.asarray(np.nan, z.dtype), z)
-  return fill(x), fill(dt), A, fill(B), fill(C), h
-
-
 @functools.cache
 def expected(t, groups, masked, dtype):
   reference = functools.partial(selective_scan, impl="reference")
@@ -48,7 +41,9 @@ def test_implementations_equal_the_reference(impl, t, groups, masked, dtype, mon
   with jax.enable_x64(dtype == "float64"):
     given, where = arrays(t, groups, dtype), masks(t) if masked else {}
     if masked:
-      given = spoil(where["lengths"], *given)
+      x, dt, A, B, C, h = given
+      x, dt, B, C = (spoil(where["lengths"], z) for z in (x, dt, B, C))
+      given = x, dt, A, B, C, h
     got = values_and_gradients(functools.partial(selective_scan, impl=impl), given, **where)
     assert_close(got, expected(t, groups, masked, dtype), TOLERANCE[dtype])
 
@@ -71,13 +66,21 @@ def part(now, x, dt, A, B, C, h):
 @pytest.mark.parametrize("impl", IMPLS)
 def test_lengths_equal_each_row_alone(impl):
   given = arrays(8)
-  y, last = op(*given, lengths=np.array([0, 4]), impl=impl)
+  # The document that would start past the lengths starts nothing.
+  y, last = op(*given, reset=np.arange(8)[None].repeat(ROWS, 0) == 6, lengths=np.array([0, 4]), impl=impl)
   np.testing.assert_array_equal(last[0], given[-1][0])
   assert not y[0].any(), "a row of length 0 has outputs"
   assert not y[1, 4:].any(), "outputs past the length"
   alone, alone_last = op(*part(slice(4), *given), impl=impl)
   np.testing.assert_allclose(y[1, :4], alone[1], atol=1e-5)
   np.testing.assert_allclose(last[1], alone_last[1], atol=1e-5)
+
+
+def test_no_tokens_leave_the_state_alone():
+  given = arrays(8)
+  y, last = op(*part(slice(0), *given))
+  assert y.shape == (ROWS, 0, E)
+  np.testing.assert_array_equal(last, given[-1])
 
 
 @pytest.mark.parametrize("impl", IMPLS)
