@@ -3,12 +3,12 @@
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
 from kernels import dispatch, inputs
-from kernels.lti import reference
+from kernels.lti import reference, xla
 from kernels.lti.system import System, plan
 
 __all__ = ["System", "lti", "plan"]
 
-IMPLS = {"reference": (reference.lti, dispatch.always)}
+IMPLS = {"xla": (xla.lti, dispatch.always), "reference": (reference.lti, dispatch.always)}
 
 
 def lti(
@@ -26,8 +26,7 @@ def lti(
   of u, the returned state that of the computation. Differentiable in u, x and every field of the system.
 
   Args:
-    system: `System` with the taps and the chunk length that `plan` asks for; others work as long as the taps reach the
-      end of a chunk or of the sequence.
+    system: with the chunk length that `plan` asks for (others work too), and as many taps or more.
     x: the state before the first token.
     reset: True where a document starts: the state is cleared before that token.
     lengths: tokens that are there per row; past them y is 0 and the state stands still.

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 from jaxtyping import Array, Float, Inexact
 
 
@@ -14,16 +15,23 @@ class System(NamedTuple):
 
   K: Float[Array, "e l"]  # K_i = Re(C A^i B): the taps
   A: Inexact[Array, "e n"] | Inexact[Array, "e n n"]  # one step; "e n" is a diagonal
-  O: Inexact[Array, "e c n"]  # C A^{i+1}: from the state before a chunk to output i of the chunk  # noqa: E741
-  I: Inexact[Array, "e n c"]  # A^{c-1-i} B: from input i of a chunk to the state after it  # noqa: E741
+  O: Inexact[Array, "e c n"]  # C A^{i+1}: from the state before a chunk to output i of the chunk
+  I: Inexact[Array, "e n c"]  # A^{c-1-i} B: from input i of a chunk to the state after it
   P: Inexact[Array, "e n"] | Inexact[Array, "e n n"]  # A^c: from the state before a chunk to the state after it
 
 
+CHUNK = 64  # on two CPU cores, at 16 to 64 states a channel: 32 and 128 are no faster
+
+
 def plan(t: int, *, packed: bool) -> tuple[int, int]:
-  """How many taps l and which chunk length c `lti` wants in the System of a call with t tokens.
+  """How many taps l a call of t tokens without a state wants, and the chunk length c of one with a state.
+
+  With l = t there is nothing better, where no state goes in or is wanted, than one convolution with all taps (on a CPU,
+  if no documents are packed). Else l = c, and such a call goes through `lti` from a zero state like the others, which
+  need no more than c taps.
 
   Args:
     packed: whether the call has `reset`.
   """
-  c = min(64, t)
-  return c if packed else t, c
+  c = -(-t // -(-t // CHUNK))
+  return c if packed or jax.default_backend() != "cpu" else t, c

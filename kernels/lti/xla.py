@@ -1,0 +1,194 @@
+"""`lti` chunk by chunk: of all states only those between chunks are ever written down.
+
+Within a chunk the taps are added up lag by lag, which masks documents at no cost. What came before reaches the chunk
+through the state before it: y += Re(O x). The states are a short loop over the chunks, x' = P x + I u, whose inputs
+I u come from one matrix product per channel for all chunks together, as do the outputs.
+
+Complex numbers are pairs of real arrays throughout: `Parts` are (real,) or (real, imaginary).
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Inexact, Int
+
+from kernels.lti.system import System
+from kernels.short_conv.xla import add_lags
+
+Parts = tuple[Float[Array, "..."], ...]
+
+# float32 means float32 on accelerators too
+_einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+
+
+def lti(
+  u: Float[Array, "b t e"],
+  system: System,
+  x: Inexact[Array, "b e n"],
+  keep: Bool[Array, "b t"] | None,
+  lengths: Int[Array, "b"] | None,
+) -> tuple[Float[Array, "b t e"], Inexact[Array, "b e n"]]:
+  """Lags within chunks, states between them, and from the last of those the state after each row's last token."""
+  b, t, e = u.shape
+  c = system.O.shape[1]
+  extra = -t % c
+  chunks = jnp.pad(u, ((0, 0), (0, extra), (0, 0))).reshape(b, -1, c, e)
+  cuts = None if keep is None else jnp.pad(~keep, ((0, 0), (0, extra))).reshape(b, -1, c)
+  before, after = _states(chunks, system, x, cuts)
+  y = _within(u, system.K[:, : min(c, t)], c, keep) + _read(before, system.O, cuts).reshape(b, -1, e)[:, :t]
+  if lengths is not None or extra:
+    ends = jnp.full((b,), t) if lengths is None else lengths
+    after = _tail(u, system, tuple(jnp.concatenate([z, a[None]]) for z, a in zip(before, after)), keep, ends)
+  return y, _joined(after).swapaxes(0, 1)
+
+
+def _within(
+  u: Float[Array, "b t e"], K: Float[Array, "e l"], c: int, keep: Bool[Array, "b t"] | None
+) -> Float[Array, "b t e"]:
+  """What the inputs of a chunk and a document add to its outputs."""
+  inside = jnp.broadcast_to(jnp.arange(u.shape[1]) % c != 0, u.shape[:2])
+  inside = inside if keep is None else keep & inside
+  return add_lags(jnp.pad(u, ((0, 0), (K.shape[1] - 1, 0), (0, 0))), K.T[::-1], inside)
+
+
+def _states(
+  chunks: Float[Array, "b m c e"], system: System, x: Inexact[Array, "b e n"], cuts: Bool[Array, "b m c"] | None
+) -> tuple[Parts, Parts]:
+  """The states before all chunks, "m e b n", and after the last, "e b n"."""
+  alive = None
+  if cuts is not None:
+    # Only the last document of a chunk reaches its end, and a state only if there is no other document.
+    document = jnp.cumsum(cuts, axis=2)
+    chunks = jnp.where((document == document[:, :, -1:])[..., None], chunks, 0)
+    alive = (document[:, :, -1] == 0).T
+  b, m, c, e = chunks.shape
+  rows = chunks.transpose(3, 1, 0, 2).reshape(e, m * b, c)
+  v = tuple(_einsum("erc,enc->ern", rows, I).reshape(e, m, b, -1).swapaxes(0, 1) for I in _parts(system.I))
+  return chunk_scan(_parts(system.P), v, _parts(x.swapaxes(0, 1)), alive)
+
+
+def _read(before: Parts, O: Inexact[Array, "e c n"], cuts: Bool[Array, "b m c"] | None) -> Float[Array, "b m c e"]:
+  """Re(O x) for the tokens of a chunk before its first document start."""
+  m, e, b, _ = before[0].shape
+  rows = jnp.concatenate(before, axis=-1).swapaxes(0, 1).reshape(e, m * b, -1)
+  weights = jnp.concatenate([z if i == 0 else -z for i, z in enumerate(_parts(O))], axis=-1)
+  y = _einsum("ern,ecn->erc", rows, weights).reshape(e, m, b, -1).transpose(2, 1, 3, 0)
+  return y if cuts is None else jnp.where((jnp.cumsum(cuts, axis=2) == 0)[..., None], y, 0)
+
+
+def _tail(
+  u: Float[Array, "b t e"], system: System, states: Parts, keep: Bool[Array, "b t"] | None, ends: Int[Array, "b"]
+) -> Parts:
+  """The states after `ends` tokens of each row, "e b n".
+
+  That is A^r x + I u, with x the state at the last chunk boundary and u the r < c tokens after it, moved to the end of
+  a chunk.
+  """
+  c = system.O.shape[1]
+  chunk, rest = jnp.divmod(ends, c)
+  slots = jnp.arange(c)
+  index = ends[:, None] - c + slots
+  there = slots >= c - rest[:, None]
+  alive = jnp.ones(ends.shape, bool)
+  if keep is not None:
+    cut = there & ~jnp.take_along_axis(keep, jnp.maximum(index, 0), axis=1)
+    alive = ~cut.any(axis=1)
+    there &= jnp.cumsum(cut, axis=1) == cut.sum(axis=1, keepdims=True)
+  last = jnp.take_along_axis(u, jnp.maximum(index, 0)[..., None], axis=1)
+  last = jnp.where(there[..., None], last, 0)
+  x = tuple(jnp.take_along_axis(z, chunk[None, None, :, None], axis=0)[0] for z in states)
+  x = _where(alive, _advanced(_parts(system.A), x, rest, c))
+  return _plus(x, tuple(_einsum("bce,enc->ebn", last, I) for I in _parts(system.I)))
+
+
+def _advanced(A: Parts, x: Parts, steps: Int[Array, "b"], most: int) -> Parts:
+  """A^steps x for steps < most, by the binary digits of each row's steps."""
+  for digit in range((most - 1).bit_length()):
+    odd = (steps >> digit) % 2 == 1
+    x = tuple(jnp.where(odd[:, None], a, z) for a, z in zip(_times(A, x), x))
+    A = _squared(A)
+  return x
+
+
+@jax.custom_vjp
+def chunk_scan(P: Parts, v: Parts, x: Parts, alive: Bool[Array, "m b"] | None) -> tuple[Parts, Parts]:
+  """x_{j+1} = P x_j + v_j, with x_j dropped where not `alive`; returns all x_j, "m e b n", and the last one."""
+
+  def step(x, inputs):
+    v, alive = inputs
+    return _plus(_times(P, _where(alive, x)), v), x
+
+  after, before = jax.lax.scan(step, x, (v, alive))
+  return before, after
+
+
+def _chunk_scan_fwd(P, v, x, alive):
+  before, after = chunk_scan(P, v, x, alive)
+  return (before, after), (P, before, alive)
+
+
+def _chunk_scan_bwd(residuals, gradients):
+  P, before, alive = residuals
+  adjoint = _adjoint(P)
+
+  def step(carry, inputs):
+    d_after, d_P = carry
+    x, d_x, alive = inputs
+    d_P = _plus(d_P, _outer(d_after, _where(alive, x), diagonal=P[0].ndim == 2))
+    return (_plus(_where(alive, _times(adjoint, d_after)), d_x), d_P), d_after
+
+  d_before, d_after = gradients
+  zero = jax.tree.map(lambda z: jnp.zeros_like(d_after[0]) if z.ndim == 2 else jnp.zeros_like(z), P)
+  (d_x, d_P), d_v = jax.lax.scan(step, (d_after, zero), (before, d_before, alive), reverse=True)
+  return tuple(z.sum(axis=1) for z in d_P) if P[0].ndim == 2 else d_P, d_v, d_x, None
+
+
+chunk_scan.defvjp(_chunk_scan_fwd, _chunk_scan_bwd)
+
+
+def _parts(z: Inexact[Array, "..."]) -> Parts:
+  return (z.real, z.imag) if jnp.iscomplexobj(z) else (z,)
+
+
+def _joined(z: Parts) -> Inexact[Array, "..."]:
+  return z[0] if len(z) == 1 else jax.lax.complex(*z)
+
+
+def _plus(x: Parts, y: Parts) -> Parts:
+  return tuple(a + b for a, b in zip(x, y))
+
+
+def _where(alive: Bool[Array, "b"] | None, x: Parts) -> Parts:
+  return x if alive is None else tuple(jnp.where(alive[:, None], z, 0) for z in x)
+
+
+def _times(A: Parts, x: Parts) -> Parts:
+  """A x per channel: "e n" or "e i j" times "e b n"."""
+  if A[0].ndim == 2:
+    return _product(lambda a, z: a[:, None] * z, A, x)
+  return _product(lambda a, z: _einsum("eij,ebj->ebi", a, z), A, x)
+
+
+def _squared(A: Parts) -> Parts:
+  return _product(jnp.multiply if A[0].ndim == 2 else functools.partial(_einsum, "eij,ejk->eik"), A, A)
+
+
+def _outer(d: Parts, x: Parts, *, diagonal: bool) -> Parts:
+  """d x* per channel, of which a diagonal keeps the diagonal, row by row: "e b n" or "e i j"."""
+  conjugate = tuple(z if i == 0 else -z for i, z in enumerate(x))
+  return _product(jnp.multiply if diagonal else lambda a, z: _einsum("ebi,ebj->eij", a, z), d, conjugate)
+
+
+def _adjoint(A: Parts) -> Parts:
+  """The conjugate transpose."""
+  transposed = A if A[0].ndim == 2 else tuple(z.swapaxes(1, 2) for z in A)
+  return tuple(z if i == 0 else -z for i, z in enumerate(transposed))
+
+
+def _product(times, x: Parts, y: Parts) -> Parts:
+  """The complex product made of a real one."""
+  if len(x) == 1:
+    return (times(x[0], y[0]),)
+  (x_re, x_im), (y_re, y_im) = x, y
+  return times(x_re, y_re) - times(x_im, y_im), times(x_re, y_im) + times(x_im, y_re)
