@@ -39,8 +39,8 @@ def linear_scan(
   """
   dtype = inputs.compute_dtype(a, x, h)
   y_dtype = dtype if jnp.issubdtype(dtype, jnp.complexfloating) else x.dtype
-  here = None if lengths is None else inputs.valid(lengths, x.shape[1])
-  if here is not None:
+  if lengths is not None:
+    here = inputs.valid(lengths, x.shape[1])
     (x,) = inputs.blank(here, x)
     if a.ndim == 3:
       (a,) = inputs.blank(here, a)
@@ -49,7 +49,7 @@ def linear_scan(
     return x.astype(y_dtype), h
   keep = None if reset is None else ~reset
   y, h_last = dispatch.pick("linear_scan", IMPLS, impl, a, x, h, keep)(a, x, h, keep)
-  if here is not None:
+  if lengths is not None:
     # Every state is an output, so the one at each row's end can be read off.
     end = jnp.clip(lengths - 1, 0, x.shape[1] - 1)
     last = jnp.take_along_axis(y, end[:, None, None], axis=1)[:, 0]

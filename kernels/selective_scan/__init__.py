@@ -44,8 +44,8 @@ def selective_scan(
   if x.shape[-1] % B.shape[2]:
     raise ValueError(f"selective_scan: {x.shape[-1]} channels in {B.shape[2]} groups; make the groups divide them")
   dtype, y_dtype = inputs.compute_dtype(x, dt, A, B, C, h), x.dtype
-  here = None if lengths is None else inputs.valid(lengths, x.shape[1])
-  if here is not None:
+  if lengths is not None:
+    here = inputs.valid(lengths, x.shape[1])
     # With dt = 0 the decay is 1 and the input 0; what is not there starts no document.
     x, dt, B, C = inputs.blank(here, x, dt, B, C)
     reset = None if reset is None else reset & here
@@ -54,6 +54,6 @@ def selective_scan(
     return x.astype(y_dtype), h
   keep = None if reset is None else ~reset
   y, h_last = dispatch.pick("selective_scan", IMPLS, impl, x, dt, A, B, C, h, keep)(x, dt, A, B, C, h, keep)
-  if here is not None:
+  if lengths is not None:
     (y,) = inputs.blank(here, y)
   return y.astype(y_dtype), h_last
