@@ -22,7 +22,6 @@ from tests.contract.checks import CHECKS, IN_FLOAT64
 # Arguments beside the width for a small instance of every mixer, by its name. What follows the name tells rows apart: a
 # mixer has a second one where arguments change its kind of state or what it reads.
 SMALL: dict[str, dict[str, Any]] = {
-  "bidirectional": dict(mixer=dict(name="mamba", state=4, dt_rank=2)),
   "gated_mlp": {},
   "mamba": dict(state=4, dt_rank=2),
   "mlp": dict(expand=2),
@@ -32,16 +31,19 @@ SMALL: dict[str, dict[str, Any]] = {
   "softmax": dict(heads=2),
   "softmax, full": dict(heads=2, mask="full", position="rope"),
   "softmax, window": dict(heads=4, kv_heads=2, window=5, position="rope", bias=True),
-  # stacks are mixers too: a pure one, and a hybrid with a remainder after its repeated groups
+  # wrappers and stacks are mixers too; the hybrid has a remainder after its repeated groups
+  "bidirectional": dict(mixer=dict(name="mamba", state=4, dt_rank=2)),
   "stack": dict(depth=3, pattern="m", mixers={"m": dict(name="mamba", state=4)}, norm="layer", norm_position="post"),
   "stack, hybrid": dict(
     depth=7,
-    pattern="ma-",
-    mixers={"m": dict(name="mamba", state=4), "a": dict(name="softmax", heads=2), "-": dict(name="mlp", expand=2)},
+    pattern="sa-",
+    mixers={"s": dict(name="s5", state=4), "a": dict(name="softmax", heads=2), "-": dict(name="mlp", expand=2)},
     dropout=0.5,
     remat="full",
   ),
 }
+# Rows for the newer Python.
+SMOKE = ("mamba", "softmax")
 # Side inputs "b t …" of the rows that are tested with some.
 SIDE = {"s5, dt": {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}}
 
@@ -135,7 +137,7 @@ def parameters(checks: Mapping[str, Any]) -> list:
   for row in SMALL:
     for name, (_, states) in checks.items():
       slow = name == "finite_over_a_long_sequence" and row not in long
-      marks = [pytest.mark.xdist_group(row), *([pytest.mark.slow] if slow else [])]
+      marks = [pytest.mark.xdist_group(row), *[pytest.mark.slow] * slow, *[pytest.mark.smoke] * (row in SMOKE)]
       if state_of(row) in states:
         found.append(pytest.param(row, name, id=f"{row}-{name}", marks=marks))
   return found

@@ -170,7 +170,9 @@ class Case:
     return jit(lambda v, tokens, reset, lengths: self.apply(v, tokens, reset=reset, lengths=lengths))
 
   def call(self, tokens: Tokens, reset: Any = None, lengths: Any = None) -> np.ndarray:
-    return np.asarray(self._call(self.variables, tokens, reset, lengths))
+    y = np.asarray(self._call(self.variables, tokens, reset, lengths))
+    assert y.dtype == self.dtype, f"{y.dtype} for {np.dtype(self.dtype)}"
+    return y
 
   @functools.cached_property
   def _prefill(self) -> Callable:
