@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data.builders.prepare import FromFiles, Original, prepare
+from data.builders.prepare import FromFiles, Original, examples, prepare
 
 URL = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 SIDE = 28
@@ -70,8 +70,7 @@ def load(folder: str, cache: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
   builder = prepare(MnistIdx, folder, "mnist", cache)
   out = {}
   for split in ("train", "test"):
-    source = builder.as_data_source(split=split)
-    examples = source.__getitems__(range(len(source)))
-    images = np.stack([example["image"] for example in examples])
-    out[split] = images, np.array([example["label"] for example in examples], np.int32)
+    found = examples(builder, split)
+    images = np.stack([example["image"] for example in found])
+    out[split] = images, np.array([example["label"] for example in found], np.int32)
   return out

@@ -6,7 +6,7 @@ import hashlib
 import os
 import pathlib
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
@@ -128,3 +128,19 @@ def prepare(builder: type[FromFiles], folder: str, sub: str, cache: str) -> From
       f"cannot prepare {builder.name} in {str(where)!r}: {error}; choose another folder with data.cache"
     ) from error
   return made
+
+
+def examples(builder: FromFiles, split: str) -> Sequence[dict[str, Any]]:
+  """All examples of one split, in order.
+
+  Raises:
+    ValueError: what the cache holds is damaged.
+  """
+  try:
+    source = builder.as_data_source(split=split)
+    return source.__getitems__(range(len(source)))
+  # a damaged file shows as whatever the reader or the decoder trips over
+  except Exception as error:
+    reason = " ".join(str(error).split())[:200]
+    folder = str(builder.data_path)
+    raise ValueError(f"cannot read {folder!r}: {reason}; delete that folder, and it is prepared again") from error

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from data.builders.prepare import FromFiles, Original, prepare
+from data.builders.prepare import FromFiles, Original, examples, prepare
 
 # cuts of tensorflow-datasets' tiny_shakespeare, as shares of the characters
 SPLITS = {"train": (0.0, 0.9), "validation": (0.9, 0.95), "test": (0.95, 1.0)}
@@ -40,4 +40,4 @@ class CharRnnShakespeare(FromFiles):
 def load(folder: str, cache: str) -> dict[str, bytes]:
   """Split -> its text."""
   builder = prepare(CharRnnShakespeare, folder, "tiny_shakespeare", cache)
-  return {split: builder.as_data_source(split=split)[0]["text"] for split in SPLITS}
+  return {split: examples(builder, split)[0]["text"] for split in SPLITS}

@@ -109,6 +109,15 @@ def test_the_prepared_set_is_used_again(build, tmp_path, monkeypatch):
   assert (tmp_path / "cache" / "mnist_idx").is_dir()
 
 
+@pytest.mark.parametrize("damage", [lambda content: content[:-100], lambda content: b"x" * len(content)])
+def test_a_damaged_prepared_set_says_what_to_delete(build, tmp_path, damage):
+  build().describe()
+  (file,) = (tmp_path / "cache").rglob("*train.array_record*")
+  file.write_bytes(damage(file.read_bytes()))
+  with pytest.raises(ValueError, match="cannot read '.*mnist_idx.*delete that folder, and it is prepared again"):
+    build().describe()
+
+
 def test_files_are_found_in_the_folder_of_their_name(build, stand_in):
   stand_in.rename(stand_in.parent / "mnist")
   assert build(dir=str(stand_in.parent)).describe()["test"] == 20
