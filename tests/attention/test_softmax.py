@@ -1,5 +1,7 @@
 """Softmax attention: its cache, its window, its derived sizes."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,11 +15,12 @@ X = jax.random.normal(jax.random.key(1), (2, 12, 8))
 
 def ready(**kwargs):
   module = Attention(width=8, **kwargs)
-  return module, nn.unbox(module.init(jax.random.key(0), X))
+  return module, nn.unbox(jax.jit(module.init)(jax.random.key(0), X))
 
 
-def run(module, variables, x, state, **kwargs):
-  return jax.jit(lambda v, x, s: module.apply(v, x, s, method="prefill", **kwargs))(variables, x, state)
+def run(module, variables, x, *state, method=None, **kwargs):
+  method = method or ("prefill" if state else "__call__")
+  return jax.jit(functools.partial(module.apply, method=method))(variables, x, *state, **kwargs)
 
 
 def test_a_document_beyond_the_cache_turns_its_row_to_nan():
@@ -26,16 +29,16 @@ def test_a_document_beyond_the_cache_turns_its_row_to_nan():
   y, state = run(module, variables, X, module.init_state(2, 8), lengths=jnp.array([9, 8]))
   assert np.isnan(y[0, :9]).all()
   assert np.isfinite(y[1]).all()
-  y, state = module.apply(variables, X[:, 0], state, method="step")
+  y, state = run(module, variables, X[:, 0], state, method="step")
   assert np.isnan(y).all()
   y, _ = run(module, variables, X[:, :4], state, reset=jnp.zeros((2, 4), bool).at[1, 0].set(True))
   assert np.isnan(y[0]).all()
-  np.testing.assert_allclose(y[1], module.apply(variables, X[:, :4])[1], atol=1e-6)
+  np.testing.assert_allclose(y[1], run(module, variables, X[:, :4])[1], atol=1e-6)
 
 
 def test_a_window_outlives_any_cache():
   module, variables = ready(heads=2, window=3, position="rope")
-  full = module.apply(variables, X)
+  full = run(module, variables, X)
   state = module.init_state(2, 4)
   assert state.k.shape[1] == 3
   pieces = []
@@ -54,8 +57,8 @@ def test_a_window_sees_so_many_tokens():
 def test_rotary_positions_count_from_the_start_of_the_document():
   module, variables = ready(heads=2, position="rope")
   reset = jnp.zeros((2, 12), bool).at[:, 7].set(True)
-  y = module.apply(variables, X, reset=reset)
-  np.testing.assert_allclose(y[:, 7:], module.apply(variables, X[:, 7:]), atol=1e-6)
+  y = run(module, variables, X, reset=reset)
+  np.testing.assert_allclose(y[:, 7:], run(module, variables, X[:, 7:]), atol=1e-6)
 
 
 def test_state_by_mask_and_window():

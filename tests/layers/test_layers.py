@@ -1,5 +1,7 @@
 """Dense, norms and the short convolution: values, dtypes, initial values, logical axes."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -43,11 +45,12 @@ def test_norms_give_the_moments_they_promise():
 
 def test_short_conv_steps_equal_the_call():
   layer = ShortConv(6, taps=3)
-  variables = layer.init(KEY, X, layer.init_taps(2))
+  variables = jax.jit(layer.init)(KEY, X, layer.init_taps(2))
   taps = jax.random.normal(jax.random.key(2), (2, 2, 6))
-  y, last = layer.apply(variables, X, taps)
+  y, last = jax.jit(layer.apply)(variables, X, taps)
+  step = jax.jit(functools.partial(layer.apply, method="step"))
   for t in range(X.shape[1]):
-    y_t, taps = layer.apply(variables, X[:, t], taps, method="step")
+    y_t, taps = step(variables, X[:, t], taps)
     np.testing.assert_allclose(y_t, y[:, t], atol=1e-6)
   np.testing.assert_allclose(taps, last)
 

@@ -33,7 +33,9 @@ def test_phases_are_right_to_1e_4_at_65536_tokens():
 def test_taps_equal_their_sum(l):
   log_A, CB = some_log_A(3, 4), (RNG.normal(size=(3, 4)) + 1j * RNG.normal(size=(3, 4))).astype(np.complex64)
   expected = np.einsum("en,enl->el", CB, np.exp(log_A.astype(complex)[..., None] * np.arange(l))).real
-  np.testing.assert_allclose(diagonal.taps(jnp.asarray(log_A), jnp.asarray(CB), l), expected, atol=2e-6)
+  np.testing.assert_allclose(
+    jax.jit(diagonal.taps, static_argnums=2)(jnp.asarray(log_A), jnp.asarray(CB), l), expected, atol=2e-6
+  )
 
 
 def test_gradients_go_through_the_phases():
@@ -63,8 +65,12 @@ def test_system_is_the_recurrence():
   B, C = ((RNG.normal(size=(e, n)) + 1j * RNG.normal(size=(e, n))).astype(np.complex64) for _ in range(2))
   D = RNG.normal(size=e).astype(np.float32)
   u, x = RNG.normal(size=(1, t, e)).astype(np.float32), (1 + 1j) * np.ones((1, e, n), np.complex64)
-  system = diagonal.system(*map(jnp.asarray, (log_A, B, C, D)), l=4, c=4)
-  y, last = lti(jnp.asarray(u), system, jnp.asarray(x), reset=jnp.zeros((1, t), bool))
+
+  @jax.jit
+  def run(u, x, log_A, B, C, D):
+    return lti(u, diagonal.system(log_A, B, C, D, l=4, c=4), x, reset=jnp.zeros((1, t), bool))
+
+  y, last = run(u, x, log_A, B, C, D)
   A = np.exp(log_A.astype(complex))
   for time in range(t):
     x = A * x + B * u[:, time, :, None]

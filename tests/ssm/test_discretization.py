@@ -13,7 +13,7 @@ DT = np.array([[1e-3], [1e-2], [0.1]], np.float32)
 
 @pytest.mark.parametrize("rule", discretization.RULES)
 def test_rules_equal_their_formulas(rule):
-  log_A, gain = discretization.RULES[rule](jnp.asarray(DT), jnp.asarray(A))
+  log_A, gain = jax.jit(discretization.RULES[rule])(jnp.asarray(DT), jnp.asarray(A))
   z, dt = DT.astype(float) * A.astype(complex), DT.astype(float)
   if rule == "zoh":
     decay, expected = np.exp(z), np.expm1(z) / z * dt
@@ -30,7 +30,7 @@ def test_bilinear_keeps_slow_decay_where_float32_would_round_it_away():
 
 def test_bilinear_is_finite_where_it_forgets_everything():
   """1 + dt A/2 = 0, and beyond, where Abar is negative."""
-  loss = lambda a: jnp.exp(discretization.bilinear(jnp.array(0.1), a * (1 + 0j))[0]).real
+  loss = jax.jit(lambda a: jnp.exp(discretization.bilinear(jnp.array(0.1), a * (1 + 0j))[0]).real)
   np.testing.assert_allclose(loss(jnp.array(-20.0)), 0, atol=1e-3)
   np.testing.assert_allclose(loss(jnp.array(-60.0)), -0.5, rtol=1e-5)
   assert np.isfinite(jax.grad(loss)(jnp.array(-20.0)))
@@ -41,7 +41,7 @@ def test_phi1_is_smooth_through_zero():
   size = np.array([0, 1e-20, 1e-4, 0.031, 0.032, 0.1, 1.0], np.float32)
   z = size * np.exp(1j * np.linspace(2, 4, size.size)).astype(np.complex64)
   terms = [z.astype(complex) ** k / np.prod(np.arange(1, k + 2.0)) for k in range(25)]
-  np.testing.assert_allclose(discretization.phi1(jnp.asarray(z)), sum(terms), rtol=3e-6)
-  slope = jax.vmap(jax.grad(discretization.phi1, holomorphic=True))(jnp.asarray(z))
+  np.testing.assert_allclose(jax.jit(discretization.phi1)(jnp.asarray(z)), sum(terms), rtol=3e-6)
+  slope = jax.jit(jax.vmap(jax.grad(discretization.phi1, holomorphic=True)))(jnp.asarray(z))
   series = sum((k + 1) * term / (k + 2) for k, term in enumerate(terms))
   np.testing.assert_allclose(slope, series, rtol=1e-4)

@@ -1,5 +1,7 @@
 """S5: its relation to S4D, irregular time steps, and its initial values."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,10 @@ def normal(*shape):
   return jnp.asarray(RNG.normal(size=shape), jnp.float32)
 
 
+def run(module, variables, *args, method="__call__", **kwargs):
+  return jax.jit(functools.partial(module.apply, method=method))(variables, *args, **kwargs)
+
+
 def initial(width, **kwargs):
   module = S5(width=width, activation="none", **kwargs)
   variables = nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, width))))
@@ -27,7 +33,7 @@ def test_blocks_with_one_input_and_one_output_are_s4d():
   """Block i of S5 reads channel i alone and writes channel i alone."""
   width, n = 3, 2
   s4d = S4D(width=width, state=2 * n, activation="none")
-  p = nn.unbox(s4d.init(jax.random.key(0), normal(1, 2, width)))["params"]
+  p = nn.unbox(jax.jit(s4d.init)(jax.random.key(0), normal(1, 2, width)))["params"]
   block = jnp.kron(jnp.eye(width), jnp.ones((n, 1)))  # state of channel i -> channel i
   flat = lambda name: p[name].reshape(-1, 1)
   params = dict(
@@ -41,16 +47,16 @@ def test_blocks_with_one_input_and_one_output_are_s4d():
     log_dt=jnp.repeat(p["log_dt"], n),
   )
   x = normal(2, 10, width)
-  y = S5(width=width, state=2 * n * width, blocks=width, activation="none").apply({"params": params}, x)
-  np.testing.assert_allclose(y, s4d.apply({"params": p}, x), atol=2e-6)
+  y = run(S5(width=width, state=2 * n * width, blocks=width, activation="none"), {"params": params}, x)
+  np.testing.assert_allclose(y, run(s4d, {"params": p}, x), atol=2e-6)
 
 
 @pytest.mark.parametrize("disc", ["zoh", "bilinear"])
 def test_unit_gaps_change_nothing(disc):
   module, variables = initial(4, state=8, disc=disc)
   x = normal(2, 9, 4)
-  y = module.apply(variables, x, side={"dt": jnp.ones((2, 9))})
-  np.testing.assert_allclose(y, module.apply(variables, x), atol=1e-6)
+  y = run(module, variables, x, side={"dt": jnp.ones((2, 9))})
+  np.testing.assert_allclose(y, run(module, variables, x), atol=1e-6)
 
 
 def test_a_long_step_is_many_short_ones_of_the_same_input():
@@ -58,13 +64,13 @@ def test_a_long_step_is_many_short_ones_of_the_same_input():
   module, variables = initial(4, state=8)
   state = module.init_state(1, 8)._replace(h=jnp.ones((1, 4), complex))
   x = jnp.repeat(normal(1, 1, 4), 4, axis=1)
-  prefill = lambda x, dt: module.apply(variables, x, state, side={"dt": jnp.asarray(dt)[None]}, method="prefill")
+  prefill = lambda x, dt: run(module, variables, x, state, side={"dt": jnp.asarray(dt)[None]}, method="prefill")
   y_many, many = prefill(x, [0.5, 0.25, 2.0, 0.75])
   y_one, one = prefill(x[:, :1], [3.5])
   np.testing.assert_allclose(many.h, one.h, atol=1e-6)
   np.testing.assert_allclose(y_many[:, -1], y_one[:, -1], atol=1e-6)
   # and a step takes its own gap
-  _, stepped = module.apply(variables, x[:, 0], state, side={"dt": jnp.array([3.5])}, method="step")
+  _, stepped = run(module, variables, x[:, 0], state, side={"dt": jnp.array([3.5])}, method="step")
   np.testing.assert_allclose(stepped.h, one.h, atol=1e-6)
 
 
@@ -73,20 +79,20 @@ def test_gaps_past_lengths_are_not_read():
   x, lengths = normal(2, 5, 4), jnp.array([2, 5])
   dt = jnp.ones((2, 5)).at[0, 2:].set(jnp.nan)
   loss = lambda v: jnp.sum(module.apply(v, x, lengths=lengths, side={"dt": dt}) ** 2)
-  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.grad(loss)(variables)))
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.jit(jax.grad(loss))(variables)))
 
 
 def test_rescaled_steps_are_gaps_of_that_size():
   module, variables = initial(4, state=8)
   x = normal(1, 6, 4)
-  y = module.clone(step_rescale=2.0).apply(variables, x)
-  np.testing.assert_allclose(y, module.apply(variables, x, side={"dt": jnp.full((1, 6), 2.0)}), atol=1e-6)
+  y = run(module.clone(step_rescale=2.0), variables, x)
+  np.testing.assert_allclose(y, run(module, variables, x, side={"dt": jnp.full((1, 6), 2.0)}), atol=1e-6)
 
 
 def test_clipped_eigenvalues_do_not_grow():
   module, variables = initial(4, state=8, clip_eigs=True)
   variables["params"]["lam_re"] = np.full(4, 0.3, np.float32)
-  _, state = module.apply(variables, normal(1, 200, 4), module.init_state(1, 200), method="prefill")
+  _, state = run(module, variables, normal(1, 200, 4), module.init_state(1, 200), method="prefill")
   assert np.abs(state.h).max() < 1e3
 
 
