@@ -38,9 +38,7 @@ class Embed(nn.Module):
 
   def __post_init__(self):
     if (self.vocab is None) == (self.features is None):
-      raise ValueError(
-        f"vocab={self.vocab} and features={self.features}: inputs are one of tokens and vectors; give one"
-      )
+      raise ValueError(f"vocab={self.vocab}, features={self.features}: inputs are tokens or vectors; give one of them")
     for name in ("width", "vocab", "features", "max_len"):
       value = getattr(self, name)
       if value is not None and value < 1:

@@ -41,6 +41,7 @@ class Bidirectional(nn.Module):
     if self.merge not in MERGES:
       raise ValueError(f"bidirectional: no merge {self.merge!r}; choose from {list(MERGES)}")
     super().__post_init__()
+    self._one_way(parent=None)
 
   @property
   def SLOW(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from hybrids.channel.mlp import MLP
 from hybrids.stack import Stack
 from layers.norms import RMSNorm
 from tests.hybrids import toys
+from tests.hybrids.filled import filled
 
 B, T, D = 2, 5, 4
 MIXERS = {
@@ -35,10 +36,7 @@ def make(depth=5, pattern="d-", **kwargs):
 
 @functools.cache
 def variables(depth=5, pattern="d-"):
-  fresh = nn.meta.unbox(jax.jit(make(depth, pattern).init)(jax.random.key(0), X))
-  leaves, tree = jax.tree.flatten(fresh["params"])
-  noise = [0.1 * jax.random.normal(jax.random.key(i), leaf.shape) for i, leaf in enumerate(leaves)]
-  return {**fresh, "params": tree.unflatten([leaf + extra for leaf, extra in zip(leaves, noise)])}
+  return filled(make(depth, pattern), X)
 
 
 def paths(tree):
@@ -87,12 +85,13 @@ def test_parameters_have_stable_names_shapes_and_axes():
 
 
 def test_each_layer_is_initialised_in_its_place():
-  fresh = nn.meta.unbox(jax.jit(make().init)(jax.random.key(0), X))["params"]
+  fresh = nn.meta.unbox(jax.jit(make(learn_state=True).init)(jax.random.key(0), X))["params"]
   close(fresh["groups"]["0_toys"]["mixer"]["scale"][:, 0], [1, 3])
   close(fresh["layers"]["4_toys"]["mixer"]["scale"][0], 5)
   kernels = [fresh["groups"]["1_mlp"]["mixer"]["out_proj"]["kernel"][i] for i in range(2)]
   assert not np.allclose(*kernels), "layers have keys of their own"
   assert np.max(np.abs(kernels)) < (8 * 5) ** -0.5, "the mlp is told the depth"
+  assert not any(leaf.any() for leaf in fresh["initial_state"].values())
 
 
 def test_a_model_of_any_size_is_counted_without_allocating():
@@ -193,7 +192,7 @@ def test_a_state_of_another_depth_is_refused():
 def test_stacks_nest():
   inner = dict(name="hybrids.stack.Stack", depth=2, pattern="d", mixers={"d": MIXERS["d"]})
   stack = Stack(width=D, depth=2, pattern="s", mixers={"s": inner})
-  params = jax.jit(stack.init)(jax.random.key(0), X)
+  params = filled(stack, X)
   y, state = jax.jit(functools.partial(stack.apply, method="prefill"))(params, X, stack.init_state(B, T))
   close(jax.jit(stack.apply)(params, X), y)
   assert len(state) == 2

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from hybrids.stack import Stack
-from tests.hybrids.test_stack import LENGTHS, RESET, B, D, T, X, close, make, variables
+from tests.hybrids.filled import filled
+from tests.hybrids.test_stack import RESET, B, D, T, X, close, make, variables
 
 
 def test_batch_statistics_are_kept_for_each_layer():
   stack = make(depth=5, pattern="cd")
-  kept = variables(5, "cd")
+  kept = nn.meta.unbox(jax.jit(stack.init)(jax.random.key(0), X))
   assert kept["batch_stats"]["groups"]["0_toys"]["mixer"]["mean"].shape == (2, D)
   assert kept["batch_stats"]["layers"]["4_toys"]["mixer"]["mean"].shape == (D,)
   assert all(not leaf.any() for leaf in jax.tree.leaves(kept["batch_stats"])), "initialising updates nothing"
@@ -46,23 +47,22 @@ def test_sown_values_come_out_by_layer(remat):
   _, sown = jax.jit(functools.partial(stack.apply, mutable=["losses"]))(variables(5, "cd"), X)
   assert sown["losses"]["groups"]["0_toys"]["mixer"]["size"][0].shape == (2,)
   assert sown["losses"]["layers"]["4_toys"]["mixer"]["size"][0].shape == ()
-  params = jax.jit(stack.init)(jax.random.key(0), X)
-  assert "losses" not in params or remat, "initialising may sow, as anywhere in Linen"
 
 
 def test_what_is_offered_first_reaches_the_layers_after_it():
   stack = make(depth=4, pattern="o")
-  fresh = nn.meta.unbox(jax.jit(stack.init)(jax.random.key(0), X))["params"]
+  fresh = filled(stack, X)["params"]
   assert set(fresh["layers"]["0_toys"]["mixer"]) == {"key"}, "the first layer has nothing to take"
   assert fresh["groups"]["0_toys"]["mixer"]["mix"]["kernel"].shape == (3, D, D)
 
   @jax.jit
   def by_hand(x):
-    norm = lambda x: x * jax.lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + 1e-5)
-    offered = fresh["layers"]["0_toys"]["mixer"]["key"] * norm(x)
-    x = x + jnp.sin(norm(x))
-    for layer in range(3):
-      x = x + jnp.sin(norm(x)) + offered @ fresh["groups"]["0_toys"]["mixer"]["mix"]["kernel"][layer]
+    norm = lambda x, scale: scale * x * jax.lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + 1e-5)
+    first, others = fresh["layers"]["0_toys"], fresh["groups"]["0_toys"]
+    offered = first["mixer"]["key"] * norm(x, first["norm"]["scale"])
+    x = x + jnp.sin(norm(x, first["norm"]["scale"]))
+    for scale, kernel in zip(others["norm"]["scale"], others["mixer"]["mix"]["kernel"]):
+      x = x + jnp.sin(norm(x, scale)) + offered @ kernel
     return x
 
   close(jax.jit(stack.apply)({"params": fresh}, X), by_hand(X))
@@ -81,7 +81,7 @@ def test_a_short_stack_offers_too():
 def test_side_reaches_those_that_take_it():
   stack = make(depth=3, pattern="do")
   assert stack.SIDE == ("first", "given")
-  params = jax.jit(stack.init)(jax.random.key(0), X)
+  params = filled(stack, X)
   run = jax.jit(stack.apply)
   given = run(params, X, side={"given": jnp.ones((B, T, D))})
   assert not np.allclose(given, run(params, X))
@@ -97,20 +97,20 @@ def test_layers_of_one_letter_must_have_the_same_parameters():
 
 def test_the_first_state_can_be_learned():
   stack = make(learn_state=True)
-  fresh = nn.meta.unbox(jax.jit(stack.init)(jax.random.key(0), X))["params"]
+  fresh = filled(stack, X)["params"]
   assert {name: leaf.shape for name, leaf in fresh["initial_state"].items()} == {"0_h": (D,), "2_h": (D,), "4_h": (D,)}
-  close(jax.jit(stack.apply)({"params": fresh}, X), jax.jit(make().apply)({"params": fresh}, X))
+  start_at = lambda value: {**fresh, "initial_state": {name: jnp.full(D, value) for name in fresh["initial_state"]}}
+  run = jax.jit(lambda params, x: stack.apply({"params": params}, x))
+  close(run(start_at(0.0), X), jax.jit(make().apply)({"params": fresh}, X))
+  gradient = jax.jit(jax.grad(lambda params: jnp.sum(jnp.sin(run(params, X)))))(fresh)
+  assert all(np.abs(leaf).min() > 0 for leaf in gradient["initial_state"].values())
 
-  loss = lambda params: jnp.sum(jnp.sin(stack.apply({"params": params}, X, lengths=LENGTHS)))
-  gradient = jax.jit(jax.grad(loss))(fresh)["initial_state"]
-  assert all(np.abs(leaf).min() > 0 for leaf in gradient.values())
-
-  moved = {**fresh, "initial_state": {name: leaf + 1 for name, leaf in fresh["initial_state"].items()}}
+  moved = start_at(1.0)
   start = stack.apply({"params": moved}, B, T, method="start")
   assert all(np.all(leaf == 1) for leaf in jax.tree.leaves(start))
   apply = lambda method: jax.jit(functools.partial(stack.apply, {"params": moved}, method=method))
   y, state = apply("prefill")(X[:, :-1], start)
-  expected = apply("__call__")(X)
+  expected = run(moved, X)
   close(y, expected[:, :-1])
   close(apply("step")(X[:, -1], state)[0], expected[:, -1])
 
@@ -123,10 +123,8 @@ def test_a_learned_state_and_resets_exclude_each_other():
 def test_complex_states_are_learned_in_two_parts():
   mixers = {"z": dict(name="tests.hybrids.toys.Turn")}
   stack = Stack(width=D, depth=1, pattern="z", mixers=mixers, learn_state=True)
-  fresh = nn.meta.unbox(jax.jit(stack.init)(jax.random.key(0), X))["params"]
-  assert {name: leaf.dtype for name, leaf in fresh["initial_state"].items()} == {
-    "0_h_re": jnp.float32,
-    "0_h_im": jnp.float32,
-  }
+  fresh = filled(stack, X)["params"]
+  assert set(fresh["initial_state"]) == {"0_h_re", "0_h_im"}
+  assert all(leaf.dtype == jnp.float32 for leaf in fresh["initial_state"].values())
   moved = {**fresh, "initial_state": {"0_h_re": jnp.full(D, 2.0), "0_h_im": jnp.full(D, 3.0)}}
   close(stack.apply({"params": moved}, B, T, method="start")[0].h, np.full((B, D), 2 + 3j))

@@ -1,0 +1,123 @@
+"""Tokens and features become vectors that know where they stand in their document."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.core import meta
+
+from hybrids.embed import Embed, positions
+from layers.positions import sinusoidal
+from tests.hybrids.filled import filled
+
+B, T, D = 2, 5, 4
+TOKENS = jax.random.randint(jax.random.key(0), (B, T), 0, 7)
+START = jnp.array([0, 3])
+RESET = jnp.zeros((B, T), bool).at[0, 2].set(True).at[1, 4].set(True)
+LENGTHS = jnp.array([5, 3])
+close = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6)
+
+
+@functools.cache
+def fresh(**kwargs):
+  module = Embed(width=D, vocab=7, **kwargs)
+  return module, filled(module, TOKENS, START)
+
+
+def test_positions_count_within_the_document():
+  where, following = positions(START, T)
+  assert where.tolist() == [[0, 1, 2, 3, 4], [3, 4, 5, 6, 7]]
+  assert following.tolist() == [5, 8]
+  where, following = positions(START, T, reset=RESET)
+  assert where.tolist() == [[0, 1, 0, 1, 2], [3, 4, 5, 6, 0]]
+  assert following.tolist() == [3, 1]
+  where, following = positions(START, T, reset=RESET, lengths=LENGTHS)
+  assert where.tolist() == [[0, 1, 0, 1, 2], [3, 4, 5, 0, 0]], "a reset past the length is none"
+  assert following.tolist() == [3, 6]
+  assert positions(START, T, lengths=jnp.array([0, 0]))[1].tolist() == [0, 3]
+
+
+def test_a_vector_is_that_of_the_token_plus_that_of_the_position():
+  for kind in ("learned", "sinusoidal"):
+    module, variables = fresh(position=kind, max_len=6)
+    params = variables["params"]
+    where, following = positions(START, T, reset=RESET)
+    added = params["positions"][where] if kind == "learned" else sinusoidal(where, D)
+    x, after = module.apply(variables, TOKENS, START, reset=RESET)
+    # one row of the learned case has a position that the table lacks
+    inside = slice(0, 1) if kind == "learned" else slice(None)
+    close(x[inside], (params["embedding"][TOKENS] + added)[inside])
+    assert after.tolist() == following.tolist()
+
+
+def test_a_position_beyond_the_table_turns_its_row_to_nan():
+  module, variables = fresh(position="learned", max_len=6)
+  bad = lambda **kwargs: np.isnan(module.apply(variables, TOKENS, START, **kwargs)[0]).all(axis=(1, 2)).tolist()
+  assert bad() == [False, True]
+  assert bad(lengths=LENGTHS) == [False, False], "what stands past the length does not count"
+  x, _ = module.apply(variables, TOKENS[:, 0], jnp.array([5, 6]), method="step")
+  assert np.isnan(x).all(axis=1).tolist() == [False, True]
+
+
+def test_more_tokens_than_the_table_are_refused_unless_documents_are_packed():
+  module, variables = fresh(position="learned", max_len=6)
+  long = jnp.zeros((1, 8), jnp.int32)
+  with pytest.raises(ValueError, match="8 tokens, but position='learned' has a table of max_len=6; raise max_len"):
+    module.apply(variables, long, jnp.zeros(1, jnp.int32))
+  packed = jnp.zeros((1, 8), bool).at[0, 4].set(True)
+  assert np.isfinite(module.apply(variables, long, jnp.zeros(1, jnp.int32), reset=packed)[0]).all()
+
+
+def test_a_token_outside_the_vocabulary_is_nan():
+  module, variables = fresh()
+  x, _ = module.apply(variables, jnp.array([[0, 7], [-1, 6]]), START)
+  assert np.isnan(x).all(axis=-1).tolist() == [[False, True], [True, False]]
+
+
+def test_tables_start_small():
+  module = Embed(width=64, vocab=100, position="learned", max_len=90)
+  variables = meta.unbox(jax.jit(module.init)(jax.random.key(1), TOKENS, START))
+  for table in jax.tree.leaves(variables):
+    close(np.std(table), 0.02, rtol=0.05)
+
+
+def test_the_dtype_is_set_here():
+  module, variables = fresh(dtype="bfloat16")
+  assert module.apply(variables, TOKENS, START)[0].dtype == jnp.bfloat16
+  assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
+
+
+def test_features_are_mapped_and_nan_past_the_lengths_is_ignored():
+  module = Embed(width=D, features=3)
+  x = jax.random.normal(jax.random.key(0), (B, T, 3)).at[1, 3:].set(jnp.nan)
+  variables = filled(module, x, START)
+  run = lambda variables: jnp.sum(module.apply(variables, x, START, lengths=LENGTHS)[0])
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.jit(jax.grad(run))(variables)))
+  params = variables["params"]["in_proj"]
+  close(module.apply(variables, x[:, 0], START, method="step")[0], x[:, 0] @ params["kernel"] + params["bias"])
+
+
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    (dict(features=3), "vocab=7, features=3: inputs are tokens or vectors; give one of them"),
+    (dict(vocab=None), "vocab=None, features=None"),
+    (dict(vocab=0), "vocab=0; it is at least 1"),
+    (dict(position="rope"), r"no position 'rope'; choose from \['none', 'learned', 'sinusoidal'\]"),
+    (dict(position="sinusoidal", width=5), "needs an even width, not 5"),
+    (dict(max_len=0), "max_len=0"),
+    (dict(dtype="float16"), r"no dtype 'float16'; choose from \['float32', 'bfloat16'\]"),
+  ],
+  ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
+)
+def test_what_does_not_fit_is_said_when_it_is_made(change, message):
+  with pytest.raises(ValueError, match=message):
+    Embed(**{**dict(width=D, vocab=7), **change})
+
+
+def test_inputs_of_the_wrong_kind_are_refused():
+  module, variables = fresh()
+  with pytest.raises(ValueError, match="inputs are float32; a model of vocab=7 wants integer tokens"):
+    module.apply(variables, jnp.zeros((B, T, 1)), START)

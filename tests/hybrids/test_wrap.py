@@ -1,0 +1,88 @@
+"""Reading in both directions: each row turned within its length, each document within itself."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hybrids import mixer as mixer_lib
+from hybrids.wrap import Bidirectional
+from tests.hybrids.filled import filled
+
+B, T, D = 2, 6, 3
+X = jax.random.normal(jax.random.key(3), (B, T, D))
+DECAY = dict(name="tests.hybrids.toys.Decay")
+close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+
+
+@functools.cache
+def fresh(**kwargs):
+  module = Bidirectional(width=D, mixer=DECAY, **kwargs)
+  return module, filled(module, X)
+
+
+def one_way(params, x):
+  """The toy's equation."""
+  h, y = np.zeros(D), []
+  for token in np.asarray(x):
+    h = params["a"] * h + token
+    y.append(params["scale"] * h)
+  return np.stack(y)
+
+
+def both_ways(params, x):
+  """The sum for one document, by the definition."""
+  back = one_way(params.get("backward", params["forward"]), x[::-1])[::-1]
+  return one_way(params["forward"], x) + back
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_sum_is_forward_plus_reversed_backward(shared):
+  module, variables = fresh(shared=shared)
+  assert set(variables["params"]) == {"forward"} | (set() if shared else {"backward"})
+  y = jax.jit(module.apply)(variables, X)
+  for row in range(B):
+    close(y[row], both_ways(variables["params"], X[row]))
+
+
+def test_rows_turn_within_their_lengths_and_documents_within_themselves():
+  module, variables = fresh(shared=False)
+  lengths = jnp.array([5, 6])
+  reset = jnp.zeros((B, T), bool).at[0, 2].set(True).at[1, 1].set(True).at[1, 4].set(True).at[0, 5].set(True)
+  poisoned = X.at[0, 5].set(jnp.nan)
+  run = jax.jit(functools.partial(module.apply, reset=reset, lengths=lengths))
+  y = run(variables, poisoned)
+  params = variables["params"]
+  for row, documents in enumerate([[(0, 2), (2, 5)], [(0, 1), (1, 4), (4, 6)]]):
+    for start, stop in documents:
+      close(y[row, start:stop], both_ways(params, X[row, start:stop]))
+  assert (y[0, 5] == 0).all()
+  gradient = jax.jit(jax.grad(lambda x: jnp.sum(jnp.square(run(variables, x)))))(poisoned)
+  assert np.isfinite(gradient).all()
+  assert (gradient[0, 5] == 0).all()
+
+
+def test_concatenated_directions_are_mapped_back():
+  module, variables = fresh(merge="concat")
+  params = variables["params"]
+  assert params["out_proj"]["kernel"].shape == (2 * D, D)
+  y = jax.jit(module.apply)(variables, X[:1])
+  ways = [one_way(params["forward"], X[0]), one_way(params["backward"], X[0, ::-1])[::-1]]
+  close(y[0], jnp.concatenate(ways, axis=-1) @ params["out_proj"]["kernel"])
+
+
+def test_side_inputs_turn_too():
+  module = Bidirectional(width=D, mixer=dict(name="tests.hybrids.toys.Offers"), shared=True)
+  assert (module.SIDE, module.STATE) == (("first", "given"), "none")
+  given = jax.random.normal(jax.random.key(4), (B, T, D))
+  variables = filled(module, X)
+  close(jax.jit(module.apply)(variables, X, side={"given": given}), 2 * (jnp.sin(X) + given))
+
+
+def test_bad_arguments_are_named():
+  with pytest.raises(ValueError, match=r"bidirectional: no merge 'add'; choose from \['sum', 'concat'\]"):
+    mixer_lib.build("bidirectional", width=D, mixer=DECAY, merge="add")
+  with pytest.raises(ValueError, match="has no field 'tpas'"):
+    mixer_lib.build("bidirectional", width=D, mixer={**DECAY, "tpas": 1})
