@@ -146,6 +146,11 @@ class Case:
     return nn.meta.unbox(self.module.init(key, jnp.zeros((2, 3, D), self.dtype)))
 
   @functools.cached_property
+  def shapes(self) -> Any:
+    """Shapes and dtypes of the parameters, without making any."""
+    return jax.eval_shape(self.init, jax.random.key(0)).get("params", {})
+
+  @functools.cached_property
   def variables(self) -> Any:
     """Initial values plus 0.1 noise on every parameter, so that a part which starts at zero hides nothing."""
 
