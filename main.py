@@ -143,39 +143,38 @@ def fit(
   clock: metrics.Clock,
 ) -> str:
   """The loop, from the state's step to config.steps or until a signal: returns "done" or "stopped"."""
-  first, last = int(state.step), config.steps
+  first, last = record["step"], config.steps
   rate = optimizer.learning_rate(steps=last, **{k: config.optimizer[k] for k in optimizer.RATE})
-  nothing_seen = step_lib.nothing_seen(losses.get(task.loss), mesh)
-  seen = nothing_seen()
+  forget = step_lib.make_forget(losses.get(task.loss), like=state)
   with platform.stop_requests() as asked_to_stop:
     for step in range(first, last + 1):
       # Evaluate the state as it is, save it with the position in the data, only then take the next batch: so a resumed
       # run sees every batch once. What was restored had been evaluated before it was saved.
       stop, new = step < last and asked_to_stop(step), step > first or step == 0
       if new and due(step, config.eval.every, last):
-        step_lib.check_finite(seen)
-        with clock.pause(seen):
+        step_lib.check_finite(state.seen)
+        with clock.pause(state):
           row = evaluate(state.variables)
         record["best"] = metrics.better(record["best"], step, row)
         record["last"] |= row
         writer.log(step, row)
       record |= {"step": step, "seconds": clock.seconds}
       if new and step > 0 and (stop or due(step, config.save.every, last)):
-        step_lib.check_finite(seen)
-        with clock.pause(seen):
+        step_lib.check_finite(state.seen)
+        with clock.pause(state):
           checkpoints.save(step, state, data_state=batches.get_state(), extra=record)
       if stop:
         return "stopped"
       if step == last:
         break
-      state, seen = update(state, seen, sharding.put(next(batches), mesh))
-      clock.tick(step, first=first, work=seen)
+      state = update(state, sharding.put(next(batches), mesh))
+      clock.tick(step, first=first, work=state)
       writer.tick(step + 1)
       if due(step + 1, config.log_every, last):
-        row = step_lib.report(seen, task.metrics) | {"train/lr": float(rate(step))} | clock.lap()
+        row = step_lib.report(state.seen, task.metrics) | {"train/lr": float(rate(step))} | clock.lap()
         record["last"] |= row
         writer.log(step + 1, row, left=(last - step - 1) * clock.per_step)
-        seen = nothing_seen()
+        state = state._replace(seen=forget())
   return "done"
 
 
@@ -185,12 +184,13 @@ def due(step: int, every: int, last: int) -> bool:
 
 
 def open_workdir(workdir: Path, config: Any, task: Any) -> None:
-  """Writes down what the run is. Data that cannot be read is found here, before there is anything to read."""
+  """Writes down what the run is. Data that cannot be read is found here, while the folder is as it was."""
   facts = task.describe()
   if jax.process_index() == 0:
+    workdir_lib.warn_of_other_data(workdir, facts)
     workdir.mkdir(parents=True, exist_ok=True)
     workdir_lib.write_json(workdir / workdir_lib.CONFIG, json.loads(config.to_json()))
-    workdir_lib.write_json(workdir / "data.json", facts)
+    workdir_lib.write_json(workdir / workdir_lib.DATA, facts)
 
 
 def summarize(workdir: Path, facts: dict[str, Any], record: dict[str, Any]) -> None:

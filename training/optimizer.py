@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 OPTIMIZERS: dict[str, Callable[[float, float, float], optax.GradientTransformation]] = {
@@ -61,7 +62,7 @@ def build(
   accumulate: int = 1,
   ema: float = 0.0,
   slow_lr: float = 1.0,
-  groups: Sequence[tuple[str, Mapping[str, float]]] = (),
+  groups: Sequence[Any] = (),
 ) -> optax.GradientTransformation:
   """The transformation for `params` (arrays or their shapes, in Linen's boxes or not); see the module's docstring.
 
@@ -118,13 +119,12 @@ def learning_rate(*, lr: float, schedule: str, warmup: int, final_lr: float, ste
     raise ValueError(f"optimizer.final_lr={final_lr} is a fraction of optimizer.lr; it must be 0 to 1")
 
   def rate(count: Any) -> Any:
-    done = jnp.clip((count - warmup) / max(steps - warmup, 1), 0.0, 1.0)
-    if schedule == "cosine":
-      shape = 0.5 * (1 + jnp.cos(jnp.pi * done))
-    else:
-      shape = 1 - done if schedule == "linear" else jnp.ones_like(done)
-    rise = jnp.minimum((count + 1) / warmup, 1.0) if warmup else 1.0
-    return lr * rise * (final_lr + (1 - final_lr) * shape if schedule != "constant" else shape)
+    # plain numbers are computed at once, without compiling anything
+    xp: Any = np if isinstance(count, int) else jnp
+    done = xp.clip((count - warmup) / max(steps - warmup, 1), 0.0, 1.0)
+    shape = {"cosine": 0.5 * (1 + xp.cos(xp.pi * done)), "linear": 1 - done, "constant": 1.0 + 0 * done}[schedule]
+    rise = xp.minimum((count + 1) / warmup, 1.0) if warmup else 1.0
+    return lr * rise * (shape if schedule == "constant" else final_lr + (1 - final_lr) * shape)
 
   return rate
 
@@ -135,7 +135,7 @@ def assign(
   *,
   weight_decay: float,
   slow_lr: float,
-  groups: Sequence[tuple[str, Mapping[str, float]]],
+  groups: Sequence[Any],
 ) -> dict[str, Group]:
   """Path -> Group, for every parameter.
 

@@ -9,9 +9,26 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Int, UInt32
+from jaxtyping import Array, Float, Int, UInt32
 
-from training import optimizer, sharding
+from training import losses, optimizer, sharding
+
+
+class Seen(NamedTuple):
+  """What was seen since the last row of metrics; it stays on the device, so training never waits for it."""
+
+  sums: dict[str, tuple[Array, Array]]
+  grad_norm: Float[Array, ""]  # added up
+  updates: Int[Array, ""]
+  first_bad_step: Int[Array, ""]  # 0: none
+
+
+def nothing_seen(loss: Callable[..., losses.Sums]) -> Seen:
+  """The Seen of no update."""
+  shape = lambda dtype, *axes: jax.ShapeDtypeStruct(axes, dtype)
+  sums = jax.eval_shape(loss, shape(jnp.float32, 1, 2), shape(jnp.int32, 1), shape(jnp.float32, 1))
+  zero = lambda dtype: jnp.zeros([], dtype)
+  return Seen(jax.tree.map(lambda leaf: zero(leaf.dtype), sums), zero(jnp.float32), zero(jnp.int32), zero(jnp.int32))
 
 
 class TrainState(NamedTuple):
@@ -23,6 +40,7 @@ class TrainState(NamedTuple):
   opt: Any
   rng: UInt32[Array, "2"]  # never advanced: step n draws from fold_in(rng, n)
   carry: Any  # the recurrent state between batches of a stateful task, else ()
+  seen: Seen
 
   @property
   def variables(self) -> dict[str, Any]:
@@ -30,11 +48,12 @@ class TrainState(NamedTuple):
     return {"params": optimizer.averaged(self.opt, self.params), **self.buffers}
 
 
-def example(task: Any, batch: int = 1) -> jax.ShapeDtypeStruct:
+def example(task: Any, batch: int = 1, length: int | None = None) -> jax.ShapeDtypeStruct:
   """The shape of a task's inputs: tokens `b t` or features `b t f`."""
-  if task.vocab:
-    return jax.ShapeDtypeStruct((batch, task.length), jnp.int32)
-  return jax.ShapeDtypeStruct((batch, task.length, task.features), jnp.float32)
+  axes = (batch, length or task.length)
+  return (
+    jax.ShapeDtypeStruct(axes, jnp.int32) if task.vocab else jax.ShapeDtypeStruct((*axes, task.features), jnp.float32)
+  )
 
 
 def variables_shape(model: nn.Module, task: Any) -> dict[str, Any]:
@@ -43,7 +62,8 @@ def variables_shape(model: nn.Module, task: Any) -> dict[str, Any]:
   Raises:
     ValueError: what the model's parts say about their settings.
   """
-  return dict(jax.eval_shape(model.init, jax.random.PRNGKey(0), example(task)))
+  # no parameter's shape depends on how long the inputs are
+  return dict(jax.eval_shape(model.init, jax.random.PRNGKey(0), example(task, length=1)))
 
 
 def carries(model: nn.Module, *, stateful: bool) -> bool:
@@ -73,11 +93,12 @@ def blueprint(
 
   def create(seed: jax.Array) -> TrainState:
     rng = jax.random.PRNGKey(seed)
-    inputs = jnp.zeros(example(task).shape, example(task).dtype)
+    inputs = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), example(task, length=1))
     buffers = dict(nn.meta.unbox(model.init(jax.random.fold_in(rng, jnp.uint32(0xFFFFFFFF)), inputs)))
     params = buffers.pop("params")
     carry = model.init_state(task.batch, task.length) if stateful else ()
-    return TrainState(jnp.zeros([], jnp.int32), params, buffers, tx.init(params), rng, carry)
+    seen = nothing_seen(losses.get(task.loss))
+    return TrainState(jnp.zeros([], jnp.int32), params, buffers, tx.init(params), rng, carry, seen)
 
   seed = np.int32(0)
   shapes = jax.eval_shape(create, seed)
@@ -85,7 +106,8 @@ def blueprint(
   params = buffers.pop("params")
   whole: Any = NamedSharding(mesh, PartitionSpec())
   opt = sharding.of_optimizer(shapes.opt, shapes.params, params, mesh)
-  places = TrainState(whole, params, buffers, opt, whole, sharding.of_rows(shapes.carry, mesh))
+  seen = jax.tree.map(lambda _: whole, shapes.seen)
+  places = TrainState(whole, params, buffers, opt, whole, sharding.of_rows(shapes.carry, mesh), seen)
   struct = lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
   init = jax.jit(create, out_shardings=places)
   return lambda seed: init(np.int32(seed)), jax.tree.map(struct, shapes, places)

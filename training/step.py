@@ -1,39 +1,17 @@
 """One update: loss, gradient, optimizer, and the sums that the next row of metrics is made of."""
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int
 
 from training import losses
-from training.state import TrainState
+from training.state import Seen, TrainState, nothing_seen
 
 OPTIONAL = ("reset", "lengths")
-
-
-class Seen(NamedTuple):
-  """What was seen since the last row of metrics; it stays on the device, so training never waits for it."""
-
-  sums: dict[str, tuple[Array, Array]]
-  grad_norm: Float[Array, ""]  # added up
-  updates: Int[Array, ""]
-  first_bad_step: Int[Array, ""]  # 0: none
-
-
-def nothing_seen(loss: Callable[..., losses.Sums], mesh: Mesh) -> Callable[[], Seen]:
-  """Makes the Seen of no update, lying where `update` leaves the next."""
-  shape = lambda dtype, *axes: jax.ShapeDtypeStruct(axes, dtype)
-  sums = jax.eval_shape(loss, shape(jnp.float32, 1, 2), shape(jnp.int32, 1), shape(jnp.float32, 1))
-  number = lambda dtype: jnp.zeros([], dtype)
-  zeros = lambda: Seen(
-    jax.tree.map(lambda leaf: number(leaf.dtype), sums), number(jnp.float32), number(jnp.int32), number(jnp.int32)
-  )
-  return jax.jit(zeros, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 def side_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,8 +43,8 @@ def make_gradient(model: nn.Module, loss: Callable[..., losses.Sums], *, statefu
 
 def make_update(
   model: nn.Module, tx: optax.GradientTransformation, loss: Callable[..., losses.Sums], *, like: TrainState
-) -> Callable[[TrainState, Seen, Mapping[str, Any]], tuple[TrainState, Seen]]:
-  """The jitted update. It consumes the state and the Seen that it is given.
+) -> Callable[[TrainState, Mapping[str, Any]], TrainState]:
+  """The jitted update. It consumes the state that it is given.
 
   `first_bad_step` is the first update whose loss or gradient is not finite; it survives later, finite ones.
 
@@ -75,19 +53,23 @@ def make_update(
   """
   gradient = make_gradient(model, loss, stateful=bool(jax.tree.leaves(like.carry)))
 
-  def update(state: TrainState, seen: Seen, batch: Mapping[str, Any]) -> tuple[TrainState, Seen]:
+  def update(state: TrainState, batch: Mapping[str, Any]) -> TrainState:
     (value, (sums, buffers, carry)), grads = gradient(state.params, state, batch)
     norm = optax.global_norm(grads)
     updates, opt = tx.update(grads, state.opt, state.params)
-    step = state.step + 1
+    params = optax.apply_updates(state.params, updates)
+    step, seen = state.step + 1, state.seen
     fine = jnp.isfinite(value) & jnp.isfinite(norm) | (seen.first_bad_step > 0)
     bad = jnp.where(fine, seen.first_bad_step, step)
     seen = Seen(losses.add(seen.sums, sums), seen.grad_norm + norm, seen.updates + 1, bad)
-    params = optax.apply_updates(state.params, updates)
-    return TrainState(step, params, buffers, opt, state.rng, carry), seen
+    return TrainState(step, params, buffers, opt, state.rng, carry, seen)
 
-  places = (jax.tree.map(lambda leaf: leaf.sharding, like), like.step.sharding)
-  return jax.jit(update, donate_argnums=(0, 1), out_shardings=places)
+  return jax.jit(update, donate_argnums=0, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, like))
+
+
+def make_forget(loss: Callable[..., losses.Sums], *, like: TrainState) -> Callable[[], Seen]:
+  """What `seen` becomes after a row of metrics, lying where `update` expects it."""
+  return jax.jit(lambda: nothing_seen(loss), out_shardings=like.step.sharding)
 
 
 def check_finite(seen: Seen) -> None:

@@ -6,17 +6,18 @@ is what leaving out `--config` means.
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 
-CONFIG = "config.json"
+CONFIG, DATA = "config.json", "data.json"
 # what a run is; everything else may change when it is resumed
 FIXED = ("seed", "data", "model", "optimizer")
 # of those, what does not change what is trained
-FREE = ("data.dir", "data.eval_", "model.remat", "model.unroll")
+FREE = ("data.dir", "data.files", "data.cache", "data.eval_", "model.remat", "model.unroll")
 
 
 def get_config(workdir: str) -> ml_collections.ConfigDict:
@@ -62,6 +63,18 @@ def check_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
         f"{workdir} holds another run: {key} is {old.get(key, 'absent')!r} there and {new.get(key, 'absent')!r} here; "
         "use another --workdir, or the same settings"
       )
+
+
+def warn_of_other_data(workdir: Path, facts: Mapping[str, Any]) -> None:
+  """Says on standard error if a run goes on with other data than it had, which its config does not show."""
+  path = workdir / DATA
+  before = json.loads(path.read_text()) if path.exists() else facts
+  if before.get("sha256") != facts.get("sha256"):
+    print(
+      f"warning: the data has changed since {path} was written: sha256 {before.get('sha256')} then, "
+      f"{facts.get('sha256')} now; what was trained before saw the old data",
+      file=sys.stderr,
+    )
 
 
 def write_json(path: Path, value: Any) -> None:

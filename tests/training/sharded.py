@@ -26,15 +26,15 @@ def language_model():
   from hybrids.heads import build_model
 
   mixers = {"m": {"name": "mamba", "state": 4}, "a": {"name": "softmax", "heads": 2}, "-": {"name": "gated_mlp"}}
-  return build_model(toy.Task(), width=8, depth=6, pattern="m-a-", mixers=mixers, position="none", dropout=0.0)
+  return build_model(toy.Task(), width=8, depth=6, pattern="m-a", mixers=mixers, position="none", dropout=0.0)
 
 
 def largest(tree):
   return max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(tree))
 
 
-def on_mesh(model, task, mesh, variables):
-  """Loss, gradient, and the parameters after one update, from given parameters."""
+def on_mesh(model, task, mesh, variables, *, whole):
+  """Loss and gradient, with `whole` also the evaluation after an update, from given parameters."""
   with sharding.active(mesh):
     tx, init, like = build(model, task, mesh)
     now = init(0)
@@ -44,10 +44,11 @@ def on_mesh(model, task, mesh, variables):
     batch = sharding.put(task.make(0), mesh)
     (loss, _), gradient = jax.jit(step.make_gradient(model, cross_entropy))(params, now, batch)
     loss, gradient = jax.device_get((loss, gradient))
-    update = step.make_update(model, tx, cross_entropy, like=like)
-    after, _ = update(now, step.nothing_seen(cross_entropy, mesh)(), batch)
-    value = make_evaluate(model, task, mesh)(after.variables)
-    specs = {"/".join(map(str, leaf.sharding.spec)) for leaf in jax.tree.leaves(after.opt)}
+    specs = {"/".join(map(str, leaf.sharding.spec)) for leaf in jax.tree.leaves(now.opt)}
+    value = {"eval/valid/loss": 0.0}
+    if whole:
+      after = step.make_update(model, tx, cross_entropy, like=like)(now, batch)
+      value = make_evaluate(model, task, mesh)(after.variables)
   return loss, gradient, value, specs
 
 
@@ -56,8 +57,9 @@ def compare(kind, **sizes):
   single = sharding.make_mesh(devices=jax.devices()[:1])
   with sharding.active(single):
     variables = jax.device_get(build(model, task, single)[1](0).params)
-  loss, gradient, value, _ = on_mesh(model, task, single, variables)
-  others = on_mesh(model, task, sharding.make_mesh(**sizes), variables)
+  whole = kind == "toy"
+  loss, gradient, value, _ = on_mesh(model, task, single, variables, whole=whole)
+  others = on_mesh(model, task, sharding.make_mesh(**sizes), variables, whole=whole)
   difference = largest(jax.tree.map(lambda a, b: a - b, gradient, others[1])) / largest(gradient)
   found = {"loss": abs(float(loss - others[0])), "gradient": difference, "specs": sorted(others[3])}
   print(json.dumps(found | {"eval": abs(value["eval/valid/loss"] - others[2]["eval/valid/loss"])}))
@@ -90,10 +92,11 @@ def processes(port, count, index):
     tx, init, like = build(model, task, mesh)
     now, update = init(0), step.make_update(model, tx, cross_entropy, like=like)
     batches = task.train(jax.process_index(), jax.process_count())
-    losses, nothing = [], step.nothing_seen(cross_entropy, mesh)
+    losses, forget = [], step.make_forget(cross_entropy, like=like)
     for _ in range(3):
-      now, seen = update(now, nothing(), sharding.put(next(batches), mesh))
-      losses.append(step.report(seen, [])["train/loss"])
+      now = update(now, sharding.put(next(batches), mesh))
+      losses.append(step.report(now.seen, [])["train/loss"])
+      now = now._replace(seen=forget())
     value = make_evaluate(model, task, mesh)(now.variables)["eval/valid/loss"]
     whole = jax.jit(lambda x: x, out_shardings=jax.tree.map(lambda _: now.step.sharding, now.params))(now.params)
   if jax.process_index() == 0:

@@ -103,6 +103,7 @@ def test_schedules():
   rate = optimizer.learning_rate(lr=2.0, schedule="cosine", warmup=4, final_lr=0.1, steps=14)
   assert [float(rate(i)) for i in (0, 1, 3, 4, 14, 20)] == pytest.approx([0.5, 1.0, 2.0, 2.0, 0.2, 0.2])
   assert float(rate(9)) == pytest.approx(1.1)
+  assert float(rate(jnp.int32(9))) == pytest.approx(1.1)
   rate = optimizer.learning_rate(lr=2.0, schedule="linear", warmup=0, final_lr=0.0, steps=10)
   assert [float(rate(i)) for i in (0, 5, 10)] == pytest.approx([2.0, 1.0, 0.0])
   rate = optimizer.learning_rate(lr=2.0, schedule="constant", warmup=2, final_lr=0.0, steps=10)

@@ -7,18 +7,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from tests.contract.case import quick
 from training import platform, sharding
 
 ROOT = Path(__file__).parents[2]
+QUICK = " ".join(f"--{name}={str(value).lower()}" for name, value in quick().items())
 
 
 def start(*args):
-  environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
+  environment = os.environ | {"XLA_FLAGS": QUICK, "JAX_PLATFORMS": "cpu"}
   command = [sys.executable, "-m", "tests.training.sharded", *map(str, args)]
   return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -60,8 +63,7 @@ def test_two_processes_compute_what_one_does():
 
 
 def test_one_size_may_be_left_open():
-  devices = jax.devices() * 1
-  mesh = sharding.make_mesh(devices=devices[:1])
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
   assert dict(mesh.shape) == {"data": 1, "fsdp": 1, "sequence": 1, "tensor": 1}
 
 
@@ -94,8 +96,6 @@ def test_a_batch_that_does_not_divide_is_named():
 
 
 def test_a_dimension_that_does_not_divide_stays_whole():
-  import flax.linen as nn
-
   box = lambda shape, names: nn.LogicallyPartitioned(jax.ShapeDtypeStruct(shape, "float32"), names)
   tree = {"odd": box((6, 5), ("embed", "vocab")), "even": box((3, 6, 4), ("layers", "embed", "inner")), "bare": 1}
   found = jax.tree.map(lambda s: s.spec, sharding.of_variables(tree, mesh_of(fsdp=2, tensor=2)))

@@ -20,11 +20,11 @@ def begin(model=toy.Model(), task=TASK, stateful=False, **settings):
     tx = optimizer.build(shapes["params"], model.SLOW, steps=10, **settings)
     init, like = state.blueprint(model, task, tx, mesh, stateful=stateful)
     update = step.make_update(model, tx, cross_entropy, like=like)
-    return init(0), update, step.nothing_seen(cross_entropy, mesh)
+    return init(0), update, step.make_forget(cross_entropy, like=like)
 
 
 def test_update_is_one_step_of_gradient_descent():
-  first, update, nothing = begin()
+  first, update, _ = begin()
   params = jax.tree.map(np.asarray, first.params)
   batch = TASK.make(0)
 
@@ -34,31 +34,31 @@ def test_update_is_one_step_of_gradient_descent():
     return (batch["weights"] * nats).sum() / batch["weights"].sum()
 
   value, gradient = jax.value_and_grad(objective)(params)
-  after, seen = update(first, nothing(), batch)
+  after = update(first, batch)
   jax.tree.map(lambda a, b, g: np.testing.assert_allclose(a, b - 0.1 * g, atol=1e-6), after.params, params, gradient)
-  row = step.report(seen, ["accuracy"])
+  row = step.report(after.seen, ["accuracy"])
   assert row["train/loss"] == pytest.approx(float(value), rel=1e-6)
   assert set(row) == {"train/loss", "train/accuracy", "train/grad_norm"}
   assert int(after.step) == 1
 
 
 def test_update_compiles_once():
-  now, update, nothing = begin()
-  seen = nothing()
+  now, update, forget = begin()
   for i in range(4):
-    now, seen = update(now, seen, TASK.make(i))
-    seen = nothing() if i == 1 else seen
+    now = update(now, TASK.make(i))
+    now = now._replace(seen=forget()) if i == 1 else now
   assert update._cache_size() == 1
 
 
 def test_dropout_depends_on_seed_and_step_alone():
   def losses(seed):
-    now, update, nothing = begin(toy.Model(dropout=0.5), lr=0.0)
+    now, update, forget = begin(toy.Model(dropout=0.5), lr=0.0)
     now = now._replace(rng=jax.random.PRNGKey(seed))
     found = []
     for _ in range(2):
-      now, seen = update(now, nothing(), TASK.make(0))
-      found.append(float(seen.sums["loss"][0]))
+      now = update(now, TASK.make(0))
+      found.append(float(now.seen.sums["loss"][0]))
+      now = now._replace(seen=forget())
     return found
 
   assert losses(1) == losses(1)
@@ -66,18 +66,17 @@ def test_dropout_depends_on_seed_and_step_alone():
 
 
 def test_first_bad_step_is_named_and_kept():
-  now, update, nothing = begin()
-  seen = nothing()
+  now, update, _ = begin()
   for i in range(4):
     batch = TASK.make(i)
     if i == 1:
       # one infinite weight stands for an exploding loss
       batch["weights"] = np.full_like(batch["weights"], np.inf)
-    now, seen = update(now, seen, batch)
+    now = update(now, batch)
     if i == 0:
-      step.check_finite(seen)
+      step.check_finite(now.seen)
   with pytest.raises(FloatingPointError, match="step 2;"):
-    step.check_finite(seen)
+    step.check_finite(now.seen)
 
 
 def test_a_stateful_run_carries_its_state_and_resets_clear_it():
@@ -85,14 +84,13 @@ def test_a_stateful_run_carries_its_state_and_resets_clear_it():
   whole = long.make(0)
   halves = [{key: value[:, i : i + 6] for key, value in whole.items()} for i in (0, 6)]
   short = toy.Task(length=6)
-  now, update, nothing = begin(task=short, stateful=True, lr=0.0)
+  now, update, _ = begin(task=short, stateful=True, lr=0.0)
   other, plain, _ = begin(task=long, lr=0.0)
-  seen = nothing()
   for half in halves:
-    now, seen = update(now, seen, half)
-  _, expected = plain(other, nothing(), whole)
+    now = update(now, half)
+  expected = plain(other, whole)
   for name in ("loss", "accuracy"):
-    assert float(seen.sums[name][0]) == pytest.approx(float(expected.sums[name][0]), rel=1e-6)
+    assert float(now.seen.sums[name][0]) == pytest.approx(float(expected.seen.sums[name][0]), rel=1e-6)
   last = toy.Model().apply(
     {"params": now.params}, whole["inputs"], np.zeros((8, 8), np.float32), reset=whole["reset"], method="prefill"
   )[1]

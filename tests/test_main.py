@@ -1,0 +1,237 @@
+"""The command line, in this process: what a run leaves behind, how it goes on, and one line for each mistake."""
+
+import json
+import os
+import signal
+
+import jax
+import ml_collections
+import pytest
+
+import main as program
+from training import metrics
+
+TEXT = "the state space of a scan is the space of states that a scan has seen. " * 60
+SIZES = "mixer=softmax,width=8,depth=1,length=16,batch=2,steps=6,log_every=2,warmup=2,eval.every=3,save.every=3"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quiet_numbers():
+  """What main.py sets for a process of its own."""
+  before = jax.config.jax_traceback_filtering
+  yield
+  jax.config.update("jax_traceback_filtering", before)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+  path = tmp_path_factory.mktemp("text") / "text.txt"
+  path.write_text(TEXT)
+  return path
+
+
+def command(text, workdir, *more, sizes=""):
+  return ["main.py", f"--config=configs/text.py:files={text},{SIZES}{sizes}", f"--workdir={workdir}", *more]
+
+
+@pytest.fixture(scope="module")
+def trained(text, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("run") / "run"
+  assert program.main(command(text, workdir)) == 0
+  return workdir
+
+
+def rows(workdir):
+  return metrics.read_rows(workdir / "metrics.jsonl")
+
+
+def test_a_run_leaves_its_files(trained):
+  names = {path.name for path in trained.iterdir()}
+  expected = {"config.json", "data.json", "metrics.jsonl", "loss.png", "summary.json", "checkpoints", "tensorboard"}
+  assert expected <= names
+  assert [path.name for path in (trained / "tensorboard").iterdir()][0].startswith("events.out")
+  train = [row for row in rows(trained) if "train/loss" in row]
+  evaluation = [row for row in rows(trained) if "eval/validation/loss" in row]
+  assert [row["step"] for row in train] == [2, 4, 6]
+  assert [row["step"] for row in evaluation] == [0, 3, 6]
+  assert {"train/tokens_per_s", "train/flops_per_s", "train/lr", "train/grad_norm"} <= set(train[0])
+  summary = json.loads((trained / "summary.json").read_text())
+  assert summary["status"] == "done"
+  assert summary["steps"] == summary["step"] == 6
+  assert summary["parameters"] > 0
+  assert summary["wall_seconds"] > 0
+  assert summary["metrics"]["eval/validation/loss"] == evaluation[-1]["eval/validation/loss"]
+  best = summary["best"]["eval/validation/loss"]
+  assert best["value"] == min(row["eval/validation/loss"] for row in evaluation)
+  assert {"device", "devices"} <= set(summary)
+  assert summary["versions"]["jax"] == jax.__version__
+  assert sorted(p.name for p in (trained / "checkpoints").iterdir() if p.name.isdigit()) == ["3", "6"]
+
+
+def test_evaluation_of_a_checkpoint_gives_its_row(trained, capsys):
+  for step in (3, 6):
+    where = [f"--step={step}"] if step == 3 else []
+    assert program.main(["main.py", f"--workdir={trained}", "--mode=eval", *where]) == 0
+    found = json.loads((trained / "eval.json").read_text())
+    row = next(row for row in rows(trained) if row["step"] == step and "eval/validation/loss" in row)
+    assert found == pytest.approx(row)
+  assert "eval/validation/bits_per_byte" in capsys.readouterr().out
+
+
+def test_the_same_command_goes_on_and_may_extend(text, trained, tmp_path, capsys):
+  import shutil
+
+  workdir = shutil.copytree(trained, tmp_path / "run")
+  before = rows(workdir)
+  # a row that a killed run wrote but never saved, and one cut short
+  with (workdir / "metrics.jsonl").open("a") as file:
+    file.write('{"step": 7, "train/loss": 9.0}\n{"step": 8, "tr')
+  assert program.main(command(text, workdir)) == 0
+  assert "going on at step 6 of 6" in capsys.readouterr().out
+  assert rows(workdir) == before
+  assert program.main(["main.py", f"--workdir={workdir}", "--config.steps=8", "--config.eval.every=4"]) == 0
+  assert [row["step"] for row in rows(workdir)[len(before) :]] == [8, 8]
+  assert json.loads((workdir / "config.json").read_text())["steps"] == 8
+
+
+def test_generate_goes_on_from_the_prompt(trained, capsys):
+  assert program.main(["main.py", f"--workdir={trained}", "--mode=generate", "--prompt=the", "--tokens=4"]) == 0
+  assert capsys.readouterr().out.startswith("the")
+
+
+def test_count_needs_no_workdir(capsys):
+  assert program.main(["main.py", "--config=configs/text.py:mixer=softmax,width=8", "--mode=count"]) == 0
+  assert "parameters" in capsys.readouterr().out
+
+
+def test_sigterm_saves_and_the_same_command_ends_as_if_nothing_had_been(text, trained, tmp_path, monkeypatch, capsys):
+  tick = metrics.Writer.tick
+
+  def kill_at_four(self, step):
+    tick(self, step)
+    if step == 4:
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  before = signal.getsignal(signal.SIGTERM)
+  with monkeypatch.context() as patch:
+    patch.setattr(metrics.Writer, "tick", kill_at_four)
+    assert program.main(command(text, tmp_path)) == program.STOPPED == 75
+  assert "stopped at step 4, saved" in capsys.readouterr().err
+  assert signal.getsignal(signal.SIGTERM) == before
+  assert (tmp_path / "checkpoints" / "4").is_dir()
+  assert program.main(command(text, tmp_path)) == 0
+  plain = lambda row: {key: value for key, value in row.items() if not key.endswith("_per_s")}
+  assert list(map(plain, rows(tmp_path))) == list(map(plain, rows(trained)))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(text, tmp_path, capsys):
+  sizes = ",lr=1e30,schedule=constant,warmup=0,save.every=1,clip=0.0"
+  assert program.main(command(text, tmp_path, sizes=sizes)) == program.NOT_FINITE == 3
+  error = capsys.readouterr().err
+  assert "not finite at step 2" in error
+  assert len(error.strip().splitlines()) == 1
+  assert [p.name for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()] == ["1"]
+  assert json.loads((tmp_path / "summary.json").read_text())["status"] == "failed"
+
+
+def test_average_accumulation_and_groups_work_together(text, tmp_path):
+  sizes = ",ema=0.5,accumulate=2,optimizer.groups=[('embed',{'lr':0.0})]"
+  assert program.main(command(text, tmp_path, sizes=sizes)) == 0
+  assert program.main(["main.py", f"--workdir={tmp_path}", "--config.steps=7"]) == 0
+
+
+BAD = [
+  (["--config.modle.width=3"], ["config.modle.width", "did you mean 'model'"]),
+  (["--config.model.widht=3"], ["config.model.widht", "did you mean 'width'"]),
+  (["--config.model.width=wide"], ["config.model.width", "wide"]),
+  (["--config.optimizer.name=adamm"], ["optimizer.name='adamm'", "adamw"]),
+  (["--config.optimizer.groups=(('nothing',{'lr':1.0}),)"], ["'nothing'", "matches no parameter", "stack/"]),
+  (["--config.mesh.tensor=3"], ["mesh.tensor=3", "devices"]),
+  (["--config.kernels=fast"], ["fast", "reference"]),
+  (["--config.eval.chunk=-1"], ["eval.chunk=-1"]),
+  (["--config.data.stateful=true"], ["data.stateful=True", "'grows'"]),
+  (["--config.data.files=nowhere/*.txt"], ["nowhere"]),
+  (["--mode=trian"], ["mode", "train"]),
+  (["--wrkdir=x"], ["wrkdir", "workdir"]),
+  (["--mode=eval"], ["holds no run", "config.json"]),
+  (["--step=3"], ["--step=3", "eval"]),
+  (["--temperature=1.0"], ["--temperature", "generate"]),
+  (["--coordinator=localhost:1"], ["--processes", "--process"]),
+  (["stray"], ["'stray'"]),
+]
+
+
+@pytest.mark.parametrize("more, words", BAD, ids=[more[0] for more, _ in BAD])
+def test_a_mistake_is_one_line(text, tmp_path, capsys, more, words):
+  workdir = tmp_path / "new"
+  assert program.main(command(text, workdir, *more)) == program.MISTAKE == 2
+  error = capsys.readouterr().err.strip()
+  assert len(error.splitlines()) == 1, error
+  assert all(word in error for word in words), error
+  assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+  "config, words",
+  [
+    ("configs/text.py:widht=3", ["widht", "width"]),
+    ("configs/nothing.py", ["configs/nothing.py", "configs/text.py"]),
+    ("configs/text.py:pattern=mz", ["'mz'", "['z']"]),
+    ("configs/text.py:mixer=mambo", ["mambo", "mamba"]),
+  ],
+)
+def test_a_mistaken_config_is_one_line(tmp_path, capsys, config, words):
+  assert program.main(["main.py", f"--config={config}", f"--workdir={tmp_path / 'new'}"]) == 2
+  error = capsys.readouterr().err.strip()
+  assert len(error.splitlines()) == 1, error
+  assert all(word in error for word in words), error
+
+
+def test_a_workdir_of_another_model_is_refused_unharmed(text, trained, capsys):
+  before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+  assert program.main(command(text, trained, "--config.model.width=16")) == 2
+  error = capsys.readouterr().err
+  assert "model.width is 8 there and 16 here" in error
+  assert program.main(command(text, trained, "--config.optimizer.lr=0.5")) == 2
+  assert "optimizer.lr" in capsys.readouterr().err
+  assert program.main(["main.py", f"--workdir={trained}", "--mode=eval", "--step=5"]) == 2
+  assert "checkpoint 5" in capsys.readouterr().err
+  for more in (["--temperature=-1"], ["--prompt="], ["--tokens=5000"]):
+    assert program.main(["main.py", f"--workdir={trained}", "--mode=generate", *more]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+  assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
+
+
+def test_a_bug_keeps_its_traceback(text, tmp_path, monkeypatch):
+  def broken(*args, **kwargs):
+    # a ValueError that JAX raises, not one of ours
+    return jax.numpy.zeros(3) + jax.numpy.zeros(4)
+
+  monkeypatch.setattr(program.sharding, "make_mesh", broken)
+  with pytest.raises((TypeError, ValueError), match="add got incompatible shapes"):
+    program.main(command(text, tmp_path))
+
+
+def test_debug_shows_where_a_mistake_comes_from(text, tmp_path, capsys):
+  assert program.main(command(text, tmp_path, "--debug", "--config.optimizer.name=x")) == 2
+  assert "Traceback" in capsys.readouterr().err
+
+
+def test_help_lists_flags_and_exit_codes(capsys):
+  assert program.main(["main.py", "--help"]) == 0
+  out = capsys.readouterr().out
+  assert "--workdir" in out
+  assert "75 stopped" in out
+
+
+def test_a_config_stored_as_json_reads_back_as_it_was(tmp_path):
+  from training import workdir
+
+  config = ml_collections.ConfigDict({"seed": 1, "optimizer": {"groups": (("a", {"lr": 0.1}),)}, "data": {"dir": "x"}})
+  workdir.write_json(tmp_path / workdir.CONFIG, json.loads(config.to_json()))
+  workdir.check_config(tmp_path, workdir.get_config(str(tmp_path)))
+  config.data.dir = "y"
+  workdir.check_config(tmp_path, config)
+  config.optimizer.groups = ()
+  with pytest.raises(ValueError, match="optimizer.groups"):
+    workdir.check_config(tmp_path, config)
