@@ -28,7 +28,7 @@ SMALL: dict[str, dict[str, Any]] = {
   "s4d": dict(state=6),
   "s5": dict(state=8, blocks=2),
   "s5, dt": dict(state=8),
-  "softmax": dict(heads=2),
+  "softmax": dict(heads=2, position="rope"),
   "softmax, full": dict(heads=2, mask="full", position="rope"),
   "softmax, window": dict(heads=4, kv_heads=2, window=5, position="rope", bias=True),
   # wrappers and stacks are mixers too; the hybrid has a remainder after its repeated groups

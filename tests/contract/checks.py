@@ -130,16 +130,16 @@ def call_separates_documents(case):
 
 @check(*RESUMABLE)
 def prefill_separates_documents(case):
-  """From a worn state, which only a row's first document may see; then on, with steps that see only its last."""
+  """From a worn state, which only a row's first document may see; then on, which only its last may be seen from."""
   y, state = case.prefill(case.tokens, case.worn, resets())
   continued, _ = case.pieces(case.tokens, case.worn)
   last = np.array([max(starts, default=0) for starts in STARTS])
   expected = np.where((np.cumsum(resets(), axis=1) == 0)[..., None], continued, case.call(case.tokens, resets()))
   assert_close(y, expected, case.tolerance, "packed, from a worn state")
-  stepped, _ = case.steps(case.more, state)
   onward = case.call(case.tokens.then(case.more, last))
-  for row in np.flatnonzero(last):
-    assert_close(stepped[row, : last[row]], onward[row, T - last[row] :], case.tolerance, "steps after packing")
+  for what, (y, _) in (("steps", case.steps(case.more, state)), ("prefill", case.prefill(case.more, state))):
+    for row in np.flatnonzero(last):
+      assert_close(y[row, : last[row]], onward[row, T - last[row] :], case.tolerance, f"{what} after packing")
 
 
 @check(*RESUMABLE)
