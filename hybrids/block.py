@@ -112,6 +112,4 @@ class Block(nn.Module):
     assert y.dtype == x.dtype, f"mixer {self.spec['name']!r} returned {y.dtype} for {x.dtype}"
     y = x + self.drop(y, deterministic=not self.has_rng("dropout"))
     y = y if self.norm_position == "pre" else self.norm(y)
-    if self.is_initializing():
-      return y  # one dummy token, which no mesh divides
     return nn.with_logical_constraint(y, ("batch", "time", "embed")[:: 1 if y.ndim == 3 else 2])

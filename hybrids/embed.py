@@ -82,7 +82,7 @@ class Embed(nn.Module):
       raise ValueError(f"{t} tokens, but position='learned' has a table of max_len={self.max_len}; raise max_len")
     where, following = positions(position, t, reset=reset, lengths=lengths)
     x = self._vectors(inputs if self.vocab else blank_past(inputs, lengths)) + self._places(where)
-    return x.astype(DTYPES[self.dtype]), following
+    return nn.with_logical_constraint(x.astype(DTYPES[self.dtype]), ("batch", "time", "embed")), following
 
   def step(
     self, inputs: Int[Array, "b"] | Float[Array, "b f"], position: Int[Array, "b"]
@@ -100,9 +100,11 @@ class Embed(nn.Module):
       return self.in_proj(inputs)
     if not jnp.issubdtype(inputs.dtype, jnp.integer):
       raise ValueError(f"inputs are {inputs.dtype}; a model of vocab={self.vocab} wants integer tokens")
+    # whole vectors on every device: otherwise each holds a part of every token's, to be exchanged for whole ones
+    table = nn.with_logical_constraint(self.embedding, ("vocab", None))
     # indices below 0 would count from the end
     inputs = jnp.where(inputs < 0, self.vocab, inputs)
-    return jnp.take(self.embedding, inputs, axis=0, mode="fill", fill_value=jnp.nan)
+    return jnp.take(table, inputs, axis=0, mode="fill", fill_value=jnp.nan)
 
   def _places(self, where: Int[Array, "b t"]) -> Float[Array, "b t d"] | float:
     if self.position == "none":

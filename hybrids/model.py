@@ -63,6 +63,13 @@ class Model(nn.Module, kw_only=True):
     """The stack's."""
     return self._stack(parent=None).SLOW
 
+  @nn.nowrap
+  def apart(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's variables with those of its layers apart, for loops over `step`; see Stack."""
+    stacks = {collection: tree["stack"] for collection, tree in variables.items() if "stack" in tree}
+    own = self._stack(parent=None).apart(stacks)
+    return {name: {**tree, "stack": own[name]} if name in own else tree for name, tree in variables.items()}
+
   def setup(self):
     self.embed = self._embed()
     self.stack = self._stack()

@@ -99,6 +99,23 @@ class Stack(nn.Module):
     """One state a layer, before any token, not learned; see `start`."""
     return tuple(self._block(layer).init_state(batch, max_len) for layer in range(self.depth))
 
+  @nn.nowrap
+  def apart(self, variables: blocks.Variables) -> dict[str, Any]:
+    """The stack's variables with nothing stacked: each layer's under the name that it has outside of a loop.
+
+    The stack takes either. A loop over `step` wants these, made once before it: it would copy slices at every turn.
+    """
+    found: dict[str, Any] = {}
+    for collection, parts in variables.items():
+      groups, rest = parts.get("groups", {}), {name: part for name, part in parts.items() if name != "groups"}
+      own = dict(rest.get("layers", {}))
+      for layer in self.layout.scanned:
+        _, name = self._place(layer)
+        if name in groups:
+          own[self._own_name(layer)] = blocks.at(groups[name], self.layout.group_of(layer))
+      found[collection] = {**rest, "layers": own}
+    return found
+
   def setup(self):
     if self.is_initializing() and not self.has_variable("params", self._place(0)[0]):
       self._keep(self._fresh(self.make_rng("params")))
@@ -155,12 +172,12 @@ class Stack(nn.Module):
     """Calls `method` of every block in turn, and keeps what the blocks changed besides their state."""
     self._check_call(state, side, masks)
     call = self._call(method, masks, training=training)
-    loop = range(0) if method == "step" else self.layout.scanned
+    loop = self.layout.scanned if method != "step" and self.has_variable("params", "groups") else range(0)
     side, states = dict(side or {}), list(state)
     changed: dict[str, dict[str, Any]] = {"groups": {}, "layers": {}}
     for layer in range(self.depth):
       if layer not in loop:
-        block, variables, name = self._block(layer), self._variables(layer), self._place(layer)[1]
+        block, variables, name = self._block(layer), self._variables(layer), self._own_name(layer)
         new = blocks.offered(block, call, variables, x, states[layer]) if blocks.offers(block) else {}
         x, states[layer], changed["layers"][name] = blocks.run(block, call, variables, x, states[layer], layer, side)
         side = {**new, **side}
@@ -205,15 +222,15 @@ class Stack(nn.Module):
   def _stored(self, part: str, name: str) -> blocks.Variables:
     """What is kept under a name, by collection."""
     kept: dict[str, Any] = {collection: self.get_variable(collection, part, {}) for collection in self.kept}
-    found = {collection: meta.unbox(tree[name]) for collection, tree in kept.items() if name in tree}
-    if "params" not in found:
-      raise errors.ScopeParamNotFoundError(f"{part}/{name}", "/".join(self.path))
-    return found
+    return {collection: meta.unbox(tree[name]) for collection, tree in kept.items() if name in tree}
 
   def _variables(self, layer: int) -> blocks.Variables:
+    """One layer's, wherever they are."""
     part, name = self._place(layer)
-    stored = self._stored(part, name)
-    return stored if part == "layers" else blocks.at(stored, self.layout.group_of(layer))
+    own, stacked = self._stored("layers", self._own_name(layer)), self._stored(part, name)
+    if not own and not stacked:
+      raise errors.ScopeParamNotFoundError(f"{part}/{name}", "/".join(self.path))
+    return own or blocks.at(stacked, self.layout.group_of(layer))
 
   def _keep(self, changed: Mapping[str, Mapping[str, blocks.Variables]]) -> None:
     """Stores variables given by part, name and collection."""
@@ -275,10 +292,16 @@ class Stack(nn.Module):
   def _place(self, layer: int) -> tuple[str, str]:
     """Where a layer's variables are kept, and under which name: in "layers", or stacked in "groups"."""
     layout = self.layout
-    in_loop = layer in layout.scanned
-    number = (layer - layout.first) % layout.period if in_loop else layer
-    mixer = mixer_lib.find(self.mixers[layout.letters[layer]]["name"])
-    return "groups" if in_loop else "layers", f"{number}_{mixer.__module__.rpartition('.')[2]}"
+    if layer not in layout.scanned:
+      return "layers", self._own_name(layer)
+    # that of the first layer of its kind, counted from the start of the group
+    first = layout.first + (layer - layout.first) % layout.period
+    return "groups", self._own_name(first, counted_from=layout.first)
+
+  @nn.nowrap
+  def _own_name(self, layer: int, *, counted_from: int = 0) -> str:
+    letter = pattern_lib.tile(self.pattern, self.depth)[layer]
+    return f"{layer - counted_from}_{mixer_lib.find(self.mixers[letter]['name']).__module__.rpartition('.')[2]}"
 
   @nn.nowrap
   def _block(self, layer: int) -> Block:

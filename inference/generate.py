@@ -119,6 +119,8 @@ def run(
   logits, state = model.apply(variables, tokens, state, lengths=lengths, method="prefill")
   last = jnp.take_along_axis(logits, (lengths - 1)[:, None, None], axis=1)[:, 0]
   new = jnp.zeros((tokens.shape[0], size), jnp.int32)
+  # slices of stacked layers would be copied for every token
+  variables = model.apart(variables)
 
   def draw(i: Any, logits: Float[Array, "b v"], state: Any, new: Int[Array, "b m"]) -> Int[Array, "b m"]:
     return new.at[:, i].set(sample(rng, logits, state.position, sampler))

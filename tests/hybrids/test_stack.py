@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import errors
 from jax.sharding import PartitionSpec as P
 
 from hybrids.channel.mlp import MLP
@@ -155,6 +156,23 @@ def test_dropout_differs_between_layers_and_calls_and_needs_a_key():
   assert not np.allclose(first, run(x, dropout=jax.random.key(2)))
   step = stack.apply(params, x[:, 0], stack.init_state(1, 2), method="step", rngs={"dropout": jax.random.key(1)})[0]
   assert set(np.unique(step)) == {0, 2, 4, 6}
+
+
+def test_variables_apart_are_those_of_a_stack_without_a_loop():
+  for depth, pattern in ((5, "d-"), (5, "cd"), (4, "o")):
+    stack, stacked = make(depth, pattern), variables(depth, pattern)
+    apart = stack.apart(stacked)
+    assert "groups" not in apart["params"]
+    assert set(apart["params"]["layers"]) == {stack._own_name(layer) for layer in range(depth)}
+    assert sum(leaf.size for leaf in jax.tree.leaves(apart)) == sum(leaf.size for leaf in jax.tree.leaves(stacked))
+    run = jax.jit(functools.partial(stack.apply, method="prefill"))
+    jax.tree.map(close, run(apart, X, stack.init_state(B, T)), run(stacked, X, stack.init_state(B, T)))
+
+
+def test_missing_parameters_are_named():
+  params = {"params": {"layers": variables()["params"]["layers"]}}
+  with pytest.raises(errors.ScopeParamNotFoundError, match="groups/0_toys"):
+    make().apply(params, X)
 
 
 @pytest.mark.parametrize(
