@@ -42,7 +42,7 @@ def measure(cases: list[Case], rounds: int) -> list[dict]:
   """Milliseconds of each case over `rounds` interleaved calls, after one warm-up; cases of absent peers say why."""
   rows, live = [], []
   for case in cases:
-    row = {"name": case.name}
+    row: dict = {"name": case.name}
     rows.append(row)
     start = time.perf_counter()
     try:

@@ -1,5 +1,7 @@
 """Greedy decoding of a Mamba language model, batch 1, from contexts of growing length, beside `transformers`."""
 
+import functools
+
 import jax
 
 from inference.generate import generate
@@ -14,9 +16,9 @@ def cases() -> list[Case]:
   rows = []
   for context in (128, 1024, 4096):
     group = f"Mamba decode, batch 1, context {context}, width 256, 4 layers, {TOKENS} tokens"
-    peer = lambda context=context: hugging_face.decode(**SIZES, context=context, tokens=TOKENS)
+    peer = functools.partial(hugging_face.decode, **SIZES, context=context, tokens=TOKENS)
     rows += [
-      Case(group, "ours", lambda context=context: decode(context)),
+      Case(group, "ours", functools.partial(decode, context)),
       Case(group, "transformers, use_mambapy", peer),
     ]
   return rows

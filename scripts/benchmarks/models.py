@@ -1,5 +1,7 @@
 """A Mamba language model's training step (loss, gradients, AdamW), beside `transformers`."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -17,8 +19,8 @@ def cases() -> list[Case]:
     group = f"Mamba training step, B4 L{length} width 256, 4 layers, float32"
     shape = {"batch": 4, "length": length}
     rows += [
-      Case(group, "ours", lambda shape=shape: train_step(**SIZES, **shape)),
-      Case(group, "transformers, use_mambapy", lambda shape=shape: hugging_face.train_step(**SIZES, **shape)),
+      Case(group, "ours", functools.partial(train_step, **SIZES, **shape)),
+      Case(group, "transformers, use_mambapy", functools.partial(hugging_face.train_step, **SIZES, **shape)),
     ]
   return rows
 

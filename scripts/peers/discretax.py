@@ -1,5 +1,6 @@
 """S5 and S4D of `discretax` (JAX, Equinox; Python 3.12 or newer): the state spaces alone, as defined there."""
 
+import functools
 import importlib
 
 import jax
@@ -13,7 +14,7 @@ def cases(name: str, label: str, size: tuple[int, int, int], *, state: int) -> l
   batch, length, width = size
   group = f"{label}, B{batch} L{length} width {width}"
   return [
-    Case(f"{group}, {mode}", f"discretax {CLASSES[name]}", lambda mode=mode: layer(name, mode, size, state))
+    Case(f"{group}, {mode}", f"discretax {CLASSES[name]}", functools.partial(layer, name, mode, size, state))
     for mode in ("forward", "forward+backward")
   ]
 
