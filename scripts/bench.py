@@ -16,6 +16,7 @@ import platform
 import statistics
 import sys
 import time
+from typing import Any
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_prefer_vector_width=512"
 
@@ -40,9 +41,10 @@ def gather(suites: list[str], text: str) -> dict[str, list[Case]]:
 
 def measure(cases: list[Case], rounds: int) -> list[dict]:
   """Milliseconds of each case over `rounds` interleaved calls, after one warm-up; cases of absent peers say why."""
-  rows, live = [], []
+  rows: list[dict] = []
+  live: list[tuple[dict, Timed, list[float]]] = []
   for case in cases:
-    row: dict = {"name": case.name}
+    row: dict[str, Any] = {"name": case.name}
     rows.append(row)
     start = time.perf_counter()
     try:
