@@ -166,7 +166,8 @@ class Attention(nn.Module):
     starts = jnp.broadcast_to(jax.lax.cummax(starts, axis=1), position.shape)
     if self.position == "rope":
       q, k = (rope(z, position - starts, theta=self.theta) for z in (q, k))
-    return q, _Tokens(k=k, v=v, segment=jnp.where(here, starts, -1), position=position), starts[:, -1]
+    last = jnp.max(starts, axis=1, initial=0)  # starts only rise, and there may be no token
+    return q, _Tokens(k=k, v=v, segment=jnp.where(here, starts, -1), position=position), jnp.maximum(start, last)
 
   def _attend(self, q: Float[Array, "b t h k"], tokens: "_Tokens", seen: "_Tokens", *, packed: bool):
     """W_o softmax(q k) v; without documents and lengths no segments are compared."""
@@ -181,7 +182,7 @@ class Attention(nn.Module):
       mask=self.mask,
       window=self.window,
     )
-    return self.out_proj(y.reshape(*y.shape[:2], -1))
+    return self.out_proj(y.reshape(*y.shape[:2], self.width))
 
   @nn.nowrap
   def _write(self, cache: "_Tokens", tokens: "_Tokens", start: Int[Array, "b"]) -> "_Tokens":
@@ -190,7 +191,7 @@ class Attention(nn.Module):
     slot = tokens.position - start[:, None]
     keep = tokens.segment == start[:, None]
     if self.window is not None:
-      keep &= slot >= jnp.max(jnp.where(keep, slot, 0), axis=1, keepdims=True) + 1 - slots
+      keep &= slot >= jnp.max(slot, axis=1, keepdims=True, where=keep, initial=0) + 1 - slots
       slot = slot % slots
     slot = jnp.where(keep, slot, slots)
     rows = jnp.arange(slot.shape[0])[:, None]

@@ -27,18 +27,19 @@ def powers(log_A: Complex[Array, "e n"], exponents: Int[Array, "m"]) -> Complex[
   return jax.lax.complex(size * jnp.cos(phase), size * jnp.sin(phase))
 
 
-def taps(log_A: Complex[Array, "e n"], CB: Complex[Array, "e n"], l: int) -> Float[Array, "e l"]:
-  """K_i = Re(sum_n CB_n A_n^i) for i < l, without an `e n l` array.
+def taps(log_A: Complex[Array, "e n"], CB: Complex[Array, "e n"], D: Float[Array, "e"], l: int) -> Float[Array, "e l"]:
+  """K_i = Re(sum_n CB_n A_n^i) for i < l, plus D at i = 0, without an `e n l` array.
 
   With i = j c + k the powers split: a batched product of `e l/c 2n` and `e 2n c`, c about sqrt(l).
   """
-  c = 2 ** math.ceil(math.log2(l) / 2)
+  c = 2 ** math.ceil(math.log2(max(1, l)) / 2)
   steps = -(-l // c)
   outer = CB[..., None] * powers(log_A, jnp.arange(steps) * c)
   inner = powers(log_A, jnp.arange(c))
   left = jnp.concatenate([outer.real, -outer.imag], axis=1)
   right = jnp.concatenate([inner.real, inner.imag], axis=1)
-  return jnp.einsum("enm,enc->emc", left, right, precision=HIGHEST).reshape(log_A.shape[0], steps * c)[:, :l]
+  K = jnp.einsum("enm,enc->emc", left, right, precision=HIGHEST).reshape(log_A.shape[0], steps * c)[:, :l]
+  return K + jnp.where(jnp.arange(l) == 0, D[:, None], 0)
 
 
 def system(
@@ -46,14 +47,12 @@ def system(
   B: Complex[Array, "e n"],
   C: Complex[Array, "e n"],
   D: Float[Array, "e"],
-  *,
-  l: int,
   c: int,
 ) -> System:
-  """x_t = A x_{t-1} + B u_t, y_t = Re(C x_t) + D u_t, with l taps and in chunks of c tokens."""
+  """x_t = A x_{t-1} + B u_t, y_t = Re(C x_t) + D u_t, in chunks of c tokens."""
   power = powers(log_A, jnp.arange(c + 1))
   return System(
-    K=taps(log_A, C * B, l).at[:, 0].add(D),
+    K=taps(log_A, C * B, D, c),
     A=power[..., 1],
     O=(C[..., None] * power[..., 1:]).swapaxes(1, 2),
     I=B[..., None] * jnp.flip(power[..., :-1], axis=-1),

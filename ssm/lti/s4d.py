@@ -108,7 +108,7 @@ class S4D(nn.Module):
       return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
     x = blank_past(x, lengths)
     log_A, B, C = self._discrete()
-    K = diagonal.taps(log_A, C * B, l).at[:, 0].add(self.D)
+    K = diagonal.taps(log_A, C * B, self.D, l)
     return blank_past(self._activate(long_conv(x, K, reset=reset, lengths=lengths)), lengths)
 
   def prefill(
@@ -122,8 +122,8 @@ class S4D(nn.Module):
   ) -> tuple[Float[Array, "b t d"], State]:
     """All tokens from `state`."""
     x = blank_past(x, lengths)
-    l, c = plan(x.shape[1], packed=reset is not None)
-    y, h = lti(x, diagonal.system(*self._discrete(), self.D, l=l, c=c), state.h, reset=reset, lengths=lengths)
+    _, c = plan(x.shape[1], packed=reset is not None)
+    y, h = lti(x, diagonal.system(*self._discrete(), self.D, c), state.h, reset=reset, lengths=lengths)
     return blank_past(self._activate(y), lengths), State(h=h)
 
   def step(

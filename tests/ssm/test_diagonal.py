@@ -33,8 +33,12 @@ def test_phases_are_right_to_1e_4_at_65536_tokens():
 def test_taps_equal_their_sum(l):
   log_A, CB = some_log_A(3, 4), (RNG.normal(size=(3, 4)) + 1j * RNG.normal(size=(3, 4))).astype(np.complex64)
   expected = np.einsum("en,enl->el", CB, np.exp(log_A.astype(complex)[..., None] * np.arange(l))).real
+  D = np.array([1, -2, 3], np.float32)
+  expected[:, 0] += D
   np.testing.assert_allclose(
-    jax.jit(diagonal.taps, static_argnums=2)(jnp.asarray(log_A), jnp.asarray(CB), l), expected, atol=2e-6
+    jax.jit(diagonal.taps, static_argnums=3)(jnp.asarray(log_A), jnp.asarray(CB), jnp.asarray(D), l),
+    expected,
+    atol=2e-6,
   )
 
 
@@ -44,7 +48,9 @@ def test_gradients_go_through_the_phases():
   lags = np.arange(20)
 
   def fast(re, im):
-    return jnp.sum(jnp.sin(diagonal.taps(jax.lax.complex(re, im), jnp.ones_like(re) * (1 + 0j), 20)))
+    return jnp.sum(
+      jnp.sin(diagonal.taps(jax.lax.complex(re, im), jnp.ones_like(re) * (1 + 0j), jnp.zeros_like(re[:, 0]), 20))
+    )
 
   def plain(re, im):
     return jnp.sum(jnp.sin(jnp.sum(jnp.exp(re[..., None] * lags) * jnp.cos(im[..., None] * lags), axis=1)))
@@ -68,7 +74,7 @@ def test_system_is_the_recurrence():
 
   @jax.jit
   def run(u, x, log_A, B, C, D):
-    return lti(u, diagonal.system(log_A, B, C, D, l=4, c=4), x, reset=jnp.zeros((1, t), bool))
+    return lti(u, diagonal.system(log_A, B, C, D, 4), x, reset=jnp.zeros((1, t), bool))
 
   y, last = run(u, x, log_A, B, C, D)
   A = np.exp(log_A.astype(complex))
