@@ -3,9 +3,9 @@
 from jaxtyping import Array, Float, Int
 
 from kernels import dispatch, inputs
-from kernels.attention import reference
+from kernels.attention import reference, xla
 
-IMPLS = {"reference": (reference.attention, dispatch.always)}
+IMPLS = {"xla": (xla.attention, dispatch.always), "reference": (reference.attention, dispatch.always)}
 MASKS = ("causal", "full")
 
 
@@ -26,7 +26,7 @@ def attention(
 ) -> Float[Array, "b t h p"]:
   """y_t = sum_s softmax_s(cap(scale q_t . k_s)) v_s over the keys that token t sees;  0 where it sees none.
 
-  Head i uses keys and values i // (h / g). Computed in at least float32; y has the dtype of q.
+  Head i uses keys and values i // (h / g). Scores and softmax in at least float32; y has the dtype of q.
 
   Args:
     q_position, k_position: places on one time line, of which only differences matter.
@@ -50,13 +50,14 @@ def attention(
     raise ValueError(f"attention: no mask {mask!r}; choose from {list(MASKS)}")
   if (q_segment is None) != (k_segment is None):
     raise ValueError("attention: one of q_segment and k_segment is given; give both or neither")
-  y_dtype, dtype = q.dtype, inputs.compute_dtype(q, k, v)
+  y_dtype = q.dtype
   if q_segment is not None and k_segment is not None:
     (q,) = inputs.blank(q_segment >= 0, q)
     k, v = inputs.blank(k_segment >= 0, k, v)
-  q, k, v = (z.astype(dtype) for z in (q, k, v))
   where = (q_position, k_position, q_segment, k_segment)
   settings = dict(mask=mask, window=window, scale=q.shape[-1] ** -0.5 if scale is None else scale, softcap=softcap)
-  return dispatch.pick("attention", IMPLS, impl, q, k, v, *where, **settings)(q, k, v, *where, **settings).astype(
-    y_dtype
-  )
+  y = dispatch.pick("attention", IMPLS, impl, q, k, v, *where, **settings)(q, k, v, *where, **settings)
+  if q_segment is not None:
+    # whatever gradient comes in for a row that is not there, NaN perhaps, stays outside
+    (y,) = inputs.blank(q_segment >= 0, y)
+  return y.astype(y_dtype)

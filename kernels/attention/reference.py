@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from kernels import inputs
 from kernels.attention.visible import visible
 
 
@@ -21,9 +22,10 @@ def attention(
   softcap: float | None,
 ) -> Float[Array, "b t h p"]:
   """All scores at once, keys and values repeated for their heads."""
-  k, v = (jnp.repeat(z, q.shape[2] // z.shape[2], axis=2) for z in (k, v))
+  dtype = inputs.compute_dtype(q, k, v)
+  k, v = (jnp.repeat(z, q.shape[2] // z.shape[2], axis=2).astype(dtype) for z in (k, v))
   see = visible(q_position, k_position, q_segment, k_segment, mask=mask, window=window)[:, None]
-  scores = scale * jnp.einsum("bthk,bshk->bhts", q, k)
+  scores = scale * jnp.einsum("bthk,bshk->bhts", q.astype(dtype), k)
   if softcap is not None:
     scores = softcap * jnp.tanh(scores / softcap)
   # The largest visible score is subtracted; a row that sees nothing keeps finite numbers throughout and gets weight 0.

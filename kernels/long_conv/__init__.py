@@ -38,6 +38,8 @@ def long_conv(
     (u,) = inputs.blank(here, u)
   u, k = u.astype(dtype), k[:, :t].astype(dtype)
   k_back = None if k_back is None else k_back[:, :t].astype(dtype)
+  if t == 0:
+    return u.astype(y_dtype)
   keep = None if reset is None else ~reset
   y = dispatch.pick("long_conv", IMPLS, impl, u, k, k_back, keep)(u, k, k_back, keep)
   if here is not None:

@@ -1,5 +1,6 @@
 """x_t = A x_{t-1} + B u_t, y_t = Re(C x_t) with constant A: the recurrence of S4 and its kin, without `b t e n`."""
 
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
 from kernels import dispatch, inputs
@@ -46,7 +47,10 @@ def lti(
     (u,) = inputs.blank(here, u)
   u, x = u.astype(real), x.astype(dtype)
   system = System(system.K.astype(real), *(z.astype(dtype) for z in system[1:]))
+  if t == 0:
+    return u.astype(y_dtype), x
   keep = None if reset is None else ~reset
+  lengths = None if lengths is None else jnp.clip(lengths, 0, t)
   y, x = dispatch.pick("lti", IMPLS, impl, u, system, x, keep, lengths)(u, system, x, keep, lengths)
   if here is not None:
     (y,) = inputs.blank(here, y)

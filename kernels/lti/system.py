@@ -33,5 +33,5 @@ def plan(t: int, *, packed: bool) -> tuple[int, int]:
   Args:
     packed: whether the call has `reset`.
   """
-  c = -(-t // -(-t // CHUNK))
+  c = -(-t // max(1, -(-t // CHUNK)))
   return c if packed or jax.default_backend() != "cpu" else t, c

@@ -1,5 +1,6 @@
 """Depthwise causal convolution with a few taps per channel, which can be stopped and resumed anywhere."""
 
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels import dispatch, inputs
@@ -42,7 +43,10 @@ def short_conv(
   if here is not None:
     (x,) = inputs.blank(here, x)
   x, kernel, taps = (z.astype(dtype) for z in (x, kernel, taps))
+  if x.shape[1] == 0:
+    return x.astype(y_dtype), taps.astype(taps_dtype)
   keep = None if reset is None else ~reset
+  lengths = None if lengths is None else jnp.clip(lengths, 0, x.shape[1])
   y, taps = dispatch.pick("short_conv", IMPLS, impl, x, kernel, taps, keep, lengths)(x, kernel, taps, keep, lengths)
   if bias is not None:
     y = y + bias.astype(dtype)

@@ -7,7 +7,7 @@ import pytest
 from jax.test_util import check_grads
 
 from kernels.lti import IMPLS, System, lti, plan
-from tests.kernels.compare import TOLERANCE, assert_close, draw, values_and_gradients
+from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, spoil, values_and_gradients
 
 B, E, N = 2, 3, 4
 FAST = [name for name in IMPLS if name != "reference"]
@@ -64,9 +64,13 @@ def make(A, B, C, c):
   return System(K=K, A=A, O=outputs.swapaxes(0, 1), I=jnp.moveaxis(inputs[::-1], 0, 2), P=P)
 
 
+def plain(impl, c):
+  return lambda u, x, A, B, C, **masks: lti(u, make(A, B, C, c), x, impl=impl, **masks)
+
+
 @functools.cache
 def op(impl, c):
-  return jax.jit(lambda u, x, A, B, C, **masks: lti(u, make(A, B, C, c), x, impl=impl, **masks))
+  return jax.jit(plain(impl, c), compiler_options=QUICK)
 
 
 def masks(t):
@@ -76,17 +80,15 @@ def masks(t):
   return {"reset": reset, "lengths": np.array([t - 1, t // 2 + 1])}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("t, c, kind, masked", CASES)
+@pytest.mark.parametrize("t, c, kind, masked, dtype", [*((*case, "float64") for case in CASES), (*CASES[2], "float32")])
 @pytest.mark.parametrize("impl", FAST)
 def test_implementations_equal_the_reference(impl, t, c, kind, masked, dtype):
   with jax.enable_x64(dtype == "float64"):
     given, where = arrays(t, kind, dtype), masks(t) if masked else {}
-    want = values_and_gradients(op("reference", 1), given, **where)
+    want = values_and_gradients(plain("reference", 1), given, **where)
     if masked:
-      u = np.where((np.arange(t) < where["lengths"][:, None])[..., None], given[0], given[0].dtype.type(np.nan))
-      given = (u, *given[1:])
-    assert_close(values_and_gradients(op(impl, c), given, **where), want, TOLERANCE[dtype])
+      given = (spoil(where["lengths"], given[0]), *given[1:])
+    assert_close(values_and_gradients(plain(impl, c), given, **where), want, TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -110,7 +112,7 @@ def test_the_definition_is_the_recurrence():
   np.testing.assert_allclose(last, x, atol=1e-5)
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("impl", FAST)
 def test_two_calls_make_one(impl):
   u, x, *system = arrays(20, "diagonal complex")
   run = op(impl, 8)
@@ -121,7 +123,7 @@ def test_two_calls_make_one(impl):
   np.testing.assert_allclose(last_again, last, atol=1e-5)
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("impl", FAST)
 def test_reset_separates_documents(impl):
   u, x, *system = arrays(20, "diagonal real")
   run = op(impl, 8)
@@ -142,7 +144,7 @@ def test_a_row_without_tokens_keeps_its_state(impl):
 
 def test_the_future_does_not_leak():
   u, x, *system = arrays(20, "diagonal complex")
-  jacobian = jax.jit(jax.jacobian(lambda u: op("xla", 8)(u, x, *system)[0].sum((0, 2))))(u)
+  jacobian = jax.jit(jax.jacobian(lambda u: jax.jit(plain("xla", 8))(u, x, *system)[0].sum((0, 2))))(u)
   size = np.abs(jacobian).max(axis=(1, 3))  # output time, input time
   assert not np.triu(size, 1).any(), "an output that sees its future"
   assert size[np.tril_indices(20)].all(), "an output that does not see its whole past"

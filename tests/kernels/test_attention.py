@@ -1,0 +1,160 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kernels.attention import IMPLS, attention, xla
+from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, values_and_gradients
+
+B, H, G, K, P = 2, 4, 2, 5, 3
+FAST = [name for name in IMPLS if name != "reference"]
+# queries, keys, segments and empty slots or none, settings
+CASES = [
+  (1, 40, True, {}),
+  (63, 63, False, {}),
+  (63, 100, True, {"window": 7}),
+  (100, 100, True, {"softcap": 2.0, "scale": 0.7}),
+  (40, 63, True, {"mask": "full", "window": 9}),
+]
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+  """Several blocks of queries and of keys, the last ones ragged."""
+  monkeypatch.setattr(xla, "BLOCKS", {"cpu": (24, 32)})
+
+
+def arrays(t, s, dtype="float32"):
+  rng = np.random.default_rng(t)
+  return tuple(draw(rng, shape, dtype) for shape in ((B, t, H, K), (B, s, G, K), (B, s, G, P)))
+
+
+def places(t, s, segments):
+  """The queries are the last tokens of the keys; two documents a row, empty slots, and a query without a place."""
+  k_position = np.broadcast_to(np.arange(s), (B, s))
+  where = {"q_position": k_position[:, s - t :], "k_position": k_position}
+  if segments:
+    k_segment = np.where(k_position < np.array([[s // 2], [s - 5]]), 0, 3)
+    where["q_segment"] = np.array(k_segment[:, s - t :])
+    where["q_segment"][1, t // 2] = -1
+    where["k_segment"] = np.where(k_position % 11 == 4, -1, k_segment)
+  return where
+
+
+def plain(impl, **settings):
+  return lambda q, k, v, **where: (attention(q, k, v, impl=impl, **settings, **where),)
+
+
+@functools.cache
+def op(impl, **settings):
+  return jax.jit(plain(impl, **settings), compiler_options=QUICK)
+
+
+def spoil(given, where):
+  """NaN wherever there is no token."""
+  nan = lambda z, there: np.where(there[..., None, None], z, np.asarray(np.nan, z.dtype))
+  q, k, v = given
+  there = where["k_segment"] >= 0
+  return nan(q, where["q_segment"] >= 0), nan(k, there), nan(v, there)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("t, s, segments, settings", CASES)
+@pytest.mark.parametrize("impl", FAST)
+def test_implementations_equal_the_reference(impl, t, s, segments, settings, dtype):
+  with jax.enable_x64(dtype == "float64"):
+    given, where = arrays(t, s, dtype), places(t, s, segments)
+    want = values_and_gradients(plain("reference", **settings), given, **where)
+    given = spoil(given, where) if segments else given
+    assert_close(values_and_gradients(plain(impl, **settings), given, **where), want, TOLERANCE[dtype])
+
+
+def test_the_definition_is_softmax():
+  q, k, v = arrays(6, 9)
+  (y,) = op("reference", window=4)(q, k, v, **places(6, 9, False))
+  for b, t, h in np.ndindex(B, 6, H):
+    seen = slice(max(0, t + 3 - 3), t + 4)  # query t stands at t + 3
+    weights = np.exp(k[b, seen, h // 2] @ q[b, t, h] / np.sqrt(K))
+    np.testing.assert_allclose(y[b, t, h], weights @ v[b, seen, h // 2] / weights.sum(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_rows_that_see_nothing_are_zero_with_zero_gradients(impl):
+  given = arrays(6, 9)
+  where = places(6, 9, False) | {"q_segment": np.full((B, 6), 1), "k_segment": np.zeros((B, 9), int)}
+  y, gradients = values_and_gradients(plain(impl), given, **where)
+  for z in (*y, *gradients):
+    assert not np.asarray(z).any(), "something got through"
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_a_cotangent_where_there_is_no_query_goes_nowhere(impl):
+  given = arrays(6, 9)
+  where = places(6, 9, False) | {"q_segment": np.zeros((B, 6), int), "k_segment": np.zeros((B, 9), int)}
+  where["q_segment"][:, 2] = -1
+
+  @functools.partial(jax.jit, compiler_options=QUICK)
+  def gradients(given, where):
+    y, pull = jax.vjp(lambda *z: plain(impl)(*z, **where)[0], *given)
+    return pull(y.at[:, 2].set(jnp.nan))
+
+  for z in gradients(given, where):
+    assert np.isfinite(z).all()
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_only_differences_of_positions_matter(impl):
+  given, where = arrays(6, 9), places(6, 9, False)
+  late = {name: z + 10**6 for name, z in where.items()}
+  np.testing.assert_array_equal(op(impl, window=4)(*given, **where)[0], op(impl, window=4)(*given, **late)[0])
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_large_scores_stay_finite(impl):
+  q, k, v = arrays(6, 9)
+  y, gradients = values_and_gradients(plain(impl), (1e4 * q, k, v), **places(6, 9, False))
+  for z in (*y, *gradients):
+    assert np.isfinite(z).all()
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_bfloat16_comes_back(impl):
+  given, where = arrays(6, 9), places(6, 9, False)
+  (exact,) = op(impl)(*given, **where)
+  (y,) = op(impl)(*(z.astype(jnp.bfloat16) for z in given), **where)
+  assert y.dtype == jnp.bfloat16
+  np.testing.assert_allclose(y.astype(np.float32), exact, atol=0.05)
+  # a query may be of lower precision than the cache
+  (y,) = op(impl)(given[0].astype(jnp.bfloat16), *given[1:], **where)
+  assert y.dtype == jnp.bfloat16
+
+
+def test_scores_are_not_written_down():
+  t = 512
+  shapes = [jax.ShapeDtypeStruct((1, t, 1, 8), np.float32)] * 3
+  places = dict.fromkeys(("q_position", "k_position"), jax.ShapeDtypeStruct((1, t), np.int32))
+  run = jax.grad(lambda q, k, v, **where: plain("xla")(q, k, v, **where)[0].sum(), argnums=(0, 1, 2))
+  stats = jax.jit(run).lower(*shapes, **places).compile().memory_analysis()
+  assert stats.temp_size_in_bytes < 4 * t * t, f"{stats.temp_size_in_bytes} bytes; all scores take {4 * t * t}"
+
+
+def test_blocks_that_nobody_sees_are_skipped():
+  at = xla.Places(jnp.arange(96).reshape(4, 1, 24), None)
+  of = xla.Places(jnp.arange(96).reshape(3, 1, 32), None)
+  causal = xla._needed(xla.Rules("causal", None, 1.0, None), at, of)
+  np.testing.assert_array_equal(causal, [[1, 0, 0], [1, 1, 0], [1, 1, 1], [1, 1, 1]])
+  window = xla._needed(xla.Rules("causal", 8, 1.0, None), at, of)
+  np.testing.assert_array_equal(window, [[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]])
+
+
+def test_mistakes_are_named():
+  q, k, v = (jnp.asarray(z) for z in arrays(6, 6))
+  where = dict.fromkeys(("q_position", "k_position"), jnp.zeros((B, 6), int))
+  with pytest.raises(ValueError, match="4 heads over 3 groups of keys"):
+    attention(q, jnp.zeros((B, 6, 3, K)), jnp.zeros((B, 6, 3, P)), **where)
+  with pytest.raises(ValueError, match="no mask 'anti'; choose from"):
+    attention(q, k, v, mask="anti", **where)
+  with pytest.raises(ValueError, match="give both or neither"):
+    attention(q, k, v, q_segment=where["q_position"], **where)
