@@ -38,6 +38,7 @@ class Mamba(nn.Module):
     taps: width of the short convolution.
     dt_rank: size of delta; d/16, rounded up, if not given.
     dt_min, dt_max, dt_floor: softplus(b) starts log-uniform in [dt_min, dt_max], and at least at dt_floor.
+    bias, conv_bias: whether W_in and W_out, and the short convolution, have biases.
     depth: layers of the model; W_out starts smaller by its square root.
   Raises:
     ValueError: a size is below 1, or not 0 < dt_min <= dt_max.
@@ -51,6 +52,8 @@ class Mamba(nn.Module):
   dt_min: float = 1e-3
   dt_max: float = 1e-1
   dt_floor: float = 1e-4
+  bias: bool = False
+  conv_bias: bool = True
   depth: int = 1
 
   STATE = "fixed"
@@ -66,8 +69,16 @@ class Mamba(nn.Module):
 
   def setup(self):
     inner, rank = self.expand * self.width, self._rank
-    self.in_proj = Dense(2 * inner, kernel_init=uniform_fan_in(), axes=("embed", "inner"))
-    self.conv = ShortConv(inner, taps=self.taps)
+    dense = lambda features, fan_in, axes, gain=1.0: Dense(
+      features,
+      use_bias=self.bias,
+      kernel_init=uniform_fan_in(fan_in, gain),
+      bias_init=uniform_fan_in(fan_in),
+      axes=axes,
+    )
+    self.in_proj = dense(2 * inner, self.width, ("embed", "inner"))
+    self.out_proj = dense(self.width, inner, ("inner", "embed"), gain=self.depth**-0.5)
+    self.conv = ShortConv(inner, taps=self.taps, use_bias=self.conv_bias)
     self.x_proj = Dense(rank + 2 * self.state, kernel_init=uniform_fan_in(), axes=("inner", None))
     self.dt_proj = Dense(
       inner,
@@ -76,7 +87,6 @@ class Mamba(nn.Module):
       bias_init=softplus_step(self.dt_min, self.dt_max, self.dt_floor),
       axes=(None, "inner"),
     )
-    self.out_proj = Dense(self.width, kernel_init=uniform_fan_in(gain=self.depth**-0.5), axes=("inner", "embed"))
     A_log = nn.with_logical_partitioning(constant(jnp.log(jnp.arange(1, self.state + 1))), ("inner", "state"))
     self.A_log = self.param("A_log", A_log, (inner, self.state), jnp.float32)
     self.D = self.param("D", nn.with_logical_partitioning(nn.initializers.ones, ("inner",)), (inner,), jnp.float32)
@@ -115,7 +125,7 @@ class Mamba(nn.Module):
     dt, B, C = self._select(u)
     A = -jnp.exp(self.A_log)
     y, h = selective_scan(u, dt, A, B[:, :, None], C[:, :, None], state.h, reset=reset, lengths=lengths)
-    return self._gate(y, u, z), State(h=h, taps=taps)
+    return blank_past(self._gate(y, u, z), lengths), State(h=h, taps=taps)
 
   def step(
     self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None

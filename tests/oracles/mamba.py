@@ -16,7 +16,7 @@ def run(p, x, *, reset=None, lengths=None):
       h, seen = np.zeros((inner, state)), [np.zeros(inner)] * taps
     u, z = np.split(dense(p, "in_proj", x[row, time]), 2)
     seen = [*seen[1:], u]
-    u = silu(p["conv/bias"] + sum(k * v for k, v in zip(p["conv/kernel"], seen)))
+    u = silu(p.get("conv/bias", 0.0) + sum(k * v for k, v in zip(p["conv/kernel"], seen)))
     delta, B, C = np.split(dense(p, "x_proj", u), [rank, rank + state])
     dt = softplus(dense(p, "dt_proj", delta))
     out = np.zeros(inner)
