@@ -103,8 +103,16 @@ def table(counts: Mapping[str, Any]) -> Table:
     if section not in (None, head):
       made.add_section()
     section = head
-    made.add_row(f"  {rest}" if rest and head == "parameters" else name.replace("/", " "), _show(name, value))
+    made.add_row(_label(head, rest), _show(name, value))
   return made
+
+
+def _label(head: str, rest: str) -> str:
+  if rest.startswith("bytes@"):
+    return f"state of a sequence of {int(rest.removeprefix('bytes@')):,} tokens"
+  if head == "parameters" and rest:
+    return f"  {rest}"
+  return {"flops": f"FLOPs per token, {rest}", "memory": f"memory, {rest}"}.get(head, f"{head} {rest}".strip())
 
 
 def _show(name: str, value: Any) -> str:

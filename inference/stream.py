@@ -79,10 +79,15 @@ def write(
   for i, piece in enumerate(pieces):
     decoded = task.decode(piece)
     new = decoder.decode(decoded) if isinstance(decoded, bytes) else decoded
-    out.write(prompt + new if i == 0 else new)
+    out.write(printable(prompt + new if i == 0 else new))
     out.flush()
     text += new
   rest = decoder.decode(b"", final=True)
   out.write(rest + "\n")
   out.flush()
   return text + rest
+
+
+def printable(text: str) -> str:
+  """The text without what would move a terminal's cursor, ring its bell or change its colours."""
+  return "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)

@@ -221,7 +221,7 @@ class Checkpoints:
   def _open(self) -> ocp.CheckpointManager:
     # made late, since it reads the folder once: damaged steps have been renamed by then
     if self._manager is None:
-      options = ocp.CheckpointManagerOptions(create=False, read_only=self.read_only, save_root_metadata=False)
+      options = ocp.CheckpointManagerOptions(create=False, save_root_metadata=False)
       self._manager = ocp.CheckpointManager(self.directory, options=options)
     return self._manager
 

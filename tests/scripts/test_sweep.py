@@ -146,3 +146,35 @@ def test_wrong_input_is_one_line_and_starts_nothing(place, capsys, text, args, m
   assert message in err
   assert len(err.splitlines()) == 1
   assert not (place / "out").exists()
+
+
+REAL = """
+from configs import base
+
+def get_config(arg=""):
+  c = base.defaults()
+  c.data = base.text_section(name="text_file", dir="", files="", validation=0.05)
+  c.eval.every = 0
+  return base.parse(c, arg)
+
+def get_sweep():
+  for mixer in ("s5", "s6"):
+    yield {"mixer": mixer, "width": 8}
+"""
+
+
+@pytest.mark.slow
+def test_real_runs_of_main(tmp_path):
+  (tmp_path / "config.py").write_text(REAL)
+  (tmp_path / "text.txt").write_text("some words to learn " * 500)
+  config = f"{tmp_path / 'config.py'}:files={tmp_path / 'text.txt'},steps=4,length=32,batch=2"
+  arguments = ["--config", config, "--out", str(tmp_path / "out"), "--jobs", "2"]
+  assert sweep.main(arguments) == 1
+  found = results(tmp_path)
+  good, bad = found["mixer=s5,width=8"], found["mixer=s6,width=8"]
+  assert good["status"] == "done"
+  assert good["summary"]["step"] == 4
+  assert "eval/validation/loss" in good["summary"]["metrics"]
+  assert (bad["status"], bad["exit"]) == ("failed", 2)
+  assert bad["error"].startswith("error: ")
+  assert "s6" in bad["error"]
