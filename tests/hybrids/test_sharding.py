@@ -1,0 +1,43 @@
+"""A stack on eight devices equals the stack on one; in a process of its own, since a process has one set of devices."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import jax
+jax.config.update("jax_num_cpu_devices", 8)
+import flax.linen as nn, jax.numpy as jnp, numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from hybrids import mixer as mixer_lib
+mixer_lib.ROOTS += ("tests",)
+from hybrids.stack import Stack
+from tests.hybrids.filled import filled
+from tests.hybrids.test_stack import MIXERS
+from training.sharding import RULES
+
+stack = Stack(width=8, depth=5, pattern="d-", mixers=MIXERS, remat="dots")
+x = jax.random.normal(jax.random.key(0), (8, 4, 8))
+loss = lambda variables, x: jnp.sum(jnp.sin(stack.apply(variables, x)))
+run = lambda: jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+variables = filled(stack, x)
+expected = run()(variables, x)
+boxed = jax.eval_shape(stack.init, jax.random.key(0), x)
+mesh = jax.make_mesh((2, 2, 1, 2), ("data", "fsdp", "sequence", "tensor"), axis_types=(AxisType.Auto,) * 4)
+with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
+  places = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, RULES)
+  made = jax.jit(lambda key: nn.meta.unbox(stack.init(key, x)), out_shardings=places)(jax.random.key(0))
+  kernel = made["params"]["groups"]["1_mlp"]["mixer"]["in_proj"]["kernel"]
+  assert kernel.sharding.spec == P(None, "fsdp", "tensor"), kernel.sharding
+  found = run()(jax.device_put(variables, places), jax.device_put(x, NamedSharding(mesh, P(("data", "fsdp")))))
+found, expected = jax.device_get((found, expected))
+jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, expected)
+print("equal")
+"""
+
+
+@pytest.mark.slow
+def test_a_stack_on_a_mesh_equals_the_stack_on_one_device():
+  done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
+  assert done.stdout.strip() == "equal", done.stderr[-2000:]
