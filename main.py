@@ -12,7 +12,7 @@ checkpoints/ and, at the end, summary.json.
 
 Exit codes: 0 done; 1 a bug, with a traceback; 2 a mistake in what was asked for, in one line (--debug shows where);
 3 the loss or its gradient was not finite, nothing after it was saved; 75 stopped by SIGTERM or Ctrl-C and saved: the
-same command goes on.
+same command goes on; 130 a Ctrl-C outside of training, or a second one: not saved.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ from training import workdir as workdir_lib
 from training.checkpoint import Checkpoints, Restored
 from training.evaluate import make_evaluate
 
-DONE, MISTAKE, NOT_FINITE, STOPPED = 0, 2, 3, 75
+DONE, MISTAKE, NOT_FINITE, STOPPED, INTERRUPTED = 0, 2, 3, 75, 130
 
 
 def main(argv: Sequence[str]) -> int:
@@ -52,6 +52,8 @@ def main(argv: Sequence[str]) -> int:
       print(f"{__doc__}\n{flags_lib.usage(flags)}")
       return DONE
     return run(flags)
+  except KeyboardInterrupt:
+    return INTERRUPTED
   except FloatingPointError as error:
     return fail(error, NOT_FINITE, debug)
   except (ValueError, TypeError, OSError, RuntimeError) as error:
@@ -103,6 +105,10 @@ def train(
 ) -> int:
   """Opens the folder, takes the newest checkpoint or a fresh state, and leaves a summary however it ends."""
   batches = task.train(jax.process_index(), jax.process_count())
+  # model and data are tried on each other before the folder is written: what does not fit is found here
+  start = batches.get_state()
+  jax.eval_shape(update, like, sharding.put(next(batches), mesh))
+  batches.set_state(start)
   open_workdir(workdir, config, task)
   with contextlib.closing(Checkpoints(workdir / "checkpoints", keep=config.save.keep or None)) as checkpoints:
     found = checkpoints.restore(like)

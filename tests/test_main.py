@@ -151,6 +151,7 @@ BAD = [
   (["--config.eval.chunk=-1"], ["eval.chunk=-1"]),
   (["--config.data.stateful=true"], ["data.stateful=True", "'grows'"]),
   (["--config.data.files=nowhere/*.txt"], ["nowhere"]),
+  (["--config.model.mixers.m.name=s5", "--config.model.learn_state=true"], ["learn_state", "reset"]),
   (["--mode=trian"], ["mode", "train"]),
   (["--wrkdir=x"], ["wrkdir", "workdir"]),
   (["--mode=eval"], ["holds no run", "config.json"]),

@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from training import losses, sharding
 from training.step import side_inputs
@@ -31,7 +31,7 @@ def make_evaluate(
   if chunk and model.STATE == "none":
     raise ValueError(f"eval.chunk={chunk} carries a state, but this model's STATE is 'none'; set eval.chunk=0")
   loss = losses.get(task.loss)
-  whole, resumed, start = _compiled(model, loss)
+  whole, resumed, start = _compiled(model, loss, mesh)
 
   def sums(variables: Any, rows: Iterator[Batch]) -> dict[str, tuple[float, float]]:
     total: dict[str, tuple[float, float]] = {}
@@ -66,7 +66,10 @@ def _add(total: dict[str, tuple[float, float]], parts: list[losses.Sums]) -> dic
   return total
 
 
-def _compiled(model: nn.Module, loss: Callable[..., losses.Sums]) -> tuple[Callable, Callable, Callable]:
+def _compiled(model: nn.Module, loss: Callable[..., losses.Sums], mesh: Mesh) -> tuple[Callable, Callable, Callable]:
+  # said, not left to the compiler, so that the first chunk's program fits the others
+  summed, rows = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(sharding.ROWS))
+
   @jax.jit
   def whole(variables: Any, batch: Mapping[str, jax.Array]) -> losses.Sums:
     logits = model.apply(variables, batch["inputs"], **side_inputs(batch))
@@ -77,7 +80,11 @@ def _compiled(model: nn.Module, loss: Callable[..., losses.Sums]) -> tuple[Calla
     return loss(logits, batch["targets"], batch["weights"]), carry
 
   start = lambda variables, batch, length: model.apply(variables, batch, length, method="start")
-  return whole, jax.jit(resumed), jax.jit(start, static_argnums=(1, 2))
+  return (
+    whole,
+    jax.jit(resumed, out_shardings=(summed, rows)),
+    jax.jit(start, static_argnums=(1, 2), out_shardings=rows),
+  )
 
 
 def _by_chunks(

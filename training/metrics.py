@@ -7,6 +7,7 @@ import json
 import math
 import platform
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -21,7 +22,6 @@ from rich.progress import (
   Progress,
   TaskID,
   TextColumn,
-  TimeElapsedColumn,
   TimeRemainingColumn,
 )
 from tensorboardX import SummaryWriter
@@ -29,6 +29,8 @@ from tensorboardX import SummaryWriter
 from training.losses import HIGHER_IS_BETTER
 
 ROWS, CURVE, SUMMARY = "metrics.jsonl", "loss.png", "summary.json"
+# what a terminal shows beside the bar; the rest of a row is in the files
+BAR = ("train/loss", "train/tokens_per_s", "train/flops_per_s")
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -105,8 +107,8 @@ class Writer:
     self._progress: Progress | None = None
     self._task = TaskID(0)
     if self._console.is_terminal:
-      columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-      self._progress = Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=self._console)
+      columns = (MofNCompleteColumn(), BarColumn(20), TextColumn("{task.description}"), TimeRemainingColumn())
+      self._progress = Progress(*columns, TextColumn("left"), console=self._console)
       self._task = self._progress.add_task("", total=steps, completed=first)
       self._progress.start()
 
@@ -126,10 +128,11 @@ class Writer:
       self._events.add_scalar(key, value, step)
     if self._wandb:
       self._wandb.log(dict(row), step=step)
-    text = "  ".join(_word(key, value) for key, value in row.items())
-    if self._progress and any(key.startswith("train/") for key in row):
+    if self._progress and "train/loss" in row:
+      text = "  ".join(_word(key, row[key]) for key in BAR if key in row)
       self._progress.update(self._task, completed=step, description=text)
     else:
+      text = "  ".join(_word(key, value) for key, value in row.items())
       eta = f"  {_duration(left)} left" if math.isfinite(left) else ""
       self.say(f"step {step}/{self._steps}  {text}{eta}")
 
@@ -211,7 +214,10 @@ def _wandb(workdir: Path, config: Mapping[str, Any]) -> Any:
     import wandb
   except ImportError:
     raise ValueError("wandb=True, but wandb is not installed; EXTRAS=wandb ./dev setup, or wandb=False") from None
-  return wandb.init(dir=str(workdir), name=workdir.name, config=dict(config), resume="allow")
+  identity = workdir / "wandb_id.txt"
+  if not identity.exists():
+    identity.write_text(uuid.uuid4().hex)
+  return wandb.init(dir=str(workdir), name=workdir.name, id=identity.read_text(), config=dict(config), resume="allow")
 
 
 def _word(key: str, value: float) -> str:

@@ -1,0 +1,90 @@
+"""What a run writes down, and how its speed is measured."""
+
+import json
+import math
+import time
+
+import numpy as np
+import pytest
+
+from training import metrics
+
+
+def writer(workdir, first=0, steps=10, **more):
+  workdir.mkdir(exist_ok=True)
+  return metrics.Writer(workdir, first=first, steps=steps, config={}, **more)
+
+
+def test_rows_are_written_at_once_and_numbers_that_are_none_as_null(tmp_path, capsys):
+  out = writer(tmp_path)
+  row = {"train/loss": 2.5, "train/tokens_per_s": 12345.0, "train/flops_per_s": 2.5e9}
+  out.log(1, row, left=75.4)
+  out.log(2, {"eval/valid/loss": math.nan})
+  lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+  assert json.loads(lines[0]) == {
+    "step": 1,
+    "train/loss": 2.5,
+    "train/tokens_per_s": 12345.0,
+    "train/flops_per_s": 2.5e9,
+  }
+  assert json.loads(lines[1]) == {"step": 2, "eval/valid/loss": None}
+  printed = capsys.readouterr().out.splitlines()
+  assert printed[0] == "step 1/10  loss 2.5  12.3k tokens/s  2.5G FLOP/s  0:01:15 left"
+  out.close()
+  assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_rows_of_steps_that_were_not_saved_are_dropped(tmp_path):
+  out = writer(tmp_path)
+  for step in (1, 2, 3):
+    out.log(step, {"train/loss": float(step)})
+  out.close()
+  with (tmp_path / "metrics.jsonl").open("a") as file:
+    file.write('{"step": 2, "train/lo')
+  out = writer(tmp_path, first=2)
+  out.log(3, {"train/loss": 30.0})
+  out.close()
+  assert [(row["step"], row["train/loss"]) for row in metrics.read_rows(tmp_path / "metrics.jsonl")] == [
+    (1, 1.0),
+    (2, 2.0),
+    (3, 30.0),
+  ]
+
+
+def test_tensorboard_events_hold_the_rows(tmp_path):
+  out = writer(tmp_path)
+  out.log(1, {"train/loss": 2.5})
+  out.close()
+  (events,) = (tmp_path / "tensorboard").iterdir()
+  assert b"train/loss" in events.read_bytes()
+
+
+def test_best_keeps_the_lowest_loss_and_the_highest_accuracy():
+  best = {}
+  for step, loss, accuracy in ((1, 3.0, 0.1), (2, 1.0, 0.3), (3, math.nan, 0.2), (4, 2.0, 0.3)):
+    best = metrics.better(best, step, {"eval/a/loss": loss, "eval/a/accuracy": accuracy})
+  assert best == {"eval/a/loss": {"value": 1.0, "step": 2}, "eval/a/accuracy": {"value": 0.3, "step": 2}}
+
+
+def test_the_clock_leaves_out_the_first_step_and_pauses(monkeypatch):
+  now = [100.0]
+  monkeypatch.setattr(time, "monotonic", lambda: now[0])
+  work = np.zeros(1)
+  clock = metrics.Clock(50.0, tokens=8, flops=5.0)
+  for step, seconds in enumerate((30.0, 2.0, 4.0)):
+    now[0] += seconds
+    clock.tick(step, first=0, work=work)
+    if step == 1:
+      with clock.pause(work):
+        now[0] += 1000.0
+  assert clock.lap() == pytest.approx({"train/tokens_per_s": 8 / 3, "train/flops_per_s": 3 * 5 * 8 / 3})
+  assert clock.per_step == pytest.approx(3.0)
+  assert clock.seconds == pytest.approx(50 + 36 + 1000)
+
+
+def test_wandb_that_is_not_installed_is_named(tmp_path, monkeypatch):
+  import sys
+
+  monkeypatch.setitem(sys.modules, "wandb", None)
+  with pytest.raises(ValueError, match="wandb is not installed"):
+    writer(tmp_path, wandb=True)
