@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from kernels import dispatch
 from kernels.short_conv.xla import add_lags
 
 # Up to here adding up the lags is as fast as an FFT, on two CPU cores, and it is exact.
@@ -33,7 +34,7 @@ def long_conv(
     if k_back is not None:
       # lag -i stands i places before the end
       kernel = kernel + jnp.roll(jnp.pad(k_back, ((0, 0), (0, n - k_back.shape[1])))[:, ::-1], 1, axis=1)
-    return circular(u, kernel, 0, t)
+    return _each_its_part(u, kernel, 0, t)
   y = _causal(u, k, keep)
   if k_back is not None:
     # A document starts, seen from the end, one token before the next one starts.
@@ -82,9 +83,15 @@ def _across(u: Float[Array, "b t e"], k: Float[Array, "e l"], document, half: in
   crosses = (document == document[:, half - 1 : half])[..., None]
   n = fast_size(length)
   kernel = jnp.pad(k[:, :length], ((0, 0), (0, n - min(k.shape[1], length))))
-  second = circular(jnp.where(crosses, pairs, 0)[:, :half], kernel, half, reached)
+  second = _each_its_part(jnp.where(crosses, pairs, 0)[:, :half], kernel, half, reached)
   second = jnp.where(crosses[:, half:], second, 0)
   return jnp.pad(second, ((0, 0), (half, 0), (0, 0))).reshape(b, blocks * length, e)[:, :t]
+
+
+def _each_its_part(u: Float[Array, "b t e"], kernel: Float[Array, "e n"], first: int, count: int):
+  """`circular`, told to run on each device's part of batch and channels: XLA has every device do a whole FFT."""
+  run = lambda u, kernel: (circular(u, kernel, first, count),)
+  return dispatch.shard(run, ("b t e", "e n"), ("b t e",))(u, kernel)[0]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

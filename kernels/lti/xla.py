@@ -62,18 +62,16 @@ def _states(
     document = jnp.cumsum(cuts, axis=2)
     chunks = jnp.where((document == document[:, :, -1:])[..., None], chunks, 0)
     alive = (document[:, :, -1] == 0).T
-  b, m, c, e = chunks.shape
-  rows = chunks.transpose(3, 1, 0, 2).reshape(e, m * b, c)
-  v = tuple(_einsum("erc,enc->ern", rows, I).reshape(e, m, b, -1).swapaxes(0, 1) for I in _parts(system.I))
+  by_channel = chunks.transpose(3, 1, 0, 2)
+  v = tuple(_einsum("embc,enc->embn", by_channel, I).swapaxes(0, 1) for I in _parts(system.I))
   return chunk_scan(_parts(system.P), v, _parts(x.swapaxes(0, 1)), alive)
 
 
 def _read(before: Parts, O: Inexact[Array, "e c n"], cuts: Bool[Array, "b m c"] | None) -> Float[Array, "b m c e"]:
   """Re(O x) for the tokens of a chunk before its first document start."""
-  m, e, b, _ = before[0].shape
-  rows = jnp.concatenate(before, axis=-1).swapaxes(0, 1).reshape(e, m * b, -1)
+  states = jnp.concatenate(before, axis=-1).swapaxes(0, 1)
   weights = jnp.concatenate([z if i == 0 else -z for i, z in enumerate(_parts(O))], axis=-1)
-  y = _einsum("ern,ecn->erc", rows, weights).reshape(e, m, b, -1).transpose(2, 1, 3, 0)
+  y = _einsum("embn,ecn->embc", states, weights).transpose(2, 1, 3, 0)
   return y if cuts is None else jnp.where((jnp.cumsum(cuts, axis=2) == 0)[..., None], y, 0)
 
 
