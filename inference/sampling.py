@@ -43,14 +43,13 @@ def among_top_k(logits: Float[Array, "*b v"], k: int) -> Bool[Array, "*b v"]:
 def among_top_p(logits: Float[Array, "*b v"], p: float) -> Bool[Array, "*b v"]:
   """The smallest set of likeliest tokens that holds probability p ("nucleus", Holtzman et al. 2020, arXiv:1904.09751).
 
-  A token is in it if those before it hold less than p, so the likeliest always is; among equal logits the smaller
-  token comes first.
+  A token is in it if those before it hold less than p, so the likeliest always is; with those that tie with the last.
   """
-  order = jnp.argsort(-logits, axis=-1, stable=True)
-  probability = jax.nn.softmax(jnp.take_along_axis(logits, order, axis=-1), axis=-1)
+  ordered = jnp.sort(logits, axis=-1, descending=True)
+  probability = jax.nn.softmax(ordered, axis=-1)
   before = jnp.cumsum(probability, axis=-1) - probability
-  rank = jnp.argsort(order, axis=-1)
-  return jnp.take_along_axis(before < p, rank, axis=-1)
+  least = jnp.min(jnp.where(before < p, ordered, jnp.inf), axis=-1, keepdims=True)
+  return logits >= least
 
 
 def filtered(logits: Float[Array, "*b v"], sampler: Sampler) -> Float[Array, "*b v"]:

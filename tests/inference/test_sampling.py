@@ -41,8 +41,8 @@ def test_top_p_keeps_the_smallest_set_that_holds_p(p, kept):
   assert set(draws(make_sampler(top_p=p))) == kept
 
 
-def test_top_p_among_equals_keeps_no_more_than_it_needs():
-  assert np.asarray(among_top_p(jnp.zeros(4), 0.5)).tolist() == [True, True, False, False]
+def test_top_p_keeps_those_that_tie_with_the_last():
+  assert np.asarray(among_top_p(jnp.array([0.0, 1.0, 0.0, -9.0]), 0.6)).tolist() == [True, True, True, False]
 
 
 def test_top_p_works_on_what_top_k_left():
