@@ -24,7 +24,7 @@ def make_evaluate(
     chunk: tokens a call; the state is carried from call to call, so memory does not grow with the length. 0: one call.
     batches: batches of each set, 0 for all.
   Raises:
-    ValueError: `chunk` and the model's state do not go together.
+    ValueError: `chunk` and the model's state do not go together; later, a set is empty or its rows are too long.
   """
   if chunk < 0 or batches < 0:
     raise ValueError(f"eval.chunk={chunk}, eval.batches={batches}; both must be 0 (all) or more")
@@ -40,6 +40,7 @@ def make_evaluate(
       # a batch late, so that the next one is made while the device works
       total = _add(total, parts)
       if chunk:
+        _check_room(model, batch["inputs"].shape[1])
         carry = start(variables, len(batch["targets"]) * jax.process_count(), batch["inputs"].shape[1])
         parts = _by_chunks(resumed, variables, batch, carry, chunk, mesh)
       else:
@@ -56,6 +57,15 @@ def make_evaluate(
     return values
 
   return evaluate
+
+
+def _check_room(model: nn.Module, length: int) -> None:
+  """A call of more tokens than a table of positions has raises by itself; chunks of them would give NaN."""
+  if getattr(model, "position", "none") == "learned" and length > model.max_len:
+    raise ValueError(
+      f"evaluation has rows of {length} tokens, but model.max_len={model.max_len} learned positions; raise it, or use "
+      "shorter rows"
+    )
 
 
 def _add(total: dict[str, tuple[float, float]], parts: list[losses.Sums]) -> dict[str, tuple[float, float]]:

@@ -63,10 +63,12 @@ class Clock:
       self._restart()
 
   def lap(self) -> dict[str, float]:
-    """The speed since the last lap; call it when the device has finished."""
+    """The speed since the last lap, if it can be known yet; call it when the device has finished."""
     if self._steps:
       self.per_step = (time.monotonic() - self._mark) / self._steps
     self._restart()
+    if math.isnan(self.per_step):
+      return {}
     tokens = self._tokens / self.per_step
     return {"train/tokens_per_s": tokens, "train/flops_per_s": 3 * self._flops * tokens}
 

@@ -60,6 +60,12 @@ def test_errors_name_the_setting():
   with pytest.raises(ValueError, match="eval.chunk=-1"):
     evaluate(chunk=-1)
 
+  class Learned(toy.Model):
+    position, max_len = "learned", 5
+
+  with pytest.raises(ValueError, match="6 tokens.*model.max_len=5"):
+    make_evaluate(Learned(), TASK, sharding.make_mesh(devices=jax.devices()[:1]), chunk=2)(VARIABLES)
+
   class Whole(toy.Model):
     STATE = "none"
 

@@ -74,6 +74,8 @@ def test_the_clock_leaves_out_the_first_step_and_pauses(monkeypatch):
   for step, seconds in enumerate((30.0, 2.0, 4.0)):
     now[0] += seconds
     clock.tick(step, first=0, work=work)
+    if step == 0:
+      assert clock.lap() == {}, "the first step is not measured"
     if step == 1:
       with clock.pause(work):
         now[0] += 1000.0
