@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 
 class Sampler(NamedTuple):
@@ -34,36 +34,26 @@ def make_sampler(temperature: float | int = 1.0, top_k: int = 0, top_p: float | 
   return Sampler(float(temperature), top_k, float(top_p))
 
 
-def among_top_k(logits: Float[Array, "*b v"], k: int) -> Bool[Array, "*b v"]:
-  """Which tokens are at least as likely as the k-th; more than k where several tie with it."""
-  k = min(k, logits.shape[-1])
-  return logits >= jax.lax.top_k(logits, k)[0][..., -1:]
-
-
-def among_top_p(logits: Float[Array, "*b v"], p: float) -> Bool[Array, "*b v"]:
-  """The smallest set of likeliest tokens that holds probability p ("nucleus", Holtzman et al. 2020, arXiv:1904.09751).
-
-  A token is in it if those before it hold less than p, so the likeliest always is; with those that tie with the last.
-  """
-  ordered = jnp.sort(logits, axis=-1, descending=True)
-  probability = jax.nn.softmax(ordered, axis=-1)
-  before = jnp.cumsum(probability, axis=-1) - probability
-  least = jnp.min(jnp.where(before < p, ordered, jnp.inf), axis=-1, keepdims=True)
-  return logits >= least
-
-
 def filtered(logits: Float[Array, "*b v"], sampler: Sampler) -> Float[Array, "*b v"]:
-  """Logits at the sampler's temperature, -inf for the tokens it leaves out; first top_k, then top_p of what is left.
+  """Logits at the sampler's temperature (above 0 here), -inf for the tokens it leaves out.
 
-  The temperature is above 0 here.
+  First top_k, then top_p of what is left: the smallest set of likeliest tokens that holds probability p ("nucleus",
+  Holtzman et al. 2020, arXiv:1904.09751). A token is in that set if those before it hold less than p, so the likeliest
+  always is. Tokens that tie with the last one kept are kept too.
   """
   assert sampler.temperature > 0, "temperature 0 takes the largest logit: there is nothing to filter"
   logits = logits / sampler.temperature
-  if sampler.top_k:
-    logits = jnp.where(among_top_k(logits, sampler.top_k), logits, -jnp.inf)
-  if sampler.top_p < 1:
-    logits = jnp.where(among_top_p(logits, sampler.top_p), logits, -jnp.inf)
-  return logits
+  vocab = logits.shape[-1]
+  k = min(sampler.top_k or vocab, vocab)
+  if k == vocab and sampler.top_p == 1:
+    return logits
+  likeliest = jax.lax.top_k(logits, k)[0]
+  probability = jax.nn.softmax(likeliest, axis=-1)
+  before = jnp.cumsum(probability, axis=-1) - probability
+  # rounding may leave the last ones more than all of the probability before them
+  kept = (before < sampler.top_p) | (sampler.top_p == 1)
+  least = jnp.min(jnp.where(kept, likeliest, jnp.inf), axis=-1, keepdims=True)
+  return jnp.where(logits >= least, logits, -jnp.inf)
 
 
 def sample(

@@ -5,10 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inference.sampling import Sampler, among_top_k, among_top_p, filtered, make_sampler, sample
+from inference.sampling import Sampler, filtered, make_sampler, sample
 
 PROBABILITY = np.array([0.05, 0.4, 0.1, 0.25, 0.2], np.float32)
 LOGITS = jnp.log(PROBABILITY)[None]
+
+
+def kept(logits: jax.Array, **settings) -> list[int]:
+  return np.flatnonzero(np.isfinite(filtered(logits, make_sampler(**settings)))).tolist()
 
 
 def draws(sampler: Sampler, n: int = 4000) -> np.ndarray:
@@ -27,28 +31,29 @@ def test_temperature_sharpens_and_flattens(temperature):
   np.testing.assert_allclose(got, want / want.sum(), atol=0.03)
 
 
-@pytest.mark.parametrize("k, kept", [(1, {1}), (2, {1, 3}), (3, {1, 3, 4}), (5, {0, 1, 2, 3, 4}), (9, {0, 1, 2, 3, 4})])
-def test_top_k_keeps_the_k_likeliest(k, kept):
-  assert set(np.flatnonzero(among_top_k(LOGITS, k)[0])) == kept
-  assert set(draws(make_sampler(top_k=k))) == kept
+@pytest.mark.parametrize("k, want", [(1, {1}), (2, {1, 3}), (3, {1, 3, 4}), (5, {0, 1, 2, 3, 4}), (9, {0, 1, 2, 3, 4})])
+def test_top_k_keeps_the_k_likeliest(k, want):
+  assert set(kept(LOGITS, top_k=k)) == want
+  assert set(draws(make_sampler(top_k=k))) == want
 
 
 @pytest.mark.parametrize(
-  "p, kept", [(0.01, {1}), (0.39, {1}), (0.5, {1, 3}), (0.66, {1, 3, 4}), (1.0, {0, 1, 2, 3, 4})]
+  "p, want", [(0.01, {1}), (0.39, {1}), (0.5, {1, 3}), (0.66, {1, 3, 4}), (1.0, {0, 1, 2, 3, 4})]
 )
-def test_top_p_keeps_the_smallest_set_that_holds_p(p, kept):
-  assert set(np.flatnonzero(among_top_p(LOGITS, p)[0])) == kept
-  assert set(draws(make_sampler(top_p=p))) == kept
+def test_top_p_keeps_the_smallest_set_that_holds_p(p, want):
+  assert set(kept(LOGITS, top_p=p)) == want
+  assert set(draws(make_sampler(top_p=p))) == want
 
 
-def test_top_p_keeps_those_that_tie_with_the_last():
-  assert np.asarray(among_top_p(jnp.array([0.0, 1.0, 0.0, -9.0]), 0.6)).tolist() == [True, True, True, False]
+def test_those_that_tie_with_the_last_are_kept():
+  logits = jnp.array([0.0, 1.0, 0.0, -9.0])
+  assert kept(logits, top_p=0.6) == kept(logits, top_k=2) == [0, 1, 2]
 
 
 def test_top_p_works_on_what_top_k_left():
   # of the two likeliest, 0.4 and 0.25, the first alone holds 0.615
-  kept = np.isfinite(filtered(LOGITS, make_sampler(top_k=2, top_p=0.6)))[0]
-  assert kept.tolist() == [False, True, False, False, False]
+  assert kept(LOGITS, top_k=2, top_p=0.6) == [1]
+  assert kept(LOGITS, top_p=0.6) == [1, 3]
 
 
 def test_draws_follow_from_seed_row_and_position_only():
