@@ -109,7 +109,8 @@ class Block(nn.Module):
     return self.norm(x) if self.norm_position == "pre" else x
 
   def _join(self, x: Float[Array, "*b d"], y: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    assert y.dtype == x.dtype, f"mixer {self.spec['name']!r} returned {y.dtype} for {x.dtype}"
+    got, wanted = (y.dtype, y.shape), (x.dtype, x.shape)
+    assert got == wanted, f"mixer {self.spec['name']!r} returned {got} for {wanted}"
     y = x + self.drop(y, deterministic=not self.has_rng("dropout"))
     y = y if self.norm_position == "pre" else self.norm(y)
     return nn.with_logical_constraint(y, ("batch", "time", "embed")[:: 1 if y.ndim == 3 else 2])

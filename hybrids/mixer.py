@@ -10,7 +10,10 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import numbers
 import re
+import types
+import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -160,11 +163,12 @@ def fields(cls: type[nn.Module]) -> dict[str, bool]:
   return {f.name: f.default is missing and f.default_factory is missing for f in own}
 
 
-def check_fields(cls: type[nn.Module], given: Iterable[str], what: str) -> None:
+def check_fields(cls: type[nn.Module], given: Mapping[str, Any], what: str) -> None:
   """Compares the arguments given for a module with its fields.
 
   Raises:
-    ValueError: one is unknown, or one that is needed is missing; it names `what`, the field and the choices.
+    ValueError: one is unknown or of the wrong type, or one that is needed is missing; it names `what`, the field and
+      the choices.
   """
   known = fields(cls)
   for key in given:
@@ -173,6 +177,20 @@ def check_fields(cls: type[nn.Module], given: Iterable[str], what: str) -> None:
   missing = [key for key, needed in known.items() if needed and key not in given]
   if missing:
     raise ValueError(f"{what} needs {missing}; its fields are {list(known)}")
+  for field in dataclasses.fields(cls):
+    if field.name in given and not _fits(given[field.name], field.type):
+      kind = getattr(field.type, "__name__", field.type)
+      raise ValueError(f"{what}: {field.name}={given[field.name]!r} must be of type {kind}")
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+  """Whether a value is of the type a field names, where that is one of bool, int, float, str, or a choice of them."""
+  kinds = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+  plain = {bool: bool, int: numbers.Integral, float: numbers.Real, str: str, type(None): type(None)}
+  if any(kind not in plain for kind in kinds):
+    return True
+  # Python counts true and false among the numbers
+  return isinstance(value, tuple(plain[kind] for kind in kinds)) and (bool in kinds or not isinstance(value, bool))
 
 
 def frozen(value: Any) -> Any:

@@ -130,7 +130,7 @@ class Stack(nn.Module):
     if not self.learn_state:
       return state
     leaves, tree = jax.tree.flatten_with_path(state)
-    return tree.unflatten(leaf + _learned(self.initial_state, path, leaf) for path, leaf in leaves)
+    return tree.unflatten(_learned(self.initial_state, path, leaf) for path, leaf in leaves)
 
   def __call__(
     self,

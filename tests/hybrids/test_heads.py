@@ -35,6 +35,7 @@ def ready(head="lm", **kwargs):
   return model, variables, method
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
   "head, options",
   [

@@ -8,6 +8,7 @@ from hybrids import mixer as mixer_lib
 from hybrids.channel.mlp import MLP
 from tests.hybrids import toys
 
+pytestmark = pytest.mark.smoke
 GOOD = "import flax.linen as nn\n\n\nclass Fine(nn.Module):\n  width: int\n  STATE = 'fixed'\n"
 
 
@@ -58,6 +59,15 @@ def test_a_wrong_argument_is_answered_with_the_fields():
     mixer_lib.build("mlp", width=8, expnad=2)
   with pytest.raises(ValueError, match=r"mixer 'bidirectional' needs \['mixer'\]"):
     mixer_lib.build("bidirectional", width=8)
+
+
+@pytest.mark.parametrize(
+  "name, field, value, kind",
+  [("mamba", "state", "abc", "int"), ("mamba", "state", 2.5, "int"), ("softmax", "heads", True, r"int \| None")],
+)
+def test_an_argument_of_the_wrong_type_is_named(name, field, value, kind):
+  with pytest.raises(ValueError, match=rf"mixer '{name}': {field}={value!r} must be of type {kind}"):
+    mixer_lib.build(name, width=8, **{field: value})
 
 
 def test_a_broken_file_breaks_only_its_users(folder):

@@ -4,6 +4,8 @@ import pytest
 
 from hybrids import pattern
 
+pytestmark = pytest.mark.smoke
+
 
 @pytest.mark.parametrize("given, depth, letters", [("m", 3, "mmm"), ("mma", 5, "mmamm"), ("m-a-", 2, "m-")])
 def test_a_pattern_is_repeated_to_the_depth(given, depth, letters):

@@ -121,6 +121,7 @@ def test_the_state_is_one_for_each_layer_with_the_batch_in_front():
     assert jax.tree.all(jax.tree.map(same, stack.init_state(B, 9), after))
 
 
+@pytest.mark.smoke
 def test_prefill_then_steps_equals_all_at_once():
   stack = make()
   apply = lambda method: jax.jit(functools.partial(stack.apply, variables(), method=method))

@@ -115,6 +115,16 @@ def test_the_first_state_can_be_learned():
   close(apply("step")(X[:, -1], state)[0], expected[:, -1])
 
 
+def test_only_fixed_states_are_learned():
+  mixers = {"d": dict(name="tests.hybrids.toys.Decay"), "a": dict(name="softmax", heads=1)}
+  stack = Stack(width=D, depth=2, pattern="da", mixers=mixers, learn_state=True)
+  params = filled(stack, X)
+  assert set(params["params"]["initial_state"]) == {"0_h"}
+  start, empty = stack.apply(params, B, T, method="start"), stack.init_state(B, T)
+  jax.tree.map(np.testing.assert_array_equal, start[1], empty[1])
+  close(start[0].h, np.broadcast_to(params["params"]["initial_state"]["0_h"], (B, D)))
+
+
 def test_a_learned_state_and_resets_exclude_each_other():
   with pytest.raises(ValueError, match="learn_state=True and reset exclude each other"):
     jax.eval_shape(functools.partial(make(learn_state=True).init, reset=RESET), jax.random.key(0), X)
