@@ -111,6 +111,8 @@ def learning_rate(*, lr: float, schedule: str, warmup: int, final_lr: float, ste
   """
   if schedule not in SCHEDULES:
     raise ValueError(f"optimizer.schedule={schedule!r}; choose one of {', '.join(SCHEDULES)}")
+  if steps < 0:
+    raise ValueError(f"steps={steps}; it must be 0 or more batches")
   if lr < 0:
     raise ValueError(f"optimizer.lr={lr}; it must be 0 or more")
   if warmup < 0:
