@@ -13,6 +13,8 @@ pytest.register_assert_rewrite("tests.contract")
 CHECKED = ("kernels", "layers", "ssm", "attention", "hybrids", "training", "inference")
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# threads of XLA's pool, for the tests that start a process with several CPU devices: see training/platform.py
+os.environ.setdefault("NPROC", "32")
 jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
 install_import_hook(list(CHECKED), f"{type_checker.__name__}.check").__enter__()
 
