@@ -242,12 +242,17 @@ def test_sigterm_saves_at_once_and_says_so(text, whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_again_and_again_at_any_moment(text, whole, tmp_path):
-  draw = random.Random(1)
-  for _ in range(8):
-    with running(arguments(text, tmp_path)) as process, contextlib.suppress(subprocess.TimeoutExpired):
-      process.wait(timeout=draw.uniform(2, 12))
-      break
-  # where it has ended by itself in between, the same command finds nothing left to do
+def test_killed_soon_after_every_save(text, whole, tmp_path):
+  draw, kills = random.Random(1), 0
+  for step in range(EVERY, STEPS, EVERY):
+    if kills and newest(tmp_path) >= step:
+      continue
+    with running(arguments(text, tmp_path)) as process:
+      wait_for(saved(tmp_path, step), process)
+      time.sleep(draw.uniform(0, 0.1))
+      process.kill()
+      finish(process, -signal.SIGKILL)
+      kills += 1
+  assert kills > 1
   run(text, tmp_path)
   assert_same_end(tmp_path, whole())
