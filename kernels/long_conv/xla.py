@@ -98,8 +98,8 @@ def _each_its_part(u: Float[Array, "b t e"], kernel: Float[Array, "e n"], first:
 def circular(u: Float[Array, "b t e"], kernel: Float[Array, "e n"], first: int, count: int) -> Float[Array, "b s e"]:
   """Outputs first … first + count - 1 of the circular convolution of length n of u, followed by zeros, with the kernel.
 
-  The gradient takes the spectra from u and the kernel again, where autodiff stores them (twice the size of u) and is
-  no faster.
+  The gradient takes the spectra from u and the kernel again: between forward and backward nothing else is kept, where
+  autodiff keeps twice the size of u and is a sixth faster.
   """
   return _inverse(_spectrum(u, kernel.shape[1]) * jnp.fft.rfft(kernel), kernel.shape[1])[:, first : first + count]
 
