@@ -29,7 +29,14 @@ def get_config(workdir: str) -> ml_collections.ConfigDict:
   stored = read_config(Path(workdir))
   if stored is None:
     raise ValueError(f"{workdir}/{CONFIG} does not exist, so there is no run to go on with; give --config")
-  return ml_collections.ConfigDict(stored)
+  return ml_collections.ConfigDict(_with_tuples(stored))
+
+
+def _with_tuples(value: Any) -> Any:
+  """JSON's lists as the tuples that configs have, which alone can be set on the command line."""
+  if isinstance(value, dict):
+    return {key: _with_tuples(part) for key, part in value.items()}
+  return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def read_config(workdir: Path) -> dict[str, Any] | None:

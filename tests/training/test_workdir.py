@@ -1,0 +1,11 @@
+"""The config that a folder holds."""
+
+from ml_collections import ConfigDict
+
+from training import workdir
+
+
+def test_stored_tuples_come_back_as_tuples(tmp_path):
+  config = ConfigDict({"data": {"lengths": (64, 256), "stages": ((0, 64, 4), (300, 256, 1))}, "groups": ()})
+  (tmp_path / workdir.CONFIG).write_text(config.to_json())
+  assert workdir.get_config(str(tmp_path)).to_dict() == config.to_dict()
