@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from configs import base
 
-LEARNING_RATES = (5e-4, 1e-3, 2e-3, 4e-3)
+LEARNING_RATES = (1e-3, 2e-3, 4e-3)
 MIXERS: tuple[dict[str, Any], ...] = (
   {"mixer": "mamba"},
   {"mixer": "softmax", "position": "learned"},
