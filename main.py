@@ -71,7 +71,9 @@ def run(flags: Any) -> int:
   cpu_devices = mesh_section.pop("cpu_devices")
   processes = {name: flags[name].value for name in ("coordinator", "processes", "process")}
   platform.prepare(0 if alone else cpu_devices, **processes)
-  dispatch.force(config.kernels)
+  if config.kernels != "auto":
+    # "auto" leaves KERNEL_IMPL in force
+    dispatch.force(config.kernels)
   task = build_task(**config.data.to_dict())
   model = build_model(task, **config.model.to_dict())
   # built in every mode: a bad setting is found before anything is computed, and a checkpoint holds its state too
@@ -109,19 +111,18 @@ def train(
   start = batches.get_state()
   jax.eval_shape(update, like, sharding.put(next(batches), mesh))
   batches.set_state(start)
+  wandb = metrics.find_wandb(config.wandb)
   open_workdir(workdir, config, task)
   with contextlib.closing(Checkpoints(workdir / "checkpoints", keep=config.save.keep or None)) as checkpoints:
     found = checkpoints.restore(like)
-    record: dict[str, Any] = {"step": 0, "seconds": 0.0, "last": {}, "best": {}}
+    record: dict[str, Any] = {"step": 0, "evaluated": -1, "seconds": 0.0, "last": {}, "best": {}}
     if found:
       batches.set_state(found.data_state)
       record |= found.extra
     state = found.state if found else init(config.seed)
     parameters = state_lib.count(like.params)
     where = f"going on at step {record['step']}" if found else "starting"
-    writer = metrics.Writer(
-      workdir, first=record["step"], steps=config.steps, config=config.to_dict(), wandb=config.wandb
-    )
+    writer = metrics.Writer(workdir, first=record["step"], steps=config.steps, config=config.to_dict(), wandb=wandb)
     writer.say(f"{where} of {config.steps}: {parameters:,} parameters, {mesh.size} x {jax.devices()[0].device_kind}")
     clock = metrics.Clock(record["seconds"], tokens=task.batch * task.length, flops=work)
     status = "failed"
@@ -155,17 +156,18 @@ def fit(
   with platform.stop_requests() as asked_to_stop:
     for step in range(first, last + 1):
       # Evaluate the state as it is, save it with the position in the data, only then take the next batch: so a resumed
-      # run sees every batch once. What was restored had been evaluated before it was saved.
-      stop, new = step < last and asked_to_stop(step), step > first or step == 0
-      if new and due(step, config.eval.every, last):
+      # run sees every batch once. Whoever asks to stop may not wait for an evaluation: the resumed run does that.
+      stop = step < last and asked_to_stop(step)
+      if due(step, config.eval.every, last) and record["evaluated"] < step and not stop:
         step_lib.check_finite(state.seen)
         with clock.pause(state):
           row = evaluate(state.variables)
         record["best"] = metrics.better(record["best"], step, row)
         record["last"] |= row
+        record["evaluated"] = step
         writer.log(step, row)
       record |= {"step": step, "seconds": clock.seconds}
-      if new and step > 0 and (stop or due(step, config.save.every, last)):
+      if step > first and (stop or due(step, config.save.every, last)):
         step_lib.check_finite(state.seen)
         with clock.pause(state):
           checkpoints.save(step, state, data_state=batches.get_state(), extra=record)

@@ -90,11 +90,11 @@ class Writer:
   Rows of steps after `first`, written by a process that was killed before it saved them, are dropped: a file has
   one row a step and kind.
 
-  Raises:
-    ValueError: `wandb` is asked for and not installed.
+  Attributes:
+    wandb: what `find_wandb` gives.
   """
 
-  def __init__(self, workdir: Path, *, first: int, steps: int, config: Mapping[str, Any], wandb: bool = False):
+  def __init__(self, workdir: Path, *, first: int, steps: int, config: Mapping[str, Any], wandb: Any = None):
     self._active = jax.process_index() == 0
     if not self._active:
       return
@@ -104,7 +104,7 @@ class Writer:
     self._path.write_text("".join(json.dumps(row) + "\n" for row in kept))
     self._file = self._path.open("a")
     self._events = SummaryWriter(logdir=str(workdir / "tensorboard"), purge_step=first + 1 if first else None)
-    self._wandb = _wandb(workdir, config) if wandb else None
+    self._wandb = _start_wandb(wandb, workdir, config) if wandb else None
     self._console = Console(soft_wrap=True, highlight=False)
     self._progress: Progress | None = None
     self._task = TaskID(0)
@@ -211,11 +211,22 @@ def surroundings() -> dict[str, Any]:
   }
 
 
-def _wandb(workdir: Path, config: Mapping[str, Any]) -> Any:
+def find_wandb(wanted: bool) -> Any:
+  """The library, or None where it is not wanted.
+
+  Raises:
+    ValueError: it is wanted and not installed.
+  """
+  if not wanted:
+    return None
   try:
     import wandb
   except ImportError:
     raise ValueError("wandb=True, but wandb is not installed; EXTRAS=wandb ./dev setup, or wandb=False") from None
+  return wandb
+
+
+def _start_wandb(wandb: Any, workdir: Path, config: Mapping[str, Any]) -> Any:
   identity = workdir / "wandb_id.txt"
   if not identity.exists():
     identity.write_text(uuid.uuid4().hex)

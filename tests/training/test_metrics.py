@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import time
 
 import numpy as np
@@ -84,9 +85,33 @@ def test_the_clock_leaves_out_the_first_step_and_pauses(monkeypatch):
   assert clock.seconds == pytest.approx(50 + 36 + 1000)
 
 
-def test_wandb_that_is_not_installed_is_named(tmp_path, monkeypatch):
-  import sys
-
+def test_wandb_that_is_not_installed_is_named(monkeypatch):
   monkeypatch.setitem(sys.modules, "wandb", None)
+  assert metrics.find_wandb(False) is None
   with pytest.raises(ValueError, match="wandb is not installed"):
-    writer(tmp_path, wandb=True)
+    metrics.find_wandb(True)
+
+
+def test_wandb_gets_every_row_and_one_identity_for_a_resumed_run(tmp_path):
+  runs = []
+
+  class Wandb:
+    """Stands for the library."""
+
+    def init(self, **settings):
+      runs.append({"settings": settings, "rows": []})
+      return self
+
+    def log(self, row, step):
+      runs[-1]["rows"].append((step, row))
+
+    def finish(self):
+      runs[-1]["finished"] = True
+
+  for first in (0, 1):
+    out = writer(tmp_path, first=first, wandb=Wandb())
+    out.log(first + 1, {"train/loss": 1.0})
+    out.close()
+  assert [run["rows"] for run in runs] == [[(1, {"train/loss": 1.0})], [(2, {"train/loss": 1.0})]]
+  assert runs[0]["settings"]["id"] == runs[1]["settings"]["id"]
+  assert all(run["finished"] for run in runs)
