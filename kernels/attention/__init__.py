@@ -51,9 +51,8 @@ def attention(
   if (q_segment is None) != (k_segment is None):
     raise ValueError("attention: one of q_segment and k_segment is given; give both or neither")
   y_dtype = q.dtype
-  if q_segment is not None and k_segment is not None:
+  if q_segment is not None:
     (q,) = inputs.blank(q_segment >= 0, q)
-    k, v = inputs.blank(k_segment >= 0, k, v)
   where = (q_position, k_position, q_segment, k_segment)
   settings = dict(mask=mask, window=window, scale=q.shape[-1] ** -0.5 if scale is None else scale, softcap=softcap)
   y = dispatch.pick("attention", IMPLS, impl, q, k, v, *where, **settings)(q, k, v, *where, **settings)

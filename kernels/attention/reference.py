@@ -23,6 +23,8 @@ def attention(
 ) -> Float[Array, "b t h p"]:
   """All scores at once, keys and values repeated for their heads."""
   dtype = inputs.compute_dtype(q, k, v)
+  if k_segment is not None:
+    k, v = inputs.blank(k_segment >= 0, k, v)
   k, v = (jnp.repeat(z, q.shape[2] // z.shape[2], axis=2).astype(dtype) for z in (k, v))
   see = visible(q_position, k_position, q_segment, k_segment, mask=mask, window=window)[:, None]
   scores = scale * jnp.einsum("bthk,bshk->bhts", q.astype(dtype), k)

@@ -50,35 +50,44 @@ def attention(
   scale: float,
   softcap: float | None,
 ) -> Float[Array, "b t h p"]:
-  """Cuts queries and keys into blocks, and puts the answers together again."""
+  """Cuts queries into blocks, and puts their answers together again; keys and values are read where they are."""
   b, t, h, _ = q.shape
   s, g = k.shape[1:3]
   if 0 in (t, s):
     return jnp.zeros((b, t, h, v.shape[3]), inputs.compute_dtype(q, k, v))
-  rows, columns = (min(most, size) for most, size in zip(BLOCKS.get(jax.default_backend(), ACCELERATOR_BLOCKS), (t, s)))
-  if q_segment is None and s % columns:
-    # keys that fill up the last block are told by their segment
-    q_segment, k_segment = jnp.zeros_like(q_position), jnp.zeros_like(k_position)
-  places = lambda position, segment, c: Places(
-    _blocks(position, c), None if segment is None else _blocks(segment, c, fill=-1)
-  )
-  dtype = jnp.result_type(q, k, v)
-  q = q.reshape(b, t, g, h // g, -1)
+  most = BLOCKS.get(jax.default_backend(), ACCELERATOR_BLOCKS)
+  rows, columns = min(most[0], t), _block_size(s, most[1])
+  if s % columns:
+    # what fills up the last block is told by its segment
+    if q_segment is None or k_segment is None:
+      q_segment, k_segment = jnp.zeros_like(q_position), jnp.zeros_like(k_position)
+    k, v, k_position = (_filled(z, columns) for z in (k, v, k_position))
+    k_segment = _filled(k_segment, columns, -1)
+  places = lambda position, segment, c: Places(_blocks(position, c), None if segment is None else _blocks(segment, c))
   y = blockwise(
     Rules(mask, window, scale, softcap),
-    _blocks(q, rows).transpose(0, 1, 3, 4, 2, 5).astype(dtype),
-    *(_blocks(z, columns).transpose(0, 1, 3, 2, 4).astype(dtype) for z in (k, v)),
-    places(q_position, q_segment, rows),
+    _blocks(_filled(q.reshape(b, t, g, h // g, -1), rows), rows).transpose(0, 1, 3, 4, 2, 5),
+    k,
+    v,
+    places(_filled(q_position, rows), None if q_segment is None else _filled(q_segment, rows, -1), rows),
     places(k_position, k_segment, columns),
   )
-  y = y.transpose(1, 0, 4, 2, 3, 5).reshape(b, -1, h, v.shape[3])
-  return y[:, :t]
+  return y.transpose(1, 0, 4, 2, 3, 5).reshape(b, -1, h, v.shape[3])[:, :t]
 
 
-def _blocks(z: Array, size: int, fill: int = 0) -> Array:
-  """ "b t ..." to "blocks b c ...", the last block filled up."""
-  extra = -z.shape[1] % size
-  z = jnp.pad(z, ((0, 0), (0, extra), *[(0, 0)] * (z.ndim - 2)), constant_values=fill)
+def _block_size(s: int, most: int) -> int:
+  """The largest divisor of s up to `most`, which saves filling up; or `most`, rather than less than half of it."""
+  best = max(size for size in range(1, min(s, most) + 1) if s % size == 0)
+  return best if 2 * best > most or best == s else most
+
+
+def _filled(z: Array, size: int, fill: int = 0) -> Array:
+  """ "b t ..." with t made a multiple of `size`."""
+  return jnp.pad(z, ((0, 0), (0, -z.shape[1] % size), *[(0, 0)] * (z.ndim - 2)), constant_values=fill)
+
+
+def _blocks(z: Array, size: int) -> Array:
+  """ "b t ..." to "blocks b c ..."."""
   return z.reshape(z.shape[0], -1, size, *z.shape[2:]).swapaxes(0, 1)
 
 
@@ -86,8 +95,8 @@ def _blocks(z: Array, size: int, fill: int = 0) -> Array:
 def blockwise(
   rules: Rules,
   q: Float[Array, "x b g r c k"],
-  k: Float[Array, "z b g s k"],
-  v: Float[Array, "z b g s p"],
+  k: Float[Array, "b s g k"],
+  v: Float[Array, "b s g p"],
   at: Places,
   of: Places,
 ) -> Float[Array, "x b g r c p"]:
@@ -97,30 +106,31 @@ def blockwise(
 
 def _forward(rules, q, k, v, at, of):
   """The answers, and the logarithms of the sums of exponentials that the gradient needs."""
-  dtype = inputs.compute_dtype(q, k, v)
+  dtype, kv = inputs.compute_dtype(q, k, v), (k, v)
 
   def queries(_, block):
     q, at, needed = block
     shape = q.shape[:-1]
 
     def keys(carry, block):
-      k, v, of, needed = block
+      j, of, needed = block
 
       def meet(carry):
         top, total, y = carry
+        k, v = _cut(j, of, *kv)
         scores, see = _scores(rules, q, k, at, of)[0], _see(rules, at, of)
         higher = jnp.maximum(top, jnp.max(scores, axis=-1, initial=-jnp.inf, where=see))
         # a row that has seen nothing yet stays at -inf, which is never subtracted
         base = jnp.where(jnp.isneginf(higher), 0, higher)[..., None]
         weights = jnp.where(see, jnp.exp(scores - base), 0)
         shrink = jnp.exp(top - base[..., 0])
-        y = y * shrink[..., None] + _dot("bgrcs,bgsp->bgrcp", weights.astype(v.dtype), v)
+        y = y * shrink[..., None] + _dot("bgrcs,bsgp->bgrcp", weights.astype(v.dtype), v)
         return higher, total * shrink + weights.sum(axis=-1), y
 
       return jax.lax.cond(needed, meet, lambda carry: carry, carry), None
 
     start = (jnp.full(shape, -jnp.inf, dtype), jnp.zeros(shape, dtype), jnp.zeros((*shape, v.shape[-1]), dtype))
-    (top, total, y), _ = jax.lax.scan(keys, start, (k, v, of, needed))
+    (top, total, y), _ = jax.lax.scan(keys, start, (jnp.arange(needed.size), of, needed))
     seen = total > 0
     total = jnp.where(seen, total, 1)
     return None, (y / total[..., None], jnp.where(seen, top, 0) + jnp.log(total))
@@ -134,43 +144,58 @@ def _blockwise_fwd(rules, q, k, v, at, of):
 
 
 def _blockwise_bwd(rules, residuals, d_y):
-  q, k, v, at, of, y, level = residuals
+  q, *kv, at, of, y, level = residuals
 
   def queries(carry, block):
     q, at, level, d_y, through, needed = block
 
     def keys(carry, block):
-      j, k, v, of, needed = block
+      j, of, needed = block
 
       def meet(carry):
         d_q, d_k, d_v = carry
+        k, v = _cut(j, of, *kv)
         scores, slope = _scores(rules, q, k, at, of)
         weights = jnp.where(_see(rules, at, of), jnp.exp(scores - level[..., None]), 0)
-        d_scores = weights * (_dot("bgrcp,bgsp->bgrcs", d_y, v) - through[..., None]) * slope
+        d_scores = weights * (_dot("bgrcp,bsgp->bgrcs", d_y, v) - through[..., None]) * slope
         d_scores, weights = d_scores.astype(k.dtype), weights.astype(v.dtype)
-        d_k = d_k.at[j].add(_dot("bgrcs,bgrck->bgsk", d_scores, q))
-        d_v = d_v.at[j].add(_dot("bgrcs,bgrcp->bgsp", weights, d_y))
-        return d_q + _dot("bgrcs,bgsk->bgrck", d_scores, k), d_k, d_v
+        d_k = _add(d_k, j, _dot("bgrcs,bgrck->bsgk", d_scores, q))
+        d_v = _add(d_v, j, _dot("bgrcs,bgrcp->bsgp", weights, d_y))
+        return d_q + _dot("bgrcs,bsgk->bgrck", d_scores, k), d_k, d_v
 
       return jax.lax.cond(needed, meet, lambda carry: carry, carry), None
 
     start = jnp.zeros(q.shape, level.dtype)
-    (d_q, *carry), _ = jax.lax.scan(keys, (start, *carry), (jnp.arange(k.shape[0]), k, v, of, needed))
+    (d_q, *carry), _ = jax.lax.scan(keys, (start, *carry), (jnp.arange(needed.size), of, needed))
     return tuple(carry), d_q
 
   through = jnp.sum(y * d_y, axis=-1)
-  zero = tuple(jnp.zeros(z.shape, level.dtype) for z in (k, v))
-  blocks = (q, at, level, d_y.astype(q.dtype), through, _needed(rules, at, of))
+  zero = tuple(jnp.zeros(z.shape, level.dtype) for z in kv)
+  blocks = (q, at, level, d_y.astype(jnp.result_type(q, *kv)), through, _needed(rules, at, of))
   (d_k, d_v), d_q = jax.lax.scan(queries, zero, blocks)
-  return d_q.astype(q.dtype), d_k.astype(k.dtype), d_v.astype(v.dtype), None, None
+  return d_q.astype(q.dtype), *(d.astype(z.dtype) for d, z in zip((d_k, d_v), kv)), None, None
 
 
 blockwise.defvjp(_blockwise_fwd, _blockwise_bwd)
 
 
+def _cut(j, of: Places, *arrays: Float[Array, "b s ..."]) -> tuple[Float[Array, "b c ..."], ...]:
+  """Block j of keys or values, zeros in empty slots."""
+  size = of.position.shape[1]
+  cut = tuple(jax.lax.dynamic_slice_in_dim(z, j * size, size, axis=1) for z in arrays)
+  return cut if of.segment is None else inputs.blank(of.segment >= 0, *cut)
+
+
+def _add(total: Float[Array, "b s g k"], j, part: Float[Array, "b c g k"]) -> Float[Array, "b s g k"]:
+  """Adds to block j."""
+  first, size = j * part.shape[1], part.shape[1]
+  sums = jax.lax.dynamic_slice_in_dim(total, first, size, axis=1) + part
+  return jax.lax.dynamic_update_slice_in_dim(total, sums, first, axis=1)
+
+
 def _scores(rules: Rules, q, k, at: Places, of: Places) -> tuple[Float[Array, "b g r c s"], Float[Array, "..."]]:
   """The scores of one pair of blocks, and their derivatives by q . k."""
-  scores = rules.scale * _dot("bgrck,bgsk->bgrcs", q, k)
+  scores = rules.scale * _dot("bgrck,bsgk->bgrcs", q, k)
   if rules.softcap is None:
     return scores, jnp.asarray(rules.scale, scores.dtype)
   bent = jnp.tanh(scores / rules.softcap)
@@ -183,12 +208,24 @@ def _see(rules: Rules, at: Places, of: Places) -> Bool[Array, "b 1 1 c s"]:
 
 
 def _needed(rules: Rules, at: Places, of: Places) -> Bool[Array, "x z"]:
-  """Whether any token of a block of queries may see any of a block of keys."""
+  """Whether a block of queries may see any of a block of keys, by the ranges of their positions and segments."""
+  (q_first, q_last), (k_first, k_last) = (_range(z.position, z.segment) for z in (at, of))
+  pairs = lambda x, z: x[:, None] - z[None]
+  may = pairs(q_last, k_first) >= 0 if rules.mask == "causal" else jnp.ones(pairs(q_last, k_first).shape, bool)
+  if rules.window is not None:
+    may &= pairs(q_first, k_last) < rules.window
+  if at.segment is not None and of.segment is not None:
+    (q_low, q_high), (k_low, k_high) = (_range(z, z) for z in (at.segment, of.segment))
+    may &= (pairs(q_low, k_high) <= 0) & (pairs(q_high, k_low) >= 0) & (q_high[:, None] >= 0) & (k_high[None] >= 0)
+  return may.any(axis=2)
 
-  def pair(at, of):
-    return jnp.any(visible(at.position, of.position, at.segment, of.segment, mask=rules.mask, window=rules.window))
 
-  return jax.lax.map(lambda at: jax.lax.map(lambda of: pair(at, of), of), at)
+def _range(z: Int[Array, "x b c"], segment: Int[Array, "x b c"] | None) -> tuple[Int[Array, "x b"], Int[Array, "x b"]]:
+  """The smallest and the largest where there is a token; -1 and -1 where there is none."""
+  there = jnp.ones(z.shape, bool) if segment is None else segment >= 0
+  low = jnp.min(z, axis=2, where=there, initial=jnp.iinfo(z.dtype).max)
+  high = jnp.max(z, axis=2, where=there, initial=-1)
+  return jnp.where(there.any(axis=2), low, -1), high
 
 
 def _dot(spec: str, x: Array, y: Array) -> Array:

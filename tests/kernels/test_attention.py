@@ -147,6 +147,10 @@ def test_blocks_that_nobody_sees_are_skipped():
   np.testing.assert_array_equal(causal, [[1, 0, 0], [1, 1, 0], [1, 1, 1], [1, 1, 1]])
   window = xla._needed(xla.Rules("causal", 8, 1.0, None), at, of)
   np.testing.assert_array_equal(window, [[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]])
+  # a second document from token 50 on, nothing from token 64 on
+  document = lambda z: z._replace(segment=jnp.where(z.position < 64, z.position // 50, -1))
+  packed = xla._needed(xla.Rules("full", None, 1.0, None), document(at), document(of))
+  np.testing.assert_array_equal(packed, [[1, 1, 0], [1, 1, 0], [1, 1, 0], [0, 0, 0]])
 
 
 def test_mistakes_are_named():
