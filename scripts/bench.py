@@ -74,6 +74,7 @@ def figures(timed: Timed, seconds: list[float]) -> dict:
 
 
 def show(group: str, rows: list[dict], console: rich.console.Console) -> None:
+  """Prints one group as a table, and adds each row's ratio to ours."""
   table = rich.table.Table(title=group, title_justify="left", show_edge=False)
   for column in ("", "median ms", "range ms", "ratio to ours", "per second", "temp MiB", "compile s"):
     table.add_column(column, justify="left" if not column else "right")
@@ -107,6 +108,7 @@ def machine() -> dict:
 
 
 def main(argv: list[str] | None = None) -> None:
+  """Times what the arguments ask for."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--suite", default=",".join(SUITES), help=f"comma separated, of {', '.join(SUITES)}")
   parser.add_argument("--filter", default="", help="only cases whose group or name contains this text")

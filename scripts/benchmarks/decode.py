@@ -13,6 +13,7 @@ TOKENS = 128
 
 
 def cases() -> list[Case]:
+  """Three lengths of context, beside the peer."""
   rows = []
   for context in (128, 1024, 4096):
     group = f"Mamba decode, batch 1, context {context}, width 256, 4 layers, {TOKENS} tokens"

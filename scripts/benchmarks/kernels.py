@@ -12,6 +12,7 @@ from scripts.benchmarks.case import Case, pair
 
 
 def cases() -> list[Case]:
+  """Every primitive that mixers spend their time in."""
   return [
     *s5_recurrence(),
     *selective(batch=4, length=1024, inner=512),
@@ -75,6 +76,7 @@ def selective(*, batch: int, length: int, inner: int, state: int = 16) -> list[C
 
 
 def convolutions() -> list[Case]:
+  """Long convolutions at three lengths, and Mamba's short one."""
   rows = []
   for t in (1024, 4096, 16384):
     u, k = jax.random.normal(jax.random.key(0), (4, t, 64)), jax.random.normal(jax.random.key(1), (64, t)) / t
@@ -86,6 +88,7 @@ def convolutions() -> list[Case]:
 
 
 def softmax() -> list[Case]:
+  """Causal attention, beside the one in jax.nn."""
   b, t, h, k = 4, 1024, 4, 64
   q, key, v = (jax.random.normal(x, (b, t, h, k)) for x in jax.random.split(jax.random.key(0), 3))
   position = jnp.broadcast_to(jnp.arange(t), (b, t))

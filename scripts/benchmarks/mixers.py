@@ -16,6 +16,7 @@ CORES = {"s4d": {"state": STATE, "activation": "none"}, "s5": {"state": STATE, "
 
 
 def cases() -> list[Case]:
+  """Every mixer whole, and those with a peer without what the peer leaves out."""
   names = [name for name, path in mixer.available().items() if path.split(".")[0] in ("ssm", "attention")]
   rows = [case for name in names for case in ours(name, name, LENGTHS.get(name, 4096))]
   for name, fields in CORES.items():

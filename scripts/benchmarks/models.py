@@ -14,6 +14,7 @@ SIZES = {"width": 256, "depth": 4, "vocab": 256}
 
 
 def cases() -> list[Case]:
+  """Two lengths, beside the peer."""
   rows = []
   for length in (512, 2048):
     group = f"Mamba training step, B4 L{length} width 256, 4 layers, float32"
@@ -31,6 +32,7 @@ def language_model(*, width: int, depth: int, vocab: int) -> LanguageModel:
 
 
 def train_step(*, width: int, depth: int, vocab: int, batch: int, length: int) -> Timed:
+  """Loss, gradients and AdamW's update of random tokens."""
   model = language_model(width=width, depth=depth, vocab=vocab)
   tokens = jax.random.randint(jax.random.key(0), (batch, length), 0, vocab)
   params = jax.jit(model.init)(jax.random.key(1), tokens)

@@ -11,6 +11,7 @@ CLASSES = {"s4d": "S4DSequenceMixer", "s5": "S5SequenceMixer"}
 
 
 def cases(name: str, label: str, size: tuple[int, int, int], *, state: int) -> list[Case]:
+  """One of its layers at a size (batch, length, width)."""
   batch, length, width = size
   group = f"{label}, B{batch} L{length} width {width}"
   return [
@@ -20,6 +21,7 @@ def cases(name: str, label: str, size: tuple[int, int, int], *, state: int) -> l
 
 
 def layer(name: str, mode: str, size: tuple[int, int, int], state: int) -> Timed:
+  """The layer compiled, vmapped over the batch."""
   try:
     import equinox
 

@@ -25,6 +25,7 @@ def mamba(*, width: int, depth: int, vocab: int):
 
 
 def train_step(*, width: int, depth: int, vocab: int, batch: int, length: int) -> Timed:
+  """Loss, gradients and AdamW's update of random tokens."""
   torch, model = mamba(width=width, depth=depth, vocab=vocab)
   optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
   tokens = torch.from_numpy(np.random.default_rng(0).integers(0, vocab, (batch, length)))
