@@ -43,6 +43,7 @@ DONE, MISTAKE, NOT_FINITE, STOPPED, INTERRUPTED = 0, 2, 3, 75, 130
 
 
 def main(argv: Sequence[str]) -> int:
+  """Does what the arguments ask for, and returns the exit code."""
   debug = "--debug" in argv
   # whole tracebacks, by which mistakes are told from bugs
   jax.config.update("jax_traceback_filtering", "off")

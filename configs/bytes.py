@@ -16,7 +16,7 @@ from configs import base
 def get_config(arg: str = "") -> ConfigDict:
   """Sizes by argument: width, depth, batch, length, lr, steps …"""
   c = base.defaults()
-  c.steps = 4200
+  c.steps = 5600
   c.data = ConfigDict(base.text_section(name="bytes", eval_length=8192))
   # unrolled: on a CPU the loop over layers costs a fifth
   c.model.width, c.model.unroll = 96, 2

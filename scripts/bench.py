@@ -18,13 +18,12 @@ import sys
 import time
 from typing import Any
 
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_prefer_vector_width=512"
-
 import jax
 import rich.console
 import rich.table
 
 from scripts.benchmarks.case import Case, Missing, Timed
+from training import platform as platform_lib
 
 SUITES = ("kernels", "mixers", "models", "decode", "memory")
 
@@ -118,6 +117,7 @@ def main(argv: list[str] | None = None) -> None:
   suites = args.suite.split(",")
   if unknown := sorted(set(suites) - set(SUITES)):
     sys.exit(f"bench: no suite {', '.join(unknown)}; choose from {', '.join(SUITES)}")
+  platform_lib.prepare()  # as training does: compiler flags, memory
   console = rich.console.Console(width=140)
   where = machine()
   console.print(" · ".join(f"{k} {v}" for k, v in where.items()), "")
