@@ -117,7 +117,7 @@ def main(argv: list[str] | None = None) -> None:
   suites = args.suite.split(",")
   if unknown := sorted(set(suites) - set(SUITES)):
     sys.exit(f"bench: no suite {', '.join(unknown)}; choose from {', '.join(SUITES)}")
-  platform_lib.prepare()  # as training does: compiler flags, memory
+  platform_lib.prepare(cpu_devices=2)  # as training does: compiler flags, memory, devices
   console = rich.console.Console(width=140)
   where = machine()
   console.print(" · ".join(f"{k} {v}" for k, v in where.items()), "")

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 
 from hybrids import mixer
-from scripts.benchmarks.case import Case, compiled, with_gradients
+from scripts.benchmarks.case import Case, compiled, gradients
 from scripts.peers import discretax
 
 BATCH, WIDTH, STATE = 8, 128, 64
@@ -33,14 +33,14 @@ def ours(name: str, label: str, length: int, **fields: Any) -> list[Case]:
   """Forward, and forward+backward with respect to parameters and input."""
   layer = mixer.build(name, width=WIDTH, **fields)
 
-  def make(gradients: bool):
+  def make(measure):
     x = jax.random.normal(jax.random.key(1), size(length))
     variables = jax.jit(layer.init)(jax.random.key(0), x)
     fn = lambda variables, x: layer.apply(variables, x)
-    return compiled(with_gradients(fn) if gradients else fn, variables, x)
+    return measure(fn, variables, x)
 
   group = f"{label}, B{BATCH} L{length} width {WIDTH}"
   return [
-    Case(f"{group}, forward", f"ours ({name})", lambda: make(gradients=False)),
-    Case(f"{group}, forward+backward", f"ours ({name})", lambda: make(gradients=True)),
+    Case(f"{group}, forward", f"ours ({name})", lambda: make(compiled)),
+    Case(f"{group}, forward+backward", f"ours ({name})", lambda: make(gradients)),
   ]

@@ -5,10 +5,12 @@ import functools
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from hybrids.heads import LanguageModel
 from scripts.benchmarks.case import Case, Timed, compiled
 from scripts.peers import hugging_face
+from training import sharding
 
 SIZES = {"width": 256, "depth": 4, "vocab": 256}
 
@@ -20,7 +22,8 @@ def cases() -> list[Case]:
     group = f"Mamba training step, B4 L{length} width 256, 4 layers, float32"
     shape = {"batch": 4, "length": length}
     rows += [
-      Case(group, "ours", functools.partial(train_step, **SIZES, **shape)),
+      Case(group, "ours, batch over 2 devices", functools.partial(train_step, devices=2, **SIZES, **shape)),
+      Case(group, "on 1 device", functools.partial(train_step, devices=1, **SIZES, **shape)),
       Case(group, "transformers, use_mambapy", functools.partial(hugging_face.train_step, **SIZES, **shape)),
     ]
   return rows
@@ -28,24 +31,28 @@ def cases() -> list[Case]:
 
 def language_model(*, width: int, depth: int, vocab: int) -> LanguageModel:
   mixers = {"m": {"name": "mamba"}}
-  return LanguageModel(vocab=vocab, width=width, depth=depth, pattern="m", mixers=mixers)
+  return LanguageModel(vocab=vocab, width=width, depth=depth, pattern="m", mixers=mixers, unroll=depth)
 
 
-def train_step(*, width: int, depth: int, vocab: int, batch: int, length: int) -> Timed:
-  """Loss, gradients and AdamW's update of random tokens."""
+def train_step(*, devices: int, width: int, depth: int, vocab: int, batch: int, length: int) -> Timed:
+  """Loss, gradients and AdamW's update of random tokens, the batch spread over virtual CPU devices as in training."""
   model = language_model(width=width, depth=depth, vocab=vocab)
   tokens = jax.random.randint(jax.random.key(0), (batch, length), 0, vocab)
   params = jax.jit(model.init)(jax.random.key(1), tokens)
   tx = optax.adamw(1e-3)
 
-  def loss(params):
+  def loss(params, tokens):
     logits = model.apply(params, tokens)[:, :-1]
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:]))
 
-  def step(params, opt):
-    value, grads = jax.value_and_grad(loss)(params)
+  def step(params, opt, tokens):
+    value, grads = jax.value_and_grad(loss)(params, tokens)
     updates, opt = tx.update(grads, opt, params)
     return optax.apply_updates(params, updates), opt, value
 
-  timed = compiled(step, params, jax.jit(tx.init)(params))
+  mesh = sharding.make_mesh(data=devices, devices=jax.devices()[:devices])
+  with sharding.active(mesh):
+    tokens = jax.device_put(tokens, NamedSharding(mesh, PartitionSpec("data")))
+    params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+    timed = compiled(step, params, jax.jit(tx.init)(params), tokens)
   return timed._replace(per_call=batch * length, unit="tokens")

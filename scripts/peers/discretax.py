@@ -5,7 +5,7 @@ import importlib
 
 import jax
 
-from scripts.benchmarks.case import Case, Missing, Timed, compiled, with_gradients
+from scripts.benchmarks.case import Case, Missing, Timed, compiled, gradients
 
 CLASSES = {"s4d": "S4DSequenceMixer", "s5": "S5SequenceMixer"}
 
@@ -35,4 +35,4 @@ def layer(name: str, mode: str, size: tuple[int, int, int], state: int) -> Timed
   def run(params, x):
     return jax.vmap(lambda x: equinox.combine(params, static)(x, key=jax.random.key(2)))(x)
 
-  return compiled(with_gradients(run) if mode != "forward" else run, params, x)
+  return (compiled if mode == "forward" else gradients)(run, params, x)
