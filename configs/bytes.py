@@ -23,6 +23,5 @@ def get_config(arg: str = "") -> ConfigDict:
   c.optimizer.lr = 5e-3
   c.mesh.cpu_devices = 2
   c.eval.chunk, c.eval.every = 512, 1400
-  c.generate.prompt = "def __init__(self"
-  c.generate.tokens = 400
+  c.generate.prompt, c.generate.tokens, c.generate.temperature = 'class Reader:\n    """', 300, 0.6
   return base.parse(c, arg)
