@@ -94,13 +94,27 @@ def run(flags: Any) -> int:
     if mode == "train":
       update = step_lib.make_update(model, tx, losses.get(task.loss), like=like)
       work = flops.per_token(model, like.variables, state_lib.example(task, task.batch))
-      return train(config, workdir, task, mesh, init, like, update, evaluate, work)
-    found = restore(workdir, like, flags.step)
+      code = train(config, workdir, task, mesh, init, like, update, evaluate, work)
+    else:
+      found = restore(workdir, like, flags.step)
+      code = DONE
     if mode == "eval":
       report_evaluation(workdir, found.step, evaluate(found.state.variables))
-    else:
+    if mode == "generate":
       stream.write(model, found.state.variables, task, **flags_lib.generate_section(config, flags))
-  return DONE
+  if mode == "train" and code == DONE and config.generate.tokens and stream.has_text(task) and jax.process_count() == 1:
+    show_sample(config, model, task, restore(workdir, like, None))
+  return code
+
+
+def show_sample(config: Any, model: Any, task: Any, found: Restored) -> None:
+  """What --mode generate would write, at the end of training. Training has succeeded even if this cannot."""
+  print(f"step {found.step} writes:", flush=True)
+  try:
+    # off the mesh: one sequence is not worth splitting
+    stream.write(model, jax.device_get(found.state.variables), task, **config.generate.to_dict())
+  except (ValueError, FloatingPointError) as error:
+    print(f"nothing: {error}")
 
 
 def train(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from hybrids.model import Model
-from layers import Dense
+from layers import Dense, param
 from layers.lengths import blank_past
 
 POOLS = ("mean", "last", "cls")
@@ -49,8 +49,7 @@ class Classifier(Model, kw_only=True):
   def setup(self):
     super().setup()
     if self.pool == "cls":
-      init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("embed",))
-      self.cls = self.param("cls", init, (self.width,))
+      self.cls = param(self, "cls", nn.initializers.normal(0.02), (self.width,), ("embed",))
     self.head = Dense(self.classes, use_bias=True, axes=("embed", None))
 
   @nn.nowrap

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from layers import Dense
+from layers import Dense, param
 from layers.lengths import blank_past
 from layers.positions import sinusoidal
 
@@ -56,13 +56,11 @@ class Embed(nn.Module):
   def setup(self):
     normal = nn.initializers.normal(0.02)
     if self.vocab is not None:
-      init = nn.with_logical_partitioning(normal, ("vocab", "embed"))
-      self.embedding = self.param("embedding", init, (self.vocab, self.width))
+      self.embedding = param(self, "embedding", normal, (self.vocab, self.width), ("vocab", "embed"))
     else:
       self.in_proj = Dense(self.width, use_bias=True, axes=(None, "embed"))
     if self.position == "learned":
-      init = nn.with_logical_partitioning(normal, (None, "embed"))
-      self.positions = self.param("positions", init, (self.max_len, self.width))
+      self.positions = param(self, "positions", normal, (self.max_len, self.width), (None, "embed"))
 
   def __call__(
     self,

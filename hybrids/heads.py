@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Int
 from hybrids import mixer as mixer_lib
 from hybrids.classifier import Classifier
 from hybrids.model import Model, ModelState
+from layers import param
 
 
 class LanguageModel(Model, kw_only=True):
@@ -37,8 +38,7 @@ class LanguageModel(Model, kw_only=True):
   def setup(self):
     super().setup()
     if not self.tie:
-      init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
-      self.head = self.param("head", init, (self.vocab, self.width))
+      self.head = param(self, "head", nn.initializers.normal(0.02), (self.vocab, self.width), ("vocab", "embed"))
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> ModelState:

@@ -69,7 +69,7 @@ def write(
     ValueError: the task is no language modelling of text, or as for `stream` and `make_sampler`.
   """
   sampler = make_sampler(temperature, top_k, top_p)
-  if task.head != "lm" or not hasattr(task, "encode"):
+  if not has_text(task):
     raise ValueError(f"generate: task {type(task).__name__} has no text; use a language modelling task such as 'bytes'")
   out = sys.stdout if out is None else out
   # a character may be spread over several tokens, and tokens over several calls
@@ -86,6 +86,11 @@ def write(
   out.write(rest + "\n")
   out.flush()
   return text + rest
+
+
+def has_text(task: Any) -> bool:
+  """Whether a task is language modelling of tokens that stand for text."""
+  return task.head == "lm" and hasattr(task, "encode")
 
 
 def printable(text: str) -> str:

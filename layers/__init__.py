@@ -5,8 +5,9 @@ embedding. Parameters are float32 and carry logical axis names: embed, inner, he
 None.
 """
 
-from layers.dense import Dense
+from layers.dense import Dense, project
 from layers.norms import LayerNorm, RMSNorm, make_norm
+from layers.param import param
 from layers.short_conv import ShortConv
 
-__all__ = ["Dense", "LayerNorm", "RMSNorm", "ShortConv", "make_norm"]
+__all__ = ["Dense", "LayerNorm", "RMSNorm", "ShortConv", "make_norm", "param", "project"]

@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from layers.param import param
+
 
 class RMSNorm(nn.Module):
   """y = scale x / sqrt(mean(x^2) + eps)     Zhang & Sennrich 2019, arXiv:1910.07467, eq. (4)."""
@@ -16,9 +18,7 @@ class RMSNorm(nn.Module):
   def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     """x scaled to a root mean square of `scale`."""
     wide = _wide(x)
-    scale = self.param(
-      "scale", nn.with_logical_partitioning(nn.initializers.ones, (self.axis,)), x.shape[-1:], jnp.float32
-    )
+    scale = param(self, "scale", nn.initializers.ones, x.shape[-1:], (self.axis,))
     mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
     return (wide * jax.lax.rsqrt(mean_square + self.eps) * scale.astype(wide.dtype)).astype(x.dtype)
 
@@ -33,12 +33,8 @@ class LayerNorm(nn.Module):
   def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     """x shifted and scaled to mean `bias` and standard deviation `scale`."""
     wide = _wide(x)
-    scale = self.param(
-      "scale", nn.with_logical_partitioning(nn.initializers.ones, (self.axis,)), x.shape[-1:], jnp.float32
-    )
-    bias = self.param(
-      "bias", nn.with_logical_partitioning(nn.initializers.zeros, (self.axis,)), x.shape[-1:], jnp.float32
-    )
+    scale = param(self, "scale", nn.initializers.ones, x.shape[-1:], (self.axis,))
+    bias = param(self, "bias", nn.initializers.zeros, x.shape[-1:], (self.axis,))
     centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
     y = centred * jax.lax.rsqrt(variance + self.eps) * scale.astype(wide.dtype) + bias.astype(wide.dtype)

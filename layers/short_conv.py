@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kernels.short_conv import short_conv
 from layers.initializers import uniform_fan_in
+from layers.param import param
 
 
 class ShortConv(nn.Module):
@@ -28,11 +29,9 @@ class ShortConv(nn.Module):
     if self.taps < 1:
       raise ValueError(f"ShortConv: taps={self.taps}; it needs at least 1")
     init = uniform_fan_in(self.taps)
-    self.kernel = self.param(
-      "kernel", nn.with_logical_partitioning(init, ("taps", self.axis)), (self.taps, self.features), jnp.float32
-    )
+    self.kernel = param(self, "kernel", init, (self.taps, self.features), ("taps", self.axis))
     if self.use_bias:
-      self.bias = self.param("bias", nn.with_logical_partitioning(init, (self.axis,)), (self.features,), jnp.float32)
+      self.bias = param(self, "bias", init, (self.features,), (self.axis,))
 
   @nn.nowrap
   def init_taps(self, batch: int) -> Float[Array, "b w e"]:

@@ -3,8 +3,10 @@
   python scripts/bench.py [--suite kernels,mixers,models,decode,memory] [--filter TEXT] [--rounds 7] [--out bench.jsonl]
 
 Cases of one group do the same work (equal shapes, parameters, dtype and threads). They are compiled first, then timed
-in turn, round after round, so that whatever else the machine does falls on all of them alike. Printed: median and range
-in milliseconds, the ratio of medians to ours, and the temporary memory XLA compiled in (peers that do not say: a dash).
+in turn, round after round, so that whatever else the machine does falls on all of them alike. Peers run in processes of
+their own, with their users' settings; "with our settings" in this one, with our compiler flags and memory. Printed:
+median and range in milliseconds, the ratio of medians to ours, and the temporary memory XLA compiled in (peers that do
+not say: a dash).
 One JSON line a case goes to --out.
 """
 

@@ -22,7 +22,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 STEPS, EVERY = 120, 20
-SIZES = "width=8,depth=1,length=32,batch=2,stateful=true,optimizer.ema=0.9,eval.every=40,log_every=10,save.keep=3"
+SIZES = (
+  "width=8,depth=1,length=32,batch=2,stateful=true,optimizer.ema=0.9,eval.every=40,log_every=10,save.keep=3,"
+  "generate.tokens=0"
+)
 SECONDS = 240
 STOPPED = 75
 

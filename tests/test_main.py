@@ -12,7 +12,10 @@ import main as program
 from training import metrics
 
 TEXT = "the state space of a scan is the space of states that a scan has seen. " * 60
-SIZES = "mixer=softmax,width=8,depth=1,length=16,batch=2,steps=6,log_every=2,warmup=2,eval.every=3,save.every=3"
+SIZES = (
+  "mixer=softmax,width=8,depth=1,length=16,batch=2,steps=6,log_every=2,warmup=2,eval.every=3,save.every=3,"
+  "generate.tokens=0"
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -92,6 +95,18 @@ def test_the_same_command_goes_on_and_may_extend(text, trained, tmp_path, capsys
   assert program.main(["main.py", f"--workdir={workdir}", "--config.steps=8", "--config.eval.every=4"]) == 0
   assert [row["step"] for row in rows(workdir)[len(before) :]] == [8, 8]
   assert json.loads((workdir / "config.json").read_text())["steps"] == 8
+
+
+def test_a_language_model_of_text_writes_when_it_is_trained(text, tmp_path, capsys):
+  room = ",steps=1,position=learned,max_len=16,generate.prompt=the,generate.tokens="
+  assert program.main(command(text, tmp_path / "run", sizes=room + "4")) == 0
+  written = capsys.readouterr().out
+  assert "step 1 writes:\nthe" in written
+  assert program.main(["main.py", f"--workdir={tmp_path / 'run'}", "--mode=generate", "--tokens=4"]) == 0
+  assert capsys.readouterr().out in written, "not what --mode generate writes"
+  # and one that cannot is trained all the same
+  assert program.main(command(text, tmp_path / "small", sizes=room + "40")) == 0
+  assert "nothing: " in capsys.readouterr().out
 
 
 def test_generate_goes_on_from_the_prompt(trained, capsys):

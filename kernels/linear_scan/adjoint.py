@@ -1,4 +1,4 @@
-"""The gradient of `linear_scan`, which is the same scan run backwards: written once for every implementation.
+"""The gradient of `linear_scan`, which is the same scan run backwards: what its implementations share.
 
 With y_bar the cotangent of y and s_t that of h_t through h_{t+1}:
 
@@ -14,28 +14,29 @@ import jax
 import jax.numpy as jnp
 
 
-def differentiable(run: Callable) -> Callable:
-  """Turns `run(a, x, h, keep, reverse)`, which knows both directions, into the differentiable `scan(a, x, h, keep)`.
+def differentiable(forward: Callable, backward: Callable) -> Callable:
+  """The differentiable `scan(a, x, h, keep)` of two loops that know nothing of each other.
 
-  Forwards `run` returns (all h_t, the last h); in reverse, with y_bar for x and s_T for h, (all x_bar_t, s_0).
+  `forward(a, x, h, keep)` returns (all h_t, the last h), and `backward(a, h, y, keep, y_bar, s_T)` returns
+  (a_bar, x_bar, s_0), where h is the state before the first token and y all h_t.
   """
 
   @jax.custom_vjp
   def scan(a, x, h, keep):
-    return run(a, x, h, keep, reverse=False)
+    return forward(a, x, h, keep)
 
-  def forward(a, x, h, keep):
-    y, last = run(a, x, h, keep, reverse=False)
-    return (y, last), (a, h, keep, y)
+  def save(a, x, h, keep):
+    y, last = forward(a, x, h, keep)
+    return (y, last), (a, h, y, keep)
 
-  def backward(saved, cotangents):
-    a, h, keep, y = saved
-    x_bar, h_bar = run(a, *cotangents, keep, reverse=True)
-    before = jnp.concatenate([h[:, None], y[:, :-1]], axis=1)
-    if keep is not None:
-      before = jnp.where(keep[..., None], before, 0)
-    a_bar = x_bar * before
-    return a_bar.sum((0, 1)) if a.ndim == 1 else a_bar, x_bar, h_bar, None
-
-  scan.defvjp(forward, backward)
+  scan.defvjp(save, lambda saved, cotangents: (*backward(*saved, *cotangents), None))
   return scan
+
+
+def decay_bar(a, h, y, keep, x_bar):
+  """a_bar for all tokens, from x_bar; of a constant decay their sum."""
+  before = jnp.concatenate([h[:, None], y[:, :-1]], axis=1)
+  if keep is not None:
+    before = jnp.where(keep[..., None], before, 0)
+  a_bar = x_bar * before
+  return a_bar.sum((0, 1)) if a.ndim == 1 else a_bar

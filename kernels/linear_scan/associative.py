@@ -9,8 +9,8 @@ from kernels.linear_scan import adjoint
 CHUNK = 256
 
 
-def _run(a, x, h, keep, reverse):
-  """Both directions of `adjoint.differentiable`."""
+def _run(a, x, h, keep, *, reverse):
+  """Forwards all h_t and the last; in reverse, with y_bar for x and s_T for h, all x_bar_t and s_0 of `adjoint`."""
   t = x.shape[1]
   constant = a.ndim == 1
   if reverse:
@@ -39,7 +39,16 @@ def _run(a, x, h, keep, reverse):
   return y, last if reverse else y[:, -1]
 
 
-linear_scan = adjoint.differentiable(_run)
+def _forward(a, x, h, keep):
+  return _run(a, x, h, keep, reverse=False)
+
+
+def _backward(a, h, y, keep, y_bar, last_bar):
+  x_bar, h_bar = _run(a, y_bar, last_bar, keep, reverse=True)
+  return adjoint.decay_bar(a, h, y, keep, x_bar), x_bar, h_bar
+
+
+linear_scan = adjoint.differentiable(_forward, _backward)
 
 
 def _combine(first, second):

@@ -7,7 +7,7 @@ import jax
 from inference.generate import generate
 from scripts.benchmarks.case import Case, Timed
 from scripts.benchmarks.models import SIZES, language_model
-from scripts.peers import hugging_face
+from scripts.peers.own_process import own_process
 
 TOKENS = 128
 
@@ -17,7 +17,7 @@ def cases() -> list[Case]:
   rows = []
   for context in (128, 1024, 4096):
     group = f"Mamba decode, batch 1, context {context}, width 256, 4 layers, {TOKENS} tokens"
-    peer = functools.partial(hugging_face.decode, **SIZES, context=context, tokens=TOKENS)
+    peer = functools.partial(own_process, "scripts.peers.hugging_face:decode", **SIZES, context=context, tokens=TOKENS)
     rows += [
       Case(group, "ours", functools.partial(decode, context)),
       Case(group, "transformers, use_mambapy", peer),

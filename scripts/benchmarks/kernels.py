@@ -1,5 +1,7 @@
 """The primitives in every implementation, at the sizes whose timings are known from elsewhere."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -8,7 +10,10 @@ from kernels.linear_scan import linear_scan
 from kernels.long_conv import long_conv
 from kernels.selective_scan import selective_scan
 from kernels.short_conv import short_conv
+from layers import project
 from scripts.benchmarks.case import Case, pair
+from scripts.peers import s5_upstream
+from scripts.peers.own_process import own_process
 
 
 def cases() -> list[Case]:
@@ -23,38 +28,27 @@ def cases() -> list[Case]:
 
 
 def s5_recurrence() -> list[Case]:
-  """B u, scan, Re(C h) as S5 computes it, B8 L4096, width 128, 64 complex states; beside the form upstream S5 uses."""
-  keys = jax.random.split(jax.random.key(0), 6)
-  b, t, d, n = 8, 4096, 128, 64
-  lam = jax.lax.complex(-0.5 * jnp.ones(n), jax.random.uniform(keys[0], (n,), maxval=3.0))
-  a = jnp.exp(0.01 * lam)
-  B = jax.random.normal(keys[1], (2, d, n)) / d**0.5
-  C = jax.random.normal(keys[2], (2, n, d)) / n**0.5
-  u = jax.random.normal(keys[3], (b, t, d))
-  args = (a.real, a.imag, B, C, u)
+  """B u, scan, Re(C h) as S5 computes it, beside the form upstream S5 uses."""
+  sizes = {"batch": 8, "length": 4096, "width": 128, "state": 64}
+  args = s5_upstream.arguments(**sizes)
   group = "S5 recurrence, B8 L4096 width 128 64 complex states"
 
   def ours(impl):
     def run(a_re, a_im, B, C, u):
-      x = jax.lax.complex(u @ B[0], u @ B[1])
-      h, _ = linear_scan(jax.lax.complex(a_re, a_im), x, jnp.zeros((b, n), jnp.complex64), impl=impl)
-      return h.real @ C[0] - h.imag @ C[1]
+      parts = jnp.split(project(u, jnp.concatenate([B[0], B[1]], axis=1), u.dtype), 2, axis=-1)
+      empty = jnp.zeros((u.shape[0], *a_re.shape), jnp.complex64)
+      h, _ = linear_scan(jax.lax.complex(a_re, a_im), jax.lax.complex(*parts), empty, impl=impl)
+      return project(jnp.concatenate([h.real, h.imag], axis=-1), jnp.concatenate([C[0], -C[1]]), u.dtype)
 
     return run
 
-  def upstream(a_re, a_im, B, C, u):
-    """One complex matrix product a token, A repeated over time, one associative scan over the whole sequence."""
-    A = jnp.broadcast_to(jax.lax.complex(a_re, a_im), (t, n))
-    B, C = jax.lax.complex(B[0], B[1]), jax.lax.complex(C[0], C[1])
-
-    def one(u):
-      _, h = jax.lax.associative_scan(lambda p, q: (q[0] * p[0], q[0] * p[1] + q[1]), (A, u.astype(B.dtype) @ B))
-      return (h @ C).real
-
-    return jax.vmap(one)(u)
-
-  rows = [("ours (xla)", ours("xla")), ("ours, associative", ours("associative")), ("upstream's form", upstream)]
-  return [case for name, fn in rows for case in pair(group, name, fn, args)]
+  rows = [("ours (xla)", ours("xla")), ("ours, associative", ours("associative"))]
+  cases = [case for name, fn in rows for case in pair(group, name, fn, args)]
+  cases += pair(group, "upstream's form, with our settings", s5_upstream.form, args)
+  make = functools.partial(own_process, "scripts.peers.s5_upstream:recurrence", **sizes)
+  for mode in ("forward", "forward+backward"):
+    cases.append(Case(f"{group}, {mode}", "upstream's form", functools.partial(make, mode=mode)))
+  return cases
 
 
 def selective(*, batch: int, length: int, inner: int, state: int = 16) -> list[Case]:

@@ -1,4 +1,4 @@
-"""A Mamba language model's training step (loss, gradients, AdamW), beside `transformers`."""
+"""A Mamba language model's training step (loss, gradients, AdamW), beside `transformers` and `mambapy`."""
 
 import functools
 
@@ -10,13 +10,14 @@ from jax.sharding import NamedSharding, PartitionSpec
 from hybrids.heads import LanguageModel
 from scripts.benchmarks.case import Case, Timed, compiled
 from scripts.peers import hugging_face
+from scripts.peers.own_process import own_process
 from training import sharding
 
 SIZES = {"width": 256, "depth": 4, "vocab": 256}
 
 
 def cases() -> list[Case]:
-  """Two lengths, beside the peer."""
+  """Two lengths, beside the peers."""
   rows = []
   for length in (512, 2048):
     group = f"Mamba training step, B4 L{length} width 256, 4 layers, float32"
@@ -24,9 +25,19 @@ def cases() -> list[Case]:
     rows += [
       Case(group, "ours, batch over 2 devices", functools.partial(train_step, devices=2, **SIZES, **shape)),
       Case(group, "on 1 device", functools.partial(train_step, devices=1, **SIZES, **shape)),
-      Case(group, "transformers, use_mambapy", functools.partial(hugging_face.train_step, **SIZES, **shape)),
+      *peers(group, **SIZES, **shape),
     ]
   return rows
+
+
+def peers(group: str, **sizes: int) -> list[Case]:
+  """The same step elsewhere."""
+  own = lambda module: functools.partial(own_process, f"scripts.peers.{module}:train_step", **sizes)
+  return [
+    Case(group, "transformers, use_mambapy", own("hugging_face")),
+    Case(group, "mambapy", own("mamba_py")),
+    Case(group, "transformers, with our settings", functools.partial(hugging_face.train_step, **sizes)),
+  ]
 
 
 def language_model(*, width: int, depth: int, vocab: int) -> LanguageModel:

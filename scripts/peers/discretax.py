@@ -6,6 +6,7 @@ import importlib
 import jax
 
 from scripts.benchmarks.case import Case, Missing, Timed, compiled, gradients
+from scripts.peers.own_process import own_process
 
 CLASSES = {"s4d": "S4DSequenceMixer", "s5": "S5SequenceMixer"}
 
@@ -15,12 +16,16 @@ def cases(name: str, label: str, size: tuple[int, int, int], *, state: int) -> l
   batch, length, width = size
   group = f"{label}, B{batch} L{length} width {width}"
   return [
-    Case(f"{group}, {mode}", f"discretax {CLASSES[name]}", functools.partial(layer, name, mode, size, state))
+    Case(
+      f"{group}, {mode}",
+      f"discretax {CLASSES[name]}",
+      functools.partial(own_process, "scripts.peers.discretax:layer", name=name, mode=mode, size=size, state=state),
+    )
     for mode in ("forward", "forward+backward")
   ]
 
 
-def layer(name: str, mode: str, size: tuple[int, int, int], state: int) -> Timed:
+def layer(*, name: str, mode: str, size: tuple[int, int, int], state: int) -> Timed:
   """The layer compiled, vmapped over the batch."""
   try:
     import equinox

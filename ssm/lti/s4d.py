@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Complex, Float, Int
 
 from kernels.long_conv import long_conv
 from kernels.lti import lti, plan
-from layers import Dense
+from layers import Dense, param
 from layers.initializers import constant, log_step, uniform_fan_in
 from layers.lengths import blank_past
 from ssm.lti import diagonal, discretization, hippo
@@ -72,16 +72,16 @@ class S4D(nn.Module):
     A, B = INITS[self.A_init](n)
     B = self.B_scale * B
     share = ("inner" if copies == self.width else None, "state")
-    self.A_log = self._param("A_log", constant(np.log(-A.real)), (copies, n), share)
-    self.A_im = self._param("A_im", constant(A.imag), (copies, n), share)
-    self.B_re = self._param("B_re", constant(B.real), (copies, n), share)
-    self.B_im = self._param("B_im", constant(B.imag), (copies, n), share)
+    self.A_log = param(self, "A_log", constant(np.log(-A.real)), (copies, n), share)
+    self.A_im = param(self, "A_im", constant(A.imag), (copies, n), share)
+    self.B_re = param(self, "B_re", constant(B.real), (copies, n), share)
+    self.B_im = param(self, "B_im", constant(B.imag), (copies, n), share)
     # E|C|^2 = 1
     half_normal = nn.initializers.normal(0.5**0.5)
-    self.C_re = self._param("C_re", half_normal, (self.width, n), ("inner", "state"))
-    self.C_im = self._param("C_im", half_normal, (self.width, n), ("inner", "state"))
-    self.D = self._param("D", nn.initializers.normal(1.0), (self.width,), ("inner",))
-    self.log_dt = self._param("log_dt", log_step(self.dt_min, self.dt_max), (self.width,), ("inner",))
+    self.C_re = param(self, "C_re", half_normal, (self.width, n), ("inner", "state"))
+    self.C_im = param(self, "C_im", half_normal, (self.width, n), ("inner", "state"))
+    self.D = param(self, "D", nn.initializers.normal(1.0), (self.width,), ("inner",))
+    self.log_dt = param(self, "log_dt", log_step(self.dt_min, self.dt_max), (self.width,), ("inner",))
     if self.activation == "glu":
       torch_like = uniform_fan_in(self.width)
       self.out_proj = Dense(
@@ -134,9 +134,6 @@ class S4D(nn.Module):
     h = jnp.exp(log_A) * state.h + B * x[..., None]
     y = jnp.sum((C * h).real, axis=-1) + self.D * x
     return self._activate(y.astype(x.dtype)), State(h=h)
-
-  def _param(self, name: str, init, shape: tuple[int, ...], axes: tuple[str | None, ...]):
-    return self.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.float32)
 
   def _discrete(self) -> tuple[Complex[Array, "e n"], Complex[Array, "e n"], Complex[Array, "e n"]]:
     """log Abar, Bbar and 2 C."""

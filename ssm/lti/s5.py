@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int
 
 from kernels.linear_scan import linear_scan
-from layers import Dense
+from layers import Dense, param, project
 from layers.initializers import constant, log_step
 from layers.lengths import blank_past
 from ssm.lti import discretization, hippo
@@ -75,18 +75,18 @@ class S5(nn.Module):
   def setup(self):
     lam, V = self._spectrum()
     n = lam.shape[0]
-    self.lam_re = self._param("lam_re", constant(lam.real), (n,), ("state",))
-    self.lam_im = self._param("lam_im", constant(lam.imag), (n,), ("state",))
+    self.lam_re = param(self, "lam_re", constant(lam.real), (n,), ("state",))
+    self.lam_im = param(self, "lam_im", constant(lam.imag), (n,), ("state",))
     # One draw makes both parts of a complex matrix, which share a change of basis. Later, Flax asks for shapes alone.
     keys = jax.random.split(self.make_rng("params") if self.is_initializing() else jax.random.key(0))
     make_B, make_C = lambda: _initial_B(keys[0], V, self.width), lambda: _initial_C(keys[1], V, self.width, self.C_init)
     axes = ("state", "embed")
-    self.B_re = self._param("B_re", lambda *_: make_B().real, (n, self.width), axes)
-    self.B_im = self._param("B_im", lambda *_: make_B().imag, (n, self.width), axes)
-    self.C_re = self._param("C_re", lambda *_: make_C().real, (self.width, n), axes[::-1])
-    self.C_im = self._param("C_im", lambda *_: make_C().imag, (self.width, n), axes[::-1])
-    self.D = self._param("D", nn.initializers.normal(1.0), (self.width,), ("embed",))
-    self.log_dt = self._param("log_dt", log_step(self.dt_min, self.dt_max), (n,), ("state",))
+    self.B_re = param(self, "B_re", lambda *_: make_B().real, (n, self.width), axes)
+    self.B_im = param(self, "B_im", lambda *_: make_B().imag, (n, self.width), axes)
+    self.C_re = param(self, "C_re", lambda *_: make_C().real, (self.width, n), axes[::-1])
+    self.C_im = param(self, "C_im", lambda *_: make_C().imag, (self.width, n), axes[::-1])
+    self.D = param(self, "D", nn.initializers.normal(1.0), (self.width,), ("embed",))
+    self.log_dt = param(self, "log_dt", log_step(self.dt_min, self.dt_max), (n,), ("state",))
     if self.activation not in ("gelu", "none"):
       self.gate = Dense(self.width, use_bias=True, axes=("embed", "inner"))
     if self.activation == "full_glu":
@@ -133,9 +133,6 @@ class S5(nn.Module):
     h = A * state.h + Bx
     return self._read(h, x), State(h=h)
 
-  def _param(self, name: str, init, shape: tuple[int, ...], axes: tuple[str | None, ...]):
-    return self.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.float32)
-
   @nn.nowrap
   def _spectrum(self) -> tuple[np.ndarray, np.ndarray]:
     """Initial lam, and V with its columns: of each block the half with negative imaginary parts, if pairs are meant."""
@@ -154,15 +151,14 @@ class S5(nn.Module):
       steps = dt[..., None].astype(steps.dtype) * steps
     log_A, scale = discretization.RULES[self.disc](steps, jax.lax.complex(lam_re, self.lam_im))
     B = jnp.concatenate([self.B_re, self.B_im])
-    Bx = jnp.matmul(x, B.T.astype(x.dtype), preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))
+    Bx = project(x, B.T, jnp.promote_types(x.dtype, jnp.float32))
     return jnp.exp(log_A), scale * jax.lax.complex(*jnp.split(Bx, 2, axis=-1))
 
   def _read(self, h: Complex[Array, "*b n"], x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     """From states to outputs: 2 Re(C h) + D x as one real product, then the activation."""
-    wide = h.real.dtype
     C = (2 if self.conj_sym else 1) * jnp.concatenate([self.C_re, -self.C_im], axis=1)
     parts = jnp.concatenate([h.real, h.imag], axis=-1).astype(x.dtype)
-    y = jnp.matmul(parts, C.T.astype(x.dtype), preferred_element_type=wide) + self.D * x
+    y = project(parts, C.T, h.real.dtype) + self.D * x
     return self._activate(y.astype(x.dtype))
 
   def _activate(self, y: Float[Array, "*b d"]) -> Float[Array, "*b d"]:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels.selective_scan import selective_scan
-from layers import Dense, ShortConv
+from layers import Dense, ShortConv, param
 from layers.initializers import constant, softplus_step, uniform_fan_in
 from layers.lengths import blank_past
 
@@ -87,9 +87,9 @@ class Mamba(nn.Module):
       bias_init=softplus_step(self.dt_min, self.dt_max, self.dt_floor),
       axes=(None, "inner"),
     )
-    A_log = nn.with_logical_partitioning(constant(jnp.log(jnp.arange(1, self.state + 1))), ("inner", "state"))
-    self.A_log = self.param("A_log", A_log, (inner, self.state), jnp.float32)
-    self.D = self.param("D", nn.with_logical_partitioning(nn.initializers.ones, ("inner",)), (inner,), jnp.float32)
+    A_log = constant(jnp.log(jnp.arange(1, self.state + 1)))
+    self.A_log = param(self, "A_log", A_log, (inner, self.state), ("inner", "state"))
+    self.D = param(self, "D", nn.initializers.ones, (inner,), ("inner",))
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from layers import Dense, LayerNorm, RMSNorm, ShortConv, make_norm
+from layers import Dense, LayerNorm, RMSNorm, ShortConv, make_norm, project
 from layers.initializers import inverse_softplus, log_step, softplus_step, uniform_fan_in
 from layers.lengths import blank_past
 
@@ -29,6 +29,17 @@ def test_dense_names_its_axes():
   params = Dense(4, use_bias=True, axes=("heads", "kv")).init(KEY, X)["params"]
   assert (params["kernel"].names, params["bias"].names) == (("heads", "kv"), ("kv",))
   assert params["kernel"].value.shape == (6, 4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_dense_has_the_gradients_of_a_matrix_product(dtype):
+  """In the input's dtype for the input, and for the kernel summed up in the kernel's own."""
+  x, W, weights = X.astype(dtype), jax.random.normal(KEY, (6, 4)), jax.random.normal(jax.random.key(2), (2, 5, 4))
+  got = jax.grad(lambda x, W: jnp.sum(project(x, W, x.dtype) * weights), argnums=(0, 1))(x, W)
+  assert [z.dtype for z in got] == [x.dtype, jnp.float32]
+  exact = weights @ W.T, jnp.einsum("btd,bte->de", X, weights)
+  for z, expected in zip(got, exact):
+    np.testing.assert_allclose(np.asarray(z, np.float32), expected, rtol=1e-5, atol=1e-5 if dtype == "float32" else 0.1)
 
 
 def test_norms_give_the_moments_they_promise():

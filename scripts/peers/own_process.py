@@ -1,0 +1,80 @@
+"""Peers in a process of their own, with the settings their users have.
+
+In the process of `scripts/bench.py` a peer would get this project's compiler flags, and glibc would keep freed memory
+for it, which alone makes torch twice as fast. Here it gets neither, and is timed in the same rounds as the others: the
+parent asks for one call at a time, by a line on the worker's standard input, and waits for one on its output.
+
+  python -m scripts.peers.own_process MODULE:FUNCTION JSON     what `own_process` starts
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+from typing import Any
+
+from scripts.benchmarks.case import Missing, Timed
+
+ROOT = Path(__file__).resolve().parents[2]
+OURS = ("XLA_FLAGS", "NPROC", "JAX_NUM_CPU_DEVICES")  # what `training.platform.prepare` may have set
+
+
+def own_process(target: str, **kwargs: Any) -> Timed:
+  """What `MODULE:FUNCTION(**kwargs)`, which gives a Timed, would be elsewhere.
+
+  Raises:
+    Missing: it is in the worker, or the worker does not live.
+  """
+  worker = subprocess.Popen(
+    [sys.executable, "-m", "scripts.peers.own_process", target, json.dumps(kwargs)],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+    cwd=ROOT,
+    env={name: value for name, value in os.environ.items() if name not in OURS},
+  )
+  facts = _answer(worker, target)
+  if "missing" in facts:
+    raise Missing(facts["missing"])
+
+  def call():
+    assert worker.stdin
+    worker.stdin.write("\n")
+    worker.stdin.flush()
+    return _answer(worker, target)
+
+  weakref.finalize(call, worker.kill)
+  return Timed(call, facts["temp_mib"], facts["per_call"], facts["unit"])
+
+
+def _answer(worker: subprocess.Popen, target: str) -> dict:
+  assert worker.stdout
+  line = worker.stdout.readline()
+  if not line:
+    raise Missing(f"{target} ended with code {worker.wait()}; its messages are above")
+  return json.loads(line)
+
+
+def work(target: str, kwargs: dict[str, Any]) -> None:
+  """Makes the Timed, then calls it once for every line that comes in."""
+  answers = sys.stdout
+  module, name = target.split(":")
+  # libraries that print must not be taken for answers
+  with contextlib.redirect_stdout(sys.stderr):
+    try:
+      timed = getattr(importlib.import_module(module), name)(**kwargs)
+    except Missing as error:
+      print(json.dumps({"missing": str(error)}), file=answers, flush=True)
+      return
+    print(json.dumps(dict(timed._asdict(), call=None)), file=answers, flush=True)
+    for _ in sys.stdin:
+      timed.call()
+      print("{}", file=answers, flush=True)
+
+
+if __name__ == "__main__":
+  work(sys.argv[1], json.loads(sys.argv[2]))
