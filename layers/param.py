@@ -1,7 +1,5 @@
 """Parameters as every module here declares them."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -13,5 +11,5 @@ def param(
   module: nn.Module, name: str, init: Initializer, shape: tuple[int, ...], axes: tuple[str | None, ...]
 ) -> Float[Array, "..."]:
   """A float32 parameter of `module`, each of its axes with the logical name by which a mesh shards it, or None."""
-  value: Any = module.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.float32)
-  return value
+  # of NumPy where variables have just been read
+  return jnp.asarray(module.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.float32))

@@ -42,9 +42,7 @@ def own_process(target: str, **kwargs: Any) -> Timed:
     raise Missing(facts["missing"])
 
   def call():
-    assert worker.stdin
-    worker.stdin.write("\n")
-    worker.stdin.flush()
+    print(file=worker.stdin, flush=True)
     return _answer(worker, target)
 
   weakref.finalize(call, worker.kill)
@@ -52,8 +50,7 @@ def own_process(target: str, **kwargs: Any) -> Timed:
 
 
 def _answer(worker: subprocess.Popen, target: str) -> dict:
-  assert worker.stdout
-  line = worker.stdout.readline()
+  line = next(iter(worker.stdout or ()), "")
   if not line:
     raise Missing(f"{target} ended with code {worker.wait()}; its messages are above")
   return json.loads(line)
