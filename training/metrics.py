@@ -192,10 +192,14 @@ def better(best: Mapping[str, Any], step: int, row: Mapping[str, float]) -> dict
   """The best value so far of every evaluation metric, with its step."""
   new = dict(best)
   for key, value in row.items():
-    sign = 1 if key.rsplit("/", 1)[-1] in HIGHER_IS_BETTER else -1
-    if math.isfinite(value) and (key not in best or sign * value > sign * best[key]["value"]):
+    if math.isfinite(value) and (key not in best or sign(key) * value > sign(key) * best[key]["value"]):
       new[key] = {"value": value, "step": step}
   return new
+
+
+def sign(metric: str) -> int:
+  """1 for a metric that is better when it is higher, -1 for the others."""
+  return 1 if metric.rsplit("/", 1)[-1] in HIGHER_IS_BETTER else -1
 
 
 def surroundings() -> dict[str, Any]:

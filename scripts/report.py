@@ -1,0 +1,106 @@
+"""Tables and curves of what `scripts/sweep.py` left behind: of each group of runs the best, beside all others.
+
+  python scripts/report.py DIR [--by mixer] [--metric eval/validation/accuracy] [--png curves.png]
+
+Groups are the runs with the same value of the override --by; the best of each has the best --metric at its last
+evaluation: a run is judged by what it ends with. Printed: a Markdown table of the best, and one of all runs. The PNG
+has the curves of the best.
+"""
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from training import metrics
+
+RESULTS = "results.jsonl"
+
+
+def read(folder: Path, metric: str) -> list[dict[str, Any]]:
+  """The finished runs of a sweep, each with its `curve`: (step, value) of the metric.
+
+  Raises:
+    ValueError: the folder has no results, or a run has no such metric.
+  """
+  path = folder / RESULTS
+  if not path.is_file():
+    raise ValueError(f"{folder} has no {RESULTS}; give the --out folder of a sweep")
+  runs = [json.loads(line) for line in path.read_text().splitlines()]
+  runs = [run for run in runs if run["status"] == "done"]
+  for run in runs:
+    rows = metrics.read_rows(folder / run["name"] / "metrics.jsonl")
+    run["curve"] = [(row["step"], row[metric]) for row in rows if metric in row]
+    if not run["curve"]:
+      choices = sorted({key for row in rows for key in row if key.startswith("eval/")})
+      raise ValueError(f"--metric={metric}: run {run['name']} has none; choose from {choices}")
+  return runs
+
+
+def best_of(runs: list[dict[str, Any]], by: str, metric: str) -> dict[str, dict[str, Any]]:
+  """The run of each group that ends best; nan is worse than anything.
+
+  Raises:
+    ValueError: no run overrides `by`.
+  """
+  sign = metrics.sign(metric)
+  score = lambda run: -math.inf if math.isnan(run["curve"][-1][1]) else sign * run["curve"][-1][1]
+  found: dict[str, dict[str, Any]] = {}
+  for run in runs:
+    if by in run["overrides"]:
+      group = str(run["overrides"][by])
+      found[group] = max(found.get(group, run), run, key=score)
+  if not found:
+    raise ValueError(f"--by={by}: no run overrides it; choose from {sorted({k for r in runs for k in r['overrides']})}")
+  return found
+
+
+def table(runs: list[dict[str, Any]]) -> str:
+  """One line a run: what was changed, the metric at the end, parameters, steps, seconds."""
+  lines = ["| run | at the end | parameters | steps | seconds |", "|---|---|---|---|---|"]
+  for run in runs:
+    summary = run["summary"]
+    lines.append(
+      f"| {run['name']} | {run['curve'][-1][1]:.4g} | {summary['parameters']:,} | {summary['step']:,} "
+      f"| {summary['wall_seconds']:.0f} |"
+    )
+  return "\n".join(lines)
+
+
+def draw(best: dict[str, dict[str, Any]], metric: str, path: Path) -> None:
+  """The curves of the best runs."""
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(7, 4.5), layout="constrained")
+  axes = figure.add_subplot(xlabel="step", ylabel=metric)
+  for run in best.values():
+    axes.plot(*zip(*run["curve"]), label=f"{run['name']}: {run['curve'][-1][1]:.3g}", marker="o", markersize=3)
+  axes.grid(alpha=0.3)
+  axes.legend()
+  figure.savefig(path, dpi=110)
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Prints the tables. Exit code: 0, or 2 for wrong arguments."""
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("folder", type=Path, help="--out of a sweep")
+  parser.add_argument("--by", default="mixer", help="the override that makes the groups")
+  parser.add_argument("--metric", default="eval/validation/accuracy")
+  parser.add_argument("--png", type=Path, help="file for the curves of the best")
+  args = parser.parse_args(argv)
+  try:
+    runs = read(args.folder, args.metric)
+    best = best_of(runs, args.by, args.metric)
+  except ValueError as error:
+    print(f"report: {error}", file=sys.stderr)
+    return 2
+  print(f"best by {args.metric}:\n\n{table(list(best.values()))}\n\nall:\n\n{table(runs)}")
+  if args.png:
+    draw(best, args.metric, args.png)
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())
