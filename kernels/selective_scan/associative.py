@@ -9,10 +9,11 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Inexact
 
 from kernels import chunks
 from kernels.linear_scan import associative
+from kernels.selective_scan.discretize import discretize
 
 CHUNK = 64
 
@@ -20,12 +21,13 @@ CHUNK = 64
 def selective_scan(
   x: Float[Array, "b t e"],
   dt: Float[Array, "b t e"],
-  A: Float[Array, "e n"],
-  B: Float[Array, "b t g n"],
-  C: Float[Array, "b t g n"],
-  h: Float[Array, "b e n"],
+  A: Inexact[Array, "e n"],
+  B: Inexact[Array, "b t g n"],
+  C: Inexact[Array, "b t g n"],
+  h: Inexact[Array, "b e n"],
   keep: Bool[Array, "b t"] | None,
-) -> tuple[Float[Array, "b t e"], Float[Array, "b e n"]]:
+  disc: str,
+) -> tuple[Float[Array, "b t e"], Inexact[Array, "b e n"]]:
   """See `reference.selective_scan`."""
   b, t, e = x.shape
   repeat = functools.partial(jnp.repeat, repeats=e // B.shape[2], axis=2)
@@ -33,11 +35,11 @@ def selective_scan(
   @functools.partial(jax.checkpoint, prevent_cse=False)
   def chunk(h, tokens):
     x, dt, B, C, keep = (None if z is None else z.swapaxes(0, 1) for z in tokens)
-    decay = jnp.exp(dt[..., None] * A)
-    inflow = (dt * x)[..., None] * repeat(B)
+    decay, step_size = discretize(dt, A, disc)
+    inflow = step_size * x[..., None] * repeat(B)
     flat = (*x.shape[:2], -1)
     states, h = associative.linear_scan(decay.reshape(flat), inflow.reshape(flat), h, keep)
-    return h, (states.reshape(decay.shape) * repeat(C)).sum(-1).swapaxes(0, 1)
+    return h, (states.reshape(decay.shape) * repeat(C)).sum(-1).real.swapaxes(0, 1)
 
   # The filling of the last chunk has dt = 0, which leaves the state alone.
   tokens = *(chunks.split(z, CHUNK) for z in (x, dt, B, C)), None if keep is None else chunks.split(keep, CHUNK, True)

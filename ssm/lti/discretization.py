@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
+from kernels.phi import phi1
+
 
 def zoh(dt: Float[Array, "..."], A: Complex[Array, "..."]) -> tuple[Complex[Array, "..."], Complex[Array, "..."]]:
   """Abar = exp(dt A), Bbar = (exp(dt A) - 1)/A B: exact for an input that is constant over each step."""
@@ -30,17 +32,6 @@ def bilinear(dt: Float[Array, "..."], A: Complex[Array, "..."]) -> tuple[Complex
 
 
 RULES = {"zoh": zoh, "bilinear": bilinear}
-
-
-def phi1(z: Complex[Array, "..."]) -> Complex[Array, "..."]:
-  """(e^z - 1)/z, with values and gradients that hold at and near 0."""
-  small = jnp.square(z.real) + jnp.square(z.imag) < 1e-3
-  near = 1 + z / 2 * (1 + z / 3 * (1 + z / 4 * (1 + z / 5 * (1 + z / 6))))
-  away = jnp.where(small, 1, z)
-  # e^z - 1 by parts, none of which cancels
-  real = jnp.expm1(away.real) * jnp.cos(away.imag) - 2 * jnp.square(jnp.sin(away.imag / 2))
-  minus_one = jax.lax.complex(real, jnp.exp(away.real) * jnp.sin(away.imag))
-  return jnp.where(small, near, minus_one / away)
 
 
 def _scale(dt: Float[Array, "..."], A: Complex[Array, "..."]) -> Complex[Array, "..."]:

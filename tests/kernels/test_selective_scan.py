@@ -10,14 +10,15 @@ from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, spoil, v
 
 ROWS, E, N = 2, 4, 3
 FAST = [name for name in IMPLS if name != "reference"]
-op = jax.jit(selective_scan, static_argnames="impl", compiler_options=QUICK)
+op = jax.jit(selective_scan, static_argnames=("impl", "disc"), compiler_options=QUICK)
 
 
-def arrays(t, groups=1, dtype="float32"):
+def arrays(t, groups=1, dtype="float32", kind="real"):
   rng = np.random.default_rng(t)
   x, dt = draw(rng, (ROWS, t, E), dtype), rng.uniform(0.01, 0.5, (ROWS, t, E)).astype(dtype)
-  A = -rng.uniform(0.5, 4, (E, N)).astype(dtype)
-  return x, dt, A, *draw(rng, (2, ROWS, t, groups, N), dtype), draw(rng, (ROWS, E, N), dtype)
+  dtype = np.result_type(dtype, np.complex64 if kind == "complex" else np.float32)
+  A = -rng.uniform(0.5, 4, (E, N)) + (1j * rng.uniform(-9, 9, (E, N)) if kind == "complex" else 0)
+  return x, dt, A.astype(dtype), *draw(rng, (2, ROWS, t, groups, N), dtype), draw(rng, (ROWS, E, N), dtype)
 
 
 def masks(t):
@@ -28,35 +29,49 @@ def masks(t):
 
 
 @functools.cache
-def expected(t, groups, masked, dtype):
-  reference = functools.partial(selective_scan, impl="reference")
-  return values_and_gradients(reference, arrays(t, groups, dtype), **masks(t) if masked else {})
+def expected(t, groups, masked, dtype, kind, disc):
+  reference = functools.partial(selective_scan, impl="reference", disc=disc)
+  return values_and_gradients(reference, arrays(t, groups, dtype, kind), **masks(t) if masked else {})
 
 
 @pytest.mark.parametrize("t, dtype", [(1, "float32"), (63, "float32"), (63, "float64"), (100, "float32")])
 @pytest.mark.parametrize("groups, masked", [(1, False), (2, True)])
-@pytest.mark.parametrize("impl", FAST)
-def test_implementations_equal_the_reference(impl, t, groups, masked, dtype, monkeypatch):
+@pytest.mark.parametrize(
+  "impl, kind, disc", [*((name, "real", "euler") for name in FAST), ("associative", "complex", "zoh")]
+)
+def test_implementations_equal_the_reference(impl, kind, disc, t, groups, masked, dtype, monkeypatch):
   monkeypatch.setattr(associative, "CHUNK", 16)
   with jax.enable_x64(dtype == "float64"):
-    given, where = arrays(t, groups, dtype), masks(t) if masked else {}
+    given, where = arrays(t, groups, dtype, kind), masks(t) if masked else {}
     if masked:
       x, dt, A, B, C, h = given
       x, dt, B, C = (spoil(where["lengths"], z) for z in (x, dt, B, C))
       given = x, dt, A, B, C, h
-    got = values_and_gradients(functools.partial(selective_scan, impl=impl), given, **where)
-    assert_close(got, expected(t, groups, masked, dtype), TOLERANCE[dtype])
+    got = values_and_gradients(functools.partial(selective_scan, impl=impl, disc=disc), given, **where)
+    assert_close(got, expected(t, groups, masked, dtype, kind, disc), TOLERANCE[dtype])
 
 
-def test_the_definition_is_the_recurrence():
-  x, dt, A, B, C, h = arrays(9, 2)
-  y, last = op(x, dt, A, B, C, h, impl="reference")
+@pytest.mark.parametrize("kind, disc", [("real", "euler"), ("real", "zoh"), ("complex", "euler")])
+def test_the_definition_is_the_recurrence(kind, disc):
+  x, dt, A, B, C, h = arrays(9, 2, kind=kind)
+  y, last = op(x, dt, A, B, C, h, impl="reference", disc=disc)
   for e in range(E):
     B_e, C_e, state = B[:, :, e // 2], C[:, :, e // 2], h[:, e]
     for t in range(9):
-      state = np.exp(dt[:, t, e, None] * A[e]) * state + dt[:, t, e, None] * x[:, t, e, None] * B_e[:, t]
-      np.testing.assert_allclose(y[:, t, e], (C_e[:, t] * state).sum(-1), atol=1e-5)
-    np.testing.assert_allclose(last[:, e], state, atol=1e-5)
+      now = dt[:, t, e, None]
+      factor = now if disc == "euler" else (np.exp(now * A[e]) - 1) / A[e]
+      state = np.exp(now * A[e]) * state + factor * x[:, t, e, None] * B_e[:, t]
+      np.testing.assert_allclose(y[:, t, e], (C_e[:, t] * state).sum(-1).real, atol=2e-5)
+    np.testing.assert_allclose(last[:, e], state, atol=2e-5)
+
+
+def test_an_implementation_says_what_it_cannot_run():
+  with pytest.raises(ValueError, match="xla: disc='zoh'; it knows 'euler' alone"):
+    op(*arrays(8), disc="zoh", impl="xla")
+  with pytest.raises(ValueError, match="xla: the states are complex"):
+    op(*arrays(8, kind="complex"), impl="xla")
+  with pytest.raises(ValueError, match=r"disc='tustin'; choose from \['euler', 'zoh'\]"):
+    op(*arrays(8), disc="tustin")
 
 
 def part(now, x, dt, A, B, C, h):
