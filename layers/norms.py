@@ -9,18 +9,24 @@ from layers.param import param
 
 
 class RMSNorm(nn.Module):
-  """y = scale x / sqrt(mean(x^2) + eps)     Zhang & Sennrich 2019, arXiv:1910.07467, eq. (4)."""
+  """y = scale x / sqrt(mean(x^2) + eps)     Zhang & Sennrich 2019, arXiv:1910.07467, eq. (4).
+
+  Attributes:
+    use_scale: whether there is a scale to learn; else it is 1.
+  """
 
   eps: float = 1e-5
   axis: str | None = "embed"
+  use_scale: bool = True
 
   @nn.compact
   def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     """x scaled to a root mean square of `scale`."""
     wide = _wide(x)
-    scale = param(self, "scale", nn.initializers.ones, x.shape[-1:], (self.axis,))
-    mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
-    return (wide * jax.lax.rsqrt(mean_square + self.eps) * scale.astype(wide.dtype)).astype(x.dtype)
+    y = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.eps)
+    if self.use_scale:
+      y = y * param(self, "scale", nn.initializers.ones, x.shape[-1:], (self.axis,)).astype(wide.dtype)
+    return y.astype(x.dtype)
 
 
 class LayerNorm(nn.Module):

@@ -24,6 +24,7 @@ from tests.contract.checks import CHECKS, IN_FLOAT64
 SMALL: dict[str, dict[str, Any]] = {
   "gated_mlp": {},
   "mamba": dict(state=4, dt_rank=2),
+  "mamba, complex": dict(state=4, dt_rank=2, spectrum="complex", disc="zoh", groups=2, norms="learned"),
   "mlp": dict(expand=2),
   "s4d": dict(state=6),
   "s5": dict(state=8, blocks=2),
@@ -52,10 +53,11 @@ def count(name: str, **kwargs: Any) -> int:
   return COUNT[name](D, **kwargs)
 
 
-def count_mamba(d, state=16, expand=2, taps=4, dt_rank=1):
-  """In, out; convolution with bias; A, D; delta, B and C; dt with bias."""
-  e = expand * d
-  return 2 * d * e + e * d + e * (taps + 1) + e * (state + 1) + e * (dt_rank + 2 * state) + (dt_rank + 1) * e
+def count_mamba(d, state=16, expand=2, taps=4, dt_rank=1, groups=1, norms="none", **_):
+  """In, out; convolution with bias; A (complex: two parts, half as many), D; delta, B and C; dt with bias; norms."""
+  e, selected = expand * d, dt_rank + 2 * groups * state
+  total = 2 * d * e + e * d + e * (taps + 1) + e * (state + 1) + e * selected + (dt_rank + 1) * e
+  return total + (norms == "learned") * selected
 
 
 def count_softmax(d, heads, kv_heads=None, bias=False, **_):

@@ -38,6 +38,16 @@ CASES = {
   "s5, half_glu2": (dict(name="s5", state=6, activation="half_glu2"), s5.run, dict(activation="half_glu2")),
   "mamba": (dict(name="mamba", state=4, dt_rank=2), mamba.run, {}),
   "mamba, biases": (dict(name="mamba", state=3, taps=2, expand=1, bias=True, conv_bias=False), mamba.run, {}),
+  "mamba, complex": (
+    dict(name="mamba", state=4, spectrum="complex", disc="zoh", groups=2, norms="learned"),
+    mamba.run,
+    dict(disc="zoh", groups=2, norms="learned"),
+  ),
+  "mamba, weightless": (
+    dict(name="mamba", state=3, disc="zoh", norms="weightless"),
+    mamba.run,
+    dict(disc="zoh", norms="weightless"),
+  ),
   "softmax": (dict(name="softmax", heads=2), softmax.run, dict(heads=2)),
   "softmax, window": (
     dict(name="softmax", heads=4, kv_heads=2, window=5, position="rope", theta=50.0, bias=True),

@@ -4,7 +4,9 @@ from jaxtyping import Array, Bool, Float, Inexact, Int
 
 from kernels import dispatch, inputs
 from kernels.selective_scan import associative, reference, xla
-from kernels.selective_scan.discretize import RULES
+from kernels.selective_scan.discretize import RULES, discretize
+
+__all__ = ["IMPLS", "RULES", "discretize", "selective_scan"]
 
 IMPLS: dispatch.Impls = {
   "xla": (xla.selective_scan, xla.why_not),

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Inexact, Int
 
-from kernels.selective_scan import selective_scan
-from layers import Dense, ShortConv, param
+from kernels.selective_scan import RULES, discretize, selective_scan
+from layers import Dense, RMSNorm, ShortConv, param
 from layers.initializers import constant, softplus_step, uniform_fan_in
 from layers.lengths import blank_past
 
@@ -21,7 +21,7 @@ from layers.lengths import blank_past
 class State(NamedTuple):
   """What one layer remembers."""
 
-  h: Float[Array, "b e n"]  # float32
+  h: Inexact[Array, "b e n"]  # float32, or complex64 with half as many
   taps: Float[Array, "b w e"]  # the last inputs of the short convolution
 
 
@@ -29,23 +29,36 @@ class Mamba(nn.Module):
   """h_t = exp(dt_t A) h_{t-1} + dt_t u_t B_t,  y_t = C_t . h_t + D u_t     alg. 2
 
   with [u, z] = W_in x, u after a short convolution and SiLU, [delta, B, C] = W_x u, dt = softplus(W_dt delta + b), and
-  W_out (y SiLU(z)) as the result (fig. 3). A = -exp(A_log) is real and starts at -1 .. -N for every channel.
-  Departs: the input is discretised as dt B, as in the authors' code; the text says zero-order hold.
+  W_out (y SiLU(z)) as the result (fig. 3). A = -exp(A_log) is real and starts at -1 .. -N for every channel. Complex
+  (sec. 3.6), A = -exp(A_log) + i A_im starts at -1/2 + i n for n = 0 .. N/2 - 1, B and C are pairs of real numbers, and
+  y_t = 2 Re(C_t . h_t) + D u_t, as conjugate pairs are stored once.
+  Departs: the input is discretised as dt B, as in the authors' code; `disc="zoh"` is what the text says.
 
   Attributes:
     expand: e / d.
-    state: N, numbers per inner channel.
+    state: N, real numbers per inner channel.
+    spectrum: of A, "real" or "complex".
+    disc: "euler", dt B, or "zoh", (exp(dt A) - 1) / A B.
+    groups: how many B and C there are; each is shared by e / groups neighbouring channels.
+    norms: of delta, B and C before they are used: "none", "learned" RMS norms (Lieber et al. 2024, Jamba,
+      arXiv:2403.19887, sec. 6.4) or "weightless" ones (Zuo et al. 2024, Falcon Mamba, arXiv:2410.05355). Over all
+      groups of B together, and of C.
     taps: width of the short convolution.
     dt_rank: size of delta; d/16, rounded up, if not given.
     dt_min, dt_max, dt_floor: softplus(b) starts log-uniform in [dt_min, dt_max], and at least at dt_floor.
     bias, conv_bias: whether W_in and W_out, and the short convolution, have biases.
     depth: layers of the model; W_out starts smaller by its square root.
   Raises:
-    ValueError: a size is below 1, or not 0 < dt_min <= dt_max.
+    ValueError: a size is below 1, `state` is odd with a complex spectrum, `groups` does not divide the inner width, a
+      name is unknown, or not 0 < dt_min <= dt_max.
   """
 
   width: int
   state: int = 16
+  spectrum: str = "real"
+  disc: str = "euler"
+  groups: int = 1
+  norms: str = "none"
   expand: int = 2
   taps: int = 4
   dt_rank: int | None = None
@@ -57,15 +70,16 @@ class Mamba(nn.Module):
   depth: int = 1
 
   STATE = "fixed"
-  SLOW = ("A_log",)
   SIDE = ()
 
   def __post_init__(self):
-    for field in ("width", "state", "expand", "taps", "dt_rank", "depth"):
-      if getattr(self, field) is not None and getattr(self, field) < 1:
-        raise ValueError(f"Mamba: {field}={getattr(self, field)}; it must be at least 1")
-    softplus_step(self.dt_min, self.dt_max)  # raises
+    _check(self)
     super().__post_init__()
+
+  @property
+  def SLOW(self) -> tuple[str, ...]:
+    """The spectrum."""
+    return ("A_log", "A_im") if self.spectrum == "complex" else ("A_log",)
 
   def setup(self):
     inner, rank = self.expand * self.width, self._rank
@@ -79,7 +93,7 @@ class Mamba(nn.Module):
     self.in_proj = dense(2 * inner, self.width, ("embed", "inner"))
     self.out_proj = dense(self.width, inner, ("inner", "embed"), gain=self.depth**-0.5)
     self.conv = ShortConv(inner, taps=self.taps, use_bias=self.conv_bias)
-    self.x_proj = Dense(rank + 2 * self.state, kernel_init=uniform_fan_in(), axes=("inner", None))
+    self.x_proj = Dense(rank + 2 * self.groups * self.state, kernel_init=uniform_fan_in(), axes=("inner", None))
     self.dt_proj = Dense(
       inner,
       use_bias=True,
@@ -87,8 +101,14 @@ class Mamba(nn.Module):
       bias_init=softplus_step(self.dt_min, self.dt_max, self.dt_floor),
       axes=(None, "inner"),
     )
-    A_log = constant(jnp.log(jnp.arange(1, self.state + 1)))
-    self.A_log = param(self, "A_log", A_log, (inner, self.state), ("inner", "state"))
+    n, complex_A = self._states, self.spectrum == "complex"
+    A_log = constant(jnp.log(jnp.full(n, 0.5) if complex_A else jnp.arange(1, n + 1)))
+    self.A_log = param(self, "A_log", A_log, (inner, n), ("inner", "state"))
+    if complex_A:
+      self.A_im = param(self, "A_im", constant(jnp.arange(n)), (inner, n), ("inner", "state"))
+    if self.norms != "none":
+      norm = lambda: RMSNorm(eps=1e-6, axis=None, use_scale=self.norms == "learned")
+      self.dt_norm, self.B_norm, self.C_norm = norm(), norm(), norm()
     self.D = param(self, "D", nn.initializers.ones, (inner,), ("inner",))
 
   @nn.nowrap
@@ -96,7 +116,8 @@ class Mamba(nn.Module):
     """Zeros."""
     del max_len
     inner = self.expand * self.width
-    return State(h=jnp.zeros((batch, inner, self.state)), taps=jnp.zeros((batch, self.taps - 1, inner)))
+    h = jnp.zeros((batch, inner, self._states), complex if self.spectrum == "complex" else float)
+    return State(h=h, taps=jnp.zeros((batch, self.taps - 1, inner)))
 
   def __call__(
     self,
@@ -123,8 +144,7 @@ class Mamba(nn.Module):
     u, taps = self.conv(u, state.taps, reset=reset, lengths=lengths)
     u = jax.nn.silu(u)
     dt, B, C = self._select(u)
-    A = -jnp.exp(self.A_log)
-    y, h = selective_scan(u, dt, A, B[:, :, None], C[:, :, None], state.h, reset=reset, lengths=lengths)
+    y, h = selective_scan(u, dt, self._A(), B, C, state.h, disc=self.disc, reset=reset, lengths=lengths)
     return blank_past(self._gate(y, u, z), lengths), State(h=h, taps=taps)
 
   def step(
@@ -135,19 +155,61 @@ class Mamba(nn.Module):
     u, taps = self.conv.step(u, state.taps)
     u = jax.nn.silu(u)
     dt, B, C = self._select(u)
-    A = -jnp.exp(self.A_log)
-    h = jnp.exp(dt[..., None] * A) * state.h + (dt * u)[..., None] * B[:, None]
-    y = jnp.einsum("ben,bn->be", h, C.astype(h.dtype))
+    decay, step_size = discretize(dt, self._A(), self.disc)
+    B, C = (jnp.repeat(m, u.shape[-1] // self.groups, axis=1) for m in (B, C))
+    h = decay * state.h + step_size * u[..., None] * B
+    y = jnp.sum(C * h, axis=-1).real
     return self._gate(y.astype(u.dtype), u, z), State(h=h, taps=taps)
 
   @property
   def _rank(self) -> int:
     return self.dt_rank or math.ceil(self.width / 16)
 
-  def _select(self, u: Float[Array, "*b e"]) -> tuple[Float[Array, "*b e"], Float[Array, "*b n"], Float[Array, "*b n"]]:
+  @property
+  def _states(self) -> int:
+    """Stored numbers per channel."""
+    return self.state // 2 if self.spectrum == "complex" else self.state
+
+  def _A(self) -> Inexact[Array, "e n"]:
+    A = -jnp.exp(self.A_log)
+    return jax.lax.complex(A, self.A_im) if self.spectrum == "complex" else A
+
+  def _select(
+    self, u: Float[Array, "*b e"]
+  ) -> tuple[Float[Array, "*b e"], Inexact[Array, "*b g n"], Inexact[Array, "*b g n"]]:
     """dt, B and C, which choose what is kept; dt in at least float32, as its exponential decides how long."""
-    delta, B, C = jnp.split(self.x_proj(u), [self._rank, self._rank + self.state], axis=-1)
-    return jax.nn.softplus(self.dt_proj(delta.astype(jnp.promote_types(delta.dtype, jnp.float32)))), B, C
+    size = self.groups * self.state
+    delta, B, C = jnp.split(self.x_proj(u), [self._rank, self._rank + size], axis=-1)
+    if self.norms != "none":
+      delta, B, C = self.dt_norm(delta), self.B_norm(B), self.C_norm(C)
+    dt = jax.nn.softplus(self.dt_proj(delta.astype(jnp.promote_types(delta.dtype, jnp.float32))))
+    return dt, self._grouped(B), self._grouped(C) * (2 if self.spectrum == "complex" else 1)
+
+  def _grouped(self, B: Float[Array, "*b m"]) -> Inexact[Array, "*b g n"]:
+    """The numbers of each group; of complex ones the real parts come first."""
+    B = B.reshape(*B.shape[:-1], self.groups, self.state)
+    if self.spectrum == "real":
+      return B
+    re, im = jnp.split(B.astype(jnp.promote_types(B.dtype, jnp.float32)), 2, axis=-1)
+    return jax.lax.complex(re, im)
 
   def _gate(self, y: Float[Array, "*b e"], u: Float[Array, "*b e"], z: Float[Array, "*b e"]) -> Float[Array, "*b d"]:
     return self.out_proj((y + self.D.astype(u.dtype) * u) * jax.nn.silu(z))
+
+
+def _check(module: Mamba) -> None:
+  for field in ("width", "state", "groups", "expand", "taps", "dt_rank", "depth"):
+    if getattr(module, field) is not None and getattr(module, field) < 1:
+      raise ValueError(f"Mamba: {field}={getattr(module, field)}; it must be at least 1")
+  for field, choices in (
+    ("spectrum", ("real", "complex")),
+    ("disc", RULES),
+    ("norms", ("none", "learned", "weightless")),
+  ):
+    if getattr(module, field) not in choices:
+      raise ValueError(f"Mamba: {field}={getattr(module, field)!r}; choose from {list(choices)}")
+  if module.spectrum == "complex" and module.state % 2:
+    raise ValueError(f"Mamba: state={module.state}; conjugate pairs are stored once, so it must be even")
+  if module.expand * module.width % module.groups:
+    raise ValueError(f"Mamba: groups={module.groups} does not divide the inner width {module.expand * module.width}")
+  softplus_step(module.dt_min, module.dt_max)  # raises

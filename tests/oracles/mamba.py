@@ -1,27 +1,42 @@
-"""Mamba, arXiv:2312.00752, alg. 2 and fig. 3, with the input discretised as dt B."""
+"""Mamba, arXiv:2312.00752, alg. 2 and fig. 3, with the input discretised as dt B or held (sec. 2, eq. 4)."""
 
 import numpy as np
 
 from tests.oracles.parts import dense, silu, softplus, tokens
 
 
-def run(p, x, *, reset=None, lengths=None):
+def run(p, x, *, reset=None, lengths=None, disc="euler", groups=1, norms="none"):
   A = -np.exp(p["A_log"])
+  if "A_im" in p:
+    A = A + 1j * p["A_im"]
   inner, state = A.shape
+  numbers = groups * state * (2 if "A_im" in p else 1)
   taps = len(p["conv/kernel"])
   rank = p["dt_proj/kernel"].shape[0]
   y = np.zeros_like(x)
   for row, time, starts in tokens(x, reset, lengths):
     if starts:
-      h, seen = np.zeros((inner, state)), [np.zeros(inner)] * taps
+      h, seen = np.zeros((inner, state), A.dtype), [np.zeros(inner)] * taps
     u, z = np.split(dense(p, "in_proj", x[row, time]), 2)
     seen = [*seen[1:], u]
     u = silu(p.get("conv/bias", 0.0) + sum(k * v for k, v in zip(p["conv/kernel"], seen)))
-    delta, B, C = np.split(dense(p, "x_proj", u), [rank, rank + state])
+    delta, B, C = np.split(dense(p, "x_proj", u), [rank, rank + numbers])
+    if norms != "none":
+      delta, B, C = (rms(z, p.get(f"{name}_norm/scale", 1.0)) for name, z in (("dt", delta), ("B", B), ("C", C)))
     dt = softplus(dense(p, "dt_proj", delta))
     out = np.zeros(inner)
     for i in range(inner):
-      h[i] = np.exp(dt[i] * A[i]) * h[i] + dt[i] * B * u[i]
-      out[i] = C @ h[i] + p["D"][i] * u[i]
+      # neighbours share a group; a group of complex numbers is its real parts, then its imaginary ones
+      group = i * groups // inner
+      B_i, C_i = (z.reshape(groups, -1)[group] for z in (B, C))
+      if "A_im" in p:
+        B_i, C_i = (z[:state] + 1j * z[state:] for z in (B_i, 2 * C_i))
+      held = dt[i] if disc == "euler" else (np.exp(dt[i] * A[i]) - 1) / A[i]
+      h[i] = np.exp(dt[i] * A[i]) * h[i] + held * B_i * u[i]
+      out[i] = (C_i @ h[i]).real + p["D"][i] * u[i]
     y[row, time] = dense(p, "out_proj", out * silu(z))
   return y
+
+
+def rms(z, scale):
+  return z / np.sqrt(np.mean(z**2) + 1e-6) * scale

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kernels.selective_scan import selective_scan
 from ssm.selective.mamba import Mamba
 
 
@@ -26,6 +27,46 @@ def test_initial_values():
   bounds = {"in_proj": 128**-0.5, "x_proj": 256**-0.5, "dt_proj": 8**-0.5, "out_proj": 256**-0.5, "conv": 4**-0.5}
   for name, bound in bounds.items():
     np.testing.assert_allclose(np.abs(p[name]["kernel"]).max(), bound, rtol=0.02)
+
+
+def test_a_complex_spectrum_starts_on_a_line():
+  """A_n = -1/2 + i n (sec. 3.6)."""
+  p = initial(8, state=6, spectrum="complex")[1]["params"]
+  np.testing.assert_allclose(-np.exp(p["A_log"]), np.full((16, 3), -0.5), rtol=1e-6)
+  np.testing.assert_array_equal(p["A_im"], np.tile(np.arange(3), (16, 1)))
+
+
+def test_one_state_is_a_gated_rnn():
+  """Theorem 1: with N = 1, A = -1 and B = C = 1, h_t = (1 - g_t) h_{t-1} + g_t u_t, g = sigmoid(dt's input)."""
+  rng = np.random.default_rng(0)
+  u, s, h = rng.standard_normal((1, 20, 3)), rng.standard_normal((1, 20, 3)), rng.standard_normal((1, 3, 1))
+  ones = np.ones((1, 20, 1, 1))
+  y, last = selective_scan(*map(jnp.float32, (u, np.log1p(np.exp(s)), -np.ones((3, 1)), ones, ones, h)), disc="zoh")
+  g, state = 1 / (1 + np.exp(-s)), h[..., 0]
+  for t in range(20):
+    state = (1 - g[:, t]) * state + g[:, t] * u[:, t]
+    np.testing.assert_allclose(y[:, t], state, atol=1e-5)
+  np.testing.assert_allclose(last[..., 0], state, atol=1e-5)
+
+
+def test_a_complex_state_is_a_pair_of_real_ones():
+  """Turned and shrunk together: exp(dt (a + i b)) acts on (re, im) as a rotation by dt b times exp(dt a)."""
+  rng = np.random.default_rng(0)
+  u, dt = rng.standard_normal((1, 9, 1)), rng.uniform(0.1, 1, (1, 9, 1))
+  B, C = rng.standard_normal((2, 1, 9, 1, 1, 2))
+  a, b = -0.3, 2.0
+  y, _ = selective_scan(
+    *map(jnp.float32, (u, dt)),
+    jnp.full((1, 1), a + 1j * b, jnp.complex64),
+    *(jnp.asarray(z[..., 0] + 1j * z[..., 1], jnp.complex64) for z in (B, C)),
+    jnp.zeros((1, 1, 1), jnp.complex64),
+  )
+  h = np.zeros(2)
+  for t in range(9):
+    angle, step = dt[0, t, 0] * b, dt[0, t, 0]
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    h = np.exp(step * a) * turn @ h + step * u[0, t, 0] * B[0, t, 0, 0]
+    np.testing.assert_allclose(y[0, t, 0], C[0, t, 0, 0] @ (h * [1, -1]), atol=1e-5)
 
 
 def test_deep_models_start_with_smaller_outputs():
@@ -83,6 +124,11 @@ def test_steps_are_float32_for_bfloat16_inputs():
     (dict(state=0), "state=0; it must be at least 1"),
     (dict(taps=0), "taps=0; it must be at least 1"),
     (dict(dt_rank=-1), "dt_rank=-1"),
+    (dict(groups=3), "groups=3 does not divide the inner width 16"),
+    (dict(spectrum="complex", state=5), "state=5; conjugate pairs are stored once, so it must be even"),
+    (dict(spectrum="imaginary"), "spectrum='imaginary'; choose from"),
+    (dict(disc="bilinear"), "disc='bilinear'; choose from"),
+    (dict(norms="layer"), "norms='layer'; choose from"),
     (dict(dt_min=1.0), "dt_min=1.0, dt_max=0.1"),
   ],
 )
