@@ -9,6 +9,7 @@ import pytest
 
 from hybrids.mixer import build
 from kernels.selective_scan import selective_scan
+from kernels.ssd import ssd
 from scripts.golden import record
 from ssm.lti import diagonal, discretization
 
@@ -66,6 +67,16 @@ def test_selective_scan_is_mambas(kind, impl):
     C = by_token(p["C"]) * (2 if kind == "complex" else 1)
     y, last = selective_scan(x, dt, p["A"], by_token(p["B"]), C, h, impl=impl)
     return y.swapaxes(1, 2), last
+
+  check(run, given, *rest)
+
+
+def test_ssd_is_mamba_2s():
+  given, *rest = read("ssd")
+
+  def run(p):
+    y, last = ssd(p["q"], p["k"], p["v"], p["log_a"], p["S"][:, 0].swapaxes(2, 3))
+    return y, last.swapaxes(2, 3)
 
   check(run, given, *rest)
 
