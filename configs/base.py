@@ -44,6 +44,7 @@ def defaults() -> ConfigDict:
         "norm_position": "pre",
         "position": "none",
         "max_len": 4096,
+        "embed_std": 0.02,
         "tie": True,
         "dropout": 0.0,
         "remat": "none",

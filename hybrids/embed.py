@@ -16,17 +16,19 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 class Embed(nn.Module):
   """x_t = E[token_t] or W features_t, plus P[position_t]; the one place where the model's dtype is set.
 
-  Positions count from the start of the document. Tables start as N(0, 0.02).
+  Positions count from the start of the document.
 
   Attributes:
     vocab: number of tokens, if the inputs are tokens.
     features: size of the input vectors, if they are vectors. The map has a bias.
     position: "none", "learned" (a table of `max_len` rows) or "sinusoidal".
+    embed_std: standard deviation of the entries of both tables at the start. The usual 0.02 suits wide models; narrow
+      ones, above all of attention, can learn much sooner from width^(-1/2).
     dtype: of what comes out, and thereby of the whole model; parameters, states and logits are float32.
   Raises:
-    ValueError: when made, if not exactly one of `vocab` and `features` is given, a name is unknown or a size below 1;
-      when called, if one document has more tokens than the learned table. What only the run knows is answered by NaN: a
-      row with a position beyond the table, a token outside the vocabulary.
+    ValueError: when made, if not exactly one of `vocab` and `features` is given, a name is unknown, a size below 1 or
+      `embed_std` not above 0; when called, if one document has more tokens than the learned table. What only the run
+      knows is answered by NaN: a row with a position beyond the table, a token outside the vocabulary.
   """
 
   width: int
@@ -34,6 +36,7 @@ class Embed(nn.Module):
   features: int | None = None
   position: str = "none"
   max_len: int = 4096
+  embed_std: float = 0.02
   dtype: str = "float32"
 
   def __post_init__(self):
@@ -43,6 +46,8 @@ class Embed(nn.Module):
       value = getattr(self, name)
       if value is not None and value < 1:
         raise ValueError(f"{name}={value}; it is at least 1")
+    if not self.embed_std > 0:
+      raise ValueError(f"embed_std={self.embed_std}; it is a standard deviation above 0")
     if self.position not in POSITIONS:
       raise ValueError(
         f"no position {self.position!r}; choose from {list(POSITIONS)} (mixers have 'rope' and the like)"
@@ -54,7 +59,7 @@ class Embed(nn.Module):
     super().__post_init__()
 
   def setup(self):
-    normal = nn.initializers.normal(0.02)
+    normal = nn.initializers.normal(self.embed_std)
     if self.vocab is not None:
       self.embedding = param(self, "embedding", normal, (self.vocab, self.width), ("vocab", "embed"))
     else:

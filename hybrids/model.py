@@ -41,6 +41,7 @@ class Model(nn.Module, kw_only=True):
   norm_position: str = "pre"
   position: str = "none"
   max_len: int = 4096
+  embed_std: float = 0.02
   dropout: float = 0.0
   remat: str = "none"
   unroll: int = 1

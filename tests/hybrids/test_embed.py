@@ -108,6 +108,7 @@ def test_features_are_mapped_and_nan_past_the_lengths_is_ignored():
     (dict(position="rope"), r"no position 'rope'; choose from \['none', 'learned', 'sinusoidal'\]"),
     (dict(position="sinusoidal", width=5), "needs an even width, not 5"),
     (dict(max_len=0), "max_len=0"),
+    (dict(embed_std=0.0), "embed_std=0.0; it is a standard deviation above 0"),
     (dict(dtype="float16"), r"no dtype 'float16'; choose from \['float32', 'bfloat16'\]"),
   ],
   ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
