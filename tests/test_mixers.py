@@ -22,7 +22,9 @@ from tests.contract.checks import CHECKS, IN_FLOAT64
 # Arguments beside the width for a small instance of every mixer, by its name. What follows the name tells rows apart: a
 # mixer has a second one where arguments change its kind of state or what it reads.
 SMALL: dict[str, dict[str, Any]] = {
+  "event_ssm, dt": dict(state=8, blocks=2),
   "gated_mlp": {},
+  "lru": dict(state=6),
   "mamba": dict(state=4, dt_rank=2),
   "mlp": dict(expand=2),
   "s4d": dict(state=6),
@@ -45,7 +47,8 @@ SMALL: dict[str, dict[str, Any]] = {
 # Rows for the newer Python.
 SMOKE = ("mamba", "softmax")
 # Side inputs "b t …" of the rows that are tested with some.
-SIDE = {"s5, dt": {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}}
+GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
+SIDE = {"event_ssm, dt": GAPS, "s5, dt": GAPS}
 
 
 def count(name: str, **kwargs: Any) -> int:
@@ -56,6 +59,11 @@ def count_mamba(d, state=16, expand=2, taps=4, dt_rank=1):
   """In, out; convolution with bias; A, D; delta, B and C; dt with bias."""
   e = expand * d
   return 2 * d * e + e * d + e * (taps + 1) + e * (state + 1) + e * (dt_rank + 2 * state) + (dt_rank + 1) * e
+
+
+def count_s5(d, state, blocks=1):
+  """lam, dt; B, C; D; the gate with bias."""
+  return state + state // 2 + 2 * state * d + d + d * (d + 1)
 
 
 def count_softmax(d, heads, kv_heads=None, bias=False, **_):
@@ -73,13 +81,15 @@ def count_stack(d, depth, pattern, mixers, norm="rms", **_):
 # Parameters from the equations: a product of sides for each matrix, a length for each vector.
 COUNT = {
   "bidirectional": lambda d, mixer, merge="sum": 2 * count(**mixer) + (merge == "concat") * 2 * d * d,
+  "event_ssm": count_s5,
   "gated_mlp": lambda d, inner=24: 3 * d * inner,
+  # lam, gamma; B, C; D; the two maps with bias
+  "lru": lambda d, state: 3 * state + 4 * state * d + d + 2 * d * (d + 1),
   "mamba": count_mamba,
   "mlp": lambda d, expand: 2 * d * expand * d,
   # A and B in every channel, C; D and dt; the map to 2d with bias
   "s4d": lambda d, state: 3 * d * state + 2 * d + 2 * d * (d + 1),
-  # lam, dt; B, C; D; the gate with bias
-  "s5": lambda d, state, blocks=1: state + state // 2 + 2 * state * d + d + d * (d + 1),
+  "s5": count_s5,
   "softmax": count_softmax,
   "stack": count_stack,
 }

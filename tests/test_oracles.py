@@ -10,13 +10,22 @@ import pytest
 
 from hybrids.mixer import build
 from tests.contract.case import LENGTHS, Case, resets
-from tests.oracles import mamba, s4d, s5, softmax
+from tests.oracles import event_ssm, lru, mamba, s4d, s5, softmax
 
 D = 8
 GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
 
 # what is built -> the oracle and what it must be told
 CASES = {
+  "event_ssm, gaps": (dict(name="event_ssm", state=8), event_ssm.run, {}),
+  "event_ssm, gaps, dirac": (dict(name="event_ssm", state=8, disc="dirac"), event_ssm.run, dict(disc="dirac")),
+  "event_ssm, gaps, zoh": (
+    dict(name="event_ssm", state=6, disc="zoh", activation="none"),
+    event_ssm.run,
+    dict(disc="zoh", activation="none"),
+  ),
+  "lru": (dict(name="lru", state=6), lru.run, {}),
+  "lru, plain": (dict(name="lru", state=5, activation="none"), lru.run, dict(activation="none")),
   "s4d": (dict(name="s4d", state=6), s4d.run, {}),
   "s4d, bilinear and shared": (
     dict(name="s4d", state=6, A_init="inv", disc="bilinear", copies=2),
