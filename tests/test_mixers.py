@@ -27,6 +27,7 @@ SMALL: dict[str, dict[str, Any]] = {
   "lru": dict(state=6),
   "mamba": dict(state=4, dt_rank=2),
   "mlp": dict(expand=2),
+  "rglru": dict(inner=12, heads=3),
   "s4d": dict(state=6),
   "s5": dict(state=8, blocks=2),
   "s5, dt": dict(state=8),
@@ -61,6 +62,11 @@ def count_mamba(d, state=16, expand=2, taps=4, dt_rank=1):
   return 2 * d * e + e * d + e * (taps + 1) + e * (state + 1) + e * (dt_rank + 2 * state) + (dt_rank + 1) * e
 
 
+def count_rglru(d, inner, heads):
+  """Three maps with bias; convolution with bias; two gates in blocks, with bias; a."""
+  return 3 * d * inner + 2 * inner + d + 5 * inner + 2 * (inner**2 // heads + inner) + inner
+
+
 def count_s5(d, state, blocks=1):
   """lam, dt; B, C; D; the gate with bias."""
   return state + state // 2 + 2 * state * d + d + d * (d + 1)
@@ -87,6 +93,7 @@ COUNT = {
   "lru": lambda d, state: 3 * state + 4 * state * d + d + 2 * d * (d + 1),
   "mamba": count_mamba,
   "mlp": lambda d, expand: 2 * d * expand * d,
+  "rglru": count_rglru,
   # A and B in every channel, C; D and dt; the map to 2d with bias
   "s4d": lambda d, state: 3 * d * state + 2 * d + 2 * d * (d + 1),
   "s5": count_s5,

@@ -10,7 +10,7 @@ import pytest
 
 from hybrids.mixer import build
 from tests.contract.case import LENGTHS, Case, resets
-from tests.oracles import event_ssm, lru, mamba, s4d, s5, softmax
+from tests.oracles import event_ssm, lru, mamba, rglru, s4d, s5, softmax
 
 D = 8
 GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
@@ -26,6 +26,7 @@ CASES = {
   ),
   "lru": (dict(name="lru", state=6), lru.run, {}),
   "lru, plain": (dict(name="lru", state=5, activation="none"), lru.run, dict(activation="none")),
+  "rglru": (dict(name="rglru", inner=12, heads=3), rglru.run, {}),
   "s4d": (dict(name="s4d", state=6), s4d.run, {}),
   "s4d, bilinear and shared": (
     dict(name="s4d", state=6, A_init="inv", disc="bilinear", copies=2),
