@@ -24,13 +24,18 @@ from tests.contract.checks import CHECKS, IN_FLOAT64
 SMALL: dict[str, dict[str, Any]] = {
   "event_ssm, dt": dict(state=8, blocks=2),
   "gated_mlp": {},
+  "gru": {},
   "lru": dict(state=6),
+  "lstm": {},
   "mamba": dict(state=4, dt_rank=2),
+  "min_gru": dict(expand=2),
   "mlp": dict(expand=2),
   "rglru": dict(inner=12, heads=3),
+  "rnn": {},
   "s4d": dict(state=6),
   "s5": dict(state=8, blocks=2),
   "s5, dt": dict(state=8),
+  "slstm": dict(heads=2),
   "softmax": dict(heads=2, position="rope"),
   "softmax, full": dict(heads=2, mask="full", position="rope"),
   "softmax, window": dict(heads=4, kv_heads=2, window=5, position="rope", bias=True),
@@ -89,14 +94,23 @@ COUNT = {
   "bidirectional": lambda d, mixer, merge="sum": 2 * count(**mixer) + (merge == "concat") * 2 * d * d,
   "event_ssm": count_s5,
   "gated_mlp": lambda d, inner=24: 3 * d * inner,
+  # two square maps and a bias for each of r, z and n
+  "gru": lambda d: 3 * (2 * d * d + d),
   # lam, gamma; B, C; D; the two maps with bias
   "lru": lambda d, state: 3 * state + 4 * state * d + d + 2 * d * (d + 1),
+  # as in a GRU, for i, f, g and o
+  "lstm": lambda d: 4 * (2 * d * d + d),
   "mamba": count_mamba,
+  # gate and candidate with bias, and out if the state is wider
+  "min_gru": lambda d, expand=1: 2 * expand * d * (d + 1) + (expand > 1) * d * (expand * d + 1),
   "mlp": lambda d, expand: 2 * d * expand * d,
   "rglru": count_rglru,
+  "rnn": lambda d: 2 * d * d + d,
   # A and B in every channel, C; D and dt; the map to 2d with bias
   "s4d": lambda d, state: 3 * d * state + 2 * d + 2 * d * (d + 1),
   "s5": count_s5,
+  # convolution with bias; four gates of two maps in blocks, with bias; norm
+  "slstm": lambda d, heads, taps=4: (taps + 1) * d + 4 * (2 * d * d // heads + d) + d,
   "softmax": count_softmax,
   "stack": count_stack,
 }

@@ -1,4 +1,4 @@
-"""What works slice by slice: block-diagonal maps."""
+"""What works slice by slice: block-diagonal maps and norms within heads."""
 
 import flax.linen as nn
 import jax
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from layers import BlockDense
+from layers import BlockDense, HeadNorm, LayerNorm
 from layers.block_dense import choose_blocks
 
 X = jax.random.normal(jax.random.key(1), (3, 12))
@@ -29,7 +29,15 @@ def test_block_dense_starts_with_the_fan_in_of_a_block():
   np.testing.assert_allclose(np.mean(np.square(nn.unbox(p)["params"]["kernel"])), 1 / 100, rtol=0.05)
 
 
-@pytest.mark.parametrize("module", [BlockDense(3)])
+def test_head_norm_is_layer_norm_within_each_head():
+  v = initial(module := HeadNorm(3))
+  unit = {"params": {"scale": jnp.ones(4), "bias": jnp.zeros(4)}}
+  parts = [LayerNorm().apply(unit, part) for part in jnp.split(X, 3, axis=-1)]
+  expected = jnp.concatenate(parts, axis=-1) * v["params"]["scale"]
+  np.testing.assert_allclose(jax.jit(module.apply)(v, X), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("module", [BlockDense(3), HeadNorm(3)])
 def test_they_keep_the_dtype_of_their_input(module):
   assert jax.eval_shape(module.apply, initial(module), X.astype(jnp.bfloat16)).dtype == jnp.bfloat16
 
