@@ -23,6 +23,7 @@ from tests.contract.checks import CHECKS, IN_FLOAT64
 # mixer has a second one where arguments change its kind of state or what it reads.
 SMALL: dict[str, dict[str, Any]] = {
   "event_ssm, dt": dict(state=8, blocks=2),
+  "gated_conv": {},
   "gated_mlp": {},
   "gru": {},
   "lru": dict(state=6),
@@ -93,6 +94,8 @@ def count_stack(d, depth, pattern, mixers, norm="rms", **_):
 COUNT = {
   "bidirectional": lambda d, mixer, merge="sum": 2 * count(**mixer) + (merge == "concat") * 2 * d * d,
   "event_ssm": count_s5,
+  # in and out, convolution
+  "gated_conv": lambda d, taps=3: 4 * d * d + taps * d,
   "gated_mlp": lambda d, inner=24: 3 * d * inner,
   # two square maps and a bias for each of r, z and n
   "gru": lambda d: 3 * (2 * d * d + d),

@@ -10,7 +10,7 @@ import pytest
 
 from hybrids.mixer import build
 from tests.contract.case import LENGTHS, Case, resets
-from tests.oracles import event_ssm, gru, lru, lstm, mamba, min_gru, rglru, rnn, s4d, s5, slstm, softmax
+from tests.oracles import event_ssm, gated_conv, gru, lru, lstm, mamba, min_gru, rglru, rnn, s4d, s5, slstm, softmax
 
 D = 8
 GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
@@ -24,6 +24,8 @@ CASES = {
     event_ssm.run,
     dict(disc="zoh", activation="none"),
   ),
+  "gated_conv": (dict(name="gated_conv"), gated_conv.run, {}),
+  "gated_conv, biases": (dict(name="gated_conv", taps=4, bias=True), gated_conv.run, {}),
   "gru": (dict(name="gru"), gru.run, {}),
   "gru, after": (dict(name="gru", reset_gate="after"), gru.run, dict(reset_gate="after")),
   "lru": (dict(name="lru", state=6), lru.run, {}),
