@@ -48,6 +48,26 @@ def softplus_step(dt_min: float, dt_max: float, floor: float = 0.0) -> Initializ
   return init
 
 
+def ring(r_min: float, r_max: float) -> Initializer:
+  """-log |z| for z uniform over the area between the circles of radius r_min and r_max.
+
+  Orvieto et al. 2023, arXiv:2303.06349, lemma 3.2. Drawn as 1 - |z|^2, which near the unit circle keeps its digits.
+
+  Raises:
+    ValueError: not 0 <= r_min < r_max <= 1.
+  """
+  if not 0 <= r_min < r_max <= 1:
+    raise ValueError(f"r_min={r_min}, r_max={r_max}: a ring needs 0 <= r_min < r_max <= 1")
+
+  def init(key, shape, dtype=jnp.float32):
+    # neither 0 nor 1, whose logarithms of logarithms are infinite
+    eps = jnp.finfo(dtype).eps
+    below_one = jax.random.uniform(key, shape, dtype, 1 - r_max**2, 1 - r_min**2)
+    return -0.5 * jnp.log1p(-jnp.clip(below_one, eps, 1 - eps))
+
+  return init
+
+
 def uniform_fan_in(fan_in: int | None = None, gain: float = 1.0) -> Initializer:
   """U(-gain / sqrt(fan_in), gain / sqrt(fan_in)): what PyTorch gives linear and convolution layers, weights and biases.
 

@@ -47,6 +47,27 @@ class LayerNorm(nn.Module):
     return y.astype(x.dtype)
 
 
+class HeadNorm(nn.Module):
+  """y = scale (x - mean(x)) / sqrt(var(x) + eps) over each of `heads` slices of the last axis: LayerNorm by groups.
+
+  Wu & He 2018, arXiv:1803.08494, for one token, without a bias.
+  """
+
+  heads: int
+  eps: float = 1e-5
+  axis: str | None = "inner"
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+    """x with every slice shifted and scaled to mean 0 and standard deviation `scale`."""
+    scale = param(self, "scale", nn.initializers.ones, x.shape[-1:], (self.axis,))
+    wide = _wide(x).reshape(*x.shape[:-1], self.heads, -1)
+    centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+    y = (centred * jax.lax.rsqrt(variance + self.eps)).reshape(x.shape)
+    return (y * scale.astype(y.dtype)).astype(x.dtype)
+
+
 NORMS = {"rms": RMSNorm, "layer": LayerNorm}
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels.short_conv import short_conv
-from layers.initializers import uniform_fan_in
+from layers.initializers import Initializer, uniform_fan_in
 from layers.param import param
 
 
@@ -16,6 +16,7 @@ class ShortConv(nn.Module):
   Attributes:
     taps: w, how many tokens are seen, the current one included.
     axis: logical name of the channel axis.
+    kernel_init, bias_init: U(-w^-1/2, w^-1/2) if not given.
   Raises:
     ValueError: `taps` is below 1.
   """
@@ -24,14 +25,16 @@ class ShortConv(nn.Module):
   taps: int = 4
   use_bias: bool = True
   axis: str | None = "inner"
+  kernel_init: Initializer | None = None
+  bias_init: Initializer | None = None
 
   def setup(self):
     if self.taps < 1:
       raise ValueError(f"ShortConv: taps={self.taps}; it needs at least 1")
-    init = uniform_fan_in(self.taps)
-    self.kernel = param(self, "kernel", init, (self.taps, self.features), ("taps", self.axis))
+    uniform = uniform_fan_in(self.taps)
+    self.kernel = param(self, "kernel", self.kernel_init or uniform, (self.taps, self.features), ("taps", self.axis))
     if self.use_bias:
-      self.bias = param(self, "bias", init, (self.features,), (self.axis,))
+      self.bias = param(self, "bias", self.bias_init or uniform, (self.features,), (self.axis,))
 
   @nn.nowrap
   def init_taps(self, batch: int) -> Float[Array, "b w e"]:

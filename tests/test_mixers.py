@@ -22,13 +22,22 @@ from tests.contract.checks import CHECKS, IN_FLOAT64
 # Arguments beside the width for a small instance of every mixer, by its name. What follows the name tells rows apart: a
 # mixer has a second one where arguments change its kind of state or what it reads.
 SMALL: dict[str, dict[str, Any]] = {
+  "event_ssm, dt": dict(state=8, blocks=2),
+  "gated_conv": {},
   "gated_mlp": {},
+  "gru": {},
+  "lru": dict(state=6),
+  "lstm": {},
   "mamba": dict(state=4, dt_rank=2),
   "mamba, complex": dict(state=4, dt_rank=2, spectrum="complex", disc="zoh", groups=2, norms="learned"),
+  "min_gru": dict(expand=2),
   "mlp": dict(expand=2),
+  "rglru": dict(inner=12, heads=3),
+  "rnn": {},
   "s4d": dict(state=6),
   "s5": dict(state=8, blocks=2),
   "s5, dt": dict(state=8),
+  "slstm": dict(heads=2),
   "softmax": dict(heads=2, position="rope"),
   "softmax, full": dict(heads=2, mask="full", position="rope"),
   "softmax, window": dict(heads=4, kv_heads=2, window=5, position="rope", bias=True),
@@ -46,7 +55,8 @@ SMALL: dict[str, dict[str, Any]] = {
 # Rows for the newer Python.
 SMOKE = ("mamba", "softmax")
 # Side inputs "b t …" of the rows that are tested with some.
-SIDE = {"s5, dt": {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}}
+GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
+SIDE = {"event_ssm, dt": GAPS, "s5, dt": GAPS}
 
 
 def count(name: str, **kwargs: Any) -> int:
@@ -58,6 +68,16 @@ def count_mamba(d, state=16, expand=2, taps=4, dt_rank=1, groups=1, norms="none"
   e, selected = expand * d, dt_rank + 2 * groups * state
   total = 2 * d * e + e * d + e * (taps + 1) + e * (state + 1) + e * selected + (dt_rank + 1) * e
   return total + (norms == "learned") * selected
+
+
+def count_rglru(d, inner, heads):
+  """Three maps with bias; convolution with bias; two gates in blocks, with bias; a."""
+  return 3 * d * inner + 2 * inner + d + 5 * inner + 2 * (inner**2 // heads + inner) + inner
+
+
+def count_s5(d, state, blocks=1):
+  """lam, dt; B, C; D; the gate with bias."""
+  return state + state // 2 + 2 * state * d + d + d * (d + 1)
 
 
 def count_softmax(d, heads, kv_heads=None, bias=False, **_):
@@ -75,13 +95,27 @@ def count_stack(d, depth, pattern, mixers, norm="rms", **_):
 # Parameters from the equations: a product of sides for each matrix, a length for each vector.
 COUNT = {
   "bidirectional": lambda d, mixer, merge="sum": 2 * count(**mixer) + (merge == "concat") * 2 * d * d,
+  "event_ssm": count_s5,
+  # in and out, convolution
+  "gated_conv": lambda d, taps=3: 4 * d * d + taps * d,
   "gated_mlp": lambda d, inner=24: 3 * d * inner,
+  # two square maps and a bias for each of r, z and n
+  "gru": lambda d: 3 * (2 * d * d + d),
+  # lam, gamma; B, C; D; the two maps with bias
+  "lru": lambda d, state: 3 * state + 4 * state * d + d + 2 * d * (d + 1),
+  # as in a GRU, for i, f, g and o
+  "lstm": lambda d: 4 * (2 * d * d + d),
   "mamba": count_mamba,
+  # gate and candidate with bias, and out if the state is wider
+  "min_gru": lambda d, expand=1: 2 * expand * d * (d + 1) + (expand > 1) * d * (expand * d + 1),
   "mlp": lambda d, expand: 2 * d * expand * d,
+  "rglru": count_rglru,
+  "rnn": lambda d: 2 * d * d + d,
   # A and B in every channel, C; D and dt; the map to 2d with bias
   "s4d": lambda d, state: 3 * d * state + 2 * d + 2 * d * (d + 1),
-  # lam, dt; B, C; D; the gate with bias
-  "s5": lambda d, state, blocks=1: state + state // 2 + 2 * state * d + d + d * (d + 1),
+  "s5": count_s5,
+  # convolution with bias; four gates of two maps in blocks, with bias; norm
+  "slstm": lambda d, heads, taps=4: (taps + 1) * d + 4 * (2 * d * d // heads + d) + d,
   "softmax": count_softmax,
   "stack": count_stack,
 }

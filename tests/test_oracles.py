@@ -10,13 +10,32 @@ import pytest
 
 from hybrids.mixer import build
 from tests.contract.case import LENGTHS, Case, resets
-from tests.oracles import mamba, s4d, s5, softmax
+from tests.oracles import event_ssm, gated_conv, gru, lru, lstm, mamba, min_gru, rglru, rnn, s4d, s5, slstm, softmax
 
 D = 8
 GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
 
 # what is built -> the oracle and what it must be told
 CASES = {
+  "event_ssm, gaps": (dict(name="event_ssm", state=8), event_ssm.run, {}),
+  "event_ssm, gaps, dirac": (dict(name="event_ssm", state=8, disc="dirac"), event_ssm.run, dict(disc="dirac")),
+  "event_ssm, gaps, zoh": (
+    dict(name="event_ssm", state=6, disc="zoh", activation="none"),
+    event_ssm.run,
+    dict(disc="zoh", activation="none"),
+  ),
+  "gated_conv": (dict(name="gated_conv"), gated_conv.run, {}),
+  "gated_conv, biases": (dict(name="gated_conv", taps=4, bias=True), gated_conv.run, {}),
+  "gru": (dict(name="gru"), gru.run, {}),
+  "gru, after": (dict(name="gru", reset_gate="after"), gru.run, dict(reset_gate="after")),
+  "lru": (dict(name="lru", state=6), lru.run, {}),
+  "lru, plain": (dict(name="lru", state=5, activation="none"), lru.run, dict(activation="none")),
+  "lstm": (dict(name="lstm"), lstm.run, {}),
+  "min_gru": (dict(name="min_gru", expand=2), min_gru.run, {}),
+  "min_gru, positive": (dict(name="min_gru", candidate="positive"), min_gru.run, dict(candidate="positive")),
+  "rglru": (dict(name="rglru", inner=12, heads=3), rglru.run, {}),
+  "rnn": (dict(name="rnn"), rnn.run, {}),
+  "rnn, relu": (dict(name="rnn", activation="relu"), rnn.run, dict(activation="relu")),
   "s4d": (dict(name="s4d", state=6), s4d.run, {}),
   "s4d, bilinear and shared": (
     dict(name="s4d", state=6, A_init="inv", disc="bilinear", copies=2),
@@ -48,6 +67,8 @@ CASES = {
     mamba.run,
     dict(disc="zoh", norms="weightless"),
   ),
+  "slstm": (dict(name="slstm", heads=2), slstm.run, {}),
+  "slstm, exp": (dict(name="slstm", heads=4, forget="exp", taps=2), slstm.run, dict(forget="exp")),
   "softmax": (dict(name="softmax", heads=2), softmax.run, dict(heads=2)),
   "softmax, window": (
     dict(name="softmax", heads=4, kv_heads=2, window=5, position="rope", theta=50.0, bias=True),

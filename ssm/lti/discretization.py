@@ -1,6 +1,7 @@
-"""From x' = A x + B u to x_t = Abar x_{t-1} + Bbar u_t, for diagonal A and u held or drawn straight over a step dt.
+"""From x' = A x + B u to x_t = Abar x_{t-1} + Bbar u_t, for diagonal A and one step, or gap, at a time.
 
-Both rules return log(Abar), of which mixers take the powers they need (`diagonal.powers`), and Bbar / B.
+All rules return log(Abar), of which mixers take the powers they need (`diagonal.powers`), and Bbar / B. Those for
+events also take the gap since the event before, in steps dt. All hold, in value and gradient, at A = 0 and at dt = 0.
 """
 
 import jax
@@ -31,7 +32,48 @@ def bilinear(dt: Float[Array, "..."], A: Complex[Array, "..."]) -> tuple[Complex
   return jax.lax.complex(0.5 * log_square, angle), dt / below
 
 
+def euler(dt: Float[Array, "..."], A: Complex[Array, "..."]) -> tuple[Complex[Array, "..."], Complex[Array, "..."]]:
+  """Abar = exp(dt A), Bbar = dt B: zero-order hold with its input to first order in dt, the rule of Mamba's code."""
+  z = _scale(dt, A)
+  return z, _scale(dt, jnp.ones_like(z))
+
+
+def trapezoidal(
+  dt: Float[Array, "..."], A: Complex[Array, "..."], mix: Float[Array, "..."]
+) -> tuple[Complex[Array, "..."], Complex[Array, "..."], Complex[Array, "..."]]:
+  """Abar = exp(dt A), with (1 - mix) dt Abar for the input before and mix dt for this one, both over B.
+
+  Mamba-3's rule: the ends of the step in the integral of exp((dt - s) A) u(s), the later one with weight `mix`; 1/2 is
+  the trapezoid, 1 is `euler`.
+  """
+  z = _scale(dt, A)
+  return z, _scale((1 - mix) * dt, jnp.exp(z)), _scale(mix * dt, jnp.ones_like(z))
+
+
 RULES = {"zoh": zoh, "bilinear": bilinear}
+
+
+def dirac(
+  dt: Float[Array, "..."], A: Complex[Array, "..."], gap: Float[Array, "..."]
+) -> tuple[Complex[Array, "..."], Complex[Array, "..."]]:
+  """Abar = exp(gap dt A), Bbar = B: every event is an impulse of weight 1."""
+  z = _scale(gap * dt, A)
+  return z, jnp.ones_like(z)
+
+
+def asynchronous(
+  dt: Float[Array, "..."], A: Complex[Array, "..."], gap: Float[Array, "..."]
+) -> tuple[Complex[Array, "..."], Complex[Array, "..."]]:
+  """Abar = exp(gap dt A), Bbar = (exp(dt A) - 1)/A B: an event weighs the same after any gap."""
+  return _scale(gap * dt, A), zoh(dt, A)[1]
+
+
+EVENT_RULES = {
+  "zoh": lambda dt, A, gap: zoh(gap * dt, A),
+  "bilinear": lambda dt, A, gap: bilinear(gap * dt, A),
+  "dirac": dirac,
+  "async": asynchronous,
+}
 
 
 def _scale(dt: Float[Array, "..."], A: Complex[Array, "..."]) -> Complex[Array, "..."]:

@@ -13,13 +13,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int
 
 from kernels.linear_scan import linear_scan
-from layers import Dense, param, project
+from layers import Dense, param
 from layers.initializers import constant, log_step
 from layers.lengths import blank_past
-from ssm.lti import discretization, hippo
+from ssm.lti import dense_io, discretization, hippo
 
 C_INITS = ("trunc_standard_normal", "lecun_normal", "complex_normal")
-ACTIVATIONS = ("half_glu1", "half_glu2", "full_glu", "gelu", "none")
 
 
 class State(NamedTuple):
@@ -67,6 +66,7 @@ class S5(nn.Module):
   STATE = "fixed"
   SLOW = ("lam_re", "lam_im", "B_re", "B_im", "log_dt")
   SIDE = ("dt",)
+  DISCS = tuple(discretization.RULES)
 
   def __post_init__(self):
     _check(self)
@@ -87,10 +87,9 @@ class S5(nn.Module):
     self.C_im = param(self, "C_im", lambda *_: make_C().imag, (self.width, n), axes[::-1])
     self.D = param(self, "D", nn.initializers.normal(1.0), (self.width,), ("embed",))
     self.log_dt = param(self, "log_dt", log_step(self.dt_min, self.dt_max), (n,), ("state",))
-    if self.activation not in ("gelu", "none"):
-      self.gate = Dense(self.width, use_bias=True, axes=("embed", "inner"))
-    if self.activation == "full_glu":
-      self.out_proj = Dense(self.width, use_bias=True, axes=("embed", "inner"))
+    dense = lambda: Dense(self.width, use_bias=True, axes=("embed", "inner"))
+    self.gate = None if self.activation in ("gelu", "none") else dense()
+    self.out_proj = dense() if self.activation == "full_glu" else None
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
@@ -147,28 +146,15 @@ class S5(nn.Module):
     """Abar, one for all tokens without `dt`, and Bbar x."""
     lam_re = jnp.minimum(self.lam_re, -1e-4) if self.clip_eigs else self.lam_re
     steps = self.step_rescale * jnp.exp(self.log_dt)
-    if dt is not None:
-      steps = dt[..., None].astype(steps.dtype) * steps
-    log_A, scale = discretization.RULES[self.disc](steps, jax.lax.complex(lam_re, self.lam_im))
-    B = jnp.concatenate([self.B_re, self.B_im])
-    Bx = project(x, B.T, jnp.promote_types(x.dtype, jnp.float32))
-    return jnp.exp(log_A), scale * jax.lax.complex(*jnp.split(Bx, 2, axis=-1))
+    gap = jnp.ones((1,), steps.dtype) if dt is None else dt[..., None].astype(steps.dtype)
+    log_A, scale = discretization.EVENT_RULES[self.disc](steps, jax.lax.complex(lam_re, self.lam_im), gap)
+    return jnp.exp(log_A), scale * dense_io.into_state(x, self.B_re, self.B_im)
 
   def _read(self, h: Complex[Array, "*b n"], x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    """From states to outputs: 2 Re(C h) + D x as one real product, then the activation."""
-    C = (2 if self.conj_sym else 1) * jnp.concatenate([self.C_re, -self.C_im], axis=1)
-    parts = jnp.concatenate([h.real, h.imag], axis=-1).astype(x.dtype)
-    y = project(parts, C.T, h.real.dtype) + self.D * x
-    return self._activate(y.astype(x.dtype))
-
-  def _activate(self, y: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    if self.activation == "none":
-      return y
-    g = jax.nn.gelu(y)
-    if self.activation == "gelu":
-      return g
-    value = {"half_glu1": lambda: g, "half_glu2": lambda: y, "full_glu": lambda: self.out_proj(g)}[self.activation]()
-    return value * jax.nn.sigmoid(self.gate(g))
+    """From states to outputs: 2 Re(C h) + D x, then the activation."""
+    pairs = 2 if self.conj_sym else 1
+    y = dense_io.read_out(h, pairs * self.C_re, pairs * self.C_im, x.dtype) + self.D * x
+    return dense_io.activate(self.activation, y.astype(x.dtype), self.gate, self.out_proj)
 
 
 def _initial_B(key, V: np.ndarray, width: int) -> Complex[Array, "n d"]:
@@ -190,15 +176,15 @@ def _initial_C(key, V: np.ndarray, width: int, kind: str) -> Complex[Array, "d n
 
 
 def _check(module: S5) -> None:
-  state, blocks = module.state, module.blocks
+  name, state, blocks = type(module).__name__, module.state, module.blocks
   if state < 1 or blocks < 1 or state % blocks:
-    raise ValueError(f"S5: blocks={blocks} does not divide state={state}")
+    raise ValueError(f"{name}: blocks={blocks} does not divide state={state}")
   if module.conj_sym and (state // blocks) % 2:
     raise ValueError(
-      f"S5: state={state} in blocks={blocks} makes blocks of {state // blocks}; conjugate pairs are stored once, so a "
-      "block must be even (or set conj_sym=False)"
+      f"{name}: state={state} in blocks={blocks} makes blocks of {state // blocks}; conjugate pairs are stored once, "
+      "so a block must be even (or set conj_sym=False)"
     )
-  for field, choices in (("C_init", C_INITS), ("disc", discretization.RULES), ("activation", ACTIVATIONS)):
+  for field, choices in (("C_init", C_INITS), ("disc", module.DISCS), ("activation", dense_io.ACTIVATIONS)):
     if getattr(module, field) not in choices:
-      raise ValueError(f"S5: {field}={getattr(module, field)!r}; choose from {list(choices)}")
+      raise ValueError(f"{name}: {field}={getattr(module, field)!r}; choose from {list(choices)}")
   log_step(module.dt_min, module.dt_max)  # raises

@@ -16,6 +16,13 @@ def dense(p, name, x):
   return x @ p[f"{name}/kernel"] + p.get(f"{name}/bias", 0.0)
 
 
+def block_dense(p, name, x):
+  """Slice i of x by block i."""
+  kernel = p[f"{name}/kernel"]
+  slices = np.split(x, len(kernel))
+  return np.concatenate([u @ block for u, block in zip(slices, kernel)]) + p.get(f"{name}/bias", 0.0)
+
+
 def sigmoid(x):
   return 1 / (1 + np.exp(-x))
 
@@ -44,3 +51,19 @@ def discretize(rule, dt, A):
     return np.exp(dt * A), (np.exp(dt * A) - 1) / A
   assert rule == "bilinear"
   return (1 + dt * A / 2) / (1 - dt * A / 2), dt / (1 - dt * A / 2)
+
+
+def gated(p, y, activation):
+  """What follows S5 and its kin: arXiv:2208.04933, app. G."""
+  g = gelu_tanh(y)
+  if activation == "none":
+    return y
+  if activation == "gelu":
+    return g
+  gate = sigmoid(dense(p, "gate", g))
+  if activation == "half_glu1":
+    return g * gate
+  if activation == "half_glu2":
+    return y * gate
+  assert activation == "full_glu"
+  return dense(p, "out_proj", g) * gate

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.oracles.parts import dense, discretize, gelu_tanh, sigmoid, tokens
+from tests.oracles.parts import discretize, gated, tokens
 
 
 def run(
@@ -20,20 +20,5 @@ def run(
     decay, gain = discretize(disc, step, lam)
     h = decay * h + gain * (B @ u)
     out = (2 if conj_sym else 1) * (C @ h).real + p["D"] * u
-    y[row, time] = activate(p, out, activation)
+    y[row, time] = gated(p, out, activation)
   return y
-
-
-def activate(p, y, activation):
-  g = gelu_tanh(y)
-  if activation == "none":
-    return y
-  if activation == "gelu":
-    return g
-  gate = sigmoid(dense(p, "gate", g))
-  if activation == "half_glu1":
-    return g * gate
-  if activation == "half_glu2":
-    return y * gate
-  assert activation == "full_glu"
-  return dense(p, "out_proj", g) * gate

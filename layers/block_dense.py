@@ -1,0 +1,38 @@
+"""A linear map of the last axis by a block-diagonal matrix."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from layers.initializers import Initializer
+from layers.param import param
+
+
+class BlockDense(nn.Module):
+  """y = x W + bias with `blocks` square blocks in W: each slice of x is mapped by itself, in the dtype of x.
+
+  Attributes:
+    blocks: divides the last axis of x.
+  """
+
+  blocks: int
+  use_bias: bool = False
+  # the fan-in of one block: what the others read does not count
+  kernel_init: Initializer = nn.initializers.variance_scaling(1.0, "fan_in", "normal", batch_axis=(0,))
+  bias_init: Initializer = nn.initializers.zeros
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+    """x W + bias."""
+    size = x.shape[-1] // self.blocks
+    kernel = param(self, "kernel", self.kernel_init, (self.blocks, size, size), ("heads", None, None))
+    y = jnp.einsum("...hk,hkp->...hp", x.reshape(*x.shape[:-1], self.blocks, size), kernel.astype(x.dtype))
+    y = y.reshape(x.shape)
+    if self.use_bias:
+      y = y + param(self, "bias", self.bias_init, x.shape[-1:], ("inner",)).astype(x.dtype)
+    return y
+
+
+def choose_blocks(width: int, published: int) -> int:
+  """The largest divisor of `width` that is not above the published number of blocks."""
+  return max(blocks for blocks in range(1, published + 1) if width % blocks == 0)

@@ -1,0 +1,39 @@
+"""Dense maps between channels and one complex state, and the gate behind them: S5, LRU and Event-SSM share these."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Complex, Float
+
+from layers import project
+
+ACTIVATIONS = ("half_glu1", "half_glu2", "full_glu", "gelu", "none")
+
+
+def into_state(x: Float[Array, "*b d"], B_re: Float[Array, "n d"], B_im: Float[Array, "n d"]) -> Complex[Array, "*b n"]:
+  """B x as one real product, in at least complex64."""
+  Bx = project(x, jnp.concatenate([B_re, B_im]).T, jnp.promote_types(x.dtype, jnp.float32))
+  return jax.lax.complex(*jnp.split(Bx, 2, axis=-1))
+
+
+def read_out(
+  h: Complex[Array, "*b n"], C_re: Float[Array, "d n"], C_im: Float[Array, "d n"], dtype: jnp.dtype
+) -> Float[Array, "*b d"]:
+  """Re(C h) as one real product with factors in `dtype`; the result is as wide as h."""
+  parts = jnp.concatenate([h.real, h.imag], axis=-1).astype(dtype)
+  return project(parts, jnp.concatenate([C_re, -C_im], axis=1).T, h.real.dtype)
+
+
+def activate(kind: str, y: Float[Array, "*b d"], gate: Any, value: Any) -> Float[Array, "*b d"]:
+  """g s ("half_glu1"), y s ("half_glu2"), value(g) s ("full_glu"), g or y, with g = GELU(y) and s = sigmoid(gate(g)).
+
+  `gate` and `value` are maps of channels, or None where `kind` has no use for them.
+  """
+  if kind == "none":
+    return y
+  g = jax.nn.gelu(y)
+  if gate is None:
+    return g
+  kept = {"half_glu1": lambda: g, "half_glu2": lambda: y, "full_glu": lambda: value(g)}[kind]()
+  return kept * jax.nn.sigmoid(gate(g))

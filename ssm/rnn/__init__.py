@@ -1,0 +1,1 @@
+"""Recurrent networks: cells that run token after token, and one that need not."""

@@ -1,0 +1,76 @@
+"""GRU: one state between an update and a reset gate. State: fixed.
+
+Cho et al. 2014, arXiv:1406.1078, sec. 2.3. Theirs: U -> R, h tilde -> n.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from layers import param, project
+from ssm.rnn.loop import Recurrent, side_by_side
+
+RESET_GATES = ("before", "after")
+
+
+class State(NamedTuple):
+  """What one layer remembers."""
+
+  h: Float[Array, "b d"]  # float32
+
+
+class GRU(Recurrent):
+  """y_t = h_t = z_t h_{t-1} + (1 - z_t) n_t,  n_t = tanh(W x_t + R (r_t h_{t-1}) + bias)     eqs. (5)-(8)
+
+  with gates r, z = sigmoid(W x_t + R h_{t-1} + bias), stored in the order r, z, n. Departs: biases, which the paper
+  leaves out of its equations; each R starts orthogonal.
+
+  Attributes:
+    reset_gate: r stands "before" R, as in the paper, or "after" it, n_t = tanh(W x_t + r_t (R h_{t-1} + b) + bias), as
+      in cuDNN, PyTorch and Flax.
+  Raises:
+    ValueError: the name is unknown.
+  """
+
+  width: int
+  reset_gate: str = "before"
+
+  STATE = "fixed"
+  SLOW = ()
+  SIDE = ()
+
+  def __post_init__(self):
+    if self.reset_gate not in RESET_GATES:
+      raise ValueError(f"GRU: reset_gate={self.reset_gate!r}; choose from {list(RESET_GATES)}")
+    super().__post_init__()
+
+  def setup(self):
+    d = self.width
+    self.W = param(self, "W", nn.initializers.lecun_normal(), (d, 3 * d), ("embed", "inner"))
+    self.R = param(self, "R", side_by_side(nn.initializers.orthogonal(), 3), (d, 3 * d), (None, "inner"))
+    self.bias = param(self, "bias", nn.initializers.zeros, (3 * d,), ("inner",))
+    if self.reset_gate == "after":
+      self.b = param(self, "b", nn.initializers.zeros, (d,), ("inner",))
+
+  @nn.nowrap
+  def init_state(self, batch: int, max_len: int) -> State:
+    """Zeros."""
+    del max_len
+    return State(h=jnp.zeros((batch, self.width)))
+
+  def enter(self, x: Float[Array, "*b d"]) -> Float[Array, "*b g"]:
+    """W x + bias."""
+    return project(x, self.W, jnp.promote_types(x.dtype, jnp.float32)) + self.bias
+
+  def cell(self, state: State, entered: Float[Array, "b g"]) -> tuple[State, Float[Array, "b d"]]:
+    """One token."""
+    h, d = state.h, self.width
+    gates, new = jnp.split(entered, [2 * d], axis=-1)
+    r, z = jnp.split(jax.nn.sigmoid(gates + h @ self.R[:, : 2 * d]), 2, axis=-1)
+    R = self.R[:, 2 * d :]
+    past = (r * h) @ R if self.reset_gate == "before" else r * (h @ R + self.b)
+    h = z * h + (1 - z) * jnp.tanh(new + past)
+    return State(h=h), h

@@ -1,0 +1,113 @@
+"""minGRU: a GRU whose gate does not see the state, so that a linear scan runs it in parallel. State: fixed.
+
+Feng et al. 2024, arXiv:2410.01201. Theirs: h tilde -> n, alpha -> expand.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from kernels.linear_scan import linear_scan
+from layers import Dense
+from layers.initializers import uniform_fan_in
+from layers.lengths import blank_past
+
+CANDIDATES = {"linear": lambda x: x, "positive": lambda x: jnp.where(x >= 0, x + 0.5, jax.nn.sigmoid(x))}
+
+
+class State(NamedTuple):
+  """What one layer remembers."""
+
+  h: Float[Array, "b e"]  # float32
+
+
+class MinGRU(nn.Module):
+  """h_t = (1 - z_t) h_{t-1} + z_t n_t,  z_t = sigmoid(W_z x_t + b_z),  n_t = W_n x_t + b_n     sec. 3.1
+
+  and y = h, or W_out h + b_out where the state is wider than the model. Departs: computed as it stands, not in
+  logarithms (app. B): a scan that never divides by products of decays has nothing to gain from them. h starts at 0.
+
+  Attributes:
+    expand: e / d.
+    candidate: "linear", or "positive": n_t = g(W_n x_t + b_n) with g(v) = v + 1/2 for v >= 0, else sigmoid(v), as in
+      the version in logarithms.
+  Raises:
+    ValueError: `expand` is below 1 or the name unknown.
+  """
+
+  width: int
+  expand: int = 1
+  candidate: str = "linear"
+
+  STATE = "fixed"
+  SLOW = ()
+  SIDE = ()
+
+  def __post_init__(self):
+    if self.expand < 1:
+      raise ValueError(f"MinGRU: expand={self.expand}; it must be at least 1")
+    if self.candidate not in CANDIDATES:
+      raise ValueError(f"MinGRU: candidate={self.candidate!r}; choose from {list(CANDIDATES)}")
+    super().__post_init__()
+
+  def setup(self):
+    inner = self.expand * self.width
+    dense = lambda features, fan_in, axes: Dense(
+      features, use_bias=True, kernel_init=uniform_fan_in(fan_in), bias_init=uniform_fan_in(fan_in), axes=axes
+    )
+    self.z_proj = dense(inner, self.width, ("embed", "inner"))
+    self.n_proj = dense(inner, self.width, ("embed", "inner"))
+    if self.expand > 1:
+      self.out_proj = dense(self.width, inner, ("inner", "embed"))
+
+  @nn.nowrap
+  def init_state(self, batch: int, max_len: int) -> State:
+    """Zeros."""
+    del max_len
+    return State(h=jnp.zeros((batch, self.expand * self.width)))
+
+  def __call__(
+    self,
+    x: Float[Array, "b t d"],
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> Float[Array, "b t d"]:
+    """All tokens from an empty state."""
+    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
+
+  def prefill(
+    self,
+    x: Float[Array, "b t d"],
+    state: State,
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> tuple[Float[Array, "b t d"], State]:
+    """All tokens from `state`."""
+    x = blank_past(x, lengths)
+    h, last = linear_scan(*self._gate(x), state.h, reset=reset, lengths=lengths)
+    return blank_past(self._read(h.astype(x.dtype)), lengths), State(h=last)
+
+  def step(
+    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
+  ) -> tuple[Float[Array, "b d"], State]:
+    """One token."""
+    keep, new = self._gate(x)
+    h = keep * state.h + new
+    return self._read(h.astype(x.dtype)), State(h=h)
+
+  def _gate(self, x: Float[Array, "*b d"]) -> tuple[Float[Array, "*b e"], Float[Array, "*b e"]]:
+    """1 - z and z n, in at least float32; 1 - z as a sigmoid of its own, which does not cancel."""
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    z, n = self.z_proj(x).astype(wide), self.n_proj(x).astype(wide)
+    return jax.nn.sigmoid(-z), jax.nn.sigmoid(z) * CANDIDATES[self.candidate](n)
+
+  def _read(self, h: Float[Array, "*b e"]) -> Float[Array, "*b d"]:
+    return h if self.expand == 1 else self.out_proj(h)

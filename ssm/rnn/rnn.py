@@ -1,0 +1,65 @@
+"""RNN: the plain recurrent network. State: fixed.
+
+Elman 1990, Cognitive Science 14(2). Theirs: context units -> h.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from layers import param, project
+from ssm.rnn.loop import Recurrent
+
+ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+
+
+class State(NamedTuple):
+  """What one layer remembers."""
+
+  h: Float[Array, "b d"]  # float32
+
+
+class RNN(Recurrent):
+  """h_t = tanh(W x_t + R h_{t-1} + bias),  y_t = h_t. Departs: nothing; R starts orthogonal.
+
+  Attributes:
+    activation: "tanh" or "relu".
+  Raises:
+    ValueError: the name is unknown.
+  """
+
+  width: int
+  activation: str = "tanh"
+
+  STATE = "fixed"
+  SLOW = ()
+  SIDE = ()
+
+  def __post_init__(self):
+    if self.activation not in ACTIVATIONS:
+      raise ValueError(f"RNN: activation={self.activation!r}; choose from {list(ACTIVATIONS)}")
+    super().__post_init__()
+
+  def setup(self):
+    d = self.width
+    self.W = param(self, "W", nn.initializers.lecun_normal(), (d, d), ("embed", "inner"))
+    self.R = param(self, "R", nn.initializers.orthogonal(), (d, d), (None, "inner"))
+    self.bias = param(self, "bias", nn.initializers.zeros, (d,), ("inner",))
+
+  @nn.nowrap
+  def init_state(self, batch: int, max_len: int) -> State:
+    """Zeros."""
+    del max_len
+    return State(h=jnp.zeros((batch, self.width)))
+
+  def enter(self, x: Float[Array, "*b d"]) -> Float[Array, "*b g"]:
+    """W x + bias."""
+    return project(x, self.W, jnp.promote_types(x.dtype, jnp.float32)) + self.bias
+
+  def cell(self, state: State, entered: Float[Array, "b g"]) -> tuple[State, Float[Array, "b d"]]:
+    """One token."""
+    h = ACTIVATIONS[self.activation](entered + state.h @ self.R)
+    return State(h=h), h

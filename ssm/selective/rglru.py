@@ -1,0 +1,166 @@
+"""RG-LRU in the recurrent block of Hawk and Griffin: a real diagonal recurrence with two gates. State: fixed.
+
+De et al. 2024, arXiv:2402.19427. Theirs: D -> d, D_RNN -> e, L -> t, Lambda -> a_param.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from kernels.linear_scan import linear_scan
+from layers import BlockDense, Dense, ShortConv, param
+from layers.block_dense import choose_blocks
+from layers.initializers import inverse_softplus, ring
+from layers.lengths import blank_past
+
+# the constant c of sec. 2.4
+C = 8.0
+# on the slope of the square root at a_t = 1, sec. 2.4 having none: the authors' code bounds it so
+MAX_SLOPE = 1000.0
+# -log a_t at r_t = 1, over -log of the radius that was drawn
+INITS = {"paper": 1.0, "recurrentgemma": C}
+
+
+class State(NamedTuple):
+  """What one layer remembers."""
+
+  h: Float[Array, "b e"]  # float32
+  taps: Float[Array, "b w e"]  # the last inputs of the short convolution
+  started: Int[Array, "b"]  # 1 once the document has had a token, else 0
+
+
+class RGLRU(nn.Module):
+  """h_t = a_t h_{t-1} + sqrt(1 - a_t^2) (i_t u_t),  a_t = exp(-c r_t softplus(a_param)),  c = 8     eqs. (1)-(4)
+
+  with gates r_t = sigmoid(W_a u_t + b_a), i_t = sigmoid(W_x u_t + b_x) of block-diagonal matrices, u the short
+  convolution of W_u x + b_u, and W_out (h_t GELU(W_y x_t + b_y)) + b_out as the result (fig. 2). Departs: at the first
+  token of a document, which nothing precedes, the factor of the input is 1, as in the authors' code. Gates are float32.
+
+  Attributes:
+    inner: D_RNN; the width if not given.
+    heads: blocks of W_a and W_x; the largest divisor of `inner` not above 10, that of the model of 2b, if not given.
+    taps: width of the short convolution.
+    a_init: a radius is drawn over the area of a ring; a_t at r_t = 1 is this radius ("paper") or its power of c
+      ("recurrentgemma": the authors' code, which forgets c times faster).
+    r_min, r_max: the ring.
+    depth: residual branches of the model; W_out starts with variance 4/depth over its fan-in, but not above 1 over it
+      (the authors' code has 2 over the number of its layers, which have two branches each).
+  Raises:
+    ValueError: `heads` does not divide `inner`, a size is below 1, not 0 <= r_min < r_max <= 1, or `a_init` is unknown.
+  """
+
+  width: int
+  inner: int | None = None
+  heads: int | None = None
+  taps: int = 4
+  a_init: str = "paper"
+  r_min: float = 0.9
+  r_max: float = 0.999
+  depth: int = 1
+
+  STATE = "fixed"
+  SLOW = ("a_param",)
+  SIDE = ()
+
+  def __post_init__(self):
+    for field in ("width", "inner", "heads", "taps", "depth"):
+      if getattr(self, field) is not None and getattr(self, field) < 1:
+        raise ValueError(f"RGLRU: {field}={getattr(self, field)}; it must be at least 1")
+    if self.heads is not None and self._inner % self.heads:
+      raise ValueError(f"RGLRU: heads={self.heads} does not divide inner={self._inner}")
+    if self.a_init not in INITS:
+      raise ValueError(f"RGLRU: a_init={self.a_init!r}; choose from {list(INITS)}")
+    ring(self.r_min, self.r_max)  # raises
+    super().__post_init__()
+
+  def setup(self):
+    inner = self._inner
+    normal = lambda scale: nn.initializers.variance_scaling(scale, "fan_in", "normal")
+    into = functools.partial(Dense, inner, use_bias=True, kernel_init=normal(1.0), axes=("embed", "inner"))
+    self.x_proj, self.y_proj = into(), into()
+    out_init = normal(min(1.0, 4 / self.depth))
+    self.out_proj = Dense(self.width, use_bias=True, kernel_init=out_init, axes=("inner", "embed"))
+    self.conv = ShortConv(inner, taps=self.taps, kernel_init=normal(0.01), bias_init=nn.initializers.zeros)
+    heads = self.heads or choose_blocks(inner, 10)
+    self.a_gate, self.input_gate = BlockDense(heads, use_bias=True), BlockDense(heads, use_bias=True)
+    decay, power = ring(self.r_min, self.r_max), INITS[self.a_init] / C
+    self.a_param = param(self, "a_param", lambda *args: inverse_softplus(power * decay(*args)), (inner,), ("inner",))
+
+  @nn.nowrap
+  def init_state(self, batch: int, max_len: int) -> State:
+    """Zeros."""
+    del max_len
+    e = self._inner
+    return State(jnp.zeros((batch, e)), jnp.zeros((batch, self.taps - 1, e)), jnp.zeros(batch, jnp.int32))
+
+  def __call__(
+    self,
+    x: Float[Array, "b t d"],
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> Float[Array, "b t d"]:
+    """All tokens from an empty state."""
+    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
+
+  def prefill(
+    self,
+    x: Float[Array, "b t d"],
+    state: State,
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> tuple[Float[Array, "b t d"], State]:
+    """All tokens from `state`."""
+    x = blank_past(x, lengths)
+    u, taps = self.conv(self.x_proj(x), state.taps, reset=reset, lengths=lengths)
+    first = (jnp.arange(x.shape[1]) == 0) & (state.started == 0)[:, None]
+    a, u = self._gate(u, first if reset is None else first | reset)
+    h, last = linear_scan(a, u, state.h, reset=reset, lengths=lengths)
+    some = x.shape[1] > 0 if lengths is None else jnp.minimum(lengths, x.shape[1]) > 0
+    started = jnp.where(some, jnp.ones_like(state.started), state.started)
+    return blank_past(self._join(h, x), lengths), State(h=last, taps=taps, started=started)
+
+  def step(
+    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
+  ) -> tuple[Float[Array, "b d"], State]:
+    """One token."""
+    u, taps = self.conv.step(self.x_proj(x), state.taps)
+    a, u = self._gate(u, state.started == 0)
+    h = a * state.h + u
+    return self._join(h, x), State(h=h, taps=taps, started=jnp.ones_like(state.started))
+
+  @property
+  def _inner(self) -> int:
+    return self.width if self.inner is None else self.inner
+
+  def _gate(
+    self, u: Float[Array, "*b e"], first: Bool[Array, "*b"]
+  ) -> tuple[Float[Array, "*b e"], Float[Array, "*b e"]]:
+    """a_t and what enters the state, in at least float32: bfloat16 has no numbers between 0.996 and 1."""
+    u = u.astype(jnp.promote_types(u.dtype, jnp.float32))
+    log_a = -C * jax.nn.sigmoid(self.a_gate(u)) * jax.nn.softplus(self.a_param)
+    factor = jnp.where(first[..., None], 1.0, bounded_sqrt(-jnp.expm1(2 * log_a)))
+    return jnp.exp(log_a), factor * jax.nn.sigmoid(self.input_gate(u)) * u
+
+  def _join(self, h: Float[Array, "*b e"], x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+    return self.out_proj(h.astype(x.dtype) * jax.nn.gelu(self.y_proj(x)))
+
+
+@jax.custom_jvp
+def bounded_sqrt(x: Float[Array, "..."]) -> Float[Array, "..."]:
+  """sqrt(x) for x >= 0, with a slope of at most MAX_SLOPE."""
+  return jnp.sqrt(x)
+
+
+@bounded_sqrt.defjvp
+def _bounded_sqrt_jvp(primals, tangents):
+  (x,), (dx,) = primals, tangents
+  return jnp.sqrt(x), dx * 0.5 * jax.lax.rsqrt(jnp.maximum(x, 0.25 / MAX_SLOPE**2))

@@ -1,0 +1,88 @@
+"""RG-LRU: both initialisations, its first token, the slope at its edge, and the sizes of published blocks."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssm.selective.rglru import RGLRU, bounded_sqrt
+
+
+def initial(width, **kwargs):
+  module = RGLRU(width=width, **kwargs)
+  return module, nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, width))))
+
+
+@pytest.mark.parametrize("init, low, high", [("paper", 0.9, 0.999), ("recurrentgemma", 0.430, 0.992)])
+def test_decay_starts_in_the_ring_of_its_initialisation(init, low, high):
+  """a_t with its gate wide open; the area of the ring is covered evenly."""
+  _, v = initial(2, inner=5000, heads=1000, a_init=init)
+  a = np.exp(-8 * np.log1p(np.exp(np.asarray(v["params"]["a_param"], float))))
+  np.testing.assert_allclose([a.min(), a.max()], [low, high], atol=1e-3)
+  radius = a if init == "paper" else a ** (1 / 8)
+  area = (np.sort(radius) ** 2 - 0.9**2) / (0.999**2 - 0.9**2)
+  np.testing.assert_allclose(area, (np.arange(5000) + 0.5) / 5000, atol=0.03)
+
+
+def test_initial_matrices():
+  """Fan-in of the whole input for the dense maps, of a block for the gates; a convolution near zero."""
+  p = initial(200, inner=400, heads=4, depth=16)[1]["params"]
+  variances = {"x_proj": 1 / 200, "y_proj": 1 / 200, "out_proj": 4 / 16 / 400, "a_gate": 1 / 100, "conv": 0.01 / 4}
+  for name, variance in variances.items():
+    np.testing.assert_allclose(np.mean(np.square(p[name]["kernel"])), variance, rtol=0.1)
+    np.testing.assert_array_equal(p[name]["bias"], 0)
+
+
+def test_the_first_token_of_a_document_enters_whole():
+  """With an open input gate the state is u itself, not sqrt(1 - a^2) u, at the start and after a reset alone."""
+  module, v = initial(4, heads=1, taps=1)
+  p = v["params"]
+  p["conv"]["kernel"], p["x_proj"]["kernel"] = jnp.ones((1, 4)), jnp.eye(4)
+  p["input_gate"]["bias"] = jnp.full(4, 50.0)
+  x, empty = jnp.ones((1, 1, 4)), module.init_state(1, 4)
+  prefill = jax.jit(lambda state, reset: module.apply(v, x, state, reset=reset, method="prefill")[1])
+  no, yes = jnp.zeros((1, 1), bool), jnp.ones((1, 1), bool)
+  after = prefill(empty, no)
+  np.testing.assert_allclose(after.h, 1.0, rtol=1e-6)
+  np.testing.assert_allclose(prefill(after, yes).h, 1.0, rtol=1e-6)
+  # a token that follows another adds less, though the state before it be zero
+  assert (prefill(after._replace(h=jnp.zeros((1, 4))), no).h < 0.6).all()
+
+
+def test_the_slope_of_the_square_root_is_bounded():
+  slope = jax.jit(jax.vmap(jax.grad(bounded_sqrt)))(jnp.array([0.0, 1e-12, 1e-6, 0.25]))
+  np.testing.assert_allclose(slope, [1000, 1000, 500, 1], rtol=1e-5)
+
+
+def test_gradients_are_finite_where_nothing_is_forgotten():
+  """a_t = 1, where sqrt(1 - a_t^2) has an infinite slope."""
+  module, v = initial(4)
+  v["params"]["a_param"] = jnp.full(4, -200.0)
+  x = jax.random.normal(jax.random.key(1), (1, 5, 4))
+  gradient = jax.jit(jax.grad(lambda v: jnp.sum(module.apply(v, x) ** 2)))(v)
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize("width, inner, heads", [(2560, None, 10), (4096, 5632, 32)])
+def test_published_sizes(width, inner, heads):
+  """The recurrent blocks of RecurrentGemma 2b and of Griffin 7b: 3 d e + 2 e^2 / heads, and vectors."""
+  module = RGLRU(width=width, inner=inner, heads=heads)
+  shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 1, width)))
+  e = inner or width
+  assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 3 * width * e + 2 * e**2 // heads + 10 * e + width
+
+
+@pytest.mark.parametrize(
+  "kwargs, reason",
+  [
+    (dict(heads=3), "heads=3 does not divide inner=8"),
+    (dict(inner=0), "inner=0; it must be at least 1"),
+    (dict(taps=0), "taps=0; it must be at least 1"),
+    (dict(a_init="griffin"), r"a_init='griffin'; choose from \['paper', 'recurrentgemma'\]"),
+    (dict(r_min=1.0), "r_min=1.0, r_max=0.999: a ring needs"),
+  ],
+)
+def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
+  with pytest.raises(ValueError, match=reason):
+    RGLRU(width=8, **kwargs)
