@@ -8,6 +8,7 @@ import numpy as np
 from kernels import dispatch
 from kernels.linear_scan import linear_scan
 from kernels.selective_scan import selective_scan, xla
+from kernels.ssd import ssd
 from tests.kernels.compare import QUICK, assert_close, values_and_gradients
 
 AXES = ("b t e", "b t e", "e n", "b t g n", "b t g n", "b e n", "b t"), ("b t e", "b e n")
@@ -26,10 +27,15 @@ def gradients(op, y_bar, last_bar, *arrays):
 def the_compiler_divides_the_batch(mesh):
   x, dt, A, B, C, h = arrays(4)
   rows, everywhere = (jax.NamedSharding(mesh, jax.P(axis)) for axis in ("data", None))
-  cases = {linear_scan: (dt, x, h[..., 0]), selective_scan: (x, dt, A, B, C, h)}
-  for op, arguments in cases.items():
-    for impl in ("xla", "associative"):
-      given = x, arguments[-1], *arguments
+  heads = x[..., None], -dt, h[..., None]  # of one channel
+  cases = {
+    linear_scan: (x, ("xla", "associative"), (dt, x, h[..., 0])),
+    selective_scan: (x, ("xla", "associative"), (x, dt, A, B, C, h)),
+    ssd: (heads[0], ("xla",), (C, B, *heads)),
+  }
+  for op, (y_bar, impls, arguments) in cases.items():
+    for impl in impls:
+      given = y_bar, arguments[-1], *arguments
       run = functools.partial(gradients, functools.partial(op, impl=impl))
       with jax.set_mesh(mesh):
         placed = tuple(jax.device_put(z, everywhere if z is A else rows) for z in given)

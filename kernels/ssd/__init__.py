@@ -1,0 +1,57 @@
+"""S_t = a_t S_{t-1} + k_t v_t^T with one decay per head and token: linear attention with decay, Mamba-2's SSD."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from kernels import dispatch, inputs
+from kernels.ssd import reference, xla
+
+IMPLS: dispatch.Impls = {"xla": (xla.ssd, dispatch.always), "reference": (reference.ssd, dispatch.always)}
+
+
+def ssd(
+  q: Float[Array, "b t g k"],
+  k: Float[Array, "b t g k"],
+  v: Float[Array, "b t h p"],
+  log_a: Float[Array, "b t h"],
+  S: Float[Array, "b h k p"],
+  *,
+  reset: Bool[Array, "b t"] | None = None,
+  lengths: Int[Array, "b"] | None = None,
+  impl: str = "auto",
+) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k p"]]:
+  """S_t = exp(log_a_t) S_{t-1} + k_t v_t^T;  y_t = S_t^T q_t;  returns all y and the last S.
+
+  Dao & Gu 2024, arXiv:2405.21060, eq. (6) with C = q, B = k, X = v (a step size belongs into v or k, and there is no
+  skip). Computed in at least float32; y has the dtype of v, the returned state that of the computation. Differentiable
+  in all five arrays.
+
+  Args:
+    q, k: shared by the h/g consecutive heads of a group; g divides h.
+    log_a: at most 0; a decay of exactly 0, minus infinity, is fine.
+    S: the state before the first token.
+    reset: True where a document starts: the state is cleared before that token.
+    lengths: tokens that are there per row; past them y is 0 and the state stands still.
+    impl: "auto" or a name in IMPLS.
+
+  Raises:
+    ValueError: g does not divide h; `impl` does not exist or cannot run these arguments.
+  """
+  if v.shape[2] % k.shape[2]:
+    raise ValueError(f"ssd: {v.shape[2]} heads in {k.shape[2]} groups; make the groups divide them")
+  dtype, y_dtype = inputs.compute_dtype(q, k, v, log_a, S), v.dtype
+  if lengths is not None:
+    here = inputs.valid(lengths, v.shape[1])
+    # The decay becomes 1 and the input 0; what is not there starts no document.
+    q, k, v, log_a = inputs.blank(here, q, k, v, log_a)
+    reset = None if reset is None else reset & here
+  q, k, v, log_a, S = (z.astype(dtype) for z in (q, k, v, log_a, S))
+  # Far below where exp is 0: differences of sums stay finite.
+  log_a = jnp.maximum(log_a, 2 * jnp.log(jnp.finfo(dtype).tiny))
+  if v.shape[1] == 0:
+    return v.astype(y_dtype), S
+  keep = None if reset is None else ~reset
+  y, S_last = dispatch.pick("ssd", IMPLS, impl, q, k, v, log_a, S, keep)(q, k, v, log_a, S, keep)
+  if lengths is not None:
+    (y,) = inputs.blank(here, y)
+  return y.astype(y_dtype), S_last

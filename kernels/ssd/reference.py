@@ -1,0 +1,52 @@
+"""The definition of `ssd`, and its dual: the same map as attention with a decay mask in place of the softmax."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+def ssd(
+  q: Float[Array, "b t g k"],
+  k: Float[Array, "b t g k"],
+  v: Float[Array, "b t h p"],
+  log_a: Float[Array, "b t h"],
+  S: Float[Array, "b h k p"],
+  keep: Bool[Array, "b t"] | None,
+) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k p"]]:
+  """S_t = exp(log_a_t) S_{t-1} + k_t v_t^T, with S_{t-1} = 0 where `keep` is False; y_t = S_t^T q_t."""
+  q, k = (jnp.repeat(z, v.shape[2] // z.shape[2], axis=2) for z in (q, k))
+  keep = jnp.ones(v.shape[:2], bool) if keep is None else keep
+
+  def step(S, inputs):
+    q, k, v, log_a, keep = inputs
+    S = jnp.where(keep[:, None, None, None], S, 0)
+    S = jnp.exp(log_a)[..., None, None] * S + k[..., None] * v[..., None, :]
+    return S, (S * q[..., None]).sum(-2)
+
+  S, y = jax.lax.scan(step, S, tuple(z.swapaxes(0, 1) for z in (q, k, v, log_a, keep)))
+  return y.swapaxes(0, 1), S
+
+
+def quadratic(
+  q: Float[Array, "b t g k"],
+  k: Float[Array, "b t g k"],
+  v: Float[Array, "b t h p"],
+  log_a: Float[Array, "b t h"],
+  S: Float[Array, "b h k p"],
+  keep: Bool[Array, "b t"] | None,
+) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k p"]]:
+  """y = (L * (q k^T)) v with L_ij = a_{j+1} .. a_i for j <= i of one document; the state before is a token -1.
+
+  Dao & Gu 2024, arXiv:2405.21060, eq. (16). Not for use: every segment is added up by itself, t^2 numbers a head.
+  """
+  t = v.shape[1]
+  q, k = (jnp.repeat(z, v.shape[2] // z.shape[2], axis=2) for z in (q, k))
+  document = jnp.zeros(v.shape[:2], int) if keep is None else jnp.cumsum(~keep, axis=1)
+  past, later = jnp.tri(t, dtype=bool), jnp.tri(t, k=-1, dtype=bool)[..., None]
+  segments = jnp.cumsum(jnp.where(later, log_a[:, :, None], 0), axis=1)  # "b i j h"
+  seen = (past & (document[:, :, None] == document[:, None]))[..., None]
+  L = jnp.where(seen, jnp.exp(jnp.where(seen, segments, 0)), 0)
+  enter = jnp.where((document == 0)[..., None], jnp.exp(jnp.cumsum(log_a, axis=1)), 0)
+  y = jnp.einsum("bijh,bihk,bjhk,bjhp->bihp", L, q, k, v) + jnp.einsum("bih,bihk,bhkp->bihp", enter, q, S)
+  last = jnp.einsum("bjh,bjhk,bjhp->bhkp", L[:, -1], k, v) + enter[:, -1, :, None, None] * S
+  return y, last

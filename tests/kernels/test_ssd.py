@@ -1,0 +1,175 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kernels.selective_scan import selective_scan
+from kernels.ssd import IMPLS, reference, ssd, xla
+from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, spoil, values_and_gradients
+
+ROWS, H, K, P = 2, 4, 3, 5
+FAST = [name for name in IMPLS if name != "reference"]
+# fewer tokens than a chunk, whole chunks, a ragged end; all heads in one group, some, each alone
+CASES = [
+  (1, 1, True, "float32"),
+  (63, 2, True, "float32"),
+  (64, 1, False, "float32"),
+  (100, 4, True, "float32"),
+  (100, 2, False, "float64"),
+  (100, 2, True, "float64"),
+]
+op = jax.jit(ssd, static_argnames="impl", compiler_options=QUICK)
+
+
+def arrays(t, groups=1, dtype="float32"):
+  """Decays from nearly none to 1e-2 a token."""
+  rng = np.random.default_rng(t)
+  log_a = -(10.0 ** rng.uniform(-3, 0.7, (ROWS, t, H))).astype(dtype)
+  q, k = draw(rng, (2, ROWS, t, groups, K), dtype)
+  return q, k, draw(rng, (ROWS, t, H, P), dtype), log_a, draw(rng, (ROWS, H, K, P), dtype)
+
+
+def masks(t):
+  """Document starts on the first and last token and on neighbours; rows that end early."""
+  reset = np.zeros((ROWS, t), bool)
+  reset[0, 0] = reset[0, t - 1] = reset[1, t // 2 : t // 2 + 2] = True
+  return {"reset": reset, "lengths": np.array([t - 1, t // 2 + 1])}
+
+
+def spoilt(lengths, q, k, v, log_a, S):
+  return *(spoil(lengths, z) for z in (q, k, v, log_a)), S
+
+
+@functools.cache
+def expected(t, groups, masked, dtype):
+  where = masks(t) if masked else {}
+  return values_and_gradients(functools.partial(ssd, impl="reference"), arrays(t, groups, dtype), **where)
+
+
+@pytest.mark.parametrize("t, groups, masked, dtype", CASES)
+@pytest.mark.parametrize("impl", FAST)
+def test_implementations_equal_the_reference(impl, t, groups, masked, dtype, monkeypatch):
+  monkeypatch.setattr(xla, "CHUNK", 16)
+  with jax.enable_x64(dtype == "float64"):
+    given, where = arrays(t, groups, dtype), masks(t) if masked else {}
+    if masked:
+      given = spoilt(where["lengths"], *given)
+    got = values_and_gradients(functools.partial(ssd, impl=impl), given, **where)
+    assert_close(got, expected(t, groups, masked, dtype), TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_with_decay_is_the_recurrence(masked, monkeypatch):
+  """The duality: quadratic and recurrent form are the same function, as the chunked one is (above)."""
+  with jax.enable_x64(True):
+    expected(100, 2, masked, "float64")  # before the definition is replaced
+  monkeypatch.setitem(IMPLS, "reference", (reference.quadratic, IMPLS["reference"][1]))
+  with jax.enable_x64(True):
+    run = functools.partial(ssd, impl="reference")
+    got = values_and_gradients(run, arrays(100, 2, "float64"), **masks(100) if masked else {})
+    assert_close(got, expected(100, 2, masked, "float64"), TOLERANCE["float64"])
+
+
+def test_the_definition_is_the_recurrence():
+  q, k, v, log_a, S = arrays(9, 2)
+  y, last = op(q, k, v, log_a, S, impl="reference")
+  for h in range(H):
+    state, g = S[:, h], h // 2
+    for t in range(9):
+      state = np.exp(log_a[:, t, h, None, None]) * state + k[:, t, g, :, None] * v[:, t, h, None]
+      np.testing.assert_allclose(y[:, t, h], np.einsum("bk,bkp->bp", q[:, t, g], state), atol=1e-5)
+    np.testing.assert_allclose(last[:, h], state, atol=1e-5)
+
+
+def test_equals_a_selective_scan_whose_channels_share_their_decay():
+  """Mamba's scan with A the same for all channels and states of a head."""
+  C, B, x, log_a, S = arrays(20, 2)
+  wide = lambda z: z.reshape(*z.shape[:2], -1)
+  dt = np.repeat(-log_a, P, axis=2)
+  h = S.swapaxes(2, 3).reshape(ROWS, -1, K)
+  y, last = jax.jit(selective_scan)(wide(x) / dt, dt, -np.ones((H * P, K), "float32"), B, C, h)
+  got, got_last = op(C, B, x, log_a, S)
+  np.testing.assert_allclose(wide(got), y, atol=1e-4)
+  np.testing.assert_allclose(got_last.swapaxes(2, 3).reshape(last.shape), last, atol=1e-4)
+
+
+def part(now, q, k, v, log_a, S):
+  return q[:, now], k[:, now], v[:, now], log_a[:, now], S
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_lengths_equal_each_row_alone(impl):
+  given = arrays(8)
+  # The document that would start past the lengths starts nothing.
+  y, last = op(*given, reset=np.arange(8)[None].repeat(ROWS, 0) == 6, lengths=np.array([0, 4]), impl=impl)
+  np.testing.assert_array_equal(last[0], given[-1][0])
+  assert not y[0].any(), "a row of length 0 has outputs"
+  assert not y[1, 4:].any(), "outputs past the length"
+  alone, alone_last = op(*part(slice(4), *given), impl=impl)
+  np.testing.assert_allclose(y[1, :4], alone[1], atol=1e-5)
+  np.testing.assert_allclose(last[1], alone_last[1], atol=1e-5)
+
+
+def test_no_tokens_leave_the_state_alone():
+  given = arrays(8)
+  y, last = op(*part(slice(0), *given))
+  assert y.shape == (ROWS, 0, H, P)
+  np.testing.assert_array_equal(last, given[-1])
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_two_calls_make_one(impl):
+  given = arrays(100)
+  whole, last = op(*given, impl=impl)
+  first, between = op(*part(slice(37), *given), impl=impl)
+  second, last_again = op(*part(slice(37, 100), *given[:-1], between), impl=impl)
+  np.testing.assert_allclose(jnp.concatenate([first, second], axis=1), whole, atol=1e-4)
+  np.testing.assert_allclose(last_again, last, atol=1e-4)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_reset_separates_documents(impl):
+  given = arrays(8)
+  y, last = op(*given, reset=np.arange(8)[None].repeat(ROWS, 0) == 4, impl=impl)
+  first, _ = op(*part(slice(4), *given), impl=impl)
+  second, second_last = op(*part(slice(4, 8), *given[:-1], np.zeros_like(given[-1])), impl=impl)
+  np.testing.assert_allclose(y, np.concatenate([first, second], axis=1), atol=1e-5)
+  np.testing.assert_allclose(last, second_last, atol=1e-5)
+
+
+@pytest.mark.parametrize("impl", FAST)
+def test_strong_decays_are_forgotten_and_weak_ones_exact(impl):
+  """A decay of 0 clears the state as a document start does; after one of e^-170, the next tokens' keep all digits."""
+  q, k, v, log_a, S = arrays(60)
+  log_a = np.where(np.arange(60)[:, None] % 4 == 2, np.float32(-170), log_a / 50)
+  log_a[:, 41] = -np.inf
+  got = values_and_gradients(functools.partial(ssd, impl=impl), (q, k, v, log_a, S))
+  want = values_and_gradients(functools.partial(ssd, impl="reference"), (q, k, v, log_a, S))
+  assert_close(got, want, 2e-6)
+  cleared, _ = op(q, k, v, np.where(np.isinf(log_a), 0, log_a), S, reset=np.isinf(log_a[..., 0]), impl=impl)
+  np.testing.assert_allclose(got[0][0], cleared, atol=1e-6)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_bfloat16_comes_back_with_a_float32_state(impl):
+  *given, S = arrays(8)
+  y, last = op(*(z.astype(jnp.bfloat16) for z in given), S, impl=impl)
+  assert (y.dtype, last.dtype) == (jnp.bfloat16, jnp.float32)
+  np.testing.assert_allclose(y.astype(jnp.float32), op(*given, S)[0], atol=0.1)
+
+
+@pytest.mark.parametrize("impl", FAST)
+def test_the_gradient_keeps_no_state_per_token(impl):
+  b, t, h, k, p = 1, 4096, 2, 32, 32
+  shapes = (b, t, 1, k), (b, t, 1, k), (b, t, h, p), (b, t, h), (b, h, k, p)
+  run = jax.grad(lambda *z: ssd(*z, impl=impl)[0].sum(), argnums=tuple(range(5)))
+  compiled = jax.jit(run).lower(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)).compile()
+  used, states = compiled.memory_analysis().temp_size_in_bytes, 4 * b * t * h * k * p
+  assert used < 0.75 * states, f"{used} temporary bytes; all states would be {states}"
+
+
+def test_groups_must_divide_the_heads():
+  with pytest.raises(ValueError, match="4 heads in 3 groups"):
+    op(*arrays(8, groups=3))
