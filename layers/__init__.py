@@ -6,8 +6,8 @@ None.
 """
 
 from layers.dense import Dense, project
-from layers.norms import LayerNorm, RMSNorm, make_norm
+from layers.norms import GatedRMSNorm, LayerNorm, RMSNorm, make_norm
 from layers.param import param
 from layers.short_conv import ShortConv
 
-__all__ = ["Dense", "LayerNorm", "RMSNorm", "ShortConv", "make_norm", "param", "project"]
+__all__ = ["Dense", "GatedRMSNorm", "LayerNorm", "RMSNorm", "ShortConv", "make_norm", "param", "project"]

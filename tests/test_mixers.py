@@ -24,6 +24,7 @@ from tests.contract.checks import CHECKS, IN_FLOAT64
 SMALL: dict[str, dict[str, Any]] = {
   "gated_mlp": {},
   "mamba": dict(state=4, dt_rank=2),
+  "mamba2": dict(state=4, head_size=4, groups=2, dt_most=0.1),
   "mlp": dict(expand=2),
   "s4d": dict(state=6),
   "s5": dict(state=8, blocks=2),
@@ -58,6 +59,13 @@ def count_mamba(d, state=16, expand=2, taps=4, dt_rank=1):
   return 2 * d * e + e * d + e * (taps + 1) + e * (state + 1) + e * (dt_rank + 2 * state) + (dt_rank + 1) * e
 
 
+def count_mamba2(d, state, head_size, groups, **_):
+  """In, out; convolution with bias; A, D and dt of each head; the norm."""
+  e, heads = 2 * d, 2 * d // head_size
+  mixed = e + 2 * groups * state
+  return d * (e + mixed + heads) + e * d + mixed * (4 + 1) + 3 * heads + e
+
+
 def count_softmax(d, heads, kv_heads=None, bias=False, **_):
   """Queries and out, keys and values."""
   kv = d * (kv_heads or heads) // heads
@@ -75,6 +83,7 @@ COUNT = {
   "bidirectional": lambda d, mixer, merge="sum": 2 * count(**mixer) + (merge == "concat") * 2 * d * d,
   "gated_mlp": lambda d, inner=24: 3 * d * inner,
   "mamba": count_mamba,
+  "mamba2": count_mamba2,
   "mlp": lambda d, expand: 2 * d * expand * d,
   # A and B in every channel, C; D and dt; the map to 2d with bias
   "s4d": lambda d, state: 3 * d * state + 2 * d + 2 * d * (d + 1),

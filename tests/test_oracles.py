@@ -10,7 +10,7 @@ import pytest
 
 from hybrids.mixer import build
 from tests.contract.case import LENGTHS, Case, resets
-from tests.oracles import mamba, s4d, s5, softmax
+from tests.oracles import mamba, mamba2, s4d, s5, softmax
 
 D = 8
 GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
@@ -38,6 +38,17 @@ CASES = {
   "s5, half_glu2": (dict(name="s5", state=6, activation="half_glu2"), s5.run, dict(activation="half_glu2")),
   "mamba": (dict(name="mamba", state=4, dt_rank=2), mamba.run, {}),
   "mamba, biases": (dict(name="mamba", state=3, taps=2, expand=1, bias=True, conv_bias=False), mamba.run, {}),
+  "mamba2": (dict(name="mamba2", state=4, head_size=4), mamba2.run, dict(state=4)),
+  "mamba2, groups": (
+    dict(name="mamba2", state=3, head_size=2, groups=2, norm="norm_first", D_per="channel", bias=True, conv_bias=False),
+    mamba2.run,
+    dict(state=3, groups=2, norm="norm_first", norm_groups=2),
+  ),
+  "mamba2, no norm": (
+    dict(name="mamba2", state=3, taps=2, expand=3, norm="none", dt_least=0.01, dt_most=0.05),
+    mamba2.run,
+    dict(state=3, norm="none", dt_limit=(0.01, 0.05)),
+  ),
   "softmax": (dict(name="softmax", heads=2), softmax.run, dict(heads=2)),
   "softmax, window": (
     dict(name="softmax", heads=4, kv_heads=2, window=5, position="rope", theta=50.0, bias=True),
