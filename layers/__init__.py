@@ -7,8 +7,19 @@ None.
 
 from layers.block_dense import BlockDense
 from layers.dense import Dense, project
-from layers.norms import HeadNorm, LayerNorm, RMSNorm, make_norm
+from layers.norms import GatedRMSNorm, HeadNorm, LayerNorm, RMSNorm, make_norm
 from layers.param import param
 from layers.short_conv import ShortConv
 
-__all__ = ["BlockDense", "Dense", "HeadNorm", "LayerNorm", "RMSNorm", "ShortConv", "make_norm", "param", "project"]
+__all__ = [
+  "BlockDense",
+  "Dense",
+  "GatedRMSNorm",
+  "HeadNorm",
+  "LayerNorm",
+  "RMSNorm",
+  "ShortConv",
+  "make_norm",
+  "param",
+  "project",
+]

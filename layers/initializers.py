@@ -20,6 +20,17 @@ def constant(values) -> Initializer:
   return lambda key, shape, dtype=jnp.float32: jnp.broadcast_to(jnp.asarray(values, dtype), shape)
 
 
+def log_uniform(low: float, high: float) -> Initializer:
+  """log a for a uniform in [low, high].
+
+  Raises:
+    ValueError: not 0 < low <= high.
+  """
+  if not 0 < low <= high:
+    raise ValueError(f"log_uniform: low={low}, high={high}; a logarithm needs 0 < low <= high")
+  return lambda key, shape, dtype=jnp.float32: jnp.log(jax.random.uniform(key, shape, dtype, low, high))
+
+
 def log_step(dt_min: float, dt_max: float) -> Initializer:
   """log dt for dt log-uniform in [dt_min, dt_max].
 

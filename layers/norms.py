@@ -7,6 +7,8 @@ from jaxtyping import Array, Float
 
 from layers.param import param
 
+ORDERS = ("gate_first", "norm_first")
+
 
 class RMSNorm(nn.Module):
   """y = scale x / sqrt(mean(x^2) + eps)     Zhang & Sennrich 2019, arXiv:1910.07467, eq. (4).
@@ -66,6 +68,41 @@ class HeadNorm(nn.Module):
     variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
     y = (centred * jax.lax.rsqrt(variance + self.eps)).reshape(x.shape)
     return (y * scale.astype(y.dtype)).astype(x.dtype)
+
+
+class GatedRMSNorm(nn.Module):
+  """scale norm(y SiLU(z)) or scale norm(y) SiLU(z), with norm(y) = y / sqrt(mean(y^2) + eps).
+
+  Attributes:
+    order: "gate_first", the former (Mamba-2), or "norm_first", the latter (Mamba-3, gated delta nets).
+    groups: equal parts of the last axis, each of which has its own mean; the scale has the whole axis.
+  Raises:
+    ValueError: no order has that name; the groups do not divide the axis.
+  """
+
+  order: str
+  groups: int = 1
+  eps: float = 1e-5
+  axis: str | None = "inner"
+
+  def __post_init__(self):
+    if self.order not in ORDERS:
+      raise ValueError(f"GatedRMSNorm: order={self.order!r}; choose from {list(ORDERS)}")
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(self, y: Float[Array, "*b e"], z: Float[Array, "*b e"]) -> Float[Array, "*b e"]:
+    """y normalised and gated by z."""
+    if y.shape[-1] % self.groups:
+      raise ValueError(f"GatedRMSNorm: groups={self.groups} do not divide the {y.shape[-1]} features")
+    wide, gate = _wide(y), jax.nn.silu(_wide(z))
+    scale = param(self, "scale", nn.initializers.ones, y.shape[-1:], (self.axis,)).astype(wide.dtype)
+    if self.order == "gate_first":
+      wide = wide * gate
+    parts = wide.reshape(*y.shape[:-1], self.groups, -1)
+    mean_square = jnp.mean(jnp.square(parts), axis=-1, keepdims=True)
+    wide = (parts * jax.lax.rsqrt(mean_square + self.eps)).reshape(y.shape) * scale
+    return (wide * gate if self.order == "norm_first" else wide).astype(y.dtype)
 
 
 NORMS = {"rms": RMSNorm, "layer": LayerNorm}

@@ -31,6 +31,7 @@ SMALL: dict[str, dict[str, Any]] = {
   "mamba": dict(state=4, dt_rank=2),
   "mamba, complex": dict(state=4, dt_rank=2, spectrum="complex", disc="zoh", groups=2, norms="learned"),
   "min_gru": dict(expand=2),
+  "mamba2": dict(state=4, head_size=4, groups=2, dt_most=0.1),
   "mlp": dict(expand=2),
   "rglru": dict(inner=12, heads=3),
   "rnn": {},
@@ -80,6 +81,13 @@ def count_s5(d, state, blocks=1):
   return state + state // 2 + 2 * state * d + d + d * (d + 1)
 
 
+def count_mamba2(d, state, head_size, groups, **_):
+  """In, out; convolution with bias; A, D and dt of each head; the norm."""
+  e, heads = 2 * d, 2 * d // head_size
+  mixed = e + 2 * groups * state
+  return d * (e + mixed + heads) + e * d + mixed * (4 + 1) + 3 * heads + e
+
+
 def count_softmax(d, heads, kv_heads=None, bias=False, **_):
   """Queries and out, keys and values."""
   kv = d * (kv_heads or heads) // heads
@@ -108,6 +116,7 @@ COUNT = {
   "mamba": count_mamba,
   # gate and candidate with bias, and out if the state is wider
   "min_gru": lambda d, expand=1: 2 * expand * d * (d + 1) + (expand > 1) * d * (expand * d + 1),
+  "mamba2": count_mamba2,
   "mlp": lambda d, expand: 2 * d * expand * d,
   "rglru": count_rglru,
   "rnn": lambda d: 2 * d * d + d,

@@ -11,6 +11,7 @@ import pytest
 from hybrids.mixer import build
 from tests.contract.case import LENGTHS, Case, resets
 from tests.oracles import event_ssm, gated_conv, gru, lru, lstm, mamba, min_gru, rglru, rnn, s4d, s5, slstm, softmax
+from tests.oracles import mamba, mamba2, s4d, s5, softmax
 
 D = 8
 GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
@@ -69,6 +70,17 @@ CASES = {
   ),
   "slstm": (dict(name="slstm", heads=2), slstm.run, {}),
   "slstm, exp": (dict(name="slstm", heads=4, forget="exp", taps=2), slstm.run, dict(forget="exp")),
+  "mamba2": (dict(name="mamba2", state=4, head_size=4), mamba2.run, dict(state=4)),
+  "mamba2, groups": (
+    dict(name="mamba2", state=3, head_size=2, groups=2, norm="norm_first", D_per="channel", bias=True, conv_bias=False),
+    mamba2.run,
+    dict(state=3, groups=2, norm="norm_first", norm_groups=2),
+  ),
+  "mamba2, no norm": (
+    dict(name="mamba2", state=3, taps=2, expand=3, norm="none", dt_least=0.01, dt_most=0.05),
+    mamba2.run,
+    dict(state=3, norm="none", dt_limit=(0.01, 0.05)),
+  ),
   "softmax": (dict(name="softmax", heads=2), softmax.run, dict(heads=2)),
   "softmax, window": (
     dict(name="softmax", heads=4, kv_heads=2, window=5, position="rope", theta=50.0, bias=True),

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from layers import Dense, LayerNorm, RMSNorm, ShortConv, make_norm, project
-from layers.initializers import inverse_softplus, log_step, softplus_step, uniform_fan_in
+from layers import Dense, GatedRMSNorm, LayerNorm, RMSNorm, ShortConv, make_norm, project
+from layers.heads import head_size
+from layers.initializers import inverse_softplus, log_step, log_uniform, softplus_step, uniform_fan_in
 from layers.lengths import blank_past
 
 KEY = jax.random.key(0)
@@ -40,6 +41,29 @@ def test_dense_has_the_gradients_of_a_matrix_product(dtype):
   exact = weights @ W.T, jnp.einsum("btd,bte->de", X, weights)
   for z, expected in zip(got, exact):
     np.testing.assert_allclose(np.asarray(z, np.float32), expected, rtol=1e-5, atol=1e-5 if dtype == "float32" else 0.1)
+
+
+def test_a_gate_comes_before_or_after_the_norm():
+  z = jax.random.normal(jax.random.key(3), X.shape)
+  root = lambda y: np.sqrt(np.square(y).mean(-1))
+  gate_first, _ = GatedRMSNorm("gate_first", eps=0.0).init_with_output(KEY, 1e-3 * X, z)
+  np.testing.assert_allclose(root(gate_first), 1, rtol=1e-5)
+  gated = X * jax.nn.silu(z)
+  np.testing.assert_allclose(gate_first, gated / root(gated)[..., None], rtol=1e-4)
+  norm_first, _ = GatedRMSNorm("norm_first", eps=0.0, groups=3).init_with_output(KEY, 1e-3 * X, z)
+  by_group = (norm_first / jax.nn.silu(z)).reshape(2, 5, 3, 2)
+  np.testing.assert_allclose(root(by_group), 1, rtol=1e-5)
+
+
+def test_what_a_gated_norm_cannot_do_is_named():
+  with pytest.raises(ValueError, match="order='first'; choose from"):
+    GatedRMSNorm("first")
+  with pytest.raises(ValueError, match="groups=4 do not divide the 6 features"):
+    GatedRMSNorm("gate_first", groups=4).init(KEY, X, X)
+
+
+def test_head_sizes_divide():
+  assert [head_size(n, 64) for n in (1536, 96, 16, 67)] == [64, 48, 16, 1]
 
 
 def test_norms_give_the_moments_they_promise():
@@ -88,6 +112,8 @@ def test_initial_steps_are_log_uniform():
   assert floored.min() >= 0.0499
   with pytest.raises(ValueError, match="dt_min=0.1, dt_max=0.01"):
     log_step(0.1, 0.01)
+  with pytest.raises(ValueError, match="low=2, high=1"):
+    log_uniform(2, 1)
 
 
 def test_uniform_fan_in_has_pytorchs_bounds():

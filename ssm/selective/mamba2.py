@@ -1,0 +1,208 @@
+"""Mamba-2 (SSD): a state space per head with one decay for all its states, computed from each token. State: fixed.
+
+Dao & Gu 2024, arXiv:2405.21060. Theirs: D -> d, N -> state, P -> head_size, H -> h, G -> groups, T -> t, Delta -> dt.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from kernels.ssd import ssd
+from layers import Dense, GatedRMSNorm, ShortConv, param
+from layers.heads import head_size
+from layers.initializers import log_uniform, softplus_step, uniform_fan_in
+from layers.lengths import blank_past
+from layers.norms import ORDERS
+
+NORMS = (*ORDERS, "none")
+
+
+class State(NamedTuple):
+  """What one layer remembers."""
+
+  S: Float[Array, "b h k p"]  # float32
+  taps: Float[Array, "b w e"]  # the last inputs of the short convolution
+
+
+class Mamba2(nn.Module):
+  """S_t = exp(dt_t A) S_{t-1} + B_t (dt_t u_t)^T,  y_t = S_t^T C_t + D u_t  for each head     eq. (6), sec. 7
+
+  with [z, u, B, C, dt] = W_in x, [u, B, C] after a short convolution and SiLU, dt = softplus(dt + dt_bias), and
+  W_out norm(y SiLU(z)) as the result. A = -exp(A_log) is a number per head; B and C are shared by the heads of a group.
+  Departs: nothing; as in the authors' code, the input is discretised as dt B.
+
+  Attributes:
+    state: N, rows of S.
+    expand: inner width / d.
+    head_size: P, columns of S; the largest divisor of the inner width not above 64, if not given.
+    groups: G; heads in a row share B and C.
+    taps: width of the short convolution.
+    norm: "gate_first" norm(y SiLU(z)), "norm_first" norm(y) SiLU(z), or "none" y SiLU(z).
+    norm_groups: equal parts of y that are normalised apart; `groups`, as in the authors' code, if not given.
+    D_per: one D for each "head" or each "channel".
+    A_min, A_max: -A starts uniform in [A_min, A_max].
+    dt_min, dt_max, dt_floor: softplus(dt_bias) starts log-uniform in [dt_min, dt_max], and at least at dt_floor.
+    dt_least, dt_most: what dt is clipped to.
+    bias, conv_bias: whether W_in and W_out, and the short convolution, have biases.
+    depth: layers of the model; W_out starts smaller by its square root.
+  Raises:
+    ValueError: a size is below 1 or does not divide what it must, a name is unknown, or a range is not one.
+  """
+
+  width: int
+  state: int = 128
+  expand: int = 2
+  head_size: int | None = None
+  groups: int = 1
+  taps: int = 4
+  norm: str = "gate_first"
+  norm_groups: int | None = None
+  norm_eps: float = 1e-5
+  D_per: str = "head"
+  A_min: float = 1.0
+  A_max: float = 16.0
+  dt_min: float = 1e-3
+  dt_max: float = 1e-1
+  dt_floor: float = 1e-4
+  dt_least: float = 0.0
+  dt_most: float = math.inf
+  bias: bool = False
+  conv_bias: bool = True
+  depth: int = 1
+
+  STATE = "fixed"
+  SLOW = ("A_log", "dt_bias")
+  SIDE = ()
+
+  def __post_init__(self):
+    _check(self)
+    super().__post_init__()
+
+  def setup(self):
+    inner, heads, _ = self._sizes
+    mixed = inner + 2 * self.groups * self.state
+    dense = lambda features, fan_in, axes, gain=1.0: Dense(
+      features,
+      use_bias=self.bias,
+      kernel_init=uniform_fan_in(fan_in, gain),
+      bias_init=uniform_fan_in(fan_in),
+      axes=axes,
+    )
+    self.in_proj = dense(inner + mixed + heads, self.width, ("embed", "inner"))
+    self.out_proj = dense(self.width, inner, ("inner", "embed"), gain=self.depth**-0.5)
+    self.conv = ShortConv(mixed, taps=self.taps, use_bias=self.conv_bias)
+    dt_bias = softplus_step(self.dt_min, self.dt_max, self.dt_floor)
+    self.dt_bias = param(self, "dt_bias", dt_bias, (heads,), ("heads",))
+    self.A_log = param(self, "A_log", log_uniform(self.A_min, self.A_max), (heads,), ("heads",))
+    shape, axes = ((heads,), ("heads",)) if self.D_per == "head" else ((inner,), ("inner",))
+    self.D = param(self, "D", nn.initializers.ones, shape, axes)
+    if self.norm != "none":
+      self.gated_norm = GatedRMSNorm(self.norm, groups=self.norm_groups or self.groups, eps=self.norm_eps)
+
+  @nn.nowrap
+  def init_state(self, batch: int, max_len: int) -> State:
+    """Zeros."""
+    del max_len
+    inner, heads, size = self._sizes
+    taps = jnp.zeros((batch, self.taps - 1, inner + 2 * self.groups * self.state))
+    return State(S=jnp.zeros((batch, heads, self.state, size)), taps=taps)
+
+  def __call__(
+    self,
+    x: Float[Array, "b t d"],
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> Float[Array, "b t d"]:
+    """All tokens from an empty state."""
+    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
+
+  def prefill(
+    self,
+    x: Float[Array, "b t d"],
+    state: State,
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> tuple[Float[Array, "b t d"], State]:
+    """All tokens from `state`."""
+    z, mixed, dt = self._project(blank_past(x, lengths))
+    mixed, taps = self.conv(mixed, state.taps, reset=reset, lengths=lengths)
+    u, B, C = self._split(jax.nn.silu(mixed))
+    log_a = -dt * jnp.exp(self.A_log)
+    y, S = ssd(C, B, dt[..., None] * u, log_a, state.S, reset=reset, lengths=lengths)
+    return blank_past(self._gate(y, u, z), lengths), State(S=S, taps=taps)
+
+  def step(
+    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
+  ) -> tuple[Float[Array, "b d"], State]:
+    """One token."""
+    z, mixed, dt = self._project(x)
+    mixed, taps = self.conv.step(mixed, state.taps)
+    u, B, C = self._split(jax.nn.silu(mixed))
+    B, C = (jnp.repeat(value.astype(dt.dtype), u.shape[1] // self.groups, axis=1) for value in (B, C))
+    decay = jnp.exp(-dt * jnp.exp(self.A_log))
+    S = decay[..., None, None] * state.S + B[..., None] * (dt[..., None] * u)[..., None, :]
+    return self._gate(jnp.einsum("bhkp,bhk->bhp", S, C), u, z), State(S=S, taps=taps)
+
+  @property
+  def _sizes(self) -> tuple[int, int, int]:
+    """Inner width, heads, head size."""
+    inner = self.expand * self.width
+    size = self.head_size or head_size(inner, 64)
+    return inner, inner // size, size
+
+  def _project(
+    self, x: Float[Array, "*b d"]
+  ) -> tuple[Float[Array, "*b e"], Float[Array, "*b m"], Float[Array, "*b h"]]:
+    """z, what goes through the convolution, and dt, in at least float32 as its exponential decides how long."""
+    inner, heads, _ = self._sizes
+    projected = self.in_proj(x)
+    z, mixed, dt = jnp.split(projected, [inner, projected.shape[-1] - heads], axis=-1)
+    dt = jax.nn.softplus(dt.astype(jnp.promote_types(dt.dtype, jnp.float32)) + self.dt_bias)
+    return z, mixed, jnp.clip(dt, self.dt_least, self.dt_most)
+
+  def _split(
+    self, mixed: Float[Array, "*b m"]
+  ) -> tuple[Float[Array, "*b h p"], Float[Array, "*b g k"], Float[Array, "*b g k"]]:
+    """u by heads, B and C by groups."""
+    inner, heads, size = self._sizes
+    u, B, C = jnp.split(mixed, [inner, inner + self.groups * self.state], axis=-1)
+    B, C = (value.reshape(*value.shape[:-1], self.groups, self.state) for value in (B, C))
+    return u.reshape(*u.shape[:-1], heads, size), B, C
+
+  def _gate(
+    self, y: Float[Array, "*b h p"], u: Float[Array, "*b h p"], z: Float[Array, "*b e"]
+  ) -> Float[Array, "*b d"]:
+    D = self.D.reshape(u.shape[-2], -1).astype(u.dtype)
+    y = (y.astype(u.dtype) + D * u).reshape(z.shape)
+    return self.out_proj(y * jax.nn.silu(z) if self.norm == "none" else self.gated_norm(y, z))
+
+
+def _check(module: Mamba2) -> None:
+  for field in ("width", "state", "expand", "head_size", "groups", "taps", "norm_groups", "depth"):
+    if getattr(module, field) is not None and getattr(module, field) < 1:
+      raise ValueError(f"Mamba2: {field}={getattr(module, field)}; it must be at least 1")
+  inner, heads, size = module._sizes
+  norm_groups = module.norm_groups or module.groups
+  for field, value, of, parts in (
+    ("head_size", size, "inner width", inner),
+    ("groups", module.groups, "number of heads", heads),
+    ("norm_groups", norm_groups, "inner width", inner),
+  ):
+    if parts % value:
+      raise ValueError(f"Mamba2: {field}={value} does not divide the {of} {parts}")
+  for field, choices in (("norm", NORMS), ("D_per", ("head", "channel"))):
+    if getattr(module, field) not in choices:
+      raise ValueError(f"Mamba2: {field}={getattr(module, field)!r}; choose from {list(choices)}")
+  if not 0 <= module.dt_least < module.dt_most:
+    raise ValueError(f"Mamba2: dt_least={module.dt_least}, dt_most={module.dt_most}; it needs 0 <= dt_least < dt_most")
+  softplus_step(module.dt_min, module.dt_max)  # raises
+  log_uniform(module.A_min, module.A_max)  # raises

@@ -1,0 +1,109 @@
+"""Mamba-2's initial values, its published sizes, and its duality with attention."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kernels.ssd import IMPLS, reference
+from ssm.selective.mamba2 import Mamba2
+from tests.contract.case import quick
+
+
+def initial(width, **kwargs):
+  module = Mamba2(width=width, **kwargs)
+  return module, nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, width))))
+
+
+def test_initial_values():
+  _, variables = initial(256, head_size=2, state=16)
+  p = variables["params"]
+  A = np.exp(p["A_log"])
+  np.testing.assert_allclose([A.min(), A.mean(), A.max()], [1, 8.5, 16], atol=0.7)
+  np.testing.assert_array_equal(p["D"], np.ones(256))
+  dt = jax.nn.softplus(p["dt_bias"])
+  np.testing.assert_allclose(np.log10([dt.min(), np.median(dt), dt.max()]), [-3, -2, -1], atol=0.15)
+  np.testing.assert_array_equal(p["gated_norm"]["scale"], np.ones(512))
+  for name, bound in {"in_proj": 256**-0.5, "out_proj": 512**-0.5, "conv": 4**-0.5}.items():
+    np.testing.assert_allclose(np.abs(p[name]["kernel"]).max(), bound, rtol=0.02)
+
+
+def test_deep_models_start_with_smaller_outputs():
+  kernel = initial(64, depth=16)[1]["params"]["out_proj"]["kernel"]
+  np.testing.assert_allclose(np.abs(kernel).max(), 128**-0.5 / 4, rtol=0.02)
+
+
+def test_ranges_of_decays_and_steps_are_what_they_are_told():
+  p = initial(64, head_size=1, A_min=0.5, A_max=0.6, dt_min=1e-6, dt_floor=1e-3)[1]["params"]
+  assert np.exp(p["A_log"]).min() >= 0.499
+  assert np.exp(p["A_log"]).max() <= 0.601
+  assert jax.nn.softplus(p["dt_bias"]).min() >= 0.999e-3
+
+
+@pytest.mark.parametrize(
+  "width, depth, total",
+  [(768, 24, 128989632), (1024, 48, 368346624), (2048, 48, 1343757312), (2560, 64, 2702599680)],
+)
+def test_published_sizes(width, depth, total):
+  """mamba2-130m, -370m, -1.3b and -2.7b: so many layers with a norm each, a last norm, and tied embeddings."""
+  shape = jax.eval_shape(Mamba2(width=width).init, jax.random.key(0), jnp.zeros((1, 1, width)))
+  layer = sum(leaf.size for leaf in jax.tree.leaves(shape))
+  assert depth * (layer + width) + width + 50288 * width == total
+
+
+def test_attention_chunks_and_recurrence_are_dual(monkeypatch):
+  """The same layer with its decay mask written out, in chunks, token by token, and by steps (sec. 5)."""
+  module, variables = initial(8, state=4, head_size=4)
+  x, state = jax.random.normal(jax.random.key(1), (2, 70, 8)), module.init_state(2, 70)
+  run = lambda: jax.jit(lambda x: module.apply(variables, x), compiler_options=quick())(x)  # traced each time
+  chunked = run()
+  assert np.abs(chunked).max() > 0.1
+  step = jax.jit(functools.partial(module.apply, method="step"), compiler_options=quick())
+  for t in range(5):
+    y, state = step(variables, x[:, t], state)
+    np.testing.assert_allclose(y, chunked[:, t], atol=1e-5)
+  for form in (reference.ssd, reference.quadratic):
+    monkeypatch.setitem(IMPLS, "xla", (form, lambda *_: None))
+    np.testing.assert_allclose(run(), chunked, atol=1e-5)
+
+
+def test_one_head_forgets_at_one_rate():
+  """The states of a head differ by what they take in, never by how long they keep it."""
+  module, variables = initial(8, state=4, head_size=4)
+  S = jax.random.normal(jax.random.key(1), (1, 4, 4, 4))
+  step = jax.jit(functools.partial(module.apply, method="step"))
+  empty = module.init_state(1, 4)
+  x = jax.random.normal(jax.random.key(2), (1, 8))
+  kept = (step(variables, x, empty._replace(S=S))[1].S - step(variables, x, empty)[1].S) / S
+  np.testing.assert_allclose(kept, np.broadcast_to(kept[..., :1, :1], kept.shape), rtol=1e-3)
+  assert np.unique(np.round(kept, 4)).size == 4
+
+
+def test_steps_are_float32_for_bfloat16_inputs():
+  """bfloat16 holds 0.1 + 1e-4 as 0.1; a state that decays by exp(-dt) would not see the difference."""
+  module, variables = initial(8, state=4)
+  x = jax.ShapeDtypeStruct((1, 1, 8), jnp.bfloat16)
+  seen = jax.eval_shape(lambda x: module.apply(variables, x, method="_project"), x)
+  assert [value.dtype for value in seen] == [jnp.bfloat16, jnp.bfloat16, jnp.float32]
+
+
+@pytest.mark.parametrize(
+  "kwargs, reason",
+  [
+    (dict(state=0), "state=0; it must be at least 1"),
+    (dict(head_size=5), "head_size=5 does not divide the inner width 16"),
+    (dict(head_size=4, groups=3), "groups=3 does not divide the number of heads 4"),
+    (dict(norm_groups=3), "norm_groups=3 does not divide the inner width 16"),
+    (dict(norm="batch"), "norm='batch'; choose from"),
+    (dict(D_per="token"), "D_per='token'; choose from"),
+    (dict(dt_least=0.1, dt_most=0.1), "dt_least=0.1, dt_most=0.1"),
+    (dict(dt_min=1.0), "dt_min=1.0, dt_max=0.1"),
+    (dict(A_min=0.0), "low=0.0, high=16.0"),
+  ],
+)
+def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
+  with pytest.raises(ValueError, match=reason):
+    Mamba2(width=8, **kwargs)
