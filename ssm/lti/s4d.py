@@ -163,9 +163,8 @@ def _real(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _legs(n: int) -> tuple[np.ndarray, np.ndarray]:
-  lam, V = hippo.legs_normal(2 * n)
-  B = (V.conj().T @ hippo.legs(2 * n)[1])[:n]
-  return lam[:n], B.real + 1j * np.clip(B.imag, -2, 2)
+  lam, _, B = hippo.dplr("legs", 2 * n)
+  return lam, B.real + 1j * np.clip(B.imag, -2, 2)
 
 
 INITS = {"lin": _lin, "inv": _inv, "legs": _legs, "real": _real}
