@@ -25,6 +25,7 @@ SMALL: dict[str, dict[str, Any]] = {
   "gated_mlp": {},
   "mamba": dict(state=4, dt_rank=2),
   "mlp": dict(expand=2),
+  "s4": dict(state=6),
   "s4d": dict(state=6),
   "s5": dict(state=8, blocks=2),
   "s5, dt": dict(state=8),
@@ -76,6 +77,8 @@ COUNT = {
   "gated_mlp": lambda d, inner=24: 3 * d * inner,
   "mamba": count_mamba,
   "mlp": lambda d, expand: 2 * d * expand * d,
+  # lam, P and B in every channel, C; D and dt; the map to 2d with bias
+  "s4": lambda d, state: 4 * d * state + 2 * d + 2 * d * (d + 1),
   # A and B in every channel, C; D and dt; the map to 2d with bias
   "s4d": lambda d, state: 3 * d * state + 2 * d + 2 * d * (d + 1),
   # lam, dt; B, C; D; the gate with bias

@@ -10,13 +10,19 @@ import pytest
 
 from hybrids.mixer import build
 from tests.contract.case import LENGTHS, Case, resets
-from tests.oracles import mamba, s4d, s5, softmax
+from tests.oracles import mamba, s4, s4d, s5, softmax
 
 D = 8
 GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
 
 # what is built -> the oracle and what it must be told
 CASES = {
+  "s4": (dict(name="s4", state=6), s4.run, {}),
+  "s4, fout and shared": (
+    dict(name="s4", state=4, A_init="fout", copies=2, activation="gelu"),
+    s4.run,
+    dict(activation="gelu"),
+  ),
   "s4d": (dict(name="s4d", state=6), s4d.run, {}),
   "s4d, bilinear and shared": (
     dict(name="s4d", state=6, A_init="inv", disc="bilinear", copies=2),
@@ -74,7 +80,7 @@ def test_equals_the_papers_equations(name):
     assert_equal(case.call(case.tokens.poisoned(LENGTHS), **PACKED), oracle(case.tokens.x, **PACKED))
 
 
-@pytest.mark.parametrize("name", ["s4d", "softmax, window"])
+@pytest.mark.parametrize("name", ["s4", "s4d", "softmax, window"])
 def test_other_ways_equal_the_papers_equations(name):
   """Where __call__ is more than a prefill: the resumable form, and the plain one without documents."""
   with jax.enable_x64(True):
