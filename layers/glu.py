@@ -16,7 +16,7 @@ def glu_dense(width: int) -> Dense:
 
 
 def activate(y: Float[Array, "*b d"], kind: str, dense: Dense | None) -> Float[Array, "*b d"]:
-  """y for "none", GELU(y) for "gelu" (without a `dense`), and for "glu" that through `dense` and a gated linear unit."""
+  """y for "none", GELU(y) for "gelu" (without a `dense`), for "glu" that through `dense` and a gated linear unit."""
   if kind == "none":
     return y
   y = jax.nn.gelu(y, approximate=False)

@@ -22,7 +22,9 @@ from tests.contract.checks import CHECKS, IN_FLOAT64
 # Arguments beside the width for a small instance of every mixer, by its name. What follows the name tells rows apart: a
 # mixer has a second one where arguments change its kind of state or what it reads.
 SMALL: dict[str, dict[str, Any]] = {
+  "dss": dict(state=3),
   "gated_mlp": {},
+  "gss": dict(inner=3, outer=12, state=4),
   "mamba": dict(state=4, dt_rank=2),
   "mlp": dict(expand=2),
   "s4": dict(state=6),
@@ -74,7 +76,11 @@ def count_stack(d, depth, pattern, mixers, norm="rms", **_):
 # Parameters from the equations: a product of sides for each matrix, a length for each vector.
 COUNT = {
   "bidirectional": lambda d, mixer, merge="sum": 2 * count(**mixer) + (merge == "concat") * 2 * d * d,
+  # lam, C; D and two dt; the map to 2d with bias
+  "dss": lambda d, state: 2 * state + 2 * d * state + 3 * d + 2 * d * (d + 1),
   "gated_mlp": lambda d, inner=24: 3 * d * inner,
+  # gate and out, in and out of the state space; lam, C; D
+  "gss": lambda d, inner, outer, state: (2 * outer + inner) * d + inner * outer + 2 * state * (inner + 1) + inner,
   "mamba": count_mamba,
   "mlp": lambda d, expand: 2 * d * expand * d,
   # lam, P and B in every channel, C; D and dt; the map to 2d with bias

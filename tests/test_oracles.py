@@ -10,13 +10,15 @@ import pytest
 
 from hybrids.mixer import build
 from tests.contract.case import LENGTHS, Case, resets
-from tests.oracles import mamba, s4, s4d, s5, softmax
+from tests.oracles import dss, gss, mamba, s4, s4d, s5, softmax
 
 D = 8
 GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
 
 # what is built -> the oracle and what it must be told
 CASES = {
+  "dss": (dict(name="dss", state=3), dss.run, {}),
+  "gss": (dict(name="gss", inner=3, outer=12, state=4), gss.run, {}),
   "s4": (dict(name="s4", state=6), s4.run, {}),
   "s4, fout and shared": (
     dict(name="s4", state=4, A_init="fout", copies=2, activation="gelu"),

@@ -12,8 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int
 
-from kernels.long_conv import long_conv
-from kernels.lti import lti, plan
 from layers import param
 from layers.glu import ACTIVATIONS, activate, glu_dense
 from layers.initializers import constant, log_step
@@ -97,14 +95,8 @@ class S4D(nn.Module):
     lengths: Int[Array, "b"] | None = None,
     side: Mapping[str, Array] | None = None,
   ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state: one convolution where `lti` would use one, as no state is wanted."""
-    l, _ = plan(x.shape[1], packed=reset is not None)
-    if l < x.shape[1]:
-      return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
-    x = blank_past(x, lengths)
-    log_A, B, C = self._discrete()
-    K = diagonal.taps(log_A, C * B, self.D, l)
-    y = long_conv(x, K, reset=reset, lengths=lengths)
+    """All tokens from an empty state."""
+    y = diagonal.outputs(blank_past(x, lengths), self.recurrence(), reset=reset, lengths=lengths)
     return blank_past(activate(y, self.activation, self.out_proj), lengths)
 
   def prefill(
@@ -117,26 +109,23 @@ class S4D(nn.Module):
     side: Mapping[str, Array] | None = None,
   ) -> tuple[Float[Array, "b t d"], State]:
     """All tokens from `state`."""
-    x = blank_past(x, lengths)
-    _, c = plan(x.shape[1], packed=reset is not None)
-    y, h = lti(x, diagonal.system(*self._discrete(), self.D, c), state.h, reset=reset, lengths=lengths)
+    y, h = diagonal.resume(blank_past(x, lengths), self.recurrence(), state.h, reset=reset, lengths=lengths)
     return blank_past(activate(y, self.activation, self.out_proj), lengths), State(h=h)
 
   def step(
     self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
   ) -> tuple[Float[Array, "b d"], State]:
     """One token."""
-    log_A, B, C = self._discrete()
-    h = jnp.exp(log_A) * state.h + B * x[..., None]
-    y = jnp.sum((C * h).real, axis=-1) + self.D * x
-    return activate(y.astype(x.dtype), self.activation, self.out_proj), State(h=h)
+    y, h = diagonal.step(x, self.recurrence(), state.h)
+    return activate(y, self.activation, self.out_proj), State(h=h)
 
-  def _discrete(self) -> tuple[Complex[Array, "e n"], Complex[Array, "e n"], Complex[Array, "e n"]]:
-    """log Abar, Bbar and 2 C."""
+  def recurrence(self) -> diagonal.Recurrence:
+    """Abar, Bbar, 2 C and D of every channel."""
     times = self.width // self.A_log.shape[0]
     A_re, A_im, B_re, B_im = (jnp.tile(z, (times, 1)) for z in (-jnp.exp(self.A_log), self.A_im, self.B_re, self.B_im))
     log_A, scale = discretization.RULES[self.disc](jnp.exp(self.log_dt)[:, None], jax.lax.complex(A_re, A_im))
-    return log_A, scale * jax.lax.complex(B_re, B_im), 2 * jax.lax.complex(self.C_re, self.C_im)
+    B, C = scale * jax.lax.complex(B_re, B_im), 2 * jax.lax.complex(self.C_re, self.C_im)
+    return diagonal.Recurrence(log_A, B, C, self.D)
 
 
 def _lin(n: int) -> tuple[np.ndarray, np.ndarray]:
