@@ -58,7 +58,17 @@ def mixer_files() -> dict[str, Path]:
 
 
 def primitives(file: Path) -> frozenset[str]:
-  """The kernels a file imports: `from kernels.lti import lti` and `from kernels import lti` are both 'lti'."""
-  parts = (name.split(".") for name in imports(file))
+  """The kernels that a file, or what it imports from ssm/ and attention/, imports.
+
+  `from kernels.lti import lti` and `from kernels import lti` are both 'lti'.
+  """
   ops = {path.name for path in (ROOT / "kernels").iterdir() if path.is_dir()}
-  return frozenset(name[1] for name in parts if name[0] == "kernels" and len(name) > 1 and name[1] in ops)
+  found: set[str] = set()
+  for name in imports(file):
+    parts = name.split(".")
+    if parts[0] == "kernels" and len(parts) > 1 and parts[1] in ops:
+      found.add(parts[1])
+    inner = ROOT.joinpath(*parts).with_suffix(".py")
+    if parts[0] in ("ssm", "attention") and inner.is_file():
+      found |= primitives(inner)
+  return frozenset(found)

@@ -28,6 +28,9 @@ SMALL: dict[str, dict[str, Any]] = {
   "gru": {},
   "lru": dict(state=6),
   "lstm": {},
+  "dss": dict(state=3),
+  "gated_mlp": {},
+  "gss": dict(inner=3, outer=12, state=4),
   "mamba": dict(state=4, dt_rank=2),
   "mamba, complex": dict(state=4, dt_rank=2, spectrum="complex", disc="zoh", groups=2, norms="learned"),
   "min_gru": dict(expand=2),
@@ -35,6 +38,7 @@ SMALL: dict[str, dict[str, Any]] = {
   "mlp": dict(expand=2),
   "rglru": dict(inner=12, heads=3),
   "rnn": {},
+  "s4": dict(state=6),
   "s4d": dict(state=6),
   "s5": dict(state=8, blocks=2),
   "s5, dt": dict(state=8),
@@ -113,6 +117,11 @@ COUNT = {
   "lru": lambda d, state: 3 * state + 4 * state * d + d + 2 * d * (d + 1),
   # as in a GRU, for i, f, g and o
   "lstm": lambda d: 4 * (2 * d * d + d),
+  # lam, C; D and two dt; the map to 2d with bias
+  "dss": lambda d, state: 2 * state + 2 * d * state + 3 * d + 2 * d * (d + 1),
+  "gated_mlp": lambda d, inner=24: 3 * d * inner,
+  # gate and out, in and out of the state space; lam, C; D
+  "gss": lambda d, inner, outer, state: (2 * outer + inner) * d + inner * outer + 2 * state * (inner + 1) + inner,
   "mamba": count_mamba,
   # gate and candidate with bias, and out if the state is wider
   "min_gru": lambda d, expand=1: 2 * expand * d * (d + 1) + (expand > 1) * d * (expand * d + 1),
@@ -120,6 +129,8 @@ COUNT = {
   "mlp": lambda d, expand: 2 * d * expand * d,
   "rglru": count_rglru,
   "rnn": lambda d: 2 * d * d + d,
+  # lam, P and B in every channel, C; D and dt; the map to 2d with bias
+  "s4": lambda d, state: 4 * d * state + 2 * d + 2 * d * (d + 1),
   # A and B in every channel, C; D and dt; the map to 2d with bias
   "s4d": lambda d, state: 3 * d * state + 2 * d + 2 * d * (d + 1),
   "s5": count_s5,

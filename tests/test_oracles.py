@@ -12,6 +12,7 @@ from hybrids.mixer import build
 from tests.contract.case import LENGTHS, Case, resets
 from tests.oracles import event_ssm, gated_conv, gru, lru, lstm, mamba, min_gru, rglru, rnn, s4d, s5, slstm, softmax
 from tests.oracles import mamba, mamba2, s4d, s5, softmax
+from tests.oracles import dss, gss, mamba, s4, s4d, s5, softmax
 
 D = 8
 GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
@@ -37,6 +38,14 @@ CASES = {
   "rglru": (dict(name="rglru", inner=12, heads=3), rglru.run, {}),
   "rnn": (dict(name="rnn"), rnn.run, {}),
   "rnn, relu": (dict(name="rnn", activation="relu"), rnn.run, dict(activation="relu")),
+  "dss": (dict(name="dss", state=3), dss.run, {}),
+  "gss": (dict(name="gss", inner=3, outer=12, state=4), gss.run, {}),
+  "s4": (dict(name="s4", state=6), s4.run, {}),
+  "s4, fout and shared": (
+    dict(name="s4", state=4, A_init="fout", copies=2, activation="gelu"),
+    s4.run,
+    dict(activation="gelu"),
+  ),
   "s4d": (dict(name="s4d", state=6), s4d.run, {}),
   "s4d, bilinear and shared": (
     dict(name="s4d", state=6, A_init="inv", disc="bilinear", copies=2),
@@ -117,7 +126,7 @@ def test_equals_the_papers_equations(name):
     assert_equal(case.call(case.tokens.poisoned(LENGTHS), **PACKED), oracle(case.tokens.x, **PACKED))
 
 
-@pytest.mark.parametrize("name", ["s4d", "softmax, window"])
+@pytest.mark.parametrize("name", ["s4", "s4d", "softmax, window"])
 def test_other_ways_equal_the_papers_equations(name):
   """Where __call__ is more than a prefill: the resumable form, and the plain one without documents."""
   with jax.enable_x64(True):

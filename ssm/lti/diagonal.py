@@ -1,4 +1,4 @@
-"""Powers of a diagonal transition, and the taps and the `System` made of them: what S4D and its kin hand to `lti`.
+"""Diagonal state spaces in the three modes of S4D and its kin, and the powers of their transition.
 
 Everything is exp(l log_A) computed from l and log_A, never by repeated products. The phase l Im(log_A) reaches 1e6
 radians, where float32 has no digit left; it is therefore multiplied out in turns, as a 32-bit fixed-point fraction,
@@ -6,15 +6,64 @@ whose overflow is exactly the whole turns that do not matter.
 """
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float, Int
+from jaxtyping import Array, Bool, Complex, Float, Int
 
-from kernels.lti import System
+from kernels.long_conv import long_conv
+from kernels.lti import System, lti, plan
 
 HIGHEST = jax.lax.Precision.HIGHEST
+
+
+class Recurrence(NamedTuple):
+  """h_t = A h_{t-1} + B u_t,  y_t = Re(sum_n C h_t) + D u_t for each channel."""
+
+  log_A: Complex[Array, "e n"]
+  B: Complex[Array, "e n"]
+  C: Complex[Array, "e n"]
+  D: Float[Array, "e"]
+
+
+def outputs(
+  u: Float[Array, "b t e"],
+  recurrence: Recurrence,
+  *,
+  reset: Bool[Array, "b t"] | None = None,
+  lengths: Int[Array, "b"] | None = None,
+) -> Float[Array, "b t e"]:
+  """All y from an empty state: one convolution where `lti` would use one, as no state is wanted."""
+  log_A, B, C, D = recurrence
+  l, c = plan(u.shape[1], packed=reset is not None)
+  if l == u.shape[1]:
+    return long_conv(u, taps(log_A, C * B, D, l), reset=reset, lengths=lengths)
+  empty = jnp.zeros((u.shape[0], *log_A.shape), log_A.dtype)
+  return lti(u, system(*recurrence, c), empty, reset=reset, lengths=lengths)[0]
+
+
+def resume(
+  u: Float[Array, "b t e"],
+  recurrence: Recurrence,
+  h: Complex[Array, "b e n"],
+  *,
+  reset: Bool[Array, "b t"] | None = None,
+  lengths: Int[Array, "b"] | None = None,
+) -> tuple[Float[Array, "b t e"], Complex[Array, "b e n"]]:
+  """All y from the state h, and the last state."""
+  _, c = plan(u.shape[1], packed=reset is not None)
+  return lti(u, system(*recurrence, c), h, reset=reset, lengths=lengths)
+
+
+def step(
+  u: Float[Array, "b e"], recurrence: Recurrence, h: Complex[Array, "b e n"]
+) -> tuple[Float[Array, "b e"], Complex[Array, "b e n"]]:
+  """One token."""
+  log_A, B, C, D = recurrence
+  h = jnp.exp(log_A) * h + B * u[..., None]
+  return (jnp.sum((C * h).real, axis=-1) + D * u).astype(u.dtype), h
 
 
 def powers(log_A: Complex[Array, "e n"], exponents: Int[Array, "m"]) -> Complex[Array, "e n m"]:

@@ -12,14 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int
 
-from kernels.long_conv import long_conv
-from kernels.lti import lti, plan
-from layers import Dense, param
-from layers.initializers import constant, log_step, uniform_fan_in
+from layers import param
+from layers.glu import ACTIVATIONS, activate, glu_dense
+from layers.initializers import constant, log_step
 from layers.lengths import blank_past
 from ssm.lti import diagonal, discretization, hippo
-
-ACTIVATIONS = ("glu", "gelu", "none")
 
 
 class State(NamedTuple):
@@ -82,11 +79,7 @@ class S4D(nn.Module):
     self.C_im = param(self, "C_im", half_normal, (self.width, n), ("inner", "state"))
     self.D = param(self, "D", nn.initializers.normal(1.0), (self.width,), ("inner",))
     self.log_dt = param(self, "log_dt", log_step(self.dt_min, self.dt_max), (self.width,), ("inner",))
-    if self.activation == "glu":
-      torch_like = uniform_fan_in(self.width)
-      self.out_proj = Dense(
-        2 * self.width, use_bias=True, kernel_init=torch_like, bias_init=torch_like, axes=("inner", "embed")
-      )
+    self.out_proj = glu_dense(self.width) if self.activation == "glu" else None
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
@@ -102,14 +95,9 @@ class S4D(nn.Module):
     lengths: Int[Array, "b"] | None = None,
     side: Mapping[str, Array] | None = None,
   ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state: one convolution where `lti` would use one, as no state is wanted."""
-    l, _ = plan(x.shape[1], packed=reset is not None)
-    if l < x.shape[1]:
-      return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
-    x = blank_past(x, lengths)
-    log_A, B, C = self._discrete()
-    K = diagonal.taps(log_A, C * B, self.D, l)
-    return blank_past(self._activate(long_conv(x, K, reset=reset, lengths=lengths)), lengths)
+    """All tokens from an empty state."""
+    y = diagonal.outputs(blank_past(x, lengths), self.recurrence(), reset=reset, lengths=lengths)
+    return blank_past(activate(y, self.activation, self.out_proj), lengths)
 
   def prefill(
     self,
@@ -121,32 +109,23 @@ class S4D(nn.Module):
     side: Mapping[str, Array] | None = None,
   ) -> tuple[Float[Array, "b t d"], State]:
     """All tokens from `state`."""
-    x = blank_past(x, lengths)
-    _, c = plan(x.shape[1], packed=reset is not None)
-    y, h = lti(x, diagonal.system(*self._discrete(), self.D, c), state.h, reset=reset, lengths=lengths)
-    return blank_past(self._activate(y), lengths), State(h=h)
+    y, h = diagonal.resume(blank_past(x, lengths), self.recurrence(), state.h, reset=reset, lengths=lengths)
+    return blank_past(activate(y, self.activation, self.out_proj), lengths), State(h=h)
 
   def step(
     self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
   ) -> tuple[Float[Array, "b d"], State]:
     """One token."""
-    log_A, B, C = self._discrete()
-    h = jnp.exp(log_A) * state.h + B * x[..., None]
-    y = jnp.sum((C * h).real, axis=-1) + self.D * x
-    return self._activate(y.astype(x.dtype)), State(h=h)
+    y, h = diagonal.step(x, self.recurrence(), state.h)
+    return activate(y, self.activation, self.out_proj), State(h=h)
 
-  def _discrete(self) -> tuple[Complex[Array, "e n"], Complex[Array, "e n"], Complex[Array, "e n"]]:
-    """log Abar, Bbar and 2 C."""
+  def recurrence(self) -> diagonal.Recurrence:
+    """Abar, Bbar, 2 C and D of every channel."""
     times = self.width // self.A_log.shape[0]
     A_re, A_im, B_re, B_im = (jnp.tile(z, (times, 1)) for z in (-jnp.exp(self.A_log), self.A_im, self.B_re, self.B_im))
     log_A, scale = discretization.RULES[self.disc](jnp.exp(self.log_dt)[:, None], jax.lax.complex(A_re, A_im))
-    return log_A, scale * jax.lax.complex(B_re, B_im), 2 * jax.lax.complex(self.C_re, self.C_im)
-
-  def _activate(self, y: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    if self.activation == "none":
-      return y
-    y = jax.nn.gelu(y, approximate=False)
-    return y if self.activation == "gelu" else jax.nn.glu(self.out_proj(y))
+    B, C = scale * jax.lax.complex(B_re, B_im), 2 * jax.lax.complex(self.C_re, self.C_im)
+    return diagonal.Recurrence(log_A, B, C, self.D)
 
 
 def _lin(n: int) -> tuple[np.ndarray, np.ndarray]:

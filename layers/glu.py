@@ -1,0 +1,23 @@
+"""What follows the state space in a layer of S4's family: GELU, and a linear map to twice the width with its gate."""
+
+import jax
+from jaxtyping import Array, Float
+
+from layers.dense import Dense
+from layers.initializers import uniform_fan_in
+
+ACTIVATIONS = ("glu", "gelu", "none")
+
+
+def glu_dense(width: int) -> Dense:
+  """The map to 2 width, with PyTorch's initial values."""
+  init = uniform_fan_in(width)
+  return Dense(2 * width, use_bias=True, kernel_init=init, bias_init=init, axes=("inner", "embed"))
+
+
+def activate(y: Float[Array, "*b d"], kind: str, dense: Dense | None) -> Float[Array, "*b d"]:
+  """y for "none", GELU(y) for "gelu" (without a `dense`), for "glu" that through `dense` and a gated linear unit."""
+  if kind == "none":
+    return y
+  y = jax.nn.gelu(y, approximate=False)
+  return y if dense is None else jax.nn.glu(dense(y))

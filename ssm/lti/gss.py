@@ -1,0 +1,119 @@
+"""GSS: a gated unit around a narrow diagonal state space. State: fixed.
+
+Mehta, Gupta, Cutkosky & Neyshabur 2022, arXiv:2206.13947. Theirs: E -> d, F -> outer, H -> e, N -> state, L -> t.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Complex, Float, Int
+
+from layers import Dense, param
+from layers.lengths import blank_past
+from ssm.lti import diagonal, discretization
+
+
+class State(NamedTuple):
+  """What one layer remembers."""
+
+  h: Complex[Array, "b e n"]  # complex64
+
+
+class GSS(nn.Module):
+  """o = W_o (W_y y * GELU(W_v x)),  y = K * u + D u,  u = GELU(W_u x)     fig. 1
+
+  with K_l = Re sum_n C_n (e^{lam_n} - 1)/lam_n e^{lam_n l}: the DSS of that paper, simplified: without a time step,
+  lam = -exp(lam_log) + i exp(lam_im_log) shared by all channels and drawn from normal numbers (sec. 3.2).
+  Departs: the norm before and the residual around it are the block's.
+
+  Attributes:
+    inner: e, channels of the state space; d/4 if not given.
+    outer: width of the gate; 4d if not given.
+    state: N, complex numbers per channel.
+  Raises:
+    ValueError: a size is below 1.
+  """
+
+  width: int
+  inner: int | None = None
+  outer: int | None = None
+  state: int = 512
+
+  STATE = "fixed"
+  SLOW = ("lam_log", "lam_im_log", "C_re", "C_im")
+  SIDE = ()
+
+  def __post_init__(self):
+    for field in ("width", "inner", "outer", "state"):
+      if getattr(self, field) is not None and getattr(self, field) < 1:
+        raise ValueError(f"GSS: {field}={getattr(self, field)}; it must be at least 1")
+    super().__post_init__()
+
+  def setup(self):
+    e, outer = self._inner, self.outer or 4 * self.width
+    self.v_proj = Dense(outer, axes=("embed", "mlp"))
+    self.u_proj = Dense(e, axes=("embed", "inner"))
+    self.y_proj = Dense(outer, axes=("inner", "mlp"))
+    self.out_proj = Dense(self.width, axes=("mlp", "embed"))
+    normal = nn.initializers.normal
+    self.lam_log = param(self, "lam_log", normal(1.0), (self.state,), ("state",))
+    self.lam_im_log = param(self, "lam_im_log", normal(1.0), (self.state,), ("state",))
+    self.C_re = param(self, "C_re", normal(self.state**-0.5), (e, self.state), ("inner", "state"))
+    self.C_im = param(self, "C_im", normal(self.state**-0.5), (e, self.state), ("inner", "state"))
+    self.D = param(self, "D", normal(1.0), (e,), ("inner",))
+
+  @nn.nowrap
+  def init_state(self, batch: int, max_len: int) -> State:
+    """Zeros."""
+    del max_len
+    return State(h=jnp.zeros((batch, self._inner, self.state), complex))
+
+  def __call__(
+    self,
+    x: Float[Array, "b t d"],
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> Float[Array, "b t d"]:
+    """All tokens from an empty state."""
+    x = blank_past(x, lengths)
+    y = diagonal.outputs(jax.nn.gelu(self.u_proj(x)), self._recurrence(), reset=reset, lengths=lengths)
+    return blank_past(self._gate(y, x), lengths)
+
+  def prefill(
+    self,
+    x: Float[Array, "b t d"],
+    state: State,
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> tuple[Float[Array, "b t d"], State]:
+    """All tokens from `state`."""
+    x = blank_past(x, lengths)
+    u = jax.nn.gelu(self.u_proj(x))
+    y, h = diagonal.resume(u, self._recurrence(), state.h, reset=reset, lengths=lengths)
+    return blank_past(self._gate(y, x), lengths), State(h=h)
+
+  def step(
+    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
+  ) -> tuple[Float[Array, "b d"], State]:
+    """One token."""
+    y, h = diagonal.step(jax.nn.gelu(self.u_proj(x)), self._recurrence(), state.h)
+    return self._gate(y, x), State(h=h)
+
+  @property
+  def _inner(self) -> int:
+    return self.inner or max(1, self.width // 4)
+
+  def _recurrence(self) -> diagonal.Recurrence:
+    lam = jax.lax.complex(-jnp.exp(self.lam_log), jnp.exp(self.lam_im_log))
+    lam = jnp.broadcast_to(lam, self.C_re.shape)
+    return diagonal.Recurrence(lam, discretization.phi1(lam), jax.lax.complex(self.C_re, self.C_im), self.D)
+
+  def _gate(self, y: Float[Array, "*b e"], x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+    return self.out_proj(self.y_proj(y) * jax.nn.gelu(self.v_proj(x)))

@@ -1,0 +1,154 @@
+"""S4: one state space per channel, its matrix diagonal plus low rank. State: fixed.
+
+Gu, Goel & Re 2021, arXiv:2111.00396; "fout": Gu, Johnson, Timalsina, Rudra & Re 2022, arXiv:2206.12037. Theirs:
+H -> d, N -> state, L -> t, Delta -> dt.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from kernels.long_conv import long_conv
+from kernels.lti import lti, plan
+from layers import param
+from layers.glu import ACTIVATIONS, activate, glu_dense
+from layers.initializers import constant, log_step
+from layers.lengths import blank_past
+from ssm.lti import dense, dplr, hippo
+
+MEASURES = ("legs", "fout")
+
+
+class State(NamedTuple):
+  """What one layer remembers."""
+
+  h: Float[Array, "b e n"]  # float32; real parts, then imaginary parts
+
+
+class S4(nn.Module):
+  """h_t = Abar h_{t-1} + Bbar x_t,  y_t = 2 Re(C . h_t) + D x_t for each channel     eq. (3), by Tustin's rule
+
+  followed by GELU and a gated linear map (as in S4D). A = diag(-exp(A_log) + i A_im) - P P* (thm. 1). Conjugate pairs
+  are stored once, hence the 2. In parallel the layer is a convolution whose taps come from their spectrum, a Cauchy
+  sum and Woodbury's formula (alg. 1); a step takes O(N) by the same formula; what continues a state goes through `lti`
+  with A as a dense matrix.
+  Departs: the parameter is C. The authors' code trains C (I - Abar^L) for one length L and changes it for others; that
+  becomes ours by `dplr.uncut`. As there, B is trained and its imaginary part starts clipped to [-2, 2], and -Re(lam)
+  starts at 1e-4 or more.
+
+  Attributes:
+    state: N, real numbers per channel: twice the conjugate pairs.
+    A_init: "legs" (HiPPO-LegS) or "fout" (Fourier coefficients of a window of 2/dt tokens).
+    dt_min, dt_max: range of the initial time step; log-uniform, one per channel.
+    copies: how many independent A, P and B there are, shared in turn by the channels; the width if not given.
+    activation: what follows the state space: "glu" (GELU and gated linear map), "gelu" or "none".
+  Raises:
+    ValueError: `state` is odd, `copies` does not divide `width`, a name is unknown, or not 0 < dt_min <= dt_max.
+  """
+
+  width: int
+  state: int = 64
+  A_init: str = "legs"
+  dt_min: float = 1e-3
+  dt_max: float = 1e-1
+  copies: int | None = None
+  activation: str = "glu"
+
+  STATE = "fixed"
+  SLOW = ("A_log", "A_im", "P_re", "P_im", "B_re", "B_im", "log_dt")
+  SIDE = ()
+
+  def __post_init__(self):
+    _check(self)
+    super().__post_init__()
+
+  def setup(self):
+    copies, n = self.copies or self.width, self.state // 2
+    lam, P, B = hippo.dplr(self.A_init, self.state)
+    share = ("inner" if copies == self.width else None, "state")
+    shared = lambda name, value: param(self, name, constant(value), (copies, n), share)
+    self.A_log = shared("A_log", np.log(np.maximum(-lam.real, 1e-4)))
+    self.A_im = shared("A_im", lam.imag)
+    self.P_re, self.P_im = shared("P_re", P[0].real), shared("P_im", P[0].imag)
+    self.B_re, self.B_im = shared("B_re", B.real), shared("B_im", np.clip(B.imag, -2, 2))
+    # E|C|^2 = 1
+    half_normal = nn.initializers.normal(0.5**0.5)
+    self.C_re = param(self, "C_re", half_normal, (self.width, n), ("inner", "state"))
+    self.C_im = param(self, "C_im", half_normal, (self.width, n), ("inner", "state"))
+    self.D = param(self, "D", nn.initializers.normal(1.0), (self.width,), ("inner",))
+    self.log_dt = param(self, "log_dt", log_step(self.dt_min, self.dt_max), (self.width,), ("inner",))
+    self.out_proj = glu_dense(self.width) if self.activation == "glu" else None
+
+  @nn.nowrap
+  def init_state(self, batch: int, max_len: int) -> State:
+    """Zeros."""
+    del max_len
+    return State(h=jnp.zeros((batch, self.width, self.state)))
+
+  def __call__(
+    self,
+    x: Float[Array, "b t d"],
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> Float[Array, "b t d"]:
+    """All tokens from an empty state: one convolution where `lti` would use one, as no state is wanted."""
+    l, _ = plan(x.shape[1], packed=reset is not None)
+    if l < x.shape[1]:
+      return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
+    x = blank_past(x, lengths)
+    K = dplr.taps(*self._continuous(), max(1, l))
+    y = long_conv(x, K.at[:, 0].add(self.D), reset=reset, lengths=lengths)
+    return blank_past(activate(y, self.activation, self.out_proj), lengths)
+
+  def prefill(
+    self,
+    x: Float[Array, "b t d"],
+    state: State,
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> tuple[Float[Array, "b t d"], State]:
+    """All tokens from `state`."""
+    x = blank_past(x, lengths)
+    _, c = plan(x.shape[1], packed=reset is not None)
+    dt, lam, P, B, C = self._continuous()
+    gain = dplr.as_state(dplr.change(dt, lam, P, jnp.zeros_like(B), B))
+    system = dense.system(dplr.transition(dt, lam, P), gain, dplr.as_row(C), self.D, c)
+    y, h = lti(x, system, state.h, reset=reset, lengths=lengths)
+    return blank_past(activate(y, self.activation, self.out_proj), lengths), State(h=h)
+
+  def step(
+    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
+  ) -> tuple[Float[Array, "b d"], State]:
+    """One token, in O(N)."""
+    dt, lam, P, B, C = self._continuous()
+    h = jax.lax.complex(*jnp.split(state.h, 2, axis=-1))
+    h = dplr.as_state(h + dplr.change(dt, lam, P, h, B * x[..., None]))
+    y = jnp.sum(dplr.as_row(C) * h, axis=-1) + self.D * x
+    return activate(y.astype(x.dtype), self.activation, self.out_proj), State(h=h)
+
+  def _continuous(self) -> dplr.Continuous:
+    """Of every channel."""
+    times = self.width // self.A_log.shape[0]
+    each = lambda re, im: jax.lax.complex(jnp.tile(re, (times, 1)), jnp.tile(im, (times, 1)))
+    lam, P, B = each(-jnp.exp(self.A_log), self.A_im), each(self.P_re, self.P_im), each(self.B_re, self.B_im)
+    return dplr.Continuous(jnp.exp(self.log_dt), lam, P, B, jax.lax.complex(self.C_re, self.C_im))
+
+
+def _check(module: S4) -> None:
+  if module.state < 2 or module.state % 2:
+    raise ValueError(f"S4: state={module.state}; conjugate pairs are stored once, so it must be even")
+  if module.copies is not None and (module.copies < 1 or module.width % module.copies):
+    raise ValueError(f"S4: copies={module.copies} does not divide width={module.width}")
+  for field, choices in (("A_init", MEASURES), ("activation", ACTIVATIONS)):
+    if getattr(module, field) not in choices:
+      raise ValueError(f"S4: {field}={getattr(module, field)!r}; choose from {list(choices)}")
+  log_step(module.dt_min, module.dt_max)  # raises
