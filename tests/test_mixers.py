@@ -23,11 +23,14 @@ from tests.contract.checks import CHECKS, IN_FLOAT64
 # mixer has a second one where arguments change its kind of state or what it reads.
 SMALL: dict[str, dict[str, Any]] = {
   "gated_mlp": {},
+  "hyena": dict(filter_width=6, filter_depth=1),
+  "hyena, third order": dict(order=3, filter_width=4, features=5, taps=2),
   "mamba": dict(state=4, dt_rank=2),
   "mlp": dict(expand=2),
   "s4d": dict(state=6),
   "s5": dict(state=8, blocks=2),
   "s5, dt": dict(state=8),
+  "sgconv": dict(taps=4),
   "softmax": dict(heads=2, position="rope"),
   "softmax, full": dict(heads=2, mask="full", position="rope"),
   "softmax, window": dict(heads=4, kv_heads=2, window=5, position="rope", bias=True),
@@ -52,6 +55,13 @@ def count(name: str, **kwargs: Any) -> int:
   return COUNT[name](D, **kwargs)
 
 
+def count_hyena(d, order=2, filter_width=64, filter_depth=2, features=3, taps=3):
+  """In and out with biases, short convolution; filters: first, inner and last map, frequencies; b."""
+  inner, f = (order + 1) * d, filter_width
+  filters = (features + 1) * f + filter_depth * (f + 1) * f + f * (order - 1) * d + f
+  return (d + 1) * (inner + d) + inner * (taps + 1) + filters + (order - 1) * d
+
+
 def count_mamba(d, state=16, expand=2, taps=4, dt_rank=1):
   """In, out; convolution with bias; A, D; delta, B and C; dt with bias."""
   e = expand * d
@@ -74,12 +84,15 @@ def count_stack(d, depth, pattern, mixers, norm="rms", **_):
 COUNT = {
   "bidirectional": lambda d, mixer, merge="sum": 2 * count(**mixer) + (merge == "concat") * 2 * d * d,
   "gated_mlp": lambda d, inner=24: 3 * d * inner,
+  "hyena": count_hyena,
   "mamba": count_mamba,
   "mlp": lambda d, expand: 2 * d * expand * d,
   # A and B in every channel, C; D and dt; the map to 2d with bias
   "s4d": lambda d, state: 3 * d * state + 2 * d + 2 * d * (d + 1),
   # lam, dt; B, C; D; the gate with bias
   "s5": lambda d, state, blocks=1: state + state // 2 + 2 * state * d + d + d * (d + 1),
+  # kernels at each of 1 + log2(4096 / taps) scales; D; the map to 2d with bias
+  "sgconv": lambda d, taps: taps * d * (13 - taps.bit_length() + 1) + d + 2 * d * (d + 1),
   "softmax": count_softmax,
   "stack": count_stack,
 }
