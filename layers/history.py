@@ -1,4 +1,7 @@
-"""A long convolution that can be stopped and resumed: its state is the whole input, in a buffer of fixed size."""
+"""A long convolution that can be stopped and resumed: its state is the whole input, in a buffer of fixed size.
+
+`places` also serves others who count tokens from the start of their document.
+"""
 
 from typing import NamedTuple
 
@@ -48,19 +51,18 @@ def prefill(
     k: taps by lag; those past the buffer's size are not used.
   """
   s, t = past.u.shape[1], u.shape[1]
-  n = jnp.full(u.shape[:1], t, jnp.int32) if lengths is None else jnp.clip(lengths, 0, t).astype(jnp.int32)
   line = jnp.concatenate([past.u, blank_past(u, lengths).astype(past.u.dtype)], axis=1)
   starts = None if reset is None else jnp.pad(reset, ((0, 0), (s, 0)))
-  y = long_conv(line, k[:, :s], reset=starts, lengths=None if lengths is None else s + n)[:, s:]
-  place, count = _places(past.length, t, reset, n)
+  y = long_conv(line, k[:, :s], reset=starts, lengths=None if lengths is None else s + lengths)[:, s:]
+  place, length = places(past.length, t, reset=reset, lengths=lengths)
   y = jnp.where((place >= s)[..., None], jnp.nan, y)
   if lengths is None:
     kept = line[:, t:]
   else:
-    kept = jnp.take_along_axis(line, (n[:, None] + jnp.arange(s))[..., None], axis=1)
+    kept = jnp.take_along_axis(line, (lengths[:, None] + jnp.arange(s))[..., None], axis=1)
   if reset is not None:
-    kept = jnp.where((s - jnp.arange(s) <= count[:, None])[..., None], kept, 0)
-  return blank_past(y, lengths).astype(u.dtype), History(u=kept, length=count)
+    kept = jnp.where((s - jnp.arange(s) <= length[:, None])[..., None], kept, 0)
+  return blank_past(y, lengths).astype(u.dtype), History(u=kept, length=length)
 
 
 def step(u: Float[Array, "b e"], k: Float[Array, "e l"], past: History) -> tuple[Float[Array, "b e"], History]:
@@ -73,13 +75,18 @@ def step(u: Float[Array, "b e"], k: Float[Array, "e l"], past: History) -> tuple
   return y.astype(u.dtype), History(u=kept, length=past.length + 1)
 
 
-def _places(
-  count: Int[Array, "b"], t: int, reset: Bool[Array, "b t"] | None, n: Int[Array, "b"]
+def places(
+  length: Int[Array, "b"],
+  t: int,
+  *,
+  reset: Bool[Array, "b t"] | None = None,
+  lengths: Int[Array, "b"] | None = None,
 ) -> tuple[Int[Array, "b t"], Int[Array, "b"]]:
-  """Where each token stands in its document, and how many of the last document there are."""
+  """Where each of t tokens stands in its document, from 0, after `length` tokens of one; and how long the last is."""
   time = jnp.arange(t, dtype=jnp.int32)
-  start = jnp.broadcast_to(-count[:, None], (count.shape[0], t))
+  start = jnp.broadcast_to(-length[:, None], (length.shape[0], t))
+  n = jnp.int32(t) if lengths is None else jnp.clip(lengths, 0, t).astype(jnp.int32)
   if reset is not None:
-    start = jax.lax.cummax(jnp.where(reset & (time < n[:, None]), time, start), axis=1)
+    start = jax.lax.cummax(jnp.where(reset & (time < n[..., None]), time, start), axis=1)
   # starts only rise, and there may be no token
-  return time - start, n - jnp.maximum(-count, jnp.max(start, axis=1, initial=jnp.iinfo(jnp.int32).min))
+  return time - start, n - jnp.maximum(-length, jnp.max(start, axis=1, initial=jnp.iinfo(jnp.int32).min))

@@ -26,6 +26,9 @@ SMALL: dict[str, dict[str, Any]] = {
   "hyena": dict(filter_width=6, filter_depth=1),
   "hyena, third order": dict(order=3, filter_width=4, features=5, taps=2),
   "mamba": dict(state=4, dt_rank=2),
+  "mega": dict(state=2, keys=4, chunk=5),
+  "mega, no chunks": dict(state=2, keys=4, inner=6, chunk=None),
+  "mega, simple": dict(state=2, keys=3, chunk=4, position="simple"),
   "mlp": dict(expand=2),
   "s4d": dict(state=6),
   "s5": dict(state=8, blocks=2),
@@ -68,6 +71,13 @@ def count_mamba(d, state=16, expand=2, taps=4, dt_rank=1):
   return 2 * d * e + e * d + e * (taps + 1) + e * (state + 1) + e * (dt_rank + 2 * state) + (dt_rank + 1) * e
 
 
+def count_mega(d, state, keys, chunk, inner=None, position="rotary"):
+  """The averages; u, c, z and r; values; out; scales, shifts and positions of queries and keys."""
+  e = inner or 2 * d
+  biased = (d + 1) * (2 * d + keys + e) + (d + 1) * e + (e + 1) * d
+  return 4 * d * state + d + biased + 4 * keys + (2 * keys if position == "rotary" else chunk)
+
+
 def count_softmax(d, heads, kv_heads=None, bias=False, **_):
   """Queries and out, keys and values."""
   kv = d * (kv_heads or heads) // heads
@@ -86,6 +96,7 @@ COUNT = {
   "gated_mlp": lambda d, inner=24: 3 * d * inner,
   "hyena": count_hyena,
   "mamba": count_mamba,
+  "mega": count_mega,
   "mlp": lambda d, expand: 2 * d * expand * d,
   # A and B in every channel, C; D and dt; the map to 2d with bias
   "s4d": lambda d, state: 3 * d * state + 2 * d + 2 * d * (d + 1),

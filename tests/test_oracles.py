@@ -10,7 +10,7 @@ import pytest
 
 from hybrids.mixer import build
 from tests.contract.case import LENGTHS, Case, resets
-from tests.oracles import hyena, mamba, s4d, s5, sgconv, softmax
+from tests.oracles import hyena, mamba, mega, s4d, s5, sgconv, softmax
 
 D = 8
 GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
@@ -53,6 +53,13 @@ CASES = {
     hyena.run,
     dict(order=3, max_len=40, shift=0.1),
   ),
+  "mega": (dict(name="mega", state=2, keys=4, chunk=5), mega.run, dict(chunk=5)),
+  "mega, simple": (
+    dict(name="mega", state=3, keys=3, inner=6, chunk=4, position="simple"),
+    mega.run,
+    dict(chunk=4, position="simple"),
+  ),
+  "mega, no chunks": (dict(name="mega", state=1, keys=4, chunk=None), mega.run, dict(chunk=100)),
   "sgconv": (dict(name="sgconv", taps=3, max_len=40), sgconv.run, {}),
   "sgconv, sum": (
     dict(name="sgconv", taps=3, max_len=30, join="sum", interpolation="nearest", decay_min=1.5, activation="gelu"),
@@ -104,7 +111,7 @@ def test_equals_the_papers_equations(name):
     assert_equal(case.call(case.tokens.poisoned(LENGTHS), **PACKED), oracle(case.tokens.x, **PACKED))
 
 
-@pytest.mark.parametrize("name", ["s4d", "sgconv", "softmax, window"])
+@pytest.mark.parametrize("name", ["mega", "mega, simple", "s4d", "sgconv", "softmax, window"])
 def test_other_ways_equal_the_papers_equations(name):
   """Where __call__ is more than a prefill: the resumable form, and the plain one without documents."""
   with jax.enable_x64(True):
