@@ -35,6 +35,12 @@ SMALL: dict[str, dict[str, Any]] = {
   "mamba, complex": dict(state=4, dt_rank=2, spectrum="complex", disc="zoh", groups=2, norms="learned"),
   "min_gru": dict(expand=2),
   "mamba2": dict(state=4, head_size=4, groups=2, dt_most=0.1),
+  "hyena": dict(filter_width=6, filter_depth=1),
+  "hyena, third order": dict(order=3, filter_width=4, features=5, taps=2),
+  "mamba": dict(state=4, dt_rank=2),
+  "mega": dict(state=2, keys=4, chunk=5),
+  "mega, no chunks": dict(state=2, keys=4, inner=6, chunk=None),
+  "mega, simple": dict(state=2, keys=3, chunk=4, position="simple"),
   "mlp": dict(expand=2),
   "rglru": dict(inner=12, heads=3),
   "rnn": {},
@@ -43,6 +49,7 @@ SMALL: dict[str, dict[str, Any]] = {
   "s5": dict(state=8, blocks=2),
   "s5, dt": dict(state=8),
   "slstm": dict(heads=2),
+  "sgconv": dict(taps=4),
   "softmax": dict(heads=2, position="rope"),
   "softmax, full": dict(heads=2, mask="full", position="rope"),
   "softmax, window": dict(heads=4, kv_heads=2, window=5, position="rope", bias=True),
@@ -90,6 +97,24 @@ def count_mamba2(d, state, head_size, groups, **_):
   e, heads = 2 * d, 2 * d // head_size
   mixed = e + 2 * groups * state
   return d * (e + mixed + heads) + e * d + mixed * (4 + 1) + 3 * heads + e
+def count_hyena(d, order=2, filter_width=64, filter_depth=2, features=3, taps=3):
+  """In and out with biases, short convolution; filters: first, inner and last map, frequencies; b."""
+  inner, f = (order + 1) * d, filter_width
+  filters = (features + 1) * f + filter_depth * (f + 1) * f + f * (order - 1) * d + f
+  return (d + 1) * (inner + d) + inner * (taps + 1) + filters + (order - 1) * d
+
+
+def count_mamba(d, state=16, expand=2, taps=4, dt_rank=1):
+  """In, out; convolution with bias; A, D; delta, B and C; dt with bias."""
+  e = expand * d
+  return 2 * d * e + e * d + e * (taps + 1) + e * (state + 1) + e * (dt_rank + 2 * state) + (dt_rank + 1) * e
+
+
+def count_mega(d, state, keys, chunk, inner=None, position="rotary"):
+  """The averages; u, c, z and r; values; out; scales, shifts and positions of queries and keys."""
+  e = inner or 2 * d
+  biased = (d + 1) * (2 * d + keys + e) + (d + 1) * e + (e + 1) * d
+  return 4 * d * state + d + biased + 4 * keys + (2 * keys if position == "rotary" else chunk)
 
 
 def count_softmax(d, heads, kv_heads=None, bias=False, **_):
@@ -126,6 +151,9 @@ COUNT = {
   # gate and candidate with bias, and out if the state is wider
   "min_gru": lambda d, expand=1: 2 * expand * d * (d + 1) + (expand > 1) * d * (expand * d + 1),
   "mamba2": count_mamba2,
+  "hyena": count_hyena,
+  "mamba": count_mamba,
+  "mega": count_mega,
   "mlp": lambda d, expand: 2 * d * expand * d,
   "rglru": count_rglru,
   "rnn": lambda d: 2 * d * d + d,
@@ -136,6 +164,10 @@ COUNT = {
   "s5": count_s5,
   # convolution with bias; four gates of two maps in blocks, with bias; norm
   "slstm": lambda d, heads, taps=4: (taps + 1) * d + 4 * (2 * d * d // heads + d) + d,
+  # lam, dt; B, C; D; the gate with bias
+  "s5": lambda d, state, blocks=1: state + state // 2 + 2 * state * d + d + d * (d + 1),
+  # kernels at each of 1 + log2(4096 / taps) scales; D; the map to 2d with bias
+  "sgconv": lambda d, taps: taps * d * (13 - taps.bit_length() + 1) + d + 2 * d * (d + 1),
   "softmax": count_softmax,
   "stack": count_stack,
 }

@@ -13,6 +13,7 @@ from tests.contract.case import LENGTHS, Case, resets
 from tests.oracles import event_ssm, gated_conv, gru, lru, lstm, mamba, min_gru, rglru, rnn, s4d, s5, slstm, softmax
 from tests.oracles import mamba, mamba2, s4d, s5, softmax
 from tests.oracles import dss, gss, mamba, s4, s4d, s5, softmax
+from tests.oracles import hyena, mamba, mega, s4d, s5, sgconv, softmax
 
 D = 8
 GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
@@ -65,6 +66,41 @@ CASES = {
     dict(disc="bilinear", conj_sym=False, activation="full_glu"),
   ),
   "s5, half_glu2": (dict(name="s5", state=6, activation="half_glu2"), s5.run, dict(activation="half_glu2")),
+  "hyena": (dict(name="hyena", max_len=30, filter_width=5), hyena.run, dict(max_len=30)),
+  "hyena, third order": (
+    dict(
+      name="hyena",
+      order=3,
+      max_len=40,
+      filter_width=4,
+      filter_depth=1,
+      features=7,
+      frequency=10.0,
+      share_frequency=False,
+      taps=2,
+      shift=0.1,
+    ),
+    hyena.run,
+    dict(order=3, max_len=40, shift=0.1),
+  ),
+  "mega": (dict(name="mega", state=2, keys=4, chunk=5), mega.run, dict(chunk=5)),
+  "mega, simple": (
+    dict(name="mega", state=3, keys=3, inner=6, chunk=4, position="simple"),
+    mega.run,
+    dict(chunk=4, position="simple"),
+  ),
+  "mega, no chunks": (dict(name="mega", state=1, keys=4, chunk=None), mega.run, dict(chunk=100)),
+  "sgconv": (dict(name="sgconv", taps=3, max_len=40), sgconv.run, {}),
+  "sgconv, sum": (
+    dict(name="sgconv", taps=3, max_len=30, join="sum", interpolation="nearest", decay_min=1.5, activation="gelu"),
+    sgconv.run,
+    dict(join="sum", interpolation="nearest", decay_min=1.5, activation="gelu"),
+  ),
+  "sgconv, learned": (
+    dict(name="sgconv", taps=4, max_len=28, decay="learned", decay_min=0.5, activation="none"),
+    sgconv.run,
+    dict(learned=True, activation="none"),
+  ),
   "mamba": (dict(name="mamba", state=4, dt_rank=2), mamba.run, {}),
   "mamba, biases": (dict(name="mamba", state=3, taps=2, expand=1, bias=True, conv_bias=False), mamba.run, {}),
   "mamba, complex": (
@@ -112,7 +148,9 @@ def case_and_oracle(name):
   """A mixer at perturbed parameters in float64, and its oracle, which takes x and the packing."""
   kwargs, oracle, told = CASES[name]
   case = Case(build(**kwargs, width=D), side=GAPS if "gaps" in name else None, dtype=jnp.float64)
-  flat = flax.traverse_util.flatten_dict(case.variables["params"], sep="/")
+  # what a mixer keeps besides its parameters has a name of its own
+  kept = {name: value for collection in case.variables.values() for name, value in collection.items()}
+  flat = flax.traverse_util.flatten_dict(kept, sep="/")
   p = {path: np.asarray(value) for path, value in flat.items()}
   assert {value.dtype for value in p.values()} == {np.dtype("float64")}
   return case, functools.partial(oracle, p, **told, **(case.tokens.side or {}))
@@ -127,6 +165,7 @@ def test_equals_the_papers_equations(name):
 
 
 @pytest.mark.parametrize("name", ["s4", "s4d", "softmax, window"])
+@pytest.mark.parametrize("name", ["mega", "mega, simple", "s4d", "sgconv", "softmax, window"])
 def test_other_ways_equal_the_papers_equations(name):
   """Where __call__ is more than a prefill: the resumable form, and the plain one without documents."""
   with jax.enable_x64(True):

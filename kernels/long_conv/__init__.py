@@ -1,4 +1,4 @@
-"""Depthwise convolution with as many taps as there are tokens, causal or two-sided."""
+"""Depthwise convolution with as many taps as there are tokens, causal or two-sided, along one axis or several."""
 
 from jaxtyping import Array, Bool, Float, Int
 
@@ -6,6 +6,7 @@ from kernels import dispatch, inputs
 from kernels.long_conv import reference, xla
 
 IMPLS = {"xla": (xla.long_conv, dispatch.always), "reference": (reference.long_conv, dispatch.always)}
+ND_IMPLS = {"xla": (xla.long_conv_nd, dispatch.always), "reference": (reference.long_conv_nd, dispatch.always)}
 
 
 def long_conv(
@@ -45,3 +46,27 @@ def long_conv(
   if here is not None:
     (y,) = inputs.blank(here, y)
   return y.astype(y_dtype)
+
+
+def long_conv_nd(
+  u: Float[Array, "b *t e"], k: Float[Array, "e *l"], *, origin: tuple[int, ...], impl: str = "auto"
+) -> Float[Array, "b *t e"]:
+  """y_p = sum_s k_{p - s + origin} u_s over all places s, where p, s and the indices of k have as many axes as wanted.
+
+  Computed in at least float32; y has the dtype of u. Differentiable in both arrays. What lies outside of u is 0.
+
+  Args:
+    origin: the index of lag 0 along each axis: 0 for a causal axis, l - 1 for one that looks ahead only.
+    impl: "auto" or a name in ND_IMPLS.
+
+  Raises:
+    ValueError: u, k and `origin` differ in their number of axes, or `origin` lies outside of k; `impl` does not exist.
+  """
+  axes = u.ndim - 2
+  if k.ndim - 1 != axes or len(origin) != axes:
+    raise ValueError(f"long_conv_nd: u has {axes} axes to convolve, k has {k.ndim - 1}, origin has {len(origin)}")
+  if not all(0 <= o < l for o, l in zip(origin, k.shape[1:])):
+    raise ValueError(f"long_conv_nd: origin={origin} is no index of taps of shape {k.shape[1:]}")
+  dtype = inputs.compute_dtype(u, k)
+  y = dispatch.pick("long_conv_nd", ND_IMPLS, impl, u, k, origin)(u.astype(dtype), k.astype(dtype), origin)
+  return y.astype(u.dtype)

@@ -1,4 +1,6 @@
-"""The definition of `long_conv`."""
+"""The definitions of `long_conv` and `long_conv_nd`."""
+
+import itertools
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -25,3 +27,18 @@ def _taps(k: Float[Array, "e l"], lag) -> Float[Array, "e t s"]:
   """k at every lag, 0 where it has no such tap."""
   known = (lag >= 0) & (lag < k.shape[1])
   return jnp.where(known, k[:, jnp.where(known, lag, 0)], 0)
+
+
+def long_conv_nd(u: Float[Array, "b *t e"], k: Float[Array, "e *l"], origin: tuple[int, ...]) -> Float[Array, "b *t e"]:
+  """Tap by tap: u moved by the tap's lag, with what leaves the array gone."""
+  y = jnp.zeros_like(u)
+  for tap in itertools.product(*map(range, k.shape[1:])):
+    moved = u
+    for axis, (index, zero) in enumerate(zip(tap, origin), 1):
+      lag = index - zero
+      came_from = jnp.arange(u.shape[axis]) - lag
+      inside = (came_from >= 0) & (came_from < u.shape[axis])
+      inside = inside.reshape([-1 if i == axis else 1 for i in range(u.ndim)])
+      moved = jnp.where(inside, jnp.roll(moved, lag, axis), 0)
+    y = y + k[(slice(None), *tap)] * moved
+  return y

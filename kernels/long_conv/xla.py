@@ -125,3 +125,21 @@ def _circular_bwd(first, count, residuals, dy):
 
 
 circular.defvjp(_circular_fwd, _circular_bwd)
+
+
+def long_conv_nd(u: Float[Array, "b *t e"], k: Float[Array, "e *l"], origin: tuple[int, ...]) -> Float[Array, "b *t e"]:
+  """One circular convolution along all axes, each padded until nothing comes around."""
+  letters = " ".join("xyzw"[: len(origin)])
+  run = lambda u, k: (_zero_padded(u, k, origin),)
+  return dispatch.shard(run, (f"b {letters} e", f"e {letters}"), (f"b {letters} e",))(u, k)[0]
+
+
+def _zero_padded(u: Float[Array, "b *t e"], k: Float[Array, "e *l"], origin: tuple[int, ...]):
+  u = jnp.moveaxis(u, -1, 1)
+  sizes = tuple(fast_size(t + l - 1) for t, l in zip(u.shape[2:], k.shape[1:]))
+  axes = tuple(range(-len(sizes), 0))
+  spectrum = jnp.fft.rfftn(u, sizes, axes) * jnp.fft.rfftn(k, sizes, axes)
+  y = jnp.fft.irfftn(spectrum, sizes, axes)
+  # outputs for lag 0 stand where the tap of lag 0 does
+  y = y[(..., *(slice(o, o + t) for o, t in zip(origin, u.shape[2:])))]
+  return jnp.moveaxis(y, 1, -1)

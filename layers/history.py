@@ -1,0 +1,92 @@
+"""A long convolution that can be stopped and resumed: its state is the whole input, in a buffer of fixed size.
+
+`places` also serves others who count tokens from the start of their document.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from kernels.long_conv import long_conv
+from layers.lengths import blank_past
+
+
+class History(NamedTuple):
+  """The inputs of the current document, newest last, with zeros where it has no more."""
+
+  u: Float[Array, "b s e"]
+  length: Int[Array, "b"]  # tokens of the document so far; more than s once it did not fit
+
+
+def require(mixer: str, tokens: int, max_len: int) -> None:
+  """That a mixer whose filters end at `max_len` is not asked for more.
+
+  Raises:
+    ValueError: otherwise.
+  """
+  if tokens > max_len:
+    raise ValueError(f"{mixer}: {tokens} tokens, but its filters end at max_len={max_len}; build it with a larger one")
+
+
+def empty(batch: int, max_len: int, width: int) -> History:
+  """Before any token of a document of at most `max_len`."""
+  return History(u=jnp.zeros((batch, max_len, width)), length=jnp.zeros((batch,), jnp.int32))
+
+
+def prefill(
+  u: Float[Array, "b t e"],
+  k: Float[Array, "e l"],
+  past: History,
+  *,
+  reset: Bool[Array, "b t"] | None = None,
+  lengths: Int[Array, "b"] | None = None,
+) -> tuple[Float[Array, "b t e"], History]:
+  """y_t = sum_{i>=0} k_i u_{t-i} over the document, the past included; see `kernels.long_conv`.
+
+  A token for which the buffer has no room has y = NaN.
+
+  Args:
+    k: taps by lag; those past the buffer's size are not used.
+  """
+  s, t = past.u.shape[1], u.shape[1]
+  line = jnp.concatenate([past.u, blank_past(u, lengths).astype(past.u.dtype)], axis=1)
+  starts = None if reset is None else jnp.pad(reset, ((0, 0), (s, 0)))
+  y = long_conv(line, k[:, :s], reset=starts, lengths=None if lengths is None else s + lengths)[:, s:]
+  place, length = places(past.length, t, reset=reset, lengths=lengths)
+  y = jnp.where((place >= s)[..., None], jnp.nan, y)
+  if lengths is None:
+    kept = line[:, t:]
+  else:
+    kept = jnp.take_along_axis(line, (lengths[:, None] + jnp.arange(s))[..., None], axis=1)
+  if reset is not None:
+    kept = jnp.where((s - jnp.arange(s) <= length[:, None])[..., None], kept, 0)
+  return blank_past(y, lengths).astype(u.dtype), History(u=kept, length=length)
+
+
+def step(u: Float[Array, "b e"], k: Float[Array, "e l"], past: History) -> tuple[Float[Array, "b e"], History]:
+  """One token: the product of the buffer with all the taps."""
+  s = past.u.shape[1]
+  kept = jnp.concatenate([past.u[:, 1:], u[:, None].astype(past.u.dtype)], axis=1)
+  recent = kept[:, max(0, s - k.shape[1]) :]
+  y = jnp.einsum("bse,es->be", recent, k[:, : recent.shape[1]][:, ::-1])
+  y = jnp.where((past.length >= s)[:, None], jnp.nan, y)
+  return y.astype(u.dtype), History(u=kept, length=past.length + 1)
+
+
+def places(
+  length: Int[Array, "b"],
+  t: int,
+  *,
+  reset: Bool[Array, "b t"] | None = None,
+  lengths: Int[Array, "b"] | None = None,
+) -> tuple[Int[Array, "b t"], Int[Array, "b"]]:
+  """Where each of t tokens stands in its document, from 0, after `length` tokens of one; and how long the last is."""
+  time = jnp.arange(t, dtype=jnp.int32)
+  start = jnp.broadcast_to(-length[:, None], (length.shape[0], t))
+  n = jnp.int32(t) if lengths is None else jnp.clip(lengths, 0, t).astype(jnp.int32)
+  if reset is not None:
+    start = jax.lax.cummax(jnp.where(reset & (time < n[..., None]), time, start), axis=1)
+  # starts only rise, and there may be no token
+  return time - start, n - jnp.maximum(-length, jnp.max(start, axis=1, initial=jnp.iinfo(jnp.int32).min))

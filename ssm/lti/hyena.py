@@ -1,0 +1,187 @@
+"""Hyena: long convolutions, whose filters are functions of the lag, and gates by turns. State: whole input.
+
+Poli et al. 2023, arXiv:2302.10866; on DNA: Nguyen et al. 2023, arXiv:2306.15794. Theirs: D -> d, L -> t, N -> order.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from kernels.long_conv import long_conv
+from layers import Dense, ShortConv, history, param
+from layers.initializers import constant, uniform_fan_in
+from layers.lengths import blank_past
+
+
+class State(NamedTuple):
+  """What one layer remembers."""
+
+  past: tuple[history.History, ...]  # what each long convolution has read
+  taps: Float[Array, "b w e"]  # the last inputs of the short convolution
+
+
+class Hyena(nn.Module):
+  """z_1 = v,  z_{i+1} = (h_i + b_i) * (x_i z_i),  y = W_out (x_N z_N)  with  v, x_1 .. x_N from x     def. 3.1
+
+  by W_in and a short convolution. h_i(t) = window(t) (W sin(w W' .. sin(w W''' features(t)))), with features 1, cos and
+  sin of multiples of the lag, and exp(-t |delta|) as the window of each channel, t = lag / (max_len - 1) (sec. 3.3).
+  Departs: nothing, with two remarks on the authors' code. A gate stands on both sides of each filter, so an operator of
+  order N has N gates and N - 1 filters; all sines of the filter share their frequencies w, unless `share_frequency` is
+  false. What lies beyond `max_len` is refused, not cut off.
+
+  Attributes:
+    order: N, the number of gates.
+    max_len: where filters end, and the unit of their time; shorter sequences see the beginning of the same filters.
+    filter_width, filter_depth: sizes of the map from features to filters: how wide, and how many inner layers.
+    features: of the lag, the lag itself and (features - 1)/2 pairs of cosine and sine.
+    frequency: initial w.
+    taps: width of the short convolution.
+    fast_decay, slow_decay: share of max_len after which the windows of the first-forgetting and of the last-forgetting
+      channel are down to `floor`.
+    shift: added to the windows.
+  Raises:
+    ValueError: a size is too small, `features` is even; a sequence or a state goes beyond `max_len`.
+  """
+
+  width: int
+  order: int = 2
+  max_len: int = 4096
+  filter_width: int = 64
+  filter_depth: int = 2
+  features: int = 3
+  frequency: float = 1.0
+  share_frequency: bool = True
+  taps: int = 3
+  fast_decay: float = 0.3
+  slow_decay: float = 1.5
+  floor: float = 1e-2
+  shift: float = 0.0
+
+  STATE = "whole input"
+  SLOW = ()
+  SIDE = ()
+
+  def __post_init__(self):
+    _check(self)
+    super().__post_init__()
+
+  def setup(self):
+    torch_like = lambda features, fan_in, use_bias, axes: Dense(
+      features,
+      use_bias=use_bias,
+      kernel_init=uniform_fan_in(fan_in),
+      bias_init=uniform_fan_in(fan_in),
+      axes=axes,
+    )
+    inner = (self.order + 1) * self.width
+    self.in_proj = torch_like(inner, self.width, True, ("embed", "inner"))
+    self.out_proj = torch_like(self.width, self.width, True, ("inner", "embed"))
+    self.conv = ShortConv(inner, taps=self.taps)
+    fan_in = [self.features, *[self.filter_width] * self.filter_depth]
+    self.filter_layers = [torch_like(self.filter_width, n, True, (None, None)) for n in fan_in]
+    self.filter_out = torch_like((self.order - 1) * self.width, self.filter_width, False, (None, "inner"))
+    sines = 1 if self.share_frequency else 1 + self.filter_depth
+    self.w = param(self, "w", constant(self.frequency), (sines, self.filter_width), (None, None))
+    self.b = param(self, "b", nn.initializers.normal(1.0), (self.order - 1, self.width), (None, "inner"))
+
+  @nn.nowrap
+  def init_state(self, batch: int, max_len: int) -> State:
+    """Room for the inputs of a document of `max_len` tokens."""
+    history.require("Hyena", max_len, self.max_len)
+    past = tuple(history.empty(batch, max_len, self.width) for _ in range(self.order - 1))
+    return State(past=past, taps=jnp.zeros((batch, self.taps - 1, (self.order + 1) * self.width)))
+
+  def __call__(
+    self,
+    x: Float[Array, "b t d"],
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> Float[Array, "b t d"]:
+    """All tokens from an empty state; nothing is kept."""
+    z, gates, _ = self._split(x, self.init_state(x.shape[0], 1).taps, reset, lengths)
+    for gate, h in zip(gates, self._filters(x.shape[1])):
+      z = long_conv(gate * z, h, reset=reset, lengths=lengths)
+    return blank_past(self.out_proj(gates[-1] * z), lengths)
+
+  def prefill(
+    self,
+    x: Float[Array, "b t d"],
+    state: State,
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> tuple[Float[Array, "b t d"], State]:
+    """All tokens from `state`; a document that outgrows the state turns to NaN."""
+    z, gates, taps = self._split(x, state.taps, reset, lengths)
+    past = []
+    for gate, h, before in zip(gates, self._filters(_room(state)), state.past):
+      z, after = history.prefill(gate * z, h, before, reset=reset, lengths=lengths)
+      past.append(after)
+    return blank_past(self.out_proj(gates[-1] * z), lengths), State(past=tuple(past), taps=taps)
+
+  def step(
+    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
+  ) -> tuple[Float[Array, "b d"], State]:
+    """One token, at the cost of the whole state."""
+    inner, taps = self.conv.step(self.in_proj(x), state.taps)
+    *gates, z = jnp.split(inner, self.order + 1, axis=-1)
+    past = []
+    for gate, h, before in zip(gates, self._filters(_room(state)), state.past):
+      z, after = history.step(gate * z, h, before)
+      past.append(after)
+    return self.out_proj(gates[-1] * z), State(past=tuple(past), taps=taps)
+
+  def _split(
+    self,
+    x: Float[Array, "b t d"],
+    taps: Float[Array, "b w e"],
+    reset: Bool[Array, "b t"] | None,
+    lengths: Int[Array, "b"] | None,
+  ) -> tuple[Float[Array, "b t d"], list[Float[Array, "b t d"]], Float[Array, "b w e"]]:
+    """v, the gates in the order in which they are used, and the inputs for the next call's short convolution."""
+    inner, taps = self.conv(self.in_proj(blank_past(x, lengths)), taps, reset=reset, lengths=lengths)
+    *gates, v = jnp.split(inner, self.order + 1, axis=-1)
+    return v, gates, taps
+
+  def _filters(self, l: int) -> Float[Array, "o d l"]:
+    """The first l taps of each filter, with b in the first; the windows of every filter span the whole range."""
+    history.require("Hyena", l, self.max_len)
+    lag = jnp.arange(l, dtype=self.w.dtype)[:, None]
+    time = lag / max(1, self.max_len - 1)
+    angles = 2 * math.pi / self.max_len * lag * jnp.linspace(1e-4, self._bands - 1, self._bands)
+    h = jnp.concatenate([time, jnp.cos(angles), -jnp.sin(angles)], axis=1)
+    for layer, w in zip(self.filter_layers, jnp.broadcast_to(self.w, (1 + self.filter_depth, self.filter_width))):
+      h = jnp.sin(w * layer(h))
+    fall = -math.log(self.floor)
+    decay = jnp.linspace(fall / self.slow_decay, fall / self.fast_decay, (self.order - 1) * self.width)
+    h = self.filter_out(h) * (jnp.exp(-time * decay) + self.shift)
+    h = h.T.reshape(self.width, self.order - 1, l).swapaxes(0, 1)
+    return h + jnp.where(jnp.arange(l) == 0, self.b[..., None], 0)
+
+  @property
+  def _bands(self) -> int:
+    return (self.features - 1) // 2
+
+
+def _room(state: State) -> int:
+  return state.past[0].u.shape[1]
+
+
+def _check(module: Hyena) -> None:
+  least = {"width": 1, "order": 2, "max_len": 1, "filter_width": 1, "filter_depth": 0, "features": 3, "taps": 1}
+  for field, size in least.items():
+    if getattr(module, field) < size:
+      raise ValueError(f"Hyena: {field}={getattr(module, field)}; it must be at least {size}")
+  if module.features % 2 == 0:
+    raise ValueError(f"Hyena: features={module.features}; the lag and pairs of cosine and sine make an odd number")
+  if not 0 < module.fast_decay <= module.slow_decay:
+    raise ValueError(
+      f"Hyena: fast_decay={module.fast_decay}, slow_decay={module.slow_decay}; 0 < fast_decay <= slow_decay"
+    )

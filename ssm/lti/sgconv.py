@@ -1,0 +1,182 @@
+"""SGConv: a convolution as long as the sequence, a few parameters for every scale of it. State: whole input.
+
+Li, Cai, Zhang, Chen & Dey 2022, arXiv:2210.09298. Theirs: H -> d, L -> max_len, N -> scales, d -> taps.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from kernels.long_conv import long_conv
+from layers import Dense, history, param
+from layers.initializers import uniform_fan_in
+from layers.lengths import blank_past
+
+ACTIVATIONS = ("glu", "gelu", "none")
+JOINS = ("cat", "sum")
+INTERPOLATIONS = ("linear", "nearest")
+DECAYS = ("geometric", "learned")
+
+
+class State(NamedTuple):
+  """What one layer remembers."""
+
+  past: history.History
+
+
+class SGConv(nn.Module):
+  """y = K * x + D x,  K = [a^{S-1} up(w_0), a^{S-2} up(w_1), .., up(w_{S-1})] / Z for each channel     sec. 3
+
+  followed by GELU and a linear map to 2d with a gated linear unit. Each w_i has `taps` parameters, `up` stretches it by
+  2^max(0, i-1), and a is the channel's decay by scale. Z is the norm of the initial kernel: it is no parameter, and it
+  is kept in the collection "buffers". Departs: Z is taken when the parameters are made, not in the first call.
+
+  Attributes:
+    taps: parameters per channel and scale.
+    max_len: where kernels end; there are 1 + log2(max_len/taps) scales, rounded up.
+    join: "cat", or "sum": all scales begin at lag 0, stretched by 2^i.
+    interpolation: how `up` fills in: "linear" or "nearest".
+    decay: "geometric" in the scale, or "learned": a = 1 and tap l is multiplied by (l+1)^-a, with a parameter a for
+      each channel.
+    decay_min, decay_max: range of a over the channels, evenly spaced; uniform if learned.
+    activation: what follows the convolution: "glu" (GELU and gated linear map), "gelu" or "none".
+  Raises:
+    ValueError: a size is below 1, a name is unknown, not 0 < decay_min <= decay_max; a sequence or a state goes beyond
+      `max_len`.
+  """
+
+  width: int
+  taps: int = 64
+  max_len: int = 4096
+  join: str = "cat"
+  interpolation: str = "linear"
+  decay: str = "geometric"
+  decay_min: float = 2.0
+  decay_max: float = 2.0
+  activation: str = "glu"
+
+  STATE = "whole input"
+  SIDE = ()
+
+  @property
+  def SLOW(self) -> tuple[str, ...]:
+    """The kernels, and their decay if it is learned."""
+    return ("scales", "decay_rate") if self.decay == "learned" else ("scales",)
+
+  def __post_init__(self):
+    _check(self)
+    super().__post_init__()
+
+  def setup(self):
+    shape = (self._scales, self.width, self.taps)
+    self.scales = param(self, "scales", nn.initializers.normal(1.0), shape, (None, "inner", "taps"))
+    self.D = param(self, "D", nn.initializers.normal(1.0), (self.width,), ("inner",))
+    if self.decay == "learned":
+      uniform = lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, self.decay_min, self.decay_max)
+      self.decay_rate = param(self, "decay_rate", uniform, (self.width,), ("inner",))
+    whole = self.taps * 2 ** (self._scales - 1)
+    self.norm = self.variable("buffers", "norm", lambda: jnp.linalg.norm(self._unnormalised(whole), axis=1))
+    if self.activation == "glu":
+      torch_like = uniform_fan_in(self.width)
+      self.out_proj = Dense(
+        2 * self.width, use_bias=True, kernel_init=torch_like, bias_init=torch_like, axes=("inner", "embed")
+      )
+
+  @nn.nowrap
+  def init_state(self, batch: int, max_len: int) -> State:
+    """Room for the inputs of a document of `max_len` tokens."""
+    history.require("SGConv", max_len, self.max_len)
+    return State(past=history.empty(batch, max_len, self.width))
+
+  def __call__(
+    self,
+    x: Float[Array, "b t d"],
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> Float[Array, "b t d"]:
+    """All tokens from an empty state; nothing is kept."""
+    x = blank_past(x, lengths)
+    y = long_conv(x, self._kernel(x.shape[1]), reset=reset, lengths=lengths)
+    return blank_past(self._activate(y), lengths)
+
+  def prefill(
+    self,
+    x: Float[Array, "b t d"],
+    state: State,
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> tuple[Float[Array, "b t d"], State]:
+    """All tokens from `state`; a document that outgrows the state turns to NaN."""
+    x = blank_past(x, lengths)
+    y, past = history.prefill(x, self._kernel(state.past.u.shape[1]), state.past, reset=reset, lengths=lengths)
+    return blank_past(self._activate(y), lengths), State(past=past)
+
+  def step(
+    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
+  ) -> tuple[Float[Array, "b d"], State]:
+    """One token, at the cost of the whole state."""
+    y, past = history.step(x, self._kernel(state.past.u.shape[1]), state.past)
+    return self._activate(y), State(past=past)
+
+  @property
+  def _scales(self) -> int:
+    return 1 + max(0, math.ceil(math.log2(self.max_len / self.taps)))
+
+  def _kernel(self, l: int) -> Float[Array, "d l"]:
+    """The first l taps, with D in the first."""
+    history.require("SGConv", l, self.max_len)
+    K = self._unnormalised(l) / self.norm.value[:, None]
+    return K + jnp.where(jnp.arange(l) == 0, self.D[:, None], 0)
+
+  def _unnormalised(self, l: int) -> Float[Array, "d l"]:
+    """The first l taps of the kernel, each read off its own place in its own scale."""
+    scales = self.scales
+    if self.decay == "geometric":
+      rate = jnp.linspace(self.decay_min, self.decay_max, self.width)
+      scales = scales * rate[:, None] ** jnp.arange(self._scales)[::-1, None, None]
+    K, start = jnp.zeros((self.width, l), scales.dtype), 0
+    for i, w in enumerate(scales):
+      stretch = 2**i if self.join == "sum" else 2 ** max(0, i - 1)
+      lags = np.arange(min(l - start, stretch * self.taps))
+      K = K.at[:, start : start + lags.size].add(_stretched(w, lags, stretch, self.interpolation))
+      if self.join == "cat":
+        start += lags.size
+    return K * (1.0 + jnp.arange(l)) ** -self.decay_rate[:, None] if self.decay == "learned" else K
+
+  def _activate(self, y: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+    if self.activation == "none":
+      return y
+    y = jax.nn.gelu(y, approximate=False)
+    return y if self.activation == "gelu" else jax.nn.glu(self.out_proj(y))
+
+
+def _stretched(w: Float[Array, "d w"], lags: np.ndarray, stretch: int, interpolation: str) -> Float[Array, "d l"]:
+  """w made `stretch` times as long, at the given lags; places are the middles of taps."""
+  if interpolation == "nearest":
+    return w[:, lags // stretch]
+  place = np.clip((lags + 0.5) / stretch - 0.5, 0, w.shape[1] - 1)
+  left = place.astype(int)
+  right = np.minimum(left + 1, w.shape[1] - 1)
+  return w[:, left] + (place - left).astype(w.dtype) * (w[:, right] - w[:, left])
+
+
+def _check(module: SGConv) -> None:
+  for field in ("width", "taps", "max_len"):
+    if getattr(module, field) < 1:
+      raise ValueError(f"SGConv: {field}={getattr(module, field)}; it must be at least 1")
+  choices = {"join": JOINS, "interpolation": INTERPOLATIONS, "decay": DECAYS, "activation": ACTIVATIONS}
+  for field, names in choices.items():
+    if getattr(module, field) not in names:
+      raise ValueError(f"SGConv: {field}={getattr(module, field)!r}; choose from {list(names)}")
+  if not 0 < module.decay_min <= module.decay_max:
+    raise ValueError(f"SGConv: decay_min={module.decay_min}, decay_max={module.decay_max}; 0 < decay_min <= decay_max")

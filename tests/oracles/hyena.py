@@ -1,0 +1,45 @@
+"""Hyena, arXiv:2302.10866, def. 3.1 and sec. 3.3: gates and implicitly given convolutions by turns."""
+
+import numpy as np
+
+from tests.oracles.parts import dense, tokens
+
+
+def filters(p, lags, order, max_len, shift):
+  """Lists by order of taps by lag and channel."""
+  width = p["out_proj/kernel"].shape[0]
+  features = p["filter_layers_0/kernel"].shape[0]
+  bands = (features - 1) // 2
+  found = np.zeros((order - 1, lags, width))
+  for lag in range(lags):
+    time = lag / (max_len - 1)
+    waves = [np.exp(-1j * f * 2 * np.pi * lag / max_len) for f in np.linspace(1e-4, bands - 1, bands)]
+    h = np.array([time, *[z.real for z in waves], *[z.imag for z in waves]])
+    layers = len([name for name in p if name.startswith("filter_layers") and name.endswith("kernel")])
+    for layer in range(layers):
+      h = np.sin(p["w"][min(layer, len(p["w"]) - 1)] * dense(p, f"filter_layers_{layer}", h))
+    h = dense(p, "filter_out", h)
+    delta = np.linspace(np.log(0.01) / 1.5, np.log(0.01) / 0.3, width * (order - 1))
+    h = h * (np.exp(-time * np.abs(delta)) + shift)
+    for channel in range(width):
+      for o in range(order - 1):
+        found[o, lag, channel] = h[channel * (order - 1) + o]
+  return found
+
+
+def run(p, x, *, reset=None, lengths=None, order=2, max_len, shift=0.0):
+  h = filters(p, x.shape[1], order, max_len, shift)
+  width, taps = x.shape[2], len(p["conv/kernel"])
+  y = np.zeros_like(x)
+  for row, time, starts in tokens(x, reset, lengths):
+    if starts:
+      projected = [np.zeros((order + 1) * width)] * taps
+      seen = [[] for _ in range(order - 1)]
+    projected = [*projected[1:], dense(p, "in_proj", x[row, time])]
+    inner = p["conv/bias"] + sum(k * u for k, u in zip(p["conv/kernel"], projected))
+    *gates, z = np.split(inner, order + 1)
+    for o in range(order - 1):
+      seen[o].append(gates[o] * z)
+      z = p["b"][o] * seen[o][-1] + sum(h[o, len(seen[o]) - 1 - i] * u for i, u in enumerate(seen[o]))
+    y[row, time] = dense(p, "out_proj", gates[-1] * z)
+  return y

@@ -1,0 +1,82 @@
+"""Hyena's filters and their windows, its initial values, and its names and sizes."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssm.lti.hyena import Hyena
+
+
+def initial(width=4, **kwargs):
+  module = Hyena(width=width, **kwargs)
+  return module, nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, width))))
+
+
+def filters(module, variables, l):
+  return np.asarray(jax.jit(lambda v: module.apply(v, l, method="_filters"))(variables))
+
+
+def with_params(variables, **values):
+  return {"params": {**variables["params"], **values}}
+
+
+def test_windows_reach_the_floor_after_their_shares_of_the_length():
+  """Flat filters leave the windows: of order 3, whose filters share the range of decays by turns."""
+  module, variables = initial(order=3, max_len=101, filter_width=2, features=5)
+  flat = {f"filter_layers_{i}": jax.tree.map(jnp.zeros_like, variables["params"][f"filter_layers_{i}"]) for i in (0, 1)}
+  last = {**variables["params"]["filter_layers_2"], "kernel": jnp.zeros((2, 2)), "bias": jnp.full(2, np.pi / 2)}
+  out = {"kernel": jnp.full((2, 8), 0.5)}
+  b = jnp.zeros((2, 4))
+  h = filters(module, with_params(variables, **flat, filter_layers_2=last, filter_out=out, b=b), 101)
+  np.testing.assert_allclose(h[:, :, 0], 1, rtol=1e-5)
+  np.testing.assert_allclose(h[1, 3, 30], 1e-2, rtol=1e-4)
+  np.testing.assert_allclose(h[0, 0, 75] ** 2, 1e-2, rtol=1e-4)
+  rates = -np.log(h[:, :, 1]).T.reshape(-1)
+  np.testing.assert_allclose(np.diff(rates), np.full(7, np.diff(rates)[0]), rtol=1e-2)
+
+
+def test_shorter_sequences_see_the_beginning_of_the_same_filters():
+  module, variables = initial(max_len=64)
+  np.testing.assert_allclose(filters(module, variables, 9), filters(module, variables, 64)[..., :9], atol=1e-6)
+
+
+def test_initial_values():
+  """As the authors' code draws them: PyTorch's uniform for all maps, standard normal b, the given frequency."""
+  _, variables = initial(width=128, order=3, filter_width=32, features=9, frequency=14.0)
+  p = variables["params"]
+  for name, fan_in in (("in_proj", 128), ("out_proj", 128), ("filter_layers_0", 9), ("filter_layers_1", 32)):
+    for value in p[name].values():
+      np.testing.assert_allclose(np.abs(value).max(), fan_in**-0.5, rtol=0.15)
+  assert set(p["filter_out"]) == {"kernel"}
+  np.testing.assert_allclose(np.std(p["filter_out"]["kernel"]), (3 * 32) ** -0.5, rtol=0.05)
+  np.testing.assert_allclose([np.mean(p["b"]), np.std(p["b"])], [0, 1], atol=0.2)
+  np.testing.assert_array_equal(p["w"], np.full((1, 32), 14.0))
+
+
+def test_frequencies_may_differ_by_layer():
+  assert initial(share_frequency=False, filter_depth=3, filter_width=5)[1]["params"]["w"].shape == (4, 5)
+
+
+@pytest.mark.parametrize(
+  "kwargs, reason",
+  [
+    (dict(order=1), "order=1; it must be at least 2"),
+    (dict(features=1), "features=1; it must be at least 3"),
+    (dict(features=4), "features=4; the lag and pairs of cosine and sine make an odd number"),
+    (dict(taps=0), "taps=0; it must be at least 1"),
+    (dict(fast_decay=2.0), "fast_decay=2.0, slow_decay=1.5"),
+  ],
+)
+def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
+  with pytest.raises(ValueError, match=reason):
+    Hyena(width=8, **kwargs)
+
+
+def test_more_tokens_than_max_len_are_refused_and_not_cut_off():
+  module, variables = initial(max_len=16)
+  with pytest.raises(ValueError, match="Hyena: 17 tokens, but its filters end at max_len=16"):
+    jax.eval_shape(module.apply, variables, jnp.zeros((1, 17, 4)))
+  with pytest.raises(ValueError, match="Hyena: 17 tokens"):
+    module.init_state(1, 17)

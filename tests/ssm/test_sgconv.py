@@ -1,0 +1,72 @@
+"""SGConv's kernel at several lengths, its initial values, and its names and sizes."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssm.lti.sgconv import SGConv
+
+
+def initial(width=64, **kwargs):
+  module = SGConv(width=width, activation="none", **kwargs)
+  return module, nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, width))))
+
+
+def response(module, variables, t):
+  """The kernel, as what comes out for an impulse."""
+  x = jnp.zeros((1, t, module.width)).at[0, 0].set(1.0)
+  return np.asarray(jax.jit(module.apply)(variables, x)[0].T)
+
+
+def test_the_initial_kernel_has_norm_one_and_its_parts_are_standard_normal():
+  module, variables = initial(taps=8, max_len=64)
+  assert variables["params"]["scales"].shape == (4, 64, 8)
+  np.testing.assert_allclose(np.std(variables["params"]["scales"]), 1, rtol=0.05)
+  K = response(module, variables, 64)
+  K = K - np.outer(variables["params"]["D"], np.arange(64) == 0)
+  np.testing.assert_allclose(np.linalg.norm(K, axis=1), 1, rtol=1e-5)
+
+
+def test_each_scale_is_half_as_large_and_from_the_third_on_twice_as_long():
+  module, variables = initial(width=2, taps=4, max_len=32, interpolation="nearest")
+  variables = {**variables, "params": {**variables["params"], "scales": jnp.ones((4, 2, 4)), "D": jnp.zeros(2)}}
+  K = response(module, variables, 32)
+  np.testing.assert_allclose(K / K[:, -1:], np.tile(np.repeat([8, 4, 2, 1], [4, 4, 8, 16]), (2, 1)), rtol=1e-4)
+
+
+def test_the_norm_stays_what_it_was_when_parameters_change():
+  module, variables = initial(width=4, taps=4, max_len=16)
+  doubled = jax.tree.map(lambda value: 2 * value, variables["params"])
+  twice = response(module, {**variables, "params": doubled}, 16)
+  np.testing.assert_allclose(twice, 2 * response(module, variables, 16), rtol=1e-4, atol=1e-6)
+
+
+def test_parameters_grow_by_the_logarithm_of_the_length():
+  sizes = [initial(width=1, taps=4, max_len=l)[1]["params"]["scales"].shape[0] for l in (3, 4, 8, 9, 1024)]
+  assert sizes == [1, 1, 2, 3, 9]
+
+
+@pytest.mark.parametrize(
+  "kwargs, reason",
+  [
+    (dict(taps=0), "taps=0; it must be at least 1"),
+    (dict(join="add"), r"join='add'; choose from \['cat', 'sum'\]"),
+    (dict(interpolation="cubic"), "interpolation='cubic'; choose from"),
+    (dict(decay="none"), "decay='none'; choose from"),
+    (dict(decay_min=3.0), "decay_min=3.0, decay_max=2.0"),
+    (dict(activation="relu"), "activation='relu'; choose from"),
+  ],
+)
+def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
+  with pytest.raises(ValueError, match=reason):
+    SGConv(width=8, **kwargs)
+
+
+def test_more_tokens_than_max_len_are_refused():
+  module, variables = initial(width=2, taps=4, max_len=16)
+  with pytest.raises(ValueError, match="SGConv: 17 tokens, but its filters end at max_len=16"):
+    jax.eval_shape(module.apply, variables, jnp.zeros((1, 17, 2)))
+  with pytest.raises(ValueError, match="SGConv: 17 tokens"):
+    module.init_state(1, 17)
