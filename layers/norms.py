@@ -63,7 +63,7 @@ class HeadNorm(nn.Module):
   def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     """x with every slice shifted and scaled to mean 0 and standard deviation `scale`."""
     scale = param(self, "scale", nn.initializers.ones, x.shape[-1:], (self.axis,))
-    wide = _wide(x).reshape(*x.shape[:-1], self.heads, -1)
+    wide = _wide(x).reshape(*x.shape[:-1], self.heads, x.shape[-1] // self.heads)
     centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
     y = (centred * jax.lax.rsqrt(variance + self.eps)).reshape(x.shape)

@@ -20,9 +20,9 @@ from layers.lengths import blank_past
 
 # the constant c of sec. 2.4
 C = 8.0
-# on the slope of the square root at a_t = 1, sec. 2.4 having none: the authors' code bounds it so
+# of the square root, whose slope at a_t = 1 would be infinite; as in the authors' code
 MAX_SLOPE = 1000.0
-# -log a_t at r_t = 1, over -log of the radius that was drawn
+# the power of the drawn radius that a_t is at r_t = 1
 INITS = {"paper": 1.0, "recurrentgemma": C}
 
 

@@ -42,6 +42,11 @@ def test_they_keep_the_dtype_of_their_input(module):
   assert jax.eval_shape(module.apply, initial(module), X.astype(jnp.bfloat16)).dtype == jnp.bfloat16
 
 
+@pytest.mark.parametrize("module", [BlockDense(3), HeadNorm(3)])
+def test_they_take_no_tokens_too(module):
+  assert module.apply(initial(module), X[:0]).shape == (0, 12)
+
+
 @pytest.mark.parametrize("width, published, blocks", [(48, 10, 8), (2560, 10, 10), (8, 4, 4), (7, 4, 1), (1, 4, 1)])
 def test_blocks_not_given_divide_the_width(width, published, blocks):
   assert choose_blocks(width, published) == blocks

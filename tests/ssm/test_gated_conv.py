@@ -31,6 +31,13 @@ def test_without_biases_it_is_cubic():
   np.testing.assert_allclose(apply(v, 2 * X), 8 * apply(v, X), rtol=1e-5, atol=1e-7)
 
 
+def test_initial_values():
+  p = nn.unbox(GatedConv(width=64).init(jax.random.key(0), X.repeat(16, axis=-1)))["params"]
+  np.testing.assert_allclose(np.mean(np.square(p["in_proj"]["kernel"])), 1 / 64, rtol=0.1)
+  np.testing.assert_allclose(np.mean(np.square(p["out_proj"]["kernel"])), 1 / 64, rtol=0.1)
+  np.testing.assert_allclose(np.abs(p["conv"]["kernel"]).max(), 3**-0.5, rtol=0.05)
+
+
 def test_taps_below_one_are_refused():
   with pytest.raises(ValueError, match="taps=0; it must be at least 1"):
     GatedConv(width=8, taps=0)

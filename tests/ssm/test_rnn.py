@@ -59,6 +59,20 @@ def test_every_recurrent_matrix_starts_orthogonal(name, gates):
     np.testing.assert_allclose(block @ block.T, np.eye(D), atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["rnn", "lstm", "gru"])
+def test_input_matrices_start_with_variance_one_over_the_width(name):
+  p = initial(name, width=64)[1]["params"]
+  np.testing.assert_allclose(np.mean(np.square(p["W"])), 1 / 64, rtol=0.1)
+
+
+def test_min_gru_starts_as_linear_layers_of_pytorch():
+  """Uniform up to the root of the fan-in, weights and biases, 64 in and 128 out."""
+  p = initial("min_gru", width=64, expand=2)[1]["params"]
+  for name, bound in {"z_proj": 1 / 8, "n_proj": 1 / 8, "out_proj": 128**-0.5}.items():
+    for leaf in (p[name]["kernel"], p[name]["bias"]):
+      np.testing.assert_allclose([leaf.min(), leaf.max()], [-bound, bound], rtol=0.1)
+
+
 def test_a_new_lstm_remembers():
   bias = initial("lstm")[1]["params"]["bias"]
   np.testing.assert_array_equal(bias, np.repeat([0, 1, 0, 0], D))
