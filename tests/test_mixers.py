@@ -22,25 +22,23 @@ from tests.contract.checks import CHECKS, IN_FLOAT64
 # Arguments beside the width for a small instance of every mixer, by its name. What follows the name tells rows apart: a
 # mixer has a second one where arguments change its kind of state or what it reads.
 SMALL: dict[str, dict[str, Any]] = {
+  "dss": dict(state=3),
   "event_ssm, dt": dict(state=8, blocks=2),
   "gated_conv": {},
   "gated_mlp": {},
   "gru": {},
-  "lru": dict(state=6),
-  "lstm": {},
-  "dss": dict(state=3),
-  "gated_mlp": {},
   "gss": dict(inner=3, outer=12, state=4),
-  "mamba": dict(state=4, dt_rank=2),
-  "mamba, complex": dict(state=4, dt_rank=2, spectrum="complex", disc="zoh", groups=2, norms="learned"),
-  "min_gru": dict(expand=2),
-  "mamba2": dict(state=4, head_size=4, groups=2, dt_most=0.1),
   "hyena": dict(filter_width=6, filter_depth=1),
   "hyena, third order": dict(order=3, filter_width=4, features=5, taps=2),
+  "lru": dict(state=6),
+  "lstm": {},
   "mamba": dict(state=4, dt_rank=2),
+  "mamba, complex": dict(state=4, dt_rank=2, spectrum="complex", disc="zoh", groups=2, norms="learned"),
+  "mamba2": dict(state=4, head_size=4, groups=2, dt_most=0.1),
   "mega": dict(state=2, keys=4, chunk=5),
   "mega, no chunks": dict(state=2, keys=4, inner=6, chunk=None),
   "mega, simple": dict(state=2, keys=3, chunk=4, position="simple"),
+  "min_gru": dict(expand=2),
   "mlp": dict(expand=2),
   "rglru": dict(inner=12, heads=3),
   "rnn": {},
@@ -48,8 +46,8 @@ SMALL: dict[str, dict[str, Any]] = {
   "s4d": dict(state=6),
   "s5": dict(state=8, blocks=2),
   "s5, dt": dict(state=8),
-  "slstm": dict(heads=2),
   "sgconv": dict(taps=4),
+  "slstm": dict(heads=2),
   "softmax": dict(heads=2, position="rope"),
   "softmax, full": dict(heads=2, mask="full", position="rope"),
   "softmax, window": dict(heads=4, kv_heads=2, window=5, position="rope", bias=True),
@@ -97,17 +95,13 @@ def count_mamba2(d, state, head_size, groups, **_):
   e, heads = 2 * d, 2 * d // head_size
   mixed = e + 2 * groups * state
   return d * (e + mixed + heads) + e * d + mixed * (4 + 1) + 3 * heads + e
+
+
 def count_hyena(d, order=2, filter_width=64, filter_depth=2, features=3, taps=3):
   """In and out with biases, short convolution; filters: first, inner and last map, frequencies; b."""
   inner, f = (order + 1) * d, filter_width
   filters = (features + 1) * f + filter_depth * (f + 1) * f + f * (order - 1) * d + f
   return (d + 1) * (inner + d) + inner * (taps + 1) + filters + (order - 1) * d
-
-
-def count_mamba(d, state=16, expand=2, taps=4, dt_rank=1):
-  """In, out; convolution with bias; A, D; delta, B and C; dt with bias."""
-  e = expand * d
-  return 2 * d * e + e * d + e * (taps + 1) + e * (state + 1) + e * (dt_rank + 2 * state) + (dt_rank + 1) * e
 
 
 def count_mega(d, state, keys, chunk, inner=None, position="rotary"):
@@ -132,28 +126,26 @@ def count_stack(d, depth, pattern, mixers, norm="rms", **_):
 # Parameters from the equations: a product of sides for each matrix, a length for each vector.
 COUNT = {
   "bidirectional": lambda d, mixer, merge="sum": 2 * count(**mixer) + (merge == "concat") * 2 * d * d,
+  # lam, C; D and two dt; the map to 2d with bias
+  "dss": lambda d, state: 2 * state + 2 * d * state + 3 * d + 2 * d * (d + 1),
   "event_ssm": count_s5,
   # in and out, convolution
   "gated_conv": lambda d, taps=3: 4 * d * d + taps * d,
   "gated_mlp": lambda d, inner=24: 3 * d * inner,
   # two square maps and a bias for each of r, z and n
   "gru": lambda d: 3 * (2 * d * d + d),
+  # gate and out, in and out of the state space; lam, C; D
+  "gss": lambda d, inner, outer, state: (2 * outer + inner) * d + inner * outer + 2 * state * (inner + 1) + inner,
+  "hyena": count_hyena,
   # lam, gamma; B, C; D; the two maps with bias
   "lru": lambda d, state: 3 * state + 4 * state * d + d + 2 * d * (d + 1),
   # as in a GRU, for i, f, g and o
   "lstm": lambda d: 4 * (2 * d * d + d),
-  # lam, C; D and two dt; the map to 2d with bias
-  "dss": lambda d, state: 2 * state + 2 * d * state + 3 * d + 2 * d * (d + 1),
-  "gated_mlp": lambda d, inner=24: 3 * d * inner,
-  # gate and out, in and out of the state space; lam, C; D
-  "gss": lambda d, inner, outer, state: (2 * outer + inner) * d + inner * outer + 2 * state * (inner + 1) + inner,
   "mamba": count_mamba,
+  "mamba2": count_mamba2,
+  "mega": count_mega,
   # gate and candidate with bias, and out if the state is wider
   "min_gru": lambda d, expand=1: 2 * expand * d * (d + 1) + (expand > 1) * d * (expand * d + 1),
-  "mamba2": count_mamba2,
-  "hyena": count_hyena,
-  "mamba": count_mamba,
-  "mega": count_mega,
   "mlp": lambda d, expand: 2 * d * expand * d,
   "rglru": count_rglru,
   "rnn": lambda d: 2 * d * d + d,
@@ -162,12 +154,10 @@ COUNT = {
   # A and B in every channel, C; D and dt; the map to 2d with bias
   "s4d": lambda d, state: 3 * d * state + 2 * d + 2 * d * (d + 1),
   "s5": count_s5,
-  # convolution with bias; four gates of two maps in blocks, with bias; norm
-  "slstm": lambda d, heads, taps=4: (taps + 1) * d + 4 * (2 * d * d // heads + d) + d,
-  # lam, dt; B, C; D; the gate with bias
-  "s5": lambda d, state, blocks=1: state + state // 2 + 2 * state * d + d + d * (d + 1),
   # kernels at each of 1 + log2(4096 / taps) scales; D; the map to 2d with bias
   "sgconv": lambda d, taps: taps * d * (13 - taps.bit_length() + 1) + d + 2 * d * (d + 1),
+  # convolution with bias; four gates of two maps in blocks, with bias; norm
+  "slstm": lambda d, heads, taps=4: (taps + 1) * d + 4 * (2 * d * d // heads + d) + d,
   "softmax": count_softmax,
   "stack": count_stack,
 }
