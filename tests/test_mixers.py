@@ -25,6 +25,8 @@ SMALL: dict[str, dict[str, Any]] = {
   "gated_mlp": {},
   "mamba": dict(state=4, dt_rank=2),
   "mamba2": dict(state=4, head_size=4, groups=2, dt_most=0.1),
+  "mamba3": dict(state=4, head_size=4, groups=2),
+  "mamba3, MIMO": dict(state=4, head_size=4, rank=2, out_norm=True),
   "mlp": dict(expand=2),
   "s4d": dict(state=6),
   "s5": dict(state=8, blocks=2),
@@ -66,6 +68,14 @@ def count_mamba2(d, state, head_size, groups, **_):
   return d * (e + mixed + heads) + e * d + mixed * (4 + 1) + 3 * heads + e
 
 
+def count_mamba3(d, state, head_size, groups=1, rank=1, out_norm=False):
+  """In (half of the rows turn in pairs), out; dt and D; norms and biases of B and C; three vectors a rank; a norm."""
+  e, heads = 2 * d, 2 * d // head_size
+  features = 2 * e + 2 * state * groups * rank + 3 * heads + state // 4
+  mimo = 3 * rank * e if rank > 1 else 0
+  return d * features + e * d + 2 * heads + 2 * state * (1 + rank * heads) + mimo + out_norm * e
+
+
 def count_softmax(d, heads, kv_heads=None, bias=False, **_):
   """Queries and out, keys and values."""
   kv = d * (kv_heads or heads) // heads
@@ -84,6 +94,7 @@ COUNT = {
   "gated_mlp": lambda d, inner=24: 3 * d * inner,
   "mamba": count_mamba,
   "mamba2": count_mamba2,
+  "mamba3": count_mamba3,
   "mlp": lambda d, expand: 2 * d * expand * d,
   # A and B in every channel, C; D and dt; the map to 2d with bias
   "s4d": lambda d, state: 3 * d * state + 2 * d + 2 * d * (d + 1),
