@@ -39,6 +39,8 @@ SMALL: dict[str, dict[str, Any]] = {
   "mega, no chunks": dict(state=2, keys=4, inner=6, chunk=None),
   "mega, simple": dict(state=2, keys=3, chunk=4, position="simple"),
   "min_gru": dict(expand=2),
+  "mamba3": dict(state=4, head_size=4, groups=2),
+  "mamba3, MIMO": dict(state=4, head_size=4, rank=2, out_norm=True),
   "mlp": dict(expand=2),
   "rglru": dict(inner=12, heads=3),
   "rnn": {},
@@ -109,6 +111,12 @@ def count_mega(d, state, keys, chunk, inner=None, position="rotary"):
   e = inner or 2 * d
   biased = (d + 1) * (2 * d + keys + e) + (d + 1) * e + (e + 1) * d
   return 4 * d * state + d + biased + 4 * keys + (2 * keys if position == "rotary" else chunk)
+def count_mamba3(d, state, head_size, groups=1, rank=1, out_norm=False):
+  """In (half of the rows turn in pairs), out; dt and D; norms and biases of B and C; three vectors a rank; a norm."""
+  e, heads = 2 * d, 2 * d // head_size
+  features = 2 * e + 2 * state * groups * rank + 3 * heads + state // 4
+  mimo = 3 * rank * e if rank > 1 else 0
+  return d * features + e * d + 2 * heads + 2 * state * (1 + rank * heads) + mimo + out_norm * e
 
 
 def count_softmax(d, heads, kv_heads=None, bias=False, **_):
@@ -146,6 +154,7 @@ COUNT = {
   "mega": count_mega,
   # gate and candidate with bias, and out if the state is wider
   "min_gru": lambda d, expand=1: 2 * expand * d * (d + 1) + (expand > 1) * d * (expand * d + 1),
+  "mamba3": count_mamba3,
   "mlp": lambda d, expand: 2 * d * expand * d,
   "rglru": count_rglru,
   "rnn": lambda d: 2 * d * d + d,

@@ -32,6 +32,7 @@ from tests.oracles import (
   slstm,
   softmax,
 )
+from tests.oracles import mamba, mamba2, mamba3, s4d, s5, softmax
 
 D = 8
 GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
@@ -144,6 +145,22 @@ CASES = {
   ),
   "slstm": (dict(name="slstm", heads=2), slstm.run, {}),
   "slstm, exp": (dict(name="slstm", heads=4, forget="exp", taps=2), slstm.run, dict(forget="exp")),
+  "mamba3": (dict(name="mamba3", state=6, head_size=4), mamba3.run, dict(state=6, pairs=1)),
+  "mamba3, groups": (
+    dict(name="mamba3", state=4, head_size=2, groups=2, rope_fraction=1.0, A_activation="softplus", out_norm=True),
+    mamba3.run,
+    dict(state=4, groups=2, pairs=2, A="softplus", out_norm=True),
+  ),
+  "mamba3, MIMO": (
+    dict(name="mamba3", state=4, head_size=4, rank=3),
+    mamba3.run,
+    dict(state=4, rank=3, pairs=1),
+  ),
+  "mamba3, MIMO with a norm": (
+    dict(name="mamba3", state=4, head_size=8, groups=2, rank=2, out_norm=True),
+    mamba3.run,
+    dict(state=4, groups=2, rank=2, pairs=1, out_norm=True),
+  ),
   "softmax": (dict(name="softmax", heads=2), softmax.run, dict(heads=2)),
   "softmax, full": (
     dict(name="softmax", heads=2, mask="full", position="rope"),

@@ -11,7 +11,7 @@ import pytest
 from layers import Dense, GatedRMSNorm, LayerNorm, RMSNorm, ShortConv, make_norm, project
 from layers.heads import head_size
 from layers.initializers import inverse_softplus, log_step, log_uniform, softplus_step, uniform_fan_in
-from layers.lengths import blank_past
+from layers.lengths import blank_past, last_of
 
 KEY = jax.random.key(0)
 X = jax.random.normal(jax.random.key(1), (2, 5, 6))
@@ -131,3 +131,9 @@ def test_blank_past_stops_nan_in_values_and_gradients():
   assert np.isfinite(gradient).all()
   assert not blank_past(x, lengths)[0, 2:].any()
   assert blank_past(x, None) is x
+
+
+def test_the_last_token_of_each_row():
+  z, before = jnp.arange(12.0).reshape(3, 4, 1), -jnp.ones((3, 1))
+  np.testing.assert_array_equal(last_of(z, before, None)[:, 0], [3, 7, 11])
+  np.testing.assert_array_equal(last_of(z, before, jnp.array([0, 1, 9]))[:, 0], [-1, 4, 11])
