@@ -35,12 +35,12 @@ SMALL: dict[str, dict[str, Any]] = {
   "mamba": dict(state=4, dt_rank=2),
   "mamba, complex": dict(state=4, dt_rank=2, spectrum="complex", disc="zoh", groups=2, norms="learned"),
   "mamba2": dict(state=4, head_size=4, groups=2, dt_most=0.1),
+  "mamba3": dict(state=4, head_size=4, groups=2),
+  "mamba3, MIMO": dict(state=4, head_size=4, rank=2, out_norm=True),
   "mega": dict(state=2, keys=4, chunk=5),
   "mega, no chunks": dict(state=2, keys=4, inner=6, chunk=None),
   "mega, simple": dict(state=2, keys=3, chunk=4, position="simple"),
   "min_gru": dict(expand=2),
-  "mamba3": dict(state=4, head_size=4, groups=2),
-  "mamba3, MIMO": dict(state=4, head_size=4, rank=2, out_norm=True),
   "mlp": dict(expand=2),
   "rglru": dict(inner=12, heads=3),
   "rnn": {},
@@ -111,6 +111,8 @@ def count_mega(d, state, keys, chunk, inner=None, position="rotary"):
   e = inner or 2 * d
   biased = (d + 1) * (2 * d + keys + e) + (d + 1) * e + (e + 1) * d
   return 4 * d * state + d + biased + 4 * keys + (2 * keys if position == "rotary" else chunk)
+
+
 def count_mamba3(d, state, head_size, groups=1, rank=1, out_norm=False):
   """In (half of the rows turn in pairs), out; dt and D; norms and biases of B and C; three vectors a rank; a norm."""
   e, heads = 2 * d, 2 * d // head_size
@@ -151,10 +153,10 @@ COUNT = {
   "lstm": lambda d: 4 * (2 * d * d + d),
   "mamba": count_mamba,
   "mamba2": count_mamba2,
+  "mamba3": count_mamba3,
   "mega": count_mega,
   # gate and candidate with bias, and out if the state is wider
   "min_gru": lambda d, expand=1: 2 * expand * d * (d + 1) + (expand > 1) * d * (expand * d + 1),
-  "mamba3": count_mamba3,
   "mlp": lambda d, expand: 2 * d * expand * d,
   "rglru": count_rglru,
   "rnn": lambda d: 2 * d * d + d,

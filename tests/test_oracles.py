@@ -21,6 +21,7 @@ from tests.oracles import (
   lstm,
   mamba,
   mamba2,
+  mamba3,
   mega,
   min_gru,
   rglru,
@@ -32,7 +33,6 @@ from tests.oracles import (
   slstm,
   softmax,
 )
-from tests.oracles import mamba, mamba2, mamba3, s4d, s5, softmax
 
 D = 8
 GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
@@ -95,6 +95,22 @@ CASES = {
     mamba2.run,
     dict(state=3, norm="none", dt_limit=(0.01, 0.05)),
   ),
+  "mamba3": (dict(name="mamba3", state=6, head_size=4), mamba3.run, dict(state=6, pairs=1)),
+  "mamba3, MIMO": (
+    dict(name="mamba3", state=4, head_size=4, rank=3),
+    mamba3.run,
+    dict(state=4, rank=3, pairs=1),
+  ),
+  "mamba3, MIMO with a norm": (
+    dict(name="mamba3", state=4, head_size=8, groups=2, rank=2, out_norm=True),
+    mamba3.run,
+    dict(state=4, groups=2, rank=2, pairs=1, out_norm=True),
+  ),
+  "mamba3, groups": (
+    dict(name="mamba3", state=4, head_size=2, groups=2, rope_fraction=1.0, A_activation="softplus", out_norm=True),
+    mamba3.run,
+    dict(state=4, groups=2, pairs=2, A="softplus", out_norm=True),
+  ),
   "mega": (dict(name="mega", state=2, keys=4, chunk=5), mega.run, dict(chunk=5)),
   "mega, no chunks": (dict(name="mega", state=1, keys=4, chunk=None), mega.run, dict(chunk=100)),
   "mega, simple": (
@@ -145,22 +161,6 @@ CASES = {
   ),
   "slstm": (dict(name="slstm", heads=2), slstm.run, {}),
   "slstm, exp": (dict(name="slstm", heads=4, forget="exp", taps=2), slstm.run, dict(forget="exp")),
-  "mamba3": (dict(name="mamba3", state=6, head_size=4), mamba3.run, dict(state=6, pairs=1)),
-  "mamba3, groups": (
-    dict(name="mamba3", state=4, head_size=2, groups=2, rope_fraction=1.0, A_activation="softplus", out_norm=True),
-    mamba3.run,
-    dict(state=4, groups=2, pairs=2, A="softplus", out_norm=True),
-  ),
-  "mamba3, MIMO": (
-    dict(name="mamba3", state=4, head_size=4, rank=3),
-    mamba3.run,
-    dict(state=4, rank=3, pairs=1),
-  ),
-  "mamba3, MIMO with a norm": (
-    dict(name="mamba3", state=4, head_size=8, groups=2, rank=2, out_norm=True),
-    mamba3.run,
-    dict(state=4, groups=2, rank=2, pairs=1, out_norm=True),
-  ),
   "softmax": (dict(name="softmax", heads=2), softmax.run, dict(heads=2)),
   "softmax, full": (
     dict(name="softmax", heads=2, mask="full", position="rope"),
