@@ -10,6 +10,7 @@ from kernels.linear_scan import linear_scan
 from kernels.long_conv import long_conv
 from kernels.selective_scan import selective_scan
 from kernels.short_conv import short_conv
+from kernels.ssd import ssd
 from layers import project
 from scripts.benchmarks.case import Case, pair
 from scripts.peers import s5_upstream
@@ -22,6 +23,7 @@ def cases() -> list[Case]:
     *s5_recurrence(),
     *selective(batch=4, length=1024, inner=512),
     *selective(batch=16, length=256, inner=256),
+    *heads(batch=4, length=1024),
     *convolutions(),
     *softmax(),
   ]
@@ -67,6 +69,19 @@ def selective(*, batch: int, length: int, inner: int, state: int = 16) -> list[C
     return lambda *args: selective_scan(*args, impl=impl)[0]
 
   return [case for name, impl in names.items() for case in pair(group, name, form(impl), args)]
+
+
+def heads(*, batch: int, length: int, count: int = 8, size: int = 64, state: int = 64) -> list[Case]:
+  """Mamba-2's recurrence, with B and C shared by all heads."""
+  keys = jax.random.split(jax.random.key(0), 5)
+  q, k = (jax.random.normal(key, (batch, length, 1, state)) / state**0.5 for key in keys[:2])
+  v = jax.random.normal(keys[2], (batch, length, count, size))
+  log_a = -jax.nn.softplus(jax.random.normal(keys[3], (batch, length, count)) - 3)
+  S = jax.random.normal(keys[4], (batch, count, state, size))
+  group = f"SSD, B{batch} L{length} {count} heads of {size} N{state}"
+  names = {"ours (xla)": "xla", "reference, autodiff": "reference"}
+  form = lambda impl: lambda *args: ssd(*args, impl=impl)[0]
+  return [case for name, impl in names.items() for case in pair(group, name, form(impl), (q, k, v, log_a, S))]
 
 
 def convolutions() -> list[Case]:

@@ -110,9 +110,8 @@ class Mamba3(nn.Module):
     self.dt_bias = param(self, "dt_bias", dt_bias, (heads,), ("heads",))
     self.D = param(self, "D", nn.initializers.ones, (heads,), ("heads",))
     self.B_norm, self.C_norm = RMSNorm(axis="state"), RMSNorm(axis="state")
-    by_row = lambda name: param(
-      self, name, nn.initializers.ones, (self.rank, heads, self.state), (None, "heads", "state")
-    )
+    shape, axes = (self.rank, heads, self.state), (None, "heads", "state")
+    by_row = lambda name: param(self, name, nn.initializers.ones, shape, axes)
     self.B_bias, self.C_bias = by_row("B_bias"), by_row("C_bias")
     if self.rank > 1:
       mimo = lambda name, value: param(self, name, constant(value), (self.rank, heads, size), (None, "heads", None))
@@ -224,7 +223,7 @@ class Mamba3(nn.Module):
     second weight. What a token reads of itself is added. The ranks enter one after the other, as tokens that do not
     decay; those after its own rank a query does not see there, and they are added too.
     """
-    b, t, heads = token.now.shape
+    b, t, _ = token.now.shape
     shift = lambda z, first: jnp.concatenate([first[:, None].astype(z.dtype), z[:, :-1]], axis=1)
     weight = token.carried + jnp.pad(token.now[:, :-1], ((0, 0), (1, 0), (0, 0)))
     weight = jnp.exp(token.log_a) * (weight if reset is None else jnp.where(reset[..., None], 0, weight))
