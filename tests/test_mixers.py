@@ -25,6 +25,7 @@ SMALL: dict[str, dict[str, Any]] = {
   "dss": dict(state=3),
   "gated_mlp": {},
   "gss": dict(inner=3, outer=12, state=4),
+  "lssl": dict(state=4),
   "mamba": dict(state=4, dt_rank=2),
   "mlp": dict(expand=2),
   "s4": dict(state=6),
@@ -81,6 +82,8 @@ COUNT = {
   "gated_mlp": lambda d, inner=24: 3 * d * inner,
   # gate and out, in and out of the state space; lam, C; D
   "gss": lambda d, inner, outer, state: (2 * outer + inner) * d + inner * outer + 2 * state * (inner + 1) + inner,
+  # A and B, shared; C; D and dt; the map with bias
+  "lssl": lambda d, state: state * (state + 1) + d * state + 2 * d + d * (d + 1),
   "mamba": count_mamba,
   "mlp": lambda d, expand: 2 * d * expand * d,
   # lam, P and B in every channel, C; D and dt; the map to 2d with bias

@@ -10,7 +10,7 @@ import pytest
 
 from hybrids.mixer import build
 from tests.contract.case import LENGTHS, Case, resets
-from tests.oracles import dss, gss, mamba, s4, s4d, s5, softmax
+from tests.oracles import dss, gss, lssl, mamba, s4, s4d, s5, softmax
 
 D = 8
 GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
@@ -19,6 +19,17 @@ GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t
 CASES = {
   "dss": (dict(name="dss", state=3), dss.run, {}),
   "gss": (dict(name="gss", inner=3, outer=12, state=4), gss.run, {}),
+  "lssl": (dict(name="lssl", state=4), lssl.run, {}),
+  "lssl, its output alone learned": (
+    dict(name="lssl", state=2, A_init="legt", learn="output", alpha=1.0),
+    lssl.run,
+    dict(
+      alpha=1.0,
+      A=np.array([[-0.5, 3**0.5 / 2], [-(3**0.5) / 2, -1.5]]),
+      B=np.array([0.5, 3**0.5 / 2]),
+      dt=10 ** np.linspace(-3, -1, D),
+    ),
+  ),
   "s4": (dict(name="s4", state=6), s4.run, {}),
   "s4, fout and shared": (
     dict(name="s4", state=4, A_init="fout", copies=2, activation="gelu"),
