@@ -25,6 +25,8 @@ SMALL: dict[str, dict[str, Any]] = {
   "dss": dict(state=3),
   "gated_mlp": {},
   "gss": dict(inner=3, outer=12, state=4),
+  "h3": dict(state=4),
+  "h3, heads": dict(state=4, head_dim=2),
   "lssl": dict(state=4),
   "mamba": dict(state=4, dt_rank=2),
   "mlp": dict(expand=2),
@@ -82,6 +84,8 @@ COUNT = {
   "gated_mlp": lambda d, inner=24: 3 * d * inner,
   # gate and out, in and out of the state space; lam, C; D
   "gss": lambda d, inner, outer, state: (2 * outer + inner) * d + inner * outer + 2 * state * (inner + 1) + inner,
+  # queries, keys, values and out, with biases; B, C and D of the shift; the diagonal's A, B and C, D and dt
+  "h3": lambda d, state, head_dim=1: 4 * d * (d + 1) + d * (2 * state + 1) + d // head_dim * (3 * state + 2),
   # A and B, shared; C; D and dt; the map with bias
   "lssl": lambda d, state: state * (state + 1) + d * state + 2 * d + d * (d + 1),
   "mamba": count_mamba,

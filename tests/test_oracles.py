@@ -10,7 +10,7 @@ import pytest
 
 from hybrids.mixer import build
 from tests.contract.case import LENGTHS, Case, resets
-from tests.oracles import dss, gss, lssl, mamba, s4, s4d, s5, softmax
+from tests.oracles import dss, gss, h3, lssl, mamba, s4, s4d, s5, softmax
 
 D = 8
 GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
@@ -19,6 +19,8 @@ GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t
 CASES = {
   "dss": (dict(name="dss", state=3), dss.run, {}),
   "gss": (dict(name="gss", inner=3, outer=12, state=4), gss.run, {}),
+  "h3": (dict(name="h3", state=4), h3.run, {}),
+  "h3, heads": (dict(name="h3", state=4, head_dim=4, disc="zoh"), h3.run, dict(head_dim=4, disc="zoh")),
   "lssl": (dict(name="lssl", state=4), lssl.run, {}),
   "lssl, its output alone learned": (
     dict(name="lssl", state=2, A_init="legt", learn="output", alpha=1.0),
