@@ -27,6 +27,7 @@ SMALL: dict[str, dict[str, Any]] = {
   "gss": dict(inner=3, outer=12, state=4),
   "h3": dict(state=4),
   "h3, heads": dict(state=4, head_dim=2),
+  "liquid_s4": dict(state=6, degree=3),
   "lssl": dict(state=4),
   "mamba": dict(state=4, dt_rank=2),
   "mlp": dict(expand=2),
@@ -86,6 +87,8 @@ COUNT = {
   "gss": lambda d, inner, outer, state: (2 * outer + inner) * d + inner * outer + 2 * state * (inner + 1) + inner,
   # queries, keys, values and out, with biases; B, C and D of the shift; the diagonal's A, B and C, D and dt
   "h3": lambda d, state, head_dim=1: 4 * d * (d + 1) + d * (2 * state + 1) + d // head_dim * (3 * state + 2),
+  # those of S4D: the products are weighed by its B and C
+  "liquid_s4": lambda d, state, degree: COUNT["s4d"](d, state),
   # A and B, shared; C; D and dt; the map with bias
   "lssl": lambda d, state: state * (state + 1) + d * state + 2 * d + d * (d + 1),
   "mamba": count_mamba,

@@ -10,7 +10,7 @@ import pytest
 
 from hybrids.mixer import build
 from tests.contract.case import LENGTHS, Case, resets
-from tests.oracles import dss, gss, h3, lssl, mamba, s4, s4d, s5, softmax
+from tests.oracles import dss, gss, h3, liquid_s4, lssl, mamba, s4, s4d, s5, softmax
 
 D = 8
 GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
@@ -21,6 +21,7 @@ CASES = {
   "gss": (dict(name="gss", inner=3, outer=12, state=4), gss.run, {}),
   "h3": (dict(name="h3", state=4), h3.run, {}),
   "h3, heads": (dict(name="h3", state=4, head_dim=4, disc="zoh"), h3.run, dict(head_dim=4, disc="zoh")),
+  "liquid_s4": (dict(name="liquid_s4", state=6, degree=3), liquid_s4.run, dict(degree=3)),
   "lssl": (dict(name="lssl", state=4), lssl.run, {}),
   "lssl, its output alone learned": (
     dict(name="lssl", state=2, A_init="legt", learn="output", alpha=1.0),
