@@ -132,9 +132,12 @@ class H3(nn.Module):
   ) -> tuple[Float[Array, "m t h"], Float[Array, "b w d"]]:
     """k v^T of every head, each row of the batch `head_dim`^2 times; and the taps."""
     k, taps = short_conv(self.k_proj(x), self._shift_kernel(), taps, reset=reset, lengths=lengths)
-    k, v = (z.reshape(*z.shape[:2], -1, self.head_dim) for z in (k, self.v_proj(x)))
+    k, v = map(self._heads, (k, self.v_proj(x)))
     kv = jnp.einsum("bthk,bthv->bkvth", k, v)
-    return kv.reshape(-1, *kv.shape[3:]), taps
+    return kv.reshape(x.shape[0] * self.head_dim**2, *kv.shape[3:]), taps
+
+  def _heads(self, z: Float[Array, "b t d"]) -> Float[Array, "b t h k"]:
+    return z.reshape(*z.shape[:2], self.width // self.head_dim, self.head_dim)
 
   def _shift_kernel(self) -> Float[Array, "w d"]:
     """K_l = sum_n C_{n+l} B_n, the current token last, with D."""
@@ -149,6 +152,6 @@ class H3(nn.Module):
 
   def _read(self, x: Float[Array, "b t d"], y: Float[Array, "m t h"]) -> Float[Array, "b t d"]:
     """q . y within each head, then out."""
-    q = self.q_proj(x).reshape(*x.shape[:2], -1, self.head_dim)
+    q = self._heads(self.q_proj(x))
     y = y.reshape(x.shape[0], self.head_dim, self.head_dim, *y.shape[1:])
     return self.out_proj(jnp.einsum("bthk,bkvth->bthv", q, y).reshape(x.shape))
