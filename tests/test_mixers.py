@@ -32,6 +32,10 @@ SMALL: dict[str, dict[str, Any]] = {
   "hyena, third order": dict(order=3, filter_width=4, features=5, taps=2),
   "lru": dict(state=6),
   "lstm": {},
+  "h3": dict(state=4),
+  "h3, heads": dict(state=4, head_dim=2),
+  "liquid_s4": dict(state=6, degree=3),
+  "lssl": dict(state=4),
   "mamba": dict(state=4, dt_rank=2),
   "mamba, complex": dict(state=4, dt_rank=2, spectrum="complex", disc="zoh", groups=2, norms="learned"),
   "mamba2": dict(state=4, head_size=4, groups=2, dt_most=0.1),
@@ -151,6 +155,12 @@ COUNT = {
   "lru": lambda d, state: 3 * state + 4 * state * d + d + 2 * d * (d + 1),
   # as in a GRU, for i, f, g and o
   "lstm": lambda d: 4 * (2 * d * d + d),
+  # queries, keys, values and out, with biases; B, C and D of the shift; the diagonal's A, B and C, D and dt
+  "h3": lambda d, state, head_dim=1: 4 * d * (d + 1) + d * (2 * state + 1) + d // head_dim * (3 * state + 2),
+  # those of S4D: the products are weighed by its B and C
+  "liquid_s4": lambda d, state, degree: COUNT["s4d"](d, state),
+  # A and B, shared; C; D and dt; the map with bias
+  "lssl": lambda d, state: state * (state + 1) + d * state + 2 * d + d * (d + 1),
   "mamba": count_mamba,
   "mamba2": count_mamba2,
   "mamba3": count_mamba3,

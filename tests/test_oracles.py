@@ -33,6 +33,7 @@ from tests.oracles import (
   slstm,
   softmax,
 )
+from tests.oracles import dss, gss, h3, liquid_s4, lssl, mamba, s4, s4d, s5, softmax
 
 D = 8
 GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
@@ -123,6 +124,20 @@ CASES = {
   "rglru": (dict(name="rglru", inner=12, heads=3), rglru.run, {}),
   "rnn": (dict(name="rnn"), rnn.run, {}),
   "rnn, relu": (dict(name="rnn", activation="relu"), rnn.run, dict(activation="relu")),
+  "h3": (dict(name="h3", state=4), h3.run, {}),
+  "h3, heads": (dict(name="h3", state=4, head_dim=4, disc="zoh"), h3.run, dict(head_dim=4, disc="zoh")),
+  "liquid_s4": (dict(name="liquid_s4", state=6, degree=3), liquid_s4.run, dict(degree=3)),
+  "lssl": (dict(name="lssl", state=4), lssl.run, {}),
+  "lssl, its output alone learned": (
+    dict(name="lssl", state=2, A_init="legt", learn="output", alpha=1.0),
+    lssl.run,
+    dict(
+      alpha=1.0,
+      A=np.array([[-0.5, 3**0.5 / 2], [-(3**0.5) / 2, -1.5]]),
+      B=np.array([0.5, 3**0.5 / 2]),
+      dt=10 ** np.linspace(-3, -1, D),
+    ),
+  ),
   "s4": (dict(name="s4", state=6), s4.run, {}),
   "s4, fout and shared": (
     dict(name="s4", state=4, A_init="fout", copies=2, activation="gelu"),

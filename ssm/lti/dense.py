@@ -54,7 +54,7 @@ def taps(
   c = 2 ** math.ceil(math.log2(max(1, l)) / 2)
   outer = rows(C, power(E, c), -(-l // c))
   inner = rows(B, E.swapaxes(1, 2), c)
-  K = jnp.einsum("emn,ecn->emc", outer, inner, precision=HIGHEST).reshape(E.shape[0], -1)[:, :l]
+  K = jnp.einsum("emn,ecn->emc", outer, inner, precision=HIGHEST).reshape(E.shape[0], -(-l // c) * c)[:, :l]
   return K + jnp.where(jnp.arange(l) == 0, D[:, None], 0)
 
 

@@ -1,0 +1,157 @@
+"""H3: a shift state space, a product, a diagonal state space, a product. State: fixed.
+
+Fu, Dao, Saab, Thomas, Rudra & Re 2022, arXiv:2212.14052. Theirs: N -> state, L -> t, d_h -> head_dim.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Complex, Float, Int
+
+from kernels.short_conv import short_conv
+from layers import Dense, param
+from layers.initializers import constant, uniform_fan_in
+from layers.lengths import blank_past
+from ssm.lti import s4d
+
+
+class State(NamedTuple):
+  """What one layer remembers."""
+
+  taps: Float[Array, "b w d"]  # the keys that the shift state space still holds
+  h: Complex[Array, "b m h n"]  # of every entry of k v^T; complex64
+
+
+class H3(nn.Module):
+  """o = W_o [q_t . SSM_diag(k v^T)_t over heads],  k = SSM_shift(W_k x),  q = W_q x,  v = W_v x     alg. 1
+
+  The shift state space moves its states on by one place a token, so that it is the short convolution with the kernel
+  K_l = sum_n C_{n+l} B_n, l < state, plus D at lag 0. One diagonal state space, an S4D, serves all entries of a head's
+  k v^T. Departs: nothing; where the authors' code multiplies the diagonal state space's input by B twice, we do once.
+
+  Attributes:
+    state: N, of both state spaces: taps of the shift, real numbers of the diagonal.
+    head_dim: size of a head; 1 makes k v^T an elementwise product.
+    A_init, disc, dt_min, dt_max: of the diagonal state space, see `s4d.S4D`.
+  Raises:
+    ValueError: `head_dim` does not divide `width`; S4D refuses its arguments.
+  """
+
+  width: int
+  state: int = 64
+  head_dim: int = 1
+  A_init: str = "lin"
+  disc: str = "bilinear"
+  dt_min: float = 1e-3
+  dt_max: float = 1e-1
+
+  STATE = "fixed"
+  SLOW = (*s4d.S4D.SLOW, "shift_B")
+  SIDE = ()
+
+  def __post_init__(self):
+    if self.head_dim < 1 or self.width % self.head_dim:
+      raise ValueError(f"H3: head_dim={self.head_dim} does not divide width={self.width}")
+    self._make_ssm(parent=None)  # raises
+    super().__post_init__()
+
+  def setup(self):
+    init = uniform_fan_in(self.width)
+    dense = lambda axes: Dense(self.width, use_bias=True, kernel_init=init, bias_init=init, axes=axes)
+    self.q_proj, self.k_proj, self.v_proj = (dense(("embed", "inner")) for _ in range(3))
+    self.out_proj = dense(("inner", "embed"))
+    first = constant(jnp.arange(self.state) == 0)
+    self.shift_B = param(self, "shift_B", first, (self.width, self.state), ("inner", "taps"))
+    self.shift_C = param(self, "shift_C", uniform_fan_in(self.state), (self.width, self.state), ("inner", "taps"))
+    self.shift_D = param(self, "shift_D", nn.initializers.normal(1.0), (self.width,), ("inner",))
+    self.ssm = self._make_ssm()
+
+  @nn.nowrap
+  def init_state(self, batch: int, max_len: int) -> State:
+    """Zeros."""
+    ssm = self._make_ssm(parent=None).init_state(batch * self.head_dim**2, max_len)
+    taps = jnp.zeros((batch, self.state - 1, self.width))
+    return State(taps=taps, h=ssm.h.reshape(batch, -1, *ssm.h.shape[1:]))
+
+  def __call__(
+    self,
+    x: Float[Array, "b t d"],
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> Float[Array, "b t d"]:
+    """All tokens from an empty state."""
+    x = blank_past(x, lengths)
+    taps = jnp.zeros((x.shape[0], self.state - 1, self.width))
+    kv, _ = self._entries(x, taps, reset=reset, lengths=lengths)
+    y = self.ssm(kv, reset=self._each(reset), lengths=self._each(lengths))
+    return blank_past(self._read(x, y), lengths)
+
+  def prefill(
+    self,
+    x: Float[Array, "b t d"],
+    state: State,
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> tuple[Float[Array, "b t d"], State]:
+    """All tokens from `state`."""
+    x = blank_past(x, lengths)
+    kv, taps = self._entries(x, state.taps, reset=reset, lengths=lengths)
+    before = s4d.State(h=state.h.reshape(-1, *state.h.shape[2:]))
+    y, ssm = self.ssm.prefill(kv, before, reset=self._each(reset), lengths=self._each(lengths))
+    return blank_past(self._read(x, y), lengths), State(taps=taps, h=ssm.h.reshape(state.h.shape))
+
+  def step(
+    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
+  ) -> tuple[Float[Array, "b d"], State]:
+    """One token."""
+    y, state = self.prefill(x[:, None], state)
+    return y[:, 0], state
+
+  @nn.nowrap
+  def _make_ssm(self, **kwargs) -> s4d.S4D:
+    return s4d.S4D(
+      width=self.width // self.head_dim,
+      state=self.state,
+      A_init=self.A_init,
+      disc=self.disc,
+      dt_min=self.dt_min,
+      dt_max=self.dt_max,
+      activation="none",
+      **kwargs,
+    )
+
+  def _entries(
+    self, x: Float[Array, "b t d"], taps: Float[Array, "b w d"], *, reset, lengths
+  ) -> tuple[Float[Array, "m t h"], Float[Array, "b w d"]]:
+    """k v^T of every head, each row of the batch `head_dim`^2 times; and the taps."""
+    k, taps = short_conv(self.k_proj(x), self._shift_kernel(), taps, reset=reset, lengths=lengths)
+    k, v = map(self._heads, (k, self.v_proj(x)))
+    kv = jnp.einsum("bthk,bthv->bkvth", k, v)
+    return kv.reshape(x.shape[0] * self.head_dim**2, *kv.shape[3:]), taps
+
+  def _heads(self, z: Float[Array, "b t d"]) -> Float[Array, "b t h k"]:
+    return z.reshape(*z.shape[:2], self.width // self.head_dim, self.head_dim)
+
+  def _shift_kernel(self) -> Float[Array, "w d"]:
+    """K_l = sum_n C_{n+l} B_n, the current token last, with D."""
+    n = jnp.arange(self.state)
+    C = jnp.pad(self.shift_C, ((0, 0), (0, self.state)))[:, n[:, None] + n]
+    K = jnp.einsum("dln,dn->dl", C, self.shift_B, precision=jax.lax.Precision.HIGHEST)
+    return K.at[:, 0].add(self.shift_D).T[::-1]
+
+  def _each(self, mask: jax.Array | None) -> jax.Array | None:
+    """A row for every entry of k v^T."""
+    return None if mask is None else jnp.repeat(mask, self.head_dim**2, axis=0)
+
+  def _read(self, x: Float[Array, "b t d"], y: Float[Array, "m t h"]) -> Float[Array, "b t d"]:
+    """q . y within each head, then out."""
+    q = self._heads(self.q_proj(x))
+    y = y.reshape(x.shape[0], self.head_dim, self.head_dim, *y.shape[1:])
+    return self.out_proj(jnp.einsum("bthk,bkvth->bthv", q, y).reshape(x.shape))
