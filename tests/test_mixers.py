@@ -31,6 +31,7 @@ SMALL: dict[str, dict[str, Any]] = {
   "mega, simple": dict(state=2, keys=3, chunk=4, position="simple"),
   "mlp": dict(expand=2),
   "s4d": dict(state=6),
+  "s4nd": dict(state=4, rank=2),
   "s5": dict(state=8, blocks=2),
   "s5, dt": dict(state=8),
   "sgconv": dict(taps=4),
@@ -100,6 +101,8 @@ COUNT = {
   "mlp": lambda d, expand: 2 * d * expand * d,
   # A and B in every channel, C; D and dt; the map to 2d with bias
   "s4d": lambda d, state: 3 * d * state + 2 * d + 2 * d * (d + 1),
+  # A and B along two axes in every channel, and C for each rank both ways; two dt; D; the map to 2d with bias
+  "s4nd": lambda d, state, rank: 2 * d * state * (2 + 2 * rank) + 3 * d + 2 * d * (d + 1),
   # lam, dt; B, C; D; the gate with bias
   "s5": lambda d, state, blocks=1: state + state // 2 + 2 * state * d + d + d * (d + 1),
   # kernels at each of 1 + log2(4096 / taps) scales; D; the map to 2d with bias

@@ -10,7 +10,7 @@ import pytest
 
 from hybrids.mixer import build
 from tests.contract.case import LENGTHS, Case, resets
-from tests.oracles import hyena, mamba, mega, s4d, s5, sgconv, softmax
+from tests.oracles import hyena, mamba, mega, s4d, s4nd, s5, sgconv, softmax
 
 D = 8
 GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
@@ -60,6 +60,8 @@ CASES = {
     dict(chunk=4, position="simple"),
   ),
   "mega, no chunks": (dict(name="mega", state=1, keys=4, chunk=None), mega.run, dict(chunk=100)),
+  "s4nd": (dict(name="s4nd", state=4, rank=2), s4nd.run, dict(columns=7)),
+  "s4nd, tall": (dict(name="s4nd", state=2, columns=1, disc="bilinear"), s4nd.run, dict(columns=1, disc="bilinear")),
   "sgconv": (dict(name="sgconv", taps=3, max_len=40), sgconv.run, {}),
   "sgconv, sum": (
     dict(name="sgconv", taps=3, max_len=30, join="sum", interpolation="nearest", decay_min=1.5, activation="gelu"),
