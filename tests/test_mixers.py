@@ -38,6 +38,7 @@ SMALL: dict[str, dict[str, Any]] = {
   "softmax": dict(heads=2, position="rope"),
   "softmax, full": dict(heads=2, mask="full", position="rope"),
   "softmax, window": dict(heads=4, kv_heads=2, window=5, position="rope", bias=True),
+  "ssm2d": dict(state=2, numbers="complex"),
   # wrappers and stacks are mixers too; the hybrid has a remainder after its repeated groups
   "bidirectional": dict(mixer=dict(name="mamba", state=4, dt_rank=2)),
   "stack": dict(depth=3, pattern="m", mixers={"m": dict(name="mamba", state=4)}, norm="layer", norm_position="post"),
@@ -108,6 +109,8 @@ COUNT = {
   # kernels at each of 1 + log2(4096 / taps) scales; D; the map to 2d with bias
   "sgconv": lambda d, taps: taps * d * (13 - taps.bit_length() + 1) + d + 2 * d * (d + 1),
   "softmax": count_softmax,
+  # A, B and C, in two real numbers each, for every channel, direction and state; D
+  "ssm2d": lambda d, state, numbers: 16 * d * 4 * state + d,
   "stack": count_stack,
 }
 

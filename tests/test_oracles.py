@@ -10,7 +10,7 @@ import pytest
 
 from hybrids.mixer import build
 from tests.contract.case import LENGTHS, Case, resets
-from tests.oracles import hyena, mamba, mega, s4d, s4nd, s5, sgconv, softmax
+from tests.oracles import hyena, mamba, mega, s4d, s4nd, s5, sgconv, softmax, ssm2d
 
 D = 8
 GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
@@ -72,6 +72,17 @@ CASES = {
     dict(name="sgconv", taps=4, max_len=28, decay="learned", decay_min=0.5, activation="none"),
     sgconv.run,
     dict(learned=True, activation="none"),
+  ),
+  "ssm2d": (dict(name="ssm2d", state=2), ssm2d.run, dict(columns=7)),
+  "ssm2d, as printed": (
+    dict(name="ssm2d", state=3, directions=2, inside=1.0),
+    ssm2d.run,
+    dict(columns=7, inside=1),
+  ),
+  "ssm2d, complex and shared": (
+    dict(name="ssm2d", state=2, directions=1, numbers="complex", copies=2),
+    ssm2d.run,
+    dict(columns=7),
   ),
   "mamba": (dict(name="mamba", state=4, dt_rank=2), mamba.run, {}),
   "mamba, biases": (dict(name="mamba", state=3, taps=2, expand=1, bias=True, conv_bias=False), mamba.run, {}),
