@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from hybrids import mixer as mixer_lib
-from hybrids.stack import Stack
 from tests import sources
 from tests.contract.case import Case, D
 from tests.contract.checks import CHECKS, IN_FLOAT64
@@ -41,6 +40,10 @@ SMALL: dict[str, dict[str, Any]] = {
   "ssm2d": dict(state=2, numbers="complex"),
   # wrappers and stacks are mixers too; the hybrid has a remainder after its repeated groups
   "bidirectional": dict(mixer=dict(name="mamba", state=4, dt_rank=2)),
+  "image_scan": dict(mixer=dict(name="mamba", state=4, dt_rank=2), orders=("column", "snake_reversed"), merge="mean"),
+  "shell": dict(mixer=dict(name="s5", state=4)),
+  "shell, h3": dict(mixer=dict(name="s5", state=4), kind="h3", taps=3),
+  "shell, no gate": dict(mixer=dict(name="softmax", heads=2), kind="none"),
   "stack": dict(depth=3, pattern="m", mixers={"m": dict(name="mamba", state=4)}, norm="layer", norm_position="post"),
   "stack, hybrid": dict(
     depth=7,
@@ -50,6 +53,8 @@ SMALL: dict[str, dict[str, Any]] = {
     remat="full",
   ),
 }
+# Where those are that have no mixer file.
+PATHS = {"shell": "hybrids.shells.Shell", "stack": "hybrids.stack.Stack"}
 # Rows for the newer Python.
 SMOKE = ("mamba", "softmax")
 # Side inputs "b t …" of the rows that are tested with some.
@@ -80,6 +85,13 @@ def count_mega(d, state, keys, chunk, inner=None, position="rotary"):
   return 4 * d * state + d + biased + 4 * keys + (2 * keys if position == "rotary" else chunk)
 
 
+def count_shell(d, mixer, kind="mamba", taps=4):
+  """What is inside, and out; with a gate also in, and a convolution with bias."""
+  parts, e = {"none": (0, d), "h3": (3, d), "mamba": (2, 2 * d)}[kind]
+  inside = COUNT[mixer["name"]](e, **{key: value for key, value in mixer.items() if key != "name"})
+  return inside + e * d + parts * d * e + bool(parts) * (taps + 1) * e
+
+
 def count_softmax(d, heads, kv_heads=None, bias=False, **_):
   """Queries and out, keys and values."""
   kv = d * (kv_heads or heads) // heads
@@ -97,6 +109,7 @@ COUNT = {
   "bidirectional": lambda d, mixer, merge="sum": 2 * count(**mixer) + (merge == "concat") * 2 * d * d,
   "gated_mlp": lambda d, inner=24: 3 * d * inner,
   "hyena": count_hyena,
+  "image_scan": lambda d, mixer, orders, merge: len(orders) * count(**mixer),
   "mamba": count_mamba,
   "mega": count_mega,
   "mlp": lambda d, expand: 2 * d * expand * d,
@@ -108,6 +121,7 @@ COUNT = {
   "s5": lambda d, state, blocks=1: state + state // 2 + 2 * state * d + d + d * (d + 1),
   # kernels at each of 1 + log2(4096 / taps) scales; D; the map to 2d with bias
   "sgconv": lambda d, taps: taps * d * (13 - taps.bit_length() + 1) + d + 2 * d * (d + 1),
+  "shell": count_shell,
   "softmax": count_softmax,
   # A, B and C, in two real numbers each, for every channel, direction and state; D
   "ssm2d": lambda d, state, numbers: 16 * d * 4 * state + d,
@@ -117,7 +131,7 @@ COUNT = {
 
 def build(row: str) -> Any:
   name = row.split(",")[0]
-  return Stack(width=D, **SMALL[row]) if name == "stack" else mixer_lib.build(name, width=D, **SMALL[row])
+  return mixer_lib.build(PATHS.get(name, name), width=D, **SMALL[row])
 
 
 def primitives(row: str) -> frozenset[str]:
@@ -174,17 +188,17 @@ def parameters(checks: Mapping[str, Any]) -> list:
 
 
 def test_every_mixer_has_a_row():
-  files, rows = set(sources.mixer_files()), {row.split(",")[0] for row in SMALL} - {"stack"}
+  files, rows = set(sources.mixer_files()), {row.split(",")[0] for row in SMALL} - set(PATHS)
   assert files - rows == set(), "these mixer files have no row in SMALL"
   assert rows - files == set(), "these rows of SMALL have no mixer file"
   assert files == set(mixer_lib.available()), "build knows other mixers than there are files"
-  assert rows | {"stack"} == set(COUNT), "SMALL and COUNT differ"
+  assert rows | set(PATHS) == set(COUNT), "SMALL and COUNT differ"
 
 
 @pytest.mark.parametrize("name", sorted(sources.mixer_files()))
 def test_every_mixer_builds_with_its_width_alone(name):
   """At a width that no published default was made for; a wrapper also needs what it wraps."""
-  needed = {"mixer": dict(name="mlp")} if name == "bidirectional" else {}
+  needed = {"mixer": dict(name="mlp")} if name in ("bidirectional", "image_scan") else {}
   mixer = mixer_lib.build(name, width=48, **needed)
   shape = jax.eval_shape(mixer.init, jax.random.key(0), jax.ShapeDtypeStruct((2, 5, 48), jnp.float32))
   assert jax.tree.leaves(shape), "no parameters"
