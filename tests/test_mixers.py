@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from hybrids import mixer as mixer_lib
-from hybrids.stack import Stack
 from tests import sources
 from tests.contract.case import Case, D
 from tests.contract.checks import CHECKS, IN_FLOAT64
@@ -28,14 +27,14 @@ SMALL: dict[str, dict[str, Any]] = {
   "gated_mlp": {},
   "gru": {},
   "gss": dict(inner=3, outer=12, state=4),
-  "hyena": dict(filter_width=6, filter_depth=1),
-  "hyena, third order": dict(order=3, filter_width=4, features=5, taps=2),
-  "lru": dict(state=6),
-  "lstm": {},
   "h3": dict(state=4),
   "h3, heads": dict(state=4, head_dim=2),
+  "hyena": dict(filter_width=6, filter_depth=1),
+  "hyena, third order": dict(order=3, filter_width=4, features=5, taps=2),
   "liquid_s4": dict(state=6, degree=3),
+  "lru": dict(state=6),
   "lssl": dict(state=4),
+  "lstm": {},
   "mamba": dict(state=4, dt_rank=2),
   "mamba, complex": dict(state=4, dt_rank=2, spectrum="complex", disc="zoh", groups=2, norms="learned"),
   "mamba2": dict(state=4, head_size=4, groups=2, dt_most=0.1),
@@ -50,6 +49,7 @@ SMALL: dict[str, dict[str, Any]] = {
   "rnn": {},
   "s4": dict(state=6),
   "s4d": dict(state=6),
+  "s4nd": dict(state=4, rank=2),
   "s5": dict(state=8, blocks=2),
   "s5, dt": dict(state=8),
   "sgconv": dict(taps=4),
@@ -57,6 +57,7 @@ SMALL: dict[str, dict[str, Any]] = {
   "softmax": dict(heads=2, position="rope"),
   "softmax, full": dict(heads=2, mask="full", position="rope"),
   "softmax, window": dict(heads=4, kv_heads=2, window=5, position="rope", bias=True),
+  "ssm2d": dict(state=2, numbers="complex"),
   # wrappers and stacks are mixers too; the hybrid has a remainder after its repeated groups
   "bidirectional": dict(mixer=dict(name="mamba", state=4, dt_rank=2)),
   "stack": dict(depth=3, pattern="m", mixers={"m": dict(name="mamba", state=4)}, norm="layer", norm_position="post"),
@@ -67,7 +68,13 @@ SMALL: dict[str, dict[str, Any]] = {
     dropout=0.5,
     remat="full",
   ),
+  "image_scan": dict(mixer=dict(name="mamba", state=4, dt_rank=2), orders=("column", "snake_reversed"), merge="mean"),
+  "shell": dict(mixer=dict(name="s5", state=4)),
+  "shell, h3": dict(mixer=dict(name="s5", state=4), kind="h3", taps=3),
+  "shell, no gate": dict(mixer=dict(name="softmax", heads=2), kind="none"),
 }
+# Where those are that have no mixer file.
+PATHS = {"shell": "hybrids.shells.Shell", "stack": "hybrids.stack.Stack"}
 # Rows for the newer Python.
 SMOKE = ("mamba", "softmax")
 # Side inputs "b t …" of the rows that are tested with some.
@@ -131,6 +138,13 @@ def count_softmax(d, heads, kv_heads=None, bias=False, **_):
   return 2 * d * d + 2 * d * kv + bias * (2 * d + 2 * kv)
 
 
+def count_shell(d, mixer, kind="mamba", taps=4):
+  """What is inside, and out; with a gate also in, and a convolution with bias."""
+  parts, e = {"none": (0, d), "h3": (3, d), "mamba": (2, 2 * d)}[kind]
+  inside = COUNT[mixer["name"]](e, **{key: value for key, value in mixer.items() if key != "name"})
+  return inside + e * d + parts * d * e + bool(parts) * (taps + 1) * e
+
+
 def count_stack(d, depth, pattern, mixers, norm="rms", **_):
   """A norm with one or two vectors, and a mixer, for each letter."""
   letters = (mixers[pattern[layer % len(pattern)]] for layer in range(depth))
@@ -139,7 +153,6 @@ def count_stack(d, depth, pattern, mixers, norm="rms", **_):
 
 # Parameters from the equations: a product of sides for each matrix, a length for each vector.
 COUNT = {
-  "bidirectional": lambda d, mixer, merge="sum": 2 * count(**mixer) + (merge == "concat") * 2 * d * d,
   # lam, C; D and two dt; the map to 2d with bias
   "dss": lambda d, state: 2 * state + 2 * d * state + 3 * d + 2 * d * (d + 1),
   "event_ssm": count_s5,
@@ -150,17 +163,17 @@ COUNT = {
   "gru": lambda d: 3 * (2 * d * d + d),
   # gate and out, in and out of the state space; lam, C; D
   "gss": lambda d, inner, outer, state: (2 * outer + inner) * d + inner * outer + 2 * state * (inner + 1) + inner,
-  "hyena": count_hyena,
-  # lam, gamma; B, C; D; the two maps with bias
-  "lru": lambda d, state: 3 * state + 4 * state * d + d + 2 * d * (d + 1),
-  # as in a GRU, for i, f, g and o
-  "lstm": lambda d: 4 * (2 * d * d + d),
   # queries, keys, values and out, with biases; B, C and D of the shift; the diagonal's A, B and C, D and dt
   "h3": lambda d, state, head_dim=1: 4 * d * (d + 1) + d * (2 * state + 1) + d // head_dim * (3 * state + 2),
+  "hyena": count_hyena,
   # those of S4D: the products are weighed by its B and C
   "liquid_s4": lambda d, state, degree: COUNT["s4d"](d, state),
+  # lam, gamma; B, C; D; the two maps with bias
+  "lru": lambda d, state: 3 * state + 4 * state * d + d + 2 * d * (d + 1),
   # A and B, shared; C; D and dt; the map with bias
   "lssl": lambda d, state: state * (state + 1) + d * state + 2 * d + d * (d + 1),
+  # as in a GRU, for i, f, g and o
+  "lstm": lambda d: 4 * (2 * d * d + d),
   "mamba": count_mamba,
   "mamba2": count_mamba2,
   "mamba3": count_mamba3,
@@ -174,19 +187,26 @@ COUNT = {
   "s4": lambda d, state: 4 * d * state + 2 * d + 2 * d * (d + 1),
   # A and B in every channel, C; D and dt; the map to 2d with bias
   "s4d": lambda d, state: 3 * d * state + 2 * d + 2 * d * (d + 1),
+  # A and B along two axes in every channel, and C for each rank both ways; two dt; D; the map to 2d with bias
+  "s4nd": lambda d, state, rank: 2 * d * state * (2 + 2 * rank) + 3 * d + 2 * d * (d + 1),
   "s5": count_s5,
   # kernels at each of 1 + log2(4096 / taps) scales; D; the map to 2d with bias
   "sgconv": lambda d, taps: taps * d * (13 - taps.bit_length() + 1) + d + 2 * d * (d + 1),
   # convolution with bias; four gates of two maps in blocks, with bias; norm
   "slstm": lambda d, heads, taps=4: (taps + 1) * d + 4 * (2 * d * d // heads + d) + d,
   "softmax": count_softmax,
+  # A, B and C, in two real numbers each, for every channel, direction and state; D
+  "ssm2d": lambda d, state, numbers: 16 * d * 4 * state + d,
+  "bidirectional": lambda d, mixer, merge="sum": 2 * count(**mixer) + (merge == "concat") * 2 * d * d,
   "stack": count_stack,
+  "image_scan": lambda d, mixer, orders, merge: len(orders) * count(**mixer),
+  "shell": count_shell,
 }
 
 
 def build(row: str) -> Any:
   name = row.split(",")[0]
-  return Stack(width=D, **SMALL[row]) if name == "stack" else mixer_lib.build(name, width=D, **SMALL[row])
+  return mixer_lib.build(PATHS.get(name, name), width=D, **SMALL[row])
 
 
 def primitives(row: str) -> frozenset[str]:
@@ -243,17 +263,17 @@ def parameters(checks: Mapping[str, Any]) -> list:
 
 
 def test_every_mixer_has_a_row():
-  files, rows = set(sources.mixer_files()), {row.split(",")[0] for row in SMALL} - {"stack"}
+  files, rows = set(sources.mixer_files()), {row.split(",")[0] for row in SMALL} - set(PATHS)
   assert files - rows == set(), "these mixer files have no row in SMALL"
   assert rows - files == set(), "these rows of SMALL have no mixer file"
   assert files == set(mixer_lib.available()), "build knows other mixers than there are files"
-  assert rows | {"stack"} == set(COUNT), "SMALL and COUNT differ"
+  assert rows | set(PATHS) == set(COUNT), "SMALL and COUNT differ"
 
 
 @pytest.mark.parametrize("name", sorted(sources.mixer_files()))
 def test_every_mixer_builds_with_its_width_alone(name):
   """At a width that no published default was made for; a wrapper also needs what it wraps."""
-  needed = {"mixer": dict(name="mlp")} if name == "bidirectional" else {}
+  needed = {"mixer": dict(name="mlp")} if name in ("bidirectional", "image_scan") else {}
   mixer = mixer_lib.build(name, width=48, **needed)
   shape = jax.eval_shape(mixer.init, jax.random.key(0), jax.ShapeDtypeStruct((2, 5, 48), jnp.float32))
   assert jax.tree.leaves(shape), "no parameters"

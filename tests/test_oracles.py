@@ -16,8 +16,11 @@ from tests.oracles import (
   gated_conv,
   gru,
   gss,
+  h3,
   hyena,
+  liquid_s4,
   lru,
+  lssl,
   lstm,
   mamba,
   mamba2,
@@ -28,12 +31,13 @@ from tests.oracles import (
   rnn,
   s4,
   s4d,
+  s4nd,
   s5,
   sgconv,
   slstm,
   softmax,
+  ssm2d,
 )
-from tests.oracles import dss, gss, h3, liquid_s4, lssl, mamba, s4, s4d, s5, softmax
 
 D = 8
 GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
@@ -53,6 +57,8 @@ CASES = {
   "gru": (dict(name="gru"), gru.run, {}),
   "gru, after": (dict(name="gru", reset_gate="after"), gru.run, dict(reset_gate="after")),
   "gss": (dict(name="gss", inner=3, outer=12, state=4), gss.run, {}),
+  "h3": (dict(name="h3", state=4), h3.run, {}),
+  "h3, heads": (dict(name="h3", state=4, head_dim=4, disc="zoh"), h3.run, dict(head_dim=4, disc="zoh")),
   "hyena": (dict(name="hyena", max_len=30, filter_width=5), hyena.run, dict(max_len=30)),
   "hyena, third order": (
     dict(
@@ -70,8 +76,20 @@ CASES = {
     hyena.run,
     dict(order=3, max_len=40, shift=0.1),
   ),
+  "liquid_s4": (dict(name="liquid_s4", state=6, degree=3), liquid_s4.run, dict(degree=3)),
   "lru": (dict(name="lru", state=6), lru.run, {}),
   "lru, plain": (dict(name="lru", state=5, activation="none"), lru.run, dict(activation="none")),
+  "lssl": (dict(name="lssl", state=4), lssl.run, {}),
+  "lssl, its output alone learned": (
+    dict(name="lssl", state=2, A_init="legt", learn="output", alpha=1.0),
+    lssl.run,
+    dict(
+      alpha=1.0,
+      A=np.array([[-0.5, 3**0.5 / 2], [-(3**0.5) / 2, -1.5]]),
+      B=np.array([0.5, 3**0.5 / 2]),
+      dt=10 ** np.linspace(-3, -1, D),
+    ),
+  ),
   "lstm": (dict(name="lstm"), lstm.run, {}),
   "mamba": (dict(name="mamba", state=4, dt_rank=2), mamba.run, {}),
   "mamba, biases": (dict(name="mamba", state=3, taps=2, expand=1, bias=True, conv_bias=False), mamba.run, {}),
@@ -124,20 +142,6 @@ CASES = {
   "rglru": (dict(name="rglru", inner=12, heads=3), rglru.run, {}),
   "rnn": (dict(name="rnn"), rnn.run, {}),
   "rnn, relu": (dict(name="rnn", activation="relu"), rnn.run, dict(activation="relu")),
-  "h3": (dict(name="h3", state=4), h3.run, {}),
-  "h3, heads": (dict(name="h3", state=4, head_dim=4, disc="zoh"), h3.run, dict(head_dim=4, disc="zoh")),
-  "liquid_s4": (dict(name="liquid_s4", state=6, degree=3), liquid_s4.run, dict(degree=3)),
-  "lssl": (dict(name="lssl", state=4), lssl.run, {}),
-  "lssl, its output alone learned": (
-    dict(name="lssl", state=2, A_init="legt", learn="output", alpha=1.0),
-    lssl.run,
-    dict(
-      alpha=1.0,
-      A=np.array([[-0.5, 3**0.5 / 2], [-(3**0.5) / 2, -1.5]]),
-      B=np.array([0.5, 3**0.5 / 2]),
-      dt=10 ** np.linspace(-3, -1, D),
-    ),
-  ),
   "s4": (dict(name="s4", state=6), s4.run, {}),
   "s4, fout and shared": (
     dict(name="s4", state=4, A_init="fout", copies=2, activation="gelu"),
@@ -155,6 +159,8 @@ CASES = {
     s4d.run,
     dict(activation="none"),
   ),
+  "s4nd": (dict(name="s4nd", state=4, rank=2), s4nd.run, dict(columns=7)),
+  "s4nd, tall": (dict(name="s4nd", state=2, columns=1, disc="bilinear"), s4nd.run, dict(columns=1, disc="bilinear")),
   "s5": (dict(name="s5", state=8, blocks=2), s5.run, {}),
   "s5, bilinear without pairs": (
     dict(name="s5", state=6, disc="bilinear", conj_sym=False, activation="full_glu"),
@@ -186,6 +192,17 @@ CASES = {
     dict(name="softmax", heads=4, kv_heads=2, window=5, position="rope", theta=50.0, bias=True),
     softmax.run,
     dict(heads=4, kv_heads=2, window=5, position="rope", theta=50.0),
+  ),
+  "ssm2d": (dict(name="ssm2d", state=2), ssm2d.run, dict(columns=7)),
+  "ssm2d, as printed": (
+    dict(name="ssm2d", state=3, directions=2, inside=1.0),
+    ssm2d.run,
+    dict(columns=7, inside=1),
+  ),
+  "ssm2d, complex and shared": (
+    dict(name="ssm2d", state=2, directions=1, numbers="complex", copies=2),
+    ssm2d.run,
+    dict(columns=7),
   ),
 }
 

@@ -1,5 +1,6 @@
 """Mixers made of another mixer by changing the order in which it sees the tokens."""
 
 from hybrids.wrap.bidirectional import Bidirectional
+from hybrids.wrap.image_scan import ImageScan
 
-__all__ = ["Bidirectional"]
+__all__ = ["Bidirectional", "ImageScan"]

@@ -1,0 +1,80 @@
+"""The blocks around a mixer: that each is its equation."""
+
+import jax
+import numpy as np
+import pytest
+
+from hybrids import mixer as mixer_lib
+from hybrids.shells import Shell
+from tests.hybrids.filled import filled
+from tests.hybrids.test_wrap import one_way
+
+D, TAPS = 3, 2
+X = jax.random.normal(jax.random.key(3), (1, 6, D))
+DECAY = dict(name="tests.hybrids.toys.Decay")
+
+
+def parts(kind, expand=None):
+  module = Shell(width=D, mixer=DECAY, kind=kind, expand=expand, taps=TAPS)
+  variables = filled(module, X)
+  return jax.jit(module.apply)(variables, X)[0], jax.tree.map(np.asarray, variables["params"])
+
+
+def convolved(p, u):
+  before = np.concatenate([np.zeros_like(u[:1]), u[:-1]])
+  return p["conv"]["kernel"][0] * before + p["conv"]["kernel"][1] * u + p["conv"]["bias"]
+
+
+def scanned(p, u):
+  """The toy mixer, of whatever width."""
+  h, y = 0, []
+  for token in u:
+    h = p["inner"]["a"] * h + token
+    y.append(p["inner"]["scale"] * h)
+  return np.stack(y)
+
+
+def test_without_a_gate():
+  y, p = parts("none")
+  expected = jax.nn.gelu(one_way(p["inner"], X[0])) @ p["out_proj"]["kernel"]
+  np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+  assert set(p) == {"inner", "out_proj"}
+
+
+def test_h3():
+  y, p = parts("h3")
+  k, v, q = np.split(np.asarray(X[0]) @ p["in_proj"]["kernel"], 3, axis=1)
+  expected = (q * scanned(p, convolved(p, k) * v)) @ p["out_proj"]["kernel"]
+  np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("expand", [None, 1])
+def test_mamba(expand):
+  y, p = parts("mamba", expand)
+  u, z = np.split(np.asarray(X[0]) @ p["in_proj"]["kernel"], 2, axis=1)
+  assert u.shape[1] == (expand or 2) * D
+  expected = (jax.nn.silu(z) * scanned(p, jax.nn.silu(convolved(p, u)))) @ p["out_proj"]["kernel"]
+  np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_state_is_that_of_the_mixer_inside():
+  kinds = {name: Shell(width=8, mixer=dict(name=name)).STATE for name in ("s5", "softmax", "hyena", "mlp")}
+  assert kinds == {"s5": "fixed", "softmax": "grows", "hyena": "whole input", "mlp": "fixed"}
+  assert Shell(width=8, mixer=dict(name="s4nd")).STATE == "none"
+  assert Shell(width=8, mixer=dict(name="s5")).SIDE == ("dt",)
+  assert Shell(width=8, mixer=dict(name="mamba")).SLOW == ("A_log",)
+
+
+@pytest.mark.parametrize(
+  "kwargs, reason",
+  [
+    (dict(kind="gau"), r"shell: no kind 'gau'; choose from \['none', 'h3', 'mamba'\]"),
+    (dict(taps=0), "shell: taps=0; it must be at least 1"),
+    (dict(kind="none", expand=2), "shell: expand=2 with kind='none'"),
+    (dict(mixer={**DECAY, "tpas": 1}), "has no field 'tpas'"),
+    (dict(mixer={**DECAY, "width": 3}), "sets width=3 in a stack of width=6; leave it out"),
+  ],
+)
+def test_bad_arguments_are_named(kwargs, reason):
+  with pytest.raises(ValueError, match=reason):
+    mixer_lib.build("hybrids.shells.Shell", **{"width": D, "mixer": DECAY, **kwargs})

@@ -1,0 +1,49 @@
+"""Sides of images, and images packed into one sequence."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from layers import images
+
+
+def test_sides_are_as_near_to_each_other_as_factors_can_be():
+  assert [images.sides("x", t, None, None) for t in (1, 7, 12, 1024, 3072)] == [
+    (1, 1),
+    (1, 7),
+    (3, 4),
+    (32, 32),
+    (48, 64),
+  ]
+  assert images.sides("x", 12, None, 6) == (2, 6)
+  assert images.sides("x", 12, 6, None) == (6, 2)
+
+
+@pytest.mark.parametrize(
+  "rows, columns, reason",
+  [
+    (5, None, "x: rows=5 does not divide the 12 tokens of the sequence"),
+    (None, 0, "x: columns=0 does not divide the 12 tokens"),
+    (3, 3, "x: rows=3 times columns=3 is not 12, the length of the sequence"),
+  ],
+)
+def test_sides_that_do_not_match_the_sequence_are_named(rows, columns, reason):
+  with pytest.raises(ValueError, match=reason):
+    images.sides("x", 12, rows, columns)
+
+
+@pytest.mark.parametrize("origin", [(0, 0), (2, 1), (1, 3)])
+def test_packed_images_are_convolved_alone(origin):
+  """Images of 4 columns: of 1 1/2 rows, of 1 pixel, of 2 rows."""
+  rng = np.random.default_rng(0)
+  x, k = rng.standard_normal((1, 16, 2)).astype(np.float32), rng.standard_normal((2, 3, 4)).astype(np.float32)
+  starts, end = [0, 6, 7], 15
+  reset = np.isin(np.arange(16), starts)[None]
+  given = np.where(np.arange(16)[:, None] < end, x, np.nan)
+  run = lambda x, **masks: images.convolve(jnp.asarray(x), jnp.asarray(k), origin=origin, columns=4, **masks)
+  y = run(given, reset=jnp.asarray(reset), lengths=jnp.array([end]))
+  for first, last in zip(starts, [*starts[1:], end]):
+    alone = np.zeros((1, 8, 2), np.float32)
+    alone[:, : last - first] = x[:, first:last]
+    np.testing.assert_allclose(y[:, first:last], run(alone)[:, : last - first], rtol=1e-4, atol=1e-5)
+  assert not y[:, end:].any()
