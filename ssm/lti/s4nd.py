@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from layers import Dense, images, param
-from layers.initializers import constant, log_step, uniform_fan_in
+from layers import images, param
+from layers.glu import ACTIVATIONS, activate, glu_dense
+from layers.initializers import constant, log_step
 from layers.lengths import blank_past
 from ssm.lti import diagonal, discretization
-from ssm.lti.s4d import ACTIVATIONS, INITS
+from ssm.lti.s4d import INITS
 
 AXES = ("row", "column")
 
@@ -77,11 +78,7 @@ class S4ND(nn.Module):
     self.C_im = make("C_im", half_normal, (self.rank, ways, self.width, n), (None, None, *space))
     self.log_dt = make("log_dt", log_step(self.dt_min, self.dt_max), (self.width,), ("inner",))
     self.D = param(self, "D", nn.initializers.normal(1.0), (self.width,), ("inner",))
-    if self.activation == "glu":
-      torch_like = uniform_fan_in(self.width)
-      self.out_proj = Dense(
-        2 * self.width, use_bias=True, kernel_init=torch_like, bias_init=torch_like, axes=("inner", "embed")
-      )
+    self.out_proj = glu_dense(self.width) if self.activation == "glu" else None
 
   def __call__(
     self,
@@ -98,7 +95,7 @@ class S4ND(nn.Module):
     K = jnp.einsum("rei,rej->eij", down, right) / self.rank
     K = K.at[:, origin[0], origin[1]].add(self.D)
     y = images.convolve(x, K, origin=origin, columns=columns, reset=reset, lengths=lengths)
-    return blank_past(self._activate(y), lengths)
+    return blank_past(activate(y, self.activation, self.out_proj), lengths)
 
   def _taps(self, axis: str, l: int) -> Float[Array, "r e m"]:
     """A kernel of one axis for each rank: lags from 1 - l to l - 1, or from 0 on."""
@@ -115,12 +112,6 @@ class S4ND(nn.Module):
     if not self.bidirectional:
       return K[:, 0]
     return jnp.concatenate([K[:, 1, :, : l - 1][..., ::-1], K[:, 0]], axis=-1)
-
-  def _activate(self, y: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    if self.activation == "none":
-      return y
-    y = jax.nn.gelu(y, approximate=False)
-    return y if self.activation == "gelu" else jax.nn.glu(self.out_proj(y))
 
 
 def _check(module: S4ND) -> None:

@@ -14,11 +14,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels.long_conv import long_conv
-from layers import Dense, history, param
-from layers.initializers import uniform_fan_in
+from layers import history, param
+from layers.glu import ACTIVATIONS, activate, glu_dense
 from layers.lengths import blank_past
 
-ACTIVATIONS = ("glu", "gelu", "none")
 JOINS = ("cat", "sum")
 INTERPOLATIONS = ("linear", "nearest")
 DECAYS = ("geometric", "learned")
@@ -82,11 +81,7 @@ class SGConv(nn.Module):
       self.decay_rate = param(self, "decay_rate", uniform, (self.width,), ("inner",))
     whole = self.taps * 2 ** (self._scales - 1)
     self.norm = self.variable("buffers", "norm", lambda: jnp.linalg.norm(self._unnormalised(whole), axis=1))
-    if self.activation == "glu":
-      torch_like = uniform_fan_in(self.width)
-      self.out_proj = Dense(
-        2 * self.width, use_bias=True, kernel_init=torch_like, bias_init=torch_like, axes=("inner", "embed")
-      )
+    self.out_proj = glu_dense(self.width) if self.activation == "glu" else None
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
@@ -105,7 +100,7 @@ class SGConv(nn.Module):
     """All tokens from an empty state; nothing is kept."""
     x = blank_past(x, lengths)
     y = long_conv(x, self._kernel(x.shape[1]), reset=reset, lengths=lengths)
-    return blank_past(self._activate(y), lengths)
+    return blank_past(activate(y, self.activation, self.out_proj), lengths)
 
   def prefill(
     self,
@@ -119,14 +114,14 @@ class SGConv(nn.Module):
     """All tokens from `state`; a document that outgrows the state turns to NaN."""
     x = blank_past(x, lengths)
     y, past = history.prefill(x, self._kernel(state.past.u.shape[1]), state.past, reset=reset, lengths=lengths)
-    return blank_past(self._activate(y), lengths), State(past=past)
+    return blank_past(activate(y, self.activation, self.out_proj), lengths), State(past=past)
 
   def step(
     self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
   ) -> tuple[Float[Array, "b d"], State]:
     """One token, at the cost of the whole state."""
     y, past = history.step(x, self._kernel(state.past.u.shape[1]), state.past)
-    return self._activate(y), State(past=past)
+    return activate(y, self.activation, self.out_proj), State(past=past)
 
   @property
   def _scales(self) -> int:
@@ -152,12 +147,6 @@ class SGConv(nn.Module):
       if self.join == "cat":
         start += lags.size
     return K * (1.0 + jnp.arange(l)) ** -self.decay_rate[:, None] if self.decay == "learned" else K
-
-  def _activate(self, y: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    if self.activation == "none":
-      return y
-    y = jax.nn.gelu(y, approximate=False)
-    return y if self.activation == "gelu" else jax.nn.glu(self.out_proj(y))
 
 
 def _stretched(w: Float[Array, "d w"], lags: np.ndarray, stretch: int, interpolation: str) -> Float[Array, "d l"]:
