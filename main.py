@@ -93,34 +93,44 @@ def run(flags: Any) -> int:
     evaluate = make_evaluate(model, task, mesh, chunk=config.eval.chunk, batches=config.eval.batches)
     if mode == "train":
       update = step_lib.make_update(model, tx, losses.get(task.loss), like=like)
-      work = flops.per_token(model, like.variables, state_lib.example(task, task.batch))
-      code = train(config, workdir, task, mesh, init, like, update, evaluate, work)
+      costs = {
+        "parameters": state_lib.count(like.params),
+        "flops_per_token": flops.per_token(model, like.variables, state_lib.example(task, task.batch)),
+        "state_bytes": None if model.STATE == "none" else count.state_bytes(model, task.length),
+      }
+      code, state = train(config, workdir, task, mesh, init, like, update, evaluate, costs)
     else:
       found = restore(workdir, like, flags.step)
-      code = DONE
+      code, state = DONE, found.state
     if mode == "eval":
-      report_evaluation(workdir, found.step, evaluate(found.state.variables))
+      report_evaluation(workdir, found.step, evaluate(state.variables))
     if mode == "generate":
-      stream.write(model, found.state.variables, task, **flags_lib.generate_section(config, flags))
+      stream.write(model, state.variables, task, **flags_lib.generate_section(config, flags))
   if mode == "train" and code == DONE and config.generate.tokens and stream.has_text(task) and jax.process_count() == 1:
-    show_sample(config, model, task, restore(workdir, like, None))
+    show_sample(config, model, task, state.variables)
   return code
 
 
-def show_sample(config: Any, model: Any, task: Any, found: Restored) -> None:
+def show_sample(config: Any, model: Any, task: Any, variables: Any) -> None:
   """What --mode generate would write, at the end of training. Training has succeeded even if this cannot."""
-  print(f"step {found.step} writes:", flush=True)
+  print(f"step {config.steps} writes:", flush=True)
   try:
     # off the mesh: one sequence is not worth splitting
-    stream.write(model, jax.device_get(found.state.variables), task, **config.generate.to_dict())
+    stream.write(model, jax.device_get(variables), task, **config.generate.to_dict())
   except (ValueError, FloatingPointError) as error:
     print(f"nothing: {error}")
 
 
 def train(
-  config: Any, workdir: Path, task: Any, mesh: Any, init: Any, like: Any, update: Any, evaluate: Any, work: float
-) -> int:
-  """Opens the folder, takes the newest checkpoint or a fresh state, and leaves a summary however it ends."""
+  config: Any, workdir: Path, task: Any, mesh: Any, init: Any, like: Any, update: Any, evaluate: Any, costs: Any
+) -> tuple[int, state_lib.TrainState]:
+  """Opens the folder, takes the newest checkpoint or a fresh state, and leaves a summary however it ends.
+
+  Args:
+    costs: facts about the model for the summary.
+  Returns:
+    the exit code, and the state training ended with.
+  """
   batches = task.train(jax.process_index(), jax.process_count())
   # model and data are tried on each other before the folder is written: what does not fit is found here
   start = batches.get_state()
@@ -135,20 +145,21 @@ def train(
       batches.set_state(found.data_state)
       record |= found.extra
     state = found.state if found else init(config.seed)
-    parameters = state_lib.count(like.params)
     where = f"going on at step {record['step']}" if found else "starting"
     writer = metrics.Writer(workdir, first=record["step"], steps=config.steps, config=config.to_dict(), wandb=wandb)
-    writer.say(f"{where} of {config.steps}: {parameters:,} parameters, {mesh.size} x {jax.devices()[0].device_kind}")
-    clock = metrics.Clock(record["seconds"], tokens=task.batch * task.length, flops=work)
+    writer.say(
+      f"{where} of {config.steps}: {costs['parameters']:,} parameters, {mesh.size} x {jax.devices()[0].device_kind}"
+    )
+    clock = metrics.Clock(record["seconds"], tokens=task.batch * task.length, flops=costs["flops_per_token"])
     status = "failed"
     try:
-      status = fit(config, task, mesh, state, batches, record, update, evaluate, checkpoints, writer, clock)
+      status, state = fit(config, task, mesh, state, batches, record, update, evaluate, checkpoints, writer, clock)
     finally:
       writer.close()
-      summarize(workdir, {"status": status, "steps": config.steps, "parameters": parameters}, record)
+      summarize(workdir, {"status": status, "steps": config.steps} | costs, record)
   if status == "stopped":
     print(f"stopped at step {record['step']}, saved; the same command goes on", file=sys.stderr)
-  return STOPPED if status == "stopped" else DONE
+  return STOPPED if status == "stopped" else DONE, state
 
 
 def fit(
@@ -163,8 +174,8 @@ def fit(
   checkpoints: Checkpoints,
   writer: metrics.Writer,
   clock: metrics.Clock,
-) -> str:
-  """The loop, from the state's step to config.steps or until a signal: returns "done" or "stopped"."""
+) -> tuple[str, state_lib.TrainState]:
+  """The loop, from the state's step to config.steps or until a signal: "done" or "stopped", and the state."""
   first, last = record["step"], config.steps
   rate = optimizer.learning_rate(steps=last, **{k: config.optimizer[k] for k in optimizer.RATE})
   forget = step_lib.make_forget(losses.get(task.loss), like=state)
@@ -187,7 +198,7 @@ def fit(
         with clock.pause(state):
           checkpoints.save(step, state, data_state=batches.get_state(), extra=record)
       if stop:
-        return "stopped"
+        return "stopped", state
       if step == last:
         break
       state = update(state, sharding.put(next(batches), mesh))
@@ -198,7 +209,7 @@ def fit(
         record["last"] |= row
         writer.log(step + 1, row, left=(last - step - 1) * clock.per_step)
         state = state._replace(seen=forget())
-  return "done"
+  return "done", state
 
 
 def due(step: int, every: int, last: int) -> bool:

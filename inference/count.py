@@ -64,6 +64,11 @@ def size_bytes(tree: Any) -> int:
   return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
+def state_bytes(model: nn.Module, length: int) -> int:
+  """Bytes of the state of one sequence with room for `length` tokens."""
+  return size_bytes(jax.eval_shape(partial(model.init_state, 1, length)))
+
+
 def kept(model: nn.Module, variables: Mapping[str, Any], inputs: jax.ShapeDtypeStruct) -> int:
   """Bytes that the forward pass of a log-likelihood keeps for the backward pass, parameters and inputs excepted."""
 
@@ -82,7 +87,7 @@ def _states(model: nn.Module, task: Any) -> dict[str, Any]:
   if model.STATE != "none":
     limit = longest(model) or math.inf
     for length in dict.fromkeys(int(min(n, limit)) for n in (task.length, 16 * task.length)):
-      found[f"state/bytes@{length}"] = size_bytes(jax.eval_shape(partial(model.init_state, 1, length)))
+      found[f"state/bytes@{length}"] = state_bytes(model, length)
   return found
 
 

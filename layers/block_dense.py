@@ -31,8 +31,3 @@ class BlockDense(nn.Module):
     if self.use_bias:
       y = y + param(self, "bias", self.bias_init, x.shape[-1:], ("inner",)).astype(x.dtype)
     return y
-
-
-def choose_blocks(width: int, published: int) -> int:
-  """The largest divisor of `width` that is not above the published number of blocks."""
-  return max(blocks for blocks in range(1, published + 1) if width % blocks == 0)

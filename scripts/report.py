@@ -1,22 +1,24 @@
 """Tables and curves of what `scripts/sweep.py` left behind: of each group of runs the best, beside all others.
 
-  python scripts/report.py DIR [--by mixer] [--metric eval/validation/accuracy] [--png curves.png]
+  python scripts/report.py DIR [--by mixer] [--across task] [--metric eval/validation/accuracy] [--png curves.png]
 
 Groups are the runs with the same value of the override --by; the best of each has the best --metric at its last
-evaluation: a run is judged by what it ends with. Printed: a Markdown table of the best, and one of all runs. The PNG
-has the curves of the best.
+evaluation: a run is judged by what it ends with. Printed: a Markdown table of the best, with --across one set of
+columns for each value of another override, and a table of all runs. The PNG has the curves of the best.
 """
 
 import argparse
-import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from scripts.sweep import RESULTS, read_results
 from training import metrics
 
-RESULTS = "results.jsonl"
+# what is said of each run
+COLUMNS = ("at the end", "parameters", "state bytes", "steps", "seconds")
 
 
 def read(folder: Path, metric: str) -> list[dict[str, Any]]:
@@ -28,8 +30,7 @@ def read(folder: Path, metric: str) -> list[dict[str, Any]]:
   path = folder / RESULTS
   if not path.is_file():
     raise ValueError(f"{folder} has no {RESULTS}; give the --out folder of a sweep")
-  runs = [json.loads(line) for line in path.read_text().splitlines()]
-  runs = [run for run in runs if run["status"] == "done"]
+  runs = [run for run in read_results(path).values() if run["status"] == "done"]
   for run in runs:
     rows = metrics.read_rows(folder / run["name"] / "metrics.jsonl")
     run["curve"] = [(row["step"], row[metric]) for row in rows if metric in row]
@@ -58,15 +59,34 @@ def best_of(runs: list[dict[str, Any]], by: str, metric: str) -> dict[str, dict[
 
 
 def table(runs: list[dict[str, Any]]) -> str:
-  """One line a run: what was changed, the metric at the end, parameters, steps, seconds."""
-  lines = ["| run | at the end | parameters | steps | seconds |", "|---|---|---|---|---|"]
-  for run in runs:
-    summary = run["summary"]
-    lines.append(
-      f"| {run['name']} | {run['curve'][-1][1]:.4g} | {summary['parameters']:,} | {summary['step']:,} "
-      f"| {summary['wall_seconds']:.0f} |"
-    )
-  return "\n".join(lines)
+  """One line a run: what was changed, the metric at the end, and what it cost."""
+  return _markdown(("run", *COLUMNS), [[run["name"], *_cells(run)] for run in runs])
+
+
+def across(runs: list[dict[str, Any]], by: str, key: str, metric: str) -> str:
+  """One line for each value of the override `by`; for each value of `key`, the columns of the best such run.
+
+  Raises:
+    ValueError: no run overrides `by` or `key`.
+  """
+  values = dict.fromkeys(best_of(runs, key, metric))
+  best = {x: best_of([run for run in runs if str(run["overrides"].get(key)) == x], by, metric) for x in values}
+  rows = []
+  for group in best_of(runs, by, metric):
+    found = [best[x].get(group) for x in values]
+    rows.append([group, *(cell for run in found for cell in (_cells(run) if run else ["–"] * len(COLUMNS)))])
+  return _markdown((by, *(f"{x}: {column}" for x in values for column in COLUMNS)), rows)
+
+
+def _cells(run: dict[str, Any]) -> list[str]:
+  summary = run["summary"]
+  state = summary.get("state_bytes")
+  numbers = [f"{run['curve'][-1][1]:.4g}", f"{summary['parameters']:,}", "–" if state is None else f"{state:,}"]
+  return [*numbers, f"{summary['step']:,}", f"{summary['wall_seconds']:.0f}"]
+
+
+def _markdown(head: Sequence[str], rows: list[list[str]]) -> str:
+  return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows])
 
 
 def draw(best: dict[str, dict[str, Any]], metric: str, path: Path) -> None:
@@ -87,16 +107,18 @@ def main(argv: list[str] | None = None) -> int:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("folder", type=Path, help="--out of a sweep")
   parser.add_argument("--by", default="mixer", help="the override that makes the groups")
+  parser.add_argument("--across", help="the override whose values stand side by side")
   parser.add_argument("--metric", default="eval/validation/accuracy")
   parser.add_argument("--png", type=Path, help="file for the curves of the best")
   args = parser.parse_args(argv)
   try:
     runs = read(args.folder, args.metric)
     best = best_of(runs, args.by, args.metric)
+    shown = across(runs, args.by, args.across, args.metric) if args.across else table(list(best.values()))
   except ValueError as error:
     print(f"report: {error}", file=sys.stderr)
     return 2
-  print(f"best by {args.metric}:\n\n{table(list(best.values()))}\n\nall:\n\n{table(runs)}")
+  print(f"best by {args.metric}:\n\n{shown}\n\nall:\n\n{table(runs)}")
   if args.png:
     draw(best, args.metric, args.png)
   return 0

@@ -71,7 +71,7 @@ class Sweep:
     self._lock = threading.Lock()
     self._running: set[subprocess.Popen] = set()
     self._stopped = False
-    self.results = _read(out / RESULTS)
+    self.results = read_results(out / RESULTS)
 
   def run(self, setting: dict[str, Any]) -> None:
     """One run, unless it is done already; its line is written when it ends."""
@@ -122,7 +122,8 @@ class Sweep:
         process.terminate()
 
 
-def _read(path: Path) -> dict[str, dict[str, Any]]:
+def read_results(path: Path) -> dict[str, dict[str, Any]]:
+  """What was run, by name."""
   lines = path.read_text().splitlines() if path.exists() else []
   return {result["name"]: result for result in map(json.loads, lines)}
 

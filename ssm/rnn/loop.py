@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels import inputs
+from layers.dense import project
 from layers.initializers import Initializer
 from layers.lengths import blank_past
 
@@ -42,15 +43,14 @@ def loop(
 
 
 class Recurrent(nn.Module):
-  """A mixer that hands `enter(x)` to `cell` token by token; the subclass has both, and states what a mixer states."""
+  """A mixer that hands W x + bias to its `cell(state, entered) -> (state, y)`, token by token.
+
+  The subclass has `cell`, the parameters W and bias, `init_state` and what a mixer states.
+  """
 
   def enter(self, x: Float[Array, "*b d"]) -> Float[Array, "*b g"]:
-    """What a token contributes whatever the state, in at least float32: for all tokens at once."""
-    raise NotImplementedError(f"{type(self).__name__} must define enter")
-
-  def cell(self, state: Any, entered: Float[Array, "b g"]) -> tuple[Any, Float[Array, "b d"]]:
-    """One token: the state after it, and its output."""
-    raise NotImplementedError(f"{type(self).__name__} must define cell")
+    """W x + bias in at least float32: what tokens contribute whatever the state."""
+    return project(x, self.W, jnp.promote_types(x.dtype, jnp.float32)) + self.bias
 
   def __call__(
     self,

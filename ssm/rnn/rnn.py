@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from layers import param, project
+from layers import param
 from ssm.rnn.loop import Recurrent
 
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
@@ -54,10 +54,6 @@ class RNN(Recurrent):
     """Zeros."""
     del max_len
     return State(h=jnp.zeros((batch, self.width)))
-
-  def enter(self, x: Float[Array, "*b d"]) -> Float[Array, "*b g"]:
-    """W x + bias."""
-    return project(x, self.W, jnp.promote_types(x.dtype, jnp.float32)) + self.bias
 
   def cell(self, state: State, entered: Float[Array, "b g"]) -> tuple[State, Float[Array, "b d"]]:
     """One token."""

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from layers import BlockDense, HeadNorm, ShortConv, param
-from layers.block_dense import choose_blocks
+from layers.divisor import largest_divisor
 from layers.initializers import constant
 from layers.lengths import blank_past
 from ssm.rnn.loop import loop
@@ -69,7 +69,7 @@ class SLSTM(nn.Module):
     super().__post_init__()
 
   def setup(self):
-    d, heads = self.width, self.heads or choose_blocks(self.width, 4)
+    d, heads = self.width, self.heads or largest_divisor(self.width, 4)
     size = d // heads
     self.conv = ShortConv(d, taps=self.taps)
     # Nguyen & Salazar 2019, arXiv:1910.05895

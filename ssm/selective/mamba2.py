@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kernels.ssd import ssd
 from layers import Dense, GatedRMSNorm, ShortConv, param
-from layers.heads import head_size
+from layers.divisor import largest_divisor
 from layers.initializers import log_uniform, softplus_step, uniform_fan_in
 from layers.lengths import blank_past
 from layers.norms import ORDERS
@@ -156,7 +156,7 @@ class Mamba2(nn.Module):
   def _sizes(self) -> tuple[int, int, int]:
     """Inner width, heads, head size."""
     inner = self.expand * self.width
-    size = self.head_size or head_size(inner, 64)
+    size = self.head_size or largest_divisor(inner, 64)
     return inner, inner // size, size
 
   def _project(

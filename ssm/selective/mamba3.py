@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Complex, Float, Int
 from kernels import inputs
 from kernels.ssd import ssd
 from layers import Dense, GatedRMSNorm, RMSNorm, param
-from layers.heads import head_size
+from layers.divisor import largest_divisor
 from layers.initializers import constant, softplus_step, uniform_fan_in
 from layers.lengths import blank_past, last_of
 from layers.rotation import rotate, turns, unit
@@ -180,7 +180,7 @@ class Mamba3(nn.Module):
   def _sizes(self) -> tuple[int, int, int]:
     """Inner width, heads, head size."""
     inner = self.expand * self.width
-    size = self.head_size or head_size(inner, 64)
+    size = self.head_size or largest_divisor(inner, 64)
     return inner, inner // size, size
 
   @property

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kernels.linear_scan import linear_scan
 from layers import BlockDense, Dense, ShortConv, param
-from layers.block_dense import choose_blocks
+from layers.divisor import largest_divisor
 from layers.initializers import inverse_softplus, ring
 from layers.lengths import blank_past
 
@@ -86,7 +86,7 @@ class RGLRU(nn.Module):
     out_init = normal(min(1.0, 4 / self.depth))
     self.out_proj = Dense(self.width, use_bias=True, kernel_init=out_init, axes=("inner", "embed"))
     self.conv = ShortConv(inner, taps=self.taps, kernel_init=normal(0.01), bias_init=nn.initializers.zeros)
-    heads = self.heads or choose_blocks(inner, 10)
+    heads = self.heads or largest_divisor(inner, 10)
     self.a_gate, self.input_gate = BlockDense(heads, use_bias=True), BlockDense(heads, use_bias=True)
     decay, power = ring(self.r_min, self.r_max), INITS[self.a_init] / C
     self.a_param = param(self, "a_param", lambda *args: inverse_softplus(power * decay(*args)), (inner,), ("inner",))

@@ -19,6 +19,13 @@ def draw(rng, shape, dtype):
   return z.astype(dtype)
 
 
+def masks(t):
+  """Of two rows of t tokens: document starts on the first and last token and on neighbours; rows that end early."""
+  reset = np.zeros((2, t), bool)
+  reset[0, 0] = reset[0, t - 1] = reset[1, t // 2 : t // 2 + 2] = True
+  return {"reset": reset, "lengths": np.array([t - 1, t // 2 + 1])}
+
+
 def spoil(lengths, z):
   """NaN past the lengths of an array with a time axis."""
   past = np.arange(z.shape[1]) >= np.asarray(lengths)[:, None]

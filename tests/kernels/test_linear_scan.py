@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kernels.linear_scan import IMPLS, associative, linear_scan
-from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, spoil, values_and_gradients
+from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, masks, spoil, values_and_gradients
 
 B, N = 2, 3
 FAST = [name for name in IMPLS if name != "reference"]
@@ -28,13 +28,6 @@ def arrays(t, decay, kind, dtype="float32"):
   a = rng.uniform(0.5, 1, (B, t, N) if decay == "varying" else N)
   a = (a * np.exp(1j * rng.uniform(-3, 3, a.shape)) if kind == "complex" else a).astype(dtype)
   return a, draw(rng, (B, t, N), dtype), draw(rng, (B, N), dtype)
-
-
-def masks(t):
-  """Document starts on the first and last token and on neighbours; rows that end early."""
-  reset = np.zeros((B, t), bool)
-  reset[0, 0] = reset[0, t - 1] = reset[1, t // 2 : t // 2 + 2] = True
-  return {"reset": reset, "lengths": np.array([t - 1, t // 2 + 1])}
 
 
 @functools.cache

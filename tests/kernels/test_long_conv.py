@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kernels.long_conv import IMPLS, long_conv, xla
-from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, spoil, values_and_gradients
+from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, masks, spoil, values_and_gradients
 
 B, E = 2, 3
 FAST = [name for name in IMPLS if name != "reference"]
@@ -24,13 +24,6 @@ def arrays(t, forwards, backwards, dtype="float32"):
   rng = np.random.default_rng(t)
   shapes = ((B, t, E), (E, forwards), *([(E, backwards)] if backwards else []))
   return tuple(draw(rng, shape, dtype) for shape in shapes)
-
-
-def masks(t):
-  """Document starts on the first and last token and on neighbours; rows that end early."""
-  reset = np.zeros((B, t), bool)
-  reset[0, 0] = reset[0, t - 1] = reset[1, t // 2 : t // 2 + 2] = True
-  return {"reset": reset, "lengths": np.array([t - 1, t // 2 + 1])}
 
 
 def plain(impl):

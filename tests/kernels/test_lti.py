@@ -7,7 +7,7 @@ import pytest
 from jax.test_util import check_grads
 
 from kernels.lti import IMPLS, System, lti, plan
-from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, spoil, values_and_gradients
+from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, masks, spoil, values_and_gradients
 
 B, E, N = 2, 3, 4
 FAST = [name for name in IMPLS if name != "reference"]
@@ -71,13 +71,6 @@ def plain(impl, c):
 @functools.cache
 def op(impl, c):
   return jax.jit(plain(impl, c), compiler_options=QUICK)
-
-
-def masks(t):
-  """Document starts on the first and last token and on neighbours; rows that end early."""
-  reset = np.zeros((B, t), bool)
-  reset[0, 0] = reset[0, t - 1] = reset[1, t // 2 : t // 2 + 2] = True
-  return {"reset": reset, "lengths": np.array([t - 1, t // 2 + 1])}
 
 
 @pytest.mark.parametrize("t, c, kind, masked, dtype", [*((*case, "float64") for case in CASES), (*CASES[2], "float32")])

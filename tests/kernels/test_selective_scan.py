@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kernels.selective_scan import IMPLS, associative, selective_scan, xla
-from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, spoil, values_and_gradients
+from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, masks, spoil, values_and_gradients
 
 ROWS, E, N = 2, 4, 3
 FAST = [name for name in IMPLS if name != "reference"]
@@ -19,13 +19,6 @@ def arrays(t, groups=1, dtype="float32", kind="real"):
   dtype = np.result_type(dtype, np.complex64 if kind == "complex" else np.float32)
   A = -rng.uniform(0.5, 4, (E, N)) + (1j * rng.uniform(-9, 9, (E, N)) if kind == "complex" else 0)
   return x, dt, A.astype(dtype), *draw(rng, (2, ROWS, t, groups, N), dtype), draw(rng, (ROWS, E, N), dtype)
-
-
-def masks(t):
-  """Document starts on the first and last token and on neighbours; rows that end early."""
-  reset = np.zeros((ROWS, t), bool)
-  reset[0, 0] = reset[0, t - 1] = reset[1, t // 2 : t // 2 + 2] = True
-  return {"reset": reset, "lengths": np.array([t - 1, t // 2 + 1])}
 
 
 @functools.cache

@@ -7,7 +7,7 @@ import pytest
 
 from kernels.selective_scan import selective_scan
 from kernels.ssd import IMPLS, reference, ssd, xla
-from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, spoil, values_and_gradients
+from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, masks, spoil, values_and_gradients
 
 ROWS, H, K, P = 2, 4, 3, 5
 FAST = [name for name in IMPLS if name != "reference"]
@@ -29,13 +29,6 @@ def arrays(t, groups=1, dtype="float32"):
   log_a = -(10.0 ** rng.uniform(-3, 0.7, (ROWS, t, H))).astype(dtype)
   q, k = draw(rng, (2, ROWS, t, groups, K), dtype)
   return q, k, draw(rng, (ROWS, t, H, P), dtype), log_a, draw(rng, (ROWS, H, K, P), dtype)
-
-
-def masks(t):
-  """Document starts on the first and last token and on neighbours; rows that end early."""
-  reset = np.zeros((ROWS, t), bool)
-  reset[0, 0] = reset[0, t - 1] = reset[1, t // 2 : t // 2 + 2] = True
-  return {"reset": reset, "lengths": np.array([t - 1, t // 2 + 1])}
 
 
 def spoilt(lengths, q, k, v, log_a, S):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from layers import BlockDense, HeadNorm, LayerNorm
-from layers.block_dense import choose_blocks
+from layers.divisor import largest_divisor
 
 X = jax.random.normal(jax.random.key(1), (3, 12))
 
@@ -49,4 +49,4 @@ def test_they_take_no_tokens_too(module):
 
 @pytest.mark.parametrize("width, published, blocks", [(48, 10, 8), (2560, 10, 10), (8, 4, 4), (7, 4, 1), (1, 4, 1)])
 def test_blocks_not_given_divide_the_width(width, published, blocks):
-  assert choose_blocks(width, published) == blocks
+  assert largest_divisor(width, published) == blocks

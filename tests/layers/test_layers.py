@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from layers import Dense, GatedRMSNorm, LayerNorm, RMSNorm, ShortConv, make_norm, project
-from layers.heads import head_size
+from layers.divisor import largest_divisor
 from layers.initializers import inverse_softplus, log_step, log_uniform, softplus_step, uniform_fan_in
 from layers.lengths import blank_past, last_of
 
@@ -63,7 +63,7 @@ def test_what_a_gated_norm_cannot_do_is_named():
 
 
 def test_head_sizes_divide():
-  assert [head_size(n, 64) for n in (1536, 96, 16, 67)] == [64, 48, 16, 1]
+  assert [largest_divisor(n, 64) for n in (1536, 96, 16, 67)] == [64, 48, 16, 1]
 
 
 def test_norms_give_the_moments_they_promise():

@@ -22,7 +22,7 @@ def folder(tmp_path):
     (tmp_path / name).mkdir()
     rows = [{"step": step, "eval/x/accuracy": y, "eval/x/loss": 1 - y} for step, y in enumerate(curve)]
     (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    summary = {"parameters": 1000, "step": 2, "wall_seconds": 1.5}
+    summary = {"parameters": 1000, "state_bytes": 4096, "step": 2, "wall_seconds": 1.5}
     lines.append({"name": name, "status": "done", "overrides": overrides, "summary": summary})
   (tmp_path / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
   return tmp_path
@@ -38,10 +38,17 @@ def test_a_report_has_tables_and_curves(folder, capsys):
   png = folder / "curves.png"
   assert report.main([str(folder), "--metric=eval/x/accuracy", f"--png={png}"]) == 0
   best, everything = capsys.readouterr().out.split("all:")
-  assert "| a2 | 0.5 | 1,000 | 2 | 2 |" in best
+  assert "| a2 | 0.5 | 1,000 | 4,096 | 2 | 2 |" in best
   assert "a1" not in best
   assert all(name in everything for name in RUNS)
   assert png.read_bytes().startswith(b"\x89PNG")
+
+
+def test_two_overrides_make_rows_and_columns(folder, capsys):
+  assert report.main([str(folder), "--metric=eval/x/accuracy", "--by=lr", "--across=mixer"]) == 0
+  best, _ = capsys.readouterr().out.split("all:")
+  costs = "1,000 | 4,096 | 2 | 2"
+  assert f"| 1 | 0.3 | {costs} | 0.4 | {costs} |\n| 2 | 0.5 | {costs} | nan | {costs} |" in best
 
 
 @pytest.mark.parametrize(
