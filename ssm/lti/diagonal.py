@@ -26,6 +26,8 @@ class Recurrence(NamedTuple):
   B: Complex[Array, "e n"]
   C: Complex[Array, "e n"]
   D: Float[Array, "e"]
+  # Im(log_A) with more digits than float32 has, see `turns`; None: it is exact as it is
+  turns: Int[Array, "e n"] | None = None
 
 
 def outputs(
@@ -36,12 +38,12 @@ def outputs(
   lengths: Int[Array, "b"] | None = None,
 ) -> Float[Array, "b t e"]:
   """All y from an empty state: one convolution where `lti` would use one, as no state is wanted."""
-  log_A, B, C, D = recurrence
+  log_A, B, C, D, turns = recurrence
   l, c = plan(u.shape[1], packed=reset is not None)
   if l == u.shape[1]:
-    return long_conv(u, taps(log_A, C * B, D, l), reset=reset, lengths=lengths)
+    return long_conv(u, taps(log_A, C * B, D, l, turns), reset=reset, lengths=lengths)
   empty = jnp.zeros((u.shape[0], *log_A.shape), log_A.dtype)
-  return lti(u, system(*recurrence, c), empty, reset=reset, lengths=lengths)[0]
+  return lti(u, system(recurrence, c), empty, reset=reset, lengths=lengths)[0]
 
 
 def resume(
@@ -54,54 +56,70 @@ def resume(
 ) -> tuple[Float[Array, "b t e"], Complex[Array, "b e n"]]:
   """All y from the state h, and the last state."""
   _, c = plan(u.shape[1], packed=reset is not None)
-  return lti(u, system(*recurrence, c), h, reset=reset, lengths=lengths)
+  return lti(u, system(recurrence, c), h, reset=reset, lengths=lengths)
 
 
 def step(
   u: Float[Array, "b e"], recurrence: Recurrence, h: Complex[Array, "b e n"]
 ) -> tuple[Float[Array, "b e"], Complex[Array, "b e n"]]:
   """One token."""
-  log_A, B, C, D = recurrence
+  log_A, B, C, D, _ = recurrence
   h = jnp.exp(log_A) * h + B * u[..., None]
   return (jnp.sum((C * h).real, axis=-1) + D * u).astype(u.dtype), h
 
 
-def powers(log_A: Complex[Array, "e n"], exponents: Int[Array, "m"]) -> Complex[Array, "e n m"]:
+def turns(dt: Float[Array, "..."], A_im: Float[Array, "..."]) -> Int[Array, "..."] | None:
+  """dt A_im / 2 pi in units of 2^-32, modulo 2^32, of the exact product of two float32 numbers; None of others.
+
+  The rounding of dt A_im to float32 would be 0.04 rad at l = 65,536 for dt A_im = 10.
+  """
+  if jnp.result_type(dt, A_im) != jnp.float32:
+    return None
+  dt_high, dt_low = _halves(dt)
+  A_high, A_low = _halves(A_im)
+  return _turns(dt_high * A_high, dt_high * A_low + dt_low * A_high + dt_low * A_low)
+
+
+def powers(
+  log_A: Complex[Array, "e n"], exponents: Int[Array, "m"], turns: Int[Array, "e n"] | None = None
+) -> Complex[Array, "e n m"]:
   """exp(log_A l) for each l >= 0 in `exponents`.
 
-  In float32 the phase is off by at most 1e-4 for l = 65,536 and |Im log_A| <= 10, taking log_A as exact.
+  In float32 the phase is off by at most 1e-4 for l = 65,536 and |Im log_A| <= 10, if `turns` has it, or taking log_A as
+  exact.
   """
   size = jnp.exp(log_A.real[..., None] * exponents.astype(log_A.real.dtype))
-  phase = _phases(log_A.imag, exponents)
+  phase = _phases(log_A.imag, _turns(log_A.imag) if turns is None else turns, exponents)
   return jax.lax.complex(size * jnp.cos(phase), size * jnp.sin(phase))
 
 
-def taps(log_A: Complex[Array, "e n"], CB: Complex[Array, "e n"], D: Float[Array, "e"], l: int) -> Float[Array, "e l"]:
+def taps(
+  log_A: Complex[Array, "e n"],
+  CB: Complex[Array, "e n"],
+  D: Float[Array, "e"],
+  l: int,
+  turns: Int[Array, "e n"] | None = None,
+) -> Float[Array, "e l"]:
   """K_i = Re(sum_n CB_n A_n^i) for i < l, plus D at i = 0, without an `e n l` array.
 
   With i = j c + k the powers split: a batched product of `e l/c 2n` and `e 2n c`, c about sqrt(l).
   """
   c = 2 ** math.ceil(math.log2(max(1, l)) / 2)
   steps = -(-l // c)
-  outer = CB[..., None] * powers(log_A, jnp.arange(steps) * c)
-  inner = powers(log_A, jnp.arange(c))
+  outer = CB[..., None] * powers(log_A, jnp.arange(steps) * c, turns)
+  inner = powers(log_A, jnp.arange(c), turns)
   left = jnp.concatenate([outer.real, -outer.imag], axis=1)
   right = jnp.concatenate([inner.real, inner.imag], axis=1)
   K = jnp.einsum("enm,enc->emc", left, right, precision=HIGHEST).reshape(log_A.shape[0], steps * c)[:, :l]
   return K + jnp.where(jnp.arange(l) == 0, D[:, None], 0)
 
 
-def system(
-  log_A: Complex[Array, "e n"],
-  B: Complex[Array, "e n"],
-  C: Complex[Array, "e n"],
-  D: Float[Array, "e"],
-  c: int,
-) -> System:
-  """x_t = A x_{t-1} + B u_t, y_t = Re(C x_t) + D u_t, in chunks of c tokens."""
-  power = powers(log_A, jnp.arange(c + 1))
+def system(recurrence: Recurrence, c: int) -> System:
+  """The recurrence in chunks of c tokens."""
+  log_A, B, C, D, turns = recurrence
+  power = powers(log_A, jnp.arange(c + 1), turns)
   return System(
-    K=taps(log_A, C * B, D, c),
+    K=taps(log_A, C * B, D, c, turns),
     A=power[..., 1],
     O=(C[..., None] * power[..., 1:]).swapaxes(1, 2),
     I=B[..., None] * jnp.flip(power[..., :-1], axis=-1),
@@ -110,33 +128,38 @@ def system(
 
 
 @jax.custom_jvp
-def _phases(theta: Float[Array, "e n"], exponents: Int[Array, "m"]) -> Float[Array, "e n m"]:
-  """theta times each exponent, up to whole turns."""
+def _phases(theta: Float[Array, "e n"], turns: Int[Array, "e n"], exponents: Int[Array, "m"]) -> Float[Array, "e n m"]:
+  """theta times each exponent, up to whole turns; in float32 from `turns`."""
   if theta.dtype != jnp.float32:
     return theta[..., None] * exponents.astype(theta.dtype)
-  turns = _turns(theta)[..., None] * exponents.astype(jnp.int32)  # wraps
-  return turns.astype(jnp.float32) * np.float32(2 * np.pi / 2**32)
+  whole = turns[..., None] * exponents.astype(jnp.int32)  # wraps
+  return whole.astype(jnp.float32) * np.float32(2 * np.pi / 2**32)
 
 
 @_phases.defjvp
 def _phases_jvp(primals, tangents):
-  theta, exponents = primals
-  return _phases(theta, exponents), tangents[0][..., None] * exponents.astype(theta.dtype)
+  theta, turns, exponents = primals
+  return _phases(theta, turns, exponents), tangents[0][..., None] * exponents.astype(theta.dtype)
 
 
-def _turns(theta: Float[Array, "e n"]) -> Int[Array, "e n"]:
-  """theta / 2 pi as a fraction of a turn in units of 2^-32, modulo 2^32.
+def _turns(theta: Float[Array, "..."], small: Float[Array, "..."] | float = 0.0) -> Int[Array, "..."]:
+  """(theta + small) / 2 pi as a fraction of a turn in units of 2^-32, modulo 2^32; `small` is below 2^-10 theta.
 
   Both factors are cut into pieces of 12 bits, so that the leading product is exact and the others, together, are too
   small for their rounding to matter. Cutting by a bit mask is safe from compilers that contract a*b + c.
   """
-  high = jax.lax.bitcast_convert_type(
-    jax.lax.bitcast_convert_type(theta, jnp.uint32) & np.uint32(0xFFFFF000), jnp.float32
-  )
-  low = theta - high
+  theta = theta.astype(jnp.float32)
+  high, low = _halves(theta)
   first, second, third = _PER_TURN
-  rest = high * second + low * first + (high * third + low * second)
+  rest = high * second + low * first + (high * third + low * second) + small * (first + second)
   return _fixed(high * first) + _fixed(rest)
+
+
+def _halves(x: Float[Array, "..."]) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+  """Two numbers of 12 bits whose sum is x."""
+  kept = jax.lax.bitcast_convert_type(x, jnp.uint32) & np.uint32(0xFFFFF000)
+  high = jax.lax.bitcast_convert_type(kept, jnp.float32)
+  return high, x - high
 
 
 def _fixed(turns: Float[Array, "e n"]) -> Int[Array, "e n"]:

@@ -123,9 +123,10 @@ class S4D(nn.Module):
     """Abar, Bbar, 2 C and D of every channel."""
     times = self.width // self.A_log.shape[0]
     A_re, A_im, B_re, B_im = (jnp.tile(z, (times, 1)) for z in (-jnp.exp(self.A_log), self.A_im, self.B_re, self.B_im))
-    log_A, scale = discretization.RULES[self.disc](jnp.exp(self.log_dt)[:, None], jax.lax.complex(A_re, A_im))
+    dt = jnp.exp(self.log_dt)[:, None]
+    log_A, scale = discretization.RULES[self.disc](dt, jax.lax.complex(A_re, A_im))
     B, C = scale * jax.lax.complex(B_re, B_im), 2 * jax.lax.complex(self.C_re, self.C_im)
-    return diagonal.Recurrence(log_A, B, C, self.D)
+    return diagonal.Recurrence(log_A, B, C, self.D, diagonal.turns(dt, A_im) if self.disc == "zoh" else None)
 
 
 def _lin(n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kernels.lti import lti
-from ssm.lti import diagonal
+from ssm.lti import diagonal, discretization
 
 RNG = np.random.default_rng(0)
 
@@ -32,16 +32,23 @@ def test_phases_are_right_to_1e_4_at_65536_tokens():
 def test_kernels_are_right_to_1e_4_of_their_envelope_at_every_lag():
   """65,536 taps in float32 against float64, at steps from 1e-3 to 0.1 and with decays from none to S4D's.
 
-  Of the same log_A: that it is rounded to float32 itself moves each frequency by up to one part in ten million.
+  Of the same float32 steps and eigenvalues: the rounding of their product, 0.04 rad here, is no part of the error.
   """
   l = 65536
-  log_A = (np.array([[1e-3], [1e-2], [0.1], [0.1]]) * (-0.5 + 1j * np.pi * np.arange(32))).astype(np.complex64)
-  log_A[3] = 1j * log_A[3].imag
+  dt = np.array([[1e-3], [1e-2], [0.1], [0.1]], np.float32)
+  A = np.tile(-0.5 + 1j * np.pi * np.arange(32), (4, 1)).astype(np.complex64)
+  A[3].real = 0
   CB = (RNG.normal(size=(4, 32)) + 1j * RNG.normal(size=(4, 32))).astype(np.complex64)
-  single = jax.jit(diagonal.taps, static_argnums=3)(jnp.asarray(log_A), jnp.asarray(CB), jnp.zeros(4), l)
+
+  @jax.jit
+  def taps(dt, A, CB):
+    log_A, _ = discretization.zoh(dt, A)
+    return diagonal.taps(log_A, CB, jnp.zeros(4), l, diagonal.turns(dt, A.imag))
+
+  single = taps(dt, A, CB)
   double, envelope = np.zeros((4, l)), np.zeros((4, l))
   for n in range(32):
-    exponent = log_A[:, n, None].astype(complex) * np.arange(l)
+    exponent = dt.astype(float) * A[:, n, None].astype(complex) * np.arange(l)
     double += (CB[:, n, None] * np.exp(exponent)).real
     envelope += np.abs(CB[:, n, None]) * np.exp(exponent.real)
   assert single.dtype == jnp.float32
@@ -94,7 +101,7 @@ def test_system_is_the_recurrence():
 
   @jax.jit
   def run(u, x, log_A, B, C, D):
-    return lti(u, diagonal.system(log_A, B, C, D, 4), x, reset=jnp.zeros((1, t), bool))
+    return lti(u, diagonal.system(diagonal.Recurrence(log_A, B, C, D), 4), x, reset=jnp.zeros((1, t), bool))
 
   y, last = run(u, x, log_A, B, C, D)
   A = np.exp(log_A.astype(complex))
