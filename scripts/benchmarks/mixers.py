@@ -1,46 +1,81 @@
-"""Every mixer, forward and forward+backward, beside the layers of other JAX libraries."""
+"""Every mixer, forward and forward+backward; those with a peer once more at its size, beside it."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from hybrids import mixer
 from scripts.benchmarks.case import Case, compiled, gradients
-from scripts.peers import discretax
+from scripts.peers import jax_layers, torch_layers
 
-BATCH, WIDTH, STATE = 8, 128, 64
-# softmax attention holds length² scores
-LENGTHS = {"softmax": 1024}
-# the peers' S5 and S4D are the state space alone: what follows it is another layer there
-CORES = {"s4d": {"state": STATE, "activation": "none"}, "s5": {"state": STATE, "activation": "none"}}
+BATCH, LENGTH, WIDTH = 8, 4096, 128
+# images are as long as they are large
+SIZES = {"s4nd": (BATCH, 1024, WIDTH), "ssm2d": (BATCH, 1024, WIDTH), "softmax": (BATCH, 1024, WIDTH)}
+
+
+class Beside(NamedTuple):
+  """One of our mixers and the same layer elsewhere."""
+
+  mixer: str
+  fields: dict[str, Any]  # ours
+  jax_peers: dict[str, dict[str, Any]] = {}
+  torch_peers: dict[str, dict[str, Any]] = {}
+  size: tuple[int, int, int] = (BATCH, LENGTH, WIDTH)
+
+
+SHORT = (4, 1024, WIDTH)
+# "state" counts real numbers in ours and in the peers' S5 and S4D, complex ones in all three LRU; what follows the
+# state space is another layer there
+PEERS = (
+  Beside("s4d", dict(state=64, activation="none"), {"discretax S4D": dict(state=64), "linax S4D": dict(state=64)}),
+  Beside("s5", dict(state=64, activation="none"), {"discretax S5": dict(state=64), "linax S5": dict(state=64)}),
+  Beside("lru", dict(state=64, activation="none"), {"discretax LRU": dict(state=64), "linax LRU": dict(state=64)}),
+  Beside("mamba", {}, {}, {"transformers MambaMixer": {}, "mambapy MambaBlock": {}}, SHORT),
+  Beside("mamba2", {}, {}, {"transformers Mamba2Mixer": dict(head_dim=64, state_size=128)}, (2, 1024, WIDTH)),
+  Beside(
+    "rglru",
+    dict(inner=WIDTH, heads=4),
+    {},
+    {"transformers RecurrentGemmaRecurrentBlock": dict(num_attention_heads=4)},
+    SHORT,
+  ),
+  Beside("gated_conv", {}, {}, {"transformers Lfm2ShortConv": {}}, SHORT),
+  Beside("rnn", {}, {}, {"torch.nn.RNN": {}}, SHORT),
+  Beside("gru", dict(reset_gate="after"), {}, {"torch.nn.GRU": {}}, SHORT),
+  Beside("lstm", {}, {}, {"torch.nn.LSTM": {}}, SHORT),
+)
 
 
 def cases() -> list[Case]:
-  """Every mixer whole, and those with a peer without what the peer leaves out."""
+  """Groups of one, then those of PEERS."""
   names = [name for name, path in mixer.available().items() if path.split(".")[0] in ("ssm", "attention")]
-  rows = [case for name in names for case in ours(name, name, LENGTHS.get(name, 4096))]
-  for name, fields in CORES.items():
-    group = f"{name} without its gate"
-    rows += ours(name, group, 4096, **fields) + discretax.cases(name, group, size(4096), state=STATE)
+  rows = [case for name in names for case in ours(name, name, SIZES.get(name, (BATCH, LENGTH, WIDTH)))]
+  for name, fields, jax_peers, torch_peers, size in PEERS:
+    label = " ".join([f"{name} beside peers", *(f"{key}={x}" for key, x in fields.items())])
+    rows += ours(name, label, size, **fields)
+    for peer, kwargs in jax_peers.items():
+      rows += jax_layers.cases(peer, group(label, size), size, **kwargs)
+    for peer, kwargs in torch_peers.items():
+      rows += torch_layers.cases(peer, group(label, size), size, **kwargs)
   return rows
 
 
-def size(length: int) -> tuple[int, int, int]:
-  return BATCH, length, WIDTH
+def group(label: str, size: tuple[int, int, int]) -> str:
+  batch, length, width = size
+  return f"{label}, B{batch} L{length} width {width}"
 
 
-def ours(name: str, label: str, length: int, **fields: Any) -> list[Case]:
+def ours(name: str, label: str, size: tuple[int, int, int], **fields: Any) -> list[Case]:
   """Forward, and forward+backward with respect to parameters and input."""
-  layer = mixer.build(name, width=WIDTH, **fields)
+  layer = mixer.build(name, width=size[-1], **fields)
 
   def make(measure):
-    x = jax.random.normal(jax.random.key(1), size(length))
+    x = jax.random.normal(jax.random.key(1), size)
     variables = jax.jit(layer.init)(jax.random.key(0), x)
     fn = lambda variables, x: layer.apply(variables, x)
     return measure(fn, variables, x)
 
-  group = f"{label}, B{BATCH} L{length} width {WIDTH}"
   return [
-    Case(f"{group}, forward", f"ours ({name})", lambda: make(compiled)),
-    Case(f"{group}, forward+backward", f"ours ({name})", lambda: make(gradients)),
+    Case(f"{group(label, size)}, forward", f"ours ({name})", lambda: make(compiled)),
+    Case(f"{group(label, size)}, forward+backward", f"ours ({name})", lambda: make(gradients)),
   ]

@@ -1,0 +1,105 @@
+"""Single layers of `transformers`, `mambapy` and torch itself, with random parameters and without caches."""
+
+import functools
+import importlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+from scripts.benchmarks.case import Case, Missing, Timed
+from scripts.peers.own_process import own_process
+
+Layer = Callable[..., Any]
+
+
+def cases(peer: str, group: str, size: tuple[int, int, int], **sizes: int) -> list[Case]:
+  """One of LAYERS at a size (batch, length, width), forward and forward+backward."""
+  kwargs = {"peer": peer, "size": size, "sizes": sizes}
+  make = lambda mode: functools.partial(own_process, "scripts.peers.torch_layers:layer", mode=mode, **kwargs)
+  return [Case(f"{group}, {mode}", peer, make(mode)) for mode in ("forward", "forward+backward")]
+
+
+def layer(*, peer: str, mode: str, size: tuple[int, int, int], sizes: dict[str, int]) -> Timed:
+  """The layer, or with "forward+backward" also the gradients of a weighted sum in all parameters and the input."""
+  try:
+    torch = importlib.import_module("torch")
+    torch.set_num_threads(os.cpu_count() or 1)
+    module, call = LAYERS[peer](torch, size, **sizes)
+  except ImportError as e:
+    raise Missing(f"not installed here ({e})") from e
+  x, weights = torch.randn(*size), torch.randn(*size)
+
+  def forward():
+    with torch.inference_mode():
+      return call(module, x).sum().item()
+
+  def backward():
+    module.zero_grad()
+    given = x.clone().requires_grad_()
+    (call(module, given) * weights).sum().backward()
+    return given.grad.sum().item()
+
+  return Timed(forward if mode == "forward" else backward)
+
+
+def _mamba(torch: Any, size: tuple[int, int, int], **sizes: int) -> tuple[Any, Layer]:
+  from transformers import MambaConfig
+  from transformers.models.mamba.modeling_mamba import MambaMixer
+
+  config = MambaConfig(hidden_size=size[2], num_hidden_layers=1, use_mambapy=True, **sizes)
+  return MambaMixer(config, layer_idx=0), lambda module, x: module(x)
+
+
+def _mamba_py(torch: Any, size: tuple[int, int, int], **sizes: int) -> tuple[Any, Layer]:
+  from mambapy.mamba import MambaBlock, MambaConfig
+
+  return MambaBlock(MambaConfig(d_model=size[2], n_layers=1, **sizes)), lambda module, x: module(x)
+
+
+def _mamba2(torch: Any, size: tuple[int, int, int], **sizes: int) -> tuple[Any, Layer]:
+  from transformers import Mamba2Config
+  from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
+
+  heads = 2 * size[2] // sizes["head_dim"]
+  config = Mamba2Config(hidden_size=size[2], num_hidden_layers=1, num_heads=heads, n_groups=1, **sizes)
+  return Mamba2Mixer(config, layer_idx=0), lambda module, x: module(x)
+
+
+def _recurrent_gemma(torch: Any, size: tuple[int, int, int], **sizes: int) -> tuple[Any, Layer]:
+  from transformers import RecurrentGemmaConfig
+  from transformers.models.recurrent_gemma.modeling_recurrent_gemma import RecurrentGemmaRecurrentBlock
+
+  config = RecurrentGemmaConfig(hidden_size=size[2], lru_width=size[2], num_hidden_layers=1, **sizes)
+  block = RecurrentGemmaRecurrentBlock(config, layer_idx=0)
+  # the block is only ever made inside a model, which gives these their values
+  for parameter in block.parameters():
+    torch.nn.init.normal_(parameter, std=0.1)
+  places = torch.arange(size[1])[None].expand(size[0], -1)
+  return block, lambda module, x: module(x, places, None, use_cache=False)[0]
+
+
+def _short_conv(torch: Any, size: tuple[int, int, int], **sizes: int) -> tuple[Any, Layer]:
+  from transformers import Lfm2Config
+  from transformers.models.lfm2.modeling_lfm2 import Lfm2ShortConv
+
+  config = Lfm2Config(hidden_size=size[2], num_hidden_layers=1, layer_types=["conv"], **sizes)
+  return Lfm2ShortConv(config, layer_idx=0), lambda module, x: module(x)
+
+
+def _recurrent(name: str) -> Callable[..., tuple[Any, Layer]]:
+  def make(torch: Any, size: tuple[int, int, int]) -> tuple[Any, Layer]:
+    return getattr(torch.nn, name)(size[2], size[2], batch_first=True), lambda module, x: module(x)[0]
+
+  return make
+
+
+LAYERS: dict[str, Callable[..., tuple[Any, Layer]]] = {
+  "transformers MambaMixer": _mamba,
+  "transformers Mamba2Mixer": _mamba2,
+  "transformers RecurrentGemmaRecurrentBlock": _recurrent_gemma,
+  "transformers Lfm2ShortConv": _short_conv,
+  "mambapy MambaBlock": _mamba_py,
+  "torch.nn.GRU": _recurrent("GRU"),
+  "torch.nn.LSTM": _recurrent("LSTM"),
+  "torch.nn.RNN": _recurrent("RNN"),
+}
