@@ -1,0 +1,102 @@
+"""S4 and S4D by state-spaces/s4."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from scripts.golden.recipe import TORCH, Recipe, single, under, with_parameters, with_torch_gradients
+
+
+def s4d_kernel(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """S4D-Lin's kernel under zero-order hold, at spread-out parameters."""
+  import torch
+
+  rng = np.random.default_rng(0)
+  h, n = 3, 4
+  given = {
+    "log_dt": np.log(rng.uniform(1e-3, 1e-1, h)),
+    "log_A_real": np.log(rng.uniform(0.2, 2, (h, n))),
+    "A_imag": rng.uniform(0, 20, (h, n)),
+    "C": rng.standard_normal((h, n, 2)),
+  }
+
+  def run(**tensors):
+    module = official["S4DKernel"](h, N=2 * n)
+    return (torch.func.functional_call(module, tensors, (50,)),)
+
+  return with_torch_gradients(run, given, rng)
+
+
+def s4(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """The layer without its output map, from a state: in parallel, its kernel, step by step; and where it starts.
+
+  Theirs trains C (I - Abar^L), here made of C so that the gradients are those of C. In double precision: in single
+  precision the kernel of their rule is off by more than the tests allow.
+  """
+  import torch
+
+  found: dict[str, np.ndarray] = {}
+  h, n, b, t = 3, 4, 2, 24
+  for measure in ("legs", "fout"):
+    rng = np.random.default_rng(0)
+    # what of B is clipped hangs on the phase of an eigenvector
+    lam, P, B, _ = official["nplr"](measure, 2 * n, dtype=torch.double, B_clip=None)
+    found |= {f"{measure}/start/lam": lam.numpy(), f"{measure}/start/P": P[0].numpy(), f"{measure}/start/B": B.numpy()}
+    layer = official["FFTConv"](h, l_max=t, activation=None, mode="s4", init=measure, d_state=2 * n).double()
+    given = {f"kernel.{name}": value.detach().numpy() for name, value in layer.kernel.named_parameters()}
+    given = {name: value + rng.normal(0, 0.1, value.shape) for name, value in given.items()}
+    given |= {"kernel.inv_dt": np.log(rng.uniform(0.02, 0.3, (h, 1))), "D": rng.standard_normal((1, h))}
+    given |= {"kernel.C": rng.standard_normal((1, h, n, 2)), "x": rng.standard_normal((b, h, t))}
+    given |= {"state": rng.standard_normal((b, h, n, 2)) @ [1, 1j]}
+    layer.kernel.l_kernel += t  # the length for which C is cut, by us
+    run = functools.partial(s4_modes, official, layer)
+    found |= under(measure, with_torch_gradients(run, given, rng, precision="float64"))
+  return {name: single(value) for name, value in found.items()}
+
+
+def s4_modes(official: Mapping[str, Any], layer, *, x, state, **parameters) -> tuple:
+  """Outputs and last state, the kernel, outputs and last state of steps, and the C of their parameters."""
+  import torch
+
+  def cut() -> torch.Tensor:
+    A, _ = layer.kernel._setup_state()
+    C = official["_conj"](torch.view_as_complex(layer.kernel.C))
+    C = C - (C[..., None, :] @ official["power"](x.shape[-1], A))[..., 0, :]
+    return torch.view_as_real(C[..., : layer.kernel.N])
+
+  def steps(state=state) -> tuple:
+    layer.setup_step(mode="linear")
+    layer.default_state(len(x))  # chooses the products of a step
+    outputs = []
+    for token in x.unbind(-1):
+      y, state = layer.step(token, state)
+      outputs.append(y)
+    return torch.stack(outputs, dim=-1), state
+
+  C = with_parameters(layer, parameters, cut)
+  call = functools.partial(with_parameters, layer, parameters | {"kernel.C": C})
+  kernel = lambda: layer.kernel(L=x.shape[-1])[0][0]
+  return *call(lambda: layer(x, state=state)), call(kernel), *call(steps), C
+
+
+RECIPES = {
+  "s4d_kernel": Recipe("state-spaces/s4", {"models/s4/s4d.py": ("S4DKernel",)}, TORCH, s4d_kernel),
+  "s4": Recipe(
+    "state-spaces/s4",
+    {
+      "models/s4/s4.py": (
+        *("contract", "_conj", "_c2r", "_r2c", "_resolve_conj", "cauchy_naive", "Activation", "power"),
+        *("transition", "rank_correction", "nplr", "dplr", "ssm", "combinations", "combination"),
+        *("inv_transform", "param_transform", "Kernel", "SSMKernel", "SSMKernelDiag", "SSMKernelDPLR"),
+        *("kernel_registry", "FFTConv"),
+      )
+    },
+    TORCH + "from collections import defaultdict\nimport logging\nlog = logging.getLogger()\n"
+    "has_cuda_extension = has_pykeops = False\n",
+    s4,
+    # so that what is made of the parameters for a step has gradients
+    {"@torch.no_grad()\n    def _setup_linear": "def _setup_linear"},
+  ),
+}

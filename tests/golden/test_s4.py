@@ -1,0 +1,60 @@
+"""S4 and S4D beside state-spaces/s4."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hybrids.mixer import build
+from ssm.lti import diagonal, discretization, dplr, hippo
+from tests.golden.compare import check, entries_of, near, read
+
+
+def test_s4d_has_the_kernel_of_the_authors():
+  given, gradients, outputs, weights = read("s4d_kernel")
+
+  def run(p):
+    A = jax.lax.complex(-jnp.exp(p["log_A_real"]), p["A_imag"])
+    log_A, B = discretization.zoh(jnp.exp(p["log_dt"])[:, None], A)
+    C = 2 * jax.lax.complex(p["C"][..., 0], p["C"][..., 1])
+    return (diagonal.taps(log_A, C * B, jnp.zeros(len(p["log_dt"])), outputs[0].shape[1]),)
+
+  check(run, given, gradients, outputs, weights)
+
+
+@pytest.mark.parametrize("measure", ["legs", "fout"])
+def test_s4_is_the_authors(measure):
+  given, gradients, outputs, weights = read("s4", f"{measure}/")
+  C_cut = outputs.pop()
+  b, d, t = given["x"].shape
+  mixer = build("s4", width=d, state=2 * given["state"].shape[-1], A_init=measure, activation="none")
+  full = lambda state: jax.lax.complex(*jnp.split(state.h, 2, axis=-1))
+
+  def variables(p):
+    params = {"A_log": p["kernel.A_real"], "A_im": -p["kernel.A_imag"], "log_dt": p["kernel.inv_dt"][:, 0]}
+    for name in "PBC":
+      params |= {f"{name}_re": p[f"kernel.{name}"][0, ..., 0], f"{name}_im": p[f"kernel.{name}"][0, ..., 1]}
+    return {"params": params | {"D": p["D"][0]}}
+
+  def run(p):
+    state = mixer.init_state(b, t)._replace(h=dplr.as_state(p["state"]))
+    y, last = mixer.apply(variables(p), p["x"].swapaxes(1, 2), state, method="prefill")
+    K = dplr.taps(*mixer.apply(variables(p), method="_continuous"), t)
+    step = lambda state, x: mixer.apply(variables(p), x, state, method="step")[::-1]
+    stepped, steps = jax.lax.scan(step, state, p["x"].transpose(2, 0, 1))
+    return y.swapaxes(1, 2), full(last), K, steps.transpose(1, 2, 0), full(stepped)
+
+  check(run, given, gradients, outputs, weights)
+  wide = [np.asarray(z, np.complex128) for z in mixer.apply(variables(given), method="_continuous")]
+  C_cut = np.array(C_cut[0], np.float64) @ [1, 1j]
+  near(dplr.uncut(C_cut, t, wide[0].real, wide[1], wide[2]), wide[4], "C of what is trained there")
+
+
+@pytest.mark.parametrize("measure", ["legs", "fout"])
+def test_s4_starts_where_the_authors_do(measure):
+  """Up to a phase per state, which eigenvectors leave open and which P, B and C have in common."""
+  theirs = entries_of("s4", f"{measure}/start/")
+  lam, P, B = hippo.dplr(measure, 2 * len(theirs["lam"]))
+  near(lam, theirs["lam"], "lam")
+  near(np.abs(P[0]), np.abs(theirs["P"]), "|P|")
+  near(P[0].conj() * B, theirs["P"].conj() * theirs["B"], "P* B")
