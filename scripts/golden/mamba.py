@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from scripts.golden.recipe import TORCH, Recipe, with_torch_gradients
+from scripts.golden.recipe import TORCH, Recipe, drawn, under, with_parameters, with_torch_gradients
 
 
 def selective_scan(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -43,6 +43,55 @@ def ssd(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
   return with_torch_gradients(run, given, rng)
 
 
+def mamba3(official: dict[str, Any]) -> dict[str, np.ndarray]:
+  """The authors' layer, with their step-by-step references in place of its kernels, from a state that is not zero."""
+  official["RMSNormGated"], official["rmsnorm_fn"] = official["RMSNorm"], official["rms_norm_ref"]
+  found: dict[str, np.ndarray] = {}
+  b, t, d, h, n, p = 1, 11, 4, 4, 8, 2
+  for kind, options in MAMBA3.items():
+    rng = np.random.default_rng(0)
+    r = options.get("mimo_rank")
+    state: dict[str, Any] = {}
+    last: list[Any] = []
+
+    def kernel(chunk_size, cu_seqlens, r=r, state=state, last=last, **given):
+      reference = official["mamba3_siso_step_ref" if r is None else "mamba3_MIMO_step_ref"]
+      u = state["u"] if r is None else state["u"][:, :, None] * given["MIMO_V"]
+      if r is not None:
+        given |= {"MIMO_O": given.pop("MIMO_Out"), "fused_norm": given.pop("fuse_pregate_headwise_rms_norm")}
+        weight = given.pop("outproj_norm_weight")
+        given["outproj_norm_weight"] = None if weight is None else weight.reshape(h, p)
+      given = {name: value for name, value in given.items() if name in reference.__code__.co_varnames}
+      y, states = reference(**given | {"Input_States": (state["angle"], state["S"], state["k"], u)})
+      last[:] = states[:3]
+      return y
+
+    official["mamba3_siso_combined"] = official["mamba3_mimo_combined"] = kernel
+    module = official["Mamba3"](d, d_state=n, headdim=p, **options)
+    given = drawn(module, rng) | {"x": rng.standard_normal((b, t, d))}
+    given |= {
+      "state.angle": rng.uniform(0, 6, (b, h, module.num_rope_angles)),
+      "state.S": rng.standard_normal((b, h, p, n)),
+    }
+    given["state.k"] = rng.standard_normal((b, h, n) if r is None else (b, h, r, n))
+    given["state.u"] = rng.standard_normal((b, h, p))
+
+    def run(x, module=module, state=state, last=last, **given):
+      state |= {name[6:]: given.pop(name) for name in list(given) if name.startswith("state.")}
+      return with_parameters(module, given, lambda: module(x)), *last
+
+    found |= under(kind, with_torch_gradients(run, given, rng))
+  return found
+
+
+# variants of the layer: their arguments
+MAMBA3: dict[str, dict[str, Any]] = {
+  "siso": {},
+  "siso_norm": {"ngroups": 2, "is_outproj_norm": True, "rope_fraction": 1.0},
+  "mimo": {"ngroups": 2, "is_mimo": True, "mimo_rank": 3},
+  "mimo_norm": {"is_mimo": True, "mimo_rank": 2, "is_outproj_norm": True},
+}
+
 RECIPES = {
   "selective_scan": Recipe(
     "state-spaces/mamba",
@@ -52,5 +101,16 @@ RECIPES = {
   ),
   "ssd": Recipe(
     "state-spaces/mamba", {"mamba_ssm/modules/ssd_minimal.py": ("segsum", "ssd_minimal_discrete")}, TORCH, ssd
+  ),
+  "mamba3": Recipe(
+    "state-spaces/mamba",
+    {
+      "mamba_ssm/ops/triton/layernorm_gated.py": ("rms_norm_ref", "RMSNorm"),
+      "tests/ops/triton/test_mamba3_siso.py": ("mamba3_siso_step_ref",),
+      "tests/ops/tilelang/test_mamba3_mimo.py": ("mamba3_MIMO_step_ref",),
+      "mamba_ssm/modules/mamba3.py": ("heavy_tail_activation", "Mamba3"),
+    },
+    TORCH,
+    mamba3,
   ),
 }

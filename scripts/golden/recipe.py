@@ -1,5 +1,7 @@
 """What to run of an official repository, and how: parts of its files, by themselves, on numbers drawn here."""
 
+import __future__
+
 import ast
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +12,7 @@ import numpy as np
 FOLDER = Path(__file__).resolve().parents[2] / "tests" / "golden"
 TORCH = (
   "import math, numpy as np, torch\nimport torch.nn as nn\nimport torch.nn.functional as F\n"
-  "from einops import rearrange, repeat\nfrom typing import *\n"
+  "from einops import rearrange, repeat\nfrom typing import *\nfrom torch import Tensor\n"
 )
 
 
@@ -20,7 +22,7 @@ class Recipe(NamedTuple):
   repository: str
   files: Mapping[str, tuple[str, ...]]
   imports: str  # in place of the files' own
-  numbers: Callable[[Mapping[str, Any]], dict[str, np.ndarray]]  # given what was executed
+  numbers: Callable[[dict[str, Any]], dict[str, np.ndarray]]  # given what was executed
   patches: Mapping[str, str] = {}  # text to its replacement, in memory: what libraries have renamed, and devices
 
 
@@ -41,7 +43,8 @@ def execute(texts: Mapping[str, str], recipe: Recipe) -> dict[str, Any]:
     nodes = {name: node for node in ast.parse(text).body for name in _defines(node)}
     if missing := [name for name in names if name not in nodes]:
       raise ValueError(f"{file} of {recipe.repository} has no {missing}; it has {sorted(nodes)}")
-    exec(compile(ast.Module([nodes[name] for name in names], []), file, "exec"), namespace)
+    module = ast.Module([nodes[name] for name in names], [])
+    exec(compile(module, file, "exec", __future__.annotations.compiler_flag), namespace)  # types are not looked up
   return namespace
 
 
@@ -75,6 +78,12 @@ def with_torch_gradients(
   found |= {f"grad/{name}": z.grad.numpy().conj() for name, z in tensors.items() if z.grad is not None}
   found |= {f"out/{i}": value.detach().resolve_conj().numpy() for i, value in enumerate(outputs)}
   return {name: single(value) for name, value in found.items()} | {"weights": weights}
+
+
+def drawn(module: Any, rng: np.random.Generator, spread: float = 0.3) -> dict[str, np.ndarray]:
+  """Random parameters of a torch module: around 1 for those that start there, around 0 for all others."""
+  start = {name: value.detach().numpy() for name, value in module.named_parameters()}
+  return {name: (value == 1) + rng.normal(0, spread, value.shape) for name, value in sorted(start.items())}
 
 
 def with_parameters(module: Any, parameters: Mapping[str, Any], run: Callable) -> Any:

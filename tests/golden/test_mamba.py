@@ -2,10 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from hybrids.mixer import build
 from kernels.selective_scan import selective_scan
 from kernels.ssd import ssd
+from scripts.golden.mamba import MAMBA3
 from tests.golden.compare import check, read
 
 
@@ -39,3 +42,40 @@ def test_ssd_is_mamba_2s():
     return y, last.swapaxes(2, 3)
 
   check(run, given, *rest)
+
+
+@pytest.mark.parametrize("kind", MAMBA3)
+def test_mamba_3_is_the_authors(kind):
+  given, gradients, (y, angle, *others), weights = read("mamba3", f"{kind}/")
+  options = MAMBA3[kind]
+  n, rank = given["state.S"].shape[-1], options.get("mimo_rank", 1)
+  mixer = build(
+    "mamba3",
+    **{
+      "width": given["x"].shape[-1],
+      "state": n,
+      "head_size": given["state.S"].shape[2],
+      "groups": options.get("ngroups", 1),
+      "rank": rank,
+    },
+    **{"rope_fraction": options.get("rope_fraction", 0.5), "out_norm": options.get("is_outproj_norm", False)},
+  )
+
+  def run(p):
+    params = {name: p[name] for name in ("D", "dt_bias")}
+    params |= {name: {"kernel": p[f"{name}.weight"].T} for name in ("in_proj", "out_proj")}
+    params |= {name: {"scale": p[f"{name}.weight"]} for name in ("B_norm", "C_norm")}
+    params |= {name: p[name].swapaxes(0, 1) for name in ("B_bias", "C_bias")}
+    if rank > 1:
+      params |= {f"mimo_{ours}": p[f"mimo_{theirs}"].swapaxes(0, 1) for ours, theirs in zip("uzo", "xzo")}
+    if mixer.out_norm:
+      params["gated_norm"] = {"scale": p["norm.weight"]}
+    by_rank = lambda k: jnp.moveaxis(k, 2, 1) if rank > 1 else k[:, None]
+    state = mixer.init_state(*p["x"].shape[:2])._replace(
+      S=p["state.S"].swapaxes(2, 3), turn=jnp.exp(1j * p["state.angle"]), k=by_rank(p["state.k"]), u=p["state.u"]
+    )
+    y, last = mixer.apply({"params": params}, p["x"], state, method="prefill")
+    k = jnp.moveaxis(last.k, 1, 2) if rank > 1 else last.k[:, 0]
+    return y, last.turn, last.S.swapaxes(2, 3), k
+
+  check(run, given, gradients, [y, np.exp(1j * angle.astype(np.complex64)), *others], weights)
