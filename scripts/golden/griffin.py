@@ -1,0 +1,55 @@
+"""The recurrent block of Griffin by google-deepmind/recurrentgemma, its PyTorch half."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from scripts.golden.recipe import TORCH, Recipe, drawn, under, with_parameters, with_torch_gradients
+
+
+def rglru(official: dict[str, Any]) -> dict[str, np.ndarray]:
+  """Two documents in a row from an empty state, with the state at the end; and token by token from another state."""
+  import torch
+
+  official["layers"] = SimpleNamespace(RGLRU=official["RGLRU"], Conv1D=official["Conv1D"])
+  rng = np.random.default_rng(0)
+  b, t, d, e, w = 2, 15, 4, 6, 4
+  module = official["RecurrentBlock"](d, num_heads=2, lru_width=e, conv1d_temporal_width=w)
+  given = drawn(module, rng) | {"x": rng.standard_normal((b, t, d))}
+  position = torch.arange(t).expand(b, t).clone()
+  position[1, 6:] = torch.arange(t - 6)  # a document starts there
+
+  def from_empty(x, **parameters):
+    y, state = with_parameters(module, parameters, lambda: module(x, position))
+    return y, state.rg_lru_state, state.conv1d_state
+
+  def from_state(x, h, taps, **parameters):
+    def steps():
+      state, outputs = official["RecurrentBlockCache"](h, taps), []
+      for token in x.split(1, dim=1):
+        y, state = module(token, torch.ones(b, 1, dtype=torch.int64), state)
+        outputs.append(y)
+      return torch.cat(outputs, dim=1), state.rg_lru_state, state.conv1d_state
+
+    return with_parameters(module, parameters, steps)
+
+  found = under("empty", with_torch_gradients(from_empty, given, rng))
+  given |= {"h": rng.standard_normal((b, e)), "taps": rng.standard_normal((b, w - 1, e))}
+  return found | under("state", with_torch_gradients(from_state, given, rng))
+
+
+RECIPES = {
+  "rglru": Recipe(
+    "google-deepmind/recurrentgemma",
+    {
+      "recurrentgemma/torch/layers.py": (
+        *("_MAX_SQRT_GRADIENT", "BlockDiagonalLinear", "rnn_scan", "rnn_param_init", "SqrtBoundDerivative"),
+        *("RGLRU", "Conv1D"),
+      ),
+      "recurrentgemma/torch/modules.py": ("RecurrentBlockCache", "gelu", "RecurrentBlock"),
+    },
+    TORCH + "import einops\nfrom types import SimpleNamespace\nat = SimpleNamespace(typed=lambda function: function)\n",
+    rglru,
+  )
+}
