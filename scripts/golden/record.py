@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from scripts.golden import griffin, mamba, s4, s5, safari
+from scripts.golden import griffin, mamba, mega, s4, s5, safari
 from scripts.golden.recipe import FOLDER, execute
 
 LIBRARIES = ("numpy", "torch", "einops", "jax")
-NUMBERS = mamba.RECIPES | s4.RECIPES | s5.RECIPES | safari.RECIPES | griffin.RECIPES
+NUMBERS = mamba.RECIPES | s4.RECIPES | s5.RECIPES | safari.RECIPES | griffin.RECIPES | mega.RECIPES
 
 
 def main() -> None:
