@@ -39,7 +39,7 @@ def mega(official: dict[str, Any]) -> dict[str, np.ndarray]:
 
     def run(x, module=module, mask=mask, kind=kind, **parameters):
       def steps():
-        state: dict[str, Any] = {}
+        state = {}
         outputs = torch.cat([module(token, incremental_state=state)[0] for token in x.split(1)])
         return outputs - x, module.move._get_input_buffer(state)["prev_state"]
 

@@ -80,6 +80,22 @@ def with_torch_gradients(
   return {name: single(value) for name, value in found.items()} | {"weights": weights}
 
 
+def with_jax_gradients(
+  run: Callable, given: Mapping[str, np.ndarray], rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+  """As `with_torch_gradients`, for code in JAX: `run(given)` returns the outputs."""
+  import jax
+  import jax.numpy as jnp
+
+  given = {name: single(value) for name, value in given.items()}
+  outputs = run(given)
+  weights = single(rng.standard_normal(outputs[0].shape))
+  gradients = jax.grad(lambda given: jnp.sum(weights * run(given)[0]))(given)
+  found = {f"in/{name}": value for name, value in given.items()}
+  found |= {f"grad/{name}": np.asarray(value) for name, value in gradients.items()}
+  return found | {f"out/{i}": np.asarray(value) for i, value in enumerate(outputs)} | {"weights": weights}
+
+
 def drawn(module: Any, rng: np.random.Generator, spread: float = 0.3) -> dict[str, np.ndarray]:
   """Random parameters of a torch module: around 1 for those that start there, around 0 for all others."""
   start = {name: value.detach().numpy() for name, value in module.named_parameters()}
