@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from scripts.golden import griffin, mamba, mega, s4, s5, safari
+from scripts.golden import griffin, mamba, mega, s4, s5, safari, sgconv
 from scripts.golden.recipe import FOLDER, execute
 
-LIBRARIES = ("numpy", "torch", "einops", "jax")
-NUMBERS = mamba.RECIPES | s4.RECIPES | s5.RECIPES | safari.RECIPES | griffin.RECIPES | mega.RECIPES
+LIBRARIES = ("numpy", "torch", "einops", "jax", "flax")
+FAMILIES = (griffin, mamba, mega, s4, s5, safari, sgconv)
+NUMBERS = {name: recipe for family in FAMILIES for name, recipe in family.RECIPES.items()}
 
 
 def main() -> None:
