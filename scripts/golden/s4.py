@@ -1,4 +1,4 @@
-"""S4 and S4D by state-spaces/s4."""
+"""S4, S4D and S4ND by state-spaces/s4."""
 
 import functools
 from collections.abc import Mapping
@@ -81,22 +81,55 @@ def s4_modes(official: Mapping[str, Any], layer, *, x, state, **parameters) -> t
   return *call(lambda: layer(x, state=state)), call(kernel), *call(steps), C
 
 
+def s4nd(official: dict[str, Any]) -> dict[str, np.ndarray]:
+  """The convolution and D on an image that is no square, of diagonal state spaces."""
+  found: dict[str, np.ndarray] = {}
+  b, d, n, rows, columns = 2, 3, 4, 4, 6
+  for kind, options in S4ND.items():
+    rng = np.random.default_rng(0)
+    module = official["S4ND"](d, d_state=2 * n, kernel="diag", init="diag-lin", **options)
+    given = {name: value.detach().numpy() for name, value in module.named_parameters()}
+    given = {name: value + rng.normal(0, 0.1, value.shape) for name, value in given.items()}
+    for axis in range(2):
+      given[f"kernel.{axis}.inv_dt"] = np.log(rng.uniform(0.05, 0.3, (d, 1)))
+      given[f"kernel.{axis}.C"] = rng.standard_normal(given[f"kernel.{axis}.C"].shape)
+    given |= {"D": rng.standard_normal((1, d)), "x": rng.standard_normal((b, d, rows, columns))}
+
+    def run(x, module=module, **parameters):
+      return (with_parameters(module, parameters, lambda: module(x)[0]),)
+
+    found |= under(kind, with_torch_gradients(run, given, rng))
+  return found
+
+
+# variants: their arguments
+S4ND: dict[str, dict[str, Any]] = {
+  "both_ways": {"trank": 2},
+  "one_way": {"bidirectional": False, "bandlimit": 0.5},
+}
+KERNELS = (
+  *("contract", "_conj", "_c2r", "_r2c", "_resolve_conj", "cauchy_naive", "log_vandermonde_naive", "Activation"),
+  *("power", "transition", "rank_correction", "nplr", "dplr", "ssm", "combinations", "combination"),
+  *("inv_transform", "param_transform", "Kernel", "SSMKernel", "SSMKernelDiag", "SSMKernelDPLR", "kernel_registry"),
+)
+IMPORTS = (
+  TORCH + "from collections import defaultdict\nimport logging\nlog = logging.getLogger()\n"
+  "has_cuda_extension = has_pykeops = False\n"
+)
 RECIPES = {
   "s4d_kernel": Recipe("state-spaces/s4", {"models/s4/s4d.py": ("S4DKernel",)}, TORCH, s4d_kernel),
   "s4": Recipe(
     "state-spaces/s4",
-    {
-      "models/s4/s4.py": (
-        *("contract", "_conj", "_c2r", "_r2c", "_resolve_conj", "cauchy_naive", "Activation", "power"),
-        *("transition", "rank_correction", "nplr", "dplr", "ssm", "combinations", "combination"),
-        *("inv_transform", "param_transform", "Kernel", "SSMKernel", "SSMKernelDiag", "SSMKernelDPLR"),
-        *("kernel_registry", "FFTConv"),
-      )
-    },
-    TORCH + "from collections import defaultdict\nimport logging\nlog = logging.getLogger()\n"
-    "has_cuda_extension = has_pykeops = False\n",
+    {"models/s4/s4.py": (*KERNELS, "FFTConv")},
+    IMPORTS,
     s4,
     # so that what is made of the parameters for a step has gradients
     {"@torch.no_grad()\n    def _setup_linear": "def _setup_linear"},
+  ),
+  "s4nd": Recipe(
+    "state-spaces/s4",
+    {"models/s4/s4.py": KERNELS, "src/models/sequence/modules/s4nd.py": ("multiple_axis_slice", "S4ND")},
+    IMPORTS + "from einops import reduce\nSequenceModule = nn.Module\n",
+    s4nd,
   ),
 }

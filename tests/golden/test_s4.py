@@ -1,4 +1,4 @@
-"""S4 and S4D beside state-spaces/s4."""
+"""S4, S4D and S4ND beside state-spaces/s4."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hybrids.mixer import build
+from scripts.golden.s4 import S4ND
 from ssm.lti import diagonal, discretization, dplr, hippo
 from tests.golden.compare import check, entries_of, near, read
 
@@ -58,3 +59,26 @@ def test_s4_starts_where_the_authors_do(measure):
   near(lam, theirs["lam"], "lam")
   near(np.abs(P[0]), np.abs(theirs["P"]), "|P|")
   near(P[0].conj() * B, theirs["P"].conj() * theirs["B"], "P* B")
+
+
+@pytest.mark.parametrize("kind", S4ND)
+def test_s4nd_is_the_authors(kind):
+  given, *rest = read("s4nd", f"{kind}/")
+  _, d, rows, columns = given["x"].shape
+  n, options = given["kernel.0.A_real"].shape[1], S4ND[kind]
+  rank, ways = options.get("trank", 1), options.get("bidirectional", True)
+  sizes = {"state": 2 * n, "rows": rows, "columns": columns, "rank": rank, "bidirectional": ways}
+  mixer = build("s4nd", width=d, **sizes, activation="none", bandlimit=options.get("bandlimit"))
+
+  def run(p):
+    params = {"D": p["D"][0]}
+    for i, axis in enumerate(("row", "column")):
+      params |= {f"{axis}_A_log": p[f"kernel.{i}.A_real"], f"{axis}_A_im": -p[f"kernel.{i}.A_imag"]}
+      C = p[f"kernel.{i}.C"].reshape(1 + ways, rank, d, n, 2).swapaxes(0, 1)
+      for name, value in {"B": p[f"kernel.{i}.B"][0], "C": C}.items():
+        params |= {f"{axis}_{name}_re": value[..., 0], f"{axis}_{name}_im": value[..., 1]}
+      params[f"{axis}_log_dt"] = p[f"kernel.{i}.inv_dt"][:, 0]
+    y = mixer.apply({"params": params}, p["x"].reshape(-1, d, rows * columns).swapaxes(1, 2))
+    return (y.swapaxes(1, 2).reshape(p["x"].shape),)
+
+  check(run, given, *rest)

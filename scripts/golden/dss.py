@@ -1,0 +1,45 @@
+"""DSS by ag1988/dss."""
+
+from typing import Any
+
+import numpy as np
+
+from scripts.golden.recipe import TORCH, Recipe, drawn, under, with_parameters, with_torch_gradients
+
+
+def dss(official: dict[str, Any]) -> dict[str, np.ndarray]:
+  """The kernels "exp" and "softmax", of which the latter has a mode that grows, on a sequence of its length.
+
+  With a time step each for real and imaginary parts.
+  """
+  found: dict[str, np.ndarray] = {}
+  h, n, t = 3, 4, 23
+  for version in ("exp", "softmax"):
+    rng = np.random.default_rng(0)
+    module = official["DSSKernel"](h, N=n, version=version)
+    given = drawn(module, rng) | {"W": rng.standard_normal((1, h, n, 2))}
+    given["log_dt"] = np.log(rng.uniform(0.03, 0.3, (h, 2)))
+    if version == "exp":
+      given["Lambda_im"] = rng.uniform(1, 9, n)
+    else:
+      given["Lambda"] = np.stack([[-0.5, -1.2, 0.4, -0.1], rng.uniform(1, 9, n)], axis=1)
+
+    def run(module=module, **parameters):
+      return (with_parameters(module, parameters, lambda: module(t)[0][0]),)
+
+    found |= under(version, with_torch_gradients(run, given, rng))
+  return found
+
+
+RECIPES = {
+  "dss": Recipe(
+    "ag1988/dss",
+    {
+      "src/models/sequence/ss/standalone/dss.py": (
+        *("OptimModule", "_c2r", "_r2c", "reciprocal", "hippo_skew_evals", "DSSKernel"),
+      )
+    },
+    TORCH + "from opt_einsum import contract as einsum\nclass DictConfig(dict):\n  __getattr__ = dict.__getitem__\n",
+    dss,
+  )
+}
