@@ -1,0 +1,26 @@
+"""sLSTM beside NX-AI/xlstm."""
+
+import jax.numpy as jnp
+
+from hybrids.mixer import build
+from tests.golden.compare import check, read
+
+
+def test_slstm_is_the_authors():
+  given, *rest = read("slstm")
+  b, t, d = given["x"].shape
+  heads, size, _ = given["zgate.weight"].shape
+  mixer = build("slstm", width=d, heads=heads)
+
+  def run(p):
+    # their names of the maps of i and f are swapped
+    maps = {"i_proj": "fgate", "f_proj": "igate", "z_proj": "zgate", "o_proj": "ogate"}
+    params = {ours: {"kernel": p[f"{theirs}.weight"].swapaxes(1, 2)} for ours, theirs in maps.items()}
+    params["conv"] = {"kernel": p["conv1d.conv.weight"][:, 0].T, "bias": p["conv1d.conv.bias"]}
+    params["R"] = p["slstm_cell._recurrent_kernel_"].reshape(heads, 4, size, size).transpose(0, 3, 1, 2)
+    params |= {"bias": p["slstm_cell._bias_"].reshape(4, d), "norm": {"scale": 1 + p["group_norm.weight"]}}
+    state = mixer.init_state(b, t)._replace(**dict(zip("hcnm", p["state"])))
+    y, last = mixer.apply({"params": params}, p["x"], state, method="prefill")
+    return y, jnp.stack(last[:4])
+
+  check(run, given, *rest)
