@@ -13,6 +13,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from kernels import chunks
+from kernels.decays import running_sums
 
 CHUNK = 64  # the size of common heads and states: products within a chunk cost about what those with states do
 
@@ -107,7 +108,7 @@ def _scores(tokens):
 def _decays(log_a, keep, groups) -> Decays:
   """Exponentials of sums over segments of a chunk; the filling of the last chunk has log_a = 0."""
   log_a = _by_chunk(_grouped(chunks.split(log_a, CHUNK), 3, groups))
-  high, low = _running_sums(log_a)
+  high, low = running_sums(log_a, axis=log_a.ndim - 1)
   to_end = (high[..., -1:] - high) + (low[..., -1:] - low)
   inside = (high[..., None] - high[..., None, :]) + (low[..., None] - low[..., None, :])
   past = jnp.tri(log_a.shape[-1], dtype=bool)
@@ -125,22 +126,6 @@ def _decays(log_a, keep, groups) -> Decays:
 
 def _exp(x, where):
   return jnp.exp(jnp.where(where, x, -jnp.inf))
-
-
-def _running_sums(x):
-  """Sums of x up to each place of the last axis, as a rounded part and what rounding took away from it.
-
-  A difference of two is as exact as if its terms were added up alone, whatever precedes them: after a decay of e^-100,
-  plain float32 sums would know the decays of the next tokens to 5 digits.
-  """
-
-  def add(first, second):
-    total = first[0] + second[0]
-    taken = total - first[0]
-    lost = (first[0] - (total - taken)) + (second[0] - taken)
-    return total, first[1] + second[1] + lost
-
-  return lax.associative_scan(add, (x, jnp.zeros_like(x)), axis=-1)
 
 
 def _log_decay_bar(bar: Decays) -> Float[Array, "m b g r c"]:

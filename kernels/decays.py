@@ -1,0 +1,136 @@
+"""What tokens of a short block do to each other when every channel of the state decays by itself.
+
+A factor exp(g_i - g_j) between two tokens, g being running sums of log decays, must not be split into exp(g_i) and
+exp(-g_j), of which the second overflows. Here no exponent is above 0, whatever the decays.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+# float32 means float32 on accelerators too
+einsum = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
+
+
+class Factors(NamedTuple):
+  """Products of decays of a block, for what the state before it and the state after it have to do with its tokens."""
+
+  before: Float[Array, "*b c k"]  # from the state before the block to what the token finds
+  enter: Float[Array, "*b c k"]  # and through the token
+  leave: Float[Array, "*b c k"]  # from after the token to the end
+  across: Float[Array, "*b k"]  # through all
+
+
+def least(dtype: jnp.dtype) -> Float[Array, ""]:
+  """A log decay whose exponential is 0, far enough from minus infinity for sums of it to have differences."""
+  return 2 * jnp.log(jnp.finfo(dtype).tiny)
+
+
+def clear(log_a: Float[Array, "b t h k"], keep: Bool[Array, "b t"] | None) -> Float[Array, "b t h k"]:
+  """Log decays that forget everything where `keep` is False."""
+  return log_a if keep is None else jnp.where(keep[:, :, None, None], log_a, least(log_a.dtype))
+
+
+def factors(log_a: Float[Array, "*b c k"]) -> Factors:
+  """Every one adds up its own tokens, so that gradients, too, are sums without differences."""
+  tokens = jnp.arange(log_a.shape[-2])
+  sums = lambda which: jnp.exp(einsum("nj,...jk->...nk", which.astype(log_a.dtype), log_a))
+  row, column = tokens[:, None], tokens
+  return Factors(sums(column < row), sums(column <= row), sums(column > row), jnp.exp(log_a.sum(-2)))
+
+
+def ahead(z: Float[Array, "*b c k"]) -> Float[Array, "*b c k"]:
+  """What belongs to a token at the place of the one before it, where `scores` reads what the token finds."""
+  return jnp.concatenate([z[..., 1:, :], jnp.zeros_like(z[..., :1, :])], axis=-2)
+
+
+def behind(z: Float[Array, "*b c k"]) -> Float[Array, "*b c k"]:
+  """Back to its own place; the first of the block finds none of its tokens."""
+  return jnp.concatenate([jnp.zeros_like(z[..., :1, :]), z[..., :-1, :]], axis=-2)
+
+
+@jax.custom_vjp
+def scores(
+  reads: Float[Array, "*b r c k"], writes: Float[Array, "*b s c k"], log_a: Float[Array, "*b c _"]
+) -> Float[Array, "*b r s c c"]:
+  """reads_i . (a_{j+1} ... a_i writes_j) for every two tokens j <= i of a block, 0 for others.
+
+  Args:
+    log_a: by channel, or one number for all.
+  """
+  return _scores_fwd(reads, writes, log_a)[0]
+
+
+def _scores_fwd(reads, writes, log_a):
+  decay = _decay(log_a)
+  if _one(reads, log_a):
+    y = einsum("...rik,...sjk->...rsij", reads, writes) * decay[..., None, None, :, :, 0]
+  else:
+    y = jnp.moveaxis(einsum("...rik,...isjk->...irsj", reads, _carried(writes, decay)), -4, -2)
+  return y, (reads, writes, log_a)
+
+
+def _scores_bwd(saved, bar):
+  reads, writes, log_a = saved
+  decay = _decay(log_a)
+  if _one(reads, log_a):
+    plain = bar * decay[..., None, None, :, :, 0]
+    reads_bar = einsum("...rsij,...sjk->...rik", plain, writes)
+    writes_bar = einsum("...rsij,...rik->...sjk", plain, reads)
+    pairs = (plain * einsum("...rik,...sjk->...rsij", reads, writes)).sum((-4, -3))[..., None]
+  else:
+    carried = _carried(writes, decay)
+    read = einsum("...rsij,...rik->...isjk", bar, reads)
+    reads_bar = einsum("...rsij,...isjk->...rik", bar, carried)
+    writes_bar = (read * decay[..., :, None, :, :]).sum(-4)
+    pairs = (read * carried).sum(-3)
+  return reads_bar, writes_bar, _log_decay_bar(pairs)
+
+
+scores.defvjp(_scores_fwd, _scores_bwd)
+
+
+def _one(reads, log_a):
+  """Whether one decay is that of all channels, and products need not know it."""
+  return log_a.shape[-1] == 1 < reads.shape[-1]
+
+
+def _decay(log_a: Float[Array, "*b c k"]) -> Float[Array, "*b c c k"]:
+  """a_{j+1} ... a_i at [i, j] for j <= i, else 0."""
+  high, low = running_sums(log_a, axis=log_a.ndim - 2)
+  between = lambda z: z[..., :, None, :] - z[..., None, :, :]
+  past = jnp.tri(log_a.shape[-2], dtype=bool)[..., None]
+  return jnp.exp(jnp.where(past, between(high) + between(low), -jnp.inf))
+
+
+def _carried(writes, decay):
+  """What is written at j as token i finds it: [i, s, j, k]."""
+  return decay[..., :, None, :, :] * writes[..., None, :, :, :]
+
+
+def _log_decay_bar(pairs: Float[Array, "*b c c k"]) -> Float[Array, "*b c k"]:
+  """A log decay is part of the factor of every two tokens it stands between: sum over i >= n > j."""
+  c = pairs.shape[-2]
+  past = jnp.tri(c, k=-1, dtype=pairs.dtype)  # [n, j]
+  ends = einsum("nj,...ijk->...ink", past, pairs)
+  return jnp.where(jnp.tri(c, dtype=bool)[..., None], ends, 0).sum(-3)
+
+
+def running_sums(x: Float[Array, "..."], axis: int) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+  """Sums of x up to each place of an axis, as a rounded part and what rounding took away from it.
+
+  A difference of two is as exact as if its terms were added up alone, whatever precedes them: after a decay of e^-100,
+  plain float32 sums would know the decays of the next tokens to 5 digits.
+  """
+
+  def add(first, second):
+    total = first[0] + second[0]
+    taken = total - first[0]
+    lost = (first[0] - (total - taken)) + (second[0] - taken)
+    return total, first[1] + second[1] + lost
+
+  return lax.associative_scan(add, (x, jnp.zeros_like(x)), axis=axis)

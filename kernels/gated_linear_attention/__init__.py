@@ -1,0 +1,60 @@
+"""S_t = diag(a_t) S_{t-1} + k_t v_t^T with a decay for every row of the state: GLA, HGRN-2, RWKV-6."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from kernels import decays, dispatch, inputs
+from kernels.gated_linear_attention import reference, xla
+
+IMPLS: dispatch.Impls = {
+  "xla": (xla.gated_linear_attention, dispatch.always),
+  "reference": (reference.gated_linear_attention, dispatch.always),
+}
+
+
+def gated_linear_attention(
+  q: Float[Array, "b t h k"],
+  k: Float[Array, "b t h k"],
+  v: Float[Array, "b t h p"],
+  log_a: Float[Array, "b t h k"],
+  S: Float[Array, "b h k p"],
+  u: Float[Array, "h k"] | None = None,
+  *,
+  reset: Bool[Array, "b t"] | None = None,
+  lengths: Int[Array, "b"] | None = None,
+  impl: str = "auto",
+) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k p"]]:
+  """S_t = diag(exp(log_a_t)) S_{t-1} + k_t v_t^T;  y_t = S_t^T q_t;  returns all y and the last S.
+
+  Yang et al. 2024, arXiv:2312.06635, sec. 4.1. With a bonus u, y_t = (S_{t-1} + (u k_t) v_t^T)^T q_t instead: what a
+  token adds is read with a weight of its own, and no decay stands between a token and the one before it (Peng et al.
+  2024, arXiv:2404.05892, RWKV-6). Computed in at least float32; y has the dtype of v, the returned state that
+  of the computation. Differentiable in all arrays.
+
+  Args:
+    log_a: at most 0; a decay of exactly 0, minus infinity, is fine.
+    S: the state before the first token.
+    reset: True where a document starts: the state is cleared before that token.
+    lengths: tokens that are there per row; past them y is 0 and the state stands still.
+    impl: "auto" or a name in IMPLS.
+
+  Raises:
+    ValueError: `impl` does not exist or cannot run these arguments.
+  """
+  bonus = () if u is None else (u,)
+  dtype, y_dtype = inputs.compute_dtype(q, k, v, log_a, S, *bonus), v.dtype
+  if lengths is not None:
+    here = inputs.valid(lengths, v.shape[1])
+    # The decay becomes 1 and the input 0; what is not there starts no document.
+    q, k, v, log_a = inputs.blank(here, q, k, v, log_a)
+    reset = None if reset is None else reset & here
+  q, k, v, log_a, S = (z.astype(dtype) for z in (q, k, v, log_a, S))
+  u = None if u is None else u.astype(dtype)
+  log_a = jnp.maximum(log_a, decays.least(dtype))
+  if v.shape[1] == 0:
+    return v.astype(y_dtype), S
+  args = (q, k, v, log_a, u, S, None if reset is None else ~reset)
+  y, S_last = dispatch.pick("gated_linear_attention", IMPLS, impl, *args)(*args)
+  if lengths is not None:
+    (y,) = inputs.blank(here, y)
+  return y.astype(y_dtype), S_last

@@ -1,0 +1,154 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kernels.gated_linear_attention import IMPLS, gated_linear_attention
+from kernels.ssd import ssd
+from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, spoil, values_and_gradients
+
+ROWS, H, K, P = 2, 2, 3, 5
+# fewer tokens than a block, a whole block, two uneven ones, more than states are kept for, with a ragged end
+CASES = [
+  (1, True, True, "float32"),
+  (7, False, True, "float32"),
+  (16, True, False, "float32"),
+  (63, False, True, "float32"),
+  (100, True, True, "float32"),
+  (129, True, True, "float64"),
+  (100, False, False, "float64"),
+]
+op = jax.jit(gated_linear_attention, static_argnames="impl", compiler_options=QUICK)
+
+
+def arrays(t, bonus=False, dtype="float32"):
+  """Decays from nearly none to 1e-2 a token."""
+  rng = np.random.default_rng(t)
+  log_a = -(10.0 ** rng.uniform(-3, 0.7, (ROWS, t, H, K))).astype(dtype)
+  q, k = draw(rng, (2, ROWS, t, H, K), dtype)
+  given = q, k, draw(rng, (ROWS, t, H, P), dtype), log_a, draw(rng, (ROWS, H, K, P), dtype)
+  return (*given, draw(rng, (H, K), dtype)) if bonus else given
+
+
+def masks(t):
+  """Document starts on the first and last token and on neighbours; rows that end early."""
+  reset = np.zeros((ROWS, t), bool)
+  reset[0, 0] = reset[0, t - 1] = reset[1, t // 2 : t // 2 + 2] = True
+  return {"reset": reset, "lengths": np.array([t - 1, t // 2 + 1])}
+
+
+def spoilt(lengths, q, k, v, log_a, *rest):
+  return *(spoil(lengths, z) for z in (q, k, v, log_a)), *rest
+
+
+def run(impl, given, **where):
+  return values_and_gradients(functools.partial(gated_linear_attention, impl=impl), given, **where)
+
+
+@pytest.mark.parametrize("t, bonus, masked, dtype", CASES)
+def test_blocks_equal_the_reference(t, bonus, masked, dtype):
+  with jax.enable_x64(dtype == "float64"):
+    given, where = arrays(t, bonus, dtype), masks(t) if masked else {}
+    want = run("reference", given, **where)
+    got = run("xla", spoilt(where["lengths"], *given) if masked else given, **where)
+    assert_close(got, want, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("bonus", [False, True])
+def test_the_definition_is_the_recurrence(bonus):
+  q, k, v, log_a, S, *rest = arrays(9, bonus)
+  y, last = op(q, k, v, log_a, S, *rest, impl="reference")
+  for h in range(H):
+    state = S[:, h]
+    for t in range(9):
+      new = k[:, t, h, :, None] * v[:, t, h, None]
+      after = np.exp(log_a[:, t, h, :, None]) * state + new
+      read = state + rest[0][h, :, None] * new if bonus else after
+      np.testing.assert_allclose(y[:, t, h], np.einsum("bk,bkp->bp", q[:, t, h], read), atol=1e-5)
+      state = after
+    np.testing.assert_allclose(last[:, h], state, atol=1e-5)
+
+
+def test_equals_ssd_where_a_head_has_one_decay():
+  q, k, v, log_a, S = arrays(40)
+  one = log_a[..., 0]
+  got = op(q, k, v, np.repeat(one[..., None], K, -1), S)
+  assert_close(got, jax.jit(ssd)(q, k, v, one, S), 1e-5)
+
+
+def part(now, q, k, v, log_a, *rest):
+  return q[:, now], k[:, now], v[:, now], log_a[:, now], *rest
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_lengths_equal_each_row_alone(impl):
+  given = arrays(8, True)
+  # The document that would start past the lengths starts nothing.
+  y, last = op(*given, reset=np.arange(8)[None].repeat(ROWS, 0) == 6, lengths=np.array([0, 4]), impl=impl)
+  np.testing.assert_array_equal(last[0], given[4][0])
+  assert not y[0].any(), "a row of length 0 has outputs"
+  assert not y[1, 4:].any(), "outputs past the length"
+  alone, alone_last = op(*part(slice(4), *given), impl=impl)
+  np.testing.assert_allclose(y[1, :4], alone[1], atol=1e-5)
+  np.testing.assert_allclose(last[1], alone_last[1], atol=1e-5)
+
+
+def test_no_tokens_leave_the_state_alone():
+  given = arrays(8)
+  y, last = op(*part(slice(0), *given))
+  assert y.shape == (ROWS, 0, H, P)
+  np.testing.assert_array_equal(last, given[-1])
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_two_calls_make_one(impl):
+  *given, S, u = arrays(100, True)
+  whole, last = op(*given, S, u, impl=impl)
+  first, between = op(*part(slice(37), *given), S, u, impl=impl)
+  second, last_again = op(*part(slice(37, 100), *given), between, u, impl=impl)
+  np.testing.assert_allclose(jnp.concatenate([first, second], axis=1), whole, atol=1e-4)
+  np.testing.assert_allclose(last_again, last, atol=1e-4)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("bonus", [False, True])
+def test_reset_separates_documents(impl, bonus):
+  *given, S = arrays(8)
+  rest = arrays(8, True)[5:] if bonus else ()
+  y, last = op(*given, S, *rest, reset=np.arange(8)[None].repeat(ROWS, 0) == 4, impl=impl)
+  first, _ = op(*part(slice(4), *given), S, *rest, impl=impl)
+  second, second_last = op(*part(slice(4, 8), *given), np.zeros_like(S), *rest, impl=impl)
+  np.testing.assert_allclose(y, np.concatenate([first, second], axis=1), atol=1e-5)
+  np.testing.assert_allclose(last, second_last, atol=1e-5)
+
+
+@pytest.mark.parametrize("bonus", [False, True])
+def test_strong_decays_are_forgotten_and_weak_ones_exact(bonus):
+  """A decay of 0 clears its channel; after one of e^-170, the next tokens' keep all digits; without decay all stays."""
+  q, k, v, log_a, S, *u = arrays(60, bonus)
+  log_a = np.where(np.arange(60)[:, None, None] % 4 == 2, np.float32(-170), log_a / 50)
+  log_a[:, 41, :, 1] = -np.inf
+  log_a[:, :, :, 2] = 0
+  given = q, k, v, log_a, S, *u
+  got = run("xla", given)
+  assert_close(got, run("reference", given), 2e-6)
+  assert all(np.isfinite(z).all() for z in jax.tree.leaves(got))
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_bfloat16_comes_back_with_a_float32_state(impl):
+  *given, S = arrays(8)
+  y, last = op(*(z.astype(jnp.bfloat16) for z in given), S, impl=impl)
+  assert (y.dtype, last.dtype) == (jnp.bfloat16, jnp.float32)
+  np.testing.assert_allclose(y.astype(jnp.float32), op(*given, S)[0], atol=0.1)
+
+
+def test_the_gradient_keeps_no_state_per_token():
+  b, t, h, k, p = 1, 4096, 2, 32, 32
+  shapes = (b, t, h, k), (b, t, h, k), (b, t, h, p), (b, t, h, k), (b, h, k, p)
+  loss = jax.grad(lambda *z: gated_linear_attention(*z, impl="xla")[0].sum(), argnums=tuple(range(5)))
+  compiled = jax.jit(loss).lower(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)).compile()
+  used, states = compiled.memory_analysis().temp_size_in_bytes, 4 * b * t * h * k * p
+  assert used < 0.75 * states, f"{used} temporary bytes; all states would be {states}"
