@@ -6,6 +6,8 @@ import jax
 import numpy as np
 
 from kernels import dispatch
+from kernels.delta_rule import delta_rule
+from kernels.gated_linear_attention import gated_linear_attention
 from kernels.linear_scan import linear_scan
 from kernels.selective_scan import selective_scan, xla
 from kernels.ssd import ssd
@@ -28,10 +30,13 @@ def the_compiler_divides_the_batch(mesh):
   x, dt, A, B, C, h = arrays(4)
   rows, everywhere = (jax.NamedSharding(mesh, jax.P(axis)) for axis in ("data", None))
   heads = x[..., None], -dt, h[..., None]  # of one channel
+  S = B[:, : B.shape[-1]].swapaxes(1, 2)  # as many rows and columns as a head has features
   cases = {
     linear_scan: (x, ("xla", "associative"), (dt, x, h[..., 0])),
     selective_scan: (x, ("xla", "associative"), (x, dt, A, B, C, h)),
     ssd: (heads[0], ("xla",), (C, B, *heads)),
+    gated_linear_attention: (C, ("xla",), (B, C, C, -abs(B), S)),
+    delta_rule: (C, ("xla",), (B, C / 4, C, B / 4, S)),
   }
   for op, (y_bar, impls, arguments) in cases.items():
     for impl in impls:

@@ -1,0 +1,71 @@
+"""S_t = diag(a_t) S_{t-1} + u_t (S_{t-1}^T w_t)^T + k_t v_t^T: DeltaNet, Gated DeltaNet, KDA, RWKV-7."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from kernels import decays, dispatch, inputs
+from kernels.delta_rule import reference, xla
+
+IMPLS: dispatch.Impls = {
+  "xla": (xla.delta_rule, dispatch.always),
+  "reference": (reference.delta_rule, dispatch.always),
+}
+
+
+def delta_rule(
+  q: Float[Array, "b t h k"],
+  k: Float[Array, "b t h k"],
+  v: Float[Array, "b t h p"],
+  w: Float[Array, "b t h k"],
+  S: Float[Array, "b h k p"],
+  u: Float[Array, "b t h k"] | None = None,
+  log_a: Float[Array, "b t h _"] | None = None,
+  *,
+  reset: Bool[Array, "b t"] | None = None,
+  lengths: Int[Array, "b"] | None = None,
+  impl: str = "auto",
+) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k p"]]:
+  """S_t = diag(exp(log_a_t)) S_{t-1} + u_t (S_{t-1}^T w_t)^T + k_t v_t^T;  y_t = S_t^T q_t;  all y and the last S.
+
+  What w finds in the state is written back at u, beside v at k. Without u it is taken away at k, so that v replaces it:
+  S_t = diag(exp(log_a_t)) S_{t-1} + k_t (v_t - S_{t-1}^T w_t)^T. With keys x, step sizes beta and decays a
+
+    DeltaNet         k = beta x, w = x                            Yang et al. 2024, arXiv:2406.06484
+    Gated DeltaNet   k = beta x, w = a x, a one number            Yang et al. 2025, arXiv:2412.06464
+    KDA              k = beta x, w = a x, a by channel            Kimi Team 2025, arXiv:2510.26692
+    RWKV-7           k, w = kappa, u = -alpha kappa, a by channel Peng et al. 2025, arXiv:2503.14456
+
+  Computed in at least float32; y has the dtype of v, the returned state that of the computation. Differentiable in all
+  arrays.
+
+  Args:
+    w: finds what is there before the decay.
+    log_a: by row of the state or, with a last axis of 1, one for all; at most 0, and minus infinity is fine. None: no
+      decay.
+    S: the state before the first token.
+    reset: True where a document starts: the state is cleared before that token.
+    lengths: tokens that are there per row; past them y is 0 and the state stands still.
+    impl: "auto" or a name in IMPLS.
+
+  Raises:
+    ValueError: log_a has neither one nor k entries; `impl` does not exist or cannot run these arguments.
+  """
+  log_a = jnp.zeros((*v.shape[:3], 1), v.dtype) if log_a is None else log_a
+  if log_a.shape[-1] not in (1, k.shape[-1]):
+    raise ValueError(f"delta_rule: {log_a.shape[-1]} decays for {k.shape[-1]} rows; give one, or one for each")
+  written = () if u is None else (u,)
+  dtype, y_dtype = inputs.compute_dtype(q, k, v, w, log_a, S, *written), v.dtype
+  if lengths is not None:
+    here = inputs.valid(lengths, v.shape[1])
+    # The decay becomes 1 and the input 0; what is not there starts no document.
+    q, k, v, w, log_a, *written = inputs.blank(here, q, k, v, w, log_a, *written)
+    reset = None if reset is None else reset & here
+  q, k, v, w, log_a, S, *written = (z.astype(dtype) for z in (q, k, v, w, log_a, S, *written))
+  log_a = jnp.maximum(log_a, decays.least(dtype))
+  if v.shape[1] == 0:
+    return v.astype(y_dtype), S
+  args = (q, k, v, w, written[0] if written else None, log_a, S, None if reset is None else ~reset)
+  y, S_last = dispatch.pick("delta_rule", IMPLS, impl, *args)(*args)
+  if lengths is not None:
+    (y,) = inputs.blank(here, y)
+  return y.astype(y_dtype), S_last

@@ -1,0 +1,33 @@
+"""The definition of `delta_rule`: one token after the other."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+def delta_rule(
+  q: Float[Array, "b t h k"],
+  k: Float[Array, "b t h k"],
+  v: Float[Array, "b t h p"],
+  w: Float[Array, "b t h k"],
+  u: Float[Array, "b t h k"] | None,
+  log_a: Float[Array, "b t h _"],
+  S: Float[Array, "b h k p"],
+  keep: Bool[Array, "b t"] | None,
+) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k p"]]:
+  """S_t = diag(a_t) S_{t-1} + u_t (S_{t-1}^T w_t)^T + k_t v_t^T, with S_{t-1} = 0 where `keep` is False.
+
+  u is -k where it is None.
+  """
+  keep = jnp.ones(v.shape[:2], bool) if keep is None else keep
+  u = -k if u is None else u
+
+  def step(S, inputs):
+    q, k, v, w, u, log_a, keep = inputs
+    S = jnp.where(keep[:, None, None, None], S, 0)
+    found = (S * w[..., None]).sum(-2)
+    S = jnp.exp(log_a)[..., None] * S + u[..., None] * found[..., None, :] + k[..., None] * v[..., None, :]
+    return S, (S * q[..., None]).sum(-2)
+
+  S, y = jax.lax.scan(step, S, tuple(z.swapaxes(0, 1) for z in (q, k, v, w, u, log_a, keep)))
+  return y.swapaxes(0, 1), S

@@ -1,0 +1,213 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kernels.delta_rule import IMPLS, delta_rule
+from kernels.gated_linear_attention import gated_linear_attention
+from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, spoil, values_and_gradients
+
+ROWS, H, K, P = 2, 2, 3, 5
+# fewer tokens than a block, whole blocks, uneven ones, more than states are kept for, with a ragged end
+CASES = [
+  ("delta", 1, True, "float32"),
+  ("delta", 100, True, "float32"),
+  ("gated", 63, False, "float32"),
+  ("gated", 129, True, "float32"),
+  ("by channel", 7, True, "float32"),
+  ("by channel", 100, True, "float32"),
+  ("general", 16, False, "float32"),
+  ("general", 100, True, "float32"),
+  ("delta", 65, False, "float64"),
+  ("by channel", 129, True, "float64"),
+  ("general", 100, True, "float64"),
+]
+op = jax.jit(delta_rule, static_argnames="impl", compiler_options=QUICK)
+
+
+def arrays(kind, t, dtype="float32", beta=None, weak=0.0):
+  """Keys of length 1, steps in [0, 2], 0, 1 and 2 among them, decays from nearly none to 1e-2 a token."""
+  rng = np.random.default_rng(t)
+  q, x = draw(rng, (2, ROWS, t, H, K), dtype)
+  x /= np.linalg.norm(x, axis=-1, keepdims=True)
+  v, S = draw(rng, (ROWS, t, H, P), dtype), draw(rng, (ROWS, H, K, P), dtype)
+  steps = rng.uniform(-0.5, 2.5, (ROWS, t, H, 1)).clip(0, 2)
+  steps[:, ::5] = 1
+  k = (steps if beta is None else np.full_like(steps, beta)).astype(dtype) * x
+  log_a = -(10.0 ** rng.uniform(-3, 0.7, (ROWS, t, H, 1 if kind == "gated" else K))).astype(dtype)
+  if kind == "delta":
+    return q, k, v, x, S
+  if kind == "general":
+    # RWKV-7: u and k are apart
+    return q, draw(rng, x.shape, dtype), v, x, S, (-rng.uniform(size=x.shape) * x).astype(dtype), log_a
+  return q, k, v, np.exp(log_a) * x, S, None, log_a
+
+
+def masks(t):
+  """Document starts on the first and last token and on neighbours; rows that end early."""
+  reset = np.zeros((ROWS, t), bool)
+  reset[0, 0] = reset[0, t - 1] = reset[1, t // 2 : t // 2 + 2] = True
+  return {"reset": reset, "lengths": np.array([t - 1, t // 2 + 1])}
+
+
+def spoilt(lengths, given):
+  per_token = lambda i, z: z is not None and i != 4
+  return tuple(spoil(lengths, z) if per_token(i, z) else z for i, z in enumerate(given))
+
+
+def run(impl, given, **where):
+  return values_and_gradients(functools.partial(delta_rule, impl=impl), given, **where)
+
+
+def part(now, given):
+  return tuple(z if z is None or i == 4 else z[:, now] for i, z in enumerate(given))
+
+
+@pytest.mark.parametrize("kind, t, masked, dtype", CASES)
+def test_blocks_equal_the_reference(kind, t, masked, dtype):
+  with jax.enable_x64(dtype == "float64"):
+    given, where = arrays(kind, t, dtype), masks(t) if masked else {}
+    want = run("reference", given, **where)
+    got = run("xla", spoilt(where["lengths"], given) if masked else given, **where)
+    assert_close(got, want, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("kind", ["delta", "general"])
+def test_the_definition_is_the_recurrence(kind):
+  given = arrays(kind, 9)
+  y, last = op(*given, impl="reference")
+  q, k, v, w, S, u, log_a = given if len(given) == 7 else (*given, -given[1], np.zeros((ROWS, 9, H, K)))
+  for h in range(H):
+    state = S[:, h]
+    for t in range(9):
+      found = np.einsum("bkp,bk->bp", state, w[:, t, h])
+      state = np.exp(log_a[:, t, h, :, None]) * state + u[:, t, h, :, None] * found[:, None]
+      state = state + k[:, t, h, :, None] * v[:, t, h, None]
+      np.testing.assert_allclose(y[:, t, h], np.einsum("bk,bkp->bp", q[:, t, h], state), atol=1e-4)
+    np.testing.assert_allclose(last[:, h], state, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["delta", "by channel"])
+@pytest.mark.parametrize("beta", [0.0, 1.0, 2.0])
+def test_steps_of_0_and_1_and_2_over_block_boundaries(kind, beta):
+  """Nothing is written; all of what was there is replaced; it is reflected, and nothing shrinks but by the decay."""
+  given = arrays(kind, 131, beta=beta)
+  if kind == "by channel":
+    q, k, v, w, S, u, log_a = given
+    # a channel that keeps all, one that forgets all at times, one in between
+    log_a = log_a / 50
+    log_a[..., 0], log_a[:, ::7, :, 1] = 0, -np.inf
+    given = q, k, v, np.exp(log_a) * k / max(beta, 1), S, u, log_a
+  got, want = run("xla", given), run("reference", given)
+  assert_close(got, want, 1e-4 if beta == 2 else TOLERANCE["float32"])
+  assert all(np.isfinite(z).all() for z in jax.tree.leaves(got))
+
+
+def test_a_step_of_1_replaces_what_a_key_finds():
+  q, k, v, x, S = arrays("delta", 40, beta=1.0)
+  y, _ = op(x, k, v, x, S)
+  np.testing.assert_allclose(y, v, atol=1e-5)
+
+
+def test_a_step_of_2_keeps_the_parity_of_ones():
+  """An eigenvalue of -1 (Grazzi et al. 2025, arXiv:2411.12537): the sign of the state counts modulo 2."""
+  bits = np.random.default_rng(0).integers(0, 2, (1, 200))
+  one, zero = np.ones((1, 200, 1, 1), np.float32), np.zeros((1, 200, 1, 1), np.float32)
+  y, _ = op(one, 2 * one * bits[..., None, None], zero, one, np.ones((1, 1, 1, 1), np.float32))
+  np.testing.assert_array_equal(y[0, :, 0, 0], 1 - 2 * (np.cumsum(bits) % 2))
+
+
+def test_without_removal_it_is_gated_linear_attention():
+  q, k, v, w, S, _, log_a = arrays("by channel", 40)
+  got = op(q, k, v, np.zeros_like(w), S, None, log_a)
+  assert_close(got, jax.jit(gated_linear_attention)(q, k, v, log_a, S), 1e-5)
+
+
+def test_u_is_minus_k_where_it_is_not_given():
+  q, k, v, w, S, _, log_a = arrays("gated", 70)
+  assert_close(op(q, k, v, w, S, None, log_a), op(q, k, v, w, S, -k, log_a), 1e-5)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_lengths_equal_each_row_alone(impl):
+  given = arrays("general", 8)
+  # The document that would start past the lengths starts nothing.
+  y, last = op(*given, reset=np.arange(8)[None].repeat(ROWS, 0) == 6, lengths=np.array([0, 4]), impl=impl)
+  np.testing.assert_array_equal(last[0], given[4][0])
+  assert not y[0].any(), "a row of length 0 has outputs"
+  assert not y[1, 4:].any(), "outputs past the length"
+  alone, alone_last = op(*part(slice(4), given), impl=impl)
+  np.testing.assert_allclose(y[1, :4], alone[1], atol=1e-5)
+  np.testing.assert_allclose(last[1], alone_last[1], atol=1e-5)
+
+
+def test_no_tokens_leave_the_state_alone():
+  given = arrays("general", 8)
+  y, last = op(*part(slice(0), given))
+  assert y.shape == (ROWS, 0, H, P)
+  np.testing.assert_array_equal(last, given[4])
+
+
+@pytest.mark.parametrize("kind", ["gated", "general"])
+@pytest.mark.parametrize("impl", IMPLS)
+def test_two_calls_make_one(impl, kind):
+  given = arrays(kind, 100)
+  whole, last = op(*given, impl=impl)
+  first, between = op(*part(slice(37), given), impl=impl)
+  rest = list(part(slice(37, 100), given))
+  rest[4] = between
+  second, last_again = op(*rest, impl=impl)
+  np.testing.assert_allclose(jnp.concatenate([first, second], axis=1), whole, atol=2e-4)
+  np.testing.assert_allclose(last_again, last, atol=2e-4)
+
+
+@pytest.mark.parametrize("kind", ["delta", "general"])
+@pytest.mark.parametrize("impl", IMPLS)
+def test_reset_separates_documents(impl, kind):
+  given = arrays(kind, 8)
+  y, last = op(*given, reset=np.arange(8)[None].repeat(ROWS, 0) == 4, impl=impl)
+  first, _ = op(*part(slice(4), given), impl=impl)
+  rest = list(part(slice(4, 8), given))
+  rest[4] = np.zeros_like(rest[4])
+  second, second_last = op(*rest, impl=impl)
+  np.testing.assert_allclose(y, np.concatenate([first, second], axis=1), atol=1e-5)
+  np.testing.assert_allclose(last, second_last, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["gated", "by channel", "general"])
+def test_strong_decays_are_forgotten_and_weak_ones_exact(kind):
+  """After a decay of e^-170 or 0, those of the next tokens keep all their digits."""
+  *given, log_a = arrays(kind, 60)
+  log_a = np.where(np.arange(60)[:, None, None] % 4 == 2, np.float32(-170), log_a / 50)
+  log_a[:, 41] = -np.inf
+  given = *given, log_a
+  got = run("xla", given)
+  assert_close(got, run("reference", given), 4e-6)
+  assert all(np.isfinite(z).all() for z in jax.tree.leaves(got))
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_bfloat16_comes_back_with_a_float32_state(impl):
+  given = arrays("gated", 8)
+  low = jax.tree.map(lambda z: z if z.ndim == 4 and z.shape[1] == H else z.astype(jnp.bfloat16), given)
+  y, last = op(*low, impl=impl)
+  assert (y.dtype, last.dtype) == (jnp.bfloat16, jnp.float32)
+  np.testing.assert_allclose(y.astype(jnp.float32), op(*given)[0], atol=0.15)
+
+
+def test_the_gradient_keeps_no_state_per_token():
+  b, t, h, k, p = 1, 4096, 2, 32, 32
+  row, state = (b, t, h, k), (b, h, k, p)
+  loss = jax.grad(lambda *z: delta_rule(*z, impl="xla")[0].sum(), argnums=tuple(range(7)))
+  shapes = (row, row, (b, t, h, p), row, state, row, row)
+  compiled = jax.jit(loss).lower(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)).compile()
+  used, states = compiled.memory_analysis().temp_size_in_bytes, 4 * b * t * h * k * p
+  assert used < 0.75 * states, f"{used} temporary bytes; all states would be {states}"
+
+
+def test_decays_are_one_or_one_for_each_row():
+  q, k, v, w, S = arrays("delta", 8)
+  with pytest.raises(ValueError, match="2 decays for 3 rows"):
+    op(q, k, v, w, S, None, np.zeros((ROWS, 8, H, 2), np.float32))
