@@ -1,0 +1,172 @@
+"""Draws what trained mixers have learned: kernels, eigenvalues, time steps, and what each output depends on.
+
+  python scripts/look_inside.py DIR [DIR ...] --out FOLDER [--layer N] [--row N | --text TEXT] [--tokens N] [--step N]
+
+DIR are workdirs of runs; their newest checkpoints are restored, or those of --step. The models read a row of the
+validation set, row 0 if not told, or --text, up to --tokens. Of every layer but the channel mixers, or of --layer
+alone, it draws what there is, all runs on one page:
+
+  kernel.png       K of y_t = sum_s K_{t-s} x_s of mixers that are one: their linear part, tried on noise.
+  eigenvalues.png  lambda in continuous time, and the eigenvalues of the step from state to state, here at every token.
+  steps.png        dt of each token, where it is chosen by the token: Mamba, Mamba-2, Mamba-3.
+  attention.png    the implicit attention of any mixer, ||dy_t / dx_s|| over channels: see `pictures/measure.py`.
+
+Exit codes: 0 done; 2 a mistake in what was asked for, in one line.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data.task import build_task
+from hybrids.heads import build_model
+from inference.stream import has_text
+from main import restore
+from scripts.pictures import draw, measure
+from training import optimizer, platform, sharding, workdir
+from training import state as state_lib
+from training.step import side_inputs
+
+
+class Run(NamedTuple):
+  """A trained model."""
+
+  name: str
+  task: Any
+  model: nn.Module
+  variables: dict[str, Any]
+
+
+def load(folder: Path, step: int | None) -> Run:
+  """The model of a run, as `main.py --mode generate` restores it: on one device.
+
+  Raises:
+    ValueError: the folder holds no run, or no checkpoint of that step to use.
+  """
+  if workdir.read_config(folder) is None:
+    raise ValueError(f"{folder} holds no run: it has no {workdir.CONFIG}; give the --workdir of a run of main.py")
+  config = workdir.get_config(str(folder))
+  task = build_task(**config.data.to_dict())
+  model = build_model(task, **config.model.to_dict())
+  tx = optimizer.build(
+    state_lib.variables_shape(model, task)["params"], model.SLOW, steps=config.steps, **config.optimizer.to_dict()
+  )
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  with sharding.active(mesh):
+    stateful = state_lib.carries(model, stateful=task.stateful)
+    _, like = state_lib.blueprint(model, task, tx, mesh, stateful=stateful)
+    found = restore(folder, like, step)
+  # off the mesh: one row is not worth splitting
+  variables = jax.tree.map(jnp.asarray, jax.device_get(found.state.variables))
+  return Run(folder.resolve().name, task, model, variables)
+
+
+def read_row(run: Run, *, row: int, text: str | None, tokens: int) -> dict[str, np.ndarray]:
+  """What the model reads, one row: `inputs`, and of a batch also `weights` and `reset`, cut to at most `tokens`.
+
+  Raises:
+    ValueError: there is no such row, or a text for a task that has none.
+  """
+  if text is not None:
+    if not has_text(run.task):
+      raise ValueError(f"--text: task {type(run.task).__name__} of {run.name} has no text; use --row")
+    if not text:
+      raise ValueError("--text is empty; give something to read")
+    return {"inputs": np.asarray(run.task.encode(text), np.int32)[None, :tokens]}
+  name, rows = next(iter(run.task.eval_sets().items()))
+  seen = 0
+  for batch in rows():
+    if seen <= row < seen + len(batch["inputs"]):
+      t = min(tokens, int(batch["lengths"][row - seen]) if "lengths" in batch else tokens)
+      wide = {key: batch[key][row - seen] for key in ("inputs", "weights", "reset") if key in batch}
+      return {key: value[None, :t] for key, value in wide.items() if value.ndim}
+    seen += len(batch["inputs"])
+  raise ValueError(f"--row={row}: set {name!r} of {run.name} has rows 0 to {seen - 1}")
+
+
+def labels(run: Run, inputs: np.ndarray) -> list[str] | None:
+  """A few characters for each token; None for features."""
+  if run.task.vocab is None:
+    return None
+  if not has_text(run.task):
+    return [str(token) for token in inputs]
+  texts = [run.task.decode(inputs[i : i + 1]) for i in range(len(inputs))]
+  plain = [text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in texts]
+  return [text.replace("\n", "\u21b5").replace(" ", "\u2423") for text in plain]
+
+
+def choose(run: Run, layers: list[measure.Layer], wanted: int | None) -> list[measure.Layer]:
+  """The layers to draw: the one that is wanted, or all that mix tokens.
+
+  Raises:
+    ValueError: there is no such layer.
+  """
+  found = [layer for layer in layers if layer.number == wanted]
+  if wanted is None:
+    found = [layer for layer in layers if not type(layer.mixer).__module__.startswith("hybrids.channel")]
+  if not found:
+    there = ", ".join(f"{layer.number} ({layer.name})" for layer in layers)
+    raise ValueError(f"--layer={wanted}: {run.name} has layers {there}")
+  return found
+
+
+def views(run: Run, args: argparse.Namespace) -> list[draw.View]:
+  """What there is to draw of a run."""
+  row = read_row(run, row=args.row, text=args.text, tokens=args.tokens)
+  layers = measure.layers(run.model, run.variables, {"inputs": row["inputs"], **side_inputs(row)})
+  found = []
+  for layer in choose(run, layers, args.layer):
+    kernel = measure.kernel(layer)
+    # one token's step is every token's where nothing depends on the token
+    eigenvalues = measure.eigenvalues(layer, tokens=layer.x.shape[1] if kernel is None else 1)
+    found.append(
+      draw.View(
+        title=f"{run.name}: layer {layer.number} ({layer.name})",
+        tokens=labels(run, row["inputs"][0]),
+        scored=row["weights"][0] > 0 if "weights" in row else None,
+        kernel=kernel,
+        poles=measure.poles(layer),
+        eigenvalues=eigenvalues,
+        steps=measure.steps(layer),
+        attention=measure.attention(layer),
+      )
+    )
+  return found
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Draws. Exit code: 0, or 2 for a mistake in what was asked for."""
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("workdirs", type=Path, nargs="+", metavar="DIR", help="workdir of a run")
+  parser.add_argument("--out", type=Path, required=True, help="folder for the pictures")
+  parser.add_argument("--layer", type=int, help="the only one to draw, counted from 0")
+  what = parser.add_mutually_exclusive_group()
+  what.add_argument("--row", type=int, default=0, help="of the validation set")
+  what.add_argument("--text", help="to read instead, for models of text")
+  parser.add_argument(
+    "--tokens", type=int, default=128, help="how many to read at most; the cost grows with the square"
+  )
+  parser.add_argument("--step", type=int, help="checkpoint to use; the newest by default")
+  args = parser.parse_args(argv)
+  try:
+    if args.tokens < 1:
+      raise ValueError(f"--tokens={args.tokens}; give at least 1")
+    platform.prepare()
+    found = [views(load(folder, args.step), args) for folder in args.workdirs]
+  except ValueError as error:
+    print(f"look_inside: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2
+  args.out.mkdir(parents=True, exist_ok=True)
+  for path in draw.pages(found, args.out):
+    print(path)
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,187 @@
+"""What is drawn of a trained mixer is what the mixer does."""
+
+import contextlib
+import functools
+import json
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import selective_copying
+from data.task import build_task
+from hybrids.heads import LanguageModel, build_model
+from hybrids.mixer import build
+from scripts import look_inside
+from scripts.pictures import measure, three_views
+from ssm.lti import diagonal
+from training import optimizer, sharding
+from training import state as state_lib
+from training import workdir as workdir_lib
+from training.checkpoint import Checkpoints
+
+T, WIDTH = 12, 4
+
+
+@functools.cache
+def layer(name, *, width=WIDTH, **kwargs):
+  """A mixer with random parameters that reads noise."""
+  rng = np.random.default_rng(0)
+  mixer, x = build(name, width=width, **kwargs), jnp.asarray(rng.normal(size=(1, T, width)), jnp.float32)
+  return measure.Layer(0, name, mixer, random_variables(mixer, x, rng), x, {})
+
+
+def random_variables(module, inputs, rng):
+  draw = lambda leaf: jnp.asarray(0.5 * rng.normal(size=leaf.shape), leaf.dtype)
+  return jax.tree.map(draw, nn.meta.unbox(jax.eval_shape(module.init, jax.random.key(0), inputs)))
+
+
+def toeplitz(row):
+  return np.array([[row[t - s] if s <= t else 0 for s in range(len(row))] for t in range(len(row))])
+
+
+# of 80 channels, sums with random signs are differentiated; where channels do not mix, each has the whole norm
+@pytest.mark.parametrize("width", [WIDTH, 80])
+def test_a_kernel_is_the_mixers_own_and_makes_its_implicit_attention(width):
+  found = layer("s4d", width=width, state=4, activation="none")
+  log_A, B, C, D = found.mixer.apply(found.variables, method="recurrence")
+  own = np.asarray(diagonal.taps(log_A, C * B, D, T))
+  np.testing.assert_allclose(measure.kernel(found), np.einsum("ct,cd->tcd", own, np.eye(width)), atol=1e-5)
+  expected = toeplitz(np.sqrt(np.square(own).sum(axis=0)))
+  np.testing.assert_allclose(measure.attention(found), expected, atol=1e-5 * expected.max())
+
+
+def test_a_kernel_is_that_of_the_linear_part_and_selective_mixers_have_none():
+  gated, plain = layer("s4d", state=4), layer("s4d", state=4, activation="none")
+  np.testing.assert_array_equal(measure.kernel(gated), measure.kernel(plain._replace(variables=gated.variables)))
+  assert measure.kernel(layer("mamba", state=2)) is None
+
+
+def test_implicit_attention_is_the_norm_of_the_jacobian_and_zero_above_the_diagonal():
+  found = layer("mamba", state=2)
+  J = jax.jit(jax.jacobian(lambda x: found.mixer.apply(found.variables, x[None])[0]))(found.x[0])
+  M = measure.attention(found)
+  np.testing.assert_allclose(M, np.sqrt(np.square(J).sum(axis=(1, 3))), rtol=1e-4, atol=1e-6)
+  assert not np.triu(M, 1).any()
+  # causal, and not blind
+  assert np.tril(M, -2).any()
+
+
+def test_steps_are_the_mixers_own():
+  found = layer("mamba", state=2)
+  p = jax.tree.map(lambda z: np.asarray(z, float), found.variables["params"])
+  u = (found.x[0] @ p["in_proj"]["kernel"])[:, : 2 * WIDTH]
+  u = sum(p["conv"]["kernel"][k] * np.pad(u, ((3 - k, 0), (0, 0)))[:T] for k in range(4)) + p["conv"]["bias"]
+  u = u / (1 + np.exp(-u))
+  delta = (u @ p["x_proj"]["kernel"])[:, : p["dt_proj"]["kernel"].shape[0]]
+  expected = np.log1p(np.exp(delta @ p["dt_proj"]["kernel"] + p["dt_proj"]["bias"]))
+  dt = measure.steps(found)
+  np.testing.assert_allclose(dt, expected, rtol=1e-4)
+  # and they are what the state decays by
+  np.testing.assert_allclose(
+    measure.eigenvalues(found, tokens=T), np.exp(dt[..., None] * measure.poles(found)), rtol=1e-5
+  )
+
+
+@pytest.mark.parametrize("name", ["mamba2", "mamba3"])
+def test_steps_of_heads_are_what_their_state_decays_by(name):
+  """Mamba-3's decay has an A of its own for every token."""
+  found = layer(name, state=4, head_size=4)
+  dt = measure.steps(found)
+  log_a = np.log(measure.eigenvalues(found, tokens=T))
+  assert dt.shape == (T, 2)
+  assert log_a.shape == (T, 2, 4, 4)
+  if name == "mamba2":
+    np.testing.assert_allclose(log_a[..., 0, 0], dt * measure.poles(found), rtol=1e-3)
+  else:
+    assert (log_a[..., 0, 0] <= -found.mixer.A_floor * dt).all()
+
+
+def test_steps_are_not_what_does_not_choose_them():
+  assert measure.steps(layer("s4d", state=4)) is None
+
+
+@pytest.mark.parametrize("name", ["s4", "s4d"])
+def test_eigenvalues_are_those_of_the_discretised_system(name):
+  """S4's by Tustin's rule from those of its dense A, with both of each pair; S4D's by zero-order hold, with one."""
+  found = layer(name, state=4)
+  dt = np.exp(np.asarray(found.variables["params"]["log_dt"]))[:, None]
+  lam = measure.poles(found)
+  expected = (1 + dt * lam / 2) / (1 - dt * lam / 2) if name == "s4" else np.exp(dt * lam)
+  # sorted, those of a pair could change places with their last digit
+  apart = np.abs(measure.eigenvalues(found, tokens=1)[0][..., :, None] - expected[..., None, :])
+  assert apart.min(axis=-1).max() < 1e-4
+  assert apart.min(axis=-2).max() < 1e-4
+
+
+def test_mixers_are_called_with_what_reaches_them_in_the_model():
+  """Two layers that run in one loop: embedding, both results and the last norm make the model's logits."""
+  model = LanguageModel(vocab=5, width=WIDTH, depth=2, pattern="m", mixers={"m": {"name": "min_gru"}}, embed_std=1.0)
+  inputs = jnp.arange(T)[None] % 5
+  variables = random_variables(model, inputs, np.random.default_rng(0))
+  x = variables["params"]["embed"]["embedding"][inputs]
+  found = measure.layers(model, variables, {"inputs": inputs})
+  assert [(each.number, each.name) for each in found] == [(0, "min_gru"), (1, "min_gru")]
+  for each in found:
+    x = x + each.mixer.apply(each.variables, each.x)
+  x = variables["params"]["final_norm"]["scale"] * x / np.sqrt(np.square(x).mean(axis=-1, keepdims=True))
+  expected = x @ variables["params"]["embed"]["embedding"].T
+  np.testing.assert_allclose(model.apply(variables, inputs), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+  """A run that was saved at once."""
+  folder = tmp_path_factory.mktemp("runs") / "tiny"
+  folder.mkdir()
+  arg = "pattern=s-m,s=s4d,s.state=4,m=mamba,m.state=2,depth=3,width=4,length=16,tokens=2,batch=2,stages=(),eval_rows=2"
+  config = selective_copying.get_config(arg)
+  workdir_lib.write_json(folder / workdir_lib.CONFIG, json.loads(config.to_json()))
+  task = build_task(**config.data.to_dict())
+  model = build_model(task, **config.model.to_dict())
+  shapes = state_lib.variables_shape(model, task)
+  tx = optimizer.build(shapes["params"], model.SLOW, steps=config.steps, **config.optimizer.to_dict())
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  with sharding.active(mesh), contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
+    init, _ = state_lib.blueprint(model, task, tx, mesh, stateful=False)
+    checkpoints.save(1, init(0))
+  return folder
+
+
+def test_a_run_is_drawn(workdir, tmp_path, capsys):
+  assert look_inside.main([str(workdir), f"--out={tmp_path}", "--layer=0"]) == 0
+  names = ["kernel.png", "eigenvalues.png", "attention.png"]
+  assert capsys.readouterr().out.split() == [str(tmp_path / name) for name in names]
+  assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in names)
+
+
+@pytest.mark.parametrize(
+  "arguments, message",
+  [
+    (["--row=2"], "--row=2: set 'validation' of tiny has rows 0 to 1"),
+    (["--text=hello"], "--text: task SelectiveCopying of tiny has no text; use --row"),
+    (["--layer=7"], "--layer=7: tiny has layers 0 (s4d), 1 (mlp), 2 (mamba)"),
+    (["--step=5"], "checkpoint 5 in"),
+  ],
+)
+def test_mistakes_are_one_line(workdir, tmp_path, capsys, arguments, message):
+  assert look_inside.main([str(workdir), f"--out={tmp_path / 'pictures'}", *arguments]) == 2
+  error = capsys.readouterr().err
+  assert error.startswith(f"look_inside: {message}")
+  assert error.count("\n") == 1
+  assert not (tmp_path / "pictures").exists()
+
+
+def test_a_folder_without_a_run_is_named(tmp_path, capsys):
+  assert look_inside.main([str(tmp_path / "none"), f"--out={tmp_path}"]) == 2
+  assert "none holds no run: it has no config.json" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_three_views_lie_on_each_other():
+  gaps = three_views.gaps(three_views.views())
+  assert gaps["recurrence"] < 1e-5
+  # Tustin's rule against the exact solution
+  assert gaps["ode"] < 0.01
