@@ -53,7 +53,7 @@ def delta_rule(
   log_a = jnp.zeros((*v.shape[:3], 1), v.dtype) if log_a is None else log_a
   if log_a.shape[-1] not in (1, k.shape[-1]):
     raise ValueError(f"delta_rule: {log_a.shape[-1]} decays for {k.shape[-1]} rows; give one, or one for each")
-  written = () if u is None else (u,)
+  written = [] if u is None else [u]
   dtype, y_dtype = inputs.compute_dtype(q, k, v, w, log_a, S, *written), v.dtype
   if lengths is not None:
     here = inputs.valid(lengths, v.shape[1])
