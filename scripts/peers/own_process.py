@@ -21,7 +21,8 @@ from typing import Any
 from scripts.benchmarks.case import Missing, Timed
 
 ROOT = Path(__file__).resolve().parents[2]
-OURS = ("XLA_FLAGS", "NPROC", "JAX_NUM_CPU_DEVICES")  # what `training.platform.prepare` may have set
+# what `training.platform.prepare` may have set
+OURS = ("XLA_FLAGS", "NPROC", "JAX_NUM_CPU_DEVICES", "OPENBLAS_NUM_THREADS")
 
 
 def own_process(target: str, **kwargs: Any) -> Timed:
