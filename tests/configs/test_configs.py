@@ -12,7 +12,7 @@ import pytest
 from configs import base
 from data.task import build_task, find
 from hybrids.heads import HEADS, build_model
-from hybrids.mixer import fields
+from hybrids.mixer import available, fields
 from inference import stream
 from scripts import sweep
 from tests import sources
@@ -25,6 +25,7 @@ VARIANTS = {
   "mqar": ("", "stages=(),vocab=8192,batch=512,dropout=0.1,weight_decay=0.1"),
   "selective_copying": ("", "length=4112,tokens=16,batch=64,steps=400000,lr=1e-4,stages=(),max_len=8192"),
   "smnist": ("", "permuted=true,mixer=s4d"),
+  "every_state_space": ("mixer=s4", "task=copying,dir=ignored,mixer=mamba"),
   "bytes": ("", "pattern=m-a-,m=mamba,a=softmax,depth=4,stateful=true", "mixer=s5,mlp=4,depth=4,cpu_devices=0"),
 }
 CASES = [(path, arg) for path in FILES for arg in VARIANTS[path.stem]]
@@ -96,6 +97,18 @@ def test_a_sweep_tries_every_mixer_on_the_same_grid(name):
     assert config.optimizer.lr == setting["lr"]
     assert config.model.mixers.m.name == setting["mixer"]
     assert (config.data, config.steps) == (plain.data, plain.steps)
+
+
+def test_every_state_space_is_tried_on_every_task_it_can_do():
+  path = next(path for path in FILES if path.stem == "every_state_space")
+  settings = sweep.overrides(str(path))
+  mixers = {name for name, dotted in available().items() if dotted.startswith("ssm.")}
+  tried = {task: {s["mixer"] for s in settings if s["task"] == task} for task in ("smnist", "copying")}
+  assert tried == {"smnist": mixers, "copying": mixers - {"s4nd", "ssm2d"}}
+  for setting in settings:
+    config = load(path, "dir=somewhere," + sweep.argument(setting))
+    assert config.model.mixers.m.name == setting["mixer"]
+    assert (config.model.width, config.model.depth) == (64, 2)
 
 
 def test_mixers_are_named_and_given_arguments():
