@@ -22,6 +22,7 @@ from tests.contract.checks import CHECKS, IN_FLOAT64
 # mixer has a second one where arguments change its kind of state or what it reads.
 SMALL: dict[str, dict[str, Any]] = {
   "dss": dict(state=3),
+  "dss, softmax": dict(state=3, kernel="softmax"),
   "event_ssm, dt": dict(state=8, blocks=2),
   "gated_conv": {},
   "gated_mlp": {},
@@ -154,7 +155,7 @@ def count_stack(d, depth, pattern, mixers, norm="rms", **_):
 # Parameters from the equations: a product of sides for each matrix, a length for each vector.
 COUNT = {
   # lam, C; D and two dt; the map to 2d with bias
-  "dss": lambda d, state: 2 * state + 2 * d * state + 3 * d + 2 * d * (d + 1),
+  "dss": lambda d, state, kernel="exp": 2 * state + 2 * d * state + 3 * d + 2 * d * (d + 1),
   "event_ssm": count_s5,
   # in and out, convolution
   "gated_conv": lambda d, taps=3: 4 * d * d + taps * d,

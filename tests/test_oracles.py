@@ -45,6 +45,7 @@ GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t
 # what is built -> the oracle and what it must be told
 CASES = {
   "dss": (dict(name="dss", state=3), dss.run, {}),
+  "dss, softmax": (dict(name="dss", state=3, kernel="softmax", max_len=30), dss.run, dict(max_len=30)),
   "event_ssm, gaps": (dict(name="event_ssm", state=8), event_ssm.run, {}),
   "event_ssm, gaps, dirac": (dict(name="event_ssm", state=8, disc="dirac"), event_ssm.run, dict(disc="dirac")),
   "event_ssm, gaps, zoh": (
@@ -231,7 +232,7 @@ def test_equals_the_papers_equations(name):
     assert_equal(case.call(case.tokens.poisoned(LENGTHS), **PACKED), oracle(case.tokens.x, **PACKED))
 
 
-@pytest.mark.parametrize("name", ["mega", "mega, simple", "s4", "s4d", "sgconv", "softmax, window"])
+@pytest.mark.parametrize("name", ["dss, softmax", "mega", "mega, simple", "s4", "s4d", "sgconv", "softmax, window"])
 def test_other_ways_equal_the_papers_equations(name):
   """Where __call__ is more than a prefill: the resumable form, and the plain one without documents."""
   with jax.enable_x64(True):

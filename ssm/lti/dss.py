@@ -1,6 +1,6 @@
-"""DSS: a diagonal state space per channel, all with one spectrum. State: fixed.
+"""DSS: a diagonal state space per channel, all with one spectrum. State: fixed (whole input with the softmax kernel).
 
-Gupta, Gu & Berant 2022, arXiv:2203.14343. Theirs: H -> d, N -> state, L -> t, Delta -> dt, W -> C.
+Gupta, Gu & Berant 2022, arXiv:2203.14343. Theirs: H -> d, N -> state, L -> max_len, Delta -> dt, W -> C.
 """
 
 from collections.abc import Mapping
@@ -12,57 +12,90 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int
 
-from layers import param
+from kernels.long_conv import long_conv
+from kernels.phi import phi1
+from layers import history, param
 from layers.glu import ACTIVATIONS, activate, glu_dense
 from layers.initializers import constant, log_step
 from layers.lengths import blank_past
-from ssm.lti import diagonal, discretization, hippo
+from ssm.lti import diagonal, hippo
+
+KERNELS = ("exp", "softmax")
+# added to a squared size before something is divided by it     sec. 3.3
+SOFTMAX_EPS = 1e-7
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """What one layer remembers with the kernel "exp"."""
 
   h: Complex[Array, "b e n"]  # complex64
+
+
+class SoftmaxState(NamedTuple):
+  """What one layer remembers with the kernel "softmax"."""
+
+  past: history.History
 
 
 class DSS(nn.Module):
   """y = K * x + D x,  K_l = Re sum_n C_n (e^{z_n} - 1)/lam_n e^{z_n l}  for each channel     prop. 1(a), "DSS-exp"
 
-  followed by GELU and a linear map to 2d with a gated linear unit. lam = -exp(lam_log) + i lam_im is shared by all
-  channels, and z = dt lam. Conjugates are not implied: `state` complex numbers stand alone, and the real part is taken
-  without the factor 2, as in the authors' code. So is the second time step: z has dt of its own for real and imaginary
-  parts. Departs: "DSS-softmax" (prop. 1(b)), which depends on the longest length, is not offered.
+  or K_l = Re sum_n C_n / lam_n softmax_l(z_n l), over L lags (prop. 1(b), "DSS-softmax"), followed by GELU and a linear
+  map to 2d with a gated linear unit. lam is shared by all channels, and z = dt lam. With "exp" Re(lam) = -exp(lam_log);
+  with "softmax" it has either sign, and where it is positive a mode gives the oldest of L inputs the most weight.
+  Conjugates are not implied: `state` complex numbers stand alone, and the real part is taken without the factor 2, as
+  in the authors' code. So is the second time step: z has dt of its own for real and imaginary parts.
+  Departs: the softmax's L is `max_len` and not the length of the call, by which the same inputs would have other
+  outputs in a longer batch; at t = max_len the two are one.
 
   Attributes:
     state: N, complex numbers per channel; lam starts as the eigenvalues of HiPPO-LegS's normal part of size 2N with
       positive imaginary parts.
+    kernel: "exp" or "softmax".
+    max_len: L, where the kernel "softmax" ends; "exp" has no end.
     dt_min, dt_max: range of the initial time steps; log-uniform, two per channel.
     activation: what follows the state space: "glu" (GELU and gated linear map), "gelu" or "none".
   Raises:
-    ValueError: `state` is below 1, `activation` is unknown, or not 0 < dt_min <= dt_max.
+    ValueError: a size is below 1, a name is unknown, or not 0 < dt_min <= dt_max; with "softmax", a sequence or a state
+      goes beyond `max_len`.
   """
 
   width: int
   state: int = 64
+  kernel: str = "exp"
+  max_len: int = 4096
   dt_min: float = 1e-3
   dt_max: float = 1e-1
   activation: str = "glu"
 
-  STATE = "fixed"
-  SLOW = ("lam_log", "lam_im", "C_re", "C_im", "log_dt")
   SIDE = ()
 
+  @property
+  def STATE(self) -> str:
+    """'fixed', or 'whole input' with the kernel "softmax"."""
+    return "whole input" if self.kernel == "softmax" else "fixed"
+
+  @property
+  def SLOW(self) -> tuple[str, ...]:
+    """All that makes the kernel."""
+    return ("lam_re" if self.kernel == "softmax" else "lam_log", "lam_im", "C_re", "C_im", "log_dt")
+
   def __post_init__(self):
-    if self.state < 1:
-      raise ValueError(f"DSS: state={self.state}; it must be at least 1")
-    if self.activation not in ACTIVATIONS:
-      raise ValueError(f"DSS: activation={self.activation!r}; choose from {list(ACTIVATIONS)}")
+    for field in ("state", "max_len"):
+      if getattr(self, field) < 1:
+        raise ValueError(f"DSS: {field}={getattr(self, field)}; it must be at least 1")
+    for field, choices in (("kernel", KERNELS), ("activation", ACTIVATIONS)):
+      if getattr(self, field) not in choices:
+        raise ValueError(f"DSS: {field}={getattr(self, field)!r}; choose from {list(choices)}")
     log_step(self.dt_min, self.dt_max)  # raises
     super().__post_init__()
 
   def setup(self):
     lam = hippo.legs_normal(2 * self.state).lam[::-1][: self.state]
-    self.lam_log = param(self, "lam_log", constant(np.log(-lam.real)), (self.state,), ("state",))
+    if self.kernel == "softmax":
+      self.lam_re = param(self, "lam_re", constant(lam.real), (self.state,), ("state",))
+    else:
+      self.lam_log = param(self, "lam_log", constant(np.log(-lam.real)), (self.state,), ("state",))
     self.lam_im = param(self, "lam_im", constant(lam.imag), (self.state,), ("state",))
     normal = nn.initializers.normal(1.0)
     self.C_re = param(self, "C_re", normal, (self.width, self.state), ("inner", "state"))
@@ -72,9 +105,11 @@ class DSS(nn.Module):
     self.out_proj = glu_dense(self.width) if self.activation == "glu" else None
 
   @nn.nowrap
-  def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros."""
-    del max_len
+  def init_state(self, batch: int, max_len: int) -> State | SoftmaxState:
+    """Zeros; with the kernel "softmax", room for the inputs of a document of `max_len` tokens."""
+    if self.kernel == "softmax":
+      history.require("DSS", max_len, self.max_len)
+      return SoftmaxState(past=history.empty(batch, max_len, self.width))
     return State(h=jnp.zeros((batch, self.width, self.state), complex))
 
   def __call__(
@@ -86,33 +121,71 @@ class DSS(nn.Module):
     side: Mapping[str, Array] | None = None,
   ) -> Float[Array, "b t d"]:
     """All tokens from an empty state."""
-    y = diagonal.outputs(blank_past(x, lengths), self._recurrence(), reset=reset, lengths=lengths)
+    x = blank_past(x, lengths)
+    if self.kernel == "softmax":
+      y = long_conv(x, self._taps(x.shape[1]), reset=reset, lengths=lengths)
+    else:
+      y = diagonal.outputs(x, self._recurrence(), reset=reset, lengths=lengths)
     return blank_past(activate(y, self.activation, self.out_proj), lengths)
 
   def prefill(
     self,
     x: Float[Array, "b t d"],
-    state: State,
+    state: State | SoftmaxState,
     *,
     reset: Bool[Array, "b t"] | None = None,
     lengths: Int[Array, "b"] | None = None,
     side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    y, h = diagonal.resume(blank_past(x, lengths), self._recurrence(), state.h, reset=reset, lengths=lengths)
-    return blank_past(activate(y, self.activation, self.out_proj), lengths), State(h=h)
+  ) -> tuple[Float[Array, "b t d"], State | SoftmaxState]:
+    """All tokens from `state`; with the kernel "softmax" a document that outgrows the state turns to NaN."""
+    x = blank_past(x, lengths)
+    if isinstance(state, SoftmaxState):
+      y, past = history.prefill(x, self._taps(_room(state)), state.past, reset=reset, lengths=lengths)
+      state = SoftmaxState(past=past)
+    else:
+      y, h = diagonal.resume(x, self._recurrence(), state.h, reset=reset, lengths=lengths)
+      state = State(h=h)
+    return blank_past(activate(y, self.activation, self.out_proj), lengths), state
 
   def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], State]:
-    """One token."""
+    self, x: Float[Array, "b d"], state: State | SoftmaxState, *, side: Mapping[str, Array] | None = None
+  ) -> tuple[Float[Array, "b d"], State | SoftmaxState]:
+    """One token; with the kernel "softmax" at the cost of the whole state."""
+    if isinstance(state, SoftmaxState):
+      y, past = history.step(x, self._taps(_room(state)), state.past)
+      return activate(y, self.activation, self.out_proj), SoftmaxState(past=past)
     y, h = diagonal.step(x, self._recurrence(), state.h)
     return activate(y, self.activation, self.out_proj), State(h=h)
 
+  def _modes(self) -> tuple[Complex[Array, "n"], Complex[Array, "e n"], Complex[Array, "e n"]]:
+    """lam, z and C."""
+    dt_re, dt_im = jnp.split(jnp.exp(self.log_dt), 2, axis=1)
+    lam_re = self.lam_re if self.kernel == "softmax" else -jnp.exp(self.lam_log)
+    z = jax.lax.complex(dt_re * lam_re, dt_im * self.lam_im)
+    return jax.lax.complex(lam_re, self.lam_im), z, jax.lax.complex(self.C_re, self.C_im)
+
   def _recurrence(self) -> diagonal.Recurrence:
     """(e^z - 1)/lam as the input's factor."""
-    dt_re, dt_im = jnp.split(jnp.exp(self.log_dt), 2, axis=1)
-    lam_re = -jnp.exp(self.lam_log)
-    z = jax.lax.complex(dt_re * lam_re, dt_im * self.lam_im)
-    B = discretization.phi1(z) * (z / jax.lax.complex(lam_re, self.lam_im))
-    return diagonal.Recurrence(z, B, jax.lax.complex(self.C_re, self.C_im), self.D)
+    lam, z, C = self._modes()
+    return diagonal.Recurrence(z, phi1(z) * (z / lam), C, self.D)
+
+  def _taps(self, l: int) -> Float[Array, "d l"]:
+    """The first l of the softmax's taps, with D in the first.
+
+    A mode that grows, e^{z l} with Re(z) > 0, is one that decays by e^{-z l}, read from the last lag back: the taps of
+    both kinds are those of decaying modes, whose sum over L lags is (e^{zL} - 1)/(e^z - 1).
+    """
+    history.require("DSS", l, self.max_len)
+    lam, z, C = self._modes()
+    grows = z.real > 0
+    z = jnp.where(grows, -z, z)
+    far = diagonal.powers(z, jnp.array([self.max_len - l, self.max_len]))
+    total = (far[..., 1] - 1) * lam
+    scale = C * z * phi1(z) * total.conj() / (jnp.square(total.real) + jnp.square(total.imag) + SOFTMAX_EPS)
+    decaying = diagonal.taps(z, jnp.where(grows, 0, scale), self.D, l)
+    growing = diagonal.taps(z, jnp.where(grows, scale * far[..., 0], 0), jnp.zeros_like(self.D), l)
+    return decaying + growing[:, ::-1]
+
+
+def _room(state: SoftmaxState) -> int:
+  return state.past.u.shape[1]

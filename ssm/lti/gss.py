@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Complex, Float, Int
 
+from kernels.phi import phi1
 from layers import Dense, param
 from layers.lengths import blank_past
-from ssm.lti import diagonal, discretization
+from ssm.lti import diagonal
 
 
 class State(NamedTuple):
@@ -113,7 +114,7 @@ class GSS(nn.Module):
   def _recurrence(self) -> diagonal.Recurrence:
     lam = jax.lax.complex(-jnp.exp(self.lam_log), jnp.exp(self.lam_im_log))
     lam = jnp.broadcast_to(lam, self.C_re.shape)
-    return diagonal.Recurrence(lam, discretization.phi1(lam), jax.lax.complex(self.C_re, self.C_im), self.D)
+    return diagonal.Recurrence(lam, phi1(lam), jax.lax.complex(self.C_re, self.C_im), self.D)
 
   def _gate(self, y: Float[Array, "*b e"], x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     return self.out_proj(self.y_proj(y) * jax.nn.gelu(self.v_proj(x)))

@@ -35,7 +35,7 @@ class H3(nn.Module):
   Attributes:
     state: N, of both state spaces: taps of the shift, real numbers of the diagonal.
     head_dim: size of a head; 1 makes k v^T an elementwise product.
-    A_init, disc, dt_min, dt_max: of the diagonal state space, see `s4d.S4D`.
+    A_init, disc, dt_min, dt_max, copies: of the diagonal state space, see `s4d.S4D`.
   Raises:
     ValueError: `head_dim` does not divide `width`; S4D refuses its arguments.
   """
@@ -47,6 +47,7 @@ class H3(nn.Module):
   disc: str = "bilinear"
   dt_min: float = 1e-3
   dt_max: float = 1e-1
+  copies: int | None = None
 
   STATE = "fixed"
   SLOW = (*s4d.S4D.SLOW, "shift_B")
@@ -116,16 +117,7 @@ class H3(nn.Module):
 
   @nn.nowrap
   def _make_ssm(self, **kwargs) -> s4d.S4D:
-    return s4d.S4D(
-      width=self.width // self.head_dim,
-      state=self.state,
-      A_init=self.A_init,
-      disc=self.disc,
-      dt_min=self.dt_min,
-      dt_max=self.dt_max,
-      activation="none",
-      **kwargs,
-    )
+    return s4d.within(self, self.width // self.head_dim, **kwargs)
 
   def _entries(
     self, x: Float[Array, "b t d"], taps: Float[Array, "b w d"], *, reset, lengths

@@ -59,17 +59,17 @@ class LiquidS4(nn.Module):
       raise ValueError(f"LiquidS4: degree={self.degree}; it must be at least 1")
     if self.activation not in ACTIVATIONS:
       raise ValueError(f"LiquidS4: activation={self.activation!r}; choose from {list(ACTIVATIONS)}")
-    self._make_ssm(parent=None)  # raises
+    s4d.within(self, self.width, parent=None)  # raises
     super().__post_init__()
 
   def setup(self):
-    self.ssm = self._make_ssm()
+    self.ssm = s4d.within(self, self.width)
     self.out_proj = glu_dense(self.width) if self.activation == "glu" else None
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
     """Zeros."""
-    h = self._make_ssm(parent=None).init_state(batch, max_len).h
+    h = s4d.within(self, self.width, parent=None).init_state(batch, max_len).h
     return State(h=h, taps=jnp.zeros((batch, self.degree - 1, self.width)))
 
   def __call__(
@@ -108,20 +108,6 @@ class LiquidS4(nn.Module):
     liquid, taps = self._products(x[:, None], state.taps)
     y, h = diagonal.step(x, self.ssm.recurrence(), state.h)
     return self._read(y[:, None], liquid, None)[:, 0], State(h=h, taps=taps)
-
-  @nn.nowrap
-  def _make_ssm(self, **kwargs) -> s4d.S4D:
-    return s4d.S4D(
-      width=self.width,
-      state=self.state,
-      A_init=self.A_init,
-      disc=self.disc,
-      dt_min=self.dt_min,
-      dt_max=self.dt_max,
-      copies=self.copies,
-      activation="none",
-      **kwargs,
-    )
 
   def _products(
     self, x: Float[Array, "b t d"], taps: Float[Array, "b w d"], *, reset=None, lengths=None

@@ -129,6 +129,12 @@ class S4D(nn.Module):
     return diagonal.Recurrence(log_A, B, C, self.D, diagonal.turns(dt, A_im) if self.disc == "zoh" else None)
 
 
+def within(mixer: nn.Module, width: int, **kwargs) -> S4D:
+  """The state space of a mixer that has one inside and names its fields as S4D does, without an activation."""
+  fields = ("state", "A_init", "disc", "dt_min", "dt_max", "copies")
+  return S4D(width=width, activation="none", **{field: getattr(mixer, field) for field in fields}, **kwargs)
+
+
 def _lin(n: int) -> tuple[np.ndarray, np.ndarray]:
   return -0.5 + 1j * np.pi * np.arange(n), np.ones(n, complex)
 

@@ -12,6 +12,7 @@ from ssm.lti import hippo
 from ssm.lti.dss import DSS
 from ssm.lti.gss import GSS
 from ssm.lti.s4d import S4D
+from tests.oracles import dss as oracle
 
 
 def run(module, params, x):
@@ -59,6 +60,53 @@ def test_initial_values_of_dss():
   np.testing.assert_allclose(np.log10(quantiles), [[-3, -2, -1]] * 2, atol=0.15)
 
 
+def softmax(state, max_len, lam_re):
+  """A DSS-softmax of two channels with these real parts, as a function of how many taps are wanted; and its values."""
+  module = DSS(width=2, state=state, kernel="softmax", max_len=max_len, activation="none")
+  p = initial(module) | {"lam_re": np.asarray(lam_re, np.float32), "D": np.zeros(2, np.float32)}
+  return lambda l: np.asarray(module.apply({"params": p}, l, method="_taps")), p
+
+
+def test_the_taps_of_each_mode_are_a_softmax_times_its_weight():
+  """They add up to Re(C / lam), whichever way they lean; a mode that grows is largest at the last lag."""
+  taps, p = softmax(1, 50, [-0.5])
+  weight = ((p["C_re"] + 1j * p["C_im"]) / (p["lam_re"] + 1j * p["lam_im"])).real[:, 0]
+  np.testing.assert_allclose(taps(50).sum(axis=1), weight, rtol=1e-4, atol=1e-6)
+  taps, p = softmax(1, 50, [60.0])
+  weight = ((p["C_re"] + 1j * p["C_im"]) / (p["lam_re"] + 1j * p["lam_im"])).real[:, 0]
+  np.testing.assert_allclose(taps(50).sum(axis=1), weight, rtol=1e-4, atol=1e-6)
+  assert (np.abs(taps(50)).argmax(axis=1) > 25).all()
+
+
+@pytest.mark.parametrize("max_len", [1, 40, 4096])
+def test_modes_that_grow_and_modes_that_decay_are_the_papers(max_len):
+  """In float32, where e^{z L} alone overflows."""
+  taps, p = softmax(4, max_len, [-0.5, 3.0, -40.0, 8.0])
+  C, dt = (p["C_re"] + 1j * p["C_im"]).astype(complex), np.exp(p["log_dt"].astype(float))
+  K = oracle.softmax_kernel({name: np.asarray(value, float) for name, value in p.items()}, C, dt, max_len, max_len)
+  np.testing.assert_allclose(taps(max_len), K.T, atol=1e-3 * np.abs(K).max())
+  np.testing.assert_allclose(taps(max_len)[:, : max_len // 2], taps(max_len // 2 or 1)[:, : max_len // 2], atol=1e-5)
+
+
+def test_softmax_over_more_lags_than_modes_last_is_exp():
+  """With C turned around: 1/sum_l e^{z l} = 1 - e^z, where e^{z L} is gone."""
+  softmax = DSS(width=4, state=3, kernel="softmax", dt_min=0.05, activation="none")
+  p = initial(softmax)
+  x = jax.random.normal(jax.random.key(1), (1, 30, 4))
+  q = p | {"lam_log": np.log(-p["lam_re"]), "C_re": -p["C_re"], "C_im": -p["C_im"]}
+  del q["lam_re"]
+  exp = DSS(width=4, state=3, activation="none")
+  np.testing.assert_allclose(run(softmax, p, x), run(exp, q, x), rtol=1e-3, atol=1e-4)
+
+
+def test_a_softmax_kernel_ends_at_its_length():
+  module = DSS(width=2, kernel="softmax", max_len=16)
+  with pytest.raises(ValueError, match="DSS: 17 tokens, but its filters end at max_len=16"):
+    jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 17, 2)))
+  with pytest.raises(ValueError, match="DSS: 17 tokens"):
+    module.init_state(1, 17)
+
+
 def test_initial_values_and_sizes_of_gss():
   p = initial(GSS(width=64))
   assert p["C_re"].shape == (16, 512)
@@ -77,6 +125,8 @@ def test_initial_values_and_sizes_of_gss():
   [
     (DSS, dict(state=0), "DSS: state=0; it must be at least 1"),
     (DSS, dict(activation="relu"), "DSS: activation='relu'; choose from"),
+    (DSS, dict(kernel="clip"), r"DSS: kernel='clip'; choose from \['exp', 'softmax'\]"),
+    (DSS, dict(kernel="softmax", max_len=0), "DSS: max_len=0; it must be at least 1"),
     (DSS, dict(dt_max=1e-4), "dt_min=0.001, dt_max=0.0001"),
     (GSS, dict(inner=0), "GSS: inner=0; it must be at least 1"),
     (GSS, dict(outer=-4), "GSS: outer=-4"),
