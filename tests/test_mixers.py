@@ -52,6 +52,7 @@ SMALL: dict[str, dict[str, Any]] = {
   "s4d": dict(state=6),
   "s4nd": dict(state=4, rank=2),
   "s5": dict(state=8, blocks=2),
+  "s5, both ways": dict(state=6, bidirectional=True),
   "s5, dt": dict(state=8),
   "sgconv": dict(taps=4),
   "slstm": dict(heads=2),
@@ -80,7 +81,7 @@ PATHS = {"shell": "hybrids.shells.Shell", "stack": "hybrids.stack.Stack"}
 SMOKE = ("mamba", "softmax")
 # Side inputs "b t …" of the rows that are tested with some.
 GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
-SIDE = {"event_ssm, dt": GAPS, "s5, dt": GAPS}
+SIDE = {"event_ssm, dt": GAPS, "s5, both ways": GAPS, "s5, dt": GAPS}
 
 
 def count(name: str, **kwargs: Any) -> int:
@@ -99,9 +100,9 @@ def count_rglru(d, inner, heads):
   return 3 * d * inner + 2 * inner + d + 5 * inner + 2 * (inner**2 // heads + inner) + inner
 
 
-def count_s5(d, state, blocks=1):
-  """lam, dt; B, C; D; the gate with bias."""
-  return state + state // 2 + 2 * state * d + d + d * (d + 1)
+def count_s5(d, state, blocks=1, bidirectional=False):
+  """lam, dt; B, C for each direction; D; the gate with bias."""
+  return state + state // 2 + (2 + bidirectional) * state * d + d + d * (d + 1)
 
 
 def count_mamba2(d, state, head_size, groups, **_):

@@ -163,6 +163,12 @@ CASES = {
   "s4nd": (dict(name="s4nd", state=4, rank=2), s4nd.run, dict(columns=7)),
   "s4nd, tall": (dict(name="s4nd", state=2, columns=1, disc="bilinear"), s4nd.run, dict(columns=1, disc="bilinear")),
   "s5": (dict(name="s5", state=8, blocks=2), s5.run, {}),
+  "s5, both ways": (dict(name="s5", state=8, bidirectional=True), s5.run, dict(bidirectional=True)),
+  "s5, both ways, gaps, without pairs": (
+    dict(name="s5", state=3, bidirectional=True, conj_sym=False, C_init="complex_normal", activation="none"),
+    s5.run,
+    dict(bidirectional=True, conj_sym=False, activation="none"),
+  ),
   "s5, bilinear without pairs": (
     dict(name="s5", state=6, disc="bilinear", conj_sym=False, activation="full_glu"),
     s5.run,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from hybrids import mixer as mixer_lib
-from layers import Dense
+from layers import Dense, reversal
 
 MERGES = ("sum", "concat")
 
@@ -69,31 +69,15 @@ class Bidirectional(nn.Module):
     side: Mapping[str, Array] | None = None,
   ) -> Float[Array, "b t d"]:
     """All outputs; 0 past `lengths`."""
-    order = _reversed_order(x.shape[0], x.shape[1], lengths)
-    back_reset = None if reset is None else _at(_last_of_document(reset), order)
-    back_side = None if side is None else {name: _at(value, order) for name, value in side.items()}
+    order = reversal.order(x.shape[0], x.shape[1], lengths)
+    back_reset = None if reset is None else reversal.at(reversal.last_of_document(reset), order)
+    back_side = None if side is None else {name: reversal.at(value, order) for name, value in side.items()}
     backward = self.forward if self.shared else self.backward
     y = self.forward(x, reset=reset, lengths=lengths, side=side)
-    back = _at(backward(_at(x, order), reset=back_reset, lengths=lengths, side=back_side), order)
+    back = backward(reversal.at(x, order), reset=back_reset, lengths=lengths, side=back_side)
+    back = reversal.at(back, order)
     return y + back if self.merge == "sum" else self.out_proj(jnp.concatenate([y, back], axis=-1))
 
   @nn.nowrap
   def _one_way(self, **kwargs) -> nn.Module:
     return mixer_lib.build_spec(self.mixer, width=self.width, layer=self.layer, depth=self.depth, **kwargs)
-
-
-def _reversed_order(b: int, t: int, lengths: Int[Array, "b"] | None) -> Int[Array, "b t"]:
-  """Indices that turn each row around within its length and leave the rest where it is; its own inverse."""
-  time = jnp.broadcast_to(jnp.arange(t), (b, t))
-  if lengths is None:
-    return time[:, ::-1]
-  return jnp.where(time < lengths[:, None], lengths[:, None] - 1 - time, time)
-
-
-def _last_of_document(reset: Bool[Array, "b t"]) -> Bool[Array, "b t"]:
-  """True where the next token starts a document. A row's own end needs no mark: the reversed row begins there."""
-  return jnp.concatenate([reset[:, 1:], jnp.ones_like(reset[:, :1])], axis=1)
-
-
-def _at(x: Array, order: Int[Array, "b t"]) -> Array:
-  return jnp.take_along_axis(x, order.reshape(order.shape + (1,) * (x.ndim - 2)), axis=1)

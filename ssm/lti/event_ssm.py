@@ -1,4 +1,4 @@
-"""Event-SSM: S5 on events, each of which comes at a time of its own. State: fixed.
+"""Event-SSM: S5 on events, each of which comes at a time of its own. State: fixed (none if bidirectional).
 
 Schoene et al. 2024, arXiv:2404.18508. Theirs: H -> d, P -> state, L -> t, Delta -> dt, Delta t_k -> side["dt"].
 """
@@ -23,5 +23,5 @@ class EventSSM(S5):
   disc: str = "async"
   activation: str = "half_glu2"
 
-  STATE = "fixed"
+  STATE = S5.STATE
   DISCS = ("async", "dirac", "zoh")

@@ -1,4 +1,4 @@
-"""S5: one diagonal state space from all channels to all channels. State: fixed.
+"""S5: one diagonal state space from all channels to all channels. State: fixed (none if bidirectional).
 
 Smith, Warrington & Linderman 2023, arXiv:2208.04933. Theirs: H -> d, P -> state, J -> blocks, L -> t, Delta -> dt.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int
 
 from kernels.linear_scan import linear_scan
-from layers import Dense, param
+from layers import Dense, param, reversal
 from layers.initializers import constant, log_step
 from layers.lengths import blank_past
 from ssm.lti import dense_io, discretization, hippo
@@ -43,6 +43,7 @@ class S5(nn.Module):
     disc: "zoh" or "bilinear".
     dt_min, dt_max: range of the initial time step; log-uniform, one per state.
     step_rescale: factor on all time steps, for data sampled more coarsely than the training data.
+    bidirectional: a second scan, of the same Abar and Bbar x, runs from the end, and C reads the states of both.
     clip_eigs: keeps Re(lam) <= -1e-4, so that no state grows.
     activation: with g = GELU(y): "half_glu1" g sigmoid(W g), "half_glu2" y sigmoid(W g), "full_glu" V g sigmoid(W g),
       "gelu" g, or "none" y.
@@ -60,13 +61,18 @@ class S5(nn.Module):
   dt_min: float = 1e-3
   dt_max: float = 1e-1
   step_rescale: float = 1.0
+  bidirectional: bool = False
   clip_eigs: bool = False
   activation: str = "half_glu1"
 
-  STATE = "fixed"
   SLOW = ("lam_re", "lam_im", "B_re", "B_im", "log_dt")
   SIDE = ("dt",)
   DISCS = tuple(discretization.RULES)
+
+  @property
+  def STATE(self) -> str:
+    """'fixed', or 'none' if bidirectional."""
+    return "none" if self.bidirectional else "fixed"
 
   def __post_init__(self):
     _check(self)
@@ -78,13 +84,16 @@ class S5(nn.Module):
     self.lam_re = param(self, "lam_re", constant(lam.real), (n,), ("state",))
     self.lam_im = param(self, "lam_im", constant(lam.imag), (n,), ("state",))
     # One draw makes both parts of a complex matrix, which share a change of basis. Later, Flax asks for shapes alone.
-    keys = jax.random.split(self.make_rng("params") if self.is_initializing() else jax.random.key(0))
-    make_B, make_C = lambda: _initial_B(keys[0], V, self.width), lambda: _initial_C(keys[1], V, self.width, self.C_init)
+    ways = 2 if self.bidirectional else 1
+    keys = jax.random.split(self.make_rng("params") if self.is_initializing() else jax.random.key(0), 1 + ways)
+    make_B = lambda: _initial_B(keys[0], V, self.width)
+    one_C = lambda way: _initial_C(keys[1 + way], V, self.width, self.C_init)
+    make_C = lambda: jnp.concatenate([one_C(way) for way in range(ways)], axis=1)
     axes = ("state", "embed")
     self.B_re = param(self, "B_re", lambda *_: make_B().real, (n, self.width), axes)
     self.B_im = param(self, "B_im", lambda *_: make_B().imag, (n, self.width), axes)
-    self.C_re = param(self, "C_re", lambda *_: make_C().real, (self.width, n), axes[::-1])
-    self.C_im = param(self, "C_im", lambda *_: make_C().imag, (self.width, n), axes[::-1])
+    self.C_re = param(self, "C_re", lambda *_: make_C().real, (self.width, ways * n), axes[::-1])
+    self.C_im = param(self, "C_im", lambda *_: make_C().imag, (self.width, ways * n), axes[::-1])
     self.D = param(self, "D", nn.initializers.normal(1.0), (self.width,), ("embed",))
     self.log_dt = param(self, "log_dt", log_step(self.dt_min, self.dt_max), (n,), ("state",))
     dense = lambda: Dense(self.width, use_bias=True, axes=("embed", "inner"))
@@ -95,6 +104,7 @@ class S5(nn.Module):
   def init_state(self, batch: int, max_len: int) -> State:
     """Zeros."""
     del max_len
+    self._require_state()
     return State(h=jnp.zeros((batch, self.state // 2 if self.conj_sym else self.state), complex))
 
   def __call__(
@@ -105,8 +115,18 @@ class S5(nn.Module):
     lengths: Int[Array, "b"] | None = None,
     side: Mapping[str, Array] | None = None,
   ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state."""
-    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths, side=side)[0]
+    """All tokens from an empty state; side["dt"] is `b t`."""
+    if not self.bidirectional:
+      return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths, side=side)[0]
+    x = blank_past(x, lengths)
+    A, Bx = self._discrete(x, _gaps(side, lengths))
+    empty = jnp.zeros_like(Bx, shape=(x.shape[0], Bx.shape[2]))
+    h, _ = linear_scan(A, Bx, empty, reset=reset, lengths=lengths)
+    order = reversal.order(x.shape[0], x.shape[1], lengths)
+    A = reversal.at(A, order) if A.ndim == 3 else A
+    reset = None if reset is None else reversal.at(reversal.last_of_document(reset), order)
+    back, _ = linear_scan(A, reversal.at(Bx, order), empty, reset=reset, lengths=lengths)
+    return blank_past(self._read(jnp.concatenate([h, reversal.at(back, order)], axis=-1), x), lengths)
 
   def prefill(
     self,
@@ -118,9 +138,9 @@ class S5(nn.Module):
     side: Mapping[str, Array] | None = None,
   ) -> tuple[Float[Array, "b t d"], State]:
     """All tokens from `state`; side["dt"] is `b t`."""
+    self._require_state()
     x = blank_past(x, lengths)
-    dt = None if side is None or "dt" not in side else blank_past(side["dt"], lengths)
-    A, Bx = self._discrete(x, dt)
+    A, Bx = self._discrete(x, _gaps(side, lengths))
     h, last = linear_scan(A, Bx, state.h, reset=reset, lengths=lengths)
     return blank_past(self._read(h, x), lengths), State(h=last)
 
@@ -128,9 +148,15 @@ class S5(nn.Module):
     self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
   ) -> tuple[Float[Array, "b d"], State]:
     """One token; side["dt"] is `b`."""
+    self._require_state()
     A, Bx = self._discrete(x, None if side is None else side.get("dt"))
     h = A * state.h + Bx
     return self._read(h, x), State(h=h)
+
+  @nn.nowrap
+  def _require_state(self) -> None:
+    if self.bidirectional:
+      raise ValueError(f"{type(self).__name__}: bidirectional=True sees later tokens, so it has no state; call it")
 
   @nn.nowrap
   def _spectrum(self) -> tuple[np.ndarray, np.ndarray]:
@@ -155,6 +181,10 @@ class S5(nn.Module):
     pairs = 2 if self.conj_sym else 1
     y = dense_io.read_out(h, pairs * self.C_re, pairs * self.C_im, x.dtype) + self.D * x
     return dense_io.activate(self.activation, y.astype(x.dtype), self.gate, self.out_proj)
+
+
+def _gaps(side: Mapping[str, Array] | None, lengths: Int[Array, "b"] | None) -> Float[Array, "b t"] | None:
+  return None if side is None or "dt" not in side else blank_past(side["dt"], lengths)
 
 
 def _initial_B(key, V: np.ndarray, width: int) -> Complex[Array, "n d"]:

@@ -12,6 +12,14 @@ def tokens(x, reset, lengths):
       yield row, time, time == 0 or (reset is not None and bool(reset[row, time]))
 
 
+def documents(x, reset, lengths):
+  """(row, first, end) of every document."""
+  for row in range(x.shape[0]):
+    end = x.shape[1] if lengths is None else lengths[row]
+    starts = [t for t in range(end) if t == 0 or (reset is not None and reset[row, t])]
+    yield from zip([row] * len(starts), starts, [*starts[1:], end])
+
+
 def dense(p, name, x):
   return x @ p[f"{name}/kernel"] + p.get(f"{name}/bias", 0.0)
 

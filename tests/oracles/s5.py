@@ -2,23 +2,37 @@
 
 import numpy as np
 
-from tests.oracles.parts import discretize, gated, tokens
+from tests.oracles.parts import discretize, documents, gated
 
 
 def run(
-  p, x, *, reset=None, lengths=None, dt=None, conj_sym=True, disc="zoh", step_rescale=1.0, activation="half_glu1"
+  p,
+  x,
+  *,
+  reset=None,
+  lengths=None,
+  dt=None,
+  conj_sym=True,
+  disc="zoh",
+  step_rescale=1.0,
+  activation="half_glu1",
+  bidirectional=False,
 ):
   lam = p["lam_re"] + 1j * p["lam_im"]
   B = p["B_re"] + 1j * p["B_im"]
   C = p["C_re"] + 1j * p["C_im"]
   y = np.zeros_like(x)
-  for row, time, starts in tokens(x, reset, lengths):
-    if starts:
+  for row, first, end in documents(x, reset, lengths):
+    ways = [range(first, end), range(end - 1, first - 1, -1)] if bidirectional else [range(first, end)]
+    states = {time: [] for time in range(first, end)}
+    for way in ways:
       h = np.zeros(lam.shape, complex)
-    u = x[row, time]
-    step = step_rescale * np.exp(p["log_dt"]) * (1.0 if dt is None else dt[row, time])
-    decay, gain = discretize(disc, step, lam)
-    h = decay * h + gain * (B @ u)
-    out = (2 if conj_sym else 1) * (C @ h).real + p["D"] * u
-    y[row, time] = gated(p, out, activation)
+      for time in way:
+        step = step_rescale * np.exp(p["log_dt"]) * (1.0 if dt is None else dt[row, time])
+        decay, gain = discretize(disc, step, lam)
+        h = decay * h + gain * (B @ x[row, time])
+        states[time].append(h)
+    for time in range(first, end):
+      out = (2 if conj_sym else 1) * (C @ np.concatenate(states[time])).real + p["D"] * x[row, time]
+      y[row, time] = gated(p, out, activation)
   return y

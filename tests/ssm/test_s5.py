@@ -51,6 +51,33 @@ def test_blocks_with_one_input_and_one_output_are_s4d():
   np.testing.assert_allclose(y, run(s4d, {"params": p}, x), atol=2e-6)
 
 
+def test_both_ways_is_one_way_and_its_mirror_image():
+  """The second half of C reads the states of the reversed sequence; D is counted once."""
+  both, variables = initial(4, state=8, bidirectional=True)
+  p, x = variables["params"], normal(2, 9, 4)
+  assert p["C_re"].shape == (4, 8)
+  one = S5(width=4, state=8, activation="none")
+  half = lambda i: {"params": p | {name: p[name][:, 4 * i : 4 * i + 4] for name in ("C_re", "C_im")}}
+  expected = run(one, half(0), x) + run(one, half(1), x[:, ::-1])[:, ::-1] - p["D"] * x
+  np.testing.assert_allclose(run(both, variables, x), expected, atol=1e-5)
+  np.testing.assert_allclose(both.apply(variables, x), expected, atol=1e-5)  # not compiled
+
+
+def test_both_halves_of_C_start_alike_and_apart():
+  p = initial(64, state=32, bidirectional=True)[1]["params"]
+  forward, back = np.split(p["C_re"] + 1j * p["C_im"], 2, axis=1)
+  # the real and the imaginary part of G each have variance 1/P, and so do sums with the orthonormal columns of V
+  np.testing.assert_allclose([np.mean(np.abs(z) ** 2) for z in (forward, back)], 2 / 32, rtol=0.15)
+  assert np.abs(np.mean(forward * back.conj())) < 0.2 * 2 / 32
+
+
+def test_both_ways_has_no_state():
+  module = S5(width=4, bidirectional=True)
+  assert module.STATE == "none"
+  with pytest.raises(ValueError, match="S5: bidirectional=True sees later tokens, so it has no state"):
+    module.init_state(1, 4)
+
+
 @pytest.mark.parametrize("disc", ["zoh", "bilinear"])
 def test_unit_gaps_change_nothing(disc):
   module, variables = initial(4, state=8, disc=disc)
