@@ -39,6 +39,7 @@ SMALL: dict[str, dict[str, Any]] = {
   "mamba": dict(state=4, dt_rank=2),
   "mamba, complex": dict(state=4, dt_rank=2, spectrum="complex", disc="zoh", groups=2, norms="learned"),
   "mamba2": dict(state=4, head_size=4, groups=2, dt_most=0.1),
+  "mamba2, beside an MLP": dict(state=3, head_size=4, ssm_width=8),
   "mamba3": dict(state=4, head_size=4, groups=2),
   "mamba3, MIMO": dict(state=4, head_size=4, rank=2, out_norm=True),
   "mega": dict(state=2, keys=4, chunk=5),
@@ -105,11 +106,11 @@ def count_s5(d, state, blocks=1, bidirectional=False):
   return state + state // 2 + (2 + bidirectional) * state * d + d + d * (d + 1)
 
 
-def count_mamba2(d, state, head_size, groups, **_):
+def count_mamba2(d, state, head_size, groups=1, ssm_width=None, **_):
   """In, out; convolution with bias; A, D and dt of each head; the norm."""
-  e, heads = 2 * d, 2 * d // head_size
-  mixed = e + 2 * groups * state
-  return d * (e + mixed + heads) + e * d + mixed * (4 + 1) + 3 * heads + e
+  inner, e = 2 * d, ssm_width or 2 * d
+  heads, mixed = e // head_size, e + 2 * groups * state
+  return d * (2 * (inner - e) + e + mixed + heads) + inner * d + mixed * (4 + 1) + 3 * heads + e
 
 
 def count_hyena(d, order=2, filter_width=64, filter_depth=2, features=3, taps=3):

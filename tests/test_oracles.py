@@ -110,6 +110,11 @@ CASES = {
     mamba2.run,
     dict(state=3, groups=2, norm="norm_first", norm_groups=2),
   ),
+  "mamba2, beside an MLP": (
+    dict(name="mamba2", state=3, expand=3, ssm_width=8, head_size=2, bias=True),
+    mamba2.run,
+    dict(state=3, ssm_width=8),
+  ),
   "mamba2, no norm": (
     dict(name="mamba2", state=3, taps=2, expand=3, norm="none", dt_least=0.01, dt_most=0.05),
     mamba2.run,

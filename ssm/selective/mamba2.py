@@ -34,12 +34,15 @@ class Mamba2(nn.Module):
 
   with [z, u, B, C, dt] = W_in x, [u, B, C] after a short convolution and SiLU, dt = softplus(dt + dt_bias), and
   W_out norm(y SiLU(z)) as the result. A = -exp(A_log) is a number per head; B and C are shared by the heads of a group.
+  If `ssm_width` is below the inner width, what it leaves is a gated MLP beside all that: W_in begins with its z_0 and
+  u_0, and W_out takes [SiLU(z_0) u_0, norm(..)].
   Departs: nothing; as in the authors' code, the input is discretised as dt B.
 
   Attributes:
     state: N, rows of S.
     expand: inner width / d.
-    head_size: P, columns of S; the largest divisor of the inner width not above 64, if not given.
+    ssm_width: how much of the inner width goes through the state space; all of it, if not given.
+    head_size: P, columns of S; the largest divisor of `ssm_width` not above 64, if not given.
     groups: G; heads in a row share B and C.
     taps: width of the short convolution.
     norm: "gate_first" norm(y SiLU(z)), "norm_first" norm(y) SiLU(z), or "none" y SiLU(z).
@@ -57,6 +60,7 @@ class Mamba2(nn.Module):
   width: int
   state: int = 128
   expand: int = 2
+  ssm_width: int | None = None
   head_size: int | None = None
   groups: int = 1
   taps: int = 4
@@ -93,8 +97,8 @@ class Mamba2(nn.Module):
       bias_init=uniform_fan_in(fan_in),
       axes=axes,
     )
-    self.in_proj = dense(inner + mixed + heads, self.width, ("embed", "inner"))
-    self.out_proj = dense(self.width, inner, ("inner", "embed"), gain=self.depth**-0.5)
+    self.in_proj = dense(2 * self._beside + inner + mixed + heads, self.width, ("embed", "inner"))
+    self.out_proj = dense(self.width, self._beside + inner, ("inner", "embed"), gain=self.depth**-0.5)
     self.conv = ShortConv(mixed, taps=self.taps, use_bias=self.conv_bias)
     dt_bias = softplus_step(self.dt_min, self.dt_max, self.dt_floor)
     self.dt_bias = param(self, "dt_bias", dt_bias, (heads,), ("heads",))
@@ -154,18 +158,26 @@ class Mamba2(nn.Module):
 
   @property
   def _sizes(self) -> tuple[int, int, int]:
-    """Inner width, heads, head size."""
-    inner = self.expand * self.width
+    """Width of the state space, heads, head size."""
+    inner = self.ssm_width or self.expand * self.width
     size = self.head_size or largest_divisor(inner, 64)
     return inner, inner // size, size
+
+  @property
+  def _beside(self) -> int:
+    """Width of the gated MLP."""
+    return self.expand * self.width - self._sizes[0]
 
   def _project(
     self, x: Float[Array, "*b d"]
   ) -> tuple[Float[Array, "*b e"], Float[Array, "*b m"], Float[Array, "*b h"]]:
-    """z, what goes through the convolution, and dt, in at least float32 as its exponential decides how long."""
+    """The MLP's z_0 and u_0 and z, what goes through the convolution, and dt.
+
+    dt is in at least float32, as its exponential decides how long.
+    """
     inner, heads, _ = self._sizes
     projected = self.in_proj(x)
-    z, mixed, dt = jnp.split(projected, [inner, projected.shape[-1] - heads], axis=-1)
+    z, mixed, dt = jnp.split(projected, [2 * self._beside + inner, projected.shape[-1] - heads], axis=-1)
     dt = jax.nn.softplus(dt.astype(jnp.promote_types(dt.dtype, jnp.float32)) + self.dt_bias)
     return z, mixed, jnp.clip(dt, self.dt_least, self.dt_most)
 
@@ -181,21 +193,26 @@ class Mamba2(nn.Module):
   def _gate(
     self, y: Float[Array, "*b h p"], u: Float[Array, "*b h p"], z: Float[Array, "*b e"]
   ) -> Float[Array, "*b d"]:
+    z_0, u_0, z = jnp.split(z, [self._beside, 2 * self._beside], axis=-1)
     D = self.D.reshape(u.shape[-2], -1).astype(u.dtype)
     y = (y.astype(u.dtype) + D * u).reshape(z.shape)
-    return self.out_proj(y * jax.nn.silu(z) if self.norm == "none" else self.gated_norm(y, z))
+    y = y * jax.nn.silu(z) if self.norm == "none" else self.gated_norm(y, z)
+    return self.out_proj(jnp.concatenate([jax.nn.silu(z_0) * u_0, y], axis=-1) if self._beside else y)
 
 
 def _check(module: Mamba2) -> None:
-  for field in ("width", "state", "expand", "head_size", "groups", "taps", "norm_groups", "depth"):
+  for field in ("width", "state", "expand", "ssm_width", "head_size", "groups", "taps", "norm_groups", "depth"):
     if getattr(module, field) is not None and getattr(module, field) < 1:
       raise ValueError(f"Mamba2: {field}={getattr(module, field)}; it must be at least 1")
   inner, heads, size = module._sizes
   norm_groups = module.norm_groups or module.groups
+  if module._beside < 0:
+    raise ValueError(f"Mamba2: ssm_width={inner} is more than the inner width {module.expand * module.width}")
+  of_ssm = "inner width" if module.ssm_width is None else "ssm_width"
   for field, value, of, parts in (
-    ("head_size", size, "inner width", inner),
+    ("head_size", size, of_ssm, inner),
     ("groups", module.groups, "number of heads", heads),
-    ("norm_groups", norm_groups, "inner width", inner),
+    ("norm_groups", norm_groups, of_ssm, inner),
   ):
     if parts % value:
       raise ValueError(f"Mamba2: {field}={value} does not divide the {of} {parts}")

@@ -5,9 +5,22 @@ import numpy as np
 from tests.oracles.parts import dense, silu, softplus, tokens
 
 
-def run(p, x, *, reset=None, lengths=None, state, groups=1, norm="gate_first", norm_groups=1, dt_limit=(0.0, np.inf)):
+def run(
+  p,
+  x,
+  *,
+  reset=None,
+  lengths=None,
+  state,
+  groups=1,
+  norm="gate_first",
+  norm_groups=1,
+  dt_limit=(0.0, np.inf),
+  ssm_width=None,
+):
   heads = len(p["A_log"])
-  inner = p["out_proj/kernel"].shape[0]
+  inner = ssm_width or p["out_proj/kernel"].shape[0]
+  beside = p["out_proj/kernel"].shape[0] - inner
   size = inner // heads
   taps, mixed = p["conv/kernel"].shape
   D = p["D"] if len(p["D"]) == inner else np.repeat(p["D"], size)
@@ -15,7 +28,8 @@ def run(p, x, *, reset=None, lengths=None, state, groups=1, norm="gate_first", n
   for row, time, starts in tokens(x, reset, lengths):
     if starts:
       h, seen = np.zeros((heads, size, state)), [np.zeros(mixed)] * taps
-    z, xBC, dt = np.split(dense(p, "in_proj", x[row, time]), [inner, inner + mixed])
+    parts = np.cumsum([beside, beside, inner, mixed])
+    z0, x0, z, xBC, dt = np.split(dense(p, "in_proj", x[row, time]), parts)
     seen = [*seen[1:], xBC]
     xBC = silu(p.get("conv/bias", 0.0) + sum(k * v for k, v in zip(p["conv/kernel"], seen)))
     u, B, C = np.split(xBC, [inner, inner + groups * state])
@@ -26,7 +40,8 @@ def run(p, x, *, reset=None, lengths=None, state, groups=1, norm="gate_first", n
       step = np.clip(softplus(dt[i] + p["dt_bias"][i]), *dt_limit)
       h[i] = np.exp(-step * np.exp(p["A_log"][i])) * h[i] + step * np.outer(u[channels], B[group])
       out[channels] = h[i] @ C[group] + D[channels] * u[channels]
-    y[row, time] = dense(p, "out_proj", gated(p, out, z, norm, norm_groups))
+    together = np.concatenate([silu(z0) * x0, gated(p, out, z, norm, norm_groups)])
+    y[row, time] = dense(p, "out_proj", together)
   return y
 
 

@@ -70,6 +70,23 @@ def test_attention_chunks_and_recurrence_are_dual(monkeypatch):
     np.testing.assert_allclose(run(), chunked, atol=1e-5)
 
 
+def test_what_does_not_go_through_the_state_space_is_a_gated_mlp():
+  """In the authors' order: z_0, u_0, z, u, B, C, dt; and the MLP's part before the other in W_out."""
+  module, variables = initial(8, state=4, head_size=2, ssm_width=6)
+  p = variables["params"]
+  assert p["in_proj"]["kernel"].shape == (8, 2 * 16 + 2 * 4 + 3)
+  assert {name: p[name]["kernel"].shape for name in ("conv", "out_proj")} == {"conv": (4, 14), "out_proj": (16, 8)}
+  x = jax.random.normal(jax.random.key(1), (1, 9, 8))
+  only = lambda rows: {"params": p | {"out_proj": {"kernel": jnp.where(rows[:, None], p["out_proj"]["kernel"], 0)}}}
+  run = jax.jit(module.apply)
+  beside = np.arange(16) < 10
+  z_0, u_0 = jnp.split(x @ p["in_proj"]["kernel"][:, :20], 2, axis=-1)
+  mlp = (jax.nn.silu(z_0) * u_0) @ p["out_proj"]["kernel"][:10]
+  np.testing.assert_allclose(run(only(beside), x), mlp, atol=1e-6)
+  assert np.abs(run(only(~beside), x)).max() > 1e-3
+  np.testing.assert_allclose(run(variables, x), run(only(beside), x) + run(only(~beside), x), atol=1e-6)
+
+
 def test_one_head_forgets_at_one_rate():
   """The states of a head differ by what they take in, never by how long they keep it."""
   module, variables = initial(8, state=4, head_size=4)
@@ -96,6 +113,8 @@ def test_steps_are_float32_for_bfloat16_inputs():
     (dict(state=0), "state=0; it must be at least 1"),
     (dict(head_size=5), "head_size=5 does not divide the inner width 16"),
     (dict(head_size=4, groups=3), "groups=3 does not divide the number of heads 4"),
+    (dict(ssm_width=17), "ssm_width=17 is more than the inner width 16"),
+    (dict(ssm_width=6, head_size=4), "head_size=4 does not divide the ssm_width 6"),
     (dict(norm_groups=3), "norm_groups=3 does not divide the inner width 16"),
     (dict(norm="batch"), "norm='batch'; choose from"),
     (dict(D_per="token"), "D_per='token'; choose from"),
