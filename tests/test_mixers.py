@@ -43,6 +43,8 @@ SMALL: dict[str, dict[str, Any]] = {
   "mamba3": dict(state=4, head_size=4, groups=2),
   "mamba3, MIMO": dict(state=4, head_size=4, rank=2, out_norm=True),
   "mega": dict(state=2, keys=4, chunk=5),
+  "mega, both ways": dict(state=2, keys=3, chunk=4, position="simple", bidirectional=True),
+  "mega, laplace": dict(state=2, keys=4, chunk=5, weights="laplace"),
   "mega, no chunks": dict(state=2, keys=4, inner=6, chunk=None),
   "mega, simple": dict(state=2, keys=3, chunk=4, position="simple"),
   "min_gru": dict(expand=2),
@@ -120,11 +122,12 @@ def count_hyena(d, order=2, filter_width=64, filter_depth=2, features=3, taps=3)
   return (d + 1) * (inner + d) + inner * (taps + 1) + filters + (order - 1) * d
 
 
-def count_mega(d, state, keys, chunk, inner=None, position="rotary"):
+def count_mega(d, state, keys, chunk, inner=None, position="rotary", bidirectional=False, **_):
   """The averages; u, c, z and r; values; out; scales, shifts and positions of queries and keys."""
-  e = inner or 2 * d
+  e, ways = inner or 2 * d, 1 + bidirectional
   biased = (d + 1) * (2 * d + keys + e) + (d + 1) * e + (e + 1) * d
-  return 4 * d * state + d + biased + 4 * keys + (2 * keys if position == "rotary" else chunk)
+  distances = ways * chunk - bidirectional if chunk else 0
+  return ways * 4 * d * state + d + biased + 4 * keys + (2 * keys if position == "rotary" else distances)
 
 
 def count_mamba3(d, state, head_size, groups=1, rank=1, out_norm=False):

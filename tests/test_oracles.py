@@ -143,6 +143,21 @@ CASES = {
     mega.run,
     dict(chunk=4, position="simple"),
   ),
+  "mega, both ways": (
+    dict(name="mega", state=2, keys=4, chunk=5, bidirectional=True),
+    mega.run,
+    dict(chunk=5, bidirectional=True),
+  ),
+  "mega, both ways, laplace": (
+    dict(name="mega", state=2, keys=3, chunk=4, position="simple", weights="laplace", bidirectional=True),
+    mega.run,
+    dict(chunk=4, position="simple", weights="laplace", bidirectional=True),
+  ),
+  "mega, relu2": (
+    dict(name="mega", state=2, keys=4, chunk=None, weights="relu2"),
+    mega.run,
+    dict(chunk=100, weights="relu2"),
+  ),
   "min_gru": (dict(name="min_gru", expand=2), min_gru.run, {}),
   "min_gru, positive": (dict(name="min_gru", candidate="positive"), min_gru.run, dict(candidate="positive")),
   "rglru": (dict(name="rglru", inner=12, heads=3), rglru.run, {}),

@@ -1,12 +1,14 @@
-"""Softmax attention over a cache: causal or full, by document, in a window, with shared keys and a soft cap."""
+"""Attention over a cache: causal or full, by document, in a window, with shared keys and a soft cap."""
 
 from jaxtyping import Array, Float, Int
 
 from kernels import dispatch, inputs
 from kernels.attention import reference, xla
+from kernels.attention.weights import POINTWISE
 
 IMPLS = {"xla": (xla.attention, dispatch.always), "reference": (reference.attention, dispatch.always)}
 MASKS = ("causal", "full")
+WEIGHTS = ("softmax", *POINTWISE)
 
 
 def attention(
@@ -22,6 +24,7 @@ def attention(
   window: int | None = None,
   scale: float | None = None,
   softcap: float | None = None,
+  weights: str = "softmax",
   impl: str = "auto",
 ) -> Float[Array, "b t h p"]:
   """y_t = sum_s softmax_s(cap(scale q_t . k_s)) v_s over the keys that token t sees;  0 where it sees none.
@@ -36,11 +39,12 @@ def attention(
     window: how many positions back a token sees, itself included.
     scale: 1/sqrt(k) if not given.
     softcap: scores s become softcap * tanh(s / softcap).
+    weights: "softmax", or a function in `kernels.attention.weights` of each score by itself: "relu2" or "laplace".
     impl: "auto" or a name in IMPLS.
 
   Raises:
-    ValueError: g does not divide h; `mask` is unknown; one segment array is given without the other; `impl` does not
-      exist or cannot run these arguments.
+    ValueError: g does not divide h; `mask` or `weights` is unknown; one segment array is given without the other;
+      `impl` does not exist or cannot run these arguments.
   """
   if q.shape[2] % k.shape[2]:
     raise ValueError(
@@ -48,13 +52,16 @@ def attention(
     )
   if mask not in MASKS:
     raise ValueError(f"attention: no mask {mask!r}; choose from {list(MASKS)}")
+  if weights not in WEIGHTS:
+    raise ValueError(f"attention: no weights {weights!r}; choose from {list(WEIGHTS)}")
   if (q_segment is None) != (k_segment is None):
     raise ValueError("attention: one of q_segment and k_segment is given; give both or neither")
   y_dtype = q.dtype
   if q_segment is not None:
     (q,) = inputs.blank(q_segment >= 0, q)
   where = (q_position, k_position, q_segment, k_segment)
-  settings = dict(mask=mask, window=window, scale=q.shape[-1] ** -0.5 if scale is None else scale, softcap=softcap)
+  scale = q.shape[-1] ** -0.5 if scale is None else scale
+  settings = dict(mask=mask, window=window, scale=scale, softcap=softcap, weights=weights)
   y = dispatch.pick("attention", IMPLS, impl, q, k, v, *where, **settings)(q, k, v, *where, **settings)
   if q_segment is not None:
     # whatever gradient comes in for a row that is not there, NaN perhaps, stays outside

@@ -5,6 +5,7 @@ from jaxtyping import Array, Float, Int
 
 from kernels import inputs
 from kernels.attention.visible import visible
+from kernels.attention.weights import POINTWISE
 
 
 def attention(
@@ -20,6 +21,7 @@ def attention(
   window: int | None,
   scale: float,
   softcap: float | None,
+  weights: str,
 ) -> Float[Array, "b t h p"]:
   """All scores at once, keys and values repeated for their heads."""
   dtype = inputs.compute_dtype(q, k, v)
@@ -30,8 +32,10 @@ def attention(
   scores = scale * jnp.einsum("bthk,bshk->bhts", q.astype(dtype), k)
   if softcap is not None:
     scores = softcap * jnp.tanh(scores / softcap)
+  if weights in POINTWISE:
+    return jnp.einsum("bhts,bshp->bthp", jnp.where(see, POINTWISE[weights](scores)[0], 0), v)
   # The largest visible score is subtracted; a row that sees nothing keeps finite numbers throughout and gets weight 0.
   top = jnp.max(scores, axis=-1, keepdims=True, where=see, initial=jnp.finfo(scores.dtype).min)
-  weights = jnp.where(see, jnp.exp(jnp.where(see, scores - top, 0)), 0)
-  total = jnp.sum(weights, axis=-1, keepdims=True)
-  return jnp.einsum("bhts,bshp->bthp", weights / jnp.where(total == 0, 1, total), v)
+  powers = jnp.where(see, jnp.exp(jnp.where(see, scores - top, 0)), 0)
+  total = jnp.sum(powers, axis=-1, keepdims=True)
+  return jnp.einsum("bhts,bshp->bthp", powers / jnp.where(total == 0, 1, total), v)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kernels import inputs
 from kernels.attention.visible import visible
+from kernels.attention.weights import POINTWISE
 
 # Queries and keys in a block. A CPU wants the scores in its cache, an accelerator wants few steps.
 BLOCKS = {"cpu": (128, 256)}
@@ -27,6 +28,7 @@ class Rules(NamedTuple):
   window: int | None
   scale: float
   softcap: float | None
+  weights: str = "softmax"
 
 
 class Places(NamedTuple):
@@ -49,6 +51,7 @@ def attention(
   window: int | None,
   scale: float,
   softcap: float | None,
+  weights: str,
 ) -> Float[Array, "b t h p"]:
   """Cuts queries into blocks, and puts their answers together again; keys and values are read where they are."""
   b, t, h, _ = q.shape
@@ -65,7 +68,7 @@ def attention(
     k_segment = _filled(k_segment, columns, -1)
   places = lambda position, segment, c: Places(_blocks(position, c), None if segment is None else _blocks(segment, c))
   y = blockwise(
-    Rules(mask, window, scale, softcap),
+    Rules(mask, window, scale, softcap, weights),
     _blocks(_filled(q.reshape(b, t, g, h // g, -1), rows), rows).transpose(0, 1, 3, 4, 2, 5),
     k,
     v,
@@ -119,6 +122,9 @@ def _forward(rules, q, k, v, at, of):
         top, total, y = carry
         k, v = _cut(j, of, *kv)
         scores, see = _scores(rules, q, k, at, of)[0], _see(rules, at, of)
+        if rules.weights in POINTWISE:
+          weights = jnp.where(see, POINTWISE[rules.weights](scores)[0], 0)
+          return top, total, y + _dot("bgrcs,bsgp->bgrcp", weights.astype(v.dtype), v)
         higher = jnp.maximum(top, jnp.max(scores, axis=-1, initial=-jnp.inf, where=see))
         # a row that has seen nothing yet stays at -inf, which is never subtracted
         base = jnp.where(jnp.isneginf(higher), 0, higher)[..., None]
@@ -156,8 +162,13 @@ def _blockwise_bwd(rules, residuals, d_y):
         d_q, d_k, d_v = carry
         k, v = _cut(j, of, *kv)
         scores, slope = _scores(rules, q, k, at, of)
-        weights = jnp.where(_see(rules, at, of), jnp.exp(scores - level[..., None]), 0)
-        d_scores = weights * (_dot("bgrcp,bsgp->bgrcs", d_y, v) - through[..., None]) * slope
+        see, d_weights = _see(rules, at, of), _dot("bgrcp,bsgp->bgrcs", d_y, v)
+        if rules.weights in POINTWISE:
+          weights, rise = (jnp.where(see, z, 0) for z in POINTWISE[rules.weights](scores))
+          d_scores = rise * d_weights * slope
+        else:
+          weights = jnp.where(see, jnp.exp(scores - level[..., None]), 0)
+          d_scores = weights * (d_weights - through[..., None]) * slope
         d_scores, weights = d_scores.astype(k.dtype), weights.astype(v.dtype)
         d_k = _add(d_k, j, _dot("bgrcs,bgrck->bsgk", d_scores, q))
         d_v = _add(d_v, j, _dot("bgrcs,bgrcp->bsgp", weights, d_y))

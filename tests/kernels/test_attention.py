@@ -1,11 +1,12 @@
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kernels.attention import IMPLS, attention, xla
+from kernels.attention import IMPLS, WEIGHTS, attention, xla
 from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, values_and_gradients
 
 B, H, G, K, P = 2, 4, 2, 5, 3
@@ -17,6 +18,8 @@ CASES = [
   (63, 100, True, {"window": 7}),
   (100, 100, True, {"softcap": 2.0, "scale": 0.7}),
   (40, 63, True, {"mask": "full", "window": 9}),
+  (63, 100, True, {"weights": "relu2"}),
+  (40, 63, True, {"weights": "laplace", "mask": "full", "softcap": 2.0}),
 ]
 
 
@@ -80,11 +83,24 @@ def test_the_definition_is_softmax():
     np.testing.assert_allclose(y[b, t, h], weights @ v[b, seen, h // 2] / weights.sum(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("weights", ["relu2", "laplace"])
+def test_pointwise_weights_know_one_score_each(weights):
+  q, k, v = arrays(6, 9)
+  (y,) = op("reference", weights=weights, scale=1.0)(q, k, v, **places(6, 9, False))
+  # the distribution function of a normal number of mean sqrt(1/2) and variance 1/(4 pi)
+  normal = lambda s: 0.5 * (1 + math.erf((s - 0.5**0.5) / math.sqrt(2 / (4 * math.pi))))
+  f = {"relu2": lambda s: max(s, 0) ** 2, "laplace": normal}[weights]
+  for b, t, h in np.ndindex(B, 6, H):
+    expected = sum(f(float(k[b, s, h // 2] @ q[b, t, h])) * v[b, s, h // 2] for s in range(t + 4))
+    np.testing.assert_allclose(y[b, t, h], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("impl", IMPLS)
-def test_rows_that_see_nothing_are_zero_with_zero_gradients(impl):
+def test_rows_that_see_nothing_are_zero_with_zero_gradients(impl, weights):
   given = arrays(6, 9)
   where = places(6, 9, False) | {"q_segment": np.full((B, 6), 1), "k_segment": np.zeros((B, 9), int)}
-  y, gradients = values_and_gradients(plain(impl), given, **where)
+  y, gradients = values_and_gradients(plain(impl, weights=weights), given, **where)
   for z in (*y, *gradients):
     assert not np.asarray(z).any(), "something got through"
 
@@ -160,5 +176,7 @@ def test_mistakes_are_named():
     attention(q, jnp.zeros((B, 6, 3, K)), jnp.zeros((B, 6, 3, P)), **where)
   with pytest.raises(ValueError, match="no mask 'anti'; choose from"):
     attention(q, k, v, mask="anti", **where)
+  with pytest.raises(ValueError, match="no weights 'sigmoid'; choose from"):
+    attention(q, k, v, weights="sigmoid", **where)
   with pytest.raises(ValueError, match="give both or neither"):
     attention(q, k, v, q_segment=where["q_position"], **where)

@@ -1,39 +1,64 @@
 """Mega, arXiv:2209.10655, eqs. (2), (3) and (6) to (13), without the residual: u (c - x)."""
 
+import math
+
 import numpy as np
 
-from tests.oracles.parts import dense, sigmoid, silu, tokens
+from tests.oracles.parts import dense, documents, sigmoid, silu
 
 
 def distance_bias(p, position, i, j):
   if position == "simple":
-    return p["bias"][i - j]
+    # one number for each distance, on both sides if there are two
+    ways = p["alpha"].ndim - 2
+    return p["bias"][i - j + ways * (len(p["bias"]) // 2)]
   # in complex numbers, R_t turns pair m by t 10000^(-m / half)
   b_q, b_k = (half[: len(half) // 2] + 1j * half[len(half) // 2 :] for half in p["bias"])
   frequencies = 10000.0 ** (-np.arange(len(b_q)) / len(b_q))
   return np.sum(b_q * np.exp(1j * i * frequencies) * np.conj(b_k * np.exp(1j * j * frequencies))).real
 
 
-def run(p, x, *, reset=None, lengths=None, chunk, position="rotary"):
-  width, state = p["alpha"].shape
-  keys, inner = p["qk_scale"].shape[1], p["v_proj/kernel"].shape[1]
-  weight, damping = sigmoid(p["alpha"]), sigmoid(p["delta"])
+def averages(p, x, way):
+  """gamma . h / sqrt(n) at every token of a document."""
+  alpha, delta, beta, gamma = (p[name][way] for name in ("alpha", "delta", "beta", "gamma"))
+  h, found = np.zeros(alpha.shape), []
+  for token in x:
+    h = (1 - sigmoid(alpha) * sigmoid(delta)) * h + sigmoid(alpha) * beta * token[:, None]
+    found.append(np.sum(gamma * h, axis=1) / np.sqrt(alpha.shape[1]))
+  return np.array(found)
+
+
+def attended(weights, scores, values):
+  """Of scores without their scale, what a query gets."""
+  products, biases = scores
+  if weights == "softmax":
+    powers = np.exp(products[0] * products[1] + biases)
+    return powers / powers.sum() @ values
+  s = products[0] / len(values) + biases
+  if weights == "relu2":
+    return np.maximum(s, 0) ** 2 @ values
+  mean, deviation = math.sqrt(1 / 2), math.sqrt(1 / (4 * math.pi))
+  return np.array([(1 + math.erf((one - mean) / (deviation * math.sqrt(2)))) / 2 for one in s]) @ values
+
+
+def run(p, x, *, reset=None, lengths=None, chunk, position="rotary", weights="softmax", bidirectional=False):
+  width, keys, inner = x.shape[2], p["qk_scale"].shape[1], p["v_proj/kernel"].shape[1]
   y = np.zeros_like(x)
-  for row, time, starts in tokens(x, reset, lengths):
-    token = x[row, time]
-    if starts:
-      h, past = np.zeros((width, state)), []
-    if len(past) == chunk:
-      past = []
-    h = (1 - weight * damping) * h + weight * p["beta"] * token[:, None]
-    m = silu(np.sum(p["gamma"] * h, axis=1) / np.sqrt(state) + p["omega"] * token)
-    u, z, r, c = np.split(dense(p, "m_proj", m), np.cumsum([width, keys, inner]))
-    q, k = silu(z) * p["qk_scale"] + p["qk_shift"]
-    past.append((k, silu(dense(p, "v_proj", token))))
-    i = len(past) - 1
-    scores = np.array([q @ k / np.sqrt(keys) + distance_bias(p, position, i, j) for j, (k, _) in enumerate(past)])
-    weights = np.exp(scores - scores.max())
-    attended = sum(w * v for w, (_, v) in zip(weights / weights.sum(), past))
-    candidate = silu(c + dense(p, "h_proj", silu(r) * attended))
-    y[row, time] = sigmoid(u) * (candidate - token)
+  for row, first, end in documents(x, reset, lengths):
+    tokens = x[row, first:end]
+    average = (
+      averages(p, tokens, ...) if not bidirectional else averages(p, tokens, 0) + averages(p, tokens[::-1], 1)[::-1]
+    )
+    u, z, r, c = np.split(
+      dense(p, "m_proj", silu(average + p["omega"] * tokens)), np.cumsum([width, keys, inner]), axis=1
+    )
+    q, k = (silu(z) * p["qk_scale"][i] + p["qk_shift"][i] for i in (0, 1))
+    v = silu(dense(p, "v_proj", tokens))
+    for i in range(end - first):
+      start = i - i % chunk
+      seen = slice(start, min(start + chunk, end - first) if bidirectional else i + 1)
+      biases = np.array([distance_bias(p, position, i - start, j) for j in range(len(k[seen]))])
+      got = attended(weights, ((k[seen] @ q[i], keys**-0.5), biases), v[seen])
+      candidate = silu(c[i] + dense(p, "h_proj", silu(r[i]) * got))
+      y[row, first + i] = sigmoid(u[i]) * (candidate - tokens[i])
   return y

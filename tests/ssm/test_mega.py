@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hybrids.block import Block
+from ssm.lti import chunks
 from ssm.lti.mega import Mega
 from tests.hybrids.filled import filled
 
@@ -17,7 +18,10 @@ X = jax.random.normal(jax.random.key(1), (1, T, D))
 def reaches(module, reset=None):
   """Which earlier tokens reach which, with an average that forgets everything."""
   variables = filled(module, X)
-  params = {**variables["params"], "alpha": jnp.full((D, 2), 40.0), "delta": jnp.full((D, 2), 40.0)}
+  full = jax.tree.map(
+    lambda z: jnp.full_like(z, 40.0), {name: variables["params"][name] for name in ("alpha", "delta")}
+  )
+  params = {**variables["params"], **full}
   run = lambda x: module.apply({"params": params}, x, reset=reset)
   return np.abs(jax.jit(jax.jacobian(run))(X)).max(axis=(0, 2, 3, 5)) > 1e-7
 
@@ -27,6 +31,35 @@ def test_chunks_count_from_the_documents_start():
   chunk = np.array([0, 0, 1, 1, 1, 2, 2, 2, 3, 4, 4, 4])
   expected = np.tri(T, dtype=bool) & (chunk[:, None] == chunk)
   np.testing.assert_array_equal(reaches(Mega(width=D, state=2, keys=4, chunk=3), jnp.asarray(reset)), expected)
+
+
+def test_both_ways_tokens_see_all_of_their_chunk():
+  reset = np.isin(np.arange(T), [2, 9])[None]
+  chunk = np.array([0, 0, 1, 1, 1, 2, 2, 2, 3, 4, 4, 4])
+  module = Mega(width=D, state=2, keys=4, chunk=3, bidirectional=True)
+  np.testing.assert_array_equal(reaches(module, jnp.asarray(reset)), chunk[:, None] == chunk)
+
+
+def test_both_averages_carry_what_lies_outside_of_the_chunk():
+  module = Mega(width=D, state=2, keys=4, chunk=3, bidirectional=True)
+  grad = jax.grad(lambda x: module.apply(filled(module, X), x)[0, 5].sum())(X)
+  assert np.abs(grad[0, [0, -1]]).max(axis=1).min() > 1e-7
+
+
+def test_both_ways_has_no_state():
+  module = Mega(width=D, bidirectional=True)
+  assert module.STATE == "none"
+  with pytest.raises(ValueError, match="Mega: bidirectional=True sees later tokens, so it has no state"):
+    module.init_state(1, 4)
+
+
+def test_chunks_have_as_many_tokens_as_there_are():
+  """Nine tokens in chunks of four, a new document at the sixth; a row of seven."""
+  at, _ = chunks.places(
+    jnp.zeros(2, jnp.int32), 9, 4, reset=jnp.zeros((2, 9), bool).at[:, 5].set(True), lengths=jnp.array([9, 7])
+  )
+  np.testing.assert_array_equal(chunks.sizes(at)[0], [4, 4, 4, 4, 1, 4, 4, 4, 4])
+  np.testing.assert_array_equal(chunks.sizes(at)[1, :7], [4, 4, 4, 4, 1, 2, 2])
 
 
 def test_without_chunks_all_of_the_document_is_seen():
@@ -77,6 +110,7 @@ def test_initial_values():
     (dict(chunk=0), "chunk=0; it must be at least 1"),
     (dict(state=0), "state=0; it must be at least 1"),
     (dict(position="alibi"), r"position='alibi'; choose from \['rotary', 'simple'\]"),
+    (dict(weights="sigmoid"), r"weights='sigmoid'; choose from \['softmax', 'relu2', 'laplace'\]"),
     (dict(keys=5), "keys=5 is odd; position='rotary' turns pairs"),
     (dict(chunk=None, position="simple"), "position='simple' has a number for each distance within a chunk; set chunk"),
   ],
