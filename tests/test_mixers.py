@@ -31,6 +31,7 @@ SMALL: dict[str, dict[str, Any]] = {
   "h3": dict(state=4),
   "h3, heads": dict(state=4, head_dim=2),
   "hyena": dict(filter_width=6, filter_depth=1),
+  "hyena, heads": dict(heads=2, outer_mixing=True, filter_width=6, filter_depth=1),
   "hyena, third order": dict(order=3, filter_width=4, features=5, taps=2),
   "liquid_s4": dict(state=6, degree=3),
   "lru": dict(state=6),
@@ -115,11 +116,11 @@ def count_mamba2(d, state, head_size, groups=1, ssm_width=None, **_):
   return d * (2 * (inner - e) + e + mixed + heads) + inner * d + mixed * (4 + 1) + 3 * heads + e
 
 
-def count_hyena(d, order=2, filter_width=64, filter_depth=2, features=3, taps=3):
+def count_hyena(d, order=2, filter_width=64, filter_depth=2, features=3, taps=3, heads=1, **_):
   """In and out with biases, short convolution; filters: first, inner and last map, frequencies; b."""
-  inner, f = (order + 1) * d, filter_width
-  filters = (features + 1) * f + filter_depth * (f + 1) * f + f * (order - 1) * d + f
-  return (d + 1) * (inner + d) + inner * (taps + 1) + filters + (order - 1) * d
+  inner, f, filtered = (order + 1) * d, filter_width, (order - 1) * d // heads
+  filters = (features + 1) * f + filter_depth * (f + 1) * f + f * filtered + f
+  return (d + 1) * (inner + d) + inner * (taps + 1) + filters + filtered
 
 
 def count_mega(d, state, keys, chunk, inner=None, position="rotary", bidirectional=False, **_):

@@ -61,6 +61,11 @@ CASES = {
   "h3": (dict(name="h3", state=4), h3.run, {}),
   "h3, heads": (dict(name="h3", state=4, head_dim=4, disc="zoh"), h3.run, dict(head_dim=4, disc="zoh")),
   "hyena": (dict(name="hyena", max_len=30, filter_width=5), hyena.run, dict(max_len=30)),
+  "hyena, heads": (
+    dict(name="hyena", order=3, heads=2, outer_mixing=True, max_len=30, filter_width=5),
+    hyena.run,
+    dict(order=3, heads=2, outer_mixing=True, max_len=30),
+  ),
   "hyena, third order": (
     dict(
       name="hyena",

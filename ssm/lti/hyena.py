@@ -29,12 +29,17 @@ class Hyena(nn.Module):
 
   by W_in and a short convolution. h_i(t) = window(t) (W sin(w W' .. sin(w W''' features(t)))), with features 1, cos and
   sin of multiples of the lag, and exp(-t |delta|) as the window of each channel, t = lag / (max_len - 1) (sec. 3.3).
-  Departs: nothing, with two remarks on the authors' code. A gate stands on both sides of each filter, so an operator of
+  With several heads, each has the same filters, one for each of its channels.
+  Departs: nothing, with remarks on the authors' code. A gate stands on both sides of each filter, so an operator of
   order N has N gates and N - 1 filters; all sines of the filter share their frequencies w, unless `share_frequency` is
-  false. What lies beyond `max_len` is refused, not cut off.
+  false. What lies beyond `max_len` is refused, not cut off. Heads, which are not in the paper, are sliced by the
+  model's width there, so that more than one cannot run; here a head's slice is d / heads wide.
 
   Attributes:
     order: N, the number of gates.
+    heads: equal slices of the channels that share their filters; W_in has v and all gates of a head next to each other.
+    outer_mixing: every channel of a head is gated by the sum of the head's gates, which is what summing up the outer
+      product of gate and z amounts to; the last gate is elementwise always.
     max_len: where filters end, and the unit of their time; shorter sequences see the beginning of the same filters.
     filter_width, filter_depth: sizes of the map from features to filters: how wide, and how many inner layers.
     features: of the lag, the lag itself and (features - 1)/2 pairs of cosine and sine.
@@ -44,11 +49,14 @@ class Hyena(nn.Module):
       channel are down to `floor`.
     shift: added to the windows.
   Raises:
-    ValueError: a size is too small, `features` is even; a sequence or a state goes beyond `max_len`.
+    ValueError: a size is too small, `heads` does not divide `width`, `features` is even; a sequence or a state goes
+      beyond `max_len`.
   """
 
   width: int
   order: int = 2
+  heads: int = 1
+  outer_mixing: bool = False
   max_len: int = 4096
   filter_width: int = 64
   filter_depth: int = 2
@@ -83,10 +91,11 @@ class Hyena(nn.Module):
     self.conv = ShortConv(inner, taps=self.taps)
     fan_in = [self.features, *[self.filter_width] * self.filter_depth]
     self.filter_layers = [torch_like(self.filter_width, n, True, (None, None)) for n in fan_in]
-    self.filter_out = torch_like((self.order - 1) * self.width, self.filter_width, False, (None, "inner"))
+    channels = self.width // self.heads
+    self.filter_out = torch_like((self.order - 1) * channels, self.filter_width, False, (None, "inner"))
     sines = 1 if self.share_frequency else 1 + self.filter_depth
     self.w = param(self, "w", constant(self.frequency), (sines, self.filter_width), (None, None))
-    self.b = param(self, "b", nn.initializers.normal(1.0), (self.order - 1, self.width), (None, "inner"))
+    self.b = param(self, "b", nn.initializers.normal(1.0), (self.order - 1, channels), (None, "inner"))
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
@@ -106,7 +115,7 @@ class Hyena(nn.Module):
     """All tokens from an empty state; nothing is kept."""
     z, gates, _ = self._split(x, self.init_state(x.shape[0], 1).taps, reset, lengths)
     for gate, h in zip(gates, self._filters(x.shape[1])):
-      z = long_conv(gate * z, h, reset=reset, lengths=lengths)
+      z = long_conv(self._gated(gate, z), h, reset=reset, lengths=lengths)
     return blank_past(self.out_proj(gates[-1] * z), lengths)
 
   def prefill(
@@ -122,7 +131,7 @@ class Hyena(nn.Module):
     z, gates, taps = self._split(x, state.taps, reset, lengths)
     past = []
     for gate, h, before in zip(gates, self._filters(_room(state)), state.past):
-      z, after = history.prefill(gate * z, h, before, reset=reset, lengths=lengths)
+      z, after = history.prefill(self._gated(gate, z), h, before, reset=reset, lengths=lengths)
       past.append(after)
     return blank_past(self.out_proj(gates[-1] * z), lengths), State(past=tuple(past), taps=taps)
 
@@ -131,10 +140,10 @@ class Hyena(nn.Module):
   ) -> tuple[Float[Array, "b d"], State]:
     """One token, at the cost of the whole state."""
     inner, taps = self.conv.step(self.in_proj(x), state.taps)
-    *gates, z = jnp.split(inner, self.order + 1, axis=-1)
+    *gates, z = self._parts(inner)
     past = []
     for gate, h, before in zip(gates, self._filters(_room(state)), state.past):
-      z, after = history.step(gate * z, h, before)
+      z, after = history.step(self._gated(gate, z), h, before)
       past.append(after)
     return self.out_proj(gates[-1] * z), State(past=tuple(past), taps=taps)
 
@@ -147,8 +156,20 @@ class Hyena(nn.Module):
   ) -> tuple[Float[Array, "b t d"], list[Float[Array, "b t d"]], Float[Array, "b w e"]]:
     """v, the gates in the order in which they are used, and the inputs for the next call's short convolution."""
     inner, taps = self.conv(self.in_proj(blank_past(x, lengths)), taps, reset=reset, lengths=lengths)
-    *gates, v = jnp.split(inner, self.order + 1, axis=-1)
+    *gates, v = self._parts(inner)
     return v, gates, taps
+
+  def _parts(self, inner: Float[Array, "*b e"]) -> list[Float[Array, "*b d"]]:
+    """The gates in the order in which they are used, and v, of all heads."""
+    by_head = inner.reshape(*inner.shape[:-1], self.heads, self.order + 1, self.width // self.heads)
+    return [by_head[..., i, :].reshape(*inner.shape[:-1], self.width) for i in range(self.order + 1)]
+
+  def _gated(self, gate: Float[Array, "*b d"], z: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+    """What a filter reads."""
+    if not self.outer_mixing:
+      return gate * z
+    by_head = lambda x: x.reshape(*x.shape[:-1], self.heads, self.width // self.heads)
+    return (jnp.sum(by_head(gate), axis=-1, keepdims=True) * by_head(z)).reshape(z.shape)
 
   def _filters(self, l: int) -> Float[Array, "o d l"]:
     """The first l taps of each filter, with b in the first; the windows of every filter span the whole range."""
@@ -160,10 +181,11 @@ class Hyena(nn.Module):
     for layer, w in zip(self.filter_layers, jnp.broadcast_to(self.w, (1 + self.filter_depth, self.filter_width))):
       h = jnp.sin(w * layer(h))
     fall = -math.log(self.floor)
-    decay = jnp.linspace(fall / self.slow_decay, fall / self.fast_decay, (self.order - 1) * self.width)
+    channels = self.width // self.heads
+    decay = jnp.linspace(fall / self.slow_decay, fall / self.fast_decay, (self.order - 1) * channels)
     h = self.filter_out(h) * (jnp.exp(-time * decay) + self.shift)
-    h = h.T.reshape(self.width, self.order - 1, l).swapaxes(0, 1)
-    return h + jnp.where(jnp.arange(l) == 0, self.b[..., None], 0)
+    h = h.T.reshape(channels, self.order - 1, l).swapaxes(0, 1)
+    return jnp.tile(h + jnp.where(jnp.arange(l) == 0, self.b[..., None], 0), (1, self.heads, 1))
 
   @property
   def _bands(self) -> int:
@@ -179,6 +201,8 @@ def _check(module: Hyena) -> None:
   for field, size in least.items():
     if getattr(module, field) < size:
       raise ValueError(f"Hyena: {field}={getattr(module, field)}; it must be at least {size}")
+  if module.heads < 1 or module.width % module.heads:
+    raise ValueError(f"Hyena: heads={module.heads} does not divide width={module.width}")
   if module.features % 2 == 0:
     raise ValueError(f"Hyena: features={module.features}; the lag and pairs of cosine and sine make an odd number")
   if not 0 < module.fast_decay <= module.slow_decay:

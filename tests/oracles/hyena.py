@@ -6,8 +6,8 @@ from tests.oracles.parts import dense, tokens
 
 
 def filters(p, lags, order, max_len, shift):
-  """Lists by order of taps by lag and channel."""
-  width = p["out_proj/kernel"].shape[0]
+  """Lists by order of taps by lag and channel of a head."""
+  width = p["b"].shape[1]
   features = p["filter_layers_0/kernel"].shape[0]
   bands = (features - 1) // 2
   found = np.zeros((order - 1, lags, width))
@@ -27,8 +27,9 @@ def filters(p, lags, order, max_len, shift):
   return found
 
 
-def run(p, x, *, reset=None, lengths=None, order=2, max_len, shift=0.0):
-  h = filters(p, x.shape[1], order, max_len, shift)
+def run(p, x, *, reset=None, lengths=None, order=2, max_len, shift=0.0, heads=1, outer_mixing=False):
+  h = np.tile(filters(p, x.shape[1], order, max_len, shift), (1, 1, heads))
+  b = np.tile(p["b"], (1, heads))
   width, taps = x.shape[2], len(p["conv/kernel"])
   y = np.zeros_like(x)
   for row, time, starts in tokens(x, reset, lengths):
@@ -37,9 +38,14 @@ def run(p, x, *, reset=None, lengths=None, order=2, max_len, shift=0.0):
       seen = [[] for _ in range(order - 1)]
     projected = [*projected[1:], dense(p, "in_proj", x[row, time])]
     inner = p["conv/bias"] + sum(k * u for k, u in zip(p["conv/kernel"], projected))
-    *gates, z = np.split(inner, order + 1)
+    slices = np.split(inner, heads * (order + 1))
+    *gates, z = [np.concatenate(slices[i :: order + 1]) for i in range(order + 1)]
     for o in range(order - 1):
-      seen[o].append(gates[o] * z)
-      z = p["b"][o] * seen[o][-1] + sum(h[o, len(seen[o]) - 1 - i] * u for i, u in enumerate(seen[o]))
+      if outer_mixing:
+        pairs = zip(np.split(gates[o], heads), np.split(z, heads))
+        seen[o].append(np.concatenate([np.outer(gate, part).sum(axis=0) for gate, part in pairs]))
+      else:
+        seen[o].append(gates[o] * z)
+      z = b[o] * seen[o][-1] + sum(h[o, len(seen[o]) - 1 - i] * u for i, u in enumerate(seen[o]))
     y[row, time] = dense(p, "out_proj", gates[-1] * z)
   return y

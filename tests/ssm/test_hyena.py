@@ -55,6 +55,24 @@ def test_initial_values():
   np.testing.assert_array_equal(p["w"], np.full((1, 32), 14.0))
 
 
+def test_heads_share_their_filters():
+  module, variables = initial(width=6, heads=3, order=3, filter_width=4)
+  assert variables["params"]["b"].shape == (2, 2)
+  h = filters(module, variables, 9)
+  assert h.shape == (2, 6, 9)
+  np.testing.assert_array_equal(h[:, 2:4], h[:, :2])
+  np.testing.assert_array_equal(h[:, 4:], h[:, :2])
+  assert np.abs(h[:, 1] - h[:, 0]).max() > 1e-3
+
+
+def test_outer_mixing_within_heads_of_one_channel_is_none():
+  x = jax.random.normal(jax.random.key(1), (1, 9, 4))
+  modules = [Hyena(width=4, heads=heads, outer_mixing=mixed) for heads in (4, 2) for mixed in (False, True)]
+  ys = [jax.jit(module.apply)(initial(heads=module.heads)[1], x) for module in modules]
+  np.testing.assert_allclose(ys[1], ys[0], atol=1e-6)
+  assert np.abs(ys[3] - ys[2]).max() > 1e-3
+
+
 def test_frequencies_may_differ_by_layer():
   assert initial(share_frequency=False, filter_depth=3, filter_width=5)[1]["params"]["w"].shape == (4, 5)
 
@@ -63,6 +81,8 @@ def test_frequencies_may_differ_by_layer():
   "kwargs, reason",
   [
     (dict(order=1), "order=1; it must be at least 2"),
+    (dict(heads=3), "heads=3 does not divide width=8"),
+    (dict(heads=0), "heads=0 does not divide width=8"),
     (dict(features=1), "features=1; it must be at least 3"),
     (dict(features=4), "features=4; the lag and pairs of cosine and sine make an odd number"),
     (dict(taps=0), "taps=0; it must be at least 1"),
