@@ -1,6 +1,7 @@
-"""Images whose pixels come as a sequence, row by row: their sides, and convolutions over both of them."""
+"""Images and videos whose pixels come as a sequence, row by row: their sides, and convolutions over all of them."""
 
 import math
+from collections.abc import Mapping
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -11,57 +12,68 @@ from layers import history
 from layers.lengths import blank_past
 
 
-def sides(name: str, t: int, rows: int | None, columns: int | None) -> tuple[int, int]:
-  """Rows and columns of an image of t pixels; the factors of t nearest to each other where none is given.
+def sides(name: str, t: int, given: Mapping[str, int | None]) -> tuple[int, ...]:
+  """Sizes, outermost first, of an image or a video of t pixels: where not given, factors as near as can be.
 
   Raises:
     ValueError: what is given does not make t pixels; `name` says who asked.
   """
-  for field, size in (("rows", rows), ("columns", columns)):
+  for field, size in given.items():
     if size is not None and (size < 1 or t % size):
       raise ValueError(f"{name}: {field}={size} does not divide the {t} tokens of the sequence")
-  if rows is None:
-    rows = t // columns if columns else max((r for r in range(1, math.isqrt(t) + 1) if t % r == 0), default=1)
-  columns = columns or t // rows
-  if rows * columns != t:
-    raise ValueError(f"{name}: rows={rows} times columns={columns} is not {t}, the length of the sequence")
-  return rows, columns
+  known = math.prod(size for size in given.values() if size is not None)
+  rest, free = t // known, sum(size is None for size in given.values())
+  found = {}
+  for field, size in given.items():
+    if size is None:
+      sizes = (s for s in range(1, math.isqrt(rest) + 1) if s**free <= rest and rest % s == 0)
+      size = rest if free == 1 else max(sizes, default=1)
+      rest, free = rest // size, free - 1
+    found[field] = size
+  if math.prod(found.values()) != t:
+    product = " times ".join(f"{field}={size}" for field, size in found.items())
+    raise ValueError(f"{name}: {product} is not {t}, the length of the sequence")
+  return tuple(found.values())
 
 
 def convolve(
   x: Float[Array, "b t e"],
-  k: Float[Array, "e i j"],
+  k: Float[Array, "e *l"],
   *,
-  origin: tuple[int, int],
-  columns: int,
+  origin: tuple[int, ...],
+  inner: tuple[int, ...],
   reset: Bool[Array, "b t"] | None = None,
   lengths: Int[Array, "b"] | None = None,
 ) -> Float[Array, "b t e"]:
-  """`kernels.long_conv.long_conv_nd` over rows and columns; with `reset` each document is an image of its own.
+  """`kernels.long_conv.long_conv_nd` over all axes; with `reset` each document is an image, or a video, of its own.
 
   Args:
-    k: taps by lag, `columns` or fewer to each side.
-    origin: the index of lag 0 along rows and columns.
-    columns: pixels in a row of the image, and of each document.
+    k: taps by lag, along each inner axis no more to either side than there are places.
+    origin: the index of lag 0 along each axis.
+    inner: sizes of all axes but the first, for the whole sequence and for each document: an image's columns.
   """
   b, t, e = x.shape
   x = blank_past(x, lengths)
   if reset is None:
-    y = long_conv_nd(x.reshape(b, t // columns, columns, e), k, origin=origin).reshape(b, t, e)
+    y = long_conv_nd(x.reshape(b, -1, *inner, e), k, origin=origin).reshape(b, t, e)
     return blank_past(y, lengths)
-  # Rows that are filled up with zeros until no tap reaches from one into the next make a line of the image, on which
-  # the convolution has one axis. Every row has a pixel, so there are t of them at the most.
-  stride = columns + max(origin[1], k.shape[2] - 1 - origin[1])
+  # Axes that are filled up with zeros until no tap reaches from one end around to the other make a line of the image,
+  # on which the convolution has one axis.
+  filled = [size + max(zero, taps - 1 - zero) for size, zero, taps in zip(inner, origin[1:], k.shape[2:])]
+  strides = [math.prod(filled[axis:]) for axis in range(len(inner) + 1)]
+  on_line = lambda place: sum(index * stride for index, stride in zip(jnp.unravel_index(place, (t, *inner)), strides))
   place, _ = history.places(jnp.zeros(b, jnp.int32), t, reset=reset, lengths=lengths)
-  column = place % columns
-  at = (jnp.cumsum(column == 0, axis=1) - 1) * stride + column
+  # documents follow each other without a gap, and none is stretched by more than its inner axes are
+  length = -(-t * strides[0] // math.prod(inner))
+  steps = jnp.where(place == 0, 1, on_line(place) - on_line(jnp.maximum(place - 1, 0)))
+  at = jnp.cumsum(steps, axis=1) - 1
   if lengths is not None:
-    at = jnp.where(inputs.valid(lengths, t), at, t * stride)
+    at = jnp.where(inputs.valid(lengths, t), at, length)
   row = jnp.arange(b)[:, None]
-  line = jnp.zeros((b, t * stride, e), x.dtype).at[row, at].set(x, mode="drop")
-  starts = jnp.zeros((b, t * stride), bool).at[row, at].set(place == 0, mode="drop")
-  taps = jnp.pad(k, ((0, 0), (0, 0), (0, stride - k.shape[2]))).reshape(e, -1)
-  zero = origin[0] * stride + origin[1]
+  line = jnp.zeros((b, length, e), x.dtype).at[row, at].set(x, mode="drop")
+  starts = jnp.zeros((b, length), bool).at[row, at].set(place == 0, mode="drop")
+  taps = jnp.pad(k, ((0, 0), (0, 0), *((0, size - l) for size, l in zip(filled, k.shape[2:])))).reshape(e, -1)
+  zero = sum(index * stride for index, stride in zip(origin, strides))
   back = taps[:, : zero + 1][:, ::-1].at[:, 0].set(0)
   y = long_conv(line, taps[:, zero:], k_back=back, reset=starts)
   return blank_past(jnp.take_along_axis(y, at[..., None], axis=1, mode="clip"), lengths)

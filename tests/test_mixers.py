@@ -55,6 +55,8 @@ SMALL: dict[str, dict[str, Any]] = {
   "s4": dict(state=6),
   "s4d": dict(state=6),
   "s4nd": dict(state=4, rank=2),
+  "s4nd, DPLR": dict(state=4, structure="dplr"),
+  "s4nd, video": dict(state=2, dim=3),
   "s5": dict(state=8, blocks=2),
   "s5, both ways": dict(state=6, bidirectional=True),
   "s5, dt": dict(state=8),
@@ -131,6 +133,11 @@ def count_mega(d, state, keys, chunk, inner=None, position="rotary", bidirection
   return ways * 4 * d * state + d + biased + 4 * keys + (2 * keys if position == "rotary" else distances)
 
 
+def count_s4nd(d, state, rank=1, dim=2, structure="diagonal"):
+  """Along each axis A, B and perhaps P in every channel, C for each rank both ways, dt; D; the map to 2d with bias."""
+  return dim * (d * state * (2 + (structure == "dplr") + 2 * rank) + d) + d + 2 * d * (d + 1)
+
+
 def count_mamba3(d, state, head_size, groups=1, rank=1, out_norm=False):
   """In (half of the rows turn in pairs), out; dt and D; norms and biases of B and C; three vectors a rank; a norm."""
   e, heads = 2 * d, 2 * d // head_size
@@ -194,8 +201,7 @@ COUNT = {
   "s4": lambda d, state: 4 * d * state + 2 * d + 2 * d * (d + 1),
   # A and B in every channel, C; D and dt; the map to 2d with bias
   "s4d": lambda d, state: 3 * d * state + 2 * d + 2 * d * (d + 1),
-  # A and B along two axes in every channel, and C for each rank both ways; two dt; D; the map to 2d with bias
-  "s4nd": lambda d, state, rank: 2 * d * state * (2 + 2 * rank) + 3 * d + 2 * d * (d + 1),
+  "s4nd": count_s4nd,
   "s5": count_s5,
   # kernels at each of 1 + log2(4096 / taps) scales; D; the map to 2d with bias
   "sgconv": lambda d, taps: taps * d * (13 - taps.bit_length() + 1) + d + 2 * d * (d + 1),

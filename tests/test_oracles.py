@@ -185,8 +185,18 @@ CASES = {
     s4d.run,
     dict(activation="none"),
   ),
-  "s4nd": (dict(name="s4nd", state=4, rank=2), s4nd.run, dict(columns=7)),
-  "s4nd, tall": (dict(name="s4nd", state=2, columns=1, disc="bilinear"), s4nd.run, dict(columns=1, disc="bilinear")),
+  "s4nd": (dict(name="s4nd", state=4, rank=2), s4nd.run, dict(sizes=(2, 7))),
+  "s4nd, DPLR": (
+    dict(name="s4nd", state=4, rank=2, structure="dplr", A_init="fout"),
+    s4nd.run,
+    dict(sizes=(2, 7)),
+  ),
+  "s4nd, video": (dict(name="s4nd", state=4, dim=3), s4nd.run, dict(sizes=(2, 1, 7))),
+  "s4nd, tall": (
+    dict(name="s4nd", state=2, columns=1, disc="bilinear"),
+    s4nd.run,
+    dict(sizes=(14, 1), disc="bilinear"),
+  ),
   "s5": (dict(name="s5", state=8, blocks=2), s5.run, {}),
   "s5, both ways": (dict(name="s5", state=8, bidirectional=True), s5.run, dict(bidirectional=True)),
   "s5, both ways, gaps, without pairs": (

@@ -81,13 +81,13 @@ class ImageScan(nn.Module):
     side: Mapping[str, Array] | None = None,
   ) -> Float[Array, "b t d"]:
     """All outputs; 0 past `lengths`."""
-    sides = images.sides("image_scan", x.shape[1], self.rows, self.columns)
+    rows, columns = images.sides("image_scan", x.shape[1], dict(rows=self.rows, columns=self.columns))
     y = jnp.zeros_like(x)
     for mixer, name in zip(self.paths * (len(self.orders) if self.shared else 1), self.orders):
       if name == "row":
         y = y + mixer(x, reset=reset, lengths=lengths, side=side)
         continue
-      path = _path(rank(name, *sides), x.shape[0], reset, lengths)
+      path = _path(rank(name, rows, columns), x.shape[0], reset, lengths)
       along = None if side is None else {key: _at(value, path) for key, value in side.items()}
       # documents stay where they are, so they begin and end where they did
       out = mixer(_at(x, path), reset=reset, lengths=lengths, side=along)

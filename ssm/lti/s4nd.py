@@ -1,4 +1,4 @@
-"""S4ND for images: a convolution over both sides, whose kernel is an outer product of state spaces. State: none.
+"""S4ND: a convolution over all sides of an image or a video, its kernel an outer product of state spaces. State: none.
 
 Nguyen et al. 2022, arXiv:2210.06583. Theirs: H -> d, N -> state, L1, L2 -> rows, columns, Delta -> dt, trank -> rank.
 """
@@ -16,41 +16,47 @@ from layers import images, param
 from layers.glu import ACTIVATIONS, activate, glu_dense
 from layers.initializers import constant, log_step
 from layers.lengths import blank_past
-from ssm.lti import diagonal, discretization
-from ssm.lti.s4d import INITS
+from ssm.lti import diagonal, discretization, dplr, hippo, s4, s4d
 
-AXES = ("row", "column")
+AXES = ("frame", "row", "column")
+STRUCTURES = {"diagonal": tuple(s4d.INITS), "dplr": s4.MEASURES}
 
 
 class S4ND(nn.Module):
   """y = (K_1 x K_2) * x + D x for each channel, K_1 along a column and K_2 along a row of the image     sec. 3
 
-  each made of the kernels of two diagonal state spaces, one for lags from 0 on and one for lags from -1 backwards. With
-  a rank above 1, K is the mean of so many such products. What follows is S4D's: GELU and a gated linear map to 2d. Both
-  axes have an A, B and dt of their own. Departs: the state spaces are S4D's, where the paper has S4's or S4D's.
+  each made of the kernels of two state spaces, one for lags from 0 on and one for lags from -1 backwards; a video has a
+  third, over its frames. With a rank above 1, K is the mean of so many such products. What follows is S4D's: GELU and a
+  gated linear map to 2d. Every axis has an A, B and dt of its own, which its kernels share. Departs: nothing.
 
   Attributes:
     state, A_init, disc, dt_min, dt_max, activation: as in S4D.
-    rank: of the matrix that the kernel is.
+    structure: of A: "diagonal" (S4D), or "dplr", diagonal plus low rank (S4): then A_init is "legs" or "fout", and the
+      rule is Tustin's, whatever `disc`.
+    dim: axes: 2, an image, or 3, a video, whose pixels come frame by frame.
+    rank: of the tensor that the kernel is.
     bidirectional: whether a pixel sees those to its right and below.
-    rows, columns: the image's, whose pixels come row by row; the two factors of the sequence's length nearest to each
-      other if not given.
+    frames, rows, columns: the sides, the first of a video alone. Pixels come row by row. The factors of the sequence's
+      length nearest to each other if not given.
     bandlimit: modes that turn by more than this share of half a turn a step have no output; about 0.5 where
       `step_rescale` is to change afterwards.
     step_rescale: factor on all time steps, for images sampled more coarsely than those trained on.
   Raises:
-    ValueError: `state` is odd, a size is below 1, a name is unknown, or not 0 < dt_min <= dt_max; when called, `rows`
-      and `columns` do not make the sequence's length.
+    ValueError: `state` is odd, a size is below 1, a name is unknown, `dim` is neither 2 nor 3, an image has `frames`,
+      or not 0 < dt_min <= dt_max; when called, the sides do not make the sequence's length.
   """
 
   width: int
   state: int = 64
   A_init: str = "legs"
+  structure: str = "diagonal"
+  dim: int = 2
   disc: str = "zoh"
   dt_min: float = 1e-3
   dt_max: float = 1e-1
   rank: int = 1
   bidirectional: bool = True
+  frames: int | None = None
   rows: int | None = None
   columns: int | None = None
   bandlimit: float | None = None
@@ -58,8 +64,13 @@ class S4ND(nn.Module):
   activation: str = "glu"
 
   STATE = "none"
-  SLOW = tuple(f"{axis}_{name}" for axis in AXES for name in ("A_log", "A_im", "B_re", "B_im", "log_dt"))
   SIDE = ()
+
+  @property
+  def SLOW(self) -> tuple[str, ...]:
+    """What S4's family has there, along each axis."""
+    names = s4.S4.SLOW if self.structure == "dplr" else s4d.S4D.SLOW
+    return tuple(f"{axis}_{name}" for axis in AXES[-self.dim :] for name in names)
 
   def __post_init__(self):
     _check(self)
@@ -67,13 +78,17 @@ class S4ND(nn.Module):
 
   def setup(self):
     n, ways = self.state // 2, 2 if self.bidirectional else 1
-    A, B = INITS[self.A_init](n)
     space, half_normal = ("inner", "state"), nn.initializers.normal(0.5**0.5)
-    make = lambda name, init, shape, axes: {a: param(self, f"{a}_{name}", init, shape, axes) for a in AXES}
-    self.A_log = make("A_log", constant(np.log(-A.real)), (self.width, n), space)
-    self.A_im = make("A_im", constant(A.imag), (self.width, n), space)
-    self.B_re = make("B_re", constant(B.real), (self.width, n), space)
-    self.B_im = make("B_im", constant(B.imag), (self.width, n), space)
+    make = lambda name, init, shape, axes: {a: param(self, f"{a}_{name}", init, shape, axes) for a in AXES[-self.dim :]}
+    same = lambda name, value: make(name, constant(value), (self.width, n), space)
+    if self.structure == "dplr":
+      A, P, B = hippo.dplr(self.A_init, self.state)
+      B = B.real + 1j * np.clip(B.imag, -2, 2)
+      self.P_re, self.P_im = same("P_re", P[0].real), same("P_im", P[0].imag)
+    else:
+      A, B = s4d.INITS[self.A_init](n)
+    self.A_log, self.A_im = same("A_log", np.log(np.maximum(-A.real, 1e-4))), same("A_im", A.imag)
+    self.B_re, self.B_im = same("B_re", B.real), same("B_im", B.imag)
     self.C_re = make("C_re", half_normal, (self.rank, ways, self.width, n), (None, None, *space))
     self.C_im = make("C_im", half_normal, (self.rank, ways, self.width, n), (None, None, *space))
     self.log_dt = make("log_dt", log_step(self.dt_min, self.dt_max), (self.width,), ("inner",))
@@ -89,26 +104,33 @@ class S4ND(nn.Module):
     side: Mapping[str, Array] | None = None,
   ) -> Float[Array, "b t d"]:
     """All pixels."""
-    rows, columns = images.sides("S4ND", x.shape[1], self.rows, self.columns)
-    origin = (rows - 1, columns - 1) if self.bidirectional else (0, 0)
-    down, right = self._taps("row", rows), self._taps("column", columns)
-    K = jnp.einsum("rei,rej->eij", down, right) / self.rank
-    K = K.at[:, origin[0], origin[1]].add(self.D)
-    y = images.convolve(x, K, origin=origin, columns=columns, reset=reset, lengths=lengths)
+    axes = AXES[-self.dim :]
+    sizes = images.sides("S4ND", x.shape[1], {f"{axis}s": getattr(self, f"{axis}s") for axis in axes})
+    origin = tuple(size - 1 if self.bidirectional else 0 for size in sizes)
+    taps = [self._taps(axis, size) for axis, size in zip(axes, sizes)]
+    equation = {2: "rei,rej->eij", 3: "rei,rej,rek->eijk"}[self.dim]
+    K = jnp.einsum(equation, *taps) / self.rank
+    K = K.at[(slice(None), *origin)].add(self.D)
+    y = images.convolve(x, K, origin=origin, inner=sizes[1:], reset=reset, lengths=lengths)
     return blank_past(activate(y, self.activation, self.out_proj), lengths)
 
   def _taps(self, axis: str, l: int) -> Float[Array, "r e m"]:
     """A kernel of one axis for each rank: lags from 1 - l to l - 1, or from 0 on."""
     A = jax.lax.complex(-jnp.exp(self.A_log[axis]), self.A_im[axis])
+    B, C = (jax.lax.complex(re[axis], im[axis]) for re, im in ((self.B_re, self.B_im), (self.C_re, self.C_im)))
     dt = self.step_rescale * jnp.exp(self.log_dt[axis])[:, None]
-    log_A, scale = discretization.RULES[self.disc](dt, A)
-    CB = 2 * jax.lax.complex(self.C_re[axis], self.C_im[axis])
-    CB = CB * scale * jax.lax.complex(self.B_re[axis], self.B_im[axis])
     if self.bandlimit is not None:
-      CB = jnp.where(dt * jnp.abs(A.imag) <= self.bandlimit * math.pi, CB, 0)
-    kernels, modes = CB.shape[:-1], CB.shape[-1]
-    log_A = jnp.broadcast_to(log_A, CB.shape).reshape(-1, modes)
-    K = diagonal.taps(log_A, CB.reshape(-1, modes), jnp.zeros(log_A.shape[0]), l).reshape(*kernels, l)
+      C = jnp.where(dt * jnp.abs(A.imag) <= self.bandlimit * math.pi, C, 0)
+    kernels = C.shape[:-1]
+    C = C.reshape(-1, *C.shape[-2:])
+    if self.structure == "dplr":
+      P = jax.lax.complex(self.P_re[axis], self.P_im[axis])
+      K = jax.vmap(lambda C: dplr.taps(dt[:, 0], A, P, B, C, l))(C)
+    else:
+      log_A, scale = discretization.RULES[self.disc](dt, A)
+      none = jnp.zeros(self.width)
+      K = jax.vmap(lambda C: diagonal.taps(log_A, 2 * C * scale * B, none, l))(C)
+    K = K.reshape(*kernels, l)
     if not self.bidirectional:
       return K[:, 0]
     return jnp.concatenate([K[:, 1, :, : l - 1][..., ::-1], K[:, 0]], axis=-1)
@@ -117,10 +139,16 @@ class S4ND(nn.Module):
 def _check(module: S4ND) -> None:
   if module.state < 2 or module.state % 2:
     raise ValueError(f"S4ND: state={module.state}; conjugate pairs are stored once, so it must be even")
-  for field in ("width", "rank", "rows", "columns"):
+  for field in ("width", "rank", "frames", "rows", "columns"):
     if getattr(module, field) is not None and getattr(module, field) < 1:
       raise ValueError(f"S4ND: {field}={getattr(module, field)}; it must be at least 1")
-  for field, choices in (("A_init", INITS), ("disc", discretization.RULES), ("activation", ACTIVATIONS)):
-    if getattr(module, field) not in choices:
-      raise ValueError(f"S4ND: {field}={getattr(module, field)!r}; choose from {list(choices)}")
+  choices = {"dim": (2, 3), "structure": STRUCTURES, "disc": discretization.RULES, "activation": ACTIVATIONS}
+  for field, names in choices.items():
+    if getattr(module, field) not in names:
+      raise ValueError(f"S4ND: {field}={getattr(module, field)!r}; choose from {list(names)}")
+  if module.A_init not in STRUCTURES[module.structure]:
+    inits = list(STRUCTURES[module.structure])
+    raise ValueError(f"S4ND: A_init={module.A_init!r}; choose from {inits} for structure={module.structure!r}")
+  if module.frames is not None and module.dim != 3:
+    raise ValueError(f"S4ND: frames={module.frames}, but dim={module.dim} is an image; set dim=3")
   log_step(module.dt_min, module.dt_max)  # raises

@@ -89,9 +89,9 @@ class SSM2D(nn.Module):
     side: Mapping[str, Array] | None = None,
   ) -> Float[Array, "b t d"]:
     """All pixels."""
-    rows, columns = images.sides("SSM2D", x.shape[1], self.rows, self.columns)
+    rows, columns = images.sides("SSM2D", x.shape[1], dict(rows=self.rows, columns=self.columns))
     K = self._kernel(rows, columns)
-    y = images.convolve(x, K, origin=(rows - 1, columns - 1), columns=columns, reset=reset, lengths=lengths)
+    y = images.convolve(x, K, origin=(rows - 1, columns - 1), inner=(columns,), reset=reset, lengths=lengths)
     return blank_past(y, lengths)
 
   def _kernel(self, rows: int, columns: int) -> Float[Array, "d i j"]:

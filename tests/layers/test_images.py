@@ -7,16 +7,16 @@ import pytest
 from layers import images
 
 
+def sides(t, *given):
+  return images.sides("x", t, dict(zip(("frames", "rows", "columns")[-len(given) :], given)))
+
+
 def test_sides_are_as_near_to_each_other_as_factors_can_be():
-  assert [images.sides("x", t, None, None) for t in (1, 7, 12, 1024, 3072)] == [
-    (1, 1),
-    (1, 7),
-    (3, 4),
-    (32, 32),
-    (48, 64),
-  ]
-  assert images.sides("x", 12, None, 6) == (2, 6)
-  assert images.sides("x", 12, 6, None) == (6, 2)
+  assert [sides(t, None, None) for t in (1, 7, 12, 1024, 3072)] == [(1, 1), (1, 7), (3, 4), (32, 32), (48, 64)]
+  assert sides(12, None, 6) == (2, 6)
+  assert sides(12, 6, None) == (6, 2)
+  assert [sides(t, None, None, None) for t in (1, 14, 24, 64)] == [(1, 1, 1), (2, 1, 7), (2, 3, 4), (4, 4, 4)]
+  assert sides(96, None, 4, None) == (4, 4, 6)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_sides_are_as_near_to_each_other_as_factors_can_be():
 )
 def test_sides_that_do_not_match_the_sequence_are_named(rows, columns, reason):
   with pytest.raises(ValueError, match=reason):
-    images.sides("x", 12, rows, columns)
+    sides(12, rows, columns)
 
 
 @pytest.mark.parametrize("origin", [(0, 0), (2, 1), (1, 3)])
@@ -40,10 +40,28 @@ def test_packed_images_are_convolved_alone(origin):
   starts, end = [0, 6, 7], 15
   reset = np.isin(np.arange(16), starts)[None]
   given = np.where(np.arange(16)[:, None] < end, x, np.nan)
-  run = lambda x, **masks: images.convolve(jnp.asarray(x), jnp.asarray(k), origin=origin, columns=4, **masks)
+  run = lambda x, **masks: images.convolve(jnp.asarray(x), jnp.asarray(k), origin=origin, inner=(4,), **masks)
   y = run(given, reset=jnp.asarray(reset), lengths=jnp.array([end]))
   for first, last in zip(starts, [*starts[1:], end]):
     alone = np.zeros((1, 8, 2), np.float32)
+    alone[:, : last - first] = x[:, first:last]
+    np.testing.assert_allclose(y[:, first:last], run(alone)[:, : last - first], rtol=1e-4, atol=1e-5)
+  assert not y[:, end:].any()
+
+
+@pytest.mark.parametrize("origin", [(0, 0, 0), (1, 2, 1)])
+def test_packed_videos_are_convolved_alone(origin):
+  """Frames of 2 rows and 3 columns: of 2 1/2 frames, of a pixel, of 5 pixels, of a frame and a pixel."""
+  rng = np.random.default_rng(0)
+  k = rng.standard_normal((2, 2, 3, 3)).astype(np.float32)
+  starts, end, t = [0, 15, 16, 21], 28, 30
+  x = rng.standard_normal((1, t, 2)).astype(np.float32)
+  given = np.where(np.arange(t)[:, None] < end, x, np.nan)
+  reset = jnp.asarray(np.isin(np.arange(t), starts)[None])
+  run = lambda x, **masks: images.convolve(jnp.asarray(x), jnp.asarray(k), origin=origin, inner=(2, 3), **masks)
+  y = run(given, reset=reset, lengths=jnp.array([end]))
+  for first, last in zip(starts, [*starts[1:], end]):
+    alone = np.zeros((1, 18, 2), np.float32)
     alone[:, : last - first] = x[:, first:last]
     np.testing.assert_allclose(y[:, first:last], run(alone)[:, : last - first], rtol=1e-4, atol=1e-5)
   assert not y[:, end:].any()

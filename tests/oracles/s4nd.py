@@ -1,43 +1,52 @@
-"""S4ND, arXiv:2210.06583, sec. 3, on images: the double loop over pixels, documents being images of their own."""
+"""S4ND, arXiv:2210.06583, sec. 3: the loop over pairs of pixels, documents being images or videos of their own."""
 
 import numpy as np
 
-from tests.oracles.parts import dense, discretize, gelu, sigmoid
+from tests.oracles.parts import dense, discretize, documents, gelu, sigmoid
+from tests.oracles.s4 import both
+
+AXES = ("frame", "row", "column")
 
 
-def axis_tap(p, axis, rank, channel, lag, disc):
-  """C A^l B of the state space for the sign of the lag; that of lag -1 is the first one backwards."""
-  A = -np.exp(p[f"{axis}_A_log"][channel]) + 1j * p[f"{axis}_A_im"][channel]
-  decay, gain = discretize(disc, np.exp(p[f"{axis}_log_dt"][channel]), A)
-  way = 0 if lag >= 0 else 1
-  C = p[f"{axis}_C_re"][rank, way, channel] + 1j * p[f"{axis}_C_im"][rank, way, channel]
-  B = p[f"{axis}_B_re"][channel] + 1j * p[f"{axis}_B_im"][channel]
-  return 2 * np.sum(C * decay ** (lag if lag >= 0 else -lag - 1) * gain * B).real
+def axis_taps(p, axis, rank, channel, lags, disc):
+  """C A^l B of the state space for each sign of the lag, by lag; that of lag -1 is the first one backwards."""
+  part = lambda name, *index: p[f"{axis}_{name}_re"][index] + 1j * p[f"{axis}_{name}_im"][index]
+  lam = -np.exp(p[f"{axis}_A_log"][channel]) + 1j * p[f"{axis}_A_im"][channel]
+  dt, B = np.exp(p[f"{axis}_log_dt"][channel]), part("B", channel)
+  if f"{axis}_P_re" in p:
+    # all states in one dense matrix
+    P, one = both(part("P", channel)), np.eye(2 * len(lam))
+    A = dt / 2 * (np.diag(both(lam)) - np.outer(P, P.conj()))
+    below = np.linalg.inv(one - A)
+    decay, gain = below @ (one + A), below @ (dt * both(B))
+  else:
+    decay, gain = discretize(disc, dt, both(lam))
+    decay, gain = np.diag(decay), gain * both(B)
+  found = {}
+  for way in (0, 1):
+    h = gain
+    for lag in range(lags):
+      found[lag if way == 0 else -lag - 1] = (both(part("C", rank, way, channel)) @ h).real
+      h = decay @ h
+  return found
 
 
-def documents(x, reset, lengths):
-  """(row, first, end) of every document."""
-  for row in range(x.shape[0]):
-    end = x.shape[1] if lengths is None else lengths[row]
-    starts = [t for t in range(end) if t == 0 or (reset is not None and reset[row, t])]
-    yield from zip([row] * len(starts), starts, [*starts[1:], end])
-
-
-def run(p, x, *, reset=None, lengths=None, columns, disc="zoh"):
+def run(p, x, *, reset=None, lengths=None, sizes, disc="zoh"):
   y = np.zeros_like(x)
+  axes = AXES[-len(sizes) :]
   ranks, _, width, _ = p["row_C_re"].shape
-  lags = range(1 - x.shape[1], x.shape[1])
-  tap = {
-    (axis, lag): np.array([[axis_tap(p, axis, r, e, lag, disc) for e in range(width)] for r in range(ranks)])
-    for axis in ("row", "column")
-    for lag in lags
-  }
+  tap = {}
+  for axis in axes:
+    found = [[axis_taps(p, axis, rank, channel, x.shape[1], disc) for channel in range(width)] for rank in range(ranks)]
+    for lag in found[0][0]:
+      tap[axis, lag] = np.array([[found[rank][channel][lag] for channel in range(width)] for rank in range(ranks)])
+  place = [np.unravel_index(i, (x.shape[1], *sizes[1:])) for i in range(x.shape[1])]
   for row, first, end in documents(x, reset, lengths):
     for one in range(end - first):
       out = p["D"] * x[row, first + one]
       for other in range(end - first):
-        down, right = one // columns - other // columns, one % columns - other % columns
-        out = out + np.mean(tap["row", down] * tap["column", right], axis=0) * x[row, first + other]
+        factors = [tap[axis, int(to - of)] for axis, to, of in zip(axes, place[one], place[other])]
+        out = out + np.mean(np.prod(factors, axis=0), axis=0) * x[row, first + other]
       value, gate = np.split(dense(p, "out_proj", gelu(out)), 2)
       y[row, first + one] = value * sigmoid(gate)
   return y

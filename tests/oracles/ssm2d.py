@@ -6,8 +6,7 @@ is run by itself, as an image that begins with it.
 
 import numpy as np
 
-from tests.oracles.parts import sigmoid
-from tests.oracles.s4nd import documents
+from tests.oracles.parts import documents, sigmoid
 
 CORNERS = {1: [(1, 1)], 2: [(1, 1), (-1, -1)], 4: [(1, 1), (-1, 1), (1, -1), (-1, -1)]}
 

@@ -1,6 +1,7 @@
 """S4ND: its kernel, its initial values, and its names and sizes."""
 
 import flax.linen as nn
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from ssm.lti.s4d import S4D
 from ssm.lti.s4nd import S4ND
+from tests.oracles import s4nd as oracle
 
 
 def initial(module, t=12):
@@ -30,6 +32,37 @@ def test_an_image_of_one_row_is_s4d_from_left_to_right_and_back():
   down = module.apply({"params": p}, "row", 1, method="_taps")[0, :, 0]
   expected = down * (ways[0] + ways[1][:, ::-1]) + p["D"] * x
   np.testing.assert_allclose(module.apply({"params": p}, x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_video_of_one_frame_is_an_image():
+  """The kernel along the frames has one tap, which only scales."""
+  module, image = S4ND(width=3, state=4, dim=3, frames=1, columns=4), S4ND(width=3, state=4, columns=4)
+  p = initial(module)["params"]
+  scale = module.apply({"params": p}, "frame", 1, method="_taps")[0, :, 0, None]
+  q = {name: value for name, value in p.items() if not name.startswith("frame")}
+  q |= {name: scale * q[name] for name in ("row_C_re", "row_C_im")}
+  x = jax.random.normal(jax.random.key(1), (2, 12, 3))
+  np.testing.assert_allclose(module.apply({"params": p}, x), image.apply({"params": q}, x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_video_is_the_sum_over_all_pairs_of_pixels():
+  """Where no side is 1: two frames of three rows and two columns."""
+  with jax.enable_x64(True):
+    module = S4ND(width=2, state=2, dim=3, frames=2, columns=2, rank=2)
+    p = jax.tree.map(lambda z: jnp.asarray(z, jnp.float64), initial(module)["params"])
+    x = jax.random.normal(jax.random.key(1), (1, 12, 2), jnp.float64)
+    flat = flax.traverse_util.flatten_dict(p, sep="/")
+    expected = oracle.run({name: np.asarray(value) for name, value in flat.items()}, np.asarray(x), sizes=(2, 3, 2))
+    np.testing.assert_allclose(module.apply({"params": p}, x), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_without_a_low_rank_part_dplr_is_diagonal():
+  dplr, diagonal = (S4ND(width=2, state=4, structure=name, disc="bilinear") for name in ("dplr", "diagonal"))
+  p = initial(dplr)["params"]
+  q = {name: value for name, value in p.items() if "_P_" not in name}
+  none = {name: jnp.zeros_like(value) for name, value in p.items() if "_P_" in name}
+  x = jax.random.normal(jax.random.key(1), (2, 12, 2))
+  np.testing.assert_allclose(dplr.apply({"params": p | none}, x), diagonal.apply({"params": q}, x), atol=1e-4)
 
 
 def test_one_way_sees_nothing_to_the_right_or_below():
@@ -69,7 +102,11 @@ def test_initial_values():
   [
     (dict(state=5), "state=5; conjugate pairs are stored once"),
     (dict(rank=0), "rank=0; it must be at least 1"),
-    (dict(A_init="fout"), "A_init='fout'; choose from"),
+    (dict(A_init="fout"), "A_init='fout'; choose from .* for structure='diagonal'"),
+    (dict(A_init="lin", structure="dplr"), r"A_init='lin'; choose from \['legs', 'fout'\] for structure='dplr'"),
+    (dict(structure="dense"), "structure='dense'; choose from"),
+    (dict(dim=1), r"dim=1; choose from \[2, 3\]"),
+    (dict(frames=2), "frames=2, but dim=2 is an image; set dim=3"),
     (dict(activation="relu"), "activation='relu'; choose from"),
     (dict(dt_max=1e-4), "dt_min=0.001, dt_max=0.0001"),
   ],
