@@ -34,6 +34,8 @@ SMALL: dict[str, dict[str, Any]] = {
   "hyena, heads": dict(heads=2, outer_mixing=True, filter_width=6, filter_depth=1),
   "hyena, third order": dict(order=3, filter_width=4, features=5, taps=2),
   "liquid_s4": dict(state=6, degree=3),
+  "liquid_s4, kb": dict(state=4, degree=3, kernel="kb"),
+  "liquid_s4, official": dict(state=4, degree=3, form="official"),
   "lru": dict(state=6),
   "lssl": dict(state=4),
   "lstm": {},
@@ -181,7 +183,7 @@ COUNT = {
   "h3": lambda d, state, head_dim=1: 4 * d * (d + 1) + d * (2 * state + 1) + d // head_dim * (3 * state + 2),
   "hyena": count_hyena,
   # those of S4D: the products are weighed by its B and C
-  "liquid_s4": lambda d, state, degree: COUNT["s4d"](d, state),
+  "liquid_s4": lambda d, state, degree, **_: COUNT["s4d"](d, state),
   # lam, gamma; B, C; D; the two maps with bias
   "lru": lambda d, state: 3 * state + 4 * state * d + d + 2 * d * (d + 1),
   # A and B, shared; C; D and dt; the map with bias

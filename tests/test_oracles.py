@@ -83,6 +83,12 @@ CASES = {
     dict(order=3, max_len=40, shift=0.1),
   ),
   "liquid_s4": (dict(name="liquid_s4", state=6, degree=3), liquid_s4.run, dict(degree=3)),
+  "liquid_s4, kb": (dict(name="liquid_s4", state=6, degree=3, kernel="kb"), liquid_s4.run, dict(degree=3, kernel="kb")),
+  "liquid_s4, official": (
+    dict(name="liquid_s4", state=4, degree=4, form="official"),
+    liquid_s4.run,
+    dict(degree=4, form="official"),
+  ),
   "lru": (dict(name="lru", state=6), lru.run, {}),
   "lru, plain": (dict(name="lru", state=5, activation="none"), lru.run, dict(activation="none")),
   "lssl": (dict(name="lssl", state=4), lssl.run, {}),

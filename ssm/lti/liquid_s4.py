@@ -1,10 +1,15 @@
-"""Liquid-S4: a diagonal state space whose output also reads products of neighbouring inputs. State: fixed.
+"""Liquid-S4: a diagonal state space that also reads products of neighbouring inputs.
+
+State: fixed (none in the official form).
 
 Hasani, Lechner, Wang, Chahine, Amini & Rus 2022, arXiv:2209.12951. Theirs: H -> d, N -> state, L -> t, P -> degree.
 """
 
-from collections.abc import Mapping
-from typing import NamedTuple
+import functools
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -13,7 +18,10 @@ from jaxtyping import Array, Bool, Complex, Float, Int
 from kernels.short_conv import short_conv
 from layers.glu import ACTIVATIONS, activate, glu_dense
 from layers.lengths import blank_past
-from ssm.lti import diagonal, s4d
+from ssm.lti import chunks, diagonal, s4d
+
+KERNELS = ("pb", "kb")
+FORMS = ("causal", "official")
 
 
 class State(NamedTuple):
@@ -24,25 +32,33 @@ class State(NamedTuple):
 
 
 class LiquidS4(nn.Module):
-  """y_t = (S4D x)_t + sum_{p=2..degree} 2 Re(sum_n C_n Bbar_n^p) x_t x_{t-1} .. x_{t-p+1}     sec. 3, "PB"
+  """y_t = (S4D x)_t + sum_{p=2..degree} sum_{s<=t} 2 Re(sum_n C_n Abar_n^{t-s} Bbar_n^p) x_s x_{s-1} .. x_{s-p+1}
 
   followed by GELU and a linear map to 2d with a gated linear unit: the state space x' = (A + B u) x + B u, of whose
-  products of inputs those of neighbours are kept, and read without further decay.
-  Departs: the causal form. The authors' code turns the correction around in time before adding it, so that a
-  sequence's start hears of its end, and builds degree 3 as u_t u_{t-1}^2 u_{t-2}; here the products are the text's.
-  Its "KB" kernel, in which products decay by Abar, is not offered. A is diagonal.
+  products of inputs those of neighbours are kept (sec. 3). That is the kernel "kb", where products drive the state;
+  with "pb" only s = t is read, which leaves the powers of Abar out.
+  Departs: the causal form; A is diagonal. The authors' code, which made the published results, is the form "official":
+  there the product at place i of a sequence is one of p inputs as far from its end as the numbers of the i-th of all
+  sets of p distances, sets being counted by their largest number, then by the next; and Bbar_n^p is
+  Bbar_n S^(2^(p-1) - 1) with S the sum of Bbar over all states, conjugates included. That reads the future, and has no
+  state. Their "kb" multiplies spectra of two different lengths, which is no convolution, and is left out.
 
   Attributes:
     state: N, real numbers per channel: twice the conjugate pairs.
     degree: P, the most inputs in a product; 1 is S4D.
+    kernel: "pb" or "kb".
+    form: "causal" or "official".
     A_init, disc, dt_min, dt_max, copies, activation: see `s4d.S4D`.
   Raises:
-    ValueError: `degree` is below 1, `activation` is unknown; S4D refuses its arguments.
+    ValueError: `degree` is below 1, a name is unknown, "kb" is asked for in the official form; S4D refuses its
+      arguments.
   """
 
   width: int
   state: int = 64
   degree: int = 2
+  kernel: str = "pb"
+  form: str = "causal"
   A_init: str = "legs"
   disc: str = "bilinear"
   dt_min: float = 1e-3
@@ -50,15 +66,16 @@ class LiquidS4(nn.Module):
   copies: int | None = None
   activation: str = "glu"
 
-  STATE = "fixed"
   SLOW = s4d.S4D.SLOW
   SIDE = ()
 
+  @property
+  def STATE(self) -> str:
+    """'fixed', or 'none' in the official form."""
+    return "none" if self.form == "official" else "fixed"
+
   def __post_init__(self):
-    if self.degree < 1:
-      raise ValueError(f"LiquidS4: degree={self.degree}; it must be at least 1")
-    if self.activation not in ACTIVATIONS:
-      raise ValueError(f"LiquidS4: activation={self.activation!r}; choose from {list(ACTIVATIONS)}")
+    _check(self)
     s4d.within(self, self.width, parent=None)  # raises
     super().__post_init__()
 
@@ -69,6 +86,7 @@ class LiquidS4(nn.Module):
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
     """Zeros."""
+    self._require_state()
     h = s4d.within(self, self.width, parent=None).init_state(batch, max_len).h
     return State(h=h, taps=jnp.zeros((batch, self.degree - 1, self.width)))
 
@@ -80,11 +98,21 @@ class LiquidS4(nn.Module):
     lengths: Int[Array, "b"] | None = None,
     side: Mapping[str, Array] | None = None,
   ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state."""
+    """All tokens from an empty state; in the official form all at once."""
     x = blank_past(x, lengths)
-    taps = jnp.zeros((x.shape[0], self.degree - 1, self.width))
-    liquid, _ = self._products(x, taps, reset=reset, lengths=lengths)
-    return self._read(diagonal.outputs(x, self.ssm.recurrence(), reset=reset, lengths=lengths), liquid, lengths)
+    outputs = functools.partial(diagonal.outputs, reset=reset, lengths=lengths)
+    y, recurrences = outputs(x, self.ssm.recurrence()), self._recurrences()
+    if self.form == "official":
+      wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+      products = [_official_product(wide, p, reset, lengths) for p in range(2, self.degree + 1)]
+    else:
+      taps = jnp.zeros((x.shape[0], self.degree - 1, self.width))
+      products, _ = self._products(x, taps, reset=reset, lengths=lengths)
+    if self.kernel == "kb":
+      liquid = [outputs(product, one) for product, one in zip(products, recurrences)]
+    else:
+      liquid = [_at_once(one) * product for product, one in zip(products, recurrences)]
+    return self._read(y, liquid, lengths)
 
   def prefill(
     self,
@@ -96,33 +124,93 @@ class LiquidS4(nn.Module):
     side: Mapping[str, Array] | None = None,
   ) -> tuple[Float[Array, "b t d"], State]:
     """All tokens from `state`."""
+    self._require_state()
     x = blank_past(x, lengths)
-    liquid, taps = self._products(x, state.taps, reset=reset, lengths=lengths)
-    y, h = diagonal.resume(x, self.ssm.recurrence(), state.h, reset=reset, lengths=lengths)
+    products, taps = self._products(x, state.taps, reset=reset, lengths=lengths)
+    run = functools.partial(diagonal.resume, reset=reset, lengths=lengths)
+    y, liquid, h = self._drive(run, x, products, state.h)
     return self._read(y, liquid, lengths), State(h=h, taps=taps)
 
   def step(
     self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
   ) -> tuple[Float[Array, "b d"], State]:
     """One token."""
-    liquid, taps = self._products(x[:, None], state.taps)
-    y, h = diagonal.step(x, self.ssm.recurrence(), state.h)
-    return self._read(y[:, None], liquid, None)[:, 0], State(h=h, taps=taps)
+    self._require_state()
+    products, taps = self._products(x[:, None], state.taps)
+    y, liquid, h = self._drive(diagonal.step, x, [product[:, 0] for product in products], state.h)
+    return self._read(y, liquid, None), State(h=h, taps=taps)
+
+  def _drive(
+    self, run: Callable[..., Any], x: Float[Array, "*b d"], products: list[Float[Array, "*b d"]], h: Array
+  ) -> tuple[Float[Array, "*b d"], list[Float[Array, "*b d"]], Array]:
+    """S4D's outputs, what each degree adds to them, and the state: one for all, as what each drives adds up."""
+    y, h = run(x, self.ssm.recurrence(), h)
+    liquid = []
+    for product, recurrence in zip(products, self._recurrences()):
+      if self.kernel == "kb":
+        part, driven = run(product, recurrence, jnp.zeros_like(h))
+        h = h + driven
+      else:
+        part = _at_once(recurrence) * product
+      liquid.append(part)
+    return y, liquid, h
+
+  @nn.nowrap
+  def _require_state(self) -> None:
+    if self.form == "official":
+      raise ValueError("LiquidS4: form='official' sees later tokens, so it has no state; call it, or use form='causal'")
+
+  def _recurrences(self) -> list[diagonal.Recurrence]:
+    """Those that the products of two inputs drive, of three, and so on."""
+    log_A, B, C, D = self.ssm.recurrence()
+    if self.form == "official":
+      S = jnp.sum(2 * B.real, axis=1, keepdims=True)
+      powers = [B * S ** (2 ** (p - 1) - 1) for p in range(2, self.degree + 1)]
+    else:
+      powers = [B**p for p in range(2, self.degree + 1)]
+    return [diagonal.Recurrence(log_A, power, C, jnp.zeros_like(D)) for power in powers]
 
   def _products(
     self, x: Float[Array, "b t d"], taps: Float[Array, "b w d"], *, reset=None, lengths=None
-  ) -> tuple[Float[Array, "b t d"], Float[Array, "b w d"]]:
-    """The sum over p; and the taps. Inputs before the document are 0, and with them their products."""
-    _, B, C, _ = self.ssm.recurrence()
+  ) -> tuple[list[Float[Array, "b t d"]], Float[Array, "b w d"]]:
+    """Those of two neighbours, of three, and so on, with 0 for inputs before the document; and the taps."""
     product = wide = x.astype(taps.dtype)
-    total, power, last = jnp.zeros_like(product), B, taps
+    found, last = [], taps
     for lag in range(1, self.degree):
       # a kernel of a single one shifts, within documents
       shift = jnp.zeros((self.degree, self.width), taps.dtype).at[self.degree - 1 - lag].set(1)
       shifted, last = short_conv(wide, shift, taps, reset=reset, lengths=lengths)
-      product, power = product * shifted, power * B
-      total = total + jnp.sum((C * power).real, axis=-1) * product
-    return total, last
+      product = product * shifted
+      found.append(product)
+    return found, last
 
-  def _read(self, y: Float[Array, "b t d"], liquid: Float[Array, "b t d"], lengths) -> Float[Array, "b t d"]:
-    return blank_past(activate((y + liquid).astype(y.dtype), self.activation, self.out_proj), lengths)
+  def _read(self, y: Float[Array, "*b d"], liquid: list[Float[Array, "*b d"]], lengths) -> Float[Array, "*b d"]:
+    return blank_past(activate(sum(liquid, y).astype(y.dtype), self.activation, self.out_proj), lengths)
+
+
+def _at_once(recurrence: diagonal.Recurrence) -> Float[Array, "e"]:
+  """What an input adds to the output of its own token."""
+  return jnp.sum((recurrence.C * recurrence.B).real, axis=-1)
+
+
+def _official_product(x: Float[Array, "b t d"], p: int, reset, lengths) -> Float[Array, "b t d"]:
+  """At place i of each document the product of p of its inputs; 0 where there are fewer sets than tokens."""
+  t = x.shape[1]
+  count = next(n for n in itertools.count(p) if math.comb(n, p) >= t)
+  sets = sorted(itertools.combinations(range(count), p), key=lambda distances: distances[::-1])[:t]
+  at, _ = chunks.places(jnp.zeros(x.shape[:1], jnp.int32), t, None, reset=reset, lengths=lengths)
+  distance, length = jnp.asarray(sets)[at.slot], chunks.sizes(at)[..., None]
+  index = (jnp.arange(t) - at.slot)[..., None] + length - 1 - distance
+  factors = [jnp.take_along_axis(x, index[..., j, None], axis=1, mode="clip") for j in range(p)]
+  there = jnp.max(distance, axis=-1) < length[..., 0]
+  return jnp.where(there[..., None], math.prod(factors), 0)
+
+
+def _check(module: LiquidS4) -> None:
+  if module.degree < 1:
+    raise ValueError(f"LiquidS4: degree={module.degree}; it must be at least 1")
+  for field, choices in (("kernel", KERNELS), ("form", FORMS), ("activation", ACTIVATIONS)):
+    if getattr(module, field) not in choices:
+      raise ValueError(f"LiquidS4: {field}={getattr(module, field)!r}; choose from {list(choices)}")
+  if module.kernel == "kb" and module.form == "official":
+    raise ValueError("LiquidS4: kernel='kb' has no form='official'; use form='causal', or kernel='pb'")

@@ -1,26 +1,57 @@
-"""Liquid-S4, arXiv:2209.12951, sec. 3, "PB": S4D's recurrence, and products of neighbouring inputs weighed by C B^p."""
+"""Liquid-S4, arXiv:2209.12951, sec. 3: S4D's recurrence, and products of inputs, which last ("kb") or not ("pb").
+
+And the products of the authors' code, as it makes them: all sets of the last few places, turned around in time.
+"""
+
+import itertools
 
 import numpy as np
 
-from tests.oracles.parts import discretize, tokens
+from tests.oracles.parts import discretize, documents
 from tests.oracles.s4 import readout
 
 
-def run(p, x, *, reset=None, lengths=None, degree, disc="bilinear", activation="glu"):
-  A = -np.exp(p["ssm/A_log"]) + 1j * p["ssm/A_im"]
-  B, C = (p[f"ssm/{name}_re"] + 1j * p[f"ssm/{name}_im"] for name in "BC")
+def official_product(u, order):
+  """For every token of a document; sets of places in lexicographic order, the last as many as there are tokens."""
+  sets = list(itertools.combinations(range(len(u)), order))[-len(u) :]
+  found = [np.prod(u[list(places)]) for places in sets][::-1]
+  return np.array(found + [0.0] * (len(u) - len(found)))
+
+
+def neighbours(u, order):
+  return np.array([np.prod(u[time - order + 1 : time + 1]) if time >= order - 1 else 0.0 for time in range(len(u))])
+
+
+def channel(p, i, u, degree, disc, kernel, official):
+  """Outputs of one channel for one document."""
+  A = -np.exp(p["ssm/A_log"][i]) + 1j * p["ssm/A_im"][i]
+  B, C = (p[f"ssm/{name}_re"][i] + 1j * p[f"ssm/{name}_im"][i] for name in "BC")
+  decay, gain = discretize(disc, np.exp(p["ssm/log_dt"][i]), A)
+  Bbar = gain * B
+  products = {order: (official_product if official else neighbours)(u, order) for order in range(2, degree + 1)}
+  powers = {order: Bbar**order for order in products}
+  if official:
+    full, powers = np.concatenate([Bbar, Bbar.conj()]), {}
+    for order in products:
+      # the product of all pairs of states, summed over one of them
+      full = np.outer(full, full).sum(axis=1)
+      powers[order] = full[: len(Bbar)]
+  h, y = np.zeros(len(A), complex), np.zeros(len(u))
+  for time in range(len(u)):
+    h = decay * h + Bbar * u[time]
+    for order, product in products.items():
+      if kernel == "kb":
+        h = h + powers[order] * product[time]
+      else:
+        y[time] += 2 * np.sum(C * powers[order]).real * product[time]
+    y[time] += 2 * np.sum(C * h).real + p["ssm/D"][i] * u[time]
+  return y
+
+
+def run(p, x, *, reset=None, lengths=None, degree, disc="bilinear", kernel="pb", form="causal", activation="glu"):
   y = np.zeros_like(x)
-  for row, time, starts in tokens(x, reset, lengths):
-    if starts:
-      h, first = np.zeros(C.shape, complex), time
-    out = np.zeros(x.shape[-1])
-    for i in range(x.shape[-1]):
-      decay, gain = discretize(disc, np.exp(p["ssm/log_dt"][i]), A[i])
-      h[i] = decay * h[i] + gain * B[i] * x[row, time, i]
-      out[i] = 2 * np.sum(C[i] * h[i]).real + p["ssm/D"][i] * x[row, time, i]
-      for order in range(2, degree + 1):
-        if time - order + 1 >= first:
-          weight = 2 * np.sum(C[i] * (gain * B[i]) ** order).real
-          out[i] += weight * np.prod(x[row, time - order + 1 : time + 1, i])
-    y[row, time] = readout(p, out, activation)
+  for row, first, end in documents(x, reset, lengths):
+    each = [channel(p, i, x[row, first:end, i], degree, disc, kernel, form == "official") for i in range(x.shape[2])]
+    for time in range(first, end):
+      y[row, time] = readout(p, np.array([one[time - first] for one in each]), activation)
   return y
