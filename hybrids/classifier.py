@@ -1,5 +1,6 @@
 """One label for a whole sequence, read in parallel or as it comes in."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -8,9 +9,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hybrids.model import Model
 from layers import Dense, param
+from layers.event_pool import time_weights
 from layers.lengths import blank_past
 
-POOLS = ("mean", "last", "cls")
+POOLS = ("mean", "last", "cls", "time")
 
 
 class ClassifierState(NamedTuple):
@@ -18,8 +20,8 @@ class ClassifierState(NamedTuple):
 
   position: Int[Array, "b"]  # of the next token, in its document
   layers: tuple
-  pooled: Float[Array, "b d"]  # float32; the sum of all outputs with "mean", otherwise the one that counts
-  tokens: Int[Array, "b"]  # so far
+  pooled: Float[Array, "b d"]  # float32; the weighted sum of all outputs with "mean" and "time", else the last one
+  weight: Float[Array, "b"]  # float32; of all tokens so far
 
 
 class Classifier(Model, kw_only=True):
@@ -29,9 +31,10 @@ class Classifier(Model, kw_only=True):
     vocab, features: one of them: number of tokens, or size of the input vectors.
     pool: "mean" of the outputs, the "last" one, or "cls": the output at a learned vector that follows the last token.
       It follows rather than precedes, so that causal mixers have read the sequence when they come to it; others do not
-      mind. It has no position. A row without tokens has a pooled value of 0 ("mean", "last").
+      mind. It has no position. Or "time", as in Event-SSM: the mean weighted by side["dt"], the gap before each token,
+      1 if not given. A row without tokens has a pooled value of 0.
   Raises:
-    ValueError: when made, if a field does not fit.
+    ValueError: when made, if a field does not fit; when called, if there is a `side` that nobody knows, or "cls".
   """
 
   classes: int
@@ -67,21 +70,23 @@ class Classifier(Model, kw_only=True):
     *,
     reset: Bool[Array, "b t"] | None = None,
     lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
   ) -> Float[Array, "b c"]:
-    """The logits of each row's label."""
+    """The logits of each row's label; `side` is for the mixers that know its names, and for the pool."""
     b, t = inputs.shape[:2]
+    given, gaps = self._given(side)
     x, _ = self.embed(inputs, jnp.zeros((b,), jnp.int32), reset=reset, lengths=lengths)
     n = jnp.full((b,), t, jnp.int32) if lengths is None else lengths
     if self.pool != "cls":
-      y = self._last_norm(self.stack(x, reset=reset, lengths=lengths))
-      return self._label(_pool(self.pool, y, n, jnp.zeros((b, self.width))), n)
+      y = self._last_norm(self.stack(x, reset=reset, lengths=lengths, side=given))
+      return self._label(*_pool(self.pool, y, n, gaps, jnp.zeros((b, self.width)), jnp.zeros(b)))
     x = jnp.concatenate([x, jnp.zeros_like(x[:, :1])], axis=1)
     here = jnp.arange(t + 1) == n[:, None]
     x = jnp.where(here[..., None], self.cls.astype(x.dtype), x)
     if reset is not None:
       reset = jnp.concatenate([reset, jnp.zeros_like(reset[:, :1])], axis=1) & ~here
     y = self._last_norm(self.stack(x, reset=reset, lengths=None if lengths is None else lengths + 1))
-    return self._label(_pool("last", y, n + 1, jnp.zeros((b, self.width))), n)
+    return self._label(*_pool("last", y, n + 1, None, jnp.zeros((b, self.width)), jnp.zeros(b)))
 
   def prefill(
     self,
@@ -90,25 +95,29 @@ class Classifier(Model, kw_only=True):
     *,
     reset: Bool[Array, "b t"] | None = None,
     lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
   ) -> tuple[Float[Array, "b c"], ClassifierState]:
     """The logits after all tokens so far, going on from `state`."""
+    given, gaps = self._given(side)
     x, position = self.embed(inputs, state.position, reset=reset, lengths=lengths)
-    y, layers = self.stack.prefill(x, state.layers, reset=reset, lengths=lengths)
+    y, layers = self.stack.prefill(x, state.layers, reset=reset, lengths=lengths, side=given)
     n = jnp.full(inputs.shape[:1], inputs.shape[1], jnp.int32) if lengths is None else lengths
-    pooled = self._pooled(self._last_norm(y), n, layers, state.pooled, x.dtype)
-    state = ClassifierState(position, layers, pooled, state.tokens + n)
-    return self._label(pooled, state.tokens), state
+    return self._after(self._last_norm(y), n, gaps, state._replace(position=position, layers=layers), x.dtype)
 
   def step(
-    self, inputs: Int[Array, "b"] | Float[Array, "b f"], state: ClassifierState
+    self,
+    inputs: Int[Array, "b"] | Float[Array, "b f"],
+    state: ClassifierState,
+    *,
+    side: Mapping[str, Array] | None = None,
   ) -> tuple[Float[Array, "b c"], ClassifierState]:
     """The logits after one more token."""
+    given, gaps = self._given(side)
     x, position = self.embed.step(inputs, state.position)
-    y, layers = self.stack.step(x, state.layers)
-    one = jnp.ones_like(state.tokens)
-    pooled = self._pooled(self._last_norm(y)[:, None], one, layers, state.pooled, x.dtype)
-    state = ClassifierState(position, layers, pooled, state.tokens + one)
-    return self._label(pooled, state.tokens), state
+    y, layers = self.stack.step(x, state.layers, side=given)
+    gaps = None if gaps is None else gaps[:, None]
+    state = state._replace(position=position, layers=layers)
+    return self._after(self._last_norm(y)[:, None], jnp.ones_like(position), gaps, state, x.dtype)
 
   @nn.nowrap
   def _room(self, max_len: int) -> int:
@@ -117,26 +126,49 @@ class Classifier(Model, kw_only=True):
   @nn.nowrap
   def _first(self, layers: tuple, batch: int) -> ClassifierState:
     none = jnp.zeros((batch,), jnp.int32)
-    return ClassifierState(none, layers, jnp.zeros((batch, self.width)), none)
+    return ClassifierState(none, layers, jnp.zeros((batch, self.width)), jnp.zeros((batch,)))
 
-  def _pooled(self, y: Array, n: Array, layers: tuple, before: Array, dtype: jnp.dtype) -> Float[Array, "b d"]:
-    """What the label is made of, after n more outputs; the learned vector is read and forgotten."""
-    if self.pool != "cls":
-      return _pool(self.pool, y, n, before)
-    cls = jnp.broadcast_to(self.cls.astype(dtype), before.shape)
-    y, _ = self.stack.step(cls, layers)
-    return self._last_norm(y).astype(jnp.float32)
+  @nn.nowrap
+  def _given(self, side: Mapping[str, Array] | None) -> tuple[dict[str, Array], Array | None]:
+    """What of `side` is the mixers', which refuse what nobody knows, and the gaps for the pool."""
+    given = dict(side or {})
+    if self.pool == "cls" and given:
+      raise ValueError(f"pool='cls' has a token of its own, of which side knows nothing; it has {sorted(given)}")
+    gaps = given.get("dt") if self.pool == "time" else None
+    if gaps is not None and "dt" not in self._stack(parent=None).SIDE:
+      del given["dt"]
+    return given, gaps
 
-  def _label(self, pooled: Float[Array, "b d"], count: Int[Array, "b"]) -> Float[Array, "b c"]:
-    if self.pool == "mean":
-      pooled = pooled / jnp.maximum(count, 1)[:, None]
+  def _after(
+    self, y: Array, n: Array, gaps: Array | None, state: ClassifierState, dtype: jnp.dtype
+  ) -> tuple[Float[Array, "b c"], ClassifierState]:
+    """The logits after n more outputs, and the state with them; the learned vector is read and forgotten."""
+    if self.pool == "cls":
+      y, _ = self.stack.step(jnp.broadcast_to(self.cls.astype(dtype), state.pooled.shape), state.layers)
+      pooled, weight = self._last_norm(y).astype(jnp.float32), state.weight
+    else:
+      pooled, weight = _pool(self.pool, y, n, gaps, state.pooled, state.weight)
+    return self._label(pooled, weight), state._replace(pooled=pooled, weight=weight)
+
+  def _label(self, pooled: Float[Array, "b d"], weight: Float[Array, "b"]) -> Float[Array, "b c"]:
+    if self.pool in ("mean", "time"):
+      pooled = pooled / jnp.where(weight > 0, weight, 1)[:, None]
     return self.head(pooled)
 
 
-def _pool(how: str, y: Float[Array, "b t d"], n: Int[Array, "b"], before: Float[Array, "b d"]) -> Float[Array, "b d"]:
-  """The sum of each row's first n outputs and what was summed before, or the last of them."""
+def _pool(
+  how: str,
+  y: Float[Array, "b t d"],
+  n: Int[Array, "b"],
+  gaps: Float[Array, "b t"] | None,
+  before: Float[Array, "b d"],
+  weight: Float[Array, "b"],
+) -> tuple[Float[Array, "b d"], Float[Array, "b"]]:
+  """The weighted sum of each row's first n outputs and of those before, and of the weights; or the last output."""
   y = blank_past(y.astype(jnp.float32), n)
-  if how == "mean":
-    return before + jnp.sum(y, axis=1)
+  if how in ("mean", "time"):
+    weights = jnp.ones(y.shape[:2]) if gaps is None else time_weights(gaps).astype(jnp.float32)
+    weights = blank_past(weights, n)
+    return before + jnp.sum(weights[..., None] * y, axis=1), weight + jnp.sum(weights, axis=1)
   last = jnp.take_along_axis(y, jnp.maximum(n - 1, 0)[:, None, None], axis=1)[:, 0]
-  return jnp.where((n > 0)[:, None], last, before)
+  return jnp.where((n > 0)[:, None], last, before), weight

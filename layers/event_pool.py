@@ -26,7 +26,7 @@ def event_pool(
   Args:
     dt: the gap before each event.
     mode: what stands for a window: its "first" event (which the authors' code calls last), its "last", the "mean", or
-      the mean weighted by "time", that is by dt + 1e-6 (a window of events at once has a mean, too).
+      the mean weighted by "time", see `time_weights`.
 
   Raises:
     ValueError: `stride` is below 1 or `mode` is unknown.
@@ -43,7 +43,12 @@ def event_pool(
   if mode in ("first", "last"):
     pooled = wide[:, :, 0 if mode == "first" else -1]
   else:
-    weights = dt.astype(wide.dtype) + 1e-6 if mode == "time" else jnp.ones(dt.shape, wide.dtype)
+    weights = time_weights(dt).astype(wide.dtype) if mode == "time" else jnp.ones(dt.shape, wide.dtype)
     pooled = jnp.einsum("bswd,bsw->bsd", wide, weights / jnp.sum(weights, axis=-1, keepdims=True))
   lengths = None if lengths is None else jnp.minimum(lengths, t) // stride
   return blank_past(pooled.astype(x.dtype), lengths), blank_past(jnp.sum(dt, axis=-1), lengths), lengths
+
+
+def time_weights(dt: Float[Array, "*b"]) -> Float[Array, "*b"]:
+  """What events weigh in a mean over time: dt + 1e-6, so that events all at once have a mean, too."""
+  return dt.astype(jnp.promote_types(dt.dtype, jnp.float32)) + 1e-6

@@ -12,7 +12,8 @@ class EventSSM(S5):
   with gap_k = side["dt"], the time since the event before in units of the data, 1 if not given. `disc` chooses the
   gain: "async" (exp(lam dt) - 1)/lam, which knows no gaps; "dirac" 1; "zoh" (exp(lam dt gap_k) - 1)/lam, S5's own rule,
   which weighs an event by the silence before it. With unit gaps "async" and "zoh" are S5. All else is S5's, the initial
-  values among it. Departs: pooling, which makes sequences shorter, is no part of a mixer but `layers.event_pool`.
+  values among it. Departs: pooling is no part of a mixer: what makes sequences shorter is `layers.event_pool`, and what
+  reads out a mean over time is the pool "time" of a classifier.
 
   Attributes:
     state: as all that follow but `disc`, see `S5`.

@@ -90,6 +90,60 @@ def test_a_label_is_made_of_the_tokens_within_the_length(pool):
   close(y[1], expected(TOKENS[1:, : LENGTHS[1]]))
 
 
+@functools.cache
+def events():
+  """A classifier of events by Event-SSM, and gaps before each of them; those past the lengths are NaN."""
+  mixers = {"s": dict(name="event_ssm", state=4), "e": dict(name="gated_mlp", inner=4)}
+  model = make(LABEL, pool="time", pattern="se", mixers=mixers)
+  variables = filled(model, TOKENS)
+  gaps = jax.random.exponential(jax.random.key(5), (B, T)).at[0, 1].set(0.0)
+  method = functools.cache(lambda name: jax.jit(functools.partial(model.apply, variables, method=name)))
+  return model, variables, method, jnp.where(jnp.arange(T) < LENGTHS[:, None], gaps, jnp.nan)
+
+
+def test_a_label_may_be_made_of_outputs_weighed_by_time():
+  model, variables, method, gaps = events()
+  params = variables["params"]
+  y = method("__call__")(TOKENS, lengths=LENGTHS, side={"dt": gaps})
+  x, _ = model._embed(parent=None).apply({"params": params["embed"]}, TOKENS, jnp.zeros(B, jnp.int32))
+  outputs = model._stack(parent=None).apply({"params": params["stack"]}, x, lengths=LENGTHS, side={"dt": gaps})
+  outputs = outputs * jax.lax.rsqrt(jnp.mean(outputs**2, axis=-1, keepdims=True) + 1e-5) * params["final_norm"]["scale"]
+  for row, n in enumerate(LENGTHS):
+    weights = np.asarray(gaps[row, :n]) + 1e-6
+    pooled = np.average(np.asarray(outputs[row, :n]), axis=0, weights=weights)
+    close(y[row], pooled @ params["head"]["kernel"] + params["head"]["bias"])
+  # the same, as events come in
+  state, cut = model.init_state(B, T), lambda z: z[:, :2]
+  _, state = method("prefill")(cut(TOKENS), state, side={"dt": cut(gaps)})
+  for t in (2, 3, 4):
+    stepped, state = method("step")(TOKENS[:, t], state, side={"dt": gaps[:, t]})
+    ended = np.flatnonzero(t == LENGTHS - 1)
+    close(stepped[ended], y[ended])
+
+
+def test_without_tokens_the_pool_is_empty():
+  _, variables, method, gaps = events()
+  y = method("__call__")(TOKENS, lengths=jnp.zeros(B, jnp.int32), side={"dt": gaps})
+  close(y, jnp.broadcast_to(variables["params"]["head"]["bias"], y.shape))
+
+
+def test_side_inputs_that_nobody_knows_are_named():
+  model, variables, _, gaps = events()
+  with pytest.raises(ValueError, match=r"side has \['gap'\]"):
+    model.apply(variables, TOKENS, side={"dt": gaps, "gap": gaps})
+  model, variables, _ = ready("classifier", pool="cls")
+  with pytest.raises(ValueError, match=r"pool='cls' has a token of its own.*\['dt'\]"):
+    model.apply(variables, TOKENS, side={"dt": gaps})
+
+
+def test_time_weighs_outputs_of_mixers_that_know_no_time():
+  _, _, method = ready("classifier", pool="time")
+  one = lambda t: method("__call__")(TOKENS, side={"dt": jnp.zeros((B, T)).at[:, t].set(1.0)})
+  even = method("__call__")(TOKENS)
+  np.testing.assert_allclose(sum(one(t) for t in range(T)) / T, even, atol=1e-4)
+  assert np.abs(one(0) - one(4)).max() > 1e-3
+
+
 def test_tokens_past_the_length_do_not_matter():
   model, _, method = ready(position="learned", tie=False)
   garbage = jnp.where(jnp.arange(T) < LENGTHS[:, None], TOKENS, V + 90)
@@ -163,7 +217,7 @@ def test_models_can_be_hashed_and_compared():
     (LM, dict(mixers={"d": dict(name="decay")}, pattern="d"), "no mixer is called 'decay'; choose from"),
     (LM, dict(mixers={"d": dict(name="mlp", activation="glu")}, pattern="d"), "mlp: no activation 'glu'"),
     (LM, dict(position="rope"), "no position 'rope'"),
-    (LABEL, dict(pool="max"), r"no pool 'max'; choose from \['mean', 'last', 'cls'\]"),
+    (LABEL, dict(pool="max"), r"no pool 'max'; choose from \['mean', 'last', 'cls', 'time'\]"),
   ],
   ids=["head", "field", "mixer", "mixer's field", "position", "pool"],
 )
