@@ -167,7 +167,8 @@ class DSS(nn.Module):
   def _recurrence(self) -> diagonal.Recurrence:
     """(e^z - 1)/lam as the input's factor."""
     lam, z, C = self._modes()
-    return diagonal.Recurrence(z, phi1(z) * (z / lam), C, self.D)
+    turns = diagonal.turns(jnp.exp(self.log_dt[:, 1:]), self.lam_im)
+    return diagonal.Recurrence(z, phi1(z) * (z / lam), C, self.D, turns)
 
   def _taps(self, l: int) -> Float[Array, "d l"]:
     """The first l of the softmax's taps, with D in the first.

@@ -162,13 +162,13 @@ class LiquidS4(nn.Module):
 
   def _recurrences(self) -> list[diagonal.Recurrence]:
     """Those that the products of two inputs drive, of three, and so on."""
-    log_A, B, C, D = self.ssm.recurrence()
+    first = self.ssm.recurrence()
     if self.form == "official":
-      S = jnp.sum(2 * B.real, axis=1, keepdims=True)
-      powers = [B * S ** (2 ** (p - 1) - 1) for p in range(2, self.degree + 1)]
+      S = jnp.sum(2 * first.B.real, axis=1, keepdims=True)
+      powers = [first.B * S ** (2 ** (p - 1) - 1) for p in range(2, self.degree + 1)]
     else:
-      powers = [B**p for p in range(2, self.degree + 1)]
-    return [diagonal.Recurrence(log_A, power, C, jnp.zeros_like(D)) for power in powers]
+      powers = [first.B**p for p in range(2, self.degree + 1)]
+    return [first._replace(B=power, D=jnp.zeros_like(first.D)) for power in powers]
 
   def _products(
     self, x: Float[Array, "b t d"], taps: Float[Array, "b w d"], *, reset=None, lengths=None
