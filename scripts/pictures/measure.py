@@ -70,7 +70,8 @@ def layers(model: nn.Module, variables: Mapping[str, Any], row: Mapping[str, Any
 
 def linear_part(mixer: nn.Module) -> nn.Module:
   """The mixer without what follows its state space, where that is a choice."""
-  return mixer.clone(activation="none") if hasattr(mixer, "activation") else mixer
+  is_choice = type(mixer).__module__.startswith("ssm.lti.") and hasattr(mixer, "activation")
+  return mixer.clone(activation="none") if is_choice else mixer
 
 
 def kernel(layer: Layer) -> np.ndarray | None:
@@ -134,21 +135,24 @@ def poles(layer: Layer) -> np.ndarray | None:
 def eigenvalues(layer: Layer, *, tokens: int) -> np.ndarray | None:
   """Of the step from one state to the next, `token … n`, at each of the first tokens; None without such a state.
 
-  The last axis of the state `h` or `S` is what the step mixes, all before it is channels; that it is so is tried. Where
-  the step is not linear in its state, of the derivative at what that is. What else a state holds is left alone: the
-  short convolution's inputs, and Mamba-3's turns.
+  The last axis of the state `h` or `S` is what the step mixes, and all before it are channels. Nothing else that is
+  remembered comes from it, so that its eigenvalues are some of all; the others, of short convolutions and of Mamba-3's
+  turns, are left alone. That it is so is tried. Where the step is not linear, of its derivative at what the state is.
   """
   if layer.mixer.STATE != "fixed" or layer.given.get("side"):
     return None
   state = layer.mixer.init_state(1, layer.x.shape[1])
-  field = state._fields[0] if isinstance(state, tuple) and hasattr(state, "_fields") else ""
+  field = next(iter(getattr(state, "_fields", ())), None)
   if field not in ("h", "S"):
     return None
   step = jax.jit(lambda x, state: layer.mixer.apply(layer.variables, x, state, method="step")[1])
 
   @jax.jit
   def push(x, state, tangent):
-    move = lambda h: getattr(step(x, state._replace(**{field: h})), field)
+    def move(h):
+      new = step(x, state._replace(**{field: h}))._asdict()
+      return new.pop(field), [z for z in jax.tree.leaves(new) if jnp.issubdtype(z.dtype, jnp.inexact)]
+
     return jax.jvp(move, (getattr(state, field),), (tangent,))[1]
 
   found = []
@@ -161,15 +165,17 @@ def eigenvalues(layer: Layer, *, tokens: int) -> np.ndarray | None:
   return np.stack(found)
 
 
-def _spectrum(push: Callable[[jax.Array], jax.Array], h: jax.Array) -> np.ndarray | None:
-  """Eigenvalues of a linear map that mixes the last axis at most."""
+def _spectrum(push: Callable[[jax.Array], tuple[jax.Array, list[jax.Array]]], h: jax.Array) -> np.ndarray | None:
+  """Eigenvalues of a linear map from h to h and something else, if it mixes the last axis at most and that is zero."""
   draw = np.random.default_rng(0).normal(size=(2, *h.shape))
   probe = jnp.asarray(draw[0] + 1j * draw[1] if jnp.iscomplexobj(h) else draw[0], h.dtype)
-  expected, diagonal = push(probe), push(jnp.ones_like(h))
+  (expected, rest), diagonal = push(probe), push(jnp.ones_like(h))[0]
+  if any(np.any(z) for z in rest):
+    return None
   if _close(diagonal * probe, expected):
     return np.asarray(diagonal)
   n = h.shape[-1]
-  blocks = jnp.stack([push(jnp.zeros_like(h).at[..., i].set(1)) for i in range(n)], axis=-1)
+  blocks = jnp.stack([push(jnp.zeros_like(h).at[..., i].set(1))[0] for i in range(n)], axis=-1)
   if _close(jnp.einsum("...nm,...m->...n", blocks, probe, precision="highest"), expected):
     return np.linalg.eigvals(np.asarray(blocks))
   return None

@@ -99,10 +99,6 @@ def test_steps_of_heads_are_what_their_state_decays_by(name):
     assert (log_a[..., 0, 0] <= -found.mixer.A_floor * dt).all()
 
 
-def test_steps_are_not_what_does_not_choose_them():
-  assert measure.steps(layer("s4d", state=4)) is None
-
-
 @pytest.mark.parametrize("name", ["s4", "s4d"])
 def test_eigenvalues_are_those_of_the_discretised_system(name):
   """S4's by Tustin's rule from those of its dense A, with both of each pair; S4D's by zero-order hold, with one."""
@@ -114,6 +110,16 @@ def test_eigenvalues_are_those_of_the_discretised_system(name):
   apart = np.abs(measure.eigenvalues(found, tokens=1)[0][..., :, None] - expected[..., None, :])
   assert apart.min(axis=-1).max() < 1e-4
   assert apart.min(axis=-2).max() < 1e-4
+
+
+@pytest.mark.parametrize("name", ["lstm", "mlp", "rnn"])
+def test_what_a_mixer_does_not_have_is_not_drawn(name):
+  """Two parts of an LSTM's state make each other; an RNN's is one."""
+  found = layer(name)
+  assert measure.kernel(found) is None
+  assert measure.poles(found) is None
+  assert measure.steps(found) is None
+  assert (measure.eigenvalues(found, tokens=1) is None) == (name != "rnn")
 
 
 def test_mixers_are_called_with_what_reaches_them_in_the_model():
