@@ -43,6 +43,7 @@ def pages(runs: Sequence[Sequence[View]], folder: Path) -> list[Path]:
   for name, (panel, views, across, height) in kinds.items():
     there = [view for view in views if getattr(view, name) is not None]
     if there:
+      across = min(across, len(there))
       rows = -(-len(there) // across)
       figure = Figure(figsize=(WIDTH, height * rows), layout="constrained")
       for view, part in zip(there, np.ravel(figure.subfigures(rows, across, squeeze=False))):
@@ -99,7 +100,8 @@ def draw_steps(part: Any, view: View, dt: np.ndarray) -> None:
       axes.axvline(edge + 0.5, color="white", linestyle="--", linewidth=1)
   if view.tokens is not None:
     shown = [t for t, token in enumerate(view.tokens) if t == 0 or token != view.tokens[t - 1]]
-    axes.set_xticks(shown, [view.tokens[t] for t in shown], fontsize=7, rotation=90)
+    rotation = 90 if max(map(len, view.tokens)) > 1 else 0
+    axes.set_xticks(shown, [view.tokens[t] for t in shown], fontsize=7, rotation=rotation)
 
 
 def draw_attention(part: Any, view: View, M: np.ndarray) -> None:

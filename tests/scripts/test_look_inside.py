@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import re
 
 import flax.linen as nn
 import jax
@@ -23,6 +24,7 @@ from training import workdir as workdir_lib
 from training.checkpoint import Checkpoints
 
 T, WIDTH = 12, 4
+TASK = {"name": "selective_copying", "batch": 2, "length": 16, "vocab": 16, "tokens": 2, "eval_rows": 2}
 
 
 @functools.cache
@@ -142,8 +144,8 @@ def workdir(tmp_path_factory):
   """A run that was saved at once."""
   folder = tmp_path_factory.mktemp("runs") / "tiny"
   folder.mkdir()
-  arg = "pattern=s-m,s=s4d,s.state=4,m=mamba,m.state=2,depth=3,width=4,length=16,tokens=2,batch=2,stages=(),eval_rows=2"
-  config = selective_copying.get_config(arg)
+  config = selective_copying.get_config("pattern=s-,s=s4d,s.state=4,depth=2,width=4")
+  config.data = TASK
   workdir_lib.write_json(folder / workdir_lib.CONFIG, json.loads(config.to_json()))
   task = build_task(**config.data.to_dict())
   model = build_model(task, **config.model.to_dict())
@@ -157,27 +159,42 @@ def workdir(tmp_path_factory):
 
 
 def test_a_run_is_drawn(workdir, tmp_path, capsys):
-  assert look_inside.main([str(workdir), f"--out={tmp_path}", "--layer=0"]) == 0
+  assert look_inside.main([str(workdir), f"--out={tmp_path}", "--tokens=8"]) == 0
   names = ["kernel.png", "eigenvalues.png", "attention.png"]
   assert capsys.readouterr().out.split() == [str(tmp_path / name) for name in names]
   assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in names)
 
 
-@pytest.mark.parametrize(
-  "arguments, message",
-  [
-    (["--row=2"], "--row=2: set 'validation' of tiny has rows 0 to 1"),
-    (["--text=hello"], "--text: task SelectiveCopying of tiny has no text; use --row"),
-    (["--layer=7"], "--layer=7: tiny has layers 0 (s4d), 1 (mlp), 2 (mamba)"),
-    (["--step=5"], "checkpoint 5 in"),
-  ],
-)
-def test_mistakes_are_one_line(workdir, tmp_path, capsys, arguments, message):
-  assert look_inside.main([str(workdir), f"--out={tmp_path / 'pictures'}", *arguments]) == 2
+def test_a_step_that_was_not_saved_is_one_line(workdir, tmp_path, capsys):
+  assert look_inside.main([str(workdir), f"--out={tmp_path / 'pictures'}", "--step=5"]) == 2
   error = capsys.readouterr().err
-  assert error.startswith(f"look_inside: {message}")
+  assert error.startswith("look_inside: checkpoint 5 in")
   assert error.count("\n") == 1
   assert not (tmp_path / "pictures").exists()
+
+
+@pytest.mark.parametrize(
+  "given, message",
+  [
+    (dict(row=2, text=None), "--row=2: set 'validation' of tiny has rows 0 to 1"),
+    (dict(row=-1, text=None), "--row=-1: set 'validation' of tiny has rows 0 to 1"),
+    (dict(row=0, text="hello"), "--text: task SelectiveCopying of tiny has no text; use --row"),
+  ],
+)
+def test_a_row_that_is_not_there_is_named(given, message):
+  run = look_inside.Run("tiny", build_task(**TASK), None, {})
+  with pytest.raises(ValueError, match=re.escape(message)):
+    look_inside.read_row(run, tokens=8, **given)
+
+
+def test_a_layer_that_is_not_there_is_named():
+  layers = [layer("s4d", state=4), layer("mlp")._replace(number=1)]
+  run = look_inside.Run("tiny", None, None, {})
+  with pytest.raises(ValueError, match=re.escape("--layer=7: tiny has layers 0 (s4d), 1 (mlp)")):
+    look_inside.choose(run, layers, 7)
+  # a channel mixer is drawn if it is asked for
+  assert look_inside.choose(run, layers, None) == layers[:1]
+  assert look_inside.choose(run, layers, 1) == layers[1:]
 
 
 def test_a_folder_without_a_run_is_named(tmp_path, capsys):
