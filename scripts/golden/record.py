@@ -2,8 +2,8 @@
 
   python -m scripts.golden.record NAME --source CHECKOUT
 
-NAME is one of NUMBERS, CHECKOUT a git clone of the repository in its entry; torch and einops must be installed for
-those that use torch. Of the official files only the functions and classes that a recipe names are executed, since what
+NAME is one of NUMBERS, CHECKOUT a git clone of the repository in its entry, which layers of an installed library do
+without; torch and einops must be installed for those that use torch. Of the official files only the functions and classes that a recipe names are executed, since what
 they import (compiled kernels, training code) is mostly not to be had on a CPU. Gradients are those of
 sum(weights * output).
 """
@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from scripts.golden import dss, griffin, mamba, mega, s4, s5, safari, sgconv, ssm_2d, xlstm
+from scripts.golden import dss, griffin, hugging_face, mamba, mega, s4, s5, safari, sgconv, ssm_2d, xlstm
 from scripts.golden.recipe import FOLDER, execute
 
-LIBRARIES = ("numpy", "torch", "einops", "jax", "flax")
-FAMILIES = (dss, griffin, mamba, mega, s4, s5, safari, sgconv, ssm_2d, xlstm)
+LIBRARIES = ("numpy", "torch", "einops", "jax", "flax", "transformers")
+FAMILIES = (dss, griffin, hugging_face, mamba, mega, s4, s5, safari, sgconv, ssm_2d, xlstm)
 NUMBERS = {name: recipe for family in FAMILIES for name, recipe in family.RECIPES.items()}
 
 
@@ -30,16 +30,18 @@ def main() -> None:
   """Writes tests/golden/NAME.npz, whose entry `about` says in JSON where the numbers come from."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("name", choices=sorted(NUMBERS))
-  parser.add_argument("--source", type=Path, required=True, help="git clone of the official repository")
+  parser.add_argument("--source", type=Path, help="git clone of the official repository")
   args = parser.parse_args()
   recipe = NUMBERS[args.name]
+  if recipe.files and args.source is None:
+    parser.error(f"{args.name} is of {recipe.repository}: give a git clone of it as --source")
   git = lambda *command: (
     subprocess.run(["git", "-C", str(args.source), *command], check=True, capture_output=True, text=True).stdout
   )
   numbers = recipe.numbers(execute({file: git("show", f"HEAD:{file}") for file in recipe.files}, recipe))
   about = {
     "repository": recipe.repository,
-    "commit": git("rev-parse", "HEAD").strip(),
+    "commit": git("rev-parse", "HEAD").strip() if recipe.files else None,
     "executed": recipe.files,
     "patched": recipe.patches,
     "date": time.strftime("%Y-%m-%d"),
