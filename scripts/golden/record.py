@@ -2,10 +2,10 @@
 
   python -m scripts.golden.record NAME --source CHECKOUT
 
-NAME is one of NUMBERS, CHECKOUT a git clone of the repository in its entry, which layers of an installed library do
-without; torch and einops must be installed for those that use torch. Of the official files only the functions and classes that a recipe names are executed, since what
-they import (compiled kernels, training code) is mostly not to be had on a CPU. Gradients are those of
-sum(weights * output).
+NAME is one of NUMBERS, CHECKOUT a git clone of the repository in its entry (layers of an installed library go without);
+torch and einops must be installed for those that use torch. Of the official files only the functions and classes that a
+recipe names are executed, since what they import (compiled kernels, training code) is mostly not to be had on a CPU.
+Gradients are those of sum(weights * output).
 """
 
 import argparse
