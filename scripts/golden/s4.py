@@ -1,12 +1,13 @@
-"""S4, S4D and S4ND by state-spaces/s4."""
+"""S4, S4D, S4ND and LSSL by state-spaces/s4."""
 
 import functools
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from scripts.golden.recipe import TORCH, Recipe, single, under, with_parameters, with_torch_gradients
+from scripts.golden.recipe import TORCH, Recipe, drawn, single, under, with_parameters, with_torch_gradients
 
 
 def s4d_kernel(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -102,6 +103,25 @@ def s4nd(official: dict[str, Any]) -> dict[str, np.ndarray]:
   return found
 
 
+def lssl(official: dict[str, Any]) -> dict[str, np.ndarray]:
+  """The layer with an A and B that are any matrices, one for all channels."""
+  import torch
+
+  rng = np.random.default_rng(0)
+  b, t, d, n = 2, 19, 3, 4
+  start = lambda measure, size: (-torch.eye(size), torch.ones(size, 1))
+  official["hippo"] = SimpleNamespace(transition=start)
+  official["transition"] = SimpleNamespace(ManualAdaptiveTransition=official["ManualAdaptiveTransition"])
+  module = official["Platypus"](d, n, learn=3, dt={"learn": True})
+  given = drawn(module, rng) | {"x": rng.standard_normal((b, t, d))}
+  given |= {"transition.a": rng.normal(-np.eye(n), 0.5), "log_dt": np.log(rng.uniform(0.1, 0.5, d))}
+
+  def run(x, **parameters):
+    return (with_parameters(module, parameters, lambda: module(x)[0]),)
+
+  return with_torch_gradients(run, given, rng)
+
+
 # variants: their arguments
 S4ND: dict[str, dict[str, Any]] = {
   "both_ways": {"trank": 2},
@@ -131,5 +151,19 @@ RECIPES = {
     {"models/s4/s4.py": KERNELS, "src/models/sequence/modules/s4nd.py": ("multiple_axis_slice", "S4ND")},
     IMPORTS + "from einops import reduce\nSequenceModule = nn.Module\n",
     s4nd,
+  ),
+  "lssl": Recipe(
+    "state-spaces/s4",
+    {
+      "src/models/functional/toeplitz.py": (
+        *("TriangularToeplitzMultFast", "triangular_toeplitz_multiply_fast", "causal_convolution"),
+      ),
+      "src/models/functional/krylov.py": ("krylov",),
+      "src/models/hippo/transition.py": ("AdaptiveTransition", "ManualAdaptiveTransition"),
+      "src/models/nn/activation.py": ("Activation",),
+      "src/models/sequence/modules/lssl.py": ("linear_system_from_krylov", "Platypus"),
+    },
+    TORCH + "SequenceModule = nn.Module\nclass DictConfig(dict):\n  __getattr__ = dict.__getitem__\n",
+    lssl,
   ),
 }

@@ -1,4 +1,4 @@
-"""S4, S4D and S4ND beside state-spaces/s4."""
+"""S4, S4D, S4ND and LSSL beside state-spaces/s4."""
 
 import jax
 import jax.numpy as jnp
@@ -80,5 +80,19 @@ def test_s4nd_is_the_authors(kind):
       params[f"{axis}_log_dt"] = p[f"kernel.{i}.inv_dt"][:, 0]
     y = mixer.apply({"params": params}, p["x"].reshape(-1, d, rows * columns).swapaxes(1, 2))
     return (y.swapaxes(1, 2).reshape(p["x"].shape),)
+
+  check(run, given, *rest)
+
+
+def test_lssl_is_the_authors():
+  given, *rest = read("lssl")
+  n, d = given["transition.b"].size, given["log_dt"].size
+  mixer = build("lssl", width=d, state=n)
+
+  def run(p):
+    params = {"A": p["transition.a"][None], "B": p["transition.b"][None], "log_dt": p["log_dt"]}
+    params |= {"C": p["C"][:, 0], "D": p["D"][:, 0]}
+    params["out_proj"] = {"kernel": p["output_linear.weight"].T, "bias": p["output_linear.bias"]}
+    return (mixer.apply({"params": params}, p["x"]),)
 
   check(run, given, *rest)
