@@ -25,3 +25,14 @@ def test_recordings_say_where_they_come_from(name):
 
 def test_every_recording_has_a_recipe():
   assert {file.stem for file in FOLDER.glob("*.npz")} == set(record.NUMBERS)
+
+
+def test_the_table_names_every_recording():
+  rows = (FOLDER.parents[1] / "scripts" / "golden" / "README.md").read_text().splitlines()
+  table = {row.split("`")[1]: [cell.strip() for cell in row.split("|")[2:4]] for row in rows if row.startswith("| `")}
+  assert table.keys() == record.NUMBERS.keys()
+  for name, (repository, version) in table.items():
+    with np.load(FOLDER / f"{name}.npz", allow_pickle=False) as file:
+      about = json.loads(str(file["about"]))
+    assert repository == about["repository"]
+    assert version == (about["commit"][:10] if about["commit"] else about["versions"]["transformers"]), name
