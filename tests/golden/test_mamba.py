@@ -44,7 +44,13 @@ def test_ssd_is_mamba_2s():
   check(run, given, *rest)
 
 
-@pytest.mark.parametrize("kind", MAMBA3)
+# the two others are slow only because there are so many to compile
+QUICK = "siso", "mimo_norm"
+
+
+@pytest.mark.parametrize(
+  "kind", [pytest.param(kind, marks=() if kind in QUICK else pytest.mark.slow) for kind in MAMBA3]
+)
 def test_mamba_3_is_the_authors(kind):
   given, gradients, (y, angle, *others), weights = read("mamba3", f"{kind}/")
   options = MAMBA3[kind]
