@@ -41,5 +41,8 @@ RECIPES = {
     },
     TORCH + "from opt_einsum import contract as einsum\nclass DictConfig(dict):\n  __getattr__ = dict.__getitem__\n",
     dss,
+    # of a mode that grows they take the largest exponent for a constant, but not in the sum they divide by: its
+    # gradient is not that of the kernel they compute
+    {"with torch.no_grad():": "if True:"},
   )
 }
