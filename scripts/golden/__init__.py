@@ -1,1 +1,1 @@
-"""Numbers computed by official implementations, for tests/test_golden.py; see record.py."""
+"""Numbers computed by official implementations, for tests/golden/; see record.py and README.md."""

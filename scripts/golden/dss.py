@@ -43,6 +43,6 @@ RECIPES = {
     dss,
     # of a mode that grows they take the largest exponent for a constant, but not in the sum they divide by: its
     # gradient is not that of the kernel they compute
-    {"with torch.no_grad():": "if True:"},
+    patches={"with torch.no_grad():": "if True:"},
   )
 }

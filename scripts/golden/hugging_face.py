@@ -51,4 +51,4 @@ def layers(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
   return found
 
 
-RECIPES = {"hugging_face": Recipe("huggingface/transformers", {}, "", layers)}
+RECIPES = {"hugging_face": Recipe("huggingface/transformers", {}, "", layers, library="transformers")}

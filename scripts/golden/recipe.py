@@ -23,6 +23,7 @@ class Recipe(NamedTuple):
   files: Mapping[str, tuple[str, ...]]
   imports: str  # in place of the files' own
   numbers: Callable[[dict[str, Any]], dict[str, np.ndarray]]  # given what was executed
+  library: str | None = None  # installed, where there are no files
   patches: Mapping[str, str] = {}  # text to its replacement, in memory: what libraries have renamed, and devices
 
 

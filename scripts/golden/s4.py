@@ -144,7 +144,7 @@ RECIPES = {
     IMPORTS,
     s4,
     # so that what is made of the parameters for a step has gradients
-    {"@torch.no_grad()\n    def _setup_linear": "def _setup_linear"},
+    patches={"@torch.no_grad()\n    def _setup_linear": "def _setup_linear"},
   ),
   "s4nd": Recipe(
     "state-spaces/s4",

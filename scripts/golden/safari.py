@@ -78,7 +78,7 @@ RECIPES = {
     },
     TORCH + "from opt_einsum import contract\nlog_vandermonde_fast = fftconv_func = None\n",
     h3,
-    {"@torch.jit.script": ""},
+    patches={"@torch.jit.script": ""},
   ),
   "hyena": Recipe(
     "HazyResearch/safari",

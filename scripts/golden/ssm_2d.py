@@ -47,6 +47,6 @@ RECIPES = {
     },
     "from sympy import *\n" + TORCH + "from einops import einsum\n",
     ssm2d,
-    {".to('cuda')": "", ".cuda()": ""},
+    patches={".to('cuda')": "", ".cuda()": ""},
   )
 }
