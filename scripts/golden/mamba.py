@@ -84,7 +84,34 @@ def mamba3(official: dict[str, Any]) -> dict[str, np.ndarray]:
   return found
 
 
-# variants of the layer: their arguments
+def mamba2(official: dict[str, Any]) -> dict[str, np.ndarray]:
+  """The authors' layer, with their references in place of its kernels."""
+
+  def kernel(*given, seq_idx, cu_seqlens, return_final_states, return_varlen_states, **options):
+    return official["ssd_chunk_scan_combined_ref"](*given, **options)
+
+  official |= {"RMSNormGated": official["RMSNorm"], "rmsnorm_fn": official["rms_norm_ref"]}
+  official["mamba_chunk_scan_combined"] = kernel
+  found: dict[str, np.ndarray] = {}
+  b, t, d, n, p = 2, 16, 4, 3, 2
+  for kind, options in MAMBA2.items():
+    rng = np.random.default_rng(0)
+    module = official["Mamba2"](d, d_state=n, headdim=p, chunk_size=8, use_mem_eff_path=False, **options)
+    given = drawn(module, rng) | {"x": rng.standard_normal((b, t, d))}
+
+    def run(x, module=module, **parameters):
+      return (with_parameters(module, parameters, lambda: module(x)),)
+
+    found |= under(kind, with_torch_gradients(run, given, rng))
+  return found
+
+
+# variants of the layers: their arguments
+MAMBA2: dict[str, dict[str, Any]] = {
+  "gate_first": {"ngroups": 2},
+  "norm_first": {"norm_before_gate": True, "D_has_hdim": True, "bias": True, "conv_bias": False},
+  "none": {"rmsnorm": False},
+}
 MAMBA3: dict[str, dict[str, Any]] = {
   "siso": {},
   "siso_norm": {"ngroups": 2, "is_outproj_norm": True, "rope_fraction": 1.0},
@@ -101,6 +128,19 @@ RECIPES = {
   ),
   "ssd": Recipe(
     "state-spaces/mamba", {"mamba_ssm/modules/ssd_minimal.py": ("segsum", "ssd_minimal_discrete")}, TORCH, ssd
+  ),
+  "mamba2": Recipe(
+    "state-spaces/mamba",
+    {
+      "mamba_ssm/ops/triton/layernorm_gated.py": ("rms_norm_ref", "RMSNorm"),
+      "mamba_ssm/ops/triton/ssd_chunk_state.py": ("chunk_state_ref",),
+      "mamba_ssm/ops/triton/ssd_state_passing.py": ("state_passing_ref",),
+      "mamba_ssm/ops/triton/ssd_chunk_scan.py": ("chunk_scan_ref",),
+      "mamba_ssm/ops/triton/ssd_combined.py": ("ssd_chunk_scan_combined_ref",),
+      "mamba_ssm/modules/mamba2.py": ("Mamba2",),
+    },
+    TORCH + "causal_conv1d_fn = None\nclass PyTorchModelHubMixin:\n  pass\n",
+    mamba2,
   ),
   "mamba3": Recipe(
     "state-spaces/mamba",

@@ -8,7 +8,7 @@ import pytest
 from hybrids.mixer import build
 from kernels.selective_scan import selective_scan
 from kernels.ssd import ssd
-from scripts.golden.mamba import MAMBA3
+from scripts.golden.mamba import MAMBA2, MAMBA3
 from tests.golden.compare import check, read
 
 
@@ -40,6 +40,29 @@ def test_ssd_is_mamba_2s():
   def run(p):
     y, last = ssd(p["q"], p["k"], p["v"], p["log_a"], p["S"][:, 0].swapaxes(2, 3))
     return y, last.swapaxes(2, 3)
+
+  check(run, given, *rest)
+
+
+@pytest.mark.parametrize("kind", MAMBA2)
+def test_mamba_2_is_the_authors(kind):
+  given, *rest = read("mamba2", f"{kind}/")
+  options = MAMBA2[kind]
+  mixer = build(
+    "mamba2",
+    **{"width": given["x"].shape[-1], "state": 3, "head_size": 2, "groups": options.get("ngroups", 1), "norm": kind},
+    **{"D_per": "channel" if options.get("D_has_hdim") else "head", "bias": options.get("bias", False)},
+    conv_bias=options.get("conv_bias", True),
+  )
+
+  def run(p):
+    linear = lambda name: {"kernel": p[f"{name}.weight"].T} | ({"bias": p[f"{name}.bias"]} if mixer.bias else {})
+    params = {name: linear(name) for name in ("in_proj", "out_proj")}
+    params |= {name: p[name] for name in ("A_log", "D", "dt_bias")}
+    params["conv"] = {"kernel": p["conv1d.weight"][:, 0].T} | ({"bias": p["conv1d.bias"]} if mixer.conv_bias else {})
+    if kind != "none":
+      params["gated_norm"] = {"scale": p["norm.weight"]}
+    return (mixer.apply({"params": params}, p["x"]),)
 
   check(run, given, *rest)
 
