@@ -25,6 +25,7 @@ def test_s4d_has_the_kernel_of_the_authors():
 
 @pytest.mark.parametrize("measure", ["legs", "fout"])
 def test_s4_is_the_authors(measure):
+  """Ours in single precision, theirs in double, see `scripts.golden.s4.s4`."""
   given, gradients, outputs, weights = read("s4", f"{measure}/")
   C_cut = outputs.pop()
   b, d, t = given["x"].shape
