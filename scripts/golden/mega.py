@@ -11,11 +11,14 @@ from scripts.golden.recipe import TORCH, Recipe, drawn, under, with_parameters, 
 MEGA: dict[str, dict[str, Any]] = {
   "whole": {"rel_pos_bias": "rotary", "chunk_size": -1, "max_positions": 12},
   "chunks": {"rel_pos_bias": "simple", "chunk_size": 4},
+  "relu2": {"rel_pos_bias": "simple", "chunk_size": 4, "attention_activation": "relu2"},
+  "laplace": {"rel_pos_bias": "rotary", "chunk_size": 4, "attention_activation": "laplace", "bidirectional": True},
+  "both_ways": {"rel_pos_bias": "simple", "chunk_size": 4, "bidirectional": True},
 }
 
 
 def mega(official: dict[str, Any]) -> dict[str, np.ndarray]:
-  """The causal layer without its norm; without chunks also token by token, with the averages at the end.
+  """The layer without its norm; if causal and without chunks also token by token, with the averages at the end.
 
   What is added to its result, the input, is taken off again.
   """
@@ -25,6 +28,8 @@ def mega(official: dict[str, Any]) -> dict[str, np.ndarray]:
   official["utils"] = SimpleNamespace(
     get_activation_fn=lambda activation: getattr(F, activation),
     softmax=lambda x, dim, onnx_trace: torch.softmax(x, dim),
+    relu2=official["relu2"],
+    laplace=official["laplace"],
   )
   nothing = lambda *args, **options: lambda x, **more: x
   official |= {name: nothing for name in ("FairseqDropout", "FairseqFeatureDropout", "SequenceNorm")}
@@ -35,7 +40,9 @@ def mega(official: dict[str, Any]) -> dict[str, np.ndarray]:
     module = official["MovingAverageGatedAttention"](d, zdim=4, hdim=6, ndim=3, **options)
     given = drawn(module, rng) | {"x": rng.standard_normal((t, b, d))}
     seen = options["chunk_size"] if options["chunk_size"] > 0 else t
-    mask = torch.full((seen, seen), -torch.inf).triu(1)
+    mask = torch.ones(seen, seen).tril()
+    mask = mask.log() if options.get("attention_activation", "softmax") == "softmax" else mask
+    mask = None if options.get("bidirectional") else mask
 
     def run(x, module=module, mask=mask, kind=kind, **parameters):
       def steps():
@@ -56,6 +63,7 @@ RECIPES = {
     "facebookresearch/mega",
     {
       "fairseq/incremental_decoding_utils.py": ("FairseqIncrementalState", "with_incremental_state"),
+      "fairseq/utils.py": ("relu2", "laplace"),
       f"{MODULES}/relative_positional_bias.py": ("SimpleRelativePositionalBias", "RotaryRelativePositionalBias"),
       f"{MODULES}/exponential_moving_average.py": ("MultiHeadEMA",),
       f"{MODULES}/moving_average_gated_attention.py": ("MovingAverageGatedAttention",),

@@ -8,11 +8,11 @@ from layers.event_pool import event_pool
 from tests.golden.compare import check, entries_of, near, read
 
 
-@pytest.mark.parametrize("disc", ["zoh", "bilinear"])
-def test_s5_is_the_authors(disc):
-  given, *rest = read("s5", f"{disc}/")
+@pytest.mark.parametrize("kind, disc", [("zoh", "zoh"), ("bilinear", "bilinear"), ("both_ways", "zoh")])
+def test_s5_is_the_authors(kind, disc):
+  given, *rest = read("s5", f"{kind}/")
   n, d = given["B_re"].shape
-  mixer = build("s5", width=d, state=2 * n, disc=disc, activation="none")
+  mixer = build("s5", width=d, state=2 * n, disc=disc, activation="none", bidirectional=kind == "both_ways")
 
   def run(p):
     params = {name: value for name, value in p.items() if name != "x"} | {"D": jnp.zeros(d)}
