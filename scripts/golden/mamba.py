@@ -111,6 +111,7 @@ MAMBA2: dict[str, dict[str, Any]] = {
   "gate_first": {"ngroups": 2},
   "norm_first": {"norm_before_gate": True, "D_has_hdim": True, "bias": True, "conv_bias": False},
   "none": {"rmsnorm": False},
+  "beside": {"d_ssm": 4},
 }
 MAMBA3: dict[str, dict[str, Any]] = {
   "siso": {},

@@ -52,7 +52,7 @@ def s4(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
     given |= {"kernel.inv_dt": np.log(rng.uniform(0.02, 0.3, (h, 1))), "D": rng.standard_normal((1, h))}
     given |= {"kernel.C": rng.standard_normal((1, h, n, 2)), "x": rng.standard_normal((b, h, t))}
     given |= {"state": rng.standard_normal((b, h, n, 2)) @ [1, 1j]}
-    layer.kernel.l_kernel += t  # the length for which C is cut, by us
+    layer.kernel.l_kernel += t
     run = functools.partial(s4_modes, official, layer)
     found |= under(measure, with_torch_gradients(run, given, rng, precision="float64"))
   return {name: single(value) for name, value in found.items()}
@@ -61,12 +61,6 @@ def s4(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def s4_modes(official: Mapping[str, Any], layer, *, x, state, **parameters) -> tuple:
   """Outputs and last state, the kernel, outputs and last state of steps, and the C of their parameters."""
   import torch
-
-  def cut() -> torch.Tensor:
-    A, _ = layer.kernel._setup_state()
-    C = official["_conj"](torch.view_as_complex(layer.kernel.C))
-    C = C - (C[..., None, :] @ official["power"](x.shape[-1], A))[..., 0, :]
-    return torch.view_as_real(C[..., : layer.kernel.N])
 
   def steps(state=state) -> tuple:
     layer.setup_step(mode="linear")
@@ -77,30 +71,51 @@ def s4_modes(official: Mapping[str, Any], layer, *, x, state, **parameters) -> t
       outputs.append(y)
     return torch.stack(outputs, dim=-1), state
 
-  C = with_parameters(layer, parameters, cut)
+  C = with_parameters(layer, parameters, lambda: cut(official, layer.kernel))
   call = functools.partial(with_parameters, layer, parameters | {"kernel.C": C})
   kernel = lambda: layer.kernel(L=x.shape[-1])[0][0]
   return *call(lambda: layer(x, state=state)), call(kernel), *call(steps), C
 
 
+def cut(official: Mapping[str, Any], kernel) -> Any:
+  """Of a kernel whose parameters are those of the paper, the C (I - Abar^L) that theirs has in the place of C."""
+  import torch
+
+  A, _ = kernel._setup_state()
+  C = official["_conj"](torch.view_as_complex(kernel.C))
+  C = C - (C[..., None, :] @ official["power"](kernel.l_kernel.item(), A))[..., 0, :]
+  return torch.view_as_real(C[..., : kernel.N])
+
+
 def s4nd(official: dict[str, Any]) -> dict[str, np.ndarray]:
-  """The convolution and D on an image that is no square, of diagonal state spaces."""
+  """The convolution and D: of diagonal state spaces on images and a video, of S4's on an image; none is a square.
+
+  S4's in double precision, see `s4`.
+  """
   found: dict[str, np.ndarray] = {}
-  b, d, n, rows, columns = 2, 3, 4, 4, 6
+  b, d, n, sides = 2, 3, 4, (4, 6)
   for kind, options in S4ND.items():
     rng = np.random.default_rng(0)
-    module = official["S4ND"](d, d_state=2 * n, kernel="diag", init="diag-lin", **options)
+    of_s4, dim = options["kernel"] == "s4", options.get("dim", 2)
+    module = official["S4ND"](d, d_state=2 * n, **options)
+    module = module.double() if of_s4 else module
     given = {name: value.detach().numpy() for name, value in module.named_parameters()}
     given = {name: value + rng.normal(0, 0.1, value.shape) for name, value in given.items()}
-    for axis in range(2):
+    axes = range(dim)
+    for axis, size in zip(axes, (2, *sides)[-dim:]):
       given[f"kernel.{axis}.inv_dt"] = np.log(rng.uniform(0.05, 0.3, (d, 1)))
       given[f"kernel.{axis}.C"] = rng.standard_normal(given[f"kernel.{axis}.C"].shape)
-    given |= {"D": rng.standard_normal((1, d)), "x": rng.standard_normal((b, d, rows, columns))}
+      if of_s4:
+        module.kernel[axis].l_kernel += size
+    given |= {"D": rng.standard_normal((1, d)), "x": rng.standard_normal((b, d, *(2, *sides)[-dim:]))}
 
-    def run(x, module=module, **parameters):
+    def run(x, module=module, axes=axes, of_s4=of_s4, **parameters):
+      if of_s4:
+        C = with_parameters(module, parameters, lambda: [cut(official, module.kernel[axis]) for axis in axes])
+        parameters |= {f"kernel.{axis}.C": C[axis] for axis in axes}
       return (with_parameters(module, parameters, lambda: module(x)[0]),)
 
-    found |= under(kind, with_torch_gradients(run, given, rng))
+    found |= under(kind, with_torch_gradients(run, given, rng, precision="float64" if of_s4 else "float32"))
   return found
 
 
@@ -125,8 +140,10 @@ def lssl(official: dict[str, Any]) -> dict[str, np.ndarray]:
 
 # variants: their arguments
 S4ND: dict[str, dict[str, Any]] = {
-  "both_ways": {"trank": 2},
-  "one_way": {"bidirectional": False, "bandlimit": 0.5},
+  "both_ways": {"kernel": "diag", "init": "diag-lin", "trank": 2},
+  "one_way": {"kernel": "diag", "init": "diag-lin", "bidirectional": False, "bandlimit": 0.5},
+  "dplr": {"kernel": "s4", "init": "legs", "bidirectional": True},
+  "video": {"kernel": "diag", "init": "diag-lin", "dim": 3, "contract_version": 1},
 }
 KERNELS = (
   *("contract", "_conj", "_c2r", "_r2c", "_resolve_conj", "cauchy_naive", "log_vandermonde_naive", "Activation"),
@@ -137,6 +154,8 @@ IMPORTS = (
   TORCH + "from collections import defaultdict\nimport logging\nlog = logging.getLogger()\n"
   "has_cuda_extension = has_pykeops = False\n"
 )
+# so that what is made of the parameters for a step has gradients
+WITH_GRADIENTS = {"@torch.no_grad()\n    def _setup_linear": "def _setup_linear"}
 RECIPES = {
   "s4d_kernel": Recipe("state-spaces/s4", {"models/s4/s4d.py": ("S4DKernel",)}, TORCH, s4d_kernel),
   "s4": Recipe(
@@ -144,14 +163,14 @@ RECIPES = {
     {"models/s4/s4.py": (*KERNELS, "FFTConv")},
     IMPORTS,
     s4,
-    # so that what is made of the parameters for a step has gradients
-    patches={"@torch.no_grad()\n    def _setup_linear": "def _setup_linear"},
+    patches=WITH_GRADIENTS,
   ),
   "s4nd": Recipe(
     "state-spaces/s4",
     {"models/s4/s4.py": KERNELS, "src/models/sequence/modules/s4nd.py": ("multiple_axis_slice", "S4ND")},
     IMPORTS + "from einops import reduce\nSequenceModule = nn.Module\n",
     s4nd,
+    patches=WITH_GRADIENTS,
   ),
   "lssl": Recipe(
     "state-spaces/s4",

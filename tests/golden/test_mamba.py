@@ -50,9 +50,10 @@ def test_mamba_2_is_the_authors(kind):
   options = MAMBA2[kind]
   mixer = build(
     "mamba2",
-    **{"width": given["x"].shape[-1], "state": 3, "head_size": 2, "groups": options.get("ngroups", 1), "norm": kind},
+    **{"width": given["x"].shape[-1], "state": 3, "head_size": 2, "groups": options.get("ngroups", 1)},
     **{"D_per": "channel" if options.get("D_has_hdim") else "head", "bias": options.get("bias", False)},
-    conv_bias=options.get("conv_bias", True),
+    **{"conv_bias": options.get("conv_bias", True), "ssm_width": options.get("d_ssm")},
+    norm="gate_first" if kind == "beside" else kind,
   )
 
   def run(p):

@@ -65,21 +65,25 @@ def test_s4_starts_where_the_authors_do(measure):
 @pytest.mark.parametrize("kind", S4ND)
 def test_s4nd_is_the_authors(kind):
   given, *rest = read("s4nd", f"{kind}/")
-  _, d, rows, columns = given["x"].shape
+  _, d, *sides = given["x"].shape
   n, options = given["kernel.0.A_real"].shape[1], S4ND[kind]
-  rank, ways = options.get("trank", 1), options.get("bidirectional", True)
-  sizes = {"state": 2 * n, "rows": rows, "columns": columns, "rank": rank, "bidirectional": ways}
-  mixer = build("s4nd", width=d, **sizes, activation="none", bandlimit=options.get("bandlimit"))
+  rank, ways, axes = options.get("trank", 1), options.get("bidirectional", True), ("frame", "row", "column")
+  axes = axes[-len(sides) :]
+  sizes = {f"{axis}s": side for axis, side in zip(axes, sides)} | {"dim": len(sides), "rank": rank}
+  sizes |= {"bidirectional": ways, "state": 2 * n, "bandlimit": options.get("bandlimit")}
+  dplr_too = {"structure": "dplr", "A_init": "legs"} if kind == "dplr" else {}
+  mixer = build("s4nd", width=d, **sizes, **dplr_too, activation="none")
 
   def run(p):
     params = {"D": p["D"][0]}
-    for i, axis in enumerate(("row", "column")):
+    for i, axis in enumerate(axes):
       params |= {f"{axis}_A_log": p[f"kernel.{i}.A_real"], f"{axis}_A_im": -p[f"kernel.{i}.A_imag"]}
       C = p[f"kernel.{i}.C"].reshape(1 + ways, rank, d, n, 2).swapaxes(0, 1)
-      for name, value in {"B": p[f"kernel.{i}.B"][0], "C": C}.items():
+      vectors = {"B": p[f"kernel.{i}.B"][0], "C": C} | ({"P": p[f"kernel.{i}.P"][0]} if dplr_too else {})
+      for name, value in vectors.items():
         params |= {f"{axis}_{name}_re": value[..., 0], f"{axis}_{name}_im": value[..., 1]}
       params[f"{axis}_log_dt"] = p[f"kernel.{i}.inv_dt"][:, 0]
-    y = mixer.apply({"params": params}, p["x"].reshape(-1, d, rows * columns).swapaxes(1, 2))
+    y = mixer.apply({"params": params}, p["x"].reshape(*p["x"].shape[:2], -1).swapaxes(1, 2))
     return (y.swapaxes(1, 2).reshape(p["x"].shape),)
 
   check(run, given, *rest)
