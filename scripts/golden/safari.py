@@ -52,17 +52,21 @@ def h3(official: dict[str, Any]) -> dict[str, np.ndarray]:
 
 def hyena(official: dict[str, Any]) -> dict[str, np.ndarray]:
   """The operator of order 3 on a sequence shorter than its filters, whose features of the lag stay as they are."""
-  rng = np.random.default_rng(0)
   official["instantiate"] = lambda *args, **options: official["HyenaFilter"]
   official["registry"] = SimpleNamespace(layer=None)
+  found: dict[str, np.ndarray] = {}
   b, t, d = 2, 17, 4
-  module = official["HyenaOperator"](d, l_max=24, order=3, filter_order=6, emb_dim=5, lr_pos_emb=0.0, shift=0.1)
-  given = drawn(module, rng) | {"x": rng.standard_normal((b, t, d))}
+  sizes = {"l_max": 24, "order": 3, "filter_order": 6, "emb_dim": 5, "shift": 0.1}
+  for kind, outer in (("plain", False), ("outer_mixing", True)):
+    rng = np.random.default_rng(0)
+    module = official["HyenaOperator"](d, **sizes, lr_pos_emb=0.0, outer_mixing=outer)
+    given = drawn(module, rng) | {"x": rng.standard_normal((b, t, d))}
 
-  def run(x, **parameters):
-    return (with_parameters(module, parameters, lambda: module(x)),)
+    def run(x, module=module, **parameters):
+      return (with_parameters(module, parameters, lambda: module(x)),)
 
-  return with_torch_gradients(run, given, rng)
+    found |= under(kind, with_torch_gradients(run, given, rng))
+  return found
 
 
 SEQUENCE = "src/models/sequence"

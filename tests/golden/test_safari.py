@@ -39,10 +39,12 @@ def test_h3_is_the_authors(kind, head):
   check(run, given, *rest)
 
 
-def test_hyena_is_the_authors():
-  given, *rest = read("hyena")
+@pytest.mark.parametrize("kind", ["plain", "outer_mixing"])
+def test_hyena_is_the_authors(kind):
+  given, *rest = read("hyena", f"{kind}/")
   d, order, layers = given["x"].shape[-1], 3, "filter_fn.implicit_filter"
-  mixer = build("hyena", width=d, order=order, max_len=24, filter_width=6, features=5, shift=0.1)
+  sizes = {"order": order, "max_len": 24, "filter_width": 6, "features": 5}
+  mixer = build("hyena", width=d, **sizes, shift=0.1, outer_mixing=kind == "outer_mixing")
 
   def by_use(z):
     """Theirs uses gates from the last to the first."""
