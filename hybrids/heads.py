@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Int
 from hybrids import mixer as mixer_lib
 from hybrids.classifier import Classifier
 from hybrids.model import Model, ModelState
+from kernels.inputs import product
 from layers import param
 
 
@@ -81,7 +82,7 @@ class LanguageModel(Model, kw_only=True):
   def _logits(self, y: Float[Array, "*b d"]) -> Float[Array, "*b v"]:
     """In float32, whatever the dtype of the model."""
     table = self.embed.embedding if self.tie else self.head
-    return jnp.einsum("...d,vd->...v", y, table.astype(y.dtype), preferred_element_type=jnp.float32)
+    return product("...d,vd->...v", y, table.astype(y.dtype), jnp.float32)
 
 
 HEADS: dict[str, type[Model]] = {"lm": LanguageModel, "classifier": Classifier}

@@ -6,12 +6,22 @@ reaches neither values nor gradients.
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Inexact, Int
 
 
 def compute_dtype(*arrays: Inexact[Array, "..."]) -> jnp.dtype:
   """The dtype a recurrence runs in: that of all its inputs together, and at least float32."""
   return jnp.result_type(jnp.float32, *arrays)
+
+
+def product(spec: str, x: Inexact[Array, "..."], y: Inexact[Array, "..."], dtype: DTypeLike) -> Inexact[Array, "..."]:
+  """`jnp.einsum` with products of the operands' dtype and sums in `dtype`."""
+  if jax.default_backend() == "cpu":
+    # XLA on CPUs lacks bfloat16 products with sums in float32 for some layouts, which it says when it runs them
+    # (UNIMPLEMENTED). Two numbers of bfloat16 have an exact product in float32.
+    x, y = x.astype(jnp.promote_types(x.dtype, dtype)), y.astype(jnp.promote_types(y.dtype, dtype))
+  return jnp.einsum(spec, x, y, preferred_element_type=dtype)
 
 
 def valid(lengths: Int[Array, "b"], t: int) -> Bool[Array, "b t"]:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from kernels.inputs import product
 from layers.initializers import Initializer
 from layers.param import param
 
@@ -42,7 +43,7 @@ def project(x: Float[Array, "*b d"], W: Float[Array, "d e"], dtype: jnp.dtype) -
   The gradient of W is summed up in W's own dtype, and as the product x^T y_bar: JAX's own rule asks for its transpose,
   which takes XLA on a CPU half as long again.
   """
-  return jnp.matmul(x, W.astype(x.dtype), preferred_element_type=dtype)
+  return product("...d,de->...e", x, W.astype(x.dtype), dtype)
 
 
 def _project_fwd(x, W, dtype):
@@ -52,7 +53,7 @@ def _project_fwd(x, W, dtype):
 def _project_bwd(dtype, saved, y_bar):
   x, W = saved
   y_bar = y_bar.astype(x.dtype)
-  W_bar = jnp.einsum("...d,...e->de", x, y_bar, preferred_element_type=W.dtype)
+  W_bar = product("...d,...e->de", x, y_bar, W.dtype)
   return y_bar @ W.T.astype(x.dtype), W_bar
 
 

@@ -241,4 +241,4 @@ def _range(z: Int[Array, "x b c"], segment: Int[Array, "x b c"] | None) -> tuple
 
 def _dot(spec: str, x: Array, y: Array) -> Array:
   """Products of the operands' dtype, sums in float32 at least."""
-  return jnp.einsum(spec, x, y, preferred_element_type=inputs.compute_dtype(x, y))
+  return inputs.product(spec, x, y, inputs.compute_dtype(x, y))

@@ -160,3 +160,12 @@ def test_both_parts_of_b_come_from_one_real_matrix():
 def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
   with pytest.raises(ValueError, match=reason):
     S5(width=8, **kwargs)
+
+
+def test_a_training_step_runs_in_bfloat16():
+  """On one CPU device, whose XLA cannot multiply every layout of bfloat16 into float32."""
+  module, x = S5(width=64), jnp.ones((2, 32, 64), jnp.bfloat16)
+  variables = jax.jit(module.init)(jax.random.key(0), x)
+  loss = lambda variables, x: jnp.sum(module.apply(variables, x).astype(jnp.float32))
+  for gradient in jax.tree.leaves(jax.jit(jax.grad(loss, argnums=(0, 1)))(variables, x)):
+    assert jnp.isfinite(gradient).all()
