@@ -10,6 +10,8 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
+from data import events
+
 Batch = dict[str, np.ndarray]
 Rows = Callable[[int, int], Batch]
 
@@ -44,7 +46,7 @@ class Batches:
     return 2**62 // self.batch
 
   def __getitem__(self, step: SupportsIndex) -> Batch:
-    return self.rows(int(step) * self.batch + self.offset, self.count)
+    return events.checked(self.rows(int(step) * self.batch + self.offset, self.count))
 
 
 def training(rows: Rows, batch: int, process_index: int, process_count: int) -> Iterator[Batch]:
@@ -67,7 +69,7 @@ def evaluation(
     for start in range(process_index * count, -(-total // batch) * batch, batch):
       have = min(max(total - start, 0), count)
       # a share beyond the end takes its shapes from some row
-      yield filled(rows(start if have else 0, max(have, 1)), have, count)
+      yield filled(events.checked(rows(start if have else 0, max(have, 1))), have, count)
 
   return run
 

@@ -15,8 +15,9 @@ OPTIONAL = ("reset", "lengths")
 
 
 def side_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
-  """The model's keyword arguments that a batch has."""
-  return {key: batch[key] for key in OPTIONAL if key in batch}
+  """The model's keyword arguments that a batch has; its `dt`, the gap before each token, is for the mixers."""
+  given = {key: batch[key] for key in OPTIONAL if key in batch}
+  return given | ({"side": {"dt": batch["dt"]}} if "dt" in batch else {})
 
 
 def make_gradient(model: nn.Module, loss: Callable[..., losses.Sums], *, stateful: bool = False) -> Callable:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hybrids.classifier import Classifier
 from tests.training import toy
 from training import optimizer, sharding, state, step
 from training.losses import cross_entropy
@@ -114,3 +115,18 @@ def test_a_state_that_grows_is_not_carried():
     state.carries(Growing(), stateful=True)
   assert not state.carries(Growing(), stateful=False)
   assert state.carries(toy.Model(), stateful=True)
+
+
+def test_gaps_of_a_batch_reach_the_mixers_and_the_pool():
+  """One event twice as late changes its own row, and no other."""
+  mixers = {"m": {"name": "event_ssm", "state": 4}}
+  model = Classifier(features=1, classes=3, width=4, depth=1, pattern="m", mixers=mixers, pool="time")
+  inputs = np.random.default_rng(0).standard_normal((2, 5, 1)).astype(np.float32)
+  run = jax.jit(lambda variables, batch: model.apply(variables, batch["inputs"], **step.side_inputs(batch)))
+  variables = jax.jit(model.init)(jax.random.key(0), inputs)
+  even, late = np.ones((2, 5), np.float32), np.ones((2, 5), np.float32)
+  late[0, 3] = 2
+  plain, same, other = (run(variables, {"inputs": inputs} | dt) for dt in ({}, {"dt": even}, {"dt": late}))
+  np.testing.assert_allclose(same, plain, atol=1e-6)
+  np.testing.assert_array_equal(other[1], same[1])
+  assert np.abs(other[0] - same[0]).max() > 1e-4
