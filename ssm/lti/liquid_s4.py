@@ -41,7 +41,8 @@ class LiquidS4(nn.Module):
   there the product at place i of a sequence is one of p inputs as far from its end as the numbers of the i-th of all
   sets of p distances, sets being counted by their largest number, then by the next; and Bbar_n^p is
   Bbar_n S^(2^(p-1) - 1) with S the sum of Bbar over all states, conjugates included. That reads the future, and has no
-  state. Their "kb" multiplies spectra of two different lengths, which is no convolution, and is left out.
+  state. Their "kb" multiplies spectra of two different lengths, which is no convolution, and is left out. Their
+  corrections read tensors that are no parameters, and so are not trained; ours read the parameters.
 
   Attributes:
     state: N, real numbers per channel: twice the conjugate pairs.
