@@ -5,9 +5,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from layers.initializers import Initializer
 from layers.param import param
 
 ORDERS = ("gate_first", "norm_first")
+GATES = {"silu": jax.nn.silu, "sigmoid": jax.nn.sigmoid}
 
 
 class RMSNorm(nn.Module):
@@ -52,22 +54,30 @@ class LayerNorm(nn.Module):
 class HeadNorm(nn.Module):
   """y = scale (x - mean(x)) / sqrt(var(x) + eps) over each of `heads` slices of the last axis: LayerNorm by groups.
 
-  Wu & He 2018, arXiv:1803.08494, for one token, without a bias.
+  Wu & He 2018, arXiv:1803.08494, for one token.
+
+  Attributes:
+    use_bias: whether one is added.
   """
 
   heads: int
   eps: float = 1e-5
   axis: str | None = "inner"
+  use_bias: bool = False
+  scale_init: Initializer = nn.initializers.ones
 
   @nn.compact
   def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    """x with every slice shifted and scaled to mean 0 and standard deviation `scale`."""
-    scale = param(self, "scale", nn.initializers.ones, x.shape[-1:], (self.axis,))
+    """x with every slice shifted and scaled to mean 0, or `bias`, and standard deviation `scale`."""
+    scale = param(self, "scale", self.scale_init, x.shape[-1:], (self.axis,))
     wide = _wide(x).reshape(*x.shape[:-1], self.heads, x.shape[-1] // self.heads)
     centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
     y = (centred * jax.lax.rsqrt(variance + self.eps)).reshape(x.shape)
-    return (y * scale.astype(y.dtype)).astype(x.dtype)
+    y = y * scale.astype(y.dtype)
+    if self.use_bias:
+      y = y + param(self, "bias", nn.initializers.zeros, x.shape[-1:], (self.axis,)).astype(y.dtype)
+    return y.astype(x.dtype)
 
 
 class GatedRMSNorm(nn.Module):
@@ -76,18 +86,22 @@ class GatedRMSNorm(nn.Module):
   Attributes:
     order: "gate_first", the former (Mamba-2), or "norm_first", the latter (Mamba-3, gated delta nets).
     groups: equal parts of the last axis, each of which has its own mean; the scale has the whole axis.
+    gate: "silu", or "sigmoid" in its place (KDA).
   Raises:
-    ValueError: no order has that name; the groups do not divide the axis.
+    ValueError: no order or gate has that name; the groups do not divide the axis.
   """
 
   order: str
   groups: int = 1
   eps: float = 1e-5
   axis: str | None = "inner"
+  gate: str = "silu"
 
   def __post_init__(self):
     if self.order not in ORDERS:
       raise ValueError(f"GatedRMSNorm: order={self.order!r}; choose from {list(ORDERS)}")
+    if self.gate not in GATES:
+      raise ValueError(f"GatedRMSNorm: gate={self.gate!r}; choose from {list(GATES)}")
     super().__post_init__()
 
   @nn.compact
@@ -95,7 +109,7 @@ class GatedRMSNorm(nn.Module):
     """y normalised and gated by z."""
     if y.shape[-1] % self.groups:
       raise ValueError(f"GatedRMSNorm: groups={self.groups} do not divide the {y.shape[-1]} features")
-    wide, gate = _wide(y), jax.nn.silu(_wide(z))
+    wide, gate = _wide(y), GATES[self.gate](_wide(z))
     scale = param(self, "scale", nn.initializers.ones, y.shape[-1:], (self.axis,)).astype(wide.dtype)
     if self.order == "gate_first":
       wide = wide * gate

@@ -21,18 +21,23 @@ from tests.contract.checks import CHECKS, IN_FLOAT64
 # Arguments beside the width for a small instance of every mixer, by its name. What follows the name tells rows apart: a
 # mixer has a second one where arguments change its kind of state or what it reads.
 SMALL: dict[str, dict[str, Any]] = {
+  "delta_net": dict(heads=2),
   "dss": dict(state=3),
   "dss, softmax": dict(state=3, kernel="softmax"),
   "event_ssm, dt": dict(state=8, blocks=2),
   "gated_conv": {},
+  "gated_delta_net": dict(heads=2),
   "gated_mlp": {},
+  "gla": dict(heads=2, gate_rank=3),
   "gru": {},
   "gss": dict(inner=3, outer=12, state=4),
   "h3": dict(state=4),
   "h3, heads": dict(state=4, head_dim=2),
+  "hgrn2": dict(head_size=4),
   "hyena": dict(filter_width=6, filter_depth=1),
   "hyena, heads": dict(heads=2, outer_mixing=True, filter_width=6, filter_depth=1),
   "hyena, third order": dict(order=3, filter_width=4, features=5, taps=2),
+  "kda": dict(heads=2),
   "liquid_s4": dict(state=6, degree=3),
   "liquid_s4, kb": dict(state=4, degree=3, kernel="kb"),
   "liquid_s4, official": dict(state=4, degree=3, form="official"),
@@ -54,6 +59,9 @@ SMALL: dict[str, dict[str, Any]] = {
   "mlp": dict(expand=2),
   "rglru": dict(inner=12, heads=3),
   "rnn": {},
+  "rwkv6": dict(head_size=4, mix_rank=2, decay_rank=2),
+  "rwkv7": dict(head_size=4, w_rank=2, a_rank=2, v_rank=2, g_rank=40),
+  "rwkv7, v_first": dict(head_size=4, w_rank=2, a_rank=2, v_rank=2, g_rank=40, layer=1, depth=3),
   "s4": dict(state=6),
   "s4d": dict(state=6),
   "s4nd": dict(state=4, rank=2),
@@ -90,6 +98,8 @@ SMOKE = ("mamba", "softmax")
 # Side inputs "b t …" of the rows that are tested with some.
 GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
 SIDE = {"event_ssm, dt": GAPS, "s5, both ways": GAPS, "s5, dt": GAPS}
+FIRST = {"v_first": lambda b, t: np.random.default_rng(0).standard_normal((b, t, D))}
+SIDE = {"event_ssm, dt": GAPS, "rwkv7, v_first": FIRST, "s5, dt": GAPS}
 
 
 def count(name: str, **kwargs: Any) -> int:
@@ -101,6 +111,24 @@ def count_mamba(d, state=16, expand=2, taps=4, dt_rank=1, groups=1, norms="none"
   e, selected = expand * d, dt_rank + 2 * groups * state
   total = 2 * d * e + e * d + e * (taps + 1) + e * (state + 1) + e * selected + (dt_rank + 1) * e
   return total + (norms == "learned") * selected
+
+
+def count_delta_net(d, heads, expand_k=1, expand_v=1, taps=4, **_):
+  """Queries, keys, values and out; convolution; a step for each head; the norm."""
+  k, v = int(expand_k * d), int(expand_v * d)
+  return 2 * d * k + 2 * d * v + taps * (2 * k + v) + d * heads + v // heads
+
+
+def count_gated_delta_net(d, heads, taps=4):
+  """Queries and keys of 3/4 of the width; values, gate and out twice that; convolution; decay and step; A, dt; norm."""
+  k = 3 * d // 4 // heads * heads
+  return 2 * d * k + 3 * d * 2 * k + taps * 4 * k + 2 * d * heads + 2 * heads + 2 * k // heads
+
+
+def count_kda(d, heads, taps=4):
+  """Queries, keys, values and out; convolution; step; two maps of low rank, one with bias; A, dt; norm."""
+  rank = d // heads
+  return 4 * d * d + taps * 3 * d + d * heads + 2 * (d * rank + rank * d) + d + heads + d + rank
 
 
 def count_rglru(d, inner, heads):
@@ -169,19 +197,26 @@ def count_stack(d, depth, pattern, mixers, norm="rms", **_):
 
 # Parameters from the equations: a product of sides for each matrix, a length for each vector.
 COUNT = {
+  "delta_net": count_delta_net,
   # lam, C; D and two dt; the map to 2d with bias
   "dss": lambda d, state, kernel="exp": 2 * state + 2 * d * state + 3 * d + 2 * d * (d + 1),
   "event_ssm": count_s5,
   # in and out, convolution
   "gated_conv": lambda d, taps=3: 4 * d * d + taps * d,
+  "gated_delta_net": count_gated_delta_net,
   "gated_mlp": lambda d, inner=24: 3 * d * inner,
+  # queries and keys, values, gate and out; the decay's map of low rank with bias; the norm
+  "gla": lambda d, heads, gate_rank: d * d + 3 * d * d + gate_rank * (d + d // 2) + d // 2 + d // heads,
   # two square maps and a bias for each of r, z and n
   "gru": lambda d: 3 * (2 * d * d + d),
   # gate and out, in and out of the state space; lam, C; D
   "gss": lambda d, inner, outer, state: (2 * outer + inner) * d + inner * outer + 2 * state * (inner + 1) + inner,
   # queries, keys, values and out, with biases; B, C and D of the shift; the diagonal's A, B and C, D and dt
   "h3": lambda d, state, head_dim=1: 4 * d * (d + 1) + d * (2 * state + 1) + d // head_dim * (3 * state + 2),
+  # queries, decays, values and out; lower bounds; the norm
+  "hgrn2": lambda d, head_size: 4 * d * d + 2 * d,
   "hyena": count_hyena,
+  "kda": count_kda,
   # those of S4D: the products are weighed by its B and C
   "liquid_s4": lambda d, state, degree, **_: COUNT["s4d"](d, state),
   # lam, gamma; B, C; D; the two maps with bias
@@ -199,6 +234,14 @@ COUNT = {
   "mlp": lambda d, expand: 2 * d * expand * d,
   "rglru": count_rglru,
   "rnn": lambda d: 2 * d * d + d,
+  # five maps; six mixtures and a map of low rank for five of them; one with bias for decays; bonuses; norm with bias
+  "rwkv6": lambda d, mix_rank, decay_rank, **_: (
+    5 * d * d + 6 * d + 10 * d * mix_rank + 2 * d * decay_rank + d + d + 2 * d
+  ),
+  # four maps; six mixtures, k_k, k_a, r_k, the norm with bias; maps of low rank, three with bias
+  "rwkv7": lambda d, w_rank, a_rank, v_rank, g_rank, **_: (
+    4 * d * d + 6 * d + 3 * d + 2 * d + 2 * d * (w_rank + a_rank + v_rank + g_rank) + 3 * d
+  ),
   # lam, P and B in every channel, C; D and dt; the map to 2d with bias
   "s4": lambda d, state: 4 * d * state + 2 * d + 2 * d * (d + 1),
   # A and B in every channel, C; D and dt; the map to 2d with bias

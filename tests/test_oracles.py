@@ -11,13 +11,18 @@ import pytest
 from hybrids.mixer import build
 from tests.contract.case import LENGTHS, Case, resets
 from tests.oracles import (
+  delta_net,
   dss,
   event_ssm,
   gated_conv,
+  gated_delta_net,
+  gla,
   gru,
   gss,
   h3,
+  hgrn2,
   hyena,
+  kda,
   liquid_s4,
   lru,
   lssl,
@@ -29,6 +34,8 @@ from tests.oracles import (
   min_gru,
   rglru,
   rnn,
+  rwkv6,
+  rwkv7,
   s4,
   s4d,
   s4nd,
@@ -41,9 +48,18 @@ from tests.oracles import (
 
 D = 8
 GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
+FIRST = {"v_first": lambda b, t: np.random.default_rng(0).standard_normal((b, t, D))}
+SIDE = {"gaps": GAPS, "v_first": FIRST}  # by what the name of a case contains
+RANKS = dict(w_rank=2, a_rank=3, v_rank=2, g_rank=40)  # the last: outputs that are not all small
 
 # what is built -> the oracle and what it must be told
 CASES = {
+  "delta_net": (dict(name="delta_net", heads=2), delta_net.run, dict(heads=2)),
+  "delta_net, negative eigenvalues": (
+    dict(name="delta_net", heads=2, expand_k=0.5, expand_v=2.0, taps=2, negative_eigenvalues=True),
+    delta_net.run,
+    dict(heads=2, beta_most=2),
+  ),
   "dss": (dict(name="dss", state=3), dss.run, {}),
   "dss, softmax": (dict(name="dss", state=3, kernel="softmax", max_len=30), dss.run, dict(max_len=30)),
   "event_ssm, gaps": (dict(name="event_ssm", state=8), event_ssm.run, {}),
@@ -55,11 +71,21 @@ CASES = {
   ),
   "gated_conv": (dict(name="gated_conv"), gated_conv.run, {}),
   "gated_conv, biases": (dict(name="gated_conv", taps=4, bias=True), gated_conv.run, {}),
+  "gated_delta_net": (dict(name="gated_delta_net", heads=2), gated_delta_net.run, dict(key_heads=2)),
+  "gated_delta_net, shared keys": (
+    dict(name="gated_delta_net", heads=2, value_heads=4, head_size=2, taps=3, negative_eigenvalues=True),
+    gated_delta_net.run,
+    dict(key_heads=2, beta_most=2),
+  ),
+  "gla": (dict(name="gla", heads=2, gate_rank=3), gla.run, dict(heads=2)),
+  "gla, wide": (dict(name="gla", heads=4, expand_k=1.0, expand_v=1.5, tau=2.0), gla.run, dict(heads=4, tau=2.0)),
   "gru": (dict(name="gru"), gru.run, {}),
   "gru, after": (dict(name="gru", reset_gate="after"), gru.run, dict(reset_gate="after")),
   "gss": (dict(name="gss", inner=3, outer=12, state=4), gss.run, {}),
   "h3": (dict(name="h3", state=4), h3.run, {}),
   "h3, heads": (dict(name="h3", state=4, head_dim=4, disc="zoh"), h3.run, dict(head_dim=4, disc="zoh")),
+  "hgrn2": (dict(name="hgrn2", head_size=4), hgrn2.run, dict(heads=2)),
+  "hgrn2, second layer": (dict(name="hgrn2", layer=1, depth=3), hgrn2.run, dict(heads=1)),
   "hyena": (dict(name="hyena", max_len=30, filter_width=5), hyena.run, dict(max_len=30)),
   "hyena, heads": (
     dict(name="hyena", order=3, heads=2, outer_mixing=True, max_len=30, filter_width=5),
@@ -81,6 +107,12 @@ CASES = {
     ),
     hyena.run,
     dict(order=3, max_len=40, shift=0.1),
+  ),
+  "kda": (dict(name="kda", heads=2), kda.run, {}),
+  "kda, negative eigenvalues": (
+    dict(name="kda", heads=2, head_size=3, expand_v=2.0, taps=2, negative_eigenvalues=True),
+    kda.run,
+    dict(beta_most=2),
   ),
   "liquid_s4": (dict(name="liquid_s4", state=6, degree=3), liquid_s4.run, dict(degree=3)),
   "liquid_s4, kb": (dict(name="liquid_s4", state=6, degree=3, kernel="kb"), liquid_s4.run, dict(degree=3, kernel="kb")),
@@ -174,6 +206,14 @@ CASES = {
   "rglru": (dict(name="rglru", inner=12, heads=3), rglru.run, {}),
   "rnn": (dict(name="rnn"), rnn.run, {}),
   "rnn, relu": (dict(name="rnn", activation="relu"), rnn.run, dict(activation="relu")),
+  "rwkv6": (dict(name="rwkv6", head_size=4, mix_rank=2, decay_rank=3), rwkv6.run, dict(heads=2)),
+  "rwkv6, last layer": (dict(name="rwkv6", layer=2, depth=3), rwkv6.run, dict(heads=1)),
+  "rwkv7": (dict(name="rwkv7", head_size=4, **RANKS), rwkv7.run, dict(heads=2)),
+  "rwkv7, v_first": (
+    dict(name="rwkv7", head_size=2, layer=2, depth=5, **RANKS),
+    rwkv7.run,
+    dict(heads=4),
+  ),
   "s4": (dict(name="s4", state=6), s4.run, {}),
   "s4, fout and shared": (
     dict(name="s4", state=4, A_init="fout", copies=2, activation="gelu"),
@@ -262,7 +302,7 @@ PACKED = dict(reset=resets(), lengths=LENGTHS)
 def case_and_oracle(name):
   """A mixer at perturbed parameters in float64, and its oracle, which takes x and the packing."""
   kwargs, oracle, told = CASES[name]
-  case = Case(build(**kwargs, width=D), side=GAPS if "gaps" in name else None, dtype=jnp.float64)
+  case = Case(build(**kwargs, width=D), side=next((SIDE[key] for key in SIDE if key in name), None), dtype=jnp.float64)
   # what a mixer keeps besides its parameters has a name of its own
   kept = {name: value for collection in case.variables.values() for name, value in collection.items()}
   flat = flax.traverse_util.flatten_dict(kept, sep="/")

@@ -1,0 +1,1 @@
+"""Mixers whose queries read a matrix that keys and values have written: linear attention and its successors."""

@@ -1,0 +1,134 @@
+"""DeltaNet: linear attention that replaces what a key finds instead of adding to it. State: fixed.
+
+Yang et al. 2024, arXiv:2406.06484. Theirs: S -> S^T, d_head -> k and p, beta -> beta.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from kernels.delta_rule import delta_rule
+from layers import Dense, RMSNorm
+from layers.block_dense import choose_blocks
+from layers.initializers import uniform_fan_in
+from layers.lengths import blank_past
+from layers.qkv import ConvQKV
+
+
+class State(NamedTuple):
+  """What one layer remembers."""
+
+  S: Float[Array, "b h k p"]  # float32
+  taps: Float[Array, "b w e"]  # the last inputs of the short convolution
+
+
+class DeltaNet(nn.Module):
+  """S_t = S_{t-1} + beta_t k_t (v_t - S_{t-1}^T k_t)^T,  y_t = S_t^T q_t / sqrt(k)  for each head     sec. 2.2
+
+  with q, k and v after a short convolution and SiLU, q and k of length 1, beta = sigmoid(W_b x), and W_o norm(y) as the
+  result. With negative eigenvalues beta = 2 sigmoid(W_b x), so that a token can turn around the sign of what its key
+  finds (Grazzi et al. 2025, arXiv:2411.12537). Departs: nothing.
+
+  Attributes:
+    heads: the largest common divisor of keys and values not above 4, if not given.
+    expand_k, expand_v: keys and values of all heads / d.
+    taps: width of the short convolution.
+    negative_eigenvalues: whether beta reaches 2.
+    depth: layers of the model; W_o starts smaller by its square root.
+  Raises:
+    ValueError: a size is below 1, or heads do not divide keys and values.
+  """
+
+  width: int
+  heads: int | None = None
+  expand_k: float = 1.0
+  expand_v: float = 1.0
+  taps: int = 4
+  negative_eigenvalues: bool = False
+  norm_eps: float = 1e-5
+  depth: int = 1
+
+  STATE = "fixed"
+  SLOW = ()
+  SIDE = ()
+
+  def __post_init__(self):
+    _check(self)
+    super().__post_init__()
+
+  def setup(self):
+    self.qkv = self._qkv()
+    self.b_proj = Dense(self.qkv.heads, kernel_init=uniform_fan_in(), axes=("embed", "heads"))
+    self.norm = RMSNorm(eps=self.norm_eps, axis=None)
+    out = uniform_fan_in(gain=self.depth**-0.5)
+    self.out_proj = Dense(self.width, kernel_init=out, axes=("heads", "embed"))
+
+  @nn.nowrap
+  def init_state(self, batch: int, max_len: int) -> State:
+    """Zeros."""
+    del max_len
+    qkv = self._qkv(parent=None)
+    return State(S=jnp.zeros((batch, qkv.heads, qkv.key_size, qkv.value_size)), taps=qkv.init_taps(batch))
+
+  def __call__(
+    self,
+    x: Float[Array, "b t d"],
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> Float[Array, "b t d"]:
+    """All tokens from an empty state."""
+    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
+
+  def prefill(
+    self,
+    x: Float[Array, "b t d"],
+    state: State,
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> tuple[Float[Array, "b t d"], State]:
+    """All tokens from `state`."""
+    x = blank_past(x, lengths)
+    (q, k, v), taps = self.qkv(x, state.taps, reset=reset, lengths=lengths)
+    beta = jax.nn.sigmoid(self.b_proj(x).astype(k.dtype)) * (2 if self.negative_eigenvalues else 1)
+    y, S = delta_rule(q, beta[..., None] * k, v, k, state.S, reset=reset, lengths=lengths)
+    y = self.norm(y).reshape(*x.shape[:-1], -1)
+    return blank_past(self.out_proj(y), lengths), State(S, taps)
+
+  def step(
+    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
+  ) -> tuple[Float[Array, "b d"], State]:
+    """One token."""
+    y, state = self.prefill(x[:, None], state)
+    return y[:, 0], state
+
+  @nn.nowrap
+  def _qkv(self, **kwargs) -> ConvQKV:
+    heads, keys, values = _sizes(self)
+    return ConvQKV(heads, heads, keys // heads, values // heads, taps=self.taps, **kwargs)
+
+
+def _sizes(module: DeltaNet) -> tuple[int, int, int]:
+  """Heads; keys and values of all heads."""
+  keys, values = int(module.expand_k * module.width), int(module.expand_v * module.width)
+  return module.heads or choose_blocks(math.gcd(keys, values), 4), keys, values
+
+
+def _check(module: DeltaNet) -> None:
+  for field in ("width", "heads", "taps", "depth"):
+    if getattr(module, field) is not None and getattr(module, field) < 1:
+      raise ValueError(f"DeltaNet: {field}={getattr(module, field)}; it must be at least 1")
+  for field in ("expand_k", "expand_v"):
+    if getattr(module, field) * module.width < 1:
+      raise ValueError(f"DeltaNet: {field}={getattr(module, field)} of width={module.width} leaves no channel")
+  heads, keys, values = _sizes(module)
+  if keys % heads or values % heads:
+    raise ValueError(f"DeltaNet: heads={heads} does not divide {keys} keys and {values} values")

@@ -1,0 +1,154 @@
+"""Gated DeltaNet: the delta rule on a state that decays, as Mamba-2's does. State: fixed.
+
+Yang, Kautz & Hatamizadeh 2025, arXiv:2412.06464. Theirs: S -> S^T, alpha -> a.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from kernels.delta_rule import delta_rule
+from layers import Dense, GatedRMSNorm, param
+from layers.divisor import largest_divisor
+from layers.initializers import log_uniform, softplus_step, uniform_fan_in
+from layers.lengths import blank_past
+from layers.qkv import ConvQKV
+
+
+class State(NamedTuple):
+  """What one layer remembers."""
+
+  S: Float[Array, "b h k p"]  # float32
+  taps: Float[Array, "b w e"]  # the last inputs of the short convolution
+
+
+class GatedDeltaNet(nn.Module):
+  """S_t = a_t S_{t-1} + beta_t k_t (v_t - a_t S_{t-1}^T k_t)^T,  y_t = S_t^T q_t / sqrt(k)  for each head     eq. (10)
+
+  with q, k and v after a short convolution and SiLU, q and k of length 1, beta = sigmoid(W_b x) (twice that with
+  negative eigenvalues, Grazzi et al. 2025, arXiv:2411.12537), log a = -exp(A_log) softplus(W_a x + dt_bias) and
+  W_o (norm(y) SiLU(W_g x)) as the result.
+  Departs: A starts uniform in [1e-3, 16], not in [0, 16], where its logarithm could be infinite.
+
+  Attributes:
+    heads: of queries and keys; as many as fill 3/4 of the width, if not given.
+    head_size: k; the largest divisor of 3/4 of the width not above 256, if not given.
+    value_heads: a multiple of `heads`, which neighbouring heads of values then share; `heads` if not given.
+    expand_v: p / k.
+    taps: width of the short convolution.
+    negative_eigenvalues: whether beta reaches 2.
+    A_min, A_max: -A = exp(A_log) starts uniform in [A_min, A_max].
+    dt_min, dt_max, dt_floor: softplus(dt_bias) starts log-uniform in [dt_min, dt_max], and at least at dt_floor.
+    depth: layers of the model; W_o starts smaller by its square root.
+  Raises:
+    ValueError: a size is below 1, heads do not divide the heads of values, or a range is not one.
+  """
+
+  width: int
+  heads: int | None = None
+  head_size: int | None = None
+  value_heads: int | None = None
+  expand_v: float = 2.0
+  taps: int = 4
+  negative_eigenvalues: bool = False
+  norm_eps: float = 1e-5
+  A_min: float = 1e-3
+  A_max: float = 16.0
+  dt_min: float = 1e-3
+  dt_max: float = 1e-1
+  dt_floor: float = 1e-4
+  depth: int = 1
+
+  STATE = "fixed"
+  SLOW = ("A_log", "dt_bias")
+  SIDE = ()
+
+  def __post_init__(self):
+    _check(self)
+    super().__post_init__()
+
+  def setup(self):
+    self.qkv = self._qkv()
+    heads, size = self.qkv.value_heads, self.qkv.value_size
+    dense = lambda features: Dense(features, kernel_init=uniform_fan_in(), axes=("embed", "heads"))
+    self.a_proj, self.b_proj, self.g_proj = dense(heads), dense(heads), dense(heads * size)
+    self.A_log = param(self, "A_log", log_uniform(self.A_min, self.A_max), (heads,), ("heads",))
+    dt_bias = softplus_step(self.dt_min, self.dt_max, self.dt_floor)
+    self.dt_bias = param(self, "dt_bias", dt_bias, (heads,), ("heads",))
+    self.gated_norm = GatedRMSNorm("norm_first", eps=self.norm_eps, axis=None)
+    out = uniform_fan_in(gain=self.depth**-0.5)
+    self.out_proj = Dense(self.width, kernel_init=out, axes=("heads", "embed"))
+
+  @nn.nowrap
+  def init_state(self, batch: int, max_len: int) -> State:
+    """Zeros."""
+    del max_len
+    qkv = self._qkv(parent=None)
+    return State(S=jnp.zeros((batch, qkv.value_heads, qkv.key_size, qkv.value_size)), taps=qkv.init_taps(batch))
+
+  def __call__(
+    self,
+    x: Float[Array, "b t d"],
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> Float[Array, "b t d"]:
+    """All tokens from an empty state."""
+    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
+
+  def prefill(
+    self,
+    x: Float[Array, "b t d"],
+    state: State,
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> tuple[Float[Array, "b t d"], State]:
+    """All tokens from `state`."""
+    x = blank_past(x, lengths)
+    (q, k, v), taps = self.qkv(x, state.taps, reset=reset, lengths=lengths)
+    beta = jax.nn.sigmoid(self.b_proj(x).astype(k.dtype)) * (2 if self.negative_eigenvalues else 1)
+    log_a = -jnp.exp(self.A_log) * jax.nn.softplus(self.a_proj(x).astype(k.dtype) + self.dt_bias)
+    beta, log_a = beta[..., None], log_a[..., None]
+    y, S = delta_rule(q, beta * k, v, jnp.exp(log_a) * k, state.S, None, log_a, reset=reset, lengths=lengths)
+    y = self.gated_norm(y, self.g_proj(x).reshape(y.shape)).reshape(*x.shape[:-1], -1)
+    return blank_past(self.out_proj(y), lengths), State(S, taps)
+
+  def step(
+    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
+  ) -> tuple[Float[Array, "b d"], State]:
+    """One token."""
+    y, state = self.prefill(x[:, None], state)
+    return y[:, 0], state
+
+  @nn.nowrap
+  def _qkv(self, **kwargs) -> ConvQKV:
+    heads, value_heads, size = _sizes(self)
+    return ConvQKV(heads, value_heads, size, int(self.expand_v * size), taps=self.taps, **kwargs)
+
+
+def _sizes(module: GatedDeltaNet) -> tuple[int, int, int]:
+  """Heads of queries and keys, heads of values, size of a key."""
+  keys = max(1, 3 * module.width // 4)
+  size = module.head_size or (largest_divisor(keys, 256) if module.heads is None else max(1, keys // module.heads))
+  heads = module.heads or max(1, keys // size)
+  return heads, module.value_heads or heads, size
+
+
+def _check(module: GatedDeltaNet) -> None:
+  for field in ("width", "heads", "head_size", "value_heads", "taps", "depth"):
+    if getattr(module, field) is not None and getattr(module, field) < 1:
+      raise ValueError(f"GatedDeltaNet: {field}={getattr(module, field)}; it must be at least 1")
+  heads, value_heads, size = _sizes(module)
+  if value_heads % heads:
+    raise ValueError(f"GatedDeltaNet: heads={heads} does not divide value_heads={value_heads}")
+  if module.expand_v * size < 1:
+    raise ValueError(f"GatedDeltaNet: expand_v={module.expand_v} of head_size={size} leaves no channel")
+  log_uniform(module.A_min, module.A_max)  # raises
+  softplus_step(module.dt_min, module.dt_max)  # raises

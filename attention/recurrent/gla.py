@@ -1,0 +1,138 @@
+"""Gated linear attention: a decay for each key channel, computed from each token. State: fixed.
+
+Yang et al. 2024, arXiv:2312.06635. Theirs: d_k, d_v -> keys, values (of all heads), H -> heads, alpha -> a.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from kernels.gated_linear_attention import gated_linear_attention
+from layers import Dense, GatedRMSNorm
+from layers.block_dense import choose_blocks
+from layers.initializers import uniform_fan_in
+from layers.lengths import blank_past
+from layers.low_rank import LowRank
+
+
+class State(NamedTuple):
+  """What one layer remembers."""
+
+  S: Float[Array, "b h k p"]  # float32
+
+
+class GLA(nn.Module):
+  """S_t = diag(a_t) S_{t-1} + k_t v_t^T,  y_t = S_t^T q_t / sqrt(k)  for each head     sec. 4.1, 4.4
+
+  with a = sigmoid(W_2 W_1 x + b)^(1 / tau), q, k and v linear in x, and W_o (norm(y) SiLU(W_g x)) as the result.
+  Departs: the norm of a head is an RMS norm with one scale for all heads, as in the authors' code, not a LayerNorm.
+
+  Attributes:
+    heads: the largest common divisor of keys and values not above 4, if not given.
+    expand_k, expand_v: keys and values of all heads / d.
+    gate_rank: size of W_1 x.
+    tau: the larger, the longer the memory.
+    depth: layers of the model; W_o starts smaller by its square root.
+  Raises:
+    ValueError: a size is below 1, heads do not divide keys and values, or tau is not above 0.
+  """
+
+  width: int
+  heads: int | None = None
+  expand_k: float = 0.5
+  expand_v: float = 1.0
+  gate_rank: int = 16
+  tau: float = 16.0
+  norm_eps: float = 1e-5
+  depth: int = 1
+
+  STATE = "fixed"
+  SLOW = ()
+  SIDE = ()
+
+  def __post_init__(self):
+    _check(self)
+    super().__post_init__()
+
+  def setup(self):
+    _, keys, values = self._sizes
+    dense = lambda features, axis: Dense(features, kernel_init=uniform_fan_in(), axes=("embed", axis))
+    self.q_proj, self.k_proj = dense(keys, "heads"), dense(keys, "kv")
+    self.v_proj, self.g_proj = dense(values, "kv"), dense(values, "heads")
+    self.a_proj = LowRank(keys, self.gate_rank, bias_init=nn.initializers.zeros)
+    self.gated_norm = GatedRMSNorm("norm_first", eps=self.norm_eps, axis=None)
+    out = uniform_fan_in(gain=self.depth**-0.5)
+    self.out_proj = Dense(self.width, kernel_init=out, axes=("heads", "embed"))
+
+  @nn.nowrap
+  def init_state(self, batch: int, max_len: int) -> State:
+    """Zeros."""
+    del max_len
+    heads, keys, values = self._sizes
+    return State(S=jnp.zeros((batch, heads, keys // heads, values // heads)))
+
+  def __call__(
+    self,
+    x: Float[Array, "b t d"],
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> Float[Array, "b t d"]:
+    """All tokens from an empty state."""
+    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
+
+  def prefill(
+    self,
+    x: Float[Array, "b t d"],
+    state: State,
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> tuple[Float[Array, "b t d"], State]:
+    """All tokens from `state`."""
+    x = blank_past(x, lengths)
+    q, k, v, g = (self._by_head(z) for z in (self.q_proj(x), self.k_proj(x), self.v_proj(x), self.g_proj(x)))
+    gate = self.a_proj(x)
+    # how long something is kept is decided by the last digits of a
+    log_a = jax.nn.log_sigmoid(gate.astype(jnp.promote_types(gate.dtype, jnp.float32))) / self.tau
+    q = q * q.shape[-1] ** -0.5
+    y, S = gated_linear_attention(q, k, v, self._by_head(log_a), state.S, reset=reset, lengths=lengths)
+    y = self.gated_norm(y, g)
+    return blank_past(self.out_proj(y.reshape(*x.shape[:-1], -1)), lengths), State(S)
+
+  def step(
+    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
+  ) -> tuple[Float[Array, "b d"], State]:
+    """One token."""
+    y, state = self.prefill(x[:, None], state)
+    return y[:, 0], state
+
+  @property
+  def _sizes(self) -> tuple[int, int, int]:
+    """Heads; keys and values of all heads."""
+    keys, values = int(self.expand_k * self.width), int(self.expand_v * self.width)
+    return self.heads or choose_blocks(math.gcd(keys, values), 4), keys, values
+
+  def _by_head(self, z: Float[Array, "*b e"]) -> Float[Array, "*b h k"]:
+    return z.reshape(*z.shape[:-1], self._sizes[0], -1)
+
+
+def _check(module: GLA) -> None:
+  for field in ("width", "heads", "gate_rank", "depth"):
+    if getattr(module, field) is not None and getattr(module, field) < 1:
+      raise ValueError(f"GLA: {field}={getattr(module, field)}; it must be at least 1")
+  for field in ("expand_k", "expand_v"):
+    if getattr(module, field) * module.width < 1:
+      raise ValueError(f"GLA: {field}={getattr(module, field)} of width={module.width} leaves no channel")
+  heads, keys, values = module._sizes
+  if keys % heads or values % heads:
+    raise ValueError(f"GLA: heads={heads} does not divide {keys} keys and {values} values")
+  if not module.tau > 0:
+    raise ValueError(f"GLA: tau={module.tau}; it must be above 0")

@@ -1,0 +1,153 @@
+"""Kimi delta attention: the delta rule on a state whose key channels each decay by themselves. State: fixed.
+
+Kimi Team 2025, arXiv:2510.26692. Theirs: alpha -> a, d_k and d_v -> k and p.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from kernels.delta_rule import delta_rule
+from layers import Dense, GatedRMSNorm, param
+from layers.divisor import largest_divisor
+from layers.initializers import log_uniform, softplus_step, uniform_fan_in
+from layers.lengths import blank_past
+from layers.low_rank import LowRank
+from layers.qkv import ConvQKV
+
+
+class State(NamedTuple):
+  """What one layer remembers."""
+
+  S: Float[Array, "b h k p"]  # float32
+  taps: Float[Array, "b w e"]  # the last inputs of the short convolution
+
+
+class KDA(nn.Module):
+  """S_t = (I - beta_t k_t k_t^T) diag(a_t) S_{t-1} + beta_t k_t v_t^T,  y_t = S_t^T q_t / sqrt(k)     eq. (1)
+
+  for each head, with q, k and v after a short convolution and SiLU, q and k of length 1, beta = sigmoid(W_b x) (twice
+  that with negative eigenvalues, Grazzi et al. 2025, arXiv:2411.12537), log a = -exp(A_log) softplus(W_2 W_1 x +
+  dt_bias), and W_o (norm(y) sigmoid(V_2 V_1 x + b)) as the result. A_log is a number per head. Departs: nothing.
+
+  Attributes:
+    heads: as many as fill the width, if not given.
+    head_size: k; the largest divisor of the width not above 128, if not given.
+    expand_v: p / k; p is also the size of W_1 x and V_1 x.
+    taps: width of the short convolution.
+    negative_eigenvalues: whether beta reaches 2.
+    A_min, A_max: exp(A_log) starts uniform in [A_min, A_max].
+    dt_min, dt_max, dt_floor: softplus(dt_bias) starts log-uniform in [dt_min, dt_max], and at least at dt_floor.
+    depth: layers of the model; W_o starts smaller by its square root.
+  Raises:
+    ValueError: a size is below 1, or a range is not one.
+  """
+
+  width: int
+  heads: int | None = None
+  head_size: int | None = None
+  expand_v: float = 1.0
+  taps: int = 4
+  negative_eigenvalues: bool = False
+  norm_eps: float = 1e-5
+  A_min: float = 1.0
+  A_max: float = 16.0
+  dt_min: float = 1e-3
+  dt_max: float = 1e-1
+  dt_floor: float = 1e-4
+  depth: int = 1
+
+  STATE = "fixed"
+  SLOW = ("A_log", "dt_bias")
+  SIDE = ()
+
+  def __post_init__(self):
+    _check(self)
+    super().__post_init__()
+
+  def setup(self):
+    self.qkv = self._qkv()
+    heads, k, p = self.qkv.heads, self.qkv.key_size, self.qkv.value_size
+    self.b_proj = Dense(heads, kernel_init=uniform_fan_in(), axes=("embed", "heads"))
+    self.a_proj = LowRank(heads * k, p)
+    self.g_proj = LowRank(heads * p, p, bias_init=uniform_fan_in(p))
+    self.A_log = param(self, "A_log", log_uniform(self.A_min, self.A_max), (heads,), ("heads",))
+    dt_bias = softplus_step(self.dt_min, self.dt_max, self.dt_floor)
+    self.dt_bias = param(self, "dt_bias", dt_bias, (heads * k,), ("heads",))
+    self.gated_norm = GatedRMSNorm("norm_first", eps=self.norm_eps, axis=None, gate="sigmoid")
+    out = uniform_fan_in(gain=self.depth**-0.5)
+    self.out_proj = Dense(self.width, kernel_init=out, axes=("heads", "embed"))
+
+  @nn.nowrap
+  def init_state(self, batch: int, max_len: int) -> State:
+    """Zeros."""
+    del max_len
+    qkv = self._qkv(parent=None)
+    return State(S=jnp.zeros((batch, qkv.heads, qkv.key_size, qkv.value_size)), taps=qkv.init_taps(batch))
+
+  def __call__(
+    self,
+    x: Float[Array, "b t d"],
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> Float[Array, "b t d"]:
+    """All tokens from an empty state."""
+    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
+
+  def prefill(
+    self,
+    x: Float[Array, "b t d"],
+    state: State,
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> tuple[Float[Array, "b t d"], State]:
+    """All tokens from `state`."""
+    x = blank_past(x, lengths)
+    (q, k, v), taps = self.qkv(x, state.taps, reset=reset, lengths=lengths)
+    beta = jax.nn.sigmoid(self.b_proj(x).astype(k.dtype)) * (2 if self.negative_eigenvalues else 1)
+    dt = jax.nn.softplus(self.a_proj(x).astype(k.dtype) + self.dt_bias)
+    log_a = -jnp.exp(self.A_log)[:, None] * dt.reshape(k.shape)
+    y, S = delta_rule(q, beta[..., None] * k, v, jnp.exp(log_a) * k, state.S, None, log_a, reset=reset, lengths=lengths)
+    y = self.gated_norm(y, self.g_proj(x).reshape(y.shape)).reshape(*x.shape[:-1], -1)
+    return blank_past(self.out_proj(y), lengths), State(S, taps)
+
+  def step(
+    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
+  ) -> tuple[Float[Array, "b d"], State]:
+    """One token."""
+    y, state = self.prefill(x[:, None], state)
+    return y[:, 0], state
+
+  @nn.nowrap
+  def _qkv(self, **kwargs) -> ConvQKV:
+    heads, size = _sizes(self)
+    return ConvQKV(heads, heads, size, int(self.expand_v * size), taps=self.taps, **kwargs)
+
+
+def _sizes(module: KDA) -> tuple[int, int]:
+  """Heads, and the size of a key."""
+  size = module.head_size or (
+    largest_divisor(module.width, 128) if module.heads is None else module.width // module.heads
+  )
+  return module.heads or max(1, module.width // max(1, size)), size
+
+
+def _check(module: KDA) -> None:
+  for field in ("width", "heads", "head_size", "taps", "depth"):
+    if getattr(module, field) is not None and getattr(module, field) < 1:
+      raise ValueError(f"KDA: {field}={getattr(module, field)}; it must be at least 1")
+  heads, size = _sizes(module)
+  if size < 1:
+    raise ValueError(f"KDA: heads={heads} of width={module.width} leave no channel; give head_size")
+  if module.expand_v * size < 1:
+    raise ValueError(f"KDA: expand_v={module.expand_v} of head_size={size} leaves no channel")
+  log_uniform(module.A_min, module.A_max)  # raises
+  softplus_step(module.dt_min, module.dt_max)  # raises

@@ -1,0 +1,155 @@
+"""RWKV-6 (Finch), time mixing: decays by channel, and mixtures with the token before, from each token. State: fixed.
+
+Peng et al. 2024, arXiv:2404.05892. Theirs: C or D -> d, w -> a, S as here, wkv -> y.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from kernels.gated_linear_attention import gated_linear_attention
+from layers import Dense, HeadNorm, param
+from layers.divisor import largest_divisor
+from layers.initializers import constant
+from layers.lengths import blank_past
+from layers.low_rank import LowRank
+from layers.token_shift import token_shift
+
+STREAMS = 5  # w, k, v, r and g
+
+
+class State(NamedTuple):
+  """What one layer remembers."""
+
+  S: Float[Array, "b h k p"]  # float32
+  last: Float[Array, "b d"]  # the last token
+
+
+class RWKV6(nn.Module):
+  """S_t = diag(a_t) S_{t-1} + k_t v_t^T,  y_t = (S_{t-1} + diag(u) k_t v_t^T)^T r_t  for each head     sec. 4
+
+  Five mixtures x + (mu_i + tanh((x + mu d) A_i) B_i) d with d = x_before - x give r, k, v and g linearly, and
+  a = exp(-exp(w_0 + tanh(x W_1) W_2)); W_o (norm(y) SiLU(g)) is the result. u is the bonus of the current token.
+  Departs: nothing.
+
+  Attributes:
+    head_size: the largest divisor of the width not above 64, if not given.
+    mix_rank, decay_rank: of the maps A_i B_i and W_1 W_2.
+    layer, depth: the layer's place in the model, which shapes most initial values; the output starts at 0.
+  Raises:
+    ValueError: a size is below 1, or head_size does not divide the width.
+  """
+
+  width: int
+  head_size: int | None = None
+  mix_rank: int = 32
+  decay_rank: int = 64
+  norm_eps: float = 64e-5
+  layer: int = 0
+  depth: int = 1
+
+  STATE = "fixed"
+  SLOW = ()
+  SIDE = ()
+
+  def __post_init__(self):
+    for field in ("width", "head_size", "mix_rank", "decay_rank", "depth"):
+      if getattr(self, field) is not None and getattr(self, field) < 1:
+        raise ValueError(f"RWKV6: {field}={getattr(self, field)}; it must be at least 1")
+    if self.width % self._size:
+      raise ValueError(f"RWKV6: head_size={self._size} does not divide width={self.width}")
+    super().__post_init__()
+
+  def setup(self):
+    d, size = self.width, self._size
+    mu, decay, bonus = _shapes(d, self.layer, self.depth)
+    self.mu = param(self, "mu", constant(mu), (1 + STREAMS, d), (None, "embed"))
+    small, zeros, orthogonal = _uniform(0.01), nn.initializers.zeros, nn.initializers.orthogonal
+    self.mix_down = Dense(STREAMS * self.mix_rank, kernel_init=zeros, axes=("embed", None))
+    self.mix_up = param(self, "mix_up", small, (STREAMS, self.mix_rank, d), (None, None, "embed"))
+    self.w_lora = LowRank(d, self.decay_rank, "tanh", zeros, small, constant(decay))
+    self.u = param(self, "u", constant(bonus.reshape(-1, size)), (d // size, size), ("heads", None))
+    dense = lambda init, axes=("embed", "heads"): Dense(d, kernel_init=init, axes=axes)
+    self.r_proj, self.k_proj, self.v_proj = dense(orthogonal()), dense(orthogonal(0.1)), dense(orthogonal())
+    self.g_proj = dense(orthogonal(0.1))
+    scale = constant(((1 + self.layer) / self.depth) ** 0.7)
+    self.norm = HeadNorm(d // size, eps=self.norm_eps, use_bias=True, scale_init=scale, axis="heads")
+    self.out_proj = dense(zeros, ("heads", "embed"))
+
+  @nn.nowrap
+  def init_state(self, batch: int, max_len: int) -> State:
+    """Zeros."""
+    del max_len
+    size = self._size
+    return State(S=jnp.zeros((batch, self.width // size, size, size)), last=jnp.zeros((batch, self.width)))
+
+  def __call__(
+    self,
+    x: Float[Array, "b t d"],
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> Float[Array, "b t d"]:
+    """All tokens from an empty state."""
+    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
+
+  def prefill(
+    self,
+    x: Float[Array, "b t d"],
+    state: State,
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> tuple[Float[Array, "b t d"], State]:
+    """All tokens from `state`."""
+    x = blank_past(x, lengths)
+    before, last = token_shift(x, state.last, reset=reset, lengths=lengths)
+    xw, xk, xv, xr, xg = self._mixtures(x, before - x)
+    w = self.w_lora(xw)
+    log_a = -jnp.exp(w.astype(jnp.promote_types(w.dtype, jnp.float32)))
+    r, k, v, log_a = (
+      z.reshape(*z.shape[:-1], -1, self._size) for z in (self.r_proj(xr), self.k_proj(xk), self.v_proj(xv), log_a)
+    )
+    y, S = gated_linear_attention(r, k, v, log_a, state.S, self.u, reset=reset, lengths=lengths)
+    y = self.norm(y.reshape(x.shape)) * jax.nn.silu(self.g_proj(xg))
+    return blank_past(self.out_proj(y), lengths), State(S, last)
+
+  def step(
+    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
+  ) -> tuple[Float[Array, "b d"], State]:
+    """One token."""
+    y, state = self.prefill(x[:, None], state)
+    return y[:, 0], state
+
+  @property
+  def _size(self) -> int:
+    return self.head_size or largest_divisor(self.width, 64)
+
+  def _mixtures(self, x: Float[Array, "b t d"], change: Float[Array, "b t d"]) -> list[Float[Array, "b t d"]]:
+    """For w, k, v, r and g."""
+    first, *mu = self.mu.astype(x.dtype)
+    low = jnp.tanh(self.mix_down(x + change * first))
+    low = low.reshape(*x.shape[:-1], STREAMS, self.mix_rank)
+    more = jnp.einsum("btir,ird->btid", low, self.mix_up.astype(x.dtype))
+    return [x + change * (mu[i] + more[..., i, :]) for i in range(STREAMS)]
+
+
+def _uniform(most: float):
+  return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -most, most)
+
+
+def _shapes(width: int, layer: int, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Initial mixtures (the first, then those of w, k, v, r and g), logarithms of decays, and bonuses."""
+  place, line, n = np.arange(width) / width, np.arange(width) / max(1, width - 1), np.arange(width)
+  up, down = layer / max(1, depth - 1), 1 - layer / depth
+  powers = (1, 1, 1, 1, 0.5, 0.5)
+  mu = np.stack([1 - place ** (power * down) for power in powers])
+  mu[3] -= 0.3 * up
+  return mu, -6 + 5 * line ** (0.7 + 1.3 * up), up * (1 - line) + 0.1 * ((n + 1) % 3 - 1)

@@ -1,0 +1,75 @@
+"""DeltaNet's initial values and sizes; what it stores under a key; parity by negative eigenvalues."""
+
+import jax
+import numpy as np
+import pytest
+
+from attention.recurrent.delta_net import DeltaNet
+from attention.recurrent.gated_delta_net import GatedDeltaNet
+from attention.recurrent.kda import KDA
+from tests.attention.initial import initial
+
+START, ONE, ZERO = np.eye(4, dtype=np.float32)[:3]
+ALWAYS = np.eye(4, dtype=np.float32)[3]
+LOUD = 100.0  # from where on a sigmoid is 0 or 1
+
+
+def test_initial_values():
+  p = initial(DeltaNet(width=64, depth=16))
+  for name, bound in {"q_proj": 1 / 8, "k_proj": 1 / 8, "v_proj": 1 / 8, "conv": 1 / 2}.items():
+    np.testing.assert_allclose(np.abs(p["qkv"][name]["kernel"]).max(), bound, rtol=0.02)
+  assert "bias" not in p["qkv"]["conv"]
+  np.testing.assert_allclose(np.abs(p["out_proj"]["kernel"]).max(), 1 / 32, rtol=0.02)
+  np.testing.assert_array_equal(p["norm"]["scale"], np.ones(16))
+
+
+def test_its_published_sizes_come_with_the_width():
+  state = DeltaNet(width=1024).init_state(1, 1)
+  assert state.S.shape == (1, 4, 256, 256)
+  assert state.taps.shape == (1, 3, 3 * 1024)
+
+
+def parity_machine(cls, **kwargs):
+  """One head with one key: START writes, ONE writes nothing with a step of 2, ZERO nothing with one of 0."""
+  module = cls(width=4, heads=1, head_size=4, **kwargs) if cls is not DeltaNet else cls(width=4, heads=1, **kwargs)
+  p = jax.tree.map(lambda z: np.zeros(z.shape, np.float32), initial(module))
+  same = np.outer(ALWAYS, np.eye(4)[0]).astype(np.float32)
+  for name, kernel in {"q_proj": same, "k_proj": same, "v_proj": np.outer(START, np.eye(4)[0])}.items():
+    p["qkv"][name]["kernel"][:, :4] = LOUD * kernel
+  p["qkv"]["conv"]["kernel"][-1] = 1
+  p["b_proj"]["kernel"][:, 0] = LOUD * (ONE - ZERO)
+  p["out_proj"]["kernel"][:4] = np.eye(4)
+  for name in ("norm", "gated_norm"):
+    if name in p:
+      p[name]["scale"][:] = 1
+  if cls is not DeltaNet:
+    p["A_log"][:] = -LOUD
+  if cls is GatedDeltaNet:
+    p["g_proj"]["kernel"][3] = 1
+  return module, p
+
+
+@pytest.mark.parametrize("cls", [DeltaNet, GatedDeltaNet, KDA])
+def test_negative_eigenvalues_count_ones_modulo_2(cls):
+  """At any length; with steps of at most 1 the same weights forget at the first one."""
+  bits = np.random.default_rng(0).integers(0, 2, 300)
+  x = np.stack([START, *np.where(bits[:, None] == 1, ONE, ZERO)])[None] + ALWAYS
+  run = lambda module, p: np.asarray(jax.jit(module.apply)({"params": p}, x)[0, 1:, 0])
+  y = run(*parity_machine(cls, negative_eigenvalues=True))
+  assert np.abs(y).min() > 0.3
+  np.testing.assert_array_equal(np.sign(y), 1 - 2 * (np.cumsum(bits) % 2))
+  plain = run(*parity_machine(cls))
+  np.testing.assert_allclose(plain[np.argmax(bits) :], 0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+  "kwargs, reason",
+  [
+    (dict(heads=3), "heads=3 does not divide 8 keys and 8 values"),
+    (dict(taps=0), "taps=0; it must be at least 1"),
+    (dict(expand_v=0.1), "expand_v=0.1 of width=8 leaves no channel"),
+  ],
+)
+def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
+  with pytest.raises(ValueError, match=reason):
+    DeltaNet(width=8, **kwargs)

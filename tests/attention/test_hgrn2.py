@@ -1,0 +1,41 @@
+"""HGRN2's initial values and the lower bound of its decays."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from attention.recurrent.hgrn2 import HGRN2
+from tests.attention.initial import initial
+
+
+@pytest.mark.parametrize("layer, bound", [(0, 1e-3), (1, 0.25), (3, 0.75)])
+def test_lower_bounds_rise_with_the_layer(layer, bound):
+  p = initial(HGRN2(width=16, layer=layer, depth=4))
+  np.testing.assert_allclose(jax.nn.sigmoid(p["bound"]), np.full(16, bound), rtol=1e-5)
+  np.testing.assert_allclose(np.abs(p["q_proj"]["kernel"]).max(), 1 / 4, rtol=0.1)
+  np.testing.assert_allclose(np.abs(p["out_proj"]["kernel"]).max(), 1 / 8, rtol=0.1)
+
+
+def test_nothing_is_forgotten_faster_than_the_bound_allows():
+  """However sure the gate is; and what is forgotten is what can be written, so a channel is a weighted mean."""
+  module = HGRN2(width=4, layer=1, depth=2)
+  p = initial(module)
+  p["f_proj"]["kernel"] = -1e4 * np.eye(4, dtype=np.float32)
+  p["i_proj"]["kernel"] = np.eye(4, dtype=np.float32)
+  state = module.init_state(1, 1)._replace(S=np.full((1, 1, 4, 4), 2, np.float32))
+  _, state = jax.jit(lambda s: module.apply({"params": p}, jnp.ones((1, 4)), s, method="step"))(state)
+  np.testing.assert_allclose(state.S, np.full((1, 1, 4, 4), 0.5 * 2 + 0.5 * 1), rtol=1e-6)
+
+
+def test_its_published_sizes_come_with_the_width():
+  assert HGRN2(width=1024).init_state(1, 1).S.shape == (1, 8, 128, 128)
+
+
+@pytest.mark.parametrize(
+  "kwargs, reason",
+  [(dict(head_size=3), "head_size=3 does not divide width=8"), (dict(depth=0), "depth=0; it must be at least 1")],
+)
+def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
+  with pytest.raises(ValueError, match=reason):
+    HGRN2(width=8, **kwargs)

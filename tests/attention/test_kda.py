@@ -1,0 +1,51 @@
+"""KDA's initial values and published sizes; with one decay a head it is Gated DeltaNet but for the gate."""
+
+import jax
+import numpy as np
+import pytest
+
+from attention.recurrent.gated_delta_net import GatedDeltaNet
+from attention.recurrent.kda import KDA
+from tests.attention.initial import initial
+
+
+def test_initial_values():
+  p = initial(KDA(width=256, head_size=1))
+  A, dt = np.exp(p["A_log"]), jax.nn.softplus(p["dt_bias"])
+  np.testing.assert_allclose([A.min(), A.mean(), A.max()], [1, 8.5, 16], atol=0.8)
+  np.testing.assert_allclose(np.log10([dt.min(), np.median(dt), dt.max()]), [-3, -2, -1], atol=0.2)
+
+
+def test_its_published_sizes_come_with_the_width():
+  """Sixteen heads of 128 at width 2048."""
+  assert KDA(width=2048).init_state(1, 1).S.shape == (1, 16, 128, 128)
+
+
+def test_with_one_decay_a_head_its_state_is_that_of_gated_delta_net():
+  kda, gated = KDA(width=8, heads=2), GatedDeltaNet(width=8, heads=2, head_size=4, expand_v=1.0)
+  p, q = initial(kda), initial(gated)
+  p["a_proj"]["up"]["kernel"] = np.zeros_like(p["a_proj"]["up"]["kernel"])
+  p["dt_bias"] = np.repeat(q["dt_bias"], 4)
+  q["a_proj"]["kernel"] = np.zeros_like(q["a_proj"]["kernel"])
+  p |= {name: q[name] for name in ("qkv", "b_proj", "A_log")}
+  x = np.random.default_rng(0).standard_normal((2, 30, 8)).astype(np.float32)
+  run = lambda module, p: jax.jit(lambda x: module.apply({"params": p}, x, module.init_state(2, 1), method="prefill"))(
+    x
+  )
+  S, expected = run(kda, p)[1].S, run(gated, q)[1].S
+  assert np.abs(expected).max() > 0.1
+  np.testing.assert_allclose(S, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  "kwargs, reason",
+  [
+    (dict(heads=0), "heads=0; it must be at least 1"),
+    (dict(heads=9), "heads=9 of width=8 leave no channel"),
+    (dict(head_size=4, expand_v=0.1), "expand_v=0.1 of head_size=4 leaves no channel"),
+    (dict(A_min=0.0), "low=0.0, high=16.0"),
+  ],
+)
+def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
+  with pytest.raises(ValueError, match=reason):
+    KDA(width=8, **kwargs)

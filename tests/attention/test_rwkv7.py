@@ -1,0 +1,92 @@
+"""RWKV-7's initial values, what its layers share, and the range of its decays and eigenvalues."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from attention.recurrent.rwkv7 import RWKV7
+from hybrids.mixer import build
+from tests.attention.initial import initial
+
+
+def test_initial_values():
+  p = initial(RWKV7(width=128, layer=1, depth=3))
+  place = np.arange(128) / 128
+  for mu, power in zip(p["mu"], (0.2, 0.9, 0.7, 0.7, 0.9, 0.2)):
+    np.testing.assert_allclose(mu, 1 - place ** (power * 2 / 3), atol=1e-6)
+  line = np.arange(128) / 127
+  within = (np.arange(128) % 64 - 31.5) / 31.5
+  w = -6 + 6 * line ** (1 + 0.5**0.3) + 0.5 + 2.5 * within * abs(within)
+  np.testing.assert_allclose(p["w_lora"]["up"]["bias"], w, atol=1e-5)
+  np.testing.assert_allclose(p["k_k"], 0.76 - 0.1 * line, atol=1e-6)
+  np.testing.assert_allclose([p["k_a"][0], p["r_k"][0]], [1.02, -0.04], atol=1e-6)
+  np.testing.assert_allclose(p["norm"]["scale"], np.full(128, (2 / 3) ** 0.7), rtol=1e-6)
+  for name, gain in {"r_proj": 1, "k_proj": 0.1, "v_proj": 1}.items():
+    W = np.asarray(p[name]["kernel"])
+    np.testing.assert_allclose(W @ W.T, gain**2 * np.eye(128), atol=1e-5)
+  up = np.asarray(p["g_lora"]["up"]["kernel"])
+  assert up.shape == (64, 128)
+  np.testing.assert_allclose(up @ up.T, 0.01 * np.eye(64), atol=1e-6)
+  for name in ("w_lora", "a_lora", "v_lora", "g_lora"):
+    assert not p[name]["down"]["kernel"].any()
+  assert not p["out_proj"]["kernel"].any()
+
+
+def test_ranks_grow_with_the_root_of_the_width():
+  """As published for widths 768 and 4096."""
+  for width, ranks in {768: (64, 64, 32, 128), 4096: (160, 160, 96, 320)}.items():
+    p = jax.eval_shape(lambda width=width: initial(RWKV7(width=width)))
+    assert tuple(p[f"{name}_lora"]["up"]["kernel"].shape[0] for name in "wavg") == ranks
+
+
+def filled(module):
+  """Parameters with noise, so that the output is not 0."""
+  rng = np.random.default_rng(0)
+  noisy = lambda z: z + 0.3 * rng.standard_normal(z.shape).astype(np.float32)
+  return {"params": jax.tree.map(noisy, initial(module))}
+
+
+def test_eigenvalues_lie_between_those_of_the_decay_and_one_below():
+  """At most exp(-1 / sqrt(e)) = 0.545 is lost however sure the gate is; at full rate one eigenvalue is 1 lower."""
+  module = RWKV7(width=8, head_size=4)
+  variables = filled(module)
+  for name in ("w_lora", "a_lora"):
+    variables["params"][name]["up"]["bias"] = np.full(8, 100, np.float32)
+  S, x = jnp.zeros((1, 2, 4, 4)), jnp.asarray(np.random.default_rng(1).standard_normal((1, 8)), jnp.float32)
+  step = jax.jit(lambda S: module.apply(variables, x, module.init_state(1, 1)._replace(S=S), method="step")[1].S)
+  columns = [(step(S.at[:, :, i, 0].set(1)) - step(S))[0, :, :, 0] for i in range(4)]
+  slowest = np.exp(-(np.e**-0.5))
+  for transition in np.stack(columns, axis=-1):
+    found = np.sort(np.linalg.eigvalsh(transition))
+    np.testing.assert_allclose(found, [slowest - 1, *[slowest] * 3], atol=1e-5)
+
+
+def test_the_first_layers_values_reach_all_later_ones():
+  """Through a stack, also token by token."""
+  mixers = {"r": dict(name="rwkv7", head_size=4)}
+  stack = build("hybrids.stack.Stack", width=8, depth=3, pattern="r", mixers=mixers)
+  x = jax.random.normal(jax.random.key(0), (2, 6, 8))
+  shapes = jax.jit(stack.init)(jax.random.key(1), x)
+  rng = np.random.default_rng(0)
+  variables = jax.tree.map(lambda z: z + 0.3 * rng.standard_normal(z.shape).astype(np.float32), shapes)
+  y = jax.jit(stack.apply)(variables, x)
+  state = stack.init_state(2, 6)
+  step = jax.jit(lambda x, state: stack.apply(variables, x, state, method="step"))
+  for t in range(6):
+    one, state = step(x[:, t], state)
+    np.testing.assert_allclose(one, y[:, t], atol=2e-4)
+  module = RWKV7(width=8, head_size=4)
+  alone = filled(module)
+  given = jax.random.normal(jax.random.key(2), x.shape)
+  run = jax.jit(lambda x, side: module.apply(alone, x, side=side))
+  assert np.abs(run(x, {"v_first": given}) - run(x, None)).max() > 0.01
+
+
+@pytest.mark.parametrize(
+  "kwargs, reason",
+  [(dict(head_size=3), "head_size=3 does not divide width=8"), (dict(g_rank=0), "g_rank=0; it must be at least 1")],
+)
+def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
+  with pytest.raises(ValueError, match=reason):
+    RWKV7(width=8, **kwargs)

@@ -1,0 +1,22 @@
+"""DeltaNet, arXiv:2406.06484, sec. 2.2, and with beta up to 2, arXiv:2411.12537."""
+
+import numpy as np
+
+from tests.oracles.matrix_state import convolved, no_inputs, rms
+from tests.oracles.parts import dense, sigmoid, tokens
+
+
+def run(p, x, *, reset=None, lengths=None, heads, beta_most=1):
+  y = np.zeros_like(x)
+  for row, time, starts in tokens(x, reset, lengths):
+    if starts:
+      seen, S = no_inputs(p), None
+    q, k, v = convolved(p, x[row, time], seen, heads, heads)
+    beta = beta_most * sigmoid(dense(p, "b_proj", x[row, time]))
+    S = np.zeros((heads, len(k[0]), v.shape[1])) if S is None else S
+    out = []
+    for i in range(heads):
+      S[i] = S[i] - beta[i] * np.outer(k[i], k[i] @ S[i]) + beta[i] * np.outer(k[i], v[i])
+      out.append(rms(q[i] @ S[i] / np.sqrt(len(q[i])), p["norm/scale"]))
+    y[row, time] = dense(p, "out_proj", np.concatenate(out))
+  return y

@@ -1,0 +1,27 @@
+"""Gated DeltaNet, arXiv:2412.06464, eq. (10)."""
+
+import numpy as np
+
+from tests.oracles.matrix_state import convolved, no_inputs, rms
+from tests.oracles.parts import dense, sigmoid, silu, softplus, tokens
+
+
+def run(p, x, *, reset=None, lengths=None, key_heads, beta_most=1):
+  heads = len(p["A_log"])
+  y = np.zeros_like(x)
+  for row, time, starts in tokens(x, reset, lengths):
+    if starts:
+      seen, S = no_inputs(p), None
+    u = x[row, time]
+    q, k, v = convolved(p, u, seen, key_heads, heads)
+    beta = beta_most * sigmoid(dense(p, "b_proj", u))
+    a = np.exp(-np.exp(p["A_log"]) * softplus(dense(p, "a_proj", u) + p["dt_bias"]))
+    g = dense(p, "g_proj", u).reshape(heads, -1)
+    S = np.zeros((heads, len(k[0]), v.shape[1])) if S is None else S
+    out = []
+    for i in range(heads):
+      transition = a[i] * (np.eye(len(k[i])) - beta[i] * np.outer(k[i], k[i]))
+      S[i] = transition @ S[i] + beta[i] * np.outer(k[i], v[i])
+      out.append(rms(q[i] @ S[i] / np.sqrt(len(q[i])), p["gated_norm/scale"]) * silu(g[i]))
+    y[row, time] = dense(p, "out_proj", np.concatenate(out))
+  return y

@@ -1,0 +1,27 @@
+"""Kimi delta attention, arXiv:2510.26692, eq. (1)."""
+
+import numpy as np
+
+from tests.oracles.matrix_state import convolved, low_rank, no_inputs, rms
+from tests.oracles.parts import dense, sigmoid, softplus, tokens
+
+
+def run(p, x, *, reset=None, lengths=None, beta_most=1):
+  heads = len(p["A_log"])
+  y = np.zeros_like(x)
+  for row, time, starts in tokens(x, reset, lengths):
+    if starts:
+      seen, S = no_inputs(p), None
+    u = x[row, time]
+    q, k, v = convolved(p, u, seen, heads, heads)
+    beta = beta_most * sigmoid(dense(p, "b_proj", u))
+    dt = softplus(low_rank(p, "a_proj", u) + p["dt_bias"]).reshape(heads, -1)
+    g = low_rank(p, "g_proj", u).reshape(heads, -1)
+    S = np.zeros((heads, len(k[0]), v.shape[1])) if S is None else S
+    out = []
+    for i in range(heads):
+      a = np.exp(-np.exp(p["A_log"][i]) * dt[i])
+      S[i] = (np.eye(len(a)) - beta[i] * np.outer(k[i], k[i])) @ np.diag(a) @ S[i] + beta[i] * np.outer(k[i], v[i])
+      out.append(rms(q[i] @ S[i] / np.sqrt(len(q[i])), p["gated_norm/scale"]) * sigmoid(g[i]))
+    y[row, time] = dense(p, "out_proj", np.concatenate(out))
+  return y
