@@ -1,0 +1,127 @@
+"""Recipes of `scripts.golden.record` for linear attention and delta rules.
+
+python -m scripts.golden.linear_attention NAME --source CHECKOUT
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from scripts.golden import record
+
+FLA = "fla-org/flash-linear-attention"
+TORCH = "import torch"
+# What RWKV's time mixing calls; its own versions are lambdas beside it.
+RWKV = """
+import numpy as np
+N_HEAD, HEAD_SIZE = 2, 4
+def sigmoid(x):
+  return 1 / (1 + np.exp(-x))
+def group_norm(x, w, b):
+  x = x - x.mean(axis=1, keepdims=True)
+  return (x / np.sqrt((x**2).mean(axis=1, keepdims=True) + 64e-5)).ravel() * w + b
+"""
+B, T, H, K, P = 2, 37, 2, 4, 5
+
+
+def tokens(rng: np.random.Generator, *, heads_first: bool = False, decay: str = "channel") -> dict[str, np.ndarray]:
+  """Queries, keys of length 1, values, log decays by channel or by head, steps in [0, 2], a state that is not zero."""
+  k = rng.standard_normal((B, T, H, K))
+  given = {
+    "q": rng.standard_normal((B, T, H, K)),
+    "k": k / np.linalg.norm(k, axis=-1, keepdims=True),
+    "v": rng.standard_normal((B, T, H, P)),
+    "g": -(10.0 ** rng.uniform(-3, 0.5, (B, T, H, K) if decay == "channel" else (B, T, H))),
+    "beta": rng.uniform(0, 2, (B, T, H)),
+  }
+  given = {name: value.swapaxes(1, 2) if heads_first else value for name, value in given.items()}
+  return given | {"S": rng.standard_normal((B, H, K, P))}
+
+
+def pick(given: Mapping[str, np.ndarray], *names: str) -> dict[str, np.ndarray]:
+  return {name: given[name] for name in names}
+
+
+def gla(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """Gated linear attention; queries are divided by sqrt(k) there."""
+  rng = np.random.default_rng(0)
+  run = lambda q, k, v, g, S: official["naive_recurrent_gla"](q, k, v, g, S, True)
+  return record.with_torch_gradients(run, pick(tokens(rng), "q", "k", "v", "g", "S"), rng)
+
+
+def rwkv6(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """The recurrence with the bonus of the current token."""
+  rng = np.random.default_rng(1)
+  run = lambda q, k, v, g, S, u: official["naive_recurrent_rwkv6"](q, k, v, g, u, 1.0, S, True)
+  given = pick(tokens(rng, heads_first=True), "q", "k", "v", "g", "S") | {"u": rng.standard_normal((H, K))}
+  return record.with_torch_gradients(run, given, rng)
+
+
+def delta_rule(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """DeltaNet; queries are divided by sqrt(k) there."""
+  rng = np.random.default_rng(2)
+  run = lambda q, k, v, beta, S: official["delta_rule_recurrence"](q, k, v, beta, S)
+  return record.with_torch_gradients(run, pick(tokens(rng, heads_first=True), "q", "k", "v", "beta", "S"), rng)
+
+
+def gated_delta_rule(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """Gated DeltaNet; queries are divided by sqrt(k) there."""
+  rng = np.random.default_rng(3)
+  run = lambda q, k, v, g, beta, S: official["naive_recurrent_gated_delta_rule"](q, k, v, beta, g, None, S, True)
+  return record.with_torch_gradients(run, tokens(rng, decay="head"), rng)
+
+
+def kda(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """Kimi delta attention; queries are divided by sqrt(k) there."""
+  rng = np.random.default_rng(4)
+  run = lambda q, k, v, g, beta, S: official["naive_recurrent_kda"](q, k, v, g, beta, None, S, True)
+  return record.with_torch_gradients(run, tokens(rng), rng)
+
+
+def dplr(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """A diagonal plus any matrix of rank 1, as in RWKV-7; queries are divided by sqrt(k) there."""
+  rng = np.random.default_rng(5)
+  run = lambda q, k, v, g, S, w, u: official["dplr_recurrence"](q, k, v, w, u, g, S)
+  given = pick(tokens(rng, heads_first=True), "q", "k", "v", "g", "S")
+  w = given["k"][..., ::-1]
+  return record.with_torch_gradients(run, given | {"w": w, "u": -rng.uniform(0, 1, w.shape) * w}, rng)
+
+
+def rwkv7(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """RWKV-7's whole time mixing in a later layer, from a state that is not zero, without gradients."""
+  rng = np.random.default_rng(6)
+  d, rank = H * K, 3
+  row, square, down, up = (d,), (d, d), (d, rank), (rank, d)
+  shapes = {name: row for name in ("mr", "mw", "mk", "mv", "ma", "mg", "w_bias")} | {"r_k": (H, K)}
+  shapes |= {"Ww1": down, "Ww2": up, "Wa1": down, "Wa2": up, "a_bias": row, "Wg1": down, "Wg2": up}
+  shapes |= {"Wv2": up, "Wv1": down, "v_bias": row, "k_k": row, "k_a": row}
+  shapes |= {"Wr": square, "Wk": square, "Wv": square, "Wo": square, "ln_w": row, "ln_b": row}
+  single = lambda *shape: (0.7 * rng.standard_normal(shape)).astype(np.float32)
+  given = {name: single(*shape) for name, shape in shapes.items()}
+  x, v0, last, S = single(T, d), single(T, d), single(d), single(H, K, K)
+  outputs, state = [], (last, S)
+  for token, first in zip(x, v0):
+    y, _, *state = official["time_mixing"](token, first, *state, list(given.values()))
+    outputs.append(y)
+  found = {f"in/{name}": value for name, value in (given | {"x": x, "v0": v0, "last": last, "S": S}).items()}
+  return found | {"out/0": np.stack(outputs), "out/1": state[0], "out/2": state[1], "weights": np.zeros(())}
+
+
+def _fla(file: str, name: str, numbers: Callable) -> record.Recipe:
+  return record.Recipe(FLA, f"fla/ops/{file}", (name,), TORCH, numbers)
+
+
+NUMBERS = {
+  "delta_rule": _fla("delta_rule/naive.py", "delta_rule_recurrence", delta_rule),
+  "dplr": _fla("generalized_delta_rule/dplr/naive.py", "dplr_recurrence", dplr),
+  "gated_delta_rule": _fla("gated_delta_rule/naive.py", "naive_recurrent_gated_delta_rule", gated_delta_rule),
+  "gla": _fla("gla/naive.py", "naive_recurrent_gla", gla),
+  "kda": _fla("kda/naive.py", "naive_recurrent_kda", kda),
+  "rwkv6": _fla("rwkv6/recurrent_naive.py", "naive_recurrent_rwkv6", rwkv6),
+  "rwkv7": record.Recipe("BlinkDL/RWKV-LM", "RWKV-v7/rwkv_v7_numpy.py", ("time_mixing",), RWKV, rwkv7),
+}
+
+if __name__ == "__main__":
+  record.NUMBERS.update(NUMBERS)
+  record.main()

@@ -1,0 +1,97 @@
+"""Agreement with numbers of flash-linear-attention's and RWKV's references, to 1e-5 of the largest entry."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from attention.recurrent.rwkv7 import RWKV7, State
+from kernels.delta_rule import delta_rule
+from kernels.gated_linear_attention import gated_linear_attention
+from scripts.golden import record
+from scripts.golden.linear_attention import NUMBERS
+from tests.test_golden import TOLERANCE, check, read
+
+
+@pytest.mark.parametrize("name", sorted(NUMBERS))
+def test_recordings_say_where_they_come_from(name):
+  with np.load(record.FOLDER / f"{name}.npz", allow_pickle=False) as file:
+    about = json.loads(str(file["about"]))
+  recipe = NUMBERS[name]
+  assert (about["repository"], about["file"], tuple(about["executed"])) == recipe[:3]
+  assert len(about["commit"]) == 40
+
+
+def swapped(p):
+  """Time before heads."""
+  return {name: value.swapaxes(1, 2) if name not in ("S", "u", "beta") else value for name, value in p.items()}
+
+
+def test_gated_linear_attention_is_glas():
+  def run(p):
+    return gated_linear_attention(p["q"] / 2, p["k"], p["v"], p["g"], p["S"])
+
+  check(run, *read("gla"))
+
+
+def test_gated_linear_attention_with_a_bonus_is_rwkv_6s():
+  def run(p):
+    z = swapped(p)
+    y, last = gated_linear_attention(z["q"], z["k"], z["v"], z["g"], p["S"], p["u"])
+    return y.swapaxes(1, 2), last
+
+  check(run, *read("rwkv6"))
+
+
+def test_delta_rule_is_delta_nets():
+  def run(p):
+    z = swapped(p)
+    y, last = delta_rule(z["q"] / 2, p["beta"].swapaxes(1, 2)[..., None] * z["k"], z["v"], z["k"], p["S"])
+    return y.swapaxes(1, 2), last
+
+  check(run, *read("delta_rule"))
+
+
+@pytest.mark.parametrize("name", ["gated_delta_rule", "kda"])
+def test_delta_rule_with_decays_is_gated_delta_nets_and_kdas(name):
+  def run(p):
+    log_a = p["g"] if name == "kda" else p["g"][..., None]
+    k = p["beta"][..., None] * p["k"]
+    return delta_rule(p["q"] / 2, k, p["v"], jnp.exp(log_a) * p["k"], p["S"], None, log_a)
+
+  check(run, *read(name))
+
+
+def test_delta_rule_with_any_matrix_of_rank_1_is_theirs():
+  def run(p):
+    z = swapped(p) | {"u": p["u"].swapaxes(1, 2)}
+    y, last = delta_rule(z["q"] / 2, z["k"], z["v"], z["w"], p["S"], z["u"], z["g"])
+    return y.swapaxes(1, 2), last
+
+  check(run, *read("dplr"))
+
+
+def test_rwkv_7_is_the_numpy_reference():
+  """Its whole time mixing in a later layer, parameter by parameter."""
+  p, _, outputs, _ = read("rwkv7")
+  kernel = lambda W: {"kernel": W}
+  low = lambda down, up, bias=None: {"down": kernel(down), "up": kernel(up) | ({} if bias is None else {"bias": bias})}
+  params = {
+    "mu": np.stack([p[name] for name in ("mr", "mw", "mk", "mv", "ma", "mg")]),
+    "w_lora": low(p["Ww1"], p["Ww2"], p["w_bias"]),
+    "a_lora": low(p["Wa1"], p["Wa2"], p["a_bias"]),
+    "v_lora": low(p["Wv1"], p["Wv2"], p["v_bias"]),
+    "g_lora": low(p["Wg1"], p["Wg2"]),
+    "norm": {"scale": p["ln_w"], "bias": p["ln_b"]},
+    "out_proj": kernel(p["Wo"].T),
+    "r_k": p["r_k"].ravel(),
+  }
+  params |= {name: p[name] for name in ("k_k", "k_a")} | {f"{name}_proj": kernel(p[f"W{name}"].T) for name in "rkv"}
+  module = RWKV7(width=8, head_size=4, w_rank=3, a_rank=3, v_rank=3, g_rank=3)
+  state = State(S=jnp.asarray(p["S"][None].swapaxes(2, 3)), last=jnp.asarray(p["last"][None]))
+  run = jax.jit(lambda x, side: module.apply({"params": params}, x, state, side=side, method="prefill"))
+  y, after = run(p["x"][None], {"v_first": p["v0"][None]})
+  for got, want in zip((y[0], after.last[0], after.S[0].swapaxes(1, 2)), outputs, strict=True):
+    assert np.abs(got - want).max() <= TOLERANCE * np.abs(want).max()
