@@ -1,4 +1,4 @@
-"""Agreement with numbers of flash-linear-attention's and RWKV's references, to 1e-5 of the largest entry."""
+"""Agreement with numbers of flash-linear-attention's and RWKV's references and of transformers' layers, to 1e-5."""
 
 import json
 
@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from attention.recurrent.gated_delta_net import GatedDeltaNet
+from attention.recurrent.kda import KDA
 from attention.recurrent.rwkv7 import RWKV7, State
 from kernels.delta_rule import delta_rule
 from kernels.gated_linear_attention import gated_linear_attention
-from scripts.golden import record
+from scripts.golden import record, transformers_layers
 from scripts.golden.linear_attention import NUMBERS
 from tests.test_golden import TOLERANCE, check, read
 
@@ -22,6 +24,15 @@ def test_recordings_say_where_they_come_from(name):
   recipe = NUMBERS[name]
   assert (about["repository"], about["file"], tuple(about["executed"])) == recipe[:3]
   assert len(about["commit"]) == 40
+
+
+@pytest.mark.parametrize("name", sorted(transformers_layers.NUMBERS))
+def test_recordings_of_layers_say_where_they_come_from(name):
+  with np.load(record.FOLDER / f"{name}.npz", allow_pickle=False) as file:
+    about = json.loads(str(file["about"]))
+  layer = transformers_layers.NUMBERS[name]
+  assert about["class"] == f"{layer.module}.{layer.cls}"
+  assert about["versions"]["transformers"]
 
 
 def swapped(p):
@@ -71,6 +82,48 @@ def test_delta_rule_with_any_matrix_of_rank_1_is_theirs():
     return y.swapaxes(1, 2), last
 
   check(run, *read("dplr"))
+
+
+def transposed(W):
+  return {"kernel": W.T}
+
+
+def test_kda_is_the_layer_of_kimi_linear():
+  module = KDA(width=8, heads=2, head_size=8, taps=3)
+
+  def run(p):
+    low = lambda down, up: {"down": transposed(p[f"{down}.weight"]), "up": transposed(p[f"{up}.weight"])}
+    qkv = {name: transposed(p[f"{name}.weight"]) for name in ("q_proj", "k_proj", "v_proj")}
+    params = {
+      "qkv": qkv | {"conv": transposed(p["conv1d.weight"][:, 0])},
+      "b_proj": transposed(p["b_proj.weight"]),
+      "a_proj": low("forget_gate.f_a_proj", "forget_gate.f_b_proj"),
+      "g_proj": low("g_a_proj", "g_b_proj"),
+      "A_log": p["forget_gate.A_log"].ravel(),
+      "dt_bias": p["forget_gate.dt_bias"],
+      "gated_norm": {"scale": p["o_norm.weight"]},
+      "out_proj": transposed(p["o_proj.weight"]),
+    }
+    return (module.apply({"params": params}, p["x"]),)
+
+  check(run, *read("kimi_delta"))
+
+
+def test_gated_delta_net_is_the_layer_of_qwen3_next():
+  """Whose maps for one head of keys and its two of values stand together."""
+  module = GatedDeltaNet(width=8, heads=2, value_heads=4, head_size=8, expand_v=0.5, norm_eps=1e-6)
+
+  def run(p):
+    by_head = lambda name: p[f"{name}.weight"].reshape(2, -1, 8)
+    q, k, v, g = jnp.split(by_head("in_proj_qkvz"), [8, 16, 24], axis=1)
+    b, a = jnp.split(by_head("in_proj_ba"), 2, axis=1)
+    flat = lambda W: transposed(W.reshape(-1, 8))
+    qkv = {"q_proj": flat(q), "k_proj": flat(k), "v_proj": flat(v), "conv": transposed(p["conv1d.weight"][:, 0])}
+    params = {"qkv": qkv, "a_proj": flat(a), "b_proj": flat(b), "g_proj": flat(g), "A_log": p["A_log"]}
+    params |= {"dt_bias": p["dt_bias"], "gated_norm": {"scale": p["norm.weight"]}}
+    return (module.apply({"params": params | {"out_proj": transposed(p["out_proj.weight"])}}, p["x"]),)
+
+  check(run, *read("qwen3_next_delta"))
 
 
 def test_rwkv_7_is_the_numpy_reference():

@@ -126,9 +126,9 @@ def count_gated_delta_net(d, heads, taps=4):
 
 
 def count_kda(d, heads, taps=4):
-  """Queries, keys, values and out; convolution; step; two maps of low rank, one with bias; A, dt; norm."""
+  """Queries, keys, values and out; convolution; step; two maps of low rank; A, dt; norm."""
   rank = d // heads
-  return 4 * d * d + taps * 3 * d + d * heads + 2 * (d * rank + rank * d) + d + heads + d + rank
+  return 4 * d * d + taps * 3 * d + d * heads + 4 * d * rank + heads + d + rank
 
 
 def count_rglru(d, inner, heads):

@@ -110,7 +110,7 @@ CASES = {
   ),
   "kda": (dict(name="kda", heads=2), kda.run, {}),
   "kda, negative eigenvalues": (
-    dict(name="kda", heads=2, head_size=3, expand_v=2.0, taps=2, negative_eigenvalues=True),
+    dict(name="kda", heads=2, head_size=3, expand_v=2.0, taps=2, negative_eigenvalues=True, gate_bias=True),
     kda.run,
     dict(beta_most=2),
   ),

@@ -32,7 +32,7 @@ class KDA(nn.Module):
 
   for each head, with q, k and v after a short convolution and SiLU, q and k of length 1, beta = sigmoid(W_b x) (twice
   that with negative eigenvalues, Grazzi et al. 2025, arXiv:2411.12537), log a = -exp(A_log) softplus(W_2 W_1 x +
-  dt_bias), and W_o (norm(y) sigmoid(V_2 V_1 x + b)) as the result. A_log is a number per head. Departs: nothing.
+  dt_bias), and W_o (norm(y) sigmoid(V_2 V_1 x)) as the result. A_log is a number per head. Departs: nothing.
 
   Attributes:
     heads: as many as fill the width, if not given.
@@ -40,6 +40,7 @@ class KDA(nn.Module):
     expand_v: p / k; p is also the size of W_1 x and V_1 x.
     taps: width of the short convolution.
     negative_eigenvalues: whether beta reaches 2.
+    gate_bias: whether V_2 has a bias, as in flash-linear-attention.
     A_min, A_max: exp(A_log) starts uniform in [A_min, A_max].
     dt_min, dt_max, dt_floor: softplus(dt_bias) starts log-uniform in [dt_min, dt_max], and at least at dt_floor.
     depth: layers of the model; W_o starts smaller by its square root.
@@ -53,6 +54,7 @@ class KDA(nn.Module):
   expand_v: float = 1.0
   taps: int = 4
   negative_eigenvalues: bool = False
+  gate_bias: bool = False
   norm_eps: float = 1e-5
   A_min: float = 1.0
   A_max: float = 16.0
@@ -74,7 +76,7 @@ class KDA(nn.Module):
     heads, k, p = self.qkv.heads, self.qkv.key_size, self.qkv.value_size
     self.b_proj = Dense(heads, kernel_init=uniform_fan_in(), axes=("embed", "heads"))
     self.a_proj = LowRank(heads * k, p)
-    self.g_proj = LowRank(heads * p, p, bias_init=uniform_fan_in(p))
+    self.g_proj = LowRank(heads * p, p, bias_init=uniform_fan_in(p) if self.gate_bias else None)
     self.A_log = param(self, "A_log", log_uniform(self.A_min, self.A_max), (heads,), ("heads",))
     dt_bias = softplus_step(self.dt_min, self.dt_max, self.dt_floor)
     self.dt_bias = param(self, "dt_bias", dt_bias, (heads * k,), ("heads",))
