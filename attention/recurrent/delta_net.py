@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kernels.delta_rule import delta_rule
 from layers import Dense, RMSNorm
-from layers.block_dense import choose_blocks
+from layers.divisor import largest_divisor
 from layers.initializers import uniform_fan_in
 from layers.lengths import blank_past
 from layers.qkv import ConvQKV
@@ -119,7 +119,7 @@ class DeltaNet(nn.Module):
 def _sizes(module: DeltaNet) -> tuple[int, int, int]:
   """Heads; keys and values of all heads."""
   keys, values = int(module.expand_k * module.width), int(module.expand_v * module.width)
-  return module.heads or choose_blocks(math.gcd(keys, values), 4), keys, values
+  return module.heads or largest_divisor(math.gcd(keys, values), 4), keys, values
 
 
 def _check(module: DeltaNet) -> None:

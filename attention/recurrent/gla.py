@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kernels.gated_linear_attention import gated_linear_attention
 from layers import Dense, GatedRMSNorm
-from layers.block_dense import choose_blocks
+from layers.divisor import largest_divisor
 from layers.initializers import uniform_fan_in
 from layers.lengths import blank_past
 from layers.low_rank import LowRank
@@ -118,7 +118,7 @@ class GLA(nn.Module):
   def _sizes(self) -> tuple[int, int, int]:
     """Heads; keys and values of all heads."""
     keys, values = int(self.expand_k * self.width), int(self.expand_v * self.width)
-    return self.heads or choose_blocks(math.gcd(keys, values), 4), keys, values
+    return self.heads or largest_divisor(math.gcd(keys, values), 4), keys, values
 
   def _by_head(self, z: Float[Array, "*b e"]) -> Float[Array, "*b h k"]:
     return z.reshape(*z.shape[:-1], self._sizes[0], -1)

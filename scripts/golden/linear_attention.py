@@ -1,17 +1,15 @@
-"""Recipes of `scripts.golden.record` for linear attention and delta rules.
-
-python -m scripts.golden.linear_attention NAME --source CHECKOUT
-"""
+"""Linear attention and delta rules by flash-linear-attention, RWKV-7 by its authors, two layers of transformers."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
+from importlib import import_module
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from scripts.golden import record
+from scripts.golden.recipe import TORCH, Recipe, with_parameters, with_torch_gradients
 
 FLA = "fla-org/flash-linear-attention"
-TORCH = "import torch"
 # What RWKV's time mixing calls; its own versions are lambdas beside it.
 RWKV = """
 import numpy as np
@@ -47,7 +45,7 @@ def gla(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Gated linear attention; queries are divided by sqrt(k) there."""
   rng = np.random.default_rng(0)
   run = lambda q, k, v, g, S: official["naive_recurrent_gla"](q, k, v, g, S, True)
-  return record.with_torch_gradients(run, pick(tokens(rng), "q", "k", "v", "g", "S"), rng)
+  return with_torch_gradients(run, pick(tokens(rng), "q", "k", "v", "g", "S"), rng)
 
 
 def rwkv6(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -55,28 +53,28 @@ def rwkv6(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
   rng = np.random.default_rng(1)
   run = lambda q, k, v, g, S, u: official["naive_recurrent_rwkv6"](q, k, v, g, u, 1.0, S, True)
   given = pick(tokens(rng, heads_first=True), "q", "k", "v", "g", "S") | {"u": rng.standard_normal((H, K))}
-  return record.with_torch_gradients(run, given, rng)
+  return with_torch_gradients(run, given, rng)
 
 
 def delta_rule(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """DeltaNet; queries are divided by sqrt(k) there."""
   rng = np.random.default_rng(2)
   run = lambda q, k, v, beta, S: official["delta_rule_recurrence"](q, k, v, beta, S)
-  return record.with_torch_gradients(run, pick(tokens(rng, heads_first=True), "q", "k", "v", "beta", "S"), rng)
+  return with_torch_gradients(run, pick(tokens(rng, heads_first=True), "q", "k", "v", "beta", "S"), rng)
 
 
 def gated_delta_rule(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Gated DeltaNet; queries are divided by sqrt(k) there."""
   rng = np.random.default_rng(3)
   run = lambda q, k, v, g, beta, S: official["naive_recurrent_gated_delta_rule"](q, k, v, beta, g, None, S, True)
-  return record.with_torch_gradients(run, tokens(rng, decay="head"), rng)
+  return with_torch_gradients(run, tokens(rng, decay="head"), rng)
 
 
 def kda(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Kimi delta attention; queries are divided by sqrt(k) there."""
   rng = np.random.default_rng(4)
   run = lambda q, k, v, g, beta, S: official["naive_recurrent_kda"](q, k, v, g, beta, None, S, True)
-  return record.with_torch_gradients(run, tokens(rng), rng)
+  return with_torch_gradients(run, tokens(rng), rng)
 
 
 def dplr(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -85,7 +83,7 @@ def dplr(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
   run = lambda q, k, v, g, S, w, u: official["dplr_recurrence"](q, k, v, w, u, g, S)
   given = pick(tokens(rng, heads_first=True), "q", "k", "v", "g", "S")
   w = given["k"][..., ::-1]
-  return record.with_torch_gradients(run, given | {"w": w, "u": -rng.uniform(0, 1, w.shape) * w}, rng)
+  return with_torch_gradients(run, given | {"w": w, "u": -rng.uniform(0, 1, w.shape) * w}, rng)
 
 
 def rwkv7(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -108,20 +106,74 @@ def rwkv7(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
   return found | {"out/0": np.stack(outputs), "out/1": state[0], "out/2": state[1], "weights": np.zeros(())}
 
 
-def _fla(file: str, name: str, numbers: Callable) -> record.Recipe:
-  return record.Recipe(FLA, f"fla/ops/{file}", (name,), TORCH, numbers)
+class Layer(NamedTuple):
+  module: str  # under transformers.models
+  cls: str
+  config: str
+  sizes: dict[str, Any]
 
 
-NUMBERS = {
+# Keys of 8 numbers: some of those of 3 are so short that float32 does not know gradients through their length to 1e-5.
+LAYERS = {
+  "kimi_delta": Layer(
+    "kimi_linear.modeling_kimi_linear",
+    "KimiLinearDeltaAttention",
+    "KimiLinearConfig",
+    dict(linear_num_heads=2, linear_head_dim=8, linear_conv_kernel_dim=3, rms_norm_eps=1e-5),
+  ),
+  "qwen3_next_delta": Layer(
+    "qwen3_next.modeling_qwen3_next",
+    "Qwen3NextGatedDeltaNet",
+    "Qwen3NextConfig",
+    dict(
+      linear_num_key_heads=2,
+      linear_num_value_heads=4,
+      linear_key_head_dim=8,
+      linear_value_head_dim=4,
+      linear_conv_kernel_dim=4,
+      rms_norm_eps=1e-6,
+    ),
+  ),
+}
+
+
+def layer_of(layer: Layer, official: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """One layer at spread-out parameters, outputs and the gradients in all of them."""
+  del official
+  import transformers
+
+  rng = np.random.default_rng(0)
+  d, t = 8, 70  # more tokens than one of their chunks has
+  depth = dict(num_hidden_layers=4, layer_types=["linear_attention"] * 4)
+  config = getattr(transformers, layer.config)(hidden_size=d, **depth, **layer.sizes)
+  module = getattr(import_module(f"transformers.models.{layer.module}"), layer.cls)(config, 0)
+
+  def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    if "A_log" in name:
+      return np.log(rng.uniform(0.05, 1, shape))
+    return 1 + 0.3 * rng.standard_normal(shape) if "norm" in name else 0.4 * rng.standard_normal(shape)
+
+  given = {name: draw(name, tuple(value.shape)) for name, value in module.named_parameters()}
+
+  def run(x, **parameters):
+    return (with_parameters(module, parameters, lambda: module(x)),)
+
+  return with_torch_gradients(run, {"x": rng.standard_normal((B, t, d)), **given}, rng)
+
+
+def _fla(file: str, name: str, numbers: Callable) -> Recipe:
+  return Recipe(FLA, {f"fla/ops/{file}": (name,)}, TORCH, numbers)
+
+
+RECIPES = {
   "delta_rule": _fla("delta_rule/naive.py", "delta_rule_recurrence", delta_rule),
   "dplr": _fla("generalized_delta_rule/dplr/naive.py", "dplr_recurrence", dplr),
   "gated_delta_rule": _fla("gated_delta_rule/naive.py", "naive_recurrent_gated_delta_rule", gated_delta_rule),
   "gla": _fla("gla/naive.py", "naive_recurrent_gla", gla),
   "kda": _fla("kda/naive.py", "naive_recurrent_kda", kda),
   "rwkv6": _fla("rwkv6/recurrent_naive.py", "naive_recurrent_rwkv6", rwkv6),
-  "rwkv7": record.Recipe("BlinkDL/RWKV-LM", "RWKV-v7/rwkv_v7_numpy.py", ("time_mixing",), RWKV, rwkv7),
+  "rwkv7": Recipe("BlinkDL/RWKV-LM", {"RWKV-v7/rwkv_v7_numpy.py": ("time_mixing",)}, RWKV, rwkv7),
+} | {
+  name: Recipe("huggingface/transformers", {}, "", partial(layer_of, layer), library="transformers")
+  for name, layer in LAYERS.items()
 }
-
-if __name__ == "__main__":
-  record.NUMBERS.update(NUMBERS)
-  record.main()

@@ -22,6 +22,7 @@ from scripts.golden import (
   dss,
   griffin,
   hugging_face,
+  linear_attention,
   liquid_s4,
   mamba,
   mega,
@@ -36,7 +37,22 @@ from scripts.golden import (
 from scripts.golden.recipe import FOLDER, execute
 
 LIBRARIES = ("numpy", "torch", "einops", "jax", "flax", "transformers")
-FAMILIES = (dss, griffin, hugging_face, liquid_s4, mamba, mega, rnn, s4, s5, safari, sgconv, ssm_2d, xlstm)
+FAMILIES = (
+  dss,
+  griffin,
+  hugging_face,
+  linear_attention,
+  liquid_s4,
+  mamba,
+  mega,
+  rnn,
+  s4,
+  s5,
+  safari,
+  sgconv,
+  ssm_2d,
+  xlstm,
+)
 NUMBERS = {name: recipe for family in FAMILIES for name, recipe in family.RECIPES.items()}
 
 
