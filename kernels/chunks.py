@@ -26,17 +26,27 @@ def join(z: Shaped[Array, "chunks c b ..."], t: int) -> Shaped[Array, "b t ..."]
 
 
 def fold(
-  block: Callable[[Any, Any], tuple[Any, Any]], S: Any, tokens: Any, *, most: int, together: int = 1
+  local: Callable[[Any], Any],
+  block: Callable[[Any, Any], tuple[Any, Any]],
+  S: Any,
+  tokens: Any,
+  *,
+  most: int,
+  together: int,
 ) -> tuple[Any, Float[Array, "b t h p"]]:
-  """The last S and all y of `S, y = block(S, tokens)`, from block to block; tokens are "b t h k", y is "b t h p".
+  """The last S and all y of `S, y = block(S, local(tokens))`, block after block; tokens are "b t h k", y "b t h p".
 
-  For the gradient only every `together`-th S is kept; within such a chunk everything is computed again. A block sees
-  "b h c k" and returns "b h c p". What fills the last ones up is zero.
+  `local` sees the tokens of a chunk of blocks at once, as "n b h c k", and `block` those of its results that belong to
+  one; it returns y as "b h c p". For the gradient only the S before each chunk is kept, and within a chunk all is
+  computed again. What fills the last blocks and the last chunk is zero.
+
+  Args:
+    most: tokens of a block.
+    together: blocks of a chunk.
   """
   t = jax.tree.leaves(tokens)[0].shape[1]
   blocks = jax.tree.map(lambda z: split(jnp.moveaxis(split(z, most), 0, 1), together), tokens)  # "m n c b h k"
-  chunk = jax.checkpoint(lambda S, z: jax.lax.scan(block, S, z), prevent_cse=False)
+  chunk = jax.checkpoint(lambda S, z: jax.lax.scan(block, S, local(z)), prevent_cse=False)
   S, y = jax.lax.scan(chunk, S, jax.tree.map(lambda z: jnp.moveaxis(z, 2, 4), blocks))
   y = jnp.moveaxis(y.reshape(-1, *y.shape[2:]), 3, 1)  # "blocks c b h p"
-  count = -(-t // most)
-  return S, join(y[:count], t)
+  return S, join(y[: -(-t // most)], t)

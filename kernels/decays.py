@@ -67,36 +67,40 @@ def scores(
 
 def _scores_fwd(reads, writes, log_a):
   decay = _decay(log_a)
-  if _one(reads, log_a):
-    y = einsum("...rik,...sjk->...rsij", reads, writes) * decay[..., None, None, :, :, 0]
-  else:
-    y = jnp.moveaxis(einsum("...rik,...isjk->...irsj", reads, _carried(writes, decay)), -4, -2)
-  return y, (reads, writes, log_a)
+  return jnp.stack([_read(reads, z, decay) for z in _kinds(writes)], axis=-3), (reads, writes, log_a)
 
 
 def _scores_bwd(saved, bar):
   reads, writes, log_a = saved
   decay = _decay(log_a)
-  if _one(reads, log_a):
-    plain = bar * decay[..., None, None, :, :, 0]
-    reads_bar = einsum("...rsij,...sjk->...rik", plain, writes)
-    writes_bar = einsum("...rsij,...rik->...sjk", plain, reads)
-    pairs = (plain * einsum("...rik,...sjk->...rsij", reads, writes)).sum((-4, -3))[..., None]
-  else:
-    carried = _carried(writes, decay)
-    read = einsum("...rsij,...rik->...isjk", bar, reads)
-    reads_bar = einsum("...rsij,...isjk->...rik", bar, carried)
-    writes_bar = (read * decay[..., :, None, :, :]).sum(-4)
-    pairs = (read * carried).sum(-3)
-  return reads_bar, writes_bar, _log_decay_bar(pairs)
+  bars = [_read_bwd(reads, z, decay, bar[..., s, :, :]) for s, z in enumerate(_kinds(writes))]
+  reads_bars, writes_bars, pairs = zip(*bars)
+  return sum(reads_bars), jnp.stack(writes_bars, axis=-3), _log_decay_bar(sum(pairs))
 
 
 scores.defvjp(_scores_fwd, _scores_bwd)
 
 
-def _one(reads, log_a):
-  """Whether one decay is that of all channels, and products need not know it."""
-  return log_a.shape[-1] == 1 < reads.shape[-1]
+def _kinds(writes):
+  """One at a time: together they have an axis more, and XLA's CPU backend (0.10.2) crashes on fusions of seven."""
+  return [writes[..., s, :, :] for s in range(writes.shape[-3])]
+
+
+def _read(reads, write, decay):
+  """[r, i, j] of one kind of writing."""
+  if decay.shape[-1] < write.shape[-1]:
+    return einsum("...rik,...jk->...rij", reads, write) * decay[..., None, :, :, 0]
+  return einsum("...rik,...ijk->...rij", reads, decay * write[..., None, :, :])
+
+
+def _read_bwd(reads, write, decay, bar):
+  """Cotangents of `reads`, of `write`, and of the logarithm of each entry of `decay`."""
+  if decay.shape[-1] < write.shape[-1]:
+    plain = bar * decay[..., None, :, :, 0]
+    pairs = (plain * einsum("...rik,...jk->...rij", reads, write)).sum(-3)[..., None]
+    return einsum("...rij,...jk->...rik", plain, write), einsum("...rij,...rik->...jk", plain, reads), pairs
+  carried, read = decay * write[..., None, :, :], einsum("...rij,...rik->...ijk", bar, reads)
+  return einsum("...rij,...ijk->...rik", bar, carried), (read * decay).sum(-3), read * carried
 
 
 def _decay(log_a: Float[Array, "*b c k"]) -> Float[Array, "*b c c k"]:
@@ -105,11 +109,6 @@ def _decay(log_a: Float[Array, "*b c k"]) -> Float[Array, "*b c c k"]:
   between = lambda z: z[..., :, None, :] - z[..., None, :, :]
   past = jnp.tri(log_a.shape[-2], dtype=bool)[..., None]
   return jnp.exp(jnp.where(past, between(high) + between(low), -jnp.inf))
-
-
-def _carried(writes, decay):
-  """What is written at j as token i finds it: [i, s, j, k]."""
-  return decay[..., :, None, :, :] * writes[..., None, :, :, :]
 
 
 def _log_decay_bar(pairs: Float[Array, "*b c c k"]) -> Float[Array, "*b c k"]:

@@ -6,8 +6,11 @@ out (the WY form of the product of the transitions: Yang et al. 2024, arXiv:2406
   r_i = w_i . (a_1 .. a_{i-1} S_0) + sum_{j<i} (w_i . a_{j+1} .. a_{i-1} u_j) r_j + (w_i . a_{j+1} .. a_{i-1} k_j) v_j
 
 is (1 - L) r = b with a strictly lower triangular L, solved by forward substitution. With u = -k, e = v - r takes the
-place of both: (1 + L) e = v - w a S_0 has half the products. The gradient solves the transposed system.
+place of both: (1 + L) e = v - w a S_0 has half the products. Both are linear in S_0, so everything but the products
+with it is computed for many blocks at once. The gradient solves the transposed system.
 """
+
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
@@ -18,7 +21,18 @@ from kernels.delta_rule import reference
 
 # Tokens of a block, and blocks between two states that are kept: for one decay a token, which multiplies products that
 # do not know it; and for one a channel, where every pair of tokens costs as many numbers as there are channels.
-ONE, BY_CHANNEL = (64, 1), (16, 4)
+ONE, BY_CHANNEL = (64, 4), (16, 8)
+
+
+class Local(NamedTuple):
+  """What a block does to the state before it: y = own + read S, and S becomes (across + put^T find) S + inflow."""
+
+  own: Float[Array, "*b c p"]
+  read: Float[Array, "*b c k"]
+  across: Float[Array, "*b k"]
+  find: Float[Array, "*b c k"]
+  put: Float[Array, "*b c k"]
+  inflow: Float[Array, "*b k p"]
 
 
 def delta_rule(
@@ -34,33 +48,49 @@ def delta_rule(
   """See `reference.delta_rule`."""
   if v.shape[1] == 1:
     return reference.delta_rule(q, k, v, w, u, log_a, S, keep)
-  log_a = decays.clear(log_a, keep)
   # a document finds nothing of the one before it
   w = w if keep is None else jnp.where(keep[:, :, None, None], w, 0)
   most, together = ONE if log_a.shape[-1] == 1 else BY_CHANNEL
-  S, y = chunks.fold(_block, S, (q, k, v, w, u, log_a), most=most, together=together)
+  tokens = (q, k, v, w, u, decays.clear(log_a, keep))
+  S, y = chunks.fold(_local, _block, S, tokens, most=most, together=together)
   return y, S
 
 
-def _block(S, tokens):
+def _local(tokens) -> Local:
   q, k, v, w, u, log_a = tokens
   factors = decays.factors(log_a)
-  reads, writes = jnp.stack([q, decays.ahead(w)], axis=2), jnp.stack([k] if u is None else [k, u], axis=2)
+  reads, writes = jnp.stack([q, decays.ahead(w)], axis=-3), jnp.stack([k] if u is None else [k, u], axis=-3)
   weights = decays.scores(reads, writes, log_a)
-  found = decays.einsum("bhck,bhkp->bhcp", factors.before * w, S)
-  # by what was written at k and at u: what tokens of the block find of it
-  at_k, *at_u = (decays.behind(weights[:, :, 1, i]) for i in range(writes.shape[2]))
+  seen, found = weights[..., 0, :, :, :], decays.behind(weights[..., 1, :, :, :])
+  before, leaving = factors.before * w, factors.leave[..., None, :, :] * writes
   if u is None:
-    written = _solve(at_k, v - found)[:, :, None]
+    # e = new + find S, written at k
+    new, find = _solve(found[..., 0, :, :], v, -before)
+    written = new[..., None, :, :]
   else:
-    found = _solve(-at_u[0], found + decays.einsum("bhij,bhjp->bhip", at_k, v))
-    written = jnp.stack([v, found], axis=2)
-  y = decays.einsum("bhck,bhkp->bhcp", factors.enter * q, S)
-  y += decays.einsum("bhsij,bhsjp->bhip", weights[:, :, 0], written)
-  S = factors.across[..., None] * S
-  return S + decays.einsum("bhsck,bhscp->bhkp", factors.leave[:, :, None] * writes, written), y
+    # r = new + find S, written at u, and v at k
+    entered = decays.einsum("...ij,...jp->...ip", found[..., 0, :, :], v)
+    new, find = _solve(-found[..., 1, :, :], entered, before)
+    written = jnp.stack([v, new], axis=-3)
+  return Local(
+    own=decays.einsum("...sij,...sjp->...ip", seen, written),
+    read=factors.enter * q + decays.einsum("...ij,...jk->...ik", seen[..., -1, :, :], find),
+    across=factors.across,
+    find=find,
+    put=leaving[..., -1, :, :],
+    inflow=decays.einsum("...sck,...scp->...kp", leaving, written),
+  )
 
 
-def _solve(lower: Float[Array, "b h c c"], b: Float[Array, "b h c p"]) -> Float[Array, "b h c p"]:
-  """x with (1 + lower) x = b."""
-  return lax.linalg.triangular_solve(lower, b, left_side=True, lower=True, unit_diagonal=True)
+def _block(S, local):
+  times = lambda a, b: decays.einsum("...ck,...kp->...cp", a, b)
+  y = local.own + times(local.read, S)
+  S_after = local.across[..., None] * S + local.inflow
+  return S_after + decays.einsum("...ck,...cp->...kp", local.put, times(local.find, S)), y
+
+
+def _solve(lower, *right: Float[Array, "..."]) -> list[Float[Array, "..."]]:
+  """Every x with (1 + lower) x = b, for a strictly lower triangular matrix."""
+  b = jnp.concatenate(right, axis=-1)
+  x = lax.linalg.triangular_solve(lower, b, left_side=True, lower=True, unit_diagonal=True)
+  return jnp.split(x, [right[0].shape[-1]], axis=-1)

@@ -4,6 +4,8 @@ Yang et al. 2024, arXiv:2312.06635, sec. 4.3. Their secondary chunks are our blo
 between two tokens can be written out for each channel; the gradient computes them again.
 """
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -11,7 +13,16 @@ from kernels import chunks, decays
 from kernels.gated_linear_attention import reference
 
 BLOCK = 16  # tokens; each costs as many numbers a channel
-TOGETHER = 4  # blocks between two states that are kept
+TOGETHER = 8  # blocks between two states that are kept
+
+
+class Local(NamedTuple):
+  """What the tokens of a block do by themselves: y = own + read S, and S becomes across S + inflow."""
+
+  own: Float[Array, "*b c p"]
+  read: Float[Array, "*b c k"]
+  across: Float[Array, "*b k"]
+  inflow: Float[Array, "*b k p"]
 
 
 def gated_linear_attention(
@@ -26,23 +37,26 @@ def gated_linear_attention(
   """See `reference.gated_linear_attention`."""
   if v.shape[1] == 1:
     return reference.gated_linear_attention(q, k, v, log_a, u, S, keep)
-  log_a = decays.clear(log_a, keep)
 
-  def block(S, tokens):
+  def local(tokens):
     q, k, v, log_a, old = tokens
     factors = decays.factors(log_a)
+    scores = lambda reads: decays.scores(reads[..., None, :, :], k[..., None, :, :], log_a)[..., 0, 0, :, :]
     if u is None:
-      weights = decays.scores(q[:, :, None], k[:, :, None], log_a)[:, :, 0, 0]
-      y = decays.einsum("bhck,bhkp->bhcp", factors.enter * q, S)
+      weights, read = scores(q), factors.enter * q
     else:
-      weights = decays.behind(decays.scores(decays.ahead(old)[:, :, None], k[:, :, None], log_a)[:, :, 0, 0])
-      weights += jnp.einsum("bhck,bhck->bhc", q, u[:, None] * k)[..., None] * jnp.eye(q.shape[2], dtype=q.dtype)
-      y = decays.einsum("bhck,bhkp->bhcp", factors.before * old, S)
-    y += decays.einsum("bhij,bhjp->bhip", weights, v)
-    S = factors.across[..., None] * S + decays.einsum("bhck,bhcp->bhkp", factors.leave * k, v)
-    return S, y
+      bonus = (q * u[:, None] * k).sum(-1)[..., None] * jnp.eye(q.shape[-2], dtype=q.dtype)
+      weights, read = decays.behind(scores(decays.ahead(old))) + bonus, factors.before * old
+    own = decays.einsum("...ij,...jp->...ip", weights, v)
+    return Local(own, read, factors.across, decays.einsum("...ck,...cp->...kp", factors.leave * k, v))
 
   # with a bonus a token reads the state before it, of which a new document has none
   old = None if u is None else q if keep is None else jnp.where(keep[:, :, None, None], q, 0)
-  S, y = chunks.fold(block, S, (q, k, v, log_a, old), most=BLOCK, together=TOGETHER)
+  tokens = (q, k, v, decays.clear(log_a, keep), old)
+  S, y = chunks.fold(local, _block, S, tokens, most=BLOCK, together=TOGETHER)
   return y, S
+
+
+def _block(S, local):
+  y = local.own + decays.einsum("...ck,...kp->...cp", local.read, S)
+  return local.across[..., None] * S + local.inflow, y

@@ -125,9 +125,21 @@ def test_without_removal_it_is_gated_linear_attention():
   assert_close(got, jax.jit(gated_linear_attention)(q, k, v, log_a, S), 1e-5)
 
 
-def test_u_is_minus_k_where_it_is_not_given():
+def test_one_decay_is_the_same_decay_in_every_row():
   q, k, v, w, S, _, log_a = arrays("gated", 70)
-  assert_close(op(q, k, v, w, S, None, log_a), op(q, k, v, w, S, -k, log_a), 1e-5)
+  assert_close(op(q, k, v, w, S, None, np.repeat(log_a, K, -1)), op(q, k, v, w, S, None, log_a), 1e-5)
+
+
+def test_u_is_minus_k_where_it_is_not_given():
+  for t in (9, 70):
+    q, k, v, w, S, _, log_a = arrays("gated", t)
+    got = values_and_gradients(
+      lambda q, k, v, w, S, log_a: delta_rule(q, k, v, w, S, -k, log_a), (q, k, v, w, S, log_a)
+    )
+    want = values_and_gradients(
+      lambda q, k, v, w, S, log_a: delta_rule(q, k, v, w, S, None, log_a), (q, k, v, w, S, log_a)
+    )
+    assert_close(got, want, 1e-5)
 
 
 @pytest.mark.parametrize("impl", IMPLS)
