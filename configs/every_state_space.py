@@ -1,6 +1,6 @@
 """Every mixer of `ssm/` at one small budget: sequential MNIST on a slice of the images, and selective copying.
 
-Two layers of width 64, each mixer as it comes; 300 steps of 20 images, of 10,000, or 1,000 steps of 32 sequences of 72.
+Two layers of width 64, each mixer as it comes; 300 steps of 20 images, of 10,000, or 500 steps of 32 sequences of 72.
 What learns most in so few steps need not be best at the end of a long training.
 
   python main.py --config configs/every_state_space.py:task=copying,mixer=mamba2 --workdir runs/mamba2
@@ -18,7 +18,7 @@ from configs import base, selective_copying, smnist
 # A task's config file, and what makes it small.
 TASKS = {
   "smnist": (smnist, "depth=2,batch=20,steps=300,warmup=50,held_out=50000,eval.batches=50"),
-  "copying": (selective_copying, "length=72,batch=32,steps=1000,stages=()"),
+  "copying": (selective_copying, "length=72,batch=32,steps=500,stages=()"),
 }
 MIXERS = (
   *("dss", "event_ssm", "gated_conv", "gss", "h3", "hyena", "liquid_s4", "lru", "lssl", "mega"),
