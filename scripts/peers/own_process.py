@@ -11,7 +11,6 @@ import contextlib
 import importlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import weakref
@@ -69,20 +68,21 @@ def work(target: str, kwargs: dict[str, Any]) -> None:
     except Missing as error:
       print(json.dumps({"missing": str(error)}), file=answers, flush=True)
       return
-    before = _resident_mib()
+    before = _resident_mib("VmRSS")
     timed.call()
     if timed.temp_mib is None:
       # what XLA knows from compiling, others show by how far the process grew
-      timed = timed._replace(temp_mib=max(0.0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10 - before))
+      timed = timed._replace(temp_mib=max(0.0, _resident_mib("VmHWM") - before))
     print(json.dumps(dict(timed._asdict(), call=None)), file=answers, flush=True)
     for _ in sys.stdin:
       timed.call()
       print("{}", file=answers, flush=True)
 
 
-def _resident_mib() -> float:
-  pages = int(Path("/proc/self/statm").read_text().split()[1])
-  return pages * resource.getpagesize() / 2**20
+def _resident_mib(field: str) -> float:
+  """Of this process alone: what getrusage calls its maximum is the parent's, where that was larger."""
+  line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+  return int(line.split()[1]) / 2**10
 
 
 if __name__ == "__main__":

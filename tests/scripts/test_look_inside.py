@@ -48,8 +48,8 @@ def toeplitz(row):
 @pytest.mark.parametrize("width", [WIDTH, 80])
 def test_a_kernel_is_the_mixers_own_and_makes_its_implicit_attention(width):
   found = layer("s4d", width=width, state=4, activation="none")
-  log_A, B, C, D = found.mixer.apply(found.variables, method="recurrence")
-  own = np.asarray(diagonal.taps(log_A, C * B, D, T))
+  log_A, B, C, D, turns = found.mixer.apply(found.variables, method="recurrence")
+  own = np.asarray(diagonal.taps(log_A, C * B, D, T, turns))
   np.testing.assert_allclose(measure.kernel(found), np.einsum("ct,cd->tcd", own, np.eye(width)), atol=1e-5)
   expected = toeplitz(np.sqrt(np.square(own).sum(axis=0)))
   np.testing.assert_allclose(measure.attention(found), expected, atol=1e-5 * expected.max())
