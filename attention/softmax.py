@@ -15,6 +15,7 @@ from kernels.attention import MASKS, attention
 from layers import Dense
 from layers.lengths import blank_past
 from layers.positions import rope
+from layers.sizes import at_least_one
 
 POSITIONS = ("none", "rope")
 
@@ -222,9 +223,7 @@ def _check(module: Attention) -> None:
   for field, choices in (("mask", MASKS), ("position", POSITIONS)):
     if getattr(module, field) not in choices:
       raise ValueError(f"Attention: {field}={getattr(module, field)!r}; choose from {list(choices)}")
-  for field in ("heads", "kv_heads", "window"):
-    if getattr(module, field) is not None and getattr(module, field) < 1:
-      raise ValueError(f"Attention: {field}={getattr(module, field)}; it must be at least 1")
+  at_least_one(module, "heads", "kv_heads", "window")
   heads, groups, size = module._sizes
   if module.width % heads:
     raise ValueError(f"Attention: heads={heads} does not divide width={module.width}")

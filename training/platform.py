@@ -27,8 +27,8 @@ def prepare(cpu_devices: int = 0, *, coordinator: str = "", processes: int = 0, 
     ValueError: the process arguments are incomplete, or the backend runs already with another number of devices.
   """
   _keep_freed_memory()
-  # JAX's LAPACK on CPUs is SciPy's, which reads this when it is loaded, later than here. Its threads wait spinning: for
-  # the small matrices of a mixer (LSSL's) that takes longer than the work, and a hundred times as long on a busy host.
+  # JAX's LAPACK on CPUs is SciPy's, which reads this when it is loaded, later than here. Its threads wait spinning,
+  # which on a busy host took fifty times as long as the factorisations of LSSL's small matrices themselves.
   os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
   flags = os.environ.get("XLA_FLAGS", "")
   if "--xla_cpu_prefer_vector_width" not in flags:

@@ -14,10 +14,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kernels.delta_rule import delta_rule
 from layers import Dense, RMSNorm
-from layers.divisor import largest_divisor
 from layers.initializers import uniform_fan_in
 from layers.lengths import blank_past
 from layers.qkv import ConvQKV
+from layers.sizes import at_least_one, largest_divisor
 
 
 class State(NamedTuple):
@@ -123,9 +123,7 @@ def _sizes(module: DeltaNet) -> tuple[int, int, int]:
 
 
 def _check(module: DeltaNet) -> None:
-  for field in ("width", "heads", "taps", "depth"):
-    if getattr(module, field) is not None and getattr(module, field) < 1:
-      raise ValueError(f"DeltaNet: {field}={getattr(module, field)}; it must be at least 1")
+  at_least_one(module, "width", "heads", "taps", "depth")
   for field in ("expand_k", "expand_v"):
     if getattr(module, field) * module.width < 1:
       raise ValueError(f"DeltaNet: {field}={getattr(module, field)} of width={module.width} leaves no channel")

@@ -13,10 +13,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kernels.delta_rule import delta_rule
 from layers import Dense, GatedRMSNorm, param
-from layers.divisor import largest_divisor
 from layers.initializers import log_uniform, softplus_step, uniform_fan_in
 from layers.lengths import blank_past
 from layers.qkv import ConvQKV
+from layers.sizes import at_least_one, largest_divisor
 
 
 class State(NamedTuple):
@@ -142,9 +142,7 @@ def _sizes(module: GatedDeltaNet) -> tuple[int, int, int]:
 
 
 def _check(module: GatedDeltaNet) -> None:
-  for field in ("width", "heads", "head_size", "value_heads", "taps", "depth"):
-    if getattr(module, field) is not None and getattr(module, field) < 1:
-      raise ValueError(f"GatedDeltaNet: {field}={getattr(module, field)}; it must be at least 1")
+  at_least_one(module, "width", "heads", "head_size", "value_heads", "taps", "depth")
   heads, value_heads, size = _sizes(module)
   if value_heads % heads:
     raise ValueError(f"GatedDeltaNet: heads={heads} does not divide value_heads={value_heads}")

@@ -14,10 +14,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kernels.gated_linear_attention import gated_linear_attention
 from layers import Dense, GatedRMSNorm
-from layers.divisor import largest_divisor
 from layers.initializers import uniform_fan_in
 from layers.lengths import blank_past
 from layers.low_rank import LowRank
+from layers.sizes import at_least_one, largest_divisor
 
 
 class State(NamedTuple):
@@ -125,9 +125,7 @@ class GLA(nn.Module):
 
 
 def _check(module: GLA) -> None:
-  for field in ("width", "heads", "gate_rank", "depth"):
-    if getattr(module, field) is not None and getattr(module, field) < 1:
-      raise ValueError(f"GLA: {field}={getattr(module, field)}; it must be at least 1")
+  at_least_one(module, "width", "heads", "gate_rank", "depth")
   for field in ("expand_k", "expand_v"):
     if getattr(module, field) * module.width < 1:
       raise ValueError(f"GLA: {field}={getattr(module, field)} of width={module.width} leaves no channel")

@@ -13,9 +13,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kernels.gated_linear_attention import gated_linear_attention
 from layers import Dense, RMSNorm, param
-from layers.divisor import largest_divisor
 from layers.initializers import constant, uniform_fan_in
 from layers.lengths import blank_past
+from layers.sizes import at_least_one, largest_divisor
 
 LEAST = 1e-3  # the initial lower bound of a first layer, whose logit must be finite
 
@@ -53,9 +53,7 @@ class HGRN2(nn.Module):
   SIDE = ()
 
   def __post_init__(self):
-    for field in ("width", "head_size", "depth"):
-      if getattr(self, field) is not None and getattr(self, field) < 1:
-        raise ValueError(f"HGRN2: {field}={getattr(self, field)}; it must be at least 1")
+    at_least_one(self, "width", "head_size", "depth")
     if self.width % self._size:
       raise ValueError(f"HGRN2: head_size={self._size} does not divide width={self.width}")
     super().__post_init__()

@@ -13,11 +13,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kernels.delta_rule import delta_rule
 from layers import Dense, GatedRMSNorm, param
-from layers.divisor import largest_divisor
 from layers.initializers import log_uniform, softplus_step, uniform_fan_in
 from layers.lengths import blank_past
 from layers.low_rank import LowRank
 from layers.qkv import ConvQKV
+from layers.sizes import at_least_one, largest_divisor
 
 
 class State(NamedTuple):
@@ -143,9 +143,7 @@ def _sizes(module: KDA) -> tuple[int, int]:
 
 
 def _check(module: KDA) -> None:
-  for field in ("width", "heads", "head_size", "taps", "depth"):
-    if getattr(module, field) is not None and getattr(module, field) < 1:
-      raise ValueError(f"KDA: {field}={getattr(module, field)}; it must be at least 1")
+  at_least_one(module, "width", "heads", "head_size", "taps", "depth")
   heads, size = _sizes(module)
   if size < 1:
     raise ValueError(f"KDA: heads={heads} of width={module.width} leave no channel; give head_size")

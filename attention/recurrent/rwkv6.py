@@ -14,10 +14,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kernels.gated_linear_attention import gated_linear_attention
 from layers import Dense, HeadNorm, param
-from layers.divisor import largest_divisor
 from layers.initializers import constant
 from layers.lengths import blank_past
 from layers.low_rank import LowRank
+from layers.sizes import at_least_one, largest_divisor
 from layers.token_shift import token_shift
 
 STREAMS = 5  # w, k, v, r and g
@@ -58,9 +58,7 @@ class RWKV6(nn.Module):
   SIDE = ()
 
   def __post_init__(self):
-    for field in ("width", "head_size", "mix_rank", "decay_rank", "depth"):
-      if getattr(self, field) is not None and getattr(self, field) < 1:
-        raise ValueError(f"RWKV6: {field}={getattr(self, field)}; it must be at least 1")
+    at_least_one(self, "width", "head_size", "mix_rank", "decay_rank", "depth")
     if self.width % self._size:
       raise ValueError(f"RWKV6: head_size={self._size} does not divide width={self.width}")
     super().__post_init__()

@@ -14,11 +14,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kernels.delta_rule import delta_rule
 from layers import Dense, HeadNorm, param
-from layers.divisor import largest_divisor
 from layers.initializers import Initializer, constant
 from layers.lengths import blank_past
 from layers.low_rank import LowRank
 from layers.qkv import unit
+from layers.sizes import at_least_one, largest_divisor
 from layers.token_shift import token_shift
 
 # Of r, w, k, v, a and g: the larger, the more of the token before is mixed in at first, in the later channels.
@@ -66,9 +66,7 @@ class RWKV7(nn.Module):
   SIDE = ("v_first",)
 
   def __post_init__(self):
-    for field in ("width", "head_size", "depth", *(f"{name}_rank" for name in RANKS)):
-      if getattr(self, field) is not None and getattr(self, field) < 1:
-        raise ValueError(f"RWKV7: {field}={getattr(self, field)}; it must be at least 1")
+    at_least_one(self, "width", "head_size", "depth", *(f"{name}_rank" for name in RANKS))
     if self.width % self._size:
       raise ValueError(f"RWKV7: head_size={self._size} does not divide width={self.width}")
     super().__post_init__()

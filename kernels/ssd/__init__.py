@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from kernels import dispatch, inputs
+from kernels import decays, dispatch, inputs
 from kernels.ssd import reference, xla
 
 IMPLS: dispatch.Impls = {"xla": (xla.ssd, dispatch.always), "reference": (reference.ssd, dispatch.always)}
@@ -46,8 +46,7 @@ def ssd(
     q, k, v, log_a = inputs.blank(here, q, k, v, log_a)
     reset = None if reset is None else reset & here
   q, k, v, log_a, S = (z.astype(dtype) for z in (q, k, v, log_a, S))
-  # Far below where exp is 0: differences of sums stay finite.
-  log_a = jnp.maximum(log_a, 2 * jnp.log(jnp.finfo(dtype).tiny))
+  log_a = jnp.maximum(log_a, decays.least(dtype))
   if v.shape[1] == 0:
     return v.astype(y_dtype), S
   keep = None if reset is None else ~reset

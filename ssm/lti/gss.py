@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Complex, Float, Int
 from kernels.phi import phi1
 from layers import Dense, param
 from layers.lengths import blank_past
+from layers.sizes import at_least_one
 from ssm.lti import diagonal
 
 
@@ -48,9 +49,7 @@ class GSS(nn.Module):
   SIDE = ()
 
   def __post_init__(self):
-    for field in ("width", "inner", "outer", "state"):
-      if getattr(self, field) is not None and getattr(self, field) < 1:
-        raise ValueError(f"GSS: {field}={getattr(self, field)}; it must be at least 1")
+    at_least_one(self, "width", "inner", "outer", "state")
     super().__post_init__()
 
   def setup(self):

@@ -18,6 +18,7 @@ from kernels.attention import WEIGHTS, attention
 from layers import Dense, param
 from layers.lengths import blank_past
 from layers.positions import rope
+from layers.sizes import at_least_one
 from ssm.lti import chunks, moving_average
 
 POSITIONS = ("rotary", "simple")
@@ -228,9 +229,7 @@ class Mega(nn.Module):
 
 
 def _check(module: Mega) -> None:
-  for field in ("width", "state", "keys", "inner", "chunk"):
-    if getattr(module, field) is not None and getattr(module, field) < 1:
-      raise ValueError(f"Mega: {field}={getattr(module, field)}; it must be at least 1")
+  at_least_one(module, "width", "state", "keys", "inner", "chunk")
   for field, choices in (("position", POSITIONS), ("weights", WEIGHTS)):
     if getattr(module, field) not in choices:
       raise ValueError(f"Mega: {field}={getattr(module, field)!r}; choose from {list(choices)}")

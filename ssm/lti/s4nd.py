@@ -16,6 +16,7 @@ from layers import images, param
 from layers.glu import ACTIVATIONS, activate, glu_dense
 from layers.initializers import constant, log_step
 from layers.lengths import blank_past
+from layers.sizes import at_least_one
 from ssm.lti import diagonal, discretization, dplr, hippo, s4, s4d
 
 AXES = ("frame", "row", "column")
@@ -139,9 +140,7 @@ class S4ND(nn.Module):
 def _check(module: S4ND) -> None:
   if module.state < 2 or module.state % 2:
     raise ValueError(f"S4ND: state={module.state}; conjugate pairs are stored once, so it must be even")
-  for field in ("width", "rank", "frames", "rows", "columns"):
-    if getattr(module, field) is not None and getattr(module, field) < 1:
-      raise ValueError(f"S4ND: {field}={getattr(module, field)}; it must be at least 1")
+  at_least_one(module, "width", "rank", "frames", "rows", "columns")
   choices = {"dim": (2, 3), "structure": STRUCTURES, "disc": discretization.RULES, "activation": ACTIVATIONS}
   for field, names in choices.items():
     if getattr(module, field) not in names:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Inexact, Int
 from kernels.roesser import roesser
 from layers import images, param
 from layers.lengths import blank_past
+from layers.sizes import at_least_one
 
 # axes (1: rows, 2: columns) that each direction turns around
 DIRECTIONS: dict[int, tuple[tuple[int, ...], ...]] = {1: ((),), 2: ((), (1, 2)), 4: ((), (1,), (2,), (1, 2))}
@@ -115,9 +116,7 @@ class SSM2D(nn.Module):
 
 
 def _check(module: SSM2D) -> None:
-  for field in ("width", "state", "copies", "rows", "columns"):
-    if getattr(module, field) is not None and getattr(module, field) < 1:
-      raise ValueError(f"SSM2D: {field}={getattr(module, field)}; it must be at least 1")
+  at_least_one(module, "width", "state", "copies", "rows", "columns")
   if module.copies is not None and module.width % module.copies:
     raise ValueError(f"SSM2D: copies={module.copies} does not divide width={module.width}")
   for field, choices in (("directions", DIRECTIONS), ("numbers", NUMBERS)):

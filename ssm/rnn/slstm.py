@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from layers import BlockDense, HeadNorm, ShortConv, param
-from layers.divisor import largest_divisor
 from layers.initializers import constant
 from layers.lengths import blank_past
+from layers.sizes import largest_divisor
 from ssm.rnn.loop import loop
 
 FORGET = {"sigmoid": jax.nn.log_sigmoid, "exp": lambda f: f}

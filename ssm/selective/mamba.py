@@ -16,6 +16,7 @@ from kernels.selective_scan import RULES, discretize, selective_scan
 from layers import Dense, RMSNorm, ShortConv, param
 from layers.initializers import constant, softplus_step, uniform_fan_in
 from layers.lengths import blank_past
+from layers.sizes import at_least_one
 
 
 class State(NamedTuple):
@@ -198,9 +199,7 @@ class Mamba(nn.Module):
 
 
 def _check(module: Mamba) -> None:
-  for field in ("width", "state", "groups", "expand", "taps", "dt_rank", "depth"):
-    if getattr(module, field) is not None and getattr(module, field) < 1:
-      raise ValueError(f"Mamba: {field}={getattr(module, field)}; it must be at least 1")
+  at_least_one(module, "width", "state", "groups", "expand", "taps", "dt_rank", "depth")
   for field, choices in (
     ("spectrum", ("real", "complex")),
     ("disc", RULES),

@@ -14,10 +14,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kernels.ssd import ssd
 from layers import Dense, GatedRMSNorm, ShortConv, param
-from layers.divisor import largest_divisor
 from layers.initializers import log_uniform, softplus_step, uniform_fan_in
 from layers.lengths import blank_past
 from layers.norms import ORDERS
+from layers.sizes import at_least_one, largest_divisor
 
 NORMS = (*ORDERS, "none")
 
@@ -201,9 +201,7 @@ class Mamba2(nn.Module):
 
 
 def _check(module: Mamba2) -> None:
-  for field in ("width", "state", "expand", "ssm_width", "head_size", "groups", "taps", "norm_groups", "depth"):
-    if getattr(module, field) is not None and getattr(module, field) < 1:
-      raise ValueError(f"Mamba2: {field}={getattr(module, field)}; it must be at least 1")
+  at_least_one(module, "width", "state", "expand", "ssm_width", "head_size", "groups", "taps", "norm_groups", "depth")
   inner, heads, size = module._sizes
   norm_groups = module.norm_groups or module.groups
   if module._beside < 0:

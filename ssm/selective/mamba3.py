@@ -15,10 +15,10 @@ from jaxtyping import Array, Bool, Complex, Float, Int
 from kernels import inputs
 from kernels.ssd import ssd
 from layers import Dense, GatedRMSNorm, RMSNorm, param
-from layers.divisor import largest_divisor
 from layers.initializers import constant, softplus_step, uniform_fan_in
 from layers.lengths import blank_past, last_of
 from layers.rotation import rotate, turns, unit
+from layers.sizes import at_least_one, largest_divisor
 
 # f with A = -f(.): what it was at first, and since June 2026
 A_ACTIVATIONS = {
@@ -267,9 +267,7 @@ class Mamba3(nn.Module):
 
 
 def _check(module: Mamba3) -> None:
-  for field in ("width", "state", "expand", "head_size", "groups", "rank", "depth"):
-    if getattr(module, field) is not None and getattr(module, field) < 1:
-      raise ValueError(f"Mamba3: {field}={getattr(module, field)}; it must be at least 1")
+  at_least_one(module, "width", "state", "expand", "head_size", "groups", "rank", "depth")
   inner, heads, size = module._sizes
   for field, value, of, parts in (
     ("head_size", size, "inner width", inner),

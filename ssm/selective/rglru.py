@@ -14,9 +14,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kernels.linear_scan import linear_scan
 from layers import BlockDense, Dense, ShortConv, param
-from layers.divisor import largest_divisor
 from layers.initializers import inverse_softplus, ring
 from layers.lengths import blank_past
+from layers.sizes import at_least_one, largest_divisor
 
 # the constant c of sec. 2.4
 C = 8.0
@@ -68,9 +68,7 @@ class RGLRU(nn.Module):
   SIDE = ()
 
   def __post_init__(self):
-    for field in ("width", "inner", "heads", "taps", "depth"):
-      if getattr(self, field) is not None and getattr(self, field) < 1:
-        raise ValueError(f"RGLRU: {field}={getattr(self, field)}; it must be at least 1")
+    at_least_one(self, "width", "inner", "heads", "taps", "depth")
     if self.heads is not None and self._inner % self.heads:
       raise ValueError(f"RGLRU: heads={self.heads} does not divide inner={self._inner}")
     if self.a_init not in INITS:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from layers import BlockDense, HeadNorm, LayerNorm
-from layers.divisor import largest_divisor
+from layers.sizes import largest_divisor
 
 X = jax.random.normal(jax.random.key(1), (3, 12))
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from layers import Dense, GatedRMSNorm, LayerNorm, RMSNorm, ShortConv, make_norm, project
-from layers.divisor import largest_divisor
 from layers.initializers import inverse_softplus, log_step, log_uniform, softplus_step, uniform_fan_in
 from layers.lengths import blank_past, last_of
+from layers.sizes import largest_divisor
 
 KEY = jax.random.key(0)
 X = jax.random.normal(jax.random.key(1), (2, 5, 6))
