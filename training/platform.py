@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 _CPU_FLAG = "--xla_cpu_prefer_vector_width=512"
 THREADS_PER_DEVICE = 4
 # names of malloc.h
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 
 
 def prepare(cpu_devices: int = 0, *, coordinator: str = "", processes: int = 0, process: int = -1) -> None:
@@ -55,11 +55,13 @@ def prepare(cpu_devices: int = 0, *, coordinator: str = "", processes: int = 0, 
 def _keep_freed_memory() -> None:
   """Tells glibc not to hand large buffers back to the system after each step, only to fault them in again in the next.
 
-  With the page faults gone, a small Mamba on two cores trains about 1.4 times faster. Elsewhere nothing happens.
+  One arena, as XLA allocates in threads of its own, and theirs map what is larger than 64 MiB whatever the other
+  options say. With the page faults gone, layers train 1.2 to 2.3 times faster (S4D: 2.3, at 4096 tokens on two cores).
+  Elsewhere nothing happens.
   """
   mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
   if mallopt is not None:
-    for option, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**26)):
+    for option, value in ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**26)):
       mallopt(option, value)
 
 
