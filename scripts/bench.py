@@ -114,12 +114,13 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument("--suite", default=",".join(SUITES), help=f"comma separated, of {', '.join(SUITES)}")
   parser.add_argument("--filter", default="", help="only cases whose group or name contains this text")
   parser.add_argument("--rounds", type=int, default=7)
+  parser.add_argument("--devices", type=int, default=0, help="virtual CPU devices; 0 leaves the CPU one device")
   parser.add_argument("--out", default="", help="file that gets one JSON line a case")
   args = parser.parse_args(argv)
   suites = args.suite.split(",")
   if unknown := sorted(set(suites) - set(SUITES)):
     sys.exit(f"bench: no suite {', '.join(unknown)}; choose from {', '.join(SUITES)}")
-  platform_lib.prepare(cpu_devices=2)  # as training does: compiler flags, memory, devices
+  platform_lib.prepare(args.devices)  # as training does: compiler flags, memory, devices
   console = rich.console.Console(width=140)
   where = machine()
   console.print(" · ".join(f"{k} {v}" for k, v in where.items()), "")

@@ -1,15 +1,12 @@
 """Every mixer, forward and forward+backward; those with a peer once more at its size, beside it."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-from jax.sharding import NamedSharding, PartitionSpec
 
 from hybrids import mixer
-from scripts.benchmarks.case import Case, Timed, compiled, gradients
+from scripts.benchmarks.case import Case, compiled, gradients
 from scripts.peers import jax_layers, torch_layers
-from training import sharding
 
 BATCH, LENGTH, WIDTH = 8, 4096, 128
 # images are as long as they are large
@@ -55,7 +52,7 @@ def cases() -> list[Case]:
   rows = [case for name in names for case in ours(name, name, SIZES.get(name, (BATCH, LENGTH, WIDTH)))]
   for name, fields, jax_peers, torch_peers, size in PEERS:
     label = " ".join([f"{name} beside peers", *(f"{key}={x}" for key, x in fields.items())])
-    rows += ours(name, label, size, devices=2, **fields) + ours(name, label, size, **fields)
+    rows += ours(name, label, size, **fields)
     for peer, kwargs in jax_peers.items():
       rows += jax_layers.cases(peer, group(label, size), size, **kwargs)
     for peer, kwargs in torch_peers.items():
@@ -68,23 +65,17 @@ def group(label: str, size: tuple[int, int, int]) -> str:
   return f"{label}, B{batch} L{length} width {width}"
 
 
-def ours(name: str, label: str, size: tuple[int, int, int], *, devices: int = 1, **fields: Any) -> list[Case]:
-  """Forward, and forward+backward with respect to parameters and input; the batch spread over virtual CPU devices."""
+def ours(name: str, label: str, size: tuple[int, int, int], **fields: Any) -> list[Case]:
+  """Forward, and forward+backward with respect to parameters and input."""
   layer = mixer.build(name, width=size[-1], **fields)
 
-  def make(measure: Callable[..., Timed]) -> Timed:
+  def make(measure):
     x = jax.random.normal(jax.random.key(1), size)
     variables = jax.jit(layer.init)(jax.random.key(0), x)
     fn = lambda variables, x: layer.apply(variables, x)
-    if devices == 1:
-      return measure(fn, variables, x)
-    mesh = sharding.make_mesh(data=devices, devices=jax.devices()[:devices])
-    with sharding.active(mesh):
-      x = jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
-      return measure(fn, jax.device_put(variables, NamedSharding(mesh, PartitionSpec())), x)
+    return measure(fn, variables, x)
 
-  form = f"ours ({name})" if devices == 1 else f"ours ({name}), batch over {devices} devices"
   return [
-    Case(f"{group(label, size)}, forward", form, lambda: make(compiled)),
-    Case(f"{group(label, size)}, forward+backward", form, lambda: make(gradients)),
+    Case(f"{group(label, size)}, forward", f"ours ({name})", lambda: make(compiled)),
+    Case(f"{group(label, size)}, forward+backward", f"ours ({name})", lambda: make(gradients)),
   ]

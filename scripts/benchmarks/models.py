@@ -8,7 +8,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from hybrids.heads import LanguageModel
-from scripts.benchmarks.case import Case, Timed, compiled
+from scripts.benchmarks.case import Case, Missing, Timed, compiled
 from scripts.peers import hugging_face
 from scripts.peers.own_process import own_process
 from training import sharding
@@ -24,7 +24,7 @@ def cases() -> list[Case]:
     shape = {"batch": 4, "length": length}
     rows += [
       Case(group, "ours, batch over 2 devices", functools.partial(train_step, devices=2, **SIZES, **shape)),
-      Case(group, "on 1 device", functools.partial(train_step, devices=1, **SIZES, **shape)),
+      Case(group, "ours, on 1 device", functools.partial(train_step, devices=1, **SIZES, **shape)),
       *peers(group, **SIZES, **shape),
     ]
   return rows
@@ -61,6 +61,8 @@ def train_step(*, devices: int, width: int, depth: int, vocab: int, batch: int, 
     updates, opt = tx.update(grads, opt, params)
     return optax.apply_updates(params, updates), opt, value
 
+  if jax.device_count() < devices:
+    raise Missing(f"needs --devices {devices}")
   mesh = sharding.make_mesh(data=devices, devices=jax.devices()[:devices])
   with sharding.active(mesh):
     tokens = jax.device_put(tokens, NamedSharding(mesh, PartitionSpec("data")))

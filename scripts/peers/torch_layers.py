@@ -20,7 +20,7 @@ def cases(peer: str, group: str, size: tuple[int, int, int], **sizes: int) -> li
 
 
 def layer(*, peer: str, mode: str, size: tuple[int, int, int], sizes: dict[str, int]) -> Timed:
-  """The layer, or with "forward+backward" also the gradients of a weighted sum in all parameters and the input."""
+  """The layer, or with "forward+backward" also the cotangents of all parameters and the input for one of its output."""
   try:
     torch = importlib.import_module("torch")
     torch.set_num_threads(os.cpu_count() or 1)
@@ -31,13 +31,13 @@ def layer(*, peer: str, mode: str, size: tuple[int, int, int], sizes: dict[str, 
 
   def forward():
     with torch.inference_mode():
-      return call(module, x).sum().item()
+      return call(module, x)
 
   def backward():
     module.zero_grad()
     given = x.clone().requires_grad_()
-    (call(module, given) * weights).sum().backward()
-    return given.grad.sum().item()
+    call(module, given).backward(weights)
+    return given.grad
 
   return Timed(forward if mode == "forward" else backward)
 

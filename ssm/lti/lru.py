@@ -124,7 +124,9 @@ class LRU(nn.Module):
     return -jnp.expm1(-2 * jnp.exp(self.nu_log))
 
   def _enter(self, x: Float[Array, "*b d"]) -> Complex[Array, "*b n"]:
-    return jnp.exp(self.gamma_log) * dense_io.into_state(x, self.B_re, self.B_im)
+    # times B rather than B x, which is larger by the tokens
+    gamma = jnp.exp(self.gamma_log)[:, None]
+    return dense_io.into_state(x, gamma * self.B_re, gamma * self.B_im)
 
   def _read(self, h: Complex[Array, "*b n"], x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     y = dense_io.read_out(h, self.C_re, self.C_im, x.dtype) + self.D * x
