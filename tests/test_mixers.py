@@ -21,6 +21,7 @@ from tests.contract.checks import CHECKS, IN_FLOAT64
 # Arguments beside the width for a small instance of every mixer, by its name. What follows the name tells rows apart: a
 # mixer has a second one where arguments change its kind of state or what it reads.
 SMALL: dict[str, dict[str, Any]] = {
+  "based": dict(heads=2, key_size=3),
   "delta_net": dict(heads=2),
   "dss": dict(state=3),
   "dss, softmax": dict(state=3, kernel="softmax"),
@@ -57,6 +58,7 @@ SMALL: dict[str, dict[str, Any]] = {
   "mega, simple": dict(state=2, keys=3, chunk=4, position="simple"),
   "min_gru": dict(expand=2),
   "mlp": dict(expand=2),
+  "retnet": dict(heads=2),
   "rglru": dict(inner=12, heads=3),
   "rnn": {},
   "rwkv6": dict(head_size=4, mix_rank=2, decay_rank=2),
@@ -197,6 +199,8 @@ def count_stack(d, depth, pattern, mixers, norm="rms", **_):
 
 # Parameters from the equations: a product of sides for each matrix, a length for each vector.
 COUNT = {
+  # queries and keys; values and out
+  "based": lambda d, heads, key_size: 2 * d * heads * key_size + 2 * d * d,
   "delta_net": count_delta_net,
   # lam, C; D and two dt; the map to 2d with bias
   "dss": lambda d, state, kernel="exp": 2 * state + 2 * d * state + 3 * d + 2 * d * (d + 1),
@@ -232,6 +236,8 @@ COUNT = {
   # gate and candidate with bias, and out if the state is wider
   "min_gru": lambda d, expand=1: 2 * expand * d * (d + 1) + (expand > 1) * d * (expand * d + 1),
   "mlp": lambda d, expand: 2 * d * expand * d,
+  # queries and keys; values, gate and out
+  "retnet": lambda d, heads, expand_v=2: 2 * d * d + 3 * expand_v * d * d,
   "rglru": count_rglru,
   "rnn": lambda d: 2 * d * d + d,
   # five maps; six mixtures and a map of low rank for five of them; one with bias for decays; bonuses; norm with bias

@@ -11,6 +11,7 @@ import pytest
 from hybrids.mixer import build
 from tests.contract.case import LENGTHS, Case, resets
 from tests.oracles import (
+  based,
   delta_net,
   dss,
   event_ssm,
@@ -32,6 +33,7 @@ from tests.oracles import (
   mamba3,
   mega,
   min_gru,
+  retnet,
   rglru,
   rnn,
   rwkv6,
@@ -54,6 +56,8 @@ RANKS = dict(w_rank=2, a_rank=3, v_rank=2, g_rank=40)  # the last: outputs that 
 
 # what is built -> the oracle and what it must be told
 CASES = {
+  "based": (dict(name="based", heads=2, key_size=3), based.run, dict(heads=2)),
+  "based, one channel a head": (dict(name="based", key_size=4), based.run, dict(heads=8)),
   "delta_net": (dict(name="delta_net", heads=2), delta_net.run, dict(heads=2)),
   "delta_net, negative eigenvalues": (
     dict(name="delta_net", heads=2, expand_k=0.5, expand_v=2.0, taps=2, negative_eigenvalues=True),
@@ -203,6 +207,12 @@ CASES = {
   ),
   "min_gru": (dict(name="min_gru", expand=2), min_gru.run, {}),
   "min_gru, positive": (dict(name="min_gru", candidate="positive"), min_gru.run, dict(candidate="positive")),
+  "retnet": (dict(name="retnet", heads=2), retnet.run, dict(heads=2)),
+  "retnet, wide": (
+    dict(name="retnet", heads=4, expand_v=1.5, norm_eps=1e-2),
+    retnet.run,
+    dict(heads=4, eps=1e-2),
+  ),
   "rglru": (dict(name="rglru", inner=12, heads=3), rglru.run, {}),
   "rnn": (dict(name="rnn"), rnn.run, {}),
   "rnn, relu": (dict(name="rnn", activation="relu"), rnn.run, dict(activation="relu")),

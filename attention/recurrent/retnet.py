@@ -1,0 +1,148 @@
+"""RetNet: linear attention with a constant decay for each head and rotary positions. State: fixed.
+
+Sun et al. 2023, arXiv:2307.08621. Theirs: Q, K, V -> q, k, v, gamma -> a, d_head -> k, n -> t.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Complex, Float, Int
+
+from kernels.ssd import ssd
+from layers import Dense, RMSNorm
+from layers.history import places
+from layers.lengths import blank_past
+from layers.rotation import rotate
+from layers.sizes import at_least_one, largest_divisor
+
+
+class State(NamedTuple):
+  """What one layer remembers."""
+
+  S: Float[Array, "b h k p"]  # float32
+  length: Int[Array, "b"]  # tokens of the document so far
+
+
+class RetNet(nn.Module):
+  """S_t = a S_{t-1} + k_t v_t^T,  y_t = S_t^T q_t / sqrt(k)  for each head, a = 1 - 2^(-5-head)     eqs. (6), (8)
+
+  q and k are linear in x, their pairs of channels turned by angles that are linear in t; v is linear in x, and
+  W_o (SiLU(W_g x) norm(y)) is the result.
+  Departs: as in the authors' code, norm is an RMS norm of each head without a scale, not a GroupNorm, and y is divided
+  by sqrt(1 + a + .. + a^t) before it, which its eps alone can tell. Their parallel form also divides y by the sum of
+  its weights if that is above 1, which no state can know and the norm undoes.
+
+  Attributes:
+    heads: the largest number not above 8 that divides the width into even parts, if not given.
+    expand_v: values of all heads / d.
+  Raises:
+    ValueError: a size is below 1, heads do not divide the values or the width into even parts.
+  """
+
+  width: int
+  heads: int | None = None
+  expand_v: float = 2.0
+  norm_eps: float = 1e-6
+
+  STATE = "fixed"
+  SLOW = ()
+  SIDE = ()
+
+  def __post_init__(self):
+    _check(self)
+    super().__post_init__()
+
+  def setup(self):
+    _, values = self._sizes
+    dense = lambda features, axes, gain=2**-2.5: Dense(features, kernel_init=_glorot(gain), axes=axes)
+    self.q_proj, self.k_proj = dense(self.width, ("embed", "heads")), dense(self.width, ("embed", "kv"))
+    self.v_proj, self.g_proj = dense(values, ("embed", "kv")), dense(values, ("embed", "heads"))
+    self.norm = RMSNorm(eps=self.norm_eps, use_scale=False)
+    self.out_proj = dense(self.width, ("heads", "embed"), gain=0.5)
+
+  @nn.nowrap
+  def init_state(self, batch: int, max_len: int) -> State:
+    """Zeros."""
+    del max_len
+    heads, values = self._sizes
+    S = jnp.zeros((batch, heads, self.width // heads, values // heads))
+    return State(S=S, length=jnp.zeros((batch,), jnp.int32))
+
+  def __call__(
+    self,
+    x: Float[Array, "b t d"],
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> Float[Array, "b t d"]:
+    """All tokens from an empty state."""
+    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
+
+  def prefill(
+    self,
+    x: Float[Array, "b t d"],
+    state: State,
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> tuple[Float[Array, "b t d"], State]:
+    """All tokens from `state`."""
+    x = blank_past(x, lengths)
+    q, k, v = (z.reshape(*x.shape[:-1], self._sizes[0], -1) for z in (self.q_proj(x), self.k_proj(x), self.v_proj(x)))
+    place, length = places(state.length, x.shape[1], reset=reset, lengths=lengths)
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    turn, (log_a, total) = _turns(place, q.shape[-1], dtype), _decays(place, self._sizes[0], dtype)
+    q, k = (rotate(z.astype(dtype), turn) for z in (q, k))
+    q = q * (q.shape[-1] * total[..., None]) ** -0.5
+    y, S = ssd(q, k, v, log_a, state.S, reset=reset, lengths=lengths)
+    y = self.norm(y).reshape(*x.shape[:-1], -1) * jax.nn.silu(self.g_proj(x))
+    return blank_past(self.out_proj(y), lengths), State(S, length)
+
+  def step(
+    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
+  ) -> tuple[Float[Array, "b d"], State]:
+    """One token."""
+    y, state = self.prefill(x[:, None], state)
+    return y[:, 0], state
+
+  @property
+  def _sizes(self) -> tuple[int, int]:
+    """Heads; values of all heads."""
+    return self.heads or largest_divisor(self.width // 2, 8), int(self.expand_v * self.width)
+
+
+def _glorot(gain: float) -> nn.initializers.Initializer:
+  """U(-r, r) with r = gain sqrt(6 / (rows + columns))."""
+  return nn.initializers.variance_scaling(gain**2, "fan_avg", "uniform")
+
+
+def _turns(place: Int[Array, "b t"], size: int, dtype: jnp.dtype) -> Complex[Array, "b t 1 s"]:
+  """exp(i place f) for frequencies f from 1 to 1/10000."""
+  angle = place[..., None, None].astype(dtype) * jnp.asarray(10000.0 ** -np.linspace(0, 1, size // 2), dtype)
+  return jax.lax.complex(jnp.cos(angle), jnp.sin(angle))
+
+
+def _decays(
+  place: Int[Array, "b t"], heads: int, dtype: jnp.dtype
+) -> tuple[Float[Array, "b t h"], Float[Array, "b t h"]]:
+  """log a, and 1 + a + .. + a^place."""
+  left = 2.0 ** (-5 - np.arange(heads))
+  log_a = jnp.broadcast_to(jnp.asarray(np.log1p(-left), dtype), (*place.shape, heads))
+  return log_a, -jnp.expm1((place[..., None] + 1).astype(dtype) * log_a) / jnp.asarray(left, dtype)
+
+
+def _check(module: RetNet) -> None:
+  at_least_one(module, "width", "heads")
+  heads, values = module._sizes
+  if values < 1:
+    raise ValueError(f"RetNet: expand_v={module.expand_v} of width={module.width} leaves no channel")
+  if module.width % heads or values % heads:
+    raise ValueError(f"RetNet: heads={heads} does not divide width={module.width} and {values} values")
+  if module.width // heads % 2:
+    raise ValueError(f"RetNet: heads={heads} of width={module.width} have odd size {module.width // heads}; pairs turn")

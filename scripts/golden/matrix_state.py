@@ -1,0 +1,76 @@
+"""Matrix-state linear attention with decays that no token chooses, or with none: retention, Based."""
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from scripts.golden.recipe import TORCH, Recipe, drawn, under, with_parameters, with_torch_gradients
+
+# What torchscale wraps around every map, for layers of several modalities: nothing here.
+ONE_WAY = TORCH + "def MultiwayWrapper(args, module):\n  return module\n"
+FEATURES = TORCH + "InferenceParams = None\n"
+B, T, D = 2, 37, 8
+
+
+def retention(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """In parallel, chunk by chunk and step by step; each of the first two with the eps that all of them agree at."""
+  import torch
+
+  rng = np.random.default_rng(0)
+  found: dict[str, np.ndarray] = {}
+  for name, eps, t in (("parallel", 1e-9, T), ("chunks", 1e-9, 36), ("steps", 1e-2, 9)):
+    args = SimpleNamespace(
+      decoder_embed_dim=D, decoder_retention_heads=2, recurrent_chunk_size=12, layernorm_eps=eps, multiway=False
+    )
+    module, places = official["MultiScaleRetention"](args, D, 2 * D, 2), official["RetNetRelPos"](args)
+
+    def run(x, name=name, t=t, module=module, places=places, **parameters):
+      if name != "steps":
+        chunks = name == "chunks"
+        return (with_parameters(module, parameters, lambda: module(x, places(t, chunkwise_recurrent=chunks), chunks)),)
+      state: dict[str, Any] = {}
+      one = lambda i: module(x[:, i : i + 1], places(i + 1, activate_recurrent=True), incremental_state=state)
+      return (with_parameters(module, parameters, lambda: torch.cat([one(i) for i in range(t)], dim=1)),)
+
+    # large enough for 1e-9 to be nothing beside the squares that the norm divides by
+    given = {"x": rng.standard_normal((B, t, D)), **drawn(module, rng, spread=0.7)}
+    found |= under(name, with_torch_gradients(run, given, rng))
+  return found
+
+
+def based(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """The layer as matrices of tokens by tokens."""
+  rng = np.random.default_rng(1)
+  module = official["LinearAttention"](D, official["TaylorExp"](3), feature_dim=3, num_heads=2)
+
+  def run(x, **parameters):
+    return (with_parameters(module, parameters, lambda: module(x)),)
+
+  return with_torch_gradients(run, {"x": rng.standard_normal((B, T, D)), **drawn(module, rng, spread=0.7)}, rng)
+
+
+RECIPES = {
+  "based": Recipe(
+    "HazyResearch/based",
+    {"based/models/mixers/linear_attention.py": ("FeatureMap", "TaylorExp", "LinearAttention")},
+    FEATURES,
+    based,
+  ),
+  "retention": Recipe(
+    "microsoft/torchscale",
+    {
+      "torchscale/component/rms_norm.py": ("RMSNorm",),
+      "torchscale/component/multiscale_retention.py": (
+        "rotate_every_two",
+        "theta_shift",
+        "get_activation_fn",
+        "MultiScaleRetention",
+      ),
+      "torchscale/architecture/retnet.py": ("RetNetRelPos",),
+    },
+    ONE_WAY,
+    retention,
+  ),
+}

@@ -1,0 +1,81 @@
+"""RetNet's initial values, its published sizes, its decays, and that its positions are relative."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from attention.recurrent.retnet import RetNet, State
+from kernels.ssd import ssd
+from tests.attention.initial import initial
+
+
+def test_initial_values():
+  p = initial(RetNet(width=256))
+  assert p.keys() == {"q_proj", "k_proj", "v_proj", "g_proj", "out_proj"}
+  for name, columns, gain in (("q_proj", 256, 2**-2.5), ("v_proj", 512, 2**-2.5), ("out_proj", 512, 0.5)):
+    kernel = np.asarray(p[name]["kernel"])
+    bound = gain * (6 / (256 + columns)) ** 0.5
+    np.testing.assert_allclose([kernel.min(), kernel.max(), kernel.std()], [-bound, bound, bound / 3**0.5], rtol=0.01)
+
+
+def test_its_published_sizes_come_with_the_width():
+  """Eight heads of 256 keys and 512 values at width 2048."""
+  assert RetNet(width=2048).init_state(1, 1).S.shape == (1, 8, 256, 512)
+
+
+def test_every_head_forgets_half_as_fast_as_the_one_before():
+  module = RetNet(width=32, heads=16)
+  S = np.ones((1, 16, 2, 4), np.float32)
+  state = State(S, jnp.array([5], jnp.int32))
+  p = initial(module)
+  _, state = jax.jit(lambda state: module.apply({"params": p}, jnp.zeros((1, 32)), state, method="step"))(state)
+  lost = 1 - np.asarray(state.S, np.float64)[0, :, 0, 0]
+  # what float32 can say of a number next to 1
+  np.testing.assert_allclose(lost, 2.0 ** -np.arange(5, 21), atol=6e-8)
+  assert state.length == 6
+
+
+def test_only_differences_of_positions_matter():
+  """Two tokens read the same of each other wherever in a document they stand, up to the norm's eps."""
+  module = RetNet(width=16, heads=2, norm_eps=0.0)
+  p = initial(module)
+  x = jax.random.normal(jax.random.key(0), (1, 9, 16))
+  run = jax.jit(lambda start: module.apply({"params": p}, x, start, method="prefill")[0])
+  late = module.init_state(1, 1)._replace(length=jnp.array([300], jnp.int32))
+  np.testing.assert_allclose(run(late), run(module.init_state(1, 1)), atol=1e-5)
+
+
+def test_slow_decays_at_odd_lengths_equal_the_step_loop():
+  """Sixteen heads, the last of which halves in a million tokens; in values and gradients."""
+  rng = np.random.default_rng(0)
+  draw = lambda *shape: rng.standard_normal(shape).astype(np.float32)
+  q, k, v, S, weights = (
+    draw(2, 131, 16, 2),
+    draw(2, 131, 16, 2),
+    draw(2, 131, 16, 3),
+    draw(2, 16, 2, 3),
+    draw(131, 16, 3),
+  )
+  log_a = jnp.broadcast_to(jnp.asarray(np.log1p(-(2.0 ** -np.arange(5, 21))), jnp.float32), (2, 131, 16))
+  loss = lambda impl: jax.jit(
+    jax.value_and_grad(lambda *z: jnp.sum(weights * ssd(*z[:3], log_a, z[3], impl=impl)[0]), argnums=(0, 1, 2, 3))
+  )
+  got, want = loss("xla")(q, k, v, S), loss("reference")(q, k, v, S)
+  for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want)):
+    np.testing.assert_allclose(one, other, atol=2e-5 * np.abs(other).max())
+
+
+@pytest.mark.parametrize(
+  "kwargs, reason",
+  [
+    (dict(heads=3), "heads=3 does not divide width=8 and 16 values"),
+    (dict(heads=8), "heads=8 of width=8 have odd size 1; pairs turn"),
+    (dict(heads=0), "heads=0; it must be at least 1"),
+    (dict(expand_v=0.1), "expand_v=0.1 of width=8 leaves no channel"),
+    (dict(heads=4, expand_v=1.25), "heads=4 does not divide width=8 and 10 values"),
+  ],
+)
+def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
+  with pytest.raises(ValueError, match=reason):
+    RetNet(width=8, **kwargs)
