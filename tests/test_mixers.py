@@ -39,6 +39,7 @@ SMALL: dict[str, dict[str, Any]] = {
   "hyena, heads": dict(heads=2, outer_mixing=True, filter_width=6, filter_depth=1),
   "hyena, third order": dict(order=3, filter_width=4, features=5, taps=2),
   "kda": dict(heads=2),
+  "lightning": dict(heads=2, head_size=3),
   "liquid_s4": dict(state=6, degree=3),
   "liquid_s4, kb": dict(state=4, degree=3, kernel="kb"),
   "liquid_s4, official": dict(state=4, degree=3, form="official"),
@@ -221,6 +222,8 @@ COUNT = {
   "hgrn2": lambda d, head_size: 4 * d * d + 2 * d,
   "hyena": count_hyena,
   "kda": count_kda,
+  # queries, keys, values, gate and out; the norm
+  "lightning": lambda d, heads, head_size: 5 * d * heads * head_size + heads * head_size,
   # those of S4D: the products are weighed by its B and C
   "liquid_s4": lambda d, state, degree, **_: COUNT["s4d"](d, state),
   # lam, gamma; B, C; D; the two maps with bias

@@ -1,4 +1,4 @@
-"""Matrix-state linear attention with decays that no token chooses, or with none: retention, Based."""
+"""Matrix-state linear attention with decays that no token chooses, or with none: retention, Based, MiniMax."""
 
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -51,6 +51,24 @@ def based(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
   return with_torch_gradients(run, {"x": rng.standard_normal((B, T, D)), **drawn(module, rng, spread=0.7)}, rng)
 
 
+def lightning(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """A layer of MiniMax, the second of four, in blocks of 16 tokens."""
+  del official
+  from transformers import MiniMaxConfig
+  from transformers.models.minimax.modeling_minimax import MiniMaxLightningAttention
+
+  rng = np.random.default_rng(2)
+  config = MiniMaxConfig(
+    hidden_size=D, num_attention_heads=2, num_key_value_heads=2, head_dim=3, num_hidden_layers=4, block_size=16
+  )
+  module = MiniMaxLightningAttention(config, 1)
+
+  def run(x, **parameters):
+    return (with_parameters(module, parameters, lambda: module(x, None, None)[0]),)
+
+  return with_torch_gradients(run, {"x": rng.standard_normal((B, T, D)), **drawn(module, rng, spread=0.7)}, rng)
+
+
 RECIPES = {
   "based": Recipe(
     "HazyResearch/based",
@@ -58,6 +76,7 @@ RECIPES = {
     FEATURES,
     based,
   ),
+  "minimax_lightning": Recipe("huggingface/transformers", {}, "", lightning, library="transformers"),
   "retention": Recipe(
     "microsoft/torchscale",
     {

@@ -1,8 +1,11 @@
-"""Agreement with numbers of torchscale's retention and of Based's linear attention."""
+"""Agreement with numbers of torchscale's retention, of Based's linear attention and of MiniMax's in transformers."""
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from attention.recurrent.based import Based
+from attention.recurrent.lightning import Lightning
 from attention.recurrent.retnet import RetNet
 from tests.golden.compare import check, read
 
@@ -32,3 +35,17 @@ def test_based_is_the_authors_linear_attention():
     return (module.apply({"params": params}, p["x"]),)
 
   check(run, *read("based"))
+
+
+def test_lightning_is_the_layer_of_minimax():
+  """In whose map queries, keys and values of one head stand together; the rates come with the layer's place."""
+  module = Lightning(width=8, heads=2, head_size=3, layer=1, depth=4)
+  buffers = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, 8)))["buffers"]
+
+  def run(p):
+    qkv = p["qkv_proj.weight"].reshape(2, 3, 3, 8).swapaxes(0, 1).reshape(3, 6, 8)
+    params = {f"{name}_proj": {"kernel": weight.T} for name, weight in zip("qkv", qkv)}
+    params |= dense(p, g="output_gate", out="out_proj") | {"norm": {"scale": p["norm.weight"]}}
+    return (module.apply({"params": params, "buffers": buffers}, p["x"]),)
+
+  check(run, *read("minimax_lightning"))

@@ -1,0 +1,138 @@
+"""Lightning attention (MiniMax): linear attention with decays by head and layer that no token chooses. State: fixed.
+
+MiniMax 2025, arXiv:2501.08313; Qin et al. 2024, arXiv:2401.04658. Theirs: lambda -> a, d -> head_size, KV -> S.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from kernels.ssd import ssd
+from layers import Dense, RMSNorm
+from layers.initializers import uniform_fan_in
+from layers.lengths import blank_past
+from layers.sizes import at_least_one, largest_divisor
+
+LEFT = 1e-5  # of the rate of the first layer's decay in the last one
+
+
+class State(NamedTuple):
+  """What one layer remembers."""
+
+  S: Float[Array, "b h k p"]  # float32
+
+
+class Lightning(nn.Module):
+  """S_t = a S_{t-1} + k_t v_t^T,  y_t = S_t^T q_t  for each head, a = exp(-2^(-8 i / h) (1 - layer / (depth - 1)))
+
+  for the heads i = 1 .. h     2401.04658, sec. 3.1; 2501.08313, sec. 2.2.1. q, k and v are SiLU of linear maps of x,
+  and W_o (sigmoid(W_g x) norm(y)) is the result, with one norm for all heads. The rates -log a are kept in the
+  collection "buffers".
+  Departs: nothing of MiniMax's code. (TransNormerLLM, 2307.14995, has rates 8 i / h (1 - layer / depth), rotary
+  positions in its first layer, and neither SiLU on v nor a sigmoid on the gate.)
+
+  Attributes:
+    heads: width / head_size, if not given.
+    head_size: width / heads, or the largest divisor of the width not above 128, if not given.
+    layer, depth: the layer's place in the model: the last forgets next to nothing. W_o starts smaller by the square
+      root of depth.
+  Raises:
+    ValueError: a size is below 1, the only one given of heads and head_size does not divide the width, or the layer is
+      not one of depth.
+  """
+
+  width: int
+  heads: int | None = None
+  head_size: int | None = None
+  norm_eps: float = 1e-6
+  layer: int = 0
+  depth: int = 1
+
+  STATE = "fixed"
+  SLOW = ()
+  SIDE = ()
+
+  def __post_init__(self):
+    _check(self)
+    super().__post_init__()
+
+  def setup(self):
+    heads, size = self._sizes
+    dense = lambda axis: Dense(heads * size, kernel_init=uniform_fan_in(), axes=("embed", axis))
+    self.q_proj, self.k_proj, self.v_proj, self.g_proj = dense("heads"), dense("kv"), dense("kv"), dense("heads")
+    self.rate = self.variable("buffers", "rate", _rates, heads, self.layer, self.depth)
+    self.norm = RMSNorm(eps=self.norm_eps, axis="heads")
+    out = uniform_fan_in(gain=self.depth**-0.5)
+    self.out_proj = Dense(self.width, kernel_init=out, axes=("heads", "embed"))
+
+  @nn.nowrap
+  def init_state(self, batch: int, max_len: int) -> State:
+    """Zeros."""
+    del max_len
+    heads, size = self._sizes
+    return State(S=jnp.zeros((batch, heads, size, size)))
+
+  def __call__(
+    self,
+    x: Float[Array, "b t d"],
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> Float[Array, "b t d"]:
+    """All tokens from an empty state."""
+    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
+
+  def prefill(
+    self,
+    x: Float[Array, "b t d"],
+    state: State,
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> tuple[Float[Array, "b t d"], State]:
+    """All tokens from `state`."""
+    x = blank_past(x, lengths)
+    heads, size = self._sizes
+    by_head = lambda dense: jax.nn.silu(dense(x)).reshape(*x.shape[:-1], heads, size)
+    q, k, v = by_head(self.q_proj), by_head(self.k_proj), by_head(self.v_proj)
+    log_a = jnp.broadcast_to(-self.rate.value, q.shape[:-1])
+    y, S = ssd(q, k, v, log_a, state.S, reset=reset, lengths=lengths)
+    y = self.norm(y.reshape(*x.shape[:-1], -1)) * jax.nn.sigmoid(self.g_proj(x))
+    return blank_past(self.out_proj(y), lengths), State(S)
+
+  def step(
+    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
+  ) -> tuple[Float[Array, "b d"], State]:
+    """One token."""
+    y, state = self.prefill(x[:, None], state)
+    return y[:, 0], state
+
+  @property
+  def _sizes(self) -> tuple[int, int]:
+    """Heads; size of a head."""
+    if self.heads is None:
+      size = self.head_size or largest_divisor(self.width, 128)
+      return self.width // size, size
+    return self.heads, self.head_size or self.width // self.heads
+
+
+def _rates(heads: int, layer: int, depth: int) -> Float[Array, "h"]:
+  """-log a."""
+  later = 1 - layer / (depth - 1 + LEFT) + LEFT
+  return later * 2.0 ** (-8 * jnp.arange(1, heads + 1) / heads)
+
+
+def _check(module: Lightning) -> None:
+  at_least_one(module, "width", "heads", "head_size", "depth")
+  heads, size = module._sizes
+  if (module.heads is None or module.head_size is None) and heads * size != module.width:
+    given = f"head_size={size}" if module.heads is None else f"heads={heads}"
+    raise ValueError(f"Lightning: {given} does not divide width={module.width}")
+  if not 0 <= module.layer < module.depth:
+    raise ValueError(f"Lightning: layer={module.layer} of depth={module.depth}; it is counted from 0")

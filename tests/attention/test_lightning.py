@@ -1,0 +1,67 @@
+"""Lightning attention's decays and initial values."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from attention.recurrent.lightning import Lightning
+from hybrids.mixer import build
+from tests.attention.initial import initial
+
+
+def rates(**kwargs):
+  return jax.jit(Lightning(**kwargs).init)(jax.random.key(0), jnp.zeros((1, 1, kwargs["width"])))["buffers"]["rate"]
+
+
+def test_heads_forget_at_rates_from_one_half_to_an_eighth_power_of_it():
+  np.testing.assert_allclose(rates(width=64, heads=8), 2.0 ** -np.arange(1, 9), rtol=2e-5)
+  np.testing.assert_allclose(rates(width=48, heads=3), 2.0 ** (-8 * np.arange(1, 4) / 3), rtol=2e-5)
+
+
+@pytest.mark.parametrize("layer, left", [(0, 1), (1, 0.75), (2, 0.5), (3, 0.25), (4, 1.25e-5)])
+def test_later_layers_forget_less(layer, left):
+  np.testing.assert_allclose(
+    rates(width=8, head_size=4, layer=layer, depth=5), left * np.array([1 / 16, 1 / 256]), rtol=1e-4
+  )
+
+
+def test_a_stack_that_runs_its_layers_in_a_loop_keeps_their_decays_apart():
+  """One program runs all layers, so their rates are arrays; and it uses each layer's own."""
+  spec = dict(name="lightning", head_size=4)
+  stack = build("hybrids.stack.Stack", width=8, depth=3, pattern="l", mixers={"l": spec})
+  x = jax.random.normal(jax.random.key(0), (1, 30, 8))
+  variables = jax.jit(stack.init)(jax.random.key(1), x)
+  stacked = jax.tree.leaves(variables["buffers"])
+  assert [leaf.shape for leaf in stacked] == [(3, 2)]
+  np.testing.assert_allclose(stacked[0][:, 0] * 16, [1, 0.5, 1.5e-5], rtol=1e-4, atol=1e-8)
+  frozen = jax.tree.map(lambda rate: jnp.broadcast_to(rate[:1], rate.shape), variables["buffers"])
+  run = jax.jit(stack.apply)
+  assert np.abs(run(variables, x) - run({**variables, "buffers": frozen}, x)).max() > 1e-3
+
+
+def test_initial_values():
+  p = initial(Lightning(width=256, depth=4))
+  for name, bound in {"q_proj": 1 / 16, "v_proj": 1 / 16, "g_proj": 1 / 16, "out_proj": 1 / 32}.items():
+    np.testing.assert_allclose(np.abs(p[name]["kernel"]).max(), bound, rtol=0.01)
+  np.testing.assert_array_equal(p["norm"]["scale"], np.ones(256))
+
+
+def test_its_published_sizes_come_with_the_width():
+  """TransNormerLLM's, and MiniMax-01's, whose heads are wider together than the model."""
+  assert Lightning(width=4096).init_state(1, 1).S.shape == (1, 32, 128, 128)
+  assert Lightning(width=6144, heads=64, head_size=128).init_state(1, 1).S.shape == (1, 64, 128, 128)
+
+
+@pytest.mark.parametrize(
+  "kwargs, reason",
+  [
+    (dict(heads=3), "heads=3 does not divide width=8"),
+    (dict(head_size=3), "head_size=3 does not divide width=8"),
+    (dict(head_size=0), "head_size=0; it must be at least 1"),
+    (dict(layer=2, depth=2), "layer=2 of depth=2; it is counted from 0"),
+  ],
+)
+def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
+  with pytest.raises(ValueError, match=reason):
+    Lightning(width=8, **kwargs)
