@@ -59,6 +59,7 @@ SMALL: dict[str, dict[str, Any]] = {
   "mega, simple": dict(state=2, keys=3, chunk=4, position="simple"),
   "min_gru": dict(expand=2),
   "mlp": dict(expand=2),
+  "mlstm": dict(expand=1, heads=2, block_size=2),
   "retnet": dict(heads=2),
   "rglru": dict(inner=12, heads=3),
   "rnn": {},
@@ -179,6 +180,12 @@ def count_mamba3(d, state, head_size, groups=1, rank=1, out_norm=False):
   return d * features + e * d + 2 * heads + 2 * state * (1 + rank * heads) + mimo + out_norm * e
 
 
+def count_mlstm(d, expand, heads, block_size, taps=4):
+  """In (twice) and out; convolution with bias; three maps in blocks; two gates with bias; norm; skip."""
+  e = expand * d
+  return 3 * d * e + (taps + 1) * e + 3 * block_size * e + 2 * heads * (3 * e + 1) + 2 * e
+
+
 def count_softmax(d, heads, kv_heads=None, bias=False, **_):
   """Queries and out, keys and values."""
   kv = d * (kv_heads or heads) // heads
@@ -239,6 +246,7 @@ COUNT = {
   # gate and candidate with bias, and out if the state is wider
   "min_gru": lambda d, expand=1: 2 * expand * d * (d + 1) + (expand > 1) * d * (expand * d + 1),
   "mlp": lambda d, expand: 2 * d * expand * d,
+  "mlstm": count_mlstm,
   # queries and keys; values, gate and out
   "retnet": lambda d, heads, expand_v=2: 2 * d * d + 3 * expand_v * d * d,
   "rglru": count_rglru,

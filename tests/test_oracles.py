@@ -34,6 +34,7 @@ from tests.oracles import (
   mamba3,
   mega,
   min_gru,
+  mlstm,
   retnet,
   rglru,
   rnn,
@@ -214,6 +215,12 @@ CASES = {
   ),
   "min_gru": (dict(name="min_gru", expand=2), min_gru.run, {}),
   "min_gru, positive": (dict(name="min_gru", candidate="positive"), min_gru.run, dict(candidate="positive")),
+  "mlstm": (dict(name="mlstm", heads=2), mlstm.run, dict(heads=2)),
+  "mlstm, without eps": (
+    dict(name="mlstm", expand=1.5, heads=3, block_size=2, taps=2, eps=0.0),
+    mlstm.run,
+    dict(heads=3, eps=0),
+  ),
   "retnet": (dict(name="retnet", heads=2), retnet.run, dict(heads=2)),
   "retnet, wide": (
     dict(name="retnet", heads=4, expand_v=1.5, norm_eps=1e-2),

@@ -29,9 +29,9 @@ class State(NamedTuple):
 class Lightning(nn.Module):
   """S_t = a S_{t-1} + k_t v_t^T,  y_t = S_t^T q_t  for each head, a = exp(-2^(-8 i / h) (1 - layer / (depth - 1)))
 
-  for the heads i = 1 .. h     2401.04658, sec. 3.1; 2501.08313, sec. 2.2.1. q, k and v are SiLU of linear maps of x,
-  and W_o (sigmoid(W_g x) norm(y)) is the result, with one norm for all heads. The rates -log a are kept in the
-  collection "buffers".
+  for the heads i = 1 .. h     2501.08313, sec. 2.2.1. q, k and v are SiLU of linear maps of x, and
+  W_o (sigmoid(W_g x) norm(y)) is the result, with one norm for all heads. The rates -log a are kept in the collection
+  "buffers".
   Departs: nothing of MiniMax's code. (TransNormerLLM, 2307.14995, has rates 8 i / h (1 - layer / depth), rotary
   positions in its first layer, and neither SiLU on v nor a sigmoid on the gate.)
 

@@ -1,4 +1,4 @@
-"""sLSTM by NX-AI/xlstm."""
+"""sLSTM and mLSTM by NX-AI/xlstm."""
 
 from typing import Any
 
@@ -26,8 +26,52 @@ def slstm(official: dict[str, Any]) -> dict[str, np.ndarray]:
   return with_torch_gradients(run, given, rng)
 
 
+def mlstm(official: dict[str, Any]) -> dict[str, np.ndarray]:
+  """The layer in parallel, and step by step.
+
+  In double precision: next to a divisor that is nearly 0 single precision does not know gradients to 1e-5.
+  """
+  import torch
+
+  rng = np.random.default_rng(1)
+  b, t, d = 2, 21, 8
+  config = official["mLSTMLayerConfig"](num_heads=2, embedding_dim=d, context_length=t)
+  config._inner_embedding_dim = 2 * d
+  module = official["mLSTMLayer"](config).double()
+  given = drawn(module, rng) | {"x": rng.standard_normal((b, t, d))}
+
+  def steps(x):
+    state: dict[str, Any] = {"mlstm_state": None, "conv_state": None}
+    outputs = []
+    for i in range(t):
+      y, state = module.step(x[:, i : i + 1], **state)
+      outputs.append(y)
+    return torch.cat(outputs, dim=1)
+
+  def run(x, **parameters):
+    return with_parameters(module, parameters, lambda: (module(x), steps(x)))
+
+  return with_torch_gradients(run, given, rng, precision="float64")
+
+
 COMPONENTS, BLOCK = "xlstm/components", "xlstm/blocks/slstm"
+MLSTM = "xlstm/blocks/mlstm"
 RECIPES = {
+  "mlstm": Recipe(
+    "NX-AI/xlstm",
+    {
+      "xlstm/utils.py": ("UpProjConfigMixin",),
+      f"{COMPONENTS}/init.py": ("bias_linspace_init_", "small_init_init_", "wang_init_"),
+      f"{COMPONENTS}/ln.py": ("LayerNorm", "MultiHeadLayerNorm"),
+      f"{COMPONENTS}/linear_headwise.py": ("LinearHeadwiseExpandConfig", "LinearHeadwiseExpand"),
+      f"{COMPONENTS}/conv.py": ("conv1d_step", "CausalConv1dConfig", "CausalConv1d"),
+      f"{MLSTM}/backends.py": ("parallel_stabilized_simple", "recurrent_step_stabilized_simple"),
+      f"{MLSTM}/cell.py": ("mLSTMCellConfig", "mLSTMCell"),
+      f"{MLSTM}/layer.py": ("mLSTMLayerConfig", "mLSTMLayer"),
+    },
+    TORCH + "from dataclasses import dataclass, field\nfrom math import sqrt\n",
+    mlstm,
+  ),
   "slstm": Recipe(
     "NX-AI/xlstm",
     {
@@ -46,5 +90,5 @@ RECIPES = {
     TORCH + "import logging\nfrom dataclasses import dataclass, field\nfrom math import sqrt\n"
     "from torch.nn.functional import logsigmoid\nLOGGER = logging.getLogger()\n",
     slstm,
-  )
+  ),
 }

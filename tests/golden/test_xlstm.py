@@ -1,4 +1,4 @@
-"""sLSTM beside NX-AI/xlstm."""
+"""sLSTM and mLSTM beside NX-AI/xlstm."""
 
 import jax.numpy as jnp
 
@@ -24,3 +24,21 @@ def test_slstm_is_the_authors():
     return y, jnp.stack(last[:4])
 
   check(run, given, *rest)
+
+
+def test_mlstm_is_the_authors_in_parallel_and_step_by_step():
+  mixer = build("mlstm", width=8, heads=2)
+
+  def run(p):
+    params = {f"{name}_proj": {"kernel": p[f"{name}_proj.weight"].swapaxes(1, 2)} for name in "qkv"}
+    for ours, theirs in {"in_proj": "proj_up", "out_proj": "proj_down"}.items():
+      params[ours] = {"kernel": p[f"{theirs}.weight"].T}
+    for gate in "if":
+      names = f"mlstm_cell.{gate}gate"
+      params[f"{gate}_proj"] = {"kernel": p[f"{names}.weight"].T, "bias": p[f"{names}.bias"]}
+    params["conv"] = {"kernel": p["conv1d.conv.weight"][:, 0].T, "bias": p["conv1d.conv.bias"]}
+    params |= {"norm": {"scale": 1 + p["mlstm_cell.outnorm.weight"]}, "skip": p["learnable_skip"]}
+    y = mixer.apply({"params": params}, p["x"])
+    return y, y
+
+  check(run, *read("mlstm"))

@@ -1,0 +1,156 @@
+"""mLSTM: linear attention with exponential gates and a normaliser, between a convolution and a gate. State: fixed.
+
+Beck et al. 2024, arXiv:2405.04517. Theirs: C, n, m as here, i~ and f~ -> i and f, d_h -> k.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from kernels.max_scan import EMPTY
+from kernels.ssd import ssd
+from layers import BlockDense, Dense, HeadNorm, ShortConv, param
+from layers.initializers import constant
+from layers.lengths import blank_past
+from layers.log_weights import scaled
+from layers.sizes import at_least_one, largest_divisor
+
+
+class State(NamedTuple):
+  """What one layer remembers."""
+
+  C: Float[Array, "b h k q"]  # float32; the memory over e^m, and in the last column the normaliser n over e^m
+  m: Float[Array, "b h"]  # the logarithm of the largest weight so far
+  taps: Float[Array, "b w e"]  # the last inputs of the short convolution
+
+
+class MLSTM(nn.Module):
+  """C_t = f_t C_{t-1} + i_t k_t v_t^T,  n_t = f_t n_{t-1} + i_t k_t,  h_t = C_t^T q_t / max(|n_t . q_t|, 1)
+
+  for each head     eqs. (19)-(27), with i = exp(..) and f = sigmoid(..). As in the paper's block, [u, z] = W_in x, q
+  and sqrt(size) k are block-diagonal maps of c = SiLU of a short convolution of u, v one of u, the gates linear in all
+  three, and W_out ((norm(h) + skip c) SiLU(z)) is the result. C and n are kept over e^m with m the logarithm of the
+  largest weight so far, so no exponential overflows.
+  Departs: as in the authors' code, eps e^m is added to the divisor. The inner width is not rounded to a multiple of 64.
+
+  Attributes:
+    expand: inner width / d.
+    heads: the largest divisor of the inner width not above 4, if not given.
+    block_size: of the maps of q, k and v; the largest divisor of the inner width not above 4, if not given.
+    taps: width of the short convolution.
+    depth: layers of the model; W_out starts smaller by it.
+  Raises:
+    ValueError: a size is below 1, or heads or block_size do not divide the inner width.
+  """
+
+  width: int
+  expand: float = 2.0
+  heads: int | None = None
+  block_size: int | None = None
+  taps: int = 4
+  eps: float = 1e-6
+  norm_eps: float = 1e-5
+  depth: int = 1
+
+  STATE = "fixed"
+  SLOW = ()
+  SIDE = ()
+
+  def __post_init__(self):
+    at_least_one(self, "width", "heads", "block_size", "taps", "depth")
+    inner, heads, block = self._sizes
+    if inner < 1:
+      raise ValueError(f"MLSTM: expand={self.expand} of width={self.width} leaves no channel")
+    for field, value in (("heads", heads), ("block_size", block)):
+      if inner % value:
+        raise ValueError(f"MLSTM: {field}={value} does not divide the inner width {inner}")
+    super().__post_init__()
+
+  def setup(self):
+    d, (inner, heads, block) = self.width, self._sizes
+    # Nguyen & Salazar 2019, arXiv:1910.05895
+    small = nn.initializers.normal((2 / (5 * d)) ** 0.5)
+    self.in_proj = Dense(2 * inner, kernel_init=small, axes=("embed", "inner"))
+    self.conv = ShortConv(inner, taps=self.taps)
+    self.q_proj, self.k_proj, self.v_proj = (BlockDense(inner // block, kernel_init=small) for _ in range(3))
+    gate = lambda init: Dense(
+      heads, use_bias=True, kernel_init=nn.initializers.zeros, bias_init=init, axes=("inner", "heads")
+    )
+    self.i_proj, self.f_proj = gate(nn.initializers.normal(0.1)), gate(constant(np.linspace(3, 6, heads)))
+    self.norm = HeadNorm(heads, eps=self.norm_eps)
+    self.skip = param(self, "skip", nn.initializers.ones, (inner,), ("inner",))
+    out = nn.initializers.normal(2 / self.depth / d**0.5)
+    self.out_proj = Dense(d, kernel_init=out, axes=("inner", "embed"))
+
+  @nn.nowrap
+  def init_state(self, batch: int, max_len: int) -> State:
+    """Zeros, and of weights not even the smallest."""
+    del max_len
+    inner, heads, _ = self._sizes
+    C = jnp.zeros((batch, heads, inner // heads, inner // heads + 1))
+    return State(C=C, m=jnp.full((batch, heads), EMPTY), taps=jnp.zeros((batch, self.taps - 1, inner)))
+
+  def __call__(
+    self,
+    x: Float[Array, "b t d"],
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> Float[Array, "b t d"]:
+    """All tokens from an empty state."""
+    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
+
+  def prefill(
+    self,
+    x: Float[Array, "b t d"],
+    state: State,
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> tuple[Float[Array, "b t d"], State]:
+    """All tokens from `state`."""
+    u, z = jnp.split(self.in_proj(blank_past(x, lengths)), 2, axis=-1)
+    c, taps = self.conv(u, state.taps, reset=reset, lengths=lengths)
+    c = jax.nn.silu(c)
+    qkv = (self.q_proj(c), self.k_proj(c), self.v_proj(u))
+    h, C, m = self._cell(qkv, state, reset, lengths)
+    y = (self.norm(h.reshape(u.shape)).astype(x.dtype) + self.skip.astype(x.dtype) * c) * jax.nn.silu(z)
+    return blank_past(self.out_proj(y), lengths), State(C, m, taps)
+
+  def step(
+    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
+  ) -> tuple[Float[Array, "b d"], State]:
+    """One token."""
+    y, state = self.prefill(x[:, None], state)
+    return y[:, 0], state
+
+  @property
+  def _sizes(self) -> tuple[int, int, int]:
+    """Inner width, heads, size of a block."""
+    inner = int(self.expand * self.width)
+    return inner, self.heads or largest_divisor(inner, 4), self.block_size or largest_divisor(inner, 4)
+
+  def _cell(
+    self,
+    qkv: tuple[Float[Array, "b t e"], ...],
+    state: State,
+    reset: Bool[Array, "b t"] | None,
+    lengths: Int[Array, "b"] | None,
+  ) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k q"], Float[Array, "b h"]]:
+    """h in at least float32, and the last C and m."""
+    gates, dtype = jnp.concatenate(qkv, axis=-1), jnp.promote_types(qkv[0].dtype, jnp.float32)
+    i, log_f = self.i_proj(gates).astype(dtype), jax.nn.log_sigmoid(self.f_proj(gates).astype(dtype))
+    q, k, v = (z.reshape(*z.shape[:-1], i.shape[-1], -1).astype(dtype) for z in qkv)
+    weights, m = scaled(log_f, i, state.m, reset=reset, lengths=lengths)
+    k = k * (weights.new * k.shape[-1] ** -0.5)[..., None]
+    v = jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
+    read, C = ssd(q, k, v, weights.log_keep, state.C, reset=reset, lengths=lengths)
+    divisor = jnp.maximum(jnp.abs(read[..., -1:]), jnp.exp(-weights.after)[..., None]) + self.eps
+    return read[..., :-1] / divisor, C, m

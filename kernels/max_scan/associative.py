@@ -1,0 +1,16 @@
+"""`max_scan` by a parallel prefix."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def max_scan(log_a: Float[Array, "b t n"], x: Float[Array, "b t n"], m: Float[Array, "b n"]) -> Float[Array, "b t n"]:
+  """See `reference.max_scan`."""
+  log_a, x = jax.lax.associative_scan(_combine, (log_a, x), axis=1)
+  return jnp.maximum(log_a + m[:, None], x)
+
+
+def _combine(first, second):
+  """m -> max(log_a + m, x), one after the other."""
+  return first[0] + second[0], jnp.maximum(second[0] + first[1], second[1])

@@ -1,0 +1,130 @@
+"""mLSTM's initial values, and that scaling by the largest weight changes nothing but the range."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from attention.recurrent.mlstm import MLSTM
+from kernels.max_scan import EMPTY
+from kernels.ssd import ssd
+from layers.log_weights import scaled
+from tests.attention.initial import initial
+
+B, T, H, K = 2, 131, 3, 4
+
+
+def cell(q, k, v, log_f, i, C, m, impl="auto"):
+  """The recurrence of sec. 2.3 over e^m, without eps."""
+  weights, _ = scaled(log_f, i, m)
+  v = jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
+  read, _ = ssd(q, weights.new[..., None] * k, v, weights.log_keep, C, impl=impl)
+  return read[..., :-1] / jnp.maximum(jnp.abs(read[..., -1:]), jnp.exp(-weights.after)[..., None])
+
+
+def loop(q, k, v, log_f, i, C, m):
+  """The same with weights as they are."""
+  C = np.exp(m)[..., None, None] * C
+  y = np.zeros(v.shape)
+  for t in range(T):
+    new = np.exp(i[:, t])[..., None] * k[:, t]
+    row = np.concatenate([v[:, t], np.ones((B, H, 1))], axis=-1)
+    C = np.exp(log_f[:, t])[..., None, None] * C + new[..., None] * row[..., None, :]
+    read = np.einsum("bhkp,bhk->bhp", C, q[:, t])
+    y[:, t] = read[..., :-1] / np.maximum(np.abs(read[..., -1:]), 1)
+  return y
+
+
+def arrays(gates):
+  """Keys and queries without signs, so that no divisor is a difference; some rows start from nothing."""
+  rng = np.random.default_rng(0)
+  q, k = np.abs(rng.standard_normal((2, B, T, H, K)))
+  v, C = rng.standard_normal((B, T, H, K)), rng.standard_normal((B, H, K, K + 1))
+  m = np.where(np.arange(H) == 0, EMPTY, 0.5) * np.ones((B, 1))
+  C = np.where((m == EMPTY)[..., None, None], 0, np.abs(C))
+  i, log_f = gates(rng, (B, T, H))
+  return [z.astype(np.float32) for z in (q, k, v, log_f, i, C, m)]
+
+
+GATES = {
+  "moderate": lambda rng, shape: (rng.standard_normal(shape), -np.log1p(np.exp(-3 * rng.standard_normal(shape)))),
+  # from forgetting all to forgetting nothing, from token to token
+  "extreme decays": lambda rng, shape: (rng.standard_normal(shape), -(10.0 ** rng.uniform(-7, 2.5, shape))),
+  "no decay": lambda rng, shape: (rng.standard_normal(shape), np.zeros(shape)),
+}
+
+
+@pytest.mark.parametrize("gates", GATES)
+def test_stabilised_is_unstabilised(gates):
+  """In single precision, at an odd length, whatever the decays."""
+  given = arrays(GATES[gates])
+  got = jax.jit(cell)(*given)
+  want = loop(*(z.astype(np.float64) for z in given))
+  np.testing.assert_allclose(got, want, atol=3e-5 * np.abs(want).max())
+
+
+def test_weights_past_any_exponential_are_as_good_as_others():
+  """e^200 and e^-200: as the same weights over e^200, with 1 moved along; the step loop and its gradient, too."""
+  q, k, v, log_f, i, C, m = arrays(GATES["moderate"])
+  m = np.full_like(m, EMPTY)
+  C = 0 * C
+  large = jax.jit(cell)(q, k, v, log_f, i + 200, C, m)
+  weights, n = np.exp(i), np.zeros((B, H, K))
+  num = np.zeros((B, H, K, K))
+  for t in range(T):
+    a = np.exp(log_f[:, t])[..., None]
+    n = a * n + weights[:, t, :, None] * k[:, t]
+    num = a[..., None] * num + (weights[:, t, :, None] * k[:, t])[..., None] * v[:, t, :, None]
+    # the 1 that the divisor is at least is nothing beside it
+    want = np.einsum("bhkp,bhk->bhp", num, q[:, t]) / np.einsum("bhk,bhk->bh", n, q[:, t])[..., None]
+    np.testing.assert_allclose(large[:, t], want, rtol=1e-3, atol=1e-4)
+  small = jax.jit(cell)(q, k, v, log_f, i - 200, C, m)
+  np.testing.assert_array_equal(small, np.zeros_like(small))
+  loss = lambda impl: jax.jit(
+    jax.grad(lambda *z: jnp.sum(jnp.sin(cell(*z[:4], z[4] + 200, *z[5:], impl=impl))), argnums=(0, 1, 2, 3, 4))
+  )
+  given = (q, k, v, log_f, i, C, m)
+  for got, want in zip(loss("xla")(*given), loss("reference")(*given)):
+    assert np.isfinite(got).all()
+    np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
+
+
+def test_extreme_decays_have_the_gradient_of_the_step_loop():
+  """In queries, keys, values, both gates and the state that was there before."""
+  given = arrays(GATES["extreme decays"])
+  loss = lambda impl: jax.jit(jax.grad(lambda z: jnp.sum(jnp.sin(cell(*z, impl=impl)))))
+  for got, want in zip(loss("xla")(given), loss("reference")(given)):
+    np.testing.assert_allclose(got, want, atol=3e-5 * np.abs(want).max())
+
+
+def test_initial_values():
+  p = initial(MLSTM(width=256, depth=4))
+  for name, std in {"in_proj": (2 / 5 / 256) ** 0.5, "q_proj": (2 / 5 / 256) ** 0.5, "out_proj": 2 / 4 / 16}.items():
+    np.testing.assert_allclose(np.std(p[name]["kernel"]), std, rtol=0.05)
+  np.testing.assert_allclose(p["f_proj"]["bias"], [3, 4, 5, 6], rtol=1e-6)
+  assert not p["i_proj"]["kernel"].any()
+  assert not p["f_proj"]["kernel"].any()
+  assert 0 < np.abs(p["i_proj"]["bias"]).max() < 0.5
+  np.testing.assert_array_equal(p["skip"], np.ones(512))
+
+
+def test_its_published_sizes_come_with_the_width():
+  """Four heads, maps in blocks of four channels, twice the width inside."""
+  module = MLSTM(width=1024)
+  assert module.init_state(1, 1).C.shape == (1, 4, 512, 513)
+  shapes = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 1, 1024), jnp.float32))
+  assert shapes["params"]["q_proj"]["kernel"].value.shape == (512, 4, 4)
+
+
+@pytest.mark.parametrize(
+  "kwargs, reason",
+  [
+    (dict(heads=3), "heads=3 does not divide the inner width 16"),
+    (dict(block_size=3), "block_size=3 does not divide the inner width 16"),
+    (dict(expand=0.1), "expand=0.1 of width=8 leaves no channel"),
+    (dict(taps=0), "taps=0; it must be at least 1"),
+  ],
+)
+def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
+  with pytest.raises(ValueError, match=reason):
+    MLSTM(width=8, **kwargs)
