@@ -26,6 +26,11 @@ VARIANTS = {
   "selective_copying": ("", "length=4112,tokens=16,batch=64,steps=400000,lr=1e-4,stages=(),max_len=8192"),
   "smnist": ("", "permuted=true,mixer=s4d"),
   "every_state_space": ("mixer=s4", "task=copying,dir=ignored,mixer=mamba"),
+  "state_tracking": (
+    "score=last,batch=256,steps=20000,lr=1e-3,warmup=2000,weight_decay=0.1,save.every=1000",
+    "task=arithmetic,mixer=slstm,m.taps=1",
+    "task=brackets",
+  ),
   "bytes": ("", "pattern=m-a-,m=mamba,a=softmax,depth=4,stateful=true", "mixer=s5,mlp=4,depth=4,cpu_devices=0"),
 }
 CASES = [(path, arg) for path in FILES for arg in VARIANTS[path.stem]]
@@ -109,6 +114,18 @@ def test_every_state_space_is_tried_on_every_task_it_can_do():
     config = load(path, "dir=somewhere," + sweep.argument(setting))
     assert config.model.mixers.m.name == setting["mixer"]
     assert (config.model.width, config.model.depth) == (64, 2)
+
+
+def test_state_tracking_is_tried_by_all_with_the_same_seeds():
+  path = next(path for path in FILES if path.stem == "state_tracking")
+  configs = [load(path, sweep.argument(setting)) for setting in sweep.overrides(str(path))]
+  seeds = {}
+  for config in configs:
+    assert config.seed == config.data.seed
+    seeds.setdefault(str(config.model.mixers.m.to_dict()), []).append(config.seed)
+  assert set(map(tuple, seeds.values())) == {(0, 1, 2)}
+  assert len({str(config.optimizer) for config in configs}) == len({config.steps for config in configs}) == 1
+  assert all(max(row) <= config.model.max_len for config in configs for row in config.data.eval_sizes)
 
 
 def test_mixers_are_named_and_given_arguments():

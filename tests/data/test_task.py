@@ -23,6 +23,9 @@ SMALL = {
   "mqar": {"batch": 4, "length": 32, "vocab": 64, "eval_rows": 6},
   "mqar stages": {"batch": 4, "length": 32, "vocab": 64, "stages": ((0, 1), (2, 4)), "eval_rows": 6},
   "mqar mixture": {"batch": 4, "length": 32, "vocab": 64, "mixture": ((16, 2, 1.0), (32, 8, 3.0)), "eval_rows": 6},
+  "parity": {"batch": 4, "length": 12, "eval_sizes": ((2, 12), (13, 40)), "eval_rows": 6},
+  "modular_arithmetic": {"batch": 4, "length": 12, "eval_sizes": ((2, 12), (13, 40)), "eval_rows": 6},
+  "modular_arithmetic brackets": {"batch": 4, "length": 12, "vocab": 12, "brackets": True, "eval_rows": 6},
 }
 
 
