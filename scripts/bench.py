@@ -1,6 +1,6 @@
 """Times primitives, mixers and models, beside every installed peer, in one run.
 
-  python scripts/bench.py [--suite kernels,mixers,models,decode,memory] [--filter TEXT] [--rounds 7] [--out bench.jsonl]
+  python scripts/bench.py [--suite mixers,decode,…] [--filter TEXT] [--rounds 7] [--out bench.jsonl]
 
 Cases of one group do the same work (equal shapes, parameters, dtype and threads). They are compiled first, then timed
 in turn, round after round, so that whatever else the machine does falls on all of them alike. Peers run in processes of
@@ -27,7 +27,7 @@ import rich.table
 from scripts.benchmarks.case import Case, Missing, Timed
 from training import platform as platform_lib
 
-SUITES = ("kernels", "mixers", "models", "decode", "memory")
+SUITES = ("kernels", "linear_attention", "mixers", "models", "decode", "memory")
 
 
 def gather(suites: list[str], text: str) -> dict[str, list[Case]]:

@@ -1,0 +1,77 @@
+"""The primitives of linear attention, beside flash-linear-attention's in plain torch."""
+
+import jax
+import jax.numpy as jnp
+
+from kernels.delta_rule import delta_rule
+from kernels.gated_linear_attention import gated_linear_attention
+from kernels.ssd import ssd
+from scripts.benchmarks.case import Case, pair
+from scripts.peers import fla_ops
+
+SIZE = (2, 1024, 4, 64)  # batch, length, heads, head size
+
+
+def cases() -> list[Case]:
+  """One decay a head, one a channel, and the delta rules."""
+  b, t, h, k = SIZE
+  keys = jax.random.split(jax.random.key(0), 6)
+  normal = lambda key, *last: jax.random.normal(key, (b, t, h, *last))
+  unit = lambda z: z / jnp.linalg.norm(z, axis=-1, keepdims=True)
+  q, key, v, beta = (
+    unit(normal(keys[0], k)),
+    unit(normal(keys[1], k)),
+    normal(keys[2], k),
+    jax.nn.sigmoid(normal(keys[3])),
+  )
+  by_head, by_channel = (jax.nn.log_sigmoid(normal(keys[4], *last)) / 16 for last in ((), (k,)))
+  S = jnp.zeros((b, h, k, k))
+
+  def delta(q, key, v, beta, log_a=None):
+    stored = beta[..., None] * key
+    return delta_rule(q, stored, v, key, S, -stored, log_a)
+
+  def gated(q, key, v, beta, log_a):
+    # what is removed has decayed already
+    log_a = log_a if log_a.ndim == 4 else log_a[..., None]
+    stored = beta[..., None] * key
+    return delta_rule(q, stored, v, key * jnp.exp(log_a), S, -stored, log_a)
+
+  return [
+    *_group(
+      "one decay a head",
+      "ssd",
+      lambda *z: ssd(*z, S),
+      (q, key, v, by_head),
+      "naive_chunk_simple_gla",
+      "naive_parallel_simple_gla",
+    ),
+    *_group(
+      "one decay a channel",
+      "gated_linear_attention",
+      lambda *z: gated_linear_attention(*z, S),
+      (q, key, v, by_channel),
+      "naive_recurrent_gla",
+    ),
+    *_group("delta rule", "delta_rule", delta, (q, key, v, beta), "delta_rule_chunkwise"),
+    *_group(
+      "delta rule, one decay a head", "delta_rule", gated, (q, key, v, beta, by_head), "naive_chunk_gated_delta_rule"
+    ),
+    *_group(
+      "delta rule, one decay a channel",
+      "delta_rule",
+      gated,
+      (q, key, v, beta, by_channel),
+      "naive_chunk_kda",
+      "dplr_chunkwise",
+    ),
+  ]
+
+
+def _group(what: str, name: str, fn, args: tuple, *peers: str) -> list[Case]:
+  b, t, h, k = SIZE
+  group = f"{what}, B{b} L{t}, {h} heads of {k}"
+  return [
+    *pair(group, f"ours ({name})", fn, args),
+    *(case for peer in peers for case in fla_ops.cases(peer, group, SIZE)),
+  ]
