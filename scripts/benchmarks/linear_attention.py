@@ -1,5 +1,7 @@
 """The primitives of linear attention, beside flash-linear-attention's in plain torch."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -27,16 +29,14 @@ def cases() -> list[Case]:
   by_head, by_channel = (jax.nn.log_sigmoid(normal(keys[4], *last)) / 16 for last in ((), (k,)))
   S = jnp.zeros((b, h, k, k))
 
-  def delta(q, key, v, beta, log_a=None):
+  def delta(q, key, v, beta, log_a=None, low_rank=False):
+    # what is found has decayed already
+    find = key if log_a is None else key * jnp.exp(log_a)
     stored = beta[..., None] * key
-    return delta_rule(q, stored, v, key, S, -stored, log_a)
+    return delta_rule(q, stored, v, find, S, -stored if low_rank else None, log_a)
 
-  def gated(q, key, v, beta, log_a):
-    # what is removed has decayed already
-    log_a = log_a if log_a.ndim == 4 else log_a[..., None]
-    stored = beta[..., None] * key
-    return delta_rule(q, stored, v, key * jnp.exp(log_a), S, -stored, log_a)
-
+  by_row = by_head[..., None]
+  low_rank = functools.partial(delta, low_rank=True)
   return [
     *_group(
       "one decay a head",
@@ -55,16 +55,10 @@ def cases() -> list[Case]:
     ),
     *_group("delta rule", "delta_rule", delta, (q, key, v, beta), "delta_rule_chunkwise"),
     *_group(
-      "delta rule, one decay a head", "delta_rule", gated, (q, key, v, beta, by_head), "naive_chunk_gated_delta_rule"
+      "delta rule, one decay a head", "delta_rule", delta, (q, key, v, beta, by_row), "naive_chunk_gated_delta_rule"
     ),
-    *_group(
-      "delta rule, one decay a channel",
-      "delta_rule",
-      gated,
-      (q, key, v, beta, by_channel),
-      "naive_chunk_kda",
-      "dplr_chunkwise",
-    ),
+    *_group("delta rule, one decay a channel", "delta_rule", delta, (q, key, v, beta, by_channel), "naive_chunk_kda"),
+    *_group("decay and any rank one", "delta_rule", low_rank, (q, key, v, beta, by_channel), "dplr_chunkwise"),
   ]
 
 
