@@ -1,66 +1,78 @@
-"""Softmax attention with rotary or no positions and shared keys. State: grows (a window's, with `window`).
+"""Softmax attention with shared keys and positions that scores know. State: grows (a window's, with `window`).
 
 Vaswani et al. 2017, arXiv:1706.03762; grouped keys: Ainslie et al. 2023, arXiv:2305.13245.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
+from flax.core import FrozenDict
 from jaxtyping import Array, Bool, Float, Int
 
+from attention import cache
 from kernels.attention import MASKS, attention
-from layers import Dense
+from layers import Dense, RMSNorm
 from layers.lengths import blank_past
-from layers.positions import rope
+from layers.positions import LAYOUTS, alibi_slopes, rope, turned, xpos_decays
+from layers.rope_scaling import amplitude, frequencies
 from layers.sizes import at_least_one
 
-POSITIONS = ("none", "rope")
+POSITIONS = ("none", "rope", "xpos", "alibi")
+NORMS = ("none", "head", "all")
+BIASES = ("none", "qkv", "out", "all")
+CHOICES = {"mask": MASKS, "layout": LAYOUTS, "qk_norm": NORMS, "bias": BIASES, "cache_dtype": cache.DTYPES}
 
-
-class State(NamedTuple):
-  """Keys and values of the current document, its token i in slot i, or in slot i modulo the window.
-
-  Other slots may hold tokens of earlier documents.
-  """
-
-  k: Float[Array, "b s g k"]  # turned already, if positions are rotary
-  v: Float[Array, "b s g p"]
-  segment: Int[Array, "b s"]  # the document, named by the index of its first token; -1 in empty slots
-  position: Int[Array, "b s"]  # index of the token in the row
-  consumed: Int[Array, "b"]  # tokens so far
-  start: Int[Array, "b"]  # index of the current document's first token
+State = cache.Cache  # kept: "k", turned already if positions turn, and "v", both "b s g k"
 
 
 class Attention(nn.Module):
   """y_t = W_o concat_i(sum_s softmax_s(q_ti . k_si / sqrt(k)) v_si) over the tokens s that t sees     sec. 3.2
 
-  Rotary positions count from the start of the document. Departs: nothing.
+  Positions count from the start of the document. Learned and sinusoidal ones are the model's. Departs: nothing.
 
   Attributes:
-    heads: the largest divisor of the width not above 8 that leaves an even head size, if not given.
+    heads: the largest divisor of the width not above 8 that leaves pairs to turn, if not given.
     kv_heads: heads of keys and values, each shared by heads/kv_heads queries; `heads` if not given.
+    head_size: k; width/heads if not given.
     mask: "causal", or "full": every token of the document is seen, there is no state, and __call__ is all there is.
-    position: "none" or "rope".
-    theta: base of the rotary wavelengths.
     window: tokens that are seen, the current one included; all if not given. The state then holds no more than that and
       has no end; without it, a document longer than the `max_len` of `init_state` turns the row to NaN.
-    bias: whether the four linear maps have biases.
+    position: "none"; "rope"; "xpos", rotary with products that fade with distance; "alibi", scores that do.
+    theta, layout, rotary, scaling: theta, layout, share and scaling of `layers.positions.rope`; a scaling's amplitude
+      multiplies scores, twice.
+    softcap: scores s become softcap * tanh(s / softcap).
+    qk_norm: RMSNorm of queries and keys before they are turned: "none", "head" (of each head, one scale for all: Qwen3)
+      or "all" (of all heads together: OLMo 2).
+    norm_eps: the epsilon of that.
+    gate: whether each head's output is multiplied by sigmoid(W_g x) (Qiu et al. 2025, arXiv:2505.06708: Qwen3-Next).
+    bias: which maps have one: "none", "qkv", "out", or "all" of these four.
+    cache_dtype: of the keys and values in the state: "float32", "bfloat16", or "int8" with a float32 unit for each
+      vector. Outputs of `prefill` and `step` then differ from those of `__call__` by rounding.
   Raises:
-    ValueError: heads do not divide the width, kv_heads do not divide the heads, rotary heads are odd, a window is below
-      1 or stands beside mask="full", a name is unknown; `init_state`, `prefill` or `step` with mask="full".
+    ValueError: heads do not divide the width without head_size, kv_heads do not divide the heads, entries to turn are
+      odd, a size is below 1, rotary is not in (0, 1], a window or "xpos" stands beside mask="full", a scaling beside
+      positions that do not turn, a name is unknown; `init_state`, `prefill` or `step` with mask="full".
   """
 
   width: int
   heads: int | None = None
   kv_heads: int | None = None
+  head_size: int | None = None
   mask: str = "causal"
+  window: int | None = None
   position: str = "none"
   theta: float = 1e4
-  window: int | None = None
-  bias: bool = False
+  layout: str = "half"
+  rotary: float = 1.0
+  scaling: Mapping[str, Any] | None = None
+  softcap: float | None = None
+  qk_norm: str = "none"
+  norm_eps: float = 1e-6
+  gate: bool = False
+  bias: str = "none"
+  cache_dtype: str = "float32"
 
   SLOW = ()
   SIDE = ()
@@ -73,16 +85,22 @@ class Attention(nn.Module):
     return "grows" if self.window is None else "window"
 
   def __post_init__(self):
+    self.scaling = None if self.scaling is None else FrozenDict(self.scaling)
     _check(self)
     super().__post_init__()
 
   def setup(self):
     heads, groups, size = self._sizes
-    dense = lambda features, axes: Dense(features, use_bias=self.bias, axes=axes)
-    self.q_proj = dense(heads * size, ("embed", "heads"))
-    self.k_proj = dense(groups * size, ("embed", "kv"))
-    self.v_proj = dense(groups * size, ("embed", "kv"))
-    self.out_proj = dense(self.width, ("heads", "embed"))
+    dense = lambda features, axes, where: Dense(features, use_bias=self.bias in (where, "all"), axes=axes)
+    self.q_proj = dense(heads * size, ("embed", "heads"), "qkv")
+    self.k_proj = dense(groups * size, ("embed", "kv"), "qkv")
+    self.v_proj = dense(groups * size, ("embed", "kv"), "qkv")
+    self.out_proj = dense(self.width, ("heads", "embed"), "out")
+    if self.qk_norm != "none":
+      norm = lambda axis: RMSNorm(eps=self.norm_eps, axis=axis if self.qk_norm == "all" else None)
+      self.q_norm, self.k_norm = norm("heads"), norm("kv")
+    if self.gate:
+      self.gate_proj = Dense(heads * size, axes=("embed", "heads"))
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
@@ -90,9 +108,7 @@ class Attention(nn.Module):
     self._require_state()
     _, groups, size = self._sizes
     slots = max_len if self.window is None else self.window
-    kv = jnp.zeros((batch, slots, groups, size))
-    empty, none = jnp.full((batch, slots), -1, jnp.int32), jnp.zeros((batch,), jnp.int32)
-    return State(k=kv, v=kv, segment=empty, position=empty, consumed=none, start=none)
+    return cache.empty(batch, slots, dict.fromkeys(("k", "v"), (groups, size)), self.cache_dtype)
 
   def __call__(
     self,
@@ -103,9 +119,13 @@ class Attention(nn.Module):
     side: Mapping[str, Array] | None = None,
   ) -> Float[Array, "b t d"]:
     """All tokens from an empty state; nothing is cached."""
-    none = jnp.zeros(x.shape[:1], jnp.int32)
-    q, tokens, _ = self._project(blank_past(x, lengths), none, none, reset, lengths)
-    return blank_past(self._attend(q, tokens, tokens, packed=reset is not None or lengths is not None), lengths)
+    x = blank_past(x, lengths)
+    at = cache.place(x, reset=reset, lengths=lengths)
+    q, kv = self._project(x, at.offset)
+    # a causal token sees nothing past its row's length anyway
+    apart = reset is not None or (lengths is not None and self.mask == "full")
+    segments = dict(q_segment=at.segment, k_segment=at.segment) if apart else {}
+    return blank_past(self._attend(x, q, **kv, **segments), lengths)
 
   def prefill(
     self,
@@ -118,18 +138,14 @@ class Attention(nn.Module):
   ) -> tuple[Float[Array, "b t d"], State]:
     """All tokens from `state`."""
     self._require_state()
-    t = x.shape[1]
-    n = jnp.full(x.shape[:1], t, jnp.int32) if lengths is None else lengths.astype(jnp.int32)
-    q, tokens, start = self._project(blank_past(x, lengths), state.consumed, state.start, reset, lengths)
-    before = _Tokens(*state[:4])
-    cache = self._write(before, tokens, start)
-    # Several tokens may overwrite what the first of them still sees: a window's oldest, or an earlier document.
-    overwrites = t > 1 and not (self.window is None and reset is None)
-    y = self._attend(q, tokens, jax.tree.map(_append, before, tokens) if overwrites else cache, packed=True)
-    if self.window is None:
-      full = state.consumed + n - start > state.k.shape[1]
-      y = jnp.where(full[:, None, None], jnp.nan, y)
-    return blank_past(y, lengths), State(*cache, consumed=state.consumed + n, start=start)
+    x = blank_past(x, lengths)
+    at = cache.place(x, state, reset=reset, lengths=lengths)
+    q, kv = self._project(x, at.offset)
+    ring = self.window is not None
+    seen, state = cache.extend(state, kv, at, ring=ring, packed=reset is not None)
+    where = dict(q_position=at.position, k_position=seen.position, q_segment=at.segment, k_segment=seen.segment)
+    y = self._attend(x, q, **seen.kept, **where)
+    return blank_past(y if ring else cache.nan_where_full(y, state), lengths), state
 
   def step(
     self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
@@ -141,8 +157,8 @@ class Attention(nn.Module):
   @property
   def _sizes(self) -> tuple[int, int, int]:
     """Heads, heads of keys and values, size of a head."""
-    heads = self.heads or _derived_heads(self.width, self.kv_heads or 1)
-    return heads, self.kv_heads or heads, self.width // heads
+    heads = self.heads or _derived_heads(self)
+    return heads, self.kv_heads or heads, self.head_size or self.width // heads
 
   @nn.nowrap
   def _require_state(self) -> None:
@@ -150,86 +166,78 @@ class Attention(nn.Module):
       raise ValueError("Attention: mask='full' sees later tokens, so it has no state; call it, or use mask='causal'")
 
   def _project(
-    self,
-    x: Float[Array, "b t d"],
-    consumed: Int[Array, "b"],
-    start: Int[Array, "b"],
-    reset: Bool[Array, "b t"] | None,
-    lengths: Int[Array, "b"] | None,
-  ) -> tuple[Float[Array, "b t h k"], "_Tokens", Int[Array, "b"]]:
-    """Queries, the new tokens as the cache holds them, and where the last token's document started."""
+    self, x: Float[Array, "b t d"], offset: Int[Array, "b t"]
+  ) -> tuple[Float[Array, "b t h k"], dict[str, Float[Array, "b t g k"]]]:
+    """Queries; keys and values as the cache holds them."""
     heads, groups, size = self._sizes
     split = lambda z, h: z.reshape(*z.shape[:2], h, size)
-    q, k, v = split(self.q_proj(x), heads), split(self.k_proj(x), groups), split(self.v_proj(x), groups)
-    here = jnp.ones(x.shape[:2], bool) if lengths is None else jnp.arange(x.shape[1]) < lengths[:, None]
-    position = consumed[:, None] + jnp.arange(x.shape[1], dtype=jnp.int32)
-    starts = start[:, None] if reset is None else jnp.where(reset & here, position, start[:, None])
-    starts = jnp.broadcast_to(jax.lax.cummax(starts, axis=1), position.shape)
-    if self.position == "rope":
-      q, k = (rope(z, position - starts, theta=self.theta) for z in (q, k))
-    last = jnp.max(starts, axis=1, initial=0)  # starts only rise, and there may be no token
-    return q, _Tokens(k=k, v=v, segment=jnp.where(here, starts, -1), position=position), jnp.maximum(start, last)
+    q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+    if self.qk_norm == "all":
+      q, k = self.q_norm(q), self.k_norm(k)
+    q, k, v = split(q, heads), split(k, groups), split(v, groups)
+    if self.qk_norm == "head":
+      q, k = self.q_norm(q), self.k_norm(k)
+    if self.position in ("rope", "xpos"):
+      turn: dict[str, Any] = dict(theta=self.theta, layout=self.layout, share=self.rotary, scaling=self.scaling)
+      q, k = rope(q, offset, **turn), rope(k, offset, **turn)
+    return q, dict(k=k, v=v)
 
-  def _attend(self, q: Float[Array, "b t h k"], tokens: "_Tokens", seen: "_Tokens", *, packed: bool):
-    """W_o softmax(q k) v; without documents and lengths no segments are compared."""
+  def _attend(self, x: Float[Array, "b t d"], q: Float[Array, "b t h k"], k, v, **where) -> Float[Array, "b t d"]:
+    """W_o softmax(q k) v, perhaps gated."""
+    heads, _, size = self._sizes
+    fades = self.position == "xpos"
     y = attention(
       q,
-      seen.k,
-      seen.v,
-      q_position=tokens.position,
-      k_position=seen.position,
-      q_segment=tokens.segment if packed else None,
-      k_segment=seen.segment if packed else None,
+      k,
+      v,
       mask=self.mask,
       window=self.window,
+      scale=size**-0.5 * amplitude(self.scaling) ** 2,
+      softcap=self.softcap,
+      slopes=alibi_slopes(heads) if self.position == "alibi" else None,
+      decays=xpos_decays(size, layout=self.layout, share=self.rotary) if fades else None,
+      **where,
     )
-    return self.out_proj(y.reshape(*y.shape[:2], self.width))
-
-  @nn.nowrap
-  def _write(self, cache: "_Tokens", tokens: "_Tokens", start: Int[Array, "b"]) -> "_Tokens":
-    """The cache with the new tokens of the last document, or as many of them as a window holds."""
-    slots = cache.segment.shape[1]
-    slot = tokens.position - start[:, None]
-    keep = tokens.segment == start[:, None]
-    if self.window is not None:
-      keep &= slot >= jnp.max(slot, axis=1, keepdims=True, where=keep, initial=0) + 1 - slots
-      slot = slot % slots
-    slot = jnp.where(keep, slot, slots)
-    rows = jnp.arange(slot.shape[0])[:, None]
-    return jax.tree.map(lambda old, new: old.at[rows, slot].set(new.astype(old.dtype), mode="drop"), cache, tokens)
+    y = y.reshape(*y.shape[:2], -1)
+    return self.out_proj(y * jax.nn.sigmoid(self.gate_proj(x)) if self.gate else y)
 
 
-class _Tokens(NamedTuple):
-  """The first four fields of State, of which there is one per token."""
-
-  k: Float[Array, "b s g k"]
-  v: Float[Array, "b s g p"]
-  segment: Int[Array, "b s"]
-  position: Int[Array, "b s"]
-
-
-def _append(old: Array, new: Array) -> Array:
-  return jnp.concatenate([old, new.astype(old.dtype)], axis=1)
-
-
-def _derived_heads(width: int, multiple: int) -> int:
+def _derived_heads(module: Attention) -> int:
+  width, multiple, size = module.width, module.kv_heads or 1, module.head_size
   fits = [h for h in range(1, min(8, width) + 1) if width % h == 0 and h % multiple == 0]
   if not fits:
     raise ValueError(f"Attention: no number of heads up to 8 divides width={width} and is a multiple of {multiple}")
-  return max([h for h in fits if (width // h) % 2 == 0], default=max(fits))
+  pairs = [h for h in fits if turned(size or width // h, module.rotary) % 2 == 0]
+  return max(pairs, default=max(fits))
 
 
 def _check(module: Attention) -> None:
-  for field, choices in (("mask", MASKS), ("position", POSITIONS)):
+  for field, choices in CHOICES.items():
     if getattr(module, field) not in choices:
       raise ValueError(f"Attention: {field}={getattr(module, field)!r}; choose from {list(choices)}")
-  at_least_one(module, "heads", "kv_heads", "window")
+  if module.position not in POSITIONS:
+    others = "; 'learned' and 'sinusoidal' are for the model's own position"
+    raise ValueError(f"Attention: position={module.position!r}; choose from {list(POSITIONS)}{others}")
+  at_least_one(module, "heads", "kv_heads", "head_size", "window")
+  if not 0 < module.rotary <= 1:
+    raise ValueError(f"Attention: rotary={module.rotary} is a share of a head's entries; it must be in (0, 1]")
   heads, groups, size = module._sizes
-  if module.width % heads:
+  if module.width % heads and module.head_size is None:
     raise ValueError(f"Attention: heads={heads} does not divide width={module.width}")
   if heads % groups:
     raise ValueError(f"Attention: kv_heads={groups} does not divide heads={heads}")
-  if module.position == "rope" and size % 2:
-    raise ValueError(f"Attention: heads={heads} of width={module.width} have size {size}; position='rope' turns pairs")
-  if module.mask == "full" and module.window is not None:
-    raise ValueError(f"Attention: window={module.window} looks back only, so it needs mask='causal', not 'full'")
+  if module.position in ("rope", "xpos"):
+    pairs = turned(size, module.rotary)
+    if pairs % 2 or not pairs:
+      what = f"heads={heads} of width={module.width} have size {size}; position={module.position!r} turns pairs"
+      raise ValueError(f"Attention: {what}, and rotary={module.rotary} of that is {pairs}")
+    frequencies(pairs, module.theta, module.scaling)
+  elif module.scaling is not None:
+    raise ValueError(
+      f"Attention: scaling={dict(module.scaling)} is of rotations; position={module.position!r} has none"
+    )
+  if module.mask == "full" and (module.window is not None or module.position == "xpos"):
+    field = "window" if module.window is not None else "position"
+    raise ValueError(
+      f"Attention: {field}={getattr(module, field)!r} looks back only, so it needs mask='causal', not 'full'"
+    )

@@ -11,10 +11,10 @@ import jax
 Rule = Callable[..., str | None]  # says why an implementation cannot run on these arguments, or None
 Impls = Mapping[str, tuple[Callable, Rule]]
 
-NAMES = ("reference", "xla", "associative", "pallas_gpu", "pallas_tpu")
+NAMES = ("reference", "xla", "associative", "cudnn", "pallas_gpu", "pallas_tpu")
 # A sequential loop in cache beats the extra work of a parallel scan on CPU; on an accelerator it is latency-bound.
 PREFERENCE = {"cpu": ("xla", "associative", "reference")}
-ACCELERATOR_PREFERENCE = ("pallas_gpu", "pallas_tpu", "associative", "xla", "reference")
+ACCELERATOR_PREFERENCE = ("cudnn", "pallas_gpu", "pallas_tpu", "associative", "xla", "reference")
 
 # Which axes of an op are cut together over which axes of the mesh: batch; heads, groups and channels.
 CUTS = {"b": ("data", "fsdp"), "hge": ("tensor",)}

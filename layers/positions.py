@@ -1,13 +1,26 @@
-"""Where a token stands, as rotations of queries and keys or as vectors to be added."""
+"""Where a token stands: rotations of queries and keys, what scores lose by distance, vectors to be added."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
+
+from layers.rope_scaling import frequencies
 
 LAYOUTS = ("half", "interleaved")
 
 
 def rope(
-  x: Float[Array, "b t h k"], positions: Int[Array, "b t"], *, theta: float = 1e4, layout: str = "half"
+  x: Float[Array, "b t h k"],
+  positions: Int[Array, "b t"],
+  *,
+  theta: float = 1e4,
+  layout: str = "half",
+  share: float = 1.0,
+  scaling: Mapping[str, Any] | None = None,
 ) -> Float[Array, "b t h k"]:
   """Turns pair i of each head by positions * theta^(-2i/k), so that q . k depends on the difference of positions.
 
@@ -17,25 +30,57 @@ def rope(
     theta: the longest wavelength is about 2 pi theta.
     layout: pairs are (i, i + k/2) ("half": LLaMA in Hugging Face, GPT-NeoX) or (2i, 2i + 1) ("interleaved": the paper,
       GPT-J). A checkpoint fits one of them.
+    share: of a head's entries, the first ones, which are turned as if they were all of it; the others stay.
+    scaling: a rule of `layers.rope_scaling` for longer contexts than those of training, and its arguments.
 
   Raises:
-    ValueError: k is odd, or `layout` is unknown.
+    ValueError: the entries to turn are odd in number, or `layout` or the rule is unknown or has other arguments.
   """
-  k = x.shape[-1]
+  k = turned(x.shape[-1], share)
   if k % 2:
-    raise ValueError(f"rope: head size {k} is odd; it turns pairs")
+    raise ValueError(f"rope: {k} entries of heads of size {x.shape[-1]} cannot be turned in pairs; make them even")
   if layout not in LAYOUTS:
     raise ValueError(f"rope: no layout {layout!r}; choose from {list(LAYOUTS)}")
-  angles = _angles(positions, k, theta, jnp.promote_types(x.dtype, jnp.float32))[:, :, None]
+  dtype = jnp.promote_types(x.dtype, jnp.float32)
+  angles = positions[..., None, None].astype(dtype) * jnp.asarray(frequencies(k, theta, scaling), dtype)
   cos, sin = jnp.cos(angles), jnp.sin(angles)
-  wide = x.astype(angles.dtype)
+  wide, rest = x[..., :k].astype(dtype), x[..., k:]
   if layout == "half":
     first, second = jnp.split(wide, 2, axis=-1)
   else:
     first, second = wide[..., 0::2], wide[..., 1::2]
-  turned = (first * cos - second * sin, first * sin + second * cos)
-  y = jnp.concatenate(turned, axis=-1) if layout == "half" else jnp.stack(turned, axis=-1).reshape(x.shape)
-  return y.astype(x.dtype)
+  pairs = (first * cos - second * sin, first * sin + second * cos)
+  y = jnp.concatenate(pairs, axis=-1) if layout == "half" else jnp.stack(pairs, axis=-1).reshape(wide.shape)
+  return jnp.concatenate([y.astype(x.dtype), rest], axis=-1)
+
+
+def turned(k: int, share: float) -> int:
+  """How many of a head's k entries `rope` turns."""
+  return int(k * share)
+
+
+def xpos_decays(k: int, *, layout: str = "half", share: float = 1.0) -> tuple[float, ...]:
+  """For each entry of a head, the logarithm of what is left of its products after each position between.
+
+  zeta_i^(1/512), zeta_i = (2i + 0.4 k) / (1.4 k) for pair i     Sun et al. 2022, arXiv:2212.10554, sec. 3 and alg. 1
+
+  and 1 for entries that are not turned.
+  """
+  n = turned(k, share)
+  zeta = (np.arange(0, n, 2) + 0.4 * n) / (1.4 * n)
+  pairs = np.tile(zeta, 2) if layout == "half" else np.repeat(zeta, 2)
+  return tuple(np.log(pairs) / 512) + (0.0,) * (k - n)
+
+
+def alibi_slopes(heads: int) -> tuple[float, ...]:
+  """What each head's scores lose for each position between: 2^(-8i/h), i = 1..h, for h a power of 2.
+
+  Press, Smith & Lewis 2022, arXiv:2108.12409, sec. 3. For other h, as in their code: those of the power of 2 below,
+  then every second one of the power above.
+  """
+  below = 2 ** int(math.log2(heads))
+  geometric = lambda h: [2.0 ** (-8 * i / h) for i in range(1, h + 1)]
+  return tuple(geometric(below) + geometric(2 * below)[0::2][: heads - below])
 
 
 def sinusoidal(positions: Int[Array, "*b"], width: int, *, theta: float = 1e4) -> Float[Array, "*b d"]:
@@ -46,10 +91,5 @@ def sinusoidal(positions: Int[Array, "*b"], width: int, *, theta: float = 1e4) -
   """
   if width % 2:
     raise ValueError(f"sinusoidal: width={width} is odd; positions are pairs of sine and cosine")
-  angles = _angles(positions, width, theta, jnp.float32)
+  angles = positions[..., None].astype(jnp.float32) * jnp.asarray(frequencies(width, theta), jnp.float32)
   return jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(*positions.shape, width)
-
-
-def _angles(positions: Int[Array, "*b"], width: int, theta: float, dtype) -> Float[Array, "*b m"]:
-  frequencies = theta ** (-jnp.arange(0, width, 2, dtype=dtype) / width)
-  return positions[..., None].astype(dtype) * frequencies

@@ -77,8 +77,10 @@ SMALL: dict[str, dict[str, Any]] = {
   "sgconv": dict(taps=4),
   "slstm": dict(heads=2),
   "softmax": dict(heads=2, position="rope"),
+  "softmax, alibi": dict(heads=4, kv_heads=2, head_size=3, position="alibi", softcap=2.0, gate=True, qk_norm="all"),
   "softmax, full": dict(heads=2, mask="full", position="rope"),
-  "softmax, window": dict(heads=4, kv_heads=2, window=5, position="rope", bias=True),
+  "softmax, window": dict(heads=4, kv_heads=2, window=5, position="rope", bias="all"),
+  "softmax, xpos": dict(heads=2, head_size=8, position="xpos", rotary=0.5, qk_norm="head", bias="qkv"),
   "ssm2d": dict(state=2, numbers="complex"),
   # wrappers and stacks are mixers too; the hybrid has a remainder after its repeated groups
   "bidirectional": dict(mixer=dict(name="mamba", state=4, dt_rank=2)),
@@ -190,6 +192,12 @@ def count_softmax(d, heads, kv_heads=None, bias=False, **_):
   """Queries and out, keys and values."""
   kv = d * (kv_heads or heads) // heads
   return 2 * d * d + 2 * d * kv + bias * (2 * d + 2 * kv)
+def count_softmax(d, heads, kv_heads=None, head_size=None, gate=False, qk_norm="none", bias="none", **_):
+  """Queries, out and gate, keys and values; biases; a norm of queries and one of keys."""
+  size = head_size or d // heads
+  inner, kv = heads * size, (kv_heads or heads) * size
+  biases = {"none": 0, "qkv": inner + 2 * kv, "out": d, "all": inner + 2 * kv + d}[bias]
+  return d * ((2 + gate) * inner + 2 * kv) + biases + {"none": 0, "head": 2 * size, "all": inner + kv}[qk_norm]
 
 
 def count_shell(d, mixer, kind="mamba", taps=4):

@@ -54,6 +54,7 @@ D = 8
 GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
 FIRST = {"v_first": lambda b, t: np.random.default_rng(0).standard_normal((b, t, D))}
 SIDE = {"gaps": GAPS, "v_first": FIRST}  # by what the name of a case contains
+YARN = dict(rule="yarn", factor=4.0, trained=300)
 RANKS = dict(w_rank=2, a_rank=3, v_rank=2, g_rank=40)  # the last: outputs that are not all small
 
 # what is built -> the oracle and what it must be told
@@ -295,15 +296,45 @@ CASES = {
   "slstm": (dict(name="slstm", heads=2), slstm.run, {}),
   "slstm, exp": (dict(name="slstm", heads=4, forget="exp", taps=2), slstm.run, dict(forget="exp")),
   "softmax": (dict(name="softmax", heads=2), softmax.run, dict(heads=2)),
+  "softmax, alibi": (
+    dict(name="softmax", heads=4, kv_heads=2, head_size=3, position="alibi", softcap=1.5, gate=True),
+    softmax.run,
+    dict(heads=4, kv_heads=2, size=3, position="alibi", softcap=1.5),
+  ),
+  "softmax, alibi both ways": (
+    dict(name="softmax", heads=3, head_size=2, mask="full", position="alibi", bias="out"),
+    softmax.run,
+    dict(heads=3, size=2, mask="full", position="alibi"),
+  ),
   "softmax, full": (
     dict(name="softmax", heads=2, mask="full", position="rope"),
     softmax.run,
     dict(heads=2, mask="full", position="rope"),
   ),
   "softmax, window": (
-    dict(name="softmax", heads=4, kv_heads=2, window=5, position="rope", theta=50.0, bias=True),
+    dict(name="softmax", heads=4, kv_heads=2, window=5, position="rope", theta=50.0, bias="all"),
     softmax.run,
     dict(heads=4, kv_heads=2, window=5, position="rope", theta=50.0),
+  ),
+  "softmax, interpolated": (
+    dict(name="softmax", heads=1, position="rope", scaling=dict(rule="linear", factor=3.0)),
+    softmax.run,
+    dict(heads=1, position="rope", scaling=dict(rule="linear", factor=3.0)),
+  ),
+  "softmax, ntk": (
+    dict(name="softmax", heads=1, position="rope", scaling=dict(rule="ntk", factor=8.0), qk_norm="all"),
+    softmax.run,
+    dict(heads=1, position="rope", scaling=dict(rule="ntk", factor=8.0), qk_norm="all"),
+  ),
+  "softmax, xpos": (
+    dict(name="softmax", heads=2, head_size=8, position="xpos", rotary=0.5, layout="interleaved", qk_norm="head"),
+    softmax.run,
+    dict(heads=2, size=8, position="xpos", turned=4, layout="interleaved", qk_norm="head"),
+  ),
+  "softmax, yarn": (
+    dict(name="softmax", heads=2, head_size=32, position="rope", bias="qkv", scaling=YARN),
+    softmax.run,
+    dict(heads=2, size=32, position="rope", scaling=YARN),
   ),
   "ssm2d": (dict(name="ssm2d", state=2), ssm2d.run, dict(columns=7)),
   "ssm2d, as printed": (
@@ -343,7 +374,9 @@ def test_equals_the_papers_equations(name):
     assert_equal(case.call(case.tokens.poisoned(LENGTHS), **PACKED), oracle(case.tokens.x, **PACKED))
 
 
-@pytest.mark.parametrize("name", ["dss, softmax", "mega", "mega, simple", "s4", "s4d", "sgconv", "softmax, window"])
+@pytest.mark.parametrize(
+  "name", ["dss, softmax", "mega", "mega, simple", "s4", "s4d", "sgconv", "softmax, window", "softmax, xpos"]
+)
 def test_other_ways_equal_the_papers_equations(name):
   """Where __call__ is more than a prefill: the resumable form, and the plain one without documents."""
   with jax.enable_x64(True):

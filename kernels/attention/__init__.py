@@ -1,12 +1,16 @@
-"""Attention over a cache: causal or full, by document, in a window, with shared keys and a soft cap."""
+"""Attention over a cache: causal or full, by document, in windows, with shared keys, a soft cap, biases by distance."""
 
 from jaxtyping import Array, Float, Int
 
 from kernels import dispatch, inputs
-from kernels.attention import reference, xla
+from kernels.attention import cudnn, reference, xla
 from kernels.attention.weights import POINTWISE
 
-IMPLS = {"xla": (xla.attention, dispatch.always), "reference": (reference.attention, dispatch.always)}
+IMPLS = {
+  "cudnn": (cudnn.attention, cudnn.why_not),
+  "xla": (xla.attention, dispatch.always),
+  "reference": (reference.attention, dispatch.always),
+}
 MASKS = ("causal", "full")
 WEIGHTS = ("softmax", *POINTWISE)
 
@@ -16,8 +20,8 @@ def attention(
   k: Float[Array, "b s g k"],
   v: Float[Array, "b s g p"],
   *,
-  q_position: Int[Array, "b t"],
-  k_position: Int[Array, "b s"],
+  q_position: Int[Array, "b t"] | None = None,
+  k_position: Int[Array, "b s"] | None = None,
   q_segment: Int[Array, "b t"] | None = None,
   k_segment: Int[Array, "b s"] | None = None,
   mask: str = "causal",
@@ -25,14 +29,16 @@ def attention(
   scale: float | None = None,
   softcap: float | None = None,
   weights: str = "softmax",
+  slopes: tuple[float, ...] | None = None,
+  decays: tuple[float, ...] | None = None,
   impl: str = "auto",
 ) -> Float[Array, "b t h p"]:
-  """y_t = sum_s softmax_s(cap(scale q_t . k_s)) v_s over the keys that token t sees;  0 where it sees none.
+  """y_t = sum_s softmax_s(cap(scale q_t . k_s) - slope |t - s|) v_s over the keys that t sees;  0 where it sees none.
 
   Head i uses keys and values i // (h / g). Scores and softmax in at least float32; y has the dtype of q.
 
   Args:
-    q_position, k_position: places on one time line, of which only differences matter.
+    q_position, k_position: places on one time line, of which only differences matter; their indices if not given.
     q_segment, k_segment: a token sees its own segment alone; -1 marks slots that hold nothing, whose content, NaN
       included, reaches neither values nor gradients. None: all tokens belong together.
     mask: "causal": no key of a later position; "full": no such limit.
@@ -40,12 +46,34 @@ def attention(
     scale: 1/sqrt(k) if not given.
     softcap: scores s become softcap * tanh(s / softcap).
     weights: "softmax", or a function in `kernels.attention.weights` of each score by itself: "relu2" or "laplace".
+    slopes: for each head, what a score loses for each position between query and key (ALiBi).
+    decays: for each entry of a head, the logarithm, at most 0, of what is left of its product after each position
+      between (xPos): sum_i q_i k_i exp(decays_i (t - s)). The keys themselves stay as they are, and nothing overflows.
     impl: "auto" or a name in IMPLS.
 
   Raises:
-    ValueError: g does not divide h; `mask` or `weights` is unknown; one segment array is given without the other;
+    ValueError: g does not divide h; `mask` or `weights` is unknown; of two position or segment arrays one is given;
+      there is not a slope for each head, or not a decay for each entry, or one is above 0 or stands beside mask="full";
       `impl` does not exist or cannot run these arguments.
   """
+  _check(q, k, mask, weights, slopes, decays)
+  for what, pair in (("segment", (q_segment, k_segment)), ("position", (q_position, k_position))):
+    if (pair[0] is None) != (pair[1] is None):
+      raise ValueError(f"attention: one of q_{what} and k_{what} is given; give both or neither")
+  y_dtype = q.dtype
+  if q_segment is not None:
+    (q,) = inputs.blank(q_segment >= 0, q)
+  where = (q_position, k_position, q_segment, k_segment)
+  scale = q.shape[-1] ** -0.5 if scale is None else scale
+  settings = dict(mask=mask, window=window, scale=scale, softcap=softcap, weights=weights, slopes=slopes, decays=decays)
+  y = dispatch.pick("attention", IMPLS, impl, q, k, v, *where, **settings)(q, k, v, *where, **settings)
+  if q_segment is not None:
+    # whatever gradient comes in for a row that is not there, NaN perhaps, stays outside
+    (y,) = inputs.blank(q_segment >= 0, y)
+  return y.astype(y_dtype)
+
+
+def _check(q, k, mask, weights, slopes, decays) -> None:
   if q.shape[2] % k.shape[2]:
     raise ValueError(
       f"attention: {q.shape[2]} heads over {k.shape[2]} groups of keys; make the groups divide the heads"
@@ -54,16 +82,10 @@ def attention(
     raise ValueError(f"attention: no mask {mask!r}; choose from {list(MASKS)}")
   if weights not in WEIGHTS:
     raise ValueError(f"attention: no weights {weights!r}; choose from {list(WEIGHTS)}")
-  if (q_segment is None) != (k_segment is None):
-    raise ValueError("attention: one of q_segment and k_segment is given; give both or neither")
-  y_dtype = q.dtype
-  if q_segment is not None:
-    (q,) = inputs.blank(q_segment >= 0, q)
-  where = (q_position, k_position, q_segment, k_segment)
-  scale = q.shape[-1] ** -0.5 if scale is None else scale
-  settings = dict(mask=mask, window=window, scale=scale, softcap=softcap, weights=weights)
-  y = dispatch.pick("attention", IMPLS, impl, q, k, v, *where, **settings)(q, k, v, *where, **settings)
-  if q_segment is not None:
-    # whatever gradient comes in for a row that is not there, NaN perhaps, stays outside
-    (y,) = inputs.blank(q_segment >= 0, y)
-  return y.astype(y_dtype)
+  if slopes is not None and len(slopes) != q.shape[2]:
+    raise ValueError(f"attention: {len(slopes)} slopes for {q.shape[2]} heads; give one for each")
+  if decays is not None:
+    if len(decays) != q.shape[3]:
+      raise ValueError(f"attention: {len(decays)} decays for heads of size {q.shape[3]}; give one for each entry")
+    if max(decays) > 0 or mask == "full":
+      raise ValueError("attention: decays are at most 0 and look back only, so they need mask='causal'")

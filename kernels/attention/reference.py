@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from kernels import inputs
-from kernels.attention.visible import visible
+from kernels.attention.visible import places, visible
 from kernels.attention.weights import POINTWISE
 
 
@@ -12,8 +12,8 @@ def attention(
   q: Float[Array, "b t h k"],
   k: Float[Array, "b s g k"],
   v: Float[Array, "b s g p"],
-  q_position: Int[Array, "b t"],
-  k_position: Int[Array, "b s"],
+  q_position: Int[Array, "b t"] | None,
+  k_position: Int[Array, "b s"] | None,
   q_segment: Int[Array, "b t"] | None,
   k_segment: Int[Array, "b s"] | None,
   *,
@@ -22,16 +22,27 @@ def attention(
   scale: float,
   softcap: float | None,
   weights: str,
+  slopes: tuple[float, ...] | None,
+  decays: tuple[float, ...] | None,
 ) -> Float[Array, "b t h p"]:
   """All scores at once, keys and values repeated for their heads."""
   dtype = inputs.compute_dtype(q, k, v)
+  q_position, k_position = places(q, k, q_position, k_position)
   if k_segment is not None:
     k, v = inputs.blank(k_segment >= 0, k, v)
   k, v = (jnp.repeat(z, q.shape[2] // z.shape[2], axis=2).astype(dtype) for z in (k, v))
   see = visible(q_position, k_position, q_segment, k_segment, mask=mask, window=window)[:, None]
-  scores = scale * jnp.einsum("bthk,bshk->bhts", q.astype(dtype), k)
+  back = (q_position[:, :, None] - k_position[:, None, :]).astype(dtype)
+  if decays is None:
+    scores = scale * jnp.einsum("bthk,bshk->bhts", q.astype(dtype), k)
+  else:
+    # later keys, which nobody sees, would make it overflow
+    left = jnp.exp(jnp.asarray(decays, dtype) * jnp.maximum(back, 0)[..., None])
+    scores = scale * jnp.einsum("bthk,bshk,btsk->bhts", q.astype(dtype), k, left)
   if softcap is not None:
     scores = softcap * jnp.tanh(scores / softcap)
+  if slopes is not None:
+    scores -= jnp.asarray(slopes, dtype)[:, None, None] * jnp.abs(back)[:, None]
   if weights in POINTWISE:
     return jnp.einsum("bhts,bshp->bthp", jnp.where(see, POINTWISE[weights](scores)[0], 0), v)
   # The largest visible score is subtracted; a row that sees nothing keeps finite numbers throughout and gets weight 0.

@@ -1,7 +1,18 @@
-"""Which keys a query sees."""
+"""Where tokens stand, and which keys a query sees."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
+
+
+def places(
+  q: Float[Array, "b t h k"],
+  k: Float[Array, "b s g k"],
+  q_position: Int[Array, "b t"] | None,
+  k_position: Int[Array, "b s"] | None,
+) -> tuple[Int[Array, "b t"], Int[Array, "b s"]]:
+  """The positions, which are the tokens' own indices if none are given."""
+  index = lambda z: jnp.broadcast_to(jnp.arange(z.shape[1], dtype=jnp.int32), z.shape[:2])
+  return (index(q), index(k)) if q_position is None or k_position is None else (q_position, k_position)
 
 
 def visible(

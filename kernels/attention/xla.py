@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels import inputs
-from kernels.attention.visible import visible
+from kernels.attention.visible import places, visible
 from kernels.attention.weights import POINTWISE
 
 # Queries and keys in a block. A CPU wants the scores in its cache, an accelerator wants few steps.
@@ -29,6 +29,8 @@ class Rules(NamedTuple):
   scale: float
   softcap: float | None
   weights: str = "softmax"
+  slopes: tuple[float, ...] | None = None
+  decays: tuple[float, ...] | None = None
 
 
 class Places(NamedTuple):
@@ -42,8 +44,8 @@ def attention(
   q: Float[Array, "b t h k"],
   k: Float[Array, "b s g k"],
   v: Float[Array, "b s g p"],
-  q_position: Int[Array, "b t"],
-  k_position: Int[Array, "b s"],
+  q_position: Int[Array, "b t"] | None,
+  k_position: Int[Array, "b s"] | None,
   q_segment: Int[Array, "b t"] | None,
   k_segment: Int[Array, "b s"] | None,
   *,
@@ -52,12 +54,15 @@ def attention(
   scale: float,
   softcap: float | None,
   weights: str,
+  slopes: tuple[float, ...] | None,
+  decays: tuple[float, ...] | None,
 ) -> Float[Array, "b t h p"]:
   """Cuts queries into blocks, and puts their answers together again; keys and values are read where they are."""
   b, t, h, _ = q.shape
   s, g = k.shape[1:3]
   if 0 in (t, s):
     return jnp.zeros((b, t, h, v.shape[3]), inputs.compute_dtype(q, k, v))
+  q_position, k_position = places(q, k, q_position, k_position)
   most = BLOCKS.get(jax.default_backend(), ACCELERATOR_BLOCKS)
   rows, columns = min(most[0], t), _block_size(s, most[1])
   if s % columns:
@@ -66,14 +71,16 @@ def attention(
       q_segment, k_segment = jnp.zeros_like(q_position), jnp.zeros_like(k_position)
     k, v, k_position = (_filled(z, columns) for z in (k, v, k_position))
     k_segment = _filled(k_segment, columns, -1)
-  places = lambda position, segment, c: Places(_blocks(position, c), None if segment is None else _blocks(segment, c))
+  cut = lambda position, segment, c: Places(_blocks(position, c), None if segment is None else _blocks(segment, c))
   y = blockwise(
-    Rules(mask, window, scale, softcap, weights),
+    Rules(mask, window, scale, softcap, weights, slopes, decays),
     _blocks(_filled(q.reshape(b, t, g, h // g, -1), rows), rows).transpose(0, 1, 3, 4, 2, 5),
     k,
     v,
-    places(_filled(q_position, rows), None if q_segment is None else _filled(q_segment, rows, -1), rows),
-    places(k_position, k_segment, columns),
+    cut(
+      _filled(q_position, rows, q_position[:, -1:]), None if q_segment is None else _filled(q_segment, rows, -1), rows
+    ),
+    cut(k_position, k_segment, columns),
   )
   return y.transpose(1, 0, 4, 2, 3, 5).reshape(b, -1, h, v.shape[3])[:, :t]
 
@@ -84,9 +91,10 @@ def _block_size(s: int, most: int) -> int:
   return best if 2 * best > most or best == s else most
 
 
-def _filled(z: Array, size: int, fill: int = 0) -> Array:
+def _filled(z: Array, size: int, fill: int | Array = 0) -> Array:
   """ "b t ..." with t made a multiple of `size`."""
-  return jnp.pad(z, ((0, 0), (0, -z.shape[1] % size), *[(0, 0)] * (z.ndim - 2)), constant_values=fill)
+  more = (z.shape[0], -z.shape[1] % size, *z.shape[2:])
+  return jnp.concatenate([z, jnp.broadcast_to(jnp.asarray(fill, z.dtype), more)], axis=1)
 
 
 def _blocks(z: Array, size: int) -> Array:
@@ -170,9 +178,10 @@ def _blockwise_bwd(rules, residuals, d_y):
           weights = jnp.where(see, jnp.exp(scores - level[..., None]), 0)
           d_scores = weights * (d_weights - through[..., None]) * slope
         d_scores, weights = d_scores.astype(k.dtype), weights.astype(v.dtype)
-        d_k = _add(d_k, j, _dot("bgrcs,bgrck->bsgk", d_scores, q))
+        left, rest = _left(rules, at, of, level.dtype)
+        d_k = _add(d_k, j, rest * _dot("bgrcs,bgrck->bsgk", d_scores, _times(q, left)))
         d_v = _add(d_v, j, _dot("bgrcs,bgrcp->bsgp", weights, d_y))
-        return d_q + _dot("bgrcs,bsgk->bgrck", d_scores, k), d_k, d_v
+        return d_q + left * _dot("bgrcs,bsgk->bgrck", d_scores, _times(k, rest)), d_k, d_v
 
       return jax.lax.cond(needed, meet, lambda carry: carry, carry), None
 
@@ -206,11 +215,36 @@ def _add(total: Float[Array, "b s g k"], j, part: Float[Array, "b c g k"]) -> Fl
 
 def _scores(rules: Rules, q, k, at: Places, of: Places) -> tuple[Float[Array, "b g r c s"], Float[Array, "..."]]:
   """The scores of one pair of blocks, and their derivatives by q . k."""
-  scores = rules.scale * _dot("bgrck,bsgk->bgrcs", q, k)
-  if rules.softcap is None:
-    return scores, jnp.asarray(rules.scale, scores.dtype)
-  bent = jnp.tanh(scores / rules.softcap)
-  return rules.softcap * bent, rules.scale * (1 - bent**2)
+  left, rest = _left(rules, at, of, inputs.compute_dtype(q, k))
+  scores = rules.scale * _dot("bgrck,bsgk->bgrcs", _times(q, left), _times(k, rest))
+  slope = jnp.asarray(rules.scale, scores.dtype)
+  if rules.softcap is not None:
+    bent = jnp.tanh(scores / rules.softcap)
+    scores, slope = rules.softcap * bent, rules.scale * (1 - bent**2)
+  if rules.slopes is not None:
+    distance = jnp.abs(at.position[:, :, None] - of.position[:, None]).astype(scores.dtype)
+    scores -= jnp.asarray(rules.slopes, scores.dtype).reshape(*q.shape[1:3], 1, 1) * distance[:, None, None]
+  return scores, slope
+
+
+def _left(rules: Rules, at: Places, of: Places, dtype) -> tuple[Array | int, Array | int]:
+  """What decays leave of queries "b 1 1 c k" and keys "b s 1 k", whose product is what they leave of a pair.
+
+  Counted from the block's first query, so that only keys within the block have more than 1, and none overflows.
+  """
+  if rules.decays is None:
+    return 1, 1
+  first, last = (z[0, :, None] for z in _range(at.position[None], None if at.segment is None else at.segment[None]))
+  after = jnp.maximum(at.position - first, 0)
+  # whoever sees a key stands no earlier than it
+  before = jnp.maximum(first - of.position, first - last)
+  decays = jnp.asarray(rules.decays, dtype)
+  left, rest = (jnp.exp(decays * z[..., None].astype(dtype)) for z in (after, before))
+  return left[:, None, None], rest[:, :, None]
+
+
+def _times(z: Array, factor: Array | int) -> Array:
+  return (z * factor).astype(z.dtype)
 
 
 def _see(rules: Rules, at: Places, of: Places) -> Bool[Array, "b 1 1 c s"]:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from scripts.golden import (
+  attention,
   dss,
   griffin,
   hugging_face,
@@ -39,6 +40,7 @@ from scripts.golden.recipe import FOLDER, execute
 
 LIBRARIES = ("numpy", "torch", "einops", "jax", "flax", "transformers")
 FAMILIES = (
+  attention,
   dss,
   griffin,
   hugging_face,

@@ -40,7 +40,7 @@ def test_a_window_outlives_any_cache():
   module, variables = ready(heads=2, window=3, position="rope")
   full = run(module, variables, X)
   state = module.init_state(2, 4)
-  assert state.k.shape[1] == 3
+  assert state.kept["k"].shape[1] == 3
   pieces = []
   for piece in (X[:, :5], X[:, 5:6], X[:, 6:]):
     y, state = run(module, variables, piece, state)
@@ -73,7 +73,74 @@ def test_state_by_mask_and_window():
 
 def test_shared_keys_make_a_smaller_cache():
   state = jax.eval_shape(lambda: Attention(width=64, heads=8, kv_heads=2).init_state(3, 10))
-  assert state.k.shape == (3, 10, 2, 8)
+  assert state.kept["k"].shape == (3, 10, 2, 8)
+
+
+@pytest.mark.parametrize("window", [None, 5])
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-6), ("bfloat16", 0.02), ("int8", 0.02)])
+def test_cached_attention_is_uncached_attention(dtype, tolerance, window):
+  """To the rounding of the cache; and however the tokens are cut, to the same numbers."""
+  module, variables = ready(heads=4, kv_heads=2, position="rope", window=window, cache_dtype=dtype)
+  reset = jnp.zeros((2, 12), bool).at[0, 4].set(True)
+  uncached = run(module, variables, X, reset=reset)
+  cached, state = run(module, variables, X, module.init_state(2, 12), reset=reset)
+  assert 0 < np.abs(cached - uncached).max() / np.abs(uncached).max() <= tolerance or dtype == "float32"
+  np.testing.assert_allclose(cached, uncached, atol=tolerance * np.abs(uncached).max())
+  y, halfway = run(module, variables, X[:, :7], module.init_state(2, 12), reset=reset[:, :7])
+  outputs = [y]
+  for t in range(7, 12):
+    y, halfway = run(module, variables, X[:, t], halfway, method="step")
+    outputs.append(y[:, None])
+  np.testing.assert_allclose(jnp.concatenate(outputs, axis=1), cached, atol=1e-6)
+  assert jax.tree.map(lambda z: z.dtype, halfway) == jax.tree.map(lambda z: z.dtype, module.init_state(2, 12))
+
+
+@pytest.mark.parametrize("dtype, size", [("float32", 4), ("bfloat16", 2), ("int8", 1)])
+def test_a_token_takes_two_vectors_for_each_head_of_keys(dtype, size):
+  """2 kv_heads k numbers; with int8 also a unit of four bytes for each vector."""
+  module = Attention(width=64, heads=8, kv_heads=2, cache_dtype=dtype)
+  state = jax.eval_shape(lambda: module.init_state(1, 1000))
+  kept = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.kept))
+  assert kept == 1000 * 2 * 2 * (8 * size + (4 if dtype == "int8" else 0))
+
+
+def test_int8_keeps_vectors_to_half_a_unit():
+  """However different in size; a unit is 1/127 of the largest entry."""
+  module, variables = ready(heads=2, cache_dtype="int8")
+  spread = X * jnp.logspace(-20, 4, 12)[:, None]
+  states = [run(m, variables, spread, m.init_state(2, 12))[1] for m in (module, Attention(width=8, heads=2))]
+  for packed, exact in zip(*(state.kept.values() for state in states), strict=True):
+    np.testing.assert_array_equal(np.abs(packed.integers).max(axis=-1), 127)
+    error = np.abs(packed.integers * packed.unit[..., None] - exact).max(axis=-1)
+    assert (error <= 0.51 * packed.unit).all()
+
+
+def test_xpos_is_fine_a_million_tokens_from_the_start():
+  """Keys are cached as they are; scaled by their positions, as published, they overflow past 36,000."""
+  module, variables = ready(heads=2, window=4, position="xpos")
+  late = module.init_state(2, 4)._replace(consumed=jnp.full((2,), 10**6, jnp.int32))
+  y, _ = run(module, variables, X, late)
+  # single precision knows angles of 10^6 to 0.06
+  np.testing.assert_allclose(y, run(module, variables, X), atol=0.1)
+
+
+def test_a_head_may_have_any_size():
+  module, variables = ready(heads=3, head_size=6)
+  assert variables["params"]["q_proj"]["kernel"].shape == (8, 18)
+  assert variables["params"]["out_proj"]["kernel"].shape == (18, 8)
+
+
+def test_biases_stand_where_they_are_asked_for():
+  for bias, where in (("none", ""), ("qkv", "qkv"), ("out", "o"), ("all", "qkvo")):
+    _, variables = ready(heads=2, bias=bias)
+    found = "".join(name for name in ("q", "k", "v") if "bias" in variables["params"][f"{name}_proj"])
+    assert found + "o" * ("bias" in variables["params"]["out_proj"]) == where
+
+
+def test_a_closed_gate_lets_nothing_through():
+  module, variables = ready(heads=2, gate=True)
+  variables["params"]["gate_proj"]["kernel"] = jnp.full((8, 8), -1e3)
+  np.testing.assert_allclose(run(module, variables, jnp.abs(X)), 0, atol=1e-6)
 
 
 @pytest.mark.parametrize("width, heads", [(512, 8), (768, 8), (48, 8), (8, 4), (6, 3), (50, 5), (2, 1), (7, 7), (1, 1)])
@@ -88,11 +155,21 @@ def test_derived_heads_divide_the_width_and_leave_pairs(width, heads):
     (dict(heads=4, kv_heads=3), "kv_heads=3 does not divide heads=4"),
     (dict(kv_heads=3), "no number of heads up to 8 divides width=8 and is a multiple of 3"),
     (dict(heads=8, position="rope"), "heads=8 of width=8 have size 1; position='rope' turns pairs"),
+    (dict(heads=2, position="xpos", rotary=0.75), "position='xpos' turns pairs, and rotary=0.75 of that is 3"),
+    (dict(heads=2, position="rope", rotary=0.2), "rotary=0.2 of that is 0"),
+    (dict(rotary=1.5), r"rotary=1.5 is a share of a head's entries; it must be in \(0, 1\]"),
+    (dict(head_size=0), "head_size=0; it must be at least 1"),
+    (dict(position="rope", scaling=dict(rule="dynamic")), "no rule 'dynamic'; choose from"),
+    (dict(position="alibi", scaling=dict(rule="ntk", factor=2.0)), "position='alibi' has none"),
+    (dict(position="xpos", mask="full"), "position='xpos' looks back only"),
+    (dict(qk_norm="layer"), r"qk_norm='layer'; choose from \['none', 'head', 'all'\]"),
+    (dict(bias="v"), r"bias='v'; choose from"),
+    (dict(cache_dtype="int4"), r"cache_dtype='int4'; choose from \['float32', 'bfloat16', 'int8'\]"),
     (dict(heads=0), "heads=0; it must be at least 1"),
     (dict(window=0), "window=0; it must be at least 1"),
     (dict(window=3, mask="full"), "window=3 looks back only"),
     (dict(mask="causual"), r"mask='causual'; choose from \['causal', 'full'\]"),
-    (dict(position="learned"), r"position='learned'; choose from \['none', 'rope'\]"),
+    (dict(position="learned"), r"position='learned'; choose from .*for the model"),
   ],
 )
 def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):

@@ -10,7 +10,9 @@ from kernels.attention import IMPLS, WEIGHTS, attention, xla
 from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, values_and_gradients
 
 B, H, G, K, P = 2, 4, 2, 5, 3
-FAST = [name for name in IMPLS if name != "reference"]
+HERE = [name for name in IMPLS if name != "cudnn"]
+FAST = [name for name in HERE if name != "reference"]
+SLOPES, DECAYS = (0.5, 0.0, 0.1, 0.02), (-0.3, -0.05, 0.0, -0.3, -1.0)
 # queries, keys, segments and empty slots or none, settings
 CASES = [
   (1, 40, True, {}),
@@ -20,6 +22,10 @@ CASES = [
   (40, 63, True, {"mask": "full", "window": 9}),
   (63, 100, True, {"weights": "relu2"}),
   (40, 63, True, {"weights": "laplace", "mask": "full", "softcap": 2.0}),
+  (63, 100, True, {"slopes": SLOPES, "softcap": 2.0}),
+  (41, 63, False, {"slopes": SLOPES, "mask": "full"}),
+  (63, 100, True, {"decays": DECAYS, "window": 40}),
+  (37, 101, False, {"decays": DECAYS, "softcap": 2.0}),
 ]
 
 
@@ -83,6 +89,34 @@ def test_the_definition_is_softmax():
     np.testing.assert_allclose(y[b, t, h], weights @ v[b, seen, h // 2] / weights.sum(), rtol=1e-4, atol=1e-5)
 
 
+def test_slopes_and_decays_by_hand():
+  q, k, v = arrays(6, 9)
+  for settings in ({"slopes": SLOPES}, {"decays": DECAYS}):
+    (y,) = op("reference", scale=1.0, **settings)(q, k, v, **places(6, 9, False))
+    for b, t, h in np.ndindex(B, 6, H):
+      back = t + 3 - np.arange(t + 4)  # query t stands at t + 3
+      scores = (np.exp(np.outer(back, settings.get("decays", [0] * K))) * k[b, : t + 4, h // 2]) @ q[b, t, h]
+      weights = np.exp(scores - settings.get("slopes", [0] * H)[h] * back)
+      np.testing.assert_allclose(y[b, t, h], weights @ v[b, : t + 4, h // 2] / weights.sum(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("impl", HERE)
+def test_decays_do_not_overflow_far_from_the_start(impl):
+  """Nor does a key's position that nobody asked about; the keys of tokens long gone have no weight left."""
+  given, where = arrays(6, 9), places(6, 9, True)
+  where = {name: z.copy() if "segment" in name else z + 10**7 for name, z in where.items()}
+  where["k_position"] = np.where(np.arange(9) == 0, -(10**7), where["k_position"])
+  y, gradients = values_and_gradients(plain(impl, decays=DECAYS), given, **where)
+  for z in (*y, *gradients):
+    assert np.isfinite(z).all()
+
+
+@pytest.mark.parametrize("impl", HERE)
+def test_tokens_without_positions_stand_at_their_indices(impl):
+  given, where = arrays(40, 40), places(40, 40, False)
+  np.testing.assert_array_equal(op(impl, window=7)(*given)[0], op(impl, window=7)(*given, **where)[0])
+
+
 @pytest.mark.parametrize("weights", ["relu2", "laplace"])
 def test_pointwise_weights_know_one_score_each(weights):
   q, k, v = arrays(6, 9)
@@ -96,7 +130,7 @@ def test_pointwise_weights_know_one_score_each(weights):
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("impl", HERE)
 def test_rows_that_see_nothing_are_zero_with_zero_gradients(impl, weights):
   given = arrays(6, 9)
   where = places(6, 9, False) | {"q_segment": np.full((B, 6), 1), "k_segment": np.zeros((B, 9), int)}
@@ -105,7 +139,7 @@ def test_rows_that_see_nothing_are_zero_with_zero_gradients(impl, weights):
     assert not np.asarray(z).any(), "something got through"
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("impl", HERE)
 def test_a_cotangent_where_there_is_no_query_goes_nowhere(impl):
   given = arrays(6, 9)
   where = places(6, 9, False) | {"q_segment": np.zeros((B, 6), int), "k_segment": np.zeros((B, 9), int)}
@@ -120,14 +154,14 @@ def test_a_cotangent_where_there_is_no_query_goes_nowhere(impl):
     assert np.isfinite(z).all()
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("impl", HERE)
 def test_only_differences_of_positions_matter(impl):
   given, where = arrays(6, 9), places(6, 9, False)
   late = {name: z + 10**6 for name, z in where.items()}
   np.testing.assert_array_equal(op(impl, window=4)(*given, **where)[0], op(impl, window=4)(*given, **late)[0])
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("impl", HERE)
 def test_large_scores_stay_finite(impl):
   q, k, v = arrays(6, 9)
   y, gradients = values_and_gradients(plain(impl), (1e4 * q, k, v), **places(6, 9, False))
@@ -135,7 +169,7 @@ def test_large_scores_stay_finite(impl):
     assert np.isfinite(z).all()
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("impl", HERE)
 def test_bfloat16_comes_back(impl):
   given, where = arrays(6, 9), places(6, 9, False)
   (exact,) = op(impl)(*given, **where)
@@ -154,6 +188,71 @@ def test_scores_are_not_written_down():
   run = jax.grad(lambda q, k, v, **where: plain("xla")(q, k, v, **where)[0].sum(), argnums=(0, 1, 2))
   stats = jax.jit(run).lower(*shapes, **places).compile().memory_analysis()
   assert stats.temp_size_in_bytes < 4 * t * t, f"{stats.temp_size_in_bytes} bytes; all scores take {4 * t * t}"
+
+
+@pytest.mark.slow
+def test_32768_tokens_take_less_than_a_gibibyte(monkeypatch):
+  """A head of 64 at the block sizes in use, forward and backward, as compiled and as run."""
+  monkeypatch.undo()
+  t = 32768
+  q, k, v = (draw(np.random.default_rng(seed), (1, t, 1, 64), np.float32) for seed in range(3))
+  loss = lambda q, k, v: (attention(q, k, v, impl="xla") ** 2).sum()
+  run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2))).lower(q, k, v).compile()
+  stats = run.memory_analysis()
+  assert stats.temp_size_in_bytes + stats.output_size_in_bytes + stats.argument_size_in_bytes < 2**30
+  value, gradients = run(q, k, v)
+  for z in (value, *gradients):
+    assert np.isfinite(z).all()
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+  """JAX believes that it compiles for a GPU with cuDNN."""
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91000)
+
+
+def program(q, k, v, dtype=jnp.bfloat16, **settings):
+  run = jax.value_and_grad(lambda q, k, v: attention(q, k, v, **settings).astype(jnp.float32).sum())
+  shapes = [jax.ShapeDtypeStruct(shape, dtype) for shape in (q, k, v)]
+  return jax.jit(run).trace(*shapes).lower(lowering_platforms=("cuda",)).as_text()
+
+
+Q, KV = (2, 256, 4, 64), (2, 256, 2, 64)
+
+
+@pytest.mark.parametrize("settings", [{}, {"window": 7}, {"mask": "full"}])
+def test_a_gpu_is_given_cudnn(cuda, settings):
+  """As far as lowering goes: no GPU has run it."""
+  text = program(Q, KV, KV, **settings)
+  for part in ("__cudnn$fmhaSoftmax(", "__cudnn$fmhaSoftmaxBackward("):
+    assert part in text
+  assert ("mask_type\\22: \\22CAUSAL" in text) == (settings.get("mask") != "full"), "another mask"
+  assert ("sliding_window_length\\22: 7" in text) == ("window" in settings), "another window"
+
+
+@pytest.mark.parametrize(
+  "shapes, settings, reason",
+  [
+    ((Q, KV, KV), {"dtype": jnp.float32}, r"bfloat16 or float16, not \['float32'\]"),
+    (((2, 256, 4, 20), *[(2, 256, 2, 20)] * 2), {}, "a multiple of 8 up to 128, not 20 and 20"),
+    ((Q, KV, (2, 256, 2, 32)), {}, "not 64 and 32"),
+    ((Q, KV, KV), {"softcap": 2.0}, "it has no soft cap"),
+    ((Q, KV, KV), {"slopes": SLOPES}, "it has no slopes"),
+    ((Q, KV, KV), {"window": 7, "mask": "full"}, "its window needs mask='causal'"),
+    ((Q, KV, KV), {"q_segment": jnp.zeros((2, 256), int), "k_segment": jnp.zeros((2, 256), int)}, "no segments"),
+    ((Q, KV, KV), {"q_position": jnp.zeros((2, 256), int), "k_position": jnp.zeros((2, 256), int)}, "no places"),
+  ],
+)
+def test_what_cudnn_cannot_do_is_said_and_done_otherwise(cuda, shapes, settings, reason):
+  assert "cudnn" not in program(*shapes, **settings)
+  with pytest.raises(ValueError, match=reason):
+    program(*shapes, **settings, impl="cudnn")
+
+
+def test_a_cpu_is_not_asked_for_cudnn():
+  with pytest.raises(ValueError, match=r"cannot run on cpu \(cudnn: it needs a GPU\)"):
+    attention(*map(jnp.asarray, arrays(6, 6)), impl="cudnn")
 
 
 def test_blocks_that_nobody_sees_are_skipped():
@@ -180,3 +279,11 @@ def test_mistakes_are_named():
     attention(q, k, v, weights="sigmoid", **where)
   with pytest.raises(ValueError, match="give both or neither"):
     attention(q, k, v, q_segment=where["q_position"], **where)
+  with pytest.raises(ValueError, match="one of q_position and k_position is given"):
+    attention(q, k, v, q_position=where["q_position"])
+  with pytest.raises(ValueError, match="2 slopes for 4 heads"):
+    attention(q, k, v, slopes=(1.0, 2.0))
+  with pytest.raises(ValueError, match="1 decays for heads of size 5"):
+    attention(q, k, v, decays=(-1.0,))
+  with pytest.raises(ValueError, match="so they need mask='causal'"):
+    attention(q, k, v, decays=DECAYS, mask="full")

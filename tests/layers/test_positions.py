@@ -1,11 +1,12 @@
-"""Rotary and sinusoidal positions."""
+"""Rotary positions and their scaling, xPos, ALiBi, sinusoids."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from layers.positions import LAYOUTS, rope, sinusoidal
+from layers.positions import LAYOUTS, alibi_slopes, rope, sinusoidal, xpos_decays
+from layers.rope_scaling import amplitude, frequencies
 
 Q, K = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, 8))
 
@@ -35,6 +36,71 @@ def test_first_pair_turns_by_the_position_itself():
   np.testing.assert_allclose(turned[0, 0, 0], [np.cos(2), np.sin(2), 0, 0], atol=1e-6)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_entries_beyond_the_share_stay(layout):
+  positions = jnp.array([[3]])
+  part = rope(Q, positions, layout=layout, share=0.5)
+  np.testing.assert_array_equal(part[..., 4:], Q[..., 4:])
+  np.testing.assert_array_equal(part[..., :4], rope(Q[..., :4], positions, layout=layout))
+
+
+def test_interpolated_positions_are_those_of_a_shorter_sequence():
+  """Every fourth token of a sequence four times as long turns as it did in training."""
+  positions = jnp.arange(5)[None] * jnp.ones((1, 1), int)
+  x = jnp.broadcast_to(Q, (1, 5, 1, 8))
+  long = rope(x, 4 * positions, scaling=dict(rule="linear", factor=4.0))
+  np.testing.assert_allclose(long, rope(x, positions), rtol=1e-5, atol=1e-6)
+
+
+def test_ntk_keeps_the_first_pair_and_interpolates_the_last():
+  plain, scaled = frequencies(16, 1e4), frequencies(16, 1e4, dict(rule="ntk", factor=4.0))
+  np.testing.assert_allclose(scaled[[0, -1]], [plain[0], plain[-1] / 4], rtol=1e-12)
+  assert (np.diff(plain / scaled) > 0).all()
+
+
+def test_yarn_keeps_fast_pairs_and_interpolates_slow_ones():
+  scaling = dict(rule="yarn", factor=4.0, trained=512)
+  plain, scaled = frequencies(64, 1e4), frequencies(64, 1e4, scaling)
+  turns = 512 * plain / (2 * np.pi)
+  np.testing.assert_allclose(scaled[turns > 40], plain[turns > 40], rtol=1e-12)
+  np.testing.assert_allclose(scaled[turns < 0.7], plain[turns < 0.7] / 4, rtol=1e-12)
+  assert ((scaled < plain) & (scaled > plain / 4)).any()
+  np.testing.assert_allclose(amplitude(scaling), 0.1 * np.log(4) + 1)
+  assert amplitude(None) == amplitude(dict(rule="linear", factor=4.0)) == 1
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_xpos_is_the_products_of_two_scaled_vectors(layout):
+  """As published: queries times zeta^(n/512), keys times zeta^(-n/512)."""
+  zeta = (np.arange(0, 8, 2) + 0.4 * 8) / (1.4 * 8)
+  scale = np.tile(zeta, 2) if layout == "half" else np.repeat(zeta, 2)
+  q, k = np.asarray(Q).ravel(), np.asarray(K).ravel()
+  theirs = (q * scale ** (700 / 512)) @ (k * scale ** (-300 / 512))
+  np.testing.assert_allclose((q * k) @ np.exp(400 * np.array(xpos_decays(8, layout=layout))), theirs, rtol=1e-5)
+  assert xpos_decays(8, share=0.5) == (*xpos_decays(4), 0, 0, 0, 0)
+
+
+def test_alibi_slopes():
+  assert alibi_slopes(1) == (2.0**-8,)
+  assert alibi_slopes(8) == tuple(2.0**-i for i in range(1, 9))
+  assert alibi_slopes(6) == (2.0**-2, 2.0**-4, 2.0**-6, 2.0**-8, 2.0**-1, 2.0**-3)
+
+
+@pytest.mark.parametrize(
+  "scaling, reason",
+  [
+    (dict(factor=2.0), r"no rule None; choose from \['linear', 'ntk', 'yarn'\]"),
+    (dict(rule="lin", factor=2.0), "no rule 'lin'; choose from"),
+    (dict(rule="yarn", factor=2.0), r"'yarn' takes .* and needs \['factor', 'trained'\], not {'factor': 2.0}"),
+    (dict(rule="linear", factor=2.0, trained=3), r"'linear' takes \['factor'\]"),
+    (dict(rule="linear", factor=0), "factor=0; it must be above 0"),
+  ],
+)
+def test_bad_scalings_are_named(scaling, reason):
+  with pytest.raises(ValueError, match=reason):
+    frequencies(8, 1e4, scaling)
+
+
 def test_rope_keeps_the_dtype():
   assert rope(Q.astype(jnp.bfloat16), jnp.array([[3]])).dtype == jnp.bfloat16
 
@@ -48,7 +114,7 @@ def test_sinusoidal_pairs():
 
 
 def test_bad_sizes_and_layouts_are_named():
-  with pytest.raises(ValueError, match="head size 3 is odd"):
+  with pytest.raises(ValueError, match="3 entries of heads of size 3 cannot be turned in pairs"):
     rope(jnp.zeros((1, 1, 1, 3)), jnp.zeros((1, 1), int))
   with pytest.raises(ValueError, match=r"no layout 'full'; choose from \['half', 'interleaved'\]"):
     rope(Q, jnp.zeros((1, 1), int), layout="full")

@@ -1,15 +1,77 @@
 """Attention, arXiv:1706.03762, sec. 3.2, query by query; rotary positions, arXiv:2104.09864, as complex numbers."""
 
+import math
+
 import numpy as np
 
-from tests.oracles.parts import dense, tokens
+from tests.oracles.matrix_state import rms
+from tests.oracles.parts import dense, sigmoid, tokens
+
+
+def angles(n, theta, scaling):
+  """Of each pair, per position: as it is, interpolated (2306.15595), NTK-aware or YaRN (2309.00071)."""
+  plain = [theta ** (-2 * i / n) for i in range(n // 2)]
+  rule = (scaling or {}).get("rule")
+  if rule is None:
+    return np.array(plain)
+  s = scaling["factor"]
+  if rule == "linear":
+    return np.array(plain) / s
+  if rule == "ntk":
+    return np.array([(theta * s ** (n / (n - 2))) ** (-2 * i / n) for i in range(n // 2)])
+  assert rule == "yarn"
+  edge = lambda turns: n * math.log(scaling["trained"] / (turns * 2 * math.pi)) / (2 * math.log(theta))
+  low, high = max(math.floor(edge(32)), 0), min(math.ceil(edge(1)), n - 1)
+  kept = [1 - min(max((i - low) / (high - low), 0), 1) for i in range(n // 2)]
+  return np.array([kept[i] * w + (1 - kept[i]) * w / s for i, w in enumerate(plain)])
+
+
+def turn(vectors, place, rates, layout):
+  """The first pairs of each row as complex numbers, by `place` times their rates; the rest stays."""
+  n = 2 * len(rates)
+  first, second = (slice(0, n // 2), slice(n // 2, n)) if layout == "half" else (slice(0, n, 2), slice(1, n, 2))
+  out = vectors.copy()
+  z = (vectors[:, first] + 1j * vectors[:, second]) * np.exp(1j * place * rates)
+  out[:, first], out[:, second] = z.real, z.imag
+  return out
+
+
+def fade(vectors, place, n, layout):
+  """xPos, arXiv:2212.10554: zeta^(place / 512), as published for queries and with -place for keys."""
+  zeta = [(2 * i + 0.4 * n) / (1.4 * n) for i in range(n // 2)]
+  scale = np.ones(vectors.shape[1])
+  scale[:n] = zeta + zeta if layout == "half" else [z for z in zeta for _ in (0, 1)]
+  return vectors * scale ** (place / 512)
+
+
+def slope(head, heads):
+  """ALiBi, arXiv:2108.12409, sec. 3; the first heads as for the power of 2 below."""
+  power = 2 ** math.floor(math.log2(heads))
+  return 2 ** (-8 * (head + 1) / power) if head < power else 2 ** (-8 * (2 * (head - power) + 1) / (2 * power))
 
 
 def run(
-  p, x, *, reset=None, lengths=None, heads, kv_heads=None, mask="causal", position="none", theta=1e4, window=None
+  p,
+  x,
+  *,
+  reset=None,
+  lengths=None,
+  heads,
+  kv_heads=None,
+  size=None,
+  mask="causal",
+  position="none",
+  theta=1e4,
+  window=None,
+  layout="half",
+  turned=None,
+  scaling=None,
+  softcap=None,
+  qk_norm="none",
 ):
   groups = kv_heads or heads
-  size = x.shape[-1] // heads
+  size = size or x.shape[-1] // heads
+  n = turned or size
   there = list(tokens(x, reset, lengths))
   document, index, documents = {}, {}, 0
   for row, time, starts in there:
@@ -18,18 +80,24 @@ def run(
     index[row, time] = 0 if starts else index[row, time - 1] + 1
 
   def project(name, row, time, count):
-    vectors = dense(p, name, x[row, time]).reshape(count, size)
-    if position == "none" or name == "v_proj":
-      return vectors
-    angle = index[row, time] * theta ** (-2 * np.arange(size // 2) / size)
-    turned = (vectors[:, : size // 2] + 1j * vectors[:, size // 2 :]) * np.exp(1j * angle)
-    return np.concatenate([turned.real, turned.imag], axis=1)
+    flat = dense(p, f"{name}_proj", x[row, time])
+    if qk_norm == "all":
+      flat = rms(flat, p[f"{name}_norm/scale"], 1e-6)
+    vectors = flat.reshape(count, size)
+    if qk_norm == "head":
+      vectors = np.stack([rms(vector, p[f"{name}_norm/scale"], 1e-6) for vector in vectors])
+    if position in ("rope", "xpos"):
+      vectors = turn(vectors, index[row, time], angles(n, theta, scaling), layout)
+    if position == "xpos":
+      vectors = fade(vectors, index[row, time] if name == "q" else -index[row, time], n, layout)
+    return vectors
 
-  k = {token[:2]: project("k_proj", *token[:2], groups) for token in there}
-  v = {token[:2]: project("v_proj", *token[:2], groups) for token in there}
+  temperature = (0.1 * math.log(scaling["factor"]) + 1) ** 2 if (scaling or {}).get("rule") == "yarn" else 1
+  k = {token[:2]: project("k", *token[:2], groups) for token in there}
+  v = {token[:2]: dense(p, "v_proj", x[token[:2]]).reshape(groups, size) for token in there}
   y = np.zeros_like(x)
   for row, time, _ in there:
-    q = project("q_proj", row, time, heads)
+    q = project("q", row, time, heads)
     seen = [
       (other, s)
       for other, s, _ in there
@@ -40,7 +108,15 @@ def run(
     out = []
     for head in range(heads):
       group = head * groups // heads
-      weights = np.exp(np.array([q[head] @ k[key][group] / np.sqrt(size) for key in seen]))
+      scores = np.array([temperature * q[head] @ k[key][group] / np.sqrt(size) for key in seen])
+      if softcap is not None:
+        scores = softcap * np.tanh(scores / softcap)
+      if position == "alibi":
+        scores -= slope(head, heads) * np.array([abs(time - s) for _, s in seen])
+      weights = np.exp(scores)
       out.append(sum(w * v[key][group] for w, key in zip(weights / weights.sum(), seen)))
-    y[row, time] = dense(p, "out_proj", np.concatenate(out))
+    joined = np.concatenate(out)
+    if "gate_proj/kernel" in p:
+      joined = joined * sigmoid(dense(p, "gate_proj", x[row, time]))
+    y[row, time] = dense(p, "out_proj", joined)
   return y

@@ -1,0 +1,76 @@
+"""Rotary frequencies for contexts longer than those of training: rules, each a function with its own arguments.
+
+A config names one beside its arguments, as `dict(rule="yarn", factor=4.0, trained=2048)`. All in double precision.
+Theirs: s -> factor, L -> trained, b -> theta, |D| -> k.
+"""
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+
+def frequencies(k: int, theta: float, scaling: Mapping[str, Any] | None = None) -> np.ndarray:
+  """Angles per position of the k/2 pairs: theta^(-2i/k), or what a rule makes of it.
+
+  Raises:
+    ValueError: the rule is unknown, or it does not have these arguments.
+  """
+  return _plain(k, theta) if scaling is None else _apply(scaling, k, theta)[0]
+
+
+def amplitude(scaling: Mapping[str, Any] | None) -> float:
+  """What a rule multiplies both queries and keys by: the scores become so much larger, squared.
+
+  Raises:
+    ValueError: as `frequencies`.
+  """
+  return 1.0 if scaling is None else _apply(scaling, 2, 1e4)[1]
+
+
+def linear(k: int, theta: float, *, factor: float) -> tuple[np.ndarray, float]:
+  """Position interpolation: as if a token stood at its position / factor     Chen et al. 2023, 2306.15595, sec. 2.3."""
+  return _plain(k, theta) / factor, 1.0
+
+
+def ntk(k: int, theta: float, *, factor: float) -> tuple[np.ndarray, float]:
+  """The first pair as it was, the last slower by the factor, through another base     arXiv:2309.00071, sec. 3.1."""
+  return _plain(k, theta * factor ** (k / max(k - 2, 1))), 1.0
+
+
+def yarn(
+  k: int, theta: float, *, factor: float, trained: int, fast: float = 32, slow: float = 1, mscale: float = 1.0
+) -> tuple[np.ndarray, float]:
+  """Pairs that turn more than `fast` times in `trained` positions as they were, those below `slow` times interpolated.
+
+  YaRN: Peng et al. 2023, arXiv:2309.00071, secs. 3.2 and 3.4. Between the two stands a ramp over the pairs' numbers,
+  its ends rounded outwards, as in the authors' code and so in checkpoints (the paper's is one over turns); queries and
+  keys grow by 0.1 mscale ln(factor) + 1.
+  """
+  pair = lambda turns: k * math.log(trained / (2 * math.pi * turns)) / (2 * math.log(theta))
+  low, high = max(math.floor(pair(fast)), 0), min(math.ceil(pair(slow)), k - 1)
+  ramp = np.clip((np.arange(k // 2) - low) / max(high - low, 1e-3), 0, 1)
+  return _plain(k, theta) * (ramp / factor + 1 - ramp), 0.1 * mscale * math.log(max(factor, 1)) + 1
+
+
+RULES: dict[str, Callable[..., tuple[np.ndarray, float]]] = {"linear": linear, "ntk": ntk, "yarn": yarn}
+
+
+def _plain(k: int, theta: float) -> np.ndarray:
+  return theta ** (-np.arange(0, k, 2) / k)
+
+
+def _apply(scaling: Mapping[str, Any], k: int, theta: float) -> tuple[np.ndarray, float]:
+  given = dict(scaling)
+  name = given.pop("rule", None)
+  if name not in RULES:
+    raise ValueError(f"scaling: no rule {name!r}; choose from {list(RULES)}")
+  own = [p for p in inspect.signature(RULES[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
+  needed = {p.name for p in own if p.default is p.empty}
+  if not needed <= given.keys() <= {p.name for p in own}:
+    raise ValueError(f"scaling: rule {name!r} takes {[p.name for p in own]} and needs {sorted(needed)}, not {given}")
+  if bad := [key for key, value in given.items() if value <= 0]:
+    raise ValueError(f"scaling: {bad[0]}={given[bad[0]]}; it must be above 0")
+  return RULES[name](k, theta, **given)
