@@ -76,6 +76,7 @@ class Attention(nn.Module):
 
   SLOW = ()
   SIDE = ()
+  MOST_HEADS = 8
 
   @property
   def STATE(self) -> str:
@@ -203,41 +204,40 @@ class Attention(nn.Module):
 
 
 def _derived_heads(module: Attention) -> int:
-  width, multiple, size = module.width, module.kv_heads or 1, module.head_size
-  fits = [h for h in range(1, min(8, width) + 1) if width % h == 0 and h % multiple == 0]
+  width, multiple, most, name = module.width, module.kv_heads or 1, module.MOST_HEADS, type(module).__name__
+  fits = [h for h in range(1, min(most, width) + 1) if width % h == 0 and h % multiple == 0]
   if not fits:
-    raise ValueError(f"Attention: no number of heads up to 8 divides width={width} and is a multiple of {multiple}")
-  pairs = [h for h in fits if turned(size or width // h, module.rotary) % 2 == 0]
-  return max(pairs, default=max(fits))
+    raise ValueError(f"{name}: no number of heads up to {most} divides width={width} and is a multiple of {multiple}")
+  entries = {h: turned(module.head_size or width // h, module.rotary) for h in fits}
+  return max((h for h in fits if entries[h] > 0 and entries[h] % 2 == 0), default=max(fits))
 
 
 def _check(module: Attention) -> None:
+  name = type(module).__name__
   for field, choices in CHOICES.items():
     if getattr(module, field) not in choices:
-      raise ValueError(f"Attention: {field}={getattr(module, field)!r}; choose from {list(choices)}")
+      raise ValueError(f"{name}: {field}={getattr(module, field)!r}; choose from {list(choices)}")
   if module.position not in POSITIONS:
     others = "; 'learned' and 'sinusoidal' are for the model's own position"
-    raise ValueError(f"Attention: position={module.position!r}; choose from {list(POSITIONS)}{others}")
+    raise ValueError(f"{name}: position={module.position!r}; choose from {list(POSITIONS)}{others}")
   at_least_one(module, "heads", "kv_heads", "head_size", "window")
   if not 0 < module.rotary <= 1:
-    raise ValueError(f"Attention: rotary={module.rotary} is a share of a head's entries; it must be in (0, 1]")
+    raise ValueError(f"{name}: rotary={module.rotary} is a share of a head's entries; it must be in (0, 1]")
   heads, groups, size = module._sizes
   if module.width % heads and module.head_size is None:
-    raise ValueError(f"Attention: heads={heads} does not divide width={module.width}")
+    raise ValueError(f"{name}: heads={heads} does not divide width={module.width}")
   if heads % groups:
-    raise ValueError(f"Attention: kv_heads={groups} does not divide heads={heads}")
+    raise ValueError(f"{name}: kv_heads={groups} does not divide heads={heads}")
   if module.position in ("rope", "xpos"):
     pairs = turned(size, module.rotary)
     if pairs % 2 or not pairs:
       what = f"heads={heads} of width={module.width} have size {size}; position={module.position!r} turns pairs"
-      raise ValueError(f"Attention: {what}, and rotary={module.rotary} of that is {pairs}")
+      raise ValueError(f"{name}: {what}, and rotary={module.rotary} of that is {pairs}")
     frequencies(pairs, module.theta, module.scaling)
   elif module.scaling is not None:
-    raise ValueError(
-      f"Attention: scaling={dict(module.scaling)} is of rotations; position={module.position!r} has none"
-    )
+    raise ValueError(f"{name}: scaling={dict(module.scaling)} is of rotations; position={module.position!r} has none")
   if module.mask == "full" and (module.window is not None or module.position == "xpos"):
     field = "window" if module.window is not None else "position"
     raise ValueError(
-      f"Attention: {field}={getattr(module, field)!r} looks back only, so it needs mask='causal', not 'full'"
+      f"{name}: {field}={getattr(module, field)!r} looks back only, so it needs mask='causal', not 'full'"
     )

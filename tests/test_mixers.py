@@ -43,6 +43,7 @@ SMALL: dict[str, dict[str, Any]] = {
   "liquid_s4": dict(state=6, degree=3),
   "liquid_s4, kb": dict(state=4, degree=3, kernel="kb"),
   "liquid_s4, official": dict(state=4, degree=3, form="official"),
+  "local": dict(heads=2, window=5),
   "lru": dict(state=6),
   "lssl": dict(state=4),
   "lstm": {},
@@ -241,6 +242,7 @@ COUNT = {
   "lightning": lambda d, heads, head_size: 5 * d * heads * head_size + heads * head_size,
   # those of S4D: the products are weighed by its B and C
   "liquid_s4": lambda d, state, degree, **_: COUNT["s4d"](d, state),
+  "local": lambda d, heads, **_: count_softmax(d, heads, kv_heads=1, bias="out"),
   # lam, gamma; B, C; D; the two maps with bias
   "lru": lambda d, state: 3 * state + 4 * state * d + d + 2 * d * (d + 1),
   # A and B, shared; C; D and dt; the map with bias

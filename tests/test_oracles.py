@@ -134,6 +134,11 @@ CASES = {
     liquid_s4.run,
     dict(degree=4, form="official"),
   ),
+  "local": (
+    dict(name="local", heads=2, window=5),
+    softmax.run,
+    dict(heads=2, kv_heads=1, position="rope", turned=2, window=5),
+  ),
   "lru": (dict(name="lru", state=6), lru.run, {}),
   "lru, plain": (dict(name="lru", state=5, activation="none"), lru.run, dict(activation="none")),
   "lssl": (dict(name="lssl", state=4), lssl.run, {}),

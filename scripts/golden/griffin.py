@@ -1,4 +1,4 @@
-"""The recurrent block of Griffin by google-deepmind/recurrentgemma, its PyTorch half."""
+"""The recurrent block and the local attention of Griffin by google-deepmind/recurrentgemma, its PyTorch half."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -39,6 +39,37 @@ def rglru(official: dict[str, Any]) -> dict[str, np.ndarray]:
   return found | under("state", with_torch_gradients(from_state, given, rng))
 
 
+def local_attention(official: dict[str, Any]) -> dict[str, np.ndarray]:
+  """Two documents in a row at once; and the first tokens at once, the others one by one from the cache."""
+  import torch
+
+  rng = np.random.default_rng(0)
+  b, t, d, prompt = 2, 17, 16, 9
+  module = official["LocalAttentionBlock"](d, num_heads=2, window_size=4)
+  given = drawn(module, rng) | {"x": rng.standard_normal((b, t, d))}
+  position = torch.arange(t).expand(b, t).clone()
+  position[1, 6:] = torch.arange(t - 6)  # a document starts there
+
+  def run(x, **parameters):
+    @torch.no_grad()  # the cache is written in place
+    def steps():
+      y, cache = module(x[:, :prompt], position[:, :prompt])
+      outputs = [y]
+      for i in range(prompt, t):
+        y, cache = module(x[:, i : i + 1], position[:, i : i + 1], cache)
+        outputs.append(y)
+      return torch.cat(outputs, dim=1)
+
+    at_once = lambda: module(x, position, return_cache=False)[0]
+    return tuple(with_parameters(module, parameters, way) for way in (at_once, steps))
+
+  return with_torch_gradients(run, given, rng)
+
+
+MODULES = "recurrentgemma/torch/modules.py"
+IMPORTS = (
+  TORCH + "import einops\nfrom types import SimpleNamespace\nat = SimpleNamespace(typed=lambda function: function)\n"
+)
 RECIPES = {
   "rglru": Recipe(
     "google-deepmind/recurrentgemma",
@@ -47,9 +78,21 @@ RECIPES = {
         *("_MAX_SQRT_GRADIENT", "BlockDiagonalLinear", "rnn_scan", "rnn_param_init", "SqrtBoundDerivative"),
         *("RGLRU", "Conv1D"),
       ),
-      "recurrentgemma/torch/modules.py": ("RecurrentBlockCache", "gelu", "RecurrentBlock"),
+      MODULES: ("RecurrentBlockCache", "gelu", "RecurrentBlock"),
     },
-    TORCH + "import einops\nfrom types import SimpleNamespace\nat = SimpleNamespace(typed=lambda function: function)\n",
+    IMPORTS,
     rglru,
-  )
+  ),
+  "local_attention": Recipe(
+    "google-deepmind/recurrentgemma",
+    {
+      MODULES: (
+        *("_MIN_LOGITS_VALUE", "_MAX_WAVELENGTH", "AttentionBlockCache", "_apply_rope", "_compute_causal_mask"),
+        *("_compute_forward_pass_mask", "_compute_cache_mask", "_update_attention_cache", "_roll_tensor"),
+        *("_right_pad_tensor", "_attention_cache_from_prompt", "LocalAttentionBlock"),
+      )
+    },
+    IMPORTS,
+    local_attention,
+  ),
 }

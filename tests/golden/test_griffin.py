@@ -1,4 +1,4 @@
-"""The recurrent block of Griffin beside google-deepmind/recurrentgemma."""
+"""The recurrent block and the local attention of Griffin beside google-deepmind/recurrentgemma."""
 
 import jax.numpy as jnp
 import pytest
@@ -29,5 +29,27 @@ def test_rglru_is_the_authors(kind):
     resets = {"reset": reset} if kind == "empty" else {}
     y, last = mixer.apply({"params": params}, p["x"], state, method="prefill", **resets)
     return y, last.h, last.taps
+
+  check(run, given, *rest)
+
+
+def test_local_attention_is_the_authors():
+  """At once, with a second document in one row; and some tokens at once and the others one by one, past the window."""
+  given, *rest = read("local_attention")
+  b, t, d = given["x"].shape
+  # theirs sees as many tokens before the current one
+  mixer = build("local", width=d, heads=2, window=4 + 1)
+  reset = jnp.zeros((b, t), bool).at[1, 6].set(True)
+
+  def run(p):
+    variables = {"params": {f"{name}_proj": {"kernel": p[f"proj_{name}.weight"].T} for name in "qkv"}}
+    out = {"kernel": p["proj_final.weight"].T, "bias": p["proj_final.bias"]}
+    variables["params"]["out_proj"] = out
+    y, state = mixer.apply(variables, p["x"][:, :9], mixer.init_state(b, t), reset=reset[:, :9], method="prefill")
+    outputs = [y]
+    for i in range(9, t):
+      y, state = mixer.apply(variables, p["x"][:, i], state, method="step")
+      outputs.append(y[:, None])
+    return mixer.apply(variables, p["x"], reset=reset), jnp.concatenate(outputs, axis=1)
 
   check(run, given, *rest)

@@ -1,0 +1,74 @@
+"""Local attention: a ring of the last window, and what it is a special case of."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+from attention.local import LocalAttention
+from attention.softmax import Attention
+
+X = jax.random.normal(jax.random.key(1), (2, 23, 8))
+
+
+@functools.cache
+def ready(**kwargs):
+  module = LocalAttention(width=8, heads=2, **kwargs)
+  return module, nn.unbox(jax.jit(module.init)(jax.random.key(0), X))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def stepped(module, variables, x, state):
+  """All outputs, one token at a time."""
+
+  def one(state, token):
+    y, state = module.apply(variables, token, state, method="step")
+    return state, y
+
+  state, y = jax.lax.scan(one, state, x.swapaxes(0, 1))
+  return y.swapaxes(0, 1), state
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-6), ("int8", 0.02)])
+def test_a_ring_of_the_window_goes_on_for_ever(dtype, tolerance):
+  """Several times around; token i of the document stands in slot i modulo the window."""
+  module, variables = ready(window=5, cache_dtype=dtype)
+  state = module.init_state(2, 3)
+  assert state.segment.shape == (2, 5)
+  y, state = stepped(module, variables, X, state)
+  np.testing.assert_allclose(y, module.apply(variables, X), atol=tolerance)
+  np.testing.assert_array_equal(state.position, [[20, 21, 22, 18, 19]] * 2)
+
+
+def test_the_window_counts_the_current_token():
+  module, variables = ready(window=4)
+  seen = jax.jacobian(lambda x: module.apply(variables, x[None])[0, 12].sum())(X[0])
+  assert np.flatnonzero(np.abs(seen).max(axis=1)).tolist() == [9, 10, 11, 12]
+
+
+def test_it_is_attention_with_other_defaults():
+  module, variables = ready(window=6)
+  same = Attention(width=8, heads=2, kv_heads=1, window=6, position="rope", rotary=0.5, bias="out")
+  np.testing.assert_array_equal(module.apply(variables, X), same.apply(variables, X))
+
+
+@pytest.mark.parametrize("width, heads", [(2560, 10), (4096, 8), (48, 6), (8, 2)])
+def test_derived_heads_leave_halves_that_can_be_turned(width, heads):
+  assert LocalAttention(width=width)._sizes == (heads, 1, width // heads)
+
+
+@pytest.mark.parametrize(
+  "kwargs, reason",
+  [
+    (dict(window=None), "LocalAttention: window=None, mask='causal'; without a window use 'softmax'"),
+    (dict(mask="full"), "LocalAttention: window=2048, mask='full'"),
+    (dict(window=0), "LocalAttention: window=0; it must be at least 1"),
+    (dict(heads=3), "LocalAttention: heads=3 does not divide width=8"),
+    (dict(heads=4), "LocalAttention: heads=4 of width=8 have size 2; .* rotary=0.5 of that is 1"),
+  ],
+)
+def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
+  with pytest.raises(ValueError, match=reason):
+    LocalAttention(width=8, **kwargs)
