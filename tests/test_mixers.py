@@ -59,6 +59,7 @@ SMALL: dict[str, dict[str, Any]] = {
   "mega, no chunks": dict(state=2, keys=4, inner=6, chunk=None),
   "mega, simple": dict(state=2, keys=3, chunk=4, position="simple"),
   "min_gru": dict(expand=2),
+  "mla": dict(heads=2, rank=5, q_rank=6, head_size=3, rope_size=4, value_size=5),
   "mlp": dict(expand=2),
   "mlstm": dict(expand=1, heads=2, block_size=2),
   "retnet": dict(heads=2),
@@ -193,6 +194,12 @@ def count_softmax(d, heads, kv_heads=None, bias=False, **_):
   """Queries and out, keys and values."""
   kv = d * (kv_heads or heads) // heads
   return 2 * d * d + 2 * d * kv + bias * (2 * d + 2 * kv)
+def count_mla(d, heads, rank, q_rank, head_size, rope_size, value_size):
+  """Queries through a norm; latents and theirs; the shared key; keys, values and out."""
+  queries = d * q_rank + q_rank + q_rank * heads * (head_size + rope_size)
+  return queries + (d + 1) * rank + d * rope_size + rank * heads * (head_size + value_size) + heads * value_size * d
+
+
 def count_softmax(d, heads, kv_heads=None, head_size=None, gate=False, qk_norm="none", bias="none", **_):
   """Queries, out and gate, keys and values; biases; a norm of queries and one of keys."""
   size = head_size or d // heads
@@ -255,6 +262,7 @@ COUNT = {
   "mega": count_mega,
   # gate and candidate with bias, and out if the state is wider
   "min_gru": lambda d, expand=1: 2 * expand * d * (d + 1) + (expand > 1) * d * (expand * d + 1),
+  "mla": count_mla,
   "mlp": lambda d, expand: 2 * d * expand * d,
   "mlstm": count_mlstm,
   # queries and keys; values, gate and out

@@ -36,6 +36,7 @@ from tests.oracles import (
   min_gru,
   mlstm,
   retnet,
+  mla,
   rglru,
   rnn,
   rwkv6,
@@ -232,6 +233,20 @@ CASES = {
     dict(name="retnet", heads=4, expand_v=1.5, norm_eps=1e-2),
     retnet.run,
     dict(heads=4, eps=1e-2),
+  "mla": (
+    dict(name="mla", heads=2, rank=5, q_rank=6, head_size=3, rope_size=4, value_size=5),
+    mla.run,
+    dict(heads=2, head_size=3),
+  ),
+  "mla, queries not compressed": (
+    dict(name="mla", heads=3, rank=4, head_size=2, rope_size=6, value_size=3, layout="half", theta=50.0),
+    mla.run,
+    dict(heads=3, head_size=2, layout="half", theta=50.0),
+  ),
+  "mla, without positions": (
+    dict(name="mla", heads=2, rank=4, head_size=4, rope_size=3, value_size=3, position="none"),
+    mla.run,
+    dict(heads=2, head_size=4, position="none"),
   ),
   "rglru": (dict(name="rglru", inner=12, heads=3), rglru.run, {}),
   "rnn": (dict(name="rnn"), rnn.run, {}),
@@ -380,7 +395,7 @@ def test_equals_the_papers_equations(name):
 
 
 @pytest.mark.parametrize(
-  "name", ["dss, softmax", "mega", "mega, simple", "s4", "s4d", "sgconv", "softmax, window", "softmax, xpos"]
+  "name", ["dss, softmax", "mega", "mega, simple", "mla", "s4", "s4d", "sgconv", "softmax, window", "softmax, xpos"]
 )
 def test_other_ways_equal_the_papers_equations(name):
   """Where __call__ is more than a prefill: the resumable form, and the plain one without documents."""

@@ -1,4 +1,4 @@
-"""Softmax attention as in models of the library transformers, and xPos by microsoft/torchscale."""
+"""Softmax and latent attention as in models of the library transformers, and xPos by microsoft/torchscale."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -47,6 +47,23 @@ LAYERS: dict[str, tuple[str, str, str | None, str, dict[str, Any]]] = {
     GROUPED | {"query_pre_attn_scalar": 6, "attn_logit_softcapping": 2.0, "sliding_window": 5},
   ),
   "bloom": ("bloom", "BloomAttention", None, "BloomConfig", {"n_head": 4}),
+}
+
+
+LATENT: dict[str, Any] = {
+  **{"num_attention_heads": 2, "num_key_value_heads": 2, "kv_lora_rank": 6, "qk_nope_head_dim": 4, "v_head_dim": 5},
+  **{"rms_norm_eps": 1e-6, "qk_rope_head_dim": 16},
+}
+YARN: dict[str, Any] = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 300}
+LATENT_LAYERS: dict[str, tuple[str, str, str | None, str, dict[str, Any]]] = {
+  "v2": (
+    *("deepseek_v2", "DeepseekV2Attention", "DeepseekV2RotaryEmbedding", "DeepseekV2Config"),
+    LATENT | {"q_lora_rank": None},
+  ),
+  "v3": (
+    *("deepseek_v3", "DeepseekV3Attention", "DeepseekV3RotaryEmbedding", "DeepseekV3Config"),
+    LATENT | {"q_lora_rank": 6} | _rope(**YARN, mscale=0.7, mscale_all_dim=0.7),
+  ),
 }
 
 
@@ -112,6 +129,7 @@ def xpos(official: dict[str, Any]) -> dict[str, np.ndarray]:
 
 RECIPES = {
   "softmax": Recipe("huggingface/transformers", {}, "", partial(all_of, LAYERS, 8), library="transformers"),
+  "mla": Recipe("huggingface/transformers", {}, "", partial(all_of, LATENT_LAYERS, 8), library="transformers"),
   "xpos": Recipe(
     "microsoft/torchscale",
     {

@@ -1,4 +1,4 @@
-"""Softmax attention beside layers of transformers, and xPos beside torchscale's."""
+"""Softmax and latent attention beside layers of transformers, and xPos beside torchscale's."""
 
 import jax.numpy as jnp
 import pytest
@@ -72,6 +72,39 @@ def test_attention_is_the_one_of_transformers(kind):
   mixer = build("softmax", width=8, **arguments)
   reset = jnp.zeros(given["x"].shape[:2], bool).at[1, START].set(True)
   check(lambda p: (mixer.apply({"params": params(p)}, p["x"], reset=reset),), given, *rest)
+
+
+def latent(p):
+  """Their maps to the latent and the shared key stand together, and those to keys and values of each head."""
+  down, up = p["kv_a_proj_with_mqa.weight"], p["kv_b_proj.weight"].reshape(2, 9, 6)
+  flat = lambda W: W.reshape(-1, 6).T
+  params = {"c_proj": {"kernel": down[:6].T}, "r_proj": {"kernel": down[6:].T}, "out_proj": dense(p, "o_proj")}
+  params |= {"c_norm": {"scale": p["kv_a_layernorm.weight"]}, "k_up": flat(up[:, :4]), "v_up": flat(up[:, 4:])}
+  if "q_proj.weight" in p:
+    return params | {"q_proj": dense(p, "q_proj")}
+  return (
+    params
+    | {"q_down": dense(p, "q_a_proj"), "q_norm": {"scale": p["q_a_layernorm.weight"]}}
+    | {"q_up": dense(p, "q_b_proj")}
+  )
+
+
+@pytest.mark.parametrize("way", ["expanded", "absorbed"])
+@pytest.mark.parametrize("kind", ["v2", "v3"])
+def test_latent_attention_is_deepseeks(kind, way):
+  """V2 with queries of the input; V3 with queries of a latent, and YaRN."""
+  given, *rest = read("mla", f"{kind}/")
+  options = dict(v2={}, v3=dict(q_rank=6, scaling=dict(rule="yarn", factor=4.0, trained=300, mscale=0.7)))[kind]
+  mixer = build("mla", width=8, heads=2, rank=6, head_size=4, rope_size=16, value_size=5, **options)
+  reset = jnp.zeros(given["x"].shape[:2], bool).at[1, START].set(True)
+
+  def run(p):
+    variables = {"params": latent(p)}
+    if way == "expanded":
+      return (mixer.apply(variables, p["x"], reset=reset),)
+    return (mixer.apply(variables, p["x"], mixer.init_state(2, 17), reset=reset, method="prefill")[0],)
+
+  check(run, given, *rest)
 
 
 def test_xpos_is_torchscales():

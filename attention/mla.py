@@ -1,0 +1,185 @@
+"""Multi-head latent attention: keys and values of all heads are made of one short vector a token. State: grows.
+
+DeepSeek-AI 2024, arXiv:2405.04434, sec. 2.1 (V2); 2412.19437 (V3). Theirs: d -> d, n_h -> heads, d_h -> head_size,
+d_h^R -> rope_size, d_c -> rank, d_c' -> q_rank, h -> x, u -> y.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from flax.core import FrozenDict
+from jaxtyping import Array, Bool, Float, Int
+
+from attention import cache
+from kernels.attention import attention
+from kernels.inputs import product
+from layers import Dense, RMSNorm, param, project
+from layers.lengths import blank_past
+from layers.positions import LAYOUTS, rope
+from layers.rope_scaling import amplitude, frequencies
+from layers.sizes import at_least_one
+
+POSITIONS = ("none", "rope")
+CHOICES = {"position": POSITIONS, "layout": LAYOUTS, "cache_dtype": cache.DTYPES}
+
+State = cache.Cache  # kept: the latent "c", "b s c", after its norm, and the shared key "k", "b s r", turned
+
+
+class MLA(nn.Module):
+  """c_t = norm(W_DKV x_t),  k_t = R_t W_KR x_t,  [q_ti; r_ti] = W_Q x_t or W_UQ norm(W_DQ x_t)     eqs. (9) to (19)
+
+  y_t = W_O concat_i(sum_s softmax_s((q_ti . W_UK_i c_s + R_t r_ti . k_s) / sqrt(head_size + rope_size)) W_UV_i c_s).
+
+  Only c and k are remembered: rank + rope_size numbers a token. `__call__` makes keys and values of c; `prefill` and
+  `step` attend to c itself, with queries W_UK_i^T q_ti, and apply W_UV_i to what comes out, which is the same.
+  Positions count from the start of the document. Departs: the compressed vectors are normalised, as in the authors'
+  code and sec. 3.1.2.
+
+  Attributes:
+    heads: the width over 128, and at least 1, if not given (V2-Lite).
+    rank: size of c.
+    q_rank: size of the compressed queries, which are not compressed if not given (V2-Lite; 1536 in V2 and V3).
+    head_size, rope_size: entries of a query and key without and with rotations.
+    value_size: entries of a value of each head.
+    position: "rope", or "none": nothing turns (Kimi Linear).
+    theta, layout, scaling: as in `layers.positions.rope`; a scaling's amplitude multiplies scores, twice.
+    norm_eps: the epsilon of the norms.
+    cache_dtype: of c and k in the state, as in `Attention`.
+  Raises:
+    ValueError: a size is below 1, rope_size is odd where it turns, a scaling stands beside position="none", a name is
+      unknown.
+  """
+
+  width: int
+  heads: int | None = None
+  rank: int = 512
+  q_rank: int | None = None
+  head_size: int = 128
+  rope_size: int = 64
+  value_size: int = 128
+  position: str = "rope"
+  theta: float = 1e4
+  layout: str = "interleaved"
+  scaling: Mapping[str, Any] | None = None
+  norm_eps: float = 1e-6
+  cache_dtype: str = "float32"
+
+  STATE = "grows"
+  SLOW = ()
+  SIDE = ()
+
+  def __post_init__(self):
+    self.scaling = None if self.scaling is None else FrozenDict(self.scaling)
+    _check(self)
+    super().__post_init__()
+
+  def setup(self):
+    heads, init = self._heads, nn.initializers.lecun_normal()
+    queries = heads * (self.head_size + self.rope_size)
+    if self.q_rank is None:
+      self.q_proj = Dense(queries, axes=("embed", "heads"))
+    else:
+      self.q_down = Dense(self.q_rank, axes=("embed", None))
+      self.q_norm = RMSNorm(eps=self.norm_eps, axis=None)
+      self.q_up = Dense(queries, axes=(None, "heads"))
+    self.c_proj = Dense(self.rank, axes=("embed", None))
+    self.c_norm = RMSNorm(eps=self.norm_eps, axis=None)
+    self.r_proj = Dense(self.rope_size, axes=("embed", None))
+    self.k_up = param(self, "k_up", init, (self.rank, heads * self.head_size), (None, "heads"))
+    self.v_up = param(self, "v_up", init, (self.rank, heads * self.value_size), (None, "heads"))
+    self.out_proj = Dense(self.width, axes=("heads", "embed"))
+
+  @nn.nowrap
+  def init_state(self, batch: int, max_len: int) -> State:
+    """Empty slots for a document of `max_len` tokens."""
+    return cache.empty(batch, max_len, dict(c=(self.rank,), k=(self.rope_size,)), self.cache_dtype)
+
+  def __call__(
+    self,
+    x: Float[Array, "b t d"],
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> Float[Array, "b t d"]:
+    """All tokens from an empty state, with keys and values made of the latents; nothing is cached."""
+    x = blank_past(x, lengths)
+    at = cache.place(x, reset=reset, lengths=lengths)
+    q, r, new = self._project(x, at.offset)
+    by_head = lambda W, size: project(new["c"], W, x.dtype).reshape(*x.shape[:2], self._heads, size)
+    k, v = by_head(self.k_up, self.head_size), by_head(self.v_up, self.value_size)
+    shared = jnp.broadcast_to(new["k"][:, :, None], (*k.shape[:3], self.rope_size))
+    segments: dict[str, Any] = {} if reset is None else dict(q_segment=at.segment, k_segment=at.segment)
+    y = attention(_join(q, r), _join(k, shared), v, scale=self._scale, **segments)
+    return blank_past(self.out_proj(y.reshape(*x.shape[:2], -1)), lengths)
+
+  def prefill(
+    self,
+    x: Float[Array, "b t d"],
+    state: State,
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> tuple[Float[Array, "b t d"], State]:
+    """All tokens from `state`: attention over the latents, which all heads share."""
+    x = blank_past(x, lengths)
+    at = cache.place(x, state, reset=reset, lengths=lengths)
+    q, r, new = self._project(x, at.offset)
+    seen, state = cache.extend(state, new, at, ring=False, packed=reset is not None)
+    c, k = (seen.kept[name][:, :, None] for name in ("c", "k"))
+    by_head = lambda W: W.reshape(self.rank, self._heads, -1).astype(x.dtype)
+    where: dict[str, Any] = dict(
+      q_position=at.position, k_position=seen.position, q_segment=at.segment, k_segment=seen.segment
+    )
+    q = product("bthk,chk->bthc", q, by_head(self.k_up), x.dtype)
+    y = attention(_join(q, r), _join(c, k), c, scale=self._scale, **where)
+    y = product("bthc,chp->bthp", y, by_head(self.v_up), x.dtype)
+    y = self.out_proj(y.reshape(*x.shape[:2], -1))
+    return blank_past(cache.nan_where_full(y, state), lengths), state
+
+  def step(
+    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
+  ) -> tuple[Float[Array, "b d"], State]:
+    """One token."""
+    y, state = self.prefill(x[:, None], state)
+    return y[:, 0], state
+
+  @property
+  def _heads(self) -> int:
+    return self.heads or max(1, self.width // 128)
+
+  @property
+  def _scale(self) -> float:
+    return (self.head_size + self.rope_size) ** -0.5 * amplitude(self.scaling) ** 2
+
+  def _project(
+    self, x: Float[Array, "b t d"], offset: Int[Array, "b t"]
+  ) -> tuple[Float[Array, "b t h k"], Float[Array, "b t h r"], dict[str, Float[Array, "b t _"]]]:
+    """Queries without and with rotations; what the cache holds of the tokens."""
+    q = self.q_proj(x) if self.q_rank is None else self.q_up(self.q_norm(self.q_down(x)))
+    q, r = jnp.split(q.reshape(*x.shape[:2], self._heads, -1), [self.head_size], axis=-1)
+    k = self.r_proj(x)[:, :, None]
+    if self.position == "rope":
+      turn: dict[str, Any] = dict(theta=self.theta, layout=self.layout, scaling=self.scaling)
+      r, k = rope(r, offset, **turn), rope(k, offset, **turn)
+    return q, r, dict(c=self.c_norm(self.c_proj(x)), k=k[:, :, 0])
+
+
+def _join(x: Array, y: Array) -> Array:
+  return jnp.concatenate([x, y], axis=-1)
+
+
+def _check(module: MLA) -> None:
+  for field, choices in CHOICES.items():
+    if getattr(module, field) not in choices:
+      raise ValueError(f"MLA: {field}={getattr(module, field)!r}; choose from {list(choices)}")
+  at_least_one(module, "heads", "rank", "q_rank", "head_size", "rope_size", "value_size")
+  if module.position == "rope":
+    if module.rope_size % 2:
+      raise ValueError(f"MLA: rope_size={module.rope_size} is odd; position='rope' turns pairs")
+    frequencies(module.rope_size, module.theta, module.scaling)
+  elif module.scaling is not None:
+    raise ValueError(f"MLA: scaling={dict(module.scaling)} is of rotations; position='none' has none")

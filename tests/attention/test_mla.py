@@ -1,0 +1,88 @@
+"""Multi-head latent attention: what is cached, and that attending to latents is attending to keys and values."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from attention.mla import MLA
+
+X = jax.random.normal(jax.random.key(1), (2, 12, 8))
+SIZES = dict(heads=2, rank=6, head_size=3, rope_size=4, value_size=5)
+
+
+@functools.cache
+def ready(**kwargs):
+  module = MLA(width=8, **SIZES, **kwargs)
+  return module, nn.unbox(jax.jit(module.init)(jax.random.key(0), X))
+
+
+@pytest.mark.parametrize("dtype, size", [("float32", 4), ("bfloat16", 2), ("int8", 1)])
+def test_the_cache_is_of_latents_and_one_key_only(dtype, size):
+  """rank + rope_size numbers a token, however many heads there are; with int8 also two units."""
+  module = MLA(width=2048, cache_dtype=dtype)
+  state = jax.eval_shape(lambda: module.init_state(1, 1000))
+  kept = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.kept))
+  assert kept == 1000 * ((512 + 64) * size + (8 if dtype == "int8" else 0))
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-6), ("bfloat16", 0.03), ("int8", 0.03)])
+def test_attention_to_latents_is_attention_to_keys_and_values(dtype, tolerance):
+  """In prefill and in steps, to the rounding of the cache."""
+  module, variables = ready(q_rank=5, cache_dtype=dtype)
+  expanded = module.apply(variables, X)
+  absorbed, state = module.apply(variables, X[:, :9], module.init_state(2, 12), method="prefill")
+  outputs = [absorbed]
+  for t in range(9, 12):
+    y, state = module.apply(variables, X[:, t], state, method="step")
+    outputs.append(y[:, None])
+  error = np.abs(jnp.concatenate(outputs, axis=1) - expanded).max() / np.abs(expanded).max()
+  assert error <= tolerance
+  assert error > 0 or dtype == "float32"
+
+
+def test_without_positions_the_order_of_what_is_seen_does_not_matter():
+  for position in ("none", "rope"):
+    module, variables = ready(position=position)
+    last = [module.apply(variables, X[:, jnp.array(order)])[:, -1] for order in ([0, 1, 2, 3], [2, 0, 1, 3])]
+    assert np.allclose(*last, atol=1e-6) == (position == "none")
+
+
+def test_yarn_multiplies_all_scores():
+  scaling = dict(rule="yarn", factor=4.0, trained=64, mscale=0.5)
+  scales = [MLA(width=8, **SIZES, scaling=given)._scale for given in (None, scaling)]
+  np.testing.assert_allclose(scales[1] / scales[0], (0.05 * np.log(4) + 1) ** 2)
+
+
+def test_derived_sizes_are_those_of_v2_lite():
+  module = MLA(width=2048)
+  params = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 2, 2048)))["params"]
+  shapes = {name: nn.unbox(part)["kernel"].shape for name, part in params.items() if name.endswith("proj")}
+  assert shapes == {
+    "q_proj": (2048, 16 * 192),
+    "c_proj": (2048, 512),
+    "r_proj": (2048, 64),
+    "out_proj": (16 * 128, 2048),
+  }
+  assert MLA(width=48)._heads == 1
+
+
+@pytest.mark.parametrize(
+  "kwargs, reason",
+  [
+    (dict(rope_size=5), "MLA: rope_size=5 is odd; position='rope' turns pairs"),
+    (dict(rank=0), "MLA: rank=0; it must be at least 1"),
+    (dict(q_rank=0), "MLA: q_rank=0; it must be at least 1"),
+    (dict(position="alibi"), r"MLA: position='alibi'; choose from \['none', 'rope'\]"),
+    (dict(layout="full"), "MLA: layout='full'; choose from"),
+    (dict(cache_dtype="int4"), "MLA: cache_dtype='int4'; choose from"),
+    (dict(scaling=dict(rule="yarn", factor=2.0)), r"needs \['factor', 'trained'\]"),
+    (dict(position="none", scaling=dict(rule="ntk", factor=2.0)), "position='none' has none"),
+  ],
+)
+def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
+  with pytest.raises(ValueError, match=reason):
+    MLA(width=8, **kwargs)
