@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 MOST, MULTIPLE = 128, 8  # sizes of a head; newer devices take more
+OLDEST = 8  # generation of device that has such kernels
 
 
 def attention(
@@ -31,7 +32,7 @@ def why_not(q, k, v, *where, mask, window, scale, softcap, weights, slopes, deca
   size, dtypes = q.shape[-1], {z.dtype for z in (q, k, v)}
   position, segment = where[0], where[2]
   reasons = {
-    "it needs a GPU": jax.default_backend() != "gpu",
+    f"it needs an NVIDIA GPU of compute capability {OLDEST}.0": not has_kernels(),
     f"it needs one dtype, bfloat16 or float16, not {sorted(map(str, dtypes))}": (
       len(dtypes) > 1 or not dtypes <= {jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16)}
     ),
@@ -47,3 +48,12 @@ def why_not(q, k, v, *where, mask, window, scale, softcap, weights, slopes, deca
     "it has no decays": decays is not None,
   }
   return next((reason for reason, applies in reasons.items() if applies), None)
+
+
+def has_kernels() -> bool:
+  """Whether the first device is a GPU of NVIDIA's that is new enough."""
+  if jax.default_backend() != "gpu":
+    return False
+  # AMD's are called "gfx..."
+  generation = getattr(jax.local_devices()[0], "compute_capability", "").split(".")[0]
+  return generation.isdigit() and int(generation) >= OLDEST

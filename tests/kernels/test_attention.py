@@ -1,5 +1,6 @@
 import functools
 import math
+import types
 
 import jax
 import jax.numpy as jnp
@@ -209,6 +210,7 @@ def test_32768_tokens_take_less_than_a_gibibyte(monkeypatch):
 def cuda(monkeypatch):
   """JAX believes that it compiles for a GPU with cuDNN."""
   monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  monkeypatch.setattr(jax, "local_devices", lambda: [types.SimpleNamespace(compute_capability="8.0")])
   monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91000)
 
 
@@ -250,8 +252,14 @@ def test_what_cudnn_cannot_do_is_said_and_done_otherwise(cuda, shapes, settings,
     program(*shapes, **settings, impl="cudnn")
 
 
+@pytest.mark.parametrize("capability, has", [("7.5", False), ("8.0", True), ("12.0", True), ("gfx90a", False)])
+def test_only_new_devices_of_nvidias_have_the_kernels(cuda, monkeypatch, capability, has):
+  monkeypatch.setattr(jax, "local_devices", lambda: [types.SimpleNamespace(compute_capability=capability)])
+  assert ("cudnn" in program(Q, KV, KV)) == has
+
+
 def test_a_cpu_is_not_asked_for_cudnn():
-  with pytest.raises(ValueError, match=r"cannot run on cpu \(cudnn: it needs a GPU\)"):
+  with pytest.raises(ValueError, match=r"cannot run on cpu \(cudnn: it needs an NVIDIA GPU of"):
     attention(*map(jnp.asarray, arrays(6, 6)), impl="cudnn")
 
 
