@@ -39,4 +39,5 @@ def scaled(
   rows = jnp.concatenate([m[:, None], after], axis=1)
   before = rows[:, :-1] if reset is None else jnp.where(reset[..., None], EMPTY, rows[:, :-1])
   last = rows[:, -1] if lengths is None else last_of(after, m, lengths)
-  return Weights(log_a + before - after, jnp.exp(x - after), before, after), last
+  # as a small difference plus a small number, which both are exact: what rounds `after` then changes nothing
+  return Weights(log_a + (before - after), jnp.exp(x - after), before, after), last

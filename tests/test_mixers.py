@@ -65,9 +65,12 @@ SMALL: dict[str, dict[str, Any]] = {
   "retnet": dict(heads=2),
   "rglru": dict(inner=12, heads=3),
   "rnn": {},
+  "rwkv4": {},
   "rwkv6": dict(head_size=4, mix_rank=2, decay_rank=2),
   "rwkv7": dict(head_size=4, w_rank=2, a_rank=2, v_rank=2, g_rank=40),
   "rwkv7, v_first": dict(head_size=4, w_rank=2, a_rank=2, v_rank=2, g_rank=40, layer=1, depth=3),
+  "rwkv_channel": {},
+  "rwkv_channel, with receptance": dict(version=4, inner=12),
   "s4": dict(state=6),
   "s4d": dict(state=6),
   "s4nd": dict(state=4, rank=2),
@@ -269,6 +272,8 @@ COUNT = {
   "retnet": lambda d, heads, expand_v=2: 2 * d * d + 3 * expand_v * d * d,
   "rglru": count_rglru,
   "rnn": lambda d: 2 * d * d + d,
+  # four maps; three mixtures; decays and bonuses
+  "rwkv4": lambda d: 4 * d * d + 3 * d + 2 * d,
   # five maps; six mixtures and a map of low rank for five of them; one with bias for decays; bonuses; norm with bias
   "rwkv6": lambda d, mix_rank, decay_rank, **_: (
     5 * d * d + 6 * d + 10 * d * mix_rank + 2 * d * decay_rank + d + d + 2 * d
@@ -277,6 +282,8 @@ COUNT = {
   "rwkv7": lambda d, w_rank, a_rank, v_rank, g_rank, **_: (
     4 * d * d + 6 * d + 3 * d + 2 * d + 2 * d * (w_rank + a_rank + v_rank + g_rank) + 3 * d
   ),
+  # in and out, a mixture; with receptance a map and a mixture more
+  "rwkv_channel": lambda d, version=7, inner=32: 2 * d * inner + d + (version < 7) * (d * d + d),
   # lam, P and B in every channel, C; D and dt; the map to 2d with bias
   "s4": lambda d, state: 4 * d * state + 2 * d + 2 * d * (d + 1),
   # A and B in every channel, C; D and dt; the map to 2d with bias

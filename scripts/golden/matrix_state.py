@@ -1,4 +1,4 @@
-"""Matrix-state linear attention with decays that no token chooses, or with none: retention, Based, MiniMax."""
+"""Linear attention with decays that no token chooses, or with none: retention, Based, MiniMax, RWKV-4."""
 
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -8,6 +8,8 @@ import numpy as np
 
 from scripts.golden.recipe import TORCH, Recipe, drawn, under, with_parameters, with_torch_gradients
 
+# RWKV's layers without the compiler.
+UNCOMPILED = TORCH + "MyModule = nn.Module\ndef MyFunction(f):\n  return f\n"
 # What torchscale wraps around every map, for layers of several modalities: nothing here.
 ONE_WAY = TORCH + "def MultiwayWrapper(args, module):\n  return module\n"
 FEATURES = TORCH + "InferenceParams = None\n"
@@ -69,6 +71,45 @@ def lightning(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
   return with_torch_gradients(run, {"x": rng.standard_normal((B, T, D)), **drawn(module, rng, spread=0.7)}, rng)
 
 
+def rwkv4(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """Time mixing and channel mixing of a layer of RWKV-4."""
+  del official
+  import torch
+  from transformers import RwkvConfig
+  from transformers.models.rwkv.modeling_rwkv import RwkvFeedForward, RwkvSelfAttention
+
+  rng = np.random.default_rng(3)
+  config = RwkvConfig(hidden_size=D, num_hidden_layers=2, context_length=64)
+  found: dict[str, np.ndarray] = {}
+  for name, module in (("time", RwkvSelfAttention(config)), ("channel", RwkvFeedForward(config))):
+    # they come without values
+    for parameter in module.parameters():
+      torch.nn.init.zeros_(parameter)
+    given = {"x": rng.standard_normal((B, T, D)), **drawn(module, rng, spread=0.7)}
+
+    def run(x, module=module, **parameters):
+      return (with_parameters(module, parameters, lambda: module(x)[0]),)
+
+    found |= under(name, with_torch_gradients(run, given, rng))
+  return found
+
+
+def rwkv_channel(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """Channel mixing of RWKV-6 and RWKV-7."""
+  rng = np.random.default_rng(4)
+  args = SimpleNamespace(n_embd=D, n_layer=2, dim_ffn=24)
+  found: dict[str, np.ndarray] = {}
+  for name in ("x060", "x070"):
+    module = official[f"RWKV_CMix_{name}"](args, 0)
+    given = {"x": rng.standard_normal((B, T, D)), **drawn(module, rng, spread=0.7)}
+
+    def run(x, module=module, **parameters):
+      return (with_parameters(module, parameters, lambda: module(x)),)
+
+    found |= under(name, with_torch_gradients(run, given, rng))
+  return found
+
+
 RECIPES = {
   "based": Recipe(
     "HazyResearch/based",
@@ -77,6 +118,7 @@ RECIPES = {
     based,
   ),
   "minimax_lightning": Recipe("huggingface/transformers", {}, "", lightning, library="transformers"),
+  "hugging_face_rwkv4": Recipe("huggingface/transformers", {}, "", rwkv4, library="transformers"),
   "retention": Recipe(
     "microsoft/torchscale",
     {
@@ -91,5 +133,8 @@ RECIPES = {
     },
     ONE_WAY,
     retention,
+  ),
+  "rwkv_channel": Recipe(
+    "BlinkDL/RWKV-LM", {"RWKV-v5/src/model.py": ("RWKV_CMix_x060", "RWKV_CMix_x070")}, UNCOMPILED, rwkv_channel
   ),
 }

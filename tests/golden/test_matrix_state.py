@@ -1,4 +1,4 @@
-"""Agreement with numbers of torchscale's retention, of Based's linear attention and of MiniMax's in transformers."""
+"""Agreement with numbers of torchscale, Based's authors, RWKV's, and of MiniMax and RWKV-4 in transformers."""
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +7,8 @@ import pytest
 from attention.recurrent.based import Based
 from attention.recurrent.lightning import Lightning
 from attention.recurrent.retnet import RetNet
+from attention.recurrent.rwkv4 import RWKV4
+from hybrids.channel.rwkv_channel import RWKVChannel
 from tests.golden.compare import check, read
 
 
@@ -49,3 +51,40 @@ def test_lightning_is_the_layer_of_minimax():
     return (module.apply({"params": params, "buffers": buffers}, p["x"]),)
 
   check(run, *read("minimax_lightning"))
+
+
+def test_rwkv_4_is_the_attention_of_transformers():
+  """Whose mixtures say how much of the token itself there is."""
+  module = RWKV4(width=8)
+
+  def run(p):
+    mu = [1 - p[f"time_mix_{name}"].ravel() for name in ("key", "value", "receptance")]
+    params = dense(p, k="key", v="value", r="receptance", out="output")
+    params |= {"mu": jnp.stack(mu), "log_w": p["time_decay"], "u": p["time_first"]}
+    return (module.apply({"params": params}, p["x"]),)
+
+  check(run, *read("hugging_face_rwkv4", "time/"))
+
+
+def test_rwkv_4s_channel_mixing_is_that_of_transformers():
+  module = RWKVChannel(width=8, version=4)
+
+  def run(p):
+    mu = jnp.stack([1 - p[f"time_mix_{name}"].ravel() for name in ("key", "receptance")])
+    params = dense(p, k="key", v="value", r="receptance") | {"mu": mu}
+    return (module.apply({"params": params}, p["x"]),)
+
+  check(run, *read("hugging_face_rwkv4", "channel/"))
+
+
+@pytest.mark.parametrize("version, inner, names", [(6, 24, ("time_maa_k", "time_maa_r")), (7, None, ("x_k",))])
+def test_rwkv_6s_and_7s_channel_mixing_is_the_authors(version, inner, names):
+  module = RWKVChannel(width=8, version=version, inner=inner)
+
+  def run(p):
+    params = dense(p, k="key", v="value") | {"mu": jnp.stack([p[name].ravel() for name in names])}
+    if version == 6:
+      params |= dense(p, r="receptance")
+    return (module.apply({"params": params}, p["x"]),)
+
+  check(run, *read("rwkv_channel", f"x0{version}0/"))

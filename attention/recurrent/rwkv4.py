@@ -1,0 +1,147 @@
+"""RWKV-4, time mixing: a mean of values with exponential weights, decays and a bonus by channel. State: fixed.
+
+Peng et al. 2023, arXiv:2305.13048. Theirs: C or D -> d, a and b -> A and B, p -> m, mu -> 1 - mu, as in RWKV-6.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from kernels.linear_scan import linear_scan
+from kernels.max_scan import EMPTY
+from layers import Dense, param
+from layers.initializers import constant
+from layers.lengths import blank_past
+from layers.log_weights import scaled
+from layers.sizes import at_least_one
+from layers.token_shift import token_shift
+
+
+class State(NamedTuple):
+  """What one layer remembers."""
+
+  A: Float[Array, "b d"]  # float32, as all: the sum of weighted values over e^m
+  B: Float[Array, "b d"]  # that of the weights
+  m: Float[Array, "b d"]  # the logarithm of the largest weight
+  last: Float[Array, "b d"]  # the last token
+
+
+class RWKV4(nn.Module):
+  """y_t = (A_{t-1} + e^(u + k_t) v_t) / (B_{t-1} + e^(u + k_t)),  A_t = e^-w A_{t-1} + e^(k_t) v_t     sec. 3
+
+  in each channel, B being A with all v = 1, and w = exp(log_w). Mixtures x + mu_i (x_before - x) give k, v and r
+  linearly, and W_o (sigmoid(r) y) is the result. A and B are kept over e^m with m the logarithm of the largest weight
+  so far, so no exponential overflows.
+  Departs: nothing.
+
+  Attributes:
+    layer, depth: the layer's place in the model, which shapes the initial mixtures and decays; keys, receptance and
+      output start at 0.
+  Raises:
+    ValueError: a size is below 1.
+  """
+
+  width: int
+  layer: int = 0
+  depth: int = 1
+
+  STATE = "fixed"
+  SLOW = ()
+  SIDE = ()
+
+  def __post_init__(self):
+    at_least_one(self, "width", "depth")
+    super().__post_init__()
+
+  def setup(self):
+    d = self.width
+    mu, log_w, u = _shapes(d, self.layer, self.depth)
+    self.mu = param(self, "mu", constant(mu), (3, d), (None, "embed"))
+    self.log_w = param(self, "log_w", constant(log_w), (d,), ("heads",))
+    self.u = param(self, "u", constant(u), (d,), ("heads",))
+    zeros = nn.initializers.zeros
+    dense = lambda init, axes=("embed", "heads"): Dense(d, kernel_init=init, axes=axes)
+    self.k_proj, self.v_proj, self.r_proj = dense(zeros), dense(nn.initializers.orthogonal()), dense(zeros)
+    self.out_proj = dense(zeros, ("heads", "embed"))
+
+  @nn.nowrap
+  def init_state(self, batch: int, max_len: int) -> State:
+    """Zeros, and of weights not even the smallest."""
+    del max_len
+    zero = jnp.zeros((batch, self.width))
+    return State(A=zero, B=zero, m=jnp.full_like(zero, EMPTY), last=zero)
+
+  def __call__(
+    self,
+    x: Float[Array, "b t d"],
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> Float[Array, "b t d"]:
+    """All tokens from an empty state."""
+    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
+
+  def prefill(
+    self,
+    x: Float[Array, "b t d"],
+    state: State,
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> tuple[Float[Array, "b t d"], State]:
+    """All tokens from `state`."""
+    x = blank_past(x, lengths)
+    before, last = token_shift(x, state.last, reset=reset, lengths=lengths)
+    xk, xv, xr = (x + (before - x) * mu for mu in self.mu.astype(x.dtype))
+    wide = lambda z: z.astype(jnp.promote_types(z.dtype, jnp.float32))
+    k, v = wide(self.k_proj(xk)), wide(self.v_proj(xv))
+    y, A, B, m = self._mean(k, v, state, reset, lengths)
+    y = jax.nn.sigmoid(self.r_proj(xr)) * y.astype(x.dtype)
+    return blank_past(self.out_proj(y), lengths), State(A, B, m, last)
+
+  def step(
+    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
+  ) -> tuple[Float[Array, "b d"], State]:
+    """One token."""
+    y, state = self.prefill(x[:, None], state)
+    return y[:, 0], state
+
+  def _mean(
+    self,
+    k: Float[Array, "b t d"],
+    v: Float[Array, "b t d"],
+    state: State,
+    reset: Bool[Array, "b t"] | None,
+    lengths: Int[Array, "b"] | None,
+  ) -> tuple[Float[Array, "b t d"], Float[Array, "b d"], Float[Array, "b d"], Float[Array, "b d"]]:
+    """y, and the last A, B and m."""
+    log_a = jnp.broadcast_to(-jnp.exp(self.log_w), k.shape)
+    weights, m = scaled(log_a, k, state.m, reset=reset, lengths=lengths)
+    keep = blank_past(jnp.exp(weights.log_keep), lengths)
+
+    def sums(new, start):
+      rows, last = linear_scan(keep, new, start, reset=reset, lengths=lengths)
+      found = jnp.concatenate([start[:, None].astype(rows.dtype), rows[:, :-1]], axis=1)
+      return found if reset is None else jnp.where(reset[..., None], 0, found), last
+
+    (A, A_last), (B, B_last) = sums(weights.new * v, state.A), sums(weights.new, state.B)
+    bonus = self.u + k
+    # the larger of what stands before and of this token's
+    top = jax.lax.stop_gradient(jnp.maximum(weights.before, bonus))
+    old, new = jnp.exp(weights.before - top), jnp.exp(bonus - top)
+    return (old * A + new * v) / (old * B + new), A_last, B_last, m
+
+
+def _shapes(width: int, layer: int, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Initial mixtures (of k, v and r), logarithms of w, and bonuses."""
+  place, line, n = np.arange(width) / width, np.arange(width) / max(1, width - 1), np.arange(width)
+  up, down = layer / max(1, depth - 1), 1 - layer / depth
+  mu = 1 - np.stack([place**down, place**down + 0.3 * up, place ** (0.5 * down)])
+  return mu, -5 + 8 * line ** (0.7 + 1.3 * up), np.log(0.3) + 0.5 * ((n + 1) % 3 - 1)

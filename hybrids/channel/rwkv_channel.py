@@ -1,0 +1,119 @@
+"""RWKV's channel mixing, versions 4 to 7: a perceptron that sees the token before, too. State: fixed.
+
+Peng et al. 2023, arXiv:2305.13048; 2024, arXiv:2404.05892; 2025, arXiv:2503.14456. Theirs: C or D -> d.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from layers import Dense, param
+from layers.initializers import constant, uniform_fan_in
+from layers.lengths import blank_past
+from layers.sizes import at_least_one
+from layers.token_shift import token_shift
+
+# version -> the power of 1 - layer / depth in the power of the initial mixtures
+POWERS = {4: 1, 6: 3, 7: 4}
+
+
+class State(NamedTuple):
+  """What one layer remembers."""
+
+  last: Float[Array, "b d"]  # the last token
+
+
+class RWKVChannel(nn.Module):
+  """y = sigmoid(W_r x_r) W_v relu(W_k x_k)^2, in version 7 without the sigmoid
+
+  with mixtures x_i = x + mu_i (x_before - x)     2305.13048, sec. 3; 2404.05892, sec. 4; 2503.14456, sec. 4.
+  Departs: nothing. (mu of version 4 is 1 - mu there.)
+
+  Attributes:
+    version: 4, 6 or 7.
+    inner: rows of W_v; four times the width, if not given, in version 6 three and a half times, rounded down to a
+      multiple of 32 where that leaves any.
+    layer, depth: the layer's place in the model, which shapes the initial mixtures; the output starts at 0.
+  Raises:
+    ValueError: a size is below 1, or there is no such version.
+  """
+
+  width: int
+  version: int = 7
+  inner: int | None = None
+  layer: int = 0
+  depth: int = 1
+
+  STATE = "fixed"
+  SLOW = ()
+  SIDE = ()
+
+  def __post_init__(self):
+    at_least_one(self, "width", "inner", "depth")
+    if self.version not in POWERS:
+      raise ValueError(f"RWKVChannel: version={self.version}; choose from {list(POWERS)}")
+    super().__post_init__()
+
+  def setup(self):
+    d, inner = self.width, self.inner or _inner(self.width, self.version)
+    mu = 1 - (np.arange(d) / d) ** ((1 - self.layer / self.depth) ** POWERS[self.version])
+    gated = self.version < 7
+    self.mu = param(self, "mu", constant(mu), (1 + gated, d), (None, "embed"))
+    # in version 4 as long as the longer side allows
+    gain = max(1, inner / d) ** 0.5 if self.version == 4 else 1.0
+    keys = nn.initializers.orthogonal(gain) if gated else uniform_fan_in(gain=0.5)
+    self.k_proj = Dense(inner, kernel_init=keys, axes=("embed", "mlp"))
+    self.v_proj = Dense(d, kernel_init=nn.initializers.zeros, axes=("mlp", "embed"))
+    self.r_proj = Dense(d, kernel_init=nn.initializers.zeros, axes=("embed", None)) if gated else None
+
+  @nn.nowrap
+  def init_state(self, batch: int, max_len: int) -> State:
+    """Zeros."""
+    del max_len
+    return State(last=jnp.zeros((batch, self.width)))
+
+  def __call__(
+    self,
+    x: Float[Array, "b t d"],
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> Float[Array, "b t d"]:
+    """All tokens from an empty state."""
+    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
+
+  def prefill(
+    self,
+    x: Float[Array, "b t d"],
+    state: State,
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> tuple[Float[Array, "b t d"], State]:
+    """All tokens from `state`."""
+    x = blank_past(x, lengths)
+    before, last = token_shift(x, state.last, reset=reset, lengths=lengths)
+    xk, *xr = (x + (before - x) * mu for mu in self.mu.astype(x.dtype))
+    y = self.v_proj(jnp.square(jax.nn.relu(self.k_proj(xk))))
+    if self.r_proj is not None:
+      y = jax.nn.sigmoid(self.r_proj(*xr)) * y
+    return blank_past(y, lengths), State(last)
+
+  def step(
+    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
+  ) -> tuple[Float[Array, "b d"], State]:
+    """One token."""
+    y, state = self.prefill(x[:, None], state)
+    return y[:, 0], state
+
+
+def _inner(width: int, version: int) -> int:
+  inner = int(3.5 * width) if version == 6 else 4 * width
+  return inner // 32 * 32 or inner if version == 6 else inner

@@ -1,0 +1,86 @@
+"""RWKV-4's initial values, and that its mean is right whatever keys and decays are."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from attention.recurrent.rwkv4 import RWKV4
+from tests.attention.initial import initial
+
+
+def test_initial_values():
+  p = initial(RWKV4(width=128, layer=1, depth=3))
+  place, line, n = np.arange(128) / 128, np.arange(128) / 127, np.arange(128)
+  for mu, power, more in zip(p["mu"], (2 / 3, 2 / 3, 1 / 3), (0, 0.15, 0)):
+    np.testing.assert_allclose(mu, 1 - place**power - more, atol=1e-6)
+  np.testing.assert_allclose(p["log_w"], -5 + 8 * line**1.35, atol=1e-5)
+  np.testing.assert_allclose(p["u"], np.log(0.3) + 0.5 * ((n + 1) % 3 - 1), atol=1e-6)
+  np.testing.assert_allclose(p["v_proj"]["kernel"] @ p["v_proj"]["kernel"].T, np.eye(128), atol=1e-5)
+  for name in ("k_proj", "r_proj", "out_proj"):
+    assert not p[name]["kernel"].any()
+
+
+def plain(width):
+  """A layer that is its mean alone: k and v are the halves of x, r is large."""
+  p = initial(RWKV4(width=width))
+  half = width // 2
+  eye = np.eye(width, dtype=np.float32)
+  p |= {"mu": np.zeros((3, width), np.float32), "out_proj": {"kernel": eye}}
+  # channel c of k is channel c of x, channel c of v is channel c + half
+  p["k_proj"], p["v_proj"] = {"kernel": eye * (np.arange(width) < half)}, {"kernel": np.roll(eye, -half, axis=1)}
+  return p
+
+
+def loop(x, w, u):
+  """The mean of the first half of the channels, its weights as they are but for what the largest needs."""
+  half = x.shape[-1] // 2
+  k, v, y = x[..., :half], x[..., half:], np.zeros((*x.shape[:2], half))
+  for t in range(x.shape[1]):
+    age = np.arange(t - 1, -1, -1)[:, None]
+    log = np.concatenate([k[:, :t] - age * w[:half], (k[:, t] + u[:half])[:, None]], axis=1)
+    weights = np.exp(log - log.max(axis=1, keepdims=True))
+    y[:, t] = np.sum(weights * v[:, : t + 1], axis=1) / weights.sum(axis=1)
+  return y
+
+
+@pytest.mark.parametrize("log_w, spread", [(-12.0, 1), (6.0, 1), (-1.0, 100)])
+def test_means_are_right_whatever_keys_and_decays_are(log_w, spread):
+  """Decays that keep everything for long or nothing at all, weights up to e^300; at an odd length, with gradients."""
+  width, t = 4, 101
+  p = plain(width) | {"log_w": np.full(width, log_w, np.float32), "u": np.linspace(-1, 1, width, dtype=np.float32)}
+  x = np.random.default_rng(0).standard_normal((2, t, width)).astype(np.float32)
+  x[..., :2] *= spread
+  module = RWKV4(width=width)
+  # r = 0: sigmoid(r) is a half
+  run = lambda x: 2 * module.apply({"params": p}, x)[..., :2]
+  want = loop(x.astype(np.float64), np.exp(p["log_w"]), p["u"])
+  np.testing.assert_allclose(jax.jit(run)(x), want, atol=2e-5)
+  bar = jax.jit(jax.grad(lambda x: jnp.sum(run(x) ** 2)))(x)
+  assert np.isfinite(bar).all()
+  with jax.enable_x64(True):
+    exact = jax.jit(jax.grad(lambda x: jnp.sum(run(x) ** 2)))(jnp.asarray(x, jnp.float64))
+  np.testing.assert_allclose(bar, exact, atol=1e-4 * np.abs(exact).max())
+
+
+def test_an_equal_value_everywhere_comes_out():
+  """Weights sum to 1, from the first token on, and in a state that has seen a million tokens."""
+  p = plain(4)
+  x = np.random.default_rng(0).standard_normal((1, 50, 4)).astype(np.float32)
+  x[..., 2:] = [2.0, -3.0]
+  module = RWKV4(width=4)
+  full = jax.jit(lambda x, s: module.apply({"params": p}, x, s, method="prefill")[0])
+  np.testing.assert_allclose(2 * full(x, module.init_state(1, 1))[0, :, :2], np.tile([2.0, -3.0], (50, 1)), rtol=1e-5)
+  worn = module.init_state(1, 1)._replace(
+    A=np.float32([[4e5, -6e5, 0, 0]]), B=np.float32([[2e5, 2e5, 1, 1]]), m=np.full((1, 4), 70, np.float32)
+  )
+  np.testing.assert_allclose(2 * full(x, worn)[0, :, :2], np.tile([2.0, -3.0], (50, 1)), rtol=1e-5)
+
+
+def test_its_state_is_four_vectors():
+  assert [leaf.shape for leaf in RWKV4(width=64).init_state(2, 1000)] == [(2, 64)] * 4
+
+
+def test_what_does_not_fit_is_named_when_the_model_is_built():
+  with pytest.raises(ValueError, match="depth=0; it must be at least 1"):
+    RWKV4(width=8, depth=0)
