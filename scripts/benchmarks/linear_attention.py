@@ -41,7 +41,7 @@ def cases() -> list[Case]:
     *_group(
       "one decay a head",
       "ssd",
-      lambda *z: ssd(*z, S),
+      lambda q, key, v, log_a: ssd(q, key, v, log_a, S),
       (q, key, v, by_head),
       "naive_chunk_simple_gla",
       "naive_parallel_simple_gla",
@@ -49,7 +49,7 @@ def cases() -> list[Case]:
     *_group(
       "one decay a channel",
       "gated_linear_attention",
-      lambda *z: gated_linear_attention(*z, S),
+      lambda q, key, v, log_a: gated_linear_attention(q, key, v, log_a, S),
       (q, key, v, by_channel),
       "naive_recurrent_gla",
     ),

@@ -1,0 +1,191 @@
+"""How many parameters each mixer has, from its equations: a product of sides a matrix, a length a vector."""
+
+from typing import Any
+
+from tests.contract.case import D
+
+
+def count(name: str, **kwargs: Any) -> int:
+  return COUNT[name](D, **kwargs)
+
+
+def count_mamba(d, state=16, expand=2, taps=4, dt_rank=1, groups=1, norms="none", **_):
+  """In, out; convolution with bias; A (complex: two parts, half as many), D; delta, B and C; dt with bias; norms."""
+  e, selected = expand * d, dt_rank + 2 * groups * state
+  total = 2 * d * e + e * d + e * (taps + 1) + e * (state + 1) + e * selected + (dt_rank + 1) * e
+  return total + (norms == "learned") * selected
+
+
+def count_delta_net(d, heads, expand_k=1, expand_v=1, taps=4, **_):
+  """Queries, keys, values and out; convolution; a step for each head; the norm."""
+  k, v = int(expand_k * d), int(expand_v * d)
+  return 2 * d * k + 2 * d * v + taps * (2 * k + v) + d * heads + v // heads
+
+
+def count_gated_delta_net(d, heads, taps=4):
+  """Queries and keys of 3/4 of the width; values, gate and out twice that; convolution; decay and step; A, dt; norm."""
+  k = 3 * d // 4 // heads * heads
+  return 2 * d * k + 3 * d * 2 * k + taps * 4 * k + 2 * d * heads + 2 * heads + 2 * k // heads
+
+
+def count_kda(d, heads, taps=4):
+  """Queries, keys, values and out; convolution; step; two maps of low rank; A, dt; norm."""
+  rank = d // heads
+  return 4 * d * d + taps * 3 * d + d * heads + 4 * d * rank + heads + d + rank
+
+
+def count_rglru(d, inner, heads):
+  """Three maps with bias; convolution with bias; two gates in blocks, with bias; a."""
+  return 3 * d * inner + 2 * inner + d + 5 * inner + 2 * (inner**2 // heads + inner) + inner
+
+
+def count_s5(d, state, blocks=1, bidirectional=False):
+  """lam, dt; B, C for each direction; D; the gate with bias."""
+  return state + state // 2 + (2 + bidirectional) * state * d + d + d * (d + 1)
+
+
+def count_mamba2(d, state, head_size, groups=1, ssm_width=None, **_):
+  """In, out; convolution with bias; A, D and dt of each head; the norm."""
+  inner, e = 2 * d, ssm_width or 2 * d
+  heads, mixed = e // head_size, e + 2 * groups * state
+  return d * (2 * (inner - e) + e + mixed + heads) + inner * d + mixed * (4 + 1) + 3 * heads + e
+
+
+def count_hyena(d, order=2, filter_width=64, filter_depth=2, features=3, taps=3, heads=1, **_):
+  """In and out with biases, short convolution; filters: first, inner and last map, frequencies; b."""
+  inner, f, filtered = (order + 1) * d, filter_width, (order - 1) * d // heads
+  filters = (features + 1) * f + filter_depth * (f + 1) * f + f * filtered + f
+  return (d + 1) * (inner + d) + inner * (taps + 1) + filters + filtered
+
+
+def count_mega(d, state, keys, chunk, inner=None, position="rotary", bidirectional=False, **_):
+  """The averages; u, c, z and r; values; out; scales, shifts and positions of queries and keys."""
+  e, ways = inner or 2 * d, 1 + bidirectional
+  biased = (d + 1) * (2 * d + keys + e) + (d + 1) * e + (e + 1) * d
+  distances = ways * chunk - bidirectional if chunk else 0
+  return ways * 4 * d * state + d + biased + 4 * keys + (2 * keys if position == "rotary" else distances)
+
+
+def count_s4nd(d, state, rank=1, dim=2, structure="diagonal"):
+  """Along each axis A, B and perhaps P in every channel, C for each rank both ways, dt; D; the map to 2d with bias."""
+  return dim * (d * state * (2 + (structure == "dplr") + 2 * rank) + d) + d + 2 * d * (d + 1)
+
+
+def count_mamba3(d, state, head_size, groups=1, rank=1, out_norm=False):
+  """In (half of the rows turn in pairs), out; dt and D; norms and biases of B and C; three vectors a rank; a norm."""
+  e, heads = 2 * d, 2 * d // head_size
+  features = 2 * e + 2 * state * groups * rank + 3 * heads + state // 4
+  mimo = 3 * rank * e if rank > 1 else 0
+  return d * features + e * d + 2 * heads + 2 * state * (1 + rank * heads) + mimo + out_norm * e
+
+
+def count_mlstm(d, expand, heads, block_size, taps=4):
+  """In (twice) and out; convolution with bias; three maps in blocks; two gates with bias; norm; skip."""
+  e = expand * d
+  return 3 * d * e + (taps + 1) * e + 3 * block_size * e + 2 * heads * (3 * e + 1) + 2 * e
+
+
+def count_mla(d, heads, rank, q_rank, head_size, rope_size, value_size):
+  """Queries through a norm; latents and theirs; the shared key; keys, values and out."""
+  queries = d * q_rank + q_rank + q_rank * heads * (head_size + rope_size)
+  return queries + (d + 1) * rank + d * rope_size + rank * heads * (head_size + value_size) + heads * value_size * d
+
+
+def count_softmax(d, heads, kv_heads=None, head_size=None, gate=False, qk_norm="none", bias="none", **_):
+  """Queries, out and gate, keys and values; biases; a norm of queries and one of keys."""
+  size = head_size or d // heads
+  inner, kv = heads * size, (kv_heads or heads) * size
+  biases = {"none": 0, "qkv": inner + 2 * kv, "out": d, "all": inner + 2 * kv + d}[bias]
+  return d * ((2 + gate) * inner + 2 * kv) + biases + {"none": 0, "head": 2 * size, "all": inner + kv}[qk_norm]
+
+
+def count_shell(d, mixer, kind="mamba", taps=4):
+  """What is inside, and out; with a gate also in, and a convolution with bias."""
+  parts, e = {"none": (0, d), "h3": (3, d), "mamba": (2, 2 * d)}[kind]
+  inside = COUNT[mixer["name"]](e, **{key: value for key, value in mixer.items() if key != "name"})
+  return inside + e * d + parts * d * e + bool(parts) * (taps + 1) * e
+
+
+def count_stack(d, depth, pattern, mixers, norm="rms", **_):
+  """A norm with one or two vectors, and a mixer, for each letter."""
+  letters = (mixers[pattern[layer % len(pattern)]] for layer in range(depth))
+  return sum(count(**letter) + (2 if norm == "layer" else 1) * d for letter in letters)
+
+
+COUNT = {
+  # queries and keys; values and out
+  "based": lambda d, heads, key_size: 2 * d * heads * key_size + 2 * d * d,
+  "delta_net": count_delta_net,
+  # lam, C; D and two dt; the map to 2d with bias
+  "dss": lambda d, state, kernel="exp": 2 * state + 2 * d * state + 3 * d + 2 * d * (d + 1),
+  "event_ssm": count_s5,
+  # in and out, convolution
+  "gated_conv": lambda d, taps=3: 4 * d * d + taps * d,
+  "gated_delta_net": count_gated_delta_net,
+  "gated_mlp": lambda d, inner=24: 3 * d * inner,
+  # queries and keys, values, gate and out; the decay's map of low rank with bias; the norm
+  "gla": lambda d, heads, gate_rank: d * d + 3 * d * d + gate_rank * (d + d // 2) + d // 2 + d // heads,
+  # two square maps and a bias for each of r, z and n
+  "gru": lambda d: 3 * (2 * d * d + d),
+  # gate and out, in and out of the state space; lam, C; D
+  "gss": lambda d, inner, outer, state: (2 * outer + inner) * d + inner * outer + 2 * state * (inner + 1) + inner,
+  # queries, keys, values and out, with biases; B, C and D of the shift; the diagonal's A, B and C, D and dt
+  "h3": lambda d, state, head_dim=1: 4 * d * (d + 1) + d * (2 * state + 1) + d // head_dim * (3 * state + 2),
+  # queries, decays, values and out; lower bounds; the norm
+  "hgrn2": lambda d, head_size: 4 * d * d + 2 * d,
+  "hyena": count_hyena,
+  "kda": count_kda,
+  # queries, keys, values, gate and out; the norm
+  "lightning": lambda d, heads, head_size: 5 * d * heads * head_size + heads * head_size,
+  # those of S4D: the products are weighed by its B and C
+  "liquid_s4": lambda d, state, degree, **_: COUNT["s4d"](d, state),
+  "local": lambda d, heads, **_: count_softmax(d, heads, kv_heads=1, bias="out"),
+  # lam, gamma; B, C; D; the two maps with bias
+  "lru": lambda d, state: 3 * state + 4 * state * d + d + 2 * d * (d + 1),
+  # A and B, shared; C; D and dt; the map with bias
+  "lssl": lambda d, state: state * (state + 1) + d * state + 2 * d + d * (d + 1),
+  # as in a GRU, for i, f, g and o
+  "lstm": lambda d: 4 * (2 * d * d + d),
+  "mamba": count_mamba,
+  "mamba2": count_mamba2,
+  "mamba3": count_mamba3,
+  "mega": count_mega,
+  # gate and candidate with bias, and out if the state is wider
+  "min_gru": lambda d, expand=1: 2 * expand * d * (d + 1) + (expand > 1) * d * (expand * d + 1),
+  "mla": count_mla,
+  "mlp": lambda d, expand: 2 * d * expand * d,
+  "mlstm": count_mlstm,
+  # queries and keys; values, gate and out
+  "retnet": lambda d, heads, expand_v=2: 2 * d * d + 3 * expand_v * d * d,
+  "rglru": count_rglru,
+  "rnn": lambda d: 2 * d * d + d,
+  # four maps; three mixtures; decays and bonuses
+  "rwkv4": lambda d: 4 * d * d + 3 * d + 2 * d,
+  # five maps; six mixtures and a map of low rank for five of them; one with bias for decays; bonuses; norm with bias
+  "rwkv6": lambda d, mix_rank, decay_rank, **_: (
+    5 * d * d + 6 * d + 10 * d * mix_rank + 2 * d * decay_rank + d + d + 2 * d
+  ),
+  # four maps; six mixtures, k_k, k_a, r_k, the norm with bias; maps of low rank, three with bias
+  "rwkv7": lambda d, w_rank, a_rank, v_rank, g_rank, **_: (
+    4 * d * d + 6 * d + 3 * d + 2 * d + 2 * d * (w_rank + a_rank + v_rank + g_rank) + 3 * d
+  ),
+  # in and out, a mixture; with receptance a map and a mixture more
+  "rwkv_channel": lambda d, version=7, inner=32: 2 * d * inner + d + (version < 7) * (d * d + d),
+  # lam, P and B in every channel, C; D and dt; the map to 2d with bias
+  "s4": lambda d, state: 4 * d * state + 2 * d + 2 * d * (d + 1),
+  # A and B in every channel, C; D and dt; the map to 2d with bias
+  "s4d": lambda d, state: 3 * d * state + 2 * d + 2 * d * (d + 1),
+  "s4nd": count_s4nd,
+  "s5": count_s5,
+  # kernels at each of 1 + log2(4096 / taps) scales; D; the map to 2d with bias
+  "sgconv": lambda d, taps: taps * d * (13 - taps.bit_length() + 1) + d + 2 * d * (d + 1),
+  # convolution with bias; four gates of two maps in blocks, with bias; norm
+  "slstm": lambda d, heads, taps=4: (taps + 1) * d + 4 * (2 * d * d // heads + d) + d,
+  "softmax": count_softmax,
+  # A, B and C, in two real numbers each, for every channel, direction and state; D
+  "ssm2d": lambda d, state, numbers: 16 * d * 4 * state + d,
+  "bidirectional": lambda d, mixer, merge="sum": 2 * count(**mixer) + (merge == "concat") * 2 * d * d,
+  "stack": count_stack,
+  "image_scan": lambda d, mixer, orders, merge: len(orders) * count(**mixer),
+  "shell": count_shell,
+}

@@ -1,0 +1,139 @@
+"""Mixers of `attention/`: what is built -> the oracle and what it must be told."""
+
+from typing import Any
+
+from tests.oracles import (
+  based,
+  delta_net,
+  gated_delta_net,
+  gla,
+  hgrn2,
+  kda,
+  lightning,
+  mla,
+  mlstm,
+  retnet,
+  rwkv4,
+  rwkv6,
+  rwkv7,
+  softmax,
+)
+
+YARN = dict(rule="yarn", factor=4.0, trained=300)
+RANKS = dict(w_rank=2, a_rank=3, v_rank=2, g_rank=40)  # the last: outputs that are not all small
+
+CASES: dict[str, Any] = {
+  "based": (dict(name="based", heads=2, key_size=3), based.run, dict(heads=2)),
+  "based, one channel a head": (dict(name="based", key_size=4), based.run, dict(heads=8)),
+  "delta_net": (dict(name="delta_net", heads=2), delta_net.run, dict(heads=2)),
+  "delta_net, negative eigenvalues": (
+    dict(name="delta_net", heads=2, expand_k=0.5, expand_v=2.0, taps=2, negative_eigenvalues=True),
+    delta_net.run,
+    dict(heads=2, beta_most=2),
+  ),
+  "gated_delta_net": (dict(name="gated_delta_net", heads=2), gated_delta_net.run, dict(key_heads=2)),
+  "gated_delta_net, shared keys": (
+    dict(name="gated_delta_net", heads=2, value_heads=4, head_size=2, taps=3, negative_eigenvalues=True),
+    gated_delta_net.run,
+    dict(key_heads=2, beta_most=2),
+  ),
+  "gla": (dict(name="gla", heads=2, gate_rank=3), gla.run, dict(heads=2)),
+  "gla, wide": (dict(name="gla", heads=4, expand_k=1.0, expand_v=1.5, tau=2.0), gla.run, dict(heads=4, tau=2.0)),
+  "hgrn2": (dict(name="hgrn2", head_size=4), hgrn2.run, dict(heads=2)),
+  "hgrn2, second layer": (dict(name="hgrn2", layer=1, depth=3), hgrn2.run, dict(heads=1)),
+  "kda": (dict(name="kda", heads=2), kda.run, {}),
+  "kda, negative eigenvalues": (
+    dict(name="kda", heads=2, head_size=3, expand_v=2.0, taps=2, negative_eigenvalues=True, gate_bias=True),
+    kda.run,
+    dict(beta_most=2),
+  ),
+  "lightning": (dict(name="lightning", head_size=4), lightning.run, dict(heads=2, left=1 + 1e-5)),
+  "lightning, third of five": (
+    dict(name="lightning", heads=3, head_size=2, layer=2, depth=5),
+    lightning.run,
+    dict(heads=3, left=1 - 2 / (4 + 1e-5) + 1e-5),
+  ),
+  "local": (
+    dict(name="local", heads=2, window=5),
+    softmax.run,
+    dict(heads=2, kv_heads=1, position="rope", turned=2, window=5),
+  ),
+  "mla": (
+    dict(name="mla", heads=2, rank=5, q_rank=6, head_size=3, rope_size=4, value_size=5),
+    mla.run,
+    dict(heads=2, head_size=3),
+  ),
+  "mla, queries not compressed": (
+    dict(name="mla", heads=3, rank=4, head_size=2, rope_size=6, value_size=3, layout="half", theta=50.0),
+    mla.run,
+    dict(heads=3, head_size=2, layout="half", theta=50.0),
+  ),
+  "mla, without positions": (
+    dict(name="mla", heads=2, rank=4, head_size=4, rope_size=3, value_size=3, position="none"),
+    mla.run,
+    dict(heads=2, head_size=4, position="none"),
+  ),
+  "mlstm": (dict(name="mlstm", heads=2), mlstm.run, dict(heads=2)),
+  "mlstm, without eps": (
+    dict(name="mlstm", expand=1.5, heads=3, block_size=2, taps=2, eps=0.0),
+    mlstm.run,
+    dict(heads=3, eps=0),
+  ),
+  "retnet": (dict(name="retnet", heads=2), retnet.run, dict(heads=2)),
+  "retnet, wide": (
+    dict(name="retnet", heads=4, expand_v=1.5, norm_eps=1e-2),
+    retnet.run,
+    dict(heads=4, eps=1e-2),
+  ),
+  "rwkv4": (dict(name="rwkv4"), rwkv4.run, {}),
+  "rwkv4, last layer": (dict(name="rwkv4", layer=2, depth=3), rwkv4.run, {}),
+  "rwkv6": (dict(name="rwkv6", head_size=4, mix_rank=2, decay_rank=3), rwkv6.run, dict(heads=2)),
+  "rwkv6, last layer": (dict(name="rwkv6", layer=2, depth=3), rwkv6.run, dict(heads=1)),
+  "rwkv7": (dict(name="rwkv7", head_size=4, **RANKS), rwkv7.run, dict(heads=2)),
+  "rwkv7, v_first": (
+    dict(name="rwkv7", head_size=2, layer=2, depth=5, **RANKS),
+    rwkv7.run,
+    dict(heads=4),
+  ),
+  "softmax": (dict(name="softmax", heads=2), softmax.run, dict(heads=2)),
+  "softmax, alibi": (
+    dict(name="softmax", heads=4, kv_heads=2, head_size=3, position="alibi", softcap=1.5, gate=True),
+    softmax.run,
+    dict(heads=4, kv_heads=2, size=3, position="alibi", softcap=1.5),
+  ),
+  "softmax, alibi both ways": (
+    dict(name="softmax", heads=3, head_size=2, mask="full", position="alibi", bias="out"),
+    softmax.run,
+    dict(heads=3, size=2, mask="full", position="alibi"),
+  ),
+  "softmax, full": (
+    dict(name="softmax", heads=2, mask="full", position="rope"),
+    softmax.run,
+    dict(heads=2, mask="full", position="rope"),
+  ),
+  "softmax, window": (
+    dict(name="softmax", heads=4, kv_heads=2, window=5, position="rope", theta=50.0, bias="all"),
+    softmax.run,
+    dict(heads=4, kv_heads=2, window=5, position="rope", theta=50.0),
+  ),
+  "softmax, interpolated": (
+    dict(name="softmax", heads=1, position="rope", scaling=dict(rule="linear", factor=3.0)),
+    softmax.run,
+    dict(heads=1, position="rope", scaling=dict(rule="linear", factor=3.0)),
+  ),
+  "softmax, ntk": (
+    dict(name="softmax", heads=1, position="rope", scaling=dict(rule="ntk", factor=8.0), qk_norm="all"),
+    softmax.run,
+    dict(heads=1, position="rope", scaling=dict(rule="ntk", factor=8.0), qk_norm="all"),
+  ),
+  "softmax, xpos": (
+    dict(name="softmax", heads=2, head_size=8, position="xpos", rotary=0.5, layout="interleaved", qk_norm="head"),
+    softmax.run,
+    dict(heads=2, size=8, position="xpos", turned=4, layout="interleaved", qk_norm="head"),
+  ),
+  "softmax, yarn": (
+    dict(name="softmax", heads=2, head_size=32, position="rope", bias="qkv", scaling=YARN),
+    softmax.run,
+    dict(heads=2, size=32, position="rope", scaling=YARN),
+  ),
+}
