@@ -49,7 +49,8 @@ class Attention(nn.Module):
     gate: whether each head's output is multiplied by sigmoid(W_g x) (Qiu et al. 2025, arXiv:2505.06708: Qwen3-Next).
     bias: which maps have one: "none", "qkv", "out", or "all" of these four.
     cache_dtype: of the keys and values in the state: "float32", "bfloat16", or "int8" with a float32 unit for each
-      vector. Outputs of `prefill` and `step` then differ from those of `__call__` by rounding.
+      vector. Outputs of `prefill` and `step` then differ from those of `__call__` by rounding; "int8" is for inference,
+      as hardly any gradient passes through it.
   Raises:
     ValueError: heads do not divide the width without head_size, kv_heads do not divide the heads, entries to turn are
       odd, a size is below 1, rotary is not in (0, 1], a window or "xpos" stands beside mask="full", a scaling beside

@@ -9,8 +9,8 @@ from scripts.benchmarks.case import Case, compiled, gradients
 from scripts.peers import jax_layers, torch_layers
 
 BATCH, LENGTH, WIDTH = 8, 4096, 128
-# images are as long as they are large
-SIZES = {"s4nd": (BATCH, 1024, WIDTH), "ssm2d": (BATCH, 1024, WIDTH), "softmax": (BATCH, 1024, WIDTH)}
+# images are as long as they are large; time grows with the square of the length
+SIZES = dict.fromkeys(("mla", "s4nd", "softmax", "ssm2d"), (BATCH, 1024, WIDTH))
 
 
 class Beside(NamedTuple):
@@ -40,6 +40,13 @@ PEERS = (
     SHORT,
   ),
   Beside("gated_conv", {}, {}, {"transformers Lfm2ShortConv": {}}, SHORT),
+  Beside(
+    "softmax",
+    dict(heads=4, position="rope"),
+    {},
+    {"transformers LlamaAttention": dict(num_attention_heads=4)},
+    SHORT,
+  ),
   Beside("rnn", {}, {}, {"torch.nn.RNN": {}}, SHORT),
   Beside("gru", dict(reset_gate="after"), {}, {"torch.nn.GRU": {}}, SHORT),
   Beside("lstm", {}, {}, {"torch.nn.LSTM": {}}, SHORT),

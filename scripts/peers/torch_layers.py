@@ -78,6 +78,16 @@ def _recurrent_gemma(torch: Any, size: tuple[int, int, int], **sizes: int) -> tu
   return block, lambda module, x: module(x, places, None, use_cache=False)[0]
 
 
+def _llama(torch: Any, size: tuple[int, int, int], **sizes: int) -> tuple[Any, Layer]:
+  from transformers import LlamaConfig
+  from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRotaryEmbedding
+
+  config = LlamaConfig(hidden_size=size[2], num_hidden_layers=1, attn_implementation="sdpa", **sizes)
+  turns, places = LlamaRotaryEmbedding(config), torch.arange(size[1])[None]
+  # without a mask it is causal
+  return LlamaAttention(config, layer_idx=0), lambda module, x: module(x, turns(x, places), None)[0]
+
+
 def _short_conv(torch: Any, size: tuple[int, int, int], **sizes: int) -> tuple[Any, Layer]:
   from transformers import Lfm2Config
   from transformers.models.lfm2.modeling_lfm2 import Lfm2ShortConv
@@ -98,6 +108,7 @@ LAYERS: dict[str, Callable[..., tuple[Any, Layer]]] = {
   "transformers Mamba2Mixer": _mamba2,
   "transformers RecurrentGemmaRecurrentBlock": _recurrent_gemma,
   "transformers Lfm2ShortConv": _short_conv,
+  "transformers LlamaAttention": _llama,
   "mambapy MambaBlock": _mamba_py,
   "torch.nn.GRU": _recurrent("GRU"),
   "torch.nn.LSTM": _recurrent("LSTM"),
