@@ -124,6 +124,26 @@ def test_xpos_is_fine_a_million_tokens_from_the_start():
   np.testing.assert_allclose(y, run(module, variables, X), atol=0.1)
 
 
+@pytest.mark.parametrize(
+  "dtype, masks, fused",
+  [
+    ("bfloat16", dict(lengths=jnp.array([9, 12])), True),
+    ("bfloat16", dict(reset=jnp.zeros((2, 12), bool)), False),
+    ("float32", {}, False),
+  ],
+)
+def test_a_gpu_gets_cudnn_for_single_documents_in_bfloat16(monkeypatch, dtype, masks, fused):
+  """Lengths are no obstacle: who is there sees nobody past them. Lowered, for want of a GPU never run."""
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  monkeypatch.setattr("kernels.attention.cudnn.has_kernels", lambda: True)
+  monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91000)
+  module = Attention(width=32, heads=4, kv_heads=2, position="rope", window=5)
+  x = jnp.zeros((2, 12, 32), dtype)
+  variables = nn.unbox(jax.eval_shape(module.init, jax.random.key(0), x))
+  lowered = jax.jit(module.apply).trace(variables, x, **masks).lower(lowering_platforms=("cuda",))
+  assert ("__cudnn$fmha" in lowered.as_text()) == fused
+
+
 def test_a_head_may_have_any_size():
   module, variables = ready(heads=3, head_size=6)
   assert variables["params"]["q_proj"]["kernel"].shape == (8, 18)
