@@ -8,7 +8,7 @@ None.
 from layers.block_dense import BlockDense
 from layers.dense import Dense, project
 from layers.norms import GatedRMSNorm, HeadNorm, LayerNorm, RMSNorm, make_norm
-from layers.param import param
+from layers.param import buffer, param
 from layers.short_conv import ShortConv
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
   "LayerNorm",
   "RMSNorm",
   "ShortConv",
+  "buffer",
   "make_norm",
   "param",
   "project",

@@ -1,0 +1,86 @@
+"""Functions of a whole sequence, done for each document of a row by itself."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from kernels import inputs
+
+
+def each(
+  fn: Callable[..., Float[Array, "b t ..."]],
+  shared: Any,
+  tokens: Any,
+  *,
+  reset: Bool[Array, "b t"] | None,
+  lengths: Int[Array, "b"] | None,
+) -> Float[Array, "b t ..."]:
+  """fn(shared, tokens, lengths) where every document has a row of its own; 0 past `lengths`.
+
+  What fn does may depend on how long a document is, as landmarks, blocks or frequencies do. One document of each row
+  is done at a time, at the cost of a whole row: time grows with the largest number of documents in a row, memory does
+  not, for the gradient neither, which does each of them again.
+
+  Args:
+    fn: does not look at tokens past `lengths`, which are zero. It closes over nothing that has a gradient.
+    shared: what all tokens share, a tree of floating arrays.
+    tokens: a tree of floating arrays "b t ...".
+    reset: True where a document starts; without it fn is called once, and lengths may be None.
+  """
+  x = jax.tree.leaves(tokens)[0]
+  if lengths is not None:
+    here = inputs.valid(lengths, x.shape[1])
+    tokens = jax.tree.map(lambda z: inputs.blank(here, z)[0], tokens)
+  if reset is None:
+    y = fn(shared, tokens, lengths)
+    return y if lengths is None else inputs.blank(here, y)[0]
+  here = jnp.ones(x.shape[:2], bool) if lengths is None else here
+  starts = reset.at[:, :1].set(True) & here
+  return _each(fn, shared, tokens, jnp.where(here, jnp.cumsum(starts, axis=1) - 1, -1))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _each(fn, shared, tokens, document):
+  one = lambda i: _one(fn, shared, tokens, document, i)
+  y = jax.eval_shape(one, jnp.zeros((), jnp.int32))
+  return jax.lax.fori_loop(0, _count(document), lambda i, y: y + one(i), jnp.zeros(y.shape, y.dtype))
+
+
+def _fwd(fn, shared, tokens, document):
+  return _each(fn, shared, tokens, document), (shared, tokens, document)
+
+
+def _bwd(fn, saved, y_bar):
+  *given, document = saved
+
+  def one(i, total):
+    _, pull = jax.vjp(lambda *given: _one(fn, *given, document, i), *given)
+    return jax.tree.map(jnp.add, total, pull(y_bar))
+
+  return *jax.lax.fori_loop(0, _count(document), one, jax.tree.map(jnp.zeros_like, tuple(given))), None
+
+
+_each.defvjp(_fwd, _bwd)
+
+
+def _count(document: Int[Array, "b t"]) -> Int[Array, ""]:
+  return jnp.max(document, initial=-1) + 1
+
+
+def _one(fn, shared, tokens, document: Int[Array, "b t"], i: Int[Array, ""]) -> Float[Array, "b t ..."]:
+  """Document i of each row moved to the front, through fn, and back to its place among zeros."""
+  t = document.shape[1]
+  ours = document == i
+  lengths, first = ours.sum(axis=1, dtype=jnp.int32), jnp.argmax(ours, axis=1)[:, None]
+  there = inputs.valid(lengths, t)
+  front = lambda z: inputs.blank(there, _at(z, (jnp.arange(t) + first) % t))[0]
+  y = fn(shared, jax.tree.map(front, tokens), lengths)
+  return inputs.blank(ours, _at(y, (jnp.arange(t) - first) % t))[0]
+
+
+def _at(z: Float[Array, "b t ..."], index: Int[Array, "b t"]) -> Float[Array, "b t ..."]:
+  return jnp.take_along_axis(z, jax.lax.expand_dims(index, range(2, z.ndim)), axis=1)

@@ -1,0 +1,59 @@
+"""`kernels.documents.each`: as if every document were in a row of its own, values and gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kernels import documents, inputs
+
+B, T, H, P = 4, 9, 2, 3
+X = jax.random.normal(jax.random.key(0), (B, T, H, P))
+W = jax.random.normal(jax.random.key(1), (P, P))
+STARTS = [(), (0,), (4,), (1, 2, 7)]
+RESET = jnp.array([[t in row for t in range(T)] for row in STARTS])
+ENDS = (T, 5, 0, 8)
+LENGTHS = jnp.array(ENDS)
+
+
+def whole(W, x, lengths):
+  """Depends on how long the sequence is, on every token of it, and on where a token is."""
+  n = jnp.full(x.shape[0], x.shape[1]) if lengths is None else lengths
+  n = n[:, None, None, None]
+  total = jnp.tanh(x @ W).sum(axis=1, keepdims=True) / jnp.maximum(n, 1)
+  return (x + total**2) * (1 + jnp.arange(x.shape[1])[:, None, None] / jnp.maximum(n, 1))
+
+
+def one_by_one(W, x, ends):
+  rows = []
+  for row in range(B):
+    end = ends[row]
+    starts = [t for t in range(end) if t == 0 or t in STARTS[row]]
+    parts = [whole(W, x[row : row + 1, a:b], None)[0] for a, b in zip(starts, [*starts[1:], end])]
+    rows.append(jnp.concatenate([*parts, jnp.zeros((T - end, H, P))]))
+  return jnp.stack(rows)
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_every_document_is_alone(ragged):
+  weights = jax.random.normal(jax.random.key(2), X.shape)
+
+  def value_and_grads(fn):
+    loss = lambda W, x: (jnp.sum(weights * fn(W, x)), fn(W, x))
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(W, X)
+
+  ours = value_and_grads(lambda W, x: documents.each(whole, W, x, reset=RESET, lengths=LENGTHS if ragged else None))
+  theirs = value_and_grads(lambda W, x: one_by_one(W, x, ENDS if ragged else (T,) * B))
+  for got, want in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+    np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-5)
+
+
+def test_what_lies_past_the_lengths_reaches_nothing():
+  past = ~inputs.valid(LENGTHS, T)[..., None, None]
+  x = jnp.where(past, jnp.nan, X)
+  for reset in (None, RESET):
+    loss = lambda x, reset=reset: documents.each(whole, W, x, reset=reset, lengths=LENGTHS).sum()
+    value, grad = jax.jit(jax.value_and_grad(loss))(x)
+    assert np.isfinite(value)
+    assert np.isfinite(grad).all()
+    assert not np.where(past, grad, 0).any()
