@@ -95,7 +95,7 @@ def test_every_mixer_builds_with_its_width_alone(name):
   needed = {"mixer": dict(name="mlp")} if name in ("bidirectional", "image_scan") else {}
   mixer = mixer_lib.build(name, width=48, **needed)
   shape = jax.eval_shape(mixer.init, jax.random.key(0), jax.ShapeDtypeStruct((2, 5, 48), jnp.float32))
-  assert jax.tree.leaves(shape), "no parameters"
+  assert jax.tree.leaves(shape) or name == "fnet", "no parameters"
 
 
 @pytest.mark.parametrize("row, check", parameters(CHECKS))

@@ -21,6 +21,7 @@ import numpy as np
 from scripts.golden import (
   attention,
   dss,
+  efficient_attention,
   griffin,
   hugging_face,
   linear_attention,
@@ -42,6 +43,7 @@ LIBRARIES = ("numpy", "torch", "einops", "jax", "flax", "transformers")
 FAMILIES = (
   attention,
   dss,
+  efficient_attention,
   griffin,
   hugging_face,
   linear_attention,

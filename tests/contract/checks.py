@@ -70,7 +70,7 @@ def counts_its_parameters(case):
 def can_be_made_abstractly_and_in_bulk(case):
   tokens, keys = case.tokens.cut(0, HALF), jax.random.split(jax.random.key(0), 3)
   many = jax.eval_shape(jax.vmap(case.init), keys)
-  y = jax.eval_shape(jax.vmap(case.apply, in_axes=(0, None)), many, tokens)
+  y = jax.eval_shape(jax.vmap(case.apply, in_axes=(0, None), axis_size=len(keys)), many, tokens)
   assert y.shape == (3, B, HALF, D), f"with three sets of parameters y has shape {y.shape}"
 
 

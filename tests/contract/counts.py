@@ -99,6 +99,11 @@ def count_softmax(d, heads, kv_heads=None, head_size=None, gate=False, qk_norm="
   return d * ((2 + gate) * inner + 2 * kv) + biases + {"none": 0, "head": 2 * size, "all": inner + kv}[qk_norm]
 
 
+def count_four_maps(d, bias=False, **_):
+  """Queries, keys, values and out."""
+  return 4 * d * (d + bias)
+
+
 def count_shell(d, mixer, kind="mamba", taps=4):
   """What is inside, and out; with a gate also in, and a convolution with bias."""
   parts, e = {"none": (0, d), "h3": (3, d), "mamba": (2, 2 * d)}[kind]
@@ -115,10 +120,12 @@ def count_stack(d, depth, pattern, mixers, norm="rms", **_):
 COUNT = {
   # queries and keys; values and out
   "based": lambda d, heads, key_size: 2 * d * heads * key_size + 2 * d * d,
+  "bigbird": count_four_maps,
   "delta_net": count_delta_net,
   # lam, C; D and two dt; the map to 2d with bias
   "dss": lambda d, state, kernel="exp": 2 * state + 2 * d * state + 3 * d + 2 * d * (d + 1),
   "event_ssm": count_s5,
+  "fnet": lambda d: 0,
   # in and out, convolution
   "gated_conv": lambda d, taps=3: 4 * d * d + taps * d,
   "gated_delta_net": count_gated_delta_net,
@@ -137,6 +144,9 @@ COUNT = {
   "kda": count_kda,
   # queries, keys, values, gate and out; the norm
   "lightning": lambda d, heads, head_size: 5 * d * heads * head_size + heads * head_size,
+  "linear_transformer": count_four_maps,
+  # queries, keys, values and out; E, and perhaps F
+  "linformer": lambda d, rank, shared=True, bias=False, **_: count_four_maps(d, bias) + (2 - shared) * 4096 * rank,
   # those of S4D: the products are weighed by its B and C
   "liquid_s4": lambda d, state, degree, **_: COUNT["s4d"](d, state),
   "local": lambda d, heads, **_: count_softmax(d, heads, kv_heads=1, bias="out"),
@@ -146,6 +156,8 @@ COUNT = {
   "lssl": lambda d, state: state * (state + 1) + d * state + 2 * d + d * (d + 1),
   # as in a GRU, for i, f, g and o
   "lstm": lambda d: 4 * (2 * d * d + d),
+  # P; four maps of tokens and of P, two of what is packed, out; keys that are values save one of each kind
+  "luna": lambda d, packed, tied=False, bias=True, **_: packed * d + (7 - 2 * tied) * d * (d + bias),
   "mamba": count_mamba,
   "mamba2": count_mamba2,
   "mamba3": count_mamba3,
@@ -155,6 +167,11 @@ COUNT = {
   "mla": count_mla,
   "mlp": lambda d, expand: 2 * d * expand * d,
   "mlstm": count_mlstm,
+  # queries, keys, values and out; the convolution
+  "nystromformer": lambda d, heads, taps, **_: count_four_maps(d) + taps * heads,
+  "performer": count_four_maps,
+  # queries, values and out
+  "reformer": lambda d, **_: 3 * d * d,
   # queries and keys; values, gate and out
   "retnet": lambda d, heads, expand_v=2: 2 * d * d + 3 * expand_v * d * d,
   "rglru": count_rglru,

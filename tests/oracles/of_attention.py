@@ -4,14 +4,22 @@ from typing import Any
 
 from tests.oracles import (
   based,
+  bigbird,
   delta_net,
+  fnet,
   gated_delta_net,
   gla,
   hgrn2,
   kda,
   lightning,
+  linear_transformer,
+  linformer,
+  luna,
   mla,
   mlstm,
+  nystromformer,
+  performer,
+  reformer,
   retnet,
   rwkv4,
   rwkv6,
@@ -25,12 +33,19 @@ RANKS = dict(w_rank=2, a_rank=3, v_rank=2, g_rank=40)  # the last: outputs that 
 CASES: dict[str, Any] = {
   "based": (dict(name="based", heads=2, key_size=3), based.run, dict(heads=2)),
   "based, one channel a head": (dict(name="based", key_size=4), based.run, dict(heads=8)),
+  "bigbird": (dict(name="bigbird", heads=2, block=2, random=1), bigbird.run, dict(heads=2, block=2, random=1)),
+  "bigbird, wide window": (
+    dict(name="bigbird", heads=4, block=1, window=5, random=2, bias=True, max_len=20),
+    bigbird.run,
+    dict(heads=4, block=1, window=5, random=2),
+  ),
   "delta_net": (dict(name="delta_net", heads=2), delta_net.run, dict(heads=2)),
   "delta_net, negative eigenvalues": (
     dict(name="delta_net", heads=2, expand_k=0.5, expand_v=2.0, taps=2, negative_eigenvalues=True),
     delta_net.run,
     dict(heads=2, beta_most=2),
   ),
+  "fnet": (dict(name="fnet"), fnet.run, {}),
   "gated_delta_net": (dict(name="gated_delta_net", heads=2), gated_delta_net.run, dict(key_heads=2)),
   "gated_delta_net, shared keys": (
     dict(name="gated_delta_net", heads=2, value_heads=4, head_size=2, taps=3, negative_eigenvalues=True),
@@ -53,10 +68,28 @@ CASES: dict[str, Any] = {
     lightning.run,
     dict(heads=3, left=1 - 2 / (4 + 1e-5) + 1e-5),
   ),
+  "linear_transformer": (dict(name="linear_transformer", heads=2), linear_transformer.run, dict(heads=2)),
+  "linear_transformer, full": (
+    dict(name="linear_transformer", heads=4, mask="full", eps=0.1, bias=True),
+    linear_transformer.run,
+    dict(heads=4, mask="full", eps=0.1),
+  ),
+  "linformer": (dict(name="linformer", heads=2, rank=3, max_len=20), linformer.run, dict(heads=2)),
+  "linformer, two mixtures": (
+    dict(name="linformer", heads=1, rank=5, max_len=14, shared=False, bias=True),
+    linformer.run,
+    dict(heads=1),
+  ),
   "local": (
     dict(name="local", heads=2, window=5),
     softmax.run,
     dict(heads=2, kv_heads=1, position="rope", turned=2, window=5),
+  ),
+  "luna": (dict(name="luna", heads=2, packed=3), luna.run, dict(heads=2)),
+  "luna, tied": (
+    dict(name="luna", heads=4, packed=2, tied=True, bias=False),
+    luna.run,
+    dict(heads=4, tied=True),
   ),
   "mla": (
     dict(name="mla", heads=2, rank=5, q_rank=6, head_size=3, rope_size=4, value_size=5),
@@ -78,6 +111,38 @@ CASES: dict[str, Any] = {
     dict(name="mlstm", expand=1.5, heads=3, block_size=2, taps=2, eps=0.0),
     mlstm.run,
     dict(heads=3, eps=0),
+  ),
+  "nystromformer": (
+    dict(name="nystromformer", heads=2, landmarks=3, taps=5),
+    nystromformer.run,
+    dict(heads=2, landmarks=3),
+  ),
+  "nystromformer, no convolution": (
+    dict(name="nystromformer", heads=4, landmarks=4, taps=0, iterations=2, bias=True),
+    nystromformer.run,
+    dict(heads=4, landmarks=4, iterations=2),
+  ),
+  "performer": (dict(name="performer", heads=2, features=5), performer.run, dict(heads=2)),
+  "performer, full": (
+    dict(name="performer", heads=4, features=3, mask="full", eps=0.1),
+    performer.run,
+    dict(heads=4, mask="full", eps=0.1),
+  ),
+  "performer, large eps": (
+    dict(name="performer", heads=2, features=3, eps=0.1, bias=True),
+    performer.run,
+    dict(heads=2, eps=0.1),
+  ),
+  "performer, relu": (
+    dict(name="performer", heads=2, features=9, kernel="relu"),
+    performer.run,
+    dict(heads=2, kernel="relu"),
+  ),
+  "reformer": (dict(name="reformer", heads=2, buckets=4, rounds=2, chunk=3), reformer.run, dict(heads=2, chunk=3)),
+  "reformer, one round": (
+    dict(name="reformer", heads=4, buckets=2, chunk=4, bias=True),
+    reformer.run,
+    dict(heads=4, chunk=4),
   ),
   "retnet": (dict(name="retnet", heads=2), retnet.run, dict(heads=2)),
   "retnet, wide": (

@@ -1,0 +1,172 @@
+"""Performer: softmax attention, or another kernel, by random features (FAVOR+). State: fixed (none with mask="full").
+
+Choromanski et al. 2021, arXiv:2009.14794. Theirs: d -> k, m -> features, L -> t, omega_i -> the rows of W.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from attention.efficient import kernelized
+from kernels import documents
+from kernels.inputs import blank, compute_dtype, valid
+from kernels.max_scan import EMPTY
+from layers import buffer, heads, log_weights
+from layers.lengths import blank_past
+from layers.sizes import at_least_one
+
+FEATURES = {"softmax": jnp.exp, "relu": jax.nn.relu}
+EPS = {"softmax": 1e-6, "relu": 1e-3}
+
+
+class State(NamedTuple):
+  """What one layer remembers."""
+
+  S: Float[Array, "b h m n"]  # float32, over e^top; n = p + 1, the last column is the sum of the keys
+  top: Float[Array, "b h"] | None  # the largest exponent of a key so far; there is none with kernel="relu"
+
+
+class Performer(nn.Module):
+  """y_t = sum_s (phi(q_t) . phi(k_s)) v_s / sum_s phi(q_t) . phi(k_s),  phi(x) = exp(W x' - |x'|^2 / 2) + eps
+
+  for each head, sec. 2.2-2.4, x' = x / k^(1/4): in expectation phi(q) . phi(k) / features = exp(q . k / sqrt(k)). Sums
+  are over earlier tokens and the current one, or all with mask="full". The rows of W are orthogonal to each other
+  within blocks of k, and as long as Gaussian vectors are. With kernel="relu" phi(x) = max(W x', 0) + eps. Departs: W is
+  drawn once, when the parameters are made, is no parameter and is kept in the collection "buffers"; eps stands beside
+  features over the largest so far, |x'|^2 / 2 included, where the authors' code takes the largest W k' of the whole
+  sequence, which a causal model has not seen.
+
+  Attributes:
+    heads: the largest divisor of the width not above 8, if not given.
+    features: rows of W, the same for all heads. Google's run of ListOps in the Long Range Arena has 2.
+    kernel: "softmax" or "relu".
+    mask: "causal", or "full": every token of the document is seen, there is no state, and __call__ is all there is.
+    eps: 1e-6, with kernel="relu" 1e-3, if not given.
+    bias: whether the four linear maps have biases.
+  Raises:
+    ValueError: a size is below 1, heads do not divide the width, a name is unknown, eps is negative; `init_state`,
+      `prefill` or `step` with mask="full".
+  """
+
+  width: int
+  heads: int | None = None
+  features: int = 256
+  kernel: str = "softmax"
+  mask: str = "causal"
+  eps: float | None = None
+  bias: bool = False
+
+  SLOW = ()
+  SIDE = ()
+
+  @property
+  def STATE(self) -> str:
+    """'none' with mask="full", else 'fixed'."""
+    return "none" if self.mask == "full" else "fixed"
+
+  def __post_init__(self):
+    heads.count(self)
+    at_least_one(self, "features")
+    kernelized.check(self)
+    if self.kernel not in EPS:
+      raise ValueError(f"Performer: kernel={self.kernel!r}; choose from {list(EPS)}")
+    super().__post_init__()
+
+  def setup(self):
+    count = heads.count(self)
+    self.qkv = heads.Heads(self.width, count, bias=self.bias)
+    self.W = buffer(self, "W", orthogonal, (self.features, self.width // count))
+
+  @nn.nowrap
+  def init_state(self, batch: int, max_len: int) -> State:
+    """No keys."""
+    del max_len
+    kernelized.require_state(self)
+    count = heads.count(self)
+    S = jnp.zeros((batch, count, self.features, self.width // count + 1))
+    return State(S=S, top=jnp.full((batch, count), EMPTY) if self.kernel == "softmax" else None)
+
+  def __call__(
+    self,
+    x: Float[Array, "b t d"],
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> Float[Array, "b t d"]:
+    """All tokens from an empty state, or all tokens of a document at once."""
+    if self.mask == "causal":
+      return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
+    q, k, v = self.qkv(blank_past(x, lengths))
+    q, k = self._query(q), self._exponents(k)
+    whole = functools.partial(_full, self.kernel, self._eps)
+    y = documents.each(whole, (), (q, k, v), reset=reset, lengths=lengths)
+    return blank_past(self.qkv.out(y), lengths)
+
+  def prefill(
+    self,
+    x: Float[Array, "b t d"],
+    state: State,
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> tuple[Float[Array, "b t d"], State]:
+    """All tokens from `state`."""
+    kernelized.require_state(self)
+    q, k, v = self.qkv(blank_past(x, lengths))
+    q, k = self._query(q), self._exponents(k)
+    keep, top, where = jnp.zeros(k.shape[:3], k.dtype), None, dict(reset=reset, lengths=lengths)
+    if state.top is not None:
+      weights, top = log_weights.scaled(keep, k.max(axis=-1), state.top, **where)
+      # a token that is not there has no exponent, of which e^top may be no more than 0
+      keep, k = weights.log_keep, blank_past(k - weights.after[..., None], lengths)
+    k = FEATURES[self.kernel](k) + self._eps
+    y, S = kernelized.causal(q, k, v, keep, state.S, eps=0.0, **where)
+    return blank_past(self.qkv.out(y), lengths), State(S, top)
+
+  def step(
+    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
+  ) -> tuple[Float[Array, "b d"], State]:
+    """One token."""
+    y, state = self.prefill(x[:, None], state)
+    return y[:, 0], state
+
+  @property
+  def _eps(self) -> float:
+    return EPS[self.kernel] if self.eps is None else self.eps
+
+  def _exponents(self, x: Float[Array, "b t h k"]) -> Float[Array, "b t h m"]:
+    """W x' - |x'|^2 / 2, or W x', in at least float32."""
+    x = x.astype(compute_dtype(x)) * x.shape[-1] ** -0.25
+    z = jnp.einsum("bthk,mk->bthm", x, self.W.astype(x.dtype))
+    return z - jnp.square(x).sum(axis=-1, keepdims=True) / 2 if self.kernel == "softmax" else z
+
+  def _query(self, q: Float[Array, "b t h k"]) -> Float[Array, "b t h m"]:
+    """phi(q), but for a factor that cancels."""
+    z = self._exponents(q)
+    largest = jax.lax.stop_gradient(z.max(axis=-1, keepdims=True)) if self.kernel == "softmax" else 0
+    return FEATURES[self.kernel](z - largest) + self._eps
+
+
+def _full(kernel: str, eps: float, _, tokens, lengths) -> Float[Array, "b t h p"]:
+  """From phi(q), and k as it is before phi."""
+  q, k, v = tokens
+  here = jnp.ones(k.shape[:2], bool) if lengths is None else valid(lengths, k.shape[1])
+  if kernel == "softmax":
+    k = jnp.where(here[..., None, None], k, EMPTY)
+    k = k - jax.lax.stop_gradient(k.max(axis=(1, 3), keepdims=True))
+  (k,) = blank(here, FEATURES[kernel](k) + eps)
+  return kernelized.full(q, k, v, eps=0.0)
+
+
+def orthogonal(key: Array, shape: tuple[int, int], dtype=jnp.float32) -> Float[Array, "m k"]:
+  """m Gaussian vectors of size k, but orthogonal to each other in blocks of k."""
+  (m, k), (directions, sizes) = shape, jax.random.split(key)
+  rows = jax.random.orthogonal(directions, k, (-(-m // k),), dtype).reshape(-1, k)[:m]
+  return rows * jnp.linalg.norm(jax.random.normal(sizes, (m, k), dtype), axis=1, keepdims=True)

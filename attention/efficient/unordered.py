@@ -1,0 +1,39 @@
+"""Softmax attention to a set of keys, whatever their order; `kernels.attention` for what needs no more than that."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from kernels.attention import attention
+from kernels.inputs import valid
+
+
+def attend(
+  q: Float[Array, "b t h k"],
+  k: Float[Array, "b s h k"],
+  v: Float[Array, "b s h p"],
+  *,
+  lengths: Int[Array, "b"] | None = None,
+) -> Float[Array, "b t h p"]:
+  """sum_s softmax_s(q . k_s / sqrt(k)) v_s over the first `lengths` keys; 0 where none is."""
+  places = lambda z: jnp.zeros(z.shape[:2], jnp.int32)
+  there = None if lengths is None else jnp.where(valid(lengths, k.shape[1]), 0, -1)
+  return attention(
+    q,
+    k,
+    v,
+    q_position=places(q),
+    k_position=places(k),
+    q_segment=None if lengths is None else places(q),
+    k_segment=there,
+    mask="full",
+  )
+
+
+def softmax(scores: Float[Array, "*b s"], see: Bool[Array, "..."]) -> tuple[Float[Array, "*b s"], Float[Array, "*b"]]:
+  """Weights of the scores that are seen, and the logarithm of the sum of their exponentials; zeros where none is."""
+  see = jnp.broadcast_to(see, scores.shape)
+  top = jnp.max(scores, axis=-1, keepdims=True, where=see, initial=jnp.finfo(scores.dtype).min)
+  powers = jnp.where(see, jnp.exp(jnp.where(see, scores - top, 0)), 0)
+  total = jnp.sum(powers, axis=-1, keepdims=True)
+  total = jnp.where(total == 0, 1, total)
+  return powers / total, (top + jnp.log(total))[..., 0]

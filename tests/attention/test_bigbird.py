@@ -1,0 +1,66 @@
+"""BigBird's initial values, what its blocks see, and its limit."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from attention.efficient.bigbird import BigBird
+from tests.attention.exact import exact
+from tests.attention.initial import initial
+
+X = jax.random.normal(jax.random.key(1), (2, 12, 8))
+
+
+def ready(**kwargs):
+  module = BigBird(width=8, heads=2, max_len=12, **kwargs)
+  return module, jax.jit(module.init)(jax.random.key(0), X)
+
+
+def test_initial_values():
+  module = BigBird(width=64)
+  variables = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, 64)))
+  assert variables["buffers"]["priority"].shape == (8, 64, 64)
+  np.testing.assert_allclose(np.abs(initial(module)["qkv"]["q_proj"]["kernel"]).max(), (6 / 128) ** 0.5, rtol=0.02)
+
+
+@pytest.mark.parametrize("kwargs", [dict(block=3, window=7), dict(block=5, window=3), dict(block=1, random=12)])
+def test_what_sees_all_blocks_is_exact_attention(kwargs):
+  """By its window, or by chance; the last block may be shorter."""
+  module, variables = ready(**kwargs)
+  got = jax.jit(module.apply)(variables, X)
+  np.testing.assert_allclose(got, exact(initial(module), X, heads=2), atol=1e-5)
+
+
+def test_blocks_see_their_neighbours_both_ends_and_some_others():
+  """Where the Jacobian is not zero, in blocks of 2; the others differ between heads, and stay when asked again."""
+  module, variables = ready(block=2, random=1)
+  jacobian = jax.jit(jax.jacobian(lambda x: module.apply(variables, x[None])[0].sum(axis=-1)))(X[0])
+  sees = np.abs(jacobian).max(axis=-1).reshape(6, 2, 6, 2).max(axis=(1, 3)) > 0
+  near = np.abs(np.arange(6)[:, None] - np.arange(6)) <= 1
+  ends = np.isin(np.arange(6), (0, 5))
+  must = near | ends | ends[:, None]
+  assert sees[must].all()
+  extra = (sees & ~must).sum(axis=1)
+  assert (extra[1:-1] >= 1).all()
+  assert (extra <= 2).all()
+
+
+def test_a_sequence_beyond_its_table_is_refused():
+  module, variables = ready(block=2)
+  with pytest.raises(ValueError, match="13 tokens, but its filters end at max_len=12"):
+    jax.eval_shape(module.apply, variables, jnp.zeros((1, 13, 8)))
+
+
+@pytest.mark.parametrize(
+  "kwargs, reason",
+  [
+    (dict(heads=3), "heads=3 does not divide width=8"),
+    (dict(block=0), "block=0; it must be at least 1"),
+    (dict(window=2), "window=2; it must be odd"),
+    (dict(random=-1), "random=-1; it must not be negative"),
+  ],
+)
+def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
+  with pytest.raises(ValueError, match=reason):
+    BigBird(width=8, **kwargs)

@@ -1,0 +1,74 @@
+"""The Linear Transformer's initial values, and its recurrence beside the quadratic form."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from attention.efficient.linear_transformer import LinearTransformer, phi
+from kernels.ssd import reference
+from tests.attention.initial import initial
+
+X = jax.random.normal(jax.random.key(1), (2, 12, 8))
+
+
+def test_initial_values():
+  """Uniform as Glorot has it."""
+  p = initial(LinearTransformer(width=64, bias=True))["qkv"]
+  for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+    np.testing.assert_allclose(np.abs(p[name]["kernel"]).max(), (6 / 128) ** 0.5, rtol=0.02)
+    np.testing.assert_array_equal(p[name]["bias"], np.zeros(64))
+
+
+def test_the_recurrence_is_attention_with_other_weights():
+  """Steps, one after the other, beside a masked matrix of all weights: `ssd`'s dual without decay."""
+  module = LinearTransformer(width=8, heads=2)
+  variables = {"params": initial(module)}
+  state, outputs = module.init_state(2, 12), []
+  step = jax.jit(lambda x, state: module.apply(variables, x, state, method="step"))
+  for t in range(12):
+    y, state = step(X[:, t], state)
+    outputs.append(y)
+
+  @jax.jit
+  def quadratic(variables):
+    q, k, v = module.bind(variables).qkv(X)
+    one = jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
+    S = jnp.zeros((2, 2, 4, 5))
+    y, S = reference.quadratic(phi(q), phi(k), one, jnp.zeros((2, 12, 2)), S, None)
+    return module.bind(variables).qkv.out(y[..., :-1] / (y[..., -1:] + 1e-6)), S
+
+  y, S = quadratic(variables)
+  np.testing.assert_allclose(np.stack(outputs, axis=1), y, atol=1e-5)
+  np.testing.assert_allclose(state.S, S, atol=1e-5)
+
+
+def test_the_last_token_of_the_causal_form_is_the_full_form():
+  causal, full = LinearTransformer(width=8, heads=2), LinearTransformer(width=8, heads=2, mask="full")
+  variables = {"params": initial(causal)}
+  run = lambda module: jax.jit(module.apply)(variables, X)[:, -1]
+  np.testing.assert_allclose(run(causal), run(full), atol=1e-5)
+
+
+def test_its_weights_stay_above_zero():
+  x = jnp.array([-80.0, -20.0, -1e-3, 0.0, 3.0])
+  np.testing.assert_allclose(phi(x), np.where(np.asarray(x) > 0, x + 1, np.exp(np.asarray(x, np.float64))), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  "kwargs, reason",
+  [
+    (dict(heads=3), "heads=3 does not divide width=8"),
+    (dict(heads=0), "heads=0; it must be at least 1"),
+    (dict(mask="both"), "mask='both'; choose from"),
+    (dict(eps=-1.0), "eps=-1.0; it must not be negative"),
+  ],
+)
+def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
+  with pytest.raises(ValueError, match=reason):
+    LinearTransformer(width=8, **kwargs)
+
+
+def test_without_a_mask_there_is_no_state():
+  with pytest.raises(ValueError, match="mask='full' sees later tokens"):
+    LinearTransformer(width=8, mask="full").init_state(1, 1)

@@ -1,0 +1,46 @@
+"""Linformer's initial values and its limit."""
+
+import jax
+import numpy as np
+import pytest
+
+from attention.efficient.linformer import Linformer
+from tests.attention.exact import exact
+from tests.attention.initial import initial
+
+X = jax.random.normal(jax.random.key(1), (2, 12, 8))
+
+
+def test_initial_values():
+  """Uniform as Glorot has it; one set of mixtures for keys and values, or two."""
+  p = initial(Linformer(width=64, rank=100, max_len=200))
+  np.testing.assert_allclose(np.abs(p["E"]).max(), (6 / 300) ** 0.5, rtol=0.02)
+  np.testing.assert_allclose(np.abs(p["qkv"]["q_proj"]["kernel"]).max(), (6 / 128) ** 0.5, rtol=0.02)
+  assert p.keys() == {"qkv", "E"}
+  two = initial(Linformer(width=8, max_len=20, shared=False))
+  assert np.abs(two["E"] - two["F"]).max() > 0.1
+
+
+def test_mixtures_of_one_token_each_are_exact_attention():
+  module = Linformer(width=8, heads=2, rank=12, max_len=12)
+  p = initial(module) | {"E": np.eye(12, dtype=np.float32)}
+  np.testing.assert_allclose(jax.jit(module.apply)({"params": p}, X), exact(p, X, heads=2), atol=1e-5)
+
+
+def test_a_sequence_beyond_its_mixtures_is_refused():
+  module = Linformer(width=8, max_len=11)
+  with pytest.raises(ValueError, match="12 tokens, but its filters end at max_len=11"):
+    jax.eval_shape(module.apply, {"params": initial(module)}, X)
+
+
+@pytest.mark.parametrize(
+  "kwargs, reason",
+  [
+    (dict(heads=3), "heads=3 does not divide width=8"),
+    (dict(rank=0), "rank=0; it must be at least 1"),
+    (dict(max_len=0), "max_len=0; it must be at least 1"),
+  ],
+)
+def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
+  with pytest.raises(ValueError, match=reason):
+    Linformer(width=8, **kwargs)

@@ -1,0 +1,27 @@
+"""Luna, arXiv:2106.01540, eqs. (4) and (5)."""
+
+import numpy as np
+
+from tests.oracles.linformer import weights_of
+from tests.oracles.parts import dense, documents
+
+
+def attention(q, k, v, heads):
+  out = np.zeros((len(q), v.shape[1]))
+  for part in np.split(np.arange(q.shape[1]), heads):
+    out[:, part] = weights_of(q[:, part] @ k[:, part].T / len(part) ** 0.5) @ v[:, part]
+  return out
+
+
+def run(p, x, *, reset=None, lengths=None, heads, tied=False):
+  y = np.zeros_like(x)
+  second = lambda name, z: z @ p[f"{name}_kernel"] + p.get(f"{name}_bias", 0.0)
+  for row, first, end in documents(x, reset, lengths):
+    u = x[row, first:end]
+    pk = dense(p, "pk_proj", u)
+    pv = pk if tied else dense(p, "pv_proj", u)
+    packed = attention(dense(p, "pq_proj", p["P"]), pk, pv, heads)
+    k = second("k", packed)
+    v = k if tied else second("v", packed)
+    y[row, first:end] = dense(p, "out_proj", attention(dense(p, "q_proj", u), k, v, heads))
+  return y
