@@ -16,7 +16,7 @@ from layers.sizes import at_least_one
 
 
 class FNet(nn.Module):
-  """y = Re(F_t(F_d(x))), two discrete Fourier transforms, over the channels and over the tokens     eq. (3)
+  """y = Re(F_t(F_d(x))), two discrete Fourier transforms, over the channels and over the tokens     sec. 3
 
   There are no parameters. A document has as many frequencies as tokens. Departs: nothing.
 

@@ -17,7 +17,7 @@ from layers.sizes import at_least_one
 
 
 class Linformer(nn.Module):
-  """y = softmax(Q (E K)^T / sqrt(k)) F V for each head, and W_o of all y     eq. (7)
+  """y = softmax(Q (E K)^T / sqrt(k)) F V for each head, and W_o of all y     sec. 4
 
   E and F mix tokens; they are the same for all heads. The last tokens of a document shorter than `max_len` are zero.
   Departs: nothing.

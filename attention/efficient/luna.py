@@ -17,7 +17,7 @@ from layers.sizes import at_least_one
 
 
 class Luna(nn.Module):
-  """Y_P = Attn(P, X, X),  y = Attn(X, Y_P, Y_P), Attn being softmax attention with heads     eqs. (4), (5)
+  """Y_P = Attn(P, X, X),  y = Attn(X, Y_P, Y_P), Attn being softmax attention with heads     sec. 3
 
   and W_o of all y. P is a parameter. Departs: a layer has a P of its own, where the paper's passes Y_P on to the next;
   biases start at 0.

@@ -21,7 +21,7 @@ from layers.sizes import at_least_one
 
 
 class Nystromformer(nn.Module):
-  """y = softmax(Q K~^T / sqrt(k)) softmax(Q~ K~^T / sqrt(k))^+ softmax(Q~ K^T / sqrt(k)) V + c(V)     eq. (13), fig. 2
+  """y = softmax(Q K~^T / sqrt(k)) softmax(Q~ K~^T / sqrt(k))^+ softmax(Q~ K^T / sqrt(k)) V + c(V)     sec. 3, fig. 2
 
   for each head, and W_o of all y. Q~ and K~ are means over as many segments of the document as there are landmarks,
   the inverse is that of `pseudo_inverse`, and c a convolution over tokens, one kernel a head, that looks both ways.
@@ -106,7 +106,7 @@ def segment_means(
 
 
 def pseudo_inverse(A: Float[Array, "*b m m"], iterations: int) -> Float[Array, "*b m m"]:
-  """Z <- Z (13 I - A Z (15 I - A Z (7 I - A Z))) / 4 from A^T / (|A|_1 |A|_inf)     eq. (11) and app.
+  """Z <- Z (13 I - A Z (15 I - A Z (7 I - A Z))) / 4 from A^T / (|A|_1 |A|_inf)     sec. 3
 
   Rows and columns of zeros stay so. Rows that add up to 1 have |A|_inf = 1.
   """

@@ -25,7 +25,7 @@ class Reformer(nn.Module):
 
   and W_o of all y. The hash of a token is argmax([R q, -R q]). Tokens in the order of their hashes, and then of their
   places, are cut into chunks; a token sees its chunk and the one before, but sees itself only where there is nobody
-  else. Of several rounds, each with an R of its own, the answers are weighed by their sums of exponentials, eq. (8).
+  else. Of several rounds, each with an R of its own, the answers are weighed by their sums of exponentials, app. A.
   Departs: tokens of other hashes in the two chunks are seen, too, and the first chunk looks back at the last one, as in
   the authors' code; a token that several rounds find counts as often; R is drawn once, when the parameters are made, is
   no parameter and is kept in the collection "buffers".

@@ -1,4 +1,4 @@
-"""FNet, arXiv:2105.03824, eq. (3), both transforms as sums."""
+"""FNet, arXiv:2105.03824, sec. 3, both transforms as sums."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Linformer, arXiv:2006.04768, eq. (7)."""
+"""Linformer, arXiv:2006.04768, sec. 4."""
 
 import numpy as np
 

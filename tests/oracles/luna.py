@@ -1,4 +1,4 @@
-"""Luna, arXiv:2106.01540, eqs. (4) and (5)."""
+"""Luna, arXiv:2106.01540, sec. 3."""
 
 import numpy as np
 

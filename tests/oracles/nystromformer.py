@@ -1,4 +1,4 @@
-"""Nystromformer, arXiv:2102.03902, eqs. (11) and (13), and the convolution of fig. 2."""
+"""Nystromformer, arXiv:2102.03902, sec. 3, and the convolution of fig. 2."""
 
 import numpy as np
 
