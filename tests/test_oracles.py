@@ -42,7 +42,20 @@ def test_equals_the_papers_equations(name):
 
 
 @pytest.mark.parametrize(
-  "name", ["dss, softmax", "mega", "mega, simple", "mla", "s4", "s4d", "sgconv", "softmax, window", "softmax, xpos"]
+  "name",
+  [
+    "dss, softmax",
+    "mega",
+    "mega, simple",
+    "mla",
+    "s4",
+    "s4d",
+    "sgconv",
+    "softmax, window",
+    "softmax, xpos",
+    "titans",
+    "titans, linear",
+  ],
 )
 def test_other_ways_equal_the_papers_equations(name):
   """Where __call__ is more than a prefill: the resumable form, and the plain one without documents."""

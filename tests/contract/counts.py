@@ -104,6 +104,14 @@ def count_four_maps(d, bias=False, **_):
   return 4 * d * (d + bias)
 
 
+def count_titans(d, heads=1, layers=2, inner=None, momentum=True, decay=True, taps=4, **_):
+  """Queries, keys, values and out; convolution; a rate, a momentum and a decay with bias; the initial memory; norm."""
+  size = d // heads
+  sides = [size, *[inner or 4 * size] * (layers - 1), size]
+  memory = heads * sum(i * o for i, o in zip(sides, sides[1:])) if layers > 1 else 0
+  return 4 * d * d + taps * 3 * d + (d + 1) * heads * (1 + momentum + decay) + memory + size
+
+
 def count_shell(d, mixer, kind="mamba", taps=4):
   """What is inside, and out; with a gate also in, and a convolution with bias."""
   parts, e = {"none": (0, d), "h3": (3, d), "mamba": (2, 2 * d)}[kind]
@@ -201,6 +209,7 @@ COUNT = {
   "softmax": count_softmax,
   # A, B and C, in two real numbers each, for every channel, direction and state; D
   "ssm2d": lambda d, state, numbers: 16 * d * 4 * state + d,
+  "titans": count_titans,
   "bidirectional": lambda d, mixer, merge="sum": 2 * count(**mixer) + (merge == "concat") * 2 * d * d,
   "stack": count_stack,
   "image_scan": lambda d, mixer, orders, merge: len(orders) * count(**mixer),

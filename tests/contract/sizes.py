@@ -89,6 +89,9 @@ SMALL: dict[str, dict[str, Any]] = {
   "softmax, window": dict(heads=4, kv_heads=2, window=5, position="rope", bias="all"),
   "softmax, xpos": dict(heads=2, head_size=8, position="xpos", rotary=0.5, qk_norm="head", bias="qkv"),
   "ssm2d": dict(state=2, numbers="complex"),
+  "titans": dict(heads=2, inner=3, chunk=4),
+  "titans, delta rule": dict(heads=2, layers=1, chunk=1, momentum=False),
+  "titans, linear": dict(layers=1, chunk=5, decay=False),
   # wrappers and stacks are mixers too; the hybrid has a remainder after its repeated groups
   "bidirectional": dict(mixer=dict(name="mamba", state=4, dt_rank=2)),
   "stack": dict(depth=3, pattern="m", mixers={"m": dict(name="mamba", state=4)}, norm="layer", norm_position="post"),

@@ -25,6 +25,7 @@ from tests.oracles import (
   rwkv6,
   rwkv7,
   softmax,
+  titans,
 )
 
 YARN = dict(rule="yarn", factor=4.0, trained=300)
@@ -200,5 +201,21 @@ CASES: dict[str, Any] = {
     dict(name="softmax", heads=2, head_size=32, position="rope", bias="qkv", scaling=YARN),
     softmax.run,
     dict(heads=2, size=32, position="rope", scaling=YARN),
+  ),
+  "titans": (dict(name="titans", heads=2, inner=3, chunk=4), titans.run, dict(heads=2, layers=2, chunk=4)),
+  "titans, deep": (
+    dict(name="titans", layers=3, inner=5, chunk=3, rate_max=0.2, momentum=False, taps=2),
+    titans.run,
+    dict(heads=1, layers=3, chunk=3, rate_max=0.2, momentum=False),
+  ),
+  "titans, delta rule": (
+    dict(name="titans", heads=2, layers=1, chunk=1, momentum=False),
+    titans.run,
+    dict(heads=2, layers=1, chunk=1, momentum=False),
+  ),
+  "titans, linear": (
+    dict(name="titans", heads=4, layers=1, chunk=5, decay=False),
+    titans.run,
+    dict(heads=4, layers=1, chunk=5, decay=False),
   ),
 }

@@ -1,0 +1,186 @@
+"""Titans' neural memory: a small network that each token trains, by gradient descent with momentum. State: fixed.
+
+Behrouz, Zhong & Mirrokni 2025, arXiv:2501.00663. Theirs: theta -> rate, 1 - alpha -> keep, L_M -> layers.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from kernels.delta_rule import delta_rule
+from kernels.neural_memory import Memory, neural_memory
+from layers import Dense, RMSNorm, history, param
+from layers.initializers import constant, uniform_fan_in
+from layers.lengths import blank_past
+from layers.qkv import ConvQKV
+from layers.sizes import at_least_one
+
+# Initial biases of theta, eta and alpha before their sigmoids, of which the paper says nothing.
+RATE, ETA, ALPHA = -3.0, 0.0, -5.0
+
+
+class State(NamedTuple):
+  """What one layer remembers; weights of one layer of the memory after the other, all float32."""
+
+  start: tuple[Float[Array, "b h ..."], ...]  # where the current chunk began; none with chunks of one token
+  weights: tuple[Float[Array, "b h ..."], ...]
+  momentum: tuple[Float[Array, "b h ..."], ...]  # none without momentum
+  length: Int[Array, "b"]  # tokens of the document so far; at 0 the weights are the initial ones
+  taps: Float[Array, "b w e"]  # the last inputs of the short convolution
+
+
+class Titans(nn.Module):
+  """S_t = eta_t S_{t-1} - theta_t grad |M(k_t) - v_t|^2,  M_t = (1 - alpha_t) M_{t-1} + S_t,  y_t = M_t(q_t)   sec. 3.1
+
+  for each head, with q, k and v after a short convolution and SiLU, q and k of length 1, eta and alpha sigmoids of
+  linear maps of x and theta `rate_max` times one; W_o norm(y) is the result. M is a network of `layers` matrices with
+  SiLU between them. All gradients of a chunk, which counts from the document's start, are taken at the weights with
+  which it began (sec. 3.2). A linear memory starts at 0, a deep one at learned weights.
+  Departs: this is the memory alone ("LMM"), without the persistent tokens and the attention of MAC, MAG and MAL. The
+  paper gives no initial values, no bound of theta and no norm of y: theirs here are ours.
+
+  Attributes:
+    heads: memories side by side; one in the paper.
+    layers: L_M; 1 is a linear memory.
+    inner: width between the layers of a memory; four times a head's, if not given.
+    chunk: tokens whose gradients are taken at the same weights.
+    rate_max: the largest theta. For keys of length 1, a step of 1/2 stores a value in a linear memory at once, and
+      tokens of a chunk take theirs together.
+    momentum, decay: whether there is eta, and alpha.
+    taps: width of the short convolution.
+    depth: layers of the model; W_o starts smaller by its square root.
+  Raises:
+    ValueError: a size is below 1, heads do not divide the width, rate_max is not above 0.
+  """
+
+  width: int
+  heads: int = 1
+  layers: int = 2
+  inner: int | None = None
+  chunk: int = 16
+  rate_max: float = 0.5
+  momentum: bool = True
+  decay: bool = True
+  taps: int = 4
+  norm_eps: float = 1e-5
+  depth: int = 1
+
+  STATE = "fixed"
+  SLOW = ()
+  SIDE = ()
+
+  def __post_init__(self):
+    at_least_one(self, "width", "heads", "layers", "inner", "chunk", "taps", "depth")
+    if self.width % self.heads:
+      raise ValueError(f"Titans: heads={self.heads} does not divide width={self.width}")
+    if not self.rate_max > 0:
+      raise ValueError(f"Titans: rate_max={self.rate_max}; it must be above 0")
+    super().__post_init__()
+
+  def setup(self):
+    self.qkv = self._qkv()
+    biases = [RATE] + [ETA] * self.momentum + [ALPHA] * self.decay
+    self.gates = Dense(
+      len(biases) * self.heads,
+      use_bias=True,
+      kernel_init=uniform_fan_in(),
+      bias_init=constant(jnp.repeat(jnp.array(biases), self.heads)),
+      axes=("embed", "heads"),
+    )
+    if self.layers > 1:
+      axes = ("heads", None, None)
+      learned = [param(self, f"M_{i}", uniform_fan_in(), (self.heads, *s), axes) for i, s in enumerate(self._shapes)]
+      self.initial = tuple(learned)
+    self.norm = RMSNorm(eps=self.norm_eps, axis=None)
+    out = uniform_fan_in(gain=self.depth**-0.5)
+    self.out_proj = Dense(self.width, kernel_init=out, axes=("heads", "embed"))
+
+  @nn.nowrap
+  def init_state(self, batch: int, max_len: int) -> State:
+    """Zeros, which stand for the initial weights as long as there is no token."""
+    del max_len
+    zeros = tuple(jnp.zeros((batch, self.heads, *shape)) for shape in self._shapes)
+    return State(
+      start=zeros if self.chunk > 1 else (),
+      weights=zeros,
+      momentum=zeros if self.momentum else (),
+      length=jnp.zeros((batch,), jnp.int32),
+      taps=self._qkv(parent=None).init_taps(batch),
+    )
+
+  def __call__(
+    self,
+    x: Float[Array, "b t d"],
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> Float[Array, "b t d"]:
+    """All tokens from an empty state."""
+    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
+
+  def prefill(
+    self,
+    x: Float[Array, "b t d"],
+    state: State,
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> tuple[Float[Array, "b t d"], State]:
+    """All tokens from `state`."""
+    x = blank_past(x, lengths)
+    (q, k, v), taps = self.qkv(x, state.taps, reset=reset, lengths=lengths)
+    rate, log_eta, log_keep = self._gates(x, k.dtype)
+    # as long as the keys that the memory was trained on
+    q = q * q.shape[-1] ** 0.5
+    if self.layers == 1 and self.chunk == 1 and not self.momentum:
+      S, written, decay = state.weights[0], 2 * rate[..., None] * k, log_keep[..., None]
+      y, S = delta_rule(q, written, v, k, S, None, decay, reset=reset, lengths=lengths)
+      memory = Memory((), (S,), (), history.places(state.length, x.shape[1], reset=reset, lengths=lengths)[1])
+    else:
+      initial = self.initial if self.layers > 1 else tuple(jnp.zeros((self.heads, *shape)) for shape in self._shapes)
+      weights, tokens = state.weights, (q, k, v, rate, log_eta, log_keep)
+      old = Memory(state.start or weights, weights, state.momentum or tuple(map(jnp.zeros_like, weights)), state.length)
+      y, memory = neural_memory(*tokens, initial, old, chunk=self.chunk, reset=reset, lengths=lengths)
+    y = self.norm(y).reshape(*x.shape[:-1], -1)
+    kept = State(
+      start=memory.start if self.chunk > 1 else (),
+      weights=memory.weights,
+      momentum=memory.momentum if self.momentum else (),
+      length=memory.length,
+      taps=taps,
+    )
+    return blank_past(self.out_proj(y), lengths), kept
+
+  def step(
+    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
+  ) -> tuple[Float[Array, "b d"], State]:
+    """One token."""
+    y, state = self.prefill(x[:, None], state)
+    return y[:, 0], state
+
+  def _gates(self, x: Float[Array, "b t d"], dtype: jnp.dtype) -> tuple[Float[Array, "b t h"], ...]:
+    """theta, log eta and log(1 - alpha)."""
+    gates = iter(jnp.split(self.gates(x).astype(dtype), 1 + self.momentum + self.decay, axis=-1))
+    rate = self.rate_max * jax.nn.sigmoid(next(gates))
+    log_eta = jax.nn.log_sigmoid(next(gates)) if self.momentum else jnp.full_like(rate, -math.inf)
+    log_keep = jax.nn.log_sigmoid(-next(gates)) if self.decay else jnp.zeros_like(rate)
+    return rate, log_eta, log_keep
+
+  @property
+  def _shapes(self) -> list[tuple[int, int]]:
+    """Of the matrices of one memory."""
+    size = self.width // self.heads
+    between = [self.inner or 4 * size] * (self.layers - 1)
+    return list(zip([size, *between], [*between, size]))
+
+  @nn.nowrap
+  def _qkv(self, **kwargs) -> ConvQKV:
+    size = self.width // self.heads
+    return ConvQKV(self.heads, self.heads, size, size, taps=self.taps, **kwargs)

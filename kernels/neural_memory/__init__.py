@@ -1,0 +1,84 @@
+"""A memory that is a small network, trained on one token after the other by gradient descent: Titans."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from kernels import decays, dispatch, inputs
+from kernels.neural_memory import reference, xla
+
+IMPLS: dispatch.Impls = {
+  "xla": (xla.neural_memory, dispatch.always),
+  "reference": (reference.neural_memory, dispatch.always),
+}
+
+
+class Memory(NamedTuple):
+  """The state of `neural_memory`; weights of one layer after the other."""
+
+  start: tuple[Float[Array, "b h ..."], ...]  # where the current chunk of the document began
+  weights: tuple[Float[Array, "b h ..."], ...]
+  momentum: tuple[Float[Array, "b h ..."], ...]
+  length: Int[Array, "b"]  # tokens of the document so far; at 0 the others mean nothing
+
+
+def neural_memory(
+  q: Float[Array, "b t h k"],
+  k: Float[Array, "b t h k"],
+  v: Float[Array, "b t h p"],
+  rate: Float[Array, "b t h"],
+  log_eta: Float[Array, "b t h"],
+  log_keep: Float[Array, "b t h"],
+  initial: tuple[Float[Array, "h ..."], ...],
+  memory: Memory,
+  *,
+  chunk: int,
+  reset: Bool[Array, "b t"] | None = None,
+  lengths: Int[Array, "b"] | None = None,
+  impl: str = "auto",
+) -> tuple[Float[Array, "b t h p"], Memory]:
+  """S_t = eta_t S_{t-1} - rate_t grad |M(k_t) - v_t|^2,  M_t = keep_t M_{t-1} + S_t;  all M_t(q_t) and the last memory.
+
+  M(x) = W_L^T silu(.. silu(W_1^T x)), L the number of `initial` weights, and S has their shapes. The gradient is taken
+  at the weights with which the token's chunk of `chunk` tokens began, counted from the document's start; before its
+  first token M is `initial` and S is 0. Behrouz, Zhong & Mirrokni 2025, arXiv:2501.00663, sec. 3.1 and 3.2.
+
+  Computed in at least float32; y has the dtype of v, the returned memory that of the computation. Differentiable in all
+  arrays of floats.
+
+  Args:
+    log_eta, log_keep: at most 0, and minus infinity is fine.
+    reset: True where a document starts.
+    lengths: tokens that are there per row; past them y is 0 and the memory stands still.
+    impl: "auto" or a name in IMPLS.
+
+  Raises:
+    ValueError: `chunk` is below 1; `impl` does not exist.
+  """
+  if chunk < 1:
+    raise ValueError(f"neural_memory: chunk={chunk}; it must be at least 1")
+  dtype, y_dtype = inputs.compute_dtype(q, k, v, rate, log_eta, log_keep, *memory.weights), v.dtype
+  if v.shape[1] == 0:
+    return v, memory
+  there = jnp.ones(v.shape[:2], bool) if lengths is None else inputs.valid(lengths, v.shape[1])
+  tokens = inputs.blank(there, q, k, v, rate, log_eta, log_keep)
+  q, k, v, rate, log_eta, log_keep = (z.astype(dtype) for z in tokens)
+  log_eta, log_keep = (jnp.maximum(z, decays.least(dtype)) for z in (log_eta, log_keep))
+  cast = lambda layers: tuple(z.astype(dtype) for z in layers)
+  memory = Memory(cast(memory.start), cast(memory.weights), cast(memory.momentum), memory.length)
+  args = (
+    q,
+    k,
+    v,
+    rate,
+    log_eta,
+    log_keep,
+    cast(initial),
+    memory,
+    chunk,
+    there,
+    None if reset is None else reset & there,
+  )
+  y, last = dispatch.pick("neural_memory", IMPLS, impl, *args)(*args)
+  return inputs.blank(there, y)[0].astype(y_dtype), Memory(*last)

@@ -1,0 +1,133 @@
+"""`neural_memory` chunk by chunk, as products of matrices: the weights after each token are never formed.
+
+All gradients of a chunk are taken at the weights it began with, so they are outer products z_j delta_j^T that are known
+at once, of what enters a layer and of the gradient of the loss in what leaves it. Momentum and decay are linear:
+
+  M_t = keep_1..t M_0 + f_t S_0 - sum_{j<=t} G_tj z_j delta_j^T,     S_t = eta_1..t S_0 - sum_{j<=t} H_tj z_j delta_j^T
+
+with H_tj = eta_{j+1}..eta_t rate_j, K_ti = keep_{i+1}..keep_t, G = K H and f = K (eta_1..eta_i)_i. So M_t^T x needs the
+products x . z_j only, as in linear attention. States are kept for every chunk; within one, the backward pass computes
+all again.
+
+Documents that start anywhere have chunks that start anywhere: with resets it is one token after the other, and states
+are kept for every `BLOCK`.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from kernels import chunks, decays
+from kernels.neural_memory import reference
+
+# Tokens between two states that are kept, with resets.
+BLOCK = 64
+
+
+def neural_memory(
+  q: Float[Array, "b t h k"],
+  k: Float[Array, "b t h k"],
+  v: Float[Array, "b t h p"],
+  rate: Float[Array, "b t h"],
+  log_eta: Float[Array, "b t h"],
+  log_keep: Float[Array, "b t h"],
+  initial: tuple[Float[Array, "h ..."], ...],
+  memory: tuple,
+  chunk: int,
+  there: Bool[Array, "b t"],
+  reset: Bool[Array, "b t"] | None,
+) -> tuple[Float[Array, "b t h p"], tuple]:
+  """See the op and `reference`."""
+  t = v.shape[1]
+  if reset is not None or t == 1:
+    return _by_token((q, k, v, rate, log_eta, log_keep, there, reset), initial, memory, chunk)
+  start, weights, momentum, length = memory
+  fresh = (length == 0) & there[:, 0]
+  start, weights, momentum = (
+    tuple(jnp.where(fresh[:, None, None, None], new, old) for new, old in zip(first, layers))
+    for first, layers in ((initial, start), (initial, weights), (tuple(map(jnp.zeros_like, initial)), momentum))
+  )
+  # token i stands in slot offset + i, so that all rows have their chunks at the same slots
+  offset = length % chunk
+  count = -(-(t + chunk - 1) // chunk)
+  index = jnp.arange(count * chunk) - offset[:, None]
+  inside = (index >= 0) & (index < t)
+
+  def lay(z):
+    z = jnp.take_along_axis(z, jnp.clip(index, 0, t - 1).reshape(*index.shape, *[1] * (z.ndim - 2)), axis=1)
+    z = jnp.where(inside.reshape(*index.shape, *[1] * (z.ndim - 2)), z, jnp.zeros((), z.dtype))
+    return jnp.moveaxis(z.reshape(z.shape[0], count, chunk, *z.shape[2:]), 1, 0)
+
+  tokens = tuple(map(lay, (q, k, v, rate, log_eta, log_keep, there)))
+  (start, weights, momentum), y = jax.lax.scan(
+    jax.checkpoint(_chunk, prevent_cse=False), (start, weights, momentum), tokens
+  )
+  y = jnp.moveaxis(y, 0, 1).reshape(y.shape[1], count * chunk, *y.shape[3:])
+  y = jnp.take_along_axis(y, (offset[:, None] + jnp.arange(t))[..., None, None], axis=1)
+  return y, (start, weights, momentum, length + there.sum(1, dtype=length.dtype))
+
+
+def _by_token(tokens, initial, memory, chunk):
+  """`reference`, with states kept for every few tokens."""
+  *tokens, there, reset = tokens
+  t = there.shape[1]
+  tokens = (*tokens, there, jnp.zeros_like(there) if reset is None else reset)
+  step = jax.vmap(functools.partial(reference.step, initial, chunk))
+  block = jax.checkpoint(lambda memory, tokens: jax.lax.scan(step, memory, tokens), prevent_cse=False)
+  memory, y = jax.lax.scan(block, tuple(memory), jax.tree.map(lambda z: chunks.split(z, BLOCK), tokens))
+  return chunks.join(y, t), memory
+
+
+def _chunk(memory, tokens):
+  """One chunk: tokens "b c h …"; those that are not there have rate 0 and decays 1, and add no momentum."""
+  start, weights, momentum = memory
+  q, k, v, rate, log_eta, log_keep = (jnp.moveaxis(z, 1, 2) for z in tokens[:-1])
+  entered, deltas = _gradients(start, k, v)
+  eta, keep = _products(log_eta), _products(log_keep) * tokens[-1][:, None, None]
+  first = lambda log: decays.factors(log[..., None]).enter
+  H = eta * rate[..., None, :]
+  G, from_weights = decays.einsum("bhti,bhij->bhtj", keep, H), first(log_keep)
+  from_momentum = decays.einsum("bhti,bhix->bhtx", keep, first(log_eta))
+
+  last = lambda z: z[:, :, -1:]
+  x, after, moved = q, [], []
+  for W, S, z, delta in zip(weights, momentum, entered, deltas):
+    x = x if not after else jax.nn.silu(x)
+    scores = G * decays.einsum("bhti,bhji->bhtj", x, z)
+    y = from_weights * decays.einsum("bhti,bhio->bhto", x, W) + from_momentum * decays.einsum("bhti,bhio->bhto", x, S)
+    x = y - decays.einsum("bhtj,bhjo->bhto", scores, delta)
+    after.append(last(from_weights) * W + last(from_momentum) * S - _fed(G, z, delta))
+    moved.append(last(first(log_eta)) * S - _fed(H, z, delta))
+  ended = tokens[-1][:, -1, None, None, None]
+  start = tuple(jnp.where(ended, new, old) for new, old in zip(after, start))
+  return (start, tuple(after), tuple(moved)), jnp.moveaxis(x, 2, 1)
+
+
+def _fed(
+  weight: Float[Array, "b h c c"], z: Float[Array, "b h c i"], delta: Float[Array, "b h c o"]
+) -> Float[Array, "b h i o"]:
+  """The gradients of all tokens, added up with the weights they have after the last one."""
+  return decays.einsum("bhji,bhjo->bhio", z * weight[:, :, -1, :, None], delta)
+
+
+def _products(log: Float[Array, "b h c"]) -> Float[Array, "b h c c"]:
+  """exp(log_{i+1} + .. + log_t) for every two tokens i <= t, 0 for others."""
+  one = jnp.ones((*log.shape[:2], 1, log.shape[2], 1), log.dtype)
+  return decays.scores(one, one, log[..., None])[:, :, 0, 0]
+
+
+def _gradients(weights, k: Float[Array, "b h c k"], v: Float[Array, "b h c p"]):
+  """What enters each layer, and the gradient of each token's loss in what leaves it."""
+
+  def loss(added):
+    x, entered = k, []
+    for W, more in zip(weights, added):
+      entered.append(x if not entered else jax.nn.silu(x))
+      x = decays.einsum("bhci,bhio->bhco", entered[-1], W) + more
+    return jnp.square(x - v).sum(), entered
+
+  nothing = [jnp.zeros((*k.shape[:3], W.shape[-1]), k.dtype) for W in weights]
+  deltas, entered = jax.grad(loss, has_aux=True)(nothing)
+  return entered, deltas

@@ -1,0 +1,120 @@
+"""Titans' initial values and sizes; DeltaNet as its simplest memory; chunks that count from the document's start."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from attention.recurrent.delta_net import DeltaNet
+from attention.recurrent.titans import Titans
+from tests.attention.initial import initial
+
+
+def sigmoid(x):
+  return 1 / (1 + np.exp(-x))
+
+
+def writable(module):
+  return jax.tree.map(np.array, initial(module))
+
+
+def run(module, p, x):
+  return np.asarray(jax.jit(module.apply)({"params": p}, x))
+
+
+def test_initial_values():
+  p = initial(Titans(width=64, heads=4, depth=16))
+  for name, bound in {"q_proj": 1 / 8, "k_proj": 1 / 8, "v_proj": 1 / 8}.items():
+    np.testing.assert_allclose(np.abs(p["qkv"][name]["kernel"]).max(), bound, rtol=0.02)
+  np.testing.assert_allclose(np.abs(p["out_proj"]["kernel"]).max(), 1 / 32, rtol=0.02)
+  np.testing.assert_allclose(np.abs(p["M_0"]).max(), 1 / 4, rtol=0.02)
+  np.testing.assert_allclose(np.abs(p["M_1"]).max(), 1 / 8, rtol=0.02)
+  np.testing.assert_array_equal(p["gates"]["bias"], np.repeat([-3.0, 0.0, -5.0], 4))
+
+
+def test_without_momentum_or_decay_they_have_no_gates():
+  p = initial(Titans(width=8, layers=1, momentum=False, decay=False))
+  assert p["gates"]["bias"].tolist() == [-3.0]
+  assert "M_0" not in p
+
+
+def test_its_sizes_come_with_the_width():
+  state = Titans(width=64).init_state(3, 1)
+  assert [W.shape for W in state.weights] == [(3, 1, 64, 256), (3, 1, 256, 64)]
+  assert jax.tree.map(jnp.shape, state.momentum) == jax.tree.map(jnp.shape, state.weights)
+  state = Titans(width=64, heads=4, layers=1, chunk=1, momentum=False).init_state(3, 1)
+  assert [W.shape for W in state.weights] == [(3, 4, 16, 16)]
+  assert state.start == state.momentum == ()
+
+
+def test_a_linear_memory_without_momentum_or_decay_is_a_delta_net_at_chunk_1():
+  d, heads, eps = 8, 2, 1e-3
+  # theta = beta / 2; theirs divides queries by the root of their size, which the norm's eps alone can tell
+  titans = Titans(d, heads=heads, layers=1, chunk=1, momentum=False, decay=False, rate_max=0.5, norm_eps=eps)
+  delta = DeltaNet(d, heads=heads, norm_eps=eps * heads / d)
+  x = jax.random.normal(jax.random.key(0), (2, 19, d))
+  p = writable(titans)
+  p["gates"]["bias"][:] = 0
+  same = {"b_proj": {"kernel": p["gates"]["kernel"]}} | {name: p[name] for name in ("qkv", "norm", "out_proj")}
+  np.testing.assert_allclose(run(titans, p, x), run(delta, same, x), rtol=1e-5, atol=1e-6)
+
+
+def test_the_delta_rule_is_what_the_general_memory_does():
+  # momentum that is none leaves the way through `delta_rule`
+  kwargs = dict(width=8, heads=2, layers=1, chunk=1)
+  fast, general = Titans(**kwargs, momentum=False), Titans(**kwargs)
+  p, q = writable(fast), writable(general)
+  rate, alpha = np.split(p["gates"]["kernel"], 2, axis=1)
+  q |= {name: p[name] for name in ("qkv", "norm", "out_proj")}
+  q["gates"]["kernel"] = np.concatenate([rate, 0 * rate, alpha], axis=1)
+  q["gates"]["bias"][2:4] = -100
+  x = jax.random.normal(jax.random.key(0), (2, 9, 8))
+  np.testing.assert_allclose(run(fast, p, x), run(general, q, x), rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_are_taken_where_the_chunk_began():
+  """Within the first chunk a linear memory is empty to all gradients: M_t = sum of 2 theta k v^T, plain attention."""
+  d, t = 6, 7
+  module = Titans(d, layers=1, chunk=t, momentum=False, decay=False, norm_eps=1.0)
+  p = writable(module)
+  x = np.random.default_rng(0).standard_normal((1, t, d)).astype(np.float32)
+  bound = module.bind({"params": p})
+  (q, k, v), _ = bound.qkv(jnp.asarray(x), jnp.zeros((1, 3, 3 * d)))
+  q, k, v = (np.asarray(z)[0, :, 0] for z in (q * d**0.5, k, v))
+  theta = 0.5 * sigmoid(x[0] @ p["gates"]["kernel"] + p["gates"]["bias"])
+  read = np.tril(q @ k.T) @ (2 * theta * v)
+  want = read / np.sqrt((read**2).mean(-1, keepdims=True) + 1.0) @ p["out_proj"]["kernel"]
+  np.testing.assert_allclose(run(module, p, x)[0], want, atol=1e-5)
+
+
+def test_the_state_is_where_the_chunk_began_the_weights_and_the_momentum():
+  module = Titans(6, layers=1, chunk=4, heads=2)
+  p = {"params": initial(module)}
+  x = jax.random.normal(jax.random.key(0), (1, 6, 6))
+  states, state = [], module.init_state(1, 6)
+  for i in range(6):
+    _, state = module.apply(p, x[:, i], state, method="step")
+    states.append(state)
+  at = lambda i, field: np.asarray(getattr(states[i], field)[0])
+  # empty at first, then the weights after four tokens
+  assert not at(2, "start").any()
+  for later in (3, 4, 5):
+    np.testing.assert_array_equal(at(later, "start"), at(3, "weights"))
+  assert [int(state.length[0]) for state in states] == [1, 2, 3, 4, 5, 6]
+  alpha = sigmoid(np.asarray(module.bind(p).gates(x))[0, 5, 4:])[:, None, None]
+  np.testing.assert_allclose(at(5, "weights"), (1 - alpha) * at(4, "weights") + at(5, "momentum"), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  "kwargs, message",
+  [
+    (dict(heads=3), "heads=3 does not divide width=8"),
+    (dict(layers=0), "layers=0; it must be at least 1"),
+    (dict(chunk=0), "chunk=0; it must be at least 1"),
+    (dict(inner=0), "inner=0; it must be at least 1"),
+    (dict(rate_max=0.0), "rate_max=0.0; it must be above 0"),
+  ],
+)
+def test_bad_arguments_are_named(kwargs, message):
+  with pytest.raises(ValueError, match=f"Titans: {message}"):
+    Titans(width=8, **kwargs)
