@@ -1,13 +1,18 @@
 """Tables and curves of what `scripts/sweep.py` left behind: of each group of runs the best, beside all others.
 
   python scripts/report.py DIR [--by mixer] [--across task] [--metric eval/validation/accuracy] [--png curves.png]
+      [--against state_bytes]
 
 Groups are the runs with the same value of the override --by; the best of each has the best --metric at its last
 evaluation: a run is judged by what it ends with. Printed: a Markdown table of the best, with --across one set of
-columns for each value of another override, and a table of all runs. The PNG has the curves of the best.
+columns for each value of another override, and a table of all runs. The PNG has the curves of the best. --against puts
+a number of each run's summary in place of the steps (state_bytes, parameters, flops …): the best run of each group is
+found for each of its values, printed and drawn, one line a group over a logarithmic axis and, with --across, one panel
+for each value of that override (Arora et al. 2024, arXiv:2402.18668, fig. 2).
 """
 
 import argparse
+import itertools
 import math
 import sys
 from collections.abc import Sequence
@@ -46,16 +51,29 @@ def best_of(runs: list[dict[str, Any]], by: str, metric: str) -> dict[str, dict[
   Raises:
     ValueError: no run overrides `by`.
   """
-  sign = metrics.sign(metric)
-  score = lambda run: -math.inf if math.isnan(run["curve"][-1][1]) else sign * run["curve"][-1][1]
-  found: dict[str, dict[str, Any]] = {}
-  for run in runs:
-    if by in run["overrides"]:
-      group = str(run["overrides"][by])
-      found[group] = max(found.get(group, run), run, key=score)
-  if not found:
+  groups = _groups(runs, by)
+  if not groups:
     raise ValueError(f"--by={by}: no run overrides it; choose from {sorted({k for r in runs for k in r['overrides']})}")
-  return found
+  return {group: _best(found, metric) for group, found in groups.items()}
+
+
+def against(runs: list[dict[str, Any]], by: str, quantity: str, metric: str) -> dict[str, list[dict[str, Any]]]:
+  """For each value of the override `by`, the run that ends best at each value of a number in the summaries, in order.
+
+  Raises:
+    ValueError: no run overrides `by`, or a run has no such number.
+  """
+  for run in runs:
+    if not isinstance(run["summary"].get(quantity), (int, float)):
+      choices = sorted(key for key, value in run["summary"].items() if isinstance(value, (int, float)))
+      raise ValueError(f"--against={quantity}: run {run['name']} has no such number; choose from {choices}")
+  lines = {}
+  for group in best_of(runs, by, metric):
+    at: dict[float, list[dict[str, Any]]] = {}
+    for run in _groups(runs, by)[group]:
+      at.setdefault(run["summary"][quantity], []).append(run)
+    lines[group] = [_best(at[value], metric) for value in sorted(at)]
+  return lines
 
 
 def table(runs: list[dict[str, Any]]) -> str:
@@ -76,6 +94,20 @@ def across(runs: list[dict[str, Any]], by: str, key: str, metric: str) -> str:
     found = [best[x].get(group) for x in values]
     rows.append([group, *(cell for run in found for cell in (_cells(run) if run else ["–"] * len(COLUMNS)))])
   return _markdown((by, *(f"{x}: {column}" for x in values for column in COLUMNS)), rows)
+
+
+def _groups(runs: list[dict[str, Any]], by: str) -> dict[str, list[dict[str, Any]]]:
+  """The runs by the value of an override, those without it left out."""
+  groups: dict[str, list[dict[str, Any]]] = {}
+  for run in runs:
+    if by in run["overrides"]:
+      groups.setdefault(str(run["overrides"][by]), []).append(run)
+  return groups
+
+
+def _best(runs: list[dict[str, Any]], metric: str) -> dict[str, Any]:
+  sign = metrics.sign(metric)
+  return max(runs, key=lambda run: -math.inf if math.isnan(run["curve"][-1][1]) else sign * run["curve"][-1][1])
 
 
 def _cells(run: dict[str, Any]) -> list[str]:
@@ -102,24 +134,51 @@ def draw(best: dict[str, dict[str, Any]], metric: str, path: Path) -> None:
   figure.savefig(path, dpi=110)
 
 
+def draw_against(panels: dict[str, dict[str, list[dict[str, Any]]]], quantity: str, metric: str, path: Path) -> None:
+  """One line for each group of `against`, and one panel for each of its results."""
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(1 + 4.2 * len(panels), 3.8), layout="constrained")
+  for i, (title, lines) in enumerate(panels.items()):
+    axes = figure.add_subplot(1, len(panels), i + 1, xlabel=quantity.replace("_", " "), xscale="log", title=title)
+    for (group, line), marker in zip(lines.items(), itertools.cycle("osD^vPX*")):
+      axes.plot(
+        [run["summary"][quantity] for run in line], [run["curve"][-1][1] for run in line], label=group, marker=marker
+      )
+    axes.grid(alpha=0.3)
+    if i == 0:
+      axes.set_ylabel(metric)
+  handles, labels = axes.get_legend_handles_labels()
+  figure.legend(handles, labels, loc="outside right upper")
+  figure.savefig(path, dpi=110)
+
+
 def main(argv: list[str] | None = None) -> int:
   """Prints the tables. Exit code: 0, or 2 for wrong arguments."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("folder", type=Path, help="--out of a sweep")
   parser.add_argument("--by", default="mixer", help="the override that makes the groups")
   parser.add_argument("--across", help="the override whose values stand side by side")
+  parser.add_argument("--against", help="the number of the summaries that makes the axis")
   parser.add_argument("--metric", default="eval/validation/accuracy")
   parser.add_argument("--png", type=Path, help="file for the curves of the best")
   args = parser.parse_args(argv)
   try:
     runs = read(args.folder, args.metric)
     best = best_of(runs, args.by, args.metric)
-    shown = across(runs, args.by, args.across, args.metric) if args.across else table(list(best.values()))
+    if args.against:
+      parts = _groups(runs, args.across) if args.across else {"": runs}
+      panels = {title: against(part, args.by, args.against, args.metric) for title, part in parts.items()}
+      shown = "\n\n".join(table([run for line in lines.values() for run in line]) for lines in panels.values())
+    else:
+      shown = across(runs, args.by, args.across, args.metric) if args.across else table(list(best.values()))
   except ValueError as error:
     print(f"report: {error}", file=sys.stderr)
     return 2
   print(f"best by {args.metric}:\n\n{shown}\n\nall:\n\n{table(runs)}")
-  if args.png:
+  if args.png and args.against:
+    draw_against(panels, args.against, args.metric, args.png)
+  elif args.png:
     draw(best, args.metric, args.png)
   return 0
 

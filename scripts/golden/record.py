@@ -35,6 +35,7 @@ from scripts.golden import (
   safari,
   sgconv,
   ssm_2d,
+  titans,
   xlstm,
 )
 from scripts.golden.recipe import FOLDER, execute
@@ -57,6 +58,7 @@ FAMILIES = (
   safari,
   sgconv,
   ssm_2d,
+  titans,
   xlstm,
 )
 NUMBERS = {name: recipe for family in FAMILIES for name, recipe in family.RECIPES.items()}
