@@ -23,12 +23,13 @@ VARIANTS = {
   "induction_heads": ("", "protocol=paper", "mixer=softmax,m.position=rope", "mixer=softmax,position=learned"),
   "text": ("files=x.txt", "task=tiny_shakespeare"),
   "mqar": ("", "stages=(),vocab=8192,batch=512,dropout=0.1,weight_decay=0.1"),
+  "mqar_states": ("", "size=128x16,mixer=mamba,m.state=4"),
   "selective_copying": ("", "length=4112,tokens=16,batch=64,steps=400000,lr=1e-4,stages=(),max_len=8192"),
   "smnist": ("", "permuted=true,mixer=s4d"),
   "every_state_space": ("mixer=s4", "task=copying,dir=ignored,mixer=mamba"),
   "state_tracking": (
     "score=last,batch=256,steps=20000,lr=1e-3,warmup=2000,weight_decay=0.1,save.every=1000",
-    "task=arithmetic,mixer=slstm,m.taps=1",
+    "task=arithmetic,mixer=slstm",
     "task=brackets",
   ),
   "bytes": ("", "pattern=m-a-,m=mamba,a=softmax,depth=4,stateful=true", "mixer=s5,mlp=4,depth=4,cpu_devices=0"),
@@ -126,6 +127,22 @@ def test_state_tracking_is_tried_by_all_with_the_same_seeds():
   assert set(map(tuple, seeds.values())) == {(0, 1, 2)}
   assert len({str(config.optimizer) for config in configs}) == len({config.steps for config in configs}) == 1
   assert all(max(row) <= config.model.max_len for config in configs for row in config.data.eval_sizes)
+
+
+def test_every_state_is_tried_at_every_rate_with_the_same_rows():
+  path = next(path for path in FILES if path.stem == "mqar_states")
+  rates, same = {}, {}
+  for setting in sweep.overrides(str(path)):
+    config = load(path, sweep.argument(setting))
+    model = config.model.to_dict()
+    rates.setdefault((setting["size"], setting["mixer"], str(model)), []).append(config.optimizer.lr)
+    same.setdefault(setting["size"], set()).add((str(config.data), config.steps))
+    assert config.data.length <= model["mixers"]["m"].get("max_len", model["max_len"])
+  assert len({tuple(each) for each in rates.values()}) == 1
+  assert all(len(each) == 1 for each in same.values())
+  tried = [(size, mixer) for size, mixer, _ in rates]
+  assert {tried.count(pair) for pair in tried} == {3}
+  assert len(set(tried)) == 2 * 7
 
 
 def test_mixers_are_named_and_given_arguments():

@@ -51,10 +51,32 @@ def test_two_overrides_make_rows_and_columns(folder, capsys):
   assert f"| 1 | 0.3 | {costs} | 0.4 | {costs} |\n| 2 | 0.5 | {costs} | nan | {costs} |" in best
 
 
+def test_the_best_at_each_size_makes_a_line(folder, capsys):
+  # b's two runs get two sizes, a's stay at one
+  lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+  for line in lines:
+    if line["name"] == "b1":
+      line["summary"]["state_bytes"] = 8192
+  (folder / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+  metric = "eval/x/accuracy"
+  runs = report.read(folder, metric)
+  found = report.against(runs, "mixer", "state_bytes", metric)
+  assert {group: [run["name"] for run in line] for group, line in found.items()} == {"a": ["a2"], "b": ["b2", "b1"]}
+  png = folder / "sizes.png"
+  assert report.main([str(folder), f"--metric={metric}", "--across=lr", "--against=state_bytes", f"--png={png}"]) == 0
+  best, _ = capsys.readouterr().out.split("all:")
+  assert [name for name in RUNS if name in best] == list(RUNS)
+  assert png.read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize(
   "arguments, message",
   [
     (["--metric=eval/y"], "--metric=eval/y: run a1 has none; choose from ['eval/x/accuracy', 'eval/x/loss']"),
+    (
+      ["--metric=eval/x/loss", "--against=flops"],
+      "--against=flops: run a1 has no such number; choose from ['parameters', 'state_bytes', 'step', 'wall_seconds']",
+    ),
     (["--metric=eval/x/loss", "--by=width"], "--by=width: no run overrides it; choose from ['lr', 'mixer']"),
   ],
 )

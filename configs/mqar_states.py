@@ -1,0 +1,50 @@
+"""What is recalled by how large a state: MQAR at two sizes, three states and four learning rates a mixer.
+
+The figure of Arora et al. 2024 (arXiv:2402.18668, fig. 2) at CPU size: two layers of width 64, vocabulary 256, the same
+steps and rows for all, the best of the learning rates. Only what sets the state differs, which for attention and Hyena,
+whose state is their input, is the width. Based reads a gated short convolution, as the paper's models do.
+
+  python main.py --config configs/mqar_states.py:size=64x4,mixer=gated_delta_net,m.head_size=16 --workdir runs/gdn
+  python scripts/sweep.py --config configs/mqar_states.py --out runs/mqar_states --jobs 2
+  python scripts/report.py runs/mqar_states --across size --against state_bytes --png states.png
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import base, mqar
+
+# The pairs grow: from four on, all stay at one value of four for longer than the budget.
+SIZES = {
+  "64x4": "length=64,pairs=4,stages=((0,1),(150,2),(300,4))",
+  "128x16": "length=128,pairs=16,stages=((0,1),(100,2),(200,4),(300,8),(400,16))",
+}
+SMALL = "batch=32,steps=1000,warmup=50,eval.every=1000,save.every=1000,cpu_devices=1"
+LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
+# the mixer, what goes with it, and its three states from small to large
+MIXERS: dict[str, tuple[dict[str, Any], str, tuple[Any, ...]]] = {
+  "softmax": ({"position": "learned", "m.heads": 1}, "width", (32, 64, 128)),
+  "based": ({"pattern": "cm", "c": "gated_conv", "m.heads": 2}, "m.key_size", (4, 8, 16)),
+  "mamba": ({}, "m.state", (4, 16, 64)),
+  "gated_delta_net": ({"m.heads": 2}, "m.head_size", (8, 16, 32)),
+  "retnet": ({}, "m.heads", (16, 4, 1)),
+  "hyena": ({"m.max_len": 128}, "width", (32, 64, 128)),
+  "s4d": ({}, "m.state", (16, 64, 256)),
+}
+
+
+def get_config(arg: str = "") -> ConfigDict:
+  """`size`: LENGTHxPAIRS, and keys of configs/mqar.py."""
+  size, arg = base.take(arg, "size", SIZES)
+  return mqar.get_config(",".join(filter(None, [SIZES[size], SMALL, arg])))
+
+
+def get_sweep() -> Iterator[dict[str, Any]]:
+  """Every mixer with each state at each learning rate, on both sizes."""
+  for size in SIZES:
+    for mixer, (fixed, key, states) in MIXERS.items():
+      for state in states:
+        for lr in LEARNING_RATES:
+          yield {"size": size, "mixer": mixer, **fixed, key: state, "lr": lr}
