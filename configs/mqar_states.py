@@ -18,10 +18,10 @@ from configs import base, mqar
 
 # The pairs grow: from four on, all stay at one value of four for longer than the budget.
 SIZES = {
-  "64x4": "length=64,pairs=4,stages=((0,1),(150,2),(300,4))",
-  "128x16": "length=128,pairs=16,stages=((0,1),(100,2),(200,4),(300,8),(400,16))",
+  "64x4": "length=64,pairs=4,batch=32,steps=800,stages=((0,1),(100,2),(200,4))",
+  "128x16": "length=128,pairs=16,batch=16,steps=1000,stages=((0,1),(100,2),(200,4),(300,8),(400,16))",
 }
-SMALL = "batch=32,steps=1000,warmup=50,eval.every=1000,save.every=1000,cpu_devices=1"
+SMALL = "warmup=50,eval.every=1000,save.every=1000,cpu_devices=1"
 LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
 # the mixer, what goes with it, and its three states from small to large
 MIXERS: dict[str, tuple[dict[str, Any], str, tuple[Any, ...]]] = {
