@@ -16,7 +16,7 @@ from hybrids import mixer as mixer_lib
 from tests import sources
 from tests.contract.case import Case, D
 from tests.contract.checks import CHECKS, IN_FLOAT64
-from tests.contract.counts import count
+from tests.contract.counts import COUNT, count
 from tests.contract.sizes import PATHS, SIDE, SMALL
 
 # Rows for the newer Python.
