@@ -15,6 +15,18 @@ def at_least_one(module: Any, *fields: str) -> None:
       raise ValueError(f"{type(module).__name__}: {field}={value}; it must be at least 1")
 
 
+def place_in_depth(module: Any) -> None:
+  """Refuses a `layer` that a model of `depth` layers does not have: initial values of it would be infinite or wrong.
+
+  Raises:
+    ValueError: depth is below 1, or layer is not one of 0 .. depth - 1.
+  """
+  at_least_one(module, "depth")
+  if not 0 <= module.layer < module.depth:
+    name = type(module).__name__
+    raise ValueError(f"{name}: layer={module.layer}; it is counted from 0 and must be below depth={module.depth}")
+
+
 def largest_divisor(size: int, most: int) -> int:
   """The largest divisor of `size` not above `most`: a published number or size of heads, or what comes next to it."""
   return max(n for n in range(1, most + 1) if size % n == 0)

@@ -63,7 +63,9 @@ class BigBird(nn.Module):
   def setup(self):
     count, blocks = heads.count(self), -(-self.max_len // self.block)
     self.qkv = heads.Heads(self.width, count, bias=self.bias)
-    self.priority = buffer(self, "priority", nn.initializers.uniform(1.0), (count, blocks, blocks))
+    self.priority = buffer(
+      self, "priority", nn.initializers.uniform(1.0), (count, blocks, blocks), ("heads", None, None)
+    )
 
   def __call__(
     self,

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from attention.efficient import kernelized
-from kernels import documents
+from kernels import decays, documents
 from kernels.inputs import blank, compute_dtype, valid
 from kernels.max_scan import EMPTY
 from layers import buffer, heads, log_weights
@@ -44,7 +44,7 @@ class Performer(nn.Module):
   Attributes:
     heads: the largest divisor of the width not above 8, if not given.
     features: rows of W, the same for all heads. Google's run of ListOps in the Long Range Arena has 2.
-    kernel: "softmax" or "relu".
+    kernel: "softmax" or "relu". The code of the Long Range Arena has relu where its configuration names neither.
     mask: "causal", or "full": every token of the document is seen, there is no state, and __call__ is all there is.
     eps: 1e-6, with kernel="relu" 1e-3, if not given.
     bias: whether the four linear maps have biases.
@@ -80,7 +80,7 @@ class Performer(nn.Module):
   def setup(self):
     count = heads.count(self)
     self.qkv = heads.Heads(self.width, count, bias=self.bias)
-    self.W = buffer(self, "W", orthogonal, (self.features, self.width // count))
+    self.W = buffer(self, "W", orthogonal, (self.features, self.width // count), (None, None))
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
@@ -144,7 +144,7 @@ class Performer(nn.Module):
   def _exponents(self, x: Float[Array, "b t h k"]) -> Float[Array, "b t h m"]:
     """W x' - |x'|^2 / 2, or W x', in at least float32."""
     x = x.astype(compute_dtype(x)) * x.shape[-1] ** -0.25
-    z = jnp.einsum("bthk,mk->bthm", x, self.W.astype(x.dtype))
+    z = decays.einsum("bthk,mk->bthm", x, self.W.astype(x.dtype))
     return z - jnp.square(x).sum(axis=-1, keepdims=True) / 2 if self.kernel == "softmax" else z
 
   def _query(self, q: Float[Array, "b t h k"]) -> Float[Array, "b t h m"]:

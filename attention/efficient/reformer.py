@@ -34,7 +34,8 @@ class Reformer(nn.Module):
     heads: the largest divisor of the width not above 8, if not given.
     buckets: values of a hash: an even number.
     rounds: 1 in the Long Range Arena, up to 8 in the paper.
-    chunk: tokens in a chunk.
+    chunk: tokens in a chunk. 64 is where Hugging Face's ReformerConfig starts; Google's code of the Long Range Arena has
+      as many as share a hash on average, the length over the number of buckets.
     bias: whether the three linear maps have biases.
   Raises:
     ValueError: a size is below 1, buckets are odd, heads do not divide the width.
@@ -63,7 +64,7 @@ class Reformer(nn.Module):
     dense = lambda *axes: Dense(self.width, use_bias=self.bias, kernel_init=heads.GLOROT, axes=axes)
     self.q_proj, self.v_proj, self.out_proj = dense("embed", "heads"), dense("embed", "kv"), dense("heads", "embed")
     shape = (count, self.width // count, self.rounds, self.buckets // 2)
-    self.R = buffer(self, "R", nn.initializers.normal(1.0), shape)
+    self.R = buffer(self, "R", nn.initializers.normal(1.0), shape, ("heads", None, None, None))
 
   def __call__(
     self,

@@ -15,7 +15,7 @@ from kernels.gated_linear_attention import gated_linear_attention
 from layers import Dense, RMSNorm, param
 from layers.initializers import constant, uniform_fan_in
 from layers.lengths import blank_past
-from layers.sizes import at_least_one, largest_divisor
+from layers.sizes import at_least_one, largest_divisor, place_in_depth
 
 LEAST = 1e-3  # the initial lower bound of a first layer, whose logit must be finite
 
@@ -39,7 +39,7 @@ class HGRN2(nn.Module):
     layer, depth: the layer's place in the model, which decides the initial lower bound; W_o starts smaller by the
       square root of depth.
   Raises:
-    ValueError: a size is below 1 or does not divide the width.
+    ValueError: a size is below 1 or does not divide the width, or the layer is not one of depth.
   """
 
   width: int
@@ -53,7 +53,8 @@ class HGRN2(nn.Module):
   SIDE = ()
 
   def __post_init__(self):
-    at_least_one(self, "width", "head_size", "depth")
+    at_least_one(self, "width", "head_size")
+    place_in_depth(self)
     if self.width % self._size:
       raise ValueError(f"HGRN2: head_size={self._size} does not divide width={self.width}")
     super().__post_init__()

@@ -9,13 +9,14 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels.ssd import ssd
-from layers import Dense, RMSNorm
-from layers.initializers import uniform_fan_in
+from layers import Dense, RMSNorm, buffer
+from layers.initializers import constant, uniform_fan_in
 from layers.lengths import blank_past
-from layers.sizes import at_least_one, largest_divisor
+from layers.sizes import at_least_one, largest_divisor, place_in_depth
 
 LEFT = 1e-5  # of the rate of the first layer's decay in the last one
 
@@ -64,7 +65,7 @@ class Lightning(nn.Module):
     heads, size = self._sizes
     dense = lambda axis: Dense(heads * size, kernel_init=uniform_fan_in(), axes=("embed", axis))
     self.q_proj, self.k_proj, self.v_proj, self.g_proj = dense("heads"), dense("kv"), dense("kv"), dense("heads")
-    self.rate = self.variable("buffers", "rate", _rates, heads, self.layer, self.depth)
+    self.rate = buffer(self, "rate", constant(_rates(heads, self.layer, self.depth)), (heads,), ("heads",))
     self.norm = RMSNorm(eps=self.norm_eps, axis="heads")
     out = uniform_fan_in(gain=self.depth**-0.5)
     self.out_proj = Dense(self.width, kernel_init=out, axes=("heads", "embed"))
@@ -101,7 +102,7 @@ class Lightning(nn.Module):
     heads, size = self._sizes
     by_head = lambda dense: jax.nn.silu(dense(x)).reshape(*x.shape[:-1], heads, size)
     q, k, v = by_head(self.q_proj), by_head(self.k_proj), by_head(self.v_proj)
-    log_a = jnp.broadcast_to(-self.rate.value, q.shape[:-1])
+    log_a = jnp.broadcast_to(-self.rate, q.shape[:-1])
     y, S = ssd(q, k, v, log_a, state.S, reset=reset, lengths=lengths)
     y = self.norm(y.reshape(*x.shape[:-1], -1)) * jax.nn.sigmoid(self.g_proj(x))
     return blank_past(self.out_proj(y), lengths), State(S)
@@ -122,17 +123,16 @@ class Lightning(nn.Module):
     return self.heads, self.head_size or self.width // self.heads
 
 
-def _rates(heads: int, layer: int, depth: int) -> Float[Array, "h"]:
+def _rates(heads: int, layer: int, depth: int) -> np.ndarray:
   """-log a."""
   later = 1 - layer / (depth - 1 + LEFT) + LEFT
-  return later * 2.0 ** (-8 * jnp.arange(1, heads + 1) / heads)
+  return later * 2.0 ** (-8 * np.arange(1, heads + 1) / heads)
 
 
 def _check(module: Lightning) -> None:
-  at_least_one(module, "width", "heads", "head_size", "depth")
+  at_least_one(module, "width", "heads", "head_size")
+  place_in_depth(module)
   heads, size = module._sizes
   if (module.heads is None or module.head_size is None) and heads * size != module.width:
     given = f"head_size={size}" if module.heads is None else f"heads={heads}"
     raise ValueError(f"Lightning: {given} does not divide width={module.width}")
-  if not 0 <= module.layer < module.depth:
-    raise ValueError(f"Lightning: layer={module.layer} of depth={module.depth}; it is counted from 0")

@@ -18,7 +18,7 @@ from layers import Dense, param
 from layers.initializers import constant
 from layers.lengths import blank_past
 from layers.log_weights import scaled
-from layers.sizes import at_least_one
+from layers.sizes import at_least_one, place_in_depth
 from layers.token_shift import token_shift
 
 
@@ -43,7 +43,7 @@ class RWKV4(nn.Module):
     layer, depth: the layer's place in the model, which shapes the initial mixtures and decays; keys, receptance and
       output start at 0.
   Raises:
-    ValueError: a size is below 1.
+    ValueError: a size is below 1, or the layer is not one of depth.
   """
 
   width: int
@@ -55,7 +55,8 @@ class RWKV4(nn.Module):
   SIDE = ()
 
   def __post_init__(self):
-    at_least_one(self, "width", "depth")
+    at_least_one(self, "width")
+    place_in_depth(self)
     super().__post_init__()
 
   def setup(self):

@@ -17,7 +17,7 @@ from layers import Dense, HeadNorm, param
 from layers.initializers import constant
 from layers.lengths import blank_past
 from layers.low_rank import LowRank
-from layers.sizes import at_least_one, largest_divisor
+from layers.sizes import at_least_one, largest_divisor, place_in_depth
 from layers.token_shift import token_shift
 
 STREAMS = 5  # w, k, v, r and g
@@ -42,7 +42,7 @@ class RWKV6(nn.Module):
     mix_rank, decay_rank: of the maps A_i B_i and W_1 W_2.
     layer, depth: the layer's place in the model, which shapes most initial values; the output starts at 0.
   Raises:
-    ValueError: a size is below 1, or head_size does not divide the width.
+    ValueError: a size is below 1, head_size does not divide the width, or the layer is not one of depth.
   """
 
   width: int
@@ -58,7 +58,8 @@ class RWKV6(nn.Module):
   SIDE = ()
 
   def __post_init__(self):
-    at_least_one(self, "width", "head_size", "mix_rank", "decay_rank", "depth")
+    at_least_one(self, "width", "head_size", "mix_rank", "decay_rank")
+    place_in_depth(self)
     if self.width % self._size:
       raise ValueError(f"RWKV6: head_size={self._size} does not divide width={self.width}")
     super().__post_init__()

@@ -18,7 +18,7 @@ from layers.initializers import Initializer, constant
 from layers.lengths import blank_past
 from layers.low_rank import LowRank
 from layers.qkv import unit
-from layers.sizes import at_least_one, largest_divisor
+from layers.sizes import at_least_one, largest_divisor, place_in_depth
 from layers.token_shift import token_shift
 
 # Of r, w, k, v, a and g: the larger, the more of the token before is mixed in at first, in the later channels.
@@ -48,7 +48,7 @@ class RWKV7(nn.Module):
     w_rank, a_rank, v_rank, g_rank: of the four maps; 2.5, 2.5, 1.7 and 5 sqrt(d) in steps of 32, if not given.
     layer, depth: the layer's place in the model, which shapes most initial values; the output starts at 0.
   Raises:
-    ValueError: a size is below 1, or head_size does not divide the width.
+    ValueError: a size is below 1, head_size does not divide the width, or the layer is not one of depth.
   """
 
   width: int
@@ -66,7 +66,8 @@ class RWKV7(nn.Module):
   SIDE = ("v_first",)
 
   def __post_init__(self):
-    at_least_one(self, "width", "head_size", "depth", *(f"{name}_rank" for name in RANKS))
+    at_least_one(self, "width", "head_size", *(f"{name}_rank" for name in RANKS))
+    place_in_depth(self)
     if self.width % self._size:
       raise ValueError(f"RWKV7: head_size={self._size} does not divide width={self.width}")
     super().__post_init__()

@@ -15,10 +15,11 @@ from jaxtyping import Array, Bool, Float, Int
 from layers import Dense, param
 from layers.initializers import constant, uniform_fan_in
 from layers.lengths import blank_past
-from layers.sizes import at_least_one
+from layers.sizes import at_least_one, place_in_depth
 from layers.token_shift import token_shift
 
-# version -> the power of 1 - layer / depth in the power of the initial mixtures
+# Version -> the power of 1 - layer / depth in the power of the initial mixtures, as in BlinkDL/RWKV-LM at 524481d5:
+# RWKV-v4/src/model.py; RWKV-v5/src/model.py, class RWKV_CMix_x060; RWKV-v7/train_temp/src/model.py.
 POWERS = {4: 1, 6: 3, 7: 4}
 
 
@@ -40,7 +41,7 @@ class RWKVChannel(nn.Module):
       multiple of 32 where that leaves any.
     layer, depth: the layer's place in the model, which shapes the initial mixtures; the output starts at 0.
   Raises:
-    ValueError: a size is below 1, or there is no such version.
+    ValueError: a size is below 1, there is no such version, or the layer is not one of depth.
   """
 
   width: int
@@ -54,7 +55,8 @@ class RWKVChannel(nn.Module):
   SIDE = ()
 
   def __post_init__(self):
-    at_least_one(self, "width", "inner", "depth")
+    at_least_one(self, "width", "inner")
+    place_in_depth(self)
     if self.version not in POWERS:
       raise ValueError(f"RWKVChannel: version={self.version}; choose from {list(POWERS)}")
     super().__post_init__()

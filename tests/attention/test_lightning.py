@@ -1,5 +1,6 @@
 """Lightning attention's decays and initial values."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +12,8 @@ from tests.attention.initial import initial
 
 
 def rates(**kwargs):
-  return jax.jit(Lightning(**kwargs).init)(jax.random.key(0), jnp.zeros((1, 1, kwargs["width"])))["buffers"]["rate"]
+  variables = jax.jit(Lightning(**kwargs).init)(jax.random.key(0), jnp.zeros((1, 1, kwargs["width"])))
+  return nn.unbox(variables)["buffers"]["rate"]
 
 
 def test_heads_forget_at_rates_from_one_half_to_an_eighth_power_of_it():
@@ -59,7 +61,7 @@ def test_its_published_sizes_come_with_the_width():
     (dict(heads=3), "heads=3 does not divide width=8"),
     (dict(head_size=3), "head_size=3 does not divide width=8"),
     (dict(head_size=0), "head_size=0; it must be at least 1"),
-    (dict(layer=2, depth=2), "layer=2 of depth=2; it is counted from 0"),
+    (dict(layer=2, depth=2), "layer=2; it is counted from 0 and must be below depth=2"),
   ],
 )
 def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):

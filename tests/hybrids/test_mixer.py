@@ -98,3 +98,17 @@ def test_a_section_is_told_width_and_place():
     mixer_lib.build_spec({"name": "mlp", "width": 3}, width=4, layer=0, depth=1)
   with pytest.raises(ValueError, match="has no name; choose from"):
     mixer_lib.build_spec({"expand": 3}, width=4, layer=0, depth=1)
+
+
+@pytest.mark.parametrize("name", ["hgrn2", "lightning", "rwkv4", "rwkv6", "rwkv7", "rwkv_channel"])
+def test_a_place_that_is_not_in_the_model_is_refused(name):
+  """By every mixer whose initial values know it; a layer without a depth is not the only layer of a model."""
+  place = lambda layer, depth: mixer_lib.build_spec({"name": name}, width=8, layer=layer, depth=depth)
+  assert place(2, 3).layer == 2
+  for layer, depth in ((3, 2), (2, 2), (-1, 2)):
+    with pytest.raises(ValueError, match=f"layer={layer}; it is counted from 0 and must be below depth={depth}"):
+      place(layer, depth)
+  with pytest.raises(ValueError, match="layer=3; it is counted from 0 and must be below depth=1"):
+    mixer_lib.build(name, width=8, layer=3)
+  with pytest.raises(ValueError, match="depth=0; it must be at least 1"):
+    mixer_lib.build(name, width=8, depth=0)
