@@ -43,6 +43,7 @@ class MLSTM(nn.Module):
     heads: the largest divisor of the inner width not above 4, if not given.
     block_size: of the maps of q, k and v; the largest divisor of the inner width not above 4, if not given.
     taps: width of the short convolution.
+    eps: e^m times it is added to the divisor.
     depth: layers of the model; W_out starts smaller by it.
   Raises:
     ValueError: a size is below 1, or heads or block_size do not divide the inner width.
@@ -145,8 +146,9 @@ class MLSTM(nn.Module):
     lengths: Int[Array, "b"] | None,
   ) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k q"], Float[Array, "b h"]]:
     """h in at least float32, and the last C and m."""
-    gates, dtype = jnp.concatenate(qkv, axis=-1), jnp.promote_types(qkv[0].dtype, jnp.float32)
-    i, log_f = self.i_proj(gates).astype(dtype), jax.nn.log_sigmoid(self.f_proj(gates).astype(dtype))
+    dtype = jnp.promote_types(qkv[0].dtype, jnp.float32)
+    gates = jnp.concatenate(qkv, axis=-1).astype(dtype)
+    i, log_f = self.i_proj(gates), jax.nn.log_sigmoid(self.f_proj(gates))
     q, k, v = (z.reshape(*z.shape[:-1], i.shape[-1], -1).astype(dtype) for z in qkv)
     weights, m = scaled(log_f, i, state.m, reset=reset, lengths=lengths)
     k = k * (weights.new * k.shape[-1] ** -0.5)[..., None]

@@ -109,6 +109,16 @@ def test_initial_values():
   np.testing.assert_array_equal(p["skip"], np.ones(512))
 
 
+def test_gates_are_not_rounded_to_the_precision_of_tokens():
+  """The first token's weight is the exponential of its gate, which is a bias at first."""
+  module = MLSTM(width=8, heads=4)
+  p = initial(module)
+  x = jnp.ones((1, 8), jnp.bfloat16)
+  _, state = jax.jit(lambda x: module.apply({"params": p}, x, module.init_state(1, 1), method="step"))(x)
+  np.testing.assert_array_equal(state.m[0], p["i_proj"]["bias"])
+  assert (p["i_proj"]["bias"] != p["i_proj"]["bias"].astype(jnp.bfloat16)).any()
+
+
 def test_its_published_sizes_come_with_the_width():
   """Four heads, maps in blocks of four channels, twice the width inside."""
   module = MLSTM(width=1024)
