@@ -23,7 +23,8 @@ def each(
 
   What fn does may depend on how long a document is, as landmarks, blocks or frequencies do. One document of each row
   is done at a time, at the cost of a whole row: time grows with the largest number of documents in a row, memory does
-  not, for the gradient neither, which does each of them again.
+  not, for the gradient neither, which does each of them again. With `reset` there is one derivative, in reverse mode
+  (jax.grad, jax.vjp): neither forward mode nor the gradient of a gradient.
 
   Args:
     fn: does not look at tokens past `lengths`, which are zero. It closes over nothing that has a gradient.
@@ -59,9 +60,13 @@ def _bwd(fn, saved, y_bar):
 
   def one(i, total):
     _, pull = jax.vjp(lambda *given: _one(fn, *given, document, i), *given)
-    return jax.tree.map(jnp.add, total, pull(y_bar))
+    return jax.tree.map(lambda so_far, new: so_far + new.astype(so_far.dtype), total, pull(y_bar))
 
-  return *jax.lax.fori_loop(0, _count(document), one, jax.tree.map(jnp.zeros_like, tuple(given))), None
+  # documents add to what they share, and to no token of each other's
+  shared, tokens = given
+  wide = jax.tree.map(lambda z: jnp.zeros(z.shape, inputs.compute_dtype(z)), shared)
+  shared_bar, tokens_bar = jax.lax.fori_loop(0, _count(document), one, (wide, jax.tree.map(jnp.zeros_like, tokens)))
+  return jax.tree.map(lambda bar, z: bar.astype(z.dtype), shared_bar, shared), tokens_bar, None
 
 
 _each.defvjp(_fwd, _bwd)

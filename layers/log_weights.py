@@ -1,4 +1,7 @@
-"""Sums of weights that are exponentials of anything, kept over the largest weight so far so that none overflows."""
+"""Sums of weights that are exponentials of anything, kept over the largest weight so far so that none overflows.
+
+As in xLSTM, Beck et al. 2024, arXiv:2405.04517, eqs. (15)-(17), whose m is the logarithm of the largest.
+"""
 
 from typing import NamedTuple
 

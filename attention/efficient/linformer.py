@@ -6,11 +6,11 @@ Wang et al. 2020, arXiv:2006.04768. Theirs: n -> t, k -> rank, d_k -> k, E, F as
 from collections.abc import Mapping
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from attention.efficient import unordered
 from kernels import documents
+from kernels.inputs import compute_dtype, product
 from layers import heads, history, param
 from layers.lengths import blank_past
 from layers.sizes import at_least_one
@@ -72,6 +72,10 @@ class Linformer(nn.Module):
 def _attend(shared, tokens, lengths) -> Float[Array, "b t h k"]:
   """Keys and values past `lengths` are zero already."""
   q, *kv = tokens
-  mix = lambda W, z: jnp.einsum("tr,bthk->brhk", W[: z.shape[1]].astype(z.dtype), z)
   k, v = (mix(W, z) for W, z in zip(shared, kv))
   return unordered.attend(q, k, v)
+
+
+def mix(W: Float[Array, "l r"], z: Float[Array, "b t h k"]) -> Float[Array, "b r h k"]:
+  """W^T z with W cut to the tokens there are; the sum over them, which are many, is in at least float32."""
+  return product("tr,bthk->brhk", W[: z.shape[1]].astype(z.dtype), z, compute_dtype(z)).astype(z.dtype)

@@ -34,8 +34,8 @@ class Reformer(nn.Module):
     heads: the largest divisor of the width not above 8, if not given.
     buckets: values of a hash: an even number.
     rounds: 1 in the Long Range Arena, up to 8 in the paper.
-    chunk: tokens in a chunk. 64 is where Hugging Face's ReformerConfig starts; Google's code of the Long Range Arena has
-      as many as share a hash on average, the length over the number of buckets.
+    chunk: tokens in a chunk. 64 is where Hugging Face's ReformerConfig starts; Google's code of the Long Range Arena
+      has as many as share a hash on average, the length over the number of buckets.
     bias: whether the three linear maps have biases.
   Raises:
     ValueError: a size is below 1, buckets are odd, heads do not divide the width.

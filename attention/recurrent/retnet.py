@@ -3,6 +3,7 @@
 Sun et al. 2023, arXiv:2307.08621. Theirs: Q, K, V -> q, k, v, gamma -> a, d_head -> k, n -> t.
 """
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -37,10 +38,10 @@ class RetNet(nn.Module):
   its weights if that is above 1, which no state can know and the norm undoes.
 
   Attributes:
-    heads: the largest number not above 8 that divides the width into even parts, if not given.
+    heads: the largest number not above 8 that divides the width into even parts, and the values, if not given.
     expand_v: values of all heads / d.
   Raises:
-    ValueError: a size is below 1, heads do not divide the values or the width into even parts.
+    ValueError: a size is below 1, the width is odd, heads do not divide the values or the width into even parts.
   """
 
   width: int
@@ -114,7 +115,8 @@ class RetNet(nn.Module):
   @property
   def _sizes(self) -> tuple[int, int]:
     """Heads; values of all heads."""
-    return self.heads or largest_divisor(self.width // 2, 8), int(self.expand_v * self.width)
+    values = int(self.expand_v * self.width)
+    return self.heads or largest_divisor(max(1, math.gcd(self.width // 2, values)), 8), values
 
 
 def _glorot(gain: float) -> nn.initializers.Initializer:
@@ -142,6 +144,8 @@ def _check(module: RetNet) -> None:
   heads, values = module._sizes
   if values < 1:
     raise ValueError(f"RetNet: expand_v={module.expand_v} of width={module.width} leaves no channel")
+  if module.heads is None and module.width % 2:
+    raise ValueError(f"RetNet: width={module.width} is odd; pairs of channels turn")
   if module.width % heads or values % heads:
     raise ValueError(f"RetNet: heads={heads} does not divide width={module.width} and {values} values")
   if module.width // heads % 2:

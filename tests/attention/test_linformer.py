@@ -1,10 +1,11 @@
 """Linformer's initial values and its limit."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attention.efficient.linformer import Linformer
+from attention.efficient.linformer import Linformer, mix
 from tests.attention.exact import exact
 from tests.attention.initial import initial
 
@@ -25,6 +26,14 @@ def test_mixtures_of_one_token_each_are_exact_attention():
   module = Linformer(width=8, heads=2, rank=12, max_len=12)
   p = initial(module) | {"E": np.eye(12, dtype=np.float32)}
   np.testing.assert_allclose(jax.jit(module.apply)({"params": p}, X), exact(p, X, heads=2), atol=1e-5)
+
+
+def test_mixtures_in_bfloat16_are_sums_in_float32():
+  """Read from the program, since a CPU adds up in float32 whatever it is told."""
+  W, z = jnp.ones((601, 2), jnp.bfloat16), jnp.ones((1, 600, 1, 3), jnp.bfloat16)
+  (sums,) = (eqn for eqn in jax.make_jaxpr(mix)(W, z).eqns if eqn.primitive.name == "dot_general")
+  assert sums.params["preferred_element_type"] == jnp.float32
+  assert mix(W, z).dtype == jnp.bfloat16
 
 
 def test_a_sequence_beyond_its_mixtures_is_refused():

@@ -66,6 +66,16 @@ def test_slow_decays_at_odd_lengths_equal_the_step_loop():
     np.testing.assert_allclose(one, other, atol=2e-5 * np.abs(other).max())
 
 
+@pytest.mark.parametrize("width, expand_v, heads", [(20, 1.3, 2), (24, 1.3, 1), (24, 2.0, 6)])
+def test_heads_that_nobody_gave_divide_the_values_too(width, expand_v, heads):
+  assert RetNet(width=width, expand_v=expand_v).init_state(1, 1).S.shape[1] == heads
+
+
+def test_an_odd_width_is_to_blame_for_itself():
+  with pytest.raises(ValueError, match="width=9 is odd; pairs of channels turn"):
+    RetNet(width=9)
+
+
 @pytest.mark.parametrize(
   "kwargs, reason",
   [

@@ -57,3 +57,12 @@ def test_what_lies_past_the_lengths_reaches_nothing():
     assert np.isfinite(value)
     assert np.isfinite(grad).all()
     assert not np.where(past, grad, 0).any()
+
+
+def test_what_documents_share_has_a_gradient_that_is_added_up_in_float32():
+  """Of 600 documents of one token each, which bfloat16 stops counting at 256."""
+  x, every = jnp.ones((1, 600, 1), jnp.bfloat16), jnp.ones((1, 600), bool)
+  loss = lambda w: (
+    documents.each(lambda w, x, lengths: w * x, w, x, reset=every, lengths=None).astype(jnp.float32).sum()
+  )
+  assert jax.jit(jax.grad(loss))(jnp.ones((), jnp.bfloat16)) == 600

@@ -111,10 +111,10 @@ def test_what_is_no_parameter_is_sharded_by_its_axes_too():
   """Decays of four heads, of one layer and of a stack of three."""
   spec = dict(name="lightning", heads=4)
   stack = build("hybrids.stack.Stack", width=8, depth=3, pattern="l", mixers={"l": spec})
-  for model, spec in ((build(**spec, width=8), ("tensor",)), (stack, (None, "tensor"))):
+  for model, axes in ((build(**spec, width=8), ("tensor",)), (stack, (None, "tensor"))):
     shapes = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 2, 8), "float32"))
     (found,) = jax.tree.leaves(sharding.of_variables(shapes["buffers"], mesh_of(fsdp=2, tensor=2)))
-    assert found.spec == PartitionSpec(*spec)
+    assert found.spec == PartitionSpec(*axes)
 
 
 def test_several_processes_are_seen_in_the_environment():
