@@ -16,7 +16,9 @@ def run(p, x, *, reset=None, lengths=None, heads, left):
       S = np.zeros((heads, k.shape[1], v.shape[1]))
     out = []
     for i in range(heads):
-      S[i] = np.exp(-left / 2 ** (8 * (i + 1) / heads)) * S[i] + np.outer(k[i], v[i])
+      # rates are no parameters, and are kept in float32
+      rate = np.float64(np.float32(left / 2 ** (8 * (i + 1) / heads)))
+      S[i] = np.exp(-rate) * S[i] + np.outer(k[i], v[i])
       out.append(q[i] @ S[i])
     y[row, time] = dense(
       p, "out_proj", sigmoid(dense(p, "g_proj", u)) * rms(np.concatenate(out), p["norm/scale"], 1e-6)
