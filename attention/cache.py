@@ -51,12 +51,17 @@ class Places(NamedTuple):
 
 
 def empty(batch: int, slots: int, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> Cache:
-  """Slots without tokens, for vectors of these shapes: numbers of `dtype`, or integers of eight bits with a unit."""
+  """Slots without tokens, for vectors of these shapes.
+
+  Args:
+    dtype: "float32" is JAX's default, as for other states, so float64 where that is enabled; "bfloat16"; or "int8":
+      integers of eight bits with a unit in float32.
+  """
 
   def room(shape: tuple[int, ...]) -> Any:
     if dtype == "int8":
-      return Packed(jnp.zeros((batch, slots, *shape), jnp.int8), jnp.zeros((batch, slots, *shape[:-1])))
-    return jnp.zeros((batch, slots, *shape), dtype)
+      return Packed(jnp.zeros((batch, slots, *shape), jnp.int8), jnp.zeros((batch, slots, *shape[:-1]), jnp.float32))
+    return jnp.zeros((batch, slots, *shape), None if dtype == "float32" else dtype)
 
   none, zero = jnp.full((batch, slots), -1, jnp.int32), jnp.zeros((batch,), jnp.int32)
   return Cache({name: room(shape) for name, shape in shapes.items()}, none, none, consumed=zero, start=zero)
@@ -74,7 +79,7 @@ def place(
   zero = jnp.zeros((batch,), jnp.int32)
   consumed, start = (zero, zero) if before is None else (before.consumed, before.start)
   time = jnp.arange(t, dtype=jnp.int32)
-  n = zero + t if lengths is None else lengths.astype(jnp.int32)
+  n = zero + t if lengths is None else jnp.clip(lengths, 0, t).astype(jnp.int32)
   here = time < n[:, None]
   position = consumed[:, None] + time
   starts = jnp.broadcast_to(start[:, None], position.shape)
@@ -102,10 +107,9 @@ def extend(cache: Cache, kept: Mapping[str, Array], at: Places, *, ring: bool, p
   return seen._replace(kept=_read(seen.kept)), Cache(*after, consumed=at.consumed, start=at.start)
 
 
-def nan_where_full(y: Float[Array, "b t d"], cache: Cache) -> Float[Array, "b t d"]:
-  """NaN in rows whose document is longer than the cache, which is no ring."""
-  full = cache.consumed - cache.start > cache.segment.shape[1]
-  return jnp.where(full[:, None, None], jnp.nan, y)
+def nan_where_full(y: Float[Array, "b t d"], at: Places, cache: Cache) -> Float[Array, "b t d"]:
+  """NaN for each token for which the cache, which is no ring, has no slot, however the tokens were cut."""
+  return jnp.where((at.offset >= cache.segment.shape[1])[..., None], jnp.nan, y)
 
 
 def _write(cache: Tokens, tokens: Tokens, start: Int[Array, "b"], ring: bool) -> Tokens:

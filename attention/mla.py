@@ -93,7 +93,7 @@ class MLA(nn.Module):
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Empty slots for a document of `max_len` tokens."""
+    """Empty slots for a document of `max_len` tokens; those past that have NaN."""
     return cache.empty(batch, max_len, dict(c=(self.rank,), k=(self.rope_size,)), self.cache_dtype)
 
   def __call__(
@@ -138,7 +138,7 @@ class MLA(nn.Module):
     y = attention(_join(q, r), _join(c, k), c, scale=self._scale, **where)
     y = product("bthc,chp->bthp", y, by_head(self.v_up), x.dtype)
     y = self.out_proj(y.reshape(*x.shape[:2], -1))
-    return blank_past(cache.nan_where_full(y, state), lengths), state
+    return blank_past(cache.nan_where_full(y, at, state), lengths), state
 
   def step(
     self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None

@@ -38,7 +38,7 @@ class Attention(nn.Module):
     head_size: k; width/heads if not given.
     mask: "causal", or "full": every token of the document is seen, there is no state, and __call__ is all there is.
     window: tokens that are seen, the current one included; all if not given. The state then holds no more than that and
-      has no end; without it, a document longer than the `max_len` of `init_state` turns the row to NaN.
+      has no end; without it, the tokens of a document past the `max_len` of `init_state` have NaN.
     position: "none"; "rope"; "xpos", rotary with products that fade with distance; "alibi", scores that do.
     theta, layout, rotary, scaling: theta, layout, share and scaling of `layers.positions.rope`; a scaling's amplitude
       multiplies scores, twice.
@@ -147,7 +147,7 @@ class Attention(nn.Module):
     seen, state = cache.extend(state, kv, at, ring=ring, packed=reset is not None)
     where = dict(q_position=at.position, k_position=seen.position, q_segment=at.segment, k_segment=seen.segment)
     y = self._attend(x, q, **seen.kept, **where)
-    return blank_past(y if ring else cache.nan_where_full(y, state), lengths), state
+    return blank_past(y if ring else cache.nan_where_full(y, at, state), lengths), state
 
   def step(
     self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None

@@ -44,6 +44,16 @@ def test_attention_to_latents_is_attention_to_keys_and_values(dtype, tolerance):
   assert error > 0 or dtype == "float32"
 
 
+def test_a_document_that_outgrew_the_cache_is_nan_until_the_next_one():
+  """Though the last document of the call fits."""
+  module, variables = ready()
+  _, state = module.apply(variables, X[:, :6], module.init_state(2, 4), method="prefill")
+  reset = jnp.zeros((2, 4), bool).at[:, 2].set(True)
+  y, _ = module.apply(variables, X[:, 6:10], state, reset=reset, method="prefill")
+  assert np.isnan(y[:, :2]).all()
+  np.testing.assert_allclose(y[:, 2:], module.apply(variables, X[:, 8:10]), atol=1e-6)
+
+
 def test_without_positions_the_order_of_what_is_seen_does_not_matter():
   for position in ("none", "rope"):
     module, variables = ready(position=position)

@@ -23,17 +23,49 @@ def run(module, variables, x, *state, method=None, **kwargs):
   return jax.jit(functools.partial(module.apply, method=method))(variables, x, *state, **kwargs)
 
 
-def test_a_document_beyond_the_cache_turns_its_row_to_nan():
-  """Its row alone, for good, and in prefill as in steps; a document that fits is welcome in the same slots."""
+def test_tokens_beyond_the_cache_have_nan():
+  """In their row alone, and in prefill as in steps; a document that fits is welcome in the same slots."""
   module, variables = ready(heads=2)
   y, state = run(module, variables, X, module.init_state(2, 8), lengths=jnp.array([9, 8]))
-  assert np.isnan(y[0, :9]).all()
+  assert np.isnan(y[0, 8]).all()
+  assert np.isfinite(y[0, :8]).all()
   assert np.isfinite(y[1]).all()
   y, state = run(module, variables, X[:, 0], state, method="step")
   assert np.isnan(y).all()
   y, _ = run(module, variables, X[:, :4], state, reset=jnp.zeros((2, 4), bool).at[1, 0].set(True))
   assert np.isnan(y[0]).all()
   np.testing.assert_allclose(y[1], run(module, variables, X[:, :4])[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("pieces", [(6, 4), (10,), (4, 6), (1,) * 10, (3, 5, 2)])
+def test_what_outgrew_the_cache_is_nan_until_the_next_document_however_it_is_cut(pieces):
+  """A cache of four, a document of eight tokens, one of two."""
+  module, variables = ready(heads=2, position="rope")
+  reset = jnp.zeros((2, 10), bool).at[:, 8].set(True)
+  state, outputs, start = module.init_state(2, 4), [], 0
+  for size in pieces:
+    piece = slice(start, start + size)
+    y, state = module.apply(variables, X[:, piece], state, reset=reset[:, piece], method="prefill")
+    outputs.append(y)
+    start += size
+  want = run(module, variables, X[:, :10], reset=reset).at[:, 4:8].set(jnp.nan)
+  np.testing.assert_allclose(jnp.concatenate(outputs, axis=1), want, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype, kept, unit", [("float32", 8, None), ("bfloat16", 2, None), ("int8", 1, 4)])
+def test_in_double_precision_only_a_cache_of_floats_widens(dtype, kept, unit):
+  """As the states of other mixers do; what was asked to be small stays small."""
+  with jax.enable_x64(True):
+    state = Attention(width=8, cache_dtype=dtype).init_state(1, 4)
+  sizes = [leaf.dtype.itemsize for leaf in jax.tree.leaves(state.kept["k"])]
+  assert sizes == [kept, unit][: 1 + (unit is not None)]
+
+
+def test_lengths_beyond_the_tokens_count_no_further():
+  module, variables = ready(heads=2)
+  lengths = jnp.array([7, -3])
+  _, state = run(module, variables, X[:, :5], module.init_state(2, 12), lengths=lengths)
+  assert state.consumed.tolist() == [5, 0]
 
 
 def test_a_window_outlives_any_cache():

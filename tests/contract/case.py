@@ -165,7 +165,7 @@ class Case:
     return make(jax.random.key(0))
 
   def init_state(self, batch: int = B, max_len: int = MAX_LEN) -> Any:
-    return cast_floats(self.module.init_state(batch, max_len), self.dtype)
+    return self.module.init_state(batch, max_len)
 
   def apply(self, variables: Any, tokens: Tokens, *args: Any, method: str = "__call__", **kwargs: Any) -> Any:
     return self.module.apply(variables, tokens.x, *args, side=tokens.side, method=method, **kwargs)
