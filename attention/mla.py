@@ -19,7 +19,7 @@ from layers import Dense, RMSNorm, param, project
 from layers.lengths import blank_past
 from layers.positions import LAYOUTS, rope
 from layers.rope_scaling import amplitude, frequencies
-from layers.sizes import at_least_one
+from layers.sizes import above_zero, at_least_one
 
 POSITIONS = ("none", "rope")
 CHOICES = {"position": POSITIONS, "layout": LAYOUTS, "cache_dtype": cache.DTYPES}
@@ -48,8 +48,8 @@ class MLA(nn.Module):
     norm_eps: the epsilon of the norms.
     cache_dtype: of c and k in the state, as in `Attention`.
   Raises:
-    ValueError: a size is below 1, rope_size is odd where it turns, a scaling stands beside position="none", a name is
-      unknown.
+    ValueError: a size is below 1, theta is not above 0, norm_eps is below 0, rope_size is odd where it turns, a scaling
+      stands beside position="none", a name is unknown.
   """
 
   width: int
@@ -176,7 +176,10 @@ def _check(module: MLA) -> None:
   for field, choices in CHOICES.items():
     if getattr(module, field) not in choices:
       raise ValueError(f"MLA: {field}={getattr(module, field)!r}; choose from {list(choices)}")
-  at_least_one(module, "heads", "rank", "q_rank", "head_size", "rope_size", "value_size")
+  at_least_one(module, "width", "heads", "rank", "q_rank", "head_size", "rope_size", "value_size")
+  above_zero(module, "theta")
+  if not module.norm_eps >= 0:
+    raise ValueError(f"MLA: norm_eps={module.norm_eps}; it must be at least 0")
   if module.position == "rope":
     if module.rope_size % 2:
       raise ValueError(f"MLA: rope_size={module.rope_size} is odd; position='rope' turns pairs")

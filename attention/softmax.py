@@ -17,7 +17,7 @@ from layers import Dense, RMSNorm
 from layers.lengths import blank_past
 from layers.positions import LAYOUTS, alibi_slopes, rope, turned, xpos_decays
 from layers.rope_scaling import amplitude, frequencies
-from layers.sizes import at_least_one
+from layers.sizes import above_zero, at_least_one
 
 POSITIONS = ("none", "rope", "xpos", "alibi")
 NORMS = ("none", "head", "all")
@@ -53,8 +53,9 @@ class Attention(nn.Module):
       as hardly any gradient passes through it.
   Raises:
     ValueError: heads do not divide the width without head_size, kv_heads do not divide the heads, entries to turn are
-      odd, a size is below 1, rotary is not in (0, 1], a window or "xpos" stands beside mask="full", a scaling beside
-      positions that do not turn, a name is unknown; `init_state`, `prefill` or `step` with mask="full".
+      odd, a size is below 1, theta or softcap is not above 0, norm_eps is below 0, rotary is not in (0, 1], a window or
+      "xpos" stands beside mask="full", a scaling beside positions that do not turn, a name is unknown; `init_state`,
+      `prefill` or `step` with mask="full".
   """
 
   width: int
@@ -221,7 +222,10 @@ def _check(module: Attention) -> None:
   if module.position not in POSITIONS:
     others = "; 'learned' and 'sinusoidal' are for the model's own position"
     raise ValueError(f"{name}: position={module.position!r}; choose from {list(POSITIONS)}{others}")
-  at_least_one(module, "heads", "kv_heads", "head_size", "window")
+  at_least_one(module, "width", "heads", "kv_heads", "head_size", "window")
+  above_zero(module, "theta", "softcap")
+  if not module.norm_eps >= 0:
+    raise ValueError(f"{name}: norm_eps={module.norm_eps}; it must be at least 0")
   if not 0 < module.rotary <= 1:
     raise ValueError(f"{name}: rotary={module.rotary} is a share of a head's entries; it must be in (0, 1]")
   heads, groups, size = module._sizes

@@ -1,6 +1,6 @@
 """A long convolution that can be stopped and resumed: its state is the whole input, in a buffer of fixed size.
 
-`places` also serves others who count tokens from the start of their document.
+`places` and `require` also serve others: who count tokens from the start of their document, or have an end themselves.
 """
 
 from typing import NamedTuple
@@ -21,13 +21,13 @@ class History(NamedTuple):
 
 
 def require(mixer: str, tokens: int, max_len: int) -> None:
-  """That a mixer whose filters end at `max_len` is not asked for more.
+  """That a mixer built for `max_len` tokens is not asked for more.
 
   Raises:
     ValueError: otherwise.
   """
   if tokens > max_len:
-    raise ValueError(f"{mixer}: {tokens} tokens, but its filters end at max_len={max_len}; build it with a larger one")
+    raise ValueError(f"{mixer}: {tokens} tokens, but it was built for max_len={max_len}; build it with a larger one")
 
 
 def empty(batch: int, max_len: int, width: int) -> History:

@@ -7,6 +7,7 @@ Theirs: s -> factor, L -> trained, b -> theta, |D| -> k.
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ def frequencies(k: int, theta: float, scaling: Mapping[str, Any] | None = None) 
   """Angles per position of the k/2 pairs: theta^(-2i/k), or what a rule makes of it.
 
   Raises:
-    ValueError: the rule is unknown, or it does not have these arguments.
+    ValueError: the rule is unknown, it does not have these arguments, or one or theta is no number that it can take.
   """
   return _plain(k, theta) if scaling is None else _apply(scaling, k, theta)[0]
 
@@ -49,6 +50,8 @@ def yarn(
   its ends rounded outwards, as in the authors' code and so in checkpoints (the paper's is one over turns); queries and
   keys grow by 0.1 mscale ln(factor) + 1.
   """
+  if not theta > 1:
+    raise ValueError(f"scaling: rule 'yarn' with theta={theta}; it must be above 1, so that pairs differ in speed")
   pair = lambda turns: k * math.log(trained / (2 * math.pi * turns)) / (2 * math.log(theta))
   low, high = max(math.floor(pair(fast)), 0), min(math.ceil(pair(slow)), k - 1)
   ramp = np.clip((np.arange(k // 2) - low) / max(high - low, 1e-3), 0, 1)
@@ -71,6 +74,6 @@ def _apply(scaling: Mapping[str, Any], k: int, theta: float) -> tuple[np.ndarray
   needed = {p.name for p in own if p.default is p.empty}
   if not needed <= given.keys() <= {p.name for p in own}:
     raise ValueError(f"scaling: rule {name!r} takes {[p.name for p in own]} and needs {sorted(needed)}, not {given}")
-  if bad := [key for key, value in given.items() if value <= 0]:
-    raise ValueError(f"scaling: {bad[0]}={given[bad[0]]}; it must be above 0")
+  if bad := [key for key, value in given.items() if not (isinstance(value, Real) and value > 0)]:
+    raise ValueError(f"scaling: {bad[0]}={given[bad[0]]!r}; it must be a number above 0")
   return RULES[name](k, theta, **given)

@@ -15,6 +15,18 @@ def at_least_one(module: Any, *fields: str) -> None:
       raise ValueError(f"{type(module).__name__}: {field}={value}; it must be at least 1")
 
 
+def above_zero(module: Any, *fields: str) -> None:
+  """Refuses numbers that are not above 0; None is one that nobody gave.
+
+  Raises:
+    ValueError: a field of the module is 0 or below.
+  """
+  for field in fields:
+    value = getattr(module, field)
+    if value is not None and not value > 0:
+      raise ValueError(f"{type(module).__name__}: {field}={value}; it must be above 0")
+
+
 def place_in_depth(module: Any) -> None:
   """Refuses a `layer` that a model of `depth` layers does not have: initial values of it would be infinite or wrong.
 

@@ -15,18 +15,10 @@ def attend(
   lengths: Int[Array, "b"] | None = None,
 ) -> Float[Array, "b t h p"]:
   """sum_s softmax_s(q . k_s / sqrt(k)) v_s over the first `lengths` keys; 0 where none is."""
-  places = lambda z: jnp.zeros(z.shape[:2], jnp.int32)
-  there = None if lengths is None else jnp.where(valid(lengths, k.shape[1]), 0, -1)
-  return attention(
-    q,
-    k,
-    v,
-    q_position=places(q),
-    k_position=places(k),
-    q_segment=None if lengths is None else places(q),
-    k_segment=there,
-    mask="full",
-  )
+  if lengths is None:
+    return attention(q, k, v, mask="full")
+  here, there = jnp.zeros(q.shape[:2], jnp.int32), jnp.where(valid(lengths, k.shape[1]), 0, -1)
+  return attention(q, k, v, q_segment=here, k_segment=there, mask="full")
 
 
 def softmax(scores: Float[Array, "*b s"], see: Bool[Array, "..."]) -> tuple[Float[Array, "*b s"], Float[Array, "*b"]]:

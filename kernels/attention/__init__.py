@@ -1,4 +1,8 @@
-"""Attention over a cache: causal or full, by document, in windows, with shared keys, a soft cap, biases by distance."""
+"""Attention over a cache: causal or full, by document, in windows, with shared keys, a soft cap, biases by distance.
+
+There is no flash kernel for TPUs yet: they run `xla`, blocks written in JAX. Keys and values are floats: a cache of
+eight bits is copied into floats, all of it at each decode step, before it comes here.
+"""
 
 from jaxtyping import Array, Float, Int
 

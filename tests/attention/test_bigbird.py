@@ -48,7 +48,7 @@ def test_blocks_see_their_neighbours_both_ends_and_some_others():
 
 def test_a_sequence_beyond_its_table_is_refused():
   module, variables = ready(block=2)
-  with pytest.raises(ValueError, match="13 tokens, but its filters end at max_len=12"):
+  with pytest.raises(ValueError, match="13 tokens, but it was built for max_len=12"):
     jax.eval_shape(module.apply, variables, jnp.zeros((1, 13, 8)))
 
 

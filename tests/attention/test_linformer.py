@@ -38,7 +38,7 @@ def test_mixtures_in_bfloat16_are_sums_in_float32():
 
 def test_a_sequence_beyond_its_mixtures_is_refused():
   module = Linformer(width=8, max_len=11)
-  with pytest.raises(ValueError, match="12 tokens, but its filters end at max_len=11"):
+  with pytest.raises(ValueError, match="12 tokens, but it was built for max_len=11"):
     jax.eval_shape(module.apply, {"params": initial(module)}, X)
 
 

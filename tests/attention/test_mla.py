@@ -84,6 +84,9 @@ def test_derived_sizes_are_those_of_v2_lite():
   "kwargs, reason",
   [
     (dict(rope_size=5), "MLA: rope_size=5 is odd; position='rope' turns pairs"),
+    (dict(width=0), "MLA: width=0; it must be at least 1"),
+    (dict(theta=0.0), "MLA: theta=0.0; it must be above 0"),
+    (dict(norm_eps=-1e-6), "MLA: norm_eps=-1e-06; it must be at least 0"),
     (dict(rank=0), "MLA: rank=0; it must be at least 1"),
     (dict(q_rank=0), "MLA: q_rank=0; it must be at least 1"),
     (dict(position="alibi"), r"MLA: position='alibi'; choose from \['none', 'rope'\]"),
@@ -95,4 +98,4 @@ def test_derived_sizes_are_those_of_v2_lite():
 )
 def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
   with pytest.raises(ValueError, match=reason):
-    MLA(width=8, **kwargs)
+    MLA(**dict(width=8) | kwargs)

@@ -210,6 +210,10 @@ def test_derived_heads_divide_the_width_and_leave_pairs(width, heads):
     (dict(heads=2, position="xpos", rotary=0.75), "position='xpos' turns pairs, and rotary=0.75 of that is 3"),
     (dict(heads=2, position="rope", rotary=0.2), "rotary=0.2 of that is 0"),
     (dict(rotary=1.5), r"rotary=1.5 is a share of a head's entries; it must be in \(0, 1\]"),
+    (dict(width=0), "Attention: width=0; it must be at least 1"),
+    (dict(softcap=0.0), "Attention: softcap=0.0; it must be above 0"),
+    (dict(theta=-1.0), "Attention: theta=-1.0; it must be above 0"),
+    (dict(norm_eps=-1e-6), "Attention: norm_eps=-1e-06; it must be at least 0"),
     (dict(head_size=0), "head_size=0; it must be at least 1"),
     (dict(position="rope", scaling=dict(rule="dynamic")), "no rule 'dynamic'; choose from"),
     (dict(position="alibi", scaling=dict(rule="ntk", factor=2.0)), "position='alibi' has none"),
@@ -226,4 +230,4 @@ def test_derived_heads_divide_the_width_and_leave_pairs(width, heads):
 )
 def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
   with pytest.raises(ValueError, match=reason):
-    Attention(width=8, **kwargs)
+    Attention(**dict(width=8) | kwargs)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from attention.efficient import unordered
 from kernels.attention import IMPLS, WEIGHTS, attention, xla
 from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, values_and_gradients
 
@@ -239,6 +240,8 @@ def test_a_gpu_is_given_cudnn(cuda, settings):
     ((Q, KV, KV), {"dtype": jnp.float32}, r"bfloat16 or float16, not \['float32'\]"),
     (((2, 256, 4, 20), *[(2, 256, 2, 20)] * 2), {}, "a multiple of 8 up to 128, not 20 and 20"),
     ((Q, KV, (2, 256, 2, 32)), {}, "not 64 and 32"),
+    (((2, 0, 4, 64), KV, KV), {"mask": "full"}, "it needs tokens, not 0 queries and 256 keys"),
+    ((Q, *[(2, 0, 2, 64)] * 2), {"mask": "full"}, "it needs tokens, not 256 queries and 0 keys"),
     ((Q, KV, KV), {"softcap": 2.0}, "it has no soft cap"),
     ((Q, KV, KV), {"slopes": SLOPES}, "it has no slopes"),
     ((Q, KV, KV), {"window": 7, "mask": "full"}, "its window needs mask='causal'"),
@@ -250,6 +253,13 @@ def test_what_cudnn_cannot_do_is_said_and_done_otherwise(cuda, shapes, settings,
   assert "cudnn" not in program(*shapes, **settings)
   with pytest.raises(ValueError, match=reason):
     program(*shapes, **settings, impl="cudnn")
+
+
+@pytest.mark.parametrize("lengths, fused", [(None, True), (jnp.array([9, 256]), False)])
+def test_attention_to_a_set_of_keys_is_cudnns_unless_some_are_missing(cuda, lengths, fused):
+  shapes = [jax.ShapeDtypeStruct(Q, jnp.bfloat16)] * 3
+  run = jax.jit(lambda *z: unordered.attend(*z, lengths=lengths))
+  assert ("__cudnn$fmha" in run.trace(*shapes).lower(lowering_platforms=("cuda",)).as_text()) == fused
 
 
 @pytest.mark.parametrize("capability, has", [("7.5", False), ("8.0", True), ("12.0", True), ("gfx90a", False)])

@@ -71,5 +71,5 @@ def test_no_token_leaves_the_past_as_it_is():
 
 def test_more_than_the_filters_reach_is_refused():
   history.require("Hyena", 8, 8)
-  with pytest.raises(ValueError, match="Hyena: 9 tokens, but its filters end at max_len=8"):
+  with pytest.raises(ValueError, match="Hyena: 9 tokens, but it was built for max_len=8"):
     history.require("Hyena", 9, 8)

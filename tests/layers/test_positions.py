@@ -93,12 +93,20 @@ def test_alibi_slopes():
     (dict(rule="lin", factor=2.0), "no rule 'lin'; choose from"),
     (dict(rule="yarn", factor=2.0), r"'yarn' takes .* and needs \['factor', 'trained'\], not {'factor': 2.0}"),
     (dict(rule="linear", factor=2.0, trained=3), r"'linear' takes \['factor'\]"),
-    (dict(rule="linear", factor=0), "factor=0; it must be above 0"),
+    (dict(rule="linear", factor=0), "factor=0; it must be a number above 0"),
+    (dict(rule="linear", factor="4"), "factor='4'; it must be a number above 0"),
+    (dict(rule="yarn", factor=2.0, trained=None), "trained=None; it must be a number above 0"),
   ],
 )
 def test_bad_scalings_are_named(scaling, reason):
   with pytest.raises(ValueError, match=reason):
     frequencies(8, 1e4, scaling)
+
+
+@pytest.mark.parametrize("theta", [1.0, 0.5])
+def test_yarn_needs_pairs_of_different_speeds(theta):
+  with pytest.raises(ValueError, match=f"'yarn' with theta={theta}; it must be above 1"):
+    frequencies(8, theta, dict(rule="yarn", factor=2.0, trained=64))
 
 
 def test_rope_keeps_the_dtype():

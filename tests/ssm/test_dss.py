@@ -101,7 +101,7 @@ def test_softmax_over_more_lags_than_modes_last_is_exp():
 
 def test_a_softmax_kernel_ends_at_its_length():
   module = DSS(width=2, kernel="softmax", max_len=16)
-  with pytest.raises(ValueError, match="DSS: 17 tokens, but its filters end at max_len=16"):
+  with pytest.raises(ValueError, match="DSS: 17 tokens, but it was built for max_len=16"):
     jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 17, 2)))
   with pytest.raises(ValueError, match="DSS: 17 tokens"):
     module.init_state(1, 17)

@@ -96,7 +96,7 @@ def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
 
 def test_more_tokens_than_max_len_are_refused_and_not_cut_off():
   module, variables = initial(max_len=16)
-  with pytest.raises(ValueError, match="Hyena: 17 tokens, but its filters end at max_len=16"):
+  with pytest.raises(ValueError, match="Hyena: 17 tokens, but it was built for max_len=16"):
     jax.eval_shape(module.apply, variables, jnp.zeros((1, 17, 4)))
   with pytest.raises(ValueError, match="Hyena: 17 tokens"):
     module.init_state(1, 17)

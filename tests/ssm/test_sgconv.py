@@ -66,7 +66,7 @@ def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
 
 def test_more_tokens_than_max_len_are_refused():
   module, variables = initial(width=2, taps=4, max_len=16)
-  with pytest.raises(ValueError, match="SGConv: 17 tokens, but its filters end at max_len=16"):
+  with pytest.raises(ValueError, match="SGConv: 17 tokens, but it was built for max_len=16"):
     jax.eval_shape(module.apply, variables, jnp.zeros((1, 17, 2)))
   with pytest.raises(ValueError, match="SGConv: 17 tokens"):
     module.init_state(1, 17)
