@@ -41,7 +41,7 @@ class Attention(nn.Module):
       has no end; without it, the tokens of a document past the `max_len` of `init_state` have NaN.
     position: "none"; "rope"; "xpos", rotary with products that fade with distance; "alibi", scores that do.
     theta, layout, rotary, scaling: theta, layout, share and scaling of `layers.positions.rope`; a scaling's amplitude
-      multiplies scores, twice.
+      multiplies the entries that turn, of queries and of keys.
     softcap: scores s become softcap * tanh(s / softcap).
     qk_norm: RMSNorm of queries and keys before they are turned: "none", "head" (of each head, one scale for all: Qwen3)
       or "all" (of all heads together: OLMo 2).
@@ -182,6 +182,7 @@ class Attention(nn.Module):
       q, k = self.q_norm(q), self.k_norm(k)
     if self.position in ("rope", "xpos"):
       turn: dict[str, Any] = dict(theta=self.theta, layout=self.layout, share=self.rotary, scaling=self.scaling)
+      turn["amplitude"] = amplitude(self.scaling)
       q, k = rope(q, offset, **turn), rope(k, offset, **turn)
     return q, dict(k=k, v=v)
 
@@ -195,7 +196,6 @@ class Attention(nn.Module):
       v,
       mask=self.mask,
       window=self.window,
-      scale=size**-0.5 * amplitude(self.scaling) ** 2,
       softcap=self.softcap,
       slopes=alibi_slopes(heads) if self.position == "alibi" else None,
       decays=xpos_decays(size, layout=self.layout, share=self.rotary) if fades else None,

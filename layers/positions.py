@@ -21,6 +21,7 @@ def rope(
   layout: str = "half",
   share: float = 1.0,
   scaling: Mapping[str, Any] | None = None,
+  amplitude: float = 1.0,
 ) -> Float[Array, "b t h k"]:
   """Turns pair i of each head by positions * theta^(-2i/k), so that q . k depends on the difference of positions.
 
@@ -32,6 +33,7 @@ def rope(
       GPT-J). A checkpoint fits one of them.
     share: of a head's entries, the first ones, which are turned as if they were all of it; the others stay.
     scaling: a rule of `layers.rope_scaling` for longer contexts than those of training, and its arguments.
+    amplitude: what the turned entries are multiplied by.
 
   Raises:
     ValueError: the entries to turn are odd in number, or `layout` or the rule is unknown or has other arguments.
@@ -43,7 +45,7 @@ def rope(
     raise ValueError(f"rope: no layout {layout!r}; choose from {list(LAYOUTS)}")
   dtype = jnp.promote_types(x.dtype, jnp.float32)
   angles = positions[..., None, None].astype(dtype) * jnp.asarray(frequencies(k, theta, scaling), dtype)
-  cos, sin = jnp.cos(angles), jnp.sin(angles)
+  cos, sin = amplitude * jnp.cos(angles), amplitude * jnp.sin(angles)
   wide, rest = x[..., :k].astype(dtype), x[..., k:]
   if layout == "half":
     first, second = jnp.split(wide, 2, axis=-1)

@@ -7,7 +7,6 @@ Theirs: s -> factor, L -> trained, b -> theta, |D| -> k.
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ def frequencies(k: int, theta: float, scaling: Mapping[str, Any] | None = None) 
 
 
 def amplitude(scaling: Mapping[str, Any] | None) -> float:
-  """What a rule multiplies both queries and keys by: the scores become so much larger, squared.
+  """What a rule multiplies both queries and keys by, where they turn: what these add to scores grows by its square.
 
   Raises:
     ValueError: as `frequencies`.
@@ -74,6 +73,6 @@ def _apply(scaling: Mapping[str, Any], k: int, theta: float) -> tuple[np.ndarray
   needed = {p.name for p in own if p.default is p.empty}
   if not needed <= given.keys() <= {p.name for p in own}:
     raise ValueError(f"scaling: rule {name!r} takes {[p.name for p in own]} and needs {sorted(needed)}, not {given}")
-  if bad := [key for key, value in given.items() if not (isinstance(value, Real) and value > 0)]:
+  if bad := [key for key, value in given.items() if not (isinstance(value, int | float) and value > 0)]:
     raise ValueError(f"scaling: {bad[0]}={given[bad[0]]!r}; it must be a number above 0")
   return RULES[name](k, theta, **given)

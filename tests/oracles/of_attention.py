@@ -202,6 +202,11 @@ CASES: dict[str, Any] = {
     softmax.run,
     dict(heads=2, size=32, position="rope", scaling=YARN),
   ),
+  "softmax, yarn of half a head": (
+    dict(name="softmax", heads=2, head_size=32, position="rope", rotary=0.5, scaling=YARN),
+    softmax.run,
+    dict(heads=2, size=32, position="rope", turned=16, scaling=YARN),
+  ),
   "titans": (dict(name="titans", heads=2, inner=3, chunk=4), titans.run, dict(heads=2, layers=2, chunk=4)),
   "titans, deep": (
     dict(name="titans", layers=3, inner=5, chunk=3, rate_max=0.2, momentum=False, taps=2),

@@ -26,13 +26,13 @@ def angles(n, theta, scaling):
   return np.array([kept[i] * w + (1 - kept[i]) * w / s for i, w in enumerate(plain)])
 
 
-def turn(vectors, place, rates, layout):
-  """The first pairs of each row as complex numbers, by `place` times their rates; the rest stays."""
+def turn(vectors, place, rates, layout, amplitude=1):
+  """The first pairs of each row as complex numbers, by `place` times their rates, and grown; the rest stays."""
   n = 2 * len(rates)
   first, second = (slice(0, n // 2), slice(n // 2, n)) if layout == "half" else (slice(0, n, 2), slice(1, n, 2))
   out = vectors.copy()
   z = (vectors[:, first] + 1j * vectors[:, second]) * np.exp(1j * place * rates)
-  out[:, first], out[:, second] = z.real, z.imag
+  out[:, first], out[:, second] = amplitude * z.real, amplitude * z.imag
   return out
 
 
@@ -87,12 +87,12 @@ def run(
     if qk_norm == "head":
       vectors = np.stack([rms(vector, p[f"{name}_norm/scale"], 1e-6) for vector in vectors])
     if position in ("rope", "xpos"):
-      vectors = turn(vectors, index[row, time], angles(n, theta, scaling), layout)
+      vectors = turn(vectors, index[row, time], angles(n, theta, scaling), layout, growth)
     if position == "xpos":
       vectors = fade(vectors, index[row, time] if name == "q" else -index[row, time], n, layout)
     return vectors
 
-  temperature = (0.1 * math.log(scaling["factor"]) + 1) ** 2 if (scaling or {}).get("rule") == "yarn" else 1
+  growth = 0.1 * math.log(scaling["factor"]) + 1 if (scaling or {}).get("rule") == "yarn" else 1
   k = {token[:2]: project("k", *token[:2], groups) for token in there}
   v = {token[:2]: dense(p, "v_proj", x[token[:2]]).reshape(groups, size) for token in there}
   y = np.zeros_like(x)
@@ -108,7 +108,7 @@ def run(
     out = []
     for head in range(heads):
       group = head * groups // heads
-      scores = np.array([temperature * q[head] @ k[key][group] / np.sqrt(size) for key in seen])
+      scores = np.array([q[head] @ k[key][group] / np.sqrt(size) for key in seen])
       if softcap is not None:
         scores = softcap * np.tanh(scores / softcap)
       if position == "alibi":
