@@ -1,7 +1,7 @@
 """Every mixer obeys the contract: one row in SMALL and one in COUNT is all a new mixer adds here.
 
-In the default suite one row for each primitive runs over a long sequence; the others do in the slow one, which also
-repeats every comparison in float64. The checks are in tests/contract/checks.py.
+In the default suite one row for each primitive runs over a long sequence, and a mixer's first row has its gradients
+checked; the others do in the slow one, which also repeats every comparison in float64. The checks are in tests/contract/checks.py.
 """
 
 import functools
@@ -19,6 +19,13 @@ from tests.contract.checks import CHECKS, IN_FLOAT64
 from tests.contract.counts import COUNT, count
 from tests.contract.sizes import PATHS, SIDE, SMALL
 
+# Checks that compile programs of their own: a mixer's first row has them in the default suite, its others in the slow one.
+COSTLY = (
+  "bfloat16_keeps_a_float32_state",
+  "call_gradients_ignore_what_lies_past_lengths",
+  "gradients_of_prefill_are_those_of_call",
+  "prefill_gradients_ignore_what_lies_past_lengths",
+)
 # Rows for the newer Python.
 SMOKE = ("mamba", "softmax")
 
@@ -74,7 +81,7 @@ def parameters(checks: Mapping[str, Any]) -> list:
   long, found = rows_of_long_check(), []
   for row in SMALL:
     for name, (_, states) in checks.items():
-      slow = name == "finite_over_a_long_sequence" and row not in long
+      slow = row not in long if name == "finite_over_a_long_sequence" else "," in row and name in COSTLY
       marks = [pytest.mark.xdist_group(row), *[pytest.mark.slow] * slow, *[pytest.mark.smoke] * (row in SMOKE)]
       if state_of(row) in states:
         found.append(pytest.param(row, name, id=f"{row}-{name}", marks=marks))

@@ -59,6 +59,7 @@ def test_a_linear_memory_without_momentum_or_decay_is_a_delta_net_at_chunk_1():
   np.testing.assert_allclose(run(titans, p, x), run(delta, same, x), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_delta_rule_is_what_the_general_memory_does():
   # momentum that is none leaves the way through `delta_rule`
   kwargs = dict(width=8, heads=2, layers=1, chunk=1)

@@ -101,6 +101,7 @@ def events():
   return model, variables, method, jnp.where(jnp.arange(T) < LENGTHS[:, None], gaps, jnp.nan)
 
 
+@pytest.mark.slow
 def test_a_label_may_be_made_of_outputs_weighed_by_time():
   model, variables, method, gaps = events()
   params = variables["params"]

@@ -65,6 +65,7 @@ def test_heads_share_their_filters():
   assert np.abs(h[:, 1] - h[:, 0]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_outer_mixing_within_heads_of_one_channel_is_none():
   x = jax.random.normal(jax.random.key(1), (1, 9, 4))
   modules = [Hyena(width=4, heads=heads, outer_mixing=mixed) for heads in (4, 2) for mixed in (False, True)]

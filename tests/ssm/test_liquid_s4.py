@@ -48,6 +48,7 @@ def test_products_last_in_kb_and_not_in_pb():
   assert added["kb"][5:].min() > 1e-6
 
 
+@pytest.mark.slow
 def test_the_official_form_reads_pairs_from_the_end():
   """The last two inputs at the first place, the last and third to last at the next, and so on."""
   module = LiquidS4(width=1, state=4, form="official", activation="none")

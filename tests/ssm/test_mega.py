@@ -40,6 +40,7 @@ def test_both_ways_tokens_see_all_of_their_chunk():
   np.testing.assert_array_equal(reaches(module, jnp.asarray(reset)), chunk[:, None] == chunk)
 
 
+@pytest.mark.slow
 def test_both_averages_carry_what_lies_outside_of_the_chunk():
   module = Mega(width=D, state=2, keys=4, chunk=3, bidirectional=True)
   grad = jax.grad(lambda x: module.apply(filled(module, X), x)[0, 5].sum())(X)

@@ -34,6 +34,7 @@ def test_an_image_of_one_row_is_s4d_from_left_to_right_and_back():
   np.testing.assert_allclose(module.apply({"params": p}, x), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_video_of_one_frame_is_an_image():
   """The kernel along the frames has one tap, which only scales."""
   module, image = S4ND(width=3, state=4, dim=3, frames=1, columns=4), S4ND(width=3, state=4, columns=4)
@@ -45,6 +46,7 @@ def test_a_video_of_one_frame_is_an_image():
   np.testing.assert_allclose(module.apply({"params": p}, x), image.apply({"params": q}, x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_video_is_the_sum_over_all_pairs_of_pixels():
   """Where no side is 1: two frames of three rows and two columns."""
   with jax.enable_x64(True):
@@ -56,6 +58,7 @@ def test_a_video_is_the_sum_over_all_pairs_of_pixels():
     np.testing.assert_allclose(module.apply({"params": p}, x), expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_without_a_low_rank_part_dplr_is_diagonal():
   dplr, diagonal = (S4ND(width=2, state=4, structure=name, disc="bilinear") for name in ("dplr", "diagonal"))
   p = initial(dplr)["params"]
@@ -65,6 +68,7 @@ def test_without_a_low_rank_part_dplr_is_diagonal():
   np.testing.assert_allclose(dplr.apply({"params": p | none}, x), diagonal.apply({"params": q}, x), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_one_way_sees_nothing_to_the_right_or_below():
   module = S4ND(width=1, state=2, columns=3, bidirectional=False, activation="none")
   variables = initial(module)

@@ -25,6 +25,7 @@ def test_what_each_number_of_directions_sees(directions):
   assert np.where(sees, jacobian, jacobian.max()).min() > 1e-6 * jacobian.max()
 
 
+@pytest.mark.slow
 def test_equal_directions_turn_with_the_image():
   module = SSM2D(width=2, state=2, rows=3, columns=4)
   p = initial(module)["params"]
