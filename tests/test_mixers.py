@@ -1,7 +1,8 @@
 """Every mixer obeys the contract: one row in SMALL and one in COUNT is all a new mixer adds here.
 
 In the default suite one row for each primitive runs over a long sequence, and a mixer's first row has its gradients
-checked; the others do in the slow one, which also repeats every comparison in float64. The checks are in tests/contract/checks.py.
+checked; the others do in the slow one, which also repeats every comparison in float64. The checks are in
+tests/contract/checks.py.
 """
 
 import functools
@@ -19,7 +20,7 @@ from tests.contract.checks import CHECKS, IN_FLOAT64
 from tests.contract.counts import COUNT, count
 from tests.contract.sizes import PATHS, SIDE, SMALL
 
-# Checks that compile programs of their own: a mixer's first row has them in the default suite, its others in the slow one.
+# Checks that compile programs of their own: a mixer's first row has them in the default suite, others in the slow one.
 COSTLY = (
   "bfloat16_keeps_a_float32_state",
   "call_gradients_ignore_what_lies_past_lengths",

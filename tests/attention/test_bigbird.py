@@ -1,5 +1,6 @@
 """BigBird's initial values, what its blocks see, and its limit."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +20,7 @@ def ready(**kwargs):
 
 def test_initial_values():
   module = BigBird(width=64)
-  variables = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, 64)))
+  variables = nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, 64))))
   assert variables["buffers"]["priority"].shape == (8, 64, 64)
   np.testing.assert_allclose(np.abs(initial(module)["qkv"]["q_proj"]["kernel"]).max(), (6 / 128) ** 0.5, rtol=0.02)
 

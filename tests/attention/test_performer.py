@@ -1,5 +1,6 @@
 """Performer's random features: how they are drawn, and that many of them are softmax attention."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,7 +29,7 @@ def test_features_are_orthogonal_in_blocks_and_as_long_as_gaussian_vectors():
 
 def test_initial_values():
   module = Performer(width=64, features=10)
-  variables = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, 64)))
+  variables = nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, 64))))
   assert variables["buffers"]["W"].shape == (10, 8)
   np.testing.assert_allclose(np.abs(initial(module)["qkv"]["q_proj"]["kernel"]).max(), (6 / 128) ** 0.5, rtol=0.02)
 
