@@ -44,8 +44,8 @@ class MLA(nn.Module):
     head_size, rope_size: entries of a query and key without and with rotations.
     value_size: entries of a value of each head.
     position: "rope", or "none": nothing turns (Kimi Linear).
-    theta, layout, scaling: as in `layers.positions.rope`; a scaling's amplitude multiplies all of a
-      score, twice, as in V3's checkpoints.
+    theta, layout, scaling: as in `layers.positions.rope`; a scaling's amplitude multiplies all of a score, twice, as in
+      V3's checkpoints.
     norm_eps: the epsilon of the norms.
     cache_dtype: of c and k in the state, as in `Attention`.
   Raises:

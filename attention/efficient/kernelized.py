@@ -9,10 +9,9 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from kernels.attention import MASKS
 from kernels.inputs import compute_dtype
 from kernels.ssd import ssd
-
-MASKS = ("causal", "full")
 
 
 def causal(

@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels.ssd import ssd
-from layers import Dense
+from layers import Dense, heads
 from layers.initializers import uniform_fan_in
 from layers.lengths import blank_past
-from layers.sizes import at_least_one, largest_divisor
+from layers.sizes import at_least_one
 
 LEAST = 0.5  # of 1 + s + s^2 / 2, at s = -1
 
@@ -54,9 +54,8 @@ class Based(nn.Module):
   SIDE = ()
 
   def __post_init__(self):
-    at_least_one(self, "width", "heads", "key_size", "depth")
-    if self.width % self._heads:
-      raise ValueError(f"Based: heads={self._heads} does not divide width={self.width}")
+    heads.count(self, 16)
+    at_least_one(self, "key_size", "depth")
     super().__post_init__()
 
   def setup(self):
@@ -112,7 +111,7 @@ class Based(nn.Module):
 
   @property
   def _heads(self) -> int:
-    return self.heads or largest_divisor(self.width, 16)
+    return heads.count(self, 16)
 
 
 def taylor(x: Float[Array, "*b k"]) -> Float[Array, "*b f"]:
