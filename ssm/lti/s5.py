@@ -174,7 +174,11 @@ class S5(nn.Module):
     steps = self.step_rescale * jnp.exp(self.log_dt)
     gap = jnp.ones((1,), steps.dtype) if dt is None else dt[..., None].astype(steps.dtype)
     log_A, scale = discretization.EVENT_RULES[self.disc](steps, jax.lax.complex(lam_re, self.lam_im), gap)
-    return jnp.exp(log_A), scale * dense_io.into_state(x, self.B_re, self.B_im)
+    if dt is not None:
+      return jnp.exp(log_A), scale * dense_io.into_state(x, self.B_re, self.B_im)
+    # times B rather than B x, which is larger by the tokens
+    B = scale[:, None] * jax.lax.complex(self.B_re, self.B_im)
+    return jnp.exp(log_A), dense_io.into_state(x, B.real, B.imag)
 
   def _read(self, h: Complex[Array, "*b n"], x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     """From states to outputs: 2 Re(C h) + D x, then the activation."""
