@@ -6,6 +6,7 @@ that share them as so many more rows of queries, and are not repeated.
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -17,8 +18,12 @@ from kernels.attention.visible import places, visible
 from kernels.attention.weights import POINTWISE
 
 # Queries and keys in a block. A CPU wants the scores in its cache, an accelerator wants few steps.
-BLOCKS = {"cpu": (128, 256)}
+BLOCKS = {"cpu": (128, 128)}
 ACCELERATOR_BLOCKS = (1024, 2048)
+# the axes of "b c g k" as "b g c k" and as "b g k c": a product is fastest of rows by columns
+ROWS, COLUMNS = (0, 2, 1, 3), (0, 2, 3, 1)
+# of "b g r c k" as "b g k r c"
+QUERY_COLUMNS = (0, 1, 4, 2, 3)
 
 
 class Rules(NamedTuple):
@@ -117,7 +122,8 @@ def blockwise(
 
 def _forward(rules, q, k, v, at, of):
   """The answers, and the logarithms of the sums of exponentials that the gradient needs."""
-  dtype, kv = inputs.compute_dtype(q, k, v), (k, v)
+  dtype = inputs.compute_dtype(q, k, v)
+  k_columns, v_rows = _reader(k, of, q.shape[0], COLUMNS), _reader(v, of, q.shape[0], ROWS)
 
   def queries(_, block):
     q, at, needed = block
@@ -128,17 +134,18 @@ def _forward(rules, q, k, v, at, of):
 
       def meet(carry):
         top, total, y = carry
-        k, v = _cut(j, of, *kv)
-        scores, see = _scores(rules, q, k, at, of)[0], _see(rules, at, of)
+        v = v_rows(j, of)
+        scores, see = _scores(rules, q, k_columns(j, of), at, of)[0], _see(rules, at, of)
         if rules.weights in POINTWISE:
           weights = jnp.where(see, POINTWISE[rules.weights](scores)[0], 0)
-          return top, total, y + _dot("bgrcs,bsgp->bgrcp", weights.astype(v.dtype), v)
-        higher = jnp.maximum(top, jnp.max(scores, axis=-1, initial=-jnp.inf, where=see))
+          return top, total, y + _dot("bgrcs,bgsp->bgrcp", weights.astype(v.dtype), v)
+        scores = jnp.where(see, scores, -jnp.inf)
+        higher = jnp.maximum(top, scores.max(axis=-1))
         # a row that has seen nothing yet stays at -inf, which is never subtracted
         base = jnp.where(jnp.isneginf(higher), 0, higher)[..., None]
-        weights = jnp.where(see, jnp.exp(scores - base), 0)
+        weights = jnp.exp(scores - base)
         shrink = jnp.exp(top - base[..., 0])
-        y = y * shrink[..., None] + _dot("bgrcs,bsgp->bgrcp", weights.astype(v.dtype), v)
+        y = y * shrink[..., None] + _dot("bgrcs,bgsp->bgrcp", weights.astype(v.dtype), v)
         return higher, total * shrink + weights.sum(axis=-1), y
 
       return jax.lax.cond(needed, meet, lambda carry: carry, carry), None
@@ -158,30 +165,32 @@ def _blockwise_fwd(rules, q, k, v, at, of):
 
 
 def _blockwise_bwd(rules, residuals, d_y):
-  q, *kv, at, of, y, level = residuals
+  q, k, v, at, of, y, level = residuals
+  k_rows, k_columns, v_columns = (_reader(z, of, q.shape[0], a) for z, a in ((k, ROWS), (k, COLUMNS), (v, COLUMNS)))
 
   def queries(carry, block):
     q, at, level, d_y, through, needed = block
+    d_y_columns = d_y.transpose(QUERY_COLUMNS)
 
     def keys(carry, block):
       j, of, needed = block
 
       def meet(carry):
         d_q, d_k, d_v = carry
-        k, v = _cut(j, of, *kv)
-        scores, slope = _scores(rules, q, k, at, of)
-        see, d_weights = _see(rules, at, of), _dot("bgrcp,bsgp->bgrcs", d_y, v)
+        scores, slope = _scores(rules, q, k_columns(j, of), at, of)
+        see, d_weights = _see(rules, at, of), _dot("bgrcp,bgps->bgrcs", d_y, v_columns(j, of))
         if rules.weights in POINTWISE:
           weights, rise = (jnp.where(see, z, 0) for z in POINTWISE[rules.weights](scores))
           d_scores = rise * d_weights * slope
         else:
-          weights = jnp.where(see, jnp.exp(scores - level[..., None]), 0)
+          weights = jnp.exp(jnp.where(see, scores - level[..., None], -jnp.inf))
           d_scores = weights * (d_weights - through[..., None]) * slope
         d_scores, weights = d_scores.astype(k.dtype), weights.astype(v.dtype)
         left, rest = _left(rules, at, of, level.dtype)
-        d_k = _add(d_k, j, rest * _dot("bgrcs,bgrck->bsgk", d_scores, _times(q, left)))
-        d_v = _add(d_v, j, _dot("bgrcs,bgrcp->bsgp", weights, d_y))
-        return d_q + left * _dot("bgrcs,bsgk->bgrck", d_scores, _times(k, rest)), d_k, d_v
+        d_k = _add(d_k, j, rest * _dot("bgkrc,bgrcs->bgks", _times(q, left).transpose(QUERY_COLUMNS), d_scores))
+        d_v = _add(d_v, j, _dot("bgprc,bgrcs->bgps", d_y_columns, weights))
+        rows = _times(k_rows(j, of), rest if rules.decays is None else rest.swapaxes(2, 3))
+        return d_q + left * _dot("bgrcs,bgsk->bgrck", d_scores, rows), d_k, d_v
 
       return jax.lax.cond(needed, meet, lambda carry: carry, carry), None
 
@@ -190,33 +199,39 @@ def _blockwise_bwd(rules, residuals, d_y):
     return tuple(carry), d_q
 
   through = jnp.sum(y * d_y, axis=-1)
-  zero = tuple(jnp.zeros(z.shape, level.dtype) for z in kv)
-  blocks = (q, at, level, d_y.astype(jnp.result_type(q, *kv)), through, _needed(rules, at, of))
+  (z, b, c), g = of.position.shape, k.shape[2]
+  zero = tuple(jnp.zeros((z, b, g, size, c), level.dtype) for size in (k.shape[3], v.shape[3]))
+  blocks = (q, at, level, d_y.astype(jnp.result_type(q, k, v)), through, _needed(rules, at, of))
   (d_k, d_v), d_q = jax.lax.scan(queries, zero, blocks)
-  return d_q.astype(q.dtype), *(d.astype(z.dtype) for d, z in zip((d_k, d_v), kv)), None, None
+  d_k, d_v = (d.transpose(1, 0, 4, 2, 3).reshape(z.shape).astype(z.dtype) for d, z in zip((d_k, d_v), (k, v)))
+  return d_q.astype(q.dtype), d_k, d_v, None, None
 
 
 blockwise.defvjp(_blockwise_fwd, _blockwise_bwd)
 
 
-def _cut(j, of: Places, *arrays: Float[Array, "b s ..."]) -> tuple[Float[Array, "b c ..."], ...]:
-  """Block j of keys or values, zeros in empty slots."""
-  size = of.position.shape[1]
-  cut = tuple(jax.lax.dynamic_slice_in_dim(z, j * size, size, axis=1) for z in arrays)
-  return cut if of.segment is None else inputs.blank(of.segment >= 0, *cut)
+def _reader(z: Float[Array, "b s g k"], of: Places, readers: int, axes: tuple[int, ...]) -> Callable[..., Array]:
+  """Reads block j of keys or values in the order ROWS or COLUMNS, zeros in empty slots.
+
+  What several blocks of queries read is put into that order once. A cache that is read once is left where it is.
+  """
+  there = lambda z, of: z if of.segment is None else jnp.where((of.segment >= 0)[..., None, None], z, 0)
+  size = of.position.shape[2]
+  if readers > 1:
+    blocks = there(_blocks(z, size), of).transpose(0, *(1 + axis for axis in axes))
+    return lambda j, _: jax.lax.dynamic_index_in_dim(blocks, j, keepdims=False)
+  return lambda j, of: there(jax.lax.dynamic_slice_in_dim(z, j * size, size, axis=1), of).transpose(axes)
 
 
-def _add(total: Float[Array, "b s g k"], j, part: Float[Array, "b c g k"]) -> Float[Array, "b s g k"]:
+def _add(total: Float[Array, "z b g k c"], j: Int[Array, ""], part: Float[Array, "b g k c"]) -> Array:
   """Adds to block j."""
-  first, size = j * part.shape[1], part.shape[1]
-  sums = jax.lax.dynamic_slice_in_dim(total, first, size, axis=1) + part
-  return jax.lax.dynamic_update_slice_in_dim(total, sums, first, axis=1)
+  return jax.lax.dynamic_update_index_in_dim(total, jax.lax.dynamic_index_in_dim(total, j, keepdims=False) + part, j, 0)
 
 
 def _scores(rules: Rules, q, k, at: Places, of: Places) -> tuple[Float[Array, "b g r c s"], Float[Array, "..."]]:
   """The scores of one pair of blocks, and their derivatives by q . k."""
   left, rest = _left(rules, at, of, inputs.compute_dtype(q, k))
-  scores = rules.scale * _dot("bgrck,bsgk->bgrcs", _times(q, left), _times(k, rest))
+  scores = rules.scale * _dot("bgrck,bgks->bgrcs", _times(q, left), _times(k, rest))
   slope = jnp.asarray(rules.scale, scores.dtype)
   if rules.softcap is not None:
     bent = jnp.tanh(scores / rules.softcap)
@@ -228,7 +243,7 @@ def _scores(rules: Rules, q, k, at: Places, of: Places) -> tuple[Float[Array, "b
 
 
 def _left(rules: Rules, at: Places, of: Places, dtype) -> tuple[Array | int, Array | int]:
-  """What decays leave of queries "b 1 1 c k" and keys "b s 1 k", whose product is what they leave of a pair.
+  """What decays leave of queries "b 1 1 c k" and keys "b 1 k s", whose product is what they leave of a pair.
 
   Counted from the block's first query, so that only keys within the block have more than 1, and none overflows.
   """
@@ -240,7 +255,7 @@ def _left(rules: Rules, at: Places, of: Places, dtype) -> tuple[Array | int, Arr
   before = jnp.maximum(first - of.position, first - last)
   decays = jnp.asarray(rules.decays, dtype)
   left, rest = (jnp.exp(decays * z[..., None].astype(dtype)) for z in (after, before))
-  return left[:, None, None], rest[:, :, None]
+  return left[:, None, None], rest[:, None].swapaxes(2, 3)
 
 
 def _times(z: Array, factor: Array | int) -> Array:
