@@ -13,7 +13,7 @@ RECURRENT = sorted(file.stem for file in sources.python_files("attention/recurre
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECURRENT)
 def test_training_memory_grows_with_the_length(name):
-  """As the compiler plans it, and it plans two lengths apart: four times the tokens take between 2 and 6 times as much.
+  """As the compiler plans it, and it plans two lengths apart: four times the tokens take between 1.5 and 6 times as much.
 
   What grows with the square would take 16 times as much.
   """
@@ -28,4 +28,4 @@ def test_training_memory_grows_with_the_length(name):
 
   short, long = planned(1024), planned(4096)
   # something must be kept of every token
-  assert 2 * short < long < 6 * short, f"{short} bytes for 1024 tokens, {long} for 4096"
+  assert 1.5 * short < long < 6 * short, f"{short} bytes for 1024 tokens, {long} for 4096"
