@@ -47,6 +47,55 @@ PEERS = (
     {"transformers LlamaAttention": dict(num_attention_heads=4)},
     SHORT,
   ),
+  Beside(
+    "local",
+    dict(heads=4, window=256),
+    {},
+    {"transformers RecurrentGemmaAttention": dict(num_attention_heads=4, window=256)},
+    SHORT,
+  ),
+  Beside(
+    "mla",
+    dict(heads=4, rank=64, head_size=32, rope_size=16, value_size=32),
+    {},
+    {
+      "transformers DeepseekV3Attention": dict(
+        num_attention_heads=4,
+        q_lora_rank=None,
+        kv_lora_rank=64,
+        qk_nope_head_dim=32,
+        qk_rope_head_dim=16,
+        v_head_dim=32,
+      )
+    },
+    SHORT,
+  ),
+  Beside("rwkv4", {}, {}, {"transformers RwkvSelfAttention": {}}, SHORT),
+  Beside(
+    "lightning",
+    dict(heads=2, head_size=64),
+    {},
+    {"transformers MiniMaxLightningAttention": dict(num_attention_heads=2, num_key_value_heads=2, head_dim=64)},
+    SHORT,
+  ),
+  Beside(
+    "gated_delta_net",
+    dict(heads=2, head_size=64, expand_v=1.0),
+    {},
+    {
+      "transformers Qwen3NextGatedDeltaNet": dict(
+        linear_num_key_heads=2, linear_num_value_heads=2, linear_key_head_dim=64, linear_value_head_dim=64
+      )
+    },
+    SHORT,
+  ),
+  Beside(
+    "kda",
+    dict(heads=2, head_size=64),
+    {},
+    {"transformers KimiLinearDeltaAttention": dict(linear_num_heads=2, linear_head_dim=64)},
+    SHORT,
+  ),
   Beside("rnn", {}, {}, {"torch.nn.RNN": {}}, SHORT),
   Beside("gru", dict(reset_gate="after"), {}, {"torch.nn.GRU": {}}, SHORT),
   Beside("lstm", {}, {}, {"torch.nn.LSTM": {}}, SHORT),

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,8 @@ def layer(*, peer: str, mode: str, size: tuple[int, int, int], sizes: dict[str, 
   """The layer, or with "forward+backward" also the cotangents of all parameters and the input for one of its output."""
   try:
     torch = importlib.import_module("torch")
+    # where fla is installed, transformers takes its Triton kernels, which need a GPU
+    sys.modules["fla"] = None  # type: ignore[assignment]
     torch.set_num_threads(os.cpu_count() or 1)
     module, call = LAYERS[peer](torch, size, **sizes)
   except ImportError as e:
@@ -96,6 +99,68 @@ def _short_conv(torch: Any, size: tuple[int, int, int], **sizes: int) -> tuple[A
   return Lfm2ShortConv(config, layer_idx=0), lambda module, x: module(x)
 
 
+def _gemma_attention(torch: Any, size: tuple[int, int, int], **sizes: int) -> tuple[Any, Layer]:
+  from transformers import RecurrentGemmaConfig
+  from transformers.models.recurrent_gemma.modeling_recurrent_gemma import RecurrentGemmaAttention
+
+  window = sizes.pop("window")
+  config = RecurrentGemmaConfig(
+    hidden_size=size[2], num_hidden_layers=1, num_key_value_heads=1, attention_window_size=window, **sizes
+  )
+  back = torch.arange(size[1])[:, None] - torch.arange(size[1])
+  hidden = ~((back >= 0) & (back < window))
+  mask = torch.zeros(hidden.shape).masked_fill(hidden, torch.finfo(torch.float32).min)[None, None]
+  places = torch.arange(size[1])[None].expand(size[0], -1)
+  return RecurrentGemmaAttention(config, layer_idx=0), lambda module, x: module(x, places, mask)[0]
+
+
+def _latent(torch: Any, size: tuple[int, int, int], **sizes: int) -> tuple[Any, Layer]:
+  from transformers import DeepseekV3Config
+  from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3Attention, DeepseekV3RotaryEmbedding
+
+  heads = sizes["num_attention_heads"]
+  config = DeepseekV3Config(
+    hidden_size=size[2], num_hidden_layers=1, num_key_value_heads=heads, attn_implementation="sdpa", **sizes
+  )
+  turns, places = DeepseekV3RotaryEmbedding(config), torch.arange(size[1])[None]
+  return DeepseekV3Attention(config, layer_idx=0), lambda module, x: module(x, turns(x, places), None)[0]
+
+
+def _rwkv(torch: Any, size: tuple[int, int, int]) -> tuple[Any, Layer]:
+  from transformers import RwkvConfig
+  from transformers.models.rwkv.modeling_rwkv import RwkvSelfAttention
+
+  module = RwkvSelfAttention(RwkvConfig(hidden_size=size[2], num_hidden_layers=2, context_length=size[1]))
+  # the layer is only ever made inside a model, which gives these their values
+  for parameter in module.parameters():
+    torch.nn.init.normal_(parameter, std=0.1)
+  return module, lambda module, x: module(x)[0]
+
+
+def _lightning(torch: Any, size: tuple[int, int, int], **sizes: int) -> tuple[Any, Layer]:
+  from transformers import MiniMaxConfig
+  from transformers.models.minimax.modeling_minimax import MiniMaxLightningAttention
+
+  config = MiniMaxConfig(hidden_size=size[2], num_hidden_layers=2, **sizes)
+  return MiniMaxLightningAttention(config, 0), lambda module, x: module(x, None, None)[0]
+
+
+def _qwen_delta(torch: Any, size: tuple[int, int, int], **sizes: int) -> tuple[Any, Layer]:
+  from transformers import Qwen3NextConfig
+  from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextGatedDeltaNet
+
+  config = Qwen3NextConfig(hidden_size=size[2], num_hidden_layers=1, layer_types=["linear_attention"], **sizes)
+  return Qwen3NextGatedDeltaNet(config, layer_idx=0), lambda module, x: module(x)
+
+
+def _kimi_delta(torch: Any, size: tuple[int, int, int], **sizes: int) -> tuple[Any, Layer]:
+  from transformers import KimiLinearConfig
+  from transformers.models.kimi_linear.modeling_kimi_linear import KimiLinearDeltaAttention
+
+  config = KimiLinearConfig(hidden_size=size[2], num_hidden_layers=1, **sizes)
+  return KimiLinearDeltaAttention(config, layer_idx=0), lambda module, x: module(x)
+
+
 def _recurrent(name: str) -> Callable[..., tuple[Any, Layer]]:
   def make(torch: Any, size: tuple[int, int, int]) -> tuple[Any, Layer]:
     return getattr(torch.nn, name)(size[2], size[2], batch_first=True), lambda module, x: module(x)[0]
@@ -109,6 +174,12 @@ LAYERS: dict[str, Callable[..., tuple[Any, Layer]]] = {
   "transformers RecurrentGemmaRecurrentBlock": _recurrent_gemma,
   "transformers Lfm2ShortConv": _short_conv,
   "transformers LlamaAttention": _llama,
+  "transformers RecurrentGemmaAttention": _gemma_attention,
+  "transformers DeepseekV3Attention": _latent,
+  "transformers RwkvSelfAttention": _rwkv,
+  "transformers MiniMaxLightningAttention": _lightning,
+  "transformers Qwen3NextGatedDeltaNet": _qwen_delta,
+  "transformers KimiLinearDeltaAttention": _kimi_delta,
   "mambapy MambaBlock": _mamba_py,
   "torch.nn.GRU": _recurrent("GRU"),
   "torch.nn.LSTM": _recurrent("LSTM"),
