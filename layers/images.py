@@ -16,8 +16,10 @@ def sides(name: str, t: int, given: Mapping[str, int | None]) -> tuple[int, ...]
   """Sizes, outermost first, of an image or a video of t pixels: where not given, factors as near as can be.
 
   Raises:
-    ValueError: what is given does not make t pixels; `name` says who asked.
+    ValueError: what is given does not make t pixels, or there are none; `name` says who asked.
   """
+  if t == 0:
+    raise ValueError(f"{name}: no tokens; give at least one")
   for field, size in given.items():
     if size is not None and (size < 1 or t % size):
       raise ValueError(f"{name}: {field}={size} does not divide the {t} tokens of the sequence")

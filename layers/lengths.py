@@ -10,7 +10,12 @@ def blank_past(x: Float[Array, "b t ..."], lengths: Int[Array, "b"] | None) -> F
   """x with zeros past `lengths`, by `where`: NaN there reaches neither values nor gradients. x itself without lengths.
 
   A mixer blanks its input (a dense layer would multiply NaN by a zero gradient) and its output (which biases fill).
+
+  Raises:
+    ValueError: there is no token at all, of which heads and groups could not be told apart.
   """
+  if x.shape[1] == 0:
+    raise ValueError(f"no tokens: the input is {x.shape}; give at least one, past lengths=0 if there is none to read")
   return x if lengths is None else inputs.blank(inputs.valid(lengths, x.shape[1]), x)[0]
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from kernels import documents
 from kernels.dft import dft
 from kernels.inputs import compute_dtype
+from layers.lengths import blank_past
 from layers.sizes import at_least_one
 
 
@@ -43,7 +44,7 @@ class FNet(nn.Module):
     side: Mapping[str, Array] | None = None,
   ) -> Float[Array, "b t d"]:
     """All tokens."""
-    return documents.each(_mix, (), x, reset=reset, lengths=lengths)
+    return documents.each(_mix, (), blank_past(x, lengths), reset=reset, lengths=lengths)
 
 
 def _mix(_, x: Float[Array, "b t d"], lengths: Int[Array, "b"] | None) -> Float[Array, "b t d"]:

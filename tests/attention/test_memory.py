@@ -13,7 +13,7 @@ RECURRENT = sorted(file.stem for file in sources.python_files("attention/recurre
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECURRENT)
 def test_training_memory_grows_with_the_length(name):
-  """As the compiler plans it, and it plans two lengths apart: four times the tokens take between 1.5 and 6 times as much.
+  """As the compiler plans it, and it plans two lengths apart: four times the tokens take 1.5 to 6 times as much.
 
   What grows with the square would take 16 times as much.
   """

@@ -310,13 +310,15 @@ def ignores_side_inputs_it_does_not_declare(case):
 
 @check(*STATES)
 def refuses_wrong_shapes(case):
-  """Under the import hook of conftest.py: a missing axis, and resets that are not booleans."""
+  """Under the import hook of conftest.py: a missing axis, and resets that are not booleans. And no tokens at all."""
   x, lengths, reset, variables = case.tokens.x, LENGTHS, np.zeros((B, T), bool), case.variables
   run = lambda *args: case.module.apply(variables, args[0], reset=args[1], lengths=args[2])
   jax.eval_shape(run, x, reset, lengths)
   for args in ((x[:, 0], reset, lengths), (x, reset.astype(np.int32), lengths), (x, reset, lengths[:, None])):
     with pytest.raises(jaxtyping.TypeCheckError):
       jax.eval_shape(run, *args)
+  with pytest.raises(ValueError, match="no tokens"):
+    jax.eval_shape(run, x[:, :0], reset[:, :0], None)
 
 
 @check(*STATES)
