@@ -16,6 +16,7 @@ from attention import cache
 from kernels.attention import attention
 from kernels.inputs import product
 from layers import Dense, RMSNorm, param, project
+from layers.choices import one_of
 from layers.lengths import blank_past
 from layers.positions import LAYOUTS, rope
 from layers.rope_scaling import amplitude, frequencies
@@ -174,9 +175,7 @@ def _join(x: Array, y: Array) -> Array:
 
 
 def _check(module: MLA) -> None:
-  for field, choices in CHOICES.items():
-    if getattr(module, field) not in choices:
-      raise ValueError(f"MLA: {field}={getattr(module, field)!r}; choose from {list(choices)}")
+  one_of(module, **CHOICES)
   at_least_one(module, "width", "heads", "rank", "q_rank", "head_size", "rope_size", "value_size")
   above_zero(module, "theta")
   if not module.norm_eps >= 0:

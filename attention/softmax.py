@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from attention import cache
 from kernels.attention import MASKS, attention
 from layers import Dense, RMSNorm
+from layers.choices import one_of
 from layers.lengths import blank_past
 from layers.positions import LAYOUTS, alibi_slopes, rope, turned, xpos_decays
 from layers.rope_scaling import amplitude, frequencies
@@ -216,9 +217,7 @@ def _derived_heads(module: Attention) -> int:
 
 def _check(module: Attention) -> None:
   name = type(module).__name__
-  for field, choices in CHOICES.items():
-    if getattr(module, field) not in choices:
-      raise ValueError(f"{name}: {field}={getattr(module, field)!r}; choose from {list(choices)}")
+  one_of(module, **CHOICES)
   if module.position not in POSITIONS:
     others = "; 'learned' and 'sinusoidal' are for the model's own position"
     raise ValueError(f"{name}: position={module.position!r}; choose from {list(POSITIONS)}{others}")

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hybrids import mixer as mixer_lib
 from layers import Dense, ShortConv
+from layers.choices import one_of
 from layers.initializers import uniform_fan_in
 from layers.lengths import blank_past
 
@@ -51,8 +52,7 @@ class Shell(nn.Module):
 
   def __post_init__(self):
     self.mixer = mixer_lib.frozen(self.mixer)
-    if self.kind not in KINDS:
-      raise ValueError(f"shell: no kind {self.kind!r}; choose from {list(KINDS)}")
+    one_of(self, kind=KINDS)
     for field in ("width", "expand", "taps"):
       if getattr(self, field) is not None and getattr(self, field) < 1:
         raise ValueError(f"shell: {field}={getattr(self, field)}; it must be at least 1")

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from layers.choices import one_of
 from layers.initializers import Initializer
 from layers.param import param
 
@@ -98,10 +99,7 @@ class GatedRMSNorm(nn.Module):
   gate: str = "silu"
 
   def __post_init__(self):
-    if self.order not in ORDERS:
-      raise ValueError(f"GatedRMSNorm: order={self.order!r}; choose from {list(ORDERS)}")
-    if self.gate not in GATES:
-      raise ValueError(f"GatedRMSNorm: gate={self.gate!r}; choose from {list(GATES)}")
+    one_of(self, order=ORDERS, gate=GATES)
     super().__post_init__()
 
   @nn.compact

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from kernels.attention import MASKS
 from kernels.inputs import compute_dtype
 from kernels.ssd import ssd
+from layers.choices import one_of
 
 
 def causal(
@@ -71,7 +72,6 @@ def check(module: Any) -> None:
   Raises:
     ValueError: `mask` is unknown, or eps is negative.
   """
-  if module.mask not in MASKS:
-    raise ValueError(f"{type(module).__name__}: mask={module.mask!r}; choose from {list(MASKS)}")
+  one_of(module, mask=MASKS)
   if module.eps is not None and module.eps < 0:
     raise ValueError(f"{type(module).__name__}: eps={module.eps}; it must not be negative")

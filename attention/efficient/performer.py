@@ -17,6 +17,7 @@ from kernels import decays, documents
 from kernels.inputs import blank, compute_dtype, valid
 from kernels.max_scan import EMPTY
 from layers import buffer, heads, log_weights
+from layers.choices import one_of
 from layers.lengths import blank_past
 from layers.sizes import at_least_one
 
@@ -73,8 +74,7 @@ class Performer(nn.Module):
     heads.count(self)
     at_least_one(self, "features")
     kernelized.check(self)
-    if self.kernel not in EPS:
-      raise ValueError(f"Performer: kernel={self.kernel!r}; choose from {list(EPS)}")
+    one_of(self, kernel=EPS)
     super().__post_init__()
 
   def setup(self):

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from layers import Dense, param
+from layers.choices import one_of
 from layers.initializers import constant, uniform_fan_in
 from layers.lengths import blank_past
 from layers.sizes import at_least_one, place_in_depth
@@ -57,8 +58,7 @@ class RWKVChannel(nn.Module):
   def __post_init__(self):
     at_least_one(self, "width", "inner")
     place_in_depth(self)
-    if self.version not in POWERS:
-      raise ValueError(f"RWKVChannel: version={self.version}; choose from {list(POWERS)}")
+    one_of(self, version=POWERS)
     super().__post_init__()
 
   def setup(self):

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hybrids import mixer as mixer_lib
 from layers import Dense, reversal
+from layers.choices import one_of
 
 MERGES = ("sum", "concat")
 
@@ -38,8 +39,7 @@ class Bidirectional(nn.Module):
 
   def __post_init__(self):
     self.mixer = mixer_lib.frozen(self.mixer)
-    if self.merge not in MERGES:
-      raise ValueError(f"bidirectional: no merge {self.merge!r}; choose from {list(MERGES)}")
+    one_of(self, merge=MERGES)
     super().__post_init__()
     self._one_way(parent=None)
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hybrids import mixer as mixer_lib
 from layers import history, images
+from layers.choices import one_of
 
 MERGES = ("sum", "mean")
 Order = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]]
@@ -54,8 +55,7 @@ class ImageScan(nn.Module):
     unknown = [name for name in self.orders if name not in ORDERS]
     if unknown or not self.orders:
       raise ValueError(f"image_scan: orders={self.orders} has {unknown or 'none'}; choose from {sorted(ORDERS)}")
-    if self.merge not in MERGES:
-      raise ValueError(f"image_scan: no merge {self.merge!r}; choose from {list(MERGES)}")
+    one_of(self, merge=MERGES)
     super().__post_init__()
     self._one_way(parent=None)
 

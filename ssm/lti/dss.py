@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Complex, Float, Int
 from kernels.long_conv import long_conv
 from kernels.phi import phi1
 from layers import history, param
+from layers.choices import one_of
 from layers.glu import ACTIVATIONS, activate, glu_dense
 from layers.initializers import constant, log_step
 from layers.lengths import blank_past
@@ -84,9 +85,7 @@ class DSS(nn.Module):
     for field in ("state", "max_len"):
       if getattr(self, field) < 1:
         raise ValueError(f"DSS: {field}={getattr(self, field)}; it must be at least 1")
-    for field, choices in (("kernel", KERNELS), ("activation", ACTIVATIONS)):
-      if getattr(self, field) not in choices:
-        raise ValueError(f"DSS: {field}={getattr(self, field)!r}; choose from {list(choices)}")
+    one_of(self, kernel=KERNELS, activation=ACTIVATIONS)
     log_step(self.dt_min, self.dt_max)  # raises
     super().__post_init__()
 

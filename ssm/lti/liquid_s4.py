@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Complex, Float, Int
 
 from kernels.short_conv import short_conv
+from layers.choices import one_of
 from layers.glu import ACTIVATIONS, activate, glu_dense
 from layers.lengths import blank_past
 from ssm.lti import chunks, diagonal, s4d
@@ -210,8 +211,6 @@ def _official_product(x: Float[Array, "b t d"], p: int, reset, lengths) -> Float
 def _check(module: LiquidS4) -> None:
   if module.degree < 1:
     raise ValueError(f"LiquidS4: degree={module.degree}; it must be at least 1")
-  for field, choices in (("kernel", KERNELS), ("form", FORMS), ("activation", ACTIVATIONS)):
-    if getattr(module, field) not in choices:
-      raise ValueError(f"LiquidS4: {field}={getattr(module, field)!r}; choose from {list(choices)}")
+  one_of(module, kernel=KERNELS, form=FORMS, activation=ACTIVATIONS)
   if module.kernel == "kb" and module.form == "official":
     raise ValueError("LiquidS4: kernel='kb' has no form='official'; use form='causal', or kernel='pb'")

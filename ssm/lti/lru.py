@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Complex, Float, Int
 
 from kernels.linear_scan import linear_scan
 from layers import Dense, param
+from layers.choices import one_of
 from layers.initializers import ring
 from layers.lengths import blank_past
 from ssm.lti import dense_io
@@ -57,8 +58,7 @@ class LRU(nn.Module):
       raise ValueError(f"LRU: state={self.state}; it must be at least 1")
     if not 0 < self.max_phase <= 2 * math.pi:
       raise ValueError(f"LRU: max_phase={self.max_phase}; phases need 0 < max_phase <= 2 pi")
-    if self.activation not in dense_io.ACTIVATIONS:
-      raise ValueError(f"LRU: activation={self.activation!r}; choose from {list(dense_io.ACTIVATIONS)}")
+    one_of(self, activation=dense_io.ACTIVATIONS)
     ring(self.r_min, self.r_max)  # raises
     super().__post_init__()
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from kernels.long_conv import long_conv
 from kernels.lti import lti, plan
 from layers import Dense, param
+from layers.choices import one_of
 from layers.initializers import constant, log_step, uniform_fan_in
 from layers.lengths import blank_past
 from ssm.lti import dense, hippo
@@ -148,9 +149,7 @@ class LSSL(nn.Module):
 
 
 def _check(module: LSSL) -> None:
-  for field, choices in (("A_init", hippo.MEASURES), ("learn", LEARN)):
-    if getattr(module, field) not in choices:
-      raise ValueError(f"LSSL: {field}={getattr(module, field)!r}; choose from {list(choices)}")
+  one_of(module, A_init=hippo.MEASURES, learn=LEARN)
   if module.state < 1 or (module.A_init == "fout" and module.state % 2):
     raise ValueError(f"LSSL: state={module.state}; it must be at least 1, and even for A_init='fout'")
   if module.copies < 1 or module.width % module.copies:

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kernels.attention import WEIGHTS, attention
 from layers import Dense, param
+from layers.choices import one_of
 from layers.lengths import blank_past
 from layers.positions import rope
 from layers.sizes import at_least_one
@@ -230,9 +231,7 @@ class Mega(nn.Module):
 
 def _check(module: Mega) -> None:
   at_least_one(module, "width", "state", "keys", "inner", "chunk")
-  for field, choices in (("position", POSITIONS), ("weights", WEIGHTS)):
-    if getattr(module, field) not in choices:
-      raise ValueError(f"Mega: {field}={getattr(module, field)!r}; choose from {list(choices)}")
+  one_of(module, position=POSITIONS, weights=WEIGHTS)
   if module.position == "rotary" and module.keys % 2:
     raise ValueError(f"Mega: keys={module.keys} is odd; position='rotary' turns pairs")
   if module.position == "simple" and module.chunk is None:

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from kernels.long_conv import long_conv
 from kernels.lti import lti, plan
 from layers import param
+from layers.choices import one_of
 from layers.glu import ACTIVATIONS, activate, glu_dense
 from layers.initializers import constant, log_step
 from layers.lengths import blank_past
@@ -148,7 +149,5 @@ def _check(module: S4) -> None:
     raise ValueError(f"S4: state={module.state}; conjugate pairs are stored once, so it must be even")
   if module.copies is not None and (module.copies < 1 or module.width % module.copies):
     raise ValueError(f"S4: copies={module.copies} does not divide width={module.width}")
-  for field, choices in (("A_init", MEASURES), ("activation", ACTIVATIONS)):
-    if getattr(module, field) not in choices:
-      raise ValueError(f"S4: {field}={getattr(module, field)!r}; choose from {list(choices)}")
+  one_of(module, A_init=MEASURES, activation=ACTIVATIONS)
   log_step(module.dt_min, module.dt_max)  # raises

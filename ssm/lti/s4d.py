@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int
 
 from layers import param
+from layers.choices import one_of
 from layers.glu import ACTIVATIONS, activate, glu_dense
 from layers.initializers import constant, log_step
 from layers.lengths import blank_past
@@ -161,7 +162,5 @@ def _check(module: S4D) -> None:
     raise ValueError(f"S4D: state={module.state}; conjugate pairs are stored once, so it must be even")
   if module.copies is not None and (module.copies < 1 or module.width % module.copies):
     raise ValueError(f"S4D: copies={module.copies} does not divide width={module.width}")
-  for field, choices in (("A_init", INITS), ("disc", discretization.RULES), ("activation", ACTIVATIONS)):
-    if getattr(module, field) not in choices:
-      raise ValueError(f"S4D: {field}={getattr(module, field)!r}; choose from {list(choices)}")
+  one_of(module, A_init=INITS, disc=discretization.RULES, activation=ACTIVATIONS)
   log_step(module.dt_min, module.dt_max)  # raises

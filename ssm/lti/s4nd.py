@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from layers import images, param
+from layers.choices import one_of
 from layers.glu import ACTIVATIONS, activate, glu_dense
 from layers.initializers import constant, log_step
 from layers.lengths import blank_past
@@ -141,10 +142,7 @@ def _check(module: S4ND) -> None:
   if module.state < 2 or module.state % 2:
     raise ValueError(f"S4ND: state={module.state}; conjugate pairs are stored once, so it must be even")
   at_least_one(module, "width", "rank", "frames", "rows", "columns")
-  choices = {"dim": (2, 3), "structure": STRUCTURES, "disc": discretization.RULES, "activation": ACTIVATIONS}
-  for field, names in choices.items():
-    if getattr(module, field) not in names:
-      raise ValueError(f"S4ND: {field}={getattr(module, field)!r}; choose from {list(names)}")
+  one_of(module, dim=(2, 3), structure=STRUCTURES, disc=discretization.RULES, activation=ACTIVATIONS)
   if module.A_init not in STRUCTURES[module.structure]:
     inits = list(STRUCTURES[module.structure])
     raise ValueError(f"S4ND: A_init={module.A_init!r}; choose from {inits} for structure={module.structure!r}")

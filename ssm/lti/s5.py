@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Complex, Float, Int
 
 from kernels.linear_scan import linear_scan
 from layers import Dense, param, reversal
+from layers.choices import one_of
 from layers.initializers import constant, log_step
 from layers.lengths import blank_past
 from ssm.lti import dense_io, discretization, hippo
@@ -218,7 +219,5 @@ def _check(module: S5) -> None:
       f"{name}: state={state} in blocks={blocks} makes blocks of {state // blocks}; conjugate pairs are stored once, "
       "so a block must be even (or set conj_sym=False)"
     )
-  for field, choices in (("C_init", C_INITS), ("disc", module.DISCS), ("activation", dense_io.ACTIVATIONS)):
-    if getattr(module, field) not in choices:
-      raise ValueError(f"{name}: {field}={getattr(module, field)!r}; choose from {list(choices)}")
+  one_of(module, C_init=C_INITS, disc=module.DISCS, activation=dense_io.ACTIVATIONS)
   log_step(module.dt_min, module.dt_max)  # raises

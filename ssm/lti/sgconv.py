@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kernels.long_conv import long_conv
 from layers import history, param
+from layers.choices import one_of
 from layers.glu import ACTIVATIONS, activate, glu_dense
 from layers.lengths import blank_past
 
@@ -163,9 +164,6 @@ def _check(module: SGConv) -> None:
   for field in ("width", "taps", "max_len"):
     if getattr(module, field) < 1:
       raise ValueError(f"SGConv: {field}={getattr(module, field)}; it must be at least 1")
-  choices = {"join": JOINS, "interpolation": INTERPOLATIONS, "decay": DECAYS, "activation": ACTIVATIONS}
-  for field, names in choices.items():
-    if getattr(module, field) not in names:
-      raise ValueError(f"SGConv: {field}={getattr(module, field)!r}; choose from {list(names)}")
+  one_of(module, join=JOINS, interpolation=INTERPOLATIONS, decay=DECAYS, activation=ACTIVATIONS)
   if not 0 < module.decay_min <= module.decay_max:
     raise ValueError(f"SGConv: decay_min={module.decay_min}, decay_max={module.decay_max}; 0 < decay_min <= decay_max")

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Inexact, Int
 
 from kernels.roesser import roesser
 from layers import images, param
+from layers.choices import one_of
 from layers.lengths import blank_past
 from layers.sizes import at_least_one
 
@@ -119,6 +120,4 @@ def _check(module: SSM2D) -> None:
   at_least_one(module, "width", "state", "copies", "rows", "columns")
   if module.copies is not None and module.width % module.copies:
     raise ValueError(f"SSM2D: copies={module.copies} does not divide width={module.width}")
-  for field, choices in (("directions", DIRECTIONS), ("numbers", NUMBERS)):
-    if getattr(module, field) not in choices:
-      raise ValueError(f"SSM2D: {field}={getattr(module, field)!r}; choose from {list(choices)}")
+  one_of(module, directions=DIRECTIONS, numbers=NUMBERS)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from layers import param
+from layers.choices import one_of
 from ssm.rnn.loop import Recurrent, side_by_side
 
 RESET_GATES = ("before", "after")
@@ -43,8 +44,7 @@ class GRU(Recurrent):
   SIDE = ()
 
   def __post_init__(self):
-    if self.reset_gate not in RESET_GATES:
-      raise ValueError(f"GRU: reset_gate={self.reset_gate!r}; choose from {list(RESET_GATES)}")
+    one_of(self, reset_gate=RESET_GATES)
     super().__post_init__()
 
   def setup(self):

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kernels.linear_scan import linear_scan
 from layers import Dense
+from layers.choices import one_of
 from layers.initializers import uniform_fan_in
 from layers.lengths import blank_past
 
@@ -50,8 +51,7 @@ class MinGRU(nn.Module):
   def __post_init__(self):
     if self.expand < 1:
       raise ValueError(f"MinGRU: expand={self.expand}; it must be at least 1")
-    if self.candidate not in CANDIDATES:
-      raise ValueError(f"MinGRU: candidate={self.candidate!r}; choose from {list(CANDIDATES)}")
+    one_of(self, candidate=CANDIDATES)
     super().__post_init__()
 
   def setup(self):

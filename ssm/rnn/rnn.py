@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from layers import param
+from layers.choices import one_of
 from ssm.rnn.loop import Recurrent
 
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
@@ -39,8 +40,7 @@ class RNN(Recurrent):
   SIDE = ()
 
   def __post_init__(self):
-    if self.activation not in ACTIVATIONS:
-      raise ValueError(f"RNN: activation={self.activation!r}; choose from {list(ACTIVATIONS)}")
+    one_of(self, activation=ACTIVATIONS)
     super().__post_init__()
 
   def setup(self):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from layers import BlockDense, HeadNorm, ShortConv, param
+from layers.choices import one_of
 from layers.initializers import constant
 from layers.lengths import blank_past
 from layers.sizes import largest_divisor
@@ -64,8 +65,7 @@ class SLSTM(nn.Module):
       raise ValueError(f"SLSTM: heads={self.heads} does not divide width={self.width}")
     if self.taps < 1:
       raise ValueError(f"SLSTM: taps={self.taps}; it must be at least 1")
-    if self.forget not in FORGET:
-      raise ValueError(f"SLSTM: forget={self.forget!r}; choose from {list(FORGET)}")
+    one_of(self, forget=FORGET)
     super().__post_init__()
 
   def setup(self):

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Inexact, Int
 
 from kernels.selective_scan import RULES, discretize, selective_scan
 from layers import Dense, RMSNorm, ShortConv, param
+from layers.choices import one_of
 from layers.initializers import constant, softplus_step, uniform_fan_in
 from layers.lengths import blank_past
 from layers.sizes import at_least_one
@@ -200,13 +201,7 @@ class Mamba(nn.Module):
 
 def _check(module: Mamba) -> None:
   at_least_one(module, "width", "state", "groups", "expand", "taps", "dt_rank", "depth")
-  for field, choices in (
-    ("spectrum", ("real", "complex")),
-    ("disc", RULES),
-    ("norms", ("none", "learned", "weightless")),
-  ):
-    if getattr(module, field) not in choices:
-      raise ValueError(f"Mamba: {field}={getattr(module, field)!r}; choose from {list(choices)}")
+  one_of(module, spectrum=("real", "complex"), disc=RULES, norms=("none", "learned", "weightless"))
   if module.spectrum == "complex" and module.state % 2:
     raise ValueError(f"Mamba: state={module.state}; conjugate pairs are stored once, so it must be even")
   if module.expand * module.width % module.groups:

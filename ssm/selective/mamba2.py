@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kernels.ssd import ssd
 from layers import Dense, GatedRMSNorm, ShortConv, param
+from layers.choices import one_of
 from layers.initializers import log_uniform, softplus_step, uniform_fan_in
 from layers.lengths import blank_past
 from layers.norms import ORDERS
@@ -214,9 +215,7 @@ def _check(module: Mamba2) -> None:
   ):
     if parts % value:
       raise ValueError(f"Mamba2: {field}={value} does not divide the {of} {parts}")
-  for field, choices in (("norm", NORMS), ("D_per", ("head", "channel"))):
-    if getattr(module, field) not in choices:
-      raise ValueError(f"Mamba2: {field}={getattr(module, field)!r}; choose from {list(choices)}")
+  one_of(module, norm=NORMS, D_per=("head", "channel"))
   if not 0 <= module.dt_least < module.dt_most:
     raise ValueError(f"Mamba2: dt_least={module.dt_least}, dt_most={module.dt_most}; it needs 0 <= dt_least < dt_most")
   softplus_step(module.dt_min, module.dt_max)  # raises

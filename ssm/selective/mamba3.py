@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Complex, Float, Int
 from kernels import inputs
 from kernels.ssd import ssd
 from layers import Dense, GatedRMSNorm, RMSNorm, param
+from layers.choices import one_of
 from layers.initializers import constant, softplus_step, uniform_fan_in
 from layers.lengths import blank_past, last_of
 from layers.rotation import rotate, turns, unit
@@ -278,8 +279,7 @@ def _check(module: Mamba3) -> None:
   if not 0 < module.rope_fraction <= 1 or module._pairs < 1:
     rule = "it must be at most 1 and leave a pair"
     raise ValueError(f"Mamba3: rope_fraction={module.rope_fraction} of state={module.state} rows; {rule}")
-  if module.A_activation not in A_ACTIVATIONS:
-    raise ValueError(f"Mamba3: A_activation={module.A_activation!r}; choose from {list(A_ACTIVATIONS)}")
+  one_of(module, A_activation=A_ACTIVATIONS)
   if module.A_floor < 0:
     raise ValueError(f"Mamba3: A_floor={module.A_floor}; a state that grows is none, it needs at least 0")
   softplus_step(module.dt_min, module.dt_max)  # raises

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kernels.linear_scan import linear_scan
 from layers import BlockDense, Dense, ShortConv, param
+from layers.choices import one_of
 from layers.initializers import inverse_softplus, ring
 from layers.lengths import blank_past
 from layers.sizes import at_least_one, largest_divisor
@@ -71,8 +72,7 @@ class RGLRU(nn.Module):
     at_least_one(self, "width", "inner", "heads", "taps", "depth")
     if self.heads is not None and self._inner % self.heads:
       raise ValueError(f"RGLRU: heads={self.heads} does not divide inner={self._inner}")
-    if self.a_init not in INITS:
-      raise ValueError(f"RGLRU: a_init={self.a_init!r}; choose from {list(INITS)}")
+    one_of(self, a_init=INITS)
     ring(self.r_min, self.r_max)  # raises
     super().__post_init__()
 

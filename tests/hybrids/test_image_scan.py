@@ -92,7 +92,7 @@ def test_a_config_may_name_orders_in_a_list():
   [
     (dict(orders=("row", "spiral")), r"has \['spiral'\]; choose from \['column', 'column_reversed'"),
     (dict(orders=()), r"orders=\(\) has none; choose from"),
-    (dict(merge="max"), r"no merge 'max'; choose from \['sum', 'mean'\]"),
+    (dict(merge="max"), r"merge='max'; choose from \['sum', 'mean'\]"),
     (dict(mixer={**DECAY, "tpas": 1}), "has no field 'tpas'"),
   ],
 )

@@ -68,7 +68,7 @@ def test_the_state_is_that_of_the_mixer_inside():
 @pytest.mark.parametrize(
   "kwargs, reason",
   [
-    (dict(kind="gau"), r"shell: no kind 'gau'; choose from \['none', 'h3', 'mamba'\]"),
+    (dict(kind="gau"), r"Shell: kind='gau'; choose from \['none', 'h3', 'mamba'\]"),
     (dict(taps=0), "shell: taps=0; it must be at least 1"),
     (dict(kind="none", expand=2), "shell: expand=2 with kind='none'"),
     (dict(mixer={**DECAY, "tpas": 1}), "has no field 'tpas'"),

@@ -82,7 +82,7 @@ def test_side_inputs_turn_too():
 
 
 def test_bad_arguments_are_named():
-  with pytest.raises(ValueError, match=r"bidirectional: no merge 'add'; choose from \['sum', 'concat'\]"):
+  with pytest.raises(ValueError, match=r"Bidirectional: merge='add'; choose from \['sum', 'concat'\]"):
     mixer_lib.build("bidirectional", width=D, mixer=DECAY, merge="add")
   with pytest.raises(ValueError, match="has no field 'tpas'"):
     mixer_lib.build("bidirectional", width=D, mixer={**DECAY, "tpas": 1})

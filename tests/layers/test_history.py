@@ -64,7 +64,8 @@ def test_fewer_taps_than_room_are_followed_by_zeros():
 
 def test_no_token_leaves_the_length_as_it_is():
   place, length = history.places(jnp.array([S], jnp.int32), 0, reset=jnp.zeros((1, 0), bool))
-  assert place.shape == (1, 0) and length == S
+  assert place.shape == (1, 0)
+  assert length == S
 
 
 def test_more_than_the_filters_reach_is_refused():

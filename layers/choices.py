@@ -1,0 +1,16 @@
+"""Fields of mixers whose values are names from a list."""
+
+from collections.abc import Collection
+from typing import Any
+
+
+def one_of(module: Any, **choices: Collection[Any]) -> None:
+  """Refuses names that nobody knows: `one_of(self, activation=ACTIVATIONS)`.
+
+  Raises:
+    ValueError: a field of the module is not among its choices.
+  """
+  for field, known in choices.items():
+    value = getattr(module, field)
+    if value not in known:
+      raise ValueError(f"{type(module).__name__}: {field}={value!r}; choose from {list(known)}")
