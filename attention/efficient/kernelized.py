@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels.attention import MASKS
-from kernels.inputs import compute_dtype
 from kernels.ssd import ssd
 from layers.choices import one_of
+from layers.sums import beside_one
 
 
 def causal(
@@ -32,7 +32,7 @@ def causal(
     q, k: features, of which no product is negative.
     log_a: 0, or by what the features of earlier keys are to be rescaled; it cancels but for eps.
   """
-  y, S = ssd(q, k, _beside_one(v), log_a, S, reset=reset, lengths=lengths)
+  y, S = ssd(q, k, beside_one(v), log_a, S, reset=reset, lengths=lengths)
   return _quotient(y, eps).astype(v.dtype), S
 
 
@@ -40,13 +40,8 @@ def full(
   q: Float[Array, "b t h m"], k: Float[Array, "b t h m"], v: Float[Array, "b t h p"], *, eps: float
 ) -> Float[Array, "b t h p"]:
   """The same with sums over all tokens; keys that are 0 are not there."""
-  S = jnp.einsum("bthm,bthn->bhmn", k, _beside_one(v))
+  S = jnp.einsum("bthm,bthn->bhmn", k, beside_one(v))
   return _quotient(jnp.einsum("bthm,bhmn->bthn", q, S), eps).astype(v.dtype)
-
-
-def _beside_one(v: Float[Array, "b t h p"]) -> Float[Array, "b t h n"]:
-  v = v.astype(compute_dtype(v))
-  return jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
 
 
 def _quotient(y: Float[Array, "b t h n"], eps: float) -> Float[Array, "b t h p"]:

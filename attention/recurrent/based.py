@@ -17,6 +17,7 @@ from layers import Dense, heads
 from layers.initializers import uniform_fan_in
 from layers.lengths import blank_past
 from layers.sizes import at_least_one
+from layers.sums import beside_one
 
 LEAST = 0.5  # of 1 + s + s^2 / 2, at s = -1
 
@@ -96,7 +97,7 @@ class Based(nn.Module):
     x = blank_past(x, lengths)
     wide = lambda z: z.reshape(*x.shape[:-1], self._heads, -1).astype(jnp.promote_types(x.dtype, jnp.float32))
     q, k, v = (wide(dense(x)) for dense in (self.q_proj, self.k_proj, self.v_proj))
-    v = jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
+    v = beside_one(v)
     sums, S = ssd(taylor(q), taylor(k), v, jnp.zeros(v.shape[:3], v.dtype), state.S, reset=reset, lengths=lengths)
     # past the lengths the sums are 0
     y = sums[..., :-1] / jnp.maximum(sums[..., -1:], LEAST)

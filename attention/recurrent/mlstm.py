@@ -12,12 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from kernels.max_scan import EMPTY
-from kernels.ssd import ssd
 from layers import BlockDense, Dense, HeadNorm, ShortConv, param
 from layers.initializers import constant
 from layers.lengths import blank_past
-from layers.log_weights import scaled
+from layers.mlstm_cell import empty, mlstm_cell
 from layers.sizes import at_least_one, largest_divisor
 
 
@@ -93,8 +91,8 @@ class MLSTM(nn.Module):
     """Zeros, and of weights not even the smallest."""
     del max_len
     inner, heads, _ = self._sizes
-    C = jnp.zeros((batch, heads, inner // heads, inner // heads + 1))
-    return State(C=C, m=jnp.full((batch, heads), EMPTY), taps=jnp.zeros((batch, self.taps - 1, inner)))
+    C, m = empty(batch, heads, inner // heads, inner // heads)
+    return State(C=C, m=m, taps=jnp.zeros((batch, self.taps - 1, inner)))
 
   def __call__(
     self,
@@ -150,9 +148,4 @@ class MLSTM(nn.Module):
     gates = jnp.concatenate(qkv, axis=-1).astype(dtype)
     i, log_f = self.i_proj(gates), jax.nn.log_sigmoid(self.f_proj(gates))
     q, k, v = (z.reshape(*z.shape[:-1], i.shape[-1], -1).astype(dtype) for z in qkv)
-    weights, m = scaled(log_f, i, state.m, reset=reset, lengths=lengths)
-    k = k * (weights.new * k.shape[-1] ** -0.5)[..., None]
-    v = jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
-    read, C = ssd(q, k, v, weights.log_keep, state.C, reset=reset, lengths=lengths)
-    divisor = jnp.maximum(jnp.abs(read[..., -1:]), jnp.exp(-weights.after)[..., None]) + self.eps
-    return read[..., :-1] / divisor, C, m
+    return mlstm_cell(q, k, v, i, log_f, state.C, state.m, eps=self.eps, reset=reset, lengths=lengths)

@@ -1,4 +1,4 @@
-"""sLSTM and mLSTM by NX-AI/xlstm."""
+"""sLSTM and mLSTM by NX-AI/xlstm; xLSTM 7B's mLSTM by the library transformers."""
 
 from typing import Any
 
@@ -54,6 +54,29 @@ def mlstm(official: dict[str, Any]) -> dict[str, np.ndarray]:
   return with_torch_gradients(run, given, rng, precision="float64")
 
 
+def mlstm_large(official: dict[str, Any]) -> dict[str, np.ndarray]:
+  """The layer of xLSTM 7B: in chunks of eight tokens, and as for inference, a chunk and then steps.
+
+  In double precision, as `mlstm`, but for the state between steps; gates are capped at 2, which bends them.
+  """
+  del official
+  from transformers.models.xlstm.configuration_xlstm import xLSTMConfig
+  from transformers.models.xlstm.modeling_xlstm import xLSTMLayer
+
+  rng = np.random.default_rng(2)
+  b, d = 2, 8
+  options = {"hidden_size": d, "num_heads": 2, "num_hidden_layers": 1, "chunk_size": 8, "gate_soft_cap": 2.0}
+  options |= {"norm_reduction_force_float32": False}
+  modules = {mode: xLSTMLayer(xLSTMConfig(**options, mode=mode)).double() for mode in ("train", "inference")}
+  given = drawn(modules["train"], rng, spread=0.7) | {"x": rng.standard_normal((b, 24, d))}
+
+  def run(x, **parameters):
+    with_mode = lambda mode, x: with_parameters(modules[mode], parameters, lambda: modules[mode](x)[0])
+    return with_mode("train", x), with_mode("inference", x[:, :13])
+
+  return with_torch_gradients(run, given, rng, precision="float64")
+
+
 COMPONENTS, BLOCK = "xlstm/components", "xlstm/blocks/slstm"
 MLSTM = "xlstm/blocks/mlstm"
 RECIPES = {
@@ -72,6 +95,7 @@ RECIPES = {
     TORCH + "from dataclasses import dataclass, field\nfrom math import sqrt\n",
     mlstm,
   ),
+  "mlstm_large": Recipe("huggingface/transformers", {}, "", mlstm_large, library="transformers"),
   "slstm": Recipe(
     "NX-AI/xlstm",
     {

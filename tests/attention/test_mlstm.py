@@ -7,19 +7,15 @@ import pytest
 
 from attention.recurrent.mlstm import MLSTM
 from kernels.max_scan import EMPTY
-from kernels.ssd import ssd
-from layers.log_weights import scaled
+from layers.mlstm_cell import mlstm_cell
 from tests.attention.initial import initial
 
 B, T, H, K = 2, 131, 3, 4
 
 
 def cell(q, k, v, log_f, i, C, m, impl="auto"):
-  """The recurrence of sec. 2.3 over e^m, without eps."""
-  weights, _ = scaled(log_f, i, m)
-  v = jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
-  read, _ = ssd(q, weights.new[..., None] * k, v, weights.log_keep, C, impl=impl)
-  return read[..., :-1] / jnp.maximum(jnp.abs(read[..., -1:]), jnp.exp(-weights.after)[..., None])
+  """The cell without eps, and with keys that it does not divide."""
+  return mlstm_cell(q, K**0.5 * k, v, i, log_f, C, m, eps=0.0, impl=impl)[0]
 
 
 def loop(q, k, v, log_f, i, C, m):

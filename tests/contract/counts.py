@@ -175,6 +175,8 @@ COUNT = {
   "mla": count_mla,
   "mlp": lambda d, expand: 2 * d * expand * d,
   "mlstm": count_mlstm,
+  # queries and keys; values, gate and out; two gates with bias; the norm
+  "mlstm_large": lambda d, heads, qk_factor, **_: int((2 * qk_factor + 3) * d * d) + 2 * heads * (d + 1) + d,
   # queries, keys, values and out; the convolution
   "nystromformer": lambda d, heads, taps, **_: count_four_maps(d) + taps * heads,
   "performer": count_four_maps,

@@ -58,6 +58,7 @@ SMALL: dict[str, dict[str, Any]] = {
   "mla": dict(heads=2, rank=5, q_rank=6, head_size=3, rope_size=4, value_size=5),
   "mlp": dict(expand=2),
   "mlstm": dict(expand=1, heads=2, block_size=2),
+  "mlstm_large": dict(heads=2, qk_factor=1.5, i_bias=0.0),
   "nystromformer": dict(heads=2, landmarks=3, taps=3),
   "performer": dict(heads=2, features=5),
   "performer, full": dict(heads=2, features=5, mask="full"),

@@ -1,4 +1,4 @@
-"""sLSTM and mLSTM beside NX-AI/xlstm."""
+"""sLSTM and mLSTM beside NX-AI/xlstm; xLSTM 7B's mLSTM beside the library transformers."""
 
 import jax.numpy as jnp
 
@@ -42,3 +42,20 @@ def test_mlstm_is_the_authors_in_parallel_and_step_by_step():
     return y, y
 
   check(run, *read("mlstm"))
+
+
+def test_mlstm_of_xlstm_7b_is_the_one_of_transformers():
+  """In chunks, and a prompt of a chunk and five steps."""
+  mixer = build("mlstm_large", width=8, heads=2, soft_cap=2.0)
+  maps = {f"{name}_proj": name for name in "qkv"} | {"out_proj": "out_proj"}
+  maps |= {"i_proj": "igate_preact", "f_proj": "fgate_preact", "gate_proj": "ogate_preact"}
+
+  def run(p):
+    params = {ours: {"kernel": p[f"{theirs}.weight"].T} for ours, theirs in maps.items()}
+    for gate in ("i_proj", "f_proj"):
+      params[gate]["bias"] = p[f"{maps[gate]}.bias"]
+    params["norm"] = {"scale": p["multihead_norm.weight"]}
+    y = mixer.apply({"params": params}, p["x"])
+    return y, y[:, :13]
+
+  check(run, *read("mlstm_large"))

@@ -17,6 +17,7 @@ from tests.oracles import (
   luna,
   mla,
   mlstm,
+  mlstm_large,
   nystromformer,
   performer,
   reformer,
@@ -112,6 +113,17 @@ CASES: dict[str, Any] = {
     dict(name="mlstm", expand=1.5, heads=3, block_size=2, taps=2, eps=0.0),
     mlstm.run,
     dict(heads=3, eps=0),
+  ),
+  "mlstm_large": (dict(name="mlstm_large", heads=2, i_bias=0.0), mlstm_large.run, dict(heads=2)),
+  "mlstm_large, without cap": (
+    dict(name="mlstm_large", heads=4, qk_factor=1.0, soft_cap=None, i_bias=-1.0, eps=0.0),
+    mlstm_large.run,
+    dict(heads=4, cap=None, eps=0),
+  ),
+  "mlstm_large, low cap": (
+    dict(name="mlstm_large", heads=1, qk_factor=0.4, soft_cap=0.5, i_bias=1.0),
+    mlstm_large.run,
+    dict(heads=1, cap=0.5),
   ),
   "nystromformer": (
     dict(name="nystromformer", heads=2, landmarks=3, taps=5),

@@ -1,0 +1,89 @@
+"""xLSTM 7B's mLSTM: initial values, capped gates, and the first xLSTM's cell inside."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from attention.recurrent.mlstm_large import MLSTMLarge
+from layers.mlstm_cell import empty, mlstm_cell
+from tests.attention.initial import initial
+
+
+def test_initial_values():
+  """Those of the authors' training code: its gates all start without weights."""
+  p = initial(MLSTMLarge(width=256, depth=4))
+  for name, std in {"q_proj": (2 / 5 / 256) ** 0.5, "v_proj": (2 / 5 / 256) ** 0.5, "out_proj": 2 / 4 / 16}.items():
+    np.testing.assert_allclose(np.std(p[name]["kernel"]), std, rtol=0.05)
+  np.testing.assert_array_equal(p["i_proj"]["bias"], np.full(8, -10))
+  np.testing.assert_allclose(p["f_proj"]["bias"], np.linspace(3, 6, 8), rtol=1e-6)
+  for gate in ("i_proj", "f_proj", "gate_proj"):
+    assert not p[gate]["kernel"].any()
+
+
+def test_its_published_sizes_come_with_the_width():
+  """xLSTM 7B: eight heads with keys of 256 and values of 512 channels; 6.87e9 parameters with its other parts."""
+  module = MLSTMLarge(width=4096)
+  assert module.init_state(1, 1).C.shape == (1, 8, 256, 513)
+  shapes = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 1, 4096), jnp.float32))
+  layer = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+  # beside it in each of 32 blocks a gated MLP and two norms; one more norm, embedding and head
+  blocks = 32 * (layer + 3 * 4096 * 10944 + 2 * 4096)
+  assert blocks + 4096 + 2 * 50304 * 4096 == 6_865_424_896
+
+
+def test_the_cap_bounds_both_gates():
+  """However large the tokens: weights lie between e^-c and e^c, and at least sigmoid(-c) of the memory is kept."""
+  cap, bias = 2.0, 0.0
+  module = MLSTMLarge(width=8, heads=2, soft_cap=cap, i_bias=bias)
+  p = jax.tree.map(np.array, initial(module))
+  rng = np.random.default_rng(0)
+  for gate in ("i_proj", "f_proj"):
+    p[gate]["kernel"] = rng.standard_normal((8, 2)).astype(np.float32)
+  run = jax.jit(lambda x, state: module.apply({"params": p}, x, state, method="step")[1])
+  x = 1e4 * rng.standard_normal((64, 8)).astype(np.float32)
+  first = run(x, module.init_state(64, 1))
+  # of the first token, m is the logarithm of its weight: all of them saturate
+  np.testing.assert_allclose(np.abs(first.m), cap, rtol=1e-5)
+  # from a memory of weight e^9: what is left of it is m
+  kept = run(x, first._replace(m=jnp.full_like(first.m, 9.0)))
+  np.testing.assert_allclose(kept.m.min(), 9 - np.log1p(np.exp(cap)), rtol=1e-5)
+  np.testing.assert_allclose(kept.m.max(), 9 - np.log1p(np.exp(-cap)), rtol=1e-5)
+
+
+def test_it_is_the_cell_of_mlstm_between_linear_maps():
+  """Without a cap, and with the gate and the norm undone."""
+  module = MLSTMLarge(width=6, heads=2, qk_factor=1.0, soft_cap=None, i_bias=0.5)
+  p = jax.tree.map(np.array, initial(module))
+  x = jax.random.normal(jax.random.key(0), (2, 9, 6))
+  split = lambda name: (x @ p[name]["kernel"]).reshape(2, 9, 2, 3)
+  gate = lambda name: jnp.broadcast_to(p[name]["bias"], (2, 9, 2))
+  q, k, v = split("q_proj"), split("k_proj"), split("v_proj")
+  log_f = jax.nn.log_sigmoid(gate("f_proj"))
+  h, _, _ = mlstm_cell(q, k, v, gate("i_proj"), log_f, *empty(2, 2, 3, 3), eps=1e-6)
+  norm = (h - h.mean(-1, keepdims=True)) / jnp.sqrt(h.var(-1, keepdims=True) + 1e-6)
+  want = 0.5 * norm.reshape(2, 9, 6) @ p["out_proj"]["kernel"]
+  np.testing.assert_allclose(jax.jit(module.apply)({"params": p}, x), want, atol=2e-5)
+
+
+def test_gates_are_not_rounded_to_the_precision_of_tokens():
+  module = MLSTMLarge(width=8, heads=4, i_bias=0.3)
+  p = initial(module)
+  x = jnp.ones((1, 8), jnp.bfloat16)
+  _, state = jax.jit(lambda x: module.apply({"params": p}, x, module.init_state(1, 1), method="step"))(x)
+  np.testing.assert_allclose(state.m, 15 * np.tanh(0.3 / 15) * np.ones((1, 4)), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  "kwargs, reason",
+  [
+    (dict(heads=3), "heads=3 does not divide 8, the width"),
+    (dict(heads=8), "heads=8 does not divide 4, the width of the queries"),
+    (dict(qk_factor=0.1), "qk_factor=0.1 of width=8 leaves no channel"),
+    (dict(soft_cap=0.0), "soft_cap=0.0; it must be above 0"),
+    (dict(heads=0), "heads=0; it must be at least 1"),
+  ],
+)
+def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
+  with pytest.raises(ValueError, match=reason):
+    MLSTMLarge(width=8, **kwargs)
