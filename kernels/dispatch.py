@@ -14,7 +14,9 @@ Impls = Mapping[str, tuple[Callable, Rule]]
 NAMES = ("reference", "xla", "associative", "cudnn", "pallas_gpu", "pallas_tpu")
 # A sequential loop in cache beats the extra work of a parallel scan on CPU; on an accelerator it is latency-bound.
 PREFERENCE = {"cpu": ("xla", "associative", "reference")}
-ACCELERATOR_PREFERENCE = ("cudnn", "pallas_gpu", "pallas_tpu", "associative", "xla", "reference")
+PLAIN = ("xla", "reference")  # forced to find out whether a kernel is wrong
+KERNELS = ("cudnn", "pallas_gpu", "pallas_tpu")
+ACCELERATOR_PREFERENCE = (*KERNELS, "associative", "xla", "reference")
 
 # Which axes of an op are cut together over which axes of the mesh: batch; heads, groups and channels.
 CUTS = {"b": ("data", "fsdp"), "hge": ("tensor",)}
@@ -29,8 +31,9 @@ def always(*_: Any, **__: Any) -> None:
 def force(impl: str) -> None:
   """Makes `impl` the first choice of every op called with `impl="auto"` in this process; `"auto"` undoes it.
 
-  An op that has no such implementation, or cannot run it on its arguments, chooses as usual. The environment variable
-  `KERNEL_IMPL` sets the initial value. Compiled functions keep the choice they were traced with.
+  An op that has no such implementation, or cannot run it on its arguments, chooses as usual, but if "xla" or
+  "reference" is forced, none written for one kind of device. The environment variable `KERNEL_IMPL` sets the initial
+  value. Compiled functions keep the choice they were traced with.
 
   Raises:
     ValueError: no op has an implementation of that name.
@@ -66,7 +69,7 @@ def pick(op: str, impls: Impls, want: str, *args: Any, **kwargs: Any) -> Callabl
   assert set(impls) <= set(NAMES), f"{op}: implementations {list(impls)} are not all in dispatch.NAMES {NAMES}"
   if want == "auto":
     order = [name for name in PREFERENCE.get(jax.default_backend(), ACCELERATOR_PREFERENCE) if name in impls]
-    order.sort(key=lambda name: name != _forced)
+    order.sort(key=lambda name: (name != _forced, _forced in PLAIN and name in KERNELS))
   elif want in impls:
     order = [want]
   else:

@@ -11,6 +11,11 @@ QUICK = {"xla_backend_optimization_level": 0}
 TOLERANCE = {"float32": 3e-5, "float64": 1e-12}
 
 
+def anywhere(impls):
+  """Names of the implementations that run on a CPU; kernels for one kind of device have tests of their own."""
+  return [name for name in impls if not name.startswith("pallas")]
+
+
 def draw(rng, shape, dtype):
   """Normal numbers as a numpy array; complex ones of unit variance in each part."""
   z = rng.standard_normal(shape)

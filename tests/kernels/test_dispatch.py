@@ -63,6 +63,14 @@ def test_a_forced_implementation_goes_first_where_it_exists():
   assert pick(xla=None, reference=None) == "xla"
 
 
+def test_where_a_plain_form_is_forced_no_kernel_is_chosen(monkeypatch):
+  monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+  assert pick(associative=None, pallas_tpu=None) == "pallas_tpu"
+  with dispatch.use("xla"):
+    assert pick(associative=None, pallas_tpu=None) == "associative"
+    assert pick(xla="odd length", associative=None, pallas_tpu=None) == "associative"
+
+
 def test_forcing_a_wrong_name_lists_the_choices():
   with pytest.raises(ValueError, match="no implementation 'refrence'; choose from .*'reference'"):
     dispatch.force("refrence")
@@ -79,6 +87,11 @@ def child(*command, **env):
 def test_the_environment_forces_an_implementation():
   program = "from kernels import linear_scan as o, dispatch; print(dispatch.pick('o', o.IMPLS, 'auto').__module__)"
   assert child("-c", program, KERNEL_IMPL="reference").strip() == "kernels.linear_scan.reference"
+
+
+def test_a_mistyped_environment_lists_the_choices():
+  with pytest.raises(AssertionError, match="no implementation 'refrence'; choose from .*'reference'"):
+    child("-c", "from kernels import dispatch", KERNEL_IMPL="refrence")
 
 
 def test_scans_run_on_a_mesh():

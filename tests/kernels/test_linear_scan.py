@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from kernels.linear_scan import IMPLS, associative, linear_scan
-from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, masks, spoil, values_and_gradients
+from tests.kernels.compare import QUICK, TOLERANCE, anywhere, assert_close, draw, masks, spoil, values_and_gradients
 
 B, N = 2, 3
-FAST = [name for name in IMPLS if name != "reference"]
+ALL = anywhere(IMPLS)
+FAST = [name for name in ALL if name != "reference"]
 # decay varying or constant, complex or real, with the masks or without
 CASES = [
   ("varying", "real", True),
@@ -59,7 +60,7 @@ def test_the_definition_is_the_recurrence():
   np.testing.assert_array_equal(last, y[:, -1])
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("impl", ALL)
 def test_lengths_equal_each_row_alone(impl):
   a, x, h = arrays(8, "constant", "complex")
   # The document that would start past the lengths starts nothing.
@@ -79,7 +80,7 @@ def test_no_tokens_leave_the_state_alone():
   np.testing.assert_array_equal(last, h)
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("impl", ALL)
 def test_reset_separates_documents(impl):
   a, x, h = arrays(8, "constant", "complex")
   y, last = op(a, x, h, reset=np.arange(8)[None].repeat(B, 0) == 4, impl=impl)
@@ -89,7 +90,7 @@ def test_reset_separates_documents(impl):
   np.testing.assert_allclose(last, second_last, rtol=1e-5)
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("impl", ALL)
 def test_bfloat16_comes_back_with_a_float32_state(impl):
   a, x, h = arrays(8, "varying", "real")
   y, last = op(a.astype(jnp.bfloat16), x.astype(jnp.bfloat16), h, impl=impl)

@@ -1,0 +1,50 @@
+"""Kernels lowered for TPUs at real sizes, alone and on eight devices: run by test_pallas_tpu.py in its own process."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from kernels.linear_scan import linear_scan
+
+MESH = {"data": 2, "fsdp": 2, "tensor": 2}
+
+
+def shapes(*given, dtype=jnp.float32):
+  return tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in given)
+
+
+def cases(b=8, t=2000):
+  """Names, ops and their arguments: real sizes, with lengths that chunks do not divide."""
+  wide, narrow = (b, t, 2560), (b, t, 384)
+  return {
+    "linear_scan of RG-LRU": (linear_scan, shapes(wide, wide, (b, 2560))),
+    "linear_scan of S5": (linear_scan, shapes((384,), narrow, (b, 384), dtype=jnp.complex64)),
+    "linear_scan of bytes": (linear_scan, shapes(wide, wide, (b, 2560), dtype=jnp.bfloat16)),
+  }
+
+
+def gradients(op, arrays, reset, bars):
+  return jax.vjp(lambda *z: op(*z, reset=reset), *arrays)[1](bars)
+
+
+def kernels_in(op, arrays, reset) -> int:
+  """How many kernels there are in forward and backward, lowered."""
+  op = functools.partial(op, impl="pallas_tpu")
+  bars = jax.eval_shape(lambda arrays, reset: op(*arrays, reset=reset), arrays, reset)
+  text = (
+    jax.jit(gradients, static_argnums=0).trace(op, arrays, reset, bars).lower(lowering_platforms=("tpu",)).as_text()
+  )
+  assert "all_gather" not in text, "a device gathers what others have"
+  return text.count("tpu_custom_call")
+
+
+if __name__ == "__main__":
+  jax.default_backend = lambda: "tpu"
+  mesh = jax.make_mesh(tuple(MESH.values()), tuple(MESH), axis_types=(jax.sharding.AxisType.Auto,) * len(MESH))
+  for name, (op, arrays) in cases().items():
+    reset = jax.ShapeDtypeStruct(arrays[1].shape[:2], jnp.bool)
+    for where in (None, reset):
+      assert kernels_in(op, arrays, where) == 2, f"{name} alone"
+      with jax.set_mesh(mesh):
+        assert kernels_in(op, arrays, where) == 2, f"{name} on a mesh"

@@ -1,0 +1,75 @@
+"""Kernels for TPUs without one: interpreted, with races detected, and lowered. None was ever run on a TPU."""
+
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kernels import _compat
+from kernels.linear_scan import linear_scan, pallas_tpu
+from tests.kernels.compare import TOLERANCE, assert_close, draw, masks, spoil, values_and_gradients
+
+
+@pytest.fixture
+def on_tpu(monkeypatch):
+  """What chooses by platform sees a TPU, and its kernels are interpreted."""
+  monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+  with _compat.interpreted_tpu():
+    yield
+
+
+def scan_arrays(b, t, n, constant, dtype):
+  rng = np.random.default_rng(t)
+  a = rng.uniform(0.5, 1, n if constant else (b, t, n))
+  a = a * np.exp(1j * rng.uniform(-3, 3, a.shape)) if dtype == "complex64" else a
+  return a.astype(dtype), draw(rng, (b, t, n), dtype), draw(rng, (b, n), dtype)
+
+
+# ends within a chunk and within a tile, fewer channels than a register has and more than a block
+@pytest.mark.parametrize(
+  "t, n, constant, dtype, masked",
+  [
+    (41, 130, False, "float32", True),
+    (41, 3, True, "complex64", True),
+    (33, 128, False, "complex64", False),
+    (1, 7, True, "float32", False),
+    (32, 128, True, "float32", True),
+  ],
+)
+def test_linear_scan_equals_the_reference(t, n, constant, dtype, masked, monkeypatch, on_tpu):
+  monkeypatch.setattr(pallas_tpu, "TOKENS", 16)
+  monkeypatch.setattr(pallas_tpu, "CHANNELS", 128 if dtype == "float32" else 256)
+  given, where = scan_arrays(2, t, n, constant, dtype), masks(t) if masked else {}
+  want = values_and_gradients(functools.partial(linear_scan, impl="reference"), given, **where)
+  if masked:
+    given = tuple(spoil(where["lengths"], z) if z.ndim == 3 else z for z in given)
+  got = values_and_gradients(functools.partial(linear_scan, impl="pallas_tpu"), given, **where)
+  assert_close(got, want, TOLERANCE["float32"])
+
+
+def test_a_kernel_for_tpus_says_why_it_cannot_run(monkeypatch):
+  given = jax.tree.map(jnp.asarray, scan_arrays(1, 8, 4, True, "float32"))
+  with pytest.raises(ValueError, match=r"pallas_tpu: it needs a TPU, not a cpu.*other choices: \['auto', 'xla'"):
+    linear_scan(*given, impl="pallas_tpu")
+  monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+  with jax.enable_x64(True), pytest.raises(ValueError, match=r"computes in 32 bits, not in \['float64'\]"):
+    linear_scan(*(z.astype("float64") for z in given), impl="pallas_tpu")
+
+
+def test_a_tpu_prefers_its_kernels(monkeypatch):
+  monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+  given = scan_arrays(1, 8, 4, True, "float32")
+  assert "pallas_call" in str(jax.make_jaxpr(linear_scan)(*given))
+
+
+def test_kernels_lower_for_tpus_at_real_sizes_and_on_a_mesh():
+  command = [sys.executable, "-m", "tests.kernels.lower_for_tpu"]
+  env = {**os.environ, "JAX_NUM_CPU_DEVICES": "8"}
+  result = subprocess.run(command, cwd=Path(__file__).parents[2], env=env, capture_output=True, text=True)
+  assert result.returncode == 0, result.stdout + result.stderr
