@@ -9,15 +9,22 @@ from jax.experimental.pallas import tpu as pltpu
 
 @contextlib.contextmanager
 def interpreted_tpu() -> Iterator[None]:
-  """Kernels for TPUs that are traced here run in JAX's interpreter of a TPU, which needs none.
+  """Kernels for TPUs that are traced here run in JAX's interpreter of a TPU of two cores, which needs none.
+
+  What is run within must have ended within, too.
 
   Raises:
     RuntimeError: two accesses to memory raced.
   """
   said = io.StringIO()
-  params = pltpu.InterpretParams(detect_races=True)
-  with contextlib.redirect_stdout(said), pltpu.force_tpu_interpret_mode(params):
-    yield
-  # JAX 0.12 raises by itself, before it only prints.
+  # Two cores, among which the programs of parallel axes are dealt: with one, nothing would race but transfers.
+  params = pltpu.InterpretParams(detect_races=True, num_cores_or_threads=2)
+  try:
+    with contextlib.redirect_stdout(said), pltpu.force_tpu_interpret_mode(params):
+      yield
+  except BaseException:
+    pltpu.reset_tpu_interpret_mode_state()
+    raise
+  # From JAX 0.12 on it raises by itself, before it only prints.
   if "RACE DETECTED" in said.getvalue():
     raise RuntimeError(said.getvalue())

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
 
 from kernels import _compat
 from kernels.linear_scan import linear_scan, pallas_tpu
@@ -20,8 +22,48 @@ from tests.kernels.compare import TOLERANCE, assert_close, draw, masks, spoil, v
 def on_tpu(monkeypatch):
   """What chooses by platform sees a TPU, and its kernels are interpreted."""
   monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-  with _compat.interpreted_tpu():
-    yield
+  # the interpreter compiles a program per kernel and core, which costs more than to run it
+  jax.config.update("jax_disable_most_optimizations", True)
+  try:
+    with _compat.interpreted_tpu():
+      yield
+  finally:
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def copy_all(x, y):
+  """Both programs write the whole of y."""
+  y[...] = x[...]
+
+
+def read_too_early(x, y, buffer, arrived):
+  transfer = pltpu.make_async_copy(x, buffer, arrived)
+  transfer.start()
+  y[...] = buffer[...]
+  transfer.wait()
+
+
+def run_raced(kernel):
+  grid, spec, scratch = (2,), pl.BlockSpec((8, 128), lambda i: (0, 0)), ()
+  if kernel is read_too_early:
+    grid, spec = (1,), pl.BlockSpec(memory_space=pl.ANY)
+    scratch = (pltpu.VMEM((8, 128), jnp.float32), pltpu.SemaphoreType.DMA)
+  run = pl.pallas_call(
+    kernel,
+    grid=grid,
+    in_specs=[spec],
+    out_specs=pl.BlockSpec((8, 128), lambda i: (0, 0)),
+    out_shape=jax.ShapeDtypeStruct((8, 128), jnp.float32),
+    scratch_shapes=scratch,
+    compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",)),
+  )
+  jax.block_until_ready(jax.jit(run)(np.ones((8, 128), np.float32)))
+
+
+@pytest.mark.parametrize("kernel", [copy_all, read_too_early])
+def test_the_interpreter_reports_races(kernel):
+  with pytest.raises(RuntimeError, match="RACE DETECTED"), _compat.interpreted_tpu():
+    run_raced(kernel)
 
 
 def scan_arrays(b, t, n, constant, dtype):
@@ -35,11 +77,12 @@ def scan_arrays(b, t, n, constant, dtype):
 @pytest.mark.parametrize(
   "t, n, constant, dtype, masked",
   [
-    (41, 130, False, "float32", True),
-    (41, 3, True, "complex64", True),
-    (33, 128, False, "complex64", False),
-    (1, 7, True, "float32", False),
-    (32, 128, True, "float32", True),
+    (19, 3, False, "float32", True),
+    (19, 3, True, "complex64", True),
+    pytest.param(41, 130, False, "float32", True, marks=pytest.mark.slow),
+    pytest.param(33, 128, False, "complex64", False, marks=pytest.mark.slow),
+    pytest.param(1, 7, True, "float32", False, marks=pytest.mark.slow),
+    pytest.param(32, 128, True, "float32", True, marks=pytest.mark.slow),
   ],
 )
 def test_linear_scan_equals_the_reference(t, n, constant, dtype, masked, monkeypatch, on_tpu):
