@@ -14,7 +14,10 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from kernels import _compat
-from kernels.linear_scan import linear_scan, pallas_tpu
+from kernels.linear_scan import linear_scan
+from kernels.linear_scan import pallas_tpu as linear_scan_tpu
+from kernels.selective_scan import pallas_tpu as selective_scan_tpu
+from kernels.selective_scan import selective_scan
 from tests.kernels.compare import TOLERANCE, assert_close, draw, masks, spoil, values_and_gradients
 
 
@@ -66,6 +69,16 @@ def test_the_interpreter_reports_races(kernel):
     run_raced(kernel)
 
 
+def assert_equals_the_reference(op, given, t, masked):
+  """Values and gradients; with masks, what stands past the lengths is NaN."""
+  where = masks(t) if masked else {}
+  want = values_and_gradients(functools.partial(op, impl="reference"), given, **where)
+  if masked:
+    given = tuple(spoil(where["lengths"], z) if z.shape[:2] == (2, t) else z for z in given)
+  got = values_and_gradients(functools.partial(op, impl="pallas_tpu"), given, **where)
+  assert_close(got, want, TOLERANCE["float32"])
+
+
 def scan_arrays(b, t, n, constant, dtype):
   rng = np.random.default_rng(t)
   a = rng.uniform(0.5, 1, n if constant else (b, t, n))
@@ -86,14 +99,32 @@ def scan_arrays(b, t, n, constant, dtype):
   ],
 )
 def test_linear_scan_equals_the_reference(t, n, constant, dtype, masked, monkeypatch, on_tpu):
-  monkeypatch.setattr(pallas_tpu, "TOKENS", 16)
-  monkeypatch.setattr(pallas_tpu, "CHANNELS", 128 if dtype == "float32" else 256)
-  given, where = scan_arrays(2, t, n, constant, dtype), masks(t) if masked else {}
-  want = values_and_gradients(functools.partial(linear_scan, impl="reference"), given, **where)
-  if masked:
-    given = tuple(spoil(where["lengths"], z) if z.ndim == 3 else z for z in given)
-  got = values_and_gradients(functools.partial(linear_scan, impl="pallas_tpu"), given, **where)
-  assert_close(got, want, TOLERANCE["float32"])
+  monkeypatch.setattr(linear_scan_tpu, "TOKENS", 16)
+  monkeypatch.setattr(linear_scan_tpu, "CHANNELS", 128 if dtype == "float32" else 256)
+  assert_equals_the_reference(linear_scan, scan_arrays(2, t, n, constant, dtype), t, masked)
+
+
+def selective_arrays(t, e, g, n):
+  rng = np.random.default_rng(t)
+  x, B, C, h = (draw(rng, shape, "float32") for shape in ((2, t, e), (2, t, g, n), (2, t, g, n), (2, e, n)))
+  dt, A = rng.uniform(0.01, 0.5, x.shape).astype("float32"), -rng.uniform(0.5, 4, (e, n)).astype("float32")
+  return x, dt, A, B, C, h
+
+
+# groups that do not fill the lanes, several blocks of channels, states that do and do not fill registers
+@pytest.mark.parametrize(
+  "t, e, g, n, masked",
+  [
+    (19, 4, 2, 3, True),
+    pytest.param(41, 256, 1, 16, True, marks=pytest.mark.slow),
+    pytest.param(32, 130, 1, 8, False, marks=pytest.mark.slow),
+    pytest.param(1, 4, 1, 4, False, marks=pytest.mark.slow),
+  ],
+)
+def test_selective_scan_equals_the_reference(t, e, g, n, masked, monkeypatch, on_tpu):
+  monkeypatch.setattr(selective_scan_tpu, "TOKENS", 16)
+  monkeypatch.setattr(selective_scan_tpu, "CHANNELS", 128)
+  assert_equals_the_reference(selective_scan, selective_arrays(t, e, g, n), t, masked)
 
 
 def test_a_kernel_for_tpus_says_why_it_cannot_run(monkeypatch):
@@ -105,10 +136,20 @@ def test_a_kernel_for_tpus_says_why_it_cannot_run(monkeypatch):
     linear_scan(*(z.astype("float64") for z in given), impl="pallas_tpu")
 
 
+def test_selective_scan_on_tpus_says_what_it_cannot_run(monkeypatch):
+  monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+  x, dt, A, B, C, h = map(jnp.asarray, selective_arrays(8, 4, 1, 4))
+  with pytest.raises(ValueError, match="pallas_tpu: disc='zoh'; it knows 'euler' alone"):
+    selective_scan(x, dt, A, B, C, h, disc="zoh", impl="pallas_tpu")
+  with pytest.raises(ValueError, match="pallas_tpu: the states are complex"):
+    selective_scan(x, dt, A + 0j, B, C, h, impl="pallas_tpu")
+
+
 def test_a_tpu_prefers_its_kernels(monkeypatch):
   monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-  given = scan_arrays(1, 8, 4, True, "float32")
-  assert "pallas_call" in str(jax.make_jaxpr(linear_scan)(*given))
+  cases = {linear_scan: scan_arrays(1, 8, 4, True, "float32"), selective_scan: selective_arrays(8, 4, 1, 4)}
+  for op, given in cases.items():
+    assert "pallas_call" in str(jax.make_jaxpr(op)(*given)), op.__name__
 
 
 def test_kernels_lower_for_tpus_at_real_sizes_and_on_a_mesh():

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from kernels.selective_scan import IMPLS, associative, selective_scan, xla
-from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, masks, spoil, values_and_gradients
+from tests.kernels.compare import QUICK, TOLERANCE, anywhere, assert_close, draw, masks, spoil, values_and_gradients
 
 ROWS, E, N = 2, 4, 3
-FAST = [name for name in IMPLS if name != "reference"]
+ALL = anywhere(IMPLS)
+FAST = [name for name in ALL if name != "reference"]
 op = jax.jit(selective_scan, static_argnames=("impl", "disc"), compiler_options=QUICK)
 
 
@@ -71,7 +72,7 @@ def part(now, x, dt, A, B, C, h):
   return x[:, now], dt[:, now], A, B[:, now], C[:, now], h
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("impl", ALL)
 def test_lengths_equal_each_row_alone(impl):
   given = arrays(8)
   # The document that would start past the lengths starts nothing.
@@ -91,7 +92,7 @@ def test_no_tokens_leave_the_state_alone():
   np.testing.assert_array_equal(last, given[-1])
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("impl", ALL)
 def test_reset_separates_documents(impl):
   given = arrays(8)
   y, last = op(*given, reset=np.arange(8)[None].repeat(ROWS, 0) == 4, impl=impl)
@@ -101,7 +102,7 @@ def test_reset_separates_documents(impl):
   np.testing.assert_allclose(last, second_last, atol=1e-5)
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("impl", ALL)
 def test_bfloat16_comes_back_with_a_float32_state(impl):
   *given, h = arrays(8)
   y, last = op(*(z.astype(jnp.bfloat16) for z in given), h, impl=impl)
