@@ -4,9 +4,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels import decays, dispatch, inputs
-from kernels.ssd import reference, xla
+from kernels.ssd import pallas_tpu, reference, xla
 
-IMPLS: dispatch.Impls = {"xla": (xla.ssd, dispatch.always), "reference": (reference.ssd, dispatch.always)}
+IMPLS: dispatch.Impls = {
+  "xla": (xla.ssd, dispatch.always),
+  "pallas_tpu": (pallas_tpu.ssd, pallas_tpu.why_not),
+  "reference": (reference.ssd, dispatch.always),
+}
 
 
 def ssd(

@@ -18,6 +18,8 @@ from kernels.linear_scan import linear_scan
 from kernels.linear_scan import pallas_tpu as linear_scan_tpu
 from kernels.selective_scan import pallas_tpu as selective_scan_tpu
 from kernels.selective_scan import selective_scan
+from kernels.ssd import pallas_tpu as ssd_tpu
+from kernels.ssd import ssd
 from tests.kernels.compare import TOLERANCE, assert_close, draw, masks, spoil, values_and_gradients
 
 
@@ -127,6 +129,41 @@ def test_selective_scan_equals_the_reference(t, e, g, n, masked, monkeypatch, on
   assert_equals_the_reference(selective_scan, selective_arrays(t, e, g, n), t, masked)
 
 
+def ssd_arrays(t, h, p, g, k):
+  """Decays from nearly none to 1e-2 a token."""
+  rng = np.random.default_rng(t)
+  shapes = (2, t, g, k), (2, t, g, k), (2, t, h, p), (2, h, k, p)
+  *tokens, S = (draw(rng, shape, "float32") for shape in shapes)
+  return *tokens, -(10 ** rng.uniform(-3, 0.7, (2, t, h))).astype("float32"), S
+
+
+# a group's heads in one program and in several, groups of heads and one for all
+@pytest.mark.parametrize(
+  "t, h, p, g, k, masked",
+  [
+    (19, 4, 5, 2, 3, True),
+    pytest.param(41, 4, 64, 1, 16, True, marks=pytest.mark.slow),
+    pytest.param(32, 3, 8, 3, 8, False, marks=pytest.mark.slow),
+    pytest.param(1, 2, 4, 1, 4, False, marks=pytest.mark.slow),
+  ],
+)
+def test_ssd_equals_the_reference(t, h, p, g, k, masked, monkeypatch, on_tpu):
+  monkeypatch.setattr(ssd_tpu, "TOKENS", 16)
+  monkeypatch.setattr(ssd_tpu, "HEADS", 2)
+  assert_equals_the_reference(ssd, ssd_arrays(t, h, p, g, k), t, masked)
+
+
+@pytest.mark.slow
+def test_ssd_on_tpus_forgets_strong_decays_and_keeps_weak_ones_exact(on_tpu):
+  """A decay of 0, and after one of e^-170 those of the next tokens with all digits."""
+  q, k, v, log_a, S = ssd_arrays(60, 2, 4, 1, 4)
+  log_a = np.where(np.arange(60)[:, None] % 4 == 2, np.float32(-170), log_a / 50)
+  log_a[:, 41] = -np.inf
+  given = q, k, v, log_a, S
+  want = values_and_gradients(functools.partial(ssd, impl="reference"), given)
+  assert_close(values_and_gradients(functools.partial(ssd, impl="pallas_tpu"), given), want, 2e-6)
+
+
 def test_a_kernel_for_tpus_says_why_it_cannot_run(monkeypatch):
   given = jax.tree.map(jnp.asarray, scan_arrays(1, 8, 4, True, "float32"))
   with pytest.raises(ValueError, match=r"pallas_tpu: it needs a TPU, not a cpu.*other choices: \['auto', 'xla'"):
@@ -147,7 +184,11 @@ def test_selective_scan_on_tpus_says_what_it_cannot_run(monkeypatch):
 
 def test_a_tpu_prefers_its_kernels(monkeypatch):
   monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-  cases = {linear_scan: scan_arrays(1, 8, 4, True, "float32"), selective_scan: selective_arrays(8, 4, 1, 4)}
+  cases = {
+    linear_scan: scan_arrays(1, 8, 4, True, "float32"),
+    selective_scan: selective_arrays(8, 4, 1, 4),
+    ssd: ssd_arrays(8, 2, 4, 1, 4),
+  }
   for op, given in cases.items():
     assert "pallas_call" in str(jax.make_jaxpr(op)(*given)), op.__name__
 

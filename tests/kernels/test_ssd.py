@@ -7,10 +7,11 @@ import pytest
 
 from kernels.selective_scan import selective_scan
 from kernels.ssd import IMPLS, reference, ssd, xla
-from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, masks, spoil, values_and_gradients
+from tests.kernels.compare import QUICK, TOLERANCE, anywhere, assert_close, draw, masks, spoil, values_and_gradients
 
 ROWS, H, K, P = 2, 4, 3, 5
-FAST = [name for name in IMPLS if name != "reference"]
+ALL = anywhere(IMPLS)
+FAST = [name for name in ALL if name != "reference"]
 # fewer tokens than a chunk, whole chunks, a ragged end; all heads in one group, some, each alone
 CASES = [
   (1, 1, True, "float32"),
@@ -92,7 +93,7 @@ def part(now, q, k, v, log_a, S):
   return q[:, now], k[:, now], v[:, now], log_a[:, now], S
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("impl", ALL)
 def test_lengths_equal_each_row_alone(impl):
   given = arrays(8)
   # The document that would start past the lengths starts nothing.
@@ -112,7 +113,7 @@ def test_no_tokens_leave_the_state_alone():
   np.testing.assert_array_equal(last, given[-1])
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("impl", ALL)
 def test_two_calls_make_one(impl):
   given = arrays(100)
   whole, last = op(*given, impl=impl)
@@ -122,7 +123,7 @@ def test_two_calls_make_one(impl):
   np.testing.assert_allclose(last_again, last, atol=1e-4)
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("impl", ALL)
 def test_reset_separates_documents(impl):
   given = arrays(8)
   y, last = op(*given, reset=np.arange(8)[None].repeat(ROWS, 0) == 4, impl=impl)
@@ -145,7 +146,7 @@ def test_strong_decays_are_forgotten_and_weak_ones_exact(impl):
   np.testing.assert_allclose(got[0][0], cleared, atol=1e-6)
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("impl", ALL)
 def test_bfloat16_comes_back_with_a_float32_state(impl):
   *given, S = arrays(8)
   y, last = op(*(z.astype(jnp.bfloat16) for z in given), S, impl=impl)
