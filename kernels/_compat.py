@@ -4,6 +4,7 @@ import contextlib
 import io
 from collections.abc import Iterator
 
+from jax.experimental.pallas import mosaic_gpu as plgpu
 from jax.experimental.pallas import tpu as pltpu
 
 
@@ -28,3 +29,18 @@ def interpreted_tpu() -> Iterator[None]:
   # From JAX 0.12 on it raises by itself, before it only prints.
   if "RACE DETECTED" in said.getvalue():
     raise RuntimeError(said.getvalue())
+
+
+def why_no_interpreted_gpu() -> str | None:
+  return None if hasattr(plgpu, "InterpretGPUParams") else "JAX interprets kernels for GPUs from 0.11 on"
+
+
+@contextlib.contextmanager
+def interpreted_gpu(*, detect_races: bool) -> Iterator[None]:
+  """Kernels for GPUs that are traced here run in JAX's interpreter of a GPU, whose threads are whole warpgroups.
+
+  Raises:
+    RuntimeError: two accesses to memory raced.
+  """
+  with plgpu.force_gpu_interpret_mode(plgpu.InterpretGPUParams(detect_races=detect_races)):
+    yield

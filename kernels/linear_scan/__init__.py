@@ -4,10 +4,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Inexact, Int
 
 from kernels import dispatch, inputs
-from kernels.linear_scan import associative, pallas_tpu, reference, xla
+from kernels.linear_scan import associative, pallas_gpu, pallas_tpu, reference, xla
 
 IMPLS: dispatch.Impls = {
   "xla": (xla.linear_scan, dispatch.always),
+  "pallas_gpu": (pallas_gpu.linear_scan, pallas_gpu.why_not),
   "pallas_tpu": (pallas_tpu.linear_scan, pallas_tpu.why_not),
   "associative": (associative.linear_scan, dispatch.always),
   "reference": (reference.linear_scan, dispatch.always),

@@ -1,0 +1,236 @@
+"""What the Pallas kernels for GPUs share: when they can run, and how they read a sequence tile after tile.
+
+A block of theirs is one warpgroup, of which every thread has one channel: a vector of `LANES` channels is one register
+of each. The copy engine (TMA) moves tiles of tokens between memories; what it reads past the end of an array is zero,
+and what it would write there is dropped. None was ever run on a GPU.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
+from jaxtyping import Array, Bool, Inexact, Int
+
+LANES = 128  # threads of a warpgroup: channels of a block
+STAGES = 3  # tiles that are on their way, or being read
+MULTIPROCESSORS = 132  # of an H100 or H200
+WORD = 32  # tokens whose bits are one number
+TOGETHER = 4  # tokens whose instructions can be mixed
+
+# The barriers that Pallas would set around each access to shared memory are not needed: no memory is both read and
+# written by the threads, and `stream` has those that its copies want, two a tile.
+_PARAMS = plgpu.CompilerParams(
+  lowering_semantics=plgpu.LoweringSemantics.Warpgroup, unsafe_no_auto_barriers=True, approx_math=False
+)
+
+
+def why_not(*arrays: Inexact[Array, "..."]) -> str | None:
+  """What keeps a kernel of ours for GPUs from these arrays."""
+  if jax.default_backend() != "gpu":
+    return f"it needs a GPU, not a {jax.default_backend()}"
+  if (capability := compute_capability()) < 9:
+    return f"it needs a GPU with a copy engine, of compute capability 9 or more; this one has {capability}"
+  dtypes = {z.dtype for z in arrays} - {jnp.dtype(jnp.float32), jnp.dtype(jnp.complex64)}
+  return f"it computes in 32 bits, not in {sorted(map(str, dtypes))}" if dtypes else None
+
+
+def compute_capability() -> float:
+  return float(jax.local_devices()[0].compute_capability)
+
+
+def up(size: int, multiple: int) -> int:
+  """The least multiple that is not below `size`."""
+  return -(-size // multiple) * multiple
+
+
+def widen(z: Inexact[Array, "..."], multiple: int) -> Inexact[Array, "..."]:
+  """Zeros after the last axis up to a multiple."""
+  return jnp.pad(z, [(0, 0)] * (z.ndim - 1) + [(0, up(z.shape[-1], multiple) - z.shape[-1])])
+
+
+def segments(programs: int, tiles: int) -> int:
+  """Into how many parts to cut the time axis, so that there is a block for each multiprocessor.
+
+  Every part but the first is read twice, so at least two must fit. More parts than 32 would wait for each other's
+  summaries longer than they run, parts of less than four tiles would have nothing on its way.
+  """
+  most = max(1, min(MULTIPROCESSORS // programs, 32, tiles // 4))
+  return pl.cdiv(tiles, pl.cdiv(tiles, most))
+
+
+def words(keep: Bool[Array, "b t"], tokens: int) -> Int[Array, "b tiles"]:
+  """The mask as bits, the tokens of a tile in a word."""
+  assert tokens <= WORD, f"a word has {WORD} bits, a tile {tokens} tokens"
+  b, t = keep.shape
+  keep = jnp.pad(keep, ((0, 0), (0, up(t, tokens) - t)), constant_values=True)
+  bits = keep.reshape(b, -1, tokens).astype(jnp.int32)
+  return (bits << jnp.arange(tokens, dtype=jnp.int32)).sum(-1, dtype=jnp.int32)
+
+
+def kernel(body, out, scratch, grid, name):
+  """`plgpu.kernel`, with all that is the same for ours; `grid` maps names to sizes."""
+  return plgpu.kernel(
+    body,
+    out_type=out,
+    scratch_types=scratch,
+    grid=tuple(grid.values()),
+    grid_names=tuple(grid),
+    compiler_params=_PARAMS,
+    kernel_name=name,
+  )
+
+
+def lanes(z):
+  """A vector of channels, one a thread."""
+  return plgpu.layout_cast(z, plgpu.Layout.WG_STRIDED((LANES,), vec_size=1))
+
+
+def full(value: float):
+  return lanes(jnp.full((LANES,), value, jnp.float32))
+
+
+def mask(condition):
+  """A boolean for all channels alike."""
+  return jnp.broadcast_to(condition, (LANES,))
+
+
+def barriers(copies: int):
+  """One for each slot of `stream`, into which `copies` arrays are read."""
+  return plgpu.Barrier(num_arrivals=copies, num_barriers=STAGES)
+
+
+def stream(tiles: int, ready, fetch, tile, put, carry):
+  """carry = tile(i, slot, out, carry) for i = 0 … tiles - 1, with reading ahead and writing behind.
+
+  Args:
+    ready: the refs of `barriers`.
+    fetch: fetch(i, slot, barrier) starts the copies of what tile i reads into shared memory.
+    tile: reads the slot, writes to one of two places `out` for what leaves.
+    put: put(i, out) starts the copies from there, as one group; None if nothing leaves.
+  """
+  for i in range(min(STAGES, tiles)):
+    fetch(i, i, ready.at[i])
+
+  def step(i, carry):
+    slot, out = lax.rem(i, STAGES), lax.rem(i, 2)
+    plgpu.barrier_wait(ready.at[slot])
+    if put is not None:
+      plgpu.wait_smem_to_gmem(1, wait_read_only=True)
+    carry = tile(i, slot, out, carry)
+    # After this all threads have read the slot, and the copy engine sees what they wrote.
+    plgpu.commit_smem()
+    if put is not None:
+      put(i, out)
+
+    @pl.when(i + STAGES < tiles)
+    def _():
+      fetch(i + STAGES, slot, ready.at[slot])
+
+    return carry
+
+  carry = lax.fori_loop(0, tiles, step, carry)
+  if put is not None:
+    plgpu.wait_smem_to_gmem(0)
+  return carry
+
+
+class Tiling:
+  """How the blocks of a kernel divide rows, channels and time; `back`, from the last token to the first.
+
+  Args:
+    programs: blocks of the grid for the same rows, channels and tokens.
+  """
+
+  def __init__(self, shape, tokens: int, keep, *, back: bool, programs: int = 1):
+    (self.b, self.t, self.width), self.tokens, self.back = shape, tokens, back
+    self.tiles = pl.cdiv(self.t, tokens)
+    self.blocks = pl.cdiv(self.width, LANES)
+    self.segments = segments(self.b * self.blocks * programs, self.tiles)
+    self.each = pl.cdiv(self.tiles, self.segments)  # tiles of a segment
+    self.words = () if keep is None else (words(keep, tokens),)
+
+  def grid(self):
+    return {"e": self.blocks, "s": self.segments, "b": self.b}
+
+  def by_token(self):
+    return jax.ShapeDtypeStruct((self.b, self.t, self.width), jnp.float32)
+
+  def by_segment(self, *axes):
+    """A vector of channels for each segment of each row."""
+    return jax.ShapeDtypeStruct((self.b, self.segments, *axes, self.blocks * LANES), jnp.float32)
+
+
+class Block:
+  """One block of the grid: its row, its segment in the order of the scan, its channels."""
+
+  def __init__(self, tiling: Tiling, words):
+    self.tiling, self.words = tiling, words
+    self.row, self.segment = lax.axis_index("b"), lax.axis_index("s")
+    self.cols = pl.ds(lax.axis_index("e") * LANES, LANES)
+
+  def index(self, i):
+    """The i-th tile of the segment, counted from the start of the row; it may lie past the end."""
+    i = self.segment * self.tiling.each + i
+    return self.tiling.segments * self.tiling.each - 1 - i if self.tiling.back else i
+
+  def first(self, i):
+    return self.index(i) * self.tiling.tokens
+
+  def at(self, i):
+    """Where the i-th tile lies in an array by token."""
+    return self.row, pl.ds(self.first(i), self.tiling.tokens), self.cols
+
+  def fetch(self, i, slot, barrier, *arrays):
+    """Starts copies of the i-th tile: `arrays` are pairs of a ref and its slots."""
+    for ref, slots in arrays:
+      plgpu.copy_gmem_to_smem(ref.at[self.at(i)], slots.at[slot], barrier)
+
+  def put(self, i, out, *arrays):
+    """Starts copies to the i-th tile, as one group: `arrays` are pairs of slots and the ref they go to."""
+    for n, (slots, ref) in enumerate(arrays):
+      plgpu.copy_smem_to_gmem(slots.at[out], ref.at[self.at(i)], commit_group=n == len(arrays) - 1)
+
+  def word(self, i):
+    """The bits of the i-th tile of the tokens that keep the state before them."""
+    last = self.tiling.tiles - 1
+    return self.words[0][self.row, jnp.clip(self.index(i), 0, last)] if self.words else jnp.int32(0)
+
+  def masks(self, word, i, k):
+    """Whether token k of a tile keeps the state before it, and, `back`, whether it is there; None, all do or are."""
+    kept = mask((lax.shift_right_logical(word, k) & 1) == 1) if self.words else None
+    return kept, mask(self.first(i) + k < self.tiling.t) if self.tiling.back else None
+
+  def order(self, k):
+    """The k-th token of a tile to be scanned."""
+    return self.tiling.tokens - 1 - k if self.tiling.back else k
+
+  def tiles(self, ready, fetch, tile, put, carry):
+    """carry = tile(i, slot, out, word, carry) for the tiles of the segment; see `stream`."""
+
+    def with_word(i, slot, out, carry):
+      # A word is read a tile ahead, to be there in time.
+      *carry, word = carry
+      ahead = self.word(i + 1)
+      return *tile(i, slot, out, word, tuple(carry)), ahead
+
+    return stream(self.tiling.each, ready, fetch, with_word, put, (*carry, self.word(0)))[:-1]
+
+  def scan(self, ready, fetch, token, put, carry):
+    """carry = token(slot, out, k, masks, carry) for the tokens k of all tiles, in the order of the scan."""
+
+    def tile(i, slot, out, word, carry):
+      def group(j, carry):
+        for k in range(TOGETHER):
+          k = self.order(j * TOGETHER + k)
+          carry = token(slot, out, k, self.masks(word, i, k), carry)
+        return carry
+
+      return lax.fori_loop(0, self.tiling.tokens // TOGETHER, group, carry)
+
+    return self.tiles(ready, fetch, tile, put, carry)
+
+
+def choose(condition, value, other):
+  """`value` where the condition holds; None, it does."""
+  return value if condition is None else jnp.where(condition, value, other)

@@ -1,0 +1,54 @@
+"""Kernels lowered for GPUs at real sizes, alone and on eight devices: run by test_pallas_gpu.py in its own process."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+
+from kernels import gpu
+from kernels.linear_scan import linear_scan
+
+MESH = {"data": 2, "fsdp": 2, "tensor": 2}
+
+
+def shapes(*given, dtype=jnp.float32):
+  return tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in given)
+
+
+def cases(b=8, t=2000):
+  """Names, ops, their arguments, and kernels in forward and backward: real sizes, lengths that tiles do not divide."""
+  wide, narrow, long = (b, t, 2560), (b, t, 384), (8, 65537, 256)
+  return {
+    "linear_scan of RG-LRU": (linear_scan, shapes(wide, wide, (b, 2560)), 2),
+    "linear_scan of S5, cut in time": (linear_scan, shapes((384,), narrow, (b, 384), dtype=jnp.complex64), 4),
+    "linear_scan of bytes, cut in time": (linear_scan, shapes(long, long, (8, 256), dtype=jnp.bfloat16), 4),
+  }
+
+
+def gradients(op, arrays, reset, bars):
+  return jax.vjp(lambda *z: op(*z, reset=reset), *arrays)[1](bars)
+
+
+def kernels_in(op, arrays, reset) -> int:
+  """How many kernels there are in forward and backward, lowered."""
+  op = functools.partial(op, impl="pallas_gpu")
+  bars = jax.eval_shape(lambda arrays, reset: op(*arrays, reset=reset), arrays, reset)
+  lowered = jax.jit(gradients, static_argnums=0).trace(op, arrays, reset, bars).lower(lowering_platforms=("cuda",))
+  text = lowered.as_text()
+  assert "all_gather" not in text, "a device gathers what others have"
+  return len(re.findall(r"custom_call @mosaic_gpu", text))
+
+
+if __name__ == "__main__":
+  jax.default_backend = lambda: "gpu"
+  gpu.compute_capability = lambda: 9.0
+  mesh = jax.make_mesh(tuple(MESH.values()), tuple(MESH), axis_types=(jax.sharding.AxisType.Auto,) * len(MESH))
+  for name, (op, arrays, count) in cases().items():
+    reset = jax.ShapeDtypeStruct(arrays[1].shape[:2], jnp.bool)
+    got = kernels_in(op, arrays, reset)
+    assert got == count, f"{name} alone: {got} kernels"
+    with jax.set_mesh(mesh):
+      # A device has an eighth of the rows and channels, so time is cut more often.
+      got = kernels_in(op, arrays, None)
+    assert got == 4, f"{name} on a mesh: {got} kernels"

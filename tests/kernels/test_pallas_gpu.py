@@ -1,0 +1,115 @@
+"""Kernels for GPUs without one: interpreted, and lowered. None was ever run on a GPU."""
+
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kernels import _compat, dispatch, gpu
+from kernels.linear_scan import IMPLS, linear_scan, pallas_gpu
+from tests.kernels.compare import TOLERANCE, assert_close, draw, masks, spoil, values_and_gradients
+
+interpreted = pytest.mark.skipif(
+  _compat.why_no_interpreted_gpu() is not None, reason=str(_compat.why_no_interpreted_gpu())
+)
+
+
+@pytest.fixture
+def on_gpu(monkeypatch):
+  """What chooses by platform sees a GPU."""
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  monkeypatch.setattr(gpu, "compute_capability", lambda: 9.0)
+
+
+def cut_time(monkeypatch, segments):
+  monkeypatch.setattr(gpu, "segments", lambda programs, tiles: min(segments, tiles))
+
+
+def compare(op, given, where, races=False):
+  """Values and gradients against the definition; NaN past the lengths."""
+  want = values_and_gradients(functools.partial(op, impl="reference"), given, **where)
+  if "lengths" in where:
+    t = where["reset"].shape[1]
+    given = tuple(spoil(where["lengths"], z) if z.ndim > 2 and z.shape[1] == t else z for z in given)
+  with _compat.interpreted_gpu(detect_races=races):
+    got = values_and_gradients(functools.partial(op, impl="pallas_gpu"), given, **where)
+  assert_close(got, want, TOLERANCE["float32"])
+
+
+def scan_arrays(b, t, n, constant, dtype):
+  rng = np.random.default_rng(t)
+  a = rng.uniform(0.5, 1, n if constant else (b, t, n))
+  a = a * np.exp(1j * rng.uniform(-3, 3, a.shape)) if dtype == "complex64" else a
+  return a.astype(dtype), draw(rng, (b, t, n), dtype), draw(rng, (b, n), dtype)
+
+
+# ends within a tile, fewer channels than a block has and more, tiles fewer than slots and more, time cut or not
+@interpreted
+@pytest.mark.parametrize(
+  "t, n, constant, dtype, masked, segments",
+  [
+    (13, 130, False, "float32", True, 1),
+    (11, 3, True, "complex64", True, 3),
+    *(
+      pytest.param(*case, marks=pytest.mark.slow)
+      for case in [
+        (33, 128, False, "complex64", False, 2),
+        (1, 7, True, "float32", False, 1),
+        (32, 129, True, "float32", True, 1),
+        (41, 6, False, "float32", True, 5),
+      ]
+    ),
+  ],
+)
+def test_linear_scan_equals_the_reference(t, n, constant, dtype, masked, segments, monkeypatch, on_gpu):
+  monkeypatch.setattr(pallas_gpu, "TOKENS", 4 if dtype == "float32" else 8)
+  cut_time(monkeypatch, segments)
+  compare(linear_scan, scan_arrays(2, t, n, constant, dtype), masks(t) if masked else {})
+
+
+@interpreted
+@pytest.mark.slow
+@pytest.mark.parametrize("segments", [1, 2])
+def test_linear_scan_has_no_races(segments, monkeypatch, on_gpu):
+  monkeypatch.setattr(pallas_gpu, "TOKENS", 4)
+  cut_time(monkeypatch, segments)
+  compare(linear_scan, scan_arrays(2, 18, 5, False, "float32"), masks(18), races=True)
+
+
+@pytest.mark.parametrize(
+  "programs, tiles, segments",
+  [(160, 128, 1), (67, 128, 1), (66, 128, 2), (24, 128, 5), (1, 4096, 32), (1, 7, 1), (1, 9, 2)],
+)
+def test_time_is_cut_where_blocks_are_too_few(programs, tiles, segments):
+  assert gpu.segments(programs, tiles) == segments
+
+
+def test_a_kernel_for_gpus_says_why_it_cannot_run(monkeypatch):
+  given = jax.tree.map(jnp.asarray, scan_arrays(1, 8, 4, True, "float32"))
+  with pytest.raises(ValueError, match=r"pallas_gpu: it needs a GPU, not a cpu.*other choices: \['auto', 'xla'"):
+    linear_scan(*given, impl="pallas_gpu")
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  monkeypatch.setattr(gpu, "compute_capability", lambda: 8.0)
+  with pytest.raises(ValueError, match=r"compute capability 9 or more; this one has 8.0"):
+    linear_scan(*given, impl="pallas_gpu")
+  monkeypatch.setattr(gpu, "compute_capability", lambda: 9.0)
+  with jax.enable_x64(True), pytest.raises(ValueError, match=r"computes in 32 bits, not in \['float64'\]"):
+    linear_scan(*(z.astype("float64") for z in given), impl="pallas_gpu")
+
+
+def test_a_gpu_prefers_its_kernels(on_gpu):
+  given = jax.tree.map(jnp.asarray, scan_arrays(1, 8, 4, True, "float32"))
+  assert dispatch.pick("linear_scan", IMPLS, "auto", *given, None) is pallas_gpu.linear_scan
+
+
+def test_kernels_lower_for_gpus_at_real_sizes_and_on_a_mesh():
+  command = [sys.executable, "-m", "tests.kernels.lower_for_gpu"]
+  env = {**os.environ, "JAX_NUM_CPU_DEVICES": "8"}
+  result = subprocess.run(command, cwd=Path(__file__).parents[2], env=env, capture_output=True, text=True)
+  assert result.returncode == 0, result.stdout + result.stderr
