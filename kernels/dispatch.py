@@ -17,6 +17,8 @@ PREFERENCE = {"cpu": ("xla", "associative", "reference")}
 PLAIN = ("xla", "reference")  # forced to find out whether a kernel is wrong
 KERNELS = ("cudnn", "pallas_gpu", "pallas_tpu")
 ACCELERATOR_PREFERENCE = (*KERNELS, "associative", "xla", "reference")
+# No device has run these yet: they are taken only by name, `impl=` or `KERNEL_IMPL=`.
+UNPROVEN = ("pallas_gpu", "pallas_tpu")
 
 # Which axes of an op are cut together over which axes of the mesh: batch; heads, groups and channels.
 CUTS = {"b": ("data", "fsdp"), "hge": ("tensor",)}
@@ -69,6 +71,7 @@ def pick(op: str, impls: Impls, want: str, *args: Any, **kwargs: Any) -> Callabl
   assert set(impls) <= set(NAMES), f"{op}: implementations {list(impls)} are not all in dispatch.NAMES {NAMES}"
   if want == "auto":
     order = [name for name in PREFERENCE.get(jax.default_backend(), ACCELERATOR_PREFERENCE) if name in impls]
+    order = [name for name in order if name not in UNPROVEN or name == _forced]
     order.sort(key=lambda name: (name != _forced, _forced in PLAIN and name in KERNELS))
   elif want in impls:
     order = [want]

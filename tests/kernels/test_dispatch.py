@@ -24,7 +24,16 @@ def test_the_cpu_prefers_a_loop_and_accelerators_a_parallel_form(monkeypatch):
   assert pick(reference=None, associative=None, xla=None) == "xla"
   monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
   assert pick(reference=None, associative=None, xla=None) == "associative"
-  assert pick(reference=None, associative=None, pallas_gpu=None) == "pallas_gpu"
+  assert pick(reference=None, associative=None, cudnn=None) == "cudnn"
+
+
+def test_what_no_device_has_run_is_taken_only_by_name(monkeypatch):
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  assert pick(associative=None, pallas_gpu=None) == "associative"
+  assert pick("pallas_gpu", associative=None, pallas_gpu=None) == "pallas_gpu"
+  with dispatch.use("pallas_gpu"):
+    assert pick(associative=None, pallas_gpu=None) == "pallas_gpu"
+    assert pick(associative=None, pallas_gpu="in 32 bits") == "associative"
 
 
 def test_auto_skips_what_cannot_run():
@@ -65,10 +74,10 @@ def test_a_forced_implementation_goes_first_where_it_exists():
 
 def test_where_a_plain_form_is_forced_no_kernel_is_chosen(monkeypatch):
   monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-  assert pick(associative=None, pallas_tpu=None) == "pallas_tpu"
+  assert pick(associative=None, cudnn=None) == "cudnn"
   with dispatch.use("xla"):
-    assert pick(associative=None, pallas_tpu=None) == "associative"
-    assert pick(xla="odd length", associative=None, pallas_tpu=None) == "associative"
+    assert pick(associative=None, cudnn=None) == "associative"
+    assert pick(xla="odd length", associative=None, cudnn=None) == "associative"
 
 
 def test_forcing_a_wrong_name_lists_the_choices():

@@ -103,9 +103,11 @@ def test_a_kernel_for_gpus_says_why_it_cannot_run(monkeypatch):
     linear_scan(*(z.astype("float64") for z in given), impl="pallas_gpu")
 
 
-def test_a_gpu_prefers_its_kernels(on_gpu):
+def test_kernels_that_no_gpu_has_run_are_taken_by_name_only(on_gpu):
   given = jax.tree.map(jnp.asarray, scan_arrays(1, 8, 4, True, "float32"))
-  assert dispatch.pick("linear_scan", IMPLS, "auto", *given, None) is pallas_gpu.linear_scan
+  assert dispatch.pick("linear_scan", IMPLS, "auto", *given, None) is not pallas_gpu.linear_scan
+  with dispatch.use("pallas_gpu"):
+    assert dispatch.pick("linear_scan", IMPLS, "auto", *given, None) is pallas_gpu.linear_scan
 
 
 def test_kernels_lower_for_gpus_at_real_sizes_and_on_a_mesh():
