@@ -2,7 +2,6 @@
 
 import ast
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -28,15 +27,17 @@ def relative(file: Path) -> str:
   return file.relative_to(ROOT).as_posix()
 
 
-def imports(file: Path) -> Iterator[str]:
+@functools.cache
+def imports(file: Path) -> tuple[str, ...]:
   """Dotted names of what a file imports, wherever in the file it does so."""
+  found: list[str] = []
   for node in ast.walk(parse(file)):
     if isinstance(node, ast.Import):
-      yield from (alias.name for alias in node.names)
+      found += (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
       assert node.level == 0, f"{relative(file)}:{node.lineno} imports relatively; write the whole path"
-      yield node.module
-      yield from (f"{node.module}.{alias.name}" for alias in node.names)
+      found += (str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names))
+  return tuple(found)
 
 
 def defines_mixer(file: Path) -> bool:
@@ -49,6 +50,7 @@ def defines_mixer(file: Path) -> bool:
   return False
 
 
+@functools.cache
 def mixer_files() -> dict[str, Path]:
   """Name of each mixer and its file; two mixers of one name are an error."""
   files = [file for file in python_files(*MIXER_FOLDERS) if defines_mixer(file)]
@@ -57,6 +59,7 @@ def mixer_files() -> dict[str, Path]:
   return names
 
 
+@functools.cache
 def primitives(file: Path) -> frozenset[str]:
   """The kernels that a file, or what it imports from ssm/ and attention/, imports.
 
