@@ -8,12 +8,14 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from flax.core import FrozenDict
 from jaxtyping import Array, Bool, Float, Int
 
 from attention import cache
 from kernels.attention import MASKS, attention
-from layers import Dense, RMSNorm
+from kernels.attention.visible import EVERYONE
+from layers import Dense, RMSNorm, param
 from layers.choices import one_of
 from layers.lengths import blank_past
 from layers.positions import LAYOUTS, alibi_slopes, rope, turned, xpos_decays
@@ -48,15 +50,18 @@ class Attention(nn.Module):
       or "all" (of all heads together: OLMo 2).
     norm_eps: the epsilon of that.
     gate: whether each head's output is multiplied by sigmoid(W_g x) (Qiu et al. 2025, arXiv:2505.06708: Qwen3-Next).
+    persistent: learned tokens that every token sees beside its window, in every document (Sukhbaatar et al. 2019,
+      arXiv:1907.01470; Behrouz et al. 2025, arXiv:2501.00663, eq. (19)). Rotations place them in front of the document,
+      the last one at -1.
     bias: which maps have one: "none", "qkv", "out", or "all" of these four.
     cache_dtype: of the keys and values in the state: "float32", "bfloat16", or "int8" with a float32 unit for each
       vector. Outputs of `prefill` and `step` then differ from those of `__call__` by rounding; "int8" is for inference,
       as hardly any gradient passes through it.
   Raises:
     ValueError: heads do not divide the width without head_size, kv_heads do not divide the heads, entries to turn are
-      odd, a size is below 1, theta or softcap is not above 0, norm_eps is below 0, rotary is not in (0, 1], a window or
-      "xpos" stands beside mask="full", a scaling beside positions that do not turn, a name is unknown; `init_state`,
-      `prefill` or `step` with mask="full".
+      odd, a size is below 1, persistent is below 0 or stands beside "xpos" or "alibi", theta or softcap is not above 0,
+      norm_eps is below 0, rotary is not in (0, 1], a window or "xpos" stands beside mask="full", a scaling beside
+      positions that do not turn, a name is unknown; `init_state`, `prefill` or `step` with mask="full".
   """
 
   width: int
@@ -74,6 +79,7 @@ class Attention(nn.Module):
   qk_norm: str = "none"
   norm_eps: float = 1e-6
   gate: bool = False
+  persistent: int = 0
   bias: str = "none"
   cache_dtype: str = "float32"
 
@@ -105,6 +111,8 @@ class Attention(nn.Module):
       self.q_norm, self.k_norm = norm("heads"), norm("kv")
     if self.gate:
       self.gate_proj = Dense(heads * size, axes=("embed", "heads"))
+    if self.persistent:
+      self.P = param(self, "P", nn.initializers.normal(0.02), (self.persistent, self.width), (None, "embed"))
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
@@ -125,11 +133,13 @@ class Attention(nn.Module):
     """All tokens from an empty state; nothing is cached."""
     x = blank_past(x, lengths)
     at = cache.place(x, reset=reset, lengths=lengths)
-    q, kv = self._project(x, at.offset)
+    q, kv = self.project(x, at.offset)
     # a causal token sees nothing past its row's length anyway
-    apart = reset is not None or (lengths is not None and self.mask == "full")
-    segments = dict(q_segment=at.segment, k_segment=at.segment) if apart else {}
-    return blank_past(self._attend(x, q, **kv, **segments), lengths)
+    apart = reset is not None or (lengths is not None and self.mask == "full") or self.persistent
+    where = dict(q_segment=at.segment, k_segment=at.segment) if apart else {}
+    if self.persistent:
+      where |= dict(q_position=at.position, k_position=at.position)
+    return blank_past(self.attend(x, q, **kv, **where), lengths)
 
   def prefill(
     self,
@@ -144,11 +154,11 @@ class Attention(nn.Module):
     self._require_state()
     x = blank_past(x, lengths)
     at = cache.place(x, state, reset=reset, lengths=lengths)
-    q, kv = self._project(x, at.offset)
+    q, kv = self.project(x, at.offset)
     ring = self.window is not None
     seen, state = cache.extend(state, kv, at, ring=ring, packed=reset is not None)
     where = dict(q_position=at.position, k_position=seen.position, q_segment=at.segment, k_segment=seen.segment)
-    y = self._attend(x, q, **seen.kept, **where)
+    y = self.attend(x, q, **seen.kept, **where)
     return blank_past(y if ring else cache.nan_where_full(y, at, state), lengths), state
 
   def step(
@@ -158,18 +168,7 @@ class Attention(nn.Module):
     y, state = self.prefill(x[:, None], state)
     return y[:, 0], state
 
-  @property
-  def _sizes(self) -> tuple[int, int, int]:
-    """Heads, heads of keys and values, size of a head."""
-    heads = self.heads or _derived_heads(self)
-    return heads, self.kv_heads or heads, self.head_size or self.width // heads
-
-  @nn.nowrap
-  def _require_state(self) -> None:
-    if self.mask == "full":
-      raise ValueError("Attention: mask='full' sees later tokens, so it has no state; call it, or use mask='causal'")
-
-  def _project(
+  def project(
     self, x: Float[Array, "b t d"], offset: Int[Array, "b t"]
   ) -> tuple[Float[Array, "b t h k"], dict[str, Float[Array, "b t g k"]]]:
     """Queries; keys and values as the cache holds them."""
@@ -187,9 +186,14 @@ class Attention(nn.Module):
       q, k = rope(q, offset, **turn), rope(k, offset, **turn)
     return q, dict(k=k, v=v)
 
-  def _attend(self, x: Float[Array, "b t d"], q: Float[Array, "b t h k"], k, v, **where) -> Float[Array, "b t d"]:
-    """W_o softmax(q k) v, perhaps gated."""
+  def attend(self, x: Float[Array, "b t d"], q: Float[Array, "b t h k"], k, v, **where) -> Float[Array, "b t d"]:
+    """W_o softmax(q k) v, perhaps gated; `where` are the places that `kernels.attention` wants.
+
+    All four of these are needed with persistent tokens.
+    """
     heads, _, size = self._sizes
+    if self.persistent:
+      k, v, where = self._with_persistent(k, v, where)
     fades = self.position == "xpos"
     y = attention(
       q,
@@ -204,6 +208,28 @@ class Attention(nn.Module):
     )
     y = y.reshape(*y.shape[:2], -1)
     return self.out_proj(y * jax.nn.sigmoid(self.gate_proj(x)) if self.gate else y)
+
+  @property
+  def _sizes(self) -> tuple[int, int, int]:
+    """Heads, heads of keys and values, size of a head."""
+    heads = self.heads or _derived_heads(self)
+    return heads, self.kv_heads or heads, self.head_size or self.width // heads
+
+  @nn.nowrap
+  def _require_state(self) -> None:
+    if self.mask == "full":
+      raise ValueError("Attention: mask='full' sees later tokens, so it has no state; call it, or use mask='causal'")
+
+  def _with_persistent(self, k: Float[Array, "b s g k"], v: Float[Array, "b s g k"], where: dict[str, Any]):
+    """Keys, values and places with those of the persistent tokens in front."""
+    _, kv = self.project(self.P[None], jnp.arange(-self.persistent, 0)[None])
+
+    def before(rest: Array, z: Array) -> Array:
+      return jnp.concatenate([jnp.broadcast_to(z, (len(rest), *z.shape[1:])).astype(rest.dtype), rest], axis=1)
+
+    segment, position = jnp.full((1, self.persistent), EVERYONE), jnp.zeros((1, self.persistent))
+    where |= dict(k_segment=before(where["k_segment"], segment), k_position=before(where["k_position"], position))
+    return before(k, kv["k"]), before(v, kv["v"]), where
 
 
 def _derived_heads(module: Attention) -> int:
@@ -223,6 +249,11 @@ def _check(module: Attention) -> None:
     raise ValueError(f"{name}: position={module.position!r}; choose from {list(POSITIONS)}{others}")
   at_least_one(module, "width", "heads", "kv_heads", "head_size", "window")
   above_zero(module, "theta", "softcap")
+  if module.persistent < 0:
+    raise ValueError(f"{name}: persistent={module.persistent}; it must be at least 0")
+  if module.persistent and module.position in ("xpos", "alibi"):
+    what = "tokens are seen from anywhere, so they need positions that do not fade"
+    raise ValueError(f"{name}: persistent={module.persistent} with position={module.position!r}; these {what}")
   if not module.norm_eps >= 0:
     raise ValueError(f"{name}: norm_eps={module.norm_eps}; it must be at least 0")
   if not 0 < module.rotary <= 1:

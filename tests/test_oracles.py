@@ -51,10 +51,13 @@ def test_equals_the_papers_equations(name):
     "s4",
     "s4d",
     "sgconv",
+    "softmax, persistent",
     "softmax, window",
     "softmax, xpos",
     "titans",
     "titans, linear",
+    "titans_mag",
+    "titans_mal",
   ],
 )
 def test_other_ways_equal_the_papers_equations(name):

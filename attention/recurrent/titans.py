@@ -41,8 +41,8 @@ class Titans(nn.Module):
   linear maps of x and theta `rate_max` times one; W_o norm(y) is the result. M is a network of `layers` matrices with
   SiLU between them. All gradients of a chunk, which counts from the document's start, are taken at the weights with
   which it began (sec. 3.2). A linear memory starts at 0, a deep one at learned weights.
-  Departs: this is the memory alone ("LMM"), without the persistent tokens and the attention of MAC, MAG and MAL. The
-  paper gives no initial values, no bound of theta and no norm of y: theirs here are ours.
+  This is the memory alone ("LMM"); `titans_mag` and `titans_mal` have it beside attention and persistent tokens.
+  Departs: the paper gives no initial values, no bound of theta and no norm of y: theirs here are ours.
 
   Attributes:
     heads: memories side by side; one in the paper.

@@ -44,7 +44,8 @@ def attention(
   Args:
     q_position, k_position: places on one time line, of which only differences matter; their indices if not given.
     q_segment, k_segment: a token sees its own segment alone; -1 marks slots that hold nothing, whose content, NaN
-      included, reaches neither values nor gradients. None: all tokens belong together.
+      included, reaches neither values nor gradients. Keys of segment `visible.EVERYONE` are seen by all tokens,
+      wherever they stand. None: all tokens belong together.
     mask: "causal": no key of a later position; "full": no such limit.
     window: how many positions back a token sees, itself included.
     scale: 1/sqrt(k) if not given.

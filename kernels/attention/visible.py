@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+EVERYONE = 2**31 - 1  # the segment of keys that every token sees
+
 
 def places(
   q: Float[Array, "b t h k"],
@@ -24,11 +26,12 @@ def visible(
   mask: str,
   window: int | None,
 ) -> Bool[Array, "b t s"]:
-  """Same segment, not an empty slot; not later if causal; less than `window` tokens back."""
+  """Same segment, not an empty slot; not later if causal; less than `window` tokens back; or a key for everyone."""
   back = q_position[:, :, None] - k_position[:, None, :]
   see = back >= 0 if mask == "causal" else jnp.ones(back.shape, bool)
   if window is not None:
     see &= back < window
   if q_segment is not None and k_segment is not None:
     see &= (q_segment[:, :, None] == k_segment[:, None, :]) & (k_segment >= 0)[:, None, :]
+    see |= (k_segment == EVERYONE)[:, None, :]
   return see

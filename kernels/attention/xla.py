@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels import inputs
-from kernels.attention.visible import places, visible
+from kernels.attention.visible import EVERYONE, places, visible
 from kernels.attention.weights import POINTWISE
 
 # Queries and keys in a block. A CPU wants the scores in its cache, an accelerator wants few steps.
@@ -277,6 +277,7 @@ def _needed(rules: Rules, at: Places, of: Places) -> Bool[Array, "x z"]:
   if at.segment is not None and of.segment is not None:
     (q_low, q_high), (k_low, k_high) = (_range(z, z) for z in (at.segment, of.segment))
     may &= (pairs(q_low, k_high) <= 0) & (pairs(q_high, k_low) >= 0) & (q_high[:, None] >= 0) & (k_high[None] >= 0)
+    may |= (q_high[:, None] >= 0) & (of.segment == EVERYONE).any(axis=2)[None]
   return may.any(axis=2)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from attention.softmax import Attention
+from tests.attention.initial import initial
 
 X = jax.random.normal(jax.random.key(1), (2, 12, 8))
 
@@ -203,6 +204,8 @@ def test_derived_heads_divide_the_width_and_leave_pairs(width, heads):
 @pytest.mark.parametrize(
   "kwargs, reason",
   [
+    (dict(persistent=-1), "persistent=-1; it must be at least 0"),
+    (dict(persistent=1, position="alibi"), "persistent=1 with position='alibi'"),
     (dict(heads=3), "heads=3 does not divide width=8"),
     (dict(heads=4, kv_heads=3), "kv_heads=3 does not divide heads=4"),
     (dict(kv_heads=3), "no number of heads up to 8 divides width=8 and is a multiple of 3"),
@@ -231,3 +234,19 @@ def test_derived_heads_divide_the_width_and_leave_pairs(width, heads):
 def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
   with pytest.raises(ValueError, match=reason):
     Attention(**dict(width=8) | kwargs)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_persistent_tokens_stand_in_front_of_every_document(packed):
+  """As if they had been put there, and nobody had asked for their answers."""
+  settings = dict(width=8, heads=2, position="rope", qk_norm="head")
+  module, plain = Attention(**settings, persistent=3), Attention(**settings)
+  p = initial(module)
+  x = jax.random.normal(jax.random.key(0), (2, 7, 8))
+  starts = [0, 4] if packed else [0]
+  reset = jnp.broadcast_to(jnp.isin(jnp.arange(7), jnp.array(starts)), (2, 7)) if packed else None
+  y = jax.jit(module.apply)({"params": p}, x, reset=reset)
+  front = jnp.broadcast_to(p["P"], (2, 3, 8))
+  for start, end in zip(starts, [*starts[1:], 7]):
+    whole = plain.apply({"params": p}, jnp.concatenate([front, x[:, start:end]], axis=1))
+    np.testing.assert_allclose(y[:, start:end], whole[:, 3:], atol=1e-5)

@@ -91,12 +91,13 @@ def count_mla(d, heads, rank, q_rank, head_size, rope_size, value_size):
   return queries + (d + 1) * rank + d * rope_size + rank * heads * (head_size + value_size) + heads * value_size * d
 
 
-def count_softmax(d, heads, kv_heads=None, head_size=None, gate=False, qk_norm="none", bias="none", **_):
-  """Queries, out and gate, keys and values; biases; a norm of queries and one of keys."""
+def count_softmax(d, heads, kv_heads=None, head_size=None, gate=False, qk_norm="none", bias="none", persistent=0, **_):
+  """Queries, out and gate, keys and values; biases; a norm of queries and one of keys; persistent tokens."""
   size = head_size or d // heads
   inner, kv = heads * size, (kv_heads or heads) * size
   biases = {"none": 0, "qkv": inner + 2 * kv, "out": d, "all": inner + 2 * kv + d}[bias]
-  return d * ((2 + gate) * inner + 2 * kv) + biases + {"none": 0, "head": 2 * size, "all": inner + kv}[qk_norm]
+  norms = {"none": 0, "head": 2 * size, "all": inner + kv}[qk_norm]
+  return d * ((2 + gate) * inner + 2 * kv + persistent) + biases + norms
 
 
 def count_four_maps(d, bias=False, **_):
@@ -110,6 +111,11 @@ def count_titans(d, heads=1, layers=2, inner=None, momentum=True, decay=True, ta
   sides = [size, *[inner or 4 * size] * (layers - 1), size]
   memory = heads * sum(i * o for i, o in zip(sides, sides[1:])) if layers > 1 else 0
   return 4 * d * d + taps * 3 * d + (d + 1) * heads * (1 + momentum + decay) + memory + size
+
+
+def count_with_memory(d, heads, persistent, memory, **_):
+  """Four maps of attention, persistent tokens; a memory."""
+  return count_four_maps(d) + persistent * d + count_titans(d, **memory)
 
 
 def count_shell(d, mixer, kind="mamba", taps=4):
@@ -212,6 +218,9 @@ COUNT = {
   # A, B and C, in two real numbers each, for every channel, direction and state; D
   "ssm2d": lambda d, state, numbers: 16 * d * 4 * state + d,
   "titans": count_titans,
+  # and two norms
+  "titans_mag": lambda d, **kwargs: count_with_memory(d, **kwargs) + 2 * d,
+  "titans_mal": count_with_memory,
   "bidirectional": lambda d, mixer, merge="sum": 2 * count(**mixer) + (merge == "concat") * 2 * d * d,
   "stack": count_stack,
   "image_scan": lambda d, mixer, orders, merge: len(orders) * count(**mixer),

@@ -27,10 +27,14 @@ from tests.oracles import (
   rwkv7,
   softmax,
   titans,
+  titans_mag,
+  titans_mal,
 )
 
 YARN = dict(rule="yarn", factor=4.0, trained=300)
 RANKS = dict(w_rank=2, a_rank=3, v_rank=2, g_rank=40)  # the last: outputs that are not all small
+
+MEMORY_OF_TWO = dict(memory=dict(heads=2, layers=2, chunk=4))
 
 CASES: dict[str, Any] = {
   "based": (dict(name="based", heads=2, key_size=3), based.run, dict(heads=2)),
@@ -204,6 +208,11 @@ CASES: dict[str, Any] = {
     softmax.run,
     dict(heads=1, position="rope", scaling=dict(rule="ntk", factor=8.0), qk_norm="all"),
   ),
+  "softmax, persistent": (
+    dict(name="softmax", heads=4, kv_heads=2, window=4, persistent=3, position="rope", qk_norm="head", gate=True),
+    softmax.run,
+    dict(heads=4, kv_heads=2, window=4, persistent=3, position="rope", qk_norm="head"),
+  ),
   "softmax, xpos": (
     dict(name="softmax", heads=2, head_size=8, position="xpos", rotary=0.5, layout="interleaved", qk_norm="head"),
     softmax.run,
@@ -234,5 +243,15 @@ CASES: dict[str, Any] = {
     dict(name="titans", heads=4, layers=1, chunk=5, decay=False),
     titans.run,
     dict(heads=4, layers=1, chunk=5, decay=False),
+  ),
+  "titans_mag": (
+    dict(name="titans_mag", heads=2, persistent=3, window=4, memory=dict(heads=2, inner=3, chunk=4)),
+    titans_mag.run,
+    dict(MEMORY_OF_TWO, attention=dict(heads=2, window=4, position="rope", persistent=3)),
+  ),
+  "titans_mal": (
+    dict(name="titans_mal", heads=1, persistent=2, window=3, memory=dict(heads=2, inner=3, chunk=4)),
+    titans_mal.run,
+    dict(MEMORY_OF_TWO, attention=dict(heads=1, window=3, position="rope", persistent=2)),
   ),
 }

@@ -68,6 +68,7 @@ def run(
   scaling=None,
   softcap=None,
   qk_norm="none",
+  persistent=0,
 ):
   groups = kv_heads or heads
   size = size or x.shape[-1] // heads
@@ -79,26 +80,29 @@ def run(
     document[row, time] = documents
     index[row, time] = 0 if starts else index[row, time - 1] + 1
 
-  def project(name, row, time, count):
-    flat = dense(p, f"{name}_proj", x[row, time])
+  def project(name, u, place, count):
+    flat = dense(p, f"{name}_proj", u)
     if qk_norm == "all":
       flat = rms(flat, p[f"{name}_norm/scale"], 1e-6)
     vectors = flat.reshape(count, size)
     if qk_norm == "head":
       vectors = np.stack([rms(vector, p[f"{name}_norm/scale"], 1e-6) for vector in vectors])
     if position in ("rope", "xpos"):
-      vectors = turn(vectors, index[row, time], angles(n, theta, scaling), layout, growth)
+      vectors = turn(vectors, place, angles(n, theta, scaling), layout, growth)
     if position == "xpos":
-      vectors = fade(vectors, index[row, time] if name == "q" else -index[row, time], n, layout)
+      vectors = fade(vectors, place if name == "q" else -place, n, layout)
     return vectors
 
   growth = 0.1 * math.log(scaling["factor"]) + 1 if (scaling or {}).get("rule") == "yarn" else 1
-  k = {token[:2]: project("k", *token[:2], groups) for token in there}
-  v = {token[:2]: dense(p, "v_proj", x[token[:2]]).reshape(groups, size) for token in there}
+  all_of = {token[:2]: (x[token[:2]], index[token[:2]]) for token in there}
+  # learned tokens in front of every document
+  front = {("P", i): (p["P"][i], i - persistent) for i in range(persistent)}
+  k = {key: project("k", *token, groups) for key, token in (front | all_of).items()}
+  v = {key: dense(p, "v_proj", u).reshape(groups, size) for key, (u, _) in (front | all_of).items()}
   y = np.zeros_like(x)
   for row, time, _ in there:
-    q = project("q", row, time, heads)
-    seen = [
+    q = project("q", *all_of[row, time], heads)
+    seen = [*front] + [
       (other, s)
       for other, s, _ in there
       if document[other, s] == document[row, time]

@@ -1,0 +1,50 @@
+"""Titans' memory as a gate (MAG): attention over a window, gated by a memory beside it. State: a window.
+
+Behrouz, Zhong & Mirrokni 2025, arXiv:2501.00663. Theirs: p -> P, N_p -> persistent.
+"""
+
+from collections.abc import Mapping
+
+from jaxtyping import Array, Bool, Float, Int
+
+from attention.recurrent.with_memory import Gate, State, WithWindow
+from layers.lengths import blank_past
+
+
+class TitansMAG(WithWindow):
+  """y = SWA([P | x]),  o = norm(y) sigmoid(norm(M(x)))     eqs. (26)-(28)
+
+  with the memory M of `titans`. Every token sees all persistent tokens P beside its window, in every document;
+  rotations place them in front of the document, the last one at -1.
+  Departs: M does not read P. At the start of each document it would take the same N_p steps from the same weights, and
+  a deep memory's initial weights are learned anyway. sigmoid: see `Gate`.
+
+  Attributes:
+    heads: of the attention; the largest divisor of the width not above 8 that leaves pairs to turn, if not given.
+    persistent: N_p; there may be none.
+    position: of the attention, "rope" or "none".
+    window: tokens that the attention sees, the current one included.
+    memory: fields of `Titans`.
+  Raises:
+    ValueError: as `Attention` and `Titans`.
+  """
+
+  STATE = "window"
+
+  def setup(self):
+    super().setup()
+    self.gate = Gate(self.norm_eps)
+
+  def prefill(
+    self,
+    x: Float[Array, "b t d"],
+    state: State,
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> tuple[Float[Array, "b t d"], State]:
+    """All tokens from `state`."""
+    m, memory = self.titans.prefill(x, state.memory, reset=reset, lengths=lengths)
+    y, attention = self.attention.prefill(x, state.attention, reset=reset, lengths=lengths)
+    return blank_past(self.gate(y, m), lengths), State(memory, attention)

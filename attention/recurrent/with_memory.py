@@ -1,0 +1,119 @@
+"""What the arrangements of Titans' memory and attention share.
+
+Behrouz, Zhong & Mirrokni 2025, arXiv:2501.00663, sec. 4.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+from flax.core import FrozenDict
+from jaxtyping import Array, Bool, Float, Int
+
+from attention import cache
+from attention.recurrent import titans
+from attention.recurrent.titans import Titans
+from attention.softmax import Attention
+from layers import RMSNorm
+
+
+class State(NamedTuple):
+  """What one layer remembers."""
+
+  memory: titans.State
+  attention: cache.Cache
+
+
+class Gate(nn.Module):
+  """norm(y) sigmoid(norm(m)), each norm with a scale of its own     sec. 4.2
+
+  Departs: of their nonlinearity sigma the paper says no more than that; this one is a gate.
+  """
+
+  eps: float
+
+  @nn.compact
+  def __call__(self, y: Float[Array, "b t d"], m: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
+    """y gated by m."""
+    norm = lambda name: RMSNorm(eps=self.eps, name=name)
+    return norm("y_norm")(y) * jax.nn.sigmoid(norm("m_norm")(m))
+
+
+class WithMemory(nn.Module):
+  """A mixer of a memory and of attention that also sees persistent tokens; the subclass has `prefill`.
+
+  Attributes:
+    heads: of the attention; as in `Attention`, if not given.
+    persistent: N_p, learned tokens.
+    position: of the attention, "rope" or "none".
+    memory: fields of `Titans`.
+  """
+
+  width: int
+  heads: int | None = None
+  persistent: int = 4
+  position: str = "rope"
+  memory: Mapping[str, Any] = FrozenDict()
+  norm_eps: float = 1e-5
+
+  SLOW = ()
+  SIDE = ()
+
+  def __post_init__(self):
+    self.memory = FrozenDict(self.memory)
+    # what they refuse is refused now
+    self._attention(parent=None)
+    self._titans(parent=None)
+    super().__post_init__()
+
+  def setup(self):
+    self.attention, self.titans = self._attention(), self._titans()
+
+  @nn.nowrap
+  def init_state(self, batch: int, max_len: int) -> Any:
+    """`State`, of both parts."""
+    return State(
+      *(part.init_state(batch, max_len) for part in (self._titans(parent=None), self._attention(parent=None)))
+    )
+
+  def __call__(
+    self,
+    x: Float[Array, "b t d"],
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> Float[Array, "b t d"]:
+    """All tokens from an empty state."""
+    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
+
+  def step(
+    self, x: Float[Array, "b d"], state: Any, *, side: Mapping[str, Array] | None = None
+  ) -> tuple[Float[Array, "b d"], Any]:
+    """One token."""
+    y, state = self.prefill(x[:, None], state)
+    return y[:, 0], state
+
+  @nn.nowrap
+  def _attention(self, **kwargs) -> Attention:
+    kwargs |= dict(heads=self.heads, position=self.position, persistent=self.persistent)
+    return Attention(self.width, **kwargs)
+
+  @nn.nowrap
+  def _titans(self, **kwargs) -> Titans:
+    return Titans(self.width, **self.memory, **kwargs)
+
+
+class WithWindow(WithMemory):
+  """One whose attention sees a window.
+
+  Attributes:
+    window: tokens that it sees, the current one included.
+  """
+
+  window: int = 256
+
+  @nn.nowrap
+  def _attention(self, **kwargs) -> Attention:
+    return super()._attention(window=self.window, **kwargs)

@@ -1,0 +1,61 @@
+"""MAG: the gate, the parts it is made of, and what they refuse."""
+
+import jax
+import numpy as np
+import pytest
+
+from attention.recurrent.titans_mag import TitansMAG
+from attention.softmax import Attention
+from tests.attention.initial import initial
+
+X = jax.random.normal(jax.random.key(0), (2, 13, 8))
+
+
+def unwritten(p):
+  """Parameters with which the memory takes steps of 0."""
+  p = jax.tree.map(np.array, p)
+  p["titans"]["gates"]["kernel"][:], p["titans"]["gates"]["bias"][:] = 0, -1e4
+  return p
+
+
+def test_initial_values():
+  p = initial(TitansMAG(width=64, persistent=64))
+  np.testing.assert_allclose(np.std(p["attention"]["P"]), 0.02, rtol=0.05)
+  for norm in p["gate"].values():
+    np.testing.assert_array_equal(norm["scale"], np.ones(64))
+
+
+def test_without_a_memory_it_is_normed_attention_times_one_half():
+  """A linear memory that was never written answers 0, whose sigmoid is 1/2."""
+  kwargs = dict(heads=2, window=4, position="rope")
+  module = TitansMAG(width=8, persistent=0, memory=dict(layers=1), norm_eps=0.1, **kwargs)
+  p = unwritten(initial(module))
+  y = jax.jit(Attention(width=8, **kwargs).apply)({"params": p["attention"]}, X)
+  want = 0.5 * y / np.sqrt((np.asarray(y) ** 2).mean(-1, keepdims=True) + 0.1)
+  np.testing.assert_allclose(jax.jit(module.apply)({"params": p}, X), want, atol=1e-5)
+
+
+def test_its_state_is_a_memory_and_a_window():
+  state = TitansMAG(width=64, heads=4, window=5, memory=dict(layers=1, chunk=1)).init_state(3, 100)
+  assert [W.shape for W in state.memory.weights] == [(3, 1, 64, 64)]
+  assert state.attention.kept["k"].shape == (3, 5, 4, 16)
+
+
+@pytest.mark.parametrize(
+  "kwargs, reason",
+  [
+    (dict(heads=3), "heads=3 does not divide width=8"),
+    (dict(persistent=-1), "persistent=-1; it must be at least 0"),
+    (dict(window=0), "window=0; it must be at least 1"),
+    (dict(position="alibi"), "persistent=4 with position='alibi'"),
+    (dict(memory=dict(chunk=0)), "Titans: chunk=0"),
+  ],
+)
+def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
+  with pytest.raises(ValueError, match=reason):
+    TitansMAG(width=8, **kwargs)
+
+
+def test_fields_that_a_memory_does_not_have_are_refused():
+  with pytest.raises(TypeError, match="size"):
+    TitansMAG(width=8, memory=dict(size=3))
