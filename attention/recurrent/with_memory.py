@@ -73,9 +73,8 @@ class WithMemory(nn.Module):
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> Any:
     """`State`, of both parts."""
-    return State(
-      *(part.init_state(batch, max_len) for part in (self._titans(parent=None), self._attention(parent=None)))
-    )
+    memory, attention = self._titans(parent=None), self._attention(parent=None)
+    return State(memory.init_state(batch, max_len), attention.init_state(batch, max_len))
 
   def __call__(
     self,
