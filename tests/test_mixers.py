@@ -1,8 +1,8 @@
 """Every mixer obeys the contract: one row in SMALL and one in COUNT is all a new mixer adds here.
 
 In the default suite one row for each primitive runs over a long sequence, and a mixer's first row has its gradients
-checked; the others do in the slow one, which also repeats every comparison in float64. The checks are in
-tests/contract/checks.py.
+checked, unless it is made of other mixers; the rest do in the slow one, which also repeats every comparison in float64.
+The checks are in tests/contract/checks.py.
 """
 
 import functools
@@ -27,6 +27,8 @@ COSTLY = (
   "gradients_of_prefill_are_those_of_call",
   "prefill_gradients_ignore_what_lies_past_lengths",
 )
+# Mixers made of others that have these in the default suite.
+COMPOSED = ("titans_mag", "titans_mal")
 # Rows for the newer Python.
 SMOKE = ("mamba", "softmax")
 
@@ -82,7 +84,8 @@ def parameters(checks: Mapping[str, Any]) -> list:
   long, found = rows_of_long_check(), []
   for row in SMALL:
     for name, (_, states) in checks.items():
-      slow = row not in long if name == "finite_over_a_long_sequence" else "," in row and name in COSTLY
+      further = "," in row or row in COMPOSED
+      slow = row not in long if name == "finite_over_a_long_sequence" else further and name in COSTLY
       marks = [pytest.mark.xdist_group(row), *[pytest.mark.slow] * slow, *[pytest.mark.smoke] * (row in SMOKE)]
       if state_of(row) in states:
         found.append(pytest.param(row, name, id=f"{row}-{name}", marks=marks))

@@ -95,7 +95,7 @@ SMALL: dict[str, dict[str, Any]] = {
   "titans, delta rule": dict(heads=2, layers=1, chunk=1, momentum=False),
   "titans, linear": dict(layers=1, chunk=5, decay=False),
   "titans_mag": dict(heads=2, persistent=2, window=4, memory=dict(inner=3, chunk=3)),
-  "titans_mal": dict(heads=2, persistent=2, window=4, memory=dict(inner=3, chunk=3)),
+  "titans_mal": dict(heads=2, persistent=2, window=4, memory=dict(layers=1, chunk=3)),
   # wrappers and stacks are mixers too; the hybrid has a remainder after its repeated groups
   "bidirectional": dict(mixer=dict(name="mamba", state=4, dt_rank=2)),
   "stack": dict(depth=3, pattern="m", mixers={"m": dict(name="mamba", state=4)}, norm="layer", norm_position="post"),
