@@ -28,7 +28,7 @@ COSTLY = (
   "prefill_gradients_ignore_what_lies_past_lengths",
 )
 # Mixers made of others that have these in the default suite.
-COMPOSED = ("titans_mag", "titans_mal")
+COMPOSED = ("titans_mac", "titans_mag", "titans_mal")
 # Rows for the newer Python.
 SMOKE = ("mamba", "softmax")
 

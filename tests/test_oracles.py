@@ -56,6 +56,8 @@ def test_equals_the_papers_equations(name):
     "softmax, xpos",
     "titans",
     "titans, linear",
+    "titans_mac",
+    "titans_mac, linear",
     "titans_mag",
     "titans_mal",
   ],

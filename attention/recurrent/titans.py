@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels.delta_rule import delta_rule
-from kernels.neural_memory import Memory, neural_memory
+from kernels.neural_memory import Memory, neural_memory, recall
 from layers import Dense, RMSNorm, history, param
 from layers.initializers import constant, uniform_fan_in
 from layers.lengths import blank_past
-from layers.qkv import ConvQKV
+from layers.qkv import ConvQKV, unit
 from layers.sizes import at_least_one
 
 # Initial biases of theta, eta and alpha before their sigmoids, of which the paper says nothing.
@@ -41,7 +41,7 @@ class Titans(nn.Module):
   linear maps of x and theta `rate_max` times one; W_o norm(y) is the result. M is a network of `layers` matrices with
   SiLU between them. All gradients of a chunk, which counts from the document's start, are taken at the weights with
   which it began (sec. 3.2). A linear memory starts at 0, a deep one at learned weights.
-  This is the memory alone ("LMM"); `titans_mag` and `titans_mal` have it beside attention and persistent tokens.
+  This is the memory alone ("LMM"); `titans_mac`, `titans_mag` and `titans_mal` have it beside attention.
   Departs: the paper gives no initial values, no bound of theta and no norm of y: theirs here are ours.
 
   Attributes:
@@ -144,11 +144,9 @@ class Titans(nn.Module):
       y, S = delta_rule(q, written, v, k, S, None, decay, reset=reset, lengths=lengths)
       memory = Memory((), (S,), (), history.places(state.length, x.shape[1], reset=reset, lengths=lengths)[1])
     else:
-      initial = self.initial if self.layers > 1 else tuple(jnp.zeros((self.heads, *shape)) for shape in self._shapes)
       weights, tokens = state.weights, (q, k, v, rate, log_eta, log_keep)
       old = Memory(state.start or weights, weights, state.momentum or tuple(map(jnp.zeros_like, weights)), state.length)
-      y, memory = neural_memory(*tokens, initial, old, chunk=self.chunk, reset=reset, lengths=lengths)
-    y = self.norm(y).reshape(*x.shape[:-1], -1)
+      y, memory = neural_memory(*tokens, self._initial(), old, chunk=self.chunk, reset=reset, lengths=lengths)
     kept = State(
       start=memory.start if self.chunk > 1 else (),
       weights=memory.weights,
@@ -156,7 +154,7 @@ class Titans(nn.Module):
       length=memory.length,
       taps=taps,
     )
-    return blank_past(self.out_proj(y), lengths), kept
+    return blank_past(self._out(y), lengths), kept
 
   def step(
     self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
@@ -164,6 +162,23 @@ class Titans(nn.Module):
     """One token."""
     y, state = self.prefill(x[:, None], state)
     return y[:, 0], state
+
+  def weights(self, state: State) -> tuple[Float[Array, "b h ..."], ...]:
+    """M as it is; the initial one before the first token of a document."""
+    begins = (state.length == 0)[:, None, None, None]
+    return tuple(jnp.where(begins, first, now) for first, now in zip(self._initial(), state.weights))
+
+  def recall(self, weights: tuple[Float[Array, "b h ..."], ...], q: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
+    """W_o norm(M(q)) for an M that does not learn, with q as long as the queries of tokens that it learns."""
+    wide = unit(jax.nn.silu(q).reshape(*q.shape[:-1], self.heads, -1))
+    return self._out(recall(weights, wide).astype(q.dtype))
+
+  def _initial(self) -> tuple[Float[Array, "h ..."], ...]:
+    return self.initial if self.layers > 1 else tuple(jnp.zeros((self.heads, *shape)) for shape in self._shapes)
+
+  def _out(self, y: Float[Array, "b t h p"]) -> Float[Array, "b t d"]:
+    """W_o norm(y)."""
+    return self.out_proj(self.norm(y).reshape(*y.shape[:-2], -1))
 
   def _gates(self, x: Float[Array, "b t d"], dtype: jnp.dtype) -> tuple[Float[Array, "b t h"], ...]:
     """theta, log eta and log(1 - alpha)."""

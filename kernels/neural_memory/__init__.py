@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -82,3 +83,10 @@ def neural_memory(
   )
   y, last = dispatch.pick("neural_memory", IMPLS, impl, *args)(*args)
   return inputs.blank(there, y)[0].astype(y_dtype), Memory(*last)
+
+
+def recall(weights: tuple[Float[Array, "b h ..."], ...], q: Float[Array, "b t h k"]) -> Float[Array, "b t h p"]:
+  """M(q) for a memory that stays as it is, in at least float32; see `neural_memory`."""
+  dtype = inputs.compute_dtype(q, *weights)
+  weights = tuple(z.astype(dtype) for z in weights)
+  return jax.vmap(jax.vmap(reference.apply, in_axes=(None, 0)))(weights, q.astype(dtype))

@@ -250,3 +250,17 @@ def test_persistent_tokens_stand_in_front_of_every_document(packed):
   for start, end in zip(starts, [*starts[1:], 7]):
     whole = plain.apply({"params": p}, jnp.concatenate([front, x[:, start:end]], axis=1))
     np.testing.assert_allclose(y[:, start:end], whole[:, 3:], atol=1e-5)
+
+
+def test_persistent_tokens_are_seen_past_any_window():
+  """Far from the start, step by step; where all scores are 0, as much as each token of the window."""
+  module = Attention(width=8, heads=2, window=2, persistent=1, bias="none")
+  p = jax.tree.map(np.array, initial(module))
+  p["q_proj"]["kernel"][:] = p["k_proj"]["kernel"][:] = 0
+  x, state = jax.random.normal(jax.random.key(0), (1, 9, 8)), module.init_state(1, 9)
+  value = lambda z: z @ p["v_proj"]["kernel"] @ p["out_proj"]["kernel"]
+  step = jax.jit(lambda x, state: module.apply({"params": p}, x, state, method="step"))
+  for t in range(9):
+    y, state = step(x[:, t], state)
+  # all weights are equal: two tokens and the persistent one
+  np.testing.assert_allclose(y[0], (value(x[0, 7]) + value(x[0, 8]) + value(p["P"][0])) / 3, atol=1e-5)

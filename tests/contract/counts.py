@@ -218,7 +218,8 @@ COUNT = {
   # A, B and C, in two real numbers each, for every channel, direction and state; D
   "ssm2d": lambda d, state, numbers: 16 * d * 4 * state + d,
   "titans": count_titans,
-  # and two norms
+  # and two norms; for MAC the map of what asks the memory
+  "titans_mac": lambda d, **kwargs: count_with_memory(d, **kwargs) + 2 * d + d * d,
   "titans_mag": lambda d, **kwargs: count_with_memory(d, **kwargs) + 2 * d,
   "titans_mal": count_with_memory,
   "bidirectional": lambda d, mixer, merge="sum": 2 * count(**mixer) + (merge == "concat") * 2 * d * d,

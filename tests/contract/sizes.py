@@ -94,6 +94,8 @@ SMALL: dict[str, dict[str, Any]] = {
   "titans": dict(heads=2, inner=3, chunk=4),
   "titans, delta rule": dict(heads=2, layers=1, chunk=1, momentum=False),
   "titans, linear": dict(layers=1, chunk=5, decay=False),
+  "titans_mac": dict(heads=2, persistent=2, segment=4, memory=dict(inner=3, chunk=3)),
+  "titans_mac, linear": dict(heads=2, persistent=0, segment=3, position="none", memory=dict(layers=1, chunk=3)),
   "titans_mag": dict(heads=2, persistent=2, window=4, memory=dict(inner=3, chunk=3)),
   "titans_mal": dict(heads=2, persistent=2, window=4, memory=dict(layers=1, chunk=3)),
   # wrappers and stacks are mixers too; the hybrid has a remainder after its repeated groups

@@ -9,6 +9,7 @@ import pytest
 
 from attention.efficient import unordered
 from kernels.attention import IMPLS, WEIGHTS, attention, xla
+from kernels.attention.visible import EVERYONE
 from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, values_and_gradients
 
 B, H, G, K, P = 2, 4, 2, 5, 3
@@ -161,6 +162,24 @@ def test_only_differences_of_positions_matter(impl):
   given, where = arrays(6, 9), places(6, 9, False)
   late = {name: z + 10**6 for name, z in where.items()}
   np.testing.assert_array_equal(op(impl, window=4)(*given, **where)[0], op(impl, window=4)(*given, **late)[0])
+
+
+@pytest.mark.parametrize("impl", HERE)
+def test_keys_of_everyone_are_seen_from_everywhere(impl):
+  """Whatever the segment, the window and the position of the query; gradients as those of the definition."""
+  (q, k, v), where = arrays(63, 100), places(63, 100, True)
+  where["k_segment"][:, 40:42] = EVERYONE
+  settings = dict(window=5)
+  want = values_and_gradients(plain("reference", **settings), (q, k, v), **where)
+  assert_close(values_and_gradients(plain(impl, **settings), (q, k, v), **where), want, TOLERANCE["float32"])
+  (y,) = op(impl, **settings)(q, k, v, **where)
+  for b, t, h in np.ndindex(B, 63, H):
+    place = t + 37
+    near = [s for s in range(place - 4, place + 1) if where["k_segment"][b, s] == where["q_segment"][b, t]]
+    seen = sorted({*near, 40, 41})
+    weights = np.exp(k[b, seen, h // 2] @ q[b, t, h] / np.sqrt(K))
+    there = where["q_segment"][b, t] >= 0
+    np.testing.assert_allclose(y[b, t, h], there * (weights @ v[b, seen, h // 2]) / weights.sum(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("impl", HERE)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kernels.delta_rule import delta_rule
-from kernels.neural_memory import IMPLS, Memory, neural_memory
+from kernels.neural_memory import IMPLS, Memory, neural_memory, recall
 from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, values_and_gradients
 
 ROWS, H, K, F, P = 2, 2, 3, 4, 5
@@ -139,3 +139,11 @@ def test_bad_arguments_are_named():
     neural_memory(*given, chunk=0)
   with pytest.raises(ValueError, match="no implementation 'pallas_gpu'"):
     neural_memory(*given, chunk=2, impl="pallas_gpu")
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_recall_is_a_memory_that_takes_no_steps(layers):
+  q, k, v, rate, _, _, initial, memory = arrays(layers, 5, length=(2, 3))
+  still = np.zeros_like(rate)
+  y, _ = op(q, k, v, still, still - 1e4, still, initial, memory, chunk=4)
+  np.testing.assert_allclose(jax.jit(recall)(memory.weights, q), y, atol=1e-5)

@@ -27,6 +27,7 @@ from tests.oracles import (
   rwkv7,
   softmax,
   titans,
+  titans_mac,
   titans_mag,
   titans_mal,
 )
@@ -243,6 +244,16 @@ CASES: dict[str, Any] = {
     dict(name="titans", heads=4, layers=1, chunk=5, decay=False),
     titans.run,
     dict(heads=4, layers=1, chunk=5, decay=False),
+  ),
+  "titans_mac": (
+    dict(name="titans_mac", heads=2, persistent=3, segment=4, memory=dict(heads=2, inner=3, chunk=3)),
+    titans_mac.run,
+    dict(heads=2, segment=4, position="rope", memory=dict(heads=2, layers=2, chunk=3)),
+  ),
+  "titans_mac, linear": (
+    dict(name="titans_mac", heads=4, persistent=0, segment=5, position="none", memory=dict(layers=1, chunk=5)),
+    titans_mac.run,
+    dict(heads=4, segment=5, position="none", memory=dict(heads=1, layers=1, chunk=5)),
   ),
   "titans_mag": (
     dict(name="titans_mag", heads=2, persistent=3, window=4, memory=dict(heads=2, inner=3, chunk=4)),

@@ -2,36 +2,63 @@
 
 import numpy as np
 
-from tests.oracles.matrix_state import convolved, no_inputs, rms
+from tests.oracles.matrix_state import convolved, no_inputs, rms, unit
 from tests.oracles.parts import dense, sigmoid, silu, tokens
 
 
-def run(p, x, *, reset=None, lengths=None, heads, layers, chunk, rate_max=0.5, momentum=True, decay=True):
+def run(p, x, *, reset=None, lengths=None, **kwargs):
   y = np.zeros_like(x)
-  size = x.shape[2] // heads
   for row, time, starts in tokens(x, reset, lengths):
     if starts:
-      seen, count = no_inputs(p), 0
-      M = [
-        [p[f"M_{layer}"][i] if layers > 1 else np.zeros((size, size)) for layer in range(layers)] for i in range(heads)
-      ]
-      S = [[np.zeros_like(W) for W in weights] for weights in M]
-    if count % chunk == 0:
-      began = [list(weights) for weights in M]
-    count += 1
-    q, k, v = convolved(p, x[row, time], seen, heads, heads)
-    gates = list(sigmoid(dense(p, "gates", x[row, time])).reshape(-1, heads))
-    theta = rate_max * gates.pop(0)
-    eta = gates.pop(0) if momentum else np.zeros(heads)
-    alpha = gates.pop(0) if decay else np.zeros(heads)
-    out = []
-    for i in range(heads):
-      for layer, g in enumerate(gradient(began[i], k[i], v[i])):
-        S[i][layer] = eta[i] * S[i][layer] - theta[i] * g
-        M[i][layer] = (1 - alpha[i]) * M[i][layer] + S[i][layer]
-      out.append(rms(passed(M[i], q[i])[-1], p["norm/scale"]))
-    y[row, time] = dense(p, "out_proj", np.concatenate(out))
+      memory = Memory(p, x.shape[2], **kwargs)
+    y[row, time] = memory.learn(x[row, time])
   return y
+
+
+class Memory:
+  """Of one document."""
+
+  def __init__(self, p, width, *, heads, layers, chunk, rate_max=0.5, momentum=True, decay=True):
+    self.p, self.heads, self.chunk, self.rate_max, self.momentum, self.decay = (
+      p,
+      heads,
+      chunk,
+      rate_max,
+      momentum,
+      decay,
+    )
+    size = width // heads
+    self.seen, self.count = no_inputs(p), 0
+    self.M = [
+      [p[f"M_{layer}"][i] if layers > 1 else np.zeros((size, size)) for layer in range(layers)] for i in range(heads)
+    ]
+    self.S = [[np.zeros_like(W) for W in weights] for weights in self.M]
+
+  def weights(self):
+    return [list(weights) for weights in self.M]
+
+  def out(self, M, q):
+    """Of weights that stay as they are."""
+    answers = [rms(passed(M[i], q[i])[-1], self.p["norm/scale"]) for i in range(self.heads)]
+    return dense(self.p, "out_proj", np.concatenate(answers))
+
+  def recall(self, M, q):
+    return self.out(M, [unit(part) for part in silu(q).reshape(self.heads, -1)])
+
+  def learn(self, x):
+    if self.count % self.chunk == 0:
+      self.began = self.weights()
+    self.count += 1
+    q, k, v = convolved(self.p, x, self.seen, self.heads, self.heads)
+    gates = list(sigmoid(dense(self.p, "gates", x)).reshape(-1, self.heads))
+    theta = self.rate_max * gates.pop(0)
+    eta = gates.pop(0) if self.momentum else np.zeros(self.heads)
+    alpha = gates.pop(0) if self.decay else np.zeros(self.heads)
+    for i in range(self.heads):
+      for layer, g in enumerate(gradient(self.began[i], k[i], v[i])):
+        self.S[i][layer] = eta[i] * self.S[i][layer] - theta[i] * g
+        self.M[i][layer] = (1 - alpha[i]) * self.M[i][layer] + self.S[i][layer]
+    return self.out(self.M, q)
 
 
 def passed(weights, x):

@@ -1,0 +1,124 @@
+"""Titans' memory as context (MAC): attention within a segment and to what a memory recalls for it. State: a window.
+
+Behrouz, Zhong & Mirrokni 2025, arXiv:2501.00663. Theirs: p -> P, N_p -> persistent, C -> segment.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from attention.recurrent import titans
+from attention.recurrent.with_memory import Gate, WithMemory
+from kernels import segments
+from layers import Dense
+from layers.initializers import uniform_fan_in
+from layers.lengths import blank_past
+from layers.sizes import at_least_one
+
+
+class State(NamedTuple):
+  """What one layer remembers."""
+
+  memory: titans.State
+  past: tuple[Float[Array, "b h ..."], ...]  # the memory's weights when the segment began
+  kept: dict[str, Float[Array, "b s g k"]]  # keys and values of the segment: of what was recalled, then of tokens
+
+
+class TitansMAC(WithMemory):
+  """h = M_past(W_q S),  y = Attn([P | h | S]),  o = norm(y) sigmoid(norm(M(y)))     eqs. (21)-(25)
+
+  for each segment S of the document, counted from its start: M_past is the memory of `titans` before S, and M is
+  trained on y. Every token sees all persistent tokens P, and of h and S what belongs to it and to earlier tokens;
+  rotations place P, h and S in a row, the last of P at -1.
+  Segments follow one another, in parallel inside; packed documents (`reset`) take one token after the other.
+  Departs: as o_t must not know later tokens, it is read from M after token t, where eq. (25) has the segment's end, and
+  token t sees no later h. M is trained on the y of tokens alone, not on those of P and h. W_q x passes SiLU
+  and is as long as the memory's own queries, but there is no convolution of it. sigmoid: see `Gate`.
+
+  Attributes:
+    heads: of the attention; the largest divisor of the width not above 8 that leaves pairs to turn, if not given.
+    persistent: N_p; there may be none.
+    position: of the attention, "rope" or "none".
+    segment: tokens of a segment. The memory's chunks are its own.
+    memory: fields of `Titans`.
+  Raises:
+    ValueError: as `Attention` and `Titans`, or segment is below 1.
+  """
+
+  segment: int = 128
+
+  STATE = "window"
+
+  def __post_init__(self):
+    at_least_one(self, "segment")
+    super().__post_init__()
+
+  def setup(self):
+    super().setup()
+    self.q_proj = Dense(self.width, kernel_init=uniform_fan_in(), axes=("embed", "heads"))
+    self.gate = Gate(self.norm_eps)
+
+  @nn.nowrap
+  def init_state(self, batch: int, max_len: int) -> State:
+    """Of a document without tokens."""
+    memory = self._titans(parent=None).init_state(batch, max_len)
+    kept = self._attention(parent=None).init_state(batch, 2 * self.segment).kept
+    return State(memory=memory, past=memory.weights, kept=kept)
+
+  def prefill(
+    self,
+    x: Float[Array, "b t d"],
+    state: State,
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> tuple[Float[Array, "b t d"], State]:
+    """All tokens from `state`."""
+    x = blank_past(x, lengths)
+    if self.is_initializing():
+      # parameters cannot be made inside a loop
+      self.piece(x[:, :1], state, jnp.ones(len(x), jnp.int32))
+    module, variables = self.unbind()
+    run = lambda x, state, lengths: module.apply(variables, x, state, lengths, method="piece")
+    offset, fresh = state.memory.length % self.segment, self.init_state(len(x), 1)
+    return segments.each(run, x, state, size=self.segment, offset=offset, fresh=fresh, reset=reset, lengths=lengths)
+
+  def step(
+    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
+  ) -> tuple[Float[Array, "b d"], State]:
+    """One token."""
+    y, state = self.piece(x[:, None], state, jnp.ones(len(x), jnp.int32))
+    return y[:, 0], state
+
+  def piece(
+    self, x: Float[Array, "b t d"], state: State, lengths: Int[Array, "b"]
+  ) -> tuple[Float[Array, "b t d"], State]:
+    """Tokens of one segment."""
+    b, t, _ = x.shape
+    slot = (state.memory.length % self.segment)[:, None] + jnp.arange(t)
+    begins = ((slot[:, 0] == 0) & (lengths > 0))[:, None, None, None]
+    past = tuple(jnp.where(begins, now, old) for now, old in zip(self.titans.weights(state.memory), state.past))
+    h = self.titans.recall(past, self.q_proj(x))
+    q, tokens = self.attention.project(x, self.segment + slot)
+    _, recalled = self.attention.project(h, slot)
+    kept = self._written(state.kept, (recalled, tokens), slot, lengths)
+    # whatever an earlier segment left stands in later slots, which nobody sees
+    position = jnp.broadcast_to(jnp.tile(jnp.arange(self.segment), 2), (b, 2 * self.segment))
+    same = lambda z: jnp.zeros_like(z)
+    where = dict(q_position=slot, k_position=position, q_segment=same(slot), k_segment=same(position))
+    y = blank_past(self.attention.attend(x, q, **kept, **where), lengths)
+    m, memory = self.titans.prefill(y, state.memory, lengths=lengths)
+    return blank_past(self.gate(y, m), lengths), State(memory, past, kept)
+
+  def _written(self, kept: dict[str, Any], new: tuple[dict[str, Any], ...], slot: Int[Array, "b t"], lengths):
+    """The slots with new keys and values: of what was recalled in the first half, of tokens in the second."""
+    there = jnp.arange(slot.shape[1]) < lengths[:, None]
+    index = jnp.concatenate([jnp.where(there, slot + i * self.segment, 2 * self.segment) for i in range(2)], axis=1)
+    rows = jnp.arange(len(slot))[:, None]
+    both = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *new)
+    return jax.tree.map(lambda old, z: old.at[rows, index].set(z.astype(old.dtype), mode="drop"), kept, both)

@@ -1,0 +1,57 @@
+"""MAC: segments that know of each other through the memory alone, counted from the document's start."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from attention.recurrent.titans_mac import TitansMAC
+from tests.attention.initial import initial
+from tests.attention.test_titans_mag import unwritten
+
+SIZES = dict(width=8, heads=2, persistent=1, segment=4)
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_segments_know_of_each_other_through_the_memory_alone(written):
+  """A document of ten tokens after one of three: which tokens the last of each reads."""
+  module = TitansMAC(**SIZES, memory=dict(inner=3, chunk=2, taps=1))
+  p = initial(module) if written else unwritten(initial(module))
+  reset = jnp.arange(13)[None] == 3
+  run = lambda x: module.apply({"params": p}, x, reset=reset)[0]
+  x = jax.random.normal(jax.random.key(0), (1, 13, 8))
+  jacobian = np.abs(jax.jit(jax.jacobian(run))(x))[:, :, 0].max(axis=(1, 3))
+  document = (np.arange(13) >= 3).astype(int)
+  segment = np.where(document, np.arange(13) - 3, np.arange(13)) // 4
+  causal = np.tri(13, dtype=bool) & (document[:, None] == document)
+  near = causal & (segment[:, None] == segment)
+  np.testing.assert_array_equal(jacobian > 0, causal if written else near)
+
+
+def test_what_is_recalled_is_the_memory_before_the_segment():
+  module = TitansMAC(**SIZES, memory=dict(inner=3, chunk=3))
+  p = {"params": initial(module)}
+  x = jax.random.normal(jax.random.key(0), (1, 9, 8))
+  step = jax.jit(lambda x, state: module.apply(p, x, state, method="step"))
+  states, state = [], module.init_state(1, 9)
+  for i in range(9):
+    _, state = step(x[:, i], state)
+    states.append(state)
+  for i, state in enumerate(states):
+    before = i - i % 4 - 1
+    want = (
+      states[before].memory.weights if before >= 0 else (p["params"]["titans"][f"M_{layer}"][None] for layer in (0, 1))
+    )
+    for got, weights in zip(state.past, want):
+      np.testing.assert_array_equal(got, weights)
+
+
+def test_its_state_has_room_for_a_segment_and_what_is_recalled_for_it():
+  state = TitansMAC(width=64, heads=4).init_state(3, 1000)
+  assert {name: z.shape for name, z in state.kept.items()} == {name: (3, 256, 4, 16) for name in "kv"}
+  assert [W.shape for W in state.past] == [(3, 1, 64, 256), (3, 1, 256, 64)]
+
+
+def test_segments_of_no_token_are_refused():
+  with pytest.raises(ValueError, match="TitansMAC: segment=0; it must be at least 1"):
+    TitansMAC(width=8, segment=0)
