@@ -49,6 +49,7 @@ def parity_machine(cls, **kwargs):
   return module, p
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", [DeltaNet, GatedDeltaNet, KDA])
 def test_negative_eigenvalues_count_ones_modulo_2(cls):
   """At any length; with steps of at most 1 the same weights forget at the first one."""

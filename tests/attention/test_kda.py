@@ -21,6 +21,7 @@ def test_its_published_sizes_come_with_the_width():
   assert KDA(width=2048).init_state(1, 1).S.shape == (1, 16, 128, 128)
 
 
+@pytest.mark.slow
 def test_with_one_decay_a_head_its_state_is_that_of_gated_delta_net():
   kda, gated = KDA(width=8, heads=2), GatedDeltaNet(width=8, heads=2, head_size=4, expand_v=1.0)
   p, q = initial(kda), initial(gated)

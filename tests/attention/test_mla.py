@@ -29,7 +29,10 @@ def test_the_cache_is_of_latents_and_one_key_only(dtype, size):
   assert kept == 1000 * ((512 + 64) * size + (8 if dtype == "int8" else 0))
 
 
-@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-6), ("bfloat16", 0.03), ("int8", 0.03)])
+@pytest.mark.parametrize(
+  "dtype, tolerance",
+  [("float32", 1e-6), *(pytest.param(d, 0.03, marks=pytest.mark.slow) for d in ("bfloat16", "int8"))],
+)
 def test_attention_to_latents_is_attention_to_keys_and_values(dtype, tolerance):
   """In prefill and in steps, to the rounding of the cache."""
   module, variables = ready(q_rank=5, cache_dtype=dtype)
@@ -44,6 +47,7 @@ def test_attention_to_latents_is_attention_to_keys_and_values(dtype, tolerance):
   assert error > 0 or dtype == "float32"
 
 
+@pytest.mark.slow
 def test_a_document_that_outgrew_the_cache_is_nan_until_the_next_one():
   """Though the last document of the call fits."""
   module, variables = ready()
@@ -54,6 +58,7 @@ def test_a_document_that_outgrew_the_cache_is_nan_until_the_next_one():
   np.testing.assert_allclose(y[:, 2:], module.apply(variables, X[:, 8:10]), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_without_positions_the_order_of_what_is_seen_does_not_matter():
   for position in ("none", "rope"):
     module, variables = ready(position=position)

@@ -34,6 +34,7 @@ def test_initial_values():
   np.testing.assert_allclose(np.abs(initial(module)["qkv"]["q_proj"]["kernel"]).max(), (6 / 128) ** 0.5, rtol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mask", ["causal", "full"])
 def test_many_features_are_softmax_attention(mask):
   """And the error falls as one over the root of their number. Short tokens: the variance grows as e^|q' + k'|^2."""

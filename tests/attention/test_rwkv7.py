@@ -62,6 +62,7 @@ def test_eigenvalues_lie_between_those_of_the_decay_and_one_below():
     np.testing.assert_allclose(found, [slowest - 1, *[slowest] * 3], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_first_layers_values_reach_all_later_ones():
   """Through a stack, also token by token."""
   mixers = {"r": dict(name="rwkv7", head_size=4)}

@@ -12,6 +12,7 @@ from tests.attention.test_titans_mag import unwritten
 SIZES = dict(width=8, heads=2, persistent=1, segment=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("written", [False, True])
 def test_segments_know_of_each_other_through_the_memory_alone(written):
   """A document of ten tokens after one of three: which tokens the last of each reads."""

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 
 from attention.recurrent.titans import Titans
 from attention.recurrent.titans_mal import TitansMAL
@@ -10,6 +11,7 @@ from tests.attention.initial import initial
 X = jax.random.normal(jax.random.key(0), (2, 13, 8))
 
 
+@pytest.mark.slow
 def test_in_a_window_of_one_token_it_is_a_linear_map_of_the_memory():
   module = TitansMAL(width=8, heads=2, window=1, persistent=0, memory=dict(inner=3))
   p = initial(module)

@@ -76,6 +76,7 @@ def stream(model, variables, seed: int) -> list[np.ndarray]:
   return list(streams.stream(model, variables, PROMPT[0], tokens=NEW, sampler=SAMPLER, seed=seed, chunk=4))
 
 
+@pytest.mark.slow
 def test_streaming_equals_one_call(model, variables, drawn):
   pieces = stream(model, variables, SEED)
   assert [len(piece) for piece in pieces] == [4, 2]

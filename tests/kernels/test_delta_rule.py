@@ -130,6 +130,7 @@ def test_one_decay_is_the_same_decay_in_every_row():
   assert_close(op(q, k, v, w, S, None, np.repeat(log_a, K, -1)), op(q, k, v, w, S, None, log_a), 1e-5)
 
 
+@pytest.mark.slow
 def test_u_is_minus_k_where_it_is_not_given():
   for t in (9, 70):
     q, k, v, w, S, _, log_a = arrays("gated", t)

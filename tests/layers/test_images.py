@@ -49,6 +49,7 @@ def test_packed_images_are_convolved_alone(origin):
   assert not y[:, end:].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("origin", [(0, 0, 0), (1, 2, 1)])
 def test_packed_videos_are_convolved_alone(origin):
   """Frames of 2 rows and 3 columns: of 2 1/2 frames, of a pixel, of 5 pixels, of a frame and a pixel."""

@@ -78,6 +78,7 @@ def test_the_taps_of_each_mode_are_a_softmax_times_its_weight():
   assert (np.abs(taps(50)).argmax(axis=1) > 25).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_len", [1, 40, 4096])
 def test_modes_that_grow_and_modes_that_decay_are_the_papers(max_len):
   """In float32, where e^{z L} alone overflows."""

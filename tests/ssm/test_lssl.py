@@ -33,6 +33,7 @@ def test_kernel_is_the_dense_krylov_product(alpha):
       h = below @ (np.eye(6) + (1 - alpha) * dt[i] * A) @ h
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", ["legs", "fout"])
 def test_lssl_is_s4_on_equal_a_b_c_and_steps(measure):
   """C in the eigenbasis of the normal part is C V; what follows the state space is made the same."""

@@ -67,6 +67,7 @@ def test_without_chunks_all_of_the_document_is_seen():
   np.testing.assert_array_equal(reaches(Mega(width=D, state=2, keys=4, chunk=None)), np.tri(T, dtype=bool))
 
 
+@pytest.mark.slow
 def test_the_average_carries_what_lies_before_the_chunk():
   module = Mega(width=D, state=2, keys=4, chunk=3)
   grad = jax.grad(lambda x: module.apply(filled(module, X), x)[0, -1].sum())(X)

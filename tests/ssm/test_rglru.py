@@ -14,6 +14,7 @@ def initial(width, **kwargs):
   return module, nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, width))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("init, low, high", [("paper", 0.9, 0.999), ("recurrentgemma", 0.430, 0.992)])
 def test_decay_starts_in_the_ring_of_its_initialisation(init, low, high):
   """a_t with its gate wide open; the area of the ring is covered evenly."""

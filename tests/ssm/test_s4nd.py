@@ -16,6 +16,7 @@ def initial(module, t=12):
   return nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, t, module.width))))
 
 
+@pytest.mark.slow
 def test_an_image_of_one_row_is_s4d_from_left_to_right_and_back():
   """The kernel along the other axis has one tap, which only scales."""
   module = S4ND(width=3, state=4, rows=1, activation="none")
@@ -80,6 +81,7 @@ def test_one_way_sees_nothing_to_the_right_or_below():
   assert np.abs(jacobian[sees]).min() > 1e-5 * size
 
 
+@pytest.mark.slow
 def test_what_turns_faster_than_the_band_is_cut():
   p = initial(S4ND(width=2, state=8, A_init="lin", activation="none"))
   taps = lambda **kwargs: S4ND(width=2, state=8, A_init="lin", **kwargs).apply(p, "row", 5, method="_taps")
