@@ -1,11 +1,23 @@
-"""Cutting the time axis into chunks of equal length, for loops over chunks."""
+"""Cutting the time axis into chunks of equal length, for loops over chunks, and masks of tokens as bits."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Bool, Float, Int, Shaped
+
+
+def up(size: int, multiple: int) -> int:
+  """The least multiple that is not below `size`."""
+  return -(-size // multiple) * multiple
+
+
+def words(keep: Bool[Array, "b t"], tile: int, upto: int) -> Int[Array, "b tiles"]:
+  """The mask as bits, `tile` tokens in a word; tokens past the end, up to `upto`, are kept."""
+  keep = jnp.pad(keep, ((0, 0), (0, upto - keep.shape[1])), constant_values=True)
+  bits = keep.reshape(len(keep), -1, tile).astype(jnp.int32)
+  return (bits << jnp.arange(tile, dtype=jnp.int32)).sum(-1, dtype=jnp.int32)
 
 
 def split(z: Shaped[Array, "b t ..."], most: int, fill: bool | float = 0) -> Shaped[Array, "chunks c b ..."]:

@@ -12,6 +12,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Bool, Inexact, Int
 
+from kernels import chunks
+
 LANES = 128  # threads of a warpgroup: channels of a block
 STAGES = 3  # tiles that are on their way, or being read
 MULTIPROCESSORS = 132  # of an H100 or H200
@@ -39,14 +41,9 @@ def compute_capability() -> float:
   return float(jax.local_devices()[0].compute_capability)
 
 
-def up(size: int, multiple: int) -> int:
-  """The least multiple that is not below `size`."""
-  return -(-size // multiple) * multiple
-
-
 def widen(z: Inexact[Array, "..."], multiple: int) -> Inexact[Array, "..."]:
   """Zeros after the last axis up to a multiple."""
-  return jnp.pad(z, [(0, 0)] * (z.ndim - 1) + [(0, up(z.shape[-1], multiple) - z.shape[-1])])
+  return jnp.pad(z, [(0, 0)] * (z.ndim - 1) + [(0, chunks.up(z.shape[-1], multiple) - z.shape[-1])])
 
 
 def segments(programs: int, tiles: int) -> int:
@@ -62,10 +59,7 @@ def segments(programs: int, tiles: int) -> int:
 def words(keep: Bool[Array, "b t"], tokens: int) -> Int[Array, "b tiles"]:
   """The mask as bits, the tokens of a tile in a word."""
   assert tokens <= WORD, f"a word has {WORD} bits, a tile {tokens} tokens"
-  b, t = keep.shape
-  keep = jnp.pad(keep, ((0, 0), (0, up(t, tokens) - t)), constant_values=True)
-  bits = keep.reshape(b, -1, tokens).astype(jnp.int32)
-  return (bits << jnp.arange(tokens, dtype=jnp.int32)).sum(-1, dtype=jnp.int32)
+  return chunks.words(keep, tokens, chunks.up(keep.shape[1], tokens))
 
 
 def kernel(body, out, scratch, grid, name):

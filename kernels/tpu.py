@@ -5,6 +5,8 @@ import jax.numpy as jnp
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Inexact, Int
 
+from kernels import chunks
+
 ROWS, LANES = 8, 128  # of a register: tokens and channels
 
 # Rows of the batch and blocks of channels in any order; chunks of time one after the other, with the state in VMEM.
@@ -19,22 +21,15 @@ def why_not(*arrays: Inexact[Array, "..."]) -> str | None:
   return f"a TPU computes in 32 bits, not in {sorted(map(str, dtypes))}" if dtypes else None
 
 
-def up(size: int, multiple: int) -> int:
-  """The least multiple that is not below `size`."""
-  return -(-size // multiple) * multiple
-
-
 def even(size: int, most: int, multiple: int) -> int:
   """The size of blocks of about equal size, a multiple and at most `most`, that `size` is cut into."""
-  return up(-(-size // -(-size // most)), multiple)
+  return chunks.up(-(-size // -(-size // most)), multiple)
 
 
 def words(keep: Bool[Array, "b t"], tokens: int) -> Int[Array, "b m 1 tiles"]:
   """The mask as bits, for scalar memory: tokens of a register in a word, words of a chunk of `tokens` in a row."""
   b, t = keep.shape
-  keep = jnp.pad(keep, ((0, 0), (0, up(t, tokens) - t)), constant_values=True)
-  bits = keep.reshape(b, -1, 1, tokens // ROWS, ROWS).astype(jnp.int32)
-  return (bits << jnp.arange(ROWS, dtype=jnp.int32)).sum(-1, dtype=jnp.int32)
+  return chunks.words(keep, ROWS, chunks.up(t, tokens)).reshape(b, -1, 1, tokens // ROWS)
 
 
 def unpack(word: Int[Array, ""], row: Int[Array, "rows lanes"]) -> Bool[Array, "rows lanes"]:

@@ -14,7 +14,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Float32
 
-from kernels import dispatch, tpu
+from kernels import chunks, dispatch, tpu
 
 TOKENS = tpu.LANES  # of a chunk: those of B and C lie in lanes
 CHANNELS = 512  # at most, of a block
@@ -22,6 +22,7 @@ STATES = 2**20  # numbers, in VMEM, of all states of a chunk
 
 
 def why_not(x, dt, A, B, C, h, keep, disc) -> str | None:
+  """What it does not know, before what `tpu.why_not` says."""
   del keep
   if disc != "euler":
     return f"disc={disc!r}; it knows 'euler' alone"
@@ -52,11 +53,11 @@ class _Blocks:
   def __init__(self, x, B, keep, *, back):
     (self.b, self.t, self.g, self.n), self.keep = B.shape, keep
     self.channels_of_group = x.shape[2] // self.g
-    self.width = tpu.up(self.channels_of_group, tpu.LANES)
-    most = min(CHANNELS, STATES // (TOKENS * tpu.up(self.n, tpu.ROWS)))
+    self.width = chunks.up(self.channels_of_group, tpu.LANES)
+    most = min(CHANNELS, STATES // (TOKENS * chunks.up(self.n, tpu.ROWS)))
     sizes = range(tpu.LANES, max(most, tpu.LANES) + 1, tpu.LANES)
     self.channels = max(size for size in sizes if self.width % size == 0)
-    self.tokens = min(TOKENS, tpu.up(self.t, tpu.ROWS))
+    self.tokens = min(TOKENS, chunks.up(self.t, tpu.ROWS))
     self.tiles = self.tokens // tpu.ROWS
     self.chunks = pl.cdiv(self.t, self.tokens)
     self.grid = self.b * self.g, self.width // self.channels, self.chunks

@@ -14,7 +14,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Bool, Float, Float32
 
-from kernels import decays, dispatch, tpu
+from kernels import chunks, decays, dispatch, tpu
 
 TOKENS = tpu.LANES  # of a chunk, at most
 HEADS = 4  # of a program, at most, if their channels fill lanes
@@ -47,7 +47,7 @@ class _Blocks:
     self.heads_of_group, self.p = v.shape[2] // self.g, v.shape[3]
     fitting = [n for n in range(1, HEADS + 1) if self.heads_of_group % n == 0 and n * self.p % tpu.LANES == 0]
     self.heads = max(fitting, default=self.heads_of_group)
-    self.tokens = min(TOKENS, tpu.up(self.t, tpu.ROWS))
+    self.tokens = min(TOKENS, chunks.up(self.t, tpu.ROWS))
     self.chunks = pl.cdiv(self.t, self.tokens)
     self.grid = self.b * self.g, self.heads_of_group // self.heads, self.chunks
     self.chunk = (lambda c: self.chunks - 1 - c) if back else (lambda c: c)
