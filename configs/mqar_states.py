@@ -18,10 +18,12 @@ from configs import base, mqar
 
 # The pairs grow: asked for four from the start, attention and Gated DeltaNet got no further than a third in 1,000 to
 # 1,500 steps. After 500 steps attention of width 64 was right at 29 % with b2=0.999 and at 82 % with 0.95, which
-# forgets the gradients of fewer pairs sooner. At 128x16 nothing was solved in 90 s. (Throw-away runs.)
+# forgets the gradients of fewer pairs sooner. At 128x16, Gated DeltaNet was at 6 % of four pairs after 300 steps if it
+# began with two, and at 98 % of 16 after 800 as here. Attention of width 64 was at 31 to 39 % of 16 after 1,500 steps,
+# whatever the stages. (Throw-away runs.)
 SIZES = {
   "64x4": "length=64,pairs=4,batch=32,steps=1000,stages=((0,1),(50,2),(250,4))",
-  "128x16": "length=128,pairs=16,batch=64,steps=800,stages=((0,1),(50,2),(200,4),(350,8),(450,16))",
+  "128x16": "length=128,pairs=16,batch=32,steps=800,stages=((0,1),(50,2),(150,4),(250,8),(350,16))",
 }
 SMALL = "warmup=50,eval.every=1000,save.every=1000,cpu_devices=1,b2=0.95"
 LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2)

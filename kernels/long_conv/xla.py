@@ -10,7 +10,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Complex, Float
 
 from kernels import dispatch
 from kernels.short_conv.xla import add_lags
@@ -25,15 +25,15 @@ def long_conv(
   k_back: Float[Array, "e m"] | None,
   keep: Bool[Array, "b t"] | None,
 ) -> Float[Array, "b t e"]:
-  """One circular convolution for both directions, or lags where taps are few or documents packed."""
+  """One negacyclic convolution for both directions, or lags where taps are few or documents packed."""
   t = u.shape[1]
   most = max(k.shape[1], 0 if k_back is None else k_back.shape[1])
   if keep is None and most > FEW_TAPS:
-    n = fast_size(t + most - 1)
+    n = even_size(t + most - 1)
     kernel = jnp.pad(k, ((0, 0), (0, n - k.shape[1])))
     if k_back is not None:
-      # lag -i stands i places before the end
-      kernel = kernel + jnp.roll(jnp.pad(k_back, ((0, 0), (0, n - k_back.shape[1])))[:, ::-1], 1, axis=1)
+      # lag -i stands i places before the end, with the sign that what comes around gets
+      kernel = kernel.at[:, 0].add(k_back[:, 0]).at[:, n - k_back.shape[1] + 1 :].add(-k_back[:, :0:-1])
     return _each_its_part(u, kernel, 0, t)
   y = _causal(u, k, keep)
   if k_back is not None:
@@ -49,6 +49,11 @@ def fast_size(least: int) -> int:
   for prime in (2, 3, 5):
     sizes = [size * prime**i for size in sizes for i in range(least.bit_length() + 1) if size * prime**i < 2 * least]
   return min(size for size in sizes if size >= least)
+
+
+def even_size(least: int) -> int:
+  """Twice a fast size: halves of a sequence are the two parts of complex numbers."""
+  return 2 * fast_size(-(-least // 2))
 
 
 def _causal(u: Float[Array, "b t e"], k: Float[Array, "e l"], keep: Bool[Array, "b t"] | None) -> Float[Array, "b t e"]:
@@ -81,7 +86,7 @@ def _across(u: Float[Array, "b t e"], k: Float[Array, "e l"], document, half: in
   pairs = jnp.pad(u, ((0, 0), (0, extra), (0, 0))).reshape(b * blocks, length, e)
   document = jnp.pad(document, ((0, 0), (0, extra)), mode="edge").reshape(b * blocks, length)
   crosses = (document == document[:, half - 1 : half])[..., None]
-  n = fast_size(length)
+  n = even_size(length)
   kernel = jnp.pad(k[:, :length], ((0, 0), (0, n - min(k.shape[1], length))))
   second = _each_its_part(jnp.where(crosses, pairs, 0)[:, :half], kernel, half, reached)
   second = jnp.where(crosses[:, half:], second, 0)
@@ -89,42 +94,70 @@ def _across(u: Float[Array, "b t e"], k: Float[Array, "e l"], document, half: in
 
 
 def _each_its_part(u: Float[Array, "b t e"], kernel: Float[Array, "e n"], first: int, count: int):
-  """`circular`, told to run on each device's part of batch and channels: XLA has every device do a whole FFT."""
-  run = lambda u, kernel: (circular(u, kernel, first, count),)
+  """`negacyclic`, told to run on each device's part of batch and channels: XLA has every device do a whole FFT."""
+  run = lambda u, kernel: (negacyclic(u, kernel, first, count),)
   return dispatch.shard(run, ("b t e", "e n"), ("b t e",))(u, kernel)[0]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def circular(u: Float[Array, "b t e"], kernel: Float[Array, "e n"], first: int, count: int) -> Float[Array, "b s e"]:
-  """Outputs first … first + count - 1 of the circular convolution of length n of u, followed by zeros, with the kernel.
+def negacyclic(u: Float[Array, "b t e"], kernel: Float[Array, "e n"], first: int, count: int) -> Float[Array, "b s e"]:
+  """Outputs first … first + count - 1 of the negacyclic convolution of u, followed by zeros to length n, with a kernel.
+
+  What comes around the end of such a convolution comes with a minus: it is a product of polynomials modulo x^n + 1.
+  With x^(n/2) = i the two halves of a sequence are the parts of complex numbers, and a complex FFT of n/2 does what a
+  real one of n would. Where u fills one half, as it does if n is there to keep the end away from the beginning, there
+  are no zeros to write and no halves of results to cut away.
 
   For the gradient the spectra are kept, twice the size of u: to take them again costs a fifth of forward and backward.
   """
-  return _circular_fwd(u, kernel, first, count)[0]
+  return _negacyclic_fwd(u, kernel, first, count)[0]
 
 
-def _spectrum(u: Float[Array, "b t e"], n: int):
-  return jnp.fft.rfft(u.swapaxes(1, 2), n)
+def _twist(n: int, dtype) -> tuple[Float[Array, "m"], Float[Array, "m"]]:
+  """Real and imaginary parts of i^(j / m), j < m = n/2, which makes of x^m = i the x^m = 1 of an FFT."""
+  angle = (jnp.pi / n) * jnp.arange(n // 2, dtype=dtype)
+  # computed once, not again for every element that is multiplied
+  return jax.lax.optimization_barrier((jnp.cos(angle), jnp.sin(angle)))
 
 
-def _inverse(spectrum, n: int) -> Float[Array, "b n e"]:
-  return jnp.fft.irfft(spectrum, n).swapaxes(1, 2)
+def _spectrum(x: Float[Array, "... t"], n: int) -> Complex[Array, "... m"]:
+  cos, sin = _twist(n, x.dtype)
+  x, upper = x[..., : n // 2], x[..., n // 2 :]
+  pad = lambda x: jnp.pad(x, ((0, 0),) * (x.ndim - 1) + ((0, n // 2 - x.shape[-1]),))
+  x = pad(x)
+  if not upper.shape[-1]:
+    return jnp.fft.fft(jax.lax.complex(x * cos, x * sin))
+  upper = pad(upper)
+  return jnp.fft.fft(jax.lax.complex(x * cos - upper * sin, x * sin + upper * cos))
 
 
-def _circular_fwd(u, kernel, first, count):
-  spectrum, response = _spectrum(u, kernel.shape[1]), jnp.fft.rfft(kernel)
-  y = _inverse(spectrum * response, kernel.shape[1])[:, first : first + count]
-  return y, (spectrum, response, kernel, u[..., :0])  # of u and the kernel only the lengths are wanted
+def _inverse(spectrum: Complex[Array, "... m"], first: int, count: int) -> Float[Array, "... s"]:
+  m = spectrum.shape[-1]
+  x = jnp.fft.ifft(spectrum)
+  cos, sin = _twist(2 * m, x.real.dtype)
+  lower, upper = x.real * cos + x.imag * sin, x.imag * cos - x.real * sin
+  if first + count <= m:
+    return lower[..., first : first + count]
+  if first >= m:
+    return upper[..., first - m : first - m + count]
+  return jnp.concatenate([lower, upper], axis=-1)[..., first : first + count]
 
 
-def _circular_bwd(first, count, residuals, dy):
-  spectrum, response, kernel, u = residuals
-  d = _spectrum(jnp.pad(dy, ((0, 0), (first, 0), (0, 0))), kernel.shape[1])
-  d_u = _inverse(d * response.conj(), kernel.shape[1])[:, : u.shape[1]]
-  return d_u, jnp.fft.irfft(jnp.sum(d * spectrum.conj(), axis=0), kernel.shape[1])
+def _negacyclic_fwd(u, kernel, first, count):
+  spectrum, response = _spectrum(u.swapaxes(1, 2), kernel.shape[1]), _spectrum(kernel, kernel.shape[1])
+  y = _inverse(spectrum * response, first, count).swapaxes(1, 2)
+  return y, (spectrum, response, u[..., :0])  # of u only the length is wanted
 
 
-circular.defvjp(_circular_fwd, _circular_bwd)
+def _negacyclic_bwd(first, count, residuals, dy):
+  spectrum, response, u = residuals
+  n = 2 * response.shape[-1]
+  d = _spectrum(jnp.pad(dy.swapaxes(1, 2), ((0, 0), (0, 0), (first, 0))), n)
+  d_u = _inverse(d * response.conj(), 0, u.shape[1]).swapaxes(1, 2)
+  return d_u, _inverse(jnp.sum(d * spectrum.conj(), axis=0), 0, n)
+
+
+negacyclic.defvjp(_negacyclic_fwd, _negacyclic_bwd)
 
 
 def long_conv_nd(u: Float[Array, "b *t e"], k: Float[Array, "e *l"], origin: tuple[int, ...]) -> Float[Array, "b *t e"]:

@@ -11,7 +11,14 @@ from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, masks, s
 B, E = 2, 3
 FAST = [name for name in IMPLS if name != "reference"]
 # tokens, taps forwards and backwards, masked or not
-CASES = [(1, 1, 1, True), (63, 63, 0, False), (100, 120, 70, False), (100, 9, 3, True), (100, 100, 40, True)]
+CASES = [
+  (1, 1, 1, True),
+  (63, 63, 0, False),
+  (100, 120, 70, False),
+  (100, 40, 33, False),
+  (100, 9, 3, True),
+  (100, 100, 40, True),
+]
 
 
 @pytest.fixture(autouse=True)
