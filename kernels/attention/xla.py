@@ -18,8 +18,10 @@ from kernels.attention.visible import EVERYONE, places, visible
 from kernels.attention.weights import POINTWISE
 
 # Queries and keys in a block. A CPU wants the scores in its cache, an accelerator wants few steps.
-BLOCKS = {"cpu": (128, 128)}
+BLOCKS = {"cpu": (256, 256)}
 ACCELERATOR_BLOCKS = (1024, 2048)
+# Blocks are at most half of a window, which wastes most of large ones, but not smaller than this for that reason.
+LEAST_BLOCK = 128
 # the axes of "b c g k" as "b g c k" and as "b g k c": a product is fastest of rows by columns
 ROWS, COLUMNS = (0, 2, 1, 3), (0, 2, 3, 1)
 # of "b g r c k" as "b g k r c"
@@ -69,7 +71,8 @@ def attention(
     return jnp.zeros((b, t, h, v.shape[3]), inputs.compute_dtype(q, k, v))
   q_position, k_position = places(q, k, q_position, k_position)
   most = BLOCKS.get(jax.default_backend(), ACCELERATOR_BLOCKS)
-  rows, columns = min(most[0], t), _block_size(s, most[1])
+  limit = max(most) if window is None else max(LEAST_BLOCK, window // 2)
+  rows, columns = min(most[0], limit, t), _block_size(s, min(most[1], limit))
   if s % columns:
     # what fills up the last block is told by its segment
     if q_segment is None or k_segment is None:
