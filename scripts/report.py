@@ -12,7 +12,6 @@ for each value of that override (Arora et al. 2024, arXiv:2402.18668, fig. 2).
 """
 
 import argparse
-import itertools
 import math
 import sys
 from collections.abc import Sequence
@@ -138,18 +137,19 @@ def draw_against(panels: dict[str, dict[str, list[dict[str, Any]]]], quantity: s
   """One line for each group of `against`, and one panel for each of its results."""
   from matplotlib.figure import Figure
 
+  groups = list(dict.fromkeys(group for lines in panels.values() for group in lines))
+  # a group looks the same in all panels, also where one of them lacks another group
+  looks = {group: dict(color=f"C{i % 10}", marker="osD^vPX*"[i % 8]) for i, group in enumerate(groups)}
   figure = Figure(figsize=(1 + 4.2 * len(panels), 3.8), layout="constrained")
-  for i, (title, lines) in enumerate(panels.items()):
-    axes = figure.add_subplot(1, len(panels), i + 1, xlabel=quantity.replace("_", " "), xscale="log", title=title)
-    for (group, line), marker in zip(lines.items(), itertools.cycle("osD^vPX*")):
-      axes.plot(
-        [run["summary"][quantity] for run in line], [run["curve"][-1][1] for run in line], label=group, marker=marker
-      )
+  drawn = {}
+  for (title, lines), axes in zip(panels.items(), figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]):
+    axes.set(xlabel=quantity.replace("_", " "), xscale="log", title=title)
+    for group, line in lines.items():
+      x, y = [run["summary"][quantity] for run in line], [run["curve"][-1][1] for run in line]
+      (drawn[group],) = axes.plot(x, y, **looks[group])
     axes.grid(alpha=0.3)
-    if i == 0:
-      axes.set_ylabel(metric)
-  handles, labels = axes.get_legend_handles_labels()
-  figure.legend(handles, labels, loc="outside right upper")
+  figure.axes[0].set_ylabel(metric)
+  figure.legend([drawn[group] for group in groups], groups, loc="outside right upper")
   figure.savefig(path, dpi=110)
 
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from matplotlib.figure import Figure
 
 from scripts import report
 
@@ -67,6 +68,17 @@ def test_the_best_at_each_size_makes_a_line(folder, capsys):
   best, _ = capsys.readouterr().out.split("all:")
   assert [name for name in RUNS if name in best] == list(RUNS)
   assert png.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_group_has_one_colour_in_all_panels(monkeypatch, tmp_path):
+  shown = []
+  monkeypatch.setattr(Figure, "savefig", lambda figure, path, dpi: shown.append(figure))
+  line = [{"summary": {"state_bytes": 8}, "curve": [(1, 0.5)]}]
+  report.draw_against({"p": {"a": line, "b": line}, "q": {"b": line}}, "state_bytes", "accuracy", tmp_path / "x.png")
+  p, q = shown[0].axes
+  colours = [line.get_color() for line in (*p.lines, *q.lines)]
+  assert colours[0] != colours[1] == colours[2]
+  assert [text.get_text() for text in shown[0].legends[0].texts] == ["a", "b"]
 
 
 @pytest.mark.parametrize(
