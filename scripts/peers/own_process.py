@@ -2,7 +2,7 @@
 
 In the process of `scripts/bench.py` a peer would get this project's compiler flags, and glibc would keep freed memory
 for it, which alone makes torch twice as fast. Here it gets neither, and is timed in the same rounds as the others: the
-parent asks for one call at a time, by a line on the worker's standard input, and waits for one on its output.
+parent asks for calls by a line on the worker's standard input that says how many, and waits for one on its output.
 
   python -m scripts.peers.own_process MODULE:FUNCTION JSON     what `own_process` starts
 """
@@ -42,12 +42,12 @@ def own_process(target: str, **kwargs: Any) -> Timed:
   if "missing" in facts:
     raise Missing(facts["missing"])
 
-  def call():
-    print(file=worker.stdin, flush=True)
+  def many(calls):
+    print(calls, file=worker.stdin, flush=True)
     return _answer(worker, target)
 
-  weakref.finalize(call, worker.kill)
-  return Timed(call, facts["temp_mib"], facts["per_call"], facts["unit"])
+  weakref.finalize(many, worker.kill)
+  return Timed(lambda: many(1), facts["temp_mib"], facts["per_call"], facts["unit"], many if facts["many"] else None)
 
 
 def _answer(worker: subprocess.Popen, target: str) -> dict:
@@ -58,7 +58,7 @@ def _answer(worker: subprocess.Popen, target: str) -> dict:
 
 
 def work(target: str, kwargs: dict[str, Any]) -> None:
-  """Makes the Timed and calls it, which shows what memory that takes; then calls it once for every line."""
+  """Makes the Timed and calls it, which shows what memory that takes; then calls it as often as each line says."""
   answers = sys.stdout
   module, name = target.split(":")
   # libraries that print must not be taken for answers
@@ -73,9 +73,9 @@ def work(target: str, kwargs: dict[str, Any]) -> None:
     if timed.temp_mib is None:
       # what XLA knows from compiling, others show by how far the process grew
       timed = timed._replace(temp_mib=max(0.0, _resident_mib("VmHWM") - before))
-    print(json.dumps(dict(timed._asdict(), call=None)), file=answers, flush=True)
-    for _ in sys.stdin:
-      timed.call()
+    print(json.dumps(dict(timed._asdict(), call=None, many=timed.many is not None)), file=answers, flush=True)
+    for line in sys.stdin:
+      timed.call() if timed.many is None else timed.many(int(line))
       print("{}", file=answers, flush=True)
 
 

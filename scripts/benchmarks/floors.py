@@ -1,0 +1,172 @@
+"""The least time of a kernel on a device: what it must read, write and compute, over what the device does at best.
+
+The rates are measured in the run that uses them; nothing here is a number of a data sheet. A floor knows three limits,
+memory, matrix products and exponentials, and takes no account of the order of a recurrence, of launches, or of the
+instructions between: it can be out of reach. A small array that stays in a cache can be below it.
+
+Letters: b rows, t tokens, e channels, n numbers of a channel's state, h heads of k by p numbers, g groups, w taps; s
+bytes of a number of the inputs. States are float32. A function gives the passes forward and backward.
+"""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+TILE = 128  # tokens of a chunk, where a recurrence becomes products of matrices
+EXPS = 16  # one after the other in a register, so that memory is no limit
+STATE = 4  # bytes of a number of a state
+
+
+class Rates(NamedTuple):
+  """What the device does a second, at best."""
+
+  bytes: float  # read and written in a copy
+  flops_float32: float
+  flops_bfloat16: float
+  exps: float
+
+
+class Work(NamedTuple):
+  """What one pass must do."""
+
+  bytes: float
+  flops: float = 0  # in products of matrices
+  exps: float = 0
+
+
+class Passes(NamedTuple):
+  forward: Work
+  backward: Work
+
+
+def measure(*, mib: int, side: int, rounds: int = 5) -> Rates:
+  """The fastest of some rounds of a copy of `mib` MiB, products of `side` x `side` matrices, and a chain of exp.
+
+  Exponentials are XLA's; a kernel that takes the hardware's own, less exact ones, may be faster.
+  """
+  x = jnp.ones(mib * 2**18, jnp.float32)
+  chain = x[: 2**20]
+  a = jnp.ones((side, side), jnp.float32)
+  product = lambda a: jnp.matmul(a, a, precision="highest")
+
+  def exponentials(x):
+    for _ in range(EXPS):
+      x = jnp.exp(-x)
+    return x
+
+  return Rates(
+    bytes=2 * x.nbytes / _fastest(jnp.negative, x, rounds),
+    flops_float32=2 * side**3 / _fastest(product, a, rounds),
+    flops_bfloat16=2 * side**3 / _fastest(product, a.astype(jnp.bfloat16), rounds),
+    exps=EXPS * chain.size / _fastest(exponentials, chain, rounds),
+  )
+
+
+def _fastest(fn: Callable, x: jax.Array, rounds: int) -> float:
+  """Seconds; several calls are on their way at a time, since starting one takes as long as a small one runs."""
+  calls, program, seconds = 4, jax.jit(fn), []
+  jax.block_until_ready(program(x))
+  for _ in range(rounds):
+    start = time.perf_counter()
+    for _ in range(calls):
+      y = program(x)
+    jax.block_until_ready(y)
+    seconds.append((time.perf_counter() - start) / calls)
+  return min(seconds)
+
+
+def seconds(works: tuple[Work, ...], dtype: str, rates: Rates) -> tuple[float, str]:
+  """The least time of passes that run one after the other, and what limits the longest of them."""
+  flops = rates.flops_bfloat16 if dtype == "bfloat16" else rates.flops_float32
+  limits = [
+    {"memory": work.bytes / rates.bytes, "products": work.flops / flops, "exp": work.exps / rates.exps}
+    for work in works
+  ]
+  longest = max(limits, key=lambda times: max(times.values()))
+  return sum(max(times.values()) for times in limits), max(longest, key=lambda name: longest[name])
+
+
+def linear_scan(*, b: int, t: int, n: int, s: int) -> Passes:
+  """Forward reads a, x, writes y: 3 b t n s. Backward reads a, y, y_bar, writes a_bar, x_bar: 5 b t n s."""
+  sequence, state = b * t * n * s, b * n * STATE
+  return Passes(Work(3 * sequence + 2 * state), Work(5 * sequence + 2 * state))
+
+
+def selective_scan(*, b: int, t: int, e: int, n: int, g: int, s: int) -> Passes:
+  """Forward reads x, dt, B, C, writes y: (3 b t e + 2 b t g n) s, with b t e n exponentials.
+
+  Backward reads x, dt, B, C, y_bar and writes four gradients: (5 b t e + 4 b t g n) s, and all exponentials again.
+  """
+  channels, columns, state, exps = b * t * e * s, b * t * g * n * s, (2 * b + 1) * e * n * STATE, b * t * e * n
+  return Passes(
+    Work(3 * channels + 2 * columns + state, exps=exps), Work(5 * channels + 4 * columns + 2 * state, exps=exps)
+  )
+
+
+def ssd(*, b: int, t: int, h: int, g: int, k: int, p: int, s: int) -> Passes:
+  """Forward reads q, k, v, log_a, writes y: b t (2 g k + 2 h p + h) s. With chunks of c = TILE tokens it has products
+  of 2 c k FLOPs a token and group (q k^T) and 2 c p + 4 k p a token and head (y within a chunk, y from the state, the
+  state).
+
+  Backward reads those and y_bar, writes four gradients: b t (4 g k + 3 h p + 2 h) s. It has 3 x 2 c k a group (q k^T,
+  q_bar, k_bar), 2 x 2 c p a head (scores_bar, v_bar), and 5 x 2 k p a head (state, its gradient, q_bar, k_bar, v_bar).
+  """
+  tokens, state = b * t, 2 * b * h * k * p * STATE
+  scores, mixed, stepped = 2 * TILE * k * g, 2 * TILE * p * h, 2 * k * p * h
+  return Passes(
+    Work(tokens * (2 * g * k + 2 * h * p + h) * s + state, tokens * (scores + mixed + 2 * stepped)),
+    Work(tokens * (4 * g * k + 3 * h * p + 2 * h) * s + state, tokens * (3 * scores + 2 * mixed + 5 * stepped)),
+  )
+
+
+def gated_linear_attention(*, b: int, t: int, h: int, k: int, p: int, s: int) -> Passes:
+  """As `ssd` with g = h, and with a decay for each of the k rows, of which there is one exponential each, twice
+  backward: (k - 1) h s bytes a token more forward, twice that backward.
+  """
+  forward, backward = ssd(b=b, t=t, h=h, g=h, k=k, p=p, s=s)
+  decays = b * t * h * k
+  more = b * t * h * (k - 1) * s
+  return Passes(
+    Work(forward.bytes + more, forward.flops, decays), Work(backward.bytes + 2 * more, backward.flops, 2 * decays)
+  )
+
+
+def delta_rule(*, b: int, t: int, h: int, k: int, p: int, s: int) -> Passes:
+  """As `ssd` with g = h, and once more what finds and replaces: one further array w of b t h k s, products w k^T and
+  (its inverse) v of 2 c k + 2 c p FLOPs and w S of 2 k p. Backward each of the three has two, and is done again.
+  """
+  forward, backward = ssd(b=b, t=t, h=h, g=h, k=k, p=p, s=s)
+  found = b * t * h * k * s
+  more = b * t * h * (2 * TILE * (k + p) + 2 * k * p)
+  return Passes(
+    Work(forward.bytes + found, forward.flops + more), Work(backward.bytes + 2 * found, backward.flops + 3 * more)
+  )
+
+
+def short_conv(*, b: int, t: int, e: int, s: int) -> Passes:
+  """Forward reads x, writes y: 2 b t e s. Backward reads x and y_bar, writes x_bar: 3 b t e s."""
+  return Passes(Work(2 * b * t * e * s), Work(3 * b * t * e * s))
+
+
+def lti(*, b: int, t: int, e: int, s: int) -> Passes:
+  """Forward reads u, writes y: 2 b t e s. Backward reads u and y_bar, writes u_bar: 3 b t e s.
+
+  The parameters and the products depend on the form, FFT or chunks, so they are left out.
+  """
+  return short_conv(b=b, t=t, e=e, s=s)
+
+
+def attention(*, b: int, t: int, h: int, k: int, s: int) -> Passes:
+  """Causal. Forward reads q, k, v, writes y: 4 b t h k s; two products of 2 k FLOPs and one exponential for each of the
+  b h t (t + 1) / 2 pairs. Backward reads those and y_bar, writes three gradients: 8 b t h k s, with five products.
+  """
+  pairs, one = b * h * t * (t + 1) / 2, b * t * h * k * s
+  return Passes(Work(4 * one, 2 * 2 * k * pairs, pairs), Work(8 * one, 5 * 2 * k * pairs, pairs))
+
+
+def itemsize(dtype: str) -> int:
+  return np.dtype(jnp.dtype(dtype)).itemsize
