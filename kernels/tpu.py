@@ -2,8 +2,9 @@
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.experimental.pallas import tpu as pltpu
-from jaxtyping import Array, Bool, Inexact, Int
+from jaxtyping import Array, Bool, Float, Inexact, Int
 
 from kernels import chunks
 
@@ -26,6 +27,11 @@ def even(size: int, most: int, multiple: int) -> int:
   return chunks.up(-(-size // -(-size // most)), multiple)
 
 
+def divisor(size: int, most: int, multiple: int) -> int:
+  """The size of the largest blocks that `size` is cut into without a rest, a multiple and at most `most`; else all."""
+  return max((n for n in range(multiple, most + 1, multiple) if size % n == 0), default=size)
+
+
 def words(keep: Bool[Array, "b t"], tokens: int) -> Int[Array, "b m 1 tiles"]:
   """The mask as bits, for scalar memory: tokens of a register in a word, words of a chunk of `tokens` in a row."""
   b, t = keep.shape
@@ -35,3 +41,11 @@ def words(keep: Bool[Array, "b t"], tokens: int) -> Int[Array, "b m 1 tiles"]:
 def unpack(word: Int[Array, ""], row: Int[Array, "rows lanes"]) -> Bool[Array, "rows lanes"]:
   """Of the tokens of one register, which are kept."""
   return jnp.bitwise_and(word, 1 << row) != 0
+
+
+def turn(z: Float[Array, "r c"]) -> Float[Array, "c r"]:
+  """A row as a column, or a column as a row; every sum has one term."""
+  size, rows = z.size, z.shape[0]
+  wide = jnp.broadcast_to(z, (size, size))
+  row, column = (lax.broadcasted_iota(jnp.int32, wide.shape, axis) for axis in (0, 1))
+  return jnp.where(row == column, wide, 0.0).sum(1 if rows == 1 else 0, keepdims=True)

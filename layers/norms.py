@@ -5,11 +5,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from kernels.gated_norm import ORDERS, gated_rms_norm
 from layers.choices import one_of
 from layers.initializers import Initializer
 from layers.param import param
 
-ORDERS = ("gate_first", "norm_first")
 GATES = {"silu": jax.nn.silu, "sigmoid": jax.nn.sigmoid}
 
 
@@ -102,19 +102,18 @@ class GatedRMSNorm(nn.Module):
     one_of(self, order=ORDERS, gate=GATES)
     super().__post_init__()
 
-  @nn.compact
   def __call__(self, y: Float[Array, "*b e"], z: Float[Array, "*b e"]) -> Float[Array, "*b e"]:
     """y normalised and gated by z."""
     if y.shape[-1] % self.groups:
       raise ValueError(f"GatedRMSNorm: groups={self.groups} do not divide the {y.shape[-1]} features")
-    wide, gate = _wide(y), GATES[self.gate](_wide(z))
-    scale = param(self, "scale", nn.initializers.ones, y.shape[-1:], (self.axis,)).astype(wide.dtype)
-    if self.order == "gate_first":
-      wide = wide * gate
-    parts = wide.reshape(*y.shape[:-1], self.groups, -1)
-    mean_square = jnp.mean(jnp.square(parts), axis=-1, keepdims=True)
-    wide = (parts * jax.lax.rsqrt(mean_square + self.eps)).reshape(y.shape) * scale
-    return (wide * gate if self.order == "norm_first" else wide).astype(y.dtype)
+    wide, gate, scale = _wide(y), GATES[self.gate](_wide(z)), self.scale(y.shape[-1])
+    wide = gated_rms_norm(wide, gate, scale.astype(wide.dtype), order=self.order, groups=self.groups, eps=self.eps)
+    return wide.astype(y.dtype)
+
+  @nn.compact
+  def scale(self, features: int) -> Float[Array, "e"]:
+    """The scale itself, for an op that has the norm in it."""
+    return param(self, "scale", nn.initializers.ones, (features,), (self.axis,))
 
 
 NORMS = {"rms": RMSNorm, "layer": LayerNorm}

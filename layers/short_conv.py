@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from kernels.conv_step import conv_step
 from kernels.short_conv import short_conv
 from layers.initializers import Initializer, uniform_fan_in
 from layers.param import param
@@ -53,15 +54,10 @@ class ShortConv(nn.Module):
     return short_conv(x, self.kernel, taps, bias=self._bias(), reset=reset, lengths=lengths)
 
   def step(
-    self, x: Float[Array, "b e"], taps: Float[Array, "b w e"]
+    self, x: Float[Array, "b e"], taps: Float[Array, "b w e"], *, activation: str = "none"
   ) -> tuple[Float[Array, "b e"], Float[Array, "b w e"]]:
-    """One token: __call__ without the bookkeeping of documents and lengths."""
-    dtype = jnp.result_type(x, taps, self.kernel)
-    window = jnp.concatenate([taps.astype(dtype), x[:, None].astype(dtype)], axis=1)
-    y = jnp.sum(window * self.kernel, axis=1)
-    bias = self._bias()
-    y = y if bias is None else y + bias
-    return y.astype(x.dtype), window[:, 1:].astype(taps.dtype)
+    """One token: __call__ without the bookkeeping of documents and lengths, and an activation ("silu") after it."""
+    return conv_step(x, taps, self.kernel, bias=self._bias(), activation=activation)
 
   def _bias(self) -> jax.Array | None:
     return self.bias if self.use_bias else None

@@ -55,8 +55,7 @@ class _Blocks:
     self.channels_of_group = x.shape[2] // self.g
     self.width = chunks.up(self.channels_of_group, tpu.LANES)
     most = min(CHANNELS, STATES // (TOKENS * chunks.up(self.n, tpu.ROWS)))
-    sizes = range(tpu.LANES, max(most, tpu.LANES) + 1, tpu.LANES)
-    self.channels = max(size for size in sizes if self.width % size == 0)
+    self.channels = tpu.divisor(self.width, max(most, tpu.LANES), tpu.LANES)
     self.tokens = min(TOKENS, chunks.up(self.t, tpu.ROWS))
     self.tiles = self.tokens // tpu.ROWS
     self.chunks = pl.cdiv(self.t, self.tokens)

@@ -249,7 +249,7 @@ def _decays(sums, i) -> _Decays:
   """Of head i, from the running sums of its log decays: the heads' rounded ones, then what rounding took from them."""
   high, low = sums[i : i + 1], sums[sums.shape[0] // 2 + i : sums.shape[0] // 2 + i + 1]
   high_end, low_end = high[:, -1:], low[:, -1:]
-  high_i, low_i = _column(high), _column(low)
+  high_i, low_i = tpu.turn(high), tpu.turn(low)
   inside = (high_i - high) + (low_i - low)
   return _Decays(
     inside=jnp.exp(jnp.where(_index(0, inside) >= _index(1, inside), inside, -jnp.inf)),
@@ -274,9 +274,3 @@ def _log_decay_bar(bar: _Decays) -> Float[Array, "1 c"]:
 
 def _index(axis, like):
   return lax.broadcasted_iota(jnp.int32, like.shape, axis)
-
-
-def _column(row: Float[Array, "1 c"]) -> Float[Array, "c 1"]:
-  """A row turned; every sum has one term."""
-  wide = jnp.broadcast_to(row, (row.shape[1], row.shape[1]))
-  return jnp.where(_index(0, wide) == _index(1, wide), wide, 0.0).sum(1, keepdims=True)

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
-from kernels.selective_scan import RULES, discretize, selective_scan
+from kernels.selective_scan import RULES, selective_scan
+from kernels.selective_step import selective_step
 from layers import Dense, RMSNorm, ShortConv, param
 from layers.choices import one_of
 from layers.initializers import constant, softplus_step, uniform_fan_in
@@ -147,21 +148,18 @@ class Mamba(nn.Module):
     u = jax.nn.silu(u)
     dt, B, C = self._select(u)
     y, h = selective_scan(u, dt, self._A(), B, C, state.h, disc=self.disc, reset=reset, lengths=lengths)
-    return blank_past(self._gate(y, u, z), lengths), State(h=h, taps=taps)
+    y = (y + self.D.astype(u.dtype) * u) * jax.nn.silu(z)
+    return blank_past(self.out_proj(y), lengths), State(h=h, taps=taps)
 
   def step(
     self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
   ) -> tuple[Float[Array, "b d"], State]:
     """One token."""
     u, z = jnp.split(self.in_proj(x), 2, axis=-1)
-    u, taps = self.conv.step(u, state.taps)
-    u = jax.nn.silu(u)
+    u, taps = self.conv.step(u, state.taps, activation="silu")
     dt, B, C = self._select(u)
-    decay, step_size = discretize(dt, self._A(), self.disc)
-    B, C = (jnp.repeat(m, u.shape[-1] // self.groups, axis=1) for m in (B, C))
-    h = decay * state.h + step_size * u[..., None] * B
-    y = jnp.sum(C * h, axis=-1).real
-    return self._gate(y.astype(u.dtype), u, z), State(h=h, taps=taps)
+    y, h = selective_step(u, dt, self._A(), B, C, self.D, z, state.h, disc=self.disc)
+    return self.out_proj(y), State(h=h, taps=taps)
 
   @property
   def _rank(self) -> int:
@@ -194,9 +192,6 @@ class Mamba(nn.Module):
       return B
     re, im = jnp.split(B.astype(jnp.promote_types(B.dtype, jnp.float32)), 2, axis=-1)
     return jax.lax.complex(re, im)
-
-  def _gate(self, y: Float[Array, "*b e"], u: Float[Array, "*b e"], z: Float[Array, "*b e"]) -> Float[Array, "*b d"]:
-    return self.out_proj((y + self.D.astype(u.dtype) * u) * jax.nn.silu(z))
 
 
 def _check(module: Mamba) -> None:

@@ -13,14 +13,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels.ssd import ssd
+from kernels.ssd_step import NORMS, ssd_step
 from layers import Dense, GatedRMSNorm, ShortConv, param
 from layers.choices import one_of
 from layers.initializers import log_uniform, softplus_step, uniform_fan_in
 from layers.lengths import blank_past
-from layers.norms import ORDERS
 from layers.sizes import at_least_one, largest_divisor
-
-NORMS = (*ORDERS, "none")
 
 
 class State(NamedTuple):
@@ -138,24 +136,32 @@ class Mamba2(nn.Module):
     side: Mapping[str, Array] | None = None,
   ) -> tuple[Float[Array, "b t d"], State]:
     """All tokens from `state`."""
-    z, mixed, dt = self._project(blank_past(x, lengths))
+    beside, z, mixed, dt = self._project(blank_past(x, lengths))
     mixed, taps = self.conv(mixed, state.taps, reset=reset, lengths=lengths)
     u, B, C = self._split(jax.nn.silu(mixed))
     log_a = -dt * jnp.exp(self.A_log)
     y, S = ssd(C, B, dt[..., None] * u, log_a, state.S, reset=reset, lengths=lengths)
-    return blank_past(self._gate(y, u, z), lengths), State(S=S, taps=taps)
+    y = (y.astype(u.dtype) + self._D().astype(u.dtype) * u).reshape(z.shape)
+    y = y * jax.nn.silu(z) if self.norm == "none" else self.gated_norm(y, z)
+    return blank_past(self._leave(beside, y), lengths), State(S=S, taps=taps)
 
   def step(
     self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
   ) -> tuple[Float[Array, "b d"], State]:
     """One token."""
-    z, mixed, dt = self._project(x)
-    mixed, taps = self.conv.step(mixed, state.taps)
-    u, B, C = self._split(jax.nn.silu(mixed))
-    B, C = (jnp.repeat(value.astype(dt.dtype), u.shape[1] // self.groups, axis=1) for value in (B, C))
-    decay = jnp.exp(-dt * jnp.exp(self.A_log))
-    S = decay[..., None, None] * state.S + B[..., None] * (dt[..., None] * u)[..., None, :]
-    return self._gate(jnp.einsum("bhkp,bhk->bhp", S, C), u, z), State(S=S, taps=taps)
+    beside, z, mixed, dt = self._project(x)
+    y, taps, S = ssd_step(
+      *(mixed, z, dt, state.taps, state.S),
+      kernel=self.conv.kernel,
+      bias=self.conv.bias if self.conv_bias else None,
+      A=-jnp.exp(self.A_log),
+      D=self._D(),
+      scale=None if self.norm == "none" else self.gated_norm.scale(z.shape[-1]),
+      norm=self.norm,
+      norm_groups=self.norm_groups or self.groups,
+      eps=self.norm_eps,
+    )
+    return self._leave(beside, y), State(S=S, taps=taps)
 
   @property
   def _sizes(self) -> tuple[int, int, int]:
@@ -171,16 +177,17 @@ class Mamba2(nn.Module):
 
   def _project(
     self, x: Float[Array, "*b d"]
-  ) -> tuple[Float[Array, "*b e"], Float[Array, "*b m"], Float[Array, "*b h"]]:
-    """The MLP's z_0 and u_0 and z, what goes through the convolution, and dt.
+  ) -> tuple[Float[Array, "*b f"], Float[Array, "*b e"], Float[Array, "*b m"], Float[Array, "*b h"]]:
+    """The MLP's SiLU(z_0) u_0, z, what goes through the convolution, and dt.
 
     dt is in at least float32, as its exponential decides how long.
     """
     inner, heads, _ = self._sizes
     projected = self.in_proj(x)
-    z, mixed, dt = jnp.split(projected, [2 * self._beside + inner, projected.shape[-1] - heads], axis=-1)
+    ends = [self._beside, 2 * self._beside, 2 * self._beside + inner, projected.shape[-1] - heads]
+    z_0, u_0, z, mixed, dt = jnp.split(projected, ends, axis=-1)
     dt = jax.nn.softplus(dt.astype(jnp.promote_types(dt.dtype, jnp.float32)) + self.dt_bias)
-    return z, mixed, jnp.clip(dt, self.dt_least, self.dt_most)
+    return jax.nn.silu(z_0) * u_0, z, mixed, jnp.clip(dt, self.dt_least, self.dt_most)
 
   def _split(
     self, mixed: Float[Array, "*b m"]
@@ -191,14 +198,11 @@ class Mamba2(nn.Module):
     B, C = (value.reshape(*value.shape[:-1], self.groups, self.state) for value in (B, C))
     return u.reshape(*u.shape[:-1], heads, size), B, C
 
-  def _gate(
-    self, y: Float[Array, "*b h p"], u: Float[Array, "*b h p"], z: Float[Array, "*b e"]
-  ) -> Float[Array, "*b d"]:
-    z_0, u_0, z = jnp.split(z, [self._beside, 2 * self._beside], axis=-1)
-    D = self.D.reshape(u.shape[-2], -1).astype(u.dtype)
-    y = (y.astype(u.dtype) + D * u).reshape(z.shape)
-    y = y * jax.nn.silu(z) if self.norm == "none" else self.gated_norm(y, z)
-    return self.out_proj(jnp.concatenate([jax.nn.silu(z_0) * u_0, y], axis=-1) if self._beside else y)
+  def _D(self) -> Float[Array, "h q"]:
+    return self.D.reshape(self._sizes[1], -1)
+
+  def _leave(self, beside: Float[Array, "*b f"], y: Float[Array, "*b e"]) -> Float[Array, "*b d"]:
+    return self.out_proj(jnp.concatenate([beside, y], axis=-1) if self._beside else y)
 
 
 def _check(module: Mamba2) -> None:

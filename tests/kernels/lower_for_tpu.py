@@ -5,9 +5,12 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from kernels.conv_step import conv_step
 from kernels.linear_scan import linear_scan
 from kernels.selective_scan import selective_scan
+from kernels.selective_step import selective_step
 from kernels.ssd import ssd
+from kernels.ssd_step import ssd_step
 
 MESH = {"data": 2, "fsdp": 2, "tensor": 2}
 
@@ -33,6 +36,33 @@ def cases(b=8, t=2000):
   }
 
 
+def steps(b):
+  """Names, ops, their arguments by token and by layer, and how many of them are updated in place."""
+  channels, state = (b, 5120), (b, 5120, 16)
+  mamba = shapes(channels, channels, (5120, 16), (b, 1, 16), (b, 1, 16), (5120,), channels, state)
+
+  def mamba2(h, p, g, k):
+    e, m = h * p, h * p + 2 * g * k
+    token = shapes((b, m), (b, e), (b, h), (b, 3, m), (b, h, k, p))
+    return token, dict(zip(("kernel", "bias", "A", "D", "scale"), shapes((4, m), (m,), (h,), (h, 1), (e,))))
+
+  norm = functools.partial(ssd_step, norm="gate_first")
+  return {
+    "a step of Mamba's convolution": (conv_step, shapes(channels, (b, 3, 5120), (4, 5120)), {}, 1),
+    "a step of Mamba": (selective_step, mamba, {}, 1),
+    "a step of Mamba-2": (norm, *mamba2(80, 64, 1, 128), 2),
+    "a step of Mamba-2 with eight groups": (functools.partial(norm, norm_groups=8), *mamba2(128, 64, 8, 128), 2),
+    "a step of narrow heads": (norm, *mamba2(6, 16, 1, 16), 2),
+  }
+
+
+def in_place(op, arrays, layer) -> tuple[int, int]:
+  """How many kernels there are, lowered, and how many of their arguments they update in place."""
+  op = functools.partial(op, impl="pallas_tpu")
+  text = jax.jit(lambda z, layer: op(*z, **layer)).trace(arrays, layer).lower(lowering_platforms=("tpu",)).as_text()
+  return text.count("tpu_custom_call"), text.count("output_operand_alias<")
+
+
 def gradients(op, arrays, reset, bars):
   return jax.vjp(lambda *z: op(*z, reset=reset), *arrays)[1](bars)
 
@@ -56,3 +86,10 @@ if __name__ == "__main__":
     assert kernels_in(op, arrays, None) == 2, f"{name} alone"
     with jax.set_mesh(mesh):
       assert kernels_in(op, arrays, reset) == 2, f"{name} on a mesh"
+  for b in (1, 64):
+    for name, (op, arrays, layer, count) in steps(b).items():
+      got = in_place(op, arrays, layer)
+      assert got == (1, count), f"{name} alone, batch {b}: {got}"
+      with jax.set_mesh(mesh):
+        got = in_place(op, arrays, layer)
+      assert got == (1, count), f"{name} on a mesh, batch {b}: {got}"

@@ -13,13 +13,21 @@ import pytest
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from hybrids import mixer
 from kernels import _compat, dispatch
+from kernels.conv_step import conv_step
+from kernels.conv_step import pallas_tpu as conv_step_tpu
 from kernels.linear_scan import linear_scan
 from kernels.linear_scan import pallas_tpu as linear_scan_tpu
 from kernels.selective_scan import pallas_tpu as selective_scan_tpu
 from kernels.selective_scan import selective_scan
+from kernels.selective_step import pallas_tpu as selective_step_tpu
+from kernels.selective_step import selective_step
 from kernels.ssd import pallas_tpu as ssd_tpu
 from kernels.ssd import ssd
+from kernels.ssd_step import pallas_tpu as ssd_step_tpu
+from kernels.ssd_step import ssd_step
+from tests.kernels import steps
 from tests.kernels.compare import TOLERANCE, assert_close, draw, masks, spoil, values_and_gradients
 
 
@@ -164,6 +172,48 @@ def test_ssd_on_tpus_forgets_strong_decays_and_keeps_weak_ones_exact(on_tpu):
   assert_close(values_and_gradients(functools.partial(ssd, impl="pallas_tpu"), given), want, 2e-6)
 
 
+def assert_step_equals_the_reference(op, given, **arguments):
+  run = lambda impl: jax.block_until_ready(jax.jit(lambda given: op(*given, **arguments, impl=impl))(given))
+  assert_close(run("pallas_tpu"), run("reference"), TOLERANCE["float32"])
+
+
+# one block and several, of rows and of channels; one tap and several
+@pytest.mark.parametrize(
+  "b, e, w, activation",
+  [(2, 5, 4, "silu"), pytest.param(9, 256, 2, "none", marks=pytest.mark.slow)],
+)
+def test_conv_step_equals_the_reference(b, e, w, activation, monkeypatch, on_tpu):
+  monkeypatch.setattr(conv_step_tpu, "CHANNELS", 128)
+  *given, bias = steps.conv_arrays(b, e, w)
+  bias = None if activation == "none" else bias
+  assert_step_equals_the_reference(conv_step, given, bias=bias, activation=activation)
+
+
+# channels that do not fill lanes, and several blocks of them in each of several groups
+@pytest.mark.parametrize(
+  "e, g, n",
+  [(4, 1, 3), *(pytest.param(*case, marks=pytest.mark.slow) for case in [(200, 1, 16), (512, 2, 5)])],
+)
+def test_selective_step_equals_the_reference(e, g, n, monkeypatch, on_tpu):
+  monkeypatch.setattr(selective_step_tpu, "NUMBERS", 128 * 8)
+  assert_step_equals_the_reference(selective_step, steps.selective_arrays(2, e, g, n))
+
+
+# heads in one block and in several, in one group and in several
+@pytest.mark.parametrize(
+  "h, p, g, k, norm, norm_groups, D_per",
+  [
+    (4, 5, 2, 3, "gate_first", 2, "head"),
+    pytest.param(8, 64, 2, 16, "norm_first", 1, "channel", marks=pytest.mark.slow),
+    pytest.param(4, 64, 1, 16, "none", 1, "head", marks=pytest.mark.slow),
+  ],
+)
+def test_ssd_step_equals_the_reference(h, p, g, k, norm, norm_groups, D_per, monkeypatch, on_tpu):
+  monkeypatch.setattr(ssd_step_tpu, "HEADS", 2)
+  given, layer = steps.ssd_arrays(2, h, p, g, k, norm, norm_groups, D_per=D_per)
+  assert_step_equals_the_reference(ssd_step, given, **layer)
+
+
 def test_a_kernel_for_tpus_says_why_it_cannot_run(monkeypatch):
   given = jax.tree.map(jnp.asarray, scan_arrays(1, 8, 4, True, "float32"))
   with pytest.raises(ValueError, match=r"pallas_tpu: it needs a TPU, not a cpu.*other choices: \['auto', 'xla'"):
@@ -180,6 +230,37 @@ def test_selective_scan_on_tpus_says_what_it_cannot_run(monkeypatch):
     selective_scan(x, dt, A, B, C, h, disc="zoh", impl="pallas_tpu")
   with pytest.raises(ValueError, match="pallas_tpu: the states are complex"):
     selective_scan(x, dt, A + 0j, B, C, h, impl="pallas_tpu")
+
+
+def test_steps_on_tpus_say_what_they_cannot_run(monkeypatch):
+  monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+  x, dt, A, B, C, D, z, h = steps.selective_arrays(2, 6, 2, 3)
+  with pytest.raises(ValueError, match="pallas_tpu: 2 groups of 3 channels; of several it wants multiples of 128"):
+    selective_step(x, dt, A, B, C, D, z, h, impl="pallas_tpu")
+  with pytest.raises(ValueError, match="pallas_tpu: the states are complex"):
+    selective_step(x, dt, A + 0j, B[:, :1], C[:, :1], D, z, h + 0j, impl="pallas_tpu")
+  x, taps, kernel, _ = steps.conv_arrays(2, 5, 1)
+  with pytest.raises(ValueError, match="pallas_tpu: a kernel of one tap carries none"):
+    conv_step(x, taps, kernel, impl="pallas_tpu")
+  given, layer = steps.ssd_arrays(2, 2, 6, 1, 3, "gate_first", 4)
+  with pytest.raises(ValueError, match="pallas_tpu: norm_groups=4 do not divide the 2 heads"):
+    ssd_step(*given, **layer, impl="pallas_tpu")
+
+
+def test_a_step_of_mamba_takes_its_kernels_by_name_only(monkeypatch):
+  monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+  names = {"mamba": ["conv_step", "selective_step"], "mamba2": ["ssd_step"]}
+  for name, kernels in names.items():
+    layer, x = mixer.build(name, width=8), jnp.ones((2, 8))
+    state = layer.init_state(2, 1)
+    variables = jax.eval_shape(layer.init, jax.random.key(0), x[:, None])
+    step = lambda variables, layer=layer, x=x, state=state: layer.apply(variables, x, state, method="step")
+    assert "pallas_call" not in str(jax.make_jaxpr(step)(variables)), name
+    with dispatch.use("pallas_tpu"):
+      # another function, or JAX finds the trace that it has
+      text = str(jax.make_jaxpr(lambda variables, step=step: step(variables))(variables))
+    assert [kernel for kernel in kernels if f"name={kernel}" in text] == kernels, text
+    assert text.count("pallas_call[") == len(kernels), text
 
 
 def test_kernels_that_no_tpu_has_run_are_taken_by_name_only(monkeypatch):

@@ -1,0 +1,55 @@
+"""One token of `selective_scan` with what stands around it in Mamba, for decoding."""
+
+from jaxtyping import Array, Float, Inexact
+
+from kernels import dispatch, inputs
+from kernels.selective_scan import RULES
+from kernels.selective_step import pallas_tpu, reference
+
+IMPLS: dispatch.Impls = {
+  "pallas_tpu": (pallas_tpu.selective_step, pallas_tpu.why_not),
+  "reference": (reference.selective_step, dispatch.always),
+}
+
+
+def selective_step(
+  x: Float[Array, "b e"],
+  dt: Float[Array, "b e"],
+  A: Inexact[Array, "e n"],
+  B: Inexact[Array, "b g n"],
+  C: Inexact[Array, "b g n"],
+  D: Float[Array, "e"],
+  z: Float[Array, "b e"],
+  h: Inexact[Array, "b e n"],
+  *,
+  disc: str = "euler",
+  impl: str = "auto",
+) -> tuple[Float[Array, "b e"], Inexact[Array, "b e n"]]:
+  """h <- exp(dt A) h + dt x B;  y = (Re(C . h) + D x) SiLU(z);  returns y and h.
+
+  What a step of Mamba (Gu & Dao 2023, arXiv:2312.00752) does after its convolution. The convolution is an op of its own
+  (`conv_step`), as dt, B and C come from products with all of its outputs, which may lie on several devices.
+
+  Computed in at least float32; y has the dtype of x, the returned state that of the computation. The kernels update the
+  state in place and have no gradients.
+
+  Args:
+    dt: step sizes, positive already.
+    A, B, C, h: real or complex.
+    B, C: shared by the e/g channels of a group; g divides e.
+    disc: see `selective_scan`.
+    impl: "auto" or a name in IMPLS.
+
+  Raises:
+    ValueError: g does not divide e; `disc` is unknown; `impl` does not exist or cannot run these arguments.
+  """
+  if disc not in RULES:
+    raise ValueError(f"selective_step: disc={disc!r}; choose from {list(RULES)}")
+  if x.shape[1] % B.shape[1]:
+    raise ValueError(f"selective_step: {x.shape[1]} channels in {B.shape[1]} groups; make the groups divide them")
+  dtype, y_dtype = inputs.compute_dtype(x, dt, A, B, C, D, z, h), x.dtype
+  A, B, C, h = (m.astype(dtype) for m in (A, B, C, h))
+  x, dt, D, z = (m.astype(h.real.dtype) for m in (x, dt, D, z))
+  given = x, dt, A, B, C, D, z, h, disc
+  y, h = dispatch.pick("selective_step", IMPLS, impl, *given)(*given)
+  return y.astype(y_dtype), h

@@ -1,0 +1,36 @@
+"""The definition of `ssd_step`."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from kernels.conv_step.reference import conv_step
+from kernels.gated_norm import gated_rms_norm
+
+
+def ssd_step(
+  x: Float[Array, "b m"],
+  z: Float[Array, "b e"],
+  dt: Float[Array, "b h"],
+  taps: Float[Array, "b v m"],
+  S: Float[Array, "b h k p"],
+  kernel: Float[Array, "w m"],
+  bias: Float[Array, "m"] | None,
+  A: Float[Array, "h"],
+  D: Float[Array, "h q"],
+  scale: Float[Array, "e"] | None,
+  norm: str,
+  norm_groups: int,
+  eps: float,
+) -> tuple[Float[Array, "b e"], Float[Array, "b v m"], Float[Array, "b h k p"]]:
+  """S <- exp(dt A) S + B (dt u)^T;  y = norm(S^T C + D u, gated by SiLU(z))."""
+  b, h, k, p = S.shape
+  x, taps = conv_step(x, taps, kernel, bias, "silu")
+  u, BC = x[:, : h * p].reshape(b, h, p), x[:, h * p :].reshape(b, 2, -1, k)
+  B, C = jnp.repeat(BC, h // BC.shape[2], axis=2).swapaxes(0, 1)
+  S = jnp.exp(dt * A)[..., None, None] * S + B[..., None] * (dt[..., None] * u)[..., None, :]
+  y = jnp.einsum("bhkp,bhk->bhp", S, C, precision="highest") + D * u
+  y, gate = y.reshape(b, -1), jax.nn.silu(z)
+  if scale is None:
+    return y * gate, taps, S
+  return gated_rms_norm(y, gate, scale, order=norm, groups=norm_groups, eps=eps), taps, S
