@@ -11,14 +11,15 @@ import jax
 Rule = Callable[..., str | None]  # says why an implementation cannot run on these arguments, or None
 Impls = Mapping[str, tuple[Callable, Rule]]
 
-NAMES = ("reference", "xla", "associative", "cudnn", "pallas_gpu", "pallas_tpu")
+NAMES = ("reference", "xla", "associative", "cpp", "cudnn", "pallas_gpu", "pallas_tpu")
 # A sequential loop in cache beats the extra work of a parallel scan on CPU; on an accelerator it is latency-bound.
-PREFERENCE = {"cpu": ("xla", "associative", "reference")}
+PREFERENCE = {"cpu": ("cpp", "xla", "associative", "reference")}
 PLAIN = ("xla", "reference")  # forced to find out whether a kernel is wrong
-KERNELS = ("cudnn", "pallas_gpu", "pallas_tpu")
-ACCELERATOR_PREFERENCE = (*KERNELS, "associative", "xla", "reference")
-# No device has run these yet: they are taken only by name, `impl=` or `KERNEL_IMPL=`.
-UNPROVEN = ("pallas_gpu", "pallas_tpu")
+KERNELS = ("cpp", "cudnn", "pallas_gpu", "pallas_tpu")
+ACCELERATOR_PREFERENCE = ("cudnn", "pallas_gpu", "pallas_tpu", "associative", "xla", "reference")
+# Taken only by name, `impl=` or `KERNEL_IMPL=`: no device has run those in Pallas yet, and the speed of the one in C++
+# was not measured on a quiet machine.
+UNPROVEN = ("cpp", "pallas_gpu", "pallas_tpu")
 
 # Which axes of an op are cut together over which axes of the mesh: batch; heads, groups and channels.
 CUTS = {"b": ("data", "fsdp"), "hge": ("tensor",)}

@@ -12,8 +12,8 @@ TOLERANCE = {"float32": 3e-5, "float64": 1e-12}
 
 
 def anywhere(impls):
-  """Names of the implementations that run on a CPU; kernels for one kind of device have tests of their own."""
-  return [name for name in impls if not name.startswith("pallas")]
+  """Names of the implementations that run everywhere; kernels for one kind of device have tests of their own."""
+  return [name for name in impls if not name.startswith(("cpp", "pallas"))]
 
 
 def draw(rng, shape, dtype):

@@ -5,10 +5,11 @@ import functools
 import jax
 import numpy as np
 
-from kernels import dispatch
+from kernels import cpp, dispatch
 from kernels.delta_rule import delta_rule
 from kernels.gated_linear_attention import gated_linear_attention
 from kernels.linear_scan import linear_scan
+from kernels.selective_scan import cpp as selective_scan_cpp
 from kernels.selective_scan import selective_scan, xla
 from kernels.ssd import ssd
 from tests.kernels.compare import QUICK, assert_close, values_and_gradients
@@ -65,7 +66,19 @@ def dispatch_divides_an_implementation(mesh):
       assert last.sharding.is_equivalent_to(jax.NamedSharding(mesh, expected), 3), f"state on {last.sharding}"
 
 
+def a_kernel_in_cpp_is_divided(mesh):
+  if cpp.why_not(selective_scan_cpp.SOURCE) is None:
+    given = arrays(4)
+    op = functools.partial(selective_scan, impl="cpp")
+    want = values_and_gradients(op, given)
+    with jax.set_mesh(mesh):
+      assert_close(values_and_gradients(op, given), want, 1e-5)
+      compiled = jax.jit(op).lower(*given).compile(QUICK).as_text()
+    assert "f32[2,20,2]" in compiled, "every device runs the whole"
+
+
 if __name__ == "__main__":
   mesh = jax.make_mesh((2, 1, 2), ("data", "sequence", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3)
   the_compiler_divides_the_batch(mesh)
   dispatch_divides_an_implementation(mesh)
+  a_kernel_in_cpp_is_divided(mesh)

@@ -1,0 +1,115 @@
+"""What the C++ kernels for CPUs share: they are built from the source tree when first asked for, never at import.
+
+A library is a file in a cache folder, named by a hash of all it was made of: the source, XLA's headers, the compiler's
+command, and the macros that it defines for this CPU, its own version among them. So a file of another source or for
+another CPU is never loaded. It gets its name when it is complete, by a rename: processes that build the same do no
+harm to each other.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Inexact
+
+COMPILERS = ("g++", "clang++")
+# Products and sums may be fused, which no standard of C++ allows unasked; nothing else is changed in the arithmetic.
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-shared", "-w")
+
+
+class Unavailable(Exception):
+  """There is no library; the message says why."""
+
+
+def why_not(source: Path, *arrays: Inexact[Array, "..."]) -> str | None:
+  """What keeps the kernels of a source file from these arrays; builds them if nothing does."""
+  if jax.default_backend() != "cpu":
+    return f"it is for CPUs, not for a {jax.default_backend()}"
+  if dtypes := {z.dtype for z in arrays} - {jnp.dtype(jnp.float32)}:
+    return f"it computes in float32, not in {sorted(map(str, dtypes))}"
+  return _registered(source)
+
+
+@functools.cache
+def _registered(source: Path) -> str | None:
+  """Builds and loads a source file, and tells XLA of its handlers `<folder>_forward` and `<folder>_backward`."""
+  try:
+    library = ctypes.CDLL(str(built(source, folder())))
+  except (Unavailable, OSError) as e:
+    return str(e)
+  for name in handlers(source):
+    jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+  return None
+
+
+def handlers(source: Path) -> tuple[str, str]:
+  """Names of the forward and the backward pass."""
+  return f"{source.parent.name}_forward", f"{source.parent.name}_backward"
+
+
+def folder() -> Path:
+  """Beside the programs that XLA compiled, where they are kept on a disk, else in the user's cache."""
+  kept = jax.config.jax_compilation_cache_dir
+  if kept and "://" not in kept:
+    return Path(kept) / "cpp"
+  return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "state-space-models-jax"
+
+
+def built(source: Path, where: Path) -> Path:
+  """The library of a source file in a folder, which is built if it is not there.
+
+  Raises:
+    Unavailable: there is no compiler, it fails, or the folder cannot be written.
+  """
+  command = [*_compiler(), *FLAGS, f"-I{jax.ffi.include_dir()}"]
+  path = where / f"{source.parent.name}-{_key(source, command)}.so"
+  if path.exists():
+    return path
+  try:
+    where.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=where) as unfinished:
+      library = Path(unfinished) / path.name
+      _output([*command, str(source), "-o", str(library)])
+      library.replace(path)
+  except OSError as e:
+    raise Unavailable(f"it cannot be built in {where}: {e}") from e
+  return path
+
+
+def _compiler() -> list[str]:
+  """The one that CXX names, or one that is here."""
+  if command := shlex.split(os.environ.get("CXX", "")):
+    return command
+  if found := next(filter(None, map(shutil.which, COMPILERS)), None):
+    return [found]
+  raise Unavailable(f"there is no C++ compiler: none of {', '.join(COMPILERS)}, and CXX names none")
+
+
+def _key(source: Path, command: list[str]) -> str:
+  macros = _output([*command, "-dM", "-E", "-x", "c++", os.devnull])
+  headers = sorted(Path(jax.ffi.include_dir()).glob("xla/ffi/api/*.h"))
+  parts = [" ".join(command).encode(), macros, *(file.read_bytes() for file in (source, *headers))]
+  digest = hashlib.sha256()
+  for part in parts:
+    digest.update(hashlib.sha256(part).digest())
+  return digest.hexdigest()[:32]
+
+
+def _output(command: list[str]) -> bytes:
+  """What a command of the compiler writes."""
+  try:
+    return subprocess.run(command, capture_output=True, check=True).stdout
+  except OSError as e:
+    raise Unavailable(f"the compiler {command[0]} cannot be run: {e}") from e
+  except subprocess.CalledProcessError as e:
+    said = e.stderr.decode(errors="replace").strip().splitlines()
+    reason = next((line for line in said if "error" in line), said[-1] if said else f"code {e.returncode}")
+    raise Unavailable(f"the compiler {command[0]} fails: {reason}") from e

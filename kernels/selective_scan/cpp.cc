@@ -1,0 +1,327 @@
+// `selective_scan` on CPUs: h = exp(dt A) h + dt x B, y = C . h, forward and backward; called through XLA's FFI.
+//
+// A vector holds LANES channels, and the n numbers of a channel's state are n vectors, so nothing is summed across a
+// vector but the gradients of B and C, once a chunk. Work is divided into units, a part of the channels of one group of
+// one row each, which threads take one after the other. Units share no sum, so the result does not depend on threads.
+//
+// Backward goes through chunks of CHUNK tokens from the last: the states and decays of a chunk are made again from the
+// state that forward found at its start, and stay in the second-level cache until they are used, token by token back.
+//
+// Arrays: x, dt, y "b t e"; A "n e"; B, C "b t g n"; states "b n e"; keep "b t", or nothing; entries "b chunks n e".
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "xla/ffi/api/ffi.h"
+
+namespace {
+
+namespace ffi = xla::ffi;
+
+constexpr int LANES = 16;
+constexpr int64_t CHUNK = 32;
+
+typedef float Vector __attribute__((vector_size(LANES * sizeof(float))));
+typedef int32_t Bits __attribute__((vector_size(LANES * sizeof(int32_t))));
+
+using In = ffi::Buffer<ffi::F32>;
+using Mask = ffi::Buffer<ffi::PRED>;
+using Out = ffi::ResultBuffer<ffi::F32>;
+
+struct Sizes {
+  int64_t b, t, e, g, n, parts, chunks;
+
+  Sizes(const In& x, const In& B, int64_t parts)
+      : b(x.dimensions()[0]), t(x.dimensions()[1]), e(x.dimensions()[2]), g(B.dimensions()[2]),
+        n(B.dimensions()[3]), parts(parts), chunks((t + CHUNK - 1) / CHUNK) {}
+
+  int64_t units() const { return b * g * parts; }
+};
+
+// The channels first … end of group `group` of a row.
+struct Unit {
+  int64_t row, group, part, first, end;
+
+  Unit(const Sizes& s, int64_t number)
+      : row(number / (s.g * s.parts)), group(number / s.parts % s.g), part(number % s.parts) {
+    int64_t width = s.e / s.g;
+    first = group * width + width * part / s.parts;
+    end = group * width + width * (part + 1) / s.parts;
+  }
+};
+
+// Channels from `p` on, of which the first `lanes` are there; the others are 0, and never written.
+Vector load(const float* p, int64_t lanes) {
+  Vector v = {};
+  if (lanes >= LANES) {
+    std::memcpy(&v, p, sizeof v);
+  } else {
+    std::memcpy(&v, p, lanes * sizeof(float));
+  }
+  return v;
+}
+
+void store(float* p, int64_t lanes, Vector v) {
+  if (lanes >= LANES) {
+    std::memcpy(p, &v, sizeof v);
+  } else {
+    std::memcpy(p, &v, lanes * sizeof(float));
+  }
+}
+
+float sum(Vector v) {
+  for (int half = LANES / 2; half; half /= 2) {
+    for (int i = 0; i < half; ++i) v[i] += v[i + half];
+  }
+  return v[0];
+}
+
+// 2^z to 2 units in the last place, for z up to 127; below -126 it is 0 or next to it. NaN stays NaN.
+//
+// The whole part of z goes to the exponent by integer addition: added to 1.5 * 2^23, z is rounded, and the last bits of
+// the sum are that integer. The rest, at most 1/2, goes through the Taylor series of 2^r.
+Vector exp2(Vector z) {
+  const float shift = 12582912.0f;
+  z = z < -126.0f ? Vector{} - 126.0f : z;
+  z = z > 127.0f ? Vector{} + 127.0f : z;
+  Vector moved = z + shift, r = z - (moved - shift);
+  Vector p = 1.5403530e-4f * r + 1.33335581e-3f;
+  p = p * r + 9.61812911e-3f;
+  p = p * r + 5.55041087e-2f;
+  p = p * r + 2.40226507e-1f;
+  p = p * r + 6.93147181e-1f;
+  p = p * r + 1.0f;
+  return (Vector)((Bits)p + ((Bits)moved << 23));
+}
+
+constexpr float LOG2_E = 1.44269504f;
+
+// Tiny numbers become 0, as in XLA's own code: states that fade would take a hundred times as long.
+class NoDenormals {
+#if defined(__SSE__)
+ public:
+  NoDenormals() : before_(__builtin_ia32_stmxcsr()) { __builtin_ia32_ldmxcsr(before_ | 0x8040); }
+  ~NoDenormals() { __builtin_ia32_ldmxcsr(before_); }
+
+ private:
+  unsigned before_;
+#endif
+};
+
+// Runs run(unit) for every unit in this thread and in those of XLA's pool that are free.
+//
+// This thread waits for units that another one has begun and for nothing else: the pool may be busy with callers that
+// wait like this one.
+template <typename Run>
+void share(ffi::ThreadPool& pool, int64_t units, Run run) {
+  struct State {
+    std::atomic<int64_t> next{0};
+    int64_t done = 0;
+    std::mutex mutex;
+    std::condition_variable all;
+  };
+  auto state = std::make_shared<State>();
+  auto work = [state, units, run] {
+    NoDenormals guard;
+    int64_t mine = 0;
+    for (int64_t unit; (unit = state->next++) < units; ++mine) run(unit);
+    std::lock_guard<std::mutex> lock(state->mutex);
+    state->done += mine;
+    if (state->done == units) state->all.notify_all();
+  };
+  int64_t helpers = std::min(units, pool.num_threads()) - 1;
+  for (int64_t i = 0; i < helpers; ++i) pool.Schedule([work] { work(); });
+  work();
+  std::unique_lock<std::mutex> lock(state->mutex);
+  state->all.wait(lock, [&] { return state->done == units; });
+}
+
+// What both passes read of a unit, and the constants of a block of channels.
+struct Inputs {
+  Sizes s;
+  const float *x, *dt, *A, *B, *C;
+  const bool* keep;
+
+  Inputs(const Sizes& s, const In& x, const In& dt, const In& A, const In& B, const In& C, const Mask& keep)
+      : s(s), x(x.typed_data()), dt(dt.typed_data()), A(A.typed_data()), B(B.typed_data()), C(C.typed_data()),
+        keep(keep.element_count() ? keep.typed_data() : nullptr) {}
+
+  int64_t token(const Unit& u, int64_t i) const { return u.row * s.t + i; }
+  int64_t column(const Unit& u, int64_t i) const { return (token(u, i) * s.g + u.group) * s.n; }
+  bool cleared(const Unit& u, int64_t i) const { return keep && !keep[token(u, i)]; }
+
+  void constants(int64_t channel, int64_t lanes, Vector* scaled) const {
+    for (int64_t k = 0; k < s.n; ++k) scaled[k] = load(A + k * s.e + channel, lanes) * LOG2_E;
+  }
+};
+
+void read(const float* states, int64_t n, int64_t e, int64_t lanes, Vector* h) {
+  for (int64_t k = 0; k < n; ++k) h[k] = load(states + k * e, lanes);
+}
+
+void write(float* states, int64_t n, int64_t e, int64_t lanes, const Vector* h) {
+  for (int64_t k = 0; k < n; ++k) store(states + k * e, lanes, h[k]);
+}
+
+void forward(const Inputs& in, const Unit& u, const float* first, float* y, float* last, float* entries) {
+  const Sizes& s = in.s;
+  std::vector<Vector> A(s.n), h(s.n);
+  for (int64_t c = u.first; c < u.end; c += LANES) {
+    int64_t lanes = u.end - c, states = u.row * s.n * s.e + c;
+    in.constants(c, lanes, A.data());
+    read(first + states, s.n, s.e, lanes, h.data());
+    for (int64_t i = 0; i < s.t; ++i) {
+      if (entries && i % CHUNK == 0) {
+        write(entries + (u.row * s.chunks + i / CHUNK) * s.n * s.e + c, s.n, s.e, lanes, h.data());
+      }
+      if (in.cleared(u, i)) std::fill(h.begin(), h.end(), Vector{});
+      int64_t place = in.token(u, i) * s.e + c, column = in.column(u, i);
+      Vector dt = load(in.dt + place, lanes), inflow = dt * load(in.x + place, lanes), out = {};
+      for (int64_t k = 0; k < s.n; ++k) {
+        h[k] = exp2(dt * A[k]) * h[k] + inflow * in.B[column + k];
+        out += h[k] * in.C[column + k];
+      }
+      store(y + place, lanes, out);
+    }
+    write(last + states, s.n, s.e, lanes, h.data());
+  }
+}
+
+struct Bars {
+  float *x, *dt, *A, *B, *C, *h;
+};
+
+// The vectors of one chunk: of each token and number of a state.
+struct Scratch {
+  std::vector<Vector> decay, before, B_bar, C_bar;
+
+  explicit Scratch(int64_t n) : decay(CHUNK * n), before(CHUNK * n), B_bar(CHUNK * n), C_bar(CHUNK * n) {}
+};
+
+// Makes the decays of a chunk, and the state before each of its tokens, again.
+void enter(const Inputs& in, const Unit& u, int64_t c, int64_t lanes, int64_t from, int64_t to, const Vector* A,
+           Vector* h, Scratch& scratch) {
+  const Sizes& s = in.s;
+  for (int64_t i = from; i < to; ++i) {
+    if (in.cleared(u, i)) std::fill(h, h + s.n, Vector{});
+    int64_t place = in.token(u, i) * s.e + c, column = in.column(u, i), at = (i - from) * s.n;
+    Vector dt = load(in.dt + place, lanes), inflow = dt * load(in.x + place, lanes);
+    for (int64_t k = 0; k < s.n; ++k) {
+      scratch.before[at + k] = h[k];
+      Vector decay = exp2(dt * A[k]);
+      scratch.decay[at + k] = decay;
+      h[k] = decay * h[k] + inflow * in.B[column + k];
+    }
+  }
+}
+
+// Goes back through a chunk: h_bar is the gradient of the state after it, and becomes that of the state before it.
+void leave(const Inputs& in, const Unit& u, int64_t c, int64_t lanes, int64_t from, int64_t to, const Vector* A,
+           const float* y_bar, Vector* h_bar, Vector* A_bar, Scratch& scratch, const Bars& bars) {
+  const Sizes& s = in.s;
+  for (int64_t i = to - 1; i >= from; --i) {
+    int64_t place = in.token(u, i) * s.e + c, column = in.column(u, i), at = (i - from) * s.n;
+    Vector x = load(in.x + place, lanes), dt = load(in.dt + place, lanes), out = load(y_bar + place, lanes);
+    Vector inflow = dt * x, inflow_bar = {}, dt_bar = {};
+    for (int64_t k = 0; k < s.n; ++k) {
+      float B = in.B[column + k];
+      Vector decay = scratch.decay[at + k], before = scratch.before[at + k];
+      Vector here = h_bar[k] + out * in.C[column + k], back = here * decay, exponent = back * before;
+      scratch.C_bar[at + k] += (decay * before + inflow * B) * out;
+      scratch.B_bar[at + k] += here * inflow;
+      inflow_bar += here * B;
+      dt_bar += exponent * A[k];
+      A_bar[k] += exponent * dt;
+      h_bar[k] = back;
+    }
+    store(bars.x + place, lanes, inflow_bar * dt);
+    store(bars.dt + place, lanes, dt_bar * (1 / LOG2_E) + inflow_bar * x);
+    if (in.cleared(u, i)) std::fill(h_bar, h_bar + s.n, Vector{});
+  }
+}
+
+void backward(const Inputs& in, const Unit& u, const float* entries, const float* y_bar, const Bars& bars) {
+  const Sizes& s = in.s;
+  int64_t blocks = (u.end - u.first + LANES - 1) / LANES;
+  std::vector<Vector> A(blocks * s.n), A_bar(blocks * s.n), h_bar(blocks * s.n), h(s.n);
+  Scratch scratch(s.n);
+  for (int64_t j = 0; j < blocks; ++j) {
+    int64_t c = u.first + j * LANES, states = u.row * s.n * s.e + c;
+    in.constants(c, u.end - c, &A[j * s.n]);
+    // where forward's caller left the gradient of the last state
+    read(bars.h + states, s.n, s.e, u.end - c, &h_bar[j * s.n]);
+  }
+  for (int64_t chunk = s.chunks - 1; chunk >= 0; --chunk) {
+    int64_t from = chunk * CHUNK, to = std::min(from + CHUNK, s.t);
+    std::fill(scratch.B_bar.begin(), scratch.B_bar.end(), Vector{});
+    std::fill(scratch.C_bar.begin(), scratch.C_bar.end(), Vector{});
+    for (int64_t j = 0; j < blocks; ++j) {
+      int64_t c = u.first + j * LANES, lanes = u.end - c, at = j * s.n;
+      read(entries + (u.row * s.chunks + chunk) * s.n * s.e + c, s.n, s.e, lanes, h.data());
+      enter(in, u, c, lanes, from, to, &A[at], h.data(), scratch);
+      leave(in, u, c, lanes, from, to, &A[at], y_bar, &h_bar[at], &A_bar[at], scratch, bars);
+    }
+    for (int64_t i = from; i < to; ++i) {
+      int64_t column = u.part * s.b * s.t * s.g * s.n + in.column(u, i), at = (i - from) * s.n;
+      for (int64_t k = 0; k < s.n; ++k) {
+        bars.B[column + k] = sum(scratch.B_bar[at + k]);
+        bars.C[column + k] = sum(scratch.C_bar[at + k]);
+      }
+    }
+  }
+  for (int64_t j = 0; j < blocks; ++j) {
+    int64_t c = u.first + j * LANES, states = u.row * s.n * s.e + c;
+    write(bars.h + states, s.n, s.e, u.end - c, &h_bar[j * s.n]);
+    write(bars.A + states, s.n, s.e, u.end - c, &A_bar[j * s.n]);
+  }
+}
+
+ffi::Error Forward(ffi::ThreadPool pool, int64_t parts, In x, In dt, In A, In B, In C, In h, Mask keep, Out y, Out last,
+                   Out entries) {
+  Sizes s(x, B, parts);
+  Inputs in(s, x, dt, A, B, C, keep);
+  float* saved = entries->element_count() ? entries->typed_data() : nullptr;
+  share(pool, s.units(), [=, first = h.typed_data(), y = y->typed_data(), last = last->typed_data()](int64_t unit) {
+    forward(in, Unit(in.s, unit), first, y, last, saved);
+  });
+  return ffi::Error::Success();
+}
+
+ffi::Error Backward(ffi::ThreadPool pool, int64_t parts, In x, In dt, In A, In B, In C, Mask keep, In entries, In y_bar,
+                    In last_bar, Out x_bar, Out dt_bar, Out A_bar, Out B_bar, Out C_bar, Out h_bar) {
+  Sizes s(x, B, parts);
+  Inputs in(s, x, dt, A, B, C, keep);
+  std::memcpy(h_bar->typed_data(), last_bar.typed_data(), last_bar.size_bytes());
+  Bars bars{x_bar->typed_data(), dt_bar->typed_data(), A_bar->typed_data(),
+            B_bar->typed_data(), C_bar->typed_data(),  h_bar->typed_data()};
+  share(pool, s.units(), [=, saved = entries.typed_data(), out = y_bar.typed_data()](int64_t unit) {
+    backward(in, Unit(in.s, unit), saved, out, bars);
+  });
+  return ffi::Error::Success();
+}
+
+}  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(selective_scan_forward, Forward,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Attr<int64_t>("parts")
+                                  .Arg<In>().Arg<In>().Arg<In>().Arg<In>().Arg<In>().Arg<In>()
+                                  .Arg<Mask>()
+                                  .Ret<ffi::Buffer<ffi::F32>>().Ret<ffi::Buffer<ffi::F32>>().Ret<ffi::Buffer<ffi::F32>>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(selective_scan_backward, Backward,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Attr<int64_t>("parts")
+                                  .Arg<In>().Arg<In>().Arg<In>().Arg<In>().Arg<In>()
+                                  .Arg<Mask>()
+                                  .Arg<In>().Arg<In>().Arg<In>()
+                                  .Ret<ffi::Buffer<ffi::F32>>().Ret<ffi::Buffer<ffi::F32>>().Ret<ffi::Buffer<ffi::F32>>()
+                                  .Ret<ffi::Buffer<ffi::F32>>().Ret<ffi::Buffer<ffi::F32>>().Ret<ffi::Buffer<ffi::F32>>());

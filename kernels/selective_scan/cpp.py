@@ -1,0 +1,95 @@
+"""`selective_scan` on CPUs in C++ (cpp.cc), built when first used: values and gradients in float32, for real A.
+
+For the gradient, forward keeps the state before each CHUNK of tokens; backward makes those of a chunk again.
+"""
+
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float32
+
+from kernels import cpp, dispatch
+
+SOURCE = Path(__file__).with_suffix(".cc")
+FORWARD, BACKWARD = cpp.handlers(SOURCE)
+CHUNK = 32  # as in the source
+CHANNELS = 64  # at least, of a thread
+
+
+def why_not(x, dt, A, B, C, h, keep, disc) -> str | None:
+  """What it does not know, before what `cpp.why_not` says."""
+  del keep
+  if disc != "euler":
+    return f"disc={disc!r}; it knows 'euler' alone"
+  if jnp.iscomplexobj(h):
+    return "the states are complex"
+  return cpp.why_not(SOURCE, x, dt, A, B, C, h)
+
+
+def selective_scan(
+  x: Float32[Array, "b t e"],
+  dt: Float32[Array, "b t e"],
+  A: Float32[Array, "e n"],
+  B: Float32[Array, "b t g n"],
+  C: Float32[Array, "b t g n"],
+  h: Float32[Array, "b e n"],
+  keep: Bool[Array, "b t"] | None,
+  disc: str,
+) -> tuple[Float32[Array, "b t e"], Float32[Array, "b e n"]]:
+  """See `reference.selective_scan`."""
+  del disc
+  axes = ("b t e", "b t e", "e n", "b t g n", "b t g n", "b e n", "b t")
+  return dispatch.shard(_scan, axes, ("b t e", "b e n"))(x, dt, A, B, C, h, keep)
+
+
+@jax.custom_vjp
+def _scan(x, dt, A, B, C, h, keep):
+  return _run(x, dt, A, B, C, h, keep, save=False)[:2]
+
+
+def _forward(x, dt, A, B, C, h, keep):
+  y, last, entries = _run(x, dt, A, B, C, h, keep, save=True)
+  return (y, last), (x, dt, A, B, C, keep, entries)
+
+
+def _run(x, dt, A, B, C, h, keep, *, save):
+  """All y, the last state, and if `save` those before the chunks, else none."""
+  (b, t, e), n = x.shape, A.shape[1]
+  shapes = (x.shape, (b, n, e), (b, -(-t // CHUNK) if save else 0, n, e))
+  y, last, entries = _call(FORWARD, shapes, B, e)(x, dt, A.T, B, C, h.swapaxes(1, 2), _mask(keep))
+  return y, last.swapaxes(1, 2), entries
+
+
+def _backward(saved, cotangents):
+  x, dt, A, B, C, keep, entries = saved
+  y_bar, last_bar = cotangents
+  (b, _, e), n = x.shape, A.shape[1]
+  columns = (_parts(B, e), *B.shape)
+  call = _call(BACKWARD, (x.shape, x.shape, (b, n, e), columns, columns, (b, n, e)), B, e)
+  bars = call(x, dt, A.T, B, C, _mask(keep), entries, y_bar, last_bar.swapaxes(1, 2))
+  x_bar, dt_bar, A_bar, B_bar, C_bar, h_bar = bars
+  return x_bar, dt_bar, A_bar.sum(0).T, B_bar.sum(0), C_bar.sum(0), h_bar.swapaxes(1, 2), None
+
+
+_scan.defvjp(_forward, _backward)
+
+
+def _call(name, shapes, B, e):
+  """A handler that gives arrays of these shapes; under vmap it runs once after the other, with all threads each."""
+  results = tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+  call = jax.ffi.ffi_call(name, results, vmap_method="sequential")
+  return lambda *args: call(*args, parts=np.int64(_parts(B, e)))
+
+
+def _parts(B, e):
+  """Into how many parts the channels of a group are cut, so that every core has one."""
+  b, _, g, _ = B.shape
+  cores = os.cpu_count() or 1
+  return max(1, min(-(-cores // max(1, b * g)), e // g // CHANNELS))
+
+
+def _mask(keep):
+  return jnp.zeros((0, 0), bool) if keep is None else keep
