@@ -1,6 +1,7 @@
 """The only place that knows where JAX 0.10.2, 0.11 and 0.12 differ."""
 
 import contextlib
+import inspect
 import io
 from collections.abc import Iterator
 
@@ -44,3 +45,9 @@ def interpreted_gpu(*, detect_races: bool) -> Iterator[None]:
   """
   with plgpu.force_gpu_interpret_mode(plgpu.InterpretGPUParams(detect_races=detect_races)):
     yield
+
+
+def load(ref, layout):
+  """What a kernel for GPUs reads from a memory into registers of a layout, by whatever instructions do it."""
+  index = ((),) if "idx" in inspect.signature(plgpu.load).parameters else ()
+  return plgpu.load(ref, *index, layout=layout, optimized=False)

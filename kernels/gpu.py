@@ -12,7 +12,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Bool, Inexact, Int
 
-from kernels import chunks
+from kernels import _compat, chunks
 
 LANES = 128  # threads of a warpgroup: channels of a block
 STAGES = 3  # tiles that are on their way, or being read
@@ -20,8 +20,15 @@ MULTIPROCESSORS = 132  # of an H100 or H200
 WORD = 32  # tokens whose bits are one number
 TOGETHER = 4  # tokens whose instructions can be mixed
 
-# The barriers that Pallas would set around each access to shared memory are not needed: no memory is both read and
-# written by the threads, and `stream` has those that its copies want, two a tile.
+# Arrays "n e" of which every thread has the column of its channel, n registers, n being even; vectors of channels, one
+# register each; and vectors "n" that every thread has the whole of.
+COLUMNS = plgpu.Layout.TILED(
+  plgpu.Tiling(((2, LANES), (2, 32), (2, 1))), warp_dims=(-5,), lane_dims=(-3,), vector_dim=-1
+)
+CHANNELS, ENTRIES = COLUMNS.reduce(0), COLUMNS.reduce(1)
+
+# The barriers that Pallas would set around each access to shared memory are not needed: `stream` has those that its
+# copies want, two a tile, and a kernel whose threads read what others wrote has its own.
 _PARAMS = plgpu.CompilerParams(
   lowering_semantics=plgpu.LoweringSemantics.Warpgroup, unsafe_no_auto_barriers=True, approx_math=False
 )
@@ -56,10 +63,10 @@ def segments(programs: int, tiles: int) -> int:
   return pl.cdiv(tiles, pl.cdiv(tiles, most))
 
 
-def words(keep: Bool[Array, "b t"], tokens: int) -> Int[Array, "b tiles"]:
-  """The mask as bits, the tokens of a tile in a word."""
+def words(keep: Bool[Array, "b t"], tokens: int, tiles: int) -> Int[Array, "b tiles"]:
+  """The mask as bits, the tokens of a tile in a word; tokens past the end keep the state."""
   assert tokens <= WORD, f"a word has {WORD} bits, a tile {tokens} tokens"
-  return chunks.words(keep, tokens, chunks.up(keep.shape[1], tokens))
+  return chunks.words(keep, tokens, tiles * tokens)
 
 
 def kernel(body, out, scratch, grid, name):
@@ -78,6 +85,20 @@ def kernel(body, out, scratch, grid, name):
 def lanes(z):
   """A vector of channels, one a thread."""
   return plgpu.layout_cast(z, plgpu.Layout.WG_STRIDED((LANES,), vec_size=1))
+
+
+def load(ref, layout):
+  return _compat.load(ref, layout)
+
+
+def wide(z, n: int):
+  """A vector of channels in each of n rows."""
+  return plgpu.layout_cast(lax.broadcast_in_dim(z, (n, LANES), (1,)), COLUMNS)
+
+
+def tall(z):
+  """A vector of entries in the columns of all channels."""
+  return plgpu.layout_cast(lax.broadcast_in_dim(z, (*z.shape, LANES), (0,)), COLUMNS)
 
 
 def full(value: float):
@@ -142,7 +163,7 @@ class Tiling:
     self.blocks = pl.cdiv(self.width, LANES)
     self.segments = segments(self.b * self.blocks * programs, self.tiles)
     self.each = pl.cdiv(self.tiles, self.segments)  # tiles of a segment
-    self.words = () if keep is None else (words(keep, tokens),)
+    self.words = () if keep is None else (words(keep, tokens, self.segments * self.each),)
 
   def grid(self):
     return {"e": self.blocks, "s": self.segments, "b": self.b}
@@ -175,6 +196,10 @@ class Block:
     """Where the i-th tile lies in an array by token."""
     return self.row, pl.ds(self.first(i), self.tiling.tokens), self.cols
 
+  def to(self, i):
+    """Where it lies in what leaves."""
+    return self.at(i)
+
   def fetch(self, i, slot, barrier, *arrays):
     """Starts copies of the i-th tile: `arrays` are pairs of a ref and its slots."""
     for ref, slots in arrays:
@@ -183,11 +208,11 @@ class Block:
   def put(self, i, out, *arrays):
     """Starts copies to the i-th tile, as one group: `arrays` are pairs of slots and the ref they go to."""
     for n, (slots, ref) in enumerate(arrays):
-      plgpu.copy_smem_to_gmem(slots.at[out], ref.at[self.at(i)], commit_group=n == len(arrays) - 1)
+      plgpu.copy_smem_to_gmem(slots.at[out], ref.at[self.to(i)], commit_group=n == len(arrays) - 1)
 
   def word(self, i):
     """The bits of the i-th tile of the tokens that keep the state before them."""
-    last = self.tiling.tiles - 1
+    last = self.tiling.segments * self.tiling.each - 1
     return self.words[0][self.row, jnp.clip(self.index(i), 0, last)] if self.words else jnp.int32(0)
 
   def masks(self, word, i, k):

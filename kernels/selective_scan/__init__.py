@@ -3,7 +3,7 @@
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
 from kernels import dispatch, inputs
-from kernels.selective_scan import associative, cpp, pallas_tpu, reference, xla
+from kernels.selective_scan import associative, cpp, pallas_gpu, pallas_tpu, reference, xla
 from kernels.selective_scan.discretize import RULES, discretize
 
 __all__ = ["IMPLS", "RULES", "discretize", "selective_scan"]
@@ -11,6 +11,7 @@ __all__ = ["IMPLS", "RULES", "discretize", "selective_scan"]
 IMPLS: dispatch.Impls = {
   "cpp": (cpp.selective_scan, cpp.why_not),
   "xla": (xla.selective_scan, xla.why_not),
+  "pallas_gpu": (pallas_gpu.selective_scan, pallas_gpu.why_not),
   "pallas_tpu": (pallas_tpu.selective_scan, pallas_tpu.why_not),
   "associative": (associative.selective_scan, dispatch.always),
   "reference": (reference.selective_scan, dispatch.always),

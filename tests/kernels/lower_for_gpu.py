@@ -8,12 +8,17 @@ import jax.numpy as jnp
 
 from kernels import gpu
 from kernels.linear_scan import linear_scan
+from kernels.selective_scan import selective_scan
 
 MESH = {"data": 2, "fsdp": 2, "tensor": 2}
 
 
 def shapes(*given, dtype=jnp.float32):
   return tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in given)
+
+
+def selective(b, t, e, g, n):
+  return shapes((b, t, e), (b, t, e), (e, n), (b, t, g, n), (b, t, g, n), (b, e, n))
 
 
 def cases(b=8, t=2000):
@@ -23,6 +28,9 @@ def cases(b=8, t=2000):
     "linear_scan of RG-LRU": (linear_scan, shapes(wide, wide, (b, 2560)), 2),
     "linear_scan of S5, cut in time": (linear_scan, shapes((384,), narrow, (b, 384), dtype=jnp.complex64), 4),
     "linear_scan of bytes, cut in time": (linear_scan, shapes(long, long, (8, 256), dtype=jnp.bfloat16), 4),
+    "selective_scan of Mamba": (selective_scan, selective(b, t, 2048, 1, 16), 2),
+    # backward a block has a quarter of the state, so there are enough of them
+    "selective_scan of groups, forward cut in time": (selective_scan, selective(b, t, 1024, 2, 64), 3),
   }
 
 

@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from kernels import _compat, dispatch, gpu
-from kernels.linear_scan import IMPLS, linear_scan, pallas_gpu
+from kernels.linear_scan import linear_scan, pallas_gpu
+from kernels.selective_scan import gpu_tiling, selective_scan
 from tests.kernels.compare import TOLERANCE, assert_close, draw, masks, spoil, values_and_gradients
 
 interpreted = pytest.mark.skipif(
@@ -25,6 +27,46 @@ def on_gpu(monkeypatch):
   """What chooses by platform sees a GPU."""
   monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
   monkeypatch.setattr(gpu, "compute_capability", lambda: 9.0)
+
+
+def read_too_early(x, y, slot, ready):
+  plgpu.copy_gmem_to_smem(x, slot, ready.at[0])
+  y[...] = gpu.lanes(slot[...])
+  plgpu.barrier_wait(ready.at[0])
+
+
+def send_too_early(x, y, slot, ready):
+  """What the thread wrote is not yet to be seen by the copy engine."""
+  del ready
+  slot[...] = gpu.lanes(x[...])
+  plgpu.copy_smem_to_gmem(slot, y)
+  plgpu.wait_smem_to_gmem(0)
+
+
+def write_too_early(x, y, slot, ready):
+  """The copy engine still reads."""
+  del ready
+  slot[...] = gpu.lanes(x[...])
+  plgpu.commit_smem()
+  plgpu.copy_smem_to_gmem(slot, y)
+  slot[...] = gpu.lanes(x[...])
+  plgpu.wait_smem_to_gmem(0)
+
+
+def write_all(x, y, slot, ready):
+  """Both blocks write the whole of y."""
+  del slot, ready
+  y[...] = gpu.lanes(x[...])
+
+
+@interpreted
+@pytest.mark.parametrize("kernel", [read_too_early, send_too_early, write_too_early, write_all])
+def test_the_interpreter_reports_races(kernel):
+  vector = jax.ShapeDtypeStruct((gpu.LANES,), jnp.float32)
+  scratch = plgpu.SMEM(vector.shape, vector.dtype), gpu.barriers(1)
+  run = gpu.kernel(kernel, vector, scratch, {"e": 2 if kernel is write_all else 1}, kernel.__name__)
+  with pytest.raises(RuntimeError, match="RACE DETECTED"), _compat.interpreted_gpu(detect_races=True):
+    jax.block_until_ready(jax.jit(run)(np.ones(vector.shape, np.float32)))
 
 
 def cut_time(monkeypatch, segments):
@@ -82,6 +124,45 @@ def test_linear_scan_has_no_races(segments, monkeypatch, on_gpu):
   compare(linear_scan, scan_arrays(2, 18, 5, False, "float32"), masks(18), races=True)
 
 
+def selective_arrays(t, e, g, n):
+  rng = np.random.default_rng(t)
+  x, B, C, h = (draw(rng, shape, "float32") for shape in ((2, t, e), (2, t, g, n), (2, t, g, n), (2, e, n)))
+  dt, A = rng.uniform(0.01, 0.5, x.shape).astype("float32"), -rng.uniform(0.5, 4, (e, n)).astype("float32")
+  return x, dt, A, B, C, h
+
+
+# groups, more channels than a block has, states of a part of a matrix and of several, time cut or not
+@interpreted
+@pytest.mark.parametrize(
+  "t, e, g, n, masked, tokens, segments",
+  [
+    (11, 6, 2, 10, True, 4, 2),
+    *(
+      pytest.param(*case, marks=pytest.mark.slow)
+      for case in [
+        (21, 130, 1, 3, True, 16, 1),
+        (14, 4, 1, 20, True, 4, 3),
+        (9, 8, 2, 8, False, 8, 1),
+        (1, 4, 1, 16, False, 4, 1),
+      ]
+    ),
+  ],
+)
+def test_selective_scan_equals_the_reference(t, e, g, n, masked, tokens, segments, monkeypatch, on_gpu):
+  monkeypatch.setattr(gpu_tiling, "TOKENS", tokens)
+  cut_time(monkeypatch, segments)
+  compare(selective_scan, selective_arrays(t, e, g, n), masks(t) if masked else {})
+
+
+@interpreted
+@pytest.mark.slow
+@pytest.mark.parametrize("segments", [1, 2])
+def test_selective_scan_has_no_races(segments, monkeypatch, on_gpu):
+  monkeypatch.setattr(gpu_tiling, "TOKENS", 4)
+  cut_time(monkeypatch, segments)
+  compare(selective_scan, selective_arrays(18, 4, 2, 16), masks(18), races=True)
+
+
 @pytest.mark.parametrize(
   "programs, tiles, segments",
   [(160, 128, 1), (67, 128, 1), (66, 128, 2), (24, 128, 5), (1, 4096, 32), (1, 7, 1), (1, 9, 2)],
@@ -103,11 +184,26 @@ def test_a_kernel_for_gpus_says_why_it_cannot_run(monkeypatch):
     linear_scan(*(z.astype("float64") for z in given), impl="pallas_gpu")
 
 
+def test_selective_scan_on_gpus_says_what_it_cannot_run(on_gpu):
+  x, dt, A, B, C, h = map(jnp.asarray, selective_arrays(8, 4, 1, 4))
+  with pytest.raises(ValueError, match="pallas_gpu: disc='zoh'; it knows 'euler' alone"):
+    selective_scan(x, dt, A, B, C, h, disc="zoh", impl="pallas_gpu")
+  with pytest.raises(ValueError, match="pallas_gpu: the states are complex"):
+    selective_scan(x, dt, A + 0j, B, C, h, impl="pallas_gpu")
+  with pytest.raises(ValueError, match="a state has 65 entries, and registers hold 64 at most"):
+    selective_scan(*map(jnp.asarray, selective_arrays(8, 4, 1, 65)), impl="pallas_gpu")
+
+
 def test_kernels_that_no_gpu_has_run_are_taken_by_name_only(on_gpu):
-  given = jax.tree.map(jnp.asarray, scan_arrays(1, 8, 4, True, "float32"))
-  assert dispatch.pick("linear_scan", IMPLS, "auto", *given, None) is not pallas_gpu.linear_scan
-  with dispatch.use("pallas_gpu"):
-    assert dispatch.pick("linear_scan", IMPLS, "auto", *given, None) is pallas_gpu.linear_scan
+  cases = {
+    linear_scan: scan_arrays(1, 8, 4, True, "float32"),
+    selective_scan: selective_arrays(8, 4, 1, 4),
+  }
+  for op, given in cases.items():
+    assert "copy_gmem_to_smem" not in str(jax.make_jaxpr(op)(*given)), op.__name__
+    with dispatch.use("pallas_gpu"):
+      # a function of its own, since what was traced is kept
+      assert "copy_gmem_to_smem" in str(jax.make_jaxpr(lambda *given, op=op: op(*given))(*given)), op.__name__
 
 
 def test_kernels_lower_for_gpus_at_real_sizes_and_on_a_mesh():

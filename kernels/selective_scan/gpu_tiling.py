@@ -1,0 +1,157 @@
+"""How `selective_scan` on GPUs divides its arrays: rows are groups of rows of the batch, states are matrices."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
+
+from kernels import chunks, gpu
+
+TOKENS = 16  # of a tile, and between the states that are kept for the gradient
+ENTRIES = 16  # of a state that are one matrix; backward, those of one block
+ROWS = 64  # of the matrix that is summed over channels: its layout wants them
+
+
+class Tiling(gpu.Tiling):
+  """A row here is one group of a row of the batch. Entries are filled up to matrices of equal size.
+
+  Forward, a block has all matrices of its channels' states; `back`, one.
+  """
+
+  def __init__(self, x, B, keep, *, back):
+    self.rows, t, self.g, self.entries = B.shape
+    self.d = x.shape[2] // self.g
+    self.n = next((n for n in (4, 8) if self.entries <= n), chunks.up(self.entries, ENTRIES))
+    self.part = min(self.n, ENTRIES)
+    self.parts = self.n // self.part
+    self.held = 1 if back else self.parts
+    self.summed = ROWS // (2 * self.part)  # tokens of which B and C fill the rows
+    keep = None if keep is None else jnp.repeat(keep, self.g, axis=0)
+    programs = self.parts if back else 1
+    super().__init__((self.rows * self.g, t, self.d), TOKENS, keep, back=back, programs=programs)
+
+  def grid(self):
+    return {**super().grid(), "n": self.parts // self.held}
+
+  def by_token(self):
+    """From each block of the same channels."""
+    blocks = self.parts // self.held
+    return jax.ShapeDtypeStruct((blocks * self.rows, self.t, self.g, chunks.up(self.d, 4)), jnp.float32)
+
+  def by_tile(self):
+    """A state for each tile of each row."""
+    shape = self.b, self.segments * self.each, self.n, self.blocks * gpu.LANES
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+  def sums(self):
+    """For each block and part: the rows of B and C of tokens that are summed at once."""
+    count = self.segments * self.each * self.tokens // self.summed
+    return jax.ShapeDtypeStruct((self.b, self.blocks, self.parts, count, ROWS), jnp.float32)
+
+  def slots(self, count=gpu.STAGES):
+    return plgpu.SMEM((count, self.tokens, gpu.LANES), jnp.float32)
+
+  def columns(self):
+    return plgpu.SMEM((gpu.STAGES, self.tokens, self.held * self.part), jnp.float32)
+
+  def tokens_of(self, z):
+    """Channels by group, up to a multiple of four: the copy engine wants rows that are whole 16 bytes."""
+    return gpu.widen(z.reshape(*z.shape[:2], self.g, self.d), 4)
+
+  def columns_of(self, z):
+    return jnp.pad(z, [(0, 0)] * 3 + [(0, self.n - self.entries)])
+
+  def states_of(self, z):
+    """Channels last, up to whole blocks: "b (g d) n" -> "(b g) n e"."""
+    z = z.reshape(-1, self.d, self.entries).swapaxes(1, 2)
+    return gpu.widen(jnp.pad(z, ((0, 0), (0, self.n - self.entries), (0, 0))), gpu.LANES)
+
+  def decays_of(self, A):
+    """For powers of 2, which are what a GPU computes."""
+    return self.states_of(A / math.log(2))
+
+  def tokens_from(self, z):
+    z = z.reshape(-1, self.rows, *z.shape[1:]).sum(0)
+    return z[..., : self.d].reshape(self.rows, self.t, -1)
+
+  def states_from(self, z):
+    return z[:, : self.entries, : self.d].swapaxes(1, 2).reshape(-1, self.g * self.d, self.entries)
+
+  def columns_from(self, z):
+    """From the sums of the blocks those of B and of C."""
+    z = z.sum(1).reshape(self.rows, self.g, self.parts, -1, self.summed, 2, self.part)
+    z = z.transpose(5, 0, 3, 4, 1, 2, 6).reshape(2, self.rows, -1, self.g, self.n)
+    return z[:, :, : self.t, :, : self.entries]
+
+
+class Block(gpu.Block):
+  """Its states are lists of matrices."""
+
+  def __init__(self, tiling, words):
+    super().__init__(tiling, words)
+    self.group = lax.rem(self.row, tiling.g)
+    self.part = lax.axis_index("n")
+    self.held = range(tiling.held)
+
+  def at(self, i):
+    row = lax.div(self.row, self.tiling.g)
+    return row, pl.ds(self.first(i), self.tiling.tokens), self.group, self.cols
+
+  def to(self, i):
+    row, *place = self.at(i)
+    return self.part * self.tiling.rows + row, *place
+
+  def fetch_columns(self, i, slot, barrier, *arrays):
+    row, tokens, group, _ = self.at(i)
+    entries = pl.ds(self.part * self.tiling.part, self.tiling.held * self.tiling.part)
+    for ref, slots in arrays:
+      plgpu.copy_gmem_to_smem(ref.at[row, tokens, group, entries], slots.at[slot], barrier)
+
+  def entries(self, p):
+    """Where the p-th matrix lies among all entries."""
+    return pl.ds((self.part + p) * self.tiling.part, self.tiling.part)
+
+  def states(self, ref, *at):
+    return [gpu.load(ref.at[*at, self.entries(p), self.cols], gpu.COLUMNS) for p in self.held]
+
+  def write(self, ref, at, states):
+    for p, z in zip(self.held, states):
+      ref[*at, self.entries(p), self.cols] = z
+
+  def vector(self, slots, slot, k):
+    """A vector of channels."""
+    return gpu.load(slots.at[slot, k], gpu.CHANNELS)
+
+  def column(self, slots, slot, k, p):
+    """The p-th part of what all channels share."""
+    return gpu.tall(gpu.load(slots.at[slot, k, pl.ds(p * self.tiling.part, self.tiling.part)], gpu.ENTRIES))
+
+  def wide(self, z):
+    return gpu.wide(z, self.tiling.part)
+
+  def zeros(self):
+    empty = jnp.zeros((self.tiling.part, gpu.LANES), jnp.float32)
+    return [plgpu.layout_cast(empty, gpu.COLUMNS) for _ in self.held]
+
+  def start(self, maps, h):
+    """The state before the segment."""
+    h = self.states(h, self.row)
+    if not maps:
+      return h
+
+    def one(s, h):
+      decays, inflows = (self.states(z, self.row, s) for z in maps)
+      return [decay * z + inflow for decay, z, inflow in zip(decays, h, inflows)]
+
+    return lax.fori_loop(0, self.segment, one, h)
+
+  def kept(self, word, k):
+    """Whether token k of a tile keeps the state before it; None, all do."""
+    return (lax.shift_right_logical(word, k) & 1) == 1 if self.words else None
+
+  def clear(self, kept, z):
+    """z where the state is kept; of any shape."""
+    return z if kept is None else jnp.where(jnp.broadcast_to(kept, z.shape), z, 0.0)
