@@ -17,9 +17,8 @@ PREFERENCE = {"cpu": ("cpp", "xla", "associative", "reference")}
 PLAIN = ("xla", "reference")  # forced to find out whether a kernel is wrong
 KERNELS = ("cpp", "cudnn", "pallas_gpu", "pallas_tpu")
 ACCELERATOR_PREFERENCE = ("cudnn", "pallas_gpu", "pallas_tpu", "associative", "xla", "reference")
-# Taken only by name, `impl=` or `KERNEL_IMPL=`: no device has run those in Pallas yet, and the speed of the one in C++
-# was not measured on a quiet machine.
-UNPROVEN = ("cpp", "pallas_gpu", "pallas_tpu")
+# No device has run these yet: they are taken only by name, `impl=` or `KERNEL_IMPL=`.
+UNPROVEN = ("pallas_gpu", "pallas_tpu")
 
 # Which axes of an op are cut together over which axes of the mesh: batch; heads, groups and channels.
 CUTS = {"b": ("data", "fsdp"), "hge": ("tensor",)}

@@ -1,7 +1,7 @@
 """Every mixer obeys the contract: one row in SMALL and one in COUNT is all a new mixer adds here.
 
-In the default suite one row for each primitive runs over a long sequence, and a mixer's first row has its gradients
-checked, unless it is made of other mixers; the rest do in the slow one, which also repeats every comparison in float64.
+In the default suite one row for each primitive runs over a long sequence, and a mixer's first row has the checks in
+COSTLY, unless it is made of other mixers; the rest do in the slow one, which also repeats every comparison in float64.
 The checks are in tests/contract/checks.py.
 """
 
@@ -24,7 +24,9 @@ from tests.contract.sizes import PATHS, SIDE, SMALL
 COSTLY = (
   "bfloat16_keeps_a_float32_state",
   "call_gradients_ignore_what_lies_past_lengths",
+  "causal",
   "gradients_of_prefill_are_those_of_call",
+  "prefill_composes",
   "prefill_gradients_ignore_what_lies_past_lengths",
 )
 # Mixers made of others that have these in the default suite.

@@ -38,7 +38,9 @@ def test_tokens_beyond_the_cache_have_nan():
   np.testing.assert_allclose(y[1], run(module, variables, X[:, :4])[1], atol=1e-6)
 
 
-@pytest.mark.parametrize("pieces", [(6, 4), (10,), (4, 6), (1,) * 10, (3, 5, 2)])
+@pytest.mark.parametrize(
+  "pieces", [(6, 4), (1,) * 10, *(pytest.param(cut, marks=pytest.mark.slow) for cut in ((10,), (4, 6), (3, 5, 2)))]
+)
 def test_what_outgrew_the_cache_is_nan_until_the_next_document_however_it_is_cut(pieces):
   """A cache of four, a document of eight tokens, one of two."""
   module, variables = ready(heads=2, position="rope")

@@ -34,7 +34,9 @@ def result(process):
   return [line for line in out.splitlines() if line.startswith("{")]
 
 
-@pytest.mark.parametrize("kind", ["toy", pytest.param("sequence", marks=pytest.mark.slow), "language_model"])
+@pytest.mark.parametrize(
+  "kind", ["toy", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("sequence", "language_model"))]
+)
 def test_eight_devices_compute_what_one_does(kind):
   found = json.loads(result(start("mesh", kind))[-1])
   assert found["loss"] < 1e-5
