@@ -104,7 +104,7 @@ def test_steps_are_float32_for_bfloat16_inputs():
   module, variables = initial(8, state=4)
   x = jax.ShapeDtypeStruct((1, 1, 8), jnp.bfloat16)
   seen = jax.eval_shape(lambda x: module.apply(variables, x, method="_project"), x)
-  assert [value.dtype for value in seen] == [jnp.bfloat16, jnp.bfloat16, jnp.float32]
+  assert [value.dtype for value in seen] == [*[jnp.bfloat16] * 3, jnp.float32]
 
 
 @pytest.mark.parametrize(
