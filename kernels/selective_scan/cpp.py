@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float32
 
 from kernels import cpp, dispatch
+from kernels.selective_scan.discretize import not_real_euler
 
 SOURCE = Path(__file__).with_suffix(".cc")
 FORWARD, BACKWARD = cpp.handlers(SOURCE)
@@ -22,10 +23,8 @@ CHANNELS = 64  # at least, of a thread
 def why_not(x, dt, A, B, C, h, keep, disc) -> str | None:
   """What it does not know, before what `cpp.why_not` says."""
   del keep
-  if disc != "euler":
-    return f"disc={disc!r}; it knows 'euler' alone"
-  if jnp.iscomplexobj(h):
-    return "the states are complex"
+  if reason := not_real_euler(h, disc):
+    return reason
   return cpp.why_not(SOURCE, x, dt, A, B, C, h)
 
 

@@ -14,3 +14,10 @@ def discretize(
   """exp(dt A), and the factor of x B: dt ("euler") or (exp(dt A) - 1) / A ("zoh")."""
   dt = dt[..., None]
   return jnp.exp(dt * A), dt if disc == "euler" else dt * phi1(dt * A)
+
+
+def not_real_euler(h: Inexact[Array, "b e n"], disc: str) -> str | None:
+  """What keeps from these arguments a kernel that knows the authors' discretisation and real A alone."""
+  if disc != "euler":
+    return f"disc={disc!r}; it knows 'euler' alone"
+  return "the states are complex" if jnp.iscomplexobj(h) else None

@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float32
 
 from kernels import dispatch, gpu
 from kernels.selective_scan import gpu_tiling
+from kernels.selective_scan.discretize import not_real_euler
 from kernels.selective_scan.gpu_tiling import Block, Tiling
 
 MOST = 64  # entries of a state in registers
@@ -27,10 +28,8 @@ MOST = 64  # entries of a state in registers
 def why_not(x, dt, A, B, C, h, keep, disc) -> str | None:
   """What it does not know, before what `gpu.why_not` says."""
   del keep
-  if disc != "euler":
-    return f"disc={disc!r}; it knows 'euler' alone"
-  if jnp.iscomplexobj(h):
-    return "the states are complex"
+  if reason := not_real_euler(h, disc):
+    return reason
   if A.shape[1] > MOST:
     return f"a state has {A.shape[1]} entries, and registers hold {MOST} at most"
   return gpu.why_not(x, dt, A, B, C, h)

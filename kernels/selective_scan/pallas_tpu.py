@@ -15,6 +15,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Float32
 
 from kernels import chunks, dispatch, tpu
+from kernels.selective_scan.discretize import not_real_euler
 
 TOKENS = tpu.LANES  # of a chunk: those of B and C lie in lanes
 CHANNELS = 512  # at most, of a block
@@ -24,10 +25,8 @@ STATES = 2**20  # numbers, in VMEM, of all states of a chunk
 def why_not(x, dt, A, B, C, h, keep, disc) -> str | None:
   """What it does not know, before what `tpu.why_not` says."""
   del keep
-  if disc != "euler":
-    return f"disc={disc!r}; it knows 'euler' alone"
-  if jnp.iscomplexobj(h):
-    return "the states are complex"
+  if reason := not_real_euler(h, disc):
+    return reason
   return tpu.why_not(x, dt, A, B, C, h)
 
 

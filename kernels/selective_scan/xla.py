@@ -13,6 +13,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from kernels import chunks
+from kernels.selective_scan.discretize import not_real_euler
 
 CHUNK = 16
 
@@ -30,9 +31,7 @@ class Tokens(NamedTuple):
 def why_not(x, dt, A, B, C, h, keep, disc) -> str | None:
   """Its gradient is written out for Mamba as it is trained."""
   del x, dt, A, B, C, keep
-  if disc != "euler":
-    return f"disc={disc!r}; it knows 'euler' alone"
-  return "the states are complex" if jnp.iscomplexobj(h) else None
+  return not_real_euler(h, disc)
 
 
 def selective_scan(
