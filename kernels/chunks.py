@@ -40,17 +40,19 @@ def join(z: Shaped[Array, "chunks c b ..."], t: int) -> Shaped[Array, "b t ..."]
 def fold(
   local: Callable[[Any], Any],
   block: Callable[[Any, Any], tuple[Any, Any]],
+  finish: Callable[[Any, Any, Any], Any],
   S: Any,
   tokens: Any,
   *,
   most: int,
   together: int,
 ) -> tuple[Any, Float[Array, "b t h p"]]:
-  """The last S and all y of `S, y = block(S, local(tokens))`, block after block; tokens are "b t h k", y "b t h p".
+  """The last S, and all y; tokens are "b t h k", y "b t h p".
 
-  `local` sees the tokens of a chunk of blocks at once, as "n b h c k", and `block` those of its results that belong to
-  one; it returns y as "b h c p". For the gradient only the S before each chunk is kept, and within a chunk all is
-  computed again. What fills the last blocks and the last chunk is zero.
+  Of a chunk of blocks, `locals = local(tokens)` sees all tokens at once, as "n b h c k". `S, found = block(S, its
+  local)` goes from block to block. `y = finish(locals, all S before blocks, all found)` is for all at once again, as
+  "n b h c p". For the gradient only the S before each chunk is kept, and within a chunk all is computed again. What
+  fills the last blocks and the last chunk is zero.
 
   Args:
     most: tokens of a block.
@@ -58,7 +60,18 @@ def fold(
   """
   t = jax.tree.leaves(tokens)[0].shape[1]
   blocks = jax.tree.map(lambda z: split(jnp.moveaxis(split(z, most), 0, 1), together), tokens)  # "m n c b h k"
-  chunk = jax.checkpoint(lambda S, z: jax.lax.scan(block, S, local(z)), prevent_cse=False)
-  S, y = jax.lax.scan(chunk, S, jax.tree.map(lambda z: jnp.moveaxis(z, 2, 4), blocks))
+
+  def chunk(S, tokens):
+    locals_ = local(tokens)
+
+    def step(S, local):
+      after, found = block(S, local)
+      return after, (S, found)
+
+    S, (before, found) = jax.lax.scan(step, S, locals_)
+    return S, finish(locals_, before, found)
+
+  by_head = jax.tree.map(lambda z: jnp.moveaxis(z, 2, 4), blocks)
+  S, y = jax.lax.scan(jax.checkpoint(chunk, prevent_cse=False), S, by_head)
   y = jnp.moveaxis(y.reshape(-1, *y.shape[2:]), 3, 1)  # "blocks c b h p"
   return S, join(y[: -(-t // most)], t)

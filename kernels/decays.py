@@ -35,8 +35,10 @@ def clear(log_a: Float[Array, "b t h k"], keep: Bool[Array, "b t"] | None) -> Fl
   return log_a if keep is None else jnp.where(keep[:, :, None, None], log_a, least(log_a.dtype))
 
 
-def factors(log_a: Float[Array, "*b c k"]) -> Factors:
-  """Every one adds up its own tokens, so that gradients, too, are sums without differences."""
+def factors(log_a: Float[Array, "*b c k"] | None) -> Factors:
+  """Every one adds up its own tokens, so that gradients, too, are sums without differences; 1 without decays."""
+  if log_a is None:
+    return Factors(*(jnp.ones((1, 1)),) * 3, jnp.ones(1))
   tokens = jnp.arange(log_a.shape[-2])
   sums = lambda which: jnp.exp(einsum("nj,...jk->...nk", which.astype(log_a.dtype), log_a))
   row, column = tokens[:, None], tokens

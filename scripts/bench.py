@@ -34,6 +34,9 @@ SUITES = ("kernels", "linear_attention", "mixers", "models", "decode", "memory")
 
 
 ROUND_SECONDS = 0.02  # calls shorter than that go in a row on an accelerator: starting one takes time, too
+# Seconds before each call: torch's threads go on spinning for some milliseconds after theirs, on the cores that the
+# next call wants.
+PAUSE = 0.01
 PATIENCE = 60.0  # seconds that a call of a kernel may take
 SMALL, LARGE = {"mib": 128, "side": 1024}, {"mib": 1024, "side": 8192}  # of what measures the device
 EMPTY = floors.Rates(0, 0, 0, 0)
@@ -72,6 +75,7 @@ def measure(cases: list[Case], rounds: int, rates: floors.Rates = EMPTY) -> list
     live.append((row, timed, calls, []))
   for _ in range(rounds):
     for _, timed, calls, seconds in live:
+      time.sleep(PAUSE)
       seconds.append(once(timed, calls))
   for row, timed, _, seconds in live:
     row.update(figures(timed, seconds))

@@ -50,21 +50,21 @@ def delta_rule(
   Raises:
     ValueError: log_a has neither one nor k entries; `impl` does not exist or cannot run these arguments.
   """
-  log_a = jnp.zeros((*v.shape[:3], 1), v.dtype) if log_a is None else log_a
-  if log_a.shape[-1] not in (1, k.shape[-1]):
+  if log_a is not None and log_a.shape[-1] not in (1, k.shape[-1]):
     raise ValueError(f"delta_rule: {log_a.shape[-1]} decays for {k.shape[-1]} rows; give one, or one for each")
-  written = [] if u is None else [u]
-  dtype, y_dtype = inputs.compute_dtype(q, k, v, w, log_a, S, *written), v.dtype
+  given = {name: z for name, z in dict(q=q, k=k, v=v, w=w, u=u, log_a=log_a).items() if z is not None}
+  dtype, y_dtype = inputs.compute_dtype(*given.values(), S), v.dtype
   if lengths is not None:
     here = inputs.valid(lengths, v.shape[1])
     # The decay becomes 1 and the input 0; what is not there starts no document.
-    q, k, v, w, log_a, *written = inputs.blank(here, q, k, v, w, log_a, *written)
+    given = dict(zip(given, inputs.blank(here, *given.values())))
     reset = None if reset is None else reset & here
-  q, k, v, w, log_a, S, *written = (z.astype(dtype) for z in (q, k, v, w, log_a, S, *written))
-  log_a = jnp.maximum(log_a, decays.least(dtype))
+  given, S = {name: z.astype(dtype) for name, z in given.items()}, S.astype(dtype)
+  if log_a is not None:
+    given["log_a"] = jnp.maximum(given["log_a"], decays.least(dtype))
   if v.shape[1] == 0:
-    return v.astype(y_dtype), S
-  args = (q, k, v, w, written[0] if written else None, log_a, S, None if reset is None else ~reset)
+    return v, S
+  args = (*map(given.get, ("q", "k", "v", "w", "u", "log_a")), S, None if reset is None else ~reset)
   y, S_last = dispatch.pick("delta_rule", IMPLS, impl, *args)(*args)
   if lengths is not None:
     (y,) = inputs.blank(here, y)

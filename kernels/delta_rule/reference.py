@@ -11,16 +11,17 @@ def delta_rule(
   v: Float[Array, "b t h p"],
   w: Float[Array, "b t h k"],
   u: Float[Array, "b t h k"] | None,
-  log_a: Float[Array, "b t h _"],
+  log_a: Float[Array, "b t h _"] | None,
   S: Float[Array, "b h k p"],
   keep: Bool[Array, "b t"] | None,
 ) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k p"]]:
   """S_t = diag(a_t) S_{t-1} + u_t (S_{t-1}^T w_t)^T + k_t v_t^T, with S_{t-1} = 0 where `keep` is False.
 
-  u is -k where it is None.
+  u is -k where it is None, and log_a is 0.
   """
   keep = jnp.ones(v.shape[:2], bool) if keep is None else keep
   u = -k if u is None else u
+  log_a = jnp.zeros((*v.shape[:3], 1), v.dtype) if log_a is None else log_a
 
   def step(S, inputs):
     q, k, v, w, u, log_a, keep = inputs

@@ -27,14 +27,19 @@ ROWS = 16
 
 
 class Local(NamedTuple):
-  """What a block does to the state before it: y = own + read S, and S becomes (across + put^T find) S + inflow."""
+  """What a block does: `found` = new + find S for the S before it, which becomes across S + inflow + put^T found.
 
-  own: Float[Array, "*b c p"]
-  read: Float[Array, "*b c k"]
+  Its tokens read y = own + read S + seen found.
+  """
+
   across: Float[Array, "*b k"]
+  new: Float[Array, "*b c p"]
   find: Float[Array, "*b c k"]
   put: Float[Array, "*b c k"]
-  inflow: Float[Array, "*b k p"]
+  read: Float[Array, "*b c k"]
+  seen: Float[Array, "*b c c"]
+  own: Float[Array, "*b c p"] | None
+  inflow: Float[Array, "*b k p"] | None
 
 
 def delta_rule(
@@ -43,7 +48,7 @@ def delta_rule(
   v: Float[Array, "b t h p"],
   w: Float[Array, "b t h k"],
   u: Float[Array, "b t h k"] | None,
-  log_a: Float[Array, "b t h _"],
+  log_a: Float[Array, "b t h _"] | None,
   S: Float[Array, "b h k p"],
   keep: Bool[Array, "b t"] | None,
 ) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k p"]]:
@@ -52,43 +57,52 @@ def delta_rule(
     return reference.delta_rule(q, k, v, w, u, log_a, S, keep)
   # a document finds nothing of the one before it
   w = w if keep is None else jnp.where(keep[:, :, None, None], w, 0)
-  most, together = ONE if log_a.shape[-1] == 1 else BY_CHANNEL
-  tokens = (q, k, v, w, u, decays.clear(log_a, keep))
-  S, y = chunks.fold(_local, _block, S, tokens, most=most, together=together)
+  if log_a is None and keep is not None:
+    log_a = jnp.zeros((*v.shape[:3], 1), v.dtype)
+  most, together = ONE if log_a is None or log_a.shape[-1] == 1 else BY_CHANNEL
+  tokens = (q, k, v, w, u, None if log_a is None else decays.clear(log_a, keep))
+  S, y = chunks.fold(_local, _block, _finish, S, tokens, most=most, together=together)
   return y, S
 
 
 def _local(tokens) -> Local:
   q, k, v, w, u, log_a = tokens
   factors = decays.factors(log_a)
-  reads, writes = jnp.stack([q, decays.ahead(w)], axis=-3), jnp.stack([k] if u is None else [k, u], axis=-3)
-  weights = decays.scores(reads, writes, log_a)
-  seen, found = weights[..., 0, :, :, :], decays.behind(weights[..., 1, :, :, :])
+  writes = jnp.stack([k] if u is None else [k, u], axis=-3)
+  seen, found = _weights(q, w, writes, log_a)
   before, leaving = factors.before * w, factors.leave[..., None, :, :] * writes
+  own = inflow = None
   if u is None:
-    # e = new + find S, written at k
+    # found is e = v - r, written at k
     new, find = _solve(found[..., 0, :, :], v, -before)
-    written = new[..., None, :, :]
   else:
-    # r = new + find S, written at u, and v at k
-    entered = decays.einsum("...ij,...jp->...ip", found[..., 0, :, :], v)
-    new, find = _solve(-found[..., 1, :, :], entered, before)
-    written = jnp.stack([v, new], axis=-3)
-  return Local(
-    own=decays.einsum("...sij,...sjp->...ip", seen, written),
-    read=factors.enter * q + decays.einsum("...ij,...jk->...ik", seen[..., -1, :, :], find),
-    across=factors.across,
-    find=find,
-    put=leaving[..., -1, :, :],
-    inflow=decays.einsum("...sck,...scp->...kp", leaving, written),
-  )
+    # found is r, written at u, and v at k
+    through = lambda weights: decays.einsum("...ij,...jp->...ip", weights, v)
+    own, inflow = through(seen[..., 0, :, :]), decays.einsum("...ck,...cp->...kp", leaving[..., 0, :, :], v)
+    new, find = _solve(-found[..., 1, :, :], through(found[..., 0, :, :]), before)
+  across = jnp.broadcast_to(factors.across, (*find.shape[:-2], factors.across.shape[-1]))
+  put, seen = leaving[..., -1, :, :], seen[..., -1, :, :]
+  return Local(across, new, find, put, factors.enter * q, seen, own, inflow)
+
+
+def _weights(q, w, writes, log_a) -> tuple[Float[Array, "*b s c c"], Float[Array, "*b s c c"]]:
+  """What a token reads of each of those up to it, and what it finds of each of those before it."""
+  if log_a is None:
+    product = lambda z, k: jnp.tril(decays.einsum("...ik,...sjk->...sij", z, writes), k)
+    return product(q, 0), product(w, -1)
+  weights = decays.scores(jnp.stack([q, decays.ahead(w)], axis=-3), writes, log_a)
+  return weights[..., 0, :, :, :], decays.behind(weights[..., 1, :, :, :])
 
 
 def _block(S, local):
-  times = lambda a, b: decays.einsum("...ck,...kp->...cp", a, b)
-  y = local.own + times(local.read, S)
-  S_after = local.across[..., None] * S + local.inflow
-  return S_after + decays.einsum("...ck,...cp->...kp", local.put, times(local.find, S)), y
+  found = local.new + decays.einsum("...ck,...kp->...cp", local.find, S)
+  after = local.across[..., None] * S + decays.einsum("...ck,...cp->...kp", local.put, found)
+  return after if local.inflow is None else after + local.inflow, found
+
+
+def _finish(local, S, found):
+  y = decays.einsum("...ck,...kp->...cp", local.read, S) + decays.einsum("...ij,...jp->...ip", local.seen, found)
+  return y if local.own is None else y + local.own
 
 
 def _solve(lower, *right: Float[Array, "..."]) -> list[Float[Array, "..."]]:

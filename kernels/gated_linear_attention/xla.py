@@ -53,10 +53,13 @@ def gated_linear_attention(
   # with a bonus a token reads the state before it, of which a new document has none
   old = None if u is None else q if keep is None else jnp.where(keep[:, :, None, None], q, 0)
   tokens = (q, k, v, decays.clear(log_a, keep), old)
-  S, y = chunks.fold(local, _block, S, tokens, most=BLOCK, together=TOGETHER)
+  S, y = chunks.fold(local, _block, _finish, S, tokens, most=BLOCK, together=TOGETHER)
   return y, S
 
 
 def _block(S, local):
-  y = local.own + decays.einsum("...ck,...kp->...cp", local.read, S)
-  return local.across[..., None] * S + local.inflow, y
+  return local.across[..., None] * S + local.inflow, None
+
+
+def _finish(local, S, _):
+  return local.own + decays.einsum("...ck,...kp->...cp", local.read, S)
