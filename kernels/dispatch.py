@@ -11,12 +11,12 @@ import jax
 Rule = Callable[..., str | None]  # says why an implementation cannot run on these arguments, or None
 Impls = Mapping[str, tuple[Callable, Rule]]
 
-NAMES = ("reference", "xla", "associative", "cpp", "cudnn", "pallas_gpu", "pallas_tpu")
+NAMES = ("reference", "xla", "associative", "cpp", "cudnn", "splash", "pallas_gpu", "pallas_tpu")
 # A sequential loop in cache beats the extra work of a parallel scan on CPU; on an accelerator it is latency-bound.
 PREFERENCE = {"cpu": ("cpp", "xla", "associative", "reference")}
 PLAIN = ("xla", "reference")  # forced to find out whether a kernel is wrong
-KERNELS = ("cpp", "cudnn", "pallas_gpu", "pallas_tpu")
-ACCELERATOR_PREFERENCE = ("cudnn", "pallas_gpu", "pallas_tpu", "associative", "xla", "reference")
+KERNELS = ("cpp", "cudnn", "splash", "pallas_gpu", "pallas_tpu")
+ACCELERATOR_PREFERENCE = ("cudnn", "splash", "pallas_gpu", "pallas_tpu", "associative", "xla", "reference")
 # No device has run these yet: they are taken only by name, `impl=` or `KERNEL_IMPL=`.
 UNPROVEN = ("pallas_gpu", "pallas_tpu")
 

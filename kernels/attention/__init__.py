@@ -1,17 +1,19 @@
 """Attention over a cache: causal or full, by document, in windows, with shared keys, a soft cap, biases by distance.
 
-There is no flash kernel for TPUs yet: they run `xla`, blocks written in JAX. Keys and values are floats: a cache of
-eight bits is copied into floats, all of it at each decode step, before it comes here.
+The kernels are libraries': cuDNN's on GPUs, JAX's splash kernels on TPUs. What they do not have runs as `xla`, blocks
+written in JAX. Keys and values are floats: a cache of eight bits is copied into floats, all of it at each decode step,
+before it comes here.
 """
 
 from jaxtyping import Array, Float, Int
 
 from kernels import dispatch, inputs
-from kernels.attention import cudnn, reference, xla
+from kernels.attention import cudnn, reference, splash, xla
 from kernels.attention.weights import POINTWISE
 
-IMPLS = {
+IMPLS: dispatch.Impls = {
   "cudnn": (cudnn.attention, cudnn.why_not),
+  "splash": (splash.attention, splash.why_not),
   "xla": (xla.attention, dispatch.always),
   "reference": (reference.attention, dispatch.always),
 }

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from kernels.attention import attention
 from kernels.conv_step import conv_step
 from kernels.linear_scan import linear_scan
 from kernels.selective_scan import selective_scan
@@ -34,6 +35,14 @@ def cases(b=8, t=2000):
     "ssd of eight groups": (ssd, shapes(*heads(128, 64, 8, 128))),
     "ssd of narrow heads": (ssd, shapes(*heads(6, 16, 1, 16))),
   }
+
+
+def splash(dtype, segment) -> str:
+  """Attention of eight heads over two of keys, forward and backward, lowered: three kernels."""
+  op = functools.partial(attention, q_segment=segment, k_segment=segment, window=1024, softcap=30.0)
+  run = jax.grad(lambda *z: op(*z).astype(jnp.float32).sum(), (0, 1, 2))
+  arrays = shapes((8, 2000, 8, 128), *[(8, 2000, 2, 128)] * 2, dtype=dtype)
+  return jax.jit(run).trace(*arrays).lower(lowering_platforms=("tpu",)).as_text()
 
 
 def steps(b):
@@ -86,6 +95,11 @@ if __name__ == "__main__":
     assert kernels_in(op, arrays, None) == 2, f"{name} alone"
     with jax.set_mesh(mesh):
       assert kernels_in(op, arrays, reset) == 2, f"{name} on a mesh"
+  for dtype in (jnp.float32, jnp.bfloat16):
+    for segment in (None, jnp.zeros((8, 2000), jnp.int32)):
+      assert splash(dtype, segment).count("tpu_custom_call") == 3, f"attention of {dtype} alone"
+      with jax.set_mesh(mesh):
+        assert splash(dtype, segment).count("tpu_custom_call") == 3, f"attention of {dtype} on a mesh"
   for b in (1, 64):
     for name, (op, arrays, layer, count) in steps(b).items():
       got = in_place(op, arrays, layer)
