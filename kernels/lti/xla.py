@@ -1,8 +1,9 @@
 """`lti` chunk by chunk: of all states only those between chunks are ever written down.
 
-Within a chunk the taps are added up lag by lag, which masks documents at no cost. What came before reaches the chunk
-through the state before it: y += Re(O x). The states are a short loop over the chunks, x' = P x + I u, whose inputs
-I u come from one matrix product per channel for all chunks together, as do the outputs.
+Within a chunk the taps are added up lag by lag, which masks documents at no cost; on an accelerator, where no documents
+are to be masked, they are a matrix product, too. What came before reaches the chunk through the state before it,
+y += Re(O x). The states are a short loop over the chunks, x' = P x + I u, whose inputs I u come from one matrix product
+per channel for all chunks together, as do the outputs.
 
 Complex numbers are pairs of real arrays throughout: `Parts` are (real,) or (real, imaginary).
 """
@@ -36,7 +37,11 @@ def lti(
   chunks = jnp.pad(u, ((0, 0), (0, extra), (0, 0))).reshape(b, -1, c, e)
   cuts = None if keep is None else jnp.pad(~keep, ((0, 0), (0, extra))).reshape(b, -1, c)
   before, after = _states(chunks, system, x, cuts)
-  y = _within(u, system.K[:, : min(c, t)], c, keep) + _read(before, system.O, cuts).reshape(b, -1, e)[:, :t]
+  K, read = system.K[:, : min(c, t)], _read(before, system.O, cuts)
+  if keep is None and jax.default_backend() != "cpu":
+    y = (_products(chunks, K) + read).reshape(b, -1, e)[:, :t]
+  else:
+    y = _within(u, K, c, keep) + read.reshape(b, -1, e)[:, :t]
   if lengths is not None or extra:
     ends = jnp.full((b,), t) if lengths is None else lengths
     after = _tail(u, system, tuple(jnp.concatenate([z, a[None]]) for z, a in zip(before, after)), keep, ends)
@@ -50,6 +55,14 @@ def _within(
   inside = jnp.broadcast_to(jnp.arange(u.shape[1]) % c != 0, u.shape[:2])
   inside = inside if keep is None else keep & inside
   return add_lags(jnp.pad(u, ((0, 0), (K.shape[1] - 1, 0), (0, 0))), K.T[::-1], inside)
+
+
+def _products(chunks: Float[Array, "b m c e"], K: Float[Array, "e l"]) -> Float[Array, "b m c e"]:
+  """The same without documents: per channel the product with the triangular matrix of K_{i-j}."""
+  c = chunks.shape[2]
+  # Rows that are one entry too short move it to the right from row to row; its gradient is a sum, not a scatter.
+  rows = jnp.tile(jnp.pad(K, ((0, 0), (0, 2 * c - K.shape[1]))), c)[:, :-c].reshape(len(K), c, 2 * c - 1)
+  return _einsum("bmje,eji->bmie", chunks, rows[:, :, :c])
 
 
 def _states(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kernels.lti import IMPLS, System, lti, plan
+from kernels.lti import IMPLS, System, lti, plan, xla
 from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, masks, spoil, values_and_gradients
 
 B, E, N = 2, 3, 4
@@ -82,6 +82,15 @@ def test_implementations_equal_the_reference(impl, t, c, kind, masked, dtype):
     if masked:
       given = (spoil(where["lengths"], given[0]), *given[1:])
     assert_close(values_and_gradients(plain(impl, c), given, **where), want, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("t, c", [(1, 1), (7, 16), (63, 16)])
+def test_products_within_chunks_on_an_accelerator_equal_the_reference(monkeypatch, t, c):
+  given, where = arrays(t, "diagonal complex"), {"lengths": np.array([t, t // 2])}
+  want = values_and_gradients(plain("reference", 1), given, **where)
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  monkeypatch.setattr(xla, "_within", None)  # lag by lag, which would be called otherwise
+  assert_close(values_and_gradients(plain("xla", c), given, **where), want, TOLERANCE["float32"])
 
 
 @pytest.mark.parametrize("masked", [False, True])
