@@ -23,7 +23,10 @@ from tests.contract.sizes import PATHS, SIDE, SMALL
 # Checks that compile programs of their own: a mixer's first row has them in the default suite, others in the slow one.
 COSTLY = (
   "bfloat16_keeps_a_float32_state",
+  "call_ignores_what_lies_past_lengths",
+  "call_separates_documents",
   "call_gradients_ignore_what_lies_past_lengths",
+  "can_be_made_abstractly_and_in_bulk",
   "causal",
   "gradients_of_prefill_are_those_of_call",
   "prefill_composes",

@@ -17,6 +17,16 @@ GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t
 FIRST = {"v_first": lambda b, t: np.random.default_rng(0).standard_normal((b, t, D))}
 SIDE = {"gaps": GAPS, "v_first": FIRST}  # by what the name of a case contains
 CASES = of_state_spaces.CASES | of_attention.CASES
+# Second rows that take longest to compile.
+SLOW = (
+  "mlstm, without eps",
+  "performer, large eps",
+  "rwkv6, last layer",
+  "rwkv7, v_first",
+  "s4d, bilinear and shared",
+  "s4nd, tall",
+  "titans_mac, linear",
+)
 PACKED = dict(reset=resets(), lengths=LENGTHS)
 
 
@@ -33,7 +43,7 @@ def case_and_oracle(name):
   return case, functools.partial(oracle, p, **told, **(case.tokens.side or {}))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in CASES])
 def test_equals_the_papers_equations(name):
   """Rows of every packing and length, the plain one among them."""
   with jax.enable_x64(True):

@@ -36,11 +36,12 @@ def test_the_cache_is_of_latents_and_one_key_only(dtype, size):
 def test_attention_to_latents_is_attention_to_keys_and_values(dtype, tolerance):
   """In prefill and in steps, to the rounding of the cache."""
   module, variables = ready(q_rank=5, cache_dtype=dtype)
-  expanded = module.apply(variables, X)
-  absorbed, state = module.apply(variables, X[:, :9], module.init_state(2, 12), method="prefill")
+  run = jax.jit(module.apply, static_argnames="method")
+  expanded = run(variables, X)
+  absorbed, state = run(variables, X[:, :9], module.init_state(2, 12), method="prefill")
   outputs = [absorbed]
   for t in range(9, 12):
-    y, state = module.apply(variables, X[:, t], state, method="step")
+    y, state = run(variables, X[:, t], state, method="step")
     outputs.append(y[:, None])
   error = np.abs(jnp.concatenate(outputs, axis=1) - expanded).max() / np.abs(expanded).max()
   assert error <= tolerance

@@ -48,7 +48,7 @@ def test_what_outgrew_the_cache_is_nan_until_the_next_document_however_it_is_cut
   state, outputs, start = module.init_state(2, 4), [], 0
   for size in pieces:
     piece = slice(start, start + size)
-    y, state = module.apply(variables, X[:, piece], state, reset=reset[:, piece], method="prefill")
+    y, state = run(module, variables, X[:, piece], state, reset=reset[:, piece])
     outputs.append(y)
     start += size
   want = run(module, variables, X[:, :10], reset=reset).at[:, 4:8].set(jnp.nan)
@@ -85,7 +85,7 @@ def test_a_window_outlives_any_cache():
 
 def test_a_window_sees_so_many_tokens():
   module, variables = ready(heads=1, window=3)
-  seen = jax.jacobian(lambda x: module.apply(variables, x[None])[0, 9].sum())(X[0])
+  seen = jax.jit(jax.jacobian(lambda x: module.apply(variables, x[None])[0, 9].sum()))(X[0])
   assert np.flatnonzero(np.abs(seen).max(axis=1)).tolist() == [7, 8, 9]
 
 

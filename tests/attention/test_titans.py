@@ -1,5 +1,7 @@
 """Titans' initial values and sizes; DeltaNet as its simplest memory; chunks that count from the document's start."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -93,8 +95,9 @@ def test_the_state_is_where_the_chunk_began_the_weights_and_the_momentum():
   p = {"params": initial(module)}
   x = jax.random.normal(jax.random.key(0), (1, 6, 6))
   states, state = [], module.init_state(1, 6)
+  step = jax.jit(functools.partial(module.apply, method="step"))
   for i in range(6):
-    _, state = module.apply(p, x[:, i], state, method="step")
+    _, state = step(p, x[:, i], state)
     states.append(state)
   at = lambda i, field: np.asarray(getattr(states[i], field)[0])
   # empty at first, then the weights after four tokens

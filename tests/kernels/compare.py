@@ -5,9 +5,12 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 # These programs run once, and compile in half the time so.
 QUICK = {"xla_backend_optimization_level": 0}
+# Where a comparison is made in both precisions, the second is for the slow suite.
+DTYPES = ["float32", pytest.param("float64", marks=pytest.mark.slow)]
 TOLERANCE = {"float32": 3e-5, "float64": 1e-12}
 
 

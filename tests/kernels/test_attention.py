@@ -10,7 +10,7 @@ import pytest
 from attention.efficient import unordered
 from kernels.attention import IMPLS, WEIGHTS, attention, xla
 from kernels.attention.visible import EVERYONE
-from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, values_and_gradients
+from tests.kernels.compare import DTYPES, QUICK, TOLERANCE, assert_close, draw, values_and_gradients
 
 B, H, G, K, P = 2, 4, 2, 5, 3
 HERE = [name for name in IMPLS if name not in ("cudnn", "splash")]
@@ -72,7 +72,7 @@ def spoil(given, where):
   return nan(q, where["q_segment"] >= 0), nan(k, there), nan(v, there)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("t, s, segments, settings", CASES)
 @pytest.mark.parametrize("impl", FAST)
 def test_implementations_equal_the_reference(impl, t, s, segments, settings, dtype):

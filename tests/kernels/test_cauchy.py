@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kernels.cauchy import IMPLS, cauchy
-from tests.kernels.compare import TOLERANCE, assert_close, draw, values_and_gradients
+from tests.kernels.compare import DTYPES, TOLERANCE, assert_close, draw, values_and_gradients
 
 FAST = [name for name in IMPLS if name != "reference"]
 
@@ -21,7 +21,7 @@ def arrays(m, dtype):
   return (draw(rng, (2, 3, 5), inner), a.astype(inner)), (p.astype(dtype), q.astype(dtype))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("m", [1, 63, 100])
 @pytest.mark.parametrize("impl", FAST)
 def test_implementations_equal_the_reference(impl, m, dtype):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kernels.long_conv import IMPLS, long_conv, xla
-from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, masks, spoil, values_and_gradients
+from tests.kernels.compare import DTYPES, QUICK, TOLERANCE, assert_close, draw, masks, spoil, values_and_gradients
 
 B, E = 2, 3
 FAST = [name for name in IMPLS if name != "reference"]
@@ -47,7 +47,7 @@ def expected(t, forwards, backwards, masked, dtype):
   return values_and_gradients(plain("reference"), arrays(t, forwards, backwards, dtype), **masks(t) if masked else {})
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("t, forwards, backwards, masked", CASES)
 @pytest.mark.parametrize("impl", FAST)
 def test_implementations_equal_the_reference(impl, t, forwards, backwards, masked, dtype):

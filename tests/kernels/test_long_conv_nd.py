@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kernels.long_conv import ND_IMPLS, long_conv_nd
-from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, values_and_gradients
+from tests.kernels.compare import DTYPES, QUICK, TOLERANCE, assert_close, draw, values_and_gradients
 
 B, E = 2, 3
 # sides, taps, origin: causal, two-sided, looking ahead along one axis; more taps than places
@@ -34,7 +34,7 @@ def run(impl, origin):
   return jax.jit(op(impl, origin), compiler_options=QUICK)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("sides, taps, origin", CASES)
 def test_implementations_equal_the_reference(sides, taps, origin, dtype):
   with jax.enable_x64(dtype == "float64"):

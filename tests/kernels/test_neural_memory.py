@@ -54,9 +54,9 @@ def run(impl, given, chunk, **where):
   "layers, t, chunk, length, masks, dtype",
   [
     (1, 7, 16, (0, 0), "", "float32"),
-    (1, 33, 4, (0, 6), "lengths", "float32"),
+    pytest.param(1, 33, 4, (0, 6), "lengths", "float32", marks=pytest.mark.slow),
     (2, 33, 8, (3, 8), "", "float32"),
-    (3, 20, 1, (0, 3), "lengths", "float32"),
+    pytest.param(3, 20, 1, (0, 3), "lengths", "float32", marks=pytest.mark.slow),
     (2, 40, 7, (0, 5), "lengths", "float64"),
     (2, 67, 5, (0, 3), "lengths and reset", "float32"),
   ],

@@ -87,7 +87,7 @@ def test_after_a_norm_behind_it_a_block_is_the_papers_layer():
   }
   kernel = mixer["m_proj"]["kernel"].at[:, -D:].set(0.0)
   open_gate["m_proj"] = {"kernel": kernel, "bias": bias}
-  y = module.apply({"params": {**variables["params"], "mixer": open_gate}}, X)
+  y = jax.jit(module.apply)({"params": {**variables["params"], "mixer": open_gate}}, X)
   c = jax.nn.silu(bias[-D:])
   expected = variables["params"]["norm"]["scale"] * c / jnp.sqrt(jnp.mean(c**2) + 1e-5)
   np.testing.assert_allclose(y, jnp.broadcast_to(expected, y.shape), rtol=1e-4, atol=1e-5)
