@@ -42,8 +42,9 @@ def on_heads(name, p, buffers=None, **kwargs):
   return (y[..., : theirs.D].reshape(p["v"].shape),)
 
 
-def test_linear_attention_to_all_tokens_is_the_authors():
-  check(lambda p: on_heads("linear_transformer", p, mask="full"), *read("linear_transformer"))
+@pytest.mark.parametrize("source", ["linear_transformer", "lra_linear_transformer"])
+def test_linear_attention_to_all_tokens_is_the_authors_and_googles(source):
+  check(lambda p: on_heads("linear_transformer", p, mask="full"), *read(source))
 
 
 @pytest.mark.parametrize("kind", ["full", "causal", "relu"])
@@ -52,6 +53,15 @@ def test_performer_is_the_one_of_performer_pytorch(kind):
   kwargs = dict(kernel="relu", mask="full") if kind == "relu" else dict(eps=0.0, mask=kind)
   run = lambda p: on_heads("performer", p, {"W": p["W"]}, features=theirs.FEATURES, **kwargs)
   check(run, *read("performer", f"{kind}/"))
+
+
+@pytest.mark.parametrize("mask", ["full", "causal"])
+@pytest.mark.parametrize("kernel", ["softmax", "relu"])
+def test_performer_is_googles(kernel, mask):
+  """Features are given; nothing is added to those of softmax."""
+  kwargs = dict(kernel=kernel, mask=mask) | (dict(eps=0.0) if kernel == "softmax" else {})
+  run = lambda p: on_heads("performer", p, {"W": p["W"]}, features=theirs.FEATURES, **kwargs)
+  check(run, *read("lra_performer", f"{kernel} {mask}/"))
 
 
 def test_linformer_is_the_layer_of_lucidrains():
@@ -87,13 +97,23 @@ def test_nystromformer_is_the_one_of_transformers():
   same(mixer, "efficient_attention", "nystromformer/", params)
 
 
-def test_bigbird_is_the_one_of_transformers():
-  """Its blocks chosen as theirs were."""
-  mixer = build("bigbird", width=theirs.D, heads=theirs.H, block=theirs.BLOCK, random=1, max_len=theirs.T, bias=True)
+def priority():
+  """BigBird's blocks chosen as theirs were."""
   blocks = theirs.T // theirs.BLOCK
   priority = np.zeros((theirs.H, blocks, blocks), np.float32)
   np.put_along_axis(priority[:, 1:-1], theirs.CHOSEN, 1, axis=2)
-  same(mixer, "efficient_attention", "bigbird/", lambda p: {"qkv": maps(p, **BERT)}, {"priority": priority})
+  return priority
+
+
+def test_bigbird_is_the_one_of_transformers():
+  mixer = build("bigbird", width=theirs.D, heads=theirs.H, block=theirs.BLOCK, random=1, max_len=theirs.T, bias=True)
+  same(mixer, "efficient_attention", "bigbird/", lambda p: {"qkv": maps(p, **BERT)}, {"priority": priority()})
+
+
+def test_bigbird_is_googles():
+  blocks = np.concatenate([priority()] * 3)
+  run = lambda p: on_heads("bigbird", p, {"priority": blocks}, block=theirs.BLOCK, random=1, max_len=theirs.T)
+  check(run, *read("lra_bigbird"))
 
 
 def test_reformer_is_the_one_of_transformers():
