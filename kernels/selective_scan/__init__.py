@@ -1,20 +1,23 @@
 """Mamba's selective state space (S6): discretise, scan and read out, without a `b t e n` array in slow memory."""
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
 from kernels import dispatch, inputs
 from kernels.selective_scan import associative, cpp, pallas_gpu, pallas_tpu, reference, xla
-from kernels.selective_scan.discretize import RULES, discretize
+from kernels.selective_scan.around import around
+from kernels.selective_scan.discretize import RULES, discretize, not_real_euler
 
 __all__ = ["IMPLS", "RULES", "discretize", "selective_scan"]
 
 IMPLS: dispatch.Impls = {
-  "cpp": (cpp.selective_scan, cpp.why_not),
-  "xla": (xla.selective_scan, xla.why_not),
-  "pallas_gpu": (pallas_gpu.selective_scan, pallas_gpu.why_not),
-  "pallas_tpu": (pallas_tpu.selective_scan, pallas_tpu.why_not),
-  "associative": (associative.selective_scan, dispatch.always),
-  "reference": (reference.selective_scan, dispatch.always),
+  "cpp": around(cpp.selective_scan, cpp.why_not),
+  "xla": around(xla.selective_scan, not_real_euler),
+  "pallas_gpu": around(pallas_gpu.selective_scan, pallas_gpu.why_not),
+  "pallas_tpu": around(pallas_tpu.selective_scan, pallas_tpu.why_not),
+  "associative": around(associative.selective_scan),
+  "reference": around(reference.selective_scan),
 }
 
 
@@ -25,23 +28,27 @@ def selective_scan(
   B: Inexact[Array, "b t g n"],
   C: Inexact[Array, "b t g n"],
   h: Inexact[Array, "b e n"],
+  D: Float[Array, "e"] | None = None,
+  z: Float[Array, "b t e"] | None = None,
   *,
+  softplus: bool = False,
   disc: str = "euler",
   reset: Bool[Array, "b t"] | None = None,
   lengths: Int[Array, "b"] | None = None,
   impl: str = "auto",
 ) -> tuple[Float[Array, "b t e"], Inexact[Array, "b e n"]]:
-  """h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t;  y_t = Re(C_t . h_t);  returns all y and the last h.
+  """h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t;  y_t = (Re(C_t . h_t) + D x_t) SiLU(z_t);  returns all y and the last h.
 
-  Gu & Dao 2023, arXiv:2312.00752, algorithm 2, without the skip D and the gate. Computed in at least float32; y has the
-  dtype of x, the returned state that of the computation. Differentiable in all six arrays. C . h is a sum of products,
-  nothing is conjugated; states that stand for conjugate pairs want a factor 2 in C.
+  Gu & Dao 2023, arXiv:2312.00752, algorithm 2 and the gate of fig. 3. Computed in at least float32; y has the dtype of
+  x, the returned state that of the computation. Differentiable in all arrays. C . h is a sum of products, nothing is
+  conjugated; states that stand for conjugate pairs want a factor 2 in C.
 
   Args:
-    dt: step sizes, positive already.
+    dt: step sizes, positive already, or any numbers if `softplus` makes them so.
     A, B, C, h: real or complex.
     B, C: shared by the e/g channels of a group; g divides e.
     h: the state before the first token.
+    D, z: without them, no skip and no gate.
     disc: how the input is discretised: "euler", dt B as above (the authors' code), or "zoh", (exp(dt A) - 1) / A B
       (their text).
     reset: True where a document starts: the state is cleared before that token.
@@ -55,18 +62,22 @@ def selective_scan(
     raise ValueError(f"selective_scan: disc={disc!r}; choose from {list(RULES)}")
   if x.shape[-1] % B.shape[2]:
     raise ValueError(f"selective_scan: {x.shape[-1]} channels in {B.shape[2]} groups; make the groups divide them")
-  dtype, y_dtype = inputs.compute_dtype(x, dt, A, B, C, h), x.dtype
+  dtype, y_dtype = inputs.compute_dtype(*jax.tree.leaves((x, dt, A, B, C, h, D, z))), x.dtype
   if lengths is not None:
     here = inputs.valid(lengths, x.shape[1])
     # With dt = 0 the decay is 1 and the input 0; what is not there starts no document.
-    x, dt, B, C = inputs.blank(here, x, dt, B, C)
+    x, B, C = inputs.blank(here, x, B, C)
+    dt = jnp.where(here[..., None], dt, -jnp.inf if softplus else 0)
+    z = None if z is None else inputs.blank(here, z)[0]
     reset = None if reset is None else reset & here
-  A, B, C, h = (z.astype(dtype) for z in (A, B, C, h))
-  x, dt = (z.astype(h.real.dtype) for z in (x, dt))
+  # What is as large as x stays as it lies in memory: whatever reads it casts it.
+  A, B, C, h = (m.astype(dtype) for m in (A, B, C, h))
+  D = None if D is None else D.astype(h.real.dtype)
   if x.shape[1] == 0:
     return x.astype(y_dtype), h
   keep = None if reset is None else ~reset
-  y, h_last = dispatch.pick("selective_scan", IMPLS, impl, x, dt, A, B, C, h, keep, disc)(x, dt, A, B, C, h, keep, disc)
+  given = x, dt, A, B, C, h, D, z, keep, softplus, disc
+  y, h_last = dispatch.pick("selective_scan", IMPLS, impl, *given)(*given)
   if lengths is not None:
     (y,) = inputs.blank(here, y)
   return y.astype(y_dtype), h_last

@@ -20,12 +20,9 @@ CHUNK = 32  # as in the source
 CHANNELS = 64  # at least, of a thread
 
 
-def why_not(x, dt, A, B, C, h, keep, disc) -> str | None:
+def why_not(h, disc) -> str | None:
   """What it does not know, before what `cpp.why_not` says."""
-  del keep
-  if reason := not_real_euler(h, disc):
-    return reason
-  return cpp.why_not(SOURCE, x, dt, A, B, C, h)
+  return not_real_euler(h, disc) or cpp.why_not(SOURCE, h)
 
 
 def selective_scan(

@@ -25,14 +25,13 @@ from kernels.selective_scan.gpu_tiling import Block, Tiling
 MOST = 64  # entries of a state in registers
 
 
-def why_not(x, dt, A, B, C, h, keep, disc) -> str | None:
+def why_not(h, disc) -> str | None:
   """What it does not know, before what `gpu.why_not` says."""
-  del keep
   if reason := not_real_euler(h, disc):
     return reason
-  if A.shape[1] > MOST:
-    return f"a state has {A.shape[1]} entries, and registers hold {MOST} at most"
-  return gpu.why_not(x, dt, A, B, C, h)
+  if h.shape[2] > MOST:
+    return f"a state has {h.shape[2]} entries, and registers hold {MOST} at most"
+  return gpu.why_not(h)
 
 
 def selective_scan(

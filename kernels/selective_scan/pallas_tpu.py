@@ -22,12 +22,9 @@ CHANNELS = 512  # at most, of a block
 STATES = 2**20  # numbers, in VMEM, of all states of a chunk
 
 
-def why_not(x, dt, A, B, C, h, keep, disc) -> str | None:
+def why_not(h, disc) -> str | None:
   """What it does not know, before what `tpu.why_not` says."""
-  del keep
-  if reason := not_real_euler(h, disc):
-    return reason
-  return tpu.why_not(x, dt, A, B, C, h)
+  return not_real_euler(h, disc) or tpu.why_not(h)
 
 
 def selective_scan(

@@ -13,7 +13,6 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from kernels import chunks
-from kernels.selective_scan.discretize import not_real_euler
 
 CHUNK = 16
 
@@ -26,12 +25,6 @@ class Tokens(NamedTuple):
   B: Float[Array, "*t b g n"]
   C: Float[Array, "*t b g n"]
   keep: Bool[Array, "*t b"] | None
-
-
-def why_not(x, dt, A, B, C, h, keep, disc) -> str | None:
-  """Its gradient is written out for Mamba as it is trained."""
-  del x, dt, A, B, C, keep
-  return not_real_euler(h, disc)
 
 
 def selective_scan(

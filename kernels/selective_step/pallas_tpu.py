@@ -11,7 +11,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float32
 
 from kernels import chunks, dispatch, tpu
-from kernels.selective_scan import pallas_tpu as selective_scan
+from kernels.selective_scan.discretize import not_real_euler
 
 NUMBERS = 2**17  # of a state, at most, in a block
 
@@ -21,7 +21,7 @@ def why_not(x, dt, A, B, C, D, z, h, disc) -> str | None:
   groups, channels = B.shape[1], x.shape[1] // B.shape[1]
   if groups > 1 and channels % tpu.LANES:
     return f"{groups} groups of {channels} channels; of several it wants multiples of {tpu.LANES}"
-  return selective_scan.why_not(x, dt, A, B, C, h, None, disc) or tpu.why_not(D, z)
+  return not_real_euler(h, disc) or tpu.why_not(x, dt, A, B, C, D, z, h)
 
 
 def selective_step(

@@ -147,8 +147,8 @@ class Mamba(nn.Module):
     u, taps = self.conv(u, state.taps, reset=reset, lengths=lengths)
     u = jax.nn.silu(u)
     dt, B, C = self._select(u)
-    y, h = selective_scan(u, dt, self._A(), B, C, state.h, disc=self.disc, reset=reset, lengths=lengths)
-    y = (y + self.D.astype(u.dtype) * u) * jax.nn.silu(z)
+    given = u, dt, self._A(), B, C, state.h, self.D, z
+    y, h = selective_scan(*given, softplus=True, disc=self.disc, reset=reset, lengths=lengths)
     return blank_past(self.out_proj(y), lengths), State(h=h, taps=taps)
 
   def step(
@@ -158,7 +158,8 @@ class Mamba(nn.Module):
     u, z = jnp.split(self.in_proj(x), 2, axis=-1)
     u, taps = self.conv.step(u, state.taps, activation="silu")
     dt, B, C = self._select(u)
-    y, h = selective_step(u, dt, self._A(), B, C, self.D, z, state.h, disc=self.disc)
+    given = u, jax.nn.softplus(dt), self._A(), B, C, self.D, z, state.h
+    y, h = selective_step(*given, disc=self.disc)
     return self.out_proj(y), State(h=h, taps=taps)
 
   @property
@@ -177,12 +178,12 @@ class Mamba(nn.Module):
   def _select(
     self, u: Float[Array, "*b e"]
   ) -> tuple[Float[Array, "*b e"], Inexact[Array, "*b g n"], Inexact[Array, "*b g n"]]:
-    """dt, B and C, which choose what is kept; dt in at least float32, as its exponential decides how long."""
+    """dt before softplus, B and C, which choose what is kept; dt in at least float32, as it decides how long."""
     size = self.groups * self.state
     delta, B, C = jnp.split(self.x_proj(u), [self._rank, self._rank + size], axis=-1)
     if self.norms != "none":
       delta, B, C = self.dt_norm(delta), self.B_norm(B), self.C_norm(C)
-    dt = jax.nn.softplus(self.dt_proj(delta.astype(jnp.promote_types(delta.dtype, jnp.float32))))
+    dt = self.dt_proj(delta.astype(jnp.promote_types(delta.dtype, jnp.float32)))
     return dt, self._grouped(B), self._grouped(C) * (2 if self.spectrum == "complex" else 1)
 
   def _grouped(self, B: Float[Array, "*b m"]) -> Inexact[Array, "*b g n"]:

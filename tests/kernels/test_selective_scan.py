@@ -6,12 +6,22 @@ import numpy as np
 import pytest
 
 from kernels.selective_scan import IMPLS, associative, selective_scan, xla
-from tests.kernels.compare import QUICK, TOLERANCE, anywhere, assert_close, draw, masks, spoil, values_and_gradients
+from tests.kernels.compare import (
+  DIGIT,
+  QUICK,
+  TOLERANCE,
+  anywhere,
+  assert_close,
+  draw,
+  masks,
+  spoil,
+  values_and_gradients,
+)
 
 ROWS, E, N = 2, 4, 3
 ALL = anywhere(IMPLS)
 FAST = [name for name in ALL if name != "reference"]
-op = jax.jit(selective_scan, static_argnames=("impl", "disc"), compiler_options=QUICK)
+op = jax.jit(selective_scan, static_argnames=("impl", "disc", "softplus"), compiler_options=QUICK)
 
 
 def arrays(t, groups=1, dtype="float32", kind="real"):
@@ -22,10 +32,18 @@ def arrays(t, groups=1, dtype="float32", kind="real"):
   return x, dt, A.astype(dtype), *draw(rng, (2, ROWS, t, groups, N), dtype), draw(rng, (ROWS, E, N), dtype)
 
 
+def with_skip_and_gate(t, groups=1, dtype="float32", kind="real"):
+  """Steps before softplus, and D and z."""
+  x, dt, *rest = arrays(t, groups, dtype, kind)
+  rng = np.random.default_rng(t + 1)
+  return x, np.log(np.expm1(dt)), *rest, draw(rng, E, dtype), draw(rng, x.shape, dtype)
+
+
 @functools.cache
 def expected(t, groups, masked, dtype, kind, disc):
-  reference = functools.partial(selective_scan, impl="reference", disc=disc)
-  return values_and_gradients(reference, arrays(t, groups, dtype, kind), **masks(t) if masked else {})
+  reference = functools.partial(selective_scan, impl="reference", disc=disc, softplus=masked)
+  given = (with_skip_and_gate if masked else arrays)(t, groups, dtype, kind)
+  return values_and_gradients(reference, given, **masks(t) if masked else {})
 
 
 @pytest.mark.parametrize("t, dtype", [(1, "float32"), (63, "float32"), (63, "float64"), (100, "float32")])
@@ -38,10 +56,11 @@ def test_implementations_equal_the_reference(impl, kind, disc, t, groups, masked
   with jax.enable_x64(dtype == "float64"):
     given, where = arrays(t, groups, dtype, kind), masks(t) if masked else {}
     if masked:
-      x, dt, A, B, C, h = given
-      x, dt, B, C = (spoil(where["lengths"], z) for z in (x, dt, B, C))
-      given = x, dt, A, B, C, h
-    got = values_and_gradients(functools.partial(selective_scan, impl=impl, disc=disc), given, **where)
+      x, dt, A, B, C, h, D, z = with_skip_and_gate(t, groups, dtype, kind)
+      x, dt, B, C, z = (spoil(where["lengths"], m) for m in (x, dt, B, C, z))
+      given = x, dt, A, B, C, h, D, z
+    run = functools.partial(selective_scan, impl=impl, disc=disc, softplus=masked)
+    got = values_and_gradients(run, given, **where)
     assert_close(got, expected(t, groups, masked, dtype, kind, disc), TOLERANCE[dtype])
 
 
@@ -57,6 +76,21 @@ def test_the_definition_is_the_recurrence(kind, disc):
       state = np.exp(now * A[e]) * state + factor * x[:, t, e, None] * B_e[:, t]
       np.testing.assert_allclose(y[:, t, e], (C_e[:, t] * state).sum(-1).real, atol=2e-5)
     np.testing.assert_allclose(last[:, e], state, atol=2e-5)
+
+
+@pytest.mark.parametrize("left_out, dtype", [("", "float32"), ("D", "float32"), ("z", "float32"), ("", "bfloat16")])
+def test_softplus_skip_and_gate_stand_around_the_recurrence(left_out, dtype):
+  def written_out(x, dt, A, B, C, h, D, z):
+    wide = lambda m: m.astype("float32")
+    y, last = selective_scan(wide(x), jnp.log1p(jnp.exp(wide(dt))), A, B, C, h, impl="reference")
+    y = y if D is None else y + D * wide(x)
+    return (y if z is None else y * wide(z) / (1 + jnp.exp(-wide(z)))).astype(dtype), last
+
+  x, dt, *rest, D, z = with_skip_and_gate(9)
+  x, dt, z = (jnp.asarray(m, dtype) for m in (x, dt, z))
+  given = x, dt, *rest, None if left_out == "D" else D, None if left_out == "z" else z
+  got = values_and_gradients(functools.partial(selective_scan, softplus=True), given)
+  assert_close(got, values_and_gradients(written_out, given), 1e-5, narrow=DIGIT)
 
 
 def test_an_implementation_says_what_it_cannot_run():

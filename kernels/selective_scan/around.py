@@ -1,0 +1,46 @@
+"""What stands around the recurrence, for the forms of `selective_scan` that know the recurrence alone."""
+
+from collections.abc import Callable
+
+import jax
+from jaxtyping import Array, Bool, Float, Inexact
+
+from kernels import dispatch
+
+
+def around(scan: Callable, why_not: Callable = dispatch.always) -> tuple[Callable, dispatch.Rule]:
+  """`scan` with softplus before it and skip and gate after it, and the rule that belongs to it.
+
+  Args:
+    scan: see `reference.selective_scan`.
+    why_not: what keeps `scan` from states h, which have the dtype of the computation, and from a discretisation.
+  """
+
+  def selective_scan(
+    x: Float[Array, "b t e"],
+    dt: Float[Array, "b t e"],
+    A: Inexact[Array, "e n"],
+    B: Inexact[Array, "b t g n"],
+    C: Inexact[Array, "b t g n"],
+    h: Inexact[Array, "b e n"],
+    D: Float[Array, "e"] | None,
+    z: Float[Array, "b t e"] | None,
+    keep: Bool[Array, "b t"] | None,
+    softplus: bool,
+    disc: str,
+  ) -> tuple[Float[Array, "b t e"], Inexact[Array, "b e n"]]:
+    wide, dt = (m.astype(h.real.dtype) for m in (x, dt))
+    y, last = scan(wide, jax.nn.softplus(dt) if softplus else dt, A, B, C, h, keep, disc)
+    # Of narrow inputs the gradient keeps what came in, and makes again what it was cast to.
+    return (_finish if x.dtype == y.dtype else jax.checkpoint(_finish))(y, x, D, z), last
+
+  def rule(x, dt, A, B, C, h, D, z, keep, softplus, disc):
+    del x, dt, A, B, C, D, z, keep, softplus
+    return why_not(h, disc)
+
+  return selective_scan, rule
+
+
+def _finish(y, x, D, z):
+  y = y if D is None else y + D * x.astype(y.dtype)
+  return y if z is None else y * jax.nn.silu(z.astype(y.dtype))
