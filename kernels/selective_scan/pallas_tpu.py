@@ -3,6 +3,7 @@
 A program of the grid has a chunk of time of some channels of one group of one row, channels in lanes and the numbers of
 a channel's state below each other, and finds the state where the one before left it: in the block of the last state,
 which stays in VMEM. For the gradient the states entering the chunks are kept; those of a chunk are made again in VMEM.
+Softplus, skip and gate are made of whole chunks, before and after the loop over their tokens.
 """
 
 import functools
@@ -12,42 +13,46 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from jaxtyping import Array, Bool, Float32
+from jaxtyping import Array, Bool, Float, Float32
 
 from kernels import chunks, dispatch, tpu
-from kernels.selective_scan.discretize import not_real_euler
+from kernels.selective_scan import fused
 
 TOKENS = tpu.LANES  # of a chunk: those of B and C lie in lanes
 CHANNELS = 512  # at most, of a block
 STATES = 2**20  # numbers, in VMEM, of all states of a chunk
 
 
-def why_not(h, disc) -> str | None:
-  """What it does not know, before what `tpu.why_not` says."""
-  return not_real_euler(h, disc) or tpu.why_not(h)
+def why_not(x, dt, A, B, C, h, D, z, keep, softplus, disc) -> str | None:
+  """What `tpu.why_not` says, else what it does not know."""
+  del A, B, C, D, keep, softplus
+  return tpu.why_not(h) or fused.not_known(x, dt, h, z, disc)
 
 
 def selective_scan(
-  x: Float32[Array, "b t e"],
-  dt: Float32[Array, "b t e"],
+  x: Float[Array, "b t e"],
+  dt: Float[Array, "b t e"],
   A: Float32[Array, "e n"],
   B: Float32[Array, "b t g n"],
   C: Float32[Array, "b t g n"],
   h: Float32[Array, "b e n"],
+  D: Float32[Array, "e"] | None,
+  z: Float[Array, "b t e"] | None,
   keep: Bool[Array, "b t"] | None,
+  softplus: bool,
   disc: str,
-) -> tuple[Float32[Array, "b t e"], Float32[Array, "b e n"]]:
-  """See `reference.selective_scan`."""
+) -> tuple[Float[Array, "b t e"], Float32[Array, "b e n"]]:
+  """See `around.around`; y has the dtype of x."""
   del disc
-  axes = ("b t e", "b t e", "e n", "b t g n", "b t g n", "b e n", "b t")
-  return dispatch.shard(_scan, axes, ("b t e", "b e n"))(x, dt, A, B, C, h, keep)
+  scan = functools.partial(_scan, softplus)
+  return dispatch.shard(scan, fused.AXES, ("b t e", "b e n"))(x, dt, A, B, C, h, D, z, keep)
 
 
 class _Blocks:
   """How the arrays lie, and the blocks of one program. A row here is one group of a row of the batch."""
 
-  def __init__(self, x, B, keep, *, back):
-    (self.b, self.t, self.g, self.n), self.keep = B.shape, keep
+  def __init__(self, x, B, keep, softplus, *, back):
+    (self.b, self.t, self.g, self.n), self.keep, self.softplus = B.shape, keep, softplus
     self.channels_of_group = x.shape[2] // self.g
     self.width = chunks.up(self.channels_of_group, tpu.LANES)
     most = min(CHANNELS, STATES // (TOKENS * chunks.up(self.n, tpu.ROWS)))
@@ -80,11 +85,11 @@ class _Blocks:
   def by_token(self):
     return pl.BlockSpec((None, self.tokens, self.channels), lambda r, e, c: (r, self.chunk(c), e))
 
-  def by_row(self):
-    return pl.BlockSpec((None, self.n, self.channels), lambda r, e, c: (r, 0, e))
+  def by_row(self, rows):
+    return pl.BlockSpec((None, rows, self.channels), lambda r, e, c: (r, 0, e))
 
-  def by_group(self):
-    return pl.BlockSpec((None, self.n, self.channels), lambda r, e, c: (lax.rem(r, self.g), 0, e))
+  def by_group(self, rows):
+    return pl.BlockSpec((None, rows, self.channels), lambda r, e, c: (lax.rem(r, self.g), 0, e))
 
   def by_chunk(self):
     return pl.BlockSpec((None, None, self.n, self.channels), lambda r, e, c: (r, self.chunk(c), 0, e))
@@ -103,27 +108,43 @@ class _Blocks:
     spec = pl.BlockSpec((None, None, 1, self.tiles), place, memory_space=pltpu.SMEM)
     return (tpu.words(self.keep, self.tokens),), (spec,)
 
-  def like(self, *shape):
-    return jax.ShapeDtypeStruct((self.b * self.g, *shape), jnp.float32)
+  def like(self, *shape, dtype=jnp.float32):
+    return jax.ShapeDtypeStruct((self.b * self.g, *shape), dtype)
+
+  def like_tokens(self, z):
+    """In the dtype of z."""
+    return self.like(self.t, self.width, dtype=z.dtype)
+
+  def wide(self, count):
+    """A chunk in 32 bits, for so many arrays."""
+    return [pltpu.VMEM((self.tokens, self.channels), jnp.float32)] * count
+
+  def there(self, z, step):
+    """A chunk in 32 bits, and zero past the end of the arrays, where it is anything."""
+    if self.t % self.tokens == 0:
+      return z
+    token = self.chunk(step) * self.tokens + lax.broadcasted_iota(jnp.int32, z.shape, 0)
+    return jnp.where(token < self.t, z, 0)
 
 
-@jax.custom_vjp
-def _scan(x, dt, A, B, C, h, keep):
-  return _run(x, dt, A, B, C, h, keep, save=False)[:2]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _scan(softplus, x, dt, A, B, C, h, D, z, keep):
+  return _run(softplus, x, dt, A, B, C, h, D, z, keep, save=False)[:2]
 
 
-def _forward(x, dt, A, B, C, h, keep):
-  y, last, entries = _run(x, dt, A, B, C, h, keep, save=True)
-  return (y, last), (x, dt, A, B, C, keep, entries)
+def _forward(softplus, x, dt, A, B, C, h, D, z, keep):
+  y, last, entries = _run(softplus, x, dt, A, B, C, h, D, z, keep, save=True)
+  return (y, last), (x, dt, A, B, C, D, z, keep, entries)
 
 
-def _run(x, dt, A, B, C, h, keep, *, save):
+def _run(softplus, x, dt, A, B, C, h, D, z, keep, *, save):
   """All y, the last state, and if `save` those entering the chunks."""
-  blocks = _Blocks(x, B, keep, back=False)
+  blocks = _Blocks(x, B, keep, softplus, back=False)
   words, words_spec = blocks.words()
+  arrays, specs = _arrays(blocks, x, dt, A, B, C, D, z)
   out = [
-    (blocks.by_token(), blocks.like(blocks.t, blocks.width)),
-    (blocks.by_row(), blocks.like(blocks.n, blocks.width)),
+    (blocks.by_token(), blocks.like_tokens(x)),
+    (blocks.by_row(blocks.n), blocks.like(blocks.n, blocks.width)),
   ]
   if save:
     out.append((blocks.by_chunk(), blocks.like(blocks.chunks, blocks.n, blocks.width)))
@@ -131,24 +152,37 @@ def _run(x, dt, A, B, C, h, keep, *, save):
   y, last, *entries = pl.pallas_call(
     functools.partial(_forward_kernel, blocks),
     grid=blocks.grid,
-    in_specs=[
-      *(words_spec, blocks.by_token(), blocks.by_token(), blocks.by_group()),
-      *(blocks.columns(), blocks.columns(), blocks.by_row()),
-    ],
+    in_specs=[words_spec, *specs, blocks.by_row(blocks.n)],
     out_specs=out_specs,
     out_shape=out_shape,
+    scratch_shapes=blocks.wide(3),
     compiler_params=tpu.IN_ORDER,
     name="selective_scan",
-  )(words, *_arrays(blocks, x, dt, A, B, C), blocks.fold(h.swapaxes(1, 2)))
+  )(words, *arrays, blocks.fold(h.swapaxes(1, 2)))
   return blocks.unfold(y), blocks.unfold(last).swapaxes(1, 2), *entries
 
 
-def _arrays(blocks, x, dt, A, B, C):
-  columns = blocks.fold_columns
-  return blocks.fold(x), blocks.fold(dt), blocks.fold(A.T[None]), columns(B), columns(C)
+def _arrays(blocks, x, dt, A, B, C, D, z):
+  """As they are folded, and their blocks; D and z in tuples, which are empty without them."""
+  tokens, columns = blocks.by_token(), blocks.columns()
+  skip, gate = (() if m is None else (m,) for m in (D, z))
+  arrays = (
+    *(blocks.fold(x), blocks.fold(dt), blocks.fold(A.T[None]), blocks.fold_columns(B), blocks.fold_columns(C)),
+    *(tuple(blocks.fold(m[None, None]) for m in skip), tuple(map(blocks.fold, gate))),
+  )
+  specs = tokens, tokens, blocks.by_group(blocks.n), columns, columns
+  return arrays, (*specs, (blocks.by_group(1),) * len(skip), (tokens,) * len(gate))
 
 
-def _forward_kernel(blocks, words, x, dt, A, B, C, h, y, last, *entries):
+def _read(blocks, step, x, dt, x_in, dt_in):
+  """Past the end dt is 0, which leaves the state alone."""
+  wide = dt[...].astype(jnp.float32)
+  x_in[...] = blocks.there(x[...].astype(jnp.float32), step)
+  dt_in[...] = blocks.there(_softplus(wide) if blocks.softplus else wide, step)
+
+
+def _forward_kernel(blocks, words, x, dt, A, B, C, D, z, h, y, last, *entries_and_scratch):
+  *entries, x_in, dt_in, y_out = entries_and_scratch
   step = pl.program_id(2)
 
   @pl.when(step == 0)
@@ -158,58 +192,81 @@ def _forward_kernel(blocks, words, x, dt, A, B, C, h, y, last, *entries):
   for entry in entries:
     entry[...] = last[...]
   A = A[...]
+  _read(blocks, step, x, dt, x_in, dt_in)
 
   def tile(i, h):
     out = jnp.zeros((tpu.ROWS, blocks.channels), jnp.float32)
-    for j, keep, (x_t, dt_t), (B_t, C_t) in _tokens(blocks, step, i, words, (x, dt), (B, C)):
+    for j, keep, (x_t, dt_t), (B_t, C_t) in _tokens(i, words, (x_in, dt_in), (B, C)):
       h = _advance(A, _kept(h, keep), x_t, dt_t, B_t)
       out = _at_row(j, out, (C_t * h).sum(0, keepdims=True))
-    y[_rows(i)] = out
+    y_out[_rows(i)] = out
     return h
 
   last[...] = lax.fori_loop(0, blocks.tiles, tile, last[...])
+  out = y_out[...]
+  for ref in D:
+    out += ref[...] * x_in[...]
+  for ref in z:
+    out *= fused.silu(ref[...].astype(jnp.float32))
+  y[...] = out.astype(y.dtype)
 
 
-def _backward(saved, cotangents):
-  x, dt, A, B, C, keep, entries = saved
+def _backward(softplus, saved, cotangents):
+  x, dt, A, B, C, D, z, keep, entries = saved
   y_bar, last_bar = cotangents
-  blocks = _Blocks(x, B, keep, back=True)
+  blocks = _Blocks(x, B, keep, softplus, back=True)
   words, words_spec = blocks.words()
-  tokens, row, columns_bar = blocks.by_token(), blocks.by_row(), blocks.columns_bar()
-  like_x, like_h = blocks.like(blocks.t, blocks.width), blocks.like(blocks.n, blocks.width)
+  arrays, specs = _arrays(blocks, x, dt, A, B, C, D, z)
+  tokens, row, columns_bar = blocks.by_token(), blocks.by_row(blocks.n), blocks.columns_bar()
+  like_h = blocks.like(blocks.n, blocks.width)
   like_B = blocks.like(blocks.grid[1], blocks.n, blocks.chunks * TOKENS)
-  x_bar, dt_bar, A_bar, B_bar, C_bar, h_bar = pl.pallas_call(
+  gate_like, skip_like = (() if m is None else (m,) for m in (z, D))
+  x_bar, dt_bar, A_bar, B_bar, C_bar, h_bar, D_bar, z_bar = pl.pallas_call(
     functools.partial(_backward_kernel, blocks),
     grid=blocks.grid,
-    in_specs=[
-      *(words_spec, tokens, tokens, blocks.by_group(), blocks.columns(), blocks.columns()),
-      *(blocks.by_chunk(), tokens, row),
+    in_specs=[words_spec, *specs, blocks.by_chunk(), tokens, row],
+    out_specs=[
+      *(tokens, tokens, row, columns_bar, columns_bar, row),
+      *((blocks.by_row(1),) * len(skip_like), (tokens,) * len(gate_like)),
     ],
-    out_specs=[tokens, tokens, row, columns_bar, columns_bar, row],
-    out_shape=[like_x, like_x, like_h, like_B, like_B, like_h],
-    scratch_shapes=[pltpu.VMEM((blocks.tokens, blocks.n, blocks.channels), jnp.float32)],
+    out_shape=[
+      *(blocks.like_tokens(x), blocks.like_tokens(dt), like_h, like_B, like_B, like_h),
+      *((blocks.like(1, blocks.width),) * len(skip_like), tuple(map(blocks.like_tokens, gate_like))),
+    ],
+    scratch_shapes=[
+      pltpu.VMEM((blocks.tokens, blocks.n, blocks.channels), jnp.float32),
+      *blocks.wide(6 if gate_like else 5),
+    ],
     compiler_params=tpu.IN_ORDER,
     name="selective_scan_backward",
-  )(words, *_arrays(blocks, x, dt, A, B, C), entries, blocks.fold(y_bar), blocks.fold(last_bar.swapaxes(1, 2)))
-  A_bar, h_bar = (blocks.unfold(z).swapaxes(1, 2) for z in (A_bar, h_bar))
+  )(words, *arrays, entries, blocks.fold(y_bar), blocks.fold(last_bar.swapaxes(1, 2)))
+  A_bar, h_bar = (blocks.unfold(m).swapaxes(1, 2) for m in (A_bar, h_bar))
   B_bar, C_bar = blocks.unfold_columns(B_bar), blocks.unfold_columns(C_bar)
-  return blocks.unfold(x_bar), blocks.unfold(dt_bar), A_bar.sum(0), B_bar, C_bar, h_bar, None
+  D_bar = blocks.unfold(D_bar[0]).sum((0, 1)) if D_bar else None
+  z_bar = blocks.unfold(z_bar[0]) if z_bar else None
+  return blocks.unfold(x_bar), blocks.unfold(dt_bar), A_bar.sum(0), B_bar, C_bar, h_bar, D_bar, z_bar, None
 
 
-def _backward_kernel(blocks, words, x, dt, A, B, C, entry, y_bar, last_bar, *out_and_states):
-  x_bar, dt_bar, A_bar, B_bar, C_bar, h_bar, states = out_and_states
+def _backward_kernel(blocks, words, x, dt, A, B, C, D, z, entry, y_bar, last_bar, *out_and_scratch):
+  x_bar, dt_bar, A_bar, B_bar, C_bar, h_bar, D_bar, z_bar, states, *wide = out_and_scratch
+  x_in, dt_in, read_bar, *out = wide
   step = pl.program_id(2)
 
   @pl.when(step == 0)
   def _():
     h_bar[...] = last_bar[...]
-    A_bar[...] = jnp.zeros_like(A_bar)
+    for total in (A_bar, *D_bar):
+      total[...] = jnp.zeros_like(total)
 
   A = A[...]
+  _read(blocks, step, x, dt, x_in, dt_in)
+  y_bar = y_bar[...].astype(jnp.float32)
+  gates = [fused.silu_and_slope(ref[...].astype(jnp.float32)) for ref in z]
+  read_bar[...] = blocks.there(y_bar * gates[0][0] if gates else y_bar, step)
 
   def enter(i, h):
     """Writes down what each token finds."""
-    for j, keep, (x_t, dt_t), (B_t,) in _tokens(blocks, step, i, words, (x, dt), (B,)):
+    for j, keep, (x_t, dt_t), (B_t,) in _tokens(i, words, (x_in, dt_in), (B,)):
       h = _kept(h, keep)
       states[i * tpu.ROWS + j] = h
       h = _advance(A, h, x_t, dt_t, B_t)
@@ -220,17 +277,28 @@ def _backward_kernel(blocks, words, x, dt, A, B, C, entry, y_bar, last_bar, *out
   def leave(k, carry):
     h_bar, *bars = carry
     i = blocks.tiles - 1 - k
-    x_out = dt_out = jnp.zeros((tpu.ROWS, blocks.channels), jnp.float32)
-    for j, keep, rows, columns in reversed(list(_tokens(blocks, step, i, words, (x, dt, y_bar), (B, C)))):
+    tiles = [jnp.zeros((tpu.ROWS, blocks.channels), jnp.float32)] * len(out)
+    for j, keep, rows, columns in reversed(list(_tokens(i, words, (x_in, dt_in, read_bar), (B, C)))):
       place = i * tpu.ROWS + j
-      h_bar, x_t, dt_t, bars = _adjoint(A, h_bar, bars, rows, columns, states[place], place)
-      h_bar, x_out, dt_out = _kept(h_bar, keep), _at_row(j, x_out, x_t), _at_row(j, dt_out, dt_t)
-    x_bar[_rows(i)], dt_bar[_rows(i)] = x_out, dt_out
+      h_bar, made, bars = _adjoint(A, h_bar, bars, rows, columns, states[place], place)
+      h_bar, tiles = _kept(h_bar, keep), [_at_row(j, m, row) for m, row in zip(tiles, made)]
+    for ref, m in zip(out, tiles):
+      ref[_rows(i)] = m
     return h_bar, *bars
 
   empty = jnp.zeros((blocks.n, TOKENS), jnp.float32)
   carry = lax.fori_loop(0, blocks.tiles, leave, (h_bar[...], A_bar[...], empty, empty))
   h_bar[...], A_bar[...], B_bar[...], C_bar[...] = carry
+  x_out, dt_out, *y_out = (ref[...] for ref in out)
+  x, dt, read_bar = x_in[...], dt[...].astype(jnp.float32), read_bar[...]
+  for total, ref in zip(D_bar, D):
+    total[...] += (read_bar * x).sum(0, keepdims=True)
+    x_out += ref[...] * read_bar
+    y_out = [m + ref[...] * x for m in y_out]
+  x_bar[...] = x_out.astype(x_bar.dtype)
+  dt_bar[...] = (dt_out * lax.logistic(dt) if blocks.softplus else dt_out).astype(dt_bar.dtype)
+  for ref, m, (_, slope) in zip(z_bar, y_out, gates):
+    ref[...] = (y_bar * m * slope).astype(ref.dtype)
 
 
 _scan.defvjp(_forward, _backward)
@@ -240,34 +308,34 @@ def _advance(A, h, x, dt, B):
   return jnp.exp(dt * A) * h + (dt * x) * B
 
 
+def _softplus(dt):
+  return jnp.maximum(dt, 0) + jnp.log1p(jnp.exp(-jnp.abs(dt)))
+
+
 def _adjoint(A, h_bar, bars, rows, columns, entering, place):
-  """One token back: what flows to the state before it, the cotangents of its x and dt, `bars` with those of A, B, C.
+  """One token back: what flows to the state before it; the cotangents of its x and dt, and its y; `bars` with those of
+  A, B, C.
 
   Those of A are added up, those of B and C go to lane `place`.
   """
   (x, dt, y_bar), (B, C), (A_bar, B_bar, C_bar) = rows, columns, bars
   decay, inflow = jnp.exp(dt * A), dt * x
+  after = decay * entering + inflow * B
   h_bar = h_bar + y_bar * C
   before_bar = decay * h_bar
   exponent_bar = before_bar * entering
   inflow_bar = (h_bar * B).sum(0, keepdims=True)
   here = lax.broadcasted_iota(jnp.int32, B_bar.shape, 1) == place
   B_bar = jnp.where(here, (h_bar * inflow).sum(1, keepdims=True), B_bar)
-  C_bar = jnp.where(here, ((decay * entering + inflow * B) * y_bar).sum(1, keepdims=True), C_bar)
+  C_bar = jnp.where(here, (after * y_bar).sum(1, keepdims=True), C_bar)
   dt_bar = (exponent_bar * A).sum(0, keepdims=True) + inflow_bar * x
-  return before_bar, inflow_bar * dt, dt_bar, (A_bar + exponent_bar * dt, B_bar, C_bar)
+  y = (after * C).sum(0, keepdims=True)
+  return before_bar, (inflow_bar * dt, dt_bar, y), (A_bar + exponent_bar * dt, B_bar, C_bar)
 
 
-def _tokens(blocks, step, i, words, by_row, by_column):
-  """The tokens of tile i: number, whether it keeps the state before it, its rows and its columns of the arrays.
-
-  What lies past the end of the arrays is anything, and becomes a token with dt = 0, which leaves the state alone.
-  """
+def _tokens(i, words, by_row, by_column):
+  """The tokens of tile i: number, whether it keeps the state before it, its rows and its columns of the arrays."""
   rows = [z[_rows(i)] for z in by_row]
-  if blocks.t % blocks.tokens:
-    first = blocks.chunk(step) * blocks.tokens + i * tpu.ROWS
-    there = first + lax.broadcasted_iota(jnp.int32, rows[0].shape, 0) < blocks.t
-    rows = [jnp.where(there, z, 0) for z in rows]
   # Lanes are taken at places known when compiled: the tile is turned to the front.
   turn = lax.rem(TOKENS - i * tpu.ROWS, TOKENS)
   columns = [pltpu.roll(z[...], turn, 1) for z in by_column]

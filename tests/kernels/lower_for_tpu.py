@@ -22,15 +22,18 @@ def shapes(*given, dtype=jnp.float32):
 
 def cases(b=8, t=2000):
   """Names, ops and their arguments: real sizes, with lengths that chunks do not divide."""
-  wide, narrow, inner = (b, t, 2560), (b, t, 384), (b, t, 5120)
-  mamba = lambda n: (inner, inner, (5120, n), (b, t, 1, n), (b, t, 1, n), (b, 5120, n))
+  wide, narrow = (b, t, 2560), (b, t, 384)
+  scan = lambda e, n: ((b, t, e), (b, t, e), (e, n), (b, t, 1, n), (b, t, 1, n), (b, e, n))
+  mamba = lambda e: (*scan(e, 16), (e,), (b, t, e))
+  fused = functools.partial(selective_scan, softplus=True)
   heads = lambda h, p, g, k: ((b, t, g, k), (b, t, g, k), (b, t, h, p), (b, t, h), (b, h, k, p))
   return {
     "linear_scan of RG-LRU": (linear_scan, shapes(wide, wide, (b, 2560))),
     "linear_scan of S5": (linear_scan, shapes((384,), narrow, (b, 384), dtype=jnp.complex64)),
     "linear_scan of bfloat16": (linear_scan, shapes(wide, wide, (b, 2560), dtype=jnp.bfloat16)),
-    "selective_scan of Mamba": (selective_scan, shapes(*mamba(16))),
-    "selective_scan of large states": (selective_scan, shapes(*mamba(64))),
+    "selective_scan of Mamba": (fused, shapes(*mamba(5120))),
+    "selective_scan of bfloat16": (fused, shapes(*mamba(2048), dtype=jnp.bfloat16)),
+    "selective_scan of large states": (selective_scan, shapes(*scan(5120, 64))),
     "ssd of Mamba-2": (ssd, shapes(*heads(80, 64, 1, 128))),
     "ssd of eight groups": (ssd, shapes(*heads(128, 64, 8, 128))),
     "ssd of narrow heads": (ssd, shapes(*heads(6, 16, 1, 16))),

@@ -27,8 +27,8 @@ from kernels.ssd import pallas_tpu as ssd_tpu
 from kernels.ssd import ssd
 from kernels.ssd_step import pallas_tpu as ssd_step_tpu
 from kernels.ssd_step import ssd_step
-from tests.kernels import steps
-from tests.kernels.compare import TOLERANCE, assert_close, draw, masks, spoil, values_and_gradients
+from tests.kernels import selective, steps
+from tests.kernels.compare import DIGIT, TOLERANCE, assert_close, draw, masks, spoil, values_and_gradients
 
 
 @pytest.fixture
@@ -84,9 +84,9 @@ def assert_equals_the_reference(op, given, t, masked):
   where = masks(t) if masked else {}
   want = values_and_gradients(functools.partial(op, impl="reference"), given, **where)
   if masked:
-    given = tuple(spoil(where["lengths"], z) if z.shape[:2] == (2, t) else z for z in given)
+    given = tuple(spoil(where["lengths"], z) if z is not None and z.shape[:2] == (2, t) else z for z in given)
   got = values_and_gradients(functools.partial(op, impl="pallas_tpu"), given, **where)
-  assert_close(got, want, TOLERANCE["float32"])
+  assert_close(got, want, TOLERANCE["float32"], narrow=DIGIT)
 
 
 def scan_arrays(b, t, n, constant, dtype):
@@ -114,27 +114,29 @@ def test_linear_scan_equals_the_reference(t, n, constant, dtype, masked, monkeyp
   assert_equals_the_reference(linear_scan, scan_arrays(2, t, n, constant, dtype), t, masked)
 
 
-def selective_arrays(t, e, g, n):
-  rng = np.random.default_rng(t)
-  x, B, C, h = (draw(rng, shape, "float32") for shape in ((2, t, e), (2, t, g, n), (2, t, g, n), (2, e, n)))
-  dt, A = rng.uniform(0.01, 0.5, x.shape).astype("float32"), -rng.uniform(0.5, 4, (e, n)).astype("float32")
-  return x, dt, A, B, C, h
-
-
-# groups that do not fill the lanes, several blocks of channels, states that do and do not fill registers
+# groups that do not fill the lanes, several blocks of channels, states that do and do not fill registers; softplus,
+# skip and gate or some of them
 @pytest.mark.parametrize(
-  "t, e, g, n, masked",
+  "t, e, g, n, masked, narrow, around",
   [
-    (19, 4, 2, 3, True),
-    pytest.param(41, 256, 1, 16, True, marks=pytest.mark.slow),
-    pytest.param(32, 130, 1, 8, False, marks=pytest.mark.slow),
-    pytest.param(1, 4, 1, 4, False, marks=pytest.mark.slow),
+    (19, 4, 2, 3, True, "x z", "softplus D z"),
+    *(
+      pytest.param(*case, marks=pytest.mark.slow)
+      for case in [
+        (41, 256, 1, 16, True, "", "softplus D z"),
+        (32, 130, 1, 8, False, "x", "z"),
+        (33, 4, 1, 4, False, "x dt z", "softplus D z"),
+        (9, 4, 1, 4, False, "", "softplus D"),
+        (1, 4, 1, 4, False, "", ""),
+      ]
+    ),
   ],
 )
-def test_selective_scan_equals_the_reference(t, e, g, n, masked, monkeypatch, on_tpu):
+def test_selective_scan_equals_the_reference(t, e, g, n, masked, narrow, around, monkeypatch, on_tpu):
   monkeypatch.setattr(selective_scan_tpu, "TOKENS", 16)
   monkeypatch.setattr(selective_scan_tpu, "CHANNELS", 128)
-  assert_equals_the_reference(selective_scan, selective_arrays(t, e, g, n), t, masked)
+  given, softplus = selective.around(selective.arrays(t, e, g, n), narrow, around)
+  assert_equals_the_reference(functools.partial(selective_scan, softplus=softplus), given, t, masked)
 
 
 def ssd_arrays(t, h, p, g, k):
@@ -225,7 +227,7 @@ def test_a_kernel_for_tpus_says_why_it_cannot_run(monkeypatch):
 
 def test_selective_scan_on_tpus_says_what_it_cannot_run(monkeypatch):
   monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-  x, dt, A, B, C, h = map(jnp.asarray, selective_arrays(8, 4, 1, 4))
+  x, dt, A, B, C, h = map(jnp.asarray, selective.arrays(8, 4, 1, 4))
   with pytest.raises(ValueError, match="pallas_tpu: disc='zoh'; it knows 'euler' alone"):
     selective_scan(x, dt, A, B, C, h, disc="zoh", impl="pallas_tpu")
   with pytest.raises(ValueError, match="pallas_tpu: the states are complex"):
@@ -267,7 +269,7 @@ def test_kernels_that_no_tpu_has_run_are_taken_by_name_only(monkeypatch):
   monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
   cases = {
     linear_scan: scan_arrays(1, 8, 4, True, "float32"),
-    selective_scan: selective_arrays(8, 4, 1, 4),
+    selective_scan: selective.arrays(8, 4, 1, 4),
     ssd: ssd_arrays(8, 2, 4, 1, 4),
   }
   for op, given in cases.items():
