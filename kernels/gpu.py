@@ -110,12 +110,12 @@ def mask(condition):
   return jnp.broadcast_to(condition, (LANES,))
 
 
-def barriers(copies: int):
+def barriers(copies: int, stages: int = STAGES):
   """One for each slot of `stream`, into which `copies` arrays are read."""
-  return plgpu.Barrier(num_arrivals=copies, num_barriers=STAGES)
+  return plgpu.Barrier(num_arrivals=copies, num_barriers=stages)
 
 
-def stream(tiles: int, ready, fetch, tile, put, carry):
+def stream(tiles: int, ready, fetch, tile, put, carry, stages: int = STAGES):
   """carry = tile(i, slot, out, carry) for i = 0 … tiles - 1, with reading ahead and writing behind.
 
   Args:
@@ -123,12 +123,13 @@ def stream(tiles: int, ready, fetch, tile, put, carry):
     fetch: fetch(i, slot, barrier) starts the copies of what tile i reads into shared memory.
     tile: reads the slot, writes to one of two places `out` for what leaves.
     put: put(i, out) starts the copies from there, as one group; None if nothing leaves.
+    stages: slots there are.
   """
-  for i in range(min(STAGES, tiles)):
+  for i in range(min(stages, tiles)):
     fetch(i, i, ready.at[i])
 
   def step(i, carry):
-    slot, out = lax.rem(i, STAGES), lax.rem(i, 2)
+    slot, out = lax.rem(i, stages), lax.rem(i, 2)
     plgpu.barrier_wait(ready.at[slot])
     if put is not None:
       plgpu.wait_smem_to_gmem(1, wait_read_only=True)
@@ -138,9 +139,9 @@ def stream(tiles: int, ready, fetch, tile, put, carry):
     if put is not None:
       put(i, out)
 
-    @pl.when(i + STAGES < tiles)
+    @pl.when(i + stages < tiles)
     def _():
-      fetch(i + STAGES, slot, ready.at[slot])
+      fetch(i + stages, slot, ready.at[slot])
 
     return carry
 
@@ -156,6 +157,8 @@ class Tiling:
   Args:
     programs: blocks of the grid for the same rows, channels and tokens.
   """
+
+  stages = STAGES
 
   def __init__(self, shape, tokens: int, keep, *, back: bool, programs: int = 1):
     (self.b, self.t, self.width), self.tokens, self.back = shape, tokens, back
@@ -233,7 +236,8 @@ class Block:
       ahead = self.word(i + 1)
       return *tile(i, slot, out, word, tuple(carry)), ahead
 
-    return stream(self.tiling.each, ready, fetch, with_word, put, (*carry, self.word(0)))[:-1]
+    carry = *carry, self.word(0)
+    return stream(self.tiling.each, ready, fetch, with_word, put, carry, self.tiling.stages)[:-1]
 
   def scan(self, ready, fetch, token, put, carry):
     """carry = token(slot, out, k, masks, carry) for the tokens k of all tiles, in the order of the scan."""

@@ -14,7 +14,7 @@ __all__ = ["IMPLS", "RULES", "discretize", "selective_scan"]
 IMPLS: dispatch.Impls = {
   "cpp": around(cpp.selective_scan, cpp.why_not),
   "xla": around(xla.selective_scan, not_real_euler),
-  "pallas_gpu": around(pallas_gpu.selective_scan, pallas_gpu.why_not),
+  "pallas_gpu": (pallas_gpu.selective_scan, pallas_gpu.why_not),
   "pallas_tpu": (pallas_tpu.selective_scan, pallas_tpu.why_not),
   "associative": around(associative.selective_scan),
   "reference": around(reference.selective_scan),

@@ -21,8 +21,11 @@ class Tiling(gpu.Tiling):
   Forward, a block has all matrices of its channels' states; `back`, one.
   """
 
-  def __init__(self, x, B, keep, *, back):
+  def __init__(self, x, B, keep, *, softplus, gated, back):
     self.rows, t, self.g, self.entries = B.shape
+    self.softplus = softplus
+    # With a gate, three slots of all that backward reads are more than shared memory holds.
+    self.stages = 2 if back and gated else gpu.STAGES
     self.d = x.shape[2] // self.g
     self.n = next((n for n in (4, 8) if self.entries <= n), chunks.up(self.entries, ENTRIES))
     self.part = min(self.n, ENTRIES)
@@ -32,14 +35,22 @@ class Tiling(gpu.Tiling):
     keep = None if keep is None else jnp.repeat(keep, self.g, axis=0)
     programs = self.parts if back else 1
     super().__init__((self.rows * self.g, t, self.d), TOKENS, keep, back=back, programs=programs)
+    self.filled = self.segments * self.each * self.tokens > t
 
   def grid(self):
     return {**super().grid(), "n": self.parts // self.held}
 
-  def by_token(self):
-    """From each block of the same channels."""
-    blocks = self.parts // self.held
-    return jax.ShapeDtypeStruct((blocks * self.rows, self.t, self.g, chunks.up(self.d, 4)), jnp.float32)
+  def by_token(self, z):
+    """From each block of the same channels, of which several are added up; else in the dtype of z."""
+    blocks, dtype = self.parts // self.held, self.dtype_like(z)
+    return jax.ShapeDtypeStruct((blocks * self.rows, self.t, self.g, chunks.up(self.d, _align(dtype))), dtype)
+
+  def dtype_like(self, z):
+    return z.dtype if self.parts == self.held else jnp.dtype(jnp.float32)
+
+  def by_part(self):
+    """A vector of channels for each part of each segment."""
+    return self.by_segment(self.parts // self.held)
 
   def by_tile(self):
     """A state for each tile of each row."""
@@ -51,15 +62,24 @@ class Tiling(gpu.Tiling):
     count = self.segments * self.each * self.tokens // self.summed
     return jax.ShapeDtypeStruct((self.b, self.blocks, self.parts, count, ROWS), jnp.float32)
 
-  def slots(self, count=gpu.STAGES):
-    return plgpu.SMEM((count, self.tokens, gpu.LANES), jnp.float32)
+  def slots(self, z):
+    """For tiles of what is like z."""
+    return plgpu.SMEM((self.stages, self.tokens, gpu.LANES), z.dtype)
+
+  def leaving(self, z):
+    """For tiles of what `by_token` has."""
+    return plgpu.SMEM((2, self.tokens, gpu.LANES), self.dtype_like(z))
 
   def columns(self):
-    return plgpu.SMEM((gpu.STAGES, self.tokens, self.held * self.part), jnp.float32)
+    return plgpu.SMEM((self.stages, self.tokens, self.held * self.part), jnp.float32)
 
   def tokens_of(self, z):
-    """Channels by group, up to a multiple of four: the copy engine wants rows that are whole 16 bytes."""
-    return gpu.widen(z.reshape(*z.shape[:2], self.g, self.d), 4)
+    """Channels by group, up to rows that are whole 16 bytes, which the copy engine wants."""
+    return gpu.widen(z.reshape(*z.shape[:2], self.g, self.d), _align(z.dtype))
+
+  def channels_of(self, D):
+    """By group, up to whole blocks."""
+    return gpu.widen(D.reshape(self.g, self.d), gpu.LANES)
 
   def columns_of(self, z):
     return jnp.pad(z, [(0, 0)] * 3 + [(0, self.n - self.entries)])
@@ -73,9 +93,13 @@ class Tiling(gpu.Tiling):
     """For powers of 2, which are what a GPU computes."""
     return self.states_of(A / math.log(2))
 
-  def tokens_from(self, z):
+  def tokens_from(self, z, like):
     z = z.reshape(-1, self.rows, *z.shape[1:]).sum(0)
-    return z[..., : self.d].reshape(self.rows, self.t, -1)
+    return z[..., : self.d].reshape(self.rows, self.t, -1).astype(like.dtype)
+
+  def channels_from(self, z):
+    """The first part's has all."""
+    return z[:, :, 0, : self.d].sum(1).reshape(self.rows, -1).sum(0)
 
   def states_from(self, z):
     return z[:, : self.entries, : self.d].swapaxes(1, 2).reshape(-1, self.g * self.d, self.entries)
@@ -85,6 +109,10 @@ class Tiling(gpu.Tiling):
     z = z.sum(1).reshape(self.rows, self.g, self.parts, -1, self.summed, 2, self.part)
     z = z.transpose(5, 0, 3, 4, 1, 2, 6).reshape(2, self.rows, -1, self.g, self.n)
     return z[:, :, : self.t, :, : self.entries]
+
+
+def _align(dtype):
+  return 16 // jnp.dtype(dtype).itemsize
 
 
 class Block(gpu.Block):
@@ -122,8 +150,21 @@ class Block(gpu.Block):
       ref[*at, self.entries(p), self.cols] = z
 
   def vector(self, slots, slot, k):
-    """A vector of channels."""
-    return gpu.load(slots.at[slot, k], gpu.CHANNELS)
+    """A vector of channels, in 32 bits."""
+    return gpu.load(slots.at[slot, k], gpu.CHANNELS).astype(jnp.float32)
+
+  def step(self, slots, slot, i, k):
+    """The steps of token k of the i-th tile; past the end 0, which leaves the state alone."""
+    dt = self.vector(slots, slot, k)
+    if not self.tiling.softplus:
+      return dt  # the copy engine reads zeros there
+    dt = _softplus(dt)
+    return self.clear(self.first(i) + k < self.tiling.t, dt) if self.tiling.filled else dt
+
+  def skip(self, D):
+    """D in the block of the first part, which adds it for all."""
+    D = gpu.load(D.at[self.group, self.cols], gpu.CHANNELS)
+    return D if self.tiling.parts == self.tiling.held else self.clear(self.part == 0, D)
 
   def column(self, slots, slot, k, p):
     """The p-th part of what all channels share."""
@@ -155,3 +196,10 @@ class Block(gpu.Block):
   def clear(self, kept, z):
     """z where the state is kept; of any shape."""
     return z if kept is None else jnp.where(jnp.broadcast_to(kept, z.shape), z, 0.0)
+
+
+def _softplus(x):
+  """max(x, 0) + log(1 + u) with u = exp(-|x|); log(w) / (w - 1) takes back what is lost as 1 + u is rounded to w."""
+  u = jnp.exp(-jnp.abs(x))
+  w = 1 + u
+  return jnp.maximum(x, 0.0) + jnp.where(w == 1, u, jnp.log(w) * (u / (w - 1)))

@@ -17,20 +17,23 @@ def shapes(*given, dtype=jnp.float32):
   return tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in given)
 
 
-def selective(b, t, e, g, n):
-  return shapes((b, t, e), (b, t, e), (e, n), (b, t, g, n), (b, t, g, n), (b, e, n))
+def selective(b, t, e, g, n, dtype=jnp.float32):
+  scan = (b, t, e), (b, t, e), (e, n), (b, t, g, n), (b, t, g, n), (b, e, n)
+  return shapes(*scan, (e,), (b, t, e), dtype=dtype)
 
 
 def cases(b=8, t=2000):
   """Names, ops, their arguments, and kernels in forward and backward: real sizes, lengths that tiles do not divide."""
   wide, narrow, long = (b, t, 2560), (b, t, 384), (8, 65537, 256)
+  fused = functools.partial(selective_scan, softplus=True)
   return {
     "linear_scan of RG-LRU": (linear_scan, shapes(wide, wide, (b, 2560)), 2),
     "linear_scan of S5, cut in time": (linear_scan, shapes((384,), narrow, (b, 384), dtype=jnp.complex64), 4),
     "linear_scan of bytes, cut in time": (linear_scan, shapes(long, long, (8, 256), dtype=jnp.bfloat16), 4),
-    "selective_scan of Mamba": (selective_scan, selective(b, t, 2048, 1, 16), 2),
+    "selective_scan of Mamba": (fused, selective(b, t, 2048, 1, 16), 2),
+    "selective_scan of bfloat16": (fused, selective(b, t, 2048, 1, 16, dtype=jnp.bfloat16), 2),
     # backward a block has a quarter of the state, so there are enough of them
-    "selective_scan of groups, forward cut in time": (selective_scan, selective(b, t, 1024, 2, 64), 3),
+    "selective_scan of groups, forward cut in time": (fused, selective(b, t, 1024, 2, 64), 3),
   }
 
 

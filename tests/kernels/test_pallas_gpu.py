@@ -15,7 +15,8 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from kernels import _compat, dispatch, gpu
 from kernels.linear_scan import linear_scan, pallas_gpu
 from kernels.selective_scan import gpu_tiling, selective_scan
-from tests.kernels.compare import TOLERANCE, assert_close, draw, masks, spoil, values_and_gradients
+from tests.kernels import selective
+from tests.kernels.compare import DIGIT, TOLERANCE, assert_close, draw, masks, spoil, values_and_gradients
 
 interpreted = pytest.mark.skipif(
   _compat.why_no_interpreted_gpu() is not None, reason=str(_compat.why_no_interpreted_gpu())
@@ -78,10 +79,11 @@ def compare(op, given, where, races=False):
   want = values_and_gradients(functools.partial(op, impl="reference"), given, **where)
   if "lengths" in where:
     t = where["reset"].shape[1]
-    given = tuple(spoil(where["lengths"], z) if z.ndim > 2 and z.shape[1] == t else z for z in given)
+    by_token = lambda z: z is not None and z.ndim > 2 and z.shape[1] == t
+    given = tuple(spoil(where["lengths"], z) if by_token(z) else z for z in given)
   with _compat.interpreted_gpu(detect_races=races):
     got = values_and_gradients(functools.partial(op, impl="pallas_gpu"), given, **where)
-  assert_close(got, want, TOLERANCE["float32"])
+  assert_close(got, want, TOLERANCE["float32"], narrow=DIGIT)
 
 
 def scan_arrays(b, t, n, constant, dtype):
@@ -124,34 +126,30 @@ def test_linear_scan_has_no_races(segments, monkeypatch, on_gpu):
   compare(linear_scan, scan_arrays(2, 18, 5, False, "float32"), masks(18), races=True)
 
 
-def selective_arrays(t, e, g, n):
-  rng = np.random.default_rng(t)
-  x, B, C, h = (draw(rng, shape, "float32") for shape in ((2, t, e), (2, t, g, n), (2, t, g, n), (2, e, n)))
-  dt, A = rng.uniform(0.01, 0.5, x.shape).astype("float32"), -rng.uniform(0.5, 4, (e, n)).astype("float32")
-  return x, dt, A, B, C, h
-
-
-# groups, more channels than a block has, states of a part of a matrix and of several, time cut or not
+# groups, more channels than a block has, states of a part of a matrix and of several, time cut or not; softplus, skip
+# and gate or some of them
 @interpreted
 @pytest.mark.parametrize(
-  "t, e, g, n, masked, tokens, segments",
+  "t, e, g, n, masked, tokens, segments, narrow, around",
   [
-    (11, 6, 2, 10, True, 4, 2),
+    (11, 6, 2, 10, True, 4, 2, "x z", "softplus D z"),
     *(
       pytest.param(*case, marks=pytest.mark.slow)
       for case in [
-        (21, 130, 1, 3, True, 16, 1),
-        (14, 4, 1, 20, True, 4, 3),
-        (9, 8, 2, 8, False, 8, 1),
-        (1, 4, 1, 16, False, 4, 1),
+        (21, 130, 1, 3, True, 16, 1, "", "softplus D z"),
+        (14, 4, 1, 20, True, 4, 3, "x dt z", "softplus D z"),
+        (9, 8, 2, 8, False, 8, 1, "dt", "z"),
+        (9, 4, 1, 16, False, 4, 1, "", "softplus D"),
+        (1, 4, 1, 16, False, 4, 1, "", ""),
       ]
     ),
   ],
 )
-def test_selective_scan_equals_the_reference(t, e, g, n, masked, tokens, segments, monkeypatch, on_gpu):
+def test_selective_scan_equals_the_reference(t, e, g, n, masked, tokens, segments, narrow, around, monkeypatch, on_gpu):
   monkeypatch.setattr(gpu_tiling, "TOKENS", tokens)
   cut_time(monkeypatch, segments)
-  compare(selective_scan, selective_arrays(t, e, g, n), masks(t) if masked else {})
+  given, softplus = selective.around(selective.arrays(t, e, g, n), narrow, around)
+  compare(functools.partial(selective_scan, softplus=softplus), given, masks(t) if masked else {})
 
 
 @interpreted
@@ -160,7 +158,8 @@ def test_selective_scan_equals_the_reference(t, e, g, n, masked, tokens, segment
 def test_selective_scan_has_no_races(segments, monkeypatch, on_gpu):
   monkeypatch.setattr(gpu_tiling, "TOKENS", 4)
   cut_time(monkeypatch, segments)
-  compare(selective_scan, selective_arrays(18, 4, 2, 16), masks(18), races=True)
+  given, softplus = selective.around(selective.arrays(18, 4, 2, 16), "", "softplus D z")
+  compare(functools.partial(selective_scan, softplus=softplus), given, masks(18), races=True)
 
 
 @pytest.mark.parametrize(
@@ -185,19 +184,21 @@ def test_a_kernel_for_gpus_says_why_it_cannot_run(monkeypatch):
 
 
 def test_selective_scan_on_gpus_says_what_it_cannot_run(on_gpu):
-  x, dt, A, B, C, h = map(jnp.asarray, selective_arrays(8, 4, 1, 4))
+  x, dt, A, B, C, h = map(jnp.asarray, selective.arrays(8, 4, 1, 4))
   with pytest.raises(ValueError, match="pallas_gpu: disc='zoh'; it knows 'euler' alone"):
     selective_scan(x, dt, A, B, C, h, disc="zoh", impl="pallas_gpu")
   with pytest.raises(ValueError, match="pallas_gpu: the states are complex"):
     selective_scan(x, dt, A + 0j, B, C, h, impl="pallas_gpu")
+  with pytest.raises(ValueError, match=r"it reads float32 and bfloat16, not \['float16'\]"):
+    selective_scan(x, dt.astype("float16"), A, B, C, h, impl="pallas_gpu")
   with pytest.raises(ValueError, match="a state has 65 entries, and registers hold 64 at most"):
-    selective_scan(*map(jnp.asarray, selective_arrays(8, 4, 1, 65)), impl="pallas_gpu")
+    selective_scan(*map(jnp.asarray, selective.arrays(8, 4, 1, 65)), impl="pallas_gpu")
 
 
 def test_kernels_that_no_gpu_has_run_are_taken_by_name_only(on_gpu):
   cases = {
     linear_scan: scan_arrays(1, 8, 4, True, "float32"),
-    selective_scan: selective_arrays(8, 4, 1, 4),
+    selective_scan: selective.arrays(8, 4, 1, 4),
   }
   for op, given in cases.items():
     assert "copy_gmem_to_smem" not in str(jax.make_jaxpr(op)(*given)), op.__name__

@@ -232,6 +232,8 @@ def test_selective_scan_on_tpus_says_what_it_cannot_run(monkeypatch):
     selective_scan(x, dt, A, B, C, h, disc="zoh", impl="pallas_tpu")
   with pytest.raises(ValueError, match="pallas_tpu: the states are complex"):
     selective_scan(x, dt, A + 0j, B, C, h, impl="pallas_tpu")
+  with pytest.raises(ValueError, match=r"it reads float32 and bfloat16, not \['float16'\]"):
+    selective_scan(x, dt.astype("float16"), A, B, C, h, impl="pallas_tpu")
 
 
 def test_steps_on_tpus_say_what_they_cannot_run(monkeypatch):
