@@ -107,6 +107,18 @@ def selective_scan(*, b: int, t: int, e: int, n: int, g: int, s: int) -> Passes:
   )
 
 
+def gated_selective_scan(*, b: int, t: int, e: int, n: int, g: int, s: int) -> Passes:
+  """As `selective_scan` with D, z and an exponential each for softplus and SiLU; logarithms and quotients are left out.
+
+  Backward reads D and z again and writes their gradients.
+  """
+  forward, backward = selective_scan(b=b, t=t, e=e, n=n, g=g, s=s)
+  more, exps = b * t * e * s + e * STATE, 2 * b * t * e
+  return Passes(
+    Work(forward.bytes + more, exps=forward.exps + exps), Work(backward.bytes + 2 * more, exps=backward.exps + exps)
+  )
+
+
 def ssd(*, b: int, t: int, h: int, g: int, k: int, p: int, s: int) -> Passes:
   """Forward reads q, k, v, log_a, writes y: b t (2 g k + 2 h p + h) s. With chunks of c = TILE tokens it has products
   of 2 c k FLOPs a token and group (q k^T) and 2 c p + 4 k p a token and head (y within a chunk, y from the state, the

@@ -155,6 +155,12 @@ def _selective(normal, b, t, e, n, g):
   return normal(b, t, e), jax.nn.softplus(normal(b, t, e) - 3), A, B, C, normal(b, e, n, dtype="float32")
 
 
+def _gated_selective(normal, b, t, e, n, g):
+  """Steps before softplus."""
+  x, _, A, B, C, h = _selective(normal, b, t, e, n, g)
+  return x, normal(b, t, e) - 3, A, B, C, h, normal(e, dtype="float32"), normal(b, t, e)
+
+
 def _heads(normal, b, t, h, g, k, p):
   """Mamba-2's: B and C are shared by the heads of a group."""
   q, key = (normal(b, t, g, k) / k**0.5 for _ in range(2))
@@ -198,6 +204,15 @@ OPS = {
     (dict(b=4, t=1024, e=512, n=16, g=1), dict(b=16, t=256, e=256, n=16, g=1)),
     (dict(b=8, t=2048, e=2048, n=16, g=1),),
     floors.selective_scan,
+    "bteng",
+  ),
+  "gated_selective_scan": Op(
+    _gated_selective,
+    lambda impl, *args: selective_scan.selective_scan(*args, softplus=True, impl=impl)[0],
+    selective_scan.IMPLS,
+    (dict(b=4, t=1024, e=512, n=16, g=1),),
+    (dict(b=8, t=2048, e=2048, n=16, g=1),),
+    floors.gated_selective_scan,
     "bteng",
   ),
   "linear_scan": Op(

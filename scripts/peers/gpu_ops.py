@@ -100,16 +100,25 @@ def _with_torch(peer: Peer, fn: Callable, draw: Callable[[], tuple], mode: str) 
   return Timed(lambda: many(1), (torch.cuda.max_memory_allocated() - before) / 2**20, many=many)
 
 
-def _one_group(x, dt, A, B, C, h):
+def _one_group(x, dt, A, B, C, h, *skip_and_gate):
   """B and C of all channels alike."""
-  return C[:, :, 0], B[:, :, 0], x, dt, A, h
+  return C[:, :, 0], B[:, :, 0], x, dt, A, h, *skip_and_gate
 
 
-def _last_tokens(x, dt, A, B, C, h):
+def _last_tokens(x, dt, A, B, C, h, *skip_and_gate):
   """mamba-ssm's scan has tokens last and no state before the first."""
   del h
-  by_channel = lambda z: z.swapaxes(1, 2)
-  return by_channel(x), by_channel(dt), A, B.transpose(0, 2, 3, 1), C.transpose(0, 2, 3, 1)
+  by_channel = lambda m: m.swapaxes(1, 2) if m.ndim == 3 else m
+  around = map(by_channel, skip_and_gate)
+  return by_channel(x), by_channel(dt), A, B.transpose(0, 2, 3, 1), C.transpose(0, 2, 3, 1), *around
+
+
+def _mamba_ssm(fn, x, dt, A, B, C, D=None, z=None):
+  return fn(x, dt, A, B, C, D, z, delta_softplus=D is not None)
+
+
+def _mamba1(fn, C, B, x, dt, A, h, D=None, z=None):
+  return fn(C, B, x, dt, A, d=D, z=z, dt_softplus=D is not None, initial_state=h)
 
 
 def _steps(q, k, v, log_a, S):
@@ -138,19 +147,13 @@ def _same(*args):
 _stated = lambda fn, q, k, v, g, S: fn(q, k, v, g, scale=1.0, initial_state=S)
 _gated_delta = lambda fn, q, k, v, g, beta, S: fn(q, k, v, g, beta, scale=1.0, initial_state=S)
 _FLA, _JLA = "fla-core", "jax-linear-attention"
+_SELECTIVE = (
+  Peer("mamba-ssm", "mamba_ssm.ops.selective_scan_interface", "selective_scan_fn", _last_tokens, _mamba_ssm),
+  Peer(_JLA, "jla.ops.mosaic_gpu.mamba1", "mamba1", _one_group, _mamba1),
+)
 PEERS: dict[str, tuple[Peer, ...]] = {
-  "selective_scan": (
-    Peer(
-      "mamba-ssm", "mamba_ssm.ops.selective_scan_interface", "selective_scan_fn", _last_tokens, lambda fn, *z: fn(*z)
-    ),
-    Peer(
-      _JLA,
-      "jla.ops.mosaic_gpu.mamba1",
-      "mamba1",
-      _one_group,
-      lambda fn, *z: fn(*z[:-1], initial_state=z[-1]),
-    ),
-  ),
+  "selective_scan": _SELECTIVE,
+  "gated_selective_scan": _SELECTIVE,
   "linear_scan": tuple(
     Peer(_FLA, "fla.ops.hgrn", name, lambda a, x, h: (x, jnp.log(a), h), lambda fn, x, g, h: fn(x, g, initial_state=h))
     for name in ("fused_recurrent_hgrn", "chunk_hgrn")

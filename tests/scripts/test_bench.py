@@ -54,6 +54,11 @@ def test_floors_of_the_sizes_that_were_worked_out_by_hand():
   micro = lambda work: floors.seconds((work,), "bfloat16", fast)[0] * 1e6
   scan = floors.selective_scan(b=8, t=2048, e=2048, n=16, g=1, s=2)
   assert micro(scan.forward) == pytest.approx(128, rel=0.01)
+  gated = floors.gated_selective_scan(b=8, t=2048, e=2048, n=16, g=1, s=2)
+  assert micro(gated.forward) == pytest.approx(144.5, rel=0.01)
+  # z is read forward; backward it is read and its gradient written
+  array = 8 * 2048 * 2048 * 2
+  assert [gated[i].bytes - scan[i].bytes - (i + 1) * array for i in (0, 1)] == [2048 * 4, 2 * 2048 * 4]
   heads = [floors.ssd(b=16, t=2048, h=h, g=1, k=128, p=64, s=2).forward for h in (24, 48, 80)]
   assert [micro(work._replace(bytes=0)) for work in heads] == pytest.approx([51, 99, 164], rel=0.02)
   conv = floors.short_conv(b=8, t=2048, e=4096, s=2)
