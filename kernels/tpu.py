@@ -32,14 +32,14 @@ def divisor(size: int, most: int, multiple: int) -> int:
   return max((n for n in range(multiple, most + 1, multiple) if size % n == 0), default=size)
 
 
-def words(keep: Bool[Array, "b t"], tokens: int) -> Int[Array, "b m 1 tiles"]:
-  """The mask as bits, for scalar memory: tokens of a register in a word, words of a chunk of `tokens` in a row."""
+def words(keep: Bool[Array, "b t"], tokens: int, rows: int = ROWS) -> Int[Array, "b m 1 tiles"]:
+  """The mask as bits, for scalar memory: `rows` tokens in a word, words of a chunk of `tokens` in a row."""
   b, t = keep.shape
-  return chunks.words(keep, ROWS, chunks.up(t, tokens)).reshape(b, -1, 1, tokens // ROWS)
+  return chunks.words(keep, rows, chunks.up(t, tokens)).reshape(b, -1, 1, tokens // rows)
 
 
 def unpack(word: Int[Array, ""], row: Int[Array, "rows lanes"]) -> Bool[Array, "rows lanes"]:
-  """Of the tokens of one register, which are kept."""
+  """Of the tokens of one word, which are kept."""
   return jnp.bitwise_and(word, 1 << row) != 0
 
 

@@ -1,8 +1,9 @@
 """`linear_scan` on TPUs: one pass over memory, the state in VMEM. Never run on a TPU; its speed is unmeasured.
 
 A program of the grid has a chunk of time of some channels of one row, and finds the state where the one before left it.
-It goes through the chunk in tiles of eight tokens, which fill registers: three doublings make their states. Complex
-numbers are pairs of real arrays. What lies past the end of the arrays is read as anything and never written.
+It goes through the chunk in tiles of eight tokens, which fill registers: three doublings make their states, see
+`tpu_tiling`. Complex numbers are pairs of real arrays. What lies past the end of the arrays is read as anything and
+never written.
 """
 
 import functools
@@ -15,8 +16,9 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Complex64, Float32
 
 from kernels import dispatch, tpu
-from kernels.linear_scan import adjoint
+from kernels.linear_scan import adjoint, tpu_tiling
 from kernels.linear_scan.pairs import add, parts, product, where, whole
+from kernels.linear_scan.tpu_tiling import row, shift
 
 TOKENS, CHANNELS = 256, 512  # at most, of a block; half as many complex channels
 
@@ -37,49 +39,24 @@ def linear_scan(
   return dispatch.shard(_scan, axes, ("b t e", "b e"))(a, x, h, keep)
 
 
-class _Blocks:
-  """The blocks of one program, by what they belong to."""
+class _Blocks(tpu_tiling.Blocks):
+  """Its arrays are pairs of real ones where the numbers are complex."""
 
   def __init__(self, x, keep, *, back):
     self.pairs = len(parts(x))
-    (self.b, self.t, self.n), self.keep = x.shape, keep
-    self.tokens = tpu.even(self.t, TOKENS, tpu.ROWS)
-    self.channels = tpu.even(self.n, CHANNELS // self.pairs, tpu.LANES)
-    self.chunks = pl.cdiv(self.t, self.tokens)
-    self.grid = self.b, pl.cdiv(self.n, self.channels), self.chunks
-    self.chunk = (lambda c: self.chunks - 1 - c) if back else (lambda c: c)
+    super().__init__(x.shape, keep, most=(TOKENS, CHANNELS // self.pairs), back=back)
 
-  def each(self, spec):
-    return (spec,) * self.pairs
-
-  def by_token(self):
-    return self.each(pl.BlockSpec((None, self.tokens, self.channels), lambda b, e, c: (b, self.chunk(c), e)))
-
-  def tile_before(self):
-    """The last tokens of the chunk before; of the first chunk, its own."""
-    tiles = self.tokens // tpu.ROWS
-    where = lambda b, e, c: (b, jnp.maximum(self.chunk(c) * tiles - 1, 0), e)
-    return self.each(pl.BlockSpec((None, tpu.ROWS, self.channels), where))
-
-  def by_row(self, rows=1):
-    return self.each(pl.BlockSpec((None, rows, self.channels), lambda b, e, c: (b, 0, e)))
+  def each(self, *specs):
+    return [(spec,) * self.pairs for spec in specs]
 
   def decay(self, a):
-    return self.by_token() if a.ndim == 3 else self.each(pl.BlockSpec((1, self.channels), lambda b, e, c: (0, e)))
-
-  def words(self):
-    """The mask, and its block, in scalar memory."""
-    if self.keep is None:
-      return (), ()
-    tiles = self.tokens // tpu.ROWS
-    spec = pl.BlockSpec((None, None, 1, tiles), lambda b, e, c: (b, self.chunk(c), 0, 0), memory_space=pltpu.SMEM)
-    return (tpu.words(self.keep, self.tokens),), (spec,)
+    return self.by_token() if a.ndim == 3 else self.by_channel()
 
   def like(self, *shape):
     return (jax.ShapeDtypeStruct((self.b, *shape, self.n), jnp.float32),) * self.pairs
 
   def scratch(self):
-    return self.each(pltpu.VMEM((1, self.channels), jnp.float32))
+    return (pltpu.VMEM((1, self.channels), jnp.float32),) * self.pairs
 
 
 def _forward(a, x, h, keep):
@@ -88,8 +65,8 @@ def _forward(a, x, h, keep):
   (y,) = pl.pallas_call(
     functools.partial(_forward_kernel, blocks),
     grid=blocks.grid,
-    in_specs=[words_spec, blocks.decay(a), blocks.by_token(), blocks.by_row()],
-    out_specs=[blocks.by_token()],
+    in_specs=[words_spec, *blocks.each(blocks.decay(a), blocks.by_token(), blocks.by_row())],
+    out_specs=blocks.each(blocks.by_token()),
     out_shape=[blocks.like(blocks.t)],
     scratch_shapes=[blocks.scratch()],
     compiler_params=tpu.IN_ORDER,
@@ -105,13 +82,13 @@ def _forward_kernel(blocks, words, a, x, h, y, state):
     _write(state, slice(None), _read(h, slice(None)))
 
   def tile(i, h):
-    rows = pl.ds(pl.multiple_of(i * tpu.ROWS, tpu.ROWS), tpu.ROWS)
-    decay = where(_kept(words, i, blocks), _decay(a, rows, blocks))
-    states = _states(decay, _read(x, rows), h, back=False)
+    rows = blocks.at(i)
+    decay = where(blocks.kept(words, i), _decay(a, rows, blocks))
+    states = tpu_tiling.states(decay, _read(x, rows), h, back=False)
     _write(y, rows, states)
-    return _row(states, tpu.ROWS - 1)
+    return row(states, blocks.rows - 1)
 
-  _write(state, slice(None), lax.fori_loop(0, blocks.tokens // tpu.ROWS, tile, _read(state, slice(None))))
+  _write(state, slice(None), lax.fori_loop(0, blocks.tiles, tile, _read(state, slice(None))))
 
 
 def _backward(a, h, y, keep, y_bar, last_bar):
@@ -119,16 +96,17 @@ def _backward(a, h, y, keep, y_bar, last_bar):
   blocks = _Blocks(y, keep, back=True)
   words, words_spec = blocks.words()
   constant = a.ndim == 1
-  a_bar_spec = blocks.by_row(tpu.ROWS) if constant else blocks.by_token()
+  a_bar_spec = blocks.by_row(blocks.rows) if constant else blocks.by_token()
   a_bar, x_bar, h_bar = pl.pallas_call(
     functools.partial(_backward_kernel, blocks, constant),
     grid=blocks.grid,
     in_specs=[
-      *(words_spec, blocks.decay(a), blocks.by_row(), blocks.tile_before()),
-      *(blocks.by_token(), blocks.by_token(), blocks.by_row()),
+      words_spec,
+      *blocks.each(blocks.decay(a), blocks.by_row(), blocks.tile_before()),
+      *blocks.each(blocks.by_token(), blocks.by_token(), blocks.by_row()),
     ],
-    out_specs=[a_bar_spec, blocks.by_token(), blocks.by_row()],
-    out_shape=[blocks.like(tpu.ROWS if constant else blocks.t), blocks.like(blocks.t), blocks.like(1)],
+    out_specs=blocks.each(a_bar_spec, blocks.by_token(), blocks.by_row()),
+    out_shape=[blocks.like(blocks.rows if constant else blocks.t), blocks.like(blocks.t), blocks.like(1)],
     scratch_shapes=[blocks.scratch()],
     compiler_params=tpu.IN_ORDER,
     name="linear_scan_backward",
@@ -138,10 +116,9 @@ def _backward(a, h, y, keep, y_bar, last_bar):
 
 
 def _backward_kernel(blocks, constant, words, a, h, y_before, y, y_bar, last_bar, a_bar, x_bar, h_bar, state):
-  step = pl.program_id(2)
-  first = blocks.chunk(step) * blocks.tokens  # token of this chunk
+  first = blocks.first()
 
-  @pl.when(step == 0)
+  @pl.when(pl.program_id(2) == 0)
   def _():
     _write(state, slice(None), _read(last_bar, slice(None)))
     if constant:
@@ -149,32 +126,31 @@ def _backward_kernel(blocks, constant, words, a, h, y_before, y, y_bar, last_bar
 
   # The state before this chunk.
   start = where(first == 0, _read(h, slice(None)))
-  start = add(start, where(first > 0, _row(_read(y_before, slice(None)), tpu.ROWS - 1)))
+  start = add(start, where(first > 0, row(_read(y_before, slice(None)), blocks.rows - 1)))
 
   def tile(j, s):
-    i = blocks.tokens // tpu.ROWS - 1 - j
-    rows = pl.ds(pl.multiple_of(i * tpu.ROWS, tpu.ROWS), tpu.ROWS)
-    rows_before = pl.ds(pl.multiple_of(jnp.maximum(i - 1, 0) * tpu.ROWS, tpu.ROWS), tpu.ROWS)
-    kept, here = _kept(words, i, blocks), first + i * tpu.ROWS + _index(blocks) < blocks.t
+    i = blocks.tiles - 1 - j
+    rows, rows_before = blocks.at(i), blocks.at(jnp.maximum(i - 1, 0))
+    kept, here = blocks.kept(words, i), blocks.here(first, i)
 
     # What is not there has decay 1 and no cotangent, so that the one of the last state gets to the last token.
     decay = where(here, where(kept, _decay(a, rows, blocks)), 1.0)
     bar = where(here, _read(y_bar, rows))
-    into = _states(decay, product(decay, bar), s, back=True)
-    bar = add(bar, _shift(into, s, back=True))
+    into = tpu_tiling.states(decay, product(decay, bar), s, back=True)
+    bar = add(bar, shift(into, s, back=True))
     _write(x_bar, rows, bar)
 
-    entry = _row(_read(y, rows_before), tpu.ROWS - 1)
+    entry = row(_read(y, rows_before), blocks.rows - 1)
     entry = tuple(jnp.where(i == 0, p, q) for p, q in zip(start, entry))
-    before = where(here, where(kept, _shift(_read(y, rows), entry, back=False)))
+    before = where(here, where(kept, shift(_read(y, rows), entry, back=False)))
     flow = product(bar, before)
     if constant:
       _write(a_bar, slice(None), add(_read(a_bar, slice(None)), flow))
     else:
       _write(a_bar, rows, flow)
-    return _row(into, 0)
+    return row(into, 0)
 
-  s = lax.fori_loop(0, blocks.tokens // tpu.ROWS, tile, _read(state, slice(None)))
+  s = lax.fori_loop(0, blocks.tiles, tile, _read(state, slice(None)))
   _write(state, slice(None), s)
   _write(h_bar, slice(None), s)
 
@@ -182,35 +158,9 @@ def _backward_kernel(blocks, constant, words, a, h, y_before, y, y_bar, last_bar
 _scan = adjoint.differentiable(_forward, _backward)
 
 
-def _states(decay, inflow, h, *, back):
-  """All h_t = decay_t h_{t-1} + inflow_t of a tile, after the row h; `back`, from its last token to its first."""
-  zero, one = (tuple(jnp.full_like(z, v if i == 0 else 0.0) for i, z in enumerate(decay)) for v in (0.0, 1.0))
-  for distance in (1, 2, 4):
-    inflow = add(inflow, product(decay, _shift(inflow, zero, back=back, distance=distance)))
-    decay = product(decay, _shift(decay, one, back=back, distance=distance))
-  return add(inflow, product(decay, h))
-
-
-def _shift(tile, edge, *, back, distance=1):
-  """Every token gets what belongs to the one `distance` before it, or after it; those that have none get `edge`."""
-  row = lax.broadcasted_iota(jnp.int32, tile[0].shape, 0)
-  has = row < tpu.ROWS - distance if back else row >= distance
-  amount = tpu.ROWS - distance if back else distance
-  return tuple(jnp.where(has, pltpu.roll(z, amount, 0), e) for z, e in zip(tile, edge))
-
-
 def _decay(a, rows, blocks):
-  shape = tpu.ROWS, blocks.channels
+  shape = blocks.rows, blocks.channels
   return tuple(z[rows] if z.shape[0] > 1 else jnp.broadcast_to(z[...], shape) for z in a)
-
-
-def _kept(words, i, blocks):
-  """Which tokens of tile i keep the state before them."""
-  return tpu.unpack(words[0][0, i], _index(blocks)) if words else None
-
-
-def _index(blocks):
-  return lax.broadcasted_iota(jnp.int32, (tpu.ROWS, blocks.channels), 0)
 
 
 def _read(refs, rows):
@@ -220,7 +170,3 @@ def _read(refs, rows):
 def _write(refs, rows, values):
   for ref, z in zip(refs, values):
     ref[rows] = z
-
-
-def _row(tile, i):
-  return tuple(z[i : i + 1] for z in tile)

@@ -96,6 +96,14 @@ def linear_scan(*, b: int, t: int, n: int, s: int) -> Passes:
   return Passes(Work(3 * sequence + 2 * state), Work(5 * sequence + 2 * state))
 
 
+def rg_lru(*, b: int, t: int, e: int, s: int) -> Passes:
+  """Forward reads u, r, i, writes y: 4 b t e s, with three exponentials a number. Backward reads u, r, i, y_bar, writes
+  three gradients, 7 b t e s, and has all exponentials again; states can be made again from a few that are kept.
+  """
+  sequence, state, exps = b * t * e * s, b * e * STATE, 3 * b * t * e
+  return Passes(Work(4 * sequence + 2 * state, exps=exps), Work(7 * sequence + 2 * state, exps=exps))
+
+
 def selective_scan(*, b: int, t: int, e: int, n: int, g: int, s: int) -> Passes:
   """Forward reads x, dt, B, C, writes y: (3 b t e + 2 b t g n) s, with b t e n exponentials.
 

@@ -19,6 +19,7 @@ from kernels import (
   linear_scan,
   long_conv,
   lti,
+  rg_lru,
   selective_scan,
   short_conv,
   ssd,
@@ -149,6 +150,12 @@ def _scan(normal, b, t, n):
   return jax.nn.sigmoid(normal(b, t, n) + 3), normal(b, t, n), normal(b, n, dtype="float32")
 
 
+def _gated_scan(normal, b, t, e):
+  """Both gates half open, and decays around 0.93 a token."""
+  u, r, i = (normal(b, t, e) for _ in range(3))
+  return u, r, i, normal(e, dtype="float32") - 4, normal(b, e, dtype="float32")
+
+
 def _selective(normal, b, t, e, n, g):
   A = -jnp.broadcast_to(jnp.arange(1.0, n + 1), (e, n))
   B, C = normal(b, t, g, n), normal(b, t, g, n)
@@ -223,6 +230,15 @@ OPS = {
     (dict(b=8, t=2048, n=2560),),
     floors.linear_scan,
     "btn",
+  ),
+  "rg_lru": Op(
+    _gated_scan,
+    lambda impl, *args: rg_lru.rg_lru(*args, impl=impl)[0],
+    rg_lru.IMPLS,
+    (dict(b=4, t=1024, e=512),),
+    (dict(b=8, t=2048, e=2560),),
+    floors.rg_lru,
+    "bte",
   ),
   "ssd": Op(
     _heads,

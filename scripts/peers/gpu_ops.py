@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kernels.rg_lru.gates import gate
 from scripts.benchmarks.case import Missing, Timed, compiled, gradients
 from scripts.peers.own_process import own_process
 
@@ -144,6 +145,13 @@ def _same(*args):
   return args
 
 
+def _hgrn(u, r, i, a_param, h):
+  """fla has HGRN's recurrence without gates: an input and a log decay, which are made before."""
+  a, inflow = gate(u, r, i, a_param, None)
+  return inflow.astype(u.dtype), jnp.log(a).astype(u.dtype), h
+
+
+_scanned = lambda fn, x, g, h: fn(x, g, initial_state=h)
 _stated = lambda fn, q, k, v, g, S: fn(q, k, v, g, scale=1.0, initial_state=S)
 _gated_delta = lambda fn, q, k, v, g, beta, S: fn(q, k, v, g, beta, scale=1.0, initial_state=S)
 _FLA, _JLA = "fla-core", "jax-linear-attention"
@@ -155,9 +163,10 @@ PEERS: dict[str, tuple[Peer, ...]] = {
   "selective_scan": _SELECTIVE,
   "gated_selective_scan": _SELECTIVE,
   "linear_scan": tuple(
-    Peer(_FLA, "fla.ops.hgrn", name, lambda a, x, h: (x, jnp.log(a), h), lambda fn, x, g, h: fn(x, g, initial_state=h))
+    Peer(_FLA, "fla.ops.hgrn", name, lambda a, x, h: (x, jnp.log(a), h), _scanned)
     for name in ("fused_recurrent_hgrn", "chunk_hgrn")
   ),
+  "rg_lru": tuple(Peer(_FLA, "fla.ops.hgrn", name, _hgrn, _scanned) for name in ("fused_recurrent_hgrn", "chunk_hgrn")),
   "ssd": (
     Peer(
       "mamba-ssm",

@@ -12,17 +12,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from kernels.linear_scan import linear_scan
+from kernels.rg_lru import rg_lru
+from kernels.rg_lru.gates import C, gate
 from layers import BlockDense, Dense, ShortConv, param
 from layers.choices import one_of
 from layers.initializers import inverse_softplus, ring
 from layers.lengths import blank_past
 from layers.sizes import at_least_one, largest_divisor
 
-# the constant c of sec. 2.4
-C = 8.0
-# of the square root, whose slope at a_t = 1 would be infinite; as in the authors' code
-MAX_SLOPE = 1000.0
 # the power of the drawn radius that a_t is at r_t = 1
 INITS = {"paper": 1.0, "recurrentgemma": C}
 
@@ -119,9 +116,8 @@ class RGLRU(nn.Module):
     """All tokens from `state`."""
     x = blank_past(x, lengths)
     u, taps = self.conv(self.x_proj(x), state.taps, reset=reset, lengths=lengths)
-    first = (jnp.arange(x.shape[1]) == 0) & (state.started == 0)[:, None]
-    a, u = self._gate(u, first if reset is None else first | reset)
-    h, last = linear_scan(a, u, state.h, reset=reset, lengths=lengths)
+    r, i = self._gates(u)
+    h, last = rg_lru(u, r, i, self.a_param, state.h, fresh=state.started == 0, reset=reset, lengths=lengths)
     some = x.shape[1] > 0 if lengths is None else jnp.minimum(lengths, x.shape[1]) > 0
     started = jnp.where(some, jnp.ones_like(state.started), state.started)
     return blank_past(self._join(h, x), lengths), State(h=last, taps=taps, started=started)
@@ -131,34 +127,19 @@ class RGLRU(nn.Module):
   ) -> tuple[Float[Array, "b d"], State]:
     """One token."""
     u, taps = self.conv.step(self.x_proj(x), state.taps)
-    a, u = self._gate(u, state.started == 0)
-    h = a * state.h + u
+    r, i = self._gates(u)
+    a, inflow = gate(u, r, i, self.a_param, state.started == 0)
+    h = a * state.h + inflow
     return self._join(h, x), State(h=h, taps=taps, started=jnp.ones_like(state.started))
 
   @property
   def _inner(self) -> int:
     return self.width if self.inner is None else self.inner
 
-  def _gate(
-    self, u: Float[Array, "*b e"], first: Bool[Array, "*b"]
-  ) -> tuple[Float[Array, "*b e"], Float[Array, "*b e"]]:
-    """a_t and what enters the state, in at least float32: bfloat16 has no numbers between 0.996 and 1."""
+  def _gates(self, u: Float[Array, "*b e"]) -> tuple[Float[Array, "*b e"], Float[Array, "*b e"]]:
+    """Before their sigmoids, in at least float32."""
     u = u.astype(jnp.promote_types(u.dtype, jnp.float32))
-    log_a = -C * jax.nn.sigmoid(self.a_gate(u)) * jax.nn.softplus(self.a_param)
-    factor = jnp.where(first[..., None], 1.0, bounded_sqrt(-jnp.expm1(2 * log_a)))
-    return jnp.exp(log_a), factor * jax.nn.sigmoid(self.input_gate(u)) * u
+    return self.a_gate(u), self.input_gate(u)
 
   def _join(self, h: Float[Array, "*b e"], x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     return self.out_proj(h.astype(x.dtype) * jax.nn.gelu(self.y_proj(x)))
-
-
-@jax.custom_jvp
-def bounded_sqrt(x: Float[Array, "..."]) -> Float[Array, "..."]:
-  """sqrt(x) for x >= 0, with a slope of at most MAX_SLOPE."""
-  return jnp.sqrt(x)
-
-
-@bounded_sqrt.defjvp
-def _bounded_sqrt_jvp(primals, tangents):
-  (x,), (dx,) = primals, tangents
-  return jnp.sqrt(x), dx * 0.5 * jax.lax.rsqrt(jnp.maximum(x, 0.25 / MAX_SLOPE**2))

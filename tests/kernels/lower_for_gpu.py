@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from kernels import gpu
 from kernels.linear_scan import linear_scan
+from kernels.rg_lru import rg_lru
 from kernels.selective_scan import selective_scan
 
 MESH = {"data": 2, "fsdp": 2, "tensor": 2}
@@ -30,6 +31,8 @@ def cases(b=8, t=2000):
     "linear_scan of RG-LRU": (linear_scan, shapes(wide, wide, (b, 2560)), 2),
     "linear_scan of S5, cut in time": (linear_scan, shapes((384,), narrow, (b, 384), dtype=jnp.complex64), 4),
     "linear_scan of bytes, cut in time": (linear_scan, shapes(long, long, (8, 256), dtype=jnp.bfloat16), 4),
+    "rg_lru": (rg_lru, shapes(wide, wide, wide, (2560,), (b, 2560)), 2),
+    "rg_lru of bfloat16": (rg_lru, shapes(wide, wide, wide, (2560,), (b, 2560), dtype=jnp.bfloat16), 2),
     "selective_scan of Mamba": (fused, selective(b, t, 2048, 1, 16), 2),
     "selective_scan of bfloat16": (fused, selective(b, t, 2048, 1, 16, dtype=jnp.bfloat16), 2),
     # backward a block has a quarter of the state, so there are enough of them

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from kernels.attention import attention
 from kernels.conv_step import conv_step
 from kernels.linear_scan import linear_scan
+from kernels.rg_lru import rg_lru
 from kernels.selective_scan import selective_scan
 from kernels.selective_step import selective_step
 from kernels.ssd import ssd
@@ -31,6 +32,8 @@ def cases(b=8, t=2000):
     "linear_scan of RG-LRU": (linear_scan, shapes(wide, wide, (b, 2560))),
     "linear_scan of S5": (linear_scan, shapes((384,), narrow, (b, 384), dtype=jnp.complex64)),
     "linear_scan of bfloat16": (linear_scan, shapes(wide, wide, (b, 2560), dtype=jnp.bfloat16)),
+    "rg_lru": (rg_lru, shapes(wide, wide, wide, (2560,), (b, 2560))),
+    "rg_lru of bfloat16": (rg_lru, shapes(wide, wide, wide, (2560,), (b, 2560), dtype=jnp.bfloat16)),
     "selective_scan of Mamba": (fused, shapes(*mamba(5120))),
     "selective_scan of bfloat16": (fused, shapes(*mamba(2048), dtype=jnp.bfloat16)),
     "selective_scan of large states": (selective_scan, shapes(*scan(5120, 64))),

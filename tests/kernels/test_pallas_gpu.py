@@ -14,6 +14,8 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from kernels import _compat, dispatch, gpu
 from kernels.linear_scan import linear_scan, pallas_gpu
+from kernels.rg_lru import pallas_gpu as rg_lru_gpu
+from kernels.rg_lru import rg_lru
 from kernels.selective_scan import gpu_tiling, selective_scan
 from tests.kernels import selective
 from tests.kernels.compare import DIGIT, TOLERANCE, assert_close, draw, masks, spoil, values_and_gradients
@@ -74,7 +76,7 @@ def cut_time(monkeypatch, segments):
   monkeypatch.setattr(gpu, "segments", lambda programs, tiles: min(segments, tiles))
 
 
-def compare(op, given, where, races=False):
+def compare(op, given, where, races=False, tolerance=TOLERANCE["float32"]):
   """Values and gradients against the definition; NaN past the lengths."""
   want = values_and_gradients(functools.partial(op, impl="reference"), given, **where)
   if "lengths" in where:
@@ -83,7 +85,7 @@ def compare(op, given, where, races=False):
     given = tuple(spoil(where["lengths"], z) if by_token(z) else z for z in given)
   with _compat.interpreted_gpu(detect_races=races):
     got = values_and_gradients(functools.partial(op, impl="pallas_gpu"), given, **where)
-  assert_close(got, want, TOLERANCE["float32"], narrow=DIGIT)
+  assert_close(got, want, tolerance, narrow=DIGIT)
 
 
 def scan_arrays(b, t, n, constant, dtype):
@@ -124,6 +126,45 @@ def test_linear_scan_has_no_races(segments, monkeypatch, on_gpu):
   monkeypatch.setattr(pallas_gpu, "TOKENS", 4)
   cut_time(monkeypatch, segments)
   compare(linear_scan, scan_arrays(2, 18, 5, False, "float32"), masks(18), races=True)
+
+
+def gated_arrays(t, e, dtype="float32"):
+  """Decays from almost 0 to almost 1."""
+  rng = np.random.default_rng(t)
+  u, r, i = draw(rng, (3, 2, t, e), "float32")
+  a_param, h = rng.uniform(-9, 1, e).astype("float32"), draw(rng, (2, e), "float32")
+  return *(np.asarray(z, jnp.dtype(dtype)) for z in (u, 4 * r, i)), a_param, h
+
+
+# ends within a tile, fewer channels than a block has and more, time cut or not; in bfloat16 both round to 8 bits
+@interpreted
+@pytest.mark.parametrize(
+  "t, e, dtype, masked, segments, tolerance",
+  [
+    (13, 3, "float32", True, 2, TOLERANCE["float32"]),
+    *(
+      pytest.param(*case, marks=pytest.mark.slow)
+      for case in [
+        (41, 130, "bfloat16", True, 1, 2**-7),
+        (27, 6, "bfloat16", False, 3, 2**-7),
+        (1, 7, "float32", False, 1, TOLERANCE["float32"]),
+      ]
+    ),
+  ],
+)
+def test_rg_lru_equals_the_reference(t, e, dtype, masked, segments, tolerance, monkeypatch, on_gpu):
+  monkeypatch.setattr(rg_lru_gpu, "BYTES", 16)
+  cut_time(monkeypatch, segments)
+  compare(rg_lru, gated_arrays(t, e, dtype), masks(t) if masked else {}, tolerance=tolerance)
+
+
+@interpreted
+@pytest.mark.slow
+@pytest.mark.parametrize("segments", [1, 2])
+def test_rg_lru_has_no_races(segments, monkeypatch, on_gpu):
+  monkeypatch.setattr(rg_lru_gpu, "BYTES", 16)
+  cut_time(monkeypatch, segments)
+  compare(rg_lru, gated_arrays(18, 5), masks(18), races=True)
 
 
 # groups, more channels than a block has, states of a part of a matrix and of several, time cut or not; softplus, skip
@@ -198,6 +239,7 @@ def test_selective_scan_on_gpus_says_what_it_cannot_run(on_gpu):
 def test_kernels_that_no_gpu_has_run_are_taken_by_name_only(on_gpu):
   cases = {
     linear_scan: scan_arrays(1, 8, 4, True, "float32"),
+    rg_lru: gated_arrays(8, 4),
     selective_scan: selective.arrays(8, 4, 1, 4),
   }
   for op, given in cases.items():

@@ -19,6 +19,8 @@ from kernels.conv_step import conv_step
 from kernels.conv_step import pallas_tpu as conv_step_tpu
 from kernels.linear_scan import linear_scan
 from kernels.linear_scan import pallas_tpu as linear_scan_tpu
+from kernels.rg_lru import pallas_tpu as rg_lru_tpu
+from kernels.rg_lru import rg_lru
 from kernels.selective_scan import pallas_tpu as selective_scan_tpu
 from kernels.selective_scan import selective_scan
 from kernels.selective_step import pallas_tpu as selective_step_tpu
@@ -79,14 +81,14 @@ def test_the_interpreter_reports_races(kernel):
     run_raced(kernel)
 
 
-def assert_equals_the_reference(op, given, t, masked):
+def assert_equals_the_reference(op, given, t, masked, tolerance=TOLERANCE["float32"]):
   """Values and gradients; with masks, what stands past the lengths is NaN."""
   where = masks(t) if masked else {}
   want = values_and_gradients(functools.partial(op, impl="reference"), given, **where)
   if masked:
     given = tuple(spoil(where["lengths"], z) if z is not None and z.shape[:2] == (2, t) else z for z in given)
   got = values_and_gradients(functools.partial(op, impl="pallas_tpu"), given, **where)
-  assert_close(got, want, TOLERANCE["float32"], narrow=DIGIT)
+  assert_close(got, want, tolerance, narrow=DIGIT)
 
 
 def scan_arrays(b, t, n, constant, dtype):
@@ -112,6 +114,30 @@ def test_linear_scan_equals_the_reference(t, n, constant, dtype, masked, monkeyp
   monkeypatch.setattr(linear_scan_tpu, "TOKENS", 16)
   monkeypatch.setattr(linear_scan_tpu, "CHANNELS", 128 if dtype == "float32" else 256)
   assert_equals_the_reference(linear_scan, scan_arrays(2, t, n, constant, dtype), t, masked)
+
+
+def gated_arrays(t, e, dtype="float32"):
+  """Decays from almost 0 to almost 1."""
+  rng = np.random.default_rng(t)
+  u, r, i = draw(rng, (3, 2, t, e), "float32")
+  a_param, h = rng.uniform(-9, 1, e).astype("float32"), draw(rng, (2, e), "float32")
+  return *(np.asarray(z, jnp.dtype(dtype)) for z in (u, 4 * r, i)), a_param, h
+
+
+# ends within a tile and within a chunk, fewer channels than lanes and more; in bfloat16 both round to 8 bits
+@pytest.mark.parametrize(
+  "t, e, dtype, masked, tolerance",
+  [
+    (35, 3, "float32", True, TOLERANCE["float32"]),
+    pytest.param(41, 130, "bfloat16", True, 2**-7, marks=pytest.mark.slow),
+    pytest.param(1, 5, "float32", False, TOLERANCE["float32"], marks=pytest.mark.slow),
+    pytest.param(64, 256, "float32", False, TOLERANCE["float32"], marks=pytest.mark.slow),
+  ],
+)
+def test_rg_lru_equals_the_reference(t, e, dtype, masked, tolerance, monkeypatch, on_tpu):
+  monkeypatch.setattr(rg_lru_tpu, "TOKENS", 32)
+  monkeypatch.setattr(rg_lru_tpu, "CHANNELS", 128)
+  assert_equals_the_reference(rg_lru, gated_arrays(t, e, dtype), t, masked, tolerance)
 
 
 # groups that do not fill the lanes, several blocks of channels, states that do and do not fill registers; softplus,
@@ -271,6 +297,7 @@ def test_kernels_that_no_tpu_has_run_are_taken_by_name_only(monkeypatch):
   monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
   cases = {
     linear_scan: scan_arrays(1, 8, 4, True, "float32"),
+    rg_lru: gated_arrays(8, 4),
     selective_scan: selective.arrays(8, 4, 1, 4),
     ssd: ssd_arrays(8, 2, 4, 1, 4),
   }

@@ -59,6 +59,8 @@ def test_floors_of_the_sizes_that_were_worked_out_by_hand():
   # z is read forward; backward it is read and its gradient written
   array = 8 * 2048 * 2048 * 2
   assert [gated[i].bytes - scan[i].bytes - (i + 1) * array for i in (0, 1)] == [2048 * 4, 2 * 2048 * 4]
+  gates = floors.rg_lru(b=8, t=2048, e=2560, s=2)
+  assert [micro(work) for work in gates] == pytest.approx([78, 137], rel=0.01)
   heads = [floors.ssd(b=16, t=2048, h=h, g=1, k=128, p=64, s=2).forward for h in (24, 48, 80)]
   assert [micro(work._replace(bytes=0)) for work in heads] == pytest.approx([51, 99, 164], rel=0.02)
   conv = floors.short_conv(b=8, t=2048, e=4096, s=2)

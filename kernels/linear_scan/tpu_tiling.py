@@ -1,0 +1,96 @@
+"""How kernels for TPUs divide arrays "b t n" that a recurrence runs through, and the states of a tile of tokens.
+
+A program of the grid has a chunk of time of some channels of one row, and goes through it tile by tile, whose rows are
+tokens. Doublings give every token of a tile the product of decays and the sum of inputs from the tile's start; the
+state before the tile is added once. Numbers come in parts, see `pairs`.
+"""
+
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from kernels import tpu
+from kernels.linear_scan.pairs import add, product
+
+
+class Blocks:
+  """The blocks of one program, by what they belong to.
+
+  Args:
+    most: tokens and channels of a block, at most.
+    rows: tokens of a tile.
+  """
+
+  def __init__(self, shape, keep, *, most, rows=tpu.ROWS, back):
+    (self.b, self.t, self.n), self.keep, self.rows = shape, keep, rows
+    self.tokens = tpu.even(self.t, most[0], rows)
+    self.channels = tpu.even(self.n, most[1], tpu.LANES)
+    self.tiles = self.tokens // rows
+    self.chunks = pl.cdiv(self.t, self.tokens)
+    self.grid = self.b, pl.cdiv(self.n, self.channels), self.chunks
+    self.chunk = (lambda c: self.chunks - 1 - c) if back else (lambda c: c)
+
+  def by_token(self):
+    return pl.BlockSpec((None, self.tokens, self.channels), lambda b, e, c: (b, self.chunk(c), e))
+
+  def tile_before(self):
+    """The last tokens of the chunk before; of the first chunk, its own."""
+    where = lambda b, e, c: (b, jnp.maximum(self.chunk(c) * self.tiles - 1, 0), e)
+    return pl.BlockSpec((None, self.rows, self.channels), where)
+
+  def by_row(self, rows=1):
+    return pl.BlockSpec((None, rows, self.channels), lambda b, e, c: (b, 0, e))
+
+  def by_channel(self):
+    return pl.BlockSpec((1, self.channels), lambda b, e, c: (0, e))
+
+  def words(self):
+    """The mask, and its block, in scalar memory."""
+    if self.keep is None:
+      return (), ()
+    spec = pl.BlockSpec((None, None, 1, self.tiles), lambda b, e, c: (b, self.chunk(c), 0, 0), memory_space=pltpu.SMEM)
+    return (tpu.words(self.keep, self.tokens, self.rows),), (spec,)
+
+  def first(self):
+    """The token this chunk starts with."""
+    return self.chunk(pl.program_id(2)) * self.tokens
+
+  def at(self, i):
+    """The rows of tile i."""
+    return pl.ds(pl.multiple_of(i * self.rows, self.rows), self.rows)
+
+  def kept(self, words, i):
+    """Which tokens of tile i keep the state before them; None, all do."""
+    return tpu.unpack(words[0][0, i], self._row()) if words else None
+
+  def here(self, first, i):
+    """Which tokens of tile i are there, of a chunk that starts with `first`."""
+    return first + i * self.rows + self._row() < self.t
+
+  def _row(self):
+    return lax.broadcasted_iota(jnp.int32, (self.rows, self.channels), 0)
+
+
+def states(decay, inflow, h, *, back):
+  """All h_t = decay_t h_{t-1} + inflow_t of a tile, after the row h; `back`, from its last token to its first."""
+  zero, one = (tuple(jnp.full_like(z, v if i == 0 else 0.0) for i, z in enumerate(decay)) for v in (0.0, 1.0))
+  distance = 1
+  while distance < decay[0].shape[0]:
+    inflow = add(inflow, product(decay, shift(inflow, zero, back=back, distance=distance)))
+    decay = product(decay, shift(decay, one, back=back, distance=distance))
+    distance *= 2
+  return add(inflow, product(decay, h))
+
+
+def shift(tile, edge, *, back, distance=1):
+  """Every token gets what belongs to the one `distance` before it, or after it; those that have none get `edge`."""
+  rows = tile[0].shape[0]
+  row = lax.broadcasted_iota(jnp.int32, tile[0].shape, 0)
+  has = row < rows - distance if back else row >= distance
+  amount = rows - distance if back else distance
+  return tuple(jnp.where(has, pltpu.roll(z, amount, 0), e) for z, e in zip(tile, edge))
+
+
+def row(tile, i):
+  return tuple(z[i : i + 1] for z in tile)

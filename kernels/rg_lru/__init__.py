@@ -1,0 +1,65 @@
+"""h_t = a_t * h_{t-1} + sqrt(1 - a_t^2) (i_t u_t), a_t a power of a gate: the recurrence of Hawk and Griffin."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from kernels import dispatch, inputs
+from kernels.rg_lru import pallas_gpu, pallas_tpu, reference, xla
+
+IMPLS: dispatch.Impls = {
+  "xla": (xla.rg_lru, dispatch.always),
+  "pallas_gpu": (pallas_gpu.rg_lru, pallas_gpu.why_not),
+  "pallas_tpu": (pallas_tpu.rg_lru, pallas_tpu.why_not),
+  "reference": (reference.rg_lru, dispatch.always),
+}
+
+
+def rg_lru(
+  u: Float[Array, "b t e"],
+  r: Float[Array, "b t e"],
+  i: Float[Array, "b t e"],
+  a_param: Float[Array, "e"],
+  h: Float[Array, "b e"],
+  *,
+  fresh: Bool[Array, "b"] | None = None,
+  reset: Bool[Array, "b t"] | None = None,
+  lengths: Int[Array, "b"] | None = None,
+  impl: str = "auto",
+) -> tuple[Float[Array, "b t e"], Float[Array, "b e"]]:
+  """y_t = h_t = a_t * h_{t-1} + sqrt(1 - a_t^2) sigmoid(i_t) u_t,  a_t = exp(-8 sigmoid(r_t) softplus(a_param))
+
+  De et al. 2024, arXiv:2402.19427, eqs. (1)-(4); at the first token of a document, which nothing precedes, the factor
+  of the input is 1, as in the authors' code. Returns all y and the state after the last token. Differentiable in the
+  first five; the slope of the square root is at most 1000. Computed in at least float32; y has the dtype of u, the
+  returned state that of the computation.
+
+  Args:
+    r, i: the gates before their sigmoids.
+    h: the state before the first token.
+    fresh: rows that start with a document; their h is taken as 0.
+    reset: True where a document starts: the state is cleared before that token.
+    lengths: tokens that are there per row; past them y is 0 and the state stands still.
+    impl: "auto" or a name in IMPLS.
+
+  Raises:
+    ValueError: `impl` does not exist or cannot run these arguments.
+  """
+  dtype = inputs.compute_dtype(u, r, i, a_param, h)
+  a_param, h = a_param.astype(dtype), h.astype(dtype)
+  if fresh is not None:
+    h = jnp.where(fresh[:, None], 0, h)
+  if u.shape[1] == 0:
+    return u, h
+  starts = fresh is not None and (jnp.arange(u.shape[1]) == 0) & fresh[:, None]
+  first = reset if fresh is None else starts if reset is None else starts | reset
+  if lengths is not None:
+    here = inputs.valid(lengths, u.shape[1])
+    # The decay becomes 1 and the input 0; what is not there starts no document.
+    u, i = inputs.blank(here, u, i)
+    r = jnp.where(here[..., None], r, -jnp.inf)
+    first, reset = (None if z is None else z & here for z in (first, reset))
+  args = u, r, i, a_param, h, first, None if reset is None else ~reset
+  y, last = dispatch.pick("rg_lru", IMPLS, impl, *args)(*args)
+  if lengths is not None:
+    (y,) = inputs.blank(here, y)
+  return y.astype(u.dtype), last

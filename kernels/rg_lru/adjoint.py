@@ -1,0 +1,59 @@
+"""What makes `rg_lru` of a kernel forward and one backward.
+
+Only inputs and outputs are kept for the gradient: the gates are computed again, and the states are the outputs, in
+their dtype. Of bfloat16 the gradient of a decay therefore sees states of 8 bits, as it sees gates and inputs of 8 bits.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from kernels import dispatch
+from kernels.rg_lru.gates import C
+
+READ = (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16))  # as they lie in memory
+
+
+def others(u, r, i, a_param, h, first, keep) -> list[Float[Array, "..."]]:
+  """Arguments whose dtype a kernel must know as the one it computes in."""
+  del first, keep
+  return [a_param, h, *(z for z in (u, r, i) if z.dtype not in READ)]
+
+
+def differentiable(forward: Callable, backward: Callable) -> Callable:
+  """`rg_lru` of two kernels.
+
+  `forward(u, r, i, rate, h, keep)` returns all y, in the dtype of u, and the last state, and
+  `backward(u, r, i, rate, h, y, keep, y_bar, last_bar)` returns the cotangents of the first five, in their dtypes. The
+  rate is C softplus(a_param).
+  """
+
+  @jax.custom_vjp
+  def scan(u, r, i, rate, h, keep):
+    return forward(u, r, i, rate, h, keep)
+
+  def save(u, r, i, rate, h, keep):
+    y, last = forward(u, r, i, rate, h, keep)
+    return (y, last), (u, r, i, rate, h, y, keep)
+
+  scan.defvjp(save, lambda saved, cotangents: (*backward(*saved, *cotangents), None))
+
+  def rg_lru(
+    u: Float[Array, "b t e"],
+    r: Float[Array, "b t e"],
+    i: Float[Array, "b t e"],
+    a_param: Float[Array, "e"],
+    h: Float[Array, "b e"],
+    first: Bool[Array, "b t"] | None,
+    keep: Bool[Array, "b t"] | None,
+  ) -> tuple[Float[Array, "b t e"], Float[Array, "b e"]]:
+    """See `reference.rg_lru`."""
+    # A first token that is kept finds a state of 0, so that nothing is to be kept.
+    del keep
+    axes = ("b t e", "b t e", "b t e", "e", "b e", "b t")
+    run = dispatch.shard(scan, axes, ("b t e", "b e"))
+    return run(u, r, i, C * jax.nn.softplus(a_param), h, None if first is None else ~first)
+
+  return rg_lru

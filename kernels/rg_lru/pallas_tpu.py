@@ -1,0 +1,136 @@
+"""`rg_lru` on TPUs: one pass over memory, gates and state in VMEM. Never run on a TPU; its speed is unmeasured.
+
+The blocks and the order of tokens are those of `linear_scan`, in tiles of sixteen tokens, of which one register of
+bfloat16 holds as many. Numbers are float32 from where they are read to where they are written.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+
+from kernels import tpu
+from kernels.linear_scan import tpu_tiling
+from kernels.linear_scan.tpu_tiling import shift, states
+from kernels.rg_lru import adjoint
+from kernels.rg_lru.fused import opened, pull, select
+
+TOKENS, CHANNELS = 512, 256  # at most, of a block
+ROWS = 2 * tpu.ROWS
+
+
+def why_not(*args) -> str | None:
+  return tpu.why_not(*adjoint.others(*args))
+
+
+class _Blocks(tpu_tiling.Blocks):
+  def __init__(self, u, keep, *, back):
+    super().__init__(u.shape, keep, most=(TOKENS, CHANNELS), rows=ROWS, back=back)
+
+  def per_row(self, rows=1):
+    return jax.ShapeDtypeStruct((self.b, rows, self.n), jnp.float32)
+
+
+def _forward(u, r, i, rate, h, keep):
+  blocks = _Blocks(u, keep, back=False)
+  words, words_spec = blocks.words()
+  token, row = blocks.by_token(), blocks.by_row()
+  y, last = pl.pallas_call(
+    functools.partial(_forward_kernel, blocks),
+    grid=blocks.grid,
+    in_specs=[words_spec, token, token, token, blocks.by_channel(), row],
+    out_specs=[token, row],
+    out_shape=[jax.ShapeDtypeStruct(u.shape, u.dtype), blocks.per_row()],
+    compiler_params=tpu.IN_ORDER,
+    name="rg_lru",
+  )(words, u, r, i, rate[None], h[:, None])
+  return y, last[:, 0]
+
+
+def _forward_kernel(blocks, words, u, r, i, rate, h, y, last):
+  first = blocks.first()
+
+  @pl.when(pl.program_id(2) == 0)
+  def _():
+    last[...] = h[...]
+
+  def tile(n, h):
+    rows, here = blocks.at(n), blocks.here(first, n)
+    gates = opened(_read(r, rows), _read(i, rows), rate[...], blocks.kept(words, n))
+    # What is not there leaves the last state alone.
+    decay = jnp.where(here, gates.decay, 1.0)
+    inflow = jnp.where(here, gates.factor * gates.i * _read(u, rows), 0.0)
+    (tile,) = states((decay,), (inflow,), (h,), back=False)
+    y[rows] = tile.astype(y.dtype)
+    return tile[ROWS - 1 :]
+
+  last[...] = lax.fori_loop(0, blocks.tiles, tile, last[...])
+
+
+def _backward(u, r, i, rate, h, y, keep, y_bar, last_bar):
+  blocks = _Blocks(u, keep, back=True)
+  words, words_spec = blocks.words()
+  token, row, sums = blocks.by_token(), blocks.by_row(), blocks.by_row(ROWS)
+  *bars, rate_bar, h_bar = pl.pallas_call(
+    functools.partial(_backward_kernel, blocks),
+    grid=blocks.grid,
+    in_specs=[
+      *(words_spec, token, token, token, blocks.by_channel(), row),
+      *(blocks.tile_before(), token, token, row),
+    ],
+    out_specs=[token, token, token, sums, row],
+    out_shape=[
+      *(jax.ShapeDtypeStruct(z.shape, z.dtype) for z in (u, r, i)),
+      *(blocks.per_row(ROWS), blocks.per_row()),
+    ],
+    compiler_params=tpu.IN_ORDER,
+    name="rg_lru_backward",
+  )(words, u, r, i, rate[None], h[:, None], y, y, y_bar, last_bar[:, None])
+  return *bars, rate_bar.sum((0, 1)), h_bar[:, 0]
+
+
+def _backward_kernel(
+  blocks, words, u, r, i, rate, h, y_before, y, y_bar, last_bar, u_bar, r_bar, i_bar, rate_bar, h_bar
+):
+  first = blocks.first()
+
+  @pl.when(pl.program_id(2) == 0)
+  def _():
+    h_bar[...] = last_bar[...]
+    rate_bar[...] = jnp.zeros_like(rate_bar)
+
+  # The state before this chunk.
+  start = jnp.where(first == 0, h[...], _read(y_before, slice(None))[ROWS - 1 :])
+
+  def tile(j, s):
+    n = blocks.tiles - 1 - j
+    rows, rows_before = blocks.at(n), blocks.at(jnp.maximum(n - 1, 0))
+    kept, here = blocks.kept(words, n), blocks.here(first, n)
+    x, r_n, i_n, bar = (jnp.where(here, _read(z, rows), 0.0) for z in (u, r, i, y_bar))
+
+    # What is not there has decay 1 and no cotangent, so that the one of the last state gets to the last token.
+    gates = opened(r_n, i_n, rate[...], kept)
+    decay = jnp.where(here, gates.decay, 1.0)
+    (into,) = states((decay,), (decay * bar,), (s,), back=True)
+    bar += shift((into,), (s,), back=True)[0]
+
+    entry = jnp.where(n == 0, start, _read(y, rows_before)[ROWS - 1 :])
+    (before,) = shift((_read(y, rows),), (entry,), back=False)
+    before = jnp.where(here, select(kept, before, 0.0), 0.0)
+    for ref, z in zip((u_bar, r_bar, i_bar, rate_bar), pull(gates, x, rate[...], bar, before)):
+      if ref is rate_bar:
+        ref[...] += z
+      else:
+        ref[rows] = z.astype(ref.dtype)
+    return into[:1]
+
+  h_bar[...] = lax.fori_loop(0, blocks.tiles, tile, h_bar[...])
+
+
+rg_lru = adjoint.differentiable(_forward, _backward)
+
+
+def _read(ref, rows):
+  return ref[rows].astype(jnp.float32)
