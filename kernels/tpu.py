@@ -43,6 +43,12 @@ def unpack(word: Int[Array, ""], row: Int[Array, "rows lanes"]) -> Bool[Array, "
   return jnp.bitwise_and(word, 1 << row) != 0
 
 
+def product(x: Float[Array, "..."], y: Float[Array, "..."], of_x: int = 1, of_y: int = 0) -> Float[Array, "..."]:
+  """The product of two matrices over axis `of_x` of x and `of_y` of y; float32 means float32 here, too."""
+  dims = (((of_x,), (of_y,)), ((), ()))
+  return lax.dot_general(x, y, dims, precision=lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
+
+
 def turn(z: Float[Array, "r c"]) -> Float[Array, "c r"]:
   """A row as a column, or a column as a row; every sum has one term."""
   size, rows = z.size, z.shape[0]

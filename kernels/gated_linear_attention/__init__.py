@@ -4,10 +4,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels import decays, dispatch, inputs
-from kernels.gated_linear_attention import reference, xla
+from kernels.gated_linear_attention import pallas_tpu, reference, xla
 
 IMPLS: dispatch.Impls = {
   "xla": (xla.gated_linear_attention, dispatch.always),
+  "pallas_tpu": (pallas_tpu.gated_linear_attention, pallas_tpu.why_not),
   "reference": (reference.gated_linear_attention, dispatch.always),
 }
 

@@ -164,11 +164,11 @@ def _forward_kernel(blocks, q, k, v, sums, S, y, last, *entries):
   for entry in entries:
     entry[...] = last[...]
   q, k, v = blocks.read((q, k, v))
-  scores = _product(q, k, 1, 1)
+  scores = tpu.product(q, k, 1, 1)
   for i in range(blocks.heads):
     decay, v_i, entry = _decays(sums, i), _head(v, i, blocks), last[i]
-    y[:, _part(i, blocks)] = _product(decay.inside * scores, v_i) + decay.enter * _product(q, entry)
-    last[i] = decay.across * entry + _product(k, decay.leave * v_i, 0, 0)
+    y[:, _part(i, blocks)] = tpu.product(decay.inside * scores, v_i) + decay.enter * tpu.product(q, entry)
+    last[i] = decay.across * entry + tpu.product(k, decay.leave * v_i, 0, 0)
 
 
 def _backward(saved, cotangents):
@@ -203,18 +203,18 @@ def _backward_kernel(blocks, q, k, v, sums, entry, y_bar, last_bar, q_bar, k_bar
     S_bar[...] = last_bar[...]
 
   q, k, v, y_bar = blocks.read((q, k, v, y_bar))
-  scores = _product(q, k, 1, 1)
+  scores = tpu.product(q, k, 1, 1)
   scores_bar, q_sum, k_sum = jnp.zeros_like(scores), jnp.zeros_like(q), jnp.zeros_like(k)
   for i in range(blocks.heads):
     decay, v_i, y_i = _decays(sums, i), _head(v, i, blocks), _head(y_bar, i, blocks)
     S, after_bar = entry[i], S_bar[i]
     read_bar, stored = decay.enter * y_i, decay.leave * v_i
-    read, stored_bar = _product(q, S), _product(k, after_bar)
-    weights, weights_bar = decay.inside * scores, _product(y_i, v_i, 1, 1)
+    read, stored_bar = tpu.product(q, S), tpu.product(k, after_bar)
+    weights, weights_bar = decay.inside * scores, tpu.product(y_i, v_i, 1, 1)
     scores_bar += decay.inside * weights_bar
-    q_sum += _product(read_bar, S, 1, 1)
-    k_sum += _product(stored, after_bar, 1, 1)
-    v_bar[:, _part(i, blocks)] = _product(weights, y_i, 0, 0) + decay.leave * stored_bar
+    q_sum += tpu.product(read_bar, S, 1, 1)
+    k_sum += tpu.product(stored, after_bar, 1, 1)
+    v_bar[:, _part(i, blocks)] = tpu.product(weights, y_i, 0, 0) + decay.leave * stored_bar
     log_a_bar[i : i + 1] = _log_decay_bar(
       _Decays(
         inside=weights * weights_bar,
@@ -223,18 +223,12 @@ def _backward_kernel(blocks, q, k, v, sums, entry, y_bar, last_bar, q_bar, k_bar
         across=decay.across * (S * after_bar).sum(0, keepdims=True).sum(1, keepdims=True),
       )
     )
-    S_bar[i] = decay.across * after_bar + _product(q, read_bar, 0, 0)
-  q_bar[...] = q_sum + _product(scores_bar, k)
-  k_bar[...] = k_sum + _product(scores_bar, q, 0, 0)
+    S_bar[i] = decay.across * after_bar + tpu.product(q, read_bar, 0, 0)
+  q_bar[...] = q_sum + tpu.product(scores_bar, k)
+  k_bar[...] = k_sum + tpu.product(scores_bar, q, 0, 0)
 
 
 _ssd.defvjp(_forward, _backward)
-
-
-def _product(x, y, of_x=1, of_y=0):
-  """The matrix product over axis `of_x` of x and `of_y` of y; float32 means float32 here, too."""
-  dims = (((of_x,), (of_y,)), ((), ()))
-  return lax.dot_general(x, y, dims, precision=lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
 
 
 def _part(i, blocks):
@@ -266,7 +260,7 @@ def _log_decay_bar(bar: _Decays) -> Float[Array, "1 c"]:
   """
   row, column = _index(0, bar.inside), _index(1, bar.inside)
   before = jnp.where(row < column, 1.0, 0.0)  # [j, n]: segments from j contain n
-  ends = _product(bar.inside, before) + bar.enter
+  ends = tpu.product(bar.inside, before) + bar.enter
   # from row to row of a column: tokens that segments end at, and the earlier ones, from which they lead on
   through = jnp.where(row >= column, ends, bar.leave)
   return through.sum(0, keepdims=True) + bar.across

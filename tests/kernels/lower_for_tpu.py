@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from kernels.attention import attention
 from kernels.conv_step import conv_step
+from kernels.gated_linear_attention import gated_linear_attention
 from kernels.linear_scan import linear_scan
 from kernels.rg_lru import rg_lru
 from kernels.selective_scan import selective_scan
@@ -28,7 +29,10 @@ def cases(b=8, t=2000):
   mamba = lambda e: (*scan(e, 16), (e,), (b, t, e))
   fused = functools.partial(selective_scan, softplus=True)
   heads = lambda h, p, g, k: ((b, t, g, k), (b, t, g, k), (b, t, h, p), (b, t, h), (b, h, k, p))
+  matrix = lambda h, k, p: ((b, t, h, k), (b, t, h, k), (b, t, h, p), (b, t, h, k), (b, h, k, p))
   return {
+    "gated_linear_attention of GLA": (gated_linear_attention, shapes(*matrix(4, 128, 256))),
+    "gated_linear_attention of RWKV-6": (gated_linear_attention, shapes(*matrix(32, 64, 64), (32, 64))),
     "linear_scan of RG-LRU": (linear_scan, shapes(wide, wide, (b, 2560))),
     "linear_scan of S5": (linear_scan, shapes((384,), narrow, (b, 384), dtype=jnp.complex64)),
     "linear_scan of bfloat16": (linear_scan, shapes(wide, wide, (b, 2560), dtype=jnp.bfloat16)),

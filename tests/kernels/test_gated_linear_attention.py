@@ -7,7 +7,7 @@ import pytest
 
 from kernels.gated_linear_attention import IMPLS, gated_linear_attention
 from kernels.ssd import ssd
-from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, spoil, values_and_gradients
+from tests.kernels.compare import QUICK, TOLERANCE, anywhere, assert_close, draw, spoil, values_and_gradients
 
 ROWS, H, K, P = 2, 2, 3, 5
 # fewer tokens than a block, a whole block, two uneven ones, more than states are kept for, with a ragged end
@@ -82,7 +82,7 @@ def part(now, q, k, v, log_a, *rest):
   return q[:, now], k[:, now], v[:, now], log_a[:, now], *rest
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("impl", anywhere(IMPLS))
 def test_lengths_equal_each_row_alone(impl):
   given = arrays(8, True)
   # The document that would start past the lengths starts nothing.
@@ -102,7 +102,7 @@ def test_no_tokens_leave_the_state_alone():
   np.testing.assert_array_equal(last, given[-1])
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("impl", anywhere(IMPLS))
 def test_two_calls_make_one(impl):
   *given, S, u = arrays(100, True)
   whole, last = op(*given, S, u, impl=impl)
@@ -112,7 +112,7 @@ def test_two_calls_make_one(impl):
   np.testing.assert_allclose(last_again, last, atol=1e-4)
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("impl", anywhere(IMPLS))
 @pytest.mark.parametrize("bonus", [False, True])
 def test_reset_separates_documents(impl, bonus):
   *given, S = arrays(8)
@@ -137,7 +137,7 @@ def test_strong_decays_are_forgotten_and_weak_ones_exact(bonus):
   assert all(np.isfinite(z).all() for z in jax.tree.leaves(got))
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("impl", anywhere(IMPLS))
 def test_bfloat16_comes_back_with_a_float32_state(impl):
   *given, S = arrays(8)
   y, last = op(*(z.astype(jnp.bfloat16) for z in given), S, impl=impl)

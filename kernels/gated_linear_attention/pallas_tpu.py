@@ -1,0 +1,322 @@
+"""`gated_linear_attention` on TPUs: blocks of tokens, the states in VMEM. Never run on a TPU; its speed is unmeasured.
+
+A program of the grid has a chunk of time of some heads of one row, and finds their states where the one before left
+them: in the block of the last states, which stays in VMEM. It goes through the chunk block by block, as `xla.py` does:
+what the tokens of a block do to each other is written out pair by pair, the rest are products with the state. Decays
+are products of their own tokens' alone, so no exponent is above 0 and none is a difference.
+
+States are turned, "p k": what decays is their columns, with channels in lanes as in all that is read.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+from jaxtyping import Array, Bool, Float, Float32
+
+from kernels import decays, dispatch, tpu
+
+ROWS = 16  # tokens of a block; each costs as many exponentials a channel
+BLOCKS = 8  # of a chunk, at most
+HEADS = 4  # of a program, at most, if their channels fill lanes
+STATES = 2**20  # numbers of the states that a chunk may have in VMEM, one for each of its blocks
+
+
+def why_not(q, k, v, log_a, u, S, keep) -> str | None:
+  del keep
+  return tpu.why_not(q, k, v, log_a, S, *(() if u is None else (u,)))
+
+
+def gated_linear_attention(
+  q: Float32[Array, "b t h k"],
+  k: Float32[Array, "b t h k"],
+  v: Float32[Array, "b t h p"],
+  log_a: Float32[Array, "b t h k"],
+  u: Float32[Array, "h k"] | None,
+  S: Float32[Array, "b h k p"],
+  keep: Bool[Array, "b t"] | None,
+) -> tuple[Float32[Array, "b t h p"], Float32[Array, "b h k p"]]:
+  """See `reference.gated_linear_attention`."""
+  axes = ("b t h k", "b t h k", "b t h p", "b t h k", "h k", "b h k p", "b t")
+  return dispatch.shard(_attend, axes, ("b t h p", "b h k p"))(q, k, v, log_a, u, S, keep)
+
+
+class _Blocks:
+  """How the arrays lie, and the blocks of one program: heads side by side in lanes, "b t (h k)"."""
+
+  def __init__(self, k, v, u, keep, *, back):
+    (self.b, self.t, self.h, self.k), self.p = k.shape, v.shape[3]
+    self.bonus, self.keep = u is not None, keep
+    fits = lambda n: self.h % n == 0 and n * self.k % tpu.LANES == 0 and n * self.p % tpu.LANES == 0
+    self.heads = min((n for n in range(1, HEADS + 1) if fits(n)), default=self.h)
+    self.blocks = max(1, min(BLOCKS, pl.cdiv(self.t, ROWS), STATES // (self.heads * self.k * self.p)))
+    self.tokens = self.blocks * ROWS
+    self.chunks = pl.cdiv(self.t, self.tokens)
+    self.grid = self.b, self.h // self.heads, self.chunks
+    self.chunk = (lambda c: self.chunks - 1 - c) if back else (lambda c: c)
+
+  def fold(self, z):
+    return z.reshape(self.b, self.t, -1)
+
+  def by_token(self, width):
+    return pl.BlockSpec((None, self.tokens, self.heads * width), lambda b, e, c: (b, self.chunk(c), e))
+
+  def by_row(self):
+    return pl.BlockSpec((None, self.heads, self.p, self.k), lambda b, e, c: (b, e, 0, 0))
+
+  def by_chunk(self):
+    shape = None, None, self.heads, self.p, self.k
+    return pl.BlockSpec(shape, lambda b, e, c: (b, self.chunk(c), e, 0, 0))
+
+  def bonuses(self, u):
+    """The bonus, and its block."""
+    if u is None:
+      return (), ()
+    return (u.reshape(1, -1),), (pl.BlockSpec((1, self.heads * self.k), lambda b, e, c: (0, e)),)
+
+  def bonus_sums(self):
+    """The gradient of the bonus in each row, and its block."""
+    if not self.bonus:
+      return (), ()
+    spec = pl.BlockSpec((None, 1, self.heads * self.k), lambda b, e, c: (b, 0, e))
+    return (self.like(1, self.h * self.k),), (spec,)
+
+  def words(self):
+    """The mask, and its block, in scalar memory."""
+    if self.keep is None:
+      return (), ()
+    shape = None, None, 1, self.blocks
+    spec = pl.BlockSpec(shape, lambda b, e, c: (b, self.chunk(c), 0, 0), memory_space=pltpu.SMEM)
+    return (tpu.words(self.keep, self.tokens, ROWS),), (spec,)
+
+  def like(self, *shape):
+    return jax.ShapeDtypeStruct((self.b, *shape), jnp.float32)
+
+  def head(self, n, width):
+    return slice(n * width, (n + 1) * width)
+
+  def first(self):
+    """The token this chunk starts with."""
+    return self.chunk(pl.program_id(2)) * self.tokens
+
+  def at(self, n):
+    """The rows of block n."""
+    return pl.ds(pl.multiple_of(n * ROWS, ROWS), ROWS)
+
+  def read(self, ref, first, n, head, width):
+    """What a head has in block n. What lies past the end of the arrays is anything, and becomes 0."""
+    z = ref[self.at(n), self.head(head, width)]
+    if self.t % self.tokens == 0:
+      return z
+    return jnp.where(first + n * ROWS + _row(z) < self.t, z, 0.0)
+
+  def kept(self, words, n):
+    """Which tokens of block n keep the state before them; None, all do."""
+    row = lax.broadcasted_iota(jnp.int32, (ROWS, self.k), 0)
+    return tpu.unpack(words[0][0, n], row) if words else None
+
+
+class _Decays(NamedTuple):
+  """Products of the decays of one head in a block."""
+
+  pairs: list[Float[Array, "c k"]]  # for each token, from the others to where it reads; 0 from those it does not see
+  enter: Float[Array, "c k"]  # from the state before the block to where the tokens read
+  leave: Float[Array, "c k"]  # from after a token to the end
+  across: Float[Array, "1 k"]  # through all
+
+
+@jax.custom_vjp
+def _attend(q, k, v, log_a, u, S, keep):
+  return _run(q, k, v, log_a, u, S, keep, save=False)[:2]
+
+
+def _forward(q, k, v, log_a, u, S, keep):
+  y, last, entries = _run(q, k, v, log_a, u, S, keep, save=True)
+  return (y, last), (q, k, v, log_a, u, keep, entries)
+
+
+def _run(q, k, v, log_a, u, S, keep, *, save):
+  """All y, the last states, and if `save` those entering the chunks, turned."""
+  blocks = _Blocks(k, v, u, keep, back=False)
+  words, words_spec = blocks.words()
+  bonus, bonus_spec = blocks.bonuses(u)
+  keys, values, states = blocks.by_token(blocks.k), blocks.by_token(blocks.p), (blocks.h, blocks.p, blocks.k)
+  out = [(values, blocks.like(blocks.t, blocks.h * blocks.p)), (blocks.by_row(), blocks.like(*states))]
+  if save:
+    out.append((blocks.by_chunk(), blocks.like(blocks.chunks, *states)))
+  out_specs, out_shape = zip(*out)
+  y, last, *entries = pl.pallas_call(
+    functools.partial(_forward_kernel, blocks),
+    grid=blocks.grid,
+    in_specs=[words_spec, bonus_spec, keys, keys, values, keys, blocks.by_row()],
+    out_specs=out_specs,
+    out_shape=out_shape,
+    compiler_params=tpu.IN_ORDER,
+    name="gated_linear_attention",
+  )(words, bonus, *map(blocks.fold, (q, k, v, log_a)), S.swapaxes(2, 3))
+  return y.reshape(v.shape), last.swapaxes(2, 3), *entries
+
+
+def _forward_kernel(blocks, words, bonus, q, k, v, log_a, S, y, last, *entries):
+  @pl.when(pl.program_id(2) == 0)
+  def _():
+    last[...] = S[...]
+
+  for entry in entries:
+    entry[...] = last[...]
+  first = blocks.first()
+
+  def block(n, _):
+    kept = blocks.kept(words, n)
+    for head in range(blocks.heads):
+      read = lambda ref, width, head=head: blocks.read(ref, first, n, head, width)
+      q_n, k_n, log_a_n = (read(z, blocks.k) for z in (q, k, log_a))
+      v_n, S_n = read(v, blocks.p), last[head]
+      decay, old = _decays(log_a_n, kept, blocks.bonus), _old(q_n, kept, blocks.bonus)
+      y_n = tpu.product(_scores(decay, old, k_n), v_n, 0, 0) + tpu.product(decay.enter * old, S_n, 1, 1)
+      if blocks.bonus:
+        u = bonus[0][:, blocks.head(head, blocks.k)]
+        y_n += (q_n * u * k_n).sum(1, keepdims=True) * v_n
+      y[blocks.at(n), blocks.head(head, blocks.p)] = y_n
+      last[head] = decay.across * S_n + tpu.product(v_n, decay.leave * k_n, 0, 0)
+
+  lax.fori_loop(0, blocks.blocks, block, None)
+
+
+def _backward(saved, cotangents):
+  q, k, v, log_a, u, keep, entries = saved
+  y_bar, last_bar = cotangents
+  blocks = _Blocks(k, v, u, keep, back=True)
+  words, words_spec = blocks.words()
+  bonus, bonus_spec = blocks.bonuses(u)
+  sums, sums_spec = blocks.bonus_sums()
+  keys, values, states = blocks.by_token(blocks.k), blocks.by_token(blocks.p), (blocks.h, blocks.p, blocks.k)
+  like_k, like_v = (blocks.like(blocks.t, blocks.h * width) for width in (blocks.k, blocks.p))
+  q_bar, k_bar, v_bar, log_a_bar, S_bar, u_bar = pl.pallas_call(
+    functools.partial(_backward_kernel, blocks),
+    grid=blocks.grid,
+    in_specs=[words_spec, bonus_spec, keys, keys, values, keys, blocks.by_chunk(), values, blocks.by_row()],
+    out_specs=[keys, keys, values, keys, blocks.by_row(), sums_spec],
+    out_shape=[like_k, like_k, like_v, like_k, blocks.like(*states), sums],
+    scratch_shapes=[pltpu.VMEM((blocks.blocks, blocks.heads, blocks.p, blocks.k), jnp.float32)],
+    compiler_params=tpu.IN_ORDER,
+    name="gated_linear_attention_backward",
+  )(words, bonus, *map(blocks.fold, (q, k, v, log_a)), entries, blocks.fold(y_bar), last_bar.swapaxes(2, 3))
+  bars = (z.reshape(like.shape) for z, like in ((q_bar, q), (k_bar, k), (v_bar, v), (log_a_bar, log_a)))
+  u_bar = u_bar[0].sum((0, 1)).reshape(u.shape) if u_bar else None
+  return *bars, u_bar, S_bar.swapaxes(2, 3), None
+
+
+def _backward_kernel(
+  blocks, words, bonus, q, k, v, log_a, entry, y_bar, last_bar, q_bar, k_bar, v_bar, log_a_bar, S_bar, u_bar, starts
+):
+  @pl.when(pl.program_id(2) == 0)
+  def _():
+    S_bar[...] = last_bar[...]
+    for z in u_bar:
+      z[...] = jnp.zeros_like(z)
+
+  first = blocks.first()
+  heads = [(head, blocks.head(head, blocks.k), blocks.head(head, blocks.p)) for head in range(blocks.heads)]
+  starts[0] = entry[...]
+
+  def again(n, _):
+    kept = blocks.kept(words, n)
+    for head, _, _ in heads:
+      log_a_n, k_n = (blocks.read(z, first, n, head, blocks.k) for z in (log_a, k))
+      decay, v_n = _decays(log_a_n, kept, blocks.bonus), blocks.read(v, first, n, head, blocks.p)
+      starts[n + 1, head] = decay.across * starts[n, head] + tpu.product(v_n, decay.leave * k_n, 0, 0)
+
+  lax.fori_loop(0, blocks.blocks - 1, again, None)
+
+  def block(j, _):
+    n = blocks.blocks - 1 - j
+    kept, rows = blocks.kept(words, n), blocks.at(n)
+    for head, keys, values in heads:
+      read = lambda ref, width, head=head: blocks.read(ref, first, n, head, width)
+      q_n, k_n, log_a_n = (read(z, blocks.k) for z in (q, k, log_a))
+      v_n, y_n = read(v, blocks.p), read(y_bar, blocks.p)
+      decay, old = _decays(log_a_n, kept, blocks.bonus), _old(q_n, kept, blocks.bonus)
+      S, after_bar = starts[n, head], S_bar[head]
+      entering, leaving = decay.enter * old, decay.leave * k_n
+      entering_bar, leaving_bar = tpu.product(y_n, S), tpu.product(v_n, after_bar)
+      logs = entering_bar * entering, leaving_bar * leaving, decay.across * (S * after_bar).sum(0, keepdims=True)
+      old_bar, own_bar, decay_bar = _pairs_bar(decay, old, k_n, tpu.product(v_n, y_n, 1, 1), logs, blocks.bonus)
+      old_bar += decay.enter * entering_bar
+      own_bar += decay.leave * leaving_bar
+      value_bar = tpu.product(_scores(decay, old, k_n), y_n) + tpu.product(leaving, after_bar, 1, 1)
+      S_bar[head] = decay.across * after_bar + tpu.product(y_n, entering, 0, 0)
+      if kept is not None:
+        decay_bar = jnp.where(kept, decay_bar, 0.0)
+      if blocks.bonus:
+        old_bar = old_bar if kept is None else jnp.where(kept, old_bar, 0.0)
+        u, here = bonus[0][:, keys], (y_n * v_n).sum(1, keepdims=True)
+        old_bar += here * u * k_n
+        own_bar += here * u * q_n
+        value_bar += (q_n * u * k_n).sum(1, keepdims=True) * y_n
+        u_bar[0][:, keys] += (here * q_n * k_n).sum(0, keepdims=True)
+      q_bar[rows, keys], k_bar[rows, keys], log_a_bar[rows, keys] = old_bar, own_bar, decay_bar
+      v_bar[rows, values] = value_bar
+
+  lax.fori_loop(0, blocks.blocks, block, None)
+
+
+_attend.defvjp(_forward, _backward)
+
+
+def _row(z):
+  return lax.broadcasted_iota(jnp.int32, z.shape, 0)
+
+
+def _old(q, kept, bonus):
+  """What reads states: with a bonus that before the token, of which a new document has none."""
+  return jnp.where(kept, q, 0.0) if bonus and kept is not None else q
+
+
+def _decays(log_a, kept, bonus) -> _Decays:
+  """With a bonus a token reads before its own decay."""
+  if kept is not None:
+    log_a = jnp.where(kept, log_a, decays.least(log_a.dtype))
+  row, since = _row(log_a), jnp.zeros_like(log_a)
+  start, pairs = jnp.zeros_like(log_a), []
+  for i in range(ROWS):
+    since = jnp.where(row < i, since + log_a[i : i + 1], 0.0)
+    start += jnp.where(row > i if bonus else row >= i, log_a[i : i + 1], 0.0)
+    pairs.append(jnp.where(row <= i, jnp.exp(since), 0.0))
+  leave, across = pairs[-1], jnp.exp(log_a.sum(0, keepdims=True))
+  return _Decays([jnp.zeros_like(leave), *pairs[:-1]] if bonus else pairs, jnp.exp(start), leave, across)
+
+
+def _scores(decay, reads, writes) -> Float[Array, "c c"]:
+  """How much of token j reaches token i, at [j, i]."""
+  scores = jnp.zeros((ROWS, ROWS), jnp.float32)
+  column = lax.broadcasted_iota(jnp.int32, scores.shape, 1)
+  for i, pairs in enumerate(decay.pairs):
+    scores = jnp.where(column == i, (reads[i : i + 1] * pairs * writes).sum(1, keepdims=True), scores)
+  return scores
+
+
+def _pairs_bar(decay, reads, writes, scores_bar, logs, bonus):
+  """Cotangents of `reads` and `writes` through the scores, and of the log decays through everything.
+
+  `logs` are cotangents of the logarithms of `enter`, `leave` and `across`. A token's decay is part of all segments that
+  contain it, which are added up without differences: those that end at it or later and begin before it.
+  """
+  enter, leave, across = logs
+  row = _row(reads)
+  reads_bar, writes_bar, log_a_bar, later = (jnp.zeros_like(reads) for _ in range(4))
+  for i in reversed(range(ROWS)):
+    flow = decay.pairs[i] * scores_bar[:, i : i + 1]
+    reads_bar = jnp.where(row == i, (flow * writes).sum(0, keepdims=True), reads_bar)
+    writes_bar += flow * reads[i : i + 1]
+    ending = later + flow * reads[i : i + 1] * writes
+    # with a bonus, what token i reads has not yet its decay
+    counted, entered = (later, jnp.where(row > i, enter, 0.0)) if bonus else (ending, enter)
+    through = jnp.where(row < i, counted + leave, entered).sum(0, keepdims=True)
+    log_a_bar = jnp.where(row == i, through + across, log_a_bar)
+    later = ending
+  return reads_bar, writes_bar, log_a_bar
