@@ -51,3 +51,11 @@ def load(ref, layout):
   """What a kernel for GPUs reads from a memory into registers of a layout, by whatever instructions do it."""
   index = ((),) if "idx" in inspect.signature(plgpu.load).parameters else ()
   return plgpu.load(ref, *index, layout=layout, optimized=False)
+
+
+def store(ref, z):
+  """Writes in a kernel for GPUs, by whatever instructions do it."""
+  if hasattr(plgpu, "store"):
+    plgpu.store(ref, z, optimized=False)
+  else:
+    ref[...] = z

@@ -5,6 +5,8 @@ of each. The copy engine (TMA) moves tiles of tokens between memories; what it r
 and what it would write there is dropped. None was ever run on a GPU.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -82,6 +84,23 @@ def kernel(body, out, scratch, grid, name):
   )
 
 
+def kernel_in_place(body, out, grid, name, *scratch):
+  """As `kernel`, but the first argument is a state, which comes back beside the results.
+
+  `body` writes it where it read it. Who still needs the old one gets a copy made before, by XLA.
+  """
+  mesh = plgpu.Mesh(grid=tuple(grid.values()), grid_names=tuple(grid), kernel_name=name)
+  scoped = lambda *refs: pl.run_scoped(functools.partial(body, *refs), *scratch)
+
+  def run(state, *given):
+    # `plgpu.kernel` refuses mutable arrays in JAX 0.10.2, what it is made of does not.
+    ref = jax.new_ref(state)
+    results = pl.kernel(scoped, out, mesh=mesh, compiler_params=_PARAMS, name=name)(ref, *given)
+    return results, jax.freeze(ref)
+
+  return run
+
+
 def lanes(z):
   """A vector of channels, one a thread."""
   return plgpu.layout_cast(z, plgpu.Layout.WG_STRIDED((LANES,), vec_size=1))
@@ -89,6 +108,10 @@ def lanes(z):
 
 def load(ref, layout):
   return _compat.load(ref, layout)
+
+
+def store(ref, z):
+  _compat.store(ref, z)
 
 
 def wide(z, n: int):

@@ -3,10 +3,11 @@
 from jaxtyping import Array, Float
 
 from kernels import dispatch, inputs
-from kernels.conv_step import pallas_tpu, reference
+from kernels.conv_step import pallas_gpu, pallas_tpu, reference
 
 ACTIVATIONS = ("none", "silu")
 IMPLS: dispatch.Impls = {
+  "pallas_gpu": (pallas_gpu.conv_step, pallas_gpu.why_not),
   "pallas_tpu": (pallas_tpu.conv_step, pallas_tpu.why_not),
   "reference": (reference.conv_step, dispatch.always),
 }

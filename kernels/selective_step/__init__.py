@@ -4,9 +4,10 @@ from jaxtyping import Array, Float, Inexact
 
 from kernels import dispatch, inputs
 from kernels.selective_scan import RULES
-from kernels.selective_step import pallas_tpu, reference
+from kernels.selective_step import pallas_gpu, pallas_tpu, reference
 
 IMPLS: dispatch.Impls = {
+  "pallas_gpu": (pallas_gpu.selective_step, pallas_gpu.why_not),
   "pallas_tpu": (pallas_tpu.selective_step, pallas_tpu.why_not),
   "reference": (reference.selective_step, dispatch.always),
 }

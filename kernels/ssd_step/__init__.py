@@ -4,10 +4,11 @@ from jaxtyping import Array, Float
 
 from kernels import dispatch, inputs
 from kernels.gated_norm import ORDERS
-from kernels.ssd_step import pallas_tpu, reference
+from kernels.ssd_step import pallas_gpu, pallas_tpu, reference
 
 NORMS = (*ORDERS, "none")
 IMPLS: dispatch.Impls = {
+  "pallas_gpu": (pallas_gpu.ssd_step, pallas_gpu.why_not),
   "pallas_tpu": (pallas_tpu.ssd_step, pallas_tpu.why_not),
   "reference": (reference.ssd_step, dispatch.always),
 }

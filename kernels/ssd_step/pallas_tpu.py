@@ -17,8 +17,9 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float32
 
-from kernels import dispatch, tpu
+from kernels import tpu
 from kernels.conv_step.pallas_tpu import advance
+from kernels.ssd_step import over_heads
 
 HEADS = 16  # of a program, at most, if their channels fill lanes
 
@@ -26,11 +27,7 @@ HEADS = 16  # of a program, at most, if their channels fill lanes
 def why_not(x, z, dt, taps, S, kernel, bias, A, D, scale, norm, norm_groups, eps) -> str | None:
   """What it does not know, before what `tpu.why_not` says."""
   del bias, scale, eps
-  if not taps.shape[1]:
-    return "a kernel of one tap carries none"
-  if norm != "none" and S.shape[1] % norm_groups:
-    return f"norm_groups={norm_groups} do not divide the {S.shape[1]} heads"
-  return tpu.why_not(x, z, dt, taps, S, kernel, A, D)
+  return over_heads.why_not(S, taps, norm, norm_groups) or tpu.why_not(x, z, dt, taps, S, kernel, A, D)
 
 
 def ssd_step(
@@ -49,38 +46,7 @@ def ssd_step(
   eps: float,
 ) -> tuple[Float32[Array, "b e"], Float32[Array, "b v m"], Float32[Array, "b h k p"]]:
   """See `reference.ssd_step`."""
-  b, h, k, p = S.shape
-  bias = jnp.zeros_like(kernel[0]) if bias is None else bias
-  cut = functools.partial(_cut, k=k, p=p)
-
-  def step(z, dt, A, D, S, *parts):
-    # A device has the channels of its heads beside those of its groups, as all of them were.
-    x, taps, kernel, bias = (_join(*parts[i : i + 3]) for i in range(0, len(parts), 3))
-    y, squares, taps, S = _step(x, z, dt, A, D, taps, S, kernel, bias, norm)
-    return y, squares, S, *cut(taps, S.shape[1])
-
-  parts = [part for whole in (x, taps, kernel, bias) for part in cut(whole, h)]
-  by_part = lambda *lead: tuple(" ".join((*lead, axes)) for axes in ("h p", "g k", "g k"))
-  axes = "b h p", "b h", "h", "h q", "b h k p", *by_part("b"), *by_part("b", "v"), *by_part("w"), *by_part()
-  sharded = dispatch.shard(step, axes, ("b h p", "b h", "b h k p", *by_part("b", "v")))
-  y, squares, S, *taps = sharded(z.reshape(b, h, p), dt, A, D, S, *parts)
-  y = y.reshape(b, -1)
-  if norm != "none":
-    mean = squares.reshape(b, norm_groups, -1).sum(-1) * (norm_groups / (h * p))
-    y = y * jnp.repeat(lax.rsqrt(mean + eps), h * p // norm_groups, axis=1) * scale
-  return y, _join(*taps), S
-
-
-def _cut(z, h, *, k, p):
-  """Channels of the convolution as those of heads and, twice, of groups: u, B and C."""
-  u, B, C = jnp.split(z, [h * p, (z.shape[-1] + h * p) // 2], axis=-1)
-  part = lambda m, size: m.reshape(*m.shape[:-1], -1, size)
-  return part(u, p), part(B, k), part(C, k)
-
-
-def _join(*parts):
-  """The inverse of `_cut`."""
-  return jnp.concatenate([part.reshape(*part.shape[:-2], -1) for part in parts], axis=-1)
+  return over_heads.divided(_step, x, z, dt, taps, S, kernel, bias, A, D, scale, norm, norm_groups, eps)
 
 
 class _Blocks:
@@ -119,7 +85,7 @@ class _Blocks:
 
 
 def _step(x, z, dt, A, D, taps, S, kernel, bias, norm):
-  """y without the factor of the norm, the sums of its squares by head, the taps, S."""
+  """See `over_heads.divided`."""
   blocks = _Blocks(taps, S)
   b, h, k, p = S.shape
   by_head = b, blocks.grid[1], 1, blocks.heads

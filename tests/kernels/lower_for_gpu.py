@@ -10,6 +10,7 @@ from kernels import gpu
 from kernels.linear_scan import linear_scan
 from kernels.rg_lru import rg_lru
 from kernels.selective_scan import selective_scan
+from tests.kernels.lower_for_tpu import steps
 
 MESH = {"data": 2, "fsdp": 2, "tensor": 2}
 
@@ -54,6 +55,13 @@ def kernels_in(op, arrays, reset) -> int:
   return len(re.findall(r"custom_call @mosaic_gpu", text))
 
 
+def in_place(op, arrays, layer) -> tuple[int, int]:
+  """How many kernels there are, lowered, and how many of their arguments they update in place."""
+  op = functools.partial(op, impl="pallas_gpu")
+  text = jax.jit(lambda z, layer: op(*z, **layer)).trace(arrays, layer).lower(lowering_platforms=("cuda",)).as_text()
+  return len(re.findall(r"custom_call @mosaic_gpu", text)), text.count("output_operand_alias<")
+
+
 if __name__ == "__main__":
   jax.default_backend = lambda: "gpu"
   gpu.compute_capability = lambda: 9.0
@@ -66,3 +74,10 @@ if __name__ == "__main__":
       # A device has an eighth of the rows and channels, so time is cut more often.
       got = kernels_in(op, arrays, None)
     assert got == 4, f"{name} on a mesh: {got} kernels"
+  for b in (1, 64):
+    for name, (op, arrays, layer, _) in steps(b).items():
+      got = in_place(op, arrays, layer)
+      assert got == (1, 1), f"{name} alone, batch {b}: {got}"
+      with jax.set_mesh(mesh):
+        got = in_place(op, arrays, layer)
+      assert got == (1, 1), f"{name} on a mesh, batch {b}: {got}"

@@ -12,7 +12,7 @@ from kernels.selective_step import selective_step
 from kernels.short_conv import short_conv
 from kernels.ssd import ssd
 from kernels.ssd_step import ssd_step
-from kernels.ssd_step.pallas_tpu import _cut, _join
+from kernels.ssd_step.over_heads import cut, join
 from tests.kernels.compare import assert_close
 from tests.kernels.steps import conv_arrays, selective_arrays, ssd_arrays
 
@@ -85,7 +85,7 @@ def test_steps_say_what_does_not_fit():
 
 def test_taps_that_are_cut_for_a_mesh_are_not_copied_without_one():
   """The compiler undoes one with the other."""
-  again = jax.jit(lambda taps: jnp.sin(_join(*_cut(taps, 4, k=3, p=5))))
+  again = jax.jit(lambda taps: jnp.sin(join(*cut(taps, 4, k=3, p=5))))
   taps = np.ones((2, 3, 32), np.float32)
   assert "concatenate" in again.lower(taps).as_text()
   assert "concatenate(" not in again.lower(taps).compile().as_text()
