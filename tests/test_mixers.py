@@ -34,7 +34,9 @@ COSTLY = (
 )
 # Mixers made of others that have these in the default suite.
 COMPOSED = ("titans_mac", "titans_mag", "titans_mal")
-RECURRENCES = frozenset({"delta_rule", "gated_linear_attention", "linear_scan", "lti", "selective_scan", "ssd"})
+RECURRENCES = frozenset(
+  {"delta_rule", "gated_linear_attention", "linear_scan", "lti", "rg_lru", "selective_scan", "ssd"}
+)
 # Rows for the newer Python.
 SMOKE = ("mamba", "softmax")
 
