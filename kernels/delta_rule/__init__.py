@@ -4,10 +4,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels import decays, dispatch, inputs
-from kernels.delta_rule import reference, xla
+from kernels.delta_rule import pallas_tpu, reference, xla
 
 IMPLS: dispatch.Impls = {
   "xla": (xla.delta_rule, dispatch.always),
+  "pallas_tpu": (pallas_tpu.delta_rule, pallas_tpu.why_not),
   "reference": (reference.delta_rule, dispatch.always),
 }
 

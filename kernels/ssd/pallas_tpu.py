@@ -6,15 +6,15 @@ its heads. The algorithm, and what is kept for the gradient, are those of `xla.p
 """
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.experimental import pallas as pl
-from jaxtyping import Array, Bool, Float, Float32
+from jaxtyping import Array, Bool, Float32
 
-from kernels import chunks, decays, dispatch, tpu
+from kernels import decays, dispatch, tpu
+from kernels.ssd import tpu_blocks
+from kernels.ssd.tpu_blocks import Blocks, Decays
 
 TOKENS = tpu.LANES  # of a chunk, at most
 HEADS = 4  # of a program, at most, if their channels fill lanes
@@ -39,81 +39,6 @@ def ssd(
   return dispatch.shard(_ssd, axes, ("b t h p", "b h k p"))(q, k, v, log_a, S)
 
 
-class _Blocks:
-  """How the arrays lie, and the blocks of one program. A row here is one group of a row of the batch."""
-
-  def __init__(self, k, v, *, back):
-    self.b, self.t, self.g, self.k = k.shape
-    self.heads_of_group, self.p = v.shape[2] // self.g, v.shape[3]
-    fitting = [n for n in range(1, HEADS + 1) if self.heads_of_group % n == 0 and n * self.p % tpu.LANES == 0]
-    self.heads = max(fitting, default=self.heads_of_group)
-    self.tokens = min(TOKENS, chunks.up(self.t, tpu.ROWS))
-    self.chunks = pl.cdiv(self.t, self.tokens)
-    self.grid = self.b * self.g, self.heads_of_group // self.heads, self.chunks
-    self.chunk = (lambda c: self.chunks - 1 - c) if back else (lambda c: c)
-
-  def fold(self, z):
-    """Groups to rows, and the heads of a group beside each other: "b t (g r) p" -> "(b g) t (r p)"."""
-    z = z.reshape(self.b, self.t, self.g, -1).swapaxes(1, 2)
-    return z.reshape(-1, *z.shape[2:])
-
-  def unfold(self, z, like):
-    """The inverse of `fold`."""
-    return z.reshape(self.b, self.g, self.t, -1).swapaxes(1, 2).reshape(like.shape)
-
-  def fold_decays(self, z):
-    """Tokens last, by chunk and by the heads of a program: "b t h" -> "(b g) blocks m heads c"."""
-    z = jnp.pad(z, ((0, 0), (0, self.chunks * self.tokens - self.t), (0, 0)))
-    z = z.reshape(self.b, self.chunks, self.tokens, self.g, -1, self.heads).transpose(0, 3, 4, 1, 5, 2)
-    return z.reshape(-1, *z.shape[2:])
-
-  def unfold_decays(self, z):
-    """The inverse of `fold_decays`."""
-    z = z.reshape(self.b, self.g, *z.shape[1:]).transpose(0, 3, 5, 1, 2, 4)
-    return z.reshape(self.b, self.chunks * self.tokens, -1)[:, : self.t]
-
-  def fold_states(self, z):
-    return z.reshape(self.b * self.g, self.heads_of_group, self.k, self.p)
-
-  def by_token(self):
-    return pl.BlockSpec((None, self.tokens, self.k), lambda r, e, c: (r, self.chunk(c), 0))
-
-  def by_token_and_head(self):
-    return pl.BlockSpec((None, self.tokens, self.heads * self.p), lambda r, e, c: (r, self.chunk(c), e))
-
-  def partial_by_token(self):
-    return pl.BlockSpec((None, None, self.tokens, self.k), lambda r, e, c: (r, e, self.chunk(c), 0))
-
-  def decay(self, rows):
-    return pl.BlockSpec((None, None, None, rows, self.tokens), lambda r, e, c: (r, e, self.chunk(c), 0, 0))
-
-  def by_row(self):
-    return pl.BlockSpec((None, self.heads, self.k, self.p), lambda r, e, c: (r, e, 0, 0))
-
-  def by_chunk(self):
-    return pl.BlockSpec((None, None, self.heads, self.k, self.p), lambda r, e, c: (r, self.chunk(c), e, 0, 0))
-
-  def like(self, *shape):
-    return jax.ShapeDtypeStruct((self.b * self.g, *shape), jnp.float32)
-
-  def read(self, refs):
-    """Their values. What lies past the end of the arrays is anything, and becomes 0."""
-    if self.t % self.tokens == 0:
-      return [z[...] for z in refs]
-    first = self.chunk(pl.program_id(2)) * self.tokens
-    there = lambda z: first + lax.broadcasted_iota(jnp.int32, z.shape, 0) < self.t
-    return [jnp.where(there(z), z[...], 0) for z in refs]
-
-
-class _Decays(NamedTuple):
-  """Products of the decays of one head in a chunk."""
-
-  inside: Float[Array, "c c"]  # after token j, up to and with token i, for j <= i
-  enter: Float[Array, "c 1"]  # from the state before the chunk to each token
-  leave: Float[Array, "c 1"]  # from each token to the state after the chunk
-  across: Float[Array, "1 1"]  # from state to state
-
-
 @jax.custom_vjp
 def _ssd(q, k, v, log_a, S):
   return _run(q, k, v, log_a, S, save=False)[:2]
@@ -126,7 +51,7 @@ def _forward(q, k, v, log_a, S):
 
 def _run(q, k, v, log_a, S, *, save):
   """All y, the last states, and if `save` those entering the chunks."""
-  blocks = _Blocks(k, v, back=False)
+  blocks = Blocks(k, v, most=(TOKENS, HEADS), back=False)
   states = blocks.heads_of_group, blocks.k, blocks.p
   out = [
     (blocks.by_token_and_head(), blocks.like(blocks.t, blocks.heads_of_group * blocks.p)),
@@ -166,7 +91,7 @@ def _forward_kernel(blocks, q, k, v, sums, S, y, last, *entries):
   q, k, v = blocks.read((q, k, v))
   scores = tpu.product(q, k, 1, 1)
   for i in range(blocks.heads):
-    decay, v_i, entry = _decays(sums, i), _head(v, i, blocks), last[i]
+    decay, v_i, entry = _decays_of(sums, i), _head(v, i, blocks), last[i]
     y[:, _part(i, blocks)] = tpu.product(decay.inside * scores, v_i) + decay.enter * tpu.product(q, entry)
     last[i] = decay.across * entry + tpu.product(k, decay.leave * v_i, 0, 0)
 
@@ -174,7 +99,7 @@ def _forward_kernel(blocks, q, k, v, sums, S, y, last, *entries):
 def _backward(saved, cotangents):
   q, k, v, log_a, entries = saved
   y_bar, last_bar = cotangents
-  blocks = _Blocks(k, v, back=True)
+  blocks = Blocks(k, v, most=(TOKENS, HEADS), back=True)
   tokens, values, partial = blocks.by_token(), blocks.by_token_and_head(), blocks.partial_by_token()
   like_k = blocks.like(blocks.grid[1], blocks.t, blocks.k)
   q_bar, k_bar, v_bar, log_a_bar, S_bar = pl.pallas_call(
@@ -206,7 +131,7 @@ def _backward_kernel(blocks, q, k, v, sums, entry, y_bar, last_bar, q_bar, k_bar
   scores = tpu.product(q, k, 1, 1)
   scores_bar, q_sum, k_sum = jnp.zeros_like(scores), jnp.zeros_like(q), jnp.zeros_like(k)
   for i in range(blocks.heads):
-    decay, v_i, y_i = _decays(sums, i), _head(v, i, blocks), _head(y_bar, i, blocks)
+    decay, v_i, y_i = _decays_of(sums, i), _head(v, i, blocks), _head(y_bar, i, blocks)
     S, after_bar = entry[i], S_bar[i]
     read_bar, stored = decay.enter * y_i, decay.leave * v_i
     read, stored_bar = tpu.product(q, S), tpu.product(k, after_bar)
@@ -215,8 +140,8 @@ def _backward_kernel(blocks, q, k, v, sums, entry, y_bar, last_bar, q_bar, k_bar
     q_sum += tpu.product(read_bar, S, 1, 1)
     k_sum += tpu.product(stored, after_bar, 1, 1)
     v_bar[:, _part(i, blocks)] = tpu.product(weights, y_i, 0, 0) + decay.leave * stored_bar
-    log_a_bar[i : i + 1] = _log_decay_bar(
-      _Decays(
+    log_a_bar[i : i + 1] = tpu_blocks.log_decay_bar(
+      Decays(
         inside=weights * weights_bar,
         enter=(read * read_bar).sum(1, keepdims=True),
         leave=(stored * stored_bar).sum(1, keepdims=True),
@@ -239,32 +164,7 @@ def _head(z, i, blocks):
   return z[:, _part(i, blocks)]
 
 
-def _decays(sums, i) -> _Decays:
+def _decays_of(sums, i) -> Decays:
   """Of head i, from the running sums of its log decays: the heads' rounded ones, then what rounding took from them."""
-  high, low = sums[i : i + 1], sums[sums.shape[0] // 2 + i : sums.shape[0] // 2 + i + 1]
-  high_end, low_end = high[:, -1:], low[:, -1:]
-  high_i, low_i = tpu.turn(high), tpu.turn(low)
-  inside = (high_i - high) + (low_i - low)
-  return _Decays(
-    inside=jnp.exp(jnp.where(_index(0, inside) >= _index(1, inside), inside, -jnp.inf)),
-    enter=jnp.exp(high_i + low_i),
-    leave=jnp.exp((high_end - high_i) + (low_end - low_i)),
-    across=jnp.exp(high_end + low_end),
-  )
-
-
-def _log_decay_bar(bar: _Decays) -> Float[Array, "1 c"]:
-  """From the cotangents of log decays to those of one token's: each is part of every segment that contains it.
-
-  Added up without differences of sums, which would leave rounding errors of the largest cotangents in the smallest.
-  """
-  row, column = _index(0, bar.inside), _index(1, bar.inside)
-  before = jnp.where(row < column, 1.0, 0.0)  # [j, n]: segments from j contain n
-  ends = tpu.product(bar.inside, before) + bar.enter
-  # from row to row of a column: tokens that segments end at, and the earlier ones, from which they lead on
-  through = jnp.where(row >= column, ends, bar.leave)
-  return through.sum(0, keepdims=True) + bar.across
-
-
-def _index(axis, like):
-  return lax.broadcasted_iota(jnp.int32, like.shape, axis)
+  heads = sums.shape[0] // 2
+  return tpu_blocks.decays_of(sums[i : i + 1], sums[heads + i : heads + i + 1])

@@ -74,3 +74,13 @@ def assert_close(got, want, tolerance, narrow=None):
     error, size = np.abs(g - w).max(initial=0), np.abs(w).max(initial=0)
     most = narrow if narrow is not None and w.dtype == jnp.bfloat16 else tolerance
     assert error <= most * max(size, 1e-3), f"{name}: off by {error} where the largest entry is {size}"
+
+
+def assert_equals_the_reference(op, given, t, masked, tolerance=TOLERANCE["float32"]):
+  """Values and gradients of a kernel for TPUs; with masks, what stands past the lengths is NaN."""
+  where = masks(t) if masked else {}
+  want = values_and_gradients(functools.partial(op, impl="reference"), given, **where)
+  if masked:
+    given = jax.tree.map(lambda z: spoil(where["lengths"], z) if z.shape[:2] == (2, t) else z, given)
+  got = values_and_gradients(functools.partial(op, impl="pallas_tpu"), given, **where)
+  assert_close(got, want, tolerance, narrow=DIGIT)

@@ -7,7 +7,7 @@ import pytest
 
 from kernels.delta_rule import IMPLS, delta_rule
 from kernels.gated_linear_attention import gated_linear_attention
-from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, spoil, values_and_gradients
+from tests.kernels.compare import QUICK, TOLERANCE, anywhere, assert_close, draw, spoil, values_and_gradients
 
 ROWS, H, K, P = 2, 2, 3, 5
 # fewer tokens than a block, whole blocks, uneven ones, more than states are kept for, with a ragged end
@@ -143,7 +143,7 @@ def test_u_is_minus_k_where_it_is_not_given():
     assert_close(got, want, 1e-5)
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("impl", anywhere(IMPLS))
 def test_lengths_equal_each_row_alone(impl):
   given = arrays("general", 8)
   # The document that would start past the lengths starts nothing.
@@ -164,7 +164,7 @@ def test_no_tokens_leave_the_state_alone():
 
 
 @pytest.mark.parametrize("kind", ["gated", "general"])
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("impl", anywhere(IMPLS))
 def test_two_calls_make_one(impl, kind):
   given = arrays(kind, 100)
   whole, last = op(*given, impl=impl)
@@ -177,7 +177,7 @@ def test_two_calls_make_one(impl, kind):
 
 
 @pytest.mark.parametrize("kind", ["delta", "general"])
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("impl", anywhere(IMPLS))
 def test_reset_separates_documents(impl, kind):
   given = arrays(kind, 8)
   y, last = op(*given, reset=np.arange(8)[None].repeat(ROWS, 0) == 4, impl=impl)
@@ -201,7 +201,7 @@ def test_strong_decays_are_forgotten_and_weak_ones_exact(kind):
   assert all(np.isfinite(z).all() for z in jax.tree.leaves(got))
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("impl", anywhere(IMPLS))
 def test_bfloat16_comes_back_with_a_float32_state(impl):
   given = arrays("gated", 8)
   low = jax.tree.map(lambda z: z if z.ndim == 4 and z.shape[1] == H else z.astype(jnp.bfloat16), given)

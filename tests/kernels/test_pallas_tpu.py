@@ -17,8 +17,6 @@ from hybrids import mixer
 from kernels import _compat, dispatch
 from kernels.conv_step import conv_step
 from kernels.conv_step import pallas_tpu as conv_step_tpu
-from kernels.gated_linear_attention import gated_linear_attention
-from kernels.gated_linear_attention import pallas_tpu as gla_tpu
 from kernels.linear_scan import linear_scan
 from kernels.linear_scan import pallas_tpu as linear_scan_tpu
 from kernels.rg_lru import pallas_tpu as rg_lru_tpu
@@ -32,20 +30,7 @@ from kernels.ssd import ssd
 from kernels.ssd_step import pallas_tpu as ssd_step_tpu
 from kernels.ssd_step import ssd_step
 from tests.kernels import selective, steps
-from tests.kernels.compare import DIGIT, TOLERANCE, assert_close, draw, masks, spoil, values_and_gradients
-
-
-@pytest.fixture
-def on_tpu(monkeypatch):
-  """What chooses by platform sees a TPU, and its kernels are interpreted."""
-  monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-  # the interpreter compiles a program per kernel and core, which costs more than to run it
-  jax.config.update("jax_disable_most_optimizations", True)
-  try:
-    with _compat.interpreted_tpu():
-      yield
-  finally:
-    jax.config.update("jax_disable_most_optimizations", False)
+from tests.kernels.compare import TOLERANCE, assert_close, assert_equals_the_reference, draw, values_and_gradients
 
 
 def copy_all(x, y):
@@ -81,16 +66,6 @@ def run_raced(kernel):
 def test_the_interpreter_reports_races(kernel):
   with pytest.raises(RuntimeError, match="RACE DETECTED"), _compat.interpreted_tpu():
     run_raced(kernel)
-
-
-def assert_equals_the_reference(op, given, t, masked, tolerance=TOLERANCE["float32"]):
-  """Values and gradients; with masks, what stands past the lengths is NaN."""
-  where = masks(t) if masked else {}
-  want = values_and_gradients(functools.partial(op, impl="reference"), given, **where)
-  if masked:
-    given = tuple(spoil(where["lengths"], z) if z is not None and z.shape[:2] == (2, t) else z for z in given)
-  got = values_and_gradients(functools.partial(op, impl="pallas_tpu"), given, **where)
-  assert_close(got, want, tolerance, narrow=DIGIT)
 
 
 def scan_arrays(b, t, n, constant, dtype):
@@ -202,45 +177,6 @@ def test_ssd_on_tpus_forgets_strong_decays_and_keeps_weak_ones_exact(on_tpu):
   assert_close(values_and_gradients(functools.partial(ssd, impl="pallas_tpu"), given), want, 2e-6)
 
 
-def gla_arrays(t, h, k, p, bonus):
-  """Decays from nearly none to 1e-2 a token."""
-  rng = np.random.default_rng(t)
-  q, key = draw(rng, (2, 2, t, h, k), "float32")
-  log_a = -(10.0 ** rng.uniform(-3, 0.7, (2, t, h, k))).astype("float32")
-  given = q, key, draw(rng, (2, t, h, p), "float32"), log_a, draw(rng, (2, h, k, p), "float32")
-  return (*given, draw(rng, (h, k), "float32")) if bonus else given
-
-
-# one block and several, in one chunk and in several, heads in one program and in several
-@pytest.mark.parametrize(
-  "t, h, k, p, bonus, masked",
-  [
-    (11, 2, 3, 5, True, True),
-    (21, 1, 3, 5, False, True),
-    pytest.param(37, 2, 128, 128, True, True, marks=pytest.mark.slow),
-    pytest.param(32, 4, 64, 64, False, False, marks=pytest.mark.slow),
-    pytest.param(1, 2, 4, 4, True, False, marks=pytest.mark.slow),
-  ],
-)
-def test_gated_linear_attention_equals_the_reference(t, h, k, p, bonus, masked, monkeypatch, on_tpu):
-  monkeypatch.setattr(gla_tpu, "ROWS", 8)
-  monkeypatch.setattr(gla_tpu, "BLOCKS", 2)
-  assert_equals_the_reference(gated_linear_attention, gla_arrays(t, h, k, p, bonus), t, masked)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("bonus", [False, True])
-def test_gated_linear_attention_on_tpus_forgets_strong_decays_and_keeps_weak_ones_exact(bonus, on_tpu):
-  """A decay of 0, and after one of e^-170 those of the next tokens with all digits; a channel without decay."""
-  q, k, v, log_a, *rest = gla_arrays(60, 1, 4, 4, bonus)
-  log_a = np.where(np.arange(60)[:, None, None] % 4 == 2, np.float32(-170), log_a / 50)
-  log_a[:, 41, :, 1] = -np.inf
-  log_a[:, :, :, 2] = 0
-  given = q, k, v, log_a, *rest
-  want = values_and_gradients(functools.partial(gated_linear_attention, impl="reference"), given)
-  assert_close(values_and_gradients(functools.partial(gated_linear_attention, impl="pallas_tpu"), given), want, 2e-6)
-
-
 def assert_step_equals_the_reference(op, given, **arguments):
   run = lambda impl: jax.block_until_ready(jax.jit(lambda given: op(*given, **arguments, impl=impl))(given))
   assert_close(run("pallas_tpu"), run("reference"), TOLERANCE["float32"])
@@ -337,7 +273,6 @@ def test_a_step_of_mamba_takes_its_kernels_by_name_only(monkeypatch):
 def test_kernels_that_no_tpu_has_run_are_taken_by_name_only(monkeypatch):
   monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
   cases = {
-    gated_linear_attention: gla_arrays(8, 2, 4, 4, False),
     linear_scan: scan_arrays(1, 8, 4, True, "float32"),
     rg_lru: gated_arrays(8, 4),
     selective_scan: selective.arrays(8, 4, 1, 4),
