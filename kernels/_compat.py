@@ -59,3 +59,8 @@ def store(ref, z):
     plgpu.store(ref, z, optimized=False)
   else:
     ref[...] = z
+
+
+def transposed(ref):
+  """A matrix in a memory of a GPU, read with rows and columns exchanged."""
+  return ref.transpose((1, 0)) if hasattr(ref, "transpose") else plgpu.transpose_ref(ref, (1, 0))

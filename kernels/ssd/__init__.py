@@ -4,12 +4,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels import decays, dispatch, inputs
-from kernels.ssd import pallas_tpu, reference, xla
+from kernels.ssd import pallas_gpu, pallas_tpu, reference, xla
+
+
+def _widened(ssd):
+  """`ssd` for q, k and v of any dtype, which it computes in that of S."""
+  return lambda q, k, v, log_a, S, keep: ssd(*(z.astype(S.dtype) for z in (q, k, v)), log_a, S, keep)
+
 
 IMPLS: dispatch.Impls = {
-  "xla": (xla.ssd, dispatch.always),
-  "pallas_tpu": (pallas_tpu.ssd, pallas_tpu.why_not),
-  "reference": (reference.ssd, dispatch.always),
+  "xla": (_widened(xla.ssd), dispatch.always),
+  "pallas_gpu": (pallas_gpu.ssd, pallas_gpu.why_not),
+  "pallas_tpu": (_widened(pallas_tpu.ssd), pallas_tpu.why_not),
+  "reference": (_widened(reference.ssd), dispatch.always),
 }
 
 
@@ -27,8 +34,8 @@ def ssd(
   """S_t = exp(log_a_t) S_{t-1} + k_t v_t^T;  y_t = S_t^T q_t;  returns all y and the last S.
 
   Dao & Gu 2024, arXiv:2405.21060, eq. (6) with C = q, B = k, X = v (a step size belongs into v or k, and there is no
-  skip). Computed in at least float32; y has the dtype of v, the returned state that of the computation. Differentiable
-  in all five arrays.
+  skip). Computed in at least float32, but for factors of products in `pallas_gpu`; y has the dtype of v, the returned
+  state that of the computation. Differentiable in all five arrays.
 
   Args:
     q, k: shared by the h/g consecutive heads of a group; g divides h.
@@ -49,7 +56,7 @@ def ssd(
     # The decay becomes 1 and the input 0; what is not there starts no document.
     q, k, v, log_a = inputs.blank(here, q, k, v, log_a)
     reset = None if reset is None else reset & here
-  q, k, v, log_a, S = (z.astype(dtype) for z in (q, k, v, log_a, S))
+  log_a, S = (z.astype(dtype) for z in (log_a, S))
   log_a = jnp.maximum(log_a, decays.least(dtype))
   if v.shape[1] == 0:
     return v.astype(y_dtype), S

@@ -21,8 +21,8 @@ HEADS = 4  # of a program, at most, if their channels fill lanes
 
 
 def why_not(q, k, v, log_a, S, keep) -> str | None:
-  del keep
-  return tpu.why_not(q, k, v, log_a, S)
+  del q, k, v, keep
+  return tpu.why_not(log_a, S)
 
 
 def ssd(

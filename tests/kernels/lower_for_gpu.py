@@ -10,6 +10,7 @@ from kernels import gpu
 from kernels.linear_scan import linear_scan
 from kernels.rg_lru import rg_lru
 from kernels.selective_scan import selective_scan
+from kernels.ssd import ssd
 from tests.kernels.lower_for_tpu import steps
 
 MESH = {"data": 2, "fsdp": 2, "tensor": 2}
@@ -41,6 +42,19 @@ def cases(b=8, t=2000):
   }
 
 
+def products(b=8, t=2000):
+  """The same of what tensor cores multiply."""
+
+  def heads(h, p, g, k):
+    narrow = shapes((b, t, g, k), (b, t, g, k), (b, t, h, p), dtype=jnp.bfloat16)
+    return ssd, (*narrow, *shapes((b, t, h), (b, h, k, p))), 2
+
+  return {
+    "ssd of Mamba-2": heads(80, 64, 1, 128),
+    "ssd of groups, wide heads and the largest state": heads(8, 128, 2, 256),
+  }
+
+
 def gradients(op, arrays, reset, bars):
   return jax.vjp(lambda *z: op(*z, reset=reset), *arrays)[1](bars)
 
@@ -66,14 +80,14 @@ if __name__ == "__main__":
   jax.default_backend = lambda: "gpu"
   gpu.compute_capability = lambda: 9.0
   mesh = jax.make_mesh(tuple(MESH.values()), tuple(MESH), axis_types=(jax.sharding.AxisType.Auto,) * len(MESH))
-  for name, (op, arrays, count) in cases().items():
+  for name, (op, arrays, count) in {**cases(), **products()}.items():
     reset = jax.ShapeDtypeStruct(arrays[1].shape[:2], jnp.bool)
     got = kernels_in(op, arrays, reset)
     assert got == count, f"{name} alone: {got} kernels"
     with jax.set_mesh(mesh):
       # A device has an eighth of the rows and channels, so time is cut more often.
       got = kernels_in(op, arrays, None)
-    assert got == 4, f"{name} on a mesh: {got} kernels"
+    assert got == (2 if op is ssd else 4), f"{name} on a mesh: {got} kernels"
   for b in (1, 64):
     for name, (op, arrays, layer, _) in steps(b).items():
       got = in_place(op, arrays, layer)

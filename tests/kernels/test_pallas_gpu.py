@@ -17,6 +17,7 @@ from kernels.linear_scan import linear_scan, pallas_gpu
 from kernels.rg_lru import pallas_gpu as rg_lru_gpu
 from kernels.rg_lru import rg_lru
 from kernels.selective_scan import gpu_tiling, selective_scan
+from kernels.ssd import ssd
 from tests.kernels import selective
 from tests.kernels.compare import DIGIT, TOLERANCE, assert_close, draw, masks, spoil, values_and_gradients
 
@@ -203,6 +204,58 @@ def test_selective_scan_has_no_races(segments, monkeypatch, on_gpu):
   compare(functools.partial(selective_scan, softplus=softplus), given, masks(18), races=True)
 
 
+def ssd_arrays(b, t, h, p, g, k, dtype=jnp.bfloat16):
+  rng = np.random.default_rng(t)
+  q, keys, v = (draw(rng, shape, dtype) for shape in ((b, t, g, k), (b, t, g, k), (b, t, h, p)))
+  return q, keys, v, -rng.uniform(0, 0.3, (b, t, h)).astype("float32"), draw(rng, (b, h, k, p), "float32")
+
+
+def assert_rounded(got, want):
+  """Off by no more than rounding to bfloat16 explains.
+
+  Once rounded a number is off by 2^-8 at most, 0.4 of that on average (root mean square). A result has five such on its
+  way at most: factors of two products, one of them a state that others made, and what is given back. In squares they
+  add up to 0.9 times 2^-8. Sums are in float32.
+  """
+  size = lambda z: np.sqrt(np.mean(np.square(np.asarray(z, np.float64))))
+  for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+    assert (g.shape, g.dtype) == (w.shape, w.dtype)
+    error = size(np.asarray(g, np.float64) - np.asarray(w, np.float64))
+    assert error <= 2**-8 * max(size(w), 1e-3), f"{g.shape} is off by {error} of {size(w)}"
+
+
+# a chunk that is not full, after others and alone; channels and entries that fill squares and that do not, and several
+@interpreted
+@pytest.mark.parametrize(
+  "b, t, h, p, g, k, masked",
+  [
+    (2, 67, 2, 3, 1, 5, True),
+    *(
+      pytest.param(*case, marks=pytest.mark.slow)
+      for case in [(1, 130, 4, 64, 2, 128, False), (2, 5, 1, 100, 1, 70, True), (1, 256, 1, 64, 1, 16, False)]
+    ),
+  ],
+)
+def test_ssd_equals_the_reference(b, t, h, p, g, k, masked, on_gpu):
+  given, where = ssd_arrays(b, t, h, p, g, k), masks(t) if masked else {}
+  want = values_and_gradients(functools.partial(ssd, impl="reference"), given, **where)
+  if masked:
+    given = tuple(spoil(where["lengths"], z) if z.shape[1] == t else z for z in given)
+  with _compat.interpreted_gpu(detect_races=True):
+    got = values_and_gradients(functools.partial(ssd, impl="pallas_gpu"), given, **where)
+  assert_rounded(got, want)
+
+
+def test_ssd_on_gpus_says_what_it_cannot_run(on_gpu, monkeypatch):
+  with pytest.raises(ValueError, match=r"pallas_gpu: tensor cores multiply bfloat16, and q and k are \['float32'\]"):
+    ssd(*map(jnp.asarray, ssd_arrays(1, 8, 1, 4, 1, 4, "float32")), impl="pallas_gpu")
+  with pytest.raises(ValueError, match="a state has 257 entries, and registers hold 256 at most"):
+    ssd(*map(jnp.asarray, ssd_arrays(1, 8, 1, 4, 1, 257)), impl="pallas_gpu")
+  monkeypatch.setattr(gpu, "compute_capability", lambda: 10.0)
+  with pytest.raises(ValueError, match="it multiplies as GPUs of compute capability 9 do; this one has 10.0"):
+    ssd(*map(jnp.asarray, ssd_arrays(1, 8, 1, 4, 1, 4)), impl="pallas_gpu")
+
+
 @pytest.mark.parametrize(
   "programs, tiles, segments",
   [(160, 128, 1), (67, 128, 1), (66, 128, 2), (24, 128, 5), (1, 4096, 32), (1, 7, 1), (1, 9, 2)],
@@ -241,6 +294,8 @@ def test_kernels_that_no_gpu_has_run_are_taken_by_name_only(on_gpu):
     linear_scan: scan_arrays(1, 8, 4, True, "float32"),
     rg_lru: gated_arrays(8, 4),
     selective_scan: selective.arrays(8, 4, 1, 4),
+    selective_scan: selective_arrays(8, 4, 1, 4),
+    ssd: tuple(map(jnp.asarray, ssd_arrays(1, 8, 1, 4, 1, 4))),
   }
   for op, given in cases.items():
     assert "copy_gmem_to_smem" not in str(jax.make_jaxpr(op)(*given)), op.__name__

@@ -1,0 +1,181 @@
+"""How `ssd` on GPUs divides its arrays, and the products of matrices that its kernels are made of."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
+from jaxtyping import Array, Float
+
+from kernels import _compat, chunks, decays, gpu
+
+EIGHT = 8  # rows that the copy engine takes together
+SIDE = 64  # of all square matrices: tokens of a chunk, channels of a block, entries of a part of the state
+
+# Matrices of SIDE rows as tensor cores give them; vectors of rows, and of columns.
+MATRIX = plgpu.Layout.WGMMA
+ROWS, COLUMNS = MATRIX.reduce(1), MATRIX.reduce(0)
+
+
+class Tiling:
+  """A block has SIDE channels of one head of one row; entries and channels are filled up to multiples of SIDE."""
+
+  def __init__(self, k, v):
+    self.b, self.t, self.g, self.entries = k.shape
+    self.h, self.channels = v.shape[2:]
+    self.k, self.p = (chunks.up(size, SIDE) for size in (self.entries, self.channels))
+    self.rows = chunks.up(self.t, EIGHT)
+    self.chunks = pl.cdiv(self.t, SIDE)
+    self.blocks = self.p // SIDE  # of a head
+    self.parts = range(self.k // SIDE)
+
+  def grid(self):
+    # Of an axis of one the index is not known when traced, so a chunk may lie past the end.
+    return {"e": self.h * self.blocks, "s": 1, "b": self.b}
+
+  def narrow(self, *shape):
+    return jax.ShapeDtypeStruct((self.b, *shape), jnp.bfloat16)
+
+  def wide(self, *shape):
+    return jax.ShapeDtypeStruct((self.b, *shape), jnp.float32)
+
+  def sums(self, count):
+    return plgpu.SMEM((count, 2, SIDE), jnp.float32)
+
+  def tokens_of(self, z):
+    """For tensor cores; also tokens are filled up."""
+    z = jnp.pad(z.astype(jnp.bfloat16), [(0, 0), (0, self.rows - self.t), (0, 0), (0, 0)])
+    return gpu.widen(z, SIDE)
+
+  def tokens_from(self, z, size):
+    return z[:, : self.t, :, :size]
+
+  def states_of(self, S):
+    fill = [(0, to - size) for to, size in zip((self.k, self.p), S.shape[2:])]
+    return jnp.pad(S, [(0, 0), (0, 0), *fill])
+
+  def states_from(self, S):
+    return S[:, :, : self.entries, : self.channels]
+
+  def sums_of(self, log_a: Float[Array, "b t h"]) -> Float[Array, "b h chunks 2 tokens"]:
+    """Running sums of a chunk's log decays, as `decays.running_sums` has them; the filling has the decay 1."""
+    log_a = jnp.pad(log_a, ((0, 0), (0, self.chunks * SIDE - self.t), (0, 0)))
+    log_a = log_a.reshape(self.b, self.chunks, SIDE, self.h).transpose(0, 3, 1, 2)
+    return jnp.stack(decays.running_sums(log_a, axis=3), axis=3)
+
+  def sums_from(self, log_a_bar):
+    """From the blocks' parts of the cotangents of log decays: "b (h blocks) chunks tokens" -> "b t h"."""
+    z = log_a_bar.reshape(self.b, self.h, self.blocks, -1).sum(2)
+    return z[..., : self.t].swapaxes(1, 2)
+
+  def add_up(self, z):
+    """What the blocks have for the q or k of a group: "b rows (g n) k" -> "b t g k"."""
+    z = z[:, : self.t].reshape(self.b, self.t, self.g, -1, self.k)
+    return z.sum(3, dtype=jnp.float32).astype(z.dtype)[..., : self.entries]
+
+
+class Block:
+  """One block of the grid: its row, its head and the group of that, its channels; `back`, from the last chunk."""
+
+  def __init__(self, tiling: Tiling, *, back: bool):
+    self.tiling, self.back, self.row, self.number = tiling, back, lax.axis_index("b"), lax.axis_index("e")
+    self.head = lax.div(self.number, tiling.blocks)
+    self.group = lax.div(self.head, tiling.h // tiling.g)
+    self.channels = part(lax.rem(self.number, tiling.blocks))
+
+  def chunk(self, i):
+    i = lax.axis_index("s") * self.tiling.chunks + i
+    return self.tiling.chunks - 1 - i if self.back else i
+
+  def by_token(self, i):
+    """Of q and k."""
+    return self.row, part(self.chunk(i)), self.group
+
+  def by_head(self, i):
+    """Of v and y."""
+    return self.row, part(self.chunk(i)), self.head, self.channels
+
+  def by_block(self, i):
+    """Of what each block has for q and k."""
+    return self.row, part(self.chunk(i)), self.number
+
+  def by_chunk(self, i):
+    """Of states."""
+    return self.row, self.head, self.chunk(i), slice(None), self.channels
+
+  def fetch(self, i, slot, barrier, tokens, heads, sums):
+    """Starts copies of the i-th chunk: pairs of a ref and its slots, and where the sums go twice."""
+    for ref, slots in tokens:
+      plgpu.copy_gmem_to_smem(ref.at[self.by_token(i)], slots.at[slot], barrier)
+    for ref, slots in heads:
+      plgpu.copy_gmem_to_smem(ref.at[self.by_head(i)], slots.at[slot], barrier)
+    ref, *copies = sums
+    for slots in copies:
+      plgpu.copy_gmem_to_smem(ref.at[self.row, self.head, self.chunk(i)], slots.at[slot], barrier)
+
+  def states(self, ref):
+    return [gpu.load(ref.at[self.row, self.head, part(n), self.channels], MATRIX) for n in self.tiling.parts]
+
+  def write(self, ref, S):
+    for n, z in enumerate(S):
+      ref[self.row, self.head, part(n), self.channels] = z
+
+
+class Decays:
+  """Products of the decays of one chunk, from two copies of its sums: a memory is read in one layout alone."""
+
+  def __init__(self, rows, columns):
+    (high, low), (high_j, low_j) = (
+      [gpu.load(z.at[n], to) for n in range(2)] for z, to in ((rows, ROWS), (columns, COLUMNS))
+    )
+    high_end, low_end = (jnp.broadcast_to(rows[n, SIDE - 1], (SIDE,)) for n in range(2))
+    between = (spread(high, 0) - spread(high_j, 1)) + (spread(low, 0) - spread(low_j, 1))
+    self.past = index(0) >= index(1)
+    # after token j, up to and with token i, for j <= i
+    self.inside = jnp.where(self.past, jnp.exp(between), 0.0)
+    # from the state before the chunk to each token, from each token to the state after it, and from state to state
+    self.enter = jnp.exp(high + low)
+    self.leave = jnp.exp((high_end - high) + (low_end - low))
+    self.across = jnp.exp(high_end + low_end)
+
+
+def part(n):
+  return pl.ds(n * SIDE, SIDE)
+
+
+def index(axis):
+  return plgpu.layout_cast(lax.broadcasted_iota(jnp.int32, (SIDE, SIDE), axis), MATRIX)
+
+
+def spread(z, axis):
+  """A vector along an axis of a matrix, the same in all places of the other."""
+  return plgpu.layout_cast(lax.broadcast_in_dim(z, (SIDE, SIDE), (axis,)), MATRIX)
+
+
+def shared(*shape):
+  """Shared memory for matrices that tensor cores read: rows of 128 bytes, in the order that they want."""
+  transforms = plgpu.TilingTransform((EIGHT, SIDE)), plgpu.SwizzleTransform(2 * SIDE)
+  return plgpu.SMEM(shape, jnp.bfloat16, transforms=transforms)
+
+
+def turned(ref):
+  return _compat.transposed(ref)
+
+
+def product(x, y):
+  """Of two refs of shared memory, with sums in float32; all threads have it when it is there."""
+
+  def run(total):
+    plgpu.wgmma(total, x, y)
+    return total[...]
+
+  return pl.run_scoped(run, plgpu.ACC((x.shape[0], y.shape[1]), jnp.float32))
+
+
+def narrow(z):
+  return z.astype(jnp.bfloat16)
+
+
+def load(ref):
+  """A matrix of shared memory, in float32."""
+  return gpu.load(ref, MATRIX).astype(jnp.float32)
