@@ -25,13 +25,18 @@ class Tiling:
     self.h, self.channels = v.shape[2:]
     self.k, self.p = (chunks.up(size, SIDE) for size in (self.entries, self.channels))
     self.rows = chunks.up(self.t, EIGHT)
-    self.chunks = pl.cdiv(self.t, SIDE)
     self.blocks = self.p // SIDE  # of a head
     self.parts = range(self.k // SIDE)
+    needed = pl.cdiv(self.t, SIDE)
+    self.segments = gpu.segments(self.b * self.h * self.blocks, needed)
+    self.each = pl.cdiv(needed, self.segments)
+    self.chunks = self.segments * self.each  # those past the end are empty
 
   def grid(self):
-    # Of an axis of one the index is not known when traced, so a chunk may lie past the end.
-    return {"e": self.h * self.blocks, "s": 1, "b": self.b}
+    return {"e": self.h * self.blocks, "s": self.segments, "b": self.b}
+
+  def by_segment(self):
+    return self.wide(self.segments, self.h, self.k, self.p)
 
   def narrow(self, *shape):
     return jax.ShapeDtypeStruct((self.b, *shape), jnp.bfloat16)
@@ -57,11 +62,32 @@ class Tiling:
   def states_from(self, S):
     return S[:, :, : self.entries, : self.channels]
 
-  def sums_of(self, log_a: Float[Array, "b t h"]) -> Float[Array, "b h chunks 2 tokens"]:
+  def sums_of(self, log_a: Float[Array, "b t h"]) -> Float[Array, "b h chunks 2 c"]:
     """Running sums of a chunk's log decays, as `decays.running_sums` has them; the filling has the decay 1."""
     log_a = jnp.pad(log_a, ((0, 0), (0, self.chunks * SIDE - self.t), (0, 0)))
     log_a = log_a.reshape(self.b, self.chunks, SIDE, self.h).transpose(0, 3, 1, 2)
     return jnp.stack(decays.running_sums(log_a, axis=3), axis=3)
+
+  def entering(self, S, inflows, sums, *, back):
+    """The states before all segments, in the order of the scan, from the first and the maps S -> P S + E of the others.
+
+    Args:
+      S: "b h k p".
+      inflows: E of all segments but the last; none if there is one alone.
+    """
+    S = self.states_of(S)
+    if self.segments == 1:
+      return S[:, None]
+    passed = sums[..., -1].sum(3).reshape(self.b, self.h, self.segments, self.each).sum(3)
+    passed = jnp.exp(passed[..., ::-1] if back else passed)[..., :-1, None, None]
+    maps = jnp.moveaxis(passed, 2, 0), inflows.swapaxes(0, 1)
+
+    def fold(S, one):
+      P, E = one
+      after = P * S + E
+      return after, after
+
+    return jnp.concatenate([S[None], lax.scan(fold, S, maps)[1]]).swapaxes(0, 1)
 
   def sums_from(self, log_a_bar):
     """From the blocks' parts of the cotangents of log decays: "b (h blocks) chunks tokens" -> "b t h"."""
@@ -78,13 +104,14 @@ class Block:
   """One block of the grid: its row, its head and the group of that, its channels; `back`, from the last chunk."""
 
   def __init__(self, tiling: Tiling, *, back: bool):
-    self.tiling, self.back, self.row, self.number = tiling, back, lax.axis_index("b"), lax.axis_index("e")
+    self.tiling, self.back = tiling, back
+    self.row, self.segment, self.number = (lax.axis_index(axis) for axis in "bse")
     self.head = lax.div(self.number, tiling.blocks)
     self.group = lax.div(self.head, tiling.h // tiling.g)
     self.channels = part(lax.rem(self.number, tiling.blocks))
 
   def chunk(self, i):
-    i = lax.axis_index("s") * self.tiling.chunks + i
+    i = self.segment * self.tiling.each + i
     return self.tiling.chunks - 1 - i if self.back else i
 
   def by_token(self, i):
@@ -114,29 +141,41 @@ class Block:
       plgpu.copy_gmem_to_smem(ref.at[self.row, self.head, self.chunk(i)], slots.at[slot], barrier)
 
   def states(self, ref):
-    return [gpu.load(ref.at[self.row, self.head, part(n), self.channels], MATRIX) for n in self.tiling.parts]
+    return [gpu.load(ref.at[*self._state(n)], MATRIX) for n in self.tiling.parts]
 
   def write(self, ref, S):
     for n, z in enumerate(S):
-      ref[self.row, self.head, part(n), self.channels] = z
+      ref[self._state(n)] = z
+
+  def _state(self, n):
+    """Where the n-th part is of the state that a segment begins or ends with."""
+    return self.row, self.segment, self.head, part(n), self.channels
 
 
 class Decays:
-  """Products of the decays of one chunk, from two copies of its sums: a memory is read in one layout alone."""
+  """Products of the decays of one chunk, in all columns of a matrix, from its sums."""
 
-  def __init__(self, rows, columns):
-    (high, low), (high_j, low_j) = (
-      [gpu.load(z.at[n], to) for n in range(2)] for z, to in ((rows, ROWS), (columns, COLUMNS))
-    )
-    high_end, low_end = (jnp.broadcast_to(rows[n, SIDE - 1], (SIDE,)) for n in range(2))
-    between = (spread(high, 0) - spread(high_j, 1)) + (spread(low, 0) - spread(low_j, 1))
-    self.past = index(0) >= index(1)
-    # after token j, up to and with token i, for j <= i
-    self.inside = jnp.where(self.past, jnp.exp(between), 0.0)
-    # from the state before the chunk to each token, from each token to the state after it, and from state to state
-    self.enter = jnp.exp(high + low)
-    self.leave = jnp.exp((high_end - high) + (low_end - low))
-    self.across = jnp.exp(high_end + low_end)
+  def __init__(self, sums):
+    self.high, self.low = (gpu.load(sums.at[n], ROWS) for n in range(2))
+    self.ends = [jnp.broadcast_to(sums[n, SIDE - 1], (SIDE,)) for n in range(2)]
+
+  def enter(self):
+    """From the state before the chunk to each token."""
+    return spread(jnp.exp(self.high + self.low), 0)
+
+  def leave(self):
+    """From each token to the state after the chunk."""
+    return spread(jnp.exp((self.ends[0] - self.high) + (self.ends[1] - self.low)), 0)
+
+  def across(self):
+    """From state to state."""
+    return spread(jnp.exp(self.ends[0] + self.ends[1]), 0)
+
+  def inside(self, sums):
+    """After token j, up to and with token i, for j <= i; from a copy, as a memory is read in one layout alone."""
+    high, low = (gpu.load(sums.at[n], COLUMNS) for n in range(2))
+    between = (spread(self.high, 0) - spread(high, 1)) + (spread(self.low, 0) - spread(low, 1))
+    return jnp.where(past(), jnp.exp(between), 0.0)
 
 
 def part(n):
@@ -145,6 +184,11 @@ def part(n):
 
 def index(axis):
   return plgpu.layout_cast(lax.broadcasted_iota(jnp.int32, (SIDE, SIDE), axis), MATRIX)
+
+
+def past():
+  """Whether a column is a token that the row has seen."""
+  return index(0) >= index(1)
 
 
 def spread(z, axis):
@@ -174,6 +218,10 @@ def product(x, y):
 
 def narrow(z):
   return z.astype(jnp.bfloat16)
+
+
+def zeros():
+  return plgpu.layout_cast(jnp.zeros((SIDE, SIDE), jnp.float32), MATRIX)
 
 
 def load(ref):

@@ -1,7 +1,8 @@
 """`ssd` on GPUs: chunks of 64 tokens on Hopper's tensor cores. Never run on a GPU; its speed is unmeasured.
 
 A block has 64 channels of one head of one row and goes through time in chunks that the copy engine brings ahead, with
-its part of the state in registers, in float32. Factors of products are rounded to bfloat16, sums are in float32: of
+its part of the state in registers, in float32. Where rows and heads make too few blocks, time is cut into segments,
+whose maps S -> P S + E a first kernel finds. Factors of products are rounded to bfloat16, sums are in float32: of
 what `xla.py` does not round, the decayed products of q and k, the decayed v, and the state where a token reads it.
 """
 
@@ -55,14 +56,60 @@ def _forward(q, k, v, log_a, S):
   return (y, last), (q, k, v, log_a, entries)
 
 
+def _inflows(tiling, tokens, values, sums, *, back):
+  """What the segments but the last to be scanned bring into a state: tokens are k, or `back` q, values v or y_bar."""
+  if tiling.segments == 1:
+    return None
+  return gpu.kernel(
+    functools.partial(_map_kernel, tiling, back),
+    tiling.wide(tiling.segments - 1, tiling.h, tiling.k, tiling.p),
+    (
+      to.shared(STAGES, to.SIDE, tiling.k),
+      to.shared(STAGES, to.SIDE, to.SIDE),
+      tiling.sums(STAGES),
+      gpu.barriers(3, STAGES),
+    ),
+    {**tiling.grid(), "s": tiling.segments - 1},
+    "ssd_maps",
+  )(tokens, values, sums)
+
+
+def _map_kernel(tiling, back, tokens, values, sums, inflows, tokens_in, values_in, sums_in, ready):
+  block = Block(tiling, back=back)
+
+  def fetch(i, slot, barrier):
+    block.fetch(i, slot, barrier, ((tokens, tokens_in),), ((values, values_in),), (sums, sums_in))
+
+  def tile(i, slot, out, S):
+    del i, out
+    decay, stored = Decays(sums_in.at[slot]), values_in.at[slot]
+    scaled = (decay.enter() if back else decay.leave()) * to.load(stored)
+    plgpu.commit_smem()
+    stored[...] = to.narrow(scaled)
+    plgpu.commit_smem()
+    across = decay.across()
+    return [across * z + _inflow(tokens_in.at[slot], n, stored) for n, z in enumerate(S)]
+
+  start = [to.zeros() for _ in tiling.parts]
+  block.write(inflows, gpu.stream(tiling.each, ready, fetch, tile, None, start, STAGES))
+
+
+def _inflow(tokens, n, stored):
+  """What the tokens of a chunk add to the n-th part of a state."""
+  return product(to.turned(tokens.at[:, to.part(n)]), stored)
+
+
 def _run(q, k, v, log_a, S, *, save):
   """All y, the last states, and if `save` those entering the chunks, as the products read them."""
   tiling = Tiling(k, v)
+  q, k, v = (tiling.tokens_of(z) for z in (q, k, v))
+  sums = tiling.sums_of(log_a)
+  S = tiling.entering(S, _inflows(tiling, k, v, sums, back=False), sums, back=False)
   y, last, *entries = gpu.kernel(
     functools.partial(_forward_kernel, tiling),
     (
       tiling.narrow(tiling.rows, tiling.h, tiling.p),
-      tiling.wide(tiling.h, tiling.k, tiling.p),
+      tiling.by_segment(),
       *((tiling.narrow(tiling.h, tiling.chunks, tiling.k, tiling.p),) if save else ()),
     ),
     (
@@ -72,8 +119,8 @@ def _run(q, k, v, log_a, S, *, save):
     ),
     tiling.grid(),
     "ssd",
-  )(*map(tiling.tokens_of, (q, k, v)), tiling.sums_of(log_a), tiling.states_of(S))
-  return tiling.tokens_from(y, tiling.channels), tiling.states_from(last), *entries
+  )(q, k, v, sums, S)
+  return tiling.tokens_from(y, tiling.channels), tiling.states_from(last[:, -1]), *entries
 
 
 def _forward_kernel(tiling, q, k, v, sums, S, y, last, *entries_and_scratch):
@@ -85,40 +132,42 @@ def _forward_kernel(tiling, q, k, v, sums, S, y, last, *entries_and_scratch):
 
   def tile(i, slot, out, S):
     del out
-    decay, v_t = Decays(rows_in.at[slot], columns_in.at[slot]), v_in.at[slot]
-    scores = product(q_in.at[slot], to.turned(k_in.at[slot]))
+    decay, k_t, v_t = Decays(rows_in.at[slot]), k_in.at[slot], v_in.at[slot]
+    scores = product(q_in.at[slot], to.turned(k_t))
     # What left for y and the entries is read.
     plgpu.wait_smem_to_gmem(0, wait_read_only=True)
     for n, z in enumerate(S):
       state[to.part(n)] = to.narrow(z)
-    work[...] = to.narrow(decay.inside * scores)
+    work[...] = to.narrow(decay.inside(columns_in.at[slot]) * scores)
     plgpu.commit_smem()
     for ref in entries:
       plgpu.copy_smem_to_gmem(state, ref.at[block.by_chunk(i)])
-    read = product(work, v_t) + to.spread(decay.enter, 0) * product(q_in.at[slot], state)
-    stored = to.spread(decay.leave, 0) * to.load(v_t)
+    read = product(work, v_t) + decay.enter() * product(q_in.at[slot], state)
+    stored = decay.leave() * to.load(v_t)
     # All threads have what they read before one writes in its place.
     plgpu.commit_smem()
     work[...], v_t[...] = to.narrow(read), to.narrow(stored)
     plgpu.commit_smem()
-    across = to.spread(decay.across, 0)
-    return [across * z + product(to.turned(k_in.at[slot, :, to.part(n)]), v_t) for n, z in enumerate(S)]
+    across = decay.across()
+    return [across * z + _inflow(k_t, n, v_t) for n, z in enumerate(S)]
 
   put = lambda i, out: plgpu.copy_smem_to_gmem(work, y.at[block.by_head(i)])
-  block.write(last, gpu.stream(tiling.chunks, ready, fetch, tile, put, block.states(S), STAGES))
+  block.write(last, gpu.stream(tiling.each, ready, fetch, tile, put, block.states(S), STAGES))
 
 
 def _backward(saved, cotangents):
   q, k, v, log_a, entries = saved
   y_bar, last_bar = cotangents
   tiling = Tiling(k, v)
-  square = to.shared(to.SIDE, to.SIDE)
+  q, k, v, y_bar = (tiling.tokens_of(z) for z in (q, k, v, y_bar))
+  sums, square = tiling.sums_of(log_a), to.shared(to.SIDE, to.SIDE)
+  last_bar = tiling.entering(last_bar, _inflows(tiling, q, y_bar, sums, back=True), sums, back=True)
   by_block = tiling.narrow(tiling.rows, tiling.h * tiling.blocks, tiling.k)
   q_bar, k_bar, v_bar, log_a_bar, S_bar = gpu.kernel(
     functools.partial(_backward_kernel, tiling),
     (
       *(by_block, by_block, tiling.narrow(tiling.rows, tiling.h, tiling.p)),
-      *(tiling.wide(tiling.h * tiling.blocks, tiling.chunks, to.SIDE), tiling.wide(tiling.h, tiling.k, tiling.p)),
+      *(tiling.wide(tiling.h * tiling.blocks, tiling.chunks, to.SIDE), tiling.by_segment()),
     ),
     (
       *(to.shared(1, to.SIDE, tiling.k), to.shared(1, to.SIDE, tiling.k)),
@@ -128,13 +177,10 @@ def _backward(saved, cotangents):
     ),
     tiling.grid(),
     "ssd_backward",
-  )(
-    *map(tiling.tokens_of, (q, k, v, y_bar)),
-    *(tiling.sums_of(log_a), entries, tiling.states_of(last_bar)),
-  )
+  )(q, k, v, y_bar, sums, entries, last_bar)
   q_bar, k_bar = (tiling.add_up(z) for z in (q_bar, k_bar))
   v_bar = tiling.tokens_from(v_bar, tiling.channels)
-  return q_bar, k_bar, v_bar, tiling.sums_from(log_a_bar), tiling.states_from(S_bar)
+  return q_bar, k_bar, v_bar, tiling.sums_from(log_a_bar), tiling.states_from(S_bar[:, -1])
 
 
 def _backward_kernel(tiling, q, k, v, y_bar, sums, entries, last_bar, *out_and_scratch):
@@ -152,27 +198,28 @@ def _backward_kernel(tiling, q, k, v, y_bar, sums, entries, last_bar, *out_and_s
   def tile(i, slot, out, after_bar):
     del out
     q_t, k_t, v_t, y_t, entry = (z.at[slot] for z in (q_in, k_in, v_in, y_in, entry_in))
-    decay = Decays(rows_in.at[slot], columns_in.at[slot])
-    weights = decay.inside * product(q_t, to.turned(k_t))
+    decay = Decays(rows_in.at[slot])
+    inside = decay.inside(columns_in.at[slot])
+    weights = inside * product(q_t, to.turned(k_t))
     weights_bar = product(y_t, to.turned(v_t))
     for n, z in enumerate(after_bar):
       after[to.part(n)] = to.narrow(z)
     work[...], pairs[...] = to.narrow(weights), to.narrow(weights * weights_bar)
     plgpu.commit_smem()
-    stored_bar, leave = product(k_t, after), to.spread(decay.leave, 0)
+    stored_bar, leave = product(k_t, after), decay.leave()
     v_t_bar = product(to.turned(work), y_t) + leave * stored_bar
-    read_bar, stored = to.spread(decay.enter, 0) * to.load(y_t), leave * to.load(v_t)
+    read_bar, stored = decay.enter() * to.load(y_t), leave * to.load(v_t)
     across = sum((to.load(entry.at[to.part(n)]) * z).sum(1) for n, z in enumerate(after_bar))
     through = jnp.where(
-      decay.past,
+      to.past(),
       product(pairs, before) + to.spread((product(q_t, entry) * read_bar).sum(1), 0),
       to.spread((stored * stored_bar).sum(1), 0),
     )
-    through = (through + to.spread(decay.across * across, 0)).sum(0)
+    through = (through + decay.across() * to.spread(across, 0)).sum(0)
     gpu.store(log_a_bar.at[block.row, block.number, block.chunk(i)], through)
     # All threads have what they read before one writes in its place.
     plgpu.commit_smem()
-    work[...], pairs[...] = to.narrow(v_t_bar), to.narrow(decay.inside * weights_bar)
+    work[...], pairs[...] = to.narrow(v_t_bar), to.narrow(inside * weights_bar)
     y_t[...], v_t[...] = to.narrow(read_bar), to.narrow(stored)
     plgpu.commit_smem()
     return [_parts(n, z, decay, q_t, k_t, v_t, y_t, entry, after, pairs) for n, z in enumerate(after_bar)]
@@ -185,7 +232,7 @@ def _backward_kernel(tiling, q, k, v, y_bar, sums, entries, last_bar, *out_and_s
     # The next chunk comes to where these are.
     plgpu.wait_smem_to_gmem(0, wait_read_only=True)
 
-  block.write(S_bar, gpu.stream(tiling.chunks, ready, fetch, tile, put, block.states(last_bar), 1))
+  block.write(S_bar, gpu.stream(tiling.each, ready, fetch, tile, put, block.states(last_bar), 1))
 
 
 def _parts(n, after_bar, decay, q, k, stored, read_bar, entry, after, scores_bar):
@@ -194,7 +241,7 @@ def _parts(n, after_bar, decay, q, k, stored, read_bar, entry, after, scores_bar
   q_n, k_n = q.at[:, columns], k.at[:, columns]
   q_bar = product(scores_bar, k_n) + product(read_bar, to.turned(entry.at[columns]))
   k_bar = product(to.turned(scores_bar), q_n) + product(stored, to.turned(after.at[columns]))
-  S_bar = to.spread(decay.across, 0) * after_bar + product(to.turned(q_n), read_bar)
+  S_bar = decay.across() * after_bar + _inflow(q, n, read_bar)
   plgpu.commit_smem()
   q_n[...], k_n[...] = to.narrow(q_bar), to.narrow(k_bar)
   return S_bar

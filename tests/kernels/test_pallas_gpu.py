@@ -224,19 +224,20 @@ def assert_rounded(got, want):
     assert error <= 2**-8 * max(size(w), 1e-3), f"{g.shape} is off by {error} of {size(w)}"
 
 
-# a chunk that is not full, after others and alone; channels and entries that fill squares and that do not, and several
+# a chunk that is not full, after others and alone; channels and entries that fill squares or not; time cut or not
 @interpreted
 @pytest.mark.parametrize(
-  "b, t, h, p, g, k, masked",
+  "b, t, h, p, g, k, masked, segments",
   [
-    (2, 67, 2, 3, 1, 5, True),
+    (2, 67, 2, 3, 1, 5, True, 2),
     *(
       pytest.param(*case, marks=pytest.mark.slow)
-      for case in [(1, 130, 4, 64, 2, 128, False), (2, 5, 1, 100, 1, 70, True), (1, 256, 1, 64, 1, 16, False)]
+      for case in [(1, 130, 4, 64, 2, 128, False, 1), (2, 5, 1, 100, 1, 70, True, 1), (1, 256, 1, 64, 1, 16, False, 3)]
     ),
   ],
 )
-def test_ssd_equals_the_reference(b, t, h, p, g, k, masked, on_gpu):
+def test_ssd_equals_the_reference(b, t, h, p, g, k, masked, segments, monkeypatch, on_gpu):
+  cut_time(monkeypatch, segments)
   given, where = ssd_arrays(b, t, h, p, g, k), masks(t) if masked else {}
   want = values_and_gradients(functools.partial(ssd, impl="reference"), given, **where)
   if masked:
