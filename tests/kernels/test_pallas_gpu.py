@@ -295,7 +295,6 @@ def test_kernels_that_no_gpu_has_run_are_taken_by_name_only(on_gpu):
     linear_scan: scan_arrays(1, 8, 4, True, "float32"),
     rg_lru: gated_arrays(8, 4),
     selective_scan: selective.arrays(8, 4, 1, 4),
-    selective_scan: selective_arrays(8, 4, 1, 4),
     ssd: tuple(map(jnp.asarray, ssd_arrays(1, 8, 1, 4, 1, 4))),
   }
   for op, given in cases.items():
@@ -305,8 +304,9 @@ def test_kernels_that_no_gpu_has_run_are_taken_by_name_only(on_gpu):
       assert "copy_gmem_to_smem" in str(jax.make_jaxpr(lambda *given, op=op: op(*given))(*given)), op.__name__
 
 
-def test_kernels_lower_for_gpus_at_real_sizes_and_on_a_mesh():
-  command = [sys.executable, "-m", "tests.kernels.lower_for_gpu"]
+@pytest.mark.parametrize("which", [(), pytest.param(("every",), marks=pytest.mark.slow)])
+def test_kernels_lower_for_gpus_at_real_sizes_and_on_a_mesh(which):
+  command = [sys.executable, "-m", "tests.kernels.lower_for_gpu", *which]
   env = {**os.environ, "JAX_NUM_CPU_DEVICES": "8"}
   result = subprocess.run(command, cwd=Path(__file__).parents[2], env=env, capture_output=True, text=True)
   assert result.returncode == 0, result.stdout + result.stderr
