@@ -9,6 +9,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from kernels import chunks, gpu
+from kernels.selective_scan import fused
 
 TOKENS = 16  # of a tile, and between the states that are kept for the gradient
 ENTRIES = 16  # of a state that are one matrix; backward, those of one block
@@ -158,7 +159,7 @@ class Block(gpu.Block):
     dt = self.vector(slots, slot, k)
     if not self.tiling.softplus:
       return dt  # the copy engine reads zeros there
-    dt = _softplus(dt)
+    dt = fused.softplus(dt)
     return self.clear(self.first(i) + k < self.tiling.t, dt) if self.tiling.filled else dt
 
   def skip(self, D):
@@ -196,10 +197,3 @@ class Block(gpu.Block):
   def clear(self, kept, z):
     """z where the state is kept; of any shape."""
     return z if kept is None else jnp.where(jnp.broadcast_to(kept, z.shape), z, 0.0)
-
-
-def _softplus(x):
-  """max(x, 0) + log(1 + u) with u = exp(-|x|); log(w) / (w - 1) takes back what is lost as 1 + u is rounded to w."""
-  u = jnp.exp(-jnp.abs(x))
-  w = 1 + u
-  return jnp.maximum(x, 0.0) + jnp.where(w == 1, u, jnp.log(w) * (u / (w - 1)))

@@ -178,7 +178,7 @@ def _read(blocks, step, x, dt, x_in, dt_in):
   """Past the end dt is 0, which leaves the state alone."""
   wide = dt[...].astype(jnp.float32)
   x_in[...] = blocks.there(x[...].astype(jnp.float32), step)
-  dt_in[...] = blocks.there(_softplus(wide) if blocks.softplus else wide, step)
+  dt_in[...] = blocks.there(fused.softplus(wide) if blocks.softplus else wide, step)
 
 
 def _forward_kernel(blocks, words, x, dt, A, B, C, D, z, h, y, last, *entries_and_scratch):
@@ -306,10 +306,6 @@ _scan.defvjp(_forward, _backward)
 
 def _advance(A, h, x, dt, B):
   return jnp.exp(dt * A) * h + (dt * x) * B
-
-
-def _softplus(dt):
-  return jnp.maximum(dt, 0) + jnp.log1p(jnp.exp(-jnp.abs(dt)))
 
 
 def _adjoint(A, h_bar, bars, rows, columns, entering, place):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kernels.selective_scan import IMPLS, associative, selective_scan, xla
+from kernels.selective_scan import IMPLS, associative, fused, selective_scan, xla
 from tests.kernels.compare import (
   DIGIT,
   QUICK,
@@ -91,6 +91,13 @@ def test_softplus_skip_and_gate_stand_around_the_recurrence(left_out, dtype):
   given = x, dt, *rest, None if left_out == "D" else D, None if left_out == "z" else z
   got = values_and_gradients(functools.partial(selective_scan, softplus=True), given)
   assert_close(got, values_and_gradients(written_out, given), 1e-5, narrow=DIGIT)
+
+
+def test_softplus_in_kernels_is_exact_to_the_last_digits():
+  x = np.concatenate([np.linspace(-80, 80, 4001), np.linspace(-2, 2, 401), [-np.inf]]).astype("float32")
+  want = np.logaddexp(x.astype("float64"), 0)
+  off = np.abs(np.asarray(jax.jit(fused.softplus)(x)) - want)
+  assert (off <= 2.0**-21 * want).all(), (off / want)[:-1].max()
 
 
 def test_an_implementation_says_what_it_cannot_run():
