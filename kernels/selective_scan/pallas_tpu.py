@@ -57,7 +57,8 @@ class _Blocks:
     self.width = chunks.up(self.channels_of_group, tpu.LANES)
     most = min(CHANNELS, STATES // (TOKENS * chunks.up(self.n, tpu.ROWS)))
     self.channels = tpu.divisor(self.width, max(most, tpu.LANES), tpu.LANES)
-    self.tokens = min(TOKENS, chunks.up(self.t, tpu.ROWS))
+    # a register has twice as many rows of bfloat16
+    self.tokens = min(TOKENS, chunks.up(self.t, 2 * tpu.ROWS))
     self.tiles = self.tokens // tpu.ROWS
     self.chunks = pl.cdiv(self.t, self.tokens)
     self.grid = self.b * self.g, self.width // self.channels, self.chunks
