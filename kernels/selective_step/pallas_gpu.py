@@ -74,7 +74,7 @@ def _kernel(h, x, dt, A, B, C, D, z, y):
     matrix = lambda ref, row: gpu.load(ref.at[row, group, channels, entries], ROWS)
     column = lambda ref: _spread(gpu.load(ref.at[row, group, entries], COLUMNS), 1)
     state = jnp.exp(_spread(dt_t, 0) * matrix(A, 0)) * matrix(h, row) + _spread(dt_t * x_t, 0) * column(B)
-    h[row, group, channels, entries] = state
+    gpu.store(h.at[row, group, channels, entries], state)
     return read + (state * column(C)).sum(1)
 
   read = lax.fori_loop(0, h.shape[3] // ENTRIES, part, vector(D, 0) * x_t)

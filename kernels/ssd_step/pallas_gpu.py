@@ -22,19 +22,19 @@ from kernels.ssd_step import over_heads
 
 ENTRIES = 16  # of a column of the state, read together
 
-# Arrays "h k p" of heads of 32, 64 or 128 channels, together 128, of which a thread has a column.
+# Arrays "h k p" of heads of 32 or 64 channels, together 128, of which a thread has a column. JAX 0.10.2 cannot read
+# one head of 128 so.
 STATES = {
   32: plgpu.Layout.TILED(plgpu.Tiling(((4, 1, 32), (1,))), warp_dims=(-4,), lane_dims=(-2,), vector_dim=-1),
   64: plgpu.Layout.TILED(plgpu.Tiling(((2, 1, 64), (32,), (1,))), warp_dims=(-5, -3), lane_dims=(-2,), vector_dim=-1),
-  128: plgpu.Layout.TILED(plgpu.Tiling(((1, 1, 128), (32,), (1,))), warp_dims=(-3,), lane_dims=(-2,), vector_dim=-1),
 }
 
 
 def why_not(x, z, dt, taps, S, kernel, bias, A, D, scale, norm, norm_groups, eps) -> str | None:
   """What it does not know, before what `gpu.why_not` says."""
   del bias, scale, eps
-  if S.shape[3] > gpu.LANES:
-    return f"heads have {S.shape[3]} channels, and a block {gpu.LANES}"
+  if S.shape[3] > max(STATES):
+    return f"heads have {S.shape[3]} channels; it knows {max(STATES)} at most"
   return over_heads.why_not(S, taps, norm, norm_groups) or gpu.why_not(x, z, dt, taps, S, kernel, A, D)
 
 

@@ -47,14 +47,14 @@ def test_selective_step_equals_the_reference(e, g, n, on_gpu):
   assert_equals_the_reference(selective_step, steps.selective_arrays(2, e, g, n))
 
 
-# one, two and four heads a block, whole or filled up, of one group and of several; B and C of one block each and of two
+# two and four heads a block, whole or filled up, of one group and of several; B and C of one block each and of two
 @interpreted
 @pytest.mark.parametrize(
   "h, p, g, k, norm, norm_groups, D_per",
   [
     (6, 5, 2, 3, "gate_first", 2, "head"),
     (4, 64, 1, 128, "norm_first", 1, "channel"),
-    pytest.param(3, 128, 1, 140, "none", 1, "head", marks=pytest.mark.slow),
+    pytest.param(3, 20, 1, 140, "none", 1, "head", marks=pytest.mark.slow),
     pytest.param(8, 64, 2, 16, "gate_first", 1, "channel", marks=pytest.mark.slow),
   ],
 )
@@ -73,8 +73,8 @@ def test_steps_on_gpus_say_what_they_cannot_run(on_gpu):
   given, layer = steps.ssd_arrays(2, 2, 6, 1, 3, "gate_first", 4)
   with pytest.raises(ValueError, match="pallas_gpu: norm_groups=4 do not divide the 2 heads"):
     ssd_step(*given, **layer, impl="pallas_gpu")
-  given, layer = steps.ssd_arrays(2, 1, 129, 1, 3, "gate_first", 1)
-  with pytest.raises(ValueError, match="pallas_gpu: heads have 129 channels, and a block 128"):
+  given, layer = steps.ssd_arrays(2, 1, 65, 1, 3, "gate_first", 1)
+  with pytest.raises(ValueError, match="pallas_gpu: heads have 65 channels; it knows 64 at most"):
     ssd_step(*given, **layer, impl="pallas_gpu")
 
 
