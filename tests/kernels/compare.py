@@ -7,12 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kernels import _compat
+
 # These programs run once, and compile in half the time so.
 QUICK = {"xla_backend_optimization_level": 0}
 # Where a comparison is made in both precisions, the second is for the slow suite.
 DTYPES = ["float32", pytest.param("float64", marks=pytest.mark.slow)]
 TOLERANCE = {"float32": 3e-5, "float64": 1e-12}
 DIGIT = 2.0**-7  # the last of bfloat16
+
+
+def interpreted_gpu(test):
+  """A test in JAX's interpreter of a GPU, which only newer ones have: CI runs it on the newer Python."""
+  reason = _compat.why_no_interpreted_gpu()
+  return pytest.mark.smoke(pytest.mark.skipif(reason is not None, reason=str(reason))(test))
 
 
 def anywhere(impls):

@@ -19,10 +19,15 @@ from kernels.rg_lru import rg_lru
 from kernels.selective_scan import gpu_tiling, selective_scan
 from kernels.ssd import ssd
 from tests.kernels import selective
-from tests.kernels.compare import DIGIT, TOLERANCE, assert_close, draw, masks, spoil, values_and_gradients
-
-interpreted = pytest.mark.skipif(
-  _compat.why_no_interpreted_gpu() is not None, reason=str(_compat.why_no_interpreted_gpu())
+from tests.kernels.compare import (
+  DIGIT,
+  TOLERANCE,
+  assert_close,
+  draw,
+  interpreted_gpu,
+  masks,
+  spoil,
+  values_and_gradients,
 )
 
 
@@ -63,7 +68,7 @@ def write_all(x, y, slot, ready):
   y[...] = gpu.lanes(x[...])
 
 
-@interpreted
+@interpreted_gpu
 @pytest.mark.parametrize("kernel", [read_too_early, send_too_early, write_too_early, write_all])
 def test_the_interpreter_reports_races(kernel):
   vector = jax.ShapeDtypeStruct((gpu.LANES,), jnp.float32)
@@ -97,7 +102,7 @@ def scan_arrays(b, t, n, constant, dtype):
 
 
 # ends within a tile, fewer channels than a block has and more, tiles fewer than slots and more, time cut or not
-@interpreted
+@interpreted_gpu
 @pytest.mark.parametrize(
   "t, n, constant, dtype, masked, segments",
   [
@@ -120,7 +125,7 @@ def test_linear_scan_equals_the_reference(t, n, constant, dtype, masked, segment
   compare(linear_scan, scan_arrays(2, t, n, constant, dtype), masks(t) if masked else {})
 
 
-@interpreted
+@interpreted_gpu
 @pytest.mark.slow
 @pytest.mark.parametrize("segments", [1, 2])
 def test_linear_scan_has_no_races(segments, monkeypatch, on_gpu):
@@ -138,7 +143,7 @@ def gated_arrays(t, e, dtype="float32"):
 
 
 # ends within a tile, fewer channels than a block has and more, time cut or not; in bfloat16 both round to 8 bits
-@interpreted
+@interpreted_gpu
 @pytest.mark.parametrize(
   "t, e, dtype, masked, segments, tolerance",
   [
@@ -159,7 +164,7 @@ def test_rg_lru_equals_the_reference(t, e, dtype, masked, segments, tolerance, m
   compare(rg_lru, gated_arrays(t, e, dtype), masks(t) if masked else {}, tolerance=tolerance)
 
 
-@interpreted
+@interpreted_gpu
 @pytest.mark.slow
 @pytest.mark.parametrize("segments", [1, 2])
 def test_rg_lru_has_no_races(segments, monkeypatch, on_gpu):
@@ -170,7 +175,7 @@ def test_rg_lru_has_no_races(segments, monkeypatch, on_gpu):
 
 # groups, more channels than a block has, states of a part of a matrix and of several, time cut or not; softplus, skip
 # and gate or some of them
-@interpreted
+@interpreted_gpu
 @pytest.mark.parametrize(
   "t, e, g, n, masked, tokens, segments, narrow, around",
   [
@@ -194,7 +199,7 @@ def test_selective_scan_equals_the_reference(t, e, g, n, masked, tokens, segment
   compare(functools.partial(selective_scan, softplus=softplus), given, masks(t) if masked else {})
 
 
-@interpreted
+@interpreted_gpu
 @pytest.mark.slow
 @pytest.mark.parametrize("segments", [1, 2])
 def test_selective_scan_has_no_races(segments, monkeypatch, on_gpu):
@@ -225,7 +230,7 @@ def assert_rounded(got, want):
 
 
 # a chunk that is not full, after others and alone; channels and entries that fill squares or not; time cut or not
-@interpreted
+@interpreted_gpu
 @pytest.mark.parametrize(
   "b, t, h, p, g, k, masked, segments",
   [

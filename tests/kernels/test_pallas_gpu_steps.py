@@ -10,11 +10,7 @@ from kernels.conv_step import conv_step
 from kernels.selective_step import selective_step
 from kernels.ssd_step import ssd_step
 from tests.kernels import steps
-from tests.kernels.compare import TOLERANCE, assert_close
-
-interpreted = pytest.mark.skipif(
-  _compat.why_no_interpreted_gpu() is not None, reason=str(_compat.why_no_interpreted_gpu())
-)
+from tests.kernels.compare import TOLERANCE, assert_close, interpreted_gpu
 
 
 @pytest.fixture
@@ -32,7 +28,7 @@ def assert_equals_the_reference(op, given, **arguments):
 
 
 # one block and several, one tap and several
-@interpreted
+@interpreted_gpu
 @pytest.mark.parametrize("e, w, activation", [(5, 4, "silu"), (256, 2, "none")])
 def test_conv_step_equals_the_reference(e, w, activation, on_gpu):
   *given, bias = steps.conv_arrays(2, e, w)
@@ -41,14 +37,14 @@ def test_conv_step_equals_the_reference(e, w, activation, on_gpu):
 
 
 # channels that do not fill a block, and several blocks of them in each of several groups
-@interpreted
+@interpreted_gpu
 @pytest.mark.parametrize("e, g, n", [(6, 2, 3), (200, 1, 16), pytest.param(512, 2, 20, marks=pytest.mark.slow)])
 def test_selective_step_equals_the_reference(e, g, n, on_gpu):
   assert_equals_the_reference(selective_step, steps.selective_arrays(2, e, g, n))
 
 
 # two and four heads a block, whole or filled up, of one group and of several; B and C of one block each and of two
-@interpreted
+@interpreted_gpu
 @pytest.mark.parametrize(
   "h, p, g, k, norm, norm_groups, D_per",
   [
