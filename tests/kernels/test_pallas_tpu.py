@@ -1,6 +1,7 @@
 """Kernels for TPUs without one: interpreted, with races detected, and lowered. None was ever run on a TPU."""
 
 import functools
+import importlib.util
 import os
 import subprocess
 import sys
@@ -288,4 +289,12 @@ def test_kernels_lower_for_tpus_at_real_sizes_and_on_a_mesh():
   command = [sys.executable, "-m", "tests.kernels.lower_for_tpu"]
   env = {**os.environ, "JAX_NUM_CPU_DEVICES": "8"}
   result = subprocess.run(command, cwd=Path(__file__).parents[2], env=env, capture_output=True, text=True)
+  assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="the compiler for TPUs is in libtpu")
+def test_kernels_compile_for_tpus_at_real_sizes():
+  command = [sys.executable, "-m", "tests.kernels.compile_for_tpu"]
+  result = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
   assert result.returncode == 0, result.stdout + result.stderr
