@@ -8,6 +8,7 @@ This says that registers, layouts and VMEM suffice, not that the numbers are rig
 
 import argparse
 import functools
+import itertools
 import os
 import time
 
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 
-from tests.kernels.lower_for_tpu import cases, gradients, steps
+from tests.kernels.lower_for_tpu import attended, cases, gradients, steps
 
 # Without these libtpu asks a service of the cloud which TPU it is on.
 SETTINGS = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5litepod-4"}
@@ -31,6 +32,8 @@ def programs():
       yield f"{name}{masked}, forward", forward, (arrays, reset)
       bars = jax.eval_shape(forward, arrays, reset)
       yield f"{name}{masked}, forward+backward", functools.partial(gradients, op), (arrays, reset, bars)
+  for dtype, packed in itertools.product((jnp.float32, jnp.bfloat16), (False, True)):
+    yield f"attention of {dtype.__name__}{', packed' if packed else ''}", *attended(dtype, packed)
   for b in (1, 64):
     for name, (op, arrays, layer, _) in steps(b).items():
       step = lambda arrays, layer, op=functools.partial(op, impl="pallas_tpu"): op(*arrays, **layer)

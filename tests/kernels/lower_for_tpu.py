@@ -1,6 +1,8 @@
 """Kernels lowered for TPUs at real sizes, alone and on eight devices: run by test_pallas_tpu.py in its own process."""
 
+import contextlib
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -52,12 +54,15 @@ def cases(b=8, t=2000):
   }
 
 
-def splash(dtype, segment) -> str:
-  """Attention of eight heads over two of keys, forward and backward, lowered: three kernels."""
-  op = functools.partial(attention, q_segment=segment, k_segment=segment, window=1024, softcap=30.0)
-  run = jax.grad(lambda *z: op(*z).astype(jnp.float32).sum(), (0, 1, 2))
-  arrays = shapes((8, 2000, 8, 128), *[(8, 2000, 2, 128)] * 2, dtype=dtype)
-  return jax.jit(run).trace(*arrays).lower(lowering_platforms=("tpu",)).as_text()
+def attended(dtype, packed):
+  """The gradient of attention of eight heads over two of keys, by three kernels of JAX's, and what it takes."""
+
+  def run(q, k, v, segment=None):
+    op = lambda *z: attention(*z, q_segment=segment, k_segment=segment, window=1024, softcap=30.0)
+    return jax.grad(lambda *z: op(*z).astype(jnp.float32).sum(), (0, 1, 2))(q, k, v)
+
+  heads = shapes((8, 2000, 8, 128), *[(8, 2000, 2, 128)] * 2, dtype=dtype)
+  return run, (*heads, *shapes((8, 2000), dtype=jnp.int32)) if packed else heads
 
 
 def steps(b):
@@ -110,11 +115,12 @@ if __name__ == "__main__":
     assert kernels_in(op, arrays, None) == 2, f"{name} alone"
     with jax.set_mesh(mesh):
       assert kernels_in(op, arrays, reset) == 2, f"{name} on a mesh"
-  for dtype in (jnp.float32, jnp.bfloat16):
-    for segment in (None, jnp.zeros((8, 2000), jnp.int32)):
-      assert splash(dtype, segment).count("tpu_custom_call") == 3, f"attention of {dtype} alone"
-      with jax.set_mesh(mesh):
-        assert splash(dtype, segment).count("tpu_custom_call") == 3, f"attention of {dtype} on a mesh"
+  for dtype, packed in itertools.product((jnp.float32, jnp.bfloat16), (False, True)):
+    run, arrays = attended(dtype, packed)
+    for on_mesh in (False, True):
+      with jax.set_mesh(mesh) if on_mesh else contextlib.nullcontext():
+        text = jax.jit(run).trace(*arrays).lower(lowering_platforms=("tpu",)).as_text()
+      assert text.count("tpu_custom_call") == 3, f"attention of {dtype.__name__}"
   for b in (1, 64):
     for name, (op, arrays, layer, count) in steps(b).items():
       got = in_place(op, arrays, layer)
