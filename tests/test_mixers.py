@@ -31,6 +31,7 @@ COSTLY = (
   "gradients_of_prefill_are_those_of_call",
   "prefill_composes",
   "prefill_gradients_ignore_what_lies_past_lengths",
+  "resets_past_lengths_do_nothing",
 )
 # Mixers made of others that have these in the default suite.
 COMPOSED = ("titans_mac", "titans_mag", "titans_mal")

@@ -14,9 +14,9 @@ import numpy as np
 
 from hybrids.block import Block
 
-# the method whose result holds dt of every token, and where in it
+# the method whose result holds dt of every token, and how
 STEPS: dict[tuple[str, str], Callable[[Any], jax.Array]] = {
-  ("Mamba", "_select"): lambda found: found[0],
+  ("Mamba", "_select"): lambda found: jax.nn.softplus(found[0]),
   ("Mamba2", "_project"): lambda found: found[-1],
   # the weights of a token and of the one before add up to dt
   ("Mamba3", "_select"): lambda token: token.now + token.carried,
