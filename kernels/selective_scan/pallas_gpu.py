@@ -276,14 +276,14 @@ def _backward_kernel(tiling, words, maps, A, x, dt, B, C, D, z, entering, y_bar,
       return h
 
     def leave(j, carry):
-      j, made = tiling.tokens // again - 1 - j, []
-      h = gpu.load(marks.at[j], gpu.COLUMNS)
-      for k in range(again):
-        made.append(tile.token(j * again + k, h))
-        h = made[-1].after
+      j = tiling.tokens // again - 1 - j
+      found = [gpu.load(marks.at[j], gpu.COLUMNS)]
+      for k in range(again - 1):
+        found.append(tile.token(j * again + k, found[-1]).after)
       for k in reversed(range(again)):
         place = j * again + k
-        carry, leaving, columns = _leave(tile, D, place, made[k], carry)
+        # Made once more: registers hold the states of these tokens, but not their decays, too.
+        carry, leaving, columns = _leave(tile, D, place, tile.token(place, found[k]), carry)
         for slots, m in zip((x_out, dt_out, *z_out), leaving):
           slots[out, place] = m.astype(slots.dtype)
         for n, m in enumerate(columns):
