@@ -17,7 +17,7 @@ from kernels import decays, dispatch, gpu
 from kernels.ssd import gpu_tiling as to
 from kernels.ssd.gpu_tiling import Block, Decays, Tiling, product
 
-MOST = 256  # entries of a state in registers
+MOST = 128  # entries of a state in registers; with 256 they spill kilobytes
 STAGES = 2  # chunks that are on their way, or being read; so two blocks share a multiprocessor
 
 

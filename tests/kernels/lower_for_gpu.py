@@ -58,7 +58,7 @@ def products(b=8, t=2000):
 
   return {
     "ssd of Mamba-2": heads(24, 64, 1, 128),
-    "ssd of groups, wide heads and the largest state": heads(8, 128, 2, 256),
+    "ssd of groups, wide heads and the largest state": heads(8, 128, 2, 128),
   }
 
 

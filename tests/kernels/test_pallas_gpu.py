@@ -255,8 +255,8 @@ def test_ssd_equals_the_reference(b, t, h, p, g, k, masked, segments, monkeypatc
 def test_ssd_on_gpus_says_what_it_cannot_run(on_gpu, monkeypatch):
   with pytest.raises(ValueError, match=r"pallas_gpu: tensor cores multiply bfloat16, and q and k are \['float32'\]"):
     ssd(*map(jnp.asarray, ssd_arrays(1, 8, 1, 4, 1, 4, "float32")), impl="pallas_gpu")
-  with pytest.raises(ValueError, match="a state has 257 entries, and registers hold 256 at most"):
-    ssd(*map(jnp.asarray, ssd_arrays(1, 8, 1, 4, 1, 257)), impl="pallas_gpu")
+  with pytest.raises(ValueError, match="a state has 129 entries, and registers hold 128 at most"):
+    ssd(*map(jnp.asarray, ssd_arrays(1, 8, 1, 4, 1, 129)), impl="pallas_gpu")
   monkeypatch.setattr(gpu, "compute_capability", lambda: 10.0)
   with pytest.raises(ValueError, match="it multiplies as GPUs of compute capability 9 do; this one has 10.0"):
     ssd(*map(jnp.asarray, ssd_arrays(1, 8, 1, 4, 1, 4)), impl="pallas_gpu")
