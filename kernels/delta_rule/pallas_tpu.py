@@ -22,6 +22,7 @@ TOKENS = 64  # of a chunk, at most
 
 
 def why_not(q, k, v, w, u, log_a, S, keep) -> str | None:
+  """What it does not know, before what `tpu.why_not` says."""
   del keep
   if u is not None:
     return "what is found is written at u; it knows k alone, as in DeltaNet and Gated DeltaNet"

@@ -31,6 +31,7 @@ def opened(
   rate: Float[Array, "*#b e"],
   kept: Bool[Array, "*b e"] | None,
 ) -> Gates:
+  """The gates of tokens from what comes before their sigmoids."""
   r, i = (1 / (1 + jnp.exp(-z)) for z in (r, i))
   log_a = -rate * r
   decay = jnp.exp(log_a)

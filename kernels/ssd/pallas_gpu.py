@@ -22,6 +22,7 @@ STAGES = 2  # chunks that are on their way, or being read; so two blocks share a
 
 
 def why_not(q, k, v, log_a, S, keep) -> str | None:
+  """What `gpu.why_not` says, and what tensor cores and registers do not take."""
   del v, keep
   if reason := gpu.why_not(log_a, S):
     return reason

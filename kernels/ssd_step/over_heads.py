@@ -39,6 +39,7 @@ def divided(step: Callable, x, z, dt, taps, S, kernel, bias, A, D, scale, norm, 
 
 
 def why_not(S, taps, norm, norm_groups) -> str | None:
+  """What keeps the kernels from these arguments on any device."""
   if not taps.shape[1]:
     return "a kernel of one tap carries none"
   if norm != "none" and S.shape[1] % norm_groups:

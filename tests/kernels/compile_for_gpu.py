@@ -20,7 +20,8 @@ from jax._src.lib import xla_client
 from jax.experimental import topologies
 
 from kernels import gpu
-from tests.kernels.lower_for_gpu import cases, gradients, products, steps
+from tests.kernels.lower_for_gpu import cases, products
+from tests.kernels.lower_for_tpu import gradients, steps
 
 DEVICE = """
 gpu_device_info {

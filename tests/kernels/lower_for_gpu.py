@@ -18,13 +18,7 @@ from kernels.linear_scan import linear_scan
 from kernels.rg_lru import rg_lru
 from kernels.selective_scan import selective_scan
 from kernels.ssd import ssd
-from tests.kernels.lower_for_tpu import steps
-
-MESH = {"data": 2, "fsdp": 2, "tensor": 2}
-
-
-def shapes(*given, dtype=jnp.float32):
-  return tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in given)
+from tests.kernels.lower_for_tpu import MESH, gradients, shapes, steps
 
 
 def selective(b, t, e, g, n, dtype=jnp.float32):
@@ -66,10 +60,6 @@ def first_of_each(found):
   """The cases whose op is none of those before, by the first word of their names."""
   ops = [name.split()[0] for name in found]
   return {name: case for i, (name, case) in enumerate(found.items()) if ops[i] not in ops[:i]}
-
-
-def gradients(op, arrays, reset, bars):
-  return jax.vjp(lambda *z: op(*z, reset=reset), *arrays)[1](bars)
 
 
 def kernels_in(op, arrays, reset) -> int:

@@ -33,11 +33,10 @@ def cases(b=8, t=2000):
   fused = functools.partial(selective_scan, softplus=True)
   heads = lambda h, p, g, k: ((b, t, g, k), (b, t, g, k), (b, t, h, p), (b, t, h), (b, h, k, p))
   matrix = lambda h, k, p: ((b, t, h, k), (b, t, h, k), (b, t, h, p), (b, t, h, k), (b, h, k, p))
-  delta = lambda h, k, p: ((b, t, h, k), (b, t, h, k), (b, t, h, p), (b, t, h, k), (b, h, k, p))
   gated_delta = lambda q, k, v, w, S, log_a, **masks: delta_rule(q, k, v, w, S, None, log_a, **masks)
   return {
-    "delta_rule of DeltaNet": (delta_rule, shapes(*delta(16, 128, 128))),
-    "delta_rule of Gated DeltaNet": (gated_delta, shapes(*delta(6, 256, 512), (b, t, 6, 1))),
+    "delta_rule of DeltaNet": (delta_rule, shapes(*matrix(16, 128, 128))),
+    "delta_rule of Gated DeltaNet": (gated_delta, shapes(*matrix(6, 256, 512), (b, t, 6, 1))),
     "gated_linear_attention of GLA": (gated_linear_attention, shapes(*matrix(4, 128, 256))),
     "gated_linear_attention of RWKV-6": (gated_linear_attention, shapes(*matrix(32, 64, 64), (32, 64))),
     "linear_scan of RG-LRU": (linear_scan, shapes(wide, wide, (b, 2560))),
