@@ -31,6 +31,7 @@ from data.task import build_task
 from hybrids.heads import build_model
 from inference import count, stream
 from kernels import dispatch
+from mistake import Mistake
 from training import flags as flags_lib
 from training import flops, losses, metrics, optimizer, platform, sharding
 from training import state as state_lib
@@ -45,8 +46,6 @@ DONE, MISTAKE, NOT_FINITE, STOPPED, INTERRUPTED = 0, 2, 3, 75, 130
 def main(argv: Sequence[str]) -> int:
   """Does what the arguments ask for, and returns the exit code."""
   debug = "--debug" in argv
-  # whole tracebacks, by which mistakes are told from bugs
-  jax.config.update("jax_traceback_filtering", "off")
   try:
     flags = flags_lib.parse(argv)
     if flags.help:
@@ -57,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
     return INTERRUPTED
   except FloatingPointError as error:
     return fail(error, NOT_FINITE, debug)
-  except (ValueError, TypeError, OSError, RuntimeError) as error:
+  except (Mistake, TypeError, OSError) as error:
     if not is_mistake(error):
       raise
     return fail(error, MISTAKE, debug)
@@ -117,7 +116,7 @@ def show_sample(config: Any, model: Any, task: Any, variables: Any) -> None:
   try:
     # off the mesh: one sequence is not worth splitting
     stream.write(model, jax.device_get(variables), task, **config.generate.to_dict())
-  except (ValueError, FloatingPointError) as error:
+  except (Mistake, FloatingPointError) as error:
     print(f"nothing: {error}")
 
 
@@ -242,11 +241,11 @@ def restore(workdir: Path, like: state_lib.TrainState, step: int | None) -> Rest
     ValueError: there is none.
   """
   if workdir_lib.read_config(workdir) is None:
-    raise ValueError(f"{workdir} holds no run: it has no {workdir_lib.CONFIG}; train first, or give another --workdir")
+    raise Mistake(f"{workdir} holds no run: it has no {workdir_lib.CONFIG}; train first, or give another --workdir")
   with contextlib.closing(Checkpoints(workdir / "checkpoints", read_only=True)) as checkpoints:
     found = checkpoints.restore(like, step)
   if found is None:
-    raise ValueError(f"{workdir}/checkpoints holds no checkpoint to use; train first, or give another --workdir")
+    raise Mistake(f"{workdir}/checkpoints holds no checkpoint to use; train first, or give another --workdir")
   return found
 
 
@@ -258,13 +257,12 @@ def report_evaluation(workdir: Path, step: int, values: dict[str, float]) -> Non
 
 
 def is_mistake(error: Exception) -> bool:
-  """Whether an error is one of our own messages about what was asked for, and not a bug on the way."""
-  here = Path(__file__).parent
-  file = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+  """Whether an error is about what was asked for or a file that cannot be used, and not a bug."""
   if isinstance(error, TypeError):
     # a config section with a key that what it names does not take
-    return file == Path(__file__) and "unexpected keyword argument" in str(error)
-  return isinstance(error, OSError) or (file.is_relative_to(here) and "site-packages" not in file.parts)
+    last = traceback.extract_tb(error.__traceback__)[-1].filename
+    return Path(last) == Path(__file__) and "unexpected keyword argument" in str(error)
+  return isinstance(error, Mistake) or (isinstance(error, OSError) and error.filename is not None)
 
 
 def fail(error: Exception, code: int, debug: bool) -> int:

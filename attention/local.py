@@ -5,6 +5,7 @@ arXiv:1911.02150, for the one head of keys.
 """
 
 from attention.softmax import Attention
+from mistake import Mistake
 
 
 class LocalAttention(Attention):
@@ -33,5 +34,5 @@ class LocalAttention(Attention):
 
   def __post_init__(self):
     if self.window is None or self.mask == "full":
-      raise ValueError(f"LocalAttention: window={self.window}, mask={self.mask!r}; without a window use 'softmax'")
+      raise Mistake(f"LocalAttention: window={self.window}, mask={self.mask!r}; without a window use 'softmax'")
     super().__post_init__()

@@ -21,6 +21,7 @@ from layers.lengths import blank_past
 from layers.positions import LAYOUTS, rope
 from layers.rope_scaling import amplitude, frequencies
 from layers.sizes import above_zero, at_least_one
+from mistake import Mistake
 
 POSITIONS = ("none", "rope")
 CHOICES = {"position": POSITIONS, "layout": LAYOUTS, "cache_dtype": cache.DTYPES}
@@ -179,10 +180,10 @@ def _check(module: MLA) -> None:
   at_least_one(module, "width", "heads", "rank", "q_rank", "head_size", "rope_size", "value_size")
   above_zero(module, "theta")
   if not module.norm_eps >= 0:
-    raise ValueError(f"MLA: norm_eps={module.norm_eps}; it must be at least 0")
+    raise Mistake(f"MLA: norm_eps={module.norm_eps}; it must be at least 0")
   if module.position == "rope":
     if module.rope_size % 2:
-      raise ValueError(f"MLA: rope_size={module.rope_size} is odd; position='rope' turns pairs")
+      raise Mistake(f"MLA: rope_size={module.rope_size} is odd; position='rope' turns pairs")
     frequencies(module.rope_size, module.theta, module.scaling)
   elif module.scaling is not None:
-    raise ValueError(f"MLA: scaling={dict(module.scaling)} is of rotations; position='none' has none")
+    raise Mistake(f"MLA: scaling={dict(module.scaling)} is of rotations; position='none' has none")

@@ -21,6 +21,7 @@ from layers.lengths import blank_past
 from layers.positions import LAYOUTS, alibi_slopes, rope, turned, xpos_decays
 from layers.rope_scaling import amplitude, frequencies
 from layers.sizes import above_zero, at_least_one
+from mistake import Mistake
 
 POSITIONS = ("none", "rope", "xpos", "alibi")
 NORMS = ("none", "head", "all")
@@ -218,7 +219,7 @@ class Attention(nn.Module):
   @nn.nowrap
   def _require_state(self) -> None:
     if self.mask == "full":
-      raise ValueError("Attention: mask='full' sees later tokens, so it has no state; call it, or use mask='causal'")
+      raise Mistake("Attention: mask='full' sees later tokens, so it has no state; call it, or use mask='causal'")
 
   def _with_persistent(self, k: Float[Array, "b s g k"], v: Float[Array, "b s g k"], where: dict[str, Any]):
     """Keys, values and places with those of the persistent tokens in front."""
@@ -236,7 +237,7 @@ def _derived_heads(module: Attention) -> int:
   width, multiple, most, name = module.width, module.kv_heads or 1, module.MOST_HEADS, type(module).__name__
   fits = [h for h in range(1, min(most, width) + 1) if width % h == 0 and h % multiple == 0]
   if not fits:
-    raise ValueError(f"{name}: no number of heads up to {most} divides width={width} and is a multiple of {multiple}")
+    raise Mistake(f"{name}: no number of heads up to {most} divides width={width} and is a multiple of {multiple}")
   entries = {h: turned(module.head_size or width // h, module.rotary) for h in fits}
   return max((h for h in fits if entries[h] > 0 and entries[h] % 2 == 0), default=max(fits))
 
@@ -246,33 +247,31 @@ def _check(module: Attention) -> None:
   one_of(module, **CHOICES)
   if module.position not in POSITIONS:
     others = "; 'learned' and 'sinusoidal' are for the model's own position"
-    raise ValueError(f"{name}: position={module.position!r}; choose from {list(POSITIONS)}{others}")
+    raise Mistake(f"{name}: position={module.position!r}; choose from {list(POSITIONS)}{others}")
   at_least_one(module, "width", "heads", "kv_heads", "head_size", "window")
   above_zero(module, "theta", "softcap")
   if module.persistent < 0:
-    raise ValueError(f"{name}: persistent={module.persistent}; it must be at least 0")
+    raise Mistake(f"{name}: persistent={module.persistent}; it must be at least 0")
   if module.persistent and module.position in ("xpos", "alibi"):
     what = "tokens are seen from anywhere, so they need positions that do not fade"
-    raise ValueError(f"{name}: persistent={module.persistent} with position={module.position!r}; these {what}")
+    raise Mistake(f"{name}: persistent={module.persistent} with position={module.position!r}; these {what}")
   if not module.norm_eps >= 0:
-    raise ValueError(f"{name}: norm_eps={module.norm_eps}; it must be at least 0")
+    raise Mistake(f"{name}: norm_eps={module.norm_eps}; it must be at least 0")
   if not 0 < module.rotary <= 1:
-    raise ValueError(f"{name}: rotary={module.rotary} is a share of a head's entries; it must be in (0, 1]")
+    raise Mistake(f"{name}: rotary={module.rotary} is a share of a head's entries; it must be in (0, 1]")
   heads, groups, size = module._sizes
   if module.width % heads and module.head_size is None:
-    raise ValueError(f"{name}: heads={heads} does not divide width={module.width}")
+    raise Mistake(f"{name}: heads={heads} does not divide width={module.width}")
   if heads % groups:
-    raise ValueError(f"{name}: kv_heads={groups} does not divide heads={heads}")
+    raise Mistake(f"{name}: kv_heads={groups} does not divide heads={heads}")
   if module.position in ("rope", "xpos"):
     pairs = turned(size, module.rotary)
     if pairs % 2 or not pairs:
       what = f"heads={heads} of width={module.width} have size {size}; position={module.position!r} turns pairs"
-      raise ValueError(f"{name}: {what}, and rotary={module.rotary} of that is {pairs}")
+      raise Mistake(f"{name}: {what}, and rotary={module.rotary} of that is {pairs}")
     frequencies(pairs, module.theta, module.scaling)
   elif module.scaling is not None:
-    raise ValueError(f"{name}: scaling={dict(module.scaling)} is of rotations; position={module.position!r} has none")
+    raise Mistake(f"{name}: scaling={dict(module.scaling)} is of rotations; position={module.position!r} has none")
   if module.mask == "full" and (module.window is not None or module.position == "xpos"):
     field = "window" if module.window is not None else "position"
-    raise ValueError(
-      f"{name}: {field}={getattr(module, field)!r} looks back only, so it needs mask='causal', not 'full'"
-    )
+    raise Mistake(f"{name}: {field}={getattr(module, field)!r} looks back only, so it needs mask='causal', not 'full'")

@@ -20,6 +20,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from mistake import Mistake
+
 # searched in this order for a key given without its section
 SECTIONS = ("data", "model", "optimizer", "mesh")
 MLP = "-"
@@ -135,7 +137,7 @@ def pairs(arg: str | None) -> list[tuple[str, str]]:
   for part in filter(None, (part.lstrip() for part in parts)):
     key, equals, text = part.partition("=")
     if not (key and equals):
-      raise ValueError(f"config argument {part!r} is not key=value; separate pairs by commas, e.g. mixer=s5,width=64")
+      raise Mistake(f"config argument {part!r} is not key=value; separate pairs by commas, e.g. mixer=s5,width=64")
     found.append((key.strip(), text))
   return found
 
@@ -149,7 +151,7 @@ def take(arg: str | None, key: str, choices: Iterable[str]) -> tuple[str, str]:
   choices, found = list(choices), pairs(arg)
   value = dict(found).get(key, choices[0])
   if value not in choices:
-    raise ValueError(f"config argument {key}={value!r}{hint(value, choices)}; choose from {choices}")
+    raise Mistake(f"config argument {key}={value!r}{hint(value, choices)}; choose from {choices}")
   return value, ",".join(f"{k}={text}" for k, text in found if k != key)
 
 
@@ -159,7 +161,7 @@ def mixer(config: ConfigDict, letter: str) -> ConfigDict:
   if letter == MLP and letter in config.model.pattern and letter not in mixers:
     mixers[MLP] = ConfigDict({"name": "mlp"})
   if letter not in mixers:
-    raise ValueError(
+    raise Mistake(
       f"config argument {letter}.… sets an argument of letter {letter!r}, but mixers defines {sorted(mixers)}"
     )
   return mixers[letter]
@@ -174,9 +176,9 @@ def place(config: ConfigDict, key: str, text: str) -> None:
     where = where[name] if isinstance(where, ConfigDict) and name in where else ConfigDict()
   if leaf not in where:
     choices = list(flat(config))
-    raise ValueError(f"config has no key {key!r}{hint(key, choices)}; its keys are {choices}")
+    raise Mistake(f"config has no key {key!r}{hint(key, choices)}; its keys are {choices}")
   if isinstance(where[leaf], ConfigDict):
-    raise ValueError(f"config key {key!r} is a section; set one of {[f'{key}.{name}' for name in where[leaf]]}")
+    raise Mistake(f"config key {key!r} is a section; set one of {[f'{key}.{name}' for name in where[leaf]]}")
   where[leaf] = convert(key, text, where[leaf])
 
 
@@ -189,10 +191,10 @@ def find(config: ConfigDict, key: str) -> str:
       return f"{section}.{key}"
   elsewhere = [path for path in flat(config) if path.split(".")[-1] == key]
   if elsewhere:
-    raise ValueError(f"config argument {key!r} needs its full path: {elsewhere}")
+    raise Mistake(f"config argument {key!r} needs its full path: {elsewhere}")
   short = [*config, *(name for section in SECTIONS for name in config[section]), "mixer", "mlp"]
   choices = sorted(set(short) - {"name", "mixers"})
-  raise ValueError(f"config has no key {key!r}{hint(key, choices)}; choose from {choices}, a letter, or a full path")
+  raise Mistake(f"config has no key {key!r}{hint(key, choices)}; choose from {choices}, a letter, or a full path")
 
 
 def flat(config: ConfigDict) -> list[str]:
@@ -213,10 +215,10 @@ def finish_pattern(config: ConfigDict, letters: set[str], *, mlp: bool) -> None:
   missing = sorted(set(model.pattern) - set(model.mixers))
   if missing:
     defined = sorted(model.mixers)
-    raise ValueError(f"pattern {model.pattern!r} uses {missing}, but mixers defines {defined}: add {missing[0]}=NAME")
+    raise Mistake(f"pattern {model.pattern!r} uses {missing}, but mixers defines {defined}: add {missing[0]}=NAME")
   unused = sorted(letters - set(model.pattern))
   if unused:
-    raise ValueError(f"config arguments define letters {unused}, which pattern {model.pattern!r} does not use")
+    raise Mistake(f"config arguments define letters {unused}, which pattern {model.pattern!r} does not use")
   for letter in set(model.mixers) - set(model.pattern):
     del model.mixers[letter]
 
@@ -237,7 +239,7 @@ def convert(key: str, text: str, old: Any) -> Any:
   else:
     value, fits, kind = text, True, "text"
   if not fits:
-    raise ValueError(f"config argument {key}={text!r} must be {kind}; its default is {old!r}")
+    raise Mistake(f"config argument {key}={text!r} must be {kind}; its default is {old!r}")
   return value
 
 
@@ -245,7 +247,7 @@ def number(text: str, key: str) -> int | float:
   """A number, whole where it is written so."""
   value = literal(text)
   if isinstance(value, bool) or not isinstance(value, (int, float)):
-    raise ValueError(f"config argument {key}={text!r} must be a number")
+    raise Mistake(f"config argument {key}={text!r} must be a number")
   return value
 
 

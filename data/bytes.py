@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data.packing import Document, PackedText
+from mistake import Mistake
 
 SKIP = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"})
 ONE_IN = 20
@@ -37,7 +38,7 @@ class Bytes(PackedText):
       if SKIP.isdisjoint(name.split("/")) and path.is_file() and (text := path.read_bytes()):
         splits["validation" if held_out(name) else "train"].append(Document(name, text))
     if not all(splits.values()):
-      raise ValueError(
+      raise Mistake(
         f"no standard library sources under {str(root)!r}: use a full Python installation, or configs/text.py"
       )
     return splits

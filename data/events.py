@@ -6,6 +6,8 @@ event to it instead, so that a state decays between its events all the same, but
 
 import numpy as np
 
+from mistake import Mistake
+
 
 def gaps(times: np.ndarray, *, unit: float, first: float = 1.0, least: float = 1e-6) -> np.ndarray:
   """Times "*b t" to the times since the event before, in units of `unit`, float32; no gap is below `least`.
@@ -18,7 +20,7 @@ def gaps(times: np.ndarray, *, unit: float, first: float = 1.0, least: float = 1
   """
   for name, value in (("unit", unit), ("first", first), ("least", least)):
     if not (np.isfinite(value) and value > 0):
-      raise ValueError(f"gaps: {name}={value}; it must be positive")
+      raise Mistake(f"gaps: {name}={value}; it must be positive")
   _refuse("event times", times, ~np.isfinite(times), "is not finite")
   # before they become floats, which have fewer digits than microseconds since long ago
   steps = np.diff(times, axis=-1)
@@ -42,4 +44,4 @@ def checked(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _refuse(what: str, values: np.ndarray, wrong: np.ndarray, why: str) -> None:
   if wrong.any():
     place = tuple(int(i) for i in np.argwhere(wrong)[0])
-    raise ValueError(f"{what}: {values[place]} at {place} {why}")
+    raise Mistake(f"{what}: {values[place]} at {place} {why}")

@@ -16,6 +16,7 @@ import numpy as np
 
 from data import draws, pipeline
 from data.pipeline import Batch
+from mistake import Mistake
 
 
 class Document(NamedTuple):
@@ -67,7 +68,7 @@ class Epochs:
       need = batch * (length + 1) + length if stateful else length + 1
       kind = "stateful batch" if stateful else "row"
       fix = f"lower data.length={length} or data.batch={batch}, or use more text"
-      raise ValueError(f"the training text has {usable + length} bytes, but a {kind} needs {need}: {fix}")
+      raise Mistake(f"the training text has {usable + length} bytes, but a {kind} needs {need}: {fix}")
     # the present epoch and, where a batch reaches across, the next
     self.epoch = functools.lru_cache(maxsize=2)(self._epoch)
 

@@ -11,6 +11,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from data import events
+from mistake import Mistake
 
 Batch = dict[str, np.ndarray]
 Rows = Callable[[int, int], Batch]
@@ -26,9 +27,9 @@ def share(batch: int, process_index: int, process_count: int) -> int:
     ValueError: `batch` does not divide over the processes.
   """
   if not 0 <= process_index < process_count:
-    raise ValueError(f"process_index={process_index} must lie in 0 … process_count - 1 = {process_count - 1}")
+    raise Mistake(f"process_index={process_index} must lie in 0 … process_count - 1 = {process_count - 1}")
   if batch % process_count:
-    raise ValueError(
+    raise Mistake(
       f"data.batch={batch} does not divide over {process_count} processes: use a multiple of {process_count}"
     )
   return batch // process_count
@@ -85,4 +86,4 @@ def filled(batch: Batch, have: int, want: int) -> Batch:
 def require(name: str, field: str, value: Any, allowed: bool, choices: str) -> None:
   """Raises the ValueError all tasks use for a field that does not fit: thing, value, choices."""
   if not allowed:
-    raise ValueError(f"data.{field}={value!r} does not fit task {name!r}: {choices}")
+    raise Mistake(f"data.{field}={value!r} does not fit task {name!r}: {choices}")

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from data.pipeline import Batch
+from mistake import Mistake
 
 FOLDER = pathlib.Path(__file__).parent
 
@@ -63,7 +64,7 @@ def build_task(name: str, **kwargs: Any) -> Task:
   fields = [f.name for f in dataclasses.fields(cls)]
   for key in kwargs:
     if key not in fields:
-      raise ValueError(f"task {name!r} has no field {key!r}{hint(key, fields)}; its fields are {fields}")
+      raise Mistake(f"task {name!r} has no field {key!r}{hint(key, fields)}; its fields are {fields}")
   return cls(**kwargs)
 
 
@@ -73,7 +74,7 @@ def find(name: str) -> Any:
   if name in everything:
     name = everything[name]
   if name not in everything.values():
-    raise ValueError(f"no task is called {name!r}{hint(name, list(everything))}; there are {sorted(everything)}")
+    raise Mistake(f"no task is called {name!r}{hint(name, list(everything))}; there are {sorted(everything)}")
   module, _, cls = name.rpartition(".")
   return getattr(importlib.import_module(module), cls)
 

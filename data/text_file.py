@@ -11,6 +11,7 @@ from typing import Any
 
 from data import pipeline
 from data.packing import Document, PackedText
+from mistake import Mistake
 
 LINES = ".jsonl"
 KNOWN = (".txt", LINES)
@@ -49,7 +50,7 @@ class TextFile(PackedText):
     """
     documents = [d for path in find(self.dir, self.files) for d in parse(path) if d.text]
     if not documents:
-      raise ValueError(f"data.files={self.files!r} in data.dir={self.dir!r} hold no text: every file is empty")
+      raise Mistake(f"data.files={self.files!r} in data.dir={self.dir!r} hold no text: every file is empty")
     return hold_out(documents, self.validation)
 
   def describe(self) -> dict[str, Any]:
@@ -60,22 +61,20 @@ class TextFile(PackedText):
 def find(folder: str, files: str) -> list[pathlib.Path]:
   """The files meant by data.dir and data.files, sorted."""
   if not folder and not files:
-    raise ValueError("task 'text_file' needs text: give data.files (a path or glob) or data.dir (a folder)")
+    raise Mistake("task 'text_file' needs text: give data.files (a path or glob) or data.dir (a folder)")
   root = pathlib.Path(folder).expanduser()
   where = root / pathlib.Path(files).expanduser()
   if where.is_dir():
     paths = sorted(p for p in where.rglob("*") if p.suffix in KNOWN and p.is_file())
     if not paths:
       endings = " or ".join(KNOWN)
-      raise ValueError(
-        f"folder {str(where)!r} has no {endings} file: name others with data.files, e.g. data.files=*.md"
-      )
+      raise Mistake(f"folder {str(where)!r} has no {endings} file: name others with data.files, e.g. data.files=*.md")
     return paths
   # a name with brackets may be a file's own
   names = [where] if where.is_file() else glob.glob(os.path.expanduser(files), root_dir=root, recursive=True)
   paths = sorted(root / name for name in names if (root / name).is_file())
   if not paths:
-    raise ValueError(f"no file matches {str(where)!r}: check data.dir={folder!r} and data.files={files!r}")
+    raise Mistake(f"no file matches {str(where)!r}: check data.dir={folder!r} and data.files={files!r}")
   return paths
 
 
@@ -84,7 +83,7 @@ def parse(path: pathlib.Path) -> Iterator[Document]:
   try:
     text = path.read_bytes()
   except OSError as error:
-    raise ValueError(f"cannot read {str(path)!r}: {error.strerror}; check the path and its permissions") from error
+    raise Mistake(f"cannot read {str(path)!r}: {error.strerror}; check the path and its permissions") from error
   if path.suffix != LINES:
     yield Document(str(path), text)
     return
@@ -93,7 +92,7 @@ def parse(path: pathlib.Path) -> Iterator[Document]:
       try:
         yield Document(f"{path}:{number}", json.loads(line)["text"].encode())
       except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path}:{number} is not a JSON object with a string under the key 'text'") from error
+        raise Mistake(f"{path}:{number} is not a JSON object with a string under the key 'text'") from error
 
 
 def hold_out(documents: Sequence[Document], share: float) -> Mapping[str, Sequence[Document]]:
@@ -117,7 +116,7 @@ def hold_out(documents: Sequence[Document], share: float) -> Mapping[str, Sequen
     train = [Document(d.name, d.text[:cut]) for d, cut in zip(documents, cuts) if cut]
     validation = [Document(d.name, d.text[cut:]) for d, cut in zip(documents, cuts) if d.text[cut:]]
   if not train or not validation:
-    raise ValueError(
+    raise Mistake(
       f"{size_of(documents)} are too little to hold out data.validation={share}: use more text or another share"
     )
   return {"train": train, "validation": validation}

@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hybrids import mixer as mixer_lib
 from layers import make_norm
+from mistake import Mistake
 
 NORM_POSITIONS = ("pre", "post")
 
@@ -35,9 +36,9 @@ class Block(nn.Module):
   def __post_init__(self):
     self.spec = mixer_lib.frozen(self.spec)
     if self.norm_position not in NORM_POSITIONS:
-      raise ValueError(f"no norm_position {self.norm_position!r}; choose from {list(NORM_POSITIONS)}")
+      raise Mistake(f"no norm_position {self.norm_position!r}; choose from {list(NORM_POSITIONS)}")
     if not 0 <= self.dropout < 1:
-      raise ValueError(f"dropout={self.dropout}; it is the share of values dropped, from 0 to below 1")
+      raise Mistake(f"dropout={self.dropout}; it is the share of values dropped, from 0 to below 1")
     make_norm(self.norm_name, parent=None)
     super().__post_init__()
 
@@ -60,7 +61,7 @@ class Block(nn.Module):
     """
     mixer = self.bare(parent=None)
     if mixer.STATE == "none":
-      raise ValueError(f"mixer {self.spec['name']!r} reads the whole sequence at once: no state, prefill or step")
+      raise Mistake(f"mixer {self.spec['name']!r} reads the whole sequence at once: no state, prefill or step")
     return mixer.init_state(batch, max_len)
 
   def __call__(

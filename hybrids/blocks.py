@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from hybrids import mixer as mixer_lib
 from hybrids.block import Block
+from mistake import Mistake
 
 REMAT: dict[str, Callable | None] = {
   "none": None,
@@ -56,7 +57,7 @@ def init(blocks: Sequence[Block], keys: Array, side: Mapping[str, Array]) -> Var
     shapes = [jax.tree.map(jnp.shape, variables) for variables in each]
     for block, shape in zip(blocks, shapes):
       if shape != shapes[0]:
-        raise ValueError(
+        raise Mistake(
           f"mixer {block.spec['name']!r} has other parameters in layer {block.layer} than in layer {blocks[0].layer}; "
           "layers of one letter must be alike, so give the odd one a letter of its own"
         )

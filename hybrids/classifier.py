@@ -11,6 +11,7 @@ from hybrids.model import Model
 from layers import Dense, param
 from layers.event_pool import time_weights
 from layers.lengths import blank_past
+from mistake import Mistake
 
 POOLS = ("mean", "last", "cls", "time")
 
@@ -44,9 +45,9 @@ class Classifier(Model, kw_only=True):
 
   def __post_init__(self):
     if self.pool not in POOLS:
-      raise ValueError(f"no pool {self.pool!r}; choose from {list(POOLS)}")
+      raise Mistake(f"no pool {self.pool!r}; choose from {list(POOLS)}")
     if self.classes < 1:
-      raise ValueError(f"classes={self.classes}; it is at least 1")
+      raise Mistake(f"classes={self.classes}; it is at least 1")
     super().__post_init__()
 
   def setup(self):
@@ -133,7 +134,7 @@ class Classifier(Model, kw_only=True):
     """What of `side` is the mixers', which refuse what nobody knows, and the gaps for the pool."""
     given = dict(side or {})
     if self.pool == "cls" and given:
-      raise ValueError(f"pool='cls' has a token of its own, of which side knows nothing; it has {sorted(given)}")
+      raise Mistake(f"pool='cls' has a token of its own, of which side knows nothing; it has {sorted(given)}")
     gaps = given.get("dt") if self.pool == "time" else None
     if gaps is not None and "dt" not in self._stack(parent=None).SIDE:
       del given["dt"]

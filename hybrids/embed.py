@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 from layers import Dense, param
 from layers.lengths import blank_past
 from layers.positions import sinusoidal
+from mistake import Mistake
 
 POSITIONS = ("none", "learned", "sinusoidal")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -41,21 +42,19 @@ class Embed(nn.Module):
 
   def __post_init__(self):
     if (self.vocab is None) == (self.features is None):
-      raise ValueError(f"vocab={self.vocab}, features={self.features}: inputs are tokens or vectors; give one of them")
+      raise Mistake(f"vocab={self.vocab}, features={self.features}: inputs are tokens or vectors; give one of them")
     for name in ("width", "vocab", "features", "max_len"):
       value = getattr(self, name)
       if value is not None and value < 1:
-        raise ValueError(f"{name}={value}; it is at least 1")
+        raise Mistake(f"{name}={value}; it is at least 1")
     if not self.embed_std > 0:
-      raise ValueError(f"embed_std={self.embed_std}; it is a standard deviation above 0")
+      raise Mistake(f"embed_std={self.embed_std}; it is a standard deviation above 0")
     if self.position not in POSITIONS:
-      raise ValueError(
-        f"no position {self.position!r}; choose from {list(POSITIONS)} (mixers have 'rope' and the like)"
-      )
+      raise Mistake(f"no position {self.position!r}; choose from {list(POSITIONS)} (mixers have 'rope' and the like)")
     if self.position == "sinusoidal" and self.width % 2:
-      raise ValueError(f"position='sinusoidal' needs an even width, not {self.width}: it is made of sines and cosines")
+      raise Mistake(f"position='sinusoidal' needs an even width, not {self.width}: it is made of sines and cosines")
     if self.dtype not in DTYPES:
-      raise ValueError(f"no dtype {self.dtype!r}; choose from {list(DTYPES)}")
+      raise Mistake(f"no dtype {self.dtype!r}; choose from {list(DTYPES)}")
     super().__post_init__()
 
   def setup(self):
@@ -82,7 +81,7 @@ class Embed(nn.Module):
     """
     t = inputs.shape[1]
     if self.position == "learned" and reset is None and t > self.max_len:
-      raise ValueError(f"{t} tokens, but position='learned' has a table of max_len={self.max_len}; raise max_len")
+      raise Mistake(f"{t} tokens, but position='learned' has a table of max_len={self.max_len}; raise max_len")
     where, following = positions(position, t, reset=reset, lengths=lengths)
     x = self._vectors(inputs if self.vocab else blank_past(inputs, lengths)) + self._places(where)
     return nn.with_logical_constraint(x.astype(DTYPES[self.dtype]), ("batch", "time", "embed")), following
@@ -97,12 +96,10 @@ class Embed(nn.Module):
   def _vectors(self, inputs: Array) -> Float[Array, "b t d"]:
     if self.vocab is None:
       if not jnp.issubdtype(inputs.dtype, jnp.floating) or inputs.shape[-1] != self.features:
-        raise ValueError(
-          f"inputs are {inputs.dtype} {inputs.shape}; features={self.features} wants floats of that size"
-        )
+        raise Mistake(f"inputs are {inputs.dtype} {inputs.shape}; features={self.features} wants floats of that size")
       return self.in_proj(inputs)
     if not jnp.issubdtype(inputs.dtype, jnp.integer):
-      raise ValueError(f"inputs are {inputs.dtype}; a model of vocab={self.vocab} wants integer tokens")
+      raise Mistake(f"inputs are {inputs.dtype}; a model of vocab={self.vocab} wants integer tokens")
     # whole vectors on every device: otherwise each holds a part of every token's, to be exchanged for whole ones
     table = nn.with_logical_constraint(self.embedding, ("vocab", None))
     # indices below 0 would count from the end

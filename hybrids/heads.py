@@ -23,6 +23,7 @@ from hybrids.classifier import Classifier
 from hybrids.model import Model, ModelState
 from kernels.inputs import product
 from layers import param
+from mistake import Mistake
 
 
 class LanguageModel(Model, kw_only=True):
@@ -100,7 +101,7 @@ def build_model(task: Any, **section: Any) -> Model:
     ValueError: the head or a field is unknown, or a field does not fit.
   """
   if task.head not in HEADS:
-    raise ValueError(f"no head {task.head!r}; choose from {sorted(HEADS)}")
+    raise Mistake(f"no head {task.head!r}; choose from {sorted(HEADS)}")
   cls = HEADS[task.head]
   sizes = [name for name in ("vocab", "features", "classes") if name in mixer_lib.fields(cls)]
   given: dict[str, Any] = {**section, **{name: getattr(task, name) for name in sizes}}

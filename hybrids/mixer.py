@@ -22,6 +22,8 @@ import flax.linen as nn
 from flax.core import FrozenDict
 from jaxtyping import Array, Bool, Float, Int
 
+from mistake import Mistake
+
 FOLDERS = ("ssm", "attention", "hybrids.channel", "hybrids.wrap")
 ROOTS = ("ssm", "attention", "hybrids")
 STATES = ("fixed", "window", "grows", "whole input", "none")
@@ -101,9 +103,9 @@ def build_spec(spec: Mapping[str, Any], *, width: int, layer: int, depth: int, *
     ValueError: see `build`; or the section has no name, or a width of its own.
   """
   if "name" not in spec:
-    raise ValueError(f"mixer {dict(spec)} has no name; choose from {sorted(available())}")
+    raise Mistake(f"mixer {dict(spec)} has no name; choose from {sorted(available())}")
   if spec.get("width", width) != width:
-    raise ValueError(f"mixer {spec['name']!r} sets width={spec['width']} in a stack of width={width}; leave it out")
+    raise Mistake(f"mixer {spec['name']!r} sets width={spec['width']} in a stack of width={width}; leave it out")
   known = fields(find(spec["name"]))
   # only fields with a default: a stack's own depth is the config's to say
   place = {key: value for key, value in (("layer", layer), ("depth", depth)) if known.get(key) is False}
@@ -122,7 +124,7 @@ def find(name: str) -> type[nn.Module]:
   module, _, attribute = path.rpartition(".")
   if path not in files.values() and not (module.split(".")[0] in ROOTS and _is_module(module)):
     choices = f"choose from {sorted(files)}, or give a dotted path under {list(ROOTS)}"
-    raise ValueError(f"no mixer is called {name!r}{suggest(name, files)}; {choices}")
+    raise Mistake(f"no mixer is called {name!r}{suggest(name, files)}; {choices}")
   try:
     loaded = importlib.import_module(path if path in files.values() else module)
   except Exception as error:
@@ -131,10 +133,10 @@ def find(name: str) -> type[nn.Module]:
   mixers = _mixers_of(loaded)
   if path not in files.values():
     if attribute not in mixers:
-      raise ValueError(f"{module} has no mixer {attribute!r}{suggest(attribute, mixers)}; it defines {sorted(mixers)}")
+      raise Mistake(f"{module} has no mixer {attribute!r}{suggest(attribute, mixers)}; it defines {sorted(mixers)}")
     return mixers[attribute]
   if len(mixers) != 1:
-    raise ValueError(f"{path} defines the mixers {sorted(mixers)}; name one by its dotted path, {path}.Name")
+    raise Mistake(f"{path} defines the mixers {sorted(mixers)}; name one by its dotted path, {path}.Name")
   return next(iter(mixers.values()))
 
 
@@ -151,7 +153,7 @@ def available() -> dict[str, str]:
       # a file that cannot be read as Python is still listed: whoever asks for it gets the error
       if re.search(r"^  (STATE\b|def STATE\()", file.read_text(encoding="utf-8"), re.MULTILINE):
         if file.stem in found:
-          raise ValueError(f"two mixer files are called {file.stem!r}: {found[file.stem]} and {module}; rename one")
+          raise Mistake(f"two mixer files are called {file.stem!r}: {found[file.stem]} and {module}; rename one")
         found[file.stem] = module
   return found
 
@@ -173,14 +175,14 @@ def check_fields(cls: type[nn.Module], given: Mapping[str, Any], what: str) -> N
   known = fields(cls)
   for key in given:
     if key not in known and key != "parent":
-      raise ValueError(f"{what} has no field {key!r}{suggest(key, known)}; its fields are {list(known)}")
+      raise Mistake(f"{what} has no field {key!r}{suggest(key, known)}; its fields are {list(known)}")
   missing = [key for key, needed in known.items() if needed and key not in given]
   if missing:
-    raise ValueError(f"{what} needs {missing}; its fields are {list(known)}")
+    raise Mistake(f"{what} needs {missing}; its fields are {list(known)}")
   for field in dataclasses.fields(cls):
     if field.name in given and not _fits(given[field.name], field.type):
       kind = getattr(field.type, "__name__", field.type)
-      raise ValueError(f"{what}: {field.name}={given[field.name]!r} must be of type {kind}")
+      raise Mistake(f"{what}: {field.name}={given[field.name]!r} must be of type {kind}")
 
 
 def _fits(value: Any, annotation: Any) -> bool:

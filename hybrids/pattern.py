@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from mistake import Mistake
+
 
 def tile(pattern: str, depth: int) -> str:
   """`pattern` repeated and cut to `depth` letters: tile("mma", 5) is "mmamm".
@@ -11,9 +13,9 @@ def tile(pattern: str, depth: int) -> str:
     ValueError: the pattern is empty, or `depth` is below 1.
   """
   if not pattern:
-    raise ValueError("pattern '' is empty; give one letter a mixer, e.g. 'm' or 'm-a-'")
+    raise Mistake("pattern '' is empty; give one letter a mixer, e.g. 'm' or 'm-a-'")
   if depth < 1:
-    raise ValueError(f"depth={depth}: a stack has at least 1 layer (depth counts the letters of the pattern)")
+    raise Mistake(f"depth={depth}: a stack has at least 1 layer (depth counts the letters of the pattern)")
   return (pattern * -(-depth // len(pattern)))[:depth]
 
 
@@ -26,10 +28,10 @@ def check(pattern: str, mixers: Iterable[str]) -> None:
   defined = sorted(mixers)
   long = [name for name in defined if len(name) != 1]
   if long:
-    raise ValueError(f"mixers defines {long}: each name is one letter of the pattern, e.g. 'm'")
+    raise Mistake(f"mixers defines {long}: each name is one letter of the pattern, e.g. 'm'")
   unknown = sorted(set(pattern) - set(defined))
   if unknown:
-    raise ValueError(f"pattern {pattern!r} uses {unknown}, but mixers defines {defined}")
+    raise Mistake(f"pattern {pattern!r} uses {unknown}, but mixers defines {defined}")
 
 
 def period(letters: str) -> int:

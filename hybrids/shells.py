@@ -13,6 +13,7 @@ from layers import Dense, ShortConv
 from layers.choices import one_of
 from layers.initializers import uniform_fan_in
 from layers.lengths import blank_past
+from mistake import Mistake
 
 # kind -> how many parts the input is mapped to, and how wide the mixer inside is if that is not said
 KINDS = {"none": (0, 1), "h3": (3, 1), "mamba": (2, 2)}
@@ -55,9 +56,9 @@ class Shell(nn.Module):
     one_of(self, kind=KINDS)
     for field in ("width", "expand", "taps"):
       if getattr(self, field) is not None and getattr(self, field) < 1:
-        raise ValueError(f"shell: {field}={getattr(self, field)}; it must be at least 1")
+        raise Mistake(f"shell: {field}={getattr(self, field)}; it must be at least 1")
     if self.kind == "none" and self.expand not in (None, 1):
-      raise ValueError(f"shell: expand={self.expand} with kind='none', which has no map in front of the mixer")
+      raise Mistake(f"shell: expand={self.expand} with kind='none', which has no map in front of the mixer")
     super().__post_init__()
     self._inside(parent=None)
 

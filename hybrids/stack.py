@@ -25,6 +25,7 @@ from hybrids import mixer as mixer_lib
 from hybrids import pattern as pattern_lib
 from hybrids.block import Block
 from layers.lengths import blank_past
+from mistake import Mistake
 
 # what only training changes: the running averages of batch norm
 FROZEN_IN_EVALUATION = ("batch_stats",)
@@ -63,13 +64,13 @@ class Stack(nn.Module):
     self.mixers = mixer_lib.frozen(self.mixers)
     super().__post_init__()
     if self.remat not in blocks.REMAT:
-      raise ValueError(f"no remat {self.remat!r}; choose from {list(blocks.REMAT)}")
+      raise Mistake(f"no remat {self.remat!r}; choose from {list(blocks.REMAT)}")
     if self.unroll < 1:
-      raise ValueError(f"unroll={self.unroll}; one iteration holds at least 1 group")
+      raise Mistake(f"unroll={self.unroll}; one iteration holds at least 1 group")
     pattern_lib.check(self.pattern, self.mixers)
     states = {mixer.STATE for mixer in self._kinds()}
     if self.learn_state and (states & {"none"} or not states & {"fixed"}):
-      raise ValueError(
+      raise Mistake(
         f"learn_state needs mixers that have a state, one of them fixed; those of {self.pattern!r} are {sorted(states)}"
       )
 
@@ -209,12 +210,12 @@ class Stack(nn.Module):
 
   def _check_call(self, state: tuple, side: Mapping[str, Array] | None, masks: Mapping[str, Any]) -> None:
     if len(state) != self.depth:
-      raise ValueError(f"state has {len(state)} layers, but the stack has depth={self.depth}; make it by init_state")
+      raise Mistake(f"state has {len(state)} layers, but the stack has depth={self.depth}; make it by init_state")
     unknown = sorted(set(side or ()) - set(self.SIDE))
     if unknown:
-      raise ValueError(f"side has {unknown}, but the mixers of {self.pattern!r} take {list(self.SIDE)}")
+      raise Mistake(f"side has {unknown}, but the mixers of {self.pattern!r} take {list(self.SIDE)}")
     if self.learn_state and masks.get("reset") is not None:
-      raise ValueError(
+      raise Mistake(
         "learn_state=True and reset exclude each other: a reset clears the state to zero, not to what was learned; "
         "set learn_state=False, or feed one document a row without reset"
       )

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from inference.sampling import Sampler, make_sampler, sample
+from mistake import Mistake
 
 AnyArray = Array | np.ndarray
 # with these, `max_len` sizes the state or the position table
@@ -54,11 +55,11 @@ def generate(
   sampler = make_sampler(*(sampler or Sampler(temperature=0.0)))
   b, t = tokens.shape
   if t == 0 or b == 0:
-    raise ValueError(f"generate: the prompt has no tokens (shape {tokens.shape}); give at least one to start from")
+    raise Mistake(f"generate: the prompt has no tokens (shape {tokens.shape}); give at least one to start from")
   if max_new < 1:
-    raise ValueError(f"generate: max_new={max_new}; give at least 1")
+    raise Mistake(f"generate: max_new={max_new}; give at least 1")
   if lengths is not None and not (np.min(lengths) >= 1 and np.max(lengths) <= t):
-    raise ValueError(f"generate: lengths are {np.asarray(lengths)}; each must be from 1 to {t}, the prompts' width")
+    raise Mistake(f"generate: lengths are {np.asarray(lengths)}; each must be from 1 to {t}, the prompts' width")
   seen = 0 if state is None else int(np.max(state.position))
   check_room(model, seen + (t if lengths is None else int(np.max(lengths))), max_new)
   if state is None:
@@ -76,7 +77,7 @@ def check_numbers(new: Int[Array, "b m"]) -> None:
   """Raises ValueError where `run` met logits that are not numbers."""
   rows, places = np.nonzero(np.asarray(new) < 0)
   if rows.size:
-    raise ValueError(
+    raise Mistake(
       f"generate: row {rows[0]} has NaN logits at its new token {places[0]}; its parameters are not finite, or it has "
       "outgrown the state it was given: start without `state`, or with one made for more tokens"
     )
@@ -86,7 +87,7 @@ def check_room(model: nn.Module, prompt: int, new: int) -> None:
   """Raises ValueError where `prompt` and `new` tokens exceed what the model can hold."""
   limit = longest(model)
   if limit is not None and prompt + new > limit:
-    raise ValueError(
+    raise Mistake(
       f"generate: {prompt} tokens of prompt and {new} new ones are {prompt + new}, but the model has max_len={limit}; "
       f"ask for at most {max(limit - prompt, 0)} new tokens or shorten the prompt"
     )

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from mistake import Mistake
+
 
 class Sampler(NamedTuple):
   """The three usual numbers; made by `make_sampler`, which checks them. Hashable: a static argument of jitted loops."""
@@ -26,11 +28,11 @@ def make_sampler(temperature: float | int = 1.0, top_k: int = 0, top_p: float | 
     ValueError: temperature negative or not finite, top_k negative, top_p outside (0, 1].
   """
   if not 0 <= temperature < float("inf"):
-    raise ValueError(f"sampling: temperature={temperature}; give a finite number of at least 0 (0 takes the likeliest)")
+    raise Mistake(f"sampling: temperature={temperature}; give a finite number of at least 0 (0 takes the likeliest)")
   if top_k < 0:
-    raise ValueError(f"sampling: top_k={top_k}; give a number of at least 1, or 0 to draw among all tokens")
+    raise Mistake(f"sampling: top_k={top_k}; give a number of at least 1, or 0 to draw among all tokens")
   if not 0 < top_p <= 1:
-    raise ValueError(f"sampling: top_p={top_p}; give a number above 0 and at most 1 (1 draws among all tokens)")
+    raise Mistake(f"sampling: top_p={top_p}; give a number above 0 and at most 1 (1 draws among all tokens)")
   return Sampler(float(temperature), top_k, float(top_p))
 
 

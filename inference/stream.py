@@ -13,6 +13,7 @@ import numpy as np
 
 from inference.generate import check_numbers, check_room, run, start
 from inference.sampling import Sampler, make_sampler
+from mistake import Mistake
 
 
 def stream(
@@ -34,9 +35,9 @@ def stream(
     ValueError: an empty prompt, `tokens` below 1, or more of both than the model's `max_len` allows.
   """
   if len(prompt) == 0:
-    raise ValueError("generate: the prompt has no tokens; give some text to start from, e.g. --prompt 'def '")
+    raise Mistake("generate: the prompt has no tokens; give some text to start from, e.g. --prompt 'def '")
   if tokens < 1:
-    raise ValueError(f"generate: tokens={tokens}; give at least 1")
+    raise Mistake(f"generate: tokens={tokens}; give at least 1")
   check_room(model, len(prompt), tokens)
   state = start(model, variables, 1, len(prompt) + tokens)
   last = jnp.asarray(prompt, jnp.int32)[None]
@@ -70,7 +71,7 @@ def write(
   """
   sampler = make_sampler(temperature, top_k, top_p)
   if not has_text(task):
-    raise ValueError(f"generate: task {type(task).__name__} has no text; use a language modelling task such as 'bytes'")
+    raise Mistake(f"generate: task {type(task).__name__} has no text; use a language modelling task such as 'bytes'")
   out = sys.stdout if out is None else out
   # a character may be spread over several tokens, and tokens over several calls
   decoder = codecs.getincrementaldecoder("utf-8")("replace")

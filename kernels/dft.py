@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Int
 
 from kernels import inputs
+from mistake import Mistake
 
 MOST = 1 << 19
 
@@ -22,7 +23,7 @@ def dft(z: Complex[Array, "b t e"], lengths: Int[Array, "b"] | None = None) -> C
     return jnp.fft.fft(z, axis=1)
   t = z.shape[1]
   if t > MOST:
-    raise ValueError(f"dft: {t} places; with lengths, squares of places fit 32 bits up to {MOST}")
+    raise Mistake(f"dft: {t} places; with lengths, squares of places fit 32 bits up to {MOST}")
   here = inputs.valid(lengths, t)
   n = jnp.maximum(lengths, 1)[:, None]
   time = jnp.arange(t)

@@ -8,6 +8,8 @@ from typing import Any
 
 import jax
 
+from mistake import Mistake
+
 Rule = Callable[..., str | None]  # says why an implementation cannot run on these arguments, or None
 Impls = Mapping[str, tuple[Callable, Rule]]
 
@@ -42,7 +44,7 @@ def force(impl: str) -> None:
   """
   global _forced
   if impl not in ("auto", *NAMES):
-    raise ValueError(f"kernels: no implementation {impl!r}; choose from {['auto', *NAMES]}")
+    raise Mistake(f"kernels: no implementation {impl!r}; choose from {['auto', *NAMES]}")
   _forced = impl
 
 
@@ -76,7 +78,7 @@ def pick(op: str, impls: Impls, want: str, *args: Any, **kwargs: Any) -> Callabl
   elif want in impls:
     order = [want]
   else:
-    raise ValueError(f"{op}: no implementation {want!r}; choose from {['auto', *impls]}")
+    raise Mistake(f"{op}: no implementation {want!r}; choose from {['auto', *impls]}")
   reasons = {}
   for name in order:
     fn, why_not = impls[name]
@@ -84,7 +86,7 @@ def pick(op: str, impls: Impls, want: str, *args: Any, **kwargs: Any) -> Callabl
     if reasons[name] is None:
       return fn
   told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-  raise ValueError(f"{op} cannot run on {jax.default_backend()} ({told}); other choices: {_others(impls, reasons)}")
+  raise Mistake(f"{op} cannot run on {jax.default_backend()} ({told}); other choices: {_others(impls, reasons)}")
 
 
 def _others(impls: Impls, tried: Mapping[str, Any]) -> list[str]:

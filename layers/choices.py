@@ -3,6 +3,8 @@
 from collections.abc import Collection
 from typing import Any
 
+from mistake import Mistake
+
 
 def one_of(module: Any, **choices: Collection[Any]) -> None:
   """Refuses names that nobody knows: `one_of(self, activation=ACTIVATIONS)`.
@@ -13,4 +15,4 @@ def one_of(module: Any, **choices: Collection[Any]) -> None:
   for field, known in choices.items():
     value = getattr(module, field)
     if value not in known:
-      raise ValueError(f"{type(module).__name__}: {field}={value!r}; choose from {list(known)}")
+      raise Mistake(f"{type(module).__name__}: {field}={value!r}; choose from {list(known)}")

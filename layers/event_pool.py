@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from layers.lengths import blank_past
+from mistake import Mistake
 
 MODES = ("first", "last", "mean", "time")
 
@@ -32,9 +33,9 @@ def event_pool(
     ValueError: `stride` is below 1 or `mode` is unknown.
   """
   if stride < 1:
-    raise ValueError(f"event_pool: stride={stride}; it must be at least 1")
+    raise Mistake(f"event_pool: stride={stride}; it must be at least 1")
   if mode not in MODES:
-    raise ValueError(f"event_pool: mode={mode!r}; choose from {list(MODES)}")
+    raise Mistake(f"event_pool: mode={mode!r}; choose from {list(MODES)}")
   b, t, d = x.shape
   windows = t // stride
   x = blank_past(x, lengths)[:, : windows * stride].reshape(b, windows, stride, d)

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 from layers.dense import Dense
 from layers.initializers import Initializer
 from layers.sizes import at_least_one, largest_divisor
+from mistake import Mistake
 
 GLOROT = nn.initializers.glorot_uniform()
 
@@ -55,5 +56,5 @@ def count(module: Any, most: int = 8) -> int:
   at_least_one(module, "width", "heads")
   heads = module.heads or largest_divisor(module.width, most)
   if module.width % heads:
-    raise ValueError(f"{type(module).__name__}: heads={heads} does not divide width={module.width}")
+    raise Mistake(f"{type(module).__name__}: heads={heads} does not divide width={module.width}")
   return heads

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kernels.long_conv import long_conv
 from layers.lengths import blank_past
+from mistake import Mistake
 
 
 class History(NamedTuple):
@@ -27,7 +28,7 @@ def require(mixer: str, tokens: int, max_len: int) -> None:
     ValueError: otherwise.
   """
   if tokens > max_len:
-    raise ValueError(f"{mixer}: {tokens} tokens, but it was built for max_len={max_len}; build it with a larger one")
+    raise Mistake(f"{mixer}: {tokens} tokens, but it was built for max_len={max_len}; build it with a larger one")
 
 
 def empty(batch: int, max_len: int, width: int) -> History:

@@ -10,6 +10,7 @@ from kernels import inputs
 from kernels.long_conv import long_conv, long_conv_nd
 from layers import history
 from layers.lengths import blank_past
+from mistake import Mistake
 
 
 def sides(name: str, t: int, given: Mapping[str, int | None]) -> tuple[int, ...]:
@@ -19,10 +20,10 @@ def sides(name: str, t: int, given: Mapping[str, int | None]) -> tuple[int, ...]
     ValueError: what is given does not make t pixels, or there are none; `name` says who asked.
   """
   if t == 0:
-    raise ValueError(f"{name}: no tokens; give at least one")
+    raise Mistake(f"{name}: no tokens; give at least one")
   for field, size in given.items():
     if size is not None and (size < 1 or t % size):
-      raise ValueError(f"{name}: {field}={size} does not divide the {t} tokens of the sequence")
+      raise Mistake(f"{name}: {field}={size} does not divide the {t} tokens of the sequence")
   known = math.prod(size for size in given.values() if size is not None)
   rest, free = t // known, sum(size is None for size in given.values())
   found = {}
@@ -34,7 +35,7 @@ def sides(name: str, t: int, given: Mapping[str, int | None]) -> tuple[int, ...]
     found[field] = size
   if math.prod(found.values()) != t:
     product = " times ".join(f"{field}={size}" for field, size in found.items())
-    raise ValueError(f"{name}: {product} is not {t}, the length of the sequence")
+    raise Mistake(f"{name}: {product} is not {t}, the length of the sequence")
   return tuple(found.values())
 
 

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mistake import Mistake
+
 Initializer = Callable[..., Any]
 
 
@@ -27,7 +29,7 @@ def log_uniform(low: float, high: float) -> Initializer:
     ValueError: not 0 < low <= high.
   """
   if not 0 < low <= high:
-    raise ValueError(f"log_uniform: low={low}, high={high}; a logarithm needs 0 < low <= high")
+    raise Mistake(f"log_uniform: low={low}, high={high}; a logarithm needs 0 < low <= high")
   return lambda key, shape, dtype=jnp.float32: jnp.log(jax.random.uniform(key, shape, dtype, low, high))
 
 
@@ -68,7 +70,7 @@ def ring(r_min: float, r_max: float) -> Initializer:
     ValueError: not 0 <= r_min < r_max <= 1.
   """
   if not 0 <= r_min < r_max <= 1:
-    raise ValueError(f"r_min={r_min}, r_max={r_max}: a ring needs 0 <= r_min < r_max <= 1")
+    raise Mistake(f"r_min={r_min}, r_max={r_max}: a ring needs 0 <= r_min < r_max <= 1")
 
   def init(key, shape, dtype=jnp.float32):
     # neither 0 nor 1, whose logarithms of logarithms are infinite
@@ -95,4 +97,4 @@ def uniform_fan_in(fan_in: int | None = None, gain: float = 1.0) -> Initializer:
 
 def _check_range(dt_min: float, dt_max: float) -> None:
   if not 0 < dt_min <= dt_max:
-    raise ValueError(f"dt_min={dt_min}, dt_max={dt_max}: steps need 0 < dt_min <= dt_max")
+    raise Mistake(f"dt_min={dt_min}, dt_max={dt_max}: steps need 0 < dt_min <= dt_max")

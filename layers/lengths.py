@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from kernels import inputs
+from mistake import Mistake
 
 
 def blank_past(x: Float[Array, "b t ..."], lengths: Int[Array, "b"] | None) -> Float[Array, "b t ..."]:
@@ -15,7 +16,7 @@ def blank_past(x: Float[Array, "b t ..."], lengths: Int[Array, "b"] | None) -> F
     ValueError: there is no token at all, of which heads and groups could not be told apart.
   """
   if x.shape[1] == 0:
-    raise ValueError(f"no tokens: the input is {x.shape}; give at least one, past lengths=0 if there is none to read")
+    raise Mistake(f"no tokens: the input is {x.shape}; give at least one, past lengths=0 if there is none to read")
   return x if lengths is None else inputs.blank(inputs.valid(lengths, x.shape[1]), x)[0]
 
 

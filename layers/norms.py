@@ -9,6 +9,7 @@ from kernels.gated_norm import ORDERS, gated_rms_norm
 from layers.choices import one_of
 from layers.initializers import Initializer
 from layers.param import param
+from mistake import Mistake
 
 GATES = {"silu": jax.nn.silu, "sigmoid": jax.nn.sigmoid}
 
@@ -105,7 +106,7 @@ class GatedRMSNorm(nn.Module):
   def __call__(self, y: Float[Array, "*b e"], z: Float[Array, "*b e"]) -> Float[Array, "*b e"]:
     """y normalised and gated by z."""
     if y.shape[-1] % self.groups:
-      raise ValueError(f"GatedRMSNorm: groups={self.groups} do not divide the {y.shape[-1]} features")
+      raise Mistake(f"GatedRMSNorm: groups={self.groups} do not divide the {y.shape[-1]} features")
     wide, gate, scale = _wide(y), GATES[self.gate](_wide(z)), self.scale(y.shape[-1])
     wide = gated_rms_norm(wide, gate, scale.astype(wide.dtype), order=self.order, groups=self.groups, eps=self.eps)
     return wide.astype(y.dtype)
@@ -126,7 +127,7 @@ def make_norm(name: str, **kwargs) -> nn.Module:
     ValueError: no norm is called `name`.
   """
   if name not in NORMS:
-    raise ValueError(f"norm: no norm {name!r}; choose from {sorted(NORMS)}")
+    raise Mistake(f"norm: no norm {name!r}; choose from {sorted(NORMS)}")
   return NORMS[name](**kwargs)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from layers.rope_scaling import frequencies
+from mistake import Mistake
 
 LAYOUTS = ("half", "interleaved")
 
@@ -40,9 +41,9 @@ def rope(
   """
   k = turned(x.shape[-1], share)
   if k % 2:
-    raise ValueError(f"rope: {k} entries of heads of size {x.shape[-1]} cannot be turned in pairs; make them even")
+    raise Mistake(f"rope: {k} entries of heads of size {x.shape[-1]} cannot be turned in pairs; make them even")
   if layout not in LAYOUTS:
-    raise ValueError(f"rope: no layout {layout!r}; choose from {list(LAYOUTS)}")
+    raise Mistake(f"rope: no layout {layout!r}; choose from {list(LAYOUTS)}")
   dtype = jnp.promote_types(x.dtype, jnp.float32)
   angles = positions[..., None, None].astype(dtype) * jnp.asarray(frequencies(k, theta, scaling), dtype)
   cos, sin = amplitude * jnp.cos(angles), amplitude * jnp.sin(angles)
@@ -92,6 +93,6 @@ def sinusoidal(positions: Int[Array, "*b"], width: int, *, theta: float = 1e4) -
     ValueError: `width` is odd.
   """
   if width % 2:
-    raise ValueError(f"sinusoidal: width={width} is odd; positions are pairs of sine and cosine")
+    raise Mistake(f"sinusoidal: width={width} is odd; positions are pairs of sine and cosine")
   angles = positions[..., None].astype(jnp.float32) * jnp.asarray(frequencies(width, theta), jnp.float32)
   return jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(*positions.shape, width)

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from mistake import Mistake
+
 
 def frequencies(k: int, theta: float, scaling: Mapping[str, Any] | None = None) -> np.ndarray:
   """Angles per position of the k/2 pairs: theta^(-2i/k), or what a rule makes of it.
@@ -50,7 +52,7 @@ def yarn(
   keys grow by 0.1 mscale ln(factor) + 1.
   """
   if not theta > 1:
-    raise ValueError(f"scaling: rule 'yarn' with theta={theta}; it must be above 1, so that pairs differ in speed")
+    raise Mistake(f"scaling: rule 'yarn' with theta={theta}; it must be above 1, so that pairs differ in speed")
   pair = lambda turns: k * math.log(trained / (2 * math.pi * turns)) / (2 * math.log(theta))
   low, high = max(math.floor(pair(fast)), 0), min(math.ceil(pair(slow)), k - 1)
   ramp = np.clip((np.arange(k // 2) - low) / max(high - low, 1e-3), 0, 1)
@@ -68,11 +70,11 @@ def _apply(scaling: Mapping[str, Any], k: int, theta: float) -> tuple[np.ndarray
   given = dict(scaling)
   name = given.pop("rule", None)
   if name not in RULES:
-    raise ValueError(f"scaling: no rule {name!r}; choose from {list(RULES)}")
+    raise Mistake(f"scaling: no rule {name!r}; choose from {list(RULES)}")
   own = [p for p in inspect.signature(RULES[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
   needed = {p.name for p in own if p.default is p.empty}
   if not needed <= given.keys() <= {p.name for p in own}:
-    raise ValueError(f"scaling: rule {name!r} takes {[p.name for p in own]} and needs {sorted(needed)}, not {given}")
+    raise Mistake(f"scaling: rule {name!r} takes {[p.name for p in own]} and needs {sorted(needed)}, not {given}")
   if bad := [key for key, value in given.items() if not (isinstance(value, int | float) and value > 0)]:
-    raise ValueError(f"scaling: {bad[0]}={given[bad[0]]!r}; it must be a number above 0")
+    raise Mistake(f"scaling: {bad[0]}={given[bad[0]]!r}; it must be a number above 0")
   return RULES[name](k, theta, **given)

@@ -9,6 +9,7 @@ from kernels.conv_step import conv_step
 from kernels.short_conv import short_conv
 from layers.initializers import Initializer, uniform_fan_in
 from layers.param import param
+from mistake import Mistake
 
 
 class ShortConv(nn.Module):
@@ -31,7 +32,7 @@ class ShortConv(nn.Module):
 
   def setup(self):
     if self.taps < 1:
-      raise ValueError(f"ShortConv: taps={self.taps}; it needs at least 1")
+      raise Mistake(f"ShortConv: taps={self.taps}; it needs at least 1")
     uniform = uniform_fan_in(self.taps)
     self.kernel = param(self, "kernel", self.kernel_init or uniform, (self.taps, self.features), ("taps", self.axis))
     if self.use_bias:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from mistake import Mistake
+
 
 def at_least_one(module: Any, *fields: str) -> None:
   """Refuses sizes below 1; None is a size that nobody gave.
@@ -12,7 +14,7 @@ def at_least_one(module: Any, *fields: str) -> None:
   for field in fields:
     value = getattr(module, field)
     if value is not None and value < 1:
-      raise ValueError(f"{type(module).__name__}: {field}={value}; it must be at least 1")
+      raise Mistake(f"{type(module).__name__}: {field}={value}; it must be at least 1")
 
 
 def above_zero(module: Any, *fields: str) -> None:
@@ -24,7 +26,7 @@ def above_zero(module: Any, *fields: str) -> None:
   for field in fields:
     value = getattr(module, field)
     if value is not None and not value > 0:
-      raise ValueError(f"{type(module).__name__}: {field}={value}; it must be above 0")
+      raise Mistake(f"{type(module).__name__}: {field}={value}; it must be above 0")
 
 
 def place_in_depth(module: Any) -> None:
@@ -36,7 +38,7 @@ def place_in_depth(module: Any) -> None:
   at_least_one(module, "depth")
   if not 0 <= module.layer < module.depth:
     name = type(module).__name__
-    raise ValueError(f"{name}: layer={module.layer}; it is counted from 0 and must be below depth={module.depth}")
+    raise Mistake(f"{name}: layer={module.layer}; it is counted from 0 and must be below depth={module.depth}")
 
 
 def largest_divisor(size: int, most: int) -> int:

@@ -28,6 +28,7 @@ from data.task import build_task
 from hybrids.heads import build_model
 from inference.stream import has_text
 from main import restore
+from mistake import Mistake
 from scripts.pictures import draw, measure
 from training import optimizer, platform, sharding, workdir
 from training import state as state_lib
@@ -50,7 +51,7 @@ def load(folder: Path, step: int | None) -> Run:
     ValueError: the folder holds no run, or no checkpoint of that step to use.
   """
   if workdir.read_config(folder) is None:
-    raise ValueError(f"{folder} holds no run: it has no {workdir.CONFIG}; give the --workdir of a run of main.py")
+    raise Mistake(f"{folder} holds no run: it has no {workdir.CONFIG}; give the --workdir of a run of main.py")
   config = workdir.get_config(str(folder))
   task = build_task(**config.data.to_dict())
   model = build_model(task, **config.model.to_dict())
@@ -75,9 +76,9 @@ def read_row(run: Run, *, row: int, text: str | None, tokens: int) -> dict[str, 
   """
   if text is not None:
     if not has_text(run.task):
-      raise ValueError(f"--text: task {type(run.task).__name__} of {run.name} has no text; use --row")
+      raise Mistake(f"--text: task {type(run.task).__name__} of {run.name} has no text; use --row")
     if not text:
-      raise ValueError("--text is empty; give something to read")
+      raise Mistake("--text is empty; give something to read")
     return {"inputs": np.asarray(run.task.encode(text), np.int32)[None, :tokens]}
   name, rows = next(iter(run.task.eval_sets().items()))
   seen = 0
@@ -87,7 +88,7 @@ def read_row(run: Run, *, row: int, text: str | None, tokens: int) -> dict[str, 
       wide = {key: batch[key][row - seen] for key in ("inputs", "weights", "reset") if key in batch}
       return {key: value[None, :t] for key, value in wide.items() if value.ndim}
     seen += len(batch["inputs"])
-  raise ValueError(f"--row={row}: set {name!r} of {run.name} has rows 0 to {seen - 1}")
+  raise Mistake(f"--row={row}: set {name!r} of {run.name} has rows 0 to {seen - 1}")
 
 
 def labels(run: Run, inputs: np.ndarray) -> list[str] | None:
@@ -112,7 +113,7 @@ def choose(run: Run, layers: list[measure.Layer], wanted: int | None) -> list[me
     found = [layer for layer in layers if not type(layer.mixer).__module__.startswith("hybrids.channel")]
   if not found:
     there = ", ".join(f"{layer.number} ({layer.name})" for layer in layers)
-    raise ValueError(f"--layer={wanted}: {run.name} has layers {there}")
+    raise Mistake(f"--layer={wanted}: {run.name} has layers {there}")
   return found
 
 
@@ -156,7 +157,7 @@ def main(argv: list[str] | None = None) -> int:
   args = parser.parse_args(argv)
   try:
     if args.tokens < 1:
-      raise ValueError(f"--tokens={args.tokens}; give at least 1")
+      raise Mistake(f"--tokens={args.tokens}; give at least 1")
     platform.prepare()
     found = [views(load(folder, args.step), args) for folder in args.workdirs]
   except ValueError as error:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mistake import Mistake
 from scripts.sweep import RESULTS, read_results
 from training import metrics
 
@@ -33,14 +34,14 @@ def read(folder: Path, metric: str) -> list[dict[str, Any]]:
   """
   path = folder / RESULTS
   if not path.is_file():
-    raise ValueError(f"{folder} has no {RESULTS}; give the --out folder of a sweep")
+    raise Mistake(f"{folder} has no {RESULTS}; give the --out folder of a sweep")
   runs = [run for run in read_results(path).values() if run["status"] == "done"]
   for run in runs:
     rows = metrics.read_rows(folder / run["name"] / "metrics.jsonl")
     run["curve"] = [(row["step"], row[metric]) for row in rows if metric in row]
     if not run["curve"]:
       choices = sorted({key for row in rows for key in row if key.startswith("eval/")})
-      raise ValueError(f"--metric={metric}: run {run['name']} has none; choose from {choices}")
+      raise Mistake(f"--metric={metric}: run {run['name']} has none; choose from {choices}")
   return runs
 
 
@@ -52,7 +53,7 @@ def best_of(runs: list[dict[str, Any]], by: str, metric: str) -> dict[str, dict[
   """
   groups = _groups(runs, by)
   if not groups:
-    raise ValueError(f"--by={by}: no run overrides it; choose from {sorted({k for r in runs for k in r['overrides']})}")
+    raise Mistake(f"--by={by}: no run overrides it; choose from {sorted({k for r in runs for k in r['overrides']})}")
   return {group: _best(found, metric) for group, found in groups.items()}
 
 
@@ -65,7 +66,7 @@ def against(runs: list[dict[str, Any]], by: str, quantity: str, metric: str) -> 
   for run in runs:
     if not isinstance(run["summary"].get(quantity), (int, float)):
       choices = sorted(key for key, value in run["summary"].items() if isinstance(value, (int, float)))
-      raise ValueError(f"--against={quantity}: run {run['name']} has no such number; choose from {choices}")
+      raise Mistake(f"--against={quantity}: run {run['name']} has no such number; choose from {choices}")
   lines = {}
   for group in best_of(runs, by, metric):
     at: dict[float, list[dict[str, Any]]] = {}

@@ -22,6 +22,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from mistake import Mistake
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, LOG, SUMMARY = "results.jsonl", "log.txt", "summary.json"
 
@@ -34,15 +36,15 @@ def overrides(config: str) -> list[dict[str, Any]]:
   """
   path = Path(config.partition(":")[0])
   if not path.is_file():
-    raise ValueError(f"--config: {path} does not exist")
+    raise Mistake(f"--config: {path} does not exist")
   module = runpy.run_path(str(path))
   if "get_sweep" not in module:
-    raise ValueError(f"--config: {path} has no get_sweep(); add one that yields dicts like dict(mixer='s5', lr=1e-3)")
+    raise Mistake(f"--config: {path} has no get_sweep(); add one that yields dicts like dict(mixer='s5', lr=1e-3)")
   found = [dict(each) for each in module["get_sweep"]()]
   names = [run_name(each) for each in found]
   if not found or len(set(names)) < len(names):
     twice = sorted({name for name in names if names.count(name) > 1})
-    raise ValueError(f"--config: get_sweep() of {path} gives " + (f"{twice} more than once" if found else "nothing"))
+    raise Mistake(f"--config: get_sweep() of {path} gives " + (f"{twice} more than once" if found else "nothing"))
   return found
 
 
@@ -59,7 +61,7 @@ def argument(setting: Mapping[str, Any]) -> str:
   """
   for key, value in setting.items():
     if isinstance(value, str) and "," in value:
-      raise ValueError(f"sweep: {key}={value!r} contains a comma; a text in the argument string cannot")
+      raise Mistake(f"sweep: {key}={value!r} contains a comma; a text in the argument string cannot")
   return ",".join(f"{key}={value}" for key, value in setting.items())
 
 
@@ -152,7 +154,7 @@ def main(argv: list[str] | None = None) -> int:
   args = parse(argv)
   try:
     if args.jobs < 1:
-      raise ValueError(f"--jobs: {args.jobs}; give at least 1")
+      raise Mistake(f"--jobs: {args.jobs}; give at least 1")
     settings = overrides(args.config)
     for setting in settings:
       argument(setting)

@@ -46,6 +46,10 @@ def test_imports_follow_the_arrows(folder):
     assert not foreign, f"{sources.relative(file)} imports {sorted(foreign)}"
 
 
+def test_what_every_folder_imports_imports_nothing():
+  assert not sources.imports(sources.ROOT / "mistake.py")
+
+
 def test_nothing_imports_scripts_tests_or_notebooks():
   for file in sources.python_files():
     if sources.relative(file).split("/")[0] not in ("scripts", "tests", "notebooks"):

@@ -43,6 +43,15 @@ def test_asserts_carry_messages():
         assert node.msg is not None, f"{sources.relative(file)}:{node.lineno} asserts without a message"
 
 
+def test_what_the_user_got_wrong_is_a_mistake():
+  for file in sources.python_files(*LIBRARY, "configs", "scripts"):
+    for node in ast.walk(sources.parse(file)):
+      call = getattr(node, "exc", None) if isinstance(node, ast.Raise) else None
+      name = getattr(getattr(call, "func", call), "id", None)
+      where = f"{sources.relative(file)}:{getattr(node, 'lineno', 0)}"
+      assert name != "ValueError", f"{where} raises ValueError, which main.py reports as a bug; raise mistake.Mistake"
+
+
 def test_jax_numpy_is_jnp():
   for file in sources.python_files():
     for node in ast.walk(sources.parse(file)):

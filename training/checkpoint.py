@@ -28,6 +28,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
 
+from mistake import Mistake
 from training import manifest
 
 # names become folder names: a fixed set, never made from data
@@ -57,9 +58,9 @@ class Checkpoints:
 
   def __init__(self, directory: str | Path, *, keep: int | None = None, read_only: bool = False):
     if "://" in str(directory):
-      raise ValueError(f"checkpoints: directory {str(directory)!r} is a URL; give a folder of a mounted file system")
+      raise Mistake(f"checkpoints: directory {str(directory)!r} is a URL; give a folder of a mounted file system")
     if keep is not None and keep < 1:
-      raise ValueError(f"checkpoints: keep={keep}; give a number of at least 1, or None to keep all")
+      raise Mistake(f"checkpoints: keep={keep}; give a number of at least 1, or None to keep all")
     self.directory = Path(directory).absolute()
     self.keep = keep
     self.read_only = read_only
@@ -85,7 +86,7 @@ class Checkpoints:
       extra: JSON; process 0's is stored.
     Raises:
       ValueError: a leaf of `state` is not a jax array.
-      RuntimeError: the step would not be saved, since it or a later one exists.
+      Mistake: the step would not be saved, since it or a later one exists.
     """
     assert not self.read_only, "these checkpoints were opened read only"
     self.wait()
@@ -99,7 +100,7 @@ class Checkpoints:
     }
     manager = self._open()
     if not manager.save(step, args=ocp.args.Composite(**items)):
-      raise RuntimeError(
+      raise Mistake(
         f"checkpoint {step} was due but not saved: {self.directory} has steps {self.steps()}, and only later ones can "
         "be added. Restore the newest step first, or give another workdir"
       )
@@ -128,14 +129,14 @@ class Checkpoints:
     """Returns when the last save is complete, manifest included.
 
     Raises:
-      RuntimeError: it failed; the steps before it are as they were.
+      Mistake: it failed; the steps before it are as they were.
     """
     if self._thread is not None:
       self._thread.join()
       self._thread = None
     if self._error is not None:
       error, self._error = self._error, None
-      raise RuntimeError(f"saving a checkpoint to {self.directory} failed: {error}") from error
+      raise Mistake(f"saving a checkpoint to {self.directory} failed: {error}") from error
 
   def restore(self, like: Any, step: int | None = None) -> Restored | None:
     """The newest step that matches its manifest, or `step`; None where there is none at all.
@@ -149,7 +150,7 @@ class Checkpoints:
     self.wait()
     chosen = _broadcast(lambda: self._choose(step))
     if chosen["error"]:
-      raise ValueError(chosen["error"])
+      raise Mistake(chosen["error"])
     if chosen["step"] is None:
       return None
     manager = self._open()
@@ -249,7 +250,7 @@ def _is_key(x: Any) -> bool:
 
 def _describe(path: str, x: Any) -> dict[str, Any]:
   if not isinstance(x, (jax.Array, jax.ShapeDtypeStruct)):
-    raise ValueError(f"state leaf {path!r} is {x!r} of type {type(x).__name__}; make it a jax array")
+    raise Mistake(f"state leaf {path!r} is {x!r} of type {type(x).__name__}; make it a jax array")
   return {"shape": list(x.shape), "dtype": str(x.dtype)}
 
 
@@ -278,7 +279,7 @@ def _check(folder: str, saved: Mapping[str, dict], wanted: Mapping[str, dict]) -
   for path in [*wanted, *saved]:
     old, new = saved.get(path), wanted.get(path)
     if not old or not new or (old["shape"], old["dtype"]) != (new["shape"], new["dtype"]):
-      raise ValueError(
+      raise Mistake(
         f"checkpoint {folder} does not fit: {path!r} is {show(old)} there and {show(new)} in this run. Use the "
         "settings the run was started with (config.json), or another workdir"
       )
@@ -292,7 +293,7 @@ def _encode(data_state: Any) -> str:
 
 def _decode(directory: Path, texts: list[str]) -> Any:
   if len(texts) != jax.process_count() and len(set(texts)) > 1:
-    raise ValueError(
+    raise Mistake(
       f"the data positions in {directory} are those of {len(texts)} processes and differ, this run has "
       f"{jax.process_count()}; resume with {len(texts)} processes"
     )

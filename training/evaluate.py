@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mistake import Mistake
 from training import losses, sharding
 from training.step import side_inputs
 
@@ -27,9 +28,9 @@ def make_evaluate(
     ValueError: `chunk` and the model's state do not go together; later, a set is empty or its rows are too long.
   """
   if chunk < 0 or batches < 0:
-    raise ValueError(f"eval.chunk={chunk}, eval.batches={batches}; both must be 0 (all) or more")
+    raise Mistake(f"eval.chunk={chunk}, eval.batches={batches}; both must be 0 (all) or more")
   if chunk and model.STATE == "none":
-    raise ValueError(f"eval.chunk={chunk} carries a state, but this model's STATE is 'none'; set eval.chunk=0")
+    raise Mistake(f"eval.chunk={chunk} carries a state, but this model's STATE is 'none'; set eval.chunk=0")
   loss = losses.get(task.loss)
   whole, resumed, start = _compiled(model, loss, mesh)
 
@@ -52,7 +53,7 @@ def make_evaluate(
     for name, rows in task.eval_sets(jax.process_index(), jax.process_count()).items():
       found = sums(variables, _divisible(islice(rows(), batches or None), mesh))
       if not found:
-        raise ValueError(f"evaluation set {name!r} is empty")
+        raise Mistake(f"evaluation set {name!r} is empty")
       values |= {f"eval/{name}/{key}": value for key, value in losses.averages(found, task.metrics).items()}
     return values
 
@@ -62,7 +63,7 @@ def make_evaluate(
 def _check_room(model: nn.Module, length: int) -> None:
   """A call of more tokens than a table of positions has raises by itself; chunks of them would give NaN."""
   if getattr(model, "position", "none") == "learned" and length > model.max_len:
-    raise ValueError(
+    raise Mistake(
       f"evaluation has rows of {length} tokens, but model.max_len={model.max_len} learned positions; raise it, or use "
       "shorter rows"
     )

@@ -10,6 +10,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
+from mistake import Mistake
 from training import workdir as workdir_module
 
 MODES = ("train", "eval", "generate", "count")
@@ -33,11 +34,11 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> flags
     if values["config"].present:
       values.config.to_dict()
   except (AttributeError, KeyError) as error:
-    raise ValueError(_explain(argv, error)) from None
+    raise Mistake(_explain(argv, error)) from None
   except (flags.Error, OSError) as error:
-    raise ValueError(_last_line(error)) from None
+    raise Mistake(_last_line(error)) from None
   if stray:
-    raise ValueError(
+    raise Mistake(
       f"{stray[0]!r} is not a flag; write --config FILE.py[:key=value,…], --config.KEY=VALUE, --workdir DIR"
     )
   _check(values)
@@ -74,25 +75,23 @@ def _define(argv: list[str], environ: Mapping[str, str]) -> flags.FlagValues:
 
 def _check(values: flags.FlagValues) -> None:
   if values.workdir is None and values.mode != "count":
-    raise ValueError(f"--mode {values.mode} needs --workdir, the folder of the run")
+    raise Mistake(f"--mode {values.mode} needs --workdir, the folder of the run")
   if not values["config"].present:
-    raise ValueError(
+    raise Mistake(
       "--config is missing, and there is no run in --workdir to take it from; e.g. --config configs/bytes.py"
     )
   if values.step is not None and values.mode not in ("eval", "generate"):
-    raise ValueError(
-      f"--step={values.step} is for --mode eval and generate; training goes on from the newest checkpoint"
-    )
+    raise Mistake(f"--step={values.step} is for --mode eval and generate; training goes on from the newest checkpoint")
   given = [name for name in GENERATE if values[name].present]
   if given and values.mode != "generate":
-    raise ValueError(f"--{given[0]} is for --mode generate, not {values.mode}")
+    raise Mistake(f"--{given[0]} is for --mode generate, not {values.mode}")
 
 
 def _check_file(config: str | None) -> None:
   file = Path((config or "").partition(":")[0])
   if config and not file.is_file():
     there = sorted(str(path) for path in file.parent.glob("*.py") if not path.stem.startswith("_"))
-    raise ValueError(f"--config={file} does not exist; there are {', '.join(there) or 'no .py files in that folder'}")
+    raise Mistake(f"--config={file} does not exist; there are {', '.join(there) or 'no .py files in that folder'}")
 
 
 def _with_stored_config(argv: list[str]) -> list[str]:

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from mistake import Mistake
+
 # what is averaged -> (weighted sum, sum of weights)
 Sums = dict[str, tuple[Array, Array]]
 
@@ -45,7 +47,7 @@ def get(name: str) -> Callable[..., Sums]:
     ValueError: there is none.
   """
   if name not in LOSSES:
-    raise ValueError(f"the task's loss is {name!r}; training/losses.py has {', '.join(LOSSES)}")
+    raise Mistake(f"the task's loss is {name!r}; training/losses.py has {', '.join(LOSSES)}")
   return LOSSES[name]
 
 
@@ -65,6 +67,6 @@ def averages(sums: Mapping[str, tuple], metrics: Collection[str]) -> dict[str, f
   for name in metrics:
     source, function = DERIVED.get(name, (name, float))
     if source not in means:
-      raise ValueError(f"the task asks for metric {name!r}; there are {', '.join([*means, *DERIVED])}")
+      raise Mistake(f"the task asks for metric {name!r}; there are {', '.join([*means, *DERIVED])}")
     values[name] = function(means[source])
   return values

@@ -10,6 +10,8 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from mistake import Mistake
+
 NAME = "manifest.json"
 
 
@@ -42,12 +44,12 @@ def _read(folder: Path, step: int) -> dict[str, dict]:
     content = json.loads((folder / NAME).read_text())
     files = content["files"]
     if content["step"] != step or not files:
-      raise ValueError(f"it is the manifest of step {content['step']} with {len(files)} files")
+      raise Mistake(f"it is the manifest of step {content['step']} with {len(files)} files")
     for entry in files.values():
       int(entry["size"]), str(entry["sha256"])
     return files
   except (ValueError, KeyError, TypeError, AttributeError) as e:
-    raise ValueError(f"its {NAME} cannot be read ({type(e).__name__}: {e})") from e
+    raise Mistake(f"its {NAME} cannot be read ({type(e).__name__}: {e})") from e
 
 
 def why_bad(folder: Path, step: int) -> str | None:

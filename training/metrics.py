@@ -26,6 +26,7 @@ from rich.progress import (
 )
 from tensorboardX import SummaryWriter
 
+from mistake import Mistake
 from training.losses import HIGHER_IS_BETTER
 
 ROWS, CURVE, SUMMARY = "metrics.jsonl", "loss.png", "summary.json"
@@ -226,7 +227,7 @@ def find_wandb(wanted: bool) -> Any:
   try:
     import wandb
   except ImportError:
-    raise ValueError("wandb=True, but wandb is not installed; EXTRAS=wandb ./dev setup, or wandb=False") from None
+    raise Mistake("wandb=True, but wandb is not installed; EXTRAS=wandb ./dev setup, or wandb=False") from None
   return wandb
 
 

@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mistake import Mistake
+
 OPTIMIZERS: dict[str, Callable[[float, float, float], optax.GradientTransformation]] = {
   "adabelief": lambda b1, b2, eps: optax.scale_by_belief(b1, b2, eps),
   "adam": lambda b1, b2, eps: optax.scale_by_adam(b1, b2, eps),
@@ -76,7 +78,7 @@ def build(
     ValueError: an unknown name, a value out of its range, or a row of `groups` that takes no parameter.
   """
   if name not in OPTIMIZERS:
-    raise ValueError(f"optimizer.name={name!r}; choose one of {', '.join(OPTIMIZERS)}")
+    raise Mistake(f"optimizer.name={name!r}; choose one of {', '.join(OPTIMIZERS)}")
   for key, value, fine, need in (
     ("clip", clip, clip >= 0, "0 (off) or more"),
     ("accumulate", accumulate, accumulate >= 1, "1 or more"),
@@ -87,7 +89,7 @@ def build(
     ("slow_lr", slow_lr, slow_lr >= 0, "0 (frozen) or more"),
   ):
     if not fine:
-      raise ValueError(f"optimizer.{key}={value}; it must be {need}")
+      raise Mistake(f"optimizer.{key}={value}; it must be {need}")
   rate = learning_rate(lr=lr, schedule=schedule, warmup=warmup, final_lr=final_lr, steps=steps)
   rules = assign(params, slow, weight_decay=weight_decay, slow_lr=slow_lr, groups=groups)
   decay = _decay({path: rule.weight_decay for path, rule in rules.items()})
@@ -110,15 +112,15 @@ def learning_rate(*, lr: float, schedule: str, warmup: int, final_lr: float, ste
     ValueError: an unknown schedule, or a value out of its range.
   """
   if schedule not in SCHEDULES:
-    raise ValueError(f"optimizer.schedule={schedule!r}; choose one of {', '.join(SCHEDULES)}")
+    raise Mistake(f"optimizer.schedule={schedule!r}; choose one of {', '.join(SCHEDULES)}")
   if steps < 0:
-    raise ValueError(f"steps={steps}; it must be 0 or more batches")
+    raise Mistake(f"steps={steps}; it must be 0 or more batches")
   if lr < 0:
-    raise ValueError(f"optimizer.lr={lr}; it must be 0 or more")
+    raise Mistake(f"optimizer.lr={lr}; it must be 0 or more")
   if warmup < 0:
-    raise ValueError(f"optimizer.warmup={warmup}; it must be 0 (off) or more batches")
+    raise Mistake(f"optimizer.warmup={warmup}; it must be 0 (off) or more batches")
   if not 0 <= final_lr <= 1:
-    raise ValueError(f"optimizer.final_lr={final_lr} is a fraction of optimizer.lr; it must be 0 to 1")
+    raise Mistake(f"optimizer.final_lr={final_lr} is a fraction of optimizer.lr; it must be 0 to 1")
 
   def rate(count: Any) -> Any:
     # plain numbers are computed at once, without compiling anything
@@ -160,7 +162,7 @@ def assign(
     if not count:
       earlier = any(re.search(regex, path) for path in rules)
       why = "takes no parameter that an earlier row has not taken" if earlier else "matches no parameter"
-      raise ValueError(f"optimizer.groups row {regex!r} {why}; parameters are for example {', '.join(_sample(rules))}")
+      raise Mistake(f"optimizer.groups row {regex!r} {why}; parameters are for example {', '.join(_sample(rules))}")
   return rules
 
 
@@ -170,12 +172,12 @@ def _check_row(row: Any) -> tuple[str, dict[str, float]]:
     re.compile(regex)
     settings = {key: float(value) for key, value in dict(settings).items()}
   except (TypeError, ValueError, re.error) as error:
-    raise ValueError(
+    raise Mistake(
       f"optimizer.groups row {row!r} is not (regular expression, {{'lr': factor, 'weight_decay': value}}): {error}"
     ) from None
   unknown = set(settings) - set(Group._fields)
   if unknown:
-    raise ValueError(f"optimizer.groups row {regex!r} sets {sorted(unknown)}; it can set {', '.join(Group._fields)}")
+    raise Mistake(f"optimizer.groups row {regex!r} sets {sorted(unknown)}; it can set {', '.join(Group._fields)}")
   return regex, settings
 
 

@@ -14,6 +14,8 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+from mistake import Mistake
+
 AXES = ("data", "fsdp", "sequence", "tensor")
 ROWS = ("data", "fsdp")
 # first match wins, and a mesh axis is used once per array: activations give fsdp to the batch, so their embed is whole
@@ -42,18 +44,18 @@ def make_mesh(
   text = ", ".join(f"mesh.{name}={size}" for name, size in sizes.items())
   free = [name for name, size in sizes.items() if size == -1]
   if len(free) > 1 or any(size < 1 for size in sizes.values() if size != -1):
-    raise ValueError(f"{text}; each must be 1 or more, and at most one may be -1 (what the others leave)")
+    raise Mistake(f"{text}; each must be 1 or more, and at most one may be -1 (what the others leave)")
   given = math.prod(size for size in sizes.values() if size != -1)
   if free and len(devices) % given == 0:
     sizes[free[0]] = len(devices) // given
   elif free or given != len(devices):
-    raise ValueError(
+    raise Mistake(
       f"{text} asks for {'a multiple of ' if free else ''}{given} devices, and there are {len(devices)}; "
       "change a size, or on a CPU set mesh.cpu_devices"
     )
   shards = sizes["data"] * sizes["fsdp"]
   if shards % jax.process_count():
-    raise ValueError(
+    raise Mistake(
       f"{text}: the batch is split into {shards}, and {jax.process_count()} processes each need rows of their own; "
       "make mesh.data · mesh.fsdp a multiple of the processes"
     )
@@ -114,12 +116,12 @@ def shards(mesh: Mesh | AbstractMesh) -> int:
 def check_batch(batch: int, length: int, mesh: Mesh | AbstractMesh) -> None:
   """Raises a ValueError where the batch or its time axis does not divide over the mesh."""
   if batch % shards(mesh):
-    raise ValueError(
+    raise Mistake(
       f"data.batch={batch} does not divide over mesh.data={mesh.shape['data']} times mesh.fsdp={mesh.shape['fsdp']}; "
       f"make it a multiple of {shards(mesh)}, or the mesh smaller"
     )
   if length % mesh.shape["sequence"]:
-    raise ValueError(
+    raise Mistake(
       f"data.length={length} does not divide over mesh.sequence={mesh.shape['sequence']}; make it a multiple, or "
       "mesh.sequence=1"
     )

@@ -11,6 +11,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, UInt32
 
+from mistake import Mistake
 from training import losses, optimizer, sharding
 
 
@@ -75,12 +76,12 @@ def carries(model: nn.Module, *, stateful: bool) -> bool:
   if not stateful:
     return False
   if model.STATE not in ("fixed", "window"):
-    raise ValueError(
+    raise Mistake(
       f"data.stateful=True carries the state from batch to batch, but this model's state is {model.STATE!r}; "
       "use mixers whose state is 'fixed' or 'window', or data.stateful=False"
     )
   if model.learn_state:
-    raise ValueError(
+    raise Mistake(
       "data.stateful=True starts from the batch before, so model.learn_state=True would never learn; set one to False"
     )
   return True

@@ -13,6 +13,8 @@ from typing import Any
 
 import ml_collections
 
+from mistake import Mistake
+
 CONFIG, DATA = "config.json", "data.json"
 # what a run is; everything else may change when it is resumed
 FIXED = ("seed", "data", "model", "optimizer")
@@ -28,7 +30,7 @@ def get_config(workdir: str) -> ml_collections.ConfigDict:
   """
   stored = read_config(Path(workdir))
   if stored is None:
-    raise ValueError(f"{workdir}/{CONFIG} does not exist, so there is no run to go on with; give --config")
+    raise Mistake(f"{workdir}/{CONFIG} does not exist, so there is no run to go on with; give --config")
   return ml_collections.ConfigDict(_with_tuples(stored))
 
 
@@ -47,9 +49,9 @@ def read_config(workdir: Path) -> dict[str, Any] | None:
   try:
     stored = json.loads(path.read_text())
     if not isinstance(stored, dict):
-      raise ValueError("it is not a JSON object")
+      raise Mistake("it is not a JSON object")
   except (OSError, ValueError) as error:
-    raise ValueError(f"{path} cannot be read ({error}); restore it, or use another --workdir") from None
+    raise Mistake(f"{path} cannot be read ({error}); restore it, or use another --workdir") from None
   return stored
 
 
@@ -66,7 +68,7 @@ def check_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
   for key in dict.fromkeys([*new, *old]):
     fixed = key.split(".")[0] in FIXED and not key.startswith(FREE)
     if fixed and old.get(key, "absent") != new.get(key, "absent"):
-      raise ValueError(
+      raise Mistake(
         f"{workdir} holds another run: {key} is {old.get(key, 'absent')!r} there and {new.get(key, 'absent')!r} here; "
         "use another --workdir, or the same settings"
       )

@@ -17,6 +17,7 @@ from kernels.inputs import compute_dtype
 from layers import buffer, heads, history
 from layers.lengths import blank_past
 from layers.sizes import at_least_one
+from mistake import Mistake
 
 
 class BigBird(nn.Module):
@@ -55,9 +56,9 @@ class BigBird(nn.Module):
     heads.count(self)
     at_least_one(self, "block", "window", "max_len")
     if self.window % 2 == 0:
-      raise ValueError(f"BigBird: window={self.window}; it must be odd, as many blocks to either side")
+      raise Mistake(f"BigBird: window={self.window}; it must be odd, as many blocks to either side")
     if self.random < 0:
-      raise ValueError(f"BigBird: random={self.random}; it must not be negative")
+      raise Mistake(f"BigBird: random={self.random}; it must not be negative")
     super().__post_init__()
 
   def setup(self):

@@ -13,6 +13,7 @@ from kernels.attention import MASKS
 from kernels.ssd import ssd
 from layers.choices import one_of
 from layers.sums import beside_one
+from mistake import Mistake
 
 
 def causal(
@@ -58,7 +59,7 @@ def require_state(module: Any) -> None:
   """
   if module.mask == "full":
     name = type(module).__name__
-    raise ValueError(f"{name}: mask='full' sees later tokens, so it has no state; call it, or use mask='causal'")
+    raise Mistake(f"{name}: mask='full' sees later tokens, so it has no state; call it, or use mask='causal'")
 
 
 def check(module: Any) -> None:
@@ -69,4 +70,4 @@ def check(module: Any) -> None:
   """
   one_of(module, mask=MASKS)
   if module.eps is not None and module.eps < 0:
-    raise ValueError(f"{type(module).__name__}: eps={module.eps}; it must not be negative")
+    raise Mistake(f"{type(module).__name__}: eps={module.eps}; it must not be negative")

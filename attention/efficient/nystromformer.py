@@ -18,6 +18,7 @@ from layers import heads, param
 from layers.initializers import uniform_fan_in
 from layers.lengths import blank_past
 from layers.sizes import at_least_one
+from mistake import Mistake
 
 
 class Nystromformer(nn.Module):
@@ -53,7 +54,7 @@ class Nystromformer(nn.Module):
     heads.count(self)
     at_least_one(self, "landmarks", "iterations")
     if self.taps < 0 or (self.taps and self.taps % 2 == 0):
-      raise ValueError(f"Nystromformer: taps={self.taps}; an odd number looks both ways alike, 0 is no convolution")
+      raise Mistake(f"Nystromformer: taps={self.taps}; an odd number looks both ways alike, 0 is no convolution")
     super().__post_init__()
 
   def setup(self):

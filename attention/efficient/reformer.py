@@ -18,6 +18,7 @@ from layers import Dense, buffer, heads
 from layers.lengths import blank_past
 from layers.qkv import unit
 from layers.sizes import at_least_one
+from mistake import Mistake
 
 
 class Reformer(nn.Module):
@@ -56,7 +57,7 @@ class Reformer(nn.Module):
     heads.count(self)
     at_least_one(self, "buckets", "rounds", "chunk")
     if self.buckets % 2:
-      raise ValueError(f"Reformer: buckets={self.buckets}; R q and -R q make an even number of them")
+      raise Mistake(f"Reformer: buckets={self.buckets}; R q and -R q make an even number of them")
     super().__post_init__()
 
   def setup(self):

@@ -18,6 +18,7 @@ from layers.initializers import uniform_fan_in
 from layers.lengths import blank_past
 from layers.qkv import ConvQKV
 from layers.sizes import at_least_one, largest_divisor
+from mistake import Mistake
 
 
 class State(NamedTuple):
@@ -126,7 +127,7 @@ def _check(module: DeltaNet) -> None:
   at_least_one(module, "width", "heads", "taps", "depth")
   for field in ("expand_k", "expand_v"):
     if getattr(module, field) * module.width < 1:
-      raise ValueError(f"DeltaNet: {field}={getattr(module, field)} of width={module.width} leaves no channel")
+      raise Mistake(f"DeltaNet: {field}={getattr(module, field)} of width={module.width} leaves no channel")
   heads, keys, values = _sizes(module)
   if keys % heads or values % heads:
-    raise ValueError(f"DeltaNet: heads={heads} does not divide {keys} keys and {values} values")
+    raise Mistake(f"DeltaNet: heads={heads} does not divide {keys} keys and {values} values")

@@ -17,6 +17,7 @@ from layers.initializers import log_uniform, softplus_step, uniform_fan_in
 from layers.lengths import blank_past
 from layers.qkv import ConvQKV
 from layers.sizes import at_least_one, largest_divisor
+from mistake import Mistake
 
 
 class State(NamedTuple):
@@ -145,8 +146,8 @@ def _check(module: GatedDeltaNet) -> None:
   at_least_one(module, "width", "heads", "head_size", "value_heads", "taps", "depth")
   heads, value_heads, size = _sizes(module)
   if value_heads % heads:
-    raise ValueError(f"GatedDeltaNet: heads={heads} does not divide value_heads={value_heads}")
+    raise Mistake(f"GatedDeltaNet: heads={heads} does not divide value_heads={value_heads}")
   if module.expand_v * size < 1:
-    raise ValueError(f"GatedDeltaNet: expand_v={module.expand_v} of head_size={size} leaves no channel")
+    raise Mistake(f"GatedDeltaNet: expand_v={module.expand_v} of head_size={size} leaves no channel")
   log_uniform(module.A_min, module.A_max)  # raises
   softplus_step(module.dt_min, module.dt_max)  # raises

@@ -18,6 +18,7 @@ from layers.initializers import uniform_fan_in
 from layers.lengths import blank_past
 from layers.low_rank import LowRank
 from layers.sizes import at_least_one, largest_divisor
+from mistake import Mistake
 
 
 class State(NamedTuple):
@@ -128,9 +129,9 @@ def _check(module: GLA) -> None:
   at_least_one(module, "width", "heads", "gate_rank", "depth")
   for field in ("expand_k", "expand_v"):
     if getattr(module, field) * module.width < 1:
-      raise ValueError(f"GLA: {field}={getattr(module, field)} of width={module.width} leaves no channel")
+      raise Mistake(f"GLA: {field}={getattr(module, field)} of width={module.width} leaves no channel")
   heads, keys, values = module._sizes
   if keys % heads or values % heads:
-    raise ValueError(f"GLA: heads={heads} does not divide {keys} keys and {values} values")
+    raise Mistake(f"GLA: heads={heads} does not divide {keys} keys and {values} values")
   if not module.tau > 0:
-    raise ValueError(f"GLA: tau={module.tau}; it must be above 0")
+    raise Mistake(f"GLA: tau={module.tau}; it must be above 0")

@@ -16,6 +16,7 @@ from layers import Dense, RMSNorm, param
 from layers.initializers import constant, uniform_fan_in
 from layers.lengths import blank_past
 from layers.sizes import at_least_one, largest_divisor, place_in_depth
+from mistake import Mistake
 
 LEAST = 1e-3  # the initial lower bound of a first layer, whose logit must be finite
 
@@ -56,7 +57,7 @@ class HGRN2(nn.Module):
     at_least_one(self, "width", "head_size")
     place_in_depth(self)
     if self.width % self._size:
-      raise ValueError(f"HGRN2: head_size={self._size} does not divide width={self.width}")
+      raise Mistake(f"HGRN2: head_size={self._size} does not divide width={self.width}")
     super().__post_init__()
 
   def setup(self):

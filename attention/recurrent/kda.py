@@ -18,6 +18,7 @@ from layers.lengths import blank_past
 from layers.low_rank import LowRank
 from layers.qkv import ConvQKV
 from layers.sizes import at_least_one, largest_divisor
+from mistake import Mistake
 
 
 class State(NamedTuple):
@@ -146,8 +147,8 @@ def _check(module: KDA) -> None:
   at_least_one(module, "width", "heads", "head_size", "taps", "depth")
   heads, size = _sizes(module)
   if size < 1:
-    raise ValueError(f"KDA: heads={heads} of width={module.width} leave no channel; give head_size")
+    raise Mistake(f"KDA: heads={heads} of width={module.width} leave no channel; give head_size")
   if module.expand_v * size < 1:
-    raise ValueError(f"KDA: expand_v={module.expand_v} of head_size={size} leaves no channel")
+    raise Mistake(f"KDA: expand_v={module.expand_v} of head_size={size} leaves no channel")
   log_uniform(module.A_min, module.A_max)  # raises
   softplus_step(module.dt_min, module.dt_max)  # raises

@@ -17,6 +17,7 @@ from layers import Dense, RMSNorm, buffer
 from layers.initializers import constant, uniform_fan_in
 from layers.lengths import blank_past
 from layers.sizes import at_least_one, largest_divisor, place_in_depth
+from mistake import Mistake
 
 LEFT = 1e-5  # of the rate of the first layer's decay in the last one
 
@@ -135,4 +136,4 @@ def _check(module: Lightning) -> None:
   heads, size = module._sizes
   if (module.heads is None or module.head_size is None) and heads * size != module.width:
     given = f"head_size={size}" if module.heads is None else f"heads={heads}"
-    raise ValueError(f"Lightning: {given} does not divide width={module.width}")
+    raise Mistake(f"Lightning: {given} does not divide width={module.width}")

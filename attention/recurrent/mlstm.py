@@ -17,6 +17,7 @@ from layers.initializers import constant
 from layers.lengths import blank_past
 from layers.mlstm_cell import empty, mlstm_cell
 from layers.sizes import at_least_one, largest_divisor
+from mistake import Mistake
 
 
 class State(NamedTuple):
@@ -64,10 +65,10 @@ class MLSTM(nn.Module):
     at_least_one(self, "width", "heads", "block_size", "taps", "depth")
     inner, heads, block = self._sizes
     if inner < 1:
-      raise ValueError(f"MLSTM: expand={self.expand} of width={self.width} leaves no channel")
+      raise Mistake(f"MLSTM: expand={self.expand} of width={self.width} leaves no channel")
     for field, value in (("heads", heads), ("block_size", block)):
       if inner % value:
-        raise ValueError(f"MLSTM: {field}={value} does not divide the inner width {inner}")
+        raise Mistake(f"MLSTM: {field}={value} does not divide the inner width {inner}")
     super().__post_init__()
 
   def setup(self):

@@ -18,6 +18,7 @@ from layers.initializers import constant
 from layers.lengths import blank_past
 from layers.mlstm_cell import empty, mlstm_cell
 from layers.sizes import above_zero, at_least_one, largest_divisor
+from mistake import Mistake
 
 
 class State(NamedTuple):
@@ -65,10 +66,10 @@ class MLSTMLarge(nn.Module):
     above_zero(self, "soft_cap")
     heads, keys = self._sizes
     if keys < 1:
-      raise ValueError(f"MLSTMLarge: qk_factor={self.qk_factor} of width={self.width} leaves no channel")
+      raise Mistake(f"MLSTMLarge: qk_factor={self.qk_factor} of width={self.width} leaves no channel")
     for what, size in (("width", self.width), ("width of the queries", keys)):
       if size % heads:
-        raise ValueError(f"MLSTMLarge: heads={heads} does not divide {size}, the {what}")
+        raise Mistake(f"MLSTMLarge: heads={heads} does not divide {size}, the {what}")
     super().__post_init__()
 
   def setup(self):

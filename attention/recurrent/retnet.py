@@ -19,6 +19,7 @@ from layers.history import places
 from layers.lengths import blank_past
 from layers.rotation import rotate
 from layers.sizes import at_least_one, largest_divisor
+from mistake import Mistake
 
 
 class State(NamedTuple):
@@ -143,10 +144,10 @@ def _check(module: RetNet) -> None:
   at_least_one(module, "width", "heads")
   heads, values = module._sizes
   if values < 1:
-    raise ValueError(f"RetNet: expand_v={module.expand_v} of width={module.width} leaves no channel")
+    raise Mistake(f"RetNet: expand_v={module.expand_v} of width={module.width} leaves no channel")
   if module.heads is None and module.width % 2:
-    raise ValueError(f"RetNet: width={module.width} is odd; pairs of channels turn")
+    raise Mistake(f"RetNet: width={module.width} is odd; pairs of channels turn")
   if module.width % heads or values % heads:
-    raise ValueError(f"RetNet: heads={heads} does not divide width={module.width} and {values} values")
+    raise Mistake(f"RetNet: heads={heads} does not divide width={module.width} and {values} values")
   if module.width // heads % 2:
-    raise ValueError(f"RetNet: heads={heads} of width={module.width} have odd size {module.width // heads}; pairs turn")
+    raise Mistake(f"RetNet: heads={heads} of width={module.width} have odd size {module.width // heads}; pairs turn")

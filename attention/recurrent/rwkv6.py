@@ -19,6 +19,7 @@ from layers.lengths import blank_past
 from layers.low_rank import LowRank
 from layers.sizes import at_least_one, largest_divisor, place_in_depth
 from layers.token_shift import token_shift
+from mistake import Mistake
 
 STREAMS = 5  # w, k, v, r and g
 
@@ -61,7 +62,7 @@ class RWKV6(nn.Module):
     at_least_one(self, "width", "head_size", "mix_rank", "decay_rank")
     place_in_depth(self)
     if self.width % self._size:
-      raise ValueError(f"RWKV6: head_size={self._size} does not divide width={self.width}")
+      raise Mistake(f"RWKV6: head_size={self._size} does not divide width={self.width}")
     super().__post_init__()
 
   def setup(self):

@@ -20,6 +20,7 @@ from layers.low_rank import LowRank
 from layers.qkv import unit
 from layers.sizes import at_least_one, largest_divisor, place_in_depth
 from layers.token_shift import token_shift
+from mistake import Mistake
 
 # Of r, w, k, v, a and g: the larger, the more of the token before is mixed in at first, in the later channels.
 POWERS = (0.2, 0.9, 0.7, 0.7, 0.9, 0.2)
@@ -69,7 +70,7 @@ class RWKV7(nn.Module):
     at_least_one(self, "width", "head_size", *(f"{name}_rank" for name in RANKS))
     place_in_depth(self)
     if self.width % self._size:
-      raise ValueError(f"RWKV7: head_size={self._size} does not divide width={self.width}")
+      raise Mistake(f"RWKV7: head_size={self._size} does not divide width={self.width}")
     super().__post_init__()
 
   def setup(self):

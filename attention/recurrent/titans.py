@@ -19,6 +19,7 @@ from layers.initializers import constant, uniform_fan_in
 from layers.lengths import blank_past
 from layers.qkv import ConvQKV, unit
 from layers.sizes import at_least_one
+from mistake import Mistake
 
 # Initial biases of theta, eta and alpha before their sigmoids, of which the paper says nothing.
 RATE, ETA, ALPHA = -3.0, 0.0, -5.0
@@ -77,9 +78,9 @@ class Titans(nn.Module):
   def __post_init__(self):
     at_least_one(self, "width", "heads", "layers", "inner", "chunk", "taps", "depth")
     if self.width % self.heads:
-      raise ValueError(f"Titans: heads={self.heads} does not divide width={self.width}")
+      raise Mistake(f"Titans: heads={self.heads} does not divide width={self.width}")
     if not self.rate_max > 0:
-      raise ValueError(f"Titans: rate_max={self.rate_max}; it must be above 0")
+      raise Mistake(f"Titans: rate_max={self.rate_max}; it must be above 0")
     super().__post_init__()
 
   def setup(self):

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 
+from mistake import Mistake
+
 # seconds
 PATIENCE = 20
 
@@ -51,7 +53,7 @@ class FromFiles(tfds.core.GeneratorBasedBuilder):
       except Exception as error:
         names = sorted(original.name for original in self.ORIGINALS.values())
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(
+        raise Mistake(
           f"cannot download {self.name}: {reason}; put {names} into a folder and name it in data.dir"
         ) from error
     for key, path in paths.items():
@@ -64,11 +66,11 @@ def verify(path: pathlib.Path, original: Original) -> None:
   try:
     found = hashlib.sha256(path.read_bytes()).hexdigest()
   except OSError as error:
-    raise ValueError(
+    raise Mistake(
       f"cannot read {str(path)!r}: {error.strerror}; check data.dir, or get the file from {original.url}"
     ) from error
   if found != original.sha256:
-    raise ValueError(
+    raise Mistake(
       f"{str(path)!r} is not the published file: sha256 {found}, expected {original.sha256}; get it from {original.url}"
     )
 
@@ -83,13 +85,11 @@ def find_folder(folder: str, names: tuple[str, ...], sub: str) -> pathlib.Path |
     return None
   root = pathlib.Path(folder).expanduser()
   if not root.is_dir():
-    raise ValueError(
-      f"data.dir={folder!r} is not a folder: name one with {sorted(names)}, or leave it empty to download"
-    )
+    raise Mistake(f"data.dir={folder!r} is not a folder: name one with {sorted(names)}, or leave it empty to download")
   for place in (root / sub, root):
     if any((place / name).exists() for name in names):
       return place
-  raise ValueError(
+  raise Mistake(
     f"data.dir={folder!r} has none of {sorted(names)}, nor has its folder {sub!r}: put them there or leave it empty"
   )
 
@@ -124,7 +124,7 @@ def prepare(builder: type[FromFiles], folder: str, sub: str, cache: str) -> From
         tfds.disable_progress_bar()
       made.download_and_prepare()
   except OSError as error:
-    raise ValueError(
+    raise Mistake(
       f"cannot prepare {builder.name} in {str(where)!r}: {error}; choose another folder with data.cache"
     ) from error
   return made
@@ -143,4 +143,4 @@ def examples(builder: FromFiles, split: str) -> Sequence[dict[str, Any]]:
   except Exception as error:
     reason = " ".join(str(error).split())[:200]
     folder = str(builder.data_path)
-    raise ValueError(f"cannot read {folder!r}: {reason}; delete that folder, and it is prepared again") from error
+    raise Mistake(f"cannot read {folder!r}: {reason}; delete that folder, and it is prepared again") from error

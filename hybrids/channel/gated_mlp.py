@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 from hybrids.channel.per_token import PerToken
 from layers import Dense
 from layers.initializers import uniform_fan_in
+from mistake import Mistake
 
 ACTIVATIONS = {"silu": nn.silu, "gelu": nn.gelu, "relu": nn.relu, "sigmoid": nn.sigmoid, "none": lambda x: x}
 
@@ -36,10 +37,10 @@ class GatedMLP(PerToken):
 
   def setup(self):
     if self.activation not in ACTIVATIONS:
-      raise ValueError(f"gated_mlp: no activation {self.activation!r}; choose from {sorted(ACTIVATIONS)}")
+      raise Mistake(f"gated_mlp: no activation {self.activation!r}; choose from {sorted(ACTIVATIONS)}")
     inner = -(-self.width // 3) * 8 if self.inner is None else self.inner
     if inner < 1:
-      raise ValueError(f"gated_mlp: inner={inner}; it needs at least 1")
+      raise Mistake(f"gated_mlp: inner={inner}; it needs at least 1")
     init = uniform_fan_in()
     self.gate_proj = Dense(inner, use_bias=self.bias, kernel_init=init, axes=("embed", "mlp"))
     self.in_proj = Dense(inner, use_bias=self.bias, kernel_init=init, axes=("embed", "mlp"))

@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 from hybrids.channel.per_token import PerToken
 from layers import Dense
 from layers.initializers import uniform_fan_in
+from mistake import Mistake
 
 ACTIVATIONS = {"gelu": nn.gelu, "relu": nn.relu, "silu": nn.silu}
 
@@ -35,10 +36,10 @@ class MLP(PerToken):
 
   def setup(self):
     if self.activation not in ACTIVATIONS:
-      raise ValueError(f"mlp: no activation {self.activation!r}; choose from {sorted(ACTIVATIONS)}")
+      raise Mistake(f"mlp: no activation {self.activation!r}; choose from {sorted(ACTIVATIONS)}")
     inner = round(self.expand * self.width)
     if inner < 1:
-      raise ValueError(f"mlp: expand={self.expand} times width={self.width} leaves no inner channels")
+      raise Mistake(f"mlp: expand={self.expand} times width={self.width} leaves no inner channels")
     self.in_proj = Dense(inner, use_bias=self.bias, kernel_init=uniform_fan_in(), axes=("embed", "mlp"))
     small = uniform_fan_in(gain=self.depth**-0.5)
     self.out_proj = Dense(self.width, use_bias=self.bias, kernel_init=small, axes=("mlp", "embed"))

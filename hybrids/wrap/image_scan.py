@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from hybrids import mixer as mixer_lib
 from layers import history, images
 from layers.choices import one_of
+from mistake import Mistake
 
 MERGES = ("sum", "mean")
 Order = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]]
@@ -54,7 +55,7 @@ class ImageScan(nn.Module):
     self.orders = mixer_lib.frozen(self.orders)
     unknown = [name for name in self.orders if name not in ORDERS]
     if unknown or not self.orders:
-      raise ValueError(f"image_scan: orders={self.orders} has {unknown or 'none'}; choose from {sorted(ORDERS)}")
+      raise Mistake(f"image_scan: orders={self.orders} has {unknown or 'none'}; choose from {sorted(ORDERS)}")
     one_of(self, merge=MERGES)
     super().__post_init__()
     self._one_way(parent=None)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from kernels import dispatch, inputs
 from kernels.attention import cudnn, reference, splash, xla
 from kernels.attention.weights import POINTWISE
+from mistake import Mistake
 
 IMPLS: dispatch.Impls = {
   "cudnn": (cudnn.attention, cudnn.why_not),
@@ -66,7 +67,7 @@ def attention(
   _check(q, k, mask, weights, slopes, decays)
   for what, pair in (("segment", (q_segment, k_segment)), ("position", (q_position, k_position))):
     if (pair[0] is None) != (pair[1] is None):
-      raise ValueError(f"attention: one of q_{what} and k_{what} is given; give both or neither")
+      raise Mistake(f"attention: one of q_{what} and k_{what} is given; give both or neither")
   y_dtype = q.dtype
   if q_segment is not None:
     (q,) = inputs.blank(q_segment >= 0, q)
@@ -82,17 +83,15 @@ def attention(
 
 def _check(q, k, mask, weights, slopes, decays) -> None:
   if q.shape[2] % k.shape[2]:
-    raise ValueError(
-      f"attention: {q.shape[2]} heads over {k.shape[2]} groups of keys; make the groups divide the heads"
-    )
+    raise Mistake(f"attention: {q.shape[2]} heads over {k.shape[2]} groups of keys; make the groups divide the heads")
   if mask not in MASKS:
-    raise ValueError(f"attention: no mask {mask!r}; choose from {list(MASKS)}")
+    raise Mistake(f"attention: no mask {mask!r}; choose from {list(MASKS)}")
   if weights not in WEIGHTS:
-    raise ValueError(f"attention: no weights {weights!r}; choose from {list(WEIGHTS)}")
+    raise Mistake(f"attention: no weights {weights!r}; choose from {list(WEIGHTS)}")
   if slopes is not None and len(slopes) != q.shape[2]:
-    raise ValueError(f"attention: {len(slopes)} slopes for {q.shape[2]} heads; give one for each")
+    raise Mistake(f"attention: {len(slopes)} slopes for {q.shape[2]} heads; give one for each")
   if decays is not None:
     if len(decays) != q.shape[3]:
-      raise ValueError(f"attention: {len(decays)} decays for heads of size {q.shape[3]}; give one for each entry")
+      raise Mistake(f"attention: {len(decays)} decays for heads of size {q.shape[3]}; give one for each entry")
     if max(decays) > 0 or mask == "full":
-      raise ValueError("attention: decays are at most 0 and look back only, so they need mask='causal'")
+      raise Mistake("attention: decays are at most 0 and look back only, so they need mask='causal'")

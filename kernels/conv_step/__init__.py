@@ -4,6 +4,7 @@ from jaxtyping import Array, Float
 
 from kernels import dispatch, inputs
 from kernels.conv_step import pallas_gpu, pallas_tpu, reference
+from mistake import Mistake
 
 ACTIVATIONS = ("none", "silu")
 IMPLS: dispatch.Impls = {
@@ -37,9 +38,9 @@ def conv_step(
   """
   w, v = kernel.shape[0], taps.shape[1]
   if v != w - 1:
-    raise ValueError(f"conv_step: {v} taps carried for a kernel of width {w}; it needs {w - 1}")
+    raise Mistake(f"conv_step: {v} taps carried for a kernel of width {w}; it needs {w - 1}")
   if activation not in ACTIVATIONS:
-    raise ValueError(f"conv_step: activation={activation!r}; choose from {list(ACTIVATIONS)}")
+    raise Mistake(f"conv_step: activation={activation!r}; choose from {list(ACTIVATIONS)}")
   y_dtype, taps_dtype = x.dtype, taps.dtype
   dtype = inputs.compute_dtype(x, taps, kernel)
   x, taps, kernel = (z.astype(dtype) for z in (x, taps, kernel))

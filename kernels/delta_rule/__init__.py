@@ -5,6 +5,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kernels import decays, dispatch, inputs
 from kernels.delta_rule import pallas_tpu, reference, xla
+from mistake import Mistake
 
 IMPLS: dispatch.Impls = {
   "xla": (xla.delta_rule, dispatch.always),
@@ -52,7 +53,7 @@ def delta_rule(
     ValueError: log_a has neither one nor k entries; `impl` does not exist or cannot run these arguments.
   """
   if log_a is not None and log_a.shape[-1] not in (1, k.shape[-1]):
-    raise ValueError(f"delta_rule: {log_a.shape[-1]} decays for {k.shape[-1]} rows; give one, or one for each")
+    raise Mistake(f"delta_rule: {log_a.shape[-1]} decays for {k.shape[-1]} rows; give one, or one for each")
   given = {name: z for name, z in dict(q=q, k=k, v=v, w=w, u=u, log_a=log_a).items() if z is not None}
   dtype, y_dtype = inputs.compute_dtype(*given.values(), S), v.dtype
   if lengths is not None:

@@ -4,6 +4,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kernels import dispatch, inputs
 from kernels.long_conv import reference, xla
+from mistake import Mistake
 
 IMPLS = {"xla": (xla.long_conv, dispatch.always), "reference": (reference.long_conv, dispatch.always)}
 ND_IMPLS = {"xla": (xla.long_conv_nd, dispatch.always), "reference": (reference.long_conv_nd, dispatch.always)}
@@ -64,9 +65,9 @@ def long_conv_nd(
   """
   axes = u.ndim - 2
   if k.ndim - 1 != axes or len(origin) != axes:
-    raise ValueError(f"long_conv_nd: u has {axes} axes to convolve, k has {k.ndim - 1}, origin has {len(origin)}")
+    raise Mistake(f"long_conv_nd: u has {axes} axes to convolve, k has {k.ndim - 1}, origin has {len(origin)}")
   if not all(0 <= o < l for o, l in zip(origin, k.shape[1:])):
-    raise ValueError(f"long_conv_nd: origin={origin} is no index of taps of shape {k.shape[1:]}")
+    raise Mistake(f"long_conv_nd: origin={origin} is no index of taps of shape {k.shape[1:]}")
   dtype = inputs.compute_dtype(u, k)
   y = dispatch.pick("long_conv_nd", ND_IMPLS, impl, u, k, origin)(u.astype(dtype), k.astype(dtype), origin)
   return y.astype(u.dtype)

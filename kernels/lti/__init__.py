@@ -6,6 +6,7 @@ from jaxtyping import Array, Bool, Float, Inexact, Int
 from kernels import dispatch, inputs
 from kernels.lti import reference, xla
 from kernels.lti.system import System, plan
+from mistake import Mistake
 
 __all__ = ["System", "lti", "plan"]
 
@@ -39,7 +40,7 @@ def lti(
   y_dtype, t = u.dtype, u.shape[1]
   l, c = system.K.shape[1], system.O.shape[1]
   if l < min(t, c):
-    raise ValueError(f"lti: {l} taps for {t} tokens in chunks of {c}; it needs {min(t, c)}, see `plan`")
+    raise Mistake(f"lti: {l} taps for {t} tokens in chunks of {c}; it needs {min(t, c)}, see `plan`")
   real = inputs.compute_dtype(u, system.K)
   dtype = inputs.compute_dtype(x, *system)
   here = None if lengths is None else inputs.valid(lengths, t)

@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kernels import decays, dispatch, inputs
 from kernels.neural_memory import reference, xla
+from mistake import Mistake
 
 IMPLS: dispatch.Impls = {
   "xla": (xla.neural_memory, dispatch.always),
@@ -58,7 +59,7 @@ def neural_memory(
     ValueError: `chunk` is below 1; `impl` does not exist.
   """
   if chunk < 1:
-    raise ValueError(f"neural_memory: chunk={chunk}; it must be at least 1")
+    raise Mistake(f"neural_memory: chunk={chunk}; it must be at least 1")
   dtype, y_dtype = inputs.compute_dtype(q, k, v, rate, log_eta, log_keep, *memory.weights), v.dtype
   if v.shape[1] == 0:
     return v, memory

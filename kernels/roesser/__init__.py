@@ -4,6 +4,7 @@ from jaxtyping import Array, Float, Inexact
 
 from kernels import dispatch, inputs
 from kernels.roesser import reference, xla
+from mistake import Mistake
 
 IMPLS = {"xla": (xla.roesser, dispatch.always), "reference": (reference.roesser, dispatch.always)}
 
@@ -33,7 +34,7 @@ def roesser(
     ValueError: a side is below 1; `impl` does not exist.
   """
   if min(rows, columns) < 1:
-    raise ValueError(f"roesser: rows={rows}, columns={columns}; both must be at least 1")
+    raise Mistake(f"roesser: rows={rows}, columns={columns}; both must be at least 1")
   dtype = inputs.compute_dtype(A, B, C)
   A, B, C = (z.astype(dtype) for z in (A, B, C))
   return dispatch.pick("roesser", IMPLS, impl, A, B, C, rows, columns, inside)(A, B, C, rows, columns, inside)

@@ -8,6 +8,7 @@ from kernels import dispatch, inputs
 from kernels.selective_scan import associative, cpp, pallas_gpu, pallas_tpu, reference, xla
 from kernels.selective_scan.around import around
 from kernels.selective_scan.discretize import RULES, discretize, not_real_euler
+from mistake import Mistake
 
 __all__ = ["IMPLS", "RULES", "discretize", "selective_scan"]
 
@@ -59,9 +60,9 @@ def selective_scan(
     ValueError: g does not divide e; `disc` is unknown; `impl` does not exist or cannot run these arguments.
   """
   if disc not in RULES:
-    raise ValueError(f"selective_scan: disc={disc!r}; choose from {list(RULES)}")
+    raise Mistake(f"selective_scan: disc={disc!r}; choose from {list(RULES)}")
   if x.shape[-1] % B.shape[2]:
-    raise ValueError(f"selective_scan: {x.shape[-1]} channels in {B.shape[2]} groups; make the groups divide them")
+    raise Mistake(f"selective_scan: {x.shape[-1]} channels in {B.shape[2]} groups; make the groups divide them")
   dtype, y_dtype = inputs.compute_dtype(*jax.tree.leaves((x, dt, A, B, C, h, D, z))), x.dtype
   if lengths is not None:
     here = inputs.valid(lengths, x.shape[1])

@@ -5,6 +5,7 @@ from jaxtyping import Array, Float, Inexact
 from kernels import dispatch, inputs
 from kernels.selective_scan import RULES
 from kernels.selective_step import pallas_gpu, pallas_tpu, reference
+from mistake import Mistake
 
 IMPLS: dispatch.Impls = {
   "pallas_gpu": (pallas_gpu.selective_step, pallas_gpu.why_not),
@@ -45,9 +46,9 @@ def selective_step(
     ValueError: g does not divide e; `disc` is unknown; `impl` does not exist or cannot run these arguments.
   """
   if disc not in RULES:
-    raise ValueError(f"selective_step: disc={disc!r}; choose from {list(RULES)}")
+    raise Mistake(f"selective_step: disc={disc!r}; choose from {list(RULES)}")
   if x.shape[1] % B.shape[1]:
-    raise ValueError(f"selective_step: {x.shape[1]} channels in {B.shape[1]} groups; make the groups divide them")
+    raise Mistake(f"selective_step: {x.shape[1]} channels in {B.shape[1]} groups; make the groups divide them")
   dtype, y_dtype = inputs.compute_dtype(x, dt, A, B, C, D, z, h), x.dtype
   A, B, C, h = (m.astype(dtype) for m in (A, B, C, h))
   x, dt, D, z = (m.astype(h.real.dtype) for m in (x, dt, D, z))

@@ -5,6 +5,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kernels import dispatch, inputs
 from kernels.short_conv import reference, xla
+from mistake import Mistake
 
 IMPLS = {"xla": (xla.short_conv, dispatch.always), "reference": (reference.short_conv, dispatch.always)}
 
@@ -36,7 +37,7 @@ def short_conv(
   """
   w, v = kernel.shape[0], taps.shape[1]
   if v != w - 1:
-    raise ValueError(f"short_conv: {v} taps carried for a kernel of width {w}; it needs {w - 1}")
+    raise Mistake(f"short_conv: {v} taps carried for a kernel of width {w}; it needs {w - 1}")
   y_dtype, taps_dtype = x.dtype, taps.dtype
   dtype = inputs.compute_dtype(x, kernel, taps)
   here = None if lengths is None else inputs.valid(lengths, x.shape[1])

@@ -5,6 +5,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kernels import decays, dispatch, inputs
 from kernels.ssd import pallas_gpu, pallas_tpu, reference, xla
+from mistake import Mistake
 
 
 def _widened(ssd):
@@ -49,7 +50,7 @@ def ssd(
     ValueError: g does not divide h; `impl` does not exist or cannot run these arguments.
   """
   if v.shape[2] % k.shape[2]:
-    raise ValueError(f"ssd: {v.shape[2]} heads in {k.shape[2]} groups; make the groups divide them")
+    raise Mistake(f"ssd: {v.shape[2]} heads in {k.shape[2]} groups; make the groups divide them")
   dtype, y_dtype = inputs.compute_dtype(q, k, v, log_a, S), v.dtype
   if lengths is not None:
     here = inputs.valid(lengths, v.shape[1])

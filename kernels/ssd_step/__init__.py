@@ -5,6 +5,7 @@ from jaxtyping import Array, Float
 from kernels import dispatch, inputs
 from kernels.gated_norm import ORDERS
 from kernels.ssd_step import pallas_gpu, pallas_tpu, reference
+from mistake import Mistake
 
 NORMS = (*ORDERS, "none")
 IMPLS: dispatch.Impls = {
@@ -52,9 +53,9 @@ def ssd_step(
       run these arguments.
   """
   if norm not in NORMS:
-    raise ValueError(f"ssd_step: norm={norm!r}; choose from {list(NORMS)}")
+    raise Mistake(f"ssd_step: norm={norm!r}; choose from {list(NORMS)}")
   if (scale is None) != (norm == "none"):
-    raise ValueError(f"ssd_step: norm={norm!r} {'needs' if scale is None else 'has'} a scale")
+    raise Mistake(f"ssd_step: norm={norm!r} {'needs' if scale is None else 'has'} a scale")
   dtypes = x.dtype, taps.dtype
   dtype = inputs.compute_dtype(x, z, dt, taps, S, kernel, A, D)
   cast = lambda m: None if m is None else m.astype(dtype)

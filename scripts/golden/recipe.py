@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mistake import Mistake
+
 FOLDER = Path(__file__).resolve().parents[2] / "tests" / "golden"
 TORCH = (
   "import math, numpy as np, torch\nimport torch.nn as nn\nimport torch.nn.functional as F\n"
@@ -34,7 +36,7 @@ def execute(texts: Mapping[str, str], recipe: Recipe) -> dict[str, Any]:
     ValueError: a file has no such function, class or constant any more, or no file has the text of a patch.
   """
   if missing := [old for old in recipe.patches if not any(old in text for text in texts.values())]:
-    raise ValueError(f"no file of {recipe.repository} in the recipe has the text {missing}")
+    raise Mistake(f"no file of {recipe.repository} in the recipe has the text {missing}")
   namespace: dict[str, Any] = {}
   exec(recipe.imports, namespace)
   for file, names in recipe.files.items():
@@ -43,7 +45,7 @@ def execute(texts: Mapping[str, str], recipe: Recipe) -> dict[str, Any]:
       text = text.replace(old, new)
     nodes = {name: node for node in ast.parse(text).body for name in _defines(node)}
     if missing := [name for name in names if name not in nodes]:
-      raise ValueError(f"{file} of {recipe.repository} has no {missing}; it has {sorted(nodes)}")
+      raise Mistake(f"{file} of {recipe.repository} has no {missing}; it has {sorted(nodes)}")
     module = ast.Module([nodes[name] for name in names], [])
     exec(compile(module, file, "exec", __future__.annotations.compiler_flag), namespace)  # types are not looked up
   return namespace

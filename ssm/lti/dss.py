@@ -19,6 +19,7 @@ from layers.choices import one_of
 from layers.glu import ACTIVATIONS, activate, glu_dense
 from layers.initializers import constant, log_step
 from layers.lengths import blank_past
+from mistake import Mistake
 from ssm.lti import diagonal, hippo
 
 KERNELS = ("exp", "softmax")
@@ -84,7 +85,7 @@ class DSS(nn.Module):
   def __post_init__(self):
     for field in ("state", "max_len"):
       if getattr(self, field) < 1:
-        raise ValueError(f"DSS: {field}={getattr(self, field)}; it must be at least 1")
+        raise Mistake(f"DSS: {field}={getattr(self, field)}; it must be at least 1")
     one_of(self, kernel=KERNELS, activation=ACTIVATIONS)
     log_step(self.dt_min, self.dt_max)  # raises
     super().__post_init__()

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from layers import Dense, ShortConv
 from layers.lengths import blank_past
+from mistake import Mistake
 
 
 class State(NamedTuple):
@@ -40,7 +41,7 @@ class GatedConv(nn.Module):
 
   def __post_init__(self):
     if self.taps < 1:
-      raise ValueError(f"GatedConv: taps={self.taps}; it must be at least 1")
+      raise Mistake(f"GatedConv: taps={self.taps}; it must be at least 1")
     super().__post_init__()
 
   def setup(self):

@@ -15,6 +15,7 @@ from kernels.short_conv import short_conv
 from layers import Dense, param
 from layers.initializers import constant, uniform_fan_in
 from layers.lengths import blank_past
+from mistake import Mistake
 from ssm.lti import s4d
 
 
@@ -55,7 +56,7 @@ class H3(nn.Module):
 
   def __post_init__(self):
     if self.head_dim < 1 or self.width % self.head_dim:
-      raise ValueError(f"H3: head_dim={self.head_dim} does not divide width={self.width}")
+      raise Mistake(f"H3: head_dim={self.head_dim} does not divide width={self.width}")
     self._make_ssm(parent=None)  # raises
     super().__post_init__()
 

@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Complex128, Float64
 from numpy.polynomial import laguerre, legendre
 
+from mistake import Mistake
+
 
 class NormalPart(NamedTuple):
   """S = V diag(lam) V*, the normal matrix left of a HiPPO matrix once its low-rank term is taken away."""
@@ -61,7 +63,7 @@ def fout(n: int) -> tuple[Float64[np.ndarray, "n n"], Float64[np.ndarray, "n"]]:
     ValueError: n is odd.
   """
   if n % 2:
-    raise ValueError(f"hippo.fout: n={n} is odd; states are pairs of cosine and sine")
+    raise Mistake(f"hippo.fout: n={n} is odd; states are pairs of cosine and sine")
   cosines = np.arange(0, n, 2)
   B = np.zeros(n)
   B[cosines] = np.where(cosines == 0, 1.0, np.sqrt(2.0))
@@ -122,7 +124,7 @@ def dplr(measure: str, n: int) -> DPLR:
     ValueError: n is odd.
   """
   if n % 2:
-    raise ValueError(f"hippo.dplr: n={n} is odd; one of each conjugate pair is kept")
+    raise Mistake(f"hippo.dplr: n={n} is odd; one of each conjugate pair is kept")
   lam, V = normal(measure, n)
   change = V[:, : n // 2].conj().T
   return DPLR(lam=lam[: n // 2], P=low_rank(measure, n) @ change.T, B=change @ MEASURES[measure](n)[1])

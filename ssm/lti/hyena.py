@@ -15,6 +15,7 @@ from kernels.long_conv import long_conv
 from layers import Dense, ShortConv, history, param
 from layers.initializers import constant, uniform_fan_in
 from layers.lengths import blank_past
+from mistake import Mistake
 
 
 class State(NamedTuple):
@@ -200,12 +201,12 @@ def _check(module: Hyena) -> None:
   least = {"width": 1, "order": 2, "max_len": 1, "filter_width": 1, "filter_depth": 0, "features": 3, "taps": 1}
   for field, size in least.items():
     if getattr(module, field) < size:
-      raise ValueError(f"Hyena: {field}={getattr(module, field)}; it must be at least {size}")
+      raise Mistake(f"Hyena: {field}={getattr(module, field)}; it must be at least {size}")
   if module.heads < 1 or module.width % module.heads:
-    raise ValueError(f"Hyena: heads={module.heads} does not divide width={module.width}")
+    raise Mistake(f"Hyena: heads={module.heads} does not divide width={module.width}")
   if module.features % 2 == 0:
-    raise ValueError(f"Hyena: features={module.features}; the lag and pairs of cosine and sine make an odd number")
+    raise Mistake(f"Hyena: features={module.features}; the lag and pairs of cosine and sine make an odd number")
   if not 0 < module.fast_decay <= module.slow_decay:
-    raise ValueError(
+    raise Mistake(
       f"Hyena: fast_decay={module.fast_decay}, slow_decay={module.slow_decay}; 0 < fast_decay <= slow_decay"
     )

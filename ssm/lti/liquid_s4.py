@@ -19,6 +19,7 @@ from kernels.short_conv import short_conv
 from layers.choices import one_of
 from layers.glu import ACTIVATIONS, activate, glu_dense
 from layers.lengths import blank_past
+from mistake import Mistake
 from ssm.lti import chunks, diagonal, s4d
 
 KERNELS = ("pb", "kb")
@@ -160,7 +161,7 @@ class LiquidS4(nn.Module):
   @nn.nowrap
   def _require_state(self) -> None:
     if self.form == "official":
-      raise ValueError("LiquidS4: form='official' sees later tokens, so it has no state; call it, or use form='causal'")
+      raise Mistake("LiquidS4: form='official' sees later tokens, so it has no state; call it, or use form='causal'")
 
   def _recurrences(self) -> list[diagonal.Recurrence]:
     """Those that the products of two inputs drive, of three, and so on."""
@@ -210,7 +211,7 @@ def _official_product(x: Float[Array, "b t d"], p: int, reset, lengths) -> Float
 
 def _check(module: LiquidS4) -> None:
   if module.degree < 1:
-    raise ValueError(f"LiquidS4: degree={module.degree}; it must be at least 1")
+    raise Mistake(f"LiquidS4: degree={module.degree}; it must be at least 1")
   one_of(module, kernel=KERNELS, form=FORMS, activation=ACTIVATIONS)
   if module.kernel == "kb" and module.form == "official":
-    raise ValueError("LiquidS4: kernel='kb' has no form='official'; use form='causal', or kernel='pb'")
+    raise Mistake("LiquidS4: kernel='kb' has no form='official'; use form='causal', or kernel='pb'")

@@ -17,6 +17,7 @@ from layers import Dense, param
 from layers.choices import one_of
 from layers.initializers import ring
 from layers.lengths import blank_past
+from mistake import Mistake
 from ssm.lti import dense_io
 
 
@@ -55,9 +56,9 @@ class LRU(nn.Module):
 
   def __post_init__(self):
     if self.state < 1:
-      raise ValueError(f"LRU: state={self.state}; it must be at least 1")
+      raise Mistake(f"LRU: state={self.state}; it must be at least 1")
     if not 0 < self.max_phase <= 2 * math.pi:
-      raise ValueError(f"LRU: max_phase={self.max_phase}; phases need 0 < max_phase <= 2 pi")
+      raise Mistake(f"LRU: max_phase={self.max_phase}; phases need 0 < max_phase <= 2 pi")
     one_of(self, activation=dense_io.ACTIVATIONS)
     ring(self.r_min, self.r_max)  # raises
     super().__post_init__()

@@ -18,6 +18,7 @@ from layers import Dense, param
 from layers.choices import one_of
 from layers.initializers import constant, log_step, uniform_fan_in
 from layers.lengths import blank_past
+from mistake import Mistake
 from ssm.lti import dense, hippo
 
 LEARN = ("all", "output")
@@ -151,9 +152,9 @@ class LSSL(nn.Module):
 def _check(module: LSSL) -> None:
   one_of(module, A_init=hippo.MEASURES, learn=LEARN)
   if module.state < 1 or (module.A_init == "fout" and module.state % 2):
-    raise ValueError(f"LSSL: state={module.state}; it must be at least 1, and even for A_init='fout'")
+    raise Mistake(f"LSSL: state={module.state}; it must be at least 1, and even for A_init='fout'")
   if module.copies < 1 or module.width % module.copies:
-    raise ValueError(f"LSSL: copies={module.copies} does not divide width={module.width}")
+    raise Mistake(f"LSSL: copies={module.copies} does not divide width={module.width}")
   if not 0 <= module.alpha <= 1:
-    raise ValueError(f"LSSL: alpha={module.alpha}; it must be in [0, 1]")
+    raise Mistake(f"LSSL: alpha={module.alpha}; it must be in [0, 1]")
   log_step(module.dt_min, module.dt_max)  # raises

@@ -20,6 +20,7 @@ from layers.choices import one_of
 from layers.lengths import blank_past
 from layers.positions import rope
 from layers.sizes import at_least_one
+from mistake import Mistake
 from ssm.lti import chunks, moving_average
 
 POSITIONS = ("rotary", "simple")
@@ -166,7 +167,7 @@ class Mega(nn.Module):
   @nn.nowrap
   def _require_state(self) -> None:
     if self.bidirectional:
-      raise ValueError("Mega: bidirectional=True sees later tokens, so it has no state; call it")
+      raise Mistake("Mega: bidirectional=True sees later tokens, so it has no state; call it")
 
   def _coefficients(self) -> moving_average.Average:
     return moving_average.Average(self.alpha, self.delta, self.beta, self.gamma)
@@ -233,6 +234,6 @@ def _check(module: Mega) -> None:
   at_least_one(module, "width", "state", "keys", "inner", "chunk")
   one_of(module, position=POSITIONS, weights=WEIGHTS)
   if module.position == "rotary" and module.keys % 2:
-    raise ValueError(f"Mega: keys={module.keys} is odd; position='rotary' turns pairs")
+    raise Mistake(f"Mega: keys={module.keys} is odd; position='rotary' turns pairs")
   if module.position == "simple" and module.chunk is None:
-    raise ValueError("Mega: position='simple' has a number for each distance within a chunk; set chunk")
+    raise Mistake("Mega: position='simple' has a number for each distance within a chunk; set chunk")

@@ -20,6 +20,7 @@ from layers.choices import one_of
 from layers.glu import ACTIVATIONS, activate, glu_dense
 from layers.initializers import constant, log_step
 from layers.lengths import blank_past
+from mistake import Mistake
 from ssm.lti import dense, dplr, hippo
 
 MEASURES = ("legs", "fout")
@@ -146,8 +147,8 @@ class S4(nn.Module):
 
 def _check(module: S4) -> None:
   if module.state < 2 or module.state % 2:
-    raise ValueError(f"S4: state={module.state}; conjugate pairs are stored once, so it must be even")
+    raise Mistake(f"S4: state={module.state}; conjugate pairs are stored once, so it must be even")
   if module.copies is not None and (module.copies < 1 or module.width % module.copies):
-    raise ValueError(f"S4: copies={module.copies} does not divide width={module.width}")
+    raise Mistake(f"S4: copies={module.copies} does not divide width={module.width}")
   one_of(module, A_init=MEASURES, activation=ACTIVATIONS)
   log_step(module.dt_min, module.dt_max)  # raises

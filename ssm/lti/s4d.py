@@ -17,6 +17,7 @@ from layers.choices import one_of
 from layers.glu import ACTIVATIONS, activate, glu_dense
 from layers.initializers import constant, log_step
 from layers.lengths import blank_past
+from mistake import Mistake
 from ssm.lti import diagonal, discretization, hippo
 
 
@@ -159,8 +160,8 @@ INITS = {"lin": _lin, "inv": _inv, "legs": _legs, "real": _real}
 
 def _check(module: S4D) -> None:
   if module.state < 2 or module.state % 2:
-    raise ValueError(f"S4D: state={module.state}; conjugate pairs are stored once, so it must be even")
+    raise Mistake(f"S4D: state={module.state}; conjugate pairs are stored once, so it must be even")
   if module.copies is not None and (module.copies < 1 or module.width % module.copies):
-    raise ValueError(f"S4D: copies={module.copies} does not divide width={module.width}")
+    raise Mistake(f"S4D: copies={module.copies} does not divide width={module.width}")
   one_of(module, A_init=INITS, disc=discretization.RULES, activation=ACTIVATIONS)
   log_step(module.dt_min, module.dt_max)  # raises

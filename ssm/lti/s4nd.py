@@ -18,6 +18,7 @@ from layers.glu import ACTIVATIONS, activate, glu_dense
 from layers.initializers import constant, log_step
 from layers.lengths import blank_past
 from layers.sizes import at_least_one
+from mistake import Mistake
 from ssm.lti import diagonal, discretization, dplr, hippo, s4, s4d
 
 AXES = ("frame", "row", "column")
@@ -140,12 +141,12 @@ class S4ND(nn.Module):
 
 def _check(module: S4ND) -> None:
   if module.state < 2 or module.state % 2:
-    raise ValueError(f"S4ND: state={module.state}; conjugate pairs are stored once, so it must be even")
+    raise Mistake(f"S4ND: state={module.state}; conjugate pairs are stored once, so it must be even")
   at_least_one(module, "width", "rank", "frames", "rows", "columns")
   one_of(module, dim=(2, 3), structure=STRUCTURES, disc=discretization.RULES, activation=ACTIVATIONS)
   if module.A_init not in STRUCTURES[module.structure]:
     inits = list(STRUCTURES[module.structure])
-    raise ValueError(f"S4ND: A_init={module.A_init!r}; choose from {inits} for structure={module.structure!r}")
+    raise Mistake(f"S4ND: A_init={module.A_init!r}; choose from {inits} for structure={module.structure!r}")
   if module.frames is not None and module.dim != 3:
-    raise ValueError(f"S4ND: frames={module.frames}, but dim={module.dim} is an image; set dim=3")
+    raise Mistake(f"S4ND: frames={module.frames}, but dim={module.dim} is an image; set dim=3")
   log_step(module.dt_min, module.dt_max)  # raises

@@ -17,6 +17,7 @@ from layers import Dense, param, reversal
 from layers.choices import one_of
 from layers.initializers import constant, log_step
 from layers.lengths import blank_past
+from mistake import Mistake
 from ssm.lti import dense_io, discretization, hippo
 
 C_INITS = ("trunc_standard_normal", "lecun_normal", "complex_normal")
@@ -157,7 +158,7 @@ class S5(nn.Module):
   @nn.nowrap
   def _require_state(self) -> None:
     if self.bidirectional:
-      raise ValueError(f"{type(self).__name__}: bidirectional=True sees later tokens, so it has no state; call it")
+      raise Mistake(f"{type(self).__name__}: bidirectional=True sees later tokens, so it has no state; call it")
 
   @nn.nowrap
   def _spectrum(self) -> tuple[np.ndarray, np.ndarray]:
@@ -213,9 +214,9 @@ def _initial_C(key, V: np.ndarray, width: int, kind: str) -> Complex[Array, "d n
 def _check(module: S5) -> None:
   name, state, blocks = type(module).__name__, module.state, module.blocks
   if state < 1 or blocks < 1 or state % blocks:
-    raise ValueError(f"{name}: blocks={blocks} does not divide state={state}")
+    raise Mistake(f"{name}: blocks={blocks} does not divide state={state}")
   if module.conj_sym and (state // blocks) % 2:
-    raise ValueError(
+    raise Mistake(
       f"{name}: state={state} in blocks={blocks} makes blocks of {state // blocks}; conjugate pairs are stored once, "
       "so a block must be even (or set conj_sym=False)"
     )

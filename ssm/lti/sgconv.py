@@ -18,6 +18,7 @@ from layers import history, param
 from layers.choices import one_of
 from layers.glu import ACTIVATIONS, activate, glu_dense
 from layers.lengths import blank_past
+from mistake import Mistake
 
 JOINS = ("cat", "sum")
 INTERPOLATIONS = ("linear", "nearest")
@@ -163,7 +164,7 @@ def _stretched(w: Float[Array, "d w"], lags: np.ndarray, stretch: int, interpola
 def _check(module: SGConv) -> None:
   for field in ("width", "taps", "max_len"):
     if getattr(module, field) < 1:
-      raise ValueError(f"SGConv: {field}={getattr(module, field)}; it must be at least 1")
+      raise Mistake(f"SGConv: {field}={getattr(module, field)}; it must be at least 1")
   one_of(module, join=JOINS, interpolation=INTERPOLATIONS, decay=DECAYS, activation=ACTIVATIONS)
   if not 0 < module.decay_min <= module.decay_max:
-    raise ValueError(f"SGConv: decay_min={module.decay_min}, decay_max={module.decay_max}; 0 < decay_min <= decay_max")
+    raise Mistake(f"SGConv: decay_min={module.decay_min}, decay_max={module.decay_max}; 0 < decay_min <= decay_max")

@@ -16,6 +16,7 @@ from layers import images, param
 from layers.choices import one_of
 from layers.lengths import blank_past
 from layers.sizes import at_least_one
+from mistake import Mistake
 
 # axes (1: rows, 2: columns) that each direction turns around
 DIRECTIONS: dict[int, tuple[tuple[int, ...], ...]] = {1: ((),), 2: ((), (1, 2)), 4: ((), (1,), (2,), (1, 2))}
@@ -119,5 +120,5 @@ class SSM2D(nn.Module):
 def _check(module: SSM2D) -> None:
   at_least_one(module, "width", "state", "copies", "rows", "columns")
   if module.copies is not None and module.width % module.copies:
-    raise ValueError(f"SSM2D: copies={module.copies} does not divide width={module.width}")
+    raise Mistake(f"SSM2D: copies={module.copies} does not divide width={module.width}")
   one_of(module, directions=DIRECTIONS, numbers=NUMBERS)

@@ -16,6 +16,7 @@ from layers import Dense
 from layers.choices import one_of
 from layers.initializers import uniform_fan_in
 from layers.lengths import blank_past
+from mistake import Mistake
 
 CANDIDATES = {"linear": lambda x: x, "positive": lambda x: jnp.where(x >= 0, x + 0.5, jax.nn.sigmoid(x))}
 
@@ -50,7 +51,7 @@ class MinGRU(nn.Module):
 
   def __post_init__(self):
     if self.expand < 1:
-      raise ValueError(f"MinGRU: expand={self.expand}; it must be at least 1")
+      raise Mistake(f"MinGRU: expand={self.expand}; it must be at least 1")
     one_of(self, candidate=CANDIDATES)
     super().__post_init__()
 

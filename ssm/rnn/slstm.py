@@ -16,6 +16,7 @@ from layers.choices import one_of
 from layers.initializers import constant
 from layers.lengths import blank_past
 from layers.sizes import largest_divisor
+from mistake import Mistake
 from ssm.rnn.loop import loop
 
 FORGET = {"sigmoid": jax.nn.log_sigmoid, "exp": lambda f: f}
@@ -62,9 +63,9 @@ class SLSTM(nn.Module):
 
   def __post_init__(self):
     if self.heads is not None and (self.heads < 1 or self.width % self.heads):
-      raise ValueError(f"SLSTM: heads={self.heads} does not divide width={self.width}")
+      raise Mistake(f"SLSTM: heads={self.heads} does not divide width={self.width}")
     if self.taps < 1:
-      raise ValueError(f"SLSTM: taps={self.taps}; it must be at least 1")
+      raise Mistake(f"SLSTM: taps={self.taps}; it must be at least 1")
     one_of(self, forget=FORGET)
     super().__post_init__()
 

@@ -19,6 +19,7 @@ from layers.choices import one_of
 from layers.initializers import constant, softplus_step, uniform_fan_in
 from layers.lengths import blank_past
 from layers.sizes import at_least_one
+from mistake import Mistake
 
 
 class State(NamedTuple):
@@ -199,7 +200,7 @@ def _check(module: Mamba) -> None:
   at_least_one(module, "width", "state", "groups", "expand", "taps", "dt_rank", "depth")
   one_of(module, spectrum=("real", "complex"), disc=RULES, norms=("none", "learned", "weightless"))
   if module.spectrum == "complex" and module.state % 2:
-    raise ValueError(f"Mamba: state={module.state}; conjugate pairs are stored once, so it must be even")
+    raise Mistake(f"Mamba: state={module.state}; conjugate pairs are stored once, so it must be even")
   if module.expand * module.width % module.groups:
-    raise ValueError(f"Mamba: groups={module.groups} does not divide the inner width {module.expand * module.width}")
+    raise Mistake(f"Mamba: groups={module.groups} does not divide the inner width {module.expand * module.width}")
   softplus_step(module.dt_min, module.dt_max)  # raises

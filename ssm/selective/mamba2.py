@@ -19,6 +19,7 @@ from layers.choices import one_of
 from layers.initializers import log_uniform, softplus_step, uniform_fan_in
 from layers.lengths import blank_past
 from layers.sizes import at_least_one, largest_divisor
+from mistake import Mistake
 
 
 class State(NamedTuple):
@@ -210,7 +211,7 @@ def _check(module: Mamba2) -> None:
   inner, heads, size = module._sizes
   norm_groups = module.norm_groups or module.groups
   if module._beside < 0:
-    raise ValueError(f"Mamba2: ssm_width={inner} is more than the inner width {module.expand * module.width}")
+    raise Mistake(f"Mamba2: ssm_width={inner} is more than the inner width {module.expand * module.width}")
   of_ssm = "inner width" if module.ssm_width is None else "ssm_width"
   for field, value, of, parts in (
     ("head_size", size, of_ssm, inner),
@@ -218,9 +219,9 @@ def _check(module: Mamba2) -> None:
     ("norm_groups", norm_groups, of_ssm, inner),
   ):
     if parts % value:
-      raise ValueError(f"Mamba2: {field}={value} does not divide the {of} {parts}")
+      raise Mistake(f"Mamba2: {field}={value} does not divide the {of} {parts}")
   one_of(module, norm=NORMS, D_per=("head", "channel"))
   if not 0 <= module.dt_least < module.dt_most:
-    raise ValueError(f"Mamba2: dt_least={module.dt_least}, dt_most={module.dt_most}; it needs 0 <= dt_least < dt_most")
+    raise Mistake(f"Mamba2: dt_least={module.dt_least}, dt_most={module.dt_most}; it needs 0 <= dt_least < dt_most")
   softplus_step(module.dt_min, module.dt_max)  # raises
   log_uniform(module.A_min, module.A_max)  # raises

@@ -20,6 +20,7 @@ from layers.initializers import constant, softplus_step, uniform_fan_in
 from layers.lengths import blank_past, last_of
 from layers.rotation import rotate, turns, unit
 from layers.sizes import at_least_one, largest_divisor
+from mistake import Mistake
 
 # f with A = -f(.): what it was at first, and since June 2026
 A_ACTIVATIONS = {
@@ -275,11 +276,11 @@ def _check(module: Mamba3) -> None:
     ("groups", module.groups, "number of heads", heads),
   ):
     if parts % value:
-      raise ValueError(f"Mamba3: {field}={value} does not divide the {of} {parts}")
+      raise Mistake(f"Mamba3: {field}={value} does not divide the {of} {parts}")
   if not 0 < module.rope_fraction <= 1 or module._pairs < 1:
     rule = "it must be at most 1 and leave a pair"
-    raise ValueError(f"Mamba3: rope_fraction={module.rope_fraction} of state={module.state} rows; {rule}")
+    raise Mistake(f"Mamba3: rope_fraction={module.rope_fraction} of state={module.state} rows; {rule}")
   one_of(module, A_activation=A_ACTIVATIONS)
   if module.A_floor < 0:
-    raise ValueError(f"Mamba3: A_floor={module.A_floor}; a state that grows is none, it needs at least 0")
+    raise Mistake(f"Mamba3: A_floor={module.A_floor}; a state that grows is none, it needs at least 0")
   softplus_step(module.dt_min, module.dt_max)  # raises

@@ -19,6 +19,7 @@ from layers.choices import one_of
 from layers.initializers import inverse_softplus, ring
 from layers.lengths import blank_past
 from layers.sizes import at_least_one, largest_divisor
+from mistake import Mistake
 
 # the power of the drawn radius that a_t is at r_t = 1
 INITS = {"paper": 1.0, "recurrentgemma": C}
@@ -68,7 +69,7 @@ class RGLRU(nn.Module):
   def __post_init__(self):
     at_least_one(self, "width", "inner", "heads", "taps", "depth")
     if self.heads is not None and self._inner % self.heads:
-      raise ValueError(f"RGLRU: heads={self.heads} does not divide inner={self._inner}")
+      raise Mistake(f"RGLRU: heads={self.heads} does not divide inner={self._inner}")
     one_of(self, a_init=INITS)
     ring(self.r_min, self.r_max)  # raises
     super().__post_init__()

@@ -15,6 +15,7 @@ import numpy as np
 import optax
 import pytest
 
+from mistake import Mistake
 from training import manifest
 from training.checkpoint import Checkpoints
 
@@ -165,7 +166,7 @@ def test_unfinished_saves_move_to_trash(three, tmp_path):
 def test_save_that_would_be_skipped_is_an_error(three, tmp_path):
   folder = copy(three, tmp_path)
   checkpoints = Checkpoints(folder)
-  with pytest.raises(RuntimeError, match=r"checkpoint 2 was due but not saved.*\[1, 2, 3\]"):
+  with pytest.raises(Mistake, match=r"checkpoint 2 was due but not saved.*\[1, 2, 3\]"):
     checkpoints.save(2, make(2))
   checkpoints.close()
 
@@ -223,7 +224,7 @@ def test_error_while_saving_is_raised_by_the_next_call(tmp_path, monkeypatch):
   checkpoints = Checkpoints(tmp_path)
   monkeypatch.setattr(manifest, "write", full)
   checkpoints.save(1, {"x": jnp.ones(2)})
-  with pytest.raises(RuntimeError, match="No space left"):
+  with pytest.raises(Mistake, match="No space left"):
     checkpoints.wait()
   checkpoints.close()
 
