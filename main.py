@@ -266,10 +266,11 @@ def is_mistake(error: Exception) -> bool:
 
 
 def fail(error: Exception, code: int, debug: bool) -> int:
-  """Says why in one line."""
+  """Says why in one line; a reason that points at a place with a caret stays as it is."""
   if debug:
     traceback.print_exception(error)
-  print("error: " + " ".join(str(error).split()), file=sys.stderr)
+  reason = str(error) if str(error).endswith("^") else " ".join(str(error).split())
+  print(f"error: {reason}", file=sys.stderr)
   return code
 
 

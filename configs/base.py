@@ -1,25 +1,25 @@
-"""Defaults of every section, and the grammar of the argument after the colon: `configs/mqar.py:mixer=s5,width=128`.
+"""Defaults of every section, and what may stand after the colon: `configs/mqar.py:mixer=s5,width=128`.
 
 A section is exactly the keyword arguments of what it names (data: the task; model: the head; optimizer: the update
-rule). Pairs are separated by commas; commas inside brackets belong to the value. A key is one of
+rule). configs/grammar.py says how pairs are written and quoted; a key is one of
 
-  mixer=NAME      a model of that one mixer: pattern 'm', letter m
-  mlp=EXPAND      a letter '-' (a two-layer MLP of that expansion) after each letter of the pattern; depth counts
-  letters a=NAME          letter a of the pattern is the mixer NAME ('-' is the MLP unless said otherwise) a.heads=4
-  an argument of letter a's mixer width=64        a key of the top level or of the sections data, model, optimizer,
-  mesh, the first that has it seed=1          both seeds: of the parameters and of the data eval.every=500  any key by
-  its full path
+  mixer=NAME       a model of that one mixer: pattern 'm', letter m
+  mlp=EXPAND       a letter '-' (a two-layer MLP of that expansion) after each letter of the pattern; depth counts
+                   letters
+  a=NAME           letter a of the pattern is the mixer NAME ('-' is the MLP unless said otherwise)
+  a.heads=4        an argument of letter a's mixer
+  width=64         a key of the top level or of the sections data, model, optimizer, mesh, the first that has it
+  seed=1           both seeds: of the parameters and of the data
+  eval.every=500   any key by its full path
 
 Later pairs win. The result is locked: a key that is not there cannot be set.
 """
 
-import ast
-import difflib
-from collections.abc import Iterable
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs.grammar import convert, hint, literal, number, pairs, unquoted
 from mistake import Mistake
 
 # searched in this order for a key given without its section
@@ -107,52 +107,21 @@ def parse(config: ConfigDict, arg: str | None) -> ConfigDict:
   for key, text in given:
     if key == "mixer":
       config.model.pattern = "m"
-      config.model.mixers = ConfigDict({"m": {"name": text}})
+      config.model.mixers = ConfigDict({"m": {"name": unquoted(text)}})
     elif len(key) == 1:
-      config.model.mixers[key] = ConfigDict({"name": text})
+      config.model.mixers[key] = ConfigDict({"name": unquoted(text)})
   for key, text in given:
     head, _, field = key.partition(".")
     if key == "mlp":
       config.model.mixers[MLP] = ConfigDict({"name": "mlp", "expand": number(text, "mlp")})
     elif len(head) == 1 and field:
-      mixer(config, head)[field] = literal(text)
+      mixer(config, head)[field] = literal(text, key)
     elif key == "seed":
       config.seed = config.data.seed = convert(key, text, config.seed)
     elif key != "mixer" and len(key) > 1:
       place(config, key, text)
   finish_pattern(config, letters, mlp=any(key == "mlp" for key, _ in given))
   return config.lock()
-
-
-def pairs(arg: str | None) -> list[tuple[str, str]]:
-  """`'a=1,b=(2,3)'` -> `[('a', '1'), ('b', '(2,3)')]`."""
-  parts, open_brackets = [""], 0
-  for char in arg or "":
-    open_brackets += (char in "([{") - (char in ")]}")
-    if char == "," and open_brackets <= 0:
-      parts.append("")
-    else:
-      parts[-1] += char
-  found = []
-  for part in filter(None, (part.lstrip() for part in parts)):
-    key, equals, text = part.partition("=")
-    if not (key and equals):
-      raise Mistake(f"config argument {part!r} is not key=value; separate pairs by commas, e.g. mixer=s5,width=64")
-    found.append((key.strip(), text))
-  return found
-
-
-def take(arg: str | None, key: str, choices: Iterable[str]) -> tuple[str, str]:
-  """The value of `key` in `arg`, by default the first choice, and `arg` without it: for config files with variants.
-
-  Raises:
-    ValueError: the value is none of the choices.
-  """
-  choices, found = list(choices), pairs(arg)
-  value = dict(found).get(key, choices[0])
-  if value not in choices:
-    raise Mistake(f"config argument {key}={value!r}{hint(value, choices)}; choose from {choices}")
-  return value, ",".join(f"{k}={text}" for k, text in found if k != key)
 
 
 def mixer(config: ConfigDict, letter: str) -> ConfigDict:
@@ -221,48 +190,3 @@ def finish_pattern(config: ConfigDict, letters: set[str], *, mlp: bool) -> None:
     raise Mistake(f"config arguments define letters {unused}, which pattern {model.pattern!r} does not use")
   for letter in set(model.mixers) - set(model.pattern):
     del model.mixers[letter]
-
-
-def convert(key: str, text: str, old: Any) -> Any:
-  """`text` as a value of the type the key has."""
-  if isinstance(old, bool):
-    value = literal(text)
-    fits, kind = isinstance(value, bool) or value in (0, 1), "true or false"
-    value = bool(value)
-  elif isinstance(old, (int, float)):
-    value = number(text, key)
-    fits, kind = isinstance(old, float) or value == int(value), "a whole number"
-    value = type(old)(value)
-  elif isinstance(old, (tuple, list)):
-    value = literal(text)
-    fits, kind = isinstance(value, (tuple, list)), "in brackets, e.g. (1,2)"
-  else:
-    value, fits, kind = text, True, "text"
-  if not fits:
-    raise Mistake(f"config argument {key}={text!r} must be {kind}; its default is {old!r}")
-  return value
-
-
-def number(text: str, key: str) -> int | float:
-  """A number, whole where it is written so."""
-  value = literal(text)
-  if isinstance(value, bool) or not isinstance(value, (int, float)):
-    raise Mistake(f"config argument {key}={text!r} must be a number")
-  return value
-
-
-def literal(text: str) -> Any:
-  """The Python value of `text`, or `text` itself where it is none; true, false and none in any case."""
-  words = {"true": True, "false": False, "none": None}
-  if text.strip().lower() in words:
-    return words[text.strip().lower()]
-  try:
-    return ast.literal_eval(text.strip())
-  except (ValueError, SyntaxError):
-    return text
-
-
-def hint(word: str, choices: Iterable[str]) -> str:
-  """' (did you mean …?)' where a choice is close to the word, otherwise nothing."""
-  close = difflib.get_close_matches(word, list(choices), n=1)
-  return f" (did you mean {close[0]!r}?)" if close else ""

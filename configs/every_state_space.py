@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import base, selective_copying, smnist
+from configs import grammar, selective_copying, smnist
 
 # A task's config file, and what makes it small.
 TASKS = {
@@ -32,9 +32,9 @@ IMAGES_ONLY = ("s4nd", "ssm2d")
 
 def get_config(arg: str = "") -> ConfigDict:
   """`task`, and keys of the task's own config file; `dir` is for the images and may stand before either task."""
-  task, arg = base.take(arg, "task", TASKS)
+  task, arg = grammar.take(arg, "task", TASKS)
   module, small = TASKS[task]
-  given = [f"{key}={text}" for key, text in base.pairs(arg) if task == "smnist" or key != "dir"]
+  given = [f"{key}={text}" for key, text in grammar.pairs(arg) if task == "smnist" or key != "dir"]
   return module.get_config(",".join([small, *given]))
 
 

@@ -14,7 +14,7 @@ two CPU cores, and in 2,600 steps and 400 more with one trigger it reached 100 %
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, grammar
 
 PROTOCOLS = {
   "curriculum": {"steps": 1200, "lr": 2e-3, "score": "triggers", "stages": ((0, 64, 4), (300, 256, 4), (800, 256, 1))},
@@ -25,7 +25,7 @@ EVERY_LENGTH = tuple(2**k for k in range(6, 21))
 
 def get_config(arg: str = "") -> ConfigDict:
   """`protocol` is curriculum or paper."""
-  name, arg = base.take(arg, "protocol", PROTOCOLS)
+  name, arg = grammar.take(arg, "protocol", PROTOCOLS)
   protocol = PROTOCOLS[name]
   c = base.defaults()
   c.steps = protocol["steps"]

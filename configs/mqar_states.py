@@ -14,7 +14,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import base, mqar
+from configs import grammar, mqar
 
 # The pairs grow: asked for four from the start, attention and Gated DeltaNet got no further than a third in 1,000 to
 # 1,500 steps. After 500 steps attention of width 64 was right at 29 % with b2=0.999 and at 82 % with 0.95, which
@@ -41,7 +41,7 @@ MIXERS: dict[str, tuple[dict[str, Any], str, tuple[Any, ...]]] = {
 
 def get_config(arg: str = "") -> ConfigDict:
   """`size`: LENGTHxPAIRS, and keys of configs/mqar.py."""
-  size, arg = base.take(arg, "size", SIZES)
+  size, arg = grammar.take(arg, "size", SIZES)
   return mqar.get_config(",".join(filter(None, [SIZES[size], SMALL, arg])))
 
 

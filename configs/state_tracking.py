@@ -20,7 +20,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, grammar
 
 # the data sections of the tasks, where they differ
 TASKS: dict[str, dict[str, Any]] = {
@@ -43,7 +43,7 @@ MIXERS: tuple[dict[str, Any], ...] = (
 
 def get_config(arg: str = "") -> ConfigDict:
   """`task`: parity, arithmetic or brackets; and sizes."""
-  task, arg = base.take(arg, "task", TASKS)
+  task, arg = grammar.take(arg, "task", TASKS)
   c = base.defaults()
   c.steps = 800
   c.data = ConfigDict(

@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, grammar
 
 SECTIONS: dict[str, dict[str, Any]] = {
   "text_file": {"dir": "", "files": "", "validation": 0.05},
@@ -22,7 +22,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
 
 def get_config(arg: str = "") -> ConfigDict:
   """`task` chooses between text_file and tiny_shakespeare."""
-  task, arg = base.take(arg, "task", SECTIONS)
+  task, arg = grammar.take(arg, "task", SECTIONS)
   c = base.defaults()
   c.steps = 3000
   c.data = ConfigDict(base.text_section(name=task, **SECTIONS[task]))

@@ -145,10 +145,13 @@ def _missing(config: Mapping[str, Any], key: str) -> str | None:
 
 
 def _last_line(error: Exception) -> str:
-  """The reason at the end of what may be a whole traceback."""
-  lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+  """The reason at the end of what may be a whole traceback: one line, or three with a caret under a place."""
+  text = str(error).rstrip()
+  if text.endswith("^"):
+    return text.rpartition("Mistake: ")[2]
+  lines = [line.strip() for line in text.splitlines() if line.strip()]
   last = lines[-1] if lines else type(error).__name__
-  for kind in ("ValueError: ", "TypeError: "):
+  for kind in ("Mistake: ", "ValueError: ", "TypeError: "):
     if len(lines) > 1 and kind in last:
       return last.partition(kind)[2]
   return last

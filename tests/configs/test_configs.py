@@ -18,7 +18,7 @@ from scripts import sweep
 from tests import sources
 from training import optimizer, sharding
 
-FILES = [path for path in sources.python_files("configs") if path.stem not in ("__init__", "base")]
+FILES = [path for path in sources.python_files("configs") if path.stem not in ("__init__", "base", "grammar")]
 VARIANTS = {
   "induction_heads": ("", "protocol=paper", "mixer=softmax,m.position=rope", "mixer=softmax,position=learned"),
   "text": ("files=x.txt", "task=tiny_shakespeare"),
