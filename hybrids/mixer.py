@@ -1,7 +1,7 @@
-"""What a mixer is, and how one is built by its name.
+"""Builds mixers by their names, and checks the arguments a config gives them.
 
-A mixer turns "b t d" into "b t d" and can be stopped and resumed anywhere. Adding one is adding a file: its name is the
-file's name, and nothing else has to know.
+Adding a mixer is adding a file: its name is the file's name, and nothing else has to know. The contract is the base
+class in `layers/mixer.py`.
 """
 
 import dataclasses
@@ -11,88 +11,37 @@ import importlib
 import importlib.util
 import inspect
 import numbers
-import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import flax.linen as nn
 from flax.core import FrozenDict
-from jaxtyping import Array, Bool, Float, Int
 
+from layers.mixer import STATES
 from mistake import Mistake
+
+__all__ = ["STATES", "available", "build", "build_spec", "check_fields", "fields", "find", "frozen", "suggest"]
 
 FOLDERS = ("ssm", "attention", "hybrids.channel", "hybrids.wrap")
 ROOTS = ("ssm", "attention", "hybrids")
-STATES = ("fixed", "window", "grows", "whole input", "none")
 
 
-@runtime_checkable
-class Mixer(Protocol):
-  """`prefill` is the definition: `__call__(x)` is prefill from `init_state`, `step` is prefill of one token.
-
-  Implementations are Linen modules with `setup`, which do not import this; the contract tests hold them to it.
-
-  Attributes (written without annotations, or Linen takes them for fields; they may be properties):
-    STATE: how the state grows. "fixed"; "window", at most a constant number of tokens; "grows", with every token up to
-      `max_len`; "whole input", a buffer of `max_len` inputs; "none", it reads the whole sequence at once and offers
-      `__call__` alone.
-    SLOW: names of parameters that want a small learning rate and no weight decay.
-    SIDE: names of the optional inputs per token it takes in `side`.
-  A mixer with fields `layer` (counted from 0) and `depth`, both with defaults, is told its place in the stack. `layer`
-  is for initialisers only: in a scanned stack one program runs every layer.
-  A mixer may have `offer(x, state, *, reset, lengths) -> Mapping[str, "b t ..."]`, called with what its `prefill` gets;
-  the stack adds these arrays to `side` for the layers after it, and the first offer of a name stands.
-  """
-
-  STATE: str
-  SLOW: tuple[str, ...]
-  SIDE: tuple[str, ...]
-
-  def init_state(self, batch: int, max_len: int) -> Any:
-    """The state before any token: a NamedTuple, the batch first in every leaf. Needs no parameters (`@nn.nowrap`)."""
-
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All outputs at once; 0 past `lengths`. `reset` is True at the first token of a document."""
-
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: Any,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], Any]:
-    """All outputs, going on from `state`, and the state after each row's last token."""
-
-  def step(
-    self, x: Float[Array, "b d"], state: Any, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], Any]:
-    """One token."""
-
-
-def build(name: str, **kwargs: Any) -> nn.Module:
+def build(name: str | type[nn.Module], **kwargs: Any) -> nn.Module:
   """The mixer of that name: `build("mamba", width=64)`, `build("ssm.selective.mamba.Mamba", width=64)`.
 
   Args:
-    name: the name of a file under FOLDERS, or the dotted path of a module or class under ROOTS.
+    name: the name of a file under FOLDERS, the dotted path of a module or class under ROOTS, or a class itself, such as
+      one defined in a notebook.
     kwargs: its fields; `parent` as in every Linen module.
 
   Raises:
     ValueError: no mixer has the name, or it has no such field, or a field it needs is missing.
   """
   cls = find(name)
-  check_fields(cls, kwargs, f"mixer {name!r}")
+  check_fields(cls, kwargs, f"mixer {getattr(name, '__name__', name)!r}")
   return cls(**kwargs)
 
 
@@ -112,19 +61,27 @@ def build_spec(spec: Mapping[str, Any], *, width: int, layer: int, depth: int, *
   return build(**{"width": width, **place, **spec, **kwargs})
 
 
-@functools.cache
-def find(name: str) -> type[nn.Module]:
-  """The class `build` makes for a name.
+def find(name: str | type[nn.Module]) -> type[nn.Module]:
+  """The class `build` makes for a name. Of all the files that hold mixers, it imports the one asked for.
 
   Raises:
     ValueError: no mixer has the name, or its file does not have exactly one.
   """
-  files = available()
+  if isinstance(name, type):
+    if not _is_mixer(name):
+      raise Mistake(f"{name.__name__} is no mixer: it must be a subclass of layers.mixer.Mixer with a field width")
+    return name
+  return _load(name)
+
+
+@functools.cache
+def _load(name: str) -> type[nn.Module]:
+  """The class that a file of that name, or a dotted path, holds."""
+  files = _files()
   path = files.get(name, name)
   module, _, attribute = path.rpartition(".")
   if path not in files.values() and not (module.split(".")[0] in ROOTS and _is_module(module)):
-    choices = f"choose from {sorted(files)}, or give a dotted path under {list(ROOTS)}"
-    raise Mistake(f"no mixer is called {name!r}{suggest(name, files)}; {choices}")
+    raise Mistake(_unknown(name))
   try:
     loaded = importlib.import_module(path if path in files.values() else module)
   except Exception as error:
@@ -135,6 +92,8 @@ def find(name: str) -> type[nn.Module]:
     if attribute not in mixers:
       raise Mistake(f"{module} has no mixer {attribute!r}{suggest(attribute, mixers)}; it defines {sorted(mixers)}")
     return mixers[attribute]
+  if not mixers:
+    raise Mistake(_unknown(name))
   if len(mixers) != 1:
     raise Mistake(f"{path} defines the mixers {sorted(mixers)}; name one by its dotted path, {path}.Name")
   return next(iter(mixers.values()))
@@ -142,20 +101,28 @@ def find(name: str) -> type[nn.Module]:
 
 @functools.cache
 def available() -> dict[str, str]:
-  """Name and module of every mixer, found by looking at the files and not by importing them.
+  """Name and module of every mixer, found by importing every file under FOLDERS.
+
+  A file that cannot be imported is listed too, so that whoever asks for it sees why.
 
   Raises:
     ValueError: two files have one name.
   """
-  found: dict[str, str] = {}
-  for folder in FOLDERS:
-    for file, module in _files(folder):
-      # a file that cannot be read as Python is still listed: whoever asks for it gets the error
-      if re.search(r"^  (STATE\b|def STATE\()", file.read_text(encoding="utf-8"), re.MULTILINE):
-        if file.stem in found:
-          raise Mistake(f"two mixer files are called {file.stem!r}: {found[file.stem]} and {module}; rename one")
-        found[file.stem] = module
-  return found
+  mixers = {}
+  for name, module in _files().items():
+    try:
+      defined = _mixers_of(importlib.import_module(module))
+    except Exception:
+      defined = {name: nn.Module}
+    if defined:
+      mixers[name] = module
+  return mixers
+
+
+def _unknown(name: str) -> str:
+  choices = available()
+  known = f"choose from {sorted(choices)}, or give a dotted path under {list(ROOTS)}"
+  return f"no mixer is called {name!r}{suggest(name, choices)}; {known}"
 
 
 def fields(cls: type[nn.Module]) -> dict[str, bool]:
@@ -208,12 +175,21 @@ def suggest(word: str, choices: Iterable[str]) -> str:
   return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _files(folder: str) -> list[tuple[Path, str]]:
-  """The Python files below a package, each with its dotted path."""
-  spec = importlib.util.find_spec(folder)
-  roots = [Path(root) for root in (spec.submodule_search_locations or ())] if spec else []
-  files = [(file, root) for root in roots for file in sorted(root.rglob("*.py")) if not file.stem.startswith("_")]
-  return [(file, ".".join((folder, *file.relative_to(root).with_suffix("").parts))) for file, root in files]
+@functools.cache
+def _files() -> dict[str, str]:
+  """The dotted path of every Python file under FOLDERS, by the file's name."""
+  files: dict[str, str] = {}
+  for folder in FOLDERS:
+    spec = importlib.util.find_spec(folder)
+    for root in map(Path, (spec.submodule_search_locations or ()) if spec else ()):
+      for file in sorted(root.rglob("*.py")):
+        module = ".".join((folder, *file.relative_to(root).with_suffix("").parts))
+        if file.stem.startswith("_"):
+          continue
+        if file.stem in files:
+          raise Mistake(f"two mixer files are called {file.stem!r}: {files[file.stem]} and {module}; rename one")
+        files[file.stem] = module
+  return files
 
 
 def _is_module(path: str) -> bool:
@@ -226,7 +202,11 @@ def _is_module(path: str) -> bool:
     raise
 
 
-def _mixers_of(module: Any) -> dict[str, type[nn.Module]]:
+def _mixers_of(module: Any) -> dict[str, Any]:
+  """The mixers that a module defines, by the names of their classes."""
   classes = inspect.getmembers(module, inspect.isclass)
-  own = {name: cls for name, cls in classes if cls.__module__ == module.__name__}
-  return {name: cls for name, cls in own.items() if issubclass(cls, nn.Module) and hasattr(cls, "STATE")}
+  return {name: cls for name, cls in classes if cls.__module__ == module.__name__ and _is_mixer(cls)}
+
+
+def _is_mixer(cls: type) -> bool:
+  return issubclass(cls, nn.Module) and hasattr(cls, "STATE") and "width" in fields(cls)

@@ -1,18 +1,52 @@
-"""Parameters as every module here declares them."""
+"""Parameters as every module here declares them, each with the facts that sharding and the optimizer want to know."""
 
 import flax.linen as nn
 import jax.numpy as jnp
+from flax import struct
 from jaxtyping import Array, Float
 
 from layers.initializers import Initializer
 
 
+class Parameter(nn.LogicallyPartitioned):
+  """The box in which Linen's `init` returns a parameter.
+
+  Attributes:
+    slow: it wants the optimizer's `slow_lr` and no weight decay, as a state space's spectrum and time step do.
+    decay: False: no weight decay, for biases, scales and mixtures that are stored together as a matrix. Vectors and
+      slow parameters have none anyway.
+  """
+
+  slow: bool = struct.field(default=False, pytree_node=False)
+  decay: bool = struct.field(default=True, pytree_node=False)
+
+  # that of a dataclass would compare arrays, which have no single truth value
+  __eq__ = nn.LogicallyPartitioned.__eq__
+  __hash__ = None  # type: ignore[assignment]
+
+
 def param(
-  module: nn.Module, name: str, init: Initializer, shape: tuple[int, ...], axes: tuple[str | None, ...]
+  module: nn.Module,
+  name: str,
+  init: Initializer,
+  shape: tuple[int, ...],
+  axes: tuple[str | None, ...],
+  *,
+  slow: bool = False,
+  decay: bool = True,
 ) -> Float[Array, "..."]:
-  """A float32 parameter of `module`, each of its axes with the logical name by which a mesh shards it, or None."""
+  """A float32 parameter of `module`.
+
+  Args:
+    axes: for each axis the logical name by which a mesh shards it, or None.
+    slow, decay: see `Parameter`.
+  """
+
+  def boxed(key, shape, dtype):
+    return Parameter(init(key, shape, dtype), names=axes, slow=slow, decay=decay)
+
   # what reads a checkpoint may give NumPy's arrays, which some operations of JAX refuse
-  return jnp.asarray(module.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.float32))
+  return jnp.asarray(module.param(name, boxed, shape, jnp.float32))
 
 
 def buffer(

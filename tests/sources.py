@@ -4,12 +4,13 @@ import ast
 import functools
 from pathlib import Path
 
+from hybrids import mixer
+
 ROOT = Path(__file__).parents[1]
 FOLDERS = (
   ("kernels", "layers", "ssm", "attention", "hybrids", "data", "configs", "training", "inference", "interop")
   + ("scripts", "notebooks", "tests")
 )  # fmt: skip
-MIXER_FOLDERS = ("ssm", "attention", "hybrids/channel", "hybrids/wrap")
 
 
 def python_files(*folders: str) -> list[Path]:
@@ -40,23 +41,10 @@ def imports(file: Path) -> tuple[str, ...]:
   return tuple(found)
 
 
-def defines_mixer(file: Path) -> bool:
-  """Whether a class in the file has STATE, as an attribute or as a property."""
-  for cls in (node for node in parse(file).body if isinstance(node, ast.ClassDef)):
-    for node in cls.body:
-      targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-      if getattr(node, "name", None) == "STATE" or any(getattr(target, "id", None) == "STATE" for target in targets):
-        return True
-  return False
-
-
 @functools.cache
 def mixer_files() -> dict[str, Path]:
-  """Name of each mixer and its file; two mixers of one name are an error."""
-  files = [file for file in python_files(*MIXER_FOLDERS) if defines_mixer(file)]
-  names = {file.stem: file for file in files}
-  assert len(names) == len(files), f"two mixer files share a name: {sorted(map(relative, files))}"
-  return names
+  """Name of each mixer and its file."""
+  return {name: ROOT.joinpath(*module.split(".")).with_suffix(".py") for name, module in mixer.available().items()}
 
 
 @functools.cache

@@ -4,10 +4,10 @@ In order: clip by the global norm; weight decay, for optimizers where it joins t
 the others; group factor and schedule; average of the parameters. `accumulate` wraps all of it, and a schedule counts
 batches, so that changing `accumulate` does not stretch it.
 
-Groups. A parameter named in its mixer's `SLOW` gets `slow_lr` times the learning rate and no weight decay; vectors
-(norms, biases, skips) get no weight decay. Then the first row of `groups` whose regular expression is found in the
-parameter's path sets what it names: `("embed", {"weight_decay": 0.0})`, `("log_dt$", {"lr": 0.01})`, `lr` being a
-factor (0 freezes).
+Groups. A parameter declared slow (`layers.param(…, slow=True)`) gets `slow_lr` times the learning rate and no weight
+decay; vectors (norms, biases, skips) and parameters declared with `decay=False` get no weight decay. Then the first row
+of `groups` whose regular expression is found in the parameter's path sets what it names:
+`("embed", {"weight_decay": 0.0})`, `("log_dt$", {"lr": 0.01})`, `lr` being a factor (0 freezes).
 """
 
 import re
@@ -149,9 +149,9 @@ def assign(
   rows = [_check_row(row) for row in groups]
   taken = [0] * len(rows)
   rules = {}
-  for path, ndim in _paths(params).items():
-    group = {"lr": 1.0, "weight_decay": weight_decay if ndim > 1 else 0.0}
-    if path.rsplit("/", 1)[-1] in slow:
+  for path, kind in _paths(params).items():
+    group = {"lr": 1.0, "weight_decay": weight_decay if kind.decay else 0.0}
+    if kind.slow or path.rsplit("/", 1)[-1] in slow:
       group = {"lr": slow_lr, "weight_decay": 0.0}
     row = next((i for i, (regex, _) in enumerate(rows) if re.search(regex, path)), None)
     if row is not None:
@@ -186,14 +186,22 @@ def _sample(paths: Collection[str], count: int = 5) -> list[str]:
   return list(paths)[:: max(len(paths) // count, 1)][:count]
 
 
-def _paths(params: Any) -> dict[str, int]:
-  """Path -> number of axes, those along which the stack has put layers together not counted."""
+class Kind(NamedTuple):
+  """What a parameter was declared as: `slow`, and whether weight decay is for it."""
+
+  slow: bool
+  decay: bool
+
+
+def _paths(params: Any) -> dict[str, Kind]:
+  """Path -> Kind. A vector has no decay; the axis along which a stack keeps its layers together does not count."""
   boxed = lambda leaf: isinstance(leaf, nn.meta.AxisMetadata)
-  found = {}
+  kinds = {}
   for path, leaf in jax.tree_util.tree_leaves_with_path(params, is_leaf=boxed):
     value, names = (leaf.value, leaf.names) if isinstance(leaf, nn.meta.Partitioned) else (leaf, ())
-    found[_name(path)] = value.ndim - names.count("layers")
-  return found
+    decay = getattr(leaf, "decay", True) and value.ndim - names.count("layers") > 1
+    kinds[_name(path)] = Kind(getattr(leaf, "slow", False), decay)
+  return kinds
 
 
 def _name(path: Any) -> str:

@@ -3,9 +3,9 @@
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from hybrids.channel.per_token import PerToken
 from layers import Dense
 from layers.initializers import uniform_fan_in
+from layers.mixer import PerToken
 from mistake import Mistake
 
 ACTIVATIONS = {"gelu": nn.gelu, "relu": nn.relu, "silu": nn.silu}
@@ -30,10 +30,6 @@ class MLP(PerToken):
   bias: bool = False
   depth: int = 1
 
-  STATE = "fixed"
-  SLOW = ()
-  SIDE = ()
-
   def setup(self):
     if self.activation not in ACTIVATIONS:
       raise Mistake(f"mlp: no activation {self.activation!r}; choose from {sorted(ACTIVATIONS)}")
@@ -44,6 +40,5 @@ class MLP(PerToken):
     small = uniform_fan_in(gain=self.depth**-0.5)
     self.out_proj = Dense(self.width, use_bias=self.bias, kernel_init=small, axes=("mlp", "embed"))
 
-  def mix(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    """W_2 f(W_1 x)."""
+  def mix_channels(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     return self.out_proj(ACTIVATIONS[self.activation](self.in_proj(x)))

@@ -3,25 +3,24 @@
 Liquid AI 2025, LFM2 technical report, arXiv:2511.23404, and the model's code in transformers. Theirs: L_cache -> taps.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from layers import Dense, ShortConv
-from layers.lengths import blank_past
-from mistake import Mistake
+from layers.mixer import Mixer, Where
+from layers.sizes import at_least_one
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of one layer."""
 
   taps: Float[Array, "b w d"]  # float32, the last inputs of the convolution
 
 
-class GatedConv(nn.Module):
+class GatedConv(Mixer):
   """y = W_out (C conv(B v)) with [B, C, v] = W_in x, products by channel. Departs: nothing.
 
   Attributes:
@@ -35,13 +34,8 @@ class GatedConv(nn.Module):
   taps: int = 3
   bias: bool = False
 
-  STATE = "fixed"
-  SLOW = ()
-  SIDE = ()
-
   def __post_init__(self):
-    if self.taps < 1:
-      raise Mistake(f"GatedConv: taps={self.taps}; it must be at least 1")
+    at_least_one(self, "width", "taps")
     super().__post_init__()
 
   def setup(self):
@@ -51,39 +45,9 @@ class GatedConv(nn.Module):
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros."""
-    del max_len
     return State(taps=jnp.zeros((batch, self.taps - 1, self.width)))
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state."""
-    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
-
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    B, C, v = jnp.split(self.in_proj(blank_past(x, lengths)), 3, axis=-1)
-    y, taps = self.conv(B * v, state.taps, reset=reset, lengths=lengths)
-    return blank_past(self.out_proj(C * y), lengths), State(taps=taps)
-
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], State]:
-    """One token."""
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
     B, C, v = jnp.split(self.in_proj(x), 3, axis=-1)
-    y, taps = self.conv.step(B * v, state.taps)
+    y, taps = self.conv(B * v, state.taps, **where.masks)
     return self.out_proj(C * y), State(taps=taps)

@@ -6,6 +6,8 @@ import pytest
 
 from hybrids import mixer as mixer_lib
 from hybrids.channel.mlp import MLP
+from layers import Dense
+from layers.mixer import PerToken
 from tests.hybrids import toys
 
 pytestmark = pytest.mark.smoke
@@ -27,9 +29,15 @@ def folder(tmp_path, monkeypatch):
     (package / f"{name}.py").write_text(text)
   monkeypatch.syspath_prepend(tmp_path)
   monkeypatch.setattr(mixer_lib, "FOLDERS", (*mixer_lib.FOLDERS, "strange_mixers"))
-  mixer_lib.available.cache_clear()
+  forget()
   yield package
-  mixer_lib.available.cache_clear()
+  forget()
+
+
+def forget():
+  """Makes `find` and `available` look at the files again."""
+  for cached in (mixer_lib.available, mixer_lib._files, mixer_lib._load):
+    cached.cache_clear()
 
 
 def test_a_file_name_a_module_and_a_class_name_the_same():
@@ -41,6 +49,20 @@ def test_a_class_beside_others_is_named_by_its_path():
   assert mixer_lib.find("tests.hybrids.toys.Decay") is toys.Decay
   with pytest.raises(ValueError, match="has no mixer 'Decoy'; did you mean 'Decay'"):
     mixer_lib.find("tests.hybrids.toys.Decoy")
+
+
+def test_a_class_names_itself():
+  """As one defined in a notebook must; other classes are refused."""
+
+  class Doubled(PerToken):
+    width: int
+
+    def mix_channels(self, x):
+      return 2 * x
+
+  assert mixer_lib.build(Doubled, width=3) == Doubled(width=3)
+  with pytest.raises(ValueError, match="Dense is no mixer: it must be a subclass of layers.mixer.Mixer"):
+    mixer_lib.build(Dense, features=3)
 
 
 def test_a_wrong_name_is_answered_with_what_exists():
@@ -71,10 +93,12 @@ def test_an_argument_of_the_wrong_type_is_named(name, field, value, kind):
 
 
 def test_a_broken_file_breaks_only_its_users(folder):
+  sys.modules.pop("strange_mixers.fine", None)
+  mixer_lib.find("mlp")
+  assert "strange_mixers.fine" not in sys.modules, "finding one imports no other"
+  assert mixer_lib.build("fine", width=3).width == 3
   assert {"fine", "broken", "garbled"} < set(mixer_lib.available())
   assert "helper" not in mixer_lib.available()
-  assert "strange_mixers.fine" not in sys.modules, "listing imports nothing"
-  assert mixer_lib.build("fine", width=3).width == 3
   with pytest.raises(ModuleNotFoundError, match="no_such_library") as caught:
     mixer_lib.build("broken", width=3)
   assert caught.value.__notes__ == ["while importing the file of mixer 'broken'"]
@@ -84,7 +108,7 @@ def test_a_broken_file_breaks_only_its_users(folder):
 
 def test_two_files_of_one_name_are_refused(folder):
   (folder / "mlp.py").write_text(GOOD)
-  mixer_lib.available.cache_clear()
+  forget()
   with pytest.raises(ValueError, match="two mixer files are called 'mlp'"):
     mixer_lib.available()
 

@@ -1,0 +1,174 @@
+"""The base class of every sequence and channel mixer: a mixer writes its mathematics, the base class its contract.
+
+A mixer turns "b t d" into "b t d" in three modes that are one function: `__call__` reads whole sequences, `prefill`
+goes on from a state and returns the next one, `step` reads one token. So it can be stopped and resumed anywhere.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from kernels.inputs import valid
+from layers.lengths import blank_past
+from mistake import Mistake
+
+STATES = ("fixed", "window", "grows", "whole input", "none")
+
+
+class Where(NamedTuple):
+  """Where the tokens of one call stand: the documents packed into its rows, the padding, and inputs beside each token.
+
+  Attributes:
+    reset: True at the first token of a document, never in the padding; None where no document starts.
+    lengths: tokens of each right-padded row, 0 to t; None where no row is padded.
+    side: the optional inputs of each token that the mixer names in SIDE, as far as the caller has them; 0 in the
+      padding.
+  """
+
+  reset: Bool[Array, "b t"] | None = None
+  lengths: Int[Array, "b"] | None = None
+  side: Mapping[str, Array] = {}
+
+  @property
+  def masks(self) -> dict[str, Array | None]:
+    """The keyword arguments by which ops and layers take packed documents and padding."""
+    return {"reset": self.reset, "lengths": self.lengths}
+
+
+class Mixer(nn.Module):
+  """A mixer's public methods, written once; `prefill` defines it, and the other two are special cases of it.
+
+  A subclass has a field `width`, `setup`, `init_state` and `mix(x, state, where) -> (y, state)`. It may write
+  `mix_parallel` or `mix_token` as well where that is faster; the contract suite holds them to `mix`. A mixer that reads
+  the whole sequence at once (STATE "none") writes `mix_parallel` alone. The base class checks shapes, and sets x to 0
+  in the padding before the mixer sees it (so that a NaN there reaches neither outputs nor gradients) and y after it.
+
+  Attributes (written without annotations, or Linen takes them for fields; they may be properties):
+    STATE: how the state grows: "fixed"; "window", with at most a constant number of tokens; "grows", with every token
+      up to `max_len`; "whole input", a buffer of `max_len` inputs; "none", there is no state, and `__call__` is all.
+    SIDE: names of the optional inputs beside each token that it reads.
+  A mixer with fields `layer` (counted from 0) and `depth`, both with defaults, is told its place in the stack. `layer`
+  is for initialisers only: in a scanned stack one program runs every layer.
+  A mixer may have `offer(x, state, *, reset, lengths) -> Mapping[str, "b t ..."]`, called with the arguments of
+  `prefill`; the stack adds these arrays to `side` for the layers after it, and the first offer of a name stands.
+  """
+
+  STATE = "fixed"
+  SLOW = ()
+  SIDE = ()
+
+  def mix(self, x: Float[Array, "b t d"], state: Any, where: Where) -> tuple[Float[Array, "b t d"], Any]:
+    """All outputs, going on from `state`, and the state after each row's last token."""
+    raise TypeError(f"{type(self).__name__} defines no mix(x, state, where)")
+
+  def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
+    """All outputs from an empty state, whose next state nobody needs."""
+    return self.mix(x, self.init_state(*x.shape[:2]), where)[0]
+
+  def mix_token(self, x: Float[Array, "b d"], state: Any, side: Mapping[str, Array]) -> tuple[Float[Array, "b d"], Any]:
+    """One token; ops and layers have a form of their own for a single token without resets or padding."""
+    y, state = self.mix(x[:, None], state, Where(side={name: value[:, None] for name, value in side.items()}))
+    return y[:, 0], state
+
+  @nn.nowrap
+  def init_state(self, batch: int, max_len: int) -> Any:
+    """The state before any token: a NamedTuple, the batch first in every leaf. It needs no parameters.
+
+    Raises:
+      ValueError: the mixer has no state.
+    """
+    raise Mistake(f"{type(self).__name__} reads the whole sequence at once: it has no state, prefill or step")
+
+  def __call__(
+    self,
+    x: Float[Array, "b t d"],
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> Float[Array, "b t d"]:
+    """All outputs from an empty state; 0 in the padding.
+
+    Args:
+      reset: True at the first token of each packed document.
+      lengths: tokens of each right-padded row.
+      side: optional inputs beside each token, by the names in SIDE.
+    """
+    x, where = self._enter(x, reset, lengths, side)
+    return blank_past(self.mix_parallel(x, where), where.lengths)
+
+  def prefill(
+    self,
+    x: Float[Array, "b t d"],
+    state: Any,
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> tuple[Float[Array, "b t d"], Any]:
+    """All outputs, going on from `state`, and the state after each row's last token."""
+    self._require_state()
+    x, where = self._enter(x, reset, lengths, side)
+    y, state = self.mix(x, state, where)
+    return blank_past(y, where.lengths), state
+
+  def step(
+    self, x: Float[Array, "b d"], state: Any, *, side: Mapping[str, Array] | None = None
+  ) -> tuple[Float[Array, "b d"], Any]:
+    """One token: its output and the next state."""
+    self._require_state()
+    self._check(x, 2, side)
+    return self.mix_token(x, state, side or {})
+
+  @nn.nowrap
+  def _enter(self, x: Array, reset: Array | None, lengths: Array | None, side: Any) -> tuple[Array, Where]:
+    """x without what stands in the padding, and where its tokens stand."""
+    self._check(x, 3, side)
+    side = dict(side or {})
+    if lengths is not None:
+      lengths = jnp.clip(lengths, 0, x.shape[1]).astype(jnp.int32)
+      reset = None if reset is None else reset & valid(lengths, x.shape[1])
+      side = {name: blank_past(value, lengths) for name, value in side.items()}
+    return blank_past(x, lengths), Where(reset, lengths, side)
+
+  @nn.nowrap
+  def _check(self, x: Array, axes: int, side: Mapping[str, Array] | None) -> None:
+    name = type(self).__name__
+    if x.ndim != axes or x.shape[-1] != self.width:
+      shape = "(batch, time, width)" if axes == 3 else "(batch, width)"
+      raise Mistake(f"{name}: x has shape {x.shape}; it must be {shape} with width={self.width}")
+    unknown = sorted(set(side or ()) - set(self.SIDE))
+    if unknown:
+      raise Mistake(f"{name}: side has {unknown}; it reads {list(self.SIDE)}")
+
+  @nn.nowrap
+  def _require_state(self) -> None:
+    if self.STATE == "none":
+      raise Mistake(f"{type(self).__name__} reads the whole sequence at once: it has no state, prefill or step")
+
+
+class Stateless(NamedTuple):
+  """The state of a mixer that remembers nothing."""
+
+
+class PerToken(Mixer):
+  """A mixer that sees one token at a time, as perceptrons do; a subclass has `mix_channels` in place of `mix`."""
+
+  def mix_channels(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+    """The outputs of tokens, each by itself."""
+    raise TypeError(f"{type(self).__name__} defines no mix_channels(x)")
+
+  def mix(self, x: Float[Array, "b t d"], state: Stateless, where: Where) -> tuple[Float[Array, "b t d"], Stateless]:
+    return self.mix_channels(x), state
+
+  def mix_token(
+    self, x: Float[Array, "b d"], state: Stateless, side: Mapping[str, Array]
+  ) -> tuple[Float[Array, "b d"], Stateless]:
+    return self.mix_channels(x), state
+
+  @nn.nowrap
+  def init_state(self, batch: int, max_len: int) -> Stateless:
+    return Stateless()
