@@ -1,4 +1,4 @@
-"""Every mixer obeys the contract: one row in SMALL and one in COUNT is all a new mixer adds here.
+"""Every mixer obeys the contract; its own file in tests/mixers/ says with which small sizes.
 
 In the default suite one row for each primitive runs over a long sequence, and a mixer's first row has the checks in
 COSTLY, unless it is made of other mixers; the rest do in the slow one, which also repeats every comparison in float64.
@@ -6,6 +6,7 @@ The checks are in tests/contract/checks.py.
 """
 
 import functools
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import pytest
 
 from hybrids import mixer as mixer_lib
-from tests import sources
+from tests import mixers, sources
 from tests.contract.case import Case, D
 from tests.contract.checks import CHECKS, IN_FLOAT64
 from tests.contract.counts import COUNT, count
@@ -116,6 +117,18 @@ def test_every_mixer_builds_with_its_width_alone(name):
   mixer = mixer_lib.build(name, width=48, **needed)
   shape = jax.eval_shape(mixer.init, jax.random.key(0), jax.ShapeDtypeStruct((2, 5, 48), jnp.float32))
   assert jax.tree.leaves(shape) or name == "fnet", "no parameters"
+
+
+def refusals():
+  for name, module in mixers.files().items():
+    for fields, reason in module.REFUSED:
+      yield pytest.param(name, fields, reason, id=f"{name}-{reason}", marks=pytest.mark.xdist_group(name))
+
+
+@pytest.mark.parametrize("name, fields, reason", refusals())
+def test_what_does_not_fit_is_refused_when_the_mixer_is_built(name, fields, reason):
+  with pytest.raises(ValueError, match=re.escape(reason)):
+    mixer_lib.build(PATHS.get(name, name), **{"width": D, **fields})
 
 
 @pytest.mark.parametrize("row, check", parameters(CHECKS))

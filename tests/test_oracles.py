@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hybrids.mixer import build
+from tests import mixers
 from tests.contract.case import LENGTHS, Case, resets
 from tests.oracles import of_attention, of_state_spaces
 from tests.oracles.of_state_spaces import D
@@ -16,7 +17,8 @@ from tests.oracles.of_state_spaces import D
 GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
 FIRST = {"v_first": lambda b, t: np.random.default_rng(0).standard_normal((b, t, D))}
 SIDE = {"gaps": GAPS, "v_first": FIRST}  # by what the name of a case contains
-CASES = of_state_spaces.CASES | of_attention.CASES
+CASES = of_state_spaces.CASES | of_attention.CASES | mixers.oracles()
+SIDES = mixers.table("SIDE")
 # Second rows that take longest to compile.
 SLOW = (
   "mlstm, without eps",
@@ -26,6 +28,7 @@ SLOW = (
   "s4d, bilinear and shared",
   "s4nd, tall",
   "titans_mac, linear",
+  *mixers.rows("SLOW"),
 )
 PACKED = dict(reset=resets(), lengths=LENGTHS)
 
@@ -34,7 +37,8 @@ PACKED = dict(reset=resets(), lengths=LENGTHS)
 def case_and_oracle(name):
   """A mixer at perturbed parameters in float64, and its oracle, which takes x and the packing."""
   kwargs, oracle, told = CASES[name]
-  case = Case(build(**kwargs, width=D), side=next((SIDE[key] for key in SIDE if key in name), None), dtype=jnp.float64)
+  side = SIDES.get(name) or next((SIDE[key] for key in SIDE if key in name), None)
+  case = Case(build(**kwargs, width=D), side=side, dtype=jnp.float64)
   # what a mixer keeps besides its parameters has a name of its own
   kept = {name: value for collection in case.variables.values() for name, value in collection.items()}
   flat = flax.traverse_util.flatten_dict(kept, sep="/")
@@ -69,6 +73,7 @@ def test_equals_the_papers_equations(name):
     *(pytest.param(name, marks=pytest.mark.slow) for name in ("titans_mac", "titans_mac, linear")),
     "titans_mag",
     "titans_mal",
+    *sorted(mixers.rows("RESUMED")),
   ],
 )
 def test_other_ways_equal_the_papers_equations(name):

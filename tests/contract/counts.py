@@ -2,18 +2,12 @@
 
 from typing import Any
 
+from tests import mixers
 from tests.contract.case import D
 
 
 def count(name: str, **kwargs: Any) -> int:
   return COUNT[name](D, **kwargs)
-
-
-def count_mamba(d, state=16, expand=2, taps=4, dt_rank=1, groups=1, norms="none", **_):
-  """In, out; convolution with bias; A (complex: two parts, half as many), D; delta, B and C; dt with bias; norms."""
-  e, selected = expand * d, dt_rank + 2 * groups * state
-  total = 2 * d * e + e * d + e * (taps + 1) + e * (state + 1) + e * selected + (dt_rank + 1) * e
-  return total + (norms == "learned") * selected
 
 
 def count_delta_net(d, heads, expand_k=1, expand_v=1, taps=4, **_):
@@ -131,7 +125,7 @@ def count_stack(d, depth, pattern, mixers, norm="rms", **_):
   return sum(count(**letter) + (2 if norm == "layer" else 1) * d for letter in letters)
 
 
-COUNT = {
+COUNT: dict[str, Any] = {
   # queries and keys; values and out
   "based": lambda d, heads, key_size: 2 * d * heads * key_size + 2 * d * d,
   "bigbird": count_four_maps,
@@ -172,7 +166,6 @@ COUNT = {
   "lstm": lambda d: 4 * (2 * d * d + d),
   # P; four maps of tokens and of P, two of what is packed, out; keys that are values save one of each kind
   "luna": lambda d, packed, tied=False, bias=True, **_: packed * d + (7 - 2 * tied) * d * (d + bias),
-  "mamba": count_mamba,
   "mamba2": count_mamba2,
   "mamba3": count_mamba3,
   "mega": count_mega,
@@ -227,3 +220,5 @@ COUNT = {
   "image_scan": lambda d, mixer, orders, merge: len(orders) * count(**mixer),
   "shell": count_shell,
 }
+# what each mixer's own file says
+COUNT |= {name: file.count for name, file in mixers.files().items()}

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from tests import mixers
 from tests.contract.case import D
 
 # Arguments beside the width for a small instance of every mixer, by its name. What follows the name tells rows apart: a
@@ -43,8 +44,6 @@ SMALL: dict[str, dict[str, Any]] = {
   "lstm": {},
   "luna": dict(heads=2, packed=3),
   "luna, tied": dict(heads=2, packed=3, tied=True, bias=False),
-  "mamba": dict(state=4, dt_rank=2),
-  "mamba, complex": dict(state=4, dt_rank=2, spectrum="complex", disc="zoh", groups=2, norms="learned"),
   "mamba2": dict(state=4, head_size=4, groups=2, dt_most=0.1),
   "mamba2, beside an MLP": dict(state=3, head_size=4, ssm_width=8),
   "mamba3": dict(state=4, head_size=4, groups=2),
@@ -119,3 +118,8 @@ PATHS = {"shell": "hybrids.shells.Shell", "stack": "hybrids.stack.Stack"}
 GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
 FIRST = {"v_first": lambda b, t: np.random.default_rng(0).standard_normal((b, t, D))}
 SIDE = {"event_ssm, dt": GAPS, "rwkv7, v_first": FIRST, "s5, both ways": GAPS, "s5, dt": GAPS}
+
+# what each mixer's own file says
+SMALL |= mixers.table("SMALL")
+SIDE |= mixers.table("SIDE")
+PATHS |= {name: file.PATH for name, file in mixers.files().items() if hasattr(file, "PATH")}

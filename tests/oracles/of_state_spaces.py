@@ -16,7 +16,6 @@ from tests.oracles import (
   lru,
   lssl,
   lstm,
-  mamba,
   mamba2,
   mamba3,
   mega,
@@ -95,18 +94,6 @@ CASES: dict[str, Any] = {
     ),
   ),
   "lstm": (dict(name="lstm"), lstm.run, {}),
-  "mamba": (dict(name="mamba", state=4, dt_rank=2), mamba.run, {}),
-  "mamba, biases": (dict(name="mamba", state=3, taps=2, expand=1, bias=True, conv_bias=False), mamba.run, {}),
-  "mamba, complex": (
-    dict(name="mamba", state=4, spectrum="complex", disc="zoh", groups=2, norms="learned"),
-    mamba.run,
-    dict(disc="zoh", groups=2, norms="learned"),
-  ),
-  "mamba, weightless": (
-    dict(name="mamba", state=3, disc="zoh", norms="weightless"),
-    mamba.run,
-    dict(disc="zoh", norms="weightless"),
-  ),
   "mamba2": (dict(name="mamba2", state=4, head_size=4), mamba2.run, dict(state=4)),
   "mamba2, groups": (
     dict(name="mamba2", state=3, head_size=2, groups=2, norm="norm_first", D_per="channel", bias=True, conv_bias=False),

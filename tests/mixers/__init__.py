@@ -1,0 +1,58 @@
+"""One test file for each mixer, by the mixer's name; the shared suites read its tables, pytest runs its own tests.
+
+A file `tests/mixers/NAME.py` has, with D = 8 as the width (tests/contract/case.py):
+
+  SMALL      row -> fields of a small instance; the contract suite (tests/test_mixers.py) proves each. The first row is
+             "", and others exist where fields change the kind of state, what is read, or the code that runs.
+  SIDE       row -> {name: maker(batch, tokens) -> values}, for rows of SMALL and ORACLE that get side inputs.
+             Optional.
+  count      (d, **fields) -> the number of parameters, from the equations.
+  ORACLE     row -> (fields, what the oracle is told). tests/oracles/NAME.py `run`, a transcription of the paper in
+             NumPy, is compared with each in float64 (tests/test_oracles.py).
+  RESUMED    rows of ORACLE whose `prefill` is compared too, since `__call__` is another computation. Optional.
+  SLOW       rows of ORACLE for the slow suite. Optional.
+  REFUSED    (fields, part of the message) for each mistake that is refused when the mixer is built.
+  PATH       the dotted path, for what is built by path alone. Optional.
+
+What only this mixer must show follows as ordinary tests, named for the fact they state.
+"""
+
+import functools
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+
+@functools.cache
+def files() -> dict[str, ModuleType]:
+  """The test file of each mixer that has one."""
+  names = sorted(file.stem for file in Path(__file__).parent.glob("[!_]*.py"))
+  return {name: importlib.import_module(f"tests.mixers.{name}") for name in names}
+
+
+def table(attribute: str) -> dict[str, Any]:
+  """A table of all files together, by "NAME" or "NAME, row"."""
+  rows = {}
+  for name, module in files().items():
+    for row, value in getattr(module, attribute, {}).items():
+      rows[f"{name}, {row}" if row else name] = value
+  return rows
+
+
+def rows(attribute: str) -> set[str]:
+  """The rows that files name in a tuple, by "NAME" or "NAME, row"."""
+  return {
+    f"{name}, {row}" if row else name for name, module in files().items() for row in getattr(module, attribute, ())
+  }
+
+
+def oracles() -> dict[str, Any]:
+  """The rows of ORACLE of all files: what is built, the oracle, and what it is told."""
+  cases = {}
+  for name, module in files().items():
+    for row, (fields, told) in module.ORACLE.items():
+      oracle = importlib.import_module(f"tests.oracles.{name}")
+      path = getattr(module, "PATH", name)
+      cases[f"{name}, {row}" if row else name] = (dict(name=path, **fields), oracle.run, told)
+  return cases
