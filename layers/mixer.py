@@ -5,7 +5,7 @@ goes on from a state and returns the next one, `step` reads one token. So it can
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypedDict
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -16,6 +16,13 @@ from layers.lengths import blank_past
 from mistake import Mistake
 
 STATES = ("fixed", "window", "grows", "whole input", "none")
+
+
+class Masks(TypedDict):
+  """The keyword arguments by which ops and layers take packed documents and padding."""
+
+  reset: Bool[Array, "b t"] | None
+  lengths: Int[Array, "b"] | None
 
 
 class Where(NamedTuple):
@@ -33,8 +40,8 @@ class Where(NamedTuple):
   side: Mapping[str, Array] = {}
 
   @property
-  def masks(self) -> dict[str, Array | None]:
-    """The keyword arguments by which ops and layers take packed documents and padding."""
+  def masks(self) -> Masks:
+    """`reset` and `lengths` as keyword arguments of ops and layers."""
     return {"reset": self.reset, "lengths": self.lengths}
 
 
@@ -46,7 +53,7 @@ class Mixer(nn.Module):
   the whole sequence at once (STATE "none") writes `mix_parallel` alone. The base class checks shapes, and sets x to 0
   in the padding before the mixer sees it (so that a NaN there reaches neither outputs nor gradients) and y after it.
 
-  Attributes (written without annotations, or Linen takes them for fields; they may be properties):
+  Attributes (not annotated as fields, which Linen would make of them; they may be properties):
     STATE: how the state grows: "fixed"; "window", with at most a constant number of tokens; "grows", with every token
       up to `max_len`; "whole input", a buffer of `max_len` inputs; "none", there is no state, and `__call__` is all.
     SIDE: names of the optional inputs beside each token that it reads.
@@ -58,7 +65,7 @@ class Mixer(nn.Module):
 
   STATE = "fixed"
   SLOW = ()
-  SIDE = ()
+  SIDE: ClassVar[tuple[str, ...]] = ()
 
   def mix(self, x: Float[Array, "b t d"], state: Any, where: Where) -> tuple[Float[Array, "b t d"], Any]:
     """All outputs, going on from `state`, and the state after each row's last token."""
