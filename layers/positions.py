@@ -1,4 +1,4 @@
-"""Where a token stands: rotations of queries and keys, what scores lose by distance, vectors to be added."""
+"""Positions of tokens: rotations of queries and keys, scores that fall with distance, vectors added to the input."""
 
 import math
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from layers.rope_scaling import frequencies
+from layers.rotation import phases
 from mistake import Mistake
 
 LAYOUTS = ("half", "interleaved")
@@ -26,15 +27,16 @@ def rope(
 ) -> Float[Array, "b t h k"]:
   """Turns pair i of each head by positions * theta^(-2i/k), so that q . k depends on the difference of positions.
 
-  Su et al. 2021, arXiv:2104.09864, sec. 3.2.2. Angles in float32; the result has the dtype of x.
+  Su et al. 2021, arXiv:2104.09864, sec. 3.2.2. Angles are within 1e-6 rad at every position an int32 holds, see
+  `layers.rotation.phases`; the result has the dtype of x.
 
   Args:
     theta: the longest wavelength is about 2 pi theta.
     layout: pairs are (i, i + k/2) ("half": LLaMA in Hugging Face, GPT-NeoX) or (2i, 2i + 1) ("interleaved": the paper,
       GPT-J). A checkpoint fits one of them.
-    share: of a head's entries, the first ones, which are turned as if they were all of it; the others stay.
+    share: share of a head's entries that turn, the first ones, as if they were a whole head; the others stay.
     scaling: a rule of `layers.rope_scaling` for longer contexts than those of training, and its arguments.
-    amplitude: what the turned entries are multiplied by.
+    amplitude: factor on the entries that turn.
 
   Raises:
     ValueError: the entries to turn are odd in number, or `layout` or the rule is unknown or has other arguments.
@@ -45,7 +47,7 @@ def rope(
   if layout not in LAYOUTS:
     raise Mistake(f"rope: no layout {layout!r}; choose from {list(LAYOUTS)}")
   dtype = jnp.promote_types(x.dtype, jnp.float32)
-  angles = positions[..., None, None].astype(dtype) * jnp.asarray(frequencies(k, theta, scaling), dtype)
+  angles = phases(positions, frequencies(k, theta, scaling), dtype)[:, :, None]
   cos, sin = amplitude * jnp.cos(angles), amplitude * jnp.sin(angles)
   wide, rest = x[..., :k].astype(dtype), x[..., k:]
   if layout == "half":
@@ -58,12 +60,12 @@ def rope(
 
 
 def turned(k: int, share: float) -> int:
-  """How many of a head's k entries `rope` turns."""
+  """Returns how many of a head's k entries `rope` turns."""
   return int(k * share)
 
 
 def xpos_decays(k: int, *, layout: str = "half", share: float = 1.0) -> tuple[float, ...]:
-  """For each entry of a head, the logarithm of what is left of its products after each position between.
+  """Returns, for each entry of a head, the logarithm of the factor that xPos puts on its products per position between.
 
   zeta_i^(1/512), zeta_i = (2i + 0.4 k) / (1.4 k) for pair i     Sun et al. 2022, arXiv:2212.10554, sec. 3 and alg. 1
 
@@ -76,10 +78,10 @@ def xpos_decays(k: int, *, layout: str = "half", share: float = 1.0) -> tuple[fl
 
 
 def alibi_slopes(heads: int) -> tuple[float, ...]:
-  """What each head's scores lose for each position between: 2^(-8i/h), i = 1..h, for h a power of 2.
+  """Returns by how much each head's scores fall per position between: 2^(-8i/h), i = 1..h, for h a power of 2.
 
-  Press, Smith & Lewis 2022, arXiv:2108.12409, sec. 3. For other h, as in their code: those of the power of 2 below,
-  then every second one of the power above.
+  Press, Smith & Lewis 2022, arXiv:2108.12409, sec. 3. Other h follow their code: the slopes of the power of 2
+  below, then every second one of the power above.
   """
   below = 2 ** int(math.log2(heads))
   geometric = lambda h: [2.0 ** (-8 * i / h) for i in range(1, h + 1)]
@@ -87,12 +89,12 @@ def alibi_slopes(heads: int) -> tuple[float, ...]:
 
 
 def sinusoidal(positions: Int[Array, "*b"], width: int, *, theta: float = 1e4) -> Float[Array, "*b d"]:
-  """sin and cos, side by side, of positions * theta^(-2i/width)     Vaswani et al. 2017, arXiv:1706.03762, sec. 3.5.
+  """Returns sin and cos, side by side, of positions * theta^(-2i/width)     Vaswani et al. 2017, 1706.03762, sec. 3.5.
 
   Raises:
     ValueError: `width` is odd.
   """
   if width % 2:
     raise Mistake(f"sinusoidal: width={width} is odd; positions are pairs of sine and cosine")
-  angles = positions[..., None].astype(jnp.float32) * jnp.asarray(frequencies(width, theta), jnp.float32)
+  angles = phases(positions, frequencies(width, theta), jnp.float32)
   return jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(*positions.shape, width)

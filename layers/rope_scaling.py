@@ -15,16 +15,16 @@ from mistake import Mistake
 
 
 def frequencies(k: int, theta: float, scaling: Mapping[str, Any] | None = None) -> np.ndarray:
-  """Angles per position of the k/2 pairs: theta^(-2i/k), or what a rule makes of it.
+  """Returns the radians per position of the k/2 pairs: theta^(-2i/k), changed by a rule if one is named.
 
   Raises:
-    ValueError: the rule is unknown, it does not have these arguments, or one or theta is no number that it can take.
+    ValueError: the rule is unknown or has other arguments, or an argument or theta is out of its range.
   """
   return _plain(k, theta) if scaling is None else _apply(scaling, k, theta)[0]
 
 
 def amplitude(scaling: Mapping[str, Any] | None) -> float:
-  """What a rule multiplies both queries and keys by, where they turn: what these add to scores grows by its square.
+  """Returns the factor that a rule puts on the entries of queries and keys that turn; scores grow by its square.
 
   Raises:
     ValueError: as `frequencies`.
@@ -33,21 +33,21 @@ def amplitude(scaling: Mapping[str, Any] | None) -> float:
 
 
 def linear(k: int, theta: float, *, factor: float) -> tuple[np.ndarray, float]:
-  """Position interpolation: as if a token stood at its position / factor     Chen et al. 2023, 2306.15595, sec. 2.3."""
+  """Turns a token as if it stood at its position / factor     Chen et al. 2023, arXiv:2306.15595, sec. 2.3."""
   return _plain(k, theta) / factor, 1.0
 
 
 def ntk(k: int, theta: float, *, factor: float) -> tuple[np.ndarray, float]:
-  """The first pair as it was, the last slower by the factor, through another base     arXiv:2309.00071, sec. 3.1."""
+  """Changes the base: the first pair turns as before, the last slower by the factor     arXiv:2309.00071, sec. 3.1."""
   return _plain(k, theta * factor ** (k / max(k - 2, 1))), 1.0
 
 
 def yarn(
   k: int, theta: float, *, factor: float, trained: int, fast: float = 32, slow: float = 1, mscale: float = 1.0
 ) -> tuple[np.ndarray, float]:
-  """Pairs that turn more than `fast` times in `trained` positions as they were, those below `slow` times interpolated.
+  """Interpolates pairs that turn fewer than `slow` times in `trained` positions, and keeps those above `fast` times.
 
-  YaRN: Peng et al. 2023, arXiv:2309.00071, secs. 3.2 and 3.4. Between the two stands a ramp over the pairs' numbers,
+  YaRN: Peng et al. 2023, arXiv:2309.00071, secs. 3.2 and 3.4. Between the two is a ramp over the pairs' numbers,
   its ends rounded outwards, as in the authors' code and so in checkpoints (the paper's is one over turns); queries and
   keys grow by 0.1 mscale ln(factor) + 1.
   """

@@ -17,7 +17,7 @@ from kernels.ssd import ssd
 from layers import Dense, RMSNorm
 from layers.history import places
 from layers.lengths import blank_past
-from layers.rotation import rotate
+from layers.rotation import phases, rotate
 from layers.sizes import at_least_one, largest_divisor
 from mistake import Mistake
 
@@ -127,7 +127,7 @@ def _glorot(gain: float) -> nn.initializers.Initializer:
 
 def _turns(place: Int[Array, "b t"], size: int, dtype: jnp.dtype) -> Complex[Array, "b t 1 s"]:
   """exp(i place f) for frequencies f from 1 to 1/10000."""
-  angle = place[..., None, None].astype(dtype) * jnp.asarray(10000.0 ** -np.linspace(0, 1, size // 2), dtype)
+  angle = phases(place, 10000.0 ** -np.linspace(0, 1, size // 2), dtype)[:, :, None]
   return jax.lax.complex(jnp.cos(angle), jnp.sin(angle))
 
 
