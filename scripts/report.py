@@ -1,141 +1,85 @@
-"""Tables and curves of what `scripts/sweep.py` left behind: of each group of runs the best, beside all others.
+"""Tables and curves of what a sweep left behind: means over the seeds of each setting, the best setting of each group.
 
-  python scripts/report.py DIR [--by mixer] [--across task] [--metric eval/validation/accuracy] [--png curves.png]
-      [--against state_bytes]
+  ./dev report DIR [--by mixer] [--across task] [--metric eval/validation/accuracy] [--choose eval/validation/accuracy]
+      [--against state_bytes] [--png curves.png]
 
-Groups are the runs with the same value of the override --by; the best of each has the best --metric at its last
-evaluation: a run is judged by what it ends with. Printed: a Markdown table of the best, with --across one set of
-columns for each value of another override, and a table of all runs. The PNG has the curves of the best. --against puts
-a number of each run's summary in place of the steps (state_bytes, parameters, flops …): the best run of each group is
-found for each of its values, printed and drawn, one line a group over a logarithmic axis and, with --across, one panel
-for each value of that override (Arora et al. 2024, arXiv:2402.18668, fig. 2).
+A setting is what was run but for its seed; its runs are shown as mean ± standard deviation (n - 1) over their n seeds.
+Groups are the settings with the same value of the override --by: by default the mixer or, of a hybrid, pattern and
+letters. The best setting of a group, its learning rate among the rest, has the best mean of --choose at the last
+evaluation: --metric itself, or the same quantity on the validation set where --metric is of another set and there is
+one. A run whose loss was not finite counts as worst; runs that failed otherwise or are not done are counted beside n.
+Runs of other arguments, flags or config contents are groups of their own.
+
+Printed: a Markdown table of the best, with --across one set of columns for each value of another override, and a table
+of all settings. The PNG has the mean curves of the best. --against puts a number of the summaries in place of the steps
+(state_bytes, parameters, flops …): the best setting is found for each of its values, one line a group over a
+logarithmic axis and, with --across, one panel for each value of that override (Arora et al. 2024, arXiv:2402.18668,
+fig. 2).
 """
 
 import argparse
 import math
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mistake import Mistake
-from scripts.sweep import RESULTS, read_results
-from training import metrics
+from scripts import settings
+from scripts.settings import Setting
 
-# what is said of each run
-COLUMNS = ("at the end", "parameters", "state bytes", "steps", "seconds")
-
-
-def read(folder: Path, metric: str) -> list[dict[str, Any]]:
-  """The finished runs of a sweep, each with its `curve`: (step, value) of the metric.
-
-  Raises:
-    ValueError: the folder has no results, or a run has no such metric.
-  """
-  path = folder / RESULTS
-  if not path.is_file():
-    raise Mistake(f"{folder} has no {RESULTS}; give the --out folder of a sweep")
-  runs = [run for run in read_results(path).values() if run["status"] == "done"]
-  for run in runs:
-    rows = metrics.read_rows(folder / run["name"] / "metrics.jsonl")
-    run["curve"] = [(row["step"], row[metric]) for row in rows if metric in row]
-    if not run["curve"]:
-      choices = sorted({key for row in rows for key in row if key.startswith("eval/")})
-      raise Mistake(f"--metric={metric}: run {run['name']} has none; choose from {choices}")
-  return runs
+# what is said of each setting
+COLUMNS = ("at the end", "seeds", "parameters", "state bytes", "steps", "seconds")
 
 
-def best_of(runs: list[dict[str, Any]], by: str, metric: str) -> dict[str, dict[str, Any]]:
-  """The run of each group that ends best; nan is worse than anything.
-
-  Raises:
-    ValueError: no run overrides `by`.
-  """
-  groups = _groups(runs, by)
-  if not groups:
-    raise Mistake(f"--by={by}: no run overrides it; choose from {sorted({k for r in runs for k in r['overrides']})}")
-  return {group: _best(found, metric) for group, found in groups.items()}
+def table(found: list[Setting], metric: str) -> str:
+  """One line a setting: what was changed, the metric at the end, and what it cost."""
+  return _markdown(("run", *COLUMNS), [[each.name, *_cells(each, metric)] for each in found])
 
 
-def against(runs: list[dict[str, Any]], by: str, quantity: str, metric: str) -> dict[str, list[dict[str, Any]]]:
-  """For each value of the override `by`, the run that ends best at each value of a number in the summaries, in order.
-
-  Raises:
-    ValueError: no run overrides `by`, or a run has no such number.
-  """
-  for run in runs:
-    if not isinstance(run["summary"].get(quantity), (int, float)):
-      choices = sorted(key for key, value in run["summary"].items() if isinstance(value, (int, float)))
-      raise Mistake(f"--against={quantity}: run {run['name']} has no such number; choose from {choices}")
-  lines = {}
-  for group in best_of(runs, by, metric):
-    at: dict[float, list[dict[str, Any]]] = {}
-    for run in _groups(runs, by)[group]:
-      at.setdefault(run["summary"][quantity], []).append(run)
-    lines[group] = [_best(at[value], metric) for value in sorted(at)]
-  return lines
-
-
-def table(runs: list[dict[str, Any]]) -> str:
-  """One line a run: what was changed, the metric at the end, and what it cost."""
-  return _markdown(("run", *COLUMNS), [[run["name"], *_cells(run)] for run in runs])
-
-
-def across(runs: list[dict[str, Any]], by: str, key: str, metric: str) -> str:
-  """One line for each value of the override `by`; for each value of `key`, the columns of the best such run.
-
-  Raises:
-    ValueError: no run overrides `by` or `key`.
-  """
-  values = dict.fromkeys(best_of(runs, key, metric))
-  best = {x: best_of([run for run in runs if str(run["overrides"].get(key)) == x], by, metric) for x in values}
+def across(found: list[Setting], by: str, key: str, metric: str, choose: str) -> str:
+  """One line for each value of the override `by`; for each value of `key`, the columns of the best such setting."""
+  columns = settings.groups(found, key)
+  best = {value: settings.best(column, by, choose) for value, column in columns.items()}
   rows = []
-  for group in best_of(runs, by, metric):
-    found = [best[x].get(group) for x in values]
-    rows.append([group, *(cell for run in found for cell in (_cells(run) if run else ["–"] * len(COLUMNS)))])
-  return _markdown((by, *(f"{x}: {column}" for x in values for column in COLUMNS)), rows)
+  for group in settings.groups(found, by):
+    row = [best[value].get(group) for value in columns]
+    rows.append([group, *(cell for each in row for cell in (_cells(each, metric) if each else ["–"] * len(COLUMNS)))])
+  return _markdown((by, *(f"{value}: {column}" for value in columns for column in COLUMNS)), rows)
 
 
-def _groups(runs: list[dict[str, Any]], by: str) -> dict[str, list[dict[str, Any]]]:
-  """The runs by the value of an override, those without it left out."""
-  groups: dict[str, list[dict[str, Any]]] = {}
-  for run in runs:
-    if by in run["overrides"]:
-      groups.setdefault(str(run["overrides"][by]), []).append(run)
-  return groups
+def _cells(setting: Setting, metric: str) -> list[str]:
+  mean, deviation = setting.at_the_end(metric)
+  done = len(setting.done)
+  spread = "" if deviation is None or math.isnan(deviation) else f" ± {deviation:.2g}"
+  value = f"{mean:.4g}{spread}" if setting.values(metric) else "–"
+  cells = [value, f"{done}" if done == len(setting.runs) else f"{done} of {len(setting.runs)}"]
+  for quantity, form in (("parameters", ",.0f"), ("state_bytes", ",.0f"), ("step", ",.0f"), ("wall_seconds", ".0f")):
+    number = setting.quantity(quantity)
+    cells.append("–" if number is None else format(number, form))
+  return cells
 
 
-def _best(runs: list[dict[str, Any]], metric: str) -> dict[str, Any]:
-  sign = metrics.sign(metric)
-  return max(runs, key=lambda run: -math.inf if math.isnan(run["curve"][-1][1]) else sign * run["curve"][-1][1])
-
-
-def _cells(run: dict[str, Any]) -> list[str]:
-  summary = run["summary"]
-  state = summary.get("state_bytes")
-  numbers = [f"{run['curve'][-1][1]:.4g}", f"{summary['parameters']:,}", "–" if state is None else f"{state:,}"]
-  return [*numbers, f"{summary['step']:,}", f"{summary['wall_seconds']:.0f}"]
-
-
-def _markdown(head: Sequence[str], rows: list[list[str]]) -> str:
+def _markdown(head: tuple[str, ...], rows: list[list[str]]) -> str:
   return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows])
 
 
-def draw(best: dict[str, dict[str, Any]], metric: str, path: Path) -> None:
-  """The curves of the best runs."""
+def draw(best: dict[str, Setting], metric: str, path: Path) -> None:
+  """The mean curves of the best settings, one standard deviation shaded."""
   from matplotlib.figure import Figure
 
   figure = Figure(figsize=(7, 4.5), layout="constrained")
   axes = figure.add_subplot(xlabel="step", ylabel=metric)
-  for run in best.values():
-    axes.plot(*zip(*run["curve"]), label=f"{run['name']}: {run['curve'][-1][1]:.3g}", marker="o", markersize=3)
+  for setting in best.values():
+    steps, means, deviations = setting.curve(metric)
+    label = f"{setting.name}: {setting.at_the_end(metric)[0]:.3g}, n = {len(setting.values(metric))}"
+    (line,) = axes.plot(steps, means, label=label, marker="o", markersize=3)
+    axes.fill_between(steps, means - deviations, means + deviations, color=line.get_color(), alpha=0.2)
   axes.grid(alpha=0.3)
   axes.legend()
   figure.savefig(path, dpi=110)
 
 
-def draw_against(panels: dict[str, dict[str, list[dict[str, Any]]]], quantity: str, metric: str, path: Path) -> None:
-  """One line for each group of `against`, and one panel for each of its results."""
+def draw_against(panels: dict[str, dict[str, list[Setting]]], quantity: str, metric: str, path: Path) -> None:
+  """One line for each group of `settings.against`, and one panel for each of its results."""
   from matplotlib.figure import Figure
 
   groups = list(dict.fromkeys(group for lines in panels.values() for group in lines))
@@ -146,8 +90,9 @@ def draw_against(panels: dict[str, dict[str, list[dict[str, Any]]]], quantity: s
   for (title, lines), axes in zip(panels.items(), figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]):
     axes.set(xlabel=quantity.replace("_", " "), xscale="log", title=title)
     for group, line in lines.items():
-      x, y = [run["summary"][quantity] for run in line], [run["curve"][-1][1] for run in line]
-      (drawn[group],) = axes.plot(x, y, **looks[group])
+      means, deviations = zip(*(setting.at_the_end(metric) for setting in line))
+      x = [setting.quantity(quantity) for setting in line]
+      drawn[group] = axes.errorbar(x, means, yerr=[each or 0 for each in deviations], capsize=2, **looks[group])
     axes.grid(alpha=0.3)
   figure.axes[0].set_ylabel(metric)
   figure.legend([drawn[group] for group in groups], groups, loc="outside right upper")
@@ -156,32 +101,51 @@ def draw_against(panels: dict[str, dict[str, list[dict[str, Any]]]], quantity: s
 
 def main(argv: list[str] | None = None) -> int:
   """Prints the tables. Exit code: 0, or 2 for wrong arguments."""
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    prog="report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument("folder", type=Path, help="--out of a sweep")
-  parser.add_argument("--by", default="mixer", help="the override that makes the groups")
+  parser.add_argument("--by", default=settings.MIXER, help="the override that makes the groups")
   parser.add_argument("--across", help="the override whose values stand side by side")
   parser.add_argument("--against", help="the number of the summaries that makes the axis")
-  parser.add_argument("--metric", default="eval/validation/accuracy")
+  parser.add_argument("--metric", default="eval/validation/accuracy", help="what is shown")
+  parser.add_argument("--choose", help="what the best setting is chosen by; by default the metric on validation")
   parser.add_argument("--png", type=Path, help="file for the curves of the best")
   args = parser.parse_args(argv)
   try:
-    runs = read(args.folder, args.metric)
-    best = best_of(runs, args.by, args.metric)
-    if args.against:
-      parts = _groups(runs, args.across) if args.across else {"": runs}
-      panels = {title: against(part, args.by, args.against, args.metric) for title, part in parts.items()}
-      shown = "\n\n".join(table([run for line in lines.values() for run in line]) for lines in panels.values())
-    else:
-      shown = across(runs, args.by, args.across, args.metric) if args.across else table(list(best.values()))
-  except ValueError as error:
+    print(report(args))
+  except (Mistake, OSError) as error:
     print(f"report: {error}", file=sys.stderr)
     return 2
-  print(f"best by {args.metric}:\n\n{shown}\n\nall:\n\n{table(runs)}")
+  return 0
+
+
+def report(args: argparse.Namespace) -> str:
+  """Both tables; draws what is to be drawn."""
+  found = settings.read(args.folder)
+  settings.require_metric(found, "--metric", args.metric)
+  choose = args.choose or settings.on_validation(found, args.metric)
+  settings.require_metric(found, "--choose", choose)
+  for key in (args.by, args.across):
+    settings.require_override(found, key)
+  best = settings.best(found, args.by, choose)
+  if args.against:
+    parts = settings.groups(found, args.across) if args.across else {"": found}
+    panels = {title: settings.against(part, args.by, args.against, choose) for title, part in parts.items()}
+    shown = "\n\n".join(
+      table([each for line in panel.values() for each in line], args.metric) for panel in panels.values()
+    )
+  else:
+    shown = (
+      across(found, args.by, args.across, args.metric, choose) if args.across else table([*best.values()], args.metric)
+    )
   if args.png and args.against:
     draw_against(panels, args.against, args.metric, args.png)
   elif args.png:
-    draw(best, args.metric, args.png)
-  return 0
+    draw({group: setting for group, setting in best.items() if setting.values(args.metric)}, args.metric, args.png)
+  return (
+    f"{args.metric}, the best by the mean of {choose} over seeds:\n\n{shown}\n\nall:\n\n{table(found, args.metric)}"
+  )
 
 
 if __name__ == "__main__":

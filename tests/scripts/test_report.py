@@ -1,82 +1,171 @@
-"""Reports of sweeps: the best of each group by what it ends with, and one line for each mistake."""
+"""Reports of sweeps: means over seeds, the best of each group by its mean, and one line for each mistake."""
 
 import json
+import math
+import statistics
 
 import pytest
 from matplotlib.figure import Figure
 
-from scripts import report
+from scripts import report, settings
 
-# name -> (overrides, accuracies at steps 0, 1, 2); b's second run is best in the middle alone
-RUNS = {
-  "a1": ({"mixer": "a", "lr": 1}, [0.1, 0.2, 0.3]),
-  "a2": ({"mixer": "a", "lr": 2}, [0.1, 0.2, 0.5]),
-  "b1": ({"mixer": "b", "lr": 1}, [0.1, 0.2, 0.4]),
-  "b2": ({"mixer": "b", "lr": 2}, [0.1, 0.9, float("nan")]),
-}
+METRIC = "eval/x/accuracy"
+SUMMARY = {"parameters": 1000, "state_bytes": 4096, "step": 2, "wall_seconds": 1.5}
+NAN = math.nan
+# overrides, accuracies at steps 0, 1, 2; b's second setting is best in the middle alone
+RUNS = [
+  ({"mixer": "a", "lr": 1}, [0.1, 0.2, 0.3]),
+  ({"mixer": "a", "lr": 2}, [0.1, 0.2, 0.5]),
+  ({"mixer": "b", "lr": 1}, [0.1, 0.2, 0.4]),
+  ({"mixer": "b", "lr": 2}, [0.1, 0.9, NAN]),
+]
+# one seed of the larger rate is best of all, its mean is not; hybrids and a setting that only failed
+SEEDS = [
+  *(({"mixer": "a", "lr": 1, "seed": seed}, [0.5, y]) for seed, y in enumerate((0.81, 0.80, 0.82))),
+  *(({"mixer": "a", "lr": 2, "seed": seed}, [0.5, y]) for seed, y in enumerate((0.990, 0.522, 0.672))),
+  *(({"pattern": "ma", "m": "mamba", "a": "softmax", "lr": 1, "seed": seed}, [0.5, 0.7]) for seed in (0, 1)),
+  *(({"pattern": "ra", "r": "rglru", "a": "softmax", "lr": 1, "seed": seed}, [0.5, 0.6]) for seed in (0, 1)),
+  ({"mixer": "c", "lr": 1, "seed": 0}, None),
+]
+
+
+def write(folder, runs, **fields):
+  """results.jsonl and metrics.jsonl as a sweep leaves them; a run without a curve has failed."""
+  lines = []
+  for number, (overrides, curve) in enumerate(runs):
+    name = f"{fields.get('origin', '')}run{number}"
+    line = {"name": name, "overrides": overrides, "status": "failed" if curve is None else "done", "exit": 0}
+    if curve is not None:
+      line["summary"] = SUMMARY
+      (folder / name).mkdir()
+      rows = [{"step": step, METRIC: y, "eval/x/loss": 1 - y} for step, y in enumerate(curve)]
+      (folder / name / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines.append(line | fields)
+  with open(folder / "results.jsonl", "a") as file:
+    file.write("".join(json.dumps(line) + "\n" for line in lines))
+  return folder
 
 
 @pytest.fixture
 def folder(tmp_path):
-  lines = [{"name": "c", "status": "failed", "overrides": {"mixer": "c"}}]
-  for name, (overrides, curve) in RUNS.items():
-    (tmp_path / name).mkdir()
-    rows = [{"step": step, "eval/x/accuracy": y, "eval/x/loss": 1 - y} for step, y in enumerate(curve)]
-    (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    summary = {"parameters": 1000, "state_bytes": 4096, "step": 2, "wall_seconds": 1.5}
-    lines.append({"name": name, "status": "done", "overrides": overrides, "summary": summary})
-  (tmp_path / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-  return tmp_path
+  return write(tmp_path, [*RUNS, ({"mixer": "c"}, None)])
 
 
-@pytest.mark.parametrize("metric", ["eval/x/accuracy", "eval/x/loss"])
-def test_the_best_is_what_ends_best(folder, metric):
-  best = report.best_of(report.read(folder, metric), "mixer", metric)
-  assert {group: run["name"] for group, run in best.items()} == {"a": "a2", "b": "b1"}
+def tables(folder, capsys, *arguments, metric=METRIC):
+  assert report.main([str(folder), f"--metric={metric}", *arguments]) == 0
+  best, _, everything = capsys.readouterr().out.partition("all:")
+  return [
+    [line.strip("| ").split(" | ") for line in part.splitlines() if line[:1] == "|"][2:] for part in (best, everything)
+  ]
 
 
-def test_a_report_has_tables_and_curves(folder, capsys):
+@pytest.mark.parametrize("metric", [METRIC, "eval/x/loss"])
+def test_the_best_is_what_ends_best(folder, capsys, metric):
+  best, everything = tables(folder, capsys, metric=metric)
+  assert [row[0] for row in best] == ["mixer=a,lr=2", "mixer=b,lr=1", "mixer=c"]
+  assert [row[0] for row in everything] == [*(f"mixer={x},lr={y}" for x in "ab" for y in (1, 2)), "mixer=c"]
+
+
+def test_a_report_has_costs_and_curves(folder, capsys):
   png = folder / "curves.png"
-  assert report.main([str(folder), "--metric=eval/x/accuracy", f"--png={png}"]) == 0
-  best, everything = capsys.readouterr().out.split("all:")
-  assert "| a2 | 0.5 | 1,000 | 4,096 | 2 | 2 |" in best
-  assert "a1" not in best
-  assert all(name in everything for name in RUNS)
+  best, _ = tables(folder, capsys, f"--png={png}")
+  assert best[0] == ["mixer=a,lr=2", "0.5", "1", "1,000", "4,096", "2", "2"]
+  assert best[2] == ["mixer=c", "–", "0 of 1", "–", "–", "–", "–"]
   assert png.read_bytes().startswith(b"\x89PNG")
 
 
+def test_seeds_are_averaged_and_the_rate_is_chosen_by_the_mean(tmp_path, capsys):
+  best, everything = tables(write(tmp_path, SEEDS), capsys)
+  assert best[0][:3] == ["mixer=a,lr=1", "0.81 ± 0.01", "3"]
+  three = (0.990, 0.522, 0.672)
+  assert everything[1][:3] == ["mixer=a,lr=2", f"{statistics.mean(three):.4g} ± {statistics.stdev(three):.2g}", "3"]
+
+
+def test_every_run_is_in_some_group_hybrids_beside_single_mixers(tmp_path, capsys):
+  best, everything = tables(write(tmp_path, SEEDS), capsys)
+  assert [row[0] for row in best] == [
+    "mixer=a,lr=1",
+    "pattern=ma,m=mamba,a=softmax,lr=1",
+    "pattern=ra,r=rglru,a=softmax,lr=1",
+    "mixer=c,lr=1",
+  ]
+  assert sum(int(row[2].split()[-1]) for row in everything) == len(SEEDS)
+  by_rate, _ = tables(tmp_path, capsys, "--by=lr")
+  assert [row[0] for row in by_rate] == ["mixer=a,lr=1", "mixer=a,lr=2"]
+
+
+def test_what_is_shown_on_the_test_set_is_chosen_on_validation(tmp_path, capsys):
+  write(tmp_path, [({"mixer": "a", "lr": 1}, [0.3]), ({"mixer": "a", "lr": 2}, [0.2])])
+  for number, validation in enumerate((0.1, 0.9)):
+    path = tmp_path / f"run{number}" / "metrics.jsonl"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eval/validation/accuracy": validation}))
+  best, _ = tables(tmp_path, capsys)
+  assert best[0][:2] == ["mixer=a,lr=2", "0.2"]
+  best, _ = tables(tmp_path, capsys, f"--choose={METRIC}")
+  assert best[0][:2] == ["mixer=a,lr=1", "0.3"]
+
+
+def test_a_run_that_diverged_is_the_worst_and_one_that_failed_is_counted(tmp_path, capsys):
+  write(tmp_path, [({"mixer": "a", "lr": 1, "seed": seed}, [0.4]) for seed in range(2)])
+  write(tmp_path, [({"mixer": "a", "lr": 2, "seed": 0}, [0.9])], origin="x")
+  write(tmp_path, [({"mixer": "a", "lr": 2, "seed": 1}, None)], exit=3, origin="x")
+  write(tmp_path, [({"mixer": "a", "lr": 1, "seed": 2}, None)], exit=1)
+  path = tmp_path / "results.jsonl"
+  path.write_text(path.read_text().replace('"origin": "x"', '"argument": ""'))
+  best, everything = tables(tmp_path, capsys)
+  assert best[0][:3] == ["mixer=a,lr=1", "0.4 ± 0", "2 of 3"]
+  assert everything[1][:3] == ["mixer=a,lr=2", "nan", "2"]
+
+
+def test_runs_of_other_arguments_or_configs_are_not_mixed(tmp_path, capsys):
+  setting = [({"mixer": "a", "seed": seed}, [0.1 * (seed + 1)]) for seed in range(2)]
+  write(tmp_path, setting)
+  write(tmp_path, setting, origin="1a", argument="steps=5", flags=[])
+  write(tmp_path, setting, origin="2b", argument="", flags=["--config.steps=5"])
+  write(tmp_path, setting, origin="3c", argument="steps=5", flags=[])
+  for table in tables(tmp_path, capsys):
+    assert [row[0] for row in table] == [
+      "[older] mixer=a",
+      "[steps=5 config 1a] mixer=a",
+      "[--config.steps=5] mixer=a",
+      "[steps=5 config 3c] mixer=a",
+    ]
+    assert {row[2] for row in table} == {"2"}
+
+
 def test_two_overrides_make_rows_and_columns(folder, capsys):
-  assert report.main([str(folder), "--metric=eval/x/accuracy", "--by=lr", "--across=mixer"]) == 0
-  best, _ = capsys.readouterr().out.split("all:")
-  costs = "1,000 | 4,096 | 2 | 2"
-  assert f"| 1 | 0.3 | {costs} | 0.4 | {costs} |\n| 2 | 0.5 | {costs} | nan | {costs} |" in best
+  best, _ = tables(folder, capsys, "--by=lr", "--across=mixer")
+  costs = ["1", "1,000", "4,096", "2", "2"]
+  assert best[0] == ["1", "0.3", *costs, "0.4", *costs, *["–"] * 6]
+  assert best[1] == ["2", "0.5", *costs, "nan", *costs, *["–"] * 6]
+  assert best[2][-6:] == ["–", "0 of 1", *["–"] * 4]
 
 
 def test_the_best_at_each_size_makes_a_line(folder, capsys):
-  # b's two runs get two sizes, a's stay at one
+  # b's two settings get two sizes, a's stay at one
   lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
-  for line in lines:
-    if line["name"] == "b1":
-      line["summary"]["state_bytes"] = 8192
+  lines[2]["summary"]["state_bytes"] = 8192
   (folder / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-  metric = "eval/x/accuracy"
-  runs = report.read(folder, metric)
-  found = report.against(runs, "mixer", "state_bytes", metric)
-  assert {group: [run["name"] for run in line] for group, line in found.items()} == {"a": ["a2"], "b": ["b2", "b1"]}
+  found = settings.against(settings.read(folder), "mixer", "state_bytes", METRIC)
+  assert {group: [each.name for each in line] for group, line in found.items()} == {
+    "a": ["mixer=a,lr=2"],
+    "b": ["mixer=b,lr=2", "mixer=b,lr=1"],
+  }
   png = folder / "sizes.png"
-  assert report.main([str(folder), f"--metric={metric}", "--across=lr", "--against=state_bytes", f"--png={png}"]) == 0
-  best, _ = capsys.readouterr().out.split("all:")
-  assert [name for name in RUNS if name in best] == list(RUNS)
+  best, _ = tables(folder, capsys, "--across=lr", "--against=state_bytes", f"--png={png}")
+  # a panel a learning rate, and c, which has none, in neither
+  assert [row[0] for row in best if "=" in row[0]] == [f"mixer={x},lr={y}" for y in (1, 2) for x in "ab"]
   assert png.read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_group_has_one_colour_in_all_panels(monkeypatch, tmp_path):
   shown = []
   monkeypatch.setattr(Figure, "savefig", lambda figure, path, dpi: shown.append(figure))
-  line = [{"summary": {"state_bytes": 8}, "curve": [(1, 0.5)]}]
+  run = {"status": "done", "summary": {"state_bytes": 8}, "rows": [{"step": 1, "accuracy": 0.5}]}
+  line = [settings.Setting({}, "", [run])]
   report.draw_against({"p": {"a": line, "b": line}, "q": {"b": line}}, "state_bytes", "accuracy", tmp_path / "x.png")
   p, q = shown[0].axes
-  colours = [line.get_color() for line in (*p.lines, *q.lines)]
+  colours = [line.get_color() for line in (*p.lines, *q.lines) if line.get_marker() in "os"]
   assert colours[0] != colours[1] == colours[2]
   assert [text.get_text() for text in shown[0].legends[0].texts] == ["a", "b"]
 
@@ -84,12 +173,17 @@ def test_a_group_has_one_colour_in_all_panels(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
   "arguments, message",
   [
-    (["--metric=eval/y"], "--metric=eval/y: run a1 has none; choose from ['eval/x/accuracy', 'eval/x/loss']"),
+    (["--metric=eval/y"], "--metric=eval/y: run run0 has none; choose from ['eval/x/accuracy', 'eval/x/loss']"),
+    (
+      ["--metric=eval/x/loss", "--choose=y"],
+      "--choose=y: run run0 has none; choose from ['eval/x/accuracy', 'eval/x/loss']",
+    ),
     (
       ["--metric=eval/x/loss", "--against=flops"],
-      "--against=flops: run a1 has no such number; choose from ['parameters', 'state_bytes', 'step', 'wall_seconds']",
+      "--against=flops: run mixer=a,lr=1 has no such number; "
+      "choose from ['parameters', 'state_bytes', 'step', 'wall_seconds']",
     ),
-    (["--metric=eval/x/loss", "--by=width"], "--by=width: no run overrides it; choose from ['lr', 'mixer']"),
+    (["--metric=eval/x/loss", "--by=width"], "no run overrides 'width'; choose from ['lr', 'mixer']"),
   ],
 )
 def test_mistakes_are_one_line(folder, capsys, arguments, message):
@@ -100,3 +194,15 @@ def test_mistakes_are_one_line(folder, capsys, arguments, message):
 def test_a_folder_without_a_sweep_is_named(tmp_path, capsys):
   assert report.main([str(tmp_path)]) == 2
   assert "has no results.jsonl" in capsys.readouterr().err
+
+
+def test_a_sweep_without_a_finished_run_is_named(tmp_path, capsys):
+  assert report.main([str(write(tmp_path, [({"mixer": "a"}, None)]))]) == 2
+  assert "has no finished run" in capsys.readouterr().err
+
+
+def test_lines_cut_short_are_named_and_left_out(folder, capsys):
+  with open(folder / "results.jsonl", "a") as file:
+    file.write('{"name": "mixer')
+  assert report.main([str(folder), f"--metric={METRIC}"]) == 0
+  assert "line 6 is cut short" in capsys.readouterr().err

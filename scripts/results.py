@@ -1,0 +1,42 @@
+"""results.jsonl of a sweep: one line a run, replaced as a whole when a run ends."""
+
+import json
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+RESULTS = "results.jsonl"
+# what older sweeps, which knew a run by its name, did not write
+OLDER: dict[str, Any] = {"digest": "", "folder": "", "argument": "", "flags": [], "origin": ""}
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+  """The runs of a sweep, those of older sweeps with empty digests.
+
+  A line that is no result, as a full disk leaves behind, is named on standard error: its run does not count as done.
+  """
+  results, broken = [], []
+  for number, line in enumerate(path.read_text(errors="replace").split("\n") if path.exists() else (), 1):
+    if not line.strip():
+      continue
+    try:
+      result = json.loads(line)
+    except ValueError:
+      result = None
+    if isinstance(result, dict) and isinstance(result.get("name"), str) and isinstance(result.get("overrides"), dict):
+      results.append(OLDER | {"folder": result["name"], "status": "failed", "summary": {}} | result)
+    else:
+      broken.append(number)
+  if broken:
+    lines = f"line {broken[0]} is" if len(broken) == 1 else f"lines {', '.join(map(str, broken))} are"
+    print(f"{path}: {lines} cut short or no result; what ran there does not count as done", file=sys.stderr)
+  return results
+
+
+def write(path: Path, results: Iterable[dict[str, Any]]) -> None:
+  """Writes all lines or, where the disk is full, leaves the file as it was."""
+  temporary = path.with_suffix(".tmp")
+  temporary.write_text("".join(json.dumps(line) + "\n" for line in results))
+  os.replace(temporary, path)

@@ -1,0 +1,177 @@
+"""The runs of a sweep by setting: what was run but for its seed."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mistake import Mistake
+from scripts import results
+from scripts.sweep import argument
+from training import metrics
+
+# overrides that only choose one of several equal runs
+SEEDS = ("seed", "data.seed")
+MIXER = "mixer"
+# a loss that was not finite ends a run with this code: a result, and the worst there is
+NOT_FINITE = 3
+
+
+class Setting(NamedTuple):
+  """Runs that differ in their seeds alone, whether or not they are done."""
+
+  overrides: dict[str, Any]
+  origin: str  # what was changed for all runs of one command, where a folder has runs of several commands
+  runs: list[dict[str, Any]]
+
+  @property
+  def name(self) -> str:
+    """The overrides, after what belongs to the whole command."""
+    return f"{self.origin}{argument(self.overrides) or 'default'}"
+
+  @property
+  def done(self) -> list[dict[str, Any]]:
+    """The runs that came to an end, a loss that was not finite included."""
+    return [run for run in self.runs if run["status"] == "done" or run.get("exit") == NOT_FINITE]
+
+  def values(self, metric: str) -> list[float]:
+    """The metric at the last evaluation of each finished run, nan where the loss was not finite."""
+    ends = [(run["status"], [row[metric] for row in run["rows"] if metric in row]) for run in self.done]
+    return [math.nan if status != "done" or points[-1] is None else points[-1] for status, points in ends]
+
+  def at_the_end(self, metric: str) -> tuple[float, float | None]:
+    """Mean and standard deviation of the values; no deviation of a single one, nan of none."""
+    values = np.array(self.values(metric))
+    return (float(values.mean()) if len(values) else math.nan, float(values.std(ddof=1)) if len(values) > 1 else None)
+
+  def curve(self, metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Steps that all finished runs were evaluated at, and mean and standard deviation of the metric there."""
+    curves = [{row["step"]: row[metric] for row in run["rows"] if metric in row} for run in self.done]
+    steps = np.array(sorted(set.intersection(*(set(curve) for curve in curves if curve))))
+    values = np.array([[curve[step] for step in steps.tolist()] for curve in curves if curve], float)
+    return steps, values.mean(0), values.std(0, ddof=1) if len(values) > 1 else np.zeros(len(steps))
+
+  def quantity(self, name: str) -> float | None:
+    """The mean of a number of the summaries, or None where they have none."""
+    numbers = [run["summary"].get(name) for run in self.done]
+    known = [number for number in numbers if isinstance(number, (int, float))]
+    return sum(known) / len(known) if known else None
+
+
+def read(folder: Path) -> list[Setting]:
+  """The settings of a sweep, each of its runs with the `rows` of its metrics.
+
+  Raises:
+    Mistake: the folder has no results, or none of a finished run.
+  """
+  path = folder / results.RESULTS
+  if not path.is_file():
+    raise Mistake(f"{folder} has no {results.RESULTS}; give the --out folder of a sweep")
+  runs = results.read(path)
+  origins = _origins(runs)
+  found: dict[str, Setting] = {}
+  for run in runs:
+    run["rows"] = metrics.read_rows(folder / run["folder"] / "metrics.jsonl")
+    overrides = {key: value for key, value in run["overrides"].items() if key not in SEEDS}
+    setting = Setting(overrides, origins[run["origin"]], [])
+    found.setdefault(setting.name, setting).runs.append(run)
+  if not any(setting.done for setting in found.values()):
+    raise Mistake(f"{path} has no finished run")
+  return list(found.values())
+
+
+def _origins(runs: list[dict[str, Any]]) -> dict[str, str]:
+  """What to write before the name of a setting, by origin: nothing where all runs are of one command."""
+  texts = {run["origin"]: " ".join(filter(None, [run["argument"], *run["flags"]])) for run in runs}
+  if len(texts) == 1:
+    return dict.fromkeys(texts, "")
+  count = Counter(texts.values())
+
+  def tell(origin: str, text: str) -> str:
+    # the same command with another config has nothing else to tell it by
+    edited = origin and (count[text] > 1 or not text)
+    return f"{text} config {origin}".strip() if edited else text or "older"
+
+  return {origin: f"[{tell(origin, text)}] " for origin, text in texts.items()}
+
+
+def require_metric(found: list[Setting], flag: str, metric: str) -> None:
+  """Refuses a metric that a finished run does not have.
+
+  Raises:
+    Mistake: a run has no such metric; the message lists those it has.
+  """
+  for run in (run for setting in found for run in setting.runs if run["status"] == "done"):
+    if not any(metric in row for row in run["rows"]):
+      choices = sorted({key for row in run["rows"] for key in row if key.startswith("eval/")})
+      raise Mistake(f"{flag}={metric}: run {run['folder']} has none; choose from {choices}")
+
+
+def on_validation(found: list[Setting], metric: str) -> str:
+  """The same quantity on the validation set, or the metric itself where a finished run has no such set."""
+  section, _, rest = metric.partition("/")
+  name = f"{section}/validation/{rest.rpartition('/')[2]}"
+  finished = [run for setting in found for run in setting.done if run["status"] == "done"]
+  return name if all(any(name in row for row in run["rows"]) for run in finished) else metric
+
+
+def label(setting: Setting, by: str) -> str:
+  """The group of a setting: the value of an override; for the mixer, of a hybrid, its pattern and letters."""
+  overrides = setting.overrides
+  if by == MIXER and MIXER not in overrides:
+    names = {key: value for key, value in overrides.items() if key == "pattern" or len(key) == 1}
+    return setting.origin + (argument(names) or "default")
+  return setting.origin + str(overrides.get(by, "default"))
+
+
+def groups(found: Iterable[Setting], by: str) -> dict[str, list[Setting]]:
+  """The settings by `label`; every one is in some group."""
+  parts: dict[str, list[Setting]] = {}
+  for setting in found:
+    parts.setdefault(label(setting, by), []).append(setting)
+  return parts
+
+
+def best(found: Iterable[Setting], by: str, metric: str) -> dict[str, Setting]:
+  """The setting of each group with the best mean; nan is worse than anything but no value at all."""
+
+  def rank(setting: Setting) -> tuple[bool, bool, float]:
+    mean = metrics.sign(metric) * setting.at_the_end(metric)[0]
+    return bool(setting.values(metric)), not math.isnan(mean), 0.0 if math.isnan(mean) else mean
+
+  return {group: max(part, key=rank) for group, part in groups(found, by).items()}
+
+
+def require_override(found: list[Setting], key: str | None) -> None:
+  """Refuses an override that no run has.
+
+  Raises:
+    Mistake: no run overrides `key`.
+  """
+  choices = sorted({name for setting in found for name in setting.overrides})
+  if key not in (None, MIXER, *choices):
+    raise Mistake(f"no run overrides {key!r}; choose from {choices}")
+
+
+def against(found: list[Setting], by: str, quantity: str, metric: str) -> dict[str, list[Setting]]:
+  """For each group, the best setting at each value of a number in the summaries, in order of that number.
+
+  Raises:
+    Mistake: a finished setting has no such number.
+  """
+  finished = [setting for setting in found if setting.values(metric)]
+  for setting in finished:
+    if setting.quantity(quantity) is None:
+      summary = setting.done[0]["summary"]
+      choices = sorted(key for key, value in summary.items() if isinstance(value, (int, float)))
+      raise Mistake(f"--against={quantity}: run {setting.name} has no such number; choose from {choices}")
+  lines = {}
+  for group, part in groups(finished, by).items():
+    sizes: dict[float, list[Setting]] = {}
+    for setting in part:
+      sizes.setdefault(setting.quantity(quantity) or 0.0, []).append(setting)
+    lines[group] = [best(sizes[size], by, metric)[group] for size in sorted(sizes)]
+  return lines
