@@ -4,11 +4,13 @@ Two layers of width 64, each mixer as it comes; 300 steps of 20 images, of 10,00
 What learns most in so few steps need not be best at the end of a long training.
 
   python main.py --config configs/every_state_space.py:task=copying,mixer=mamba2 --workdir runs/mamba2
-  python scripts/sweep.py --config configs/every_state_space.py:dir=FOLDER --out runs/every_state_space
-  python scripts/report.py runs/every_state_space --across task
+  ./dev sweep --config configs/every_state_space.py:dir=FOLDER --out runs/every_state_space
+  ./dev report runs/every_state_space --across task
 """
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -20,11 +22,11 @@ TASKS = {
   "smnist": (smnist, "depth=2,batch=20,steps=300,warmup=50,held_out=50000,eval.batches=50"),
   "copying": (selective_copying, "length=72,batch=32,steps=500,stages=()"),
 }
-MIXERS = (
-  *("dss", "event_ssm", "gated_conv", "gss", "h3", "hyena", "liquid_s4", "lru", "lssl", "mega"),
-  *("s4", "s4d", "s4nd", "s5", "sgconv", "ssm2d"),
-  *("gru", "lstm", "min_gru", "rnn", "slstm"),
-  *("mamba", "mamba2", "mamba3", "rglru"),
+# A file of ssm/ holds a mixer if it has a class of its own name.
+MIXERS = tuple(
+  file.stem
+  for file in sorted((Path(__file__).parents[1] / "ssm").rglob("*.py"))
+  if re.search(rf"(?mi)^class {file.stem.replace('_', '')}\b", file.read_text())
 )
 # Read an image whole, from all sides.
 IMAGES_ONLY = ("s4nd", "ssm2d")

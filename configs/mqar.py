@@ -8,7 +8,7 @@ of batch 16 at 3e-3 with it; one-head attention reached 99.5 % in 1,000 steps of
 Sweep learning rates finely before calling a model incapable.
 
   python main.py --config configs/mqar.py:mixer=softmax,m.heads=1,position=learned --workdir runs/mqar_attention
-  python scripts/sweep.py --config configs/mqar.py --out runs/mqar_sweep
+  ./dev sweep --config configs/mqar.py --out runs/mqar_sweep
 """
 
 from collections.abc import Iterator

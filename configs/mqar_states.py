@@ -5,8 +5,8 @@ steps and rows for all, the best of the learning rates. Only what sets the state
 whose state is their input, is the width. Based reads a gated short convolution, as the paper's models do.
 
   python main.py --config configs/mqar_states.py:size=64x4,mixer=gated_delta_net,m.head_size=16 --workdir runs/gdn
-  python scripts/sweep.py --config configs/mqar_states.py --out runs/mqar_states --jobs 2
-  python scripts/report.py runs/mqar_states --across size --against state_bytes --png states.png
+  ./dev sweep --config configs/mqar_states.py --out runs/mqar_states --jobs 2
+  ./dev report runs/mqar_states --across size --against state_bytes --png states.png
 """
 
 from collections.abc import Iterator

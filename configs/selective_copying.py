@@ -6,7 +6,7 @@ with sequences of 64, packed into the row. In a throw-away prototype a Mamba of 
 length 64 after the same 1,400 (one seed, learning rate 2e-3).
 
   python main.py --config configs/selective_copying.py --workdir runs/copying
-  python scripts/sweep.py --config configs/selective_copying.py --out runs/copying_sweep
+  ./dev sweep --config configs/selective_copying.py --out runs/copying_sweep
 """
 
 from collections.abc import Iterator

@@ -11,8 +11,8 @@ Mamba-3 decays by softplus(.), which gets near 0 sooner than its newer default. 
 
   python main.py --config configs/state_tracking.py:mixer=slstm --workdir runs/parity_slstm
   python main.py --config configs/state_tracking.py:task=brackets,mixer=slstm --workdir runs/brackets
-  python scripts/sweep.py --config configs/state_tracking.py --out runs/parity
-  python scripts/report.py runs/parity --by mixer --metric eval/length_192_255/accuracy
+  ./dev sweep --config configs/state_tracking.py --out runs/parity
+  ./dev report runs/parity --by mixer --metric eval/length_192_255/accuracy
 """
 
 from collections.abc import Iterator

@@ -1,1 +1,5 @@
 """The mixer contract, and what is made of mixers: blocks, stacks, wrappers, channel mixers and whole models."""
+
+from checkout import warn_of_strangers
+
+warn_of_strangers()

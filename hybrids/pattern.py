@@ -1,6 +1,7 @@
 """Patterns: strings of one letter a layer, repeated until they are as long as the model is deep."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from mistake import Mistake
@@ -17,6 +18,19 @@ def tile(pattern: str, depth: int) -> str:
   if depth < 1:
     raise Mistake(f"depth={depth}: a stack has at least 1 layer (depth counts the letters of the pattern)")
   return (pattern * -(-depth // len(pattern)))[:depth]
+
+
+def describe(pattern: str, depth: int, names: Mapping[str, str]) -> str:
+  """How many layers of each mixer a model has, for people: 'depth 4: 2 mamba, 2 mlp', and what of the pattern is cut.
+
+  Args:
+    names: the mixer of each letter.
+  """
+  letters = tile(pattern, depth)
+  count = Counter(names[letter] for letter in letters)
+  rest = letters[len(letters) - depth % len(pattern) :]
+  cut = f"; the last repetition of the pattern {pattern} is cut to {rest}" if rest else ""
+  return f"depth {depth}: {', '.join(f'{many} {name}' for name, many in count.items())}{cut}"
 
 
 def check(pattern: str, mixers: Iterable[str]) -> None:

@@ -1,6 +1,9 @@
 """What a trained model is used for: generating, and counting what it costs."""
 
+from checkout import warn_of_strangers
 from inference.generate import generate
 from inference.sampling import Sampler, make_sampler
 
 __all__ = ["Sampler", "generate", "make_sampler"]
+
+warn_of_strangers()

@@ -1,7 +1,7 @@
 """Times primitives, mixers and models, beside every installed peer, in one run.
 
-  python scripts/bench.py [--suite mixers,decode,…] [--filter TEXT] [--rounds 7] [--out bench.jsonl]
-  python scripts/bench.py --suite kernels --peers all --lengths 512,2048,8192 --plot kernels.png --out kernels.jsonl
+  ./dev bench [--suite mixers,decode,…] [--filter TEXT] [--rounds 7] [--out bench.jsonl]
+  ./dev bench --suite kernels --peers all --lengths 512,2048,8192 --plot kernels.png --out kernels.jsonl
 
 Cases of one group do the same work (equal shapes, parameters, dtype and threads). They are compiled first, then timed
 in turn, round after round, so that whatever else the machine does falls on all of them alike. Peers run in processes of

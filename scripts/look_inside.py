@@ -1,6 +1,6 @@
 """Draws what trained mixers have learned: kernels, eigenvalues, time steps, and what each output depends on.
 
-  python scripts/look_inside.py DIR [DIR ...] --out FOLDER [--layer N] [--row N | --text TEXT] [--tokens N] [--step N]
+  ./dev look DIR [DIR ...] --out FOLDER [--layer N] [--row N | --text TEXT] [--tokens N] [--step N]
 
 DIR are workdirs of runs; their newest checkpoints are restored, or those of --step. The models read a row of the
 validation set, row 0 if not told, or --text, up to --tokens. Of every layer but the channel mixers, or of --layer

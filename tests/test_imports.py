@@ -1,6 +1,8 @@
 """Imports go one way, and each folder imports only what its place in the design allows."""
 
 import ast
+import os
+import subprocess
 import sys
 
 import pytest
@@ -48,6 +50,8 @@ def test_imports_follow_the_arrows(folder):
 
 def test_what_every_folder_imports_imports_nothing():
   assert not sources.imports(sources.ROOT / "mistake.py")
+  roots = {name.split(".")[0] for name in sources.imports(sources.ROOT / "checkout.py")}
+  assert roots <= set(sys.stdlib_module_names)
 
 
 def test_nothing_imports_scripts_tests_or_notebooks():
@@ -73,3 +77,23 @@ def test_oracles_import_numpy_only():
     names = {name for name in sources.imports(file) if not name.startswith("tests.oracles")} - {"tests"}
     wrong = {name.split(".")[0] for name in names} - allowed
     assert not wrong, f"{sources.relative(file)} imports {sorted(wrong)}; an oracle is independent of what it judges"
+
+
+def python(folder, code):
+  environment = os.environ | {"PYTHONPATH": str(sources.ROOT)}
+  done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True)
+  return done.stderr
+
+
+def test_a_package_of_the_users_with_one_of_our_names_is_named(tmp_path):
+  (tmp_path / "data").mkdir()
+  (tmp_path / "data" / "points.csv").touch()
+  # a folder without Python in it hides nothing
+  assert python(tmp_path, "import hybrids; import data.task") == ""
+  (tmp_path / "data" / "__init__.py").touch()
+  (tmp_path / "scripts.py").touch()
+  error = python(tmp_path, "import hybrids; import data.task")
+  for name, ours in ((tmp_path / "data" / "__init__.py", "data"), (tmp_path / "scripts.py", "scripts")):
+    assert f"RuntimeWarning: import {ours} finds {name} and not {sources.ROOT / ours}" in error
+  assert error.count("RuntimeWarning") == 2
+  assert "No module named 'data.task'" in error

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hybrids.mixer import build
-from tests import mixers
+from tests import mixers, sources
 from tests.contract.case import LENGTHS, Case, resets
 from tests.oracles import of_attention, of_state_spaces
 from tests.oracles.of_state_spaces import D
@@ -31,6 +31,16 @@ SLOW = (
   *mixers.rows("SLOW"),
 )
 PACKED = dict(reset=resets(), lengths=LENGTHS)
+
+
+# Compositions of other mixers, and maps of one token, each compared with its equation in tests/hybrids/.
+WITHOUT = {"bidirectional", "image_scan", "mlp", "gated_mlp"}
+
+
+def test_every_mixer_has_an_oracle():
+  compared = {name.split(",")[0] for name in CASES}
+  missing = set(sources.mixer_files()) - compared - WITHOUT
+  assert not missing, f"write tests/oracles/NAME.py and compare it in tests/mixers/NAME.py for {sorted(missing)}"
 
 
 @functools.lru_cache(maxsize=1)

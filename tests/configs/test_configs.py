@@ -84,7 +84,7 @@ def test_the_schedule_fits_the_steps(config):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_config_is_labelled_with_its_command(path):
   label = runpy.run_path(str(path))["__doc__"]
-  for name, arg in re.findall(r"(?:main|sweep).py --config '?(configs/\w+\.py)(?::([^\s']+))?", label):
+  for name, arg in re.findall(r"(?:main.py|dev sweep|dev run) --config '?(configs/\w+\.py)(?::([^\s']+))?", label):
     assert name == f"configs/{path.stem}.py"
     assert load(path, arg).is_locked
   assert f"configs/{path.stem}.py" in label

@@ -12,6 +12,16 @@ def test_a_pattern_is_repeated_to_the_depth(given, depth, letters):
   assert pattern.tile(given, depth) == letters
 
 
+def test_people_are_told_how_many_layers_of_each_mixer_there_are():
+  names = {"m": "mamba", "a": "softmax", "w": "softmax", "-": "mlp"}
+  assert pattern.describe("m-", 4, names) == "depth 4: 2 mamba, 2 mlp"
+  assert pattern.describe("m", 3, names) == "depth 3: 3 mamba"
+  assert pattern.describe("wm-a-", 5, names) == "depth 5: 2 softmax, 1 mamba, 2 mlp"
+  cut = "; the last repetition of the pattern m-a- is cut to "
+  assert pattern.describe("m-a-", 6, names) == f"depth 6: 2 mamba, 3 mlp, 1 softmax{cut}m-"
+  assert pattern.describe("m-a-", 1, names) == f"depth 1: 1 mamba{cut}m"
+
+
 @pytest.mark.parametrize("letters, size", [("m", 1), ("mm", 1), ("mmammam", 3), ("mam", 2), ("mab", 3), ("maam", 3)])
 def test_the_period_is_the_smallest(letters, size):
   assert pattern.period(letters) == size

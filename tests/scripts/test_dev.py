@@ -1,0 +1,79 @@
+"""./dev: its verbs run this checkout's code, from any folder, also in an environment that another checkout made."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from tests import sources
+
+# stands in for the environment's Python: where and with what it was started
+PYTHON = '#!/bin/sh\ncase $1 in -c) echo 3.11.7 ;; *) printf "%s\\n" "$PWD" "$PYTHONPATH" "$@" ;; esac\n'
+
+
+@pytest.fixture
+def place(tmp_path):
+  """Two checkouts, an environment that the first has made, and a folder of the user's."""
+  for folder in ("one", "two", "env/bin", "mine"):
+    (tmp_path / folder).mkdir(parents=True)
+  for checkout in ("one", "two"):
+    shutil.copy(sources.ROOT / "dev", tmp_path / checkout)
+    for name in ("requirements.lock", "pyproject.toml"):
+      (tmp_path / checkout / name).write_text(name)
+  python = tmp_path / "env" / "bin" / "python"
+  python.write_text(PYTHON)
+  python.chmod(0o755)
+  checksum = subprocess.run(["cksum"], input=b"requirements.lockpyproject.toml", capture_output=True, check=True)
+  (tmp_path / "env" / ".stamp").write_text(f"3.11.7 {checksum.stdout.decode().strip()} \n")
+  (tmp_path / "mine" / "test_x.py").touch()
+  return tmp_path
+
+
+def dev(place, checkout, *arguments, **environment):
+  variables = {"PATH": os.environ["PATH"], "VENV": "../env", "PYTHON": str(place / "env/bin/python")} | environment
+  command = [place / checkout / "dev", *arguments]
+  done = subprocess.run(command, cwd=place / "mine", env=variables, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  folder, path, *rest = done.stdout.splitlines()
+  return folder, path.split(":"), rest
+
+
+@pytest.mark.parametrize(
+  "verb,program",
+  [
+    ("run", "main.py"),
+    ("sweep", "scripts/sweep.py"),
+    ("report", "scripts/report.py"),
+    ("look", "scripts/look_inside.py"),
+    ("bench", "scripts/bench.py"),
+  ],
+)
+def test_a_verb_runs_a_program_of_its_own_checkout_in_the_folder_of_the_caller(place, verb, program):
+  assert (sources.ROOT / program).is_file()
+  for checkout in ("one", "two"):
+    folder, path, arguments = dev(place, checkout, verb, "--workdir", "runs/a b", "*")
+    assert folder == str(place / "mine")
+    assert path == [str(place / checkout)]
+    assert arguments == [str(place / checkout / program), "--workdir", "runs/a b", "*"]
+
+
+def test_the_checkout_comes_before_other_paths(place):
+  _, path, arguments = dev(place, "two", "python", "-m", "jupyter", PYTHONPATH="/else:/where")
+  assert path == [str(place / "two"), "/else", "/where"]
+  assert arguments == ["-m", "jupyter"]
+
+
+def test_tests_run_in_the_checkout_and_are_named_from_the_folder_of_the_caller(place):
+  mine = place / "mine"
+  folder, _, arguments = dev(place, "one", "test", "test_x.py::test_it[a b]", "-k", "some thing", "/abs")
+  assert folder == str(place / "one")
+  assert arguments == ["-m", "pytest", f"{mine}/test_x.py::test_it[a b]", "-k", "some thing", "/abs"]
+  assert dev(place, "one", "test")[2] == ["-m", "pytest"]
+
+
+def test_an_unknown_verb_lists_them_all():
+  done = subprocess.run([sources.ROOT / "dev", "rnu"], capture_output=True, text=True)
+  assert done.returncode == 2
+  for verb in ("run", "test", "sweep", "report", "look", "bench", "lint", "setup", "python"):
+    assert f"./dev {verb} " in done.stdout
