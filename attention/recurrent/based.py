@@ -4,31 +4,30 @@ Arora et al. 2024, arXiv:2402.18668. Theirs: phi as here, d' -> key_size, N -> t
 """
 
 import math
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from kernels.ssd import ssd
 from layers import Dense, heads
 from layers.initializers import uniform_fan_in
-from layers.lengths import blank_past
+from layers.mixer import Mixer, Where
 from layers.sizes import at_least_one
 from layers.sums import beside_one
 
-LEAST = 0.5  # of 1 + s + s^2 / 2, at s = -1
+LEAST = 0.5  # the smallest value of 1 + s + s^2 / 2, at s = -1
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of one layer."""
 
   S: Float[Array, "b h f q"]  # float32; sums of phi(k) v^T, and of phi(k) in the last column
 
 
-class Based(nn.Module):
+class Based(Mixer):
   """y_t = sum_{s<=t} w_ts v_s / sum_{s<=t} w_ts  for each head, w_ts = phi(q_t) . phi(k_s)     sec. 4.1
 
   with w_ts = 1 + z + z^2 / 2 for z = q_t . k_s / sqrt(key_size); q, k and v are linear in x, and W_o y is the result.
@@ -50,10 +49,6 @@ class Based(nn.Module):
   key_size: int = 16
   depth: int = 1
 
-  STATE = "fixed"
-  SLOW = ()
-  SIDE = ()
-
   def __post_init__(self):
     heads.count(self, 16)
     at_least_one(self, "key_size", "depth")
@@ -68,47 +63,17 @@ class Based(nn.Module):
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros."""
-    del max_len
     features = math.comb(self.key_size + 2, 2)  # monomials of degree 2 at most
     return State(S=jnp.zeros((batch, self._heads, features, self.width // self._heads + 1)))
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state."""
-    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
-
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    x = blank_past(x, lengths)
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
     wide = lambda z: z.reshape(*x.shape[:-1], self._heads, -1).astype(jnp.promote_types(x.dtype, jnp.float32))
     q, k, v = (wide(dense(x)) for dense in (self.q_proj, self.k_proj, self.v_proj))
     v = beside_one(v)
-    sums, S = ssd(taylor(q), taylor(k), v, jnp.zeros(v.shape[:3], v.dtype), state.S, reset=reset, lengths=lengths)
-    # past the lengths the sums are 0
+    sums, S = ssd(taylor(q), taylor(k), v, jnp.zeros(v.shape[:3], v.dtype), state.S, **where.masks)
+    # in the padding the sums are 0
     y = sums[..., :-1] / jnp.maximum(sums[..., -1:], LEAST)
-    return blank_past(self.out_proj(y.reshape(x.shape).astype(x.dtype)), lengths), State(S)
-
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], State]:
-    """One token."""
-    y, state = self.prefill(x[:, None], state)
-    return y[:, 0], state
+    return self.out_proj(y.reshape(x.shape).astype(x.dtype)), State(S)
 
   @property
   def _heads(self) -> int:

@@ -4,31 +4,30 @@ Yang et al. 2024, arXiv:2406.06484. Theirs: S -> S^T, d_head -> k and p, beta ->
 """
 
 import math
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from kernels.delta_rule import delta_rule
 from layers import Dense, RMSNorm
 from layers.initializers import uniform_fan_in
-from layers.lengths import blank_past
+from layers.mixer import Mixer, Where
 from layers.qkv import ConvQKV
 from layers.sizes import at_least_one, largest_divisor
 from mistake import Mistake
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of one layer."""
 
   S: Float[Array, "b h k p"]  # float32
   taps: Float[Array, "b w e"]  # the last inputs of the short convolution
 
 
-class DeltaNet(nn.Module):
+class DeltaNet(Mixer):
   """S_t = S_{t-1} + beta_t k_t (v_t - S_{t-1}^T k_t)^T,  y_t = S_t^T q_t / sqrt(k)  for each head     sec. 2.2
 
   with q, k and v after a short convolution and SiLU, q and k of length 1, beta = sigmoid(W_b x), and W_o norm(y) as the
@@ -54,10 +53,6 @@ class DeltaNet(nn.Module):
   norm_eps: float = 1e-5
   depth: int = 1
 
-  STATE = "fixed"
-  SLOW = ()
-  SIDE = ()
-
   def __post_init__(self):
     _check(self)
     super().__post_init__()
@@ -71,45 +66,15 @@ class DeltaNet(nn.Module):
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros."""
-    del max_len
     qkv = self._qkv(parent=None)
     return State(S=jnp.zeros((batch, qkv.heads, qkv.key_size, qkv.value_size)), taps=qkv.init_taps(batch))
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state."""
-    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
-
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    x = blank_past(x, lengths)
-    (q, k, v), taps = self.qkv(x, state.taps, reset=reset, lengths=lengths)
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
+    (q, k, v), taps = self.qkv(x, state.taps, **where.masks)
     beta = jax.nn.sigmoid(self.b_proj(x).astype(k.dtype)) * (2 if self.negative_eigenvalues else 1)
-    y, S = delta_rule(q, beta[..., None] * k, v, k, state.S, reset=reset, lengths=lengths)
+    y, S = delta_rule(q, beta[..., None] * k, v, k, state.S, **where.masks)
     y = self.norm(y).reshape(*x.shape[:-1], -1)
-    return blank_past(self.out_proj(y), lengths), State(S, taps)
-
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], State]:
-    """One token."""
-    y, state = self.prefill(x[:, None], state)
-    return y[:, 0], state
+    return self.out_proj(y), State(S, taps)
 
   @nn.nowrap
   def _qkv(self, **kwargs) -> ConvQKV:

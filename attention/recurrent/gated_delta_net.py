@@ -3,31 +3,30 @@
 Yang, Kautz & Hatamizadeh 2025, arXiv:2412.06464. Theirs: S -> S^T, alpha -> a.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from kernels.delta_rule import delta_rule
 from layers import Dense, GatedRMSNorm, param
 from layers.initializers import log_uniform, softplus_step, uniform_fan_in
-from layers.lengths import blank_past
+from layers.mixer import Mixer, Where
 from layers.qkv import ConvQKV
 from layers.sizes import at_least_one, largest_divisor
 from mistake import Mistake
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of one layer."""
 
   S: Float[Array, "b h k p"]  # float32
   taps: Float[Array, "b w e"]  # the last inputs of the short convolution
 
 
-class GatedDeltaNet(nn.Module):
+class GatedDeltaNet(Mixer):
   """S_t = a_t S_{t-1} + beta_t k_t (v_t - a_t S_{t-1}^T k_t)^T,  y_t = S_t^T q_t / sqrt(k)  for each head     eq. (10)
 
   with q, k and v after a short convolution and SiLU, q and k of length 1, beta = sigmoid(W_b x) (twice that with
@@ -64,10 +63,6 @@ class GatedDeltaNet(nn.Module):
   dt_floor: float = 1e-4
   depth: int = 1
 
-  STATE = "fixed"
-  SLOW = ("A_log", "dt_bias")
-  SIDE = ()
-
   def __post_init__(self):
     _check(self)
     super().__post_init__()
@@ -77,56 +72,26 @@ class GatedDeltaNet(nn.Module):
     heads, size = self.qkv.value_heads, self.qkv.value_size
     dense = lambda features: Dense(features, kernel_init=uniform_fan_in(), axes=("embed", "heads"))
     self.a_proj, self.b_proj, self.g_proj = dense(heads), dense(heads), dense(heads * size)
-    self.A_log = param(self, "A_log", log_uniform(self.A_min, self.A_max), (heads,), ("heads",))
+    self.A_log = param(self, "A_log", log_uniform(self.A_min, self.A_max), (heads,), ("heads",), slow=True)
     dt_bias = softplus_step(self.dt_min, self.dt_max, self.dt_floor)
-    self.dt_bias = param(self, "dt_bias", dt_bias, (heads,), ("heads",))
+    self.dt_bias = param(self, "dt_bias", dt_bias, (heads,), ("heads",), slow=True)
     self.gated_norm = GatedRMSNorm("norm_first", eps=self.norm_eps, axis=None)
     out = uniform_fan_in(gain=self.depth**-0.5)
     self.out_proj = Dense(self.width, kernel_init=out, axes=("heads", "embed"))
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros."""
-    del max_len
     qkv = self._qkv(parent=None)
     return State(S=jnp.zeros((batch, qkv.value_heads, qkv.key_size, qkv.value_size)), taps=qkv.init_taps(batch))
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state."""
-    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
-
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    x = blank_past(x, lengths)
-    (q, k, v), taps = self.qkv(x, state.taps, reset=reset, lengths=lengths)
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
+    (q, k, v), taps = self.qkv(x, state.taps, **where.masks)
     beta = jax.nn.sigmoid(self.b_proj(x).astype(k.dtype)) * (2 if self.negative_eigenvalues else 1)
     log_a = -jnp.exp(self.A_log) * jax.nn.softplus(self.a_proj(x).astype(k.dtype) + self.dt_bias)
     beta, log_a = beta[..., None], log_a[..., None]
-    y, S = delta_rule(q, beta * k, v, jnp.exp(log_a) * k, state.S, None, log_a, reset=reset, lengths=lengths)
+    y, S = delta_rule(q, beta * k, v, jnp.exp(log_a) * k, state.S, None, log_a, **where.masks)
     y = self.gated_norm(y, self.g_proj(x).reshape(y.shape)).reshape(*x.shape[:-1], -1)
-    return blank_past(self.out_proj(y), lengths), State(S, taps)
-
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], State]:
-    """One token."""
-    y, state = self.prefill(x[:, None], state)
-    return y[:, 0], state
+    return self.out_proj(y), State(S, taps)
 
   @nn.nowrap
   def _qkv(self, **kwargs) -> ConvQKV:

@@ -4,30 +4,29 @@ Yang et al. 2024, arXiv:2312.06635. Theirs: d_k, d_v -> keys, values (of all hea
 """
 
 import math
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from kernels.gated_linear_attention import gated_linear_attention
 from layers import Dense, GatedRMSNorm
 from layers.initializers import uniform_fan_in
-from layers.lengths import blank_past
 from layers.low_rank import LowRank
+from layers.mixer import Mixer, Where
 from layers.sizes import at_least_one, largest_divisor
 from mistake import Mistake
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of one layer."""
 
   S: Float[Array, "b h k p"]  # float32
 
 
-class GLA(nn.Module):
+class GLA(Mixer):
   """S_t = diag(a_t) S_{t-1} + k_t v_t^T,  y_t = S_t^T q_t / sqrt(k)  for each head     sec. 4.1, 4.4
 
   with a = sigmoid(W_2 W_1 x + b)^(1 / tau), q, k and v linear in x, and W_o (norm(y) SiLU(W_g x)) as the result.
@@ -52,10 +51,6 @@ class GLA(nn.Module):
   norm_eps: float = 1e-5
   depth: int = 1
 
-  STATE = "fixed"
-  SLOW = ()
-  SIDE = ()
-
   def __post_init__(self):
     _check(self)
     super().__post_init__()
@@ -72,48 +67,18 @@ class GLA(nn.Module):
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros."""
-    del max_len
     heads, keys, values = self._sizes
     return State(S=jnp.zeros((batch, heads, keys // heads, values // heads)))
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state."""
-    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
-
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    x = blank_past(x, lengths)
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
     q, k, v, g = (self._by_head(z) for z in (self.q_proj(x), self.k_proj(x), self.v_proj(x), self.g_proj(x)))
     gate = self.a_proj(x)
     # how long something is kept is decided by the last digits of a
     log_a = jax.nn.log_sigmoid(gate.astype(jnp.promote_types(gate.dtype, jnp.float32))) / self.tau
     q = q * q.shape[-1] ** -0.5
-    y, S = gated_linear_attention(q, k, v, self._by_head(log_a), state.S, reset=reset, lengths=lengths)
+    y, S = gated_linear_attention(q, k, v, self._by_head(log_a), state.S, **where.masks)
     y = self.gated_norm(y, g)
-    return blank_past(self.out_proj(y.reshape(*x.shape[:-1], -1)), lengths), State(S)
-
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], State]:
-    """One token."""
-    y, state = self.prefill(x[:, None], state)
-    return y[:, 0], state
+    return self.out_proj(y.reshape(*x.shape[:-1], -1)), State(S)
 
   @property
   def _sizes(self) -> tuple[int, int, int]:

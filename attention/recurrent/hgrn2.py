@@ -3,18 +3,17 @@
 Qin et al. 2024, arXiv:2404.07904. Theirs: o -> q, f -> a, 1 - f -> k, i -> v, expansion ratio -> head_size.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from kernels.gated_linear_attention import gated_linear_attention
 from layers import Dense, RMSNorm, param
 from layers.initializers import constant, uniform_fan_in
-from layers.lengths import blank_past
+from layers.mixer import Mixer, Where
 from layers.sizes import at_least_one, largest_divisor, place_in_depth
 from mistake import Mistake
 
@@ -22,12 +21,12 @@ LEAST = 1e-3  # the initial lower bound of a first layer, whose logit must be fi
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of one layer."""
 
   S: Float[Array, "b h k p"]  # float32
 
 
-class HGRN2(nn.Module):
+class HGRN2(Mixer):
   """S_t = diag(a_t) S_{t-1} + (1 - a_t) v_t^T,  y_t = S_t^T q_t  for each head     sec. 3
 
   with a = l + (1 - l) sigmoid(W_f x), q = SiLU(W_q x), v = W_i x and W_o norm(y) as the result. The lower bounds l of
@@ -49,10 +48,6 @@ class HGRN2(nn.Module):
   layer: int = 0
   depth: int = 1
 
-  STATE = "fixed"
-  SLOW = ("bound",)
-  SIDE = ()
-
   def __post_init__(self):
     at_least_one(self, "width", "head_size")
     place_in_depth(self)
@@ -65,39 +60,16 @@ class HGRN2(nn.Module):
     self.q_proj, self.f_proj, self.i_proj = dense("heads"), dense("kv"), dense("kv")
     start = max(LEAST, self.layer / self.depth)
     bound = constant(jnp.log(start) - jnp.log1p(-start))
-    self.bound = param(self, "bound", bound, (self.width,), ("kv",))
+    self.bound = param(self, "bound", bound, (self.width,), ("kv",), slow=True)
     self.norm = RMSNorm(eps=self.norm_eps, axis="heads")
     out = uniform_fan_in(gain=self.depth**-0.5)
     self.out_proj = Dense(self.width, kernel_init=out, axes=("heads", "embed"))
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros."""
-    del max_len
     return State(S=jnp.zeros((batch, self.width // self._size, self._size, self._size)))
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state."""
-    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
-
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    x = blank_past(x, lengths)
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
     by_head = lambda z: z.reshape(*z.shape[:-1], -1, self._size)
     f = self.f_proj(x)
     f = f.astype(jnp.promote_types(f.dtype, jnp.float32))
@@ -106,15 +78,8 @@ class HGRN2(nn.Module):
     log_a = jnp.logaddexp(log_sigmoid(self.bound), log_sigmoid(-self.bound) + log_sigmoid(f))
     k = jnp.exp(log_sigmoid(-self.bound) + log_sigmoid(-f))
     q, k, v, log_a = (by_head(z) for z in (jax.nn.silu(self.q_proj(x)), k, self.i_proj(x), log_a))
-    y, S = gated_linear_attention(q, k, v, log_a, state.S, reset=reset, lengths=lengths)
-    return blank_past(self.out_proj(self.norm(y.reshape(x.shape))), lengths), State(S)
-
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], State]:
-    """One token."""
-    y, state = self.prefill(x[:, None], state)
-    return y[:, 0], state
+    y, S = gated_linear_attention(q, k, v, log_a, state.S, **where.masks)
+    return self.out_proj(self.norm(y.reshape(x.shape))), State(S)
 
   @property
   def _size(self) -> int:

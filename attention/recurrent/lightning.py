@@ -3,19 +3,18 @@
 MiniMax 2025, arXiv:2501.08313; Qin et al. 2024, arXiv:2401.04658. Theirs: lambda -> a, d -> head_size, KV -> S.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from kernels.ssd import ssd
 from layers import Dense, RMSNorm, buffer
 from layers.initializers import constant, uniform_fan_in
-from layers.lengths import blank_past
+from layers.mixer import Mixer, Where
 from layers.sizes import at_least_one, largest_divisor, place_in_depth
 from mistake import Mistake
 
@@ -23,12 +22,12 @@ LEFT = 1e-5  # of the rate of the first layer's decay in the last one
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of one layer."""
 
   S: Float[Array, "b h k p"]  # float32
 
 
-class Lightning(nn.Module):
+class Lightning(Mixer):
   """S_t = a S_{t-1} + k_t v_t^T,  y_t = S_t^T q_t  for each head, a = exp(-2^(-8 i / h) (1 - layer / (depth - 1)))
 
   for the heads i = 1 .. h     2501.08313, sec. 2.2.1. q, k and v are SiLU of linear maps of x, and
@@ -54,10 +53,6 @@ class Lightning(nn.Module):
   layer: int = 0
   depth: int = 1
 
-  STATE = "fixed"
-  SLOW = ()
-  SIDE = ()
-
   def __post_init__(self):
     _check(self)
     super().__post_init__()
@@ -73,47 +68,17 @@ class Lightning(nn.Module):
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros."""
-    del max_len
     heads, size = self._sizes
     return State(S=jnp.zeros((batch, heads, size, size)))
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state."""
-    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
-
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    x = blank_past(x, lengths)
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
     heads, size = self._sizes
     by_head = lambda dense: jax.nn.silu(dense(x)).reshape(*x.shape[:-1], heads, size)
     q, k, v = by_head(self.q_proj), by_head(self.k_proj), by_head(self.v_proj)
     log_a = jnp.broadcast_to(-self.rate, q.shape[:-1])
-    y, S = ssd(q, k, v, log_a, state.S, reset=reset, lengths=lengths)
+    y, S = ssd(q, k, v, log_a, state.S, **where.masks)
     y = self.norm(y.reshape(*x.shape[:-1], -1)) * jax.nn.sigmoid(self.g_proj(x))
-    return blank_past(self.out_proj(y), lengths), State(S)
-
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], State]:
-    """One token."""
-    y, state = self.prefill(x[:, None], state)
-    return y[:, 0], state
+    return self.out_proj(y), State(S)
 
   @property
   def _sizes(self) -> tuple[int, int]:

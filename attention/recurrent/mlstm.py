@@ -3,32 +3,31 @@
 Beck et al. 2024, arXiv:2405.04517. Theirs: C, n, m as here, i~ and f~ -> i and f, d_h -> k.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from layers import BlockDense, Dense, HeadNorm, ShortConv, param
 from layers.initializers import constant
-from layers.lengths import blank_past
+from layers.mixer import Mixer, Where
 from layers.mlstm_cell import empty, mlstm_cell
 from layers.sizes import at_least_one, largest_divisor
 from mistake import Mistake
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of one layer."""
 
   C: Float[Array, "b h k q"]  # float32; the memory over e^m, and in the last column the normaliser n over e^m
   m: Float[Array, "b h"]  # the logarithm of the largest weight so far
   taps: Float[Array, "b w e"]  # the last inputs of the short convolution
 
 
-class MLSTM(nn.Module):
+class MLSTM(Mixer):
   """C_t = f_t C_{t-1} + i_t k_t v_t^T,  n_t = f_t n_{t-1} + i_t k_t,  h_t = C_t^T q_t / max(|n_t . q_t|, 1)
 
   for each head     eqs. (19)-(27), with i = exp(..) and f = sigmoid(..). As in the paper's block, [u, z] = W_in x, q
@@ -56,10 +55,6 @@ class MLSTM(nn.Module):
   eps: float = 1e-6
   norm_eps: float = 1e-5
   depth: int = 1
-
-  STATE = "fixed"
-  SLOW = ()
-  SIDE = ()
 
   def __post_init__(self):
     at_least_one(self, "width", "heads", "block_size", "taps", "depth")
@@ -89,64 +84,25 @@ class MLSTM(nn.Module):
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros, and of weights not even the smallest."""
-    del max_len
     inner, heads, _ = self._sizes
     C, m = empty(batch, heads, inner // heads, inner // heads)
     return State(C=C, m=m, taps=jnp.zeros((batch, self.taps - 1, inner)))
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state."""
-    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
-
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    u, z = jnp.split(self.in_proj(blank_past(x, lengths)), 2, axis=-1)
-    c, taps = self.conv(u, state.taps, reset=reset, lengths=lengths)
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
+    u, z = jnp.split(self.in_proj(x), 2, axis=-1)
+    c, taps = self.conv(u, state.taps, **where.masks)
     c = jax.nn.silu(c)
     qkv = (self.q_proj(c), self.k_proj(c), self.v_proj(u))
-    h, C, m = self._cell(qkv, state, reset, lengths)
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    gates = jnp.concatenate(qkv, axis=-1).astype(dtype)
+    i, log_f = self.i_proj(gates), jax.nn.log_sigmoid(self.f_proj(gates))
+    q, k, v = (z.reshape(*z.shape[:-1], i.shape[-1], -1).astype(dtype) for z in qkv)
+    h, C, m = mlstm_cell(q, k, v, i, log_f, state.C, state.m, eps=self.eps, **where.masks)
     y = (self.norm(h.reshape(u.shape)).astype(x.dtype) + self.skip.astype(x.dtype) * c) * jax.nn.silu(z)
-    return blank_past(self.out_proj(y), lengths), State(C, m, taps)
-
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], State]:
-    """One token."""
-    y, state = self.prefill(x[:, None], state)
-    return y[:, 0], state
+    return self.out_proj(y), State(C, m, taps)
 
   @property
   def _sizes(self) -> tuple[int, int, int]:
     """Inner width, heads, size of a block."""
     inner = int(self.expand * self.width)
     return inner, self.heads or largest_divisor(inner, 4), self.block_size or largest_divisor(inner, 4)
-
-  def _cell(
-    self,
-    qkv: tuple[Float[Array, "b t e"], ...],
-    state: State,
-    reset: Bool[Array, "b t"] | None,
-    lengths: Int[Array, "b"] | None,
-  ) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k q"], Float[Array, "b h"]]:
-    """h in at least float32, and the last C and m."""
-    dtype = jnp.promote_types(qkv[0].dtype, jnp.float32)
-    gates = jnp.concatenate(qkv, axis=-1).astype(dtype)
-    i, log_f = self.i_proj(gates), jax.nn.log_sigmoid(self.f_proj(gates))
-    q, k, v = (z.reshape(*z.shape[:-1], i.shape[-1], -1).astype(dtype) for z in qkv)
-    return mlstm_cell(q, k, v, i, log_f, state.C, state.m, eps=self.eps, reset=reset, lengths=lengths)

@@ -4,31 +4,30 @@ Beck et al. 2025, arXiv:2503.13427. Theirs: C, n, m as here, i~ and f~ -> i and 
 """
 
 import math
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from layers import Dense, HeadNorm
 from layers.initializers import constant
-from layers.lengths import blank_past
+from layers.mixer import Mixer, Where
 from layers.mlstm_cell import empty, mlstm_cell
 from layers.sizes import above_zero, at_least_one, largest_divisor
 from mistake import Mistake
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of one layer."""
 
   C: Float[Array, "b h k q"]  # float32; the memory over e^m, and in the last column the normaliser n over e^m
   m: Float[Array, "b h"]  # the logarithm of the largest weight so far
 
 
-class MLSTMLarge(nn.Module):
+class MLSTMLarge(Mixer):
   """C_t = f_t C_{t-1} + i_t k_t v_t^T,  n_t = f_t n_{t-1} + i_t k_t,  h_t = C_t^T q_t / max(|n_t . q_t|, 1)
 
   for each head     eqs. (1)-(13), with i = exp(cap(..)), f = sigmoid(cap(..)), cap(x) = c tanh(x / c). q, sqrt(k) k, v
@@ -56,10 +55,6 @@ class MLSTMLarge(nn.Module):
   eps: float = 1e-6
   norm_eps: float = 1e-6
   depth: int = 1
-
-  STATE = "fixed"
-  SLOW = ()
-  SIDE = ()
 
   def __post_init__(self):
     at_least_one(self, "width", "heads", "depth")
@@ -89,47 +84,17 @@ class MLSTMLarge(nn.Module):
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros, and of weights not even the smallest."""
-    del max_len
     heads, keys = self._sizes
     return State(*empty(batch, heads, keys // heads, self.width // heads))
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state."""
-    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
-
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    x = blank_past(x, lengths)
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
     dtype = jnp.promote_types(x.dtype, jnp.float32)
     by_head = lambda z: z.reshape(*z.shape[:-1], self._sizes[0], -1).astype(dtype)
     q, k, v = (by_head(dense(x)) for dense in (self.q_proj, self.k_proj, self.v_proj))
     i, f = (self._capped(dense(x.astype(dtype))) for dense in (self.i_proj, self.f_proj))
-    h, *memory = mlstm_cell(q, k, v, i, jax.nn.log_sigmoid(f), *state, eps=self.eps, reset=reset, lengths=lengths)
+    h, *memory = mlstm_cell(q, k, v, i, jax.nn.log_sigmoid(f), *state, eps=self.eps, **where.masks)
     y = self.norm(h.reshape(x.shape)).astype(x.dtype) * jax.nn.sigmoid(self.gate_proj(x))
-    return blank_past(self.out_proj(y), lengths), State(*memory)
-
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], State]:
-    """One token."""
-    y, state = self.prefill(x[:, None], state)
-    return y[:, 0], state
+    return self.out_proj(y), State(*memory)
 
   @property
   def _sizes(self) -> tuple[int, int]:

@@ -4,32 +4,31 @@ Sun et al. 2023, arXiv:2307.08621. Theirs: Q, K, V -> q, k, v, gamma -> a, d_hea
 """
 
 import math
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Complex, Float, Int
+from jaxtyping import Array, Complex, Float, Int
 
 from kernels.ssd import ssd
 from layers import Dense, RMSNorm
 from layers.history import places
-from layers.lengths import blank_past
+from layers.mixer import Mixer, Where
 from layers.rotation import phases, rotate
 from layers.sizes import at_least_one, largest_divisor
 from mistake import Mistake
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of one layer."""
 
   S: Float[Array, "b h k p"]  # float32
   length: Int[Array, "b"]  # tokens of the document so far
 
 
-class RetNet(nn.Module):
+class RetNet(Mixer):
   """S_t = a S_{t-1} + k_t v_t^T,  y_t = S_t^T q_t / sqrt(k)  for each head, a = 1 - 2^(-5-head)     eqs. (6), (8)
 
   q and k are linear in x, their pairs of channels turned by angles that are linear in t; v is linear in x, and
@@ -50,10 +49,6 @@ class RetNet(nn.Module):
   expand_v: float = 2.0
   norm_eps: float = 1e-6
 
-  STATE = "fixed"
-  SLOW = ()
-  SIDE = ()
-
   def __post_init__(self):
     _check(self)
     super().__post_init__()
@@ -68,50 +63,20 @@ class RetNet(nn.Module):
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros."""
-    del max_len
     heads, values = self._sizes
     S = jnp.zeros((batch, heads, self.width // heads, values // heads))
     return State(S=S, length=jnp.zeros((batch,), jnp.int32))
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state."""
-    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
-
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    x = blank_past(x, lengths)
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
     q, k, v = (z.reshape(*x.shape[:-1], self._sizes[0], -1) for z in (self.q_proj(x), self.k_proj(x), self.v_proj(x)))
-    place, length = places(state.length, x.shape[1], reset=reset, lengths=lengths)
+    place, length = places(state.length, x.shape[1], **where.masks)
     dtype = jnp.promote_types(x.dtype, jnp.float32)
     turn, (log_a, total) = _turns(place, q.shape[-1], dtype), _decays(place, self._sizes[0], dtype)
     q, k = (rotate(z.astype(dtype), turn) for z in (q, k))
     q = q * (q.shape[-1] * total[..., None]) ** -0.5
-    y, S = ssd(q, k, v, log_a, state.S, reset=reset, lengths=lengths)
+    y, S = ssd(q, k, v, log_a, state.S, **where.masks)
     y = self.norm(y).reshape(*x.shape[:-1], -1) * jax.nn.silu(self.g_proj(x))
-    return blank_past(self.out_proj(y), lengths), State(S, length)
-
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], State]:
-    """One token."""
-    y, state = self.prefill(x[:, None], state)
-    return y[:, 0], state
+    return self.out_proj(y), State(S, length)
 
   @property
   def _sizes(self) -> tuple[int, int]:

@@ -3,14 +3,13 @@
 Peng et al. 2023, arXiv:2305.13048. Theirs: C or D -> d, a and b -> A and B, p -> m, mu -> 1 - mu, as in RWKV-6.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from kernels.linear_scan import linear_scan
 from kernels.max_scan import EMPTY
@@ -18,12 +17,13 @@ from layers import Dense, param
 from layers.initializers import constant
 from layers.lengths import blank_past
 from layers.log_weights import scaled
+from layers.mixer import Mixer, Where
 from layers.sizes import at_least_one, place_in_depth
 from layers.token_shift import token_shift
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of one layer."""
 
   A: Float[Array, "b d"]  # float32, as all: the sum of weighted values over e^m
   B: Float[Array, "b d"]  # that of the weights
@@ -31,7 +31,7 @@ class State(NamedTuple):
   last: Float[Array, "b d"]  # the last token
 
 
-class RWKV4(nn.Module):
+class RWKV4(Mixer):
   """y_t = (A_{t-1} + e^(u + k_t) v_t) / (B_{t-1} + e^(u + k_t)),  A_t = e^-w A_{t-1} + e^(k_t) v_t     sec. 3
 
   in each channel, B being A with all v = 1, and w = exp(log_w). Mixtures x + mu_i (x_before - x) give k, v and r
@@ -50,10 +50,6 @@ class RWKV4(nn.Module):
   layer: int = 0
   depth: int = 1
 
-  STATE = "fixed"
-  SLOW = ()
-  SIDE = ()
-
   def __post_init__(self):
     at_least_one(self, "width")
     place_in_depth(self)
@@ -62,7 +58,7 @@ class RWKV4(nn.Module):
   def setup(self):
     d = self.width
     mu, log_w, u = _shapes(d, self.layer, self.depth)
-    self.mu = param(self, "mu", constant(mu), (3, d), (None, "embed"))
+    self.mu = param(self, "mu", constant(mu), (3, d), (None, "embed"), decay=False)
     self.log_w = param(self, "log_w", constant(log_w), (d,), ("heads",))
     self.u = param(self, "u", constant(u), (d,), ("heads",))
     zeros = nn.initializers.zeros
@@ -72,69 +68,34 @@ class RWKV4(nn.Module):
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros, and of weights not even the smallest."""
-    del max_len
     zero = jnp.zeros((batch, self.width))
     return State(A=zero, B=zero, m=jnp.full_like(zero, EMPTY), last=zero)
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state."""
-    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
-
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    x = blank_past(x, lengths)
-    before, last = token_shift(x, state.last, reset=reset, lengths=lengths)
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
+    before, last = token_shift(x, state.last, **where.masks)
     xk, xv, xr = (x + (before - x) * mu for mu in self.mu.astype(x.dtype))
     wide = lambda z: z.astype(jnp.promote_types(z.dtype, jnp.float32))
     k, v = wide(self.k_proj(xk)), wide(self.v_proj(xv))
-    y, A, B, m = self._mean(k, v, state, reset, lengths)
+    y, A, B, m = self._mean(k, v, state, where)
     y = jax.nn.sigmoid(self.r_proj(xr)) * y.astype(x.dtype)
-    return blank_past(self.out_proj(y), lengths), State(A, B, m, last)
-
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], State]:
-    """One token."""
-    y, state = self.prefill(x[:, None], state)
-    return y[:, 0], state
+    return self.out_proj(y), State(A, B, m, last)
 
   def _mean(
-    self,
-    k: Float[Array, "b t d"],
-    v: Float[Array, "b t d"],
-    state: State,
-    reset: Bool[Array, "b t"] | None,
-    lengths: Int[Array, "b"] | None,
+    self, k: Float[Array, "b t d"], v: Float[Array, "b t d"], state: State, where: Where
   ) -> tuple[Float[Array, "b t d"], Float[Array, "b d"], Float[Array, "b d"], Float[Array, "b d"]]:
     """y, and the last A, B and m."""
     log_a = jnp.broadcast_to(-jnp.exp(self.log_w), k.shape)
-    weights, m = scaled(log_a, k, state.m, reset=reset, lengths=lengths)
-    keep = blank_past(jnp.exp(weights.log_keep), lengths)
+    weights, m = scaled(log_a, k, state.m, **where.masks)
+    keep = blank_past(jnp.exp(weights.log_keep), where.lengths)
 
     def sums(new, start):
-      rows, last = linear_scan(keep, new, start, reset=reset, lengths=lengths)
-      found = jnp.concatenate([start[:, None].astype(rows.dtype), rows[:, :-1]], axis=1)
-      return found if reset is None else jnp.where(reset[..., None], 0, found), last
+      rows, last = linear_scan(keep, new, start, **where.masks)
+      before = jnp.concatenate([start[:, None].astype(rows.dtype), rows[:, :-1]], axis=1)
+      return before if where.reset is None else jnp.where(where.reset[..., None], 0, before), last
 
     (A, A_last), (B, B_last) = sums(weights.new * v, state.A), sums(weights.new, state.B)
     bonus = self.u + k
-    # the larger of what stands before and of this token's
+    # the larger one of the weights before and of this token's
     top = jax.lax.stop_gradient(jnp.maximum(weights.before, bonus))
     old, new = jnp.exp(weights.before - top), jnp.exp(bonus - top)
     return (old * A + new * v) / (old * B + new), A_last, B_last, m

@@ -3,20 +3,19 @@
 Peng et al. 2024, arXiv:2404.05892. Theirs: C or D -> d, w -> a, S as here, wkv -> y.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from kernels.gated_linear_attention import gated_linear_attention
 from layers import Dense, HeadNorm, param
 from layers.initializers import constant
-from layers.lengths import blank_past
 from layers.low_rank import LowRank
+from layers.mixer import Mixer, Where
 from layers.sizes import at_least_one, largest_divisor, place_in_depth
 from layers.token_shift import token_shift
 from mistake import Mistake
@@ -25,13 +24,13 @@ STREAMS = 5  # w, k, v, r and g
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of one layer."""
 
   S: Float[Array, "b h k p"]  # float32
   last: Float[Array, "b d"]  # the last token
 
 
-class RWKV6(nn.Module):
+class RWKV6(Mixer):
   """S_t = diag(a_t) S_{t-1} + k_t v_t^T,  y_t = (S_{t-1} + diag(u) k_t v_t^T)^T r_t  for each head     sec. 4
 
   Five mixtures x + (mu_i + tanh((x + mu d) A_i) B_i) d with d = x_before - x give r, k, v and g linearly, and
@@ -54,10 +53,6 @@ class RWKV6(nn.Module):
   layer: int = 0
   depth: int = 1
 
-  STATE = "fixed"
-  SLOW = ()
-  SIDE = ()
-
   def __post_init__(self):
     at_least_one(self, "width", "head_size", "mix_rank", "decay_rank")
     place_in_depth(self)
@@ -68,12 +63,12 @@ class RWKV6(nn.Module):
   def setup(self):
     d, size = self.width, self._size
     mu, decay, bonus = _shapes(d, self.layer, self.depth)
-    self.mu = param(self, "mu", constant(mu), (1 + STREAMS, d), (None, "embed"))
+    self.mu = param(self, "mu", constant(mu), (1 + STREAMS, d), (None, "embed"), decay=False)
     small, zeros, orthogonal = _uniform(0.01), nn.initializers.zeros, nn.initializers.orthogonal
     self.mix_down = Dense(STREAMS * self.mix_rank, kernel_init=zeros, axes=("embed", None))
     self.mix_up = param(self, "mix_up", small, (STREAMS, self.mix_rank, d), (None, None, "embed"))
     self.w_lora = LowRank(d, self.decay_rank, "tanh", zeros, small, constant(decay))
-    self.u = param(self, "u", constant(bonus.reshape(-1, size)), (d // size, size), ("heads", None))
+    self.u = param(self, "u", constant(bonus.reshape(-1, size)), (d // size, size), ("heads", None), decay=False)
     dense = lambda init, axes=("embed", "heads"): Dense(d, kernel_init=init, axes=axes)
     self.r_proj, self.k_proj, self.v_proj = dense(orthogonal()), dense(orthogonal(0.1)), dense(orthogonal())
     self.g_proj = dense(orthogonal(0.1))
@@ -83,50 +78,20 @@ class RWKV6(nn.Module):
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros."""
-    del max_len
     size = self._size
     return State(S=jnp.zeros((batch, self.width // size, size, size)), last=jnp.zeros((batch, self.width)))
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state."""
-    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
-
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    x = blank_past(x, lengths)
-    before, last = token_shift(x, state.last, reset=reset, lengths=lengths)
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
+    before, last = token_shift(x, state.last, **where.masks)
     xw, xk, xv, xr, xg = self._mixtures(x, before - x)
     w = self.w_lora(xw)
     log_a = -jnp.exp(w.astype(jnp.promote_types(w.dtype, jnp.float32)))
     r, k, v, log_a = (
       z.reshape(*z.shape[:-1], -1, self._size) for z in (self.r_proj(xr), self.k_proj(xk), self.v_proj(xv), log_a)
     )
-    y, S = gated_linear_attention(r, k, v, log_a, state.S, self.u, reset=reset, lengths=lengths)
+    y, S = gated_linear_attention(r, k, v, log_a, state.S, self.u, **where.masks)
     y = self.norm(y.reshape(x.shape)) * jax.nn.silu(self.g_proj(xg))
-    return blank_past(self.out_proj(y), lengths), State(S, last)
-
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], State]:
-    """One token."""
-    y, state = self.prefill(x[:, None], state)
-    return y[:, 0], state
+    return self.out_proj(y), State(S, last)
 
   @property
   def _size(self) -> int:

@@ -17,6 +17,7 @@ from layers import Dense, HeadNorm, param
 from layers.initializers import Initializer, constant
 from layers.lengths import blank_past
 from layers.low_rank import LowRank
+from layers.mixer import Mixer, Where
 from layers.qkv import unit
 from layers.sizes import at_least_one, largest_divisor, place_in_depth
 from layers.token_shift import token_shift
@@ -29,13 +30,13 @@ RANKS = {"w": 2.5, "a": 2.5, "v": 1.7, "g": 5.0}
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of one layer."""
 
   S: Float[Array, "b h k p"]  # float32
   last: Float[Array, "b d"]  # the last token
 
 
-class RWKV7(nn.Module):
+class RWKV7(Mixer):
   """S_t = diag(a_t) S_{t-1} - (rate_t kappa_t) (S_{t-1}^T kappa_t)^T + k_t v_t^T,  y_t = S_t^T r_t  for each head
 
   sec. 4.1. Six mixtures x + mu (x_before - x) give r and kappa = unit(k_k W_k x), k = W_k x (1 + (rate - 1) k_a),
@@ -62,8 +63,6 @@ class RWKV7(nn.Module):
   layer: int = 0
   depth: int = 1
 
-  STATE = "fixed"
-  SLOW = ()
   SIDE = ("v_first",)
 
   def __post_init__(self):
@@ -83,6 +82,7 @@ class RWKV7(nn.Module):
       constant(np.stack([1 - place ** (power * (1 - self.layer / self.depth)) for power in POWERS])),
       (len(POWERS), d),
       (None, "embed"),
+      decay=False,
     )
     orthogonal = nn.initializers.orthogonal
     dense = lambda init, axes=("embed", "heads"): Dense(d, kernel_init=init, axes=axes)
@@ -99,34 +99,11 @@ class RWKV7(nn.Module):
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros."""
-    del max_len
     size = self._size
     return State(S=jnp.zeros((batch, self.width // size, size, size)), last=jnp.zeros((batch, self.width)))
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state."""
-    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths, side=side)[0]
-
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`; side["v_first"] is "b t d"."""
-    x = blank_past(x, lengths)
-    (xr, xw, xk, xv, xa, xg), last = self._mixtures(x, state, reset, lengths)
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
+    (xr, xw, xk, xv, xa, xg), last = self._mixtures(x, state, where)
     wide = jnp.promote_types(x.dtype, jnp.float32)
     by_head = lambda z: z.reshape(*z.shape[:-1], -1, self._size)
     log_a = -(np.e**-0.5) * jax.nn.sigmoid(self.w_lora(xw).astype(wide))
@@ -134,19 +111,11 @@ class RWKV7(nn.Module):
     key = self.k_proj(xk).astype(wide)
     kappa = unit(by_head(key * self.k_k), 1e-24)
     r, k, rate = by_head(self.r_proj(xr)), by_head(key * (1 + (rate - 1) * self.k_a)), by_head(rate)
-    v = by_head(self._values(xv, None if side is None else side.get("v_first"), lengths))
-    y, S = delta_rule(r, k, v, kappa, state.S, -rate * kappa, by_head(log_a), reset=reset, lengths=lengths)
+    v = by_head(self._values(xv, where.side.get("v_first")))
+    y, S = delta_rule(r, k, v, kappa, state.S, -rate * kappa, by_head(log_a), **where.masks)
     own = jnp.sum(r * k * by_head(self.r_k), axis=-1, keepdims=True).astype(x.dtype) * v
     y = (self.norm(y.reshape(x.shape)) + own.reshape(x.shape)) * self.g_lora(xg)
-    return blank_past(self.out_proj(y), lengths), State(S, last)
-
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], State]:
-    """One token; side["v_first"] is "b d"."""
-    side = {name: value[:, None] for name, value in (side or {}).items() if name in self.SIDE}
-    y, state = self.prefill(x[:, None], state, side=side)
-    return y[:, 0], state
+    return self.out_proj(y), State(S, last)
 
   def offer(
     self,
@@ -156,8 +125,8 @@ class RWKV7(nn.Module):
     reset: Bool[Array, "b t"] | None = None,
     lengths: Int[Array, "b"] | None = None,
   ) -> Mapping[str, Float[Array, "b t d"]]:
-    """The values of this layer; those of the first one stand."""
-    (_, _, _, xv, _, _), _ = self._mixtures(blank_past(x, lengths), state, reset, lengths)
+    """The values of this layer, which later layers read if it is the first."""
+    (_, _, _, xv, _, _), _ = self._mixtures(blank_past(x, lengths), state, Where(reset, lengths))
     return {"v_first": self.v_proj(xv)}
 
   @property
@@ -171,19 +140,17 @@ class RWKV7(nn.Module):
     return LowRank(self.width, rank, activation, nn.initializers.zeros, up, bias)
 
   def _mixtures(
-    self, x: Float[Array, "b t d"], state: State, reset: Bool[Array, "b t"] | None, lengths: Int[Array, "b"] | None
+    self, x: Float[Array, "b t d"], state: State, where: Where
   ) -> tuple[list[Float[Array, "b t d"]], Float[Array, "b d"]]:
-    """For r, w, k, v, a and g; and the last token."""
-    before, last = token_shift(x, state.last, reset=reset, lengths=lengths)
+    """The mixtures for r, w, k, v, a and g, and the last token."""
+    before, last = token_shift(x, state.last, **where.masks)
     return [x + (before - x) * mu.astype(x.dtype) for mu in self.mu], last
 
-  def _values(
-    self, x: Float[Array, "b t d"], first: Float[Array, "b t d"] | None, lengths: Int[Array, "b"] | None
-  ) -> Float[Array, "b t d"]:
+  def _values(self, x: Float[Array, "b t d"], first: Float[Array, "b t d"] | None) -> Float[Array, "b t d"]:
     v = self.v_proj(x)
     if first is None and not self.is_initializing():
       return v
-    first = v if first is None else blank_past(first, lengths).astype(v.dtype)
+    first = v if first is None else first.astype(v.dtype)
     return v + (first - v) * jax.nn.sigmoid(self.v_lora(x))
 
 
