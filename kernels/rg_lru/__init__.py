@@ -49,7 +49,7 @@ def rg_lru(
   first = None if where.keep is None else ~where.keep
   if fresh is not None:
     h = jnp.where(fresh[:, None], 0, h)
-    (starts,) = where.fill((jnp.arange(u.shape[1]) == 0) & fresh[:, None])
+    (starts,) = where.fill((jnp.arange(u.shape[1]) == 0) & fresh[:, None], value=False)
     first = starts if first is None else first | starts
   # At padding the decay is 1 and the input 0.
   u, i = where.fill(u, i)
