@@ -28,12 +28,12 @@ from absl import flags as absl_flags
 from rich.console import Console
 
 from data.task import build_task
-from hybrids.heads import build_model
+from hybrids.model import build_model
 from inference import count, stream
 from kernels import dispatch
 from mistake import Mistake
 from training import flags as flags_lib
-from training import flops, losses, metrics, optimizer, platform, sharding
+from training import flops, metrics, optimizer, platform, sharding
 from training import state as state_lib
 from training import step as step_lib
 from training import workdir as workdir_lib
@@ -91,7 +91,7 @@ def run(flags: Any) -> int:
     init, like = state_lib.blueprint(model, task, tx, mesh, stateful=stateful)
     evaluate = make_evaluate(model, task, mesh, chunk=config.eval.chunk, batches=config.eval.batches)
     if mode == "train":
-      update = step_lib.make_update(model, tx, losses.get(task.loss), like=like)
+      update = step_lib.make_update(model, tx, like=like)
       costs = {
         "parameters": state_lib.count(like.params),
         "flops_per_token": flops.per_token(model, like.variables, state_lib.example(task, task.batch)),
@@ -177,7 +177,7 @@ def fit(
   """The loop, from the state's step to config.steps or until a signal: "done" or "stopped", and the state."""
   first, last = record["step"], config.steps
   rate = optimizer.learning_rate(steps=last, **{k: config.optimizer[k] for k in optimizer.RATE})
-  forget = step_lib.make_forget(losses.get(task.loss), like=state)
+  forget = step_lib.make_forget(like=state)
   with platform.stop_requests() as asked_to_stop:
     for step in range(first, last + 1):
       # Evaluate the state as it is, save it with the position in the data, only then take the next batch: so a resumed

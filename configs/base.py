@@ -1,30 +1,55 @@
 """Defaults of every section, and what may stand after the colon: `configs/mqar.py:mixer=s5,width=128`.
 
-A section is exactly the keyword arguments of what it names (data: the task; model: the head; optimizer: the update
-rule). configs/grammar.py says how pairs are written and quoted; a key is one of
+A section is exactly the keyword arguments of what it names (data: the task; model: the model, with sections for its
+embedding, body and head; optimizer: the update rule). The model's sections need not be complete: a field that is
+missing has the default of its class. configs/grammar.py says how pairs are written and quoted; a key is one of
 
-  mixer=NAME       a model of that one mixer: pattern 'm', letter m
-  mlp=EXPAND       a letter '-' (a two-layer MLP of that expansion) after each letter of the pattern; depth counts
-                   letters
-  a=NAME           letter a of the pattern is the mixer NAME ('-' is the MLP unless said otherwise)
-  a.heads=4        an argument of letter a's mixer
-  width=64         a key of the top level or of the sections data, model, optimizer, mesh, the first that has it
-  seed=1           both seeds: of the parameters and of the data
-  eval.every=500   any key by its full path
+  mixer=NAME            a model of that one mixer: pattern 'm', letter m
+  mlp=EXPAND            a letter '-' (a two-layer MLP of that expansion) after each letter of the pattern; depth counts
+                        letters
+  a=NAME                letter a of the pattern is the mixer NAME ('-' is the MLP unless said otherwise)
+  a.heads=4             an argument of letter a's mixer
+  a.branch.scale=0.5    a field of letter a's branch: norm_position, scale, dropout …; body.branch.scale for all
+  width=64              a key of the top level or of the sections data, model, optimizer, mesh, the first that has it;
+                        MODEL lists those of the model
+  head.z_loss=1e-4      any field of the model's embed, body and head
+  seed=1                both seeds: of the parameters and of the data
+  eval.every=500        any key by its full path
 
-Later pairs win. The result is locked: a key that is not there cannot be set.
+Later pairs win. The result is locked: a key that is not there cannot be set, but for the model's.
 """
 
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs.grammar import convert, hint, literal, number, pairs, unquoted
+from configs.grammar import cast, convert, hint, literal, number, pairs, unquoted
 from mistake import Mistake
 
 # searched in this order for a key given without its section
 SECTIONS = ("data", "model", "optimizer", "mesh")
 MLP = "-"
+# short names of the model's fields -> where they are, and of which type
+MODEL: dict[str, tuple[str, type]] = {
+  "width": ("width", int),
+  "max_len": ("max_len", int),
+  "dtype": ("dtype", str),
+  "param_dtype": ("param_dtype", str),
+  "position": ("embed.position", str),
+  "embed_std": ("embed.std", float),
+  "class_token": ("embed.class_token", str),
+  "depth": ("body.depth", int),
+  "pattern": ("body.pattern", str),
+  "remat": ("body.remat", str),
+  "unroll": ("body.unroll", int),
+  "norm": ("body.branch.norm.name", str),
+  "norm_position": ("body.branch.norm_position", str),
+  "dropout": ("body.branch.dropout", float),
+  "tie": ("head.tie", bool),
+  "softcap": ("head.softcap", float),
+  "pool": ("head.pool", str),
+}
+PARTS = ("embed", "body", "head")
 
 
 def defaults() -> ConfigDict:
@@ -38,21 +63,9 @@ def defaults() -> ConfigDict:
       "wandb": False,
       "data": text_section(name="bytes"),
       "model": {
-        "width": 64,
-        "depth": 2,
-        "pattern": "m",
-        "mixers": {"m": {"name": "mamba"}},
-        "norm": "rms",
-        "norm_position": "pre",
-        "position": "none",
-        "max_len": 4096,
-        "embed_std": 0.02,
-        "tie": True,
-        "dropout": 0.0,
-        "remat": "none",
-        "unroll": 1,
-        "dtype": "float32",
-        "learn_state": False,
+        "embed": {"name": "tokens"},
+        "body": {"name": "stack", "pattern": "m", "depth": 2, "letters": {"m": {"name": "mamba"}}},
+        "head": {"name": "lm"},
       },
       "optimizer": {
         "name": "adamw",
@@ -84,9 +97,8 @@ def text_section(**changes: Any) -> dict[str, Any]:
 
 
 def classify(config: ConfigDict, *, pool: str) -> None:
-  """Gives the model section the keys of the classifier head instead of the language model's."""
-  del config.model.tie
-  config.model.pool = pool
+  """Gives the model the classifier's head instead of the language model's."""
+  config.model.head = ConfigDict({"name": "classifier", "pool": pool})
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -103,42 +115,64 @@ def parse(config: ConfigDict, arg: str | None) -> ConfigDict:
   """
   given = pairs(arg)
   letters = {key for key, _ in given if len(key) == 1}
+  body = config.model.body
   # whole mixers first, their arguments and all other keys after
   for key, text in given:
     if key == "mixer":
-      config.model.pattern = "m"
-      config.model.mixers = ConfigDict({"m": {"name": unquoted(text)}})
+      body.pattern = "m"
+      body.letters = ConfigDict({"m": {"name": unquoted(text)}})
     elif len(key) == 1:
-      config.model.mixers[key] = ConfigDict({"name": unquoted(text)})
+      body.letters[key] = ConfigDict({"name": unquoted(text)})
   for key, text in given:
     head, _, field = key.partition(".")
     if key == "mlp":
-      config.model.mixers[MLP] = ConfigDict({"name": "mlp", "expand": number(text, "mlp")})
+      body.letters[MLP] = ConfigDict({"name": "mlp", "expand": number(text, "mlp")})
     elif len(head) == 1 and field:
-      mixer(config, head)[field] = literal(text, key)
+      set_letter(body, head, field, literal(text, key))
     elif key == "seed":
       config.seed = config.data.seed = convert(key, text, config.seed)
     elif key != "mixer" and len(key) > 1:
       place(config, key, text)
-  finish_pattern(config, letters, mlp=any(key == "mlp" for key, _ in given))
+  finish_pattern(body, letters, mlp=any(key == "mlp" for key, _ in given))
+  if config.model.head.get("pool") == "cls" and "class_token" not in config.model.embed:
+    config.model.embed.class_token = "end"
   return config.lock()
 
 
-def mixer(config: ConfigDict, letter: str) -> ConfigDict:
-  """The section of one letter's mixer."""
-  mixers = config.model.mixers
-  if letter == MLP and letter in config.model.pattern and letter not in mixers:
-    mixers[MLP] = ConfigDict({"name": "mlp"})
-  if letter not in mixers:
+def set_letter(body: ConfigDict, letter: str, field: str, value: Any) -> None:
+  """Sets an argument of a letter's mixer, or a field of its branch."""
+  if letter == MLP and letter in body.pattern and letter not in body.letters:
+    body.letters[MLP] = ConfigDict({"name": "mlp"})
+  if letter not in body.letters:
     raise Mistake(
-      f"config argument {letter}.… sets an argument of letter {letter!r}, but mixers defines {sorted(mixers)}"
+      f"config argument {letter}.… sets an argument of letter {letter!r}, but letters defines {sorted(body.letters)}"
     )
-  return mixers[letter]
+  section, _, rest = field.partition(".")
+  if section == "branch" and rest and "name" in body.letters[letter]:
+    body.letters[letter] = ConfigDict({"mixer": body.letters[letter].to_dict()})
+  is_branch = "mixer" in body.letters[letter]
+  put(body.letters[letter], rest if section == "branch" else f"mixer.{field}" if is_branch else field, value)
+
+
+def put(section: ConfigDict, path: str, value: Any) -> None:
+  """Sets a field, and makes the sections on the way to it."""
+  *parts, leaf = path.split(".")
+  for part in parts:
+    if not isinstance(section.get(part), ConfigDict):
+      section[part] = ConfigDict()
+    section = section[part]
+  section[leaf] = value
 
 
 def place(config: ConfigDict, key: str, text: str) -> None:
   """Sets the key, given by its full path or by its last name."""
-  path = key if "." in key else find(config, key)
+  path = key if "." in key and key.split(".")[0] not in PARTS else find(config, key)
+  if path.startswith("model."):
+    short = path.removeprefix("model.")
+    where, kind = MODEL.get(short, (short, None))
+    kind = kind or dict(MODEL.values()).get(where)
+    put(config.model, where, literal(text, key) if kind is None else cast(key, text, kind))
+    return
   *sections, leaf = path.split(".")
   where = config
   for name in sections:
@@ -155,14 +189,16 @@ def find(config: ConfigDict, key: str) -> str:
   """The full path of a key given without its section; `name` needs it, being in several."""
   if key in config:
     return key
+  if key.split(".")[0] in PARTS:
+    return f"model.{key}"
   for section in SECTIONS:
-    if key in config[section] and key not in ("name", "mixers"):
+    if key in (MODEL if section == "model" else config[section]) and key != "name":
       return f"{section}.{key}"
   elsewhere = [path for path in flat(config) if path.split(".")[-1] == key]
   if elsewhere:
     raise Mistake(f"config argument {key!r} needs its full path: {elsewhere}")
-  short = [*config, *(name for section in SECTIONS for name in config[section]), "mixer", "mlp"]
-  choices = sorted(set(short) - {"name", "mixers"})
+  short = [*config, *MODEL, *(name for section in SECTIONS for name in config[section]), "mixer", "mlp"]
+  choices = sorted(set(short) - {"name", *PARTS})
   raise Mistake(f"config has no key {key!r}{hint(key, choices)}; choose from {choices}, a letter, or a full path")
 
 
@@ -174,19 +210,18 @@ def flat(config: ConfigDict) -> list[str]:
   return paths
 
 
-def finish_pattern(config: ConfigDict, letters: set[str], *, mlp: bool) -> None:
-  """Puts in the MLP letters asked for, and checks that letters and mixers belong together."""
-  model = config.model
+def finish_pattern(body: ConfigDict, letters: set[str], *, mlp: bool) -> None:
+  """Puts in the MLP letters asked for, and checks that pattern and letters belong together."""
   if mlp:
-    model.pattern = "".join(letter + MLP for letter in model.pattern if letter != MLP)
-  if MLP in model.pattern and MLP not in model.mixers:
-    model.mixers[MLP] = ConfigDict({"name": "mlp"})
-  missing = sorted(set(model.pattern) - set(model.mixers))
+    body.pattern = "".join(letter + MLP for letter in body.pattern if letter != MLP)
+  if MLP in body.pattern and MLP not in body.letters:
+    body.letters[MLP] = ConfigDict({"name": "mlp"})
+  missing = sorted(set(body.pattern) - set(body.letters))
   if missing:
-    defined = sorted(model.mixers)
-    raise Mistake(f"pattern {model.pattern!r} uses {missing}, but mixers defines {defined}: add {missing[0]}=NAME")
-  unused = sorted(letters - set(model.pattern))
+    defined = sorted(body.letters)
+    raise Mistake(f"pattern {body.pattern!r} uses {missing}, but letters defines {defined}: add {missing[0]}=NAME")
+  unused = sorted(letters - set(body.pattern))
   if unused:
-    raise Mistake(f"config arguments define letters {unused}, which pattern {model.pattern!r} does not use")
-  for letter in set(model.mixers) - set(model.pattern):
-    del model.mixers[letter]
+    raise Mistake(f"config arguments define letters {unused}, which pattern {body.pattern!r} does not use")
+  for letter in set(body.letters) - set(body.pattern):
+    del body.letters[letter]

@@ -122,21 +122,31 @@ def convert(key: str, text: str, old: Any) -> Any:
   Raises:
     Mistake: it is none; the message says what the key wants.
   """
-  if isinstance(old, bool):
+  kind = next((kind for kind in (bool, int, float, tuple, list) if isinstance(old, kind)), str)
+  return cast(key, text, kind, note=f"; its default is {old!r}")
+
+
+def cast(key: str, text: str, kind: type, *, note: str = "") -> Any:
+  """`text` as a value of a type: bool, int, float, tuple or list, or else text.
+
+  Raises:
+    Mistake: it is none; the message says what the key wants, and the note.
+  """
+  if kind is bool:
     value = literal(text, key)
-    fits, kind = isinstance(value, bool) or value in (0, 1), "true or false"
+    fits, need = isinstance(value, bool) or value in (0, 1), "true or false"
     value = bool(value)
-  elif isinstance(old, (int, float)):
+  elif kind in (int, float):
     value = number(text, key)
-    fits, kind = isinstance(old, float) or value == int(value), "a whole number"
-    value = type(old)(value)
-  elif isinstance(old, (tuple, list)):
+    fits, need = kind is float or value == int(value), "a whole number"
+    value = kind(value)
+  elif kind in (tuple, list):
     value = literal(text, key)
-    fits, kind = isinstance(value, (tuple, list)), "in brackets, e.g. (1,2)"
+    fits, need = isinstance(value, (tuple, list)), "in brackets, e.g. (1,2)"
   else:
-    value, fits, kind = unquoted(text), True, "text"
+    value, fits, need = unquoted(text), True, "text"
   if not fits:
-    raise Mistake(f"config argument {key}={text!r} must be {kind}; its default is {old!r}")
+    raise Mistake(f"config argument {key}={text!r} must be {need}{note}")
   return value
 
 

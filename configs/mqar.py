@@ -48,7 +48,7 @@ def get_config(arg: str = "") -> ConfigDict:
     }
   )
   # width^(-1/2): from 0.02, one-head attention of this size stays at one pair of four
-  c.model.embed_std = 0.125
+  c.model.embed.std = 0.125
   c.optimizer.lr = 2e-3
   c.optimizer.b2 = 0.999
   return base.parse(c, arg)

@@ -30,8 +30,9 @@ def get_config(arg: str = "") -> ConfigDict:
     }
   )
   base.classify(c, pool="mean")
-  c.model.mixers = ConfigDict({"m": {"name": "s5", "state": 64}})
-  c.model.width, c.model.depth, c.model.norm = 64, 4, "layer"
+  c.model.width, c.model.embed.name, c.model.body.depth = 64, "features", 4
+  c.model.body.letters = ConfigDict({"m": {"name": "s5", "state": 64}})
+  c.model.body.branch = ConfigDict({"norm": {"name": "layer"}})
   c.optimizer.lr, c.optimizer.slow_lr, c.optimizer.weight_decay = 4e-3, 0.25, 0.01
   c.optimizer.warmup = 200
   c.mesh.cpu_devices = 2

@@ -1,70 +1,109 @@
-"""The model's first layer: tokens or features become vectors, and where a token stands is added to them."""
+"""A model's first layer: tokens, features or patches become vectors, and their positions are added."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core import FrozenDict
 from jaxtyping import Array, Bool, Float, Int
 
-from layers import Dense, param
+from hybrids import mixer as mixer_lib
+from hybrids.branch import check_norm
+from layers import Dense, images, param
+from layers.choices import one_of
 from layers.lengths import blank_past
+from layers.norms import make_norm
 from layers.positions import sinusoidal
 from mistake import Mistake
 
 POSITIONS = ("none", "learned", "sinusoidal")
+CLASS_TOKENS = ("none", "start", "middle", "end")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-class Embed(nn.Module):
-  """x_t = E[token_t] or W features_t, plus P[position_t]; the one place where the model's dtype is set.
-
-  Positions count from the start of the document.
+class Embedded(NamedTuple):
+  """What the body reads, and where it stands.
 
   Attributes:
-    vocab: number of tokens, if the inputs are tokens.
-    features: size of the input vectors, if they are vectors. The map has a bias.
+    position: of the token after each row's last, in its document.
+    place: where the class token stands in each row, if there is one.
+  """
+
+  x: Float[Array, "b t d"]
+  position: Int[Array, "b"]
+  reset: Bool[Array, "b t"] | None
+  lengths: Int[Array, "b"] | None
+  place: Int[Array, "b"] | None
+
+
+class Embedding(nn.Module, kw_only=True):
+  """norm(scale · vectors(inputs) + P[position]), with a class token inserted; the base class of all embeddings.
+
+  A subclass has `vectors`. Positions count from the start of the document. The model's dtype is set here.
+
+  Attributes:
     position: "none", "learned" (a table of `max_len` rows) or "sinusoidal".
-    embed_std: standard deviation of the entries of both tables at the start. The usual 0.02 suits wide models; narrow
-      ones, above all of attention, can learn much sooner from width^(-1/2).
-    dtype: of what comes out, and thereby of the whole model; parameters, states and logits are float32.
+    scale: a fixed factor of the vectors, before positions are added: Gemma's is the root of the width.
+    norm: a norm's `name` and arguments; "none" for no norm.
+    std: standard deviation of the entries of all tables at the start. The usual 0.02 suits wide models; narrow ones,
+      above all of attention, can learn much sooner from width^(-1/2).
+    class_token: where a learned vector without a position is put into each row: "none", or at its "start", "middle"
+      (Vim) or "end". Only the last goes with `reset`.
+    vocab, features: the sizes of the inputs, given by the task.
+    max_len: given by the model.
+    dtype: of what comes out, and thereby of the whole model; states and logits are float32.
   Raises:
-    ValueError: when made, if not exactly one of `vocab` and `features` is given, a name is unknown, a size below 1 or
-      `embed_std` not above 0; when called, if one document has more tokens than the learned table. What only the run
-      knows is answered by NaN: a row with a position beyond the table, a token outside the vocabulary.
+    ValueError: when made, if a name is unknown, a size below 1 or `std` not above 0; when called, if one document has
+      more tokens than the learned table. What only the run knows is answered by NaN: a row with a position beyond the
+      table, a token outside the vocabulary.
   """
 
   width: int
   vocab: int | None = None
   features: int | None = None
   position: str = "none"
+  scale: float = 1.0
+  norm: Mapping[str, Any] = FrozenDict(name="none")
+  std: float = 0.02
+  class_token: str = "none"
   max_len: int = 4096
-  embed_std: float = 0.02
   dtype: str = "float32"
 
+  # whether inputs may come in pieces
+  RESUMES = True
+  TOLD = ("width", "vocab", "features", "max_len", "dtype")
+
   def __post_init__(self):
-    if (self.vocab is None) == (self.features is None):
-      raise Mistake(f"vocab={self.vocab}, features={self.features}: inputs are tokens or vectors; give one of them")
+    self.norm = mixer_lib.frozen(self.norm)
     for name in ("width", "vocab", "features", "max_len"):
       value = getattr(self, name)
       if value is not None and value < 1:
         raise Mistake(f"{name}={value}; it is at least 1")
-    if not self.embed_std > 0:
-      raise Mistake(f"embed_std={self.embed_std}; it is a standard deviation above 0")
+    if not self.std > 0:
+      raise Mistake(f"embed.std={self.std}; it is a standard deviation above 0")
     if self.position not in POSITIONS:
       raise Mistake(f"no position {self.position!r}; choose from {list(POSITIONS)} (mixers have 'rope' and the like)")
     if self.position == "sinusoidal" and self.width % 2:
       raise Mistake(f"position='sinusoidal' needs an even width, not {self.width}: it is made of sines and cosines")
-    if self.dtype not in DTYPES:
-      raise Mistake(f"no dtype {self.dtype!r}; choose from {list(DTYPES)}")
+    one_of(self, class_token=CLASS_TOKENS, dtype=DTYPES)
+    if self.norm["name"] != "none":
+      check_norm(self.norm)
     super().__post_init__()
 
   def setup(self):
-    normal = nn.initializers.normal(self.embed_std)
-    if self.vocab is not None:
-      self.embedding = param(self, "embedding", normal, (self.vocab, self.width), ("vocab", "embed"))
-    else:
-      self.in_proj = Dense(self.width, use_bias=True, axes=(None, "embed"))
+    normal = nn.initializers.normal(self.std)
     if self.position == "learned":
       self.positions = param(self, "positions", normal, (self.max_len, self.width), (None, "embed"))
+    if self.norm["name"] != "none":
+      self.norm_in = make_norm(**self.norm)
+    if self.class_token != "none":
+      self.cls = param(self, "class_token", normal, (self.width,), ("embed",))
+
+  def vectors(self, inputs: Array, lengths: Int[Array, "b"] | None) -> Float[Array, "b t d"]:
+    """The inputs as vectors."""
+    raise TypeError(f"{type(self).__name__} defines no vectors(inputs, lengths)")
 
   def __call__(
     self,
@@ -73,38 +112,52 @@ class Embed(nn.Module):
     *,
     reset: Bool[Array, "b t"] | None = None,
     lengths: Int[Array, "b"] | None = None,
-  ) -> tuple[Float[Array, "b t d"], Int[Array, "b"]]:
-    """The vectors, and each row's next position. What stands past `lengths` is ignored.
+  ) -> Embedded:
+    """The vectors, without a class token. The padding is ignored.
 
     Args:
       position: of each row's first token, unless that is a reset.
     """
-    t = inputs.shape[1]
+    x = self.vectors(inputs, lengths)
+    t = x.shape[1]
     if self.position == "learned" and reset is None and t > self.max_len:
       raise Mistake(f"{t} tokens, but position='learned' has a table of max_len={self.max_len}; raise max_len")
     where, following = positions(position, t, reset=reset, lengths=lengths)
-    x = self._vectors(inputs if self.vocab else blank_past(inputs, lengths)) + self._places(where)
-    return nn.with_logical_constraint(x.astype(DTYPES[self.dtype]), ("batch", "time", "embed")), following
+    x = (x if self.scale == 1 else x * self.scale) + self._places(where)
+    x = self.norm_in(x) if self.norm["name"] != "none" else x
+    x = nn.with_logical_constraint(x.astype(DTYPES[self.dtype]), ("batch", "time", "embed"))
+    return Embedded(x, following, reset, lengths, None)
 
   def step(
     self, inputs: Int[Array, "b"] | Float[Array, "b f"], position: Int[Array, "b"]
   ) -> tuple[Float[Array, "b d"], Int[Array, "b"]]:
     """One token."""
-    x, following = self(inputs[:, None], position)
-    return x[:, 0], following
+    embedded = self(inputs[:, None], position)
+    return embedded.x[:, 0], embedded.position
 
-  def _vectors(self, inputs: Array) -> Float[Array, "b t d"]:
-    if self.vocab is None:
-      if not jnp.issubdtype(inputs.dtype, jnp.floating) or inputs.shape[-1] != self.features:
-        raise Mistake(f"inputs are {inputs.dtype} {inputs.shape}; features={self.features} wants floats of that size")
-      return self.in_proj(inputs)
-    if not jnp.issubdtype(inputs.dtype, jnp.integer):
-      raise Mistake(f"inputs are {inputs.dtype}; a model of vocab={self.vocab} wants integer tokens")
-    # whole vectors on every device: otherwise each holds a part of every token's, to be exchanged for whole ones
-    table = nn.with_logical_constraint(self.embedding, ("vocab", None))
-    # indices below 0 would count from the end
-    inputs = jnp.where(inputs < 0, self.vocab, inputs)
-    return jnp.take(table, inputs, axis=0, mode="fill", fill_value=jnp.nan)
+  def token(self, rows: int) -> Float[Array, "b d"]:
+    """The class token, once a row."""
+    return jnp.broadcast_to(self.cls.astype(DTYPES[self.dtype]), (rows, self.width))
+
+  def insert(self, embedded: Embedded) -> Embedded:
+    """The vectors with the class token among them.
+
+    Raises:
+      ValueError: documents are packed, and the token does not stand at the end.
+    """
+    x, position, reset, lengths, _ = embedded
+    b, t, _ = x.shape
+    if reset is not None and self.class_token != "end":
+      raise Mistake(f"class_token={self.class_token!r} of packed documents belongs to none of them; set it to 'end'")
+    n = jnp.full((b,), t, jnp.int32) if lengths is None else lengths
+    place = {"start": jnp.zeros_like(n), "middle": n // 2, "end": n}[self.class_token]
+    index = jnp.arange(t + 1)
+    before = jnp.clip(index - (index > place[:, None]), 0, t - 1)
+    here = index == place[:, None]
+    x = jnp.where(here[..., None], self.cls.astype(x.dtype), jnp.take_along_axis(x, before[..., None], axis=1))
+    if reset is not None:
+      reset = jnp.take_along_axis(reset, before, axis=1) & ~here
+    return Embedded(x, position, reset, None if lengths is None else lengths + 1, place)
 
   def _places(self, where: Int[Array, "b t"]) -> Float[Array, "b t d"] | float:
     if self.position == "none":
@@ -113,6 +166,95 @@ class Embed(nn.Module):
       return sinusoidal(where, self.width)
     beyond = jnp.any(where >= self.max_len, axis=1)[:, None, None]
     return jnp.where(beyond, jnp.nan, jnp.take(self.positions, where, axis=0, mode="clip"))
+
+
+class Tokens(Embedding, kw_only=True):
+  """x_t = E[token_t]."""
+
+  def __post_init__(self):
+    if self.vocab is None:
+      raise Mistake("embed.name='tokens', but the task has no vocab; use 'features' or 'patches'")
+    super().__post_init__()
+
+  def setup(self):
+    super().setup()
+    normal = nn.initializers.normal(self.std)
+    self.embedding = param(self, "embedding", normal, (self.vocab, self.width), ("vocab", "embed"))
+
+  def vectors(self, inputs: Array, lengths: Int[Array, "b"] | None) -> Float[Array, "b t d"]:
+    """Rows of the table; NaN for tokens outside of it."""
+    if not jnp.issubdtype(inputs.dtype, jnp.integer):
+      raise Mistake(f"inputs are {inputs.dtype}; a model of vocab={self.vocab} wants integer tokens")
+    # whole vectors on every device: otherwise each holds a part of every token's, to be exchanged for whole ones
+    table = nn.with_logical_constraint(self.embedding, ("vocab", None))
+    # indices below 0 would count from the end
+    assert self.vocab is not None, "checked when it is made"
+    inputs = jnp.where(inputs < 0, self.vocab, inputs)
+    return jnp.take(table, inputs, axis=0, mode="fill", fill_value=jnp.nan)
+
+
+class Features(Embedding, kw_only=True):
+  """x_t = W features_t + bias."""
+
+  def __post_init__(self):
+    if self.features is None:
+      raise Mistake(f"embed.name={type(self).__name__.lower()!r}, but the task has no features; use 'tokens'")
+    super().__post_init__()
+
+  def setup(self):
+    super().setup()
+    self.in_proj = Dense(self.width, use_bias=True, axes=(None, "embed"))
+
+  def vectors(self, inputs: Float[Array, "b t f"], lengths: Int[Array, "b"] | None) -> Float[Array, "b t d"]:
+    """The inputs, mapped."""
+    return self.in_proj(blank_past(self._floats(inputs), lengths))
+
+  @nn.nowrap
+  def _floats(self, inputs: Array) -> Float[Array, "b t f"]:
+    if not jnp.issubdtype(inputs.dtype, jnp.floating) or inputs.shape[-1] != self.features:
+      raise Mistake(f"inputs are {inputs.dtype} {inputs.shape}; features={self.features} wants floats of that size")
+    return inputs
+
+
+class Patches(Features, kw_only=True):
+  """x = W patch + bias for each square of an image whose pixels come row by row, as in ViT; one vector a patch.
+
+  Attributes:
+    size: pixels along each side of a patch.
+    rows: pixels along the image's height; if not given, the most square image that the number of pixels allows.
+  Raises:
+    ValueError: when called, if patches do not fill the image, or with `reset` or `lengths`.
+  """
+
+  size: int = 4
+  rows: int | None = None
+
+  RESUMES = False
+
+  def vectors(self, inputs: Float[Array, "b t f"], lengths: Int[Array, "b"] | None) -> Float[Array, "b s d"]:
+    """The patches, row by row, mapped."""
+    b, t, f = self._floats(inputs).shape
+    rows, columns = images.sides("patches", t, {"rows": self.rows, "columns": None})
+    if self.size < 1 or rows % self.size or columns % self.size:
+      raise Mistake(f"patches: size={self.size} does not divide an image of {rows} by {columns} pixels; set size")
+    x = inputs.reshape(b, rows // self.size, self.size, columns // self.size, self.size, f)
+    return self.in_proj(x.swapaxes(2, 3).reshape(b, -1, self.size * self.size * f))
+
+  def __call__(
+    self,
+    inputs: Float[Array, "b t f"],
+    position: Int[Array, "b"],
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+  ) -> Embedded:
+    """The vectors of the patches."""
+    if reset is not None or lengths is not None:
+      raise Mistake("embed.name='patches' reads whole images: neither packed documents nor padding")
+    return super().__call__(inputs, position)
+
+
+EMBEDDINGS: dict[str, type[Embedding]] = {"features": Features, "patches": Patches, "tokens": Tokens}
 
 
 def positions(

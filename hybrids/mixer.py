@@ -26,6 +26,8 @@ from mistake import Mistake
 __all__ = ["STATES", "available", "build", "build_spec", "check_fields", "fields", "find", "frozen", "suggest"]
 
 FOLDERS = ("ssm", "attention", "hybrids.channel", "hybrids.wrap")
+# mixers that are found by name too, but need not keep time and width
+BODIES = ("hybrids.body",)
 ROOTS = ("ssm", "attention", "hybrids")
 
 
@@ -77,7 +79,7 @@ def find(name: str | type[nn.Module]) -> type[nn.Module]:
 @functools.cache
 def _load(name: str) -> type[nn.Module]:
   """The class that a file of that name, or a dotted path, holds."""
-  files = _files()
+  files = {**_files(BODIES), **_files(FOLDERS)}
   path = files.get(name, name)
   module, _, attribute = path.rpartition(".")
   if path not in files.values() and not (module.split(".")[0] in ROOTS and _is_module(module)):
@@ -109,7 +111,7 @@ def available() -> dict[str, str]:
     ValueError: two files have one name.
   """
   mixers = {}
-  for name, module in _files().items():
+  for name, module in _files(FOLDERS).items():
     try:
       defined = _mixers_of(importlib.import_module(module))
     except Exception:
@@ -176,10 +178,10 @@ def suggest(word: str, choices: Iterable[str]) -> str:
 
 
 @functools.cache
-def _files() -> dict[str, str]:
-  """The dotted path of every Python file under FOLDERS, by the file's name."""
+def _files(folders: tuple[str, ...]) -> dict[str, str]:
+  """The dotted path of every Python file under some folders, by the file's name."""
   files: dict[str, str] = {}
-  for folder in FOLDERS:
+  for folder in folders:
     spec = importlib.util.find_spec(folder)
     for root in map(Path, (spec.submodule_search_locations or ()) if spec else ()):
       for file in sorted(root.rglob("*.py")):

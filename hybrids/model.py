@@ -1,101 +1,370 @@
-"""What all models have in common: an embedding, a stack of mixers, a last norm, and the state of all that."""
+"""Whole models: an embedding, a body and a head, each named by a section of a config.
+
+A Model(vocab=256, width=64, body=dict(name="stack", pattern="m-", depth=4, …), head=dict(name="lm", tie=False)) has the
+parameters
+
+  embed/embedding                  (256, 64)
+  body/m/mixer/in_proj/kernel      (2, 64, 256)      see hybrids/body/stack.py
+  body/-/…
+  body/final_norm/scale            (64,)
+  head/table                       (256, 64)
+"""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+from flax.core import FrozenDict, meta
 from jaxtyping import Array, Bool, Float, Int
 
 from hybrids import mixer as mixer_lib
-from hybrids.embed import Embed
-from hybrids.stack import Stack
-from layers import make_norm
+from hybrids.body.stack import EMBEDDING
+from hybrids.embed import DTYPES, EMBEDDINGS, Embedded, Embedding
+from hybrids.head import HEADS, Head, Outputs, Sums
+from hybrids.pure import SOWN
+from layers.choices import one_of
+from mistake import Mistake
+
+# room of states that grow where `max_len` is not given
+ROOM = 4096
+BOUNDED = ("grows", "whole input")
 
 
 class ModelState(NamedTuple):
   """What a model must remember between two calls."""
 
   position: Int[Array, "b"]  # of the next token, in its document
-  layers: tuple  # one state a layer, batch first in every leaf
+  layers: Any  # the body's, batch first in every leaf
+  head: Any
 
 
 class Model(nn.Module, kw_only=True):
-  """norm(stack(embed(inputs))), without the last norm if norms stand after the layers already. Heads build on it.
-
-  A head adds `vocab`, `features` or both, and what else it needs.
+  """head(body(embed(inputs))). `prefill` is the definition, as for mixers, where the body has a state.
 
   Attributes:
-    max_len: rows of the table of learned positions, and what a state that grows should have room for.
+    embed, body, head: the `name` of each and its fields. The embedding is "tokens" or "features" by what the inputs
+      are, if that is not said.
+    max_len: rows of the table of learned positions, for which a task's length stands in `build_model`; and the tokens
+      that a state which grows has room for, 4096 if not given.
     dtype: "float32" or "bfloat16", cast once, after the embedding.
-  For the rest see Stack and Embed.
+    param_dtype: in which parameters are kept. Slow ones stay float32: steps smaller than bfloat16's would be lost.
+    vocab, features, classes: sizes given by the task.
   Raises:
     ValueError: when made, if a field does not fit.
   """
 
-  width: int
-  depth: int
-  pattern: str
-  mixers: Mapping[str, Mapping[str, Any]]
-  norm: str = "rms"
-  norm_position: str = "pre"
-  position: str = "none"
-  max_len: int = 4096
-  embed_std: float = 0.02
-  dropout: float = 0.0
-  remat: str = "none"
-  unroll: int = 1
+  width: int = 64
+  embed: Mapping[str, Any] = FrozenDict()
+  body: Mapping[str, Any]
+  head: Mapping[str, Any] = FrozenDict(name="lm")
+  max_len: int | None = None
   dtype: str = "float32"
-  learn_state: bool = False
+  param_dtype: str = "float32"
+  vocab: int | None = None
+  features: int | None = None
+  classes: int | None = None
+
+  TOLD = ("vocab", "features", "classes")
 
   def __post_init__(self):
-    self.mixers = mixer_lib.frozen(self.mixers)
+    for name in ("embed", "body", "head"):
+      setattr(self, name, mixer_lib.frozen(getattr(self, name)))
+    one_of(self, dtype=DTYPES, param_dtype=DTYPES)
     super().__post_init__()
-    self._embed(parent=None)
-    self._stack(parent=None)
+    embed, body, head = self._embed(parent=None), self._body(parent=None), self._head(parent=None)
+    if head.PREDICTS and (body.STATE == "none" or not embed.RESUMES):
+      raise Mistake(
+        f"head.name={self.head['name']!r} predicts the next token, which a body of STATE 'none' has seen already; use "
+        "causal mixers, or the head 'masked_lm' or 'classifier'"
+      )
+    needs, has = getattr(head, "pool", None) == "cls", embed.class_token != "none"
+    if needs != has:
+      raise Mistake(
+        f"head.pool={getattr(head, 'pool', None)!r} with embed.class_token={embed.class_token!r}: the pool 'cls' reads "
+        "a class token at the 'start', 'middle' or 'end', and nothing else does"
+      )
 
   @property
   def STATE(self) -> str:
-    """The stack's."""
-    return self._stack(parent=None).STATE
+    """The body's; "none" where the embedding needs whole rows."""
+    embed = self._embed(parent=None)
+    whole = not embed.RESUMES or embed.class_token in ("start", "middle")
+    return "none" if whole else self._body(parent=None).STATE
 
   @property
   def SLOW(self) -> tuple[str, ...]:
-    """The stack's."""
-    return self._stack(parent=None).SLOW
+    """The body's."""
+    return self._body(parent=None).SLOW
+
+  @property
+  def positions(self) -> int | None:
+    """How many tokens a document may have by the table of learned positions; None for any number."""
+    return self.max_len or ROOM if self._embed(parent=None).position == "learned" else None
+
+  @property
+  def longest(self) -> int | None:
+    """How many tokens a sequence may have that is read from a state; None for any number."""
+    bounded = self.STATE in BOUNDED or self.positions
+    return self.max_len or ROOM if bounded else None
+
+  @property
+  def reads_pieces(self) -> bool:
+    """Whether rows of any length are read, so that parameters can be made with one token."""
+    return self.STATE != "none"
 
   @nn.nowrap
   def apart(self, variables: Mapping[str, Any]) -> dict[str, Any]:
-    """The model's variables with those of its layers apart, for loops over `step`; see Stack."""
-    stacks = {collection: tree["stack"] for collection, tree in variables.items() if "stack" in tree}
-    own = self._stack(parent=None).apart(stacks)
-    return {name: {**tree, "stack": own[name]} if name in own else tree for name, tree in variables.items()}
+    """The model's variables with those of its layers apart, for loops over `step`; see `Stack`."""
+    return self._with_body(variables, "apart")
+
+  @nn.nowrap
+  def together(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `apart`, for training what was imported layer by layer."""
+    return self._with_body(variables, "together")
+
+  @nn.nowrap
+  def init(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """Linen's `init`, with parameters in `param_dtype`, and without what calls sow."""
+    variables = {name: tree for name, tree in super().init(*args, **kwargs).items() if name not in SOWN}
+    is_box = lambda leaf: isinstance(leaf, meta.AxisMetadata)
+    cast = lambda leaf: leaf.astype(DTYPES[self.param_dtype])
+
+    def kept(leaf: Any) -> Any:
+      if getattr(leaf, "slow", False):
+        return leaf
+      return leaf.replace_boxed(cast(leaf.unbox())) if is_box(leaf) else cast(leaf)
+
+    return {**variables, "params": jax.tree.map(kept, variables.get("params", {}), is_leaf=is_box)}
+
+  @nn.nowrap
+  def init_state(self, batch: int, max_len: int) -> ModelState:
+    """Before any token."""
+    head, embed = self._head(parent=None), self._embed(parent=None)
+    rows = batch * head.DOCUMENTS
+    if not embed.RESUMES or embed.class_token in ("start", "middle"):
+      raise Mistake("the model reads whole rows at once: it has no state, prefill or step")
+    room = max_len + (embed.class_token == "end")
+    layers = self._body(parent=None).init_state(rows, room)
+    return ModelState(jnp.zeros((rows,), jnp.int32), layers, head.init_state(rows))
+
+  @nn.nowrap
+  def example(self, batch: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of a batch: inputs, targets and weights."""
+    head = self._head(parent=None)
+    rows = (batch, head.DOCUMENTS, length) if head.DOCUMENTS > 1 else (batch, length)
+    inputs = (rows, jnp.int32) if self.vocab else ((*rows, self.features), jnp.float32)
+    shapes = {"inputs": inputs, **head.example_targets(batch, length)}
+    return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
 
   def setup(self):
-    self.embed = self._embed()
-    self.stack = self._stack()
-    if self.norm_position == "pre":
-      self.final_norm = make_norm(self.norm)
+    self.embedding = self._embed(parent=None).copy(parent=self, name="embed")
+    self.layers = self._body(parent=None).copy(parent=self, name="body")
+    self.answers = self._head(parent=None).copy(parent=self, name="head")
+
+  def __call__(
+    self,
+    inputs: Int[Array, "b ..."] | Float[Array, "b ..."],
+    *,
+    reset: Bool[Array, "b ..."] | None = None,
+    lengths: Int[Array, "b ..."] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> Float[Array, "b ..."]:
+    """All answers, from the start: of each token, or of each row. Those in the padding are finite and mean nothing."""
+    outputs = self._read(inputs, reset=reset, lengths=lengths, side=side)
+    if self.answers.EACH:
+      return self.answers.each(outputs)
+    return self.answers.answer(outputs, self.answers.init_state(len(outputs.y)))[0]
+
+  def prefill(
+    self,
+    inputs: Int[Array, "b ..."] | Float[Array, "b ..."],
+    state: ModelState,
+    *,
+    reset: Bool[Array, "b ..."] | None = None,
+    lengths: Int[Array, "b ..."] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> tuple[Float[Array, "b ..."], ModelState]:
+    """The answer after each row's last token, going on from `state`, and the next state."""
+    outputs, state = self._go_on(inputs, state, reset=reset, lengths=lengths, side=side)
+    answer, head = self.answers.answer(outputs, state.head)
+    return answer, state._replace(head=head)
+
+  def prefill_all(
+    self,
+    inputs: Int[Array, "b ..."] | Float[Array, "b ..."],
+    state: ModelState,
+    *,
+    reset: Bool[Array, "b ..."] | None = None,
+    lengths: Int[Array, "b ..."] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> tuple[Float[Array, "b t v"], ModelState]:
+    """As `prefill`, with the answers of all tokens.
+
+    Raises:
+      ValueError: the head has one answer a row.
+    """
+    outputs, state = self._go_on(inputs, state, reset=reset, lengths=lengths, side=side)
+    return self.answers.each(outputs), state
+
+  def step(
+    self,
+    inputs: Int[Array, "b ..."] | Float[Array, "b ..."],
+    state: ModelState,
+    *,
+    side: Mapping[str, Array] | None = None,
+  ) -> tuple[Float[Array, "b ..."], ModelState]:
+    """The answer after one more token."""
+    inputs = self._rows(inputs)
+    x, position = self.embedding.step(inputs, state.position)
+    given, gaps = self._side(side, x)
+    y, layers = self.layers.step(x, state.layers, side=given)
+    state = state._replace(position=position, layers=layers)
+    gaps = None if gaps is None else gaps[:, None]
+    outputs = self._ask(Outputs(y[:, None], jnp.ones_like(position), gaps, None, self._table()), state)
+    answer, head = self.answers.answer(outputs, state.head)
+    return answer, state._replace(head=head)
+
+  def loss(self, batch: Mapping[str, Array]) -> Sums:
+    """Name -> (weighted sum, sum of weights) of a batch's losses and metrics, with "loss" among them."""
+    outputs = self._read(batch["inputs"], **side_inputs(batch))
+    state = self.answers.init_state(len(outputs.y))
+    return self.answers.loss(outputs, state, batch["targets"], batch["weights"])[0]
+
+  def resume_loss(self, batch: Mapping[str, Array], state: ModelState) -> tuple[Sums, ModelState]:
+    """As `loss`, going on from `state`, and the next state."""
+    outputs, state = self._go_on(batch["inputs"], state, **side_inputs(batch))
+    sums, head = self.answers.loss(outputs, state.head, batch["targets"], batch["weights"])
+    return sums, state._replace(head=head)
+
+  def _read(self, inputs: Array, *, reset: Any = None, lengths: Any = None, side: Any = None) -> Outputs:
+    """The body's outputs from the start."""
+    inputs, reset, lengths = self._rows(inputs), self._rows(reset), self._rows(lengths)
+    embedded = self.embedding(inputs, jnp.zeros(inputs.shape[:1], jnp.int32), reset=reset, lengths=lengths)
+    if self.embedding.class_token != "none":
+      embedded = self.embedding.insert(embedded)
+    given, gaps = self._side(side, embedded.x)
+    y = self.layers(embedded.x, reset=embedded.reset, lengths=embedded.lengths, side=given)
+    return self._outputs(y, embedded, gaps)
+
+  def _go_on(
+    self, inputs: Array, state: ModelState, *, reset: Any = None, lengths: Any = None, side: Any = None
+  ) -> tuple[Outputs, ModelState]:
+    """The body's outputs from `state`."""
+    inputs, reset, lengths = self._rows(inputs), self._rows(reset), self._rows(lengths)
+    embedded = self.embedding(inputs, state.position, reset=reset, lengths=lengths)
+    given, gaps = self._side(side, embedded.x)
+    y, layers = self.layers.prefill(embedded.x, state.layers, reset=reset, lengths=lengths, side=given)
+    state = state._replace(position=embedded.position, layers=layers)
+    return self._ask(self._outputs(y, embedded, gaps), state), state
+
+  def _outputs(self, y: Float[Array, "b t d"], embedded: Embedded, gaps: Array | None) -> Outputs:
+    if embedded.lengths is not None and y.shape[1] != embedded.x.shape[1]:
+      raise Mistake(f"body.name={self.body['name']!r} changes the number of tokens, so that rows cannot be padded")
+    n = jnp.full((len(y),), y.shape[1], jnp.int32) if embedded.lengths is None else embedded.lengths
+    return Outputs(y, n, gaps, embedded.place, self._table())
+
+  def _ask(self, outputs: Outputs, state: ModelState) -> Outputs:
+    """The outputs themselves; or that of a class token at the end, which is read from `state` and forgotten."""
+    if self.embedding.class_token == "none":
+      return outputs
+    y, _ = self.layers.step(self.embedding.token(len(outputs.y)), state.layers)
+    one = jnp.ones(len(y), jnp.int32)
+    return Outputs(y[:, None], one, None, jnp.zeros_like(one), outputs.table)
+
+  def _side(self, side: Mapping[str, Array] | None, x: Array) -> tuple[dict[str, Array], Array | None]:
+    """The inputs per token for the body, which refuses names that it does not know, and the gaps for the head."""
+    given = {name: self._rows(value) for name, value in (side or {}).items()}
+    if given and self.embedding.class_token != "none":
+      raise Mistake(
+        f"the class token has no inputs of its own beside it, so side must be empty; it has {sorted(given)}"
+      )
+    gaps = given.get("dt") if getattr(self.answers, "pool", None) == "time" else None
+    known = self.layers.SIDE
+    if gaps is not None and "dt" not in known:
+      del given["dt"]
+    return {**given, EMBEDDING: x} if EMBEDDING in known else given, gaps
+
+  def _table(self) -> Array | None:
+    return getattr(self.embedding, "embedding", None) if self.embedding.vocab else None
+
+  def _rows(self, value: Any) -> Any:
+    """Arrays of a batch with one row a document, where an answer is about several."""
+    count = self.answers.DOCUMENTS
+    if count == 1 or value is None:
+      return value
+    if value.shape[1] != count:
+      raise Mistake(f"head.name={self.head['name']!r} reads {count} documents a row, but the batch has {value.shape}")
+    return value.reshape(-1, *value.shape[2:])
 
   @nn.nowrap
-  def _embed(self, **kwargs) -> Embed:
-    return Embed(**self._fields_of(Embed), **kwargs)
+  def _embed(self, **kwargs: Any) -> Embedding:
+    name = {"name": "features" if self.vocab is None else "tokens"}
+    told = {"max_len": self.max_len or ROOM, "dtype": self.dtype}
+    return self._section("embed", EMBEDDINGS, name | dict(self.embed), told, **kwargs)
 
   @nn.nowrap
-  def _stack(self, **kwargs) -> Stack:
-    return Stack(**self._fields_of(Stack), **kwargs)
+  def _body(self, **kwargs: Any) -> nn.Module:
+    return mixer_lib.build_spec(self.body, width=self.width, layer=0, depth=1, **kwargs)
 
   @nn.nowrap
-  def _fields_of(self, part: type[nn.Module]) -> dict[str, Any]:
-    """A part is told what it shares with the model."""
-    return {name: getattr(self, name) for name in mixer_lib.fields(part) if hasattr(self, name)}
+  def _head(self, **kwargs: Any) -> Head:
+    width = getattr(self._body(parent=None), "out_width", self.width)
+    return self._section("head", HEADS, dict(self.head), {"width": width}, **kwargs)
 
-  def _encode(
-    self, inputs: Array, *, reset: Bool[Array, "b t"] | None, lengths: Int[Array, "b"] | None
-  ) -> Float[Array, "b t d"]:
-    """What the head sees, from the start."""
-    x, _ = self.embed(inputs, jnp.zeros(inputs.shape[:1], jnp.int32), reset=reset, lengths=lengths)
-    return self._last_norm(self.stack(x, reset=reset, lengths=lengths))
+  @nn.nowrap
+  def _section(
+    self, what: str, classes: Mapping[str, Any], section: dict[str, Any], told: Mapping[str, Any], **kwargs: Any
+  ) -> Any:
+    """What a section names, with its own fields and those that the model and the task tell it."""
+    name = section.pop("name", None)
+    if name not in classes:
+      raise Mistake(f"no {what} {name!r}{mixer_lib.suggest(str(name), classes)}; choose from {sorted(classes)}")
+    cls, sizes = classes[name], ("width", "vocab", "features", "classes")
+    known = mixer_lib.fields(cls)
+    wrong = sorted(set(section) & set(cls.TOLD))
+    if wrong:
+      raise Mistake(f"{what}.{wrong[0]} is given by the model and the task; leave it out")
+    everything = {**{size: getattr(self, size) for size in sizes if size in known}, **told, **section}
+    mixer_lib.check_fields(cls, everything, f"{what} {name!r}")
+    return cls(**everything, **kwargs)
 
-  def _last_norm(self, y: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    return self.final_norm(y) if self.norm_position == "pre" else y
+  @nn.nowrap
+  def _with_body(self, variables: Mapping[str, Any], method: str) -> dict[str, Any]:
+    change = getattr(self._body(parent=None), method, lambda variables: variables)
+    own = change({collection: tree["body"] for collection, tree in variables.items() if "body" in tree})
+    return {name: {**tree, "body": own[name]} if name in own else tree for name, tree in variables.items()}
+
+
+def build_model(task: Any, **section: Any) -> Model:
+  """The model of a config's model section for a task, which gives its sizes and, if not said, its head.
+
+  Everything that can be known without data is checked here.
+
+  Args:
+    task: has `head`, `vocab`, `features`, `classes` and `length`.
+
+  Raises:
+    ValueError: a name or a field is unknown, or a field does not fit.
+  """
+  known = [name for name in mixer_lib.fields(Model) if name not in Model.TOLD]
+  for key in section:
+    if key not in known:
+      raise Mistake(f"model has no field {key!r}{mixer_lib.suggest(key, known)}; its fields are {known}")
+  given: dict[str, Any] = {**section, **{size: getattr(task, size, None) for size in Model.TOLD}}
+  given["head"] = {"name": task.head, **section.get("head", {})}
+  if dict(section.get("embed", {})).get("position") == "learned" and section.get("max_len") is None:
+    given["max_len"] = task.length
+  mixer_lib.check_fields(Model, given, "model")
+  model = Model(**given)
+  # what mixers check about their own fields is raised when they are set up
+  inputs = model.example(1, 1 if model.reads_pieces else task.length)["inputs"]
+  jax.eval_shape(model.init, jax.random.key(0), inputs)
+  return model
+
+
+def side_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
+  """The keyword arguments of a batch; its `dt`, the gap before each token, is for mixers and pools."""
+  given = {key: batch[key] for key in ("reset", "lengths") if key in batch}
+  return given | ({"side": {"dt": batch["dt"]}} if "dt" in batch else {})

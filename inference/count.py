@@ -12,7 +12,7 @@ import optax
 from jax.extend.core import Literal
 from rich.table import Table
 
-from inference.generate import longest
+from hybrids.objective import measure
 from training import flops
 from training.state import example, variables_shape
 
@@ -42,13 +42,13 @@ def count(model: nn.Module, task: Any, *, tx: optax.GradientTransformation | Non
   found |= {"flops/forward": forward, "flops/training": 3 * forward}
   if model.STATE != "none" and task.head == "lm":
     found["flops/step"] = _step(model, task, variables)
-  inputs = example(task, task.batch)
+  batch = model.example(task.batch, task.length)
   memory = {
     "parameters": size_bytes(params),
     "gradients": size_bytes(params),
     "optimizer": size_bytes(jax.eval_shape(tx.init, params)) if tx else 0,
-    "activations": kept(model, variables, inputs),
-    "batch": size_bytes(inputs),
+    "activations": kept(model, variables, batch),
+    "batch": size_bytes(batch),
   }
   memory["training"] = sum(memory.values())
   return found | {f"memory/{name}": value for name, value in memory.items()}
@@ -69,14 +69,13 @@ def state_bytes(model: nn.Module, length: int) -> int:
   return size_bytes(jax.eval_shape(partial(model.init_state, 1, length)))
 
 
-def kept(model: nn.Module, variables: Mapping[str, Any], inputs: jax.ShapeDtypeStruct) -> int:
-  """Bytes that the forward pass of a log-likelihood keeps for the backward pass, parameters and inputs excepted."""
+def kept(model: nn.Module, variables: Mapping[str, Any], batch: Mapping[str, jax.ShapeDtypeStruct]) -> int:
+  """Bytes that the forward pass of a loss keeps for the backward pass, parameters and batch excepted."""
 
-  def residuals(variables, inputs):
-    loss = lambda variables: jax.nn.logsumexp(model.apply(variables, inputs), axis=-1).sum()
-    return jax.tree.leaves(jax.vjp(loss, variables)[1])
+  def residuals(variables, batch):
+    return jax.tree.leaves(jax.vjp(lambda variables: measure(model, variables, batch)[0], variables)[1])
 
-  jaxpr = jax.make_jaxpr(residuals)(variables, inputs).jaxpr
+  jaxpr = jax.make_jaxpr(residuals)(variables, batch).jaxpr
   given = {*jaxpr.invars, *jaxpr.constvars}
   made = {var for var in jaxpr.outvars if not isinstance(var, Literal) and var not in given}
   return size_bytes([var.aval for var in made])
@@ -85,7 +84,7 @@ def kept(model: nn.Module, variables: Mapping[str, Any], inputs: jax.ShapeDtypeS
 def _states(model: nn.Module, task: Any) -> dict[str, Any]:
   found: dict[str, Any] = {"state/kind": model.STATE}
   if model.STATE != "none":
-    limit = longest(model) or math.inf
+    limit = model.longest or math.inf
     for length in dict.fromkeys(int(min(n, limit)) for n in (task.length, 16 * task.length)):
       found[f"state/bytes@{length}"] = state_bytes(model, length)
   return found

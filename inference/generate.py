@@ -14,16 +14,8 @@ from inference.sampling import Sampler, make_sampler, sample
 from mistake import Mistake
 
 AnyArray = Array | np.ndarray
-# with these, `max_len` sizes the state or the position table
-BOUNDED = ("grows", "whole input")
 # one compiled program serves up to so many values of `max_new`
 ROUND = 32
-
-
-def longest(model: nn.Module) -> int | None:
-  """How many tokens a sequence of this model may have; None: any number."""
-  bounded = model.STATE in BOUNDED or getattr(model, "position", "none") == "learned"
-  return model.max_len if bounded else None
 
 
 def generate(
@@ -63,7 +55,7 @@ def generate(
   seen = 0 if state is None else int(np.max(state.position))
   check_room(model, seen + (t if lengths is None else int(np.max(lengths))), max_new)
   if state is None:
-    state = start(model, variables, b, t + max_new)
+    state = start(model, b, t + max_new)
   lengths = jnp.full(b, t, jnp.int32) if lengths is None else jnp.asarray(lengths, jnp.int32)
   rng = jax.random.key(0) if rng is None else rng
   tokens = jnp.asarray(tokens, jnp.int32)
@@ -85,7 +77,7 @@ def check_numbers(new: Int[Array, "b m"]) -> None:
 
 def check_room(model: nn.Module, prompt: int, new: int) -> None:
   """Raises ValueError where `prompt` and `new` tokens exceed what the model can hold."""
-  limit = longest(model)
+  limit = model.longest
   if limit is not None and prompt + new > limit:
     raise Mistake(
       f"generate: {prompt} tokens of prompt and {new} new ones are {prompt + new}, but the model has max_len={limit}; "
@@ -93,11 +85,11 @@ def check_room(model: nn.Module, prompt: int, new: int) -> None:
     )
 
 
-@partial(jax.jit, static_argnums=(0, 2, 3))
-def start(model: nn.Module, variables: Mapping[str, Any], batch: int, length: int) -> Any:
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def start(model: nn.Module, batch: int, length: int) -> Any:
   """The state of `batch` sequences that will have up to `length` tokens."""
-  limit = longest(model)
-  return model.apply(variables, batch, min(length, limit or length), method="start")
+  limit = model.longest
+  return model.init_state(batch, min(length, limit or length))
 
 
 @partial(jax.jit, static_argnums=(0,), static_argnames=("size", "sampler"))
@@ -117,8 +109,7 @@ def run(
 
   `count` is traced: texts of any length are made by one compiled program.
   """
-  logits, state = model.apply(variables, tokens, state, lengths=lengths, method="prefill")
-  last = jnp.take_along_axis(logits, (lengths - 1)[:, None, None], axis=1)[:, 0]
+  last, state = model.apply(variables, tokens, state, lengths=lengths, method="prefill")
   new = jnp.zeros((tokens.shape[0], size), jnp.int32)
   # slices of stacked layers would be copied for every token
   variables = model.apart(variables)

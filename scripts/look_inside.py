@@ -25,14 +25,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from data.task import build_task
-from hybrids.heads import build_model
+from hybrids.model import build_model, side_inputs
 from inference.stream import has_text
 from main import restore
 from mistake import Mistake
 from scripts.pictures import draw, measure
 from training import optimizer, platform, sharding, workdir
 from training import state as state_lib
-from training.step import side_inputs
 
 
 class Run(NamedTuple):

@@ -11,7 +11,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mistake import Mistake
 from training import losses, sharding
-from training.step import side_inputs
 
 Batch = Mapping[str, np.ndarray]
 
@@ -31,8 +30,7 @@ def make_evaluate(
     raise Mistake(f"eval.chunk={chunk}, eval.batches={batches}; both must be 0 (all) or more")
   if chunk and model.STATE == "none":
     raise Mistake(f"eval.chunk={chunk} carries a state, but this model's STATE is 'none'; set eval.chunk=0")
-  loss = losses.get(task.loss)
-  whole, resumed, start = _compiled(model, loss, mesh)
+  whole, resumed, start = _compiled(model, mesh)
 
   def sums(variables: Any, rows: Iterator[Batch]) -> dict[str, tuple[float, float]]:
     total: dict[str, tuple[float, float]] = {}
@@ -42,7 +40,7 @@ def make_evaluate(
       total = _add(total, parts)
       if chunk:
         _check_room(model, batch["inputs"].shape[1])
-        carry = start(variables, len(batch["targets"]) * jax.process_count(), batch["inputs"].shape[1])
+        carry = start(len(batch["targets"]) * jax.process_count(), batch["inputs"].shape[1])
         parts = _by_chunks(resumed, variables, batch, carry, chunk, mesh)
       else:
         parts = [whole(variables, sharding.put(batch, mesh))]
@@ -62,10 +60,11 @@ def make_evaluate(
 
 def _check_room(model: nn.Module, length: int) -> None:
   """A call of more tokens than a table of positions has raises by itself; chunks of them would give NaN."""
-  if getattr(model, "position", "none") == "learned" and length > model.max_len:
+  limit = getattr(model, "positions", None)
+  if limit is not None and length > limit:
     raise Mistake(
-      f"evaluation has rows of {length} tokens, but model.max_len={model.max_len} learned positions; raise it, or use "
-      "shorter rows"
+      f"evaluation has rows of {length} tokens, but the model has {limit} learned positions; set "
+      f"model.max_len={length}, or use shorter rows"
     )
 
 
@@ -77,25 +76,13 @@ def _add(total: dict[str, tuple[float, float]], parts: list[losses.Sums]) -> dic
   return total
 
 
-def _compiled(model: nn.Module, loss: Callable[..., losses.Sums], mesh: Mesh) -> tuple[Callable, Callable, Callable]:
+def _compiled(model: nn.Module, mesh: Mesh) -> tuple[Callable, Callable, Callable]:
   # said, not left to the compiler, so that the first chunk's program fits the others
   summed, rows = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(sharding.ROWS))
-
-  @jax.jit
-  def whole(variables: Any, batch: Mapping[str, jax.Array]) -> losses.Sums:
-    logits = model.apply(variables, batch["inputs"], **side_inputs(batch))
-    return loss(logits, batch["targets"], batch["weights"])
-
-  def resumed(variables: Any, batch: Mapping[str, jax.Array], carry: Any) -> tuple[losses.Sums, Any]:
-    logits, carry = model.apply(variables, batch["inputs"], carry, method="prefill", **side_inputs(batch))
-    return loss(logits, batch["targets"], batch["weights"]), carry
-
-  start = lambda variables, batch, length: model.apply(variables, batch, length, method="start")
-  return (
-    whole,
-    jax.jit(resumed, out_shardings=(summed, rows)),
-    jax.jit(start, static_argnums=(1, 2), out_shardings=rows),
-  )
+  whole = jax.jit(lambda variables, batch: model.apply(variables, batch, method="loss"))
+  resumed = lambda variables, batch, carry: model.apply(variables, batch, carry, method="resume_loss")
+  start = jax.jit(model.init_state, static_argnums=(0, 1), out_shardings=rows)
+  return whole, jax.jit(resumed, out_shardings=(summed, rows)), start
 
 
 def _by_chunks(

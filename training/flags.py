@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
+from hybrids import sections
 from mistake import Mistake
 from training import workdir as workdir_module
 
@@ -55,6 +57,7 @@ def _define(argv: list[str], environ: Mapping[str, str]) -> flags.FlagValues:
   values = flags.FlagValues()
   here: dict[str, Any] = {"flag_values": values}
   config_flags.DEFINE_config_file("config", None, "config file, with its argument after a colon", sys_argv=argv, **here)
+  values["config"].parser = _Complete(values["config"].parser, argv)
   flags.DEFINE_string("workdir", None, "folder of the run", **here)
   flags.DEFINE_enum("mode", "train", MODES, "what to do", **here)
   flags.DEFINE_integer("step", None, "eval, generate: the checkpoint to use; the newest by default", **here)
@@ -71,6 +74,45 @@ def _define(argv: list[str], environ: Mapping[str, str]) -> flags.FlagValues:
   flags.DEFINE_bool("debug", False, "show where an error comes from", **here)
   flags.DEFINE_bool("help", False, "show this", short_name="h", **here)
   return values
+
+
+class _Complete(flags.ArgumentParser):
+  """A parser of configs which also fills up the model section, so that each field it has can be set.
+
+  Names that the command line changes come first: they decide which fields there are.
+  """
+
+  syntactic_help = ""
+
+  def __init__(self, inner: flags.ArgumentParser, argv: Sequence[str]):
+    self._inner = inner
+    self._names = [match for word in argv[1:] if (match := re.match(r"--?config\.model\.(.*\bname)=(.*)", word))]
+
+  def parse(self, argument: Any) -> Any:
+    config = self._inner.parse(argument)
+    if not isinstance(config, ml_collections.ConfigDict) or "model" not in config:
+      return config
+    with config.unlocked():
+      model = config.model.to_dict()
+      for match in self._names:
+        here: dict[str, Any] = model
+        for part in match[1].split(".")[:-1]:
+          here = here.setdefault(part, {})
+        # the fields of the class that had the place are not those of the one that takes it
+        here.clear()
+        here["name"] = match[2]
+      config.model = _settable(sections.complete(model))
+    return config
+
+  def flag_type(self) -> str:
+    return "config file"
+
+
+def _settable(value: Any) -> Any:
+  """A section in which None can be replaced by any value."""
+  if isinstance(value, Mapping):
+    return ml_collections.ConfigDict({key: _settable(item) for key, item in value.items()})
+  return ml_collections.config_dict.placeholder(object) if value is None else value
 
 
 def _check(values: flags.FlagValues) -> None:
@@ -118,6 +160,7 @@ def _explain(argv: list[str], error: Exception) -> str:
   path = _value(argv, "config") or ""
   plain = flags.FlagValues()
   config_flags.DEFINE_config_file("config", flag_values=plain, sys_argv=[argv[0]])
+  plain["config"].parser = _Complete(plain["config"].parser, argv)
   try:
     plain([argv[0], f"--config={path}"])
     config: Any = plain.config.to_dict()

@@ -11,8 +11,9 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, UInt32
 
+from hybrids.objective import measure
 from mistake import Mistake
-from training import losses, optimizer, sharding
+from training import optimizer, sharding
 
 
 class Seen(NamedTuple):
@@ -24,10 +25,8 @@ class Seen(NamedTuple):
   first_bad_step: Int[Array, ""]  # 0: none
 
 
-def nothing_seen(loss: Callable[..., losses.Sums]) -> Seen:
-  """The Seen of no update."""
-  shape = lambda dtype, *axes: jax.ShapeDtypeStruct(axes, dtype)
-  sums = jax.eval_shape(loss, shape(jnp.float32, 1, 2), shape(jnp.int32, 1), shape(jnp.float32, 1))
+def nothing_seen(sums: Any) -> Seen:
+  """The Seen of no update; `sums` is what an update measures, or its shapes."""
   zero = lambda dtype: jnp.zeros([], dtype)
   return Seen(jax.tree.map(lambda leaf: zero(leaf.dtype), sums), zero(jnp.float32), zero(jnp.int32), zero(jnp.int32))
 
@@ -50,8 +49,8 @@ class TrainState(NamedTuple):
 
 
 def example(task: Any, batch: int = 1, length: int | None = None) -> jax.ShapeDtypeStruct:
-  """The shape of a task's inputs: tokens `b t` or features `b t f`."""
-  axes = (batch, length or task.length)
+  """The shape of a task's inputs: tokens `b t` or features `b t f`; `b 2 t` of pairs of documents."""
+  axes = (batch, *(2,) * (task.head == "dual_encoder"), length or task.length)
   return (
     jax.ShapeDtypeStruct(axes, jnp.int32) if task.vocab else jax.ShapeDtypeStruct((*axes, task.features), jnp.float32)
   )
@@ -63,8 +62,18 @@ def variables_shape(model: nn.Module, task: Any) -> dict[str, Any]:
   Raises:
     ValueError: what the model's parts say about their settings.
   """
-  # no parameter's shape depends on how long the inputs are
-  return dict(jax.eval_shape(model.init, jax.random.PRNGKey(0), example(task, length=1)))
+  return dict(jax.eval_shape(model.init, jax.random.PRNGKey(0), shortest(model, task)))
+
+
+def shortest(model: nn.Module, task: Any) -> jax.ShapeDtypeStruct:
+  """Inputs to make parameters with: one token, as no parameter's shape depends on the length, or a whole row."""
+  return example(task, length=1 if getattr(model, "reads_pieces", True) else None)
+
+
+def measured(model: nn.Module, variables: Any, task: Any) -> dict[str, tuple[Any, Any]]:
+  """Shapes of the sums that an update measures."""
+  batch = model.example(task.batch, 1 if getattr(model, "reads_pieces", True) else task.length)
+  return jax.eval_shape(lambda variables, batch: measure(model, variables, batch)[1], variables, batch)
 
 
 def carries(model: nn.Module, *, stateful: bool) -> bool:
@@ -80,10 +89,6 @@ def carries(model: nn.Module, *, stateful: bool) -> bool:
       f"data.stateful=True carries the state from batch to batch, but this model's state is {model.STATE!r}; "
       "use mixers whose state is 'fixed' or 'window', or data.stateful=False"
     )
-  if model.learn_state:
-    raise Mistake(
-      "data.stateful=True starts from the batch before, so model.learn_state=True would never learn; set one to False"
-    )
   return True
 
 
@@ -94,11 +99,11 @@ def blueprint(
 
   def create(seed: jax.Array) -> TrainState:
     rng = jax.random.PRNGKey(seed)
-    inputs = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), example(task, length=1))
+    inputs = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shortest(model, task))
     buffers = dict(nn.meta.unbox(model.init(jax.random.fold_in(rng, jnp.uint32(0xFFFFFFFF)), inputs)))
     params = buffers.pop("params")
     carry = model.init_state(task.batch, task.length) if stateful else ()
-    seen = nothing_seen(losses.get(task.loss))
+    seen = nothing_seen(measured(model, {"params": params, **buffers}, task))
     return TrainState(jnp.zeros([], jnp.int32), params, buffers, tx.init(params), rng, carry, seen)
 
   seed = np.int32(0)

@@ -8,42 +8,31 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from hybrids.objective import measure
 from training import losses
 from training.state import Seen, TrainState, nothing_seen
 
-OPTIONAL = ("reset", "lengths")
 
-
-def side_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
-  """The model's keyword arguments that a batch has; its `dt`, the gap before each token, is for the mixers."""
-  given = {key: batch[key] for key in OPTIONAL if key in batch}
-  return given | ({"side": {"dt": batch["dt"]}} if "dt" in batch else {})
-
-
-def make_gradient(model: nn.Module, loss: Callable[..., losses.Sums], *, stateful: bool = False) -> Callable:
-  """(params, state, batch) -> ((mean loss, (sums, buffers, carry)), gradient).
+def make_gradient(model: nn.Module, *, stateful: bool = False) -> Callable:
+  """(params, state, batch) -> ((objective, (sums, buffers, carry)), gradient); see `hybrids.model.measure`.
 
   With `stateful` the recurrent state comes from the batch before: gradients stop there, and a reset clears it.
   """
 
   def objective(params: Any, state: TrainState, batch: Mapping[str, Any]) -> Any:
     variables = {"params": params, **state.buffers}
-    mode: dict[str, Any] = {"rngs": {"dropout": jax.random.fold_in(state.rng, state.step)}, **side_inputs(batch)}
+    rngs = {"dropout": jax.random.fold_in(state.rng, state.step)}
     if stateful:
-      logits, carry = model.apply(variables, batch["inputs"], state.carry, method="prefill", **mode)
-      buffers = state.buffers
-    else:
-      logits, buffers = model.apply(variables, batch["inputs"], mutable=list(state.buffers), **mode)
-      carry = state.carry
-    sums = loss(logits, batch["targets"], batch["weights"])
-    total, weight = sums["loss"]
-    return total / jnp.maximum(weight, 1e-30), (sums, dict(buffers), carry)
+      value, sums, _, carry = measure(model, variables, batch, state.carry, rngs=rngs)
+      return value, (sums, state.buffers, carry)
+    value, sums, buffers, _ = measure(model, variables, batch, mutable=list(state.buffers), rngs=rngs)
+    return value, (sums, buffers, state.carry)
 
   return jax.value_and_grad(objective, has_aux=True)
 
 
 def make_update(
-  model: nn.Module, tx: optax.GradientTransformation, loss: Callable[..., losses.Sums], *, like: TrainState
+  model: nn.Module, tx: optax.GradientTransformation, *, like: TrainState
 ) -> Callable[[TrainState, Mapping[str, Any]], TrainState]:
   """The jitted update. It consumes the state that it is given.
 
@@ -52,7 +41,7 @@ def make_update(
   Args:
     like: shapes and shardings of the state, which it keeps; a state with a carry makes the update stateful.
   """
-  gradient = make_gradient(model, loss, stateful=bool(jax.tree.leaves(like.carry)))
+  gradient = make_gradient(model, stateful=bool(jax.tree.leaves(like.carry)))
 
   def update(state: TrainState, batch: Mapping[str, Any]) -> TrainState:
     (value, (sums, buffers, carry)), grads = gradient(state.params, state, batch)
@@ -68,9 +57,9 @@ def make_update(
   return jax.jit(update, donate_argnums=0, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, like))
 
 
-def make_forget(loss: Callable[..., losses.Sums], *, like: TrainState) -> Callable[[], Seen]:
+def make_forget(*, like: TrainState) -> Callable[[], Seen]:
   """What `seen` becomes after a row of metrics, lying where `update` expects it."""
-  return jax.jit(lambda: nothing_seen(loss), out_shardings=like.step.sharding)
+  return jax.jit(lambda: nothing_seen(like.seen.sums), out_shardings=like.step.sharding)
 
 
 def check_finite(seen: Seen) -> None:
@@ -90,5 +79,6 @@ def report(seen: Seen, metrics: Collection[str]) -> dict[str, float]:
     FloatingPointError: a step was not finite.
   """
   check_finite(seen)
-  values = {f"train/{name}": value for name, value in losses.averages(seen.sums, metrics).items()}
+  sown = [name for name in seen.sums if name.startswith("losses/")]
+  values = {f"train/{name}": value for name, value in losses.averages(seen.sums, [*metrics, *sown]).items()}
   return values | {"train/grad_norm": float(seen.grad_norm) / max(int(seen.updates), 1)}

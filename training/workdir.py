@@ -13,13 +13,14 @@ from typing import Any
 
 import ml_collections
 
+from hybrids import sections
 from mistake import Mistake
 
 CONFIG, DATA = "config.json", "data.json"
 # what a run is; everything else may change when it is resumed
 FIXED = ("seed", "data", "model", "optimizer")
 # of those, what does not change what is trained
-FREE = ("data.dir", "data.files", "data.cache", "data.eval_", "model.remat", "model.unroll")
+FREE = ("data.dir", "data.files", "data.cache", "data.eval_", "model.body.remat", "model.body.unroll")
 
 
 def get_config(workdir: str) -> ml_collections.ConfigDict:
@@ -52,6 +53,8 @@ def read_config(workdir: Path) -> dict[str, Any] | None:
       raise Mistake("it is not a JSON object")
   except (OSError, ValueError) as error:
     raise Mistake(f"{path} cannot be read ({error}); restore it, or use another --workdir") from None
+  if "model" in stored:
+    stored["model"] = sections.complete(sections.upgrade(stored["model"]))
   return stored
 
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from hybrids.heads import LanguageModel
+from hybrids.model import Model
+from hybrids.objective import measure
 from scripts.benchmarks.case import Case, Missing, Timed, compiled
 from scripts.peers import hugging_face
 from scripts.peers.own_process import own_process
@@ -40,9 +41,9 @@ def peers(group: str, **sizes: int) -> list[Case]:
   ]
 
 
-def language_model(*, width: int, depth: int, vocab: int) -> LanguageModel:
-  mixers = {"m": {"name": "mamba"}}
-  return LanguageModel(vocab=vocab, width=width, depth=depth, pattern="m", mixers=mixers, unroll=depth)
+def language_model(*, width: int, depth: int, vocab: int) -> Model:
+  body = {"name": "stack", "pattern": "m", "depth": depth, "letters": {"m": {"name": "mamba"}}, "unroll": depth}
+  return Model(vocab=vocab, width=width, body=body)
 
 
 def train_step(*, devices: int, width: int, depth: int, vocab: int, batch: int, length: int) -> Timed:
@@ -53,8 +54,9 @@ def train_step(*, devices: int, width: int, depth: int, vocab: int, batch: int, 
   tx = optax.adamw(1e-3)
 
   def loss(params, tokens):
-    logits = model.apply(params, tokens)[:, :-1]
-    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:]))
+    weights = jnp.ones(tokens.shape).at[:, -1].set(0)
+    batch = {"inputs": tokens, "targets": jnp.roll(tokens, -1, axis=1), "weights": weights}
+    return measure(model, params, batch)[0]
 
   def step(params, opt, tokens):
     value, grads = jax.value_and_grad(loss)(params, tokens)

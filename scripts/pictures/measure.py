@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hybrids.block import Block
+from hybrids.branch import Branch
 
 # the method whose result holds dt of every token, and how
 STEPS: dict[tuple[str, str], Callable[[Any], jax.Array]] = {
@@ -45,7 +45,7 @@ def layers(model: nn.Module, variables: Mapping[str, Any], row: Mapping[str, Any
     row: `inputs` and, where there are such, `reset` and `lengths`; one row each.
   """
   # layers one after the other: what reaches a mixer inside of a loop could not be taken out
-  plain = model.clone(learn_state=False, remat="none", dtype="float32")
+  plain = model.clone(body={**model.body, "remat": "none"}, dtype="float32")
   modules: list[tuple[int, str, nn.Module]] = []
 
   @jax.jit
@@ -54,7 +54,7 @@ def layers(model: nn.Module, variables: Mapping[str, Any], row: Mapping[str, Any
 
     def note(call, args, kwargs, context):
       mixer = context.module
-      if isinstance(mixer.parent, Block) and mixer.name == "mixer" and context.method_name == "__call__":
+      if isinstance(mixer.parent, Branch) and mixer.name == "mixer" and context.method_name == "__call__":
         name = type(mixer).__module__.rpartition(".")[2]
         modules.append((mixer.parent.layer, name, mixer.clone(parent=None, name=None)))
         given.append((mixer.variables, args[0], dict(kwargs)))

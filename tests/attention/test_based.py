@@ -53,8 +53,8 @@ def test_its_published_sizes_come_with_the_width():
 def test_the_model_has_windows_beside_it_and_a_state_that_does_not_grow():
   """A stack of both, in one piece and token by token past the window."""
   near = dict(name="softmax", heads=2, window=4, position="rope")
-  mixers = {"b": dict(name="based", heads=2, key_size=4), "w": near}
-  stack = build("hybrids.stack.Stack", width=8, depth=2, pattern="bw", mixers=mixers)
+  letters = {"b": dict(name="based", heads=2, key_size=4), "w": near}
+  stack = build("stack", width=8, depth=2, pattern="bw", letters=letters)
   assert stack.STATE == "window"
   x = jax.random.normal(jax.random.key(0), (2, 11, 8))
   variables = jax.jit(stack.init)(jax.random.key(1), x)

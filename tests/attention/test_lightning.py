@@ -31,7 +31,7 @@ def test_later_layers_forget_less(layer, left):
 def test_a_stack_that_runs_its_layers_in_a_loop_keeps_their_decays_apart():
   """One program runs all layers, so their rates are arrays; and it uses each layer's own."""
   spec = dict(name="lightning", head_size=4)
-  stack = build("hybrids.stack.Stack", width=8, depth=3, pattern="l", mixers={"l": spec})
+  stack = build("stack", width=8, depth=3, pattern="l", letters={"l": spec})
   x = jax.random.normal(jax.random.key(0), (1, 30, 8))
   variables = jax.jit(stack.init)(jax.random.key(1), x)
   stacked = jax.tree.leaves(variables["buffers"])

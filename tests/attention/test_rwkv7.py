@@ -65,8 +65,8 @@ def test_eigenvalues_lie_between_those_of_the_decay_and_one_below():
 @pytest.mark.slow
 def test_the_first_layers_values_reach_all_later_ones():
   """Through a stack, also token by token."""
-  mixers = {"r": dict(name="rwkv7", head_size=4)}
-  stack = build("hybrids.stack.Stack", width=8, depth=3, pattern="r", mixers=mixers)
+  letters = {"r": dict(name="rwkv7", head_size=4)}
+  stack = build("stack", width=8, depth=3, pattern="r", letters=letters)
   x = jax.random.normal(jax.random.key(0), (2, 6, 8))
   shapes = jax.jit(stack.init)(jax.random.key(1), x)
   rng = np.random.default_rng(0)

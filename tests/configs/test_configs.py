@@ -8,15 +8,17 @@ import re
 import runpy
 
 import pytest
+from flax.core import meta
 
 from configs import base
 from data.task import build_task, find
-from hybrids.heads import HEADS, build_model
-from hybrids.mixer import available, fields
+from hybrids import sections
+from hybrids.mixer import available
+from hybrids.model import build_model
 from inference import stream
 from scripts import sweep
 from tests import sources
-from training import optimizer, sharding
+from training import optimizer, sharding, state
 
 FILES = [path for path in sources.python_files("configs") if path.stem not in ("__init__", "base", "grammar")]
 VARIANTS = {
@@ -60,11 +62,14 @@ def test_the_data_section_has_every_field_of_its_task(config):
   build_task(config.data.name, **section)
 
 
-def test_the_model_section_has_every_field_of_its_head_and_builds(config):
+def test_the_model_section_builds_and_is_the_same_model_when_it_is_filled_up(config):
   task = build_task(**config.data.to_dict())
-  assert set(config.model) == set(fields(HEADS[task.head])) - {"vocab", "features", "classes"}
-  assert config.model.max_len >= task.length
-  build_model(task, **config.model.to_dict())
+  section = config.model.to_dict()
+  full = sections.complete(section)
+  assert sections.complete(full) == full
+  assert build_model(task, **full) == build_model(task, **sections.complete(json.loads(json.dumps(full))))
+  params = lambda section: meta.unbox(state.variables_shape(build_model(task, **section), task))
+  assert params(full) == params(section)
 
 
 def test_the_other_sections_are_the_arguments_of_what_they_name(config):
@@ -101,7 +106,7 @@ def test_a_sweep_tries_every_mixer_on_the_same_grid(name):
   for setting in settings:
     config = load(path, sweep.argument(setting))
     assert config.optimizer.lr == setting["lr"]
-    assert config.model.mixers.m.name == setting["mixer"]
+    assert config.model.body.letters.m.name == setting["mixer"]
     assert (config.data, config.steps) == (plain.data, plain.steps)
 
 
@@ -113,8 +118,8 @@ def test_every_state_space_is_tried_on_every_task_it_can_do():
   assert tried == {"smnist": mixers, "copying": mixers - {"s4nd", "ssm2d"}}
   for setting in settings:
     config = load(path, "dir=somewhere," + sweep.argument(setting))
-    assert config.model.mixers.m.name == setting["mixer"]
-    assert (config.model.width, config.model.depth) == (64, 2)
+    assert config.model.body.letters.m.name == setting["mixer"]
+    assert (config.model.get("width", 64), config.model.body.depth) == (64, 2)
 
 
 def test_state_tracking_is_tried_by_all_with_the_same_seeds():
@@ -123,10 +128,9 @@ def test_state_tracking_is_tried_by_all_with_the_same_seeds():
   seeds = {}
   for config in configs:
     assert config.seed == config.data.seed
-    seeds.setdefault(str(config.model.mixers.m.to_dict()), []).append(config.seed)
+    seeds.setdefault(str(config.model.body.letters.m.to_dict()), []).append(config.seed)
   assert set(map(tuple, seeds.values())) == {(0, 1, 2)}
   assert len({str(config.optimizer) for config in configs}) == len({config.steps for config in configs}) == 1
-  assert all(max(row) <= config.model.max_len for config in configs for row in config.data.eval_sizes)
 
 
 def test_every_state_is_tried_at_every_rate_with_the_same_rows():
@@ -137,7 +141,7 @@ def test_every_state_is_tried_at_every_rate_with_the_same_rows():
     model = config.model.to_dict()
     rates.setdefault((setting["size"], setting["mixer"], str(model)), []).append(config.optimizer.lr)
     same.setdefault(setting["size"], set()).add((str(config.data), config.steps))
-    assert config.data.length <= model["mixers"]["m"].get("max_len", model["max_len"])
+    assert config.data.length <= model["body"]["letters"]["m"].get("max_len", 4096)
   assert len({tuple(each) for each in rates.values()}) == 1
   assert all(len(each) == 1 for each in same.values())
   tried = [(size, mixer) for size, mixer, _ in rates]
@@ -147,25 +151,25 @@ def test_every_state_is_tried_at_every_rate_with_the_same_rows():
 
 def test_mixers_are_named_and_given_arguments():
   c = base.get_config("pattern=m-a-,a=softmax,a.heads=4,m=mamba,m.state=8,depth=6,width=32")
-  assert c.model.pattern == "m-a-"
-  assert c.model.mixers.to_dict() == {
+  assert c.model.body.pattern == "m-a-"
+  assert c.model.body.letters.to_dict() == {
     "m": {"name": "mamba", "state": 8},
     "a": {"name": "softmax", "heads": 4},
     "-": {"name": "mlp"},
   }
-  assert (c.model.depth, c.model.width) == (6, 32)
+  assert (c.model.body.depth, c.model.width) == (6, 32)
 
 
 def test_arguments_stand_in_any_order():
   c = base.get_config("m.state=16,mixer=s5,mlp=2")
-  assert c.model.pattern == "m-"
-  assert c.model.mixers.to_dict() == {"m": {"name": "s5", "state": 16}, "-": {"name": "mlp", "expand": 2}}
+  assert c.model.body.pattern == "m-"
+  assert c.model.body.letters.to_dict() == {"m": {"name": "s5", "state": 16}, "-": {"name": "mlp", "expand": 2}}
 
 
 def test_an_mlp_follows_every_letter():
   c = base.get_config("pattern=ma,a=softmax,mlp=4,-=gated_mlp")
-  assert c.model.pattern == "m-a-"
-  assert c.model.mixers["-"].name == "mlp"
+  assert c.model.body.pattern == "m-a-"
+  assert c.model.body.letters["-"].name == "mlp"
 
 
 def test_keys_are_found_in_their_sections_and_keep_their_types():
@@ -174,9 +178,59 @@ def test_keys_are_found_in_their_sections_and_keep_their_types():
   )
   assert (c.optimizer.lr, type(c.optimizer.lr)) == (2.0, float)
   assert (c.steps, type(c.steps)) == (10000, int)
-  assert (c.data.batch, c.model.tie, c.save.every, c.model.dtype) == (16, False, 7, "bfloat16")
+  assert (c.data.batch, c.model.head.tie, c.save.every, c.model.dtype) == (16, False, 7, "bfloat16")
   assert c.optimizer.groups == (("embed", {"lr": 0.1}),)
   assert (c.seed, c.data.seed) == (0, 4)
+
+
+def test_model_fields_find_their_sections():
+  c = base.get_config(
+    "mlp=2,position=learned,norm=layer,norm_position=post,dropout=0.1,softcap=30,embed_std=0.1,unroll=2,max_len=99,"
+    "head.z_loss=1e-4,body.shared=m,m.branch.scale=0.5,m.state=4,pool=cls,param_dtype=bfloat16"
+  )
+  assert c.model.to_dict() == {
+    "embed": {"name": "tokens", "position": "learned", "std": 0.1, "class_token": "end"},
+    "body": {
+      "name": "stack",
+      "pattern": "m-",
+      "depth": 2,
+      "letters": {"m": {"mixer": {"name": "mamba", "state": 4}, "scale": 0.5}, "-": {"name": "mlp", "expand": 2}},
+      "branch": {"norm": {"name": "layer"}, "norm_position": "post", "dropout": 0.1},
+      "unroll": 2,
+      "shared": "m",
+    },
+    "head": {"name": "lm", "softcap": 30.0, "z_loss": 1e-4, "pool": "cls"},
+    "max_len": 99,
+    "param_dtype": "bfloat16",
+  }
+
+
+OLD = {
+  **{"width": 8, "depth": 3, "pattern": "m-", "mixers": {"m": {"name": "mamba", "state": 4}, "-": {"name": "mlp"}}},
+  **{"norm": "layer", "norm_position": "pre", "position": "learned", "max_len": 64, "embed_std": 0.1, "tie": False},
+  **{"dropout": 0.1, "remat": "full", "unroll": 2, "dtype": "float32", "learn_state": False},
+}
+
+
+def test_a_flat_model_section_of_an_older_run_is_read():
+  new = sections.upgrade(OLD)
+  assert new == {
+    "width": 8,
+    "max_len": 64,
+    "dtype": "float32",
+    "embed": {"position": "learned", "std": 0.1},
+    "body": {
+      **{"name": "stack", "depth": 3, "pattern": "m-", "letters": OLD["mixers"], "remat": "full", "unroll": 2},
+      "branch": {"norm": {"name": "layer"}, "norm_position": "pre", "dropout": 0.1},
+    },
+    "head": {"name": "lm", "tie": False},
+  }
+  assert sections.upgrade(new) == new
+  label = {key: value for key, value in OLD.items() if key != "tie"} | {"pool": "cls"}
+  assert sections.upgrade(label)["head"] == {"name": "classifier", "pool": "cls"}
+  assert sections.upgrade(label)["embed"]["class_token"] == "end"
+  with pytest.raises(ValueError, match="learn_state=true: first states that are learned are no longer supported"):
+    sections.upgrade(OLD | {"learn_state": True})
 
 
 def test_one_seed_argument_sets_both():
@@ -196,11 +250,11 @@ def test_text_values_keep_their_spaces():
     ("optimizer.lrr=1", "no key 'optimizer.lrr' .did you mean 'optimizer.lr'.*its keys are"),
     ("nothing.at.all=1", "no key 'nothing.at.all'.*its keys are"),
     ("width=wide", "width='wide' must be a number"),
-    ("width=1.5", "width='1.5' must be a whole number; its default is 64"),
+    ("width=1.5", "width='1.5' must be a whole number"),
     ("tie=maybe", "tie='maybe' must be true or false"),
     ("groups=1", "groups='1' must be in brackets"),
-    ("a.heads=4", "letter 'a', but mixers defines .'m'."),
-    ("pattern=rz,r=mamba", "pattern 'rz' uses .'z'., but mixers defines .'m', 'r'.: add z=NAME"),
+    ("a.heads=4", "letter 'a', but letters defines .'m'."),
+    ("pattern=rz,r=mamba", "pattern 'rz' uses .'z'., but letters defines .'m', 'r'.: add z=NAME"),
     ("q=mamba", "define letters .'q'., which pattern 'm' does not use"),
     ("every=3", "'every' needs its full path: .'eval.every', 'save.every'."),
     ("eval=3", "'eval' is a section; set one of .*'eval.every'"),

@@ -119,10 +119,10 @@ def count_shell(d, mixer, kind="mamba", taps=4):
   return inside + e * d + parts * d * e + bool(parts) * (taps + 1) * e
 
 
-def count_stack(d, depth, pattern, mixers, norm="rms", **_):
-  """A norm with one or two vectors, and a mixer, for each letter."""
-  letters = (mixers[pattern[layer % len(pattern)]] for layer in range(depth))
-  return sum(count(**letter) + (2 if norm == "layer" else 1) * d for letter in letters)
+def count_stack(d, depth, pattern, letters, branch):
+  """A LayerNorm and a mixer for each letter; where norms stand after the sums, there is no last one."""
+  assert (branch["norm"]["name"], branch["norm_position"]) == ("layer", "post")
+  return sum(count(**letters[pattern[layer % len(pattern)]]) + 2 * d for layer in range(depth))
 
 
 COUNT: dict[str, Any] = {

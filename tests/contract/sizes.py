@@ -7,6 +7,8 @@ import numpy as np
 from tests import mixers
 from tests.contract.case import D
 
+# LayerNorm after each sum
+POST = dict(norm=dict(name="layer"), norm_position="post")
 # Arguments beside the width for a small instance of every mixer, by its name. What follows the name tells rows apart: a
 # mixer has a second one where arguments change its kind of state or what it reads.
 SMALL: dict[str, dict[str, Any]] = {
@@ -99,7 +101,7 @@ SMALL: dict[str, dict[str, Any]] = {
   "titans_mal": dict(heads=2, persistent=2, window=4, memory=dict(layers=1, chunk=3)),
   # wrappers and stacks are mixers too; the hybrid has a remainder after its repeated groups
   "bidirectional": dict(mixer=dict(name="mamba", state=4, dt_rank=2)),
-  "stack": dict(depth=3, pattern="m", mixers={"m": dict(name="mamba", state=4)}, norm="layer", norm_position="post"),
+  "stack": dict(depth=3, pattern="m", letters={"m": dict(name="mamba", state=4)}, branch=POST),
   "stack, hybrid": dict(
     depth=7,
     pattern="sa-",
@@ -113,7 +115,7 @@ SMALL: dict[str, dict[str, Any]] = {
   "shell, no gate": dict(mixer=dict(name="softmax", heads=2), kind="none"),
 }
 # Where those are that have no mixer file.
-PATHS = {"shell": "hybrids.shells.Shell", "stack": "hybrids.stack.Stack"}
+PATHS = {"shell": "hybrids.shells.Shell", "stack": "hybrids.body.stack.Stack"}
 # Side inputs "b t …" of the rows that are tested with some.
 GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
 FIRST = {"v_first": lambda b, t: np.random.default_rng(0).standard_normal((b, t, D))}

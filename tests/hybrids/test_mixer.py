@@ -116,7 +116,7 @@ def test_two_files_of_one_name_are_refused(folder):
 def test_a_section_is_told_width_and_place():
   decay = mixer_lib.build_spec({"name": "tests.hybrids.toys.Decay"}, width=4, layer=2, depth=5)
   assert (decay.width, decay.layer, decay.depth) == (4, 2, 5)
-  inner = {"name": "hybrids.stack.Stack", "depth": 1, "pattern": "m", "mixers": {"m": {"name": "mlp"}}}
+  inner = {"name": "stack", "depth": 1, "pattern": "m", "letters": {"m": {"name": "mlp"}}}
   assert mixer_lib.build_spec(inner, width=4, layer=2, depth=5).depth == 1
   with pytest.raises(ValueError, match="mixer 'mlp' sets width=3 in a stack of width=4"):
     mixer_lib.build_spec({"name": "mlp", "width": 3}, width=4, layer=0, depth=1)

@@ -1,8 +1,9 @@
-"""Patterns of letters: repeated to the depth, checked, cut into groups."""
+"""Patterns of letters: repeated to the depth, checked, turned into loops."""
 
 import pytest
 
-from hybrids import pattern
+from hybrids import layout, pattern
+from hybrids.pattern import Loop, program
 
 pytestmark = pytest.mark.smoke
 
@@ -22,23 +23,51 @@ def test_people_are_told_how_many_layers_of_each_mixer_there_are():
   assert pattern.describe("m-a-", 1, names) == f"depth 1: 1 mamba{cut}m"
 
 
-@pytest.mark.parametrize("letters, size", [("m", 1), ("mm", 1), ("mmammam", 3), ("mam", 2), ("mab", 3), ("maam", 3)])
-def test_the_period_is_the_smallest(letters, size):
-  assert pattern.period(letters) == size
+@pytest.mark.parametrize(
+  "letters, expected",
+  [
+    ("m", ("m",)),
+    ("mm", (Loop(2, ("m",)),)),
+    ("m-m-", (Loop(2, ("m", "-")),)),
+    ("mab", ("m", "a", "b")),
+    ("mmmammma", (Loop(2, (Loop(3, ("m",)), "a")),)),
+    ("mmammammaa", (Loop(3, (Loop(2, ("m",)), "a")), "a")),
+  ],
+)
+def test_a_program_writes_out_as_few_layers_as_it_can(letters, expected):
+  assert program(letters) == expected
 
 
-def test_layers_that_repeat_are_looped_and_the_rest_is_not():
-  assert pattern.layout("m-m-m").scanned == range(4)
-  assert pattern.layout("mmm").scanned == range(3)
-  assert not pattern.layout("m-a-m-a").scanned
-  assert pattern.layout("m-m-m-m", offers=True).scanned == range(2, 6)
-  assert not pattern.layout("m-m-m", offers=True).scanned
+NVIDIA = "M-M-M--M-M*-M-M-M-M--M*-M-M-M-M-M*--M-M-M-M-M*-M--M-M-M-"
+NINTH = "".join("a" if layer % 9 == 8 else "m" for layer in range(32))
+
+
+@pytest.mark.parametrize("letters, most", [(NINTH, 3), (NVIDIA, 18), ("m-" * 60, 2), ("abcde" * 3 + "abc", 8)])
+def test_programs_of_published_patterns_are_short_and_run_every_layer_in_order(letters, most):
+  items = program(letters)
+  assert "".join(run(items)) == letters
+  assert len(list(pattern.written(items))) <= most
+  assert all(pattern.count(items, letter) == letters.count(letter) for letter in set(letters))
+
+
+def run(items):
+  """The layers that a program runs, in order."""
+  for item in items:
+    yield from list(run(item.body)) * item.times if isinstance(item, Loop) else [item]
+
+
+def test_layers_that_run_alone_are_in_no_loop():
+  made = layout.make("rrrr", offering=frozenset("r"), reading=frozenset("r"), shared=frozenset())
+  assert made.program == (("r", 0), Loop(3, (("r", -1),)))
+  assert [layer.alone for layer in made.layers] == [True, False, False, False]
+  made = layout.make("emer", offering=frozenset("r"), reading=frozenset("e"), shared=frozenset())
+  assert [layer.alone for layer in made.layers] == [True, False, True, False]
 
 
 def test_errors_name_the_letters():
-  with pytest.raises(ValueError, match=r"pattern 'rz' uses \['z'\], but mixers defines \['r'\]"):
+  with pytest.raises(ValueError, match=r"pattern 'rz' uses \['z'\], but letters defines \['r'\]"):
     pattern.check("rz", {"r": {}})
-  with pytest.raises(ValueError, match=r"mixers defines \['mamba'\]: each name is one letter"):
+  with pytest.raises(ValueError, match=r"letters defines \['mamba'\]: each name is one letter"):
     pattern.check("m", {"mamba": {}})
   with pytest.raises(ValueError, match="pattern '' is empty"):
     pattern.tile("", 2)

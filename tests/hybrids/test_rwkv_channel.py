@@ -34,8 +34,8 @@ def test_initial_values(version, power, inner):
 
 def test_a_model_is_time_mixing_and_channel_mixing_in_turn():
   """Both remember: one step at a time is the whole at once."""
-  mixers = {"r": dict(name="rwkv4"), "c": dict(name="rwkv_channel", version=4, inner=12)}
-  stack = build("hybrids.stack.Stack", width=8, depth=2, pattern="rc", mixers=mixers, norm="layer")
+  letters = {"r": dict(name="rwkv4"), "c": dict(name="rwkv_channel", version=4, inner=12)}
+  stack = build("stack", width=8, depth=2, pattern="rc", letters=letters, branch=dict(norm=dict(name="layer")))
   assert stack.STATE == "fixed"
   x = jax.random.normal(jax.random.key(0), (2, 7, 8))
   variables = filled(stack, x)

@@ -12,12 +12,12 @@ import flax.linen as nn, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from hybrids import mixer as mixer_lib
 mixer_lib.ROOTS += ("tests",)
-from hybrids.stack import Stack
+from hybrids.body.stack import Stack
 from tests.hybrids.filled import filled
 from tests.hybrids.test_stack import MIXERS
 from training.sharding import RULES
 
-stack = Stack(width=8, depth=5, pattern="d-", mixers=MIXERS, remat="dots")
+stack = Stack(width=8, depth=5, pattern="d-", letters=MIXERS, remat="dots")
 x = jax.random.normal(jax.random.key(0), (8, 4, 8))
 loss = lambda variables, x: jnp.sum(jnp.sin(stack.apply(variables, x)))
 run = lambda: jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
@@ -28,7 +28,7 @@ mesh = jax.make_mesh((2, 2, 1, 2), ("data", "fsdp", "sequence", "tensor"), axis_
 with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
   places = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, RULES)
   made = jax.jit(lambda key: nn.meta.unbox(stack.init(key, x)), out_shardings=places)(jax.random.key(0))
-  kernel = made["params"]["groups"]["1_mlp"]["mixer"]["in_proj"]["kernel"]
+  kernel = made["params"]["-"]["mixer"]["in_proj"]["kernel"]
   assert kernel.sharding.spec == P(None, "fsdp", "tensor"), kernel.sharding
   found = run()(jax.device_put(variables, places), jax.device_put(x, NamedSharding(mesh, P(("data", "fsdp")))))
 found, expected = jax.device_get((found, expected))

@@ -10,8 +10,8 @@ import pytest
 from flax import errors
 from jax.sharding import PartitionSpec as P
 
+from hybrids.body.stack import Stack
 from hybrids.channel.mlp import MLP
-from hybrids.stack import Stack
 from layers.norms import RMSNorm
 from tests.hybrids import toys
 from tests.hybrids.filled import filled
@@ -32,7 +32,7 @@ close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
 
 
 def make(depth=5, pattern="d-", **kwargs):
-  return Stack(width=D, depth=depth, pattern=pattern, mixers=MIXERS, **kwargs)
+  return Stack(width=D, depth=depth, pattern=pattern, letters=MIXERS, last_norm=False, **kwargs)
 
 
 @functools.cache
@@ -47,13 +47,11 @@ def paths(tree):
 
 def by_hand(params, x, **masks):
   """The same five layers, one after the other, each with its own parameters."""
-  own = [
-    {kind: jax.tree.map(lambda leaf, g=g: leaf[g], tree) for kind, tree in params["groups"].items()} for g in (0, 1)
-  ]
-  decay, mlp = toys.Decay(D), MLP(D, expand=2)
-  order = [(decay, own[0]["0_toys"]), (mlp, own[0]["1_mlp"]), (decay, own[1]["0_toys"]), (mlp, own[1]["1_mlp"])]
-  for module, layer in [*order, (decay, params["layers"]["4_toys"])]:
-    x = x + module.apply({"params": layer["mixer"]}, RMSNorm().apply({"params": layer["norm"]}, x), **masks)
+  modules = {"d": toys.Decay(D), "-": MLP(D, expand=2)}
+  for index, letter in enumerate("d-d-d"):
+    layer = jax.tree.map(lambda leaf: leaf[index // 2], params[letter])  # noqa: B023
+    n = RMSNorm().apply({"params": layer["norm"]}, x)
+    x = x + modules[letter].apply({"params": layer["mixer"]}, n, **masks)
   return x
 
 
@@ -69,36 +67,30 @@ def test_parameters_have_stable_names_shapes_and_axes():
   boxed = jax.eval_shape(make().init, jax.random.key(0), X)
   found = {name: leaf.shape for name, leaf in paths(nn.meta.unbox(boxed)).items()}
   assert found == {
-    "params/groups/0_toys/mixer/a": (2, 4),
-    "params/groups/0_toys/mixer/scale": (2, 4),
-    "params/groups/0_toys/norm/scale": (2, 4),
-    "params/groups/1_mlp/mixer/in_proj/kernel": (2, 4, 8),
-    "params/groups/1_mlp/mixer/out_proj/kernel": (2, 8, 4),
-    "params/groups/1_mlp/norm/scale": (2, 4),
-    "params/layers/4_toys/mixer/a": (4,),
-    "params/layers/4_toys/mixer/scale": (4,),
-    "params/layers/4_toys/norm/scale": (4,),
+    "params/d/mixer/a": (3, 4),
+    "params/d/mixer/scale": (3, 4),
+    "params/d/norm/scale": (3, 4),
+    "params/-/mixer/in_proj/kernel": (2, 4, 8),
+    "params/-/mixer/out_proj/kernel": (2, 8, 4),
+    "params/-/norm/scale": (2, 4),
   }
   specs = nn.get_partition_spec(boxed)["params"]
-  assert specs["groups"]["1_mlp"]["mixer"]["in_proj"]["kernel"] == P("layers", "embed", "mlp")
-  assert specs["groups"]["0_toys"]["mixer"]["scale"] == P("layers", "embed")
-  assert specs["layers"]["4_toys"]["mixer"]["scale"] == P("embed")
+  assert specs["-"]["mixer"]["in_proj"]["kernel"] == P("layers", "embed", "mlp")
+  assert specs["d"]["mixer"]["scale"] == P("layers", "embed")
 
 
 def test_each_layer_is_initialised_in_its_place():
-  fresh = nn.meta.unbox(jax.jit(make(learn_state=True).init)(jax.random.key(0), X))["params"]
-  close(fresh["groups"]["0_toys"]["mixer"]["scale"][:, 0], [1, 3])
-  close(fresh["layers"]["4_toys"]["mixer"]["scale"][0], 5)
-  kernels = [fresh["groups"]["1_mlp"]["mixer"]["out_proj"]["kernel"][i] for i in range(2)]
+  fresh = nn.meta.unbox(jax.jit(make().init)(jax.random.key(0), X))["params"]
+  close(fresh["d"]["mixer"]["scale"][:, 0], [1, 3, 5])
+  kernels = [fresh["-"]["mixer"]["out_proj"]["kernel"][i] for i in range(2)]
   assert not np.allclose(*kernels), "layers have keys of their own"
   assert np.max(np.abs(kernels)) < (8 * 5) ** -0.5, "the mlp is told the depth"
-  assert not any(leaf.any() for leaf in fresh["initial_state"].values())
 
 
 def test_a_model_of_any_size_is_counted_without_allocating():
-  huge = Stack(width=2**14, depth=100, pattern="d-", mixers=MIXERS)
+  huge = Stack(width=2**14, depth=100, pattern="d-", letters=MIXERS)
   shapes = jax.eval_shape(huge.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 2, 2**14), jnp.float32))
-  assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 50 * (3 * 2**14 + 2**14 + 4 * 2**28)
+  assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 50 * (3 * 2**14 + 2**14 + 4 * 2**28) + 2**14
 
 
 @pytest.mark.parametrize(
@@ -113,7 +105,7 @@ def test_the_loop_equals_the_layers_one_by_one(options):
 def test_the_state_is_one_for_each_layer_with_the_batch_in_front():
   stack = make()
   state = stack.init_state(3, 9)
-  assert [type(layer).__name__ for layer in state] == ["State"] * 5
+  assert [type(layer).__name__ for layer in state] == ["State", "Stateless"] * 2 + ["State"]
   assert all(leaf.shape[0] == 3 for leaf in jax.tree.leaves(state))
   same = lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype)
   for method, x in (("prefill", X), ("step", X[:, 0])):
@@ -134,21 +126,22 @@ def test_prefill_then_steps_equals_all_at_once():
 
 
 def test_nothing_past_the_lengths_gets_in_or_out():
-  stack = make(norm_position="post")
+  stack = make(branch=dict(norm_position="post"))
+  params = filled(stack, X)["params"]
   loss = lambda params, x: jnp.sum(jnp.square(stack.apply({"params": params}, x, lengths=LENGTHS)))
   run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
   past = jnp.arange(T)[:, None] >= LENGTHS[:, None, None]
-  found, expected = (run(variables()["params"], jnp.where(past, value, X)) for value in (jnp.nan, 9.0))
+  found, expected = (run(params, jnp.where(past, value, X)) for value in (jnp.nan, 9.0))
   jax.tree.map(close, found, expected)
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
-  y = jax.jit(functools.partial(stack.apply, lengths=LENGTHS))(variables(), X)
+  y = jax.jit(functools.partial(stack.apply, lengths=LENGTHS))({"params": params}, X)
   assert (np.asarray(y)[np.broadcast_to(past, X.shape)] == 0).all()
 
 
 def test_dropout_differs_between_layers_and_calls_and_needs_a_key():
-  stack = Stack(width=64, depth=3, pattern="1", mixers=MIXERS, dropout=0.5)
+  stack = Stack(width=64, depth=3, pattern="1", letters=MIXERS, branch=dict(dropout=0.5), last_norm=False)
   x = jnp.zeros((1, 2, 64))
-  params = {"params": {"groups": {"0_toys": {"norm": {"scale": jnp.ones((3, 64))}}}}}
+  params = {"params": {"1": {"norm": {"scale": jnp.ones((3, 64))}}}}
   run = jax.jit(lambda x, **rngs: stack.apply(params, x, rngs=rngs))
   close(run(x), 3)
   first = run(x, dropout=jax.random.key(1))
@@ -163,37 +156,41 @@ def test_variables_apart_are_those_of_a_stack_without_a_loop():
   for depth, pattern in ((5, "d-"), (5, "cd"), (4, "o")):
     stack, stacked = make(depth, pattern), variables(depth, pattern)
     apart = stack.apart(stacked)
-    assert "groups" not in apart["params"]
-    assert set(apart["params"]["layers"]) == {stack._own_name(layer) for layer in range(depth)}
-    assert sum(leaf.size for leaf in jax.tree.leaves(apart)) == sum(leaf.size for leaf in jax.tree.leaves(stacked))
+    assert all(
+      set(apart["params"][letter]) == set(map(str, range(stack.layout.letters.count(letter)))) for letter in pattern
+    )
+    jax.tree.map(np.testing.assert_array_equal, stack.together(apart), stacked)
     run = jax.jit(functools.partial(stack.apply, method="prefill"))
     jax.tree.map(close, run(apart, X, stack.init_state(B, T)), run(stacked, X, stack.init_state(B, T)))
 
 
 def test_missing_parameters_are_named():
-  params = {"params": {"layers": variables()["params"]["layers"]}}
-  with pytest.raises(errors.ScopeParamNotFoundError, match="groups/0_toys"):
+  params = {"params": {"d": variables()["params"]["d"]}}
+  with pytest.raises(errors.ScopeParamNotFoundError, match='"-"'):
     make().apply(params, X)
 
 
 @pytest.mark.parametrize(
   "change, message",
   [
-    (dict(pattern="dz"), r"pattern 'dz' uses \['z'\], but mixers defines \['-', '1', 'c', 'd', 'o', 'w'\]"),
+    (dict(pattern="dz"), r"pattern 'dz' uses \['z'\], but letters defines \['-', '1', 'c', 'd', 'o', 'w'\]"),
     (dict(depth=0), "depth=0: a stack has at least 1 layer"),
     (dict(remat="some"), r"no remat 'some'; choose from \['none', 'full', 'dots'\]"),
     (dict(unroll=0), "unroll=0"),
-    (dict(norm="batsch"), r"no norm 'batsch'; choose from"),
-    (dict(norm_position="mid"), "no norm_position 'mid'; choose from"),
-    (dict(dropout=1.0), "dropout=1.0; it is the share"),
-    (dict(mixers={"d": dict(name="mlp", expnad=1), "-": dict(name="mlp")}), "has no field 'expnad'"),
-    (dict(pattern="w", learn_state=True), r"learn_state needs mixers that have a state.*\['none'\]"),
+    (dict(branch=dict(norm=dict(name="batsch"))), r"no norm 'batsch'; choose from"),
+    (dict(branch=dict(norm=dict(name="rms", epps=1.0))), r"norm 'rms' has no field 'epps'; did you mean 'eps'"),
+    (dict(branch=dict(norm_position="mid")), "norm_position='mid'; choose from"),
+    (dict(branch=dict(dropout=1.0)), "dropout=1.0; it is the share"),
+    (dict(branch=dict(dropuot=0.1)), "letter '-' has no field 'dropuot'; did you mean 'dropout'"),
+    (dict(shared="x"), r"shared='x' names \['x'\], but the pattern is 'd-'"),
+    (dict(lora=2), "lora=2, shared=''"),
+    (dict(letters={"d": dict(name="mlp", expnad=1), "-": dict(name="mlp")}), "has no field 'expnad'"),
   ],
   ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )
 def test_what_does_not_fit_is_said_when_the_stack_is_made(change, message):
   with pytest.raises(ValueError, match=message):
-    Stack(**{**dict(width=D, depth=5, pattern="d-", mixers=MIXERS), **change})
+    Stack(**{**dict(width=D, depth=5, pattern="d-", letters=MIXERS), **change})
 
 
 def test_a_stack_that_reads_everything_at_once_has_no_state():
@@ -209,8 +206,8 @@ def test_a_state_of_another_depth_is_refused():
 
 
 def test_stacks_nest():
-  inner = dict(name="hybrids.stack.Stack", depth=2, pattern="d", mixers={"d": MIXERS["d"]})
-  stack = Stack(width=D, depth=2, pattern="s", mixers={"s": inner})
+  inner = dict(name="hybrids.body.stack.Stack", depth=2, pattern="d", letters={"d": MIXERS["d"]})
+  stack = Stack(width=D, depth=2, pattern="s", letters={"s": inner})
   params = filled(stack, X)
   y, state = jax.jit(functools.partial(stack.apply, method="prefill"))(params, X, stack.init_state(B, T))
   close(jax.jit(stack.apply)(params, X), y)

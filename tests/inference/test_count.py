@@ -8,7 +8,7 @@ import optax
 import pytest
 from rich.console import Console
 
-from hybrids.heads import Classifier, LanguageModel
+from hybrids.model import Model
 from inference import count as counts
 
 MIXERS = {"m": {"name": "mamba", "state": 4}, "a": {"name": "softmax", "heads": 2}, "-": {"name": "mlp"}}
@@ -20,10 +20,9 @@ def task(**kwargs) -> SimpleNamespace:
   )
 
 
-def language_model(pattern: str, **kwargs) -> LanguageModel:
-  return LanguageModel(
-    **{"vocab": 11, "width": 8, "depth": len(pattern), "pattern": pattern, "mixers": MIXERS} | kwargs
-  )
+def language_model(pattern: str, *, tie: bool = True, vocab: int = 11, width: int = 8, **body) -> Model:
+  stack = {"name": "stack", "depth": len(pattern), "pattern": pattern, "letters": MIXERS} | body
+  return Model(vocab=vocab, width=width, body=stack, head={"name": "lm", "tie": tie})
 
 
 def test_parameters_and_memory_are_those_of_the_arrays():
@@ -69,8 +68,8 @@ def test_a_model_larger_than_this_machine_is_counted():
 
 
 def test_classifiers_of_features_have_no_step():
-  mixers = {"s": {"name": "s5", "state": 4}}
-  model = Classifier(classes=10, features=1, width=8, depth=1, pattern="s", mixers=mixers)
+  body = {"name": "stack", "depth": 1, "pattern": "s", "letters": {"s": {"name": "s5", "state": 4}}}
+  model = Model(classes=10, features=1, width=8, body=body, head={"name": "classifier"})
   found = counts.count(model, task(head="classifier", vocab=None, features=1, classes=10))
   assert "flops/step" not in found
   assert found["parameters"] > 0

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hybrids.heads import LanguageModel
+from hybrids.model import Model
 from inference import generate, make_sampler
 from inference import stream as streams
 
@@ -19,11 +19,12 @@ PROMPT = np.array([[3, 1, 4, 1, 5], [2, 7, 1, 0, 0]], np.int32)
 LENGTHS = np.array([5, 3])
 
 
-def language_model(**kwargs) -> LanguageModel:
-  return LanguageModel(**{"vocab": 11, "width": 8, "depth": 2, "pattern": "ma", "mixers": MIXERS} | kwargs)
+def language_model(pattern: str = "ma", **kwargs) -> Model:
+  body = {"name": "stack", "depth": len(pattern), "pattern": pattern, "letters": MIXERS}
+  return Model(**{"vocab": 11, "width": 8, "body": body} | kwargs)
 
 
-def variables_of(model: LanguageModel) -> dict:
+def variables_of(model: Model) -> dict:
   variables = jax.jit(model.init)(jax.random.key(0), jnp.asarray(PROMPT))
   # far from uniform, so that a wrong state shows in the tokens
   keys = iter(jax.random.split(jax.random.key(1), 1000))
@@ -31,7 +32,7 @@ def variables_of(model: LanguageModel) -> dict:
 
 
 @pytest.fixture(scope="module")
-def model() -> LanguageModel:
+def model() -> Model:
   return language_model()
 
 
@@ -111,7 +112,7 @@ def test_control_characters_do_not_reach_the_terminal(model, variables, monkeypa
   monkeypatch.setattr(streams, "stream", lambda *_, **__: iter([np.frombuffer(b"a\x1b[31m\tb\r\n", np.uint8)]))
   out = io.StringIO()
   assert streams.write(model, variables, text_task(), prompt="", tokens=4, out=out) == "a\x1b[31m\tb\r\n"
-  assert out.getvalue() == "a\ufffd[31m\tb\r\n\n"
+  assert out.getvalue() == "a\ufffd[31m\tb\ufffd\n\n"
 
 
 @pytest.mark.parametrize(
@@ -149,10 +150,10 @@ def test_what_cannot_be_written_is_an_error_before_anything_is_printed(model, va
 
 
 def test_learned_positions_bound_the_length_and_a_fixed_state_does_not():
-  fixed = language_model(pattern="m", depth=1, mixers={"m": MIXERS["m"]}, max_len=16)
+  fixed = language_model(pattern="m", max_len=16)
   tokens, _ = generate(fixed, variables_of(fixed), PROMPT, max_new=20)
   assert tokens.shape == (2, 20)
-  learned = language_model(pattern="m", depth=1, mixers={"m": MIXERS["m"]}, max_len=16, position="learned")
+  learned = language_model(pattern="m", max_len=16, embed={"position": "learned"})
   with pytest.raises(ValueError, match="max_len=16; ask for at most 11 new tokens"):
     generate(learned, {}, PROMPT, max_new=20)
 

@@ -13,8 +13,8 @@ import pytest
 
 from configs import selective_copying
 from data.task import build_task
-from hybrids.heads import LanguageModel, build_model
 from hybrids.mixer import build
+from hybrids.model import Model, build_model
 from scripts import look_inside
 from scripts.pictures import measure, three_views
 from ssm.lti import diagonal
@@ -126,7 +126,8 @@ def test_what_a_mixer_does_not_have_is_not_drawn(name):
 
 def test_mixers_are_called_with_what_reaches_them_in_the_model():
   """Two layers that run in one loop: embedding, both results and the last norm make the model's logits."""
-  model = LanguageModel(vocab=5, width=WIDTH, depth=2, pattern="m", mixers={"m": {"name": "min_gru"}}, embed_std=1.0)
+  body = {"name": "stack", "depth": 2, "pattern": "m", "letters": {"m": {"name": "min_gru"}}}
+  model = Model(vocab=5, width=WIDTH, body=body, embed={"std": 1.0})
   inputs = jnp.arange(T)[None] % 5
   variables = random_variables(model, inputs, np.random.default_rng(0))
   x = variables["params"]["embed"]["embedding"][inputs]
@@ -134,7 +135,7 @@ def test_mixers_are_called_with_what_reaches_them_in_the_model():
   assert [(each.number, each.name) for each in found] == [(0, "min_gru"), (1, "min_gru")]
   for each in found:
     x = x + each.mixer.apply(each.variables, each.x)
-  x = variables["params"]["final_norm"]["scale"] * x / np.sqrt(np.square(x).mean(axis=-1, keepdims=True))
+  x = variables["params"]["body"]["final_norm"]["scale"] * x / np.sqrt(np.square(x).mean(axis=-1, keepdims=True))
   expected = x @ variables["params"]["embed"]["embedding"].T
   np.testing.assert_allclose(model.apply(variables, inputs), expected, rtol=1e-3, atol=1e-4)
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hybrids.block import Block
+from hybrids.branch import Branch
 from ssm.lti import chunks
 from ssm.lti.mega import Mega
 from tests.hybrids.filled import filled
@@ -76,7 +76,7 @@ def test_the_average_carries_what_lies_before_the_chunk():
 
 def test_after_a_norm_behind_it_a_block_is_the_papers_layer():
   """norm(x + u (c - x)): where u is 1, the input is gone."""
-  module = Block(width=D, spec=dict(name="mega", state=2, keys=4), norm_position="post")
+  module = Branch(width=D, mixer=dict(name="mega", state=2, keys=4), norm_position="post")
   variables = filled(module, X)
   mixer = variables["params"]["mixer"]
   bias = mixer["m_proj"]["bias"].at[:D].set(40.0)

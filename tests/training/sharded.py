@@ -13,7 +13,6 @@ import numpy as np
 from tests.training import toy
 from training import optimizer, platform, sharding, state, step
 from training.evaluate import make_evaluate
-from training.losses import cross_entropy
 
 
 def build(model, task, mesh):
@@ -23,10 +22,10 @@ def build(model, task, mesh):
 
 
 def language_model():
-  from hybrids.heads import build_model
+  from hybrids.model import build_model
 
-  mixers = {"m": {"name": "mamba", "state": 4}, "a": {"name": "softmax", "heads": 2}, "-": {"name": "gated_mlp"}}
-  return build_model(toy.Task(), width=8, depth=6, pattern="m-a", mixers=mixers, position="none", dropout=0.0)
+  letters = {"m": {"name": "mamba", "state": 4}, "a": {"name": "softmax", "heads": 2}, "-": {"name": "gated_mlp"}}
+  return build_model(toy.Task(), width=8, body={"name": "stack", "depth": 6, "pattern": "m-a", "letters": letters})
 
 
 def largest(tree):
@@ -42,12 +41,12 @@ def on_mesh(model, task, mesh, variables, *, whole):
     params = jax.tree.map(lambda value, x: jax.device_put(value, x.sharding), variables, like.params)
     now = now._replace(params=params)
     batch = sharding.put(task.make(0), mesh)
-    (loss, _), gradient = jax.jit(step.make_gradient(model, cross_entropy))(params, now, batch)
+    (loss, _), gradient = jax.jit(step.make_gradient(model))(params, now, batch)
     loss, gradient = jax.device_get((loss, gradient))
     specs = {"/".join(map(str, leaf.sharding.spec)) for leaf in jax.tree.leaves(now.opt)}
     value = {"eval/valid/loss": 0.0}
     if whole:
-      after = step.make_update(model, tx, cross_entropy, like=like)(now, batch)
+      after = step.make_update(model, tx, like=like)(now, batch)
       value = make_evaluate(model, task, mesh)(after.variables)
   return loss, gradient, value, specs
 
@@ -90,9 +89,9 @@ def processes(port, count, index):
   task, model, mesh = Shared(), toy.Model(), sharding.make_mesh(data=2, fsdp=2)
   with sharding.active(mesh):
     tx, init, like = build(model, task, mesh)
-    now, update = init(0), step.make_update(model, tx, cross_entropy, like=like)
+    now, update = init(0), step.make_update(model, tx, like=like)
     batches = task.train(jax.process_index(), jax.process_count())
-    losses, forget = [], step.make_forget(cross_entropy, like=like)
+    losses, forget = [], step.make_forget(like=like)
     for _ in range(3):
       now = update(now, sharding.put(next(batches), mesh))
       losses.append(step.report(now.seen, [])["train/loss"])

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from hybrids.head.cross_entropy import cross_entropy
 from tests.training import toy
 from training import losses, sharding
 from training.evaluate import make_evaluate
@@ -20,7 +21,7 @@ def evaluate(task=TASK, **settings):
 
 def expected(batch):
   logits = jax.jit(MODEL.apply)(VARIABLES, batch["inputs"], reset=batch["reset"])
-  values = losses.averages(jax.jit(losses.cross_entropy)(logits, batch["targets"], batch["weights"]), TASK.metrics)
+  values = losses.averages(jax.jit(cross_entropy)(logits, batch["targets"], batch["weights"]), TASK.metrics)
   return {f"eval/valid/{name}": value for name, value in values.items()}
 
 
@@ -61,9 +62,9 @@ def test_errors_name_the_setting():
     evaluate(chunk=-1)
 
   class Learned(toy.Model):
-    position, max_len = "learned", 5
+    positions = 5
 
-  with pytest.raises(ValueError, match="6 tokens.*model.max_len=5"):
+  with pytest.raises(ValueError, match="6 tokens.*5 learned positions; set model.max_len=6"):
     make_evaluate(Learned(), TASK, sharding.make_mesh(devices=jax.devices()[:1]), chunk=2)(VARIABLES)
 
   class Whole(toy.Model):

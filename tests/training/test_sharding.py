@@ -112,7 +112,7 @@ def test_a_dimension_that_does_not_divide_stays_whole():
 def test_what_is_no_parameter_is_sharded_by_its_axes_too():
   """Decays of four heads, of one layer and of a stack of three."""
   spec = dict(name="lightning", heads=4)
-  stack = build("hybrids.stack.Stack", width=8, depth=3, pattern="l", mixers={"l": spec})
+  stack = build("stack", width=8, depth=3, pattern="l", letters={"l": spec})
   for model, axes in ((build(**spec, width=8), ("tensor",)), (stack, (None, "tensor"))):
     shapes = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 2, 8), "float32"))
     (found,) = jax.tree.leaves(sharding.of_variables(shapes["buffers"], mesh_of(fsdp=2, tensor=2)))

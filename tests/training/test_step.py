@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hybrids.classifier import Classifier
+from hybrids.model import Model, side_inputs
 from tests.training import toy
 from training import optimizer, sharding, state, step
-from training.losses import cross_entropy
 
 TASK = toy.Task()
 
@@ -22,8 +21,8 @@ def make(model=toy.Model(), task=TASK, stateful=False, lr=0.1):
     shapes = state.variables_shape(model, task)
     tx = optimizer.build(shapes["params"], model.SLOW, steps=10, name="sgd", lr=lr, schedule="constant", b1=0.0)
     init, like = state.blueprint(model, task, tx, mesh, stateful=stateful)
-    update = step.make_update(model, tx, cross_entropy, like=like)
-    return init, update, step.make_forget(cross_entropy, like=like)
+    update = step.make_update(model, tx, like=like)
+    return init, update, step.make_forget(like=like)
 
 
 def begin(**settings):
@@ -119,10 +118,10 @@ def test_a_state_that_grows_is_not_carried():
 
 def test_gaps_of_a_batch_reach_the_mixers_and_the_pool():
   """One event twice as late changes its own row, and no other."""
-  mixers = {"m": {"name": "event_ssm", "state": 4}}
-  model = Classifier(features=1, classes=3, width=4, depth=1, pattern="m", mixers=mixers, pool="time")
+  body = {"name": "stack", "depth": 1, "pattern": "m", "letters": {"m": {"name": "event_ssm", "state": 4}}}
+  model = Model(features=1, classes=3, width=4, body=body, head={"name": "classifier", "pool": "time"})
   inputs = np.random.default_rng(0).standard_normal((2, 5, 1)).astype(np.float32)
-  run = jax.jit(lambda variables, batch: model.apply(variables, batch["inputs"], **step.side_inputs(batch)))
+  run = jax.jit(lambda variables, batch: model.apply(variables, batch["inputs"], **side_inputs(batch)))
   variables = jax.jit(model.init)(jax.random.key(0), inputs)
   even, late = np.ones((2, 5), np.float32), np.ones((2, 5), np.float32)
   late[0, 3] = 2

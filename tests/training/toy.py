@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hybrids.head.cross_entropy import cross_entropy
 from layers.dense import Dense
 
 
@@ -19,7 +20,6 @@ class Model(nn.Module):
   dropout: float = 0.0
   STATE = "fixed"
   SLOW = ("log_rate",)
-  learn_state = False
 
   def setup(self):
     embedding = nn.with_logical_partitioning(nn.initializers.normal(1.0), ("vocab", "embed"))
@@ -33,8 +33,18 @@ class Model(nn.Module):
   def init_state(self, batch, max_len):
     return jnp.zeros((batch, self.inner))
 
-  def start(self, batch, max_len):
-    return self.init_state(batch, max_len)
+  @nn.nowrap
+  def example(self, batch, length):
+    shape = lambda dtype: jax.ShapeDtypeStruct((batch, length), dtype)
+    return {"inputs": shape(jnp.int32), "targets": shape(jnp.int32), "weights": shape(jnp.float32)}
+
+  def loss(self, batch):
+    return self.resume_loss(batch, self.init_state(len(batch["inputs"]), 0))[0]
+
+  def resume_loss(self, batch, state):
+    masks = {name: batch[name] for name in ("reset", "lengths") if name in batch}
+    logits, state = self.prefill(batch["inputs"], state, **masks)
+    return cross_entropy(logits, batch["targets"], batch["weights"]), state
 
   def __call__(self, inputs, *, reset=None, lengths=None):
     return self.prefill(inputs, self.init_state(len(inputs), 0), reset=reset, lengths=lengths)[0]

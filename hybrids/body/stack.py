@@ -1,0 +1,266 @@
+"""A model's layers: branches in the order of a pattern. A stack is itself a mixer.
+
+Parameters of Stack(width=64, depth=7, pattern="m-", …) with m=mamba and "-"=mlp; those of one letter are stacked, in
+order:
+
+  m/norm/scale           (4, 64)        layers 0, 2, 4, 6
+  m/mixer/in_proj/kernel    (4, 64, 256)
+  -/mixer/in_proj/kernel    (3, 64, 256)   layers 1, 3, 5
+  final_norm/scale          (64,)
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import errors
+from flax.core import FrozenDict, meta, scope
+from jaxtyping import Array, Float
+
+from hybrids import branch as branch_lib
+from hybrids import layout as layout_lib
+from hybrids import mixer as mixer_lib
+from hybrids import pattern as pattern_lib
+from hybrids import pure
+from hybrids.branch import Branch
+from layers.mixer import Mixer, Where
+from layers.norms import make_norm
+from mistake import Mistake
+
+# the running averages of batch norm, which only training changes
+FROZEN_IN_EVALUATION = ("batch_stats",)
+# the input per token by which a model offers its embedding
+EMBEDDING = "embedding"
+
+
+class Stack(Mixer):
+  """x passed through `depth` branches, one for each letter of the tiled pattern, and a last norm.
+
+  Branches are pure functions of parameters that the stack owns, so that repeated parts of the pattern run in
+  `lax.scan`, also within one another, whatever else they keep: batch statistics and sown values are collected by layer,
+  and every layer has random keys of its own. Compile time grows with the layers that the program writes out, see
+  `pattern.program`. `step` is unrolled. The state is a tuple over layers.
+
+  Attributes:
+    depth: number of letters, that is of residual branches.
+    letters: for each letter its mixer, by `name` and arguments, or the fields of its `Branch`.
+    branch: fields of `Branch` that hold for every letter which does not set them.
+    shared: letters whose variables exist once, for all their layers (Zamba).
+    lora: rank of the low-rank changes that each layer of a shared letter makes to its matrices (Zamba2); 0 for none.
+    last_norm: whether the last layer's output is normalised, unless norms stand after the sums already ("post").
+    remat: what the backward pass recomputes: "none", "full" (all of each branch) or "dots" (all but matrix products).
+    unroll: how many rounds one iteration of a loop holds.
+  Raises:
+    ValueError: when made, if a field does not fit: a letter has no mixer, a mixer no such argument, …
+  """
+
+  width: int
+  depth: int
+  pattern: str
+  letters: Mapping[str, Mapping[str, Any]]
+  branch: Mapping[str, Any] = FrozenDict()
+  shared: str = ""
+  lora: int = 0
+  last_norm: bool = True
+  remat: str = "none"
+  unroll: int = 1
+
+  def __post_init__(self):
+    self.letters, self.branch = mixer_lib.frozen(self.letters), mixer_lib.frozen(self.branch)
+    super().__post_init__()
+    if self.remat not in pure.REMAT:
+      raise Mistake(f"no remat {self.remat!r}; choose from {list(pure.REMAT)}")
+    if self.unroll < 1:
+      raise Mistake(f"unroll={self.unroll}; one iteration holds at least 1 round")
+    if self.lora < 0 or (self.lora and not self.shared):
+      raise Mistake(f"lora={self.lora}, shared={self.shared!r}; it is the rank at which shared letters differ by layer")
+    pattern_lib.check(self.pattern, self.letters)
+    unknown = sorted(set(self.shared) - set(self.pattern))
+    if unknown:
+      raise Mistake(f"shared={self.shared!r} names {unknown}, but the pattern is {self.pattern!r}")
+    self._mixers()
+
+  @property
+  def layout(self) -> layout_lib.Layout:
+    """Where variables are kept, and which layers run in loops."""
+    letters = pattern_lib.tile(self.pattern, self.depth)
+    mixers = self._mixers()
+    offering = frozenset(letter for letter, mixer in mixers.items() if hasattr(type(mixer), "offer"))
+    reading = frozenset(letter for letter, mixer in mixers.items() if set(mixer.SIDE) - {EMBEDDING})
+    return layout_lib.make(letters, offering=offering, reading=reading, shared=frozenset(self.shared))
+
+  @property
+  def STATE(self) -> str:
+    """The most demanding of its mixers'."""
+    return max((mixer.STATE for mixer in self._mixers().values()), key=mixer_lib.STATES.index)
+
+  @property
+  def SLOW(self) -> tuple[str, ...]:
+    """Those of all its mixers."""
+    return tuple(sorted({name for mixer in self._mixers().values() for name in getattr(mixer, "SLOW", ())}))
+
+  @property
+  def SIDE(self) -> tuple[str, ...]:
+    """Those of all its mixers; each gets the names it takes."""
+    return tuple(sorted({name for mixer in self._mixers().values() for name in mixer.SIDE}))
+
+  @nn.nowrap
+  def init_state(self, batch: int, max_len: int) -> tuple:
+    """One state a layer, before any token."""
+    return tuple(self._branch(layer).init_state(batch, max_len) for layer in range(self.depth))
+
+  @nn.nowrap
+  def apart(self, variables: pure.Variables) -> dict[str, Any]:
+    """The stack's variables with nothing stacked: each layer's under its letter and number.
+
+    The stack takes either. A loop over `step` wants these, made once before it: it would copy slices at every turn.
+    """
+    return layout_lib.apart(self.layout, variables)
+
+  @nn.nowrap
+  def together(self, variables: pure.Variables) -> dict[str, Any]:
+    """The inverse of `apart`, for training what was imported layer by layer."""
+    return layout_lib.together(self.layout, variables)
+
+  def setup(self):
+    letters = {layer.letter for layer in self.layout.layers}
+    if self.is_initializing() and not any(self.has_variable("params", letter) for letter in letters):
+      self._keep(self._fresh(self.make_rng("params")))
+    # what is sown during a call must not be mistaken for what the branches keep between calls
+    self.kept = tuple(collection for collection in self.variables if collection not in pure.SOWN)
+    last = self._branch(self.depth - 1)
+    if self.last_norm and last.norm_position != "post":
+      self.final_norm = make_norm(**last.norm)
+
+  def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
+    return self._run("__call__", x, (None,) * self.depth, where.side, where.masks)[0]
+
+  def mix(self, x: Float[Array, "b t d"], state: tuple, where: Where) -> tuple[Float[Array, "b t d"], tuple]:
+    return self._run("prefill", x, state, where.side, where.masks)
+
+  def mix_token(
+    self, x: Float[Array, "b d"], state: tuple, side: Mapping[str, Array]
+  ) -> tuple[Float[Array, "b d"], tuple]:
+    return self._run("step", x, state, side, {})
+
+  def _run(
+    self, method: str, x: Array, state: tuple, side: Mapping[str, Array], masks: Mapping[str, Any]
+  ) -> tuple[Array, tuple]:
+    """Calls `method` of every branch in turn, and keeps what the branches changed besides their state."""
+    if len(state) != self.depth:
+      raise Mistake(f"state has {len(state)} layers, but the stack has depth={self.depth}; make it by init_state")
+    call = self._call(method, masks, side)
+    kept = {letter: self._kept(letter) for letter in {layer.letter for layer in self.layout.layers}}
+    apart = any(layer.number in kept[layer.letter].own and not layer.alone for layer in self.layout.layers)
+    run = self._one_by_one if apart or method == "step" else self._in_loops
+    x, state, changed = run(call, kept, x, state)
+    if call.mutable:
+      self._keep(changed)
+    has_norm = self.last_norm and self._branch(self.depth - 1).norm_position != "post"
+    return self.final_norm(x) if has_norm else x, state
+
+  def _one_by_one(
+    self, call: pure.Call, kept: Mapping[str, layout_lib.Kept], x: Array, state: tuple
+  ) -> tuple[Array, tuple, dict[str, Any]]:
+    """Every layer written out."""
+    states: list[Any] = list(state)
+    changed: dict[str, Any] = {}
+    for index, layer in enumerate(self.layout.layers):
+      kind = pure.Kind(self._branch(index), kept[layer.letter].shared, layer.offers)
+      piece = pure.Piece(jnp.int32(index), *kept[layer.letter].layer(self.layout, layer), state[index])
+      new = pure.offered(kind, call, x, piece)
+      x, states[index], made = pure.run(kind, call, x, piece)
+      call = call._replace(side={**new, **call.side})
+      for collection, tree in made.items():
+        changed.setdefault(layer.letter, {}).setdefault(collection, {})[str(layer.number)] = tree
+    return x, tuple(states), changed
+
+  def _in_loops(
+    self, call: pure.Call, kept: Mapping[str, layout_lib.Kept], x: Array, state: tuple
+  ) -> tuple[Array, tuple, dict[str, Any]]:
+    """The layers by the program of the layout."""
+    kinds, pieces = {}, {}
+    for name, layers in self.layout.kinds().items():
+      first = self.layout.layers[layers[0]]
+      kinds[name] = pure.Kind(self._branch(layers[0]), kept[first.letter].shared, first.offers)
+      variables = kept[first.letter].layers(self.layout, first, len(layers))
+      pieces[name] = pure.Piece(jnp.array(layers), *variables, pure.stack([state[layer] for layer in layers]))
+    x, results = pure.run_program(self.layout.program, kinds, call, x, pieces)
+    states: list[Any] = list(state)
+    changed: dict[str, Any] = {}
+    for name, layers in self.layout.kinds().items():
+      new, made = results[name]
+      for place, layer in enumerate(layers):
+        states[layer] = pure.at(new, place)
+      layout_lib.collect(changed, self.layout.layers[layers[0]], made)
+    return x, tuple(states), changed
+
+  def _call(self, method: str, masks: Mapping[str, Any], side: Mapping[str, Array]) -> pure.Call:
+    assert self.scope is not None, "a stack runs inside init or apply"
+    keys = {name: self.make_rng(name) for name in self.scope.rngs if name != "params"}
+    fixed = self.is_initializing() or method == "step"
+    frozen = ("params",) if method == "__call__" else ("params", *FROZEN_IN_EVALUATION)
+    mutable = [] if fixed else scope.subtract_filters(self.scope.mutable, frozen) or []
+    return pure.Call(method, masks, keys, mutable, self.remat, side, self.unroll)
+
+  def _kept(self, letter: str) -> layout_lib.Kept:
+    """The variables of a letter."""
+    trees: dict[str, Any] = {collection: self.get_variable(collection, letter, {}) for collection in self.kept}
+    trees = {collection: meta.unbox(tree) for collection, tree in trees.items() if tree}
+    if "params" not in trees and self._branch(self.layout.letters.index(letter)).norm_position != "none":
+      raise errors.ScopeParamNotFoundError(letter, "/".join(self.path))
+    return layout_lib.Kept.of(trees, shared=letter in self.shared)
+
+  def _keep(self, changed: Mapping[str, Mapping[str, Any]]) -> None:
+    """Stores variables given by letter and collection."""
+    for letter, collections in changed.items():
+      for collection, tree in collections.items():
+        if letter in self.shared and collection not in ("params", *pure.SOWN) and not self.is_initializing():
+          raise Mistake(f"shared={self.shared!r}: letter {letter!r} changes {collection!r}, which needs own layers")
+        self.put_variable(collection, letter, tree)
+
+  @nn.nowrap
+  def _fresh(self, key: Array) -> dict[str, dict[str, Any]]:
+    """Fresh variables by letter and collection; each layer's own key comes from its number in the stack.
+
+    Layers of one letter are made together, unless a layer before some of them offers what they read.
+    """
+    layers = self.layout.layers
+    keys = jax.vmap(lambda layer: jax.random.fold_in(key, layer))(jnp.arange(self.depth))
+    fresh: dict[str, dict[str, Any]] = {}
+    side = {EMBEDDING: jnp.zeros((1, 1, self.width))} if EMBEDDING in self.SIDE else {}
+    for index, layer in enumerate(layers):
+      alike = [other for other, one in enumerate(layers) if one.letter == layer.letter and one.alone == layer.alone]
+      if layer.alone or layer.letter in self.shared:
+        alike = [index]
+      elif index != alike[0]:
+        continue
+      if layer.letter in self.shared and layer.number:
+        continue
+      variables = pure.init([self._branch(other) for other in alike], keys[jnp.array(alike)], side)
+      one = pure.at(variables, 0)
+      if layer.letter in self.shared:
+        uses = len(self.layout.of_letter(layer.letter))
+        adapters = pure.init_adapters(one["params"], self.lora, keys[index], uses) if self.lora else {}
+        variables = {**one, "params": {**one["params"], **adapters}}
+      layout_lib.collect(fresh, layer, variables)
+      if layer.offers:
+        side = {**pure.offer_shapes(self._branch(index), meta.unbox(one)), **side}
+    return fresh
+
+  @nn.nowrap
+  def _branch(self, layer: int) -> Branch:
+    """The branch of a layer, without variables."""
+    letter = pattern_lib.tile(self.pattern, self.depth)[layer]
+    fields = {"width": self.width, "layer": layer, "depth": self.depth, **self.branch}
+    fields |= branch_lib.fields(self.letters[letter])
+    mixer_lib.check_fields(Branch, fields, f"letter {letter!r}")
+    return Branch(**fields, parent=None)
+
+  @nn.nowrap
+  def _mixers(self) -> dict[str, nn.Module]:
+    """One mixer for each letter in use."""
+    letters = pattern_lib.tile(self.pattern, self.depth)
+    return {letter: self._branch(letters.index(letter)).bare(parent=None) for letter in sorted(set(letters))}

@@ -1,0 +1,171 @@
+"""One layer of a stack: a residual branch around a mixer."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.core import FrozenDict
+from jaxtyping import Array, Bool, Float, Int
+
+from hybrids import mixer as mixer_lib
+from layers.choices import one_of
+from layers.mixer import Mixer, Where
+from layers.norms import NORMS, make_norm
+from mistake import Mistake
+
+POSITIONS = ("pre", "post", "sandwich", "output", "input", "none")
+
+
+class Branch(Mixer):
+  """skip · x + scale · mixer(input_scale · norm(x)), with one norm before the mixer, or elsewhere, by `norm_position`:
+
+  "pre"       x + f(norm(x))
+  "post"      norm(x + f(x)), Vaswani et al. 2017
+  "sandwich"  x + norm_after(f(norm(x))), Gemma 2
+  "output"    x + norm(f(x)), OLMo 2
+  "input"     n + f(n) with n = norm(x), MiniMax-01
+  "none"      x + f(x)
+
+  Attributes:
+    mixer: the mixer's `name` and arguments; its width is that of the branch.
+    norm: the norm's `name` and arguments, for each norm that the branch has.
+    skip, scale, input_scale: fixed factors, as muP, Granite and Falcon-H1 have them. skip=0 leaves the sum out.
+    dropout: share of the mixer's outputs that are dropped where a `dropout` rng is given.
+    layer_drop: share of the rows that skip the branch where a `dropout` rng is given (stochastic depth, Huang et al.
+      2016, arXiv:1603.09382).
+    layer: which layer of the stack this is, counted from 0; with `depth`, for initialisers that want to know.
+  Raises:
+    ValueError: when made, if a name is unknown or a share out of range; when used, if the mixer cannot be built.
+  """
+
+  width: int
+  mixer: Mapping[str, Any]
+  norm: Mapping[str, Any] = FrozenDict(name="rms")
+  norm_position: str = "pre"
+  skip: float = 1.0
+  scale: float = 1.0
+  input_scale: float = 1.0
+  dropout: float = 0.0
+  layer_drop: float = 0.0
+  layer: int = 0
+  depth: int = 1
+
+  def __post_init__(self):
+    self.mixer, self.norm = mixer_lib.frozen(self.mixer), mixer_lib.frozen(self.norm)
+    one_of(self, norm_position=POSITIONS)
+    for name in ("dropout", "layer_drop"):
+      if not 0 <= getattr(self, name) < 1:
+        raise Mistake(f"{name}={getattr(self, name)}; it is the share that is dropped, from 0 to below 1")
+    check_norm(self.norm)
+    super().__post_init__()
+
+  @property
+  def STATE(self) -> str:
+    """The mixer's."""
+    return self.bare(parent=None).STATE
+
+  @property
+  def SIDE(self) -> tuple[str, ...]:
+    """The mixer's."""
+    return self.bare(parent=None).SIDE
+
+  def setup(self):
+    if self.norm_position != "none":
+      self.first_norm = make_norm(**self.norm, parent=None).copy(parent=self, name="norm")
+    if self.norm_position == "sandwich":
+      self.norm_after = make_norm(**self.norm)
+    self.inner = self.bare(parent=None).copy(parent=self, name="mixer")
+    self.drop = nn.Dropout(self.dropout)
+
+  @nn.nowrap
+  def bare(self, **kwargs) -> nn.Module:
+    """The mixer alone; with `parent=None`, to be asked for what needs no parameters."""
+    return mixer_lib.build_spec(self.mixer, width=self.width, layer=self.layer, depth=self.depth, **kwargs)
+
+  @nn.nowrap
+  def init_state(self, batch: int, max_len: int) -> Any:
+    """The mixer's.
+
+    Raises:
+      ValueError: the mixer has none.
+    """
+    mixer = self.bare(parent=None)
+    if mixer.STATE == "none":
+      raise Mistake(f"mixer {self.mixer['name']!r} reads the whole sequence at once: no state, prefill or step")
+    return mixer.init_state(batch, max_len)
+
+  def mix(self, x: Float[Array, "b t d"], state: Any, where: Where) -> tuple[Float[Array, "b t d"], Any]:
+    n = self._before(x)
+    y, state = self.inner.prefill(self._scaled(n), state, **where.masks, side=where.side)
+    return self._join(x, n, y), state
+
+  def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
+    n = self._before(x)
+    return self._join(x, n, self.inner(self._scaled(n), **where.masks, side=where.side))
+
+  def mix_token(self, x: Float[Array, "b d"], state: Any, side: Mapping[str, Array]) -> tuple[Float[Array, "b d"], Any]:
+    n = self._before(x)
+    y, state = self.inner.step(self._scaled(n), state, side=side)
+    return self._join(x, n, y), state
+
+  def offer(
+    self,
+    x: Float[Array, "b t d"],
+    state: Any,
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+  ) -> Mapping[str, Array]:
+    """The arrays per token that the mixer offers to the layers after it."""
+    return self.inner.offer(self._scaled(self._before(x)), state, reset=reset, lengths=lengths)
+
+  def _before(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+    return self.first_norm(x) if self.norm_position in ("pre", "sandwich", "input") else x
+
+  @nn.nowrap
+  def _scaled(self, n: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+    return n if self.input_scale == 1 else n * self.input_scale
+
+  def _join(self, x: Float[Array, "*b d"], n: Float[Array, "*b d"], y: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+    """The sum of what the branch read, x normalised to n, and of what its mixer answers, y."""
+    got, wanted = (y.dtype, y.shape), (x.dtype, x.shape)
+    if got != wanted:
+      raise Mistake(
+        f"mixer {self.mixer['name']!r} returned {got} for {wanted}; a layer of a stack keeps both, a body need not"
+      )
+    if self.norm_position in ("sandwich", "output"):
+      y = self.norm_after(y) if self.norm_position == "sandwich" else self.first_norm(y)
+    y = self._survivors(self.drop(y, deterministic=not self.has_rng("dropout")))
+    y = y if self.scale == 1 else y * self.scale
+    if self.skip:
+      kept = n if self.norm_position == "input" else x
+      y = (kept if self.skip == 1 else kept * self.skip) + y
+    y = self.first_norm(y) if self.norm_position == "post" else y
+    return nn.with_logical_constraint(y, ("batch", "time", "embed")[:: 1 if y.ndim == 3 else 2])
+
+  def _survivors(self, y: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+    """y with whole rows dropped, and the others larger by as much."""
+    if not self.layer_drop or not self.has_rng("dropout"):
+      return y
+    alive = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.layer_drop, (len(y), *[1] * (y.ndim - 1)))
+    return jnp.where(alive, y / (1 - self.layer_drop), 0)
+
+
+def fields(letter: Mapping[str, Any]) -> dict[str, Any]:
+  """The fields of a branch that a letter stands for: a mixer's section alone (with a `name`) is the field `mixer`."""
+  return {"mixer": letter} if "name" in letter else dict(letter)
+
+
+def check_norm(section: Mapping[str, Any]) -> None:
+  """Checks a norm's section: its `name` and arguments.
+
+  Raises:
+    ValueError: there is no such norm, or no such field.
+  """
+  if section.get("name") not in NORMS:
+    raise Mistake(f"no norm {section.get('name')!r}; choose from {sorted(NORMS)}")
+  mixer_lib.check_fields(
+    NORMS[section["name"]], {key: section[key] for key in section if key != "name"}, f"norm {section['name']!r}"
+  )

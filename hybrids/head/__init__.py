@@ -1,0 +1,17 @@
+"""Heads: what a model answers, and how wrong that is. A head owns its loss."""
+
+from hybrids.head.classifier import Classifier
+from hybrids.head.dual_encoder import DualEncoder
+from hybrids.head.head import Head, Outputs, Sums
+from hybrids.head.lm import LanguageModel, MaskedLanguageModel
+from hybrids.head.regression import Regression
+
+__all__ = ["HEADS", "Head", "Outputs", "Sums"]
+
+HEADS: dict[str, type[Head]] = {
+  "classifier": Classifier,
+  "dual_encoder": DualEncoder,
+  "lm": LanguageModel,
+  "masked_lm": MaskedLanguageModel,
+  "regression": Regression,
+}

@@ -1,0 +1,80 @@
+"""What every head is: answers for the outputs of a body, and the losses of these answers."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from mistake import Mistake
+
+# what is averaged -> (weighted sum, sum of weights)
+Sums = dict[str, tuple[Array, Array]]
+
+
+class Outputs(NamedTuple):
+  """What a body puts out, as heads read it.
+
+  Attributes:
+    lengths: how many of each row's outputs there are.
+    gaps: the time before each token, if the batch has it.
+    place: where the output of the class token stands, if there is one.
+    table: the embedding's, for heads that share it.
+  """
+
+  y: Float[Array, "b t d"]
+  lengths: Int[Array, "b"]
+  gaps: Float[Array, "b t"] | None = None
+  place: Int[Array, "b"] | None = None
+  table: Float[Array, "v d"] | None = None
+
+
+class Head(nn.Module, kw_only=True):
+  """The base class of heads: a subclass has `answer`, `score` and, with one answer a token, `each`.
+
+  Attributes (without annotations, or Linen takes them for fields):
+    PREDICTS: whether it predicts what the body is about to read, so that the body must not see it.
+    DOCUMENTS: how many documents one answer is about.
+    EACH: whether there is an answer a token, or one a row.
+    TOLD: fields that the task or the model gives, and not a config.
+  """
+
+  width: int
+
+  PREDICTS = False
+  DOCUMENTS = 1
+  EACH = False
+  TOLD = ("width", "vocab", "features", "classes")
+
+  @nn.nowrap
+  def init_state(self, rows: int) -> Any:
+    """What the head must remember before any token."""
+    return ()
+
+  def answer(self, outputs: Outputs, state: Any) -> tuple[Array, Any]:
+    """The answer for each row after all tokens so far, and what the head must remember."""
+    raise TypeError(f"{type(self).__name__} defines no answer(outputs, state)")
+
+  def each(self, outputs: Outputs) -> Array:
+    """The answers for all tokens.
+
+    Raises:
+      ValueError: the head has one answer a row.
+    """
+    raise Mistake(f"{type(self).__name__} has one answer a row, not one a token")
+
+  def loss(self, outputs: Outputs, state: Any, targets: Array, weights: Array) -> tuple[Sums, Any]:
+    """Sums with "loss" among them, and what the head must remember; averages follow from any number of batches."""
+    answer, state = self.answer(outputs, state)
+    return self.score(answer, targets, weights), state
+
+  def score(self, answer: Array, targets: Array, weights: Array) -> Sums:
+    """The losses of answers."""
+    raise TypeError(f"{type(self).__name__} defines no score(answer, targets, weights)")
+
+  @nn.nowrap
+  def example_targets(self, batch: int, length: int) -> Mapping[str, tuple[tuple[int, ...], Any]]:
+    """Shape and dtype of the targets and weights of a batch."""
+    shape = (batch, length) if self.EACH else (batch,)
+    return {"targets": (shape, jnp.int32), "weights": (shape, jnp.float32)}

@@ -1,0 +1,43 @@
+"""What training makes small: a model's mean loss, and the losses that its mixers and its head sow."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from hybrids.head import Sums
+
+
+def measure(
+  model: nn.Module,
+  variables: Mapping[str, Any],
+  batch: Mapping[str, Array],
+  state: Any = None,
+  *,
+  mutable: Collection[str] = (),
+  **kwargs: Any,
+) -> tuple[Array, Sums, dict[str, Any], Any]:
+  """The objective of a batch: its mean loss, and what the mixers sow under "losses", which has its weight already.
+
+  Args:
+    state: where the model goes on, if it does.
+    mutable: collections that the call may change.
+    kwargs: `rngs`, as for `apply`.
+  Returns:
+    The objective, sums with "loss" and each "losses/NAME" among them, the changed collections, and the next state.
+  """
+  method, arguments = ("loss", (batch,)) if state is None else ("resume_loss", (batch, state))
+  out, changed = model.apply(variables, *arguments, method=method, mutable=[*mutable, "losses"], **kwargs)
+  sums, state = (out, None) if state is None else out
+  changed = dict(changed)
+  total, weight = sums["loss"]
+  value, sown = total / jnp.maximum(weight, 1e-30), changed.pop("losses", {})
+  by_name: dict[str, Array] = {}
+  for path, leaf in jax.tree.leaves_with_path(sown):
+    name = next(key.key for key in reversed(path) if isinstance(key, jax.tree_util.DictKey))
+    by_name[name] = by_name.get(name, 0.0) + jnp.sum(leaf)
+  extra = {f"losses/{name}": (loss, jnp.ones(())) for name, loss in sorted(by_name.items())}
+  return value + sum(loss for loss, _ in extra.values()), {**sums, **extra}, changed, state

@@ -1,0 +1,241 @@
+"""Branches as pure functions of their variables: made layer by layer, run one by one or as a program of loops.
+
+The variables of a branch are a dict of collections, `params` among them, as `branch.init` returns it. Stacked variables
+have one more axis in front, over layers, with the logical name "layers".
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.core import meta
+from jaxtyping import Array, Float
+
+from hybrids import pattern
+from hybrids.branch import Branch
+from mistake import Mistake
+
+REMAT: dict[str, Callable | None] = {
+  "none": None,
+  "full": jax.checkpoint_policies.nothing_saveable,
+  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+LAYERS = {nn.PARTITION_NAME: "layers"}
+# what a call leaves behind, as opposed to what a layer keeps
+SOWN = ("losses", "intermediates")
+Variables = Mapping[str, Any]
+
+
+class Call(NamedTuple):
+  """What is the same for every branch in one call of a stack.
+
+  masks: `reset` and `lengths`, or nothing for `step`. keys: one a random stream, folded with the layer's number.
+  mutable: the collections that branches may change. side: the inputs per token. unroll: iterations of a loop that its
+  body holds.
+  """
+
+  method: str
+  masks: Mapping[str, Any]
+  keys: Mapping[str, Any]
+  mutable: Any
+  remat: str
+  side: Mapping[str, Array]
+  unroll: int = 1
+
+
+class Piece(NamedTuple):
+  """What belongs to some layers of one kind; every leaf has an axis over these layers in front.
+
+  variables: None where they are shared. adapters: low-rank changes to shared variables, or None.
+  """
+
+  number: Array  # in the stack
+  variables: Any
+  adapters: Any
+  state: Any
+
+
+class Kind(NamedTuple):
+  """Layers that one compiled body serves: their branch, and the variables that all of them share, if they do."""
+
+  branch: Branch
+  shared: Variables | None = None
+  offers: bool = False  # what its one layer offers is new
+
+
+def init(branches: Sequence[Branch], keys: Array, side: Mapping[str, Array]) -> Variables:
+  """Fresh variables of layers with one kind of mixer, stacked: what `branch.init` makes for each branch and key.
+
+  Raises:
+    ValueError: the parameters of the layers differ in shape.
+  """
+  taken = _taken(branches[0], side)
+  mixers = [branch.bare(parent=None) for branch in branches]
+
+  def fresh(branch: Branch) -> Callable:
+    x = jnp.zeros((1, 1, branch.width))
+    return lambda key: branch.init(key, x, side=taken, mutable=nn.DenyList(SOWN))
+
+  if all(mixer == mixers[0] for mixer in mixers):
+    # a loop, so that the program does not grow with the depth
+    stacked = jax.jit(lambda keys: jax.lax.map(fresh(branches[0]), keys))(keys)
+  else:
+    each = [jax.jit(fresh(branch))(key) for branch, key in zip(branches, keys)]
+    shapes = [jax.tree.map(jnp.shape, variables) for variables in each]
+    for branch, shape in zip(branches, shapes):
+      if shape != shapes[0]:
+        raise Mistake(
+          f"mixer {branch.mixer['name']!r} has other parameters in layer {branch.layer} than in layer "
+          f"{branches[0].layer}; layers of one letter must be alike, so give the odd one a letter of its own"
+        )
+    stacked = stack(each)
+  return meta.add_axis(stacked, 0, LAYERS)
+
+
+def at(stacked: Any, index: int) -> Any:
+  """One layer of a stacked tree."""
+  layer = jax.tree.map(lambda leaf: jax.lax.index_in_dim(leaf, index, keepdims=False), stacked)
+  return meta.remove_axis(layer, 0, LAYERS)
+
+
+def stack(trees: Sequence[Any]) -> Any:
+  """Trees of one structure, with a new first axis over them."""
+  return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def run(
+  kind: Kind, call: Call, x: Float[Array, "b *t d"], piece: Piece, *, in_loop: bool = False
+) -> tuple[Float[Array, "b *t d"], Any, Variables]:
+  """Calls the branch of one layer: its output, its new state, and what it changed in its other collections.
+
+  Args:
+    piece: that of one layer, without the axis over layers; its state is None where the method takes none.
+  """
+  branch = kind.branch
+
+  def apply(x, piece, keys, masks, taken, shared):
+    variables = piece.variables if shared is None else adapted(shared, piece.adapters)
+    arguments = (x,) if call.method == "__call__" else (x, piece.state)
+    out, changed = branch.apply(
+      variables, *arguments, **masks, side=taken, method=call.method, rngs=keys, mutable=call.mutable
+    )
+    return (out, None, changed) if call.method == "__call__" else (*out, changed)
+
+  if REMAT[call.remat] is not None and call.method != "step":
+    # inside a loop nothing merges the recomputation with the first computation, so that no barrier is needed
+    apply = jax.checkpoint(apply, policy=REMAT[call.remat], prevent_cse=not in_loop)
+  keys = {name: jax.random.fold_in(key, piece.number) for name, key in call.keys.items()}
+  return apply(x, piece, keys, dict(call.masks), _taken(branch, call.side), kind.shared)
+
+
+def run_program(
+  items: Sequence[Any],
+  kinds: Mapping[Any, Kind],
+  call: Call,
+  x: Float[Array, "b t d"],
+  pieces: Mapping[Any, Piece],
+  *,
+  in_loop: bool = False,
+) -> tuple[Float[Array, "b t d"], dict[Any, tuple[Any, Variables]]]:
+  """Runs the layers of a program (see `pattern.program`), each kind with its piece, in order.
+
+  Returns:
+    The output, and for each kind the new states and what the layers changed, with the axis over layers.
+  """
+  counts = {kind: [pattern.count([item], kind) for item in items] for kind in pieces}
+  parts = {kind: iter(_split(piece, [count for count in counts[kind] if count])) for kind, piece in pieces.items()}
+  results: dict[Any, list] = {kind: [] for kind in pieces}
+  for index, item in enumerate(items):
+    mine = {kind: next(parts[kind]) for kind in pieces if counts[kind][index]}
+    if isinstance(item, pattern.Loop):
+      inner = {kind: _fold(piece, item.times) for kind, piece in mine.items()}
+      unroll = min(call.unroll, item.times)
+      body = functools.partial(run_program, item.body, kinds, call, in_loop=unroll == 1)
+      x, made = jax.lax.scan(body, x, inner, unroll=unroll)
+      made = jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:]), made)
+    else:
+      one = jax.tree.map(lambda leaf: leaf[0], mine[item])
+      new = offered(kinds[item], call, x, one)
+      x, state, changed = run(kinds[item], call, x, one, in_loop=in_loop)
+      call = call._replace(side={**new, **call.side})
+      made = {item: jax.tree.map(lambda leaf: leaf[None], (state, changed))}
+    for kind, result in made.items():
+      results[kind].append(result)
+  join = lambda *leaves: leaves[0] if len(leaves) == 1 else jnp.concatenate(leaves)
+  return x, {kind: jax.tree.map(join, *made) for kind, made in results.items()}
+
+
+def adapted(shared: Variables, adapters: Variables | None) -> Variables:
+  """Shared variables as one layer uses them: W + A B for every matrix that has an adapter (Zamba2)."""
+  if adapters is None:
+    return shared
+
+  def add(tree: Any, change: Any) -> Any:
+    if set(change) == {"A", "B"}:
+      return tree + change["A"] @ change["B"]
+    return {name: add(value, change[name]) if name in change else value for name, value in tree.items()}
+
+  return {**shared, "params": add(shared["params"], adapters)}
+
+
+def init_adapters(params: Any, rank: int, key: Array, layers: int) -> dict[str, Any]:
+  """Fresh low-rank changes of shared parameters, stacked over layers: {"lora": …}."""
+  keys = jax.random.split(key, layers)
+  return {"lora": meta.add_axis(jax.vmap(lambda key: _adapters(params, rank, key))(keys), 0, LAYERS)}
+
+
+def _adapters(params: Any, rank: int, key: Array) -> dict[str, Any]:
+  """Factors A, random, and B, zero, for every matrix called `kernel`."""
+  made: dict[str, Any] = {}
+  for index, (name, boxed) in enumerate(sorted(params.items())):
+    own = jax.random.fold_in(key, index)
+    if isinstance(boxed, Mapping):
+      made[name] = _adapters(boxed, rank, own)
+    elif name == "kernel" and jnp.ndim(meta.unbox(boxed)) == 2:
+      (d, e), (left, right) = meta.unbox(boxed).shape, getattr(boxed, "names", (None, None))
+      A = nn.LogicallyPartitioned(jax.random.normal(own, (d, rank)) * d**-0.5, names=(left, None))
+      made[name] = {"A": A, "B": nn.LogicallyPartitioned(jnp.zeros((rank, e)), names=(None, right))}
+  return {name: value for name, value in made.items() if value}
+
+
+def offered(kind: Kind, call: Call, x: Float[Array, "b *t d"], piece: Piece) -> dict[str, Array]:
+  """The arrays per token which a layer offers to the layers after it, if it does."""
+  if not kind.offers:
+    return {}
+  branch, state = kind.branch, piece.state
+  variables = piece.variables if kind.shared is None else adapted(kind.shared, piece.adapters)
+  if call.method == "step":
+    one: Any = branch.apply(variables, x[:, None], state, method="offer")
+    return {name: value[:, 0] for name, value in one.items()}
+  state = branch.init_state(*x.shape[:2]) if state is None else state
+  offers: Any = branch.apply(variables, x, state, **call.masks, method="offer")
+  return dict(offers)
+
+
+def offer_shapes(branch: Branch, variables: Variables) -> dict[str, Array]:
+  """Zeros in the place of what `offered` returns for one token, for initialising the layers after the branch."""
+  call = Call("__call__", {}, {}, [], "none", {})
+  piece = Piece(jnp.int32(0), variables, None, None)
+  shapes = jax.eval_shape(lambda: offered(Kind(branch, offers=True), call, jnp.zeros((1, 1, branch.width)), piece))
+  return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def _taken(branch: Branch, side: Mapping[str, Array]) -> dict[str, Array] | None:
+  """The inputs per token that the branch's mixer reads."""
+  return {name: side[name] for name in branch.SIDE if name in side} or None
+
+
+def _split(piece: Piece, counts: Sequence[int]) -> list[Piece]:
+  """A piece cut along the axis over layers. The gradient of a split joins the parts, where one of slices adds them."""
+  if len(counts) == 1:
+    return [piece]
+  leaves, tree = jax.tree.flatten(piece)
+  return [tree.unflatten(parts) for parts in zip(*(jax.lax.split(leaf, counts) for leaf in leaves))]
+
+
+def _fold(piece: Piece, times: int) -> Piece:
+  """A piece for a loop: one axis over its iterations, and one over the layers of each."""
+  return jax.tree.map(lambda leaf: leaf.reshape(times, len(leaf) // times, *leaf.shape[1:]), piece)

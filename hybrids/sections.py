@@ -1,0 +1,136 @@
+"""The model section of a config: filled up with the defaults of the classes it names, and read in its older form."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from flax import linen as nn
+
+from hybrids import mixer as mixer_lib
+from hybrids.branch import Branch
+from hybrids.embed import EMBEDDINGS
+from hybrids.head import HEADS
+from hybrids.model import Model
+from layers.norms import NORMS
+from mistake import Mistake
+
+# fields that a stack tells its branches, and a branch its mixer
+TOLD = ("width", "layer", "depth")
+# the key of an older, flat section -> where it is now
+MOVED = {
+  "position": "embed.position",
+  "embed_std": "embed.std",
+  "depth": "body.depth",
+  "pattern": "body.pattern",
+  "mixers": "body.letters",
+  "remat": "body.remat",
+  "unroll": "body.unroll",
+  "norm": "body.branch.norm.name",
+  "norm_position": "body.branch.norm_position",
+  "dropout": "body.branch.dropout",
+  "tie": "head.tie",
+  "pool": "head.pool",
+}
+
+
+def complete(section: Mapping[str, Any]) -> dict[str, Any]:
+  """A model section with every field of every class that it names, as plain dicts and tuples.
+
+  Only names decide what is filled in: values are checked when the model is built. Fields that are no section's, such
+  as a misspelt one, stay where they are.
+
+  Raises:
+    ValueError: a name is unknown.
+  """
+  full = _filled(Model, section, Model.TOLD)
+  for what, classes in (("embed", EMBEDDINGS), ("head", HEADS)):
+    part = dict(full[what])
+    if "name" in part:
+      cls = _named(what, part["name"], classes)
+      part = {"name": part["name"], **_filled(cls, part, cls.TOLD)}
+    full[what] = part | ({"norm": _norm(part["norm"])} if "norm" in part else {})
+  full["body"] = _mixer(full.get("body", {}))
+  return _plain(full)
+
+
+def upgrade(section: Mapping[str, Any]) -> dict[str, Any]:
+  """A model section of a run from before sections were nested, as one of today; a newer one as it is.
+
+  Raises:
+    ValueError: it asks for `learn_state`, which is no more.
+  """
+  if "body" in section or not set(section) & set(MOVED):
+    return dict(section)
+  if section.get("learn_state"):
+    raise Mistake(
+      "model.learn_state=true: first states that are learned are no longer supported; go on with this run at commit "
+      "2e67293, or train anew without it"
+    )
+  new: dict[str, Any] = {"body": {"name": "stack"}}
+  for key, value in section.items():
+    *parts, leaf = MOVED.get(key, key).split(".")
+    here = new
+    for part in parts:
+      here = here.setdefault(part, {})
+    if key != "learn_state":
+      here[leaf] = value
+  new.setdefault("head", {})["name"] = "classifier" if "pool" in section else "lm"
+  if section.get("pool") == "cls":
+    new.setdefault("embed", {})["class_token"] = "end"
+  return new
+
+
+def _named(what: str, name: str, classes: Mapping[str, Any]) -> Any:
+  if name not in classes:
+    raise Mistake(f"no {what} {name!r}{mixer_lib.suggest(str(name), classes)}; choose from {sorted(classes)}")
+  return classes[name]
+
+
+def _filled(cls: type[nn.Module], section: Mapping[str, Any], told: tuple[str, ...]) -> dict[str, Any]:
+  """The fields of a class with their defaults, and the section's in their places."""
+  own = [field for field in dataclasses.fields(cls) if field.name in mixer_lib.fields(cls) and field.name not in told]
+  defaults = {field.name: field.default for field in own if field.default is not dataclasses.MISSING}
+  full = {**defaults, **section}
+  # where a float is meant, a whole number in its place would keep the command line from setting another
+  whole = [f.name for f in own if f.type is float and isinstance(full.get(f.name), int)]
+  return full | {name: float(full[name]) for name in whole if not isinstance(full[name], bool)}
+
+
+def _mixer(section: Mapping[str, Any]) -> dict[str, Any]:
+  """The section of a mixer, and of mixers within it."""
+  if "name" not in section:
+    return dict(section)
+  cls = mixer_lib.find(section["name"])
+  # a body's depth is its own, that of a mixer what the stack tells it
+  told = tuple(name for name in TOLD if name != "depth" or mixer_lib.fields(cls).get("depth") is False)
+  full = {"name": section["name"], **_filled(cls, {k: v for k, v in section.items() if k != "name"}, told)}
+  known = mixer_lib.fields(cls)
+  if "letters" in known:
+    full["letters"] = {letter: _letter(value) for letter, value in full.get("letters", {}).items()}
+  if "branch" in known:
+    branch = _filled(Branch, full["branch"], (*TOLD, "mixer"))
+    full["branch"] = branch | {"norm": _norm(branch["norm"])}
+  if "branches" in known:
+    full["branches"] = tuple(map(_letter, full.get("branches", ())))
+  if "mixer" in known and isinstance(full.get("mixer"), Mapping):
+    full["mixer"] = _mixer(full["mixer"])
+  return full
+
+
+def _letter(section: Mapping[str, Any]) -> dict[str, Any]:
+  """A mixer, or some fields of a branch; the others are those of the stack's `branch`."""
+  if "name" in section:
+    return _mixer(section)
+  return {key: _mixer(value) if key == "mixer" else value for key, value in section.items()}
+
+
+def _norm(section: Mapping[str, Any]) -> dict[str, Any]:
+  if section.get("name") not in NORMS:
+    return dict(section)
+  return {"name": section["name"], **_filled(NORMS[section["name"]], section, ("axis",))}
+
+
+def _plain(value: Any) -> Any:
+  if isinstance(value, Mapping):
+    return {key: _plain(item) for key, item in value.items()}
+  return tuple(map(_plain, value)) if isinstance(value, (list, tuple)) else value
