@@ -10,14 +10,14 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 from flax.core import FrozenDict
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from attention import cache
 from kernels.attention import attention
 from kernels.inputs import product
 from layers import Dense, RMSNorm, param, project
 from layers.choices import one_of
-from layers.lengths import blank_past
+from layers.mixer import Mixer, Where
 from layers.positions import LAYOUTS, rope
 from layers.rope_scaling import amplitude, frequencies
 from layers.sizes import above_zero, at_least_one
@@ -29,7 +29,7 @@ CHOICES = {"position": POSITIONS, "layout": LAYOUTS, "cache_dtype": cache.DTYPES
 State = cache.Cache  # kept: the latent "c", "b s c", after its norm, and the shared key "k", "b s r", turned
 
 
-class MLA(nn.Module):
+class MLA(Mixer):
   """c_t = norm(W_DKV x_t),  k_t = R_t W_KR x_t,  [q_ti; r_ti] = W_Q x_t or W_UQ norm(W_DQ x_t)     eqs. (9) to (19)
 
   y_t = W_O concat_i(sum_s softmax_s((q_ti . W_UK_i c_s + R_t r_ti . k_s) / sqrt(head_size + rope_size)) W_UV_i c_s).
@@ -70,8 +70,6 @@ class MLA(nn.Module):
   cache_dtype: str = "float32"
 
   STATE = "grows"
-  SLOW = ()
-  SIDE = ()
 
   def __post_init__(self):
     self.scaling = None if self.scaling is None else FrozenDict(self.scaling)
@@ -99,56 +97,31 @@ class MLA(nn.Module):
     """Empty slots for a document of `max_len` tokens; those past that have NaN."""
     return cache.empty(batch, max_len, dict(c=(self.rank,), k=(self.rope_size,)), self.cache_dtype)
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state, with keys and values made of the latents; nothing is cached."""
-    x = blank_past(x, lengths)
-    at = cache.place(x, reset=reset, lengths=lengths)
+  def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
+    """With the keys and values of each head, which are fewer products than attention to the latents."""
+    at = cache.place(x, **where.masks)
     q, r, new = self._project(x, at.offset)
     by_head = lambda W, size: project(new["c"], W, x.dtype).reshape(*x.shape[:2], self._heads, size)
     k, v = by_head(self.k_up, self.head_size), by_head(self.v_up, self.value_size)
     shared = jnp.broadcast_to(new["k"][:, :, None], (*k.shape[:3], self.rope_size))
-    segments: dict[str, Any] = {} if reset is None else dict(q_segment=at.segment, k_segment=at.segment)
+    segments: dict[str, Any] = {} if where.reset is None else dict(q_segment=at.segment, k_segment=at.segment)
     y = attention(_join(q, r), _join(k, shared), v, scale=self._scale, **segments)
-    return blank_past(self.out_proj(y.reshape(*x.shape[:2], -1)), lengths)
+    return self.out_proj(y.reshape(*x.shape[:2], -1))
 
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`: attention over the latents, which all heads share."""
-    x = blank_past(x, lengths)
-    at = cache.place(x, state, reset=reset, lengths=lengths)
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
+    """With attention to the latents themselves, which are shared by all heads."""
+    at = cache.place(x, state, **where.masks)
     q, r, new = self._project(x, at.offset)
-    seen, state = cache.extend(state, new, at, ring=False, packed=reset is not None)
+    seen, state = cache.extend(state, new, at, ring=False, packed=where.reset is not None)
     c, k = (seen.kept[name][:, :, None] for name in ("c", "k"))
     by_head = lambda W: W.reshape(self.rank, self._heads, -1).astype(x.dtype)
-    where: dict[str, Any] = dict(
+    q = product("bthk,chk->bthc", q, by_head(self.k_up), x.dtype)
+    places: dict[str, Any] = dict(
       q_position=at.position, k_position=seen.position, q_segment=at.segment, k_segment=seen.segment
     )
-    q = product("bthk,chk->bthc", q, by_head(self.k_up), x.dtype)
-    y = attention(_join(q, r), _join(c, k), c, scale=self._scale, **where)
+    y = attention(_join(q, r), _join(c, k), c, scale=self._scale, **places)
     y = product("bthc,chp->bthp", y, by_head(self.v_up), x.dtype)
-    y = self.out_proj(y.reshape(*x.shape[:2], -1))
-    return blank_past(cache.nan_where_full(y, at, state), lengths), state
-
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], State]:
-    """One token."""
-    y, state = self.prefill(x[:, None], state)
-    return y[:, 0], state
+    return cache.nan_where_full(self.out_proj(y.reshape(*x.shape[:2], -1)), at, state), state
 
   @property
   def _heads(self) -> int:

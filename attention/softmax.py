@@ -10,14 +10,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from attention import cache
+from attention.masked import Masked
 from kernels.attention import MASKS, attention
 from kernels.attention.visible import EVERYONE
 from layers import Dense, RMSNorm, param
 from layers.choices import one_of
-from layers.lengths import blank_past
+from layers.mixer import Where
 from layers.positions import LAYOUTS, alibi_slopes, rope, turned, xpos_decays
 from layers.rope_scaling import amplitude, frequencies
 from layers.sizes import above_zero, at_least_one
@@ -31,7 +32,7 @@ CHOICES = {"mask": MASKS, "layout": LAYOUTS, "qk_norm": NORMS, "bias": BIASES, "
 State = cache.Cache  # kept: "k", turned already if positions turn, and "v", both "b s g k"
 
 
-class Attention(nn.Module):
+class Attention(Masked):
   """y_t = W_o concat_i(sum_s softmax_s(q_ti . k_si / sqrt(k)) v_si) over the tokens s that t sees     sec. 3.2
 
   Positions count from the start of the document. Learned and sinusoidal ones are the model's. Departs: nothing.
@@ -84,8 +85,6 @@ class Attention(nn.Module):
   bias: str = "none"
   cache_dtype: str = "float32"
 
-  SLOW = ()
-  SIDE = ()
   MOST_HEADS = 8
 
   @property
@@ -123,51 +122,24 @@ class Attention(nn.Module):
     slots = max_len if self.window is None else self.window
     return cache.empty(batch, slots, dict.fromkeys(("k", "v"), (groups, size)), self.cache_dtype)
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state; nothing is cached."""
-    x = blank_past(x, lengths)
-    at = cache.place(x, reset=reset, lengths=lengths)
+  def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
+    at = cache.place(x, **where.masks)
     q, kv = self.project(x, at.offset)
-    # a causal token sees nothing past its row's length anyway
-    apart = reset is not None or (lengths is not None and self.mask == "full") or self.persistent
-    where = dict(q_segment=at.segment, k_segment=at.segment) if apart else {}
+    # the padding comes last, so that a causal token does not see it anyway
+    apart = where.reset is not None or (where.lengths is not None and self.mask == "full") or self.persistent
+    places = dict(q_segment=at.segment, k_segment=at.segment) if apart else {}
     if self.persistent:
-      where |= dict(q_position=at.position, k_position=at.position)
-    return blank_past(self.attend(x, q, **kv, **where), lengths)
+      places |= dict(q_position=at.position, k_position=at.position)
+    return self.attend(x, q, **kv, **places)
 
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    self._require_state()
-    x = blank_past(x, lengths)
-    at = cache.place(x, state, reset=reset, lengths=lengths)
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
+    at = cache.place(x, state, **where.masks)
     q, kv = self.project(x, at.offset)
     ring = self.window is not None
-    seen, state = cache.extend(state, kv, at, ring=ring, packed=reset is not None)
-    where = dict(q_position=at.position, k_position=seen.position, q_segment=at.segment, k_segment=seen.segment)
-    y = self.attend(x, q, **seen.kept, **where)
-    return blank_past(y if ring else cache.nan_where_full(y, at, state), lengths), state
-
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], State]:
-    """One token."""
-    y, state = self.prefill(x[:, None], state)
-    return y[:, 0], state
+    seen, state = cache.extend(state, kv, at, ring=ring, packed=where.reset is not None)
+    places = dict(q_position=at.position, k_position=seen.position, q_segment=at.segment, k_segment=seen.segment)
+    y = self.attend(x, q, **seen.kept, **places)
+    return y if ring else cache.nan_where_full(y, at, state), state
 
   def project(
     self, x: Float[Array, "b t d"], offset: Int[Array, "b t"]
@@ -215,11 +187,6 @@ class Attention(nn.Module):
     """Heads, heads of keys and values, size of a head."""
     heads = self.heads or _derived_heads(self)
     return heads, self.kv_heads or heads, self.head_size or self.width // heads
-
-  @nn.nowrap
-  def _require_state(self) -> None:
-    if self.mask == "full":
-      raise Mistake("Attention: mask='full' sees later tokens, so it has no state; call it, or use mask='causal'")
 
   def _with_persistent(self, k: Float[Array, "b s g k"], v: Float[Array, "b s g k"], where: dict[str, Any]):
     """Keys, values and places with those of the persistent tokens in front."""

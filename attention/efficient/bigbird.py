@@ -4,7 +4,6 @@ Zaheer et al. 2020, arXiv:2007.14062, in blocks as in app. D. Theirs: b -> block
 """
 
 import functools
-from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
@@ -15,29 +14,29 @@ from attention.efficient.unordered import softmax
 from kernels import documents
 from kernels.inputs import compute_dtype
 from layers import buffer, heads, history
-from layers.lengths import blank_past
+from layers.mixer import Mixer, Where
 from layers.sizes import at_least_one
 from mistake import Mistake
 
 
-class BigBird(nn.Module):
+class BigBird(Mixer):
   """y_t = softmax_s(q_t . k_s / sqrt(k)) v_s for each head, over the s in blocks that t's block sees     sec. 2
 
   and W_o of all y. A document is cut into blocks, of which the last may be shorter. A block sees itself and its
-  neighbours, the first block, the last, and `random` of the others; the first and the last see all. Departs: the choice
-  is made once, when the parameters are made, and for every head by itself: the others with the highest entries of a
-  table that is no parameter and is kept in the collection "buffers".
+  neighbours, the first block, the last, and `random` of the others; the first and the last see all. Departs: the random
+  blocks are drawn once, at initialisation, for each head: those with the highest entries of a random table, which is
+  kept in the collection "buffers" and not trained.
 
   Attributes:
     heads: the largest divisor of the width not above 8, if not given.
     block: tokens in a block.
-    window: blocks in a row, around its own, that a block sees: an odd number.
-    random: others that it sees.
-    max_len: where the table ends.
+    window: consecutive blocks, centred on its own, that a block sees; an odd number.
+    random: random blocks that a block sees.
+    max_len: the longest sequence, which sets the size of the table.
     bias: whether the four linear maps have biases.
   Raises:
-    ValueError: a size is below 1, `random` is negative, the window is even, heads do not divide the width; when called,
-      a sequence goes beyond `max_len`.
+    ValueError: a size is below 1, `random` is negative, the window is even, heads do not divide the width; or, when
+      called, a sequence is longer than `max_len`.
   """
 
   width: int
@@ -49,8 +48,6 @@ class BigBird(nn.Module):
   bias: bool = False
 
   STATE = "none"
-  SLOW = ()
-  SIDE = ()
 
   def __post_init__(self):
     heads.count(self)
@@ -68,20 +65,10 @@ class BigBird(nn.Module):
       self, "priority", nn.initializers.uniform(1.0), (count, blocks, blocks), ("heads", None, None)
     )
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens."""
+  def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
     history.require("BigBird", x.shape[1], self.max_len)
     whole = functools.partial(_whole, self.block, self.window // 2, self.random)
-    tokens = self.qkv(blank_past(x, lengths))
-    y = documents.each(whole, self.priority, tokens, reset=reset, lengths=lengths)
-    return blank_past(self.qkv.out(y), lengths)
+    return self.qkv.out(documents.each(whole, self.priority, self.qkv(x), **where.masks))
 
 
 def _whole(size: int, reach: int, random: int, priority, tokens, lengths) -> Float[Array, "b t h k"]:
@@ -113,7 +100,7 @@ def _blocks(z: Float[Array, "b t h k"], size: int) -> Float[Array, "b h i c k"]:
 def _seen(
   priority: Float[Array, "h i i"], live: Int[Array, "b"], reach: int, random: int
 ) -> tuple[Int[Array, "b h i m"], Bool[Array, "b h i m"]]:
-  """Blocks that each block sees, all different, and which of the entries are any."""
+  """Indices of the blocks that each block sees, each at most once, and a mask of the entries that count."""
   (h, blocks, _), b = priority.shape, live.shape[0]
   i, last, j = jnp.arange(blocks)[:, None], (live - 1)[:, None, None], jnp.arange(blocks)
   near, ends = i + jnp.arange(-reach, reach + 1), jnp.concatenate([jnp.zeros_like(last), last], axis=2)
@@ -131,7 +118,7 @@ def _attend(
   v: Float[Array, "b h j m s p"],
   see: Bool[Array, "b g j m s"],
 ) -> Float[Array, "b h i c p"]:
-  """j is i, or 1: what all blocks see."""
+  """Attention of each block of queries to m blocks of keys; j is i, or 1 where all blocks see the same keys."""
   k, v = (z.reshape(*z.shape[:3], -1, z.shape[-1]) for z in (k, v))
   scores = jnp.einsum("...ck,...sk->...cs", q, k)
   weights, _ = softmax(scores, see.reshape(*see.shape[:3], 1, -1))

@@ -1,7 +1,7 @@
-"""Attention whose weights are phi(q) . phi(k): what Linear Transformers and Performers share.
+"""Attention with the weights phi(q) . phi(k), shared by Linear Transformers and Performers.
 
-The state is one matrix a head, sum_s phi(k_s) [v_s, 1]^T: its last column adds up the keys, and its product with a
-query is the numerator and the denominator side by side.
+The state is one matrix for each head, sum_s phi(k_s) [v_s, 1]^T. Its last column is the sum of the keys, so its product
+with a query gives the numerator and the denominator side by side.
 """
 
 from typing import Any
@@ -27,11 +27,11 @@ def causal(
   reset: Bool[Array, "b t"] | None,
   lengths: Int[Array, "b"] | None,
 ) -> tuple[Float[Array, "b t h p"], Float[Array, "b h m n"]]:
-  """sum_{s<=t} (q_t . k_s) v_s / (sum_{s<=t} q_t . k_s + eps) from the state S, and the state after.
+  """Outputs sum_{s<=t} (q_t . k_s) v_s / (sum_{s<=t} q_t . k_s + eps) starting from the state S, and the next state.
 
   Args:
-    q, k: features, of which no product is negative.
-    log_a: 0, or by what the features of earlier keys are to be rescaled; it cancels but for eps.
+    q, k: features phi(q) and phi(k), whose products are never negative.
+    log_a: logarithm of the factor that rescales the features of earlier keys, or 0. It cancels up to eps.
   """
   y, S = ssd(q, k, beside_one(v), log_a, S, reset=reset, lengths=lengths)
   return _quotient(y, eps).astype(v.dtype), S
@@ -40,30 +40,19 @@ def causal(
 def full(
   q: Float[Array, "b t h m"], k: Float[Array, "b t h m"], v: Float[Array, "b t h p"], *, eps: float
 ) -> Float[Array, "b t h p"]:
-  """The same with sums over all tokens; keys that are 0 are not there."""
+  """Outputs with sums over all tokens. Keys in the padding must be 0."""
   S = jnp.einsum("bthm,bthn->bhmn", k, beside_one(v))
   return _quotient(jnp.einsum("bthm,bhmn->bthn", q, S), eps).astype(v.dtype)
 
 
 def _quotient(y: Float[Array, "b t h n"], eps: float) -> Float[Array, "b t h p"]:
-  """Past a row's length, where there is nothing, 0."""
+  """The numerator over the denominator plus eps; 0 in the padding, where both are 0."""
   total = y[..., -1:] + eps
   return y[..., :-1] / jnp.where(total == 0, 1, total)
 
 
-def require_state(module: Any) -> None:
-  """Refuses a mixer whose mask is "full".
-
-  Raises:
-    ValueError: it has no state.
-  """
-  if module.mask == "full":
-    name = type(module).__name__
-    raise Mistake(f"{name}: mask='full' sees later tokens, so it has no state; call it, or use mask='causal'")
-
-
 def check(module: Any) -> None:
-  """Refuses what no kernelized attention can be built with.
+  """Checks the fields `mask` and `eps`.
 
   Raises:
     ValueError: `mask` is unknown, or eps is negative.

@@ -1,31 +1,29 @@
-"""Luna: tokens read a few vectors that have read all tokens. State: none.
+"""Luna: tokens attend to a few vectors, which have attended to all tokens. State: none.
 
 Ma et al. 2021, arXiv:2106.01540. Theirs: n -> t, l -> packed, P as here, Y_P -> what `_whole` calls packed.
 """
 
-from collections.abc import Mapping
-
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from attention.efficient import unordered
 from kernels import documents
 from layers import Dense, heads, param, project
-from layers.lengths import blank_past
+from layers.mixer import Mixer, Where
 from layers.sizes import at_least_one
 
 
-class Luna(nn.Module):
+class Luna(Mixer):
   """Y_P = Attn(P, X, X),  y = Attn(X, Y_P, Y_P), Attn being softmax attention with heads     sec. 3
 
-  and W_o of all y. P is a parameter. Departs: a layer has a P of its own, where the paper's passes Y_P on to the next;
-  biases start at 0.
+  and W_o of all y. P is a parameter. Departs: each layer has its own P, where the paper's layers pass Y_P on to the
+  next; biases start at 0.
 
   Attributes:
     heads: the largest divisor of the width not above 8, if not given.
-    packed: vectors in P: 16, 128 and 256 were tried.
-    tied: whether keys are values, in both attentions.
+    packed: number of vectors in P; the paper tries 16, 128 and 256.
+    tied: whether the values are the keys, in both attentions.
     bias: whether the linear maps have biases.
   Raises:
     ValueError: a size is below 1, or heads do not divide the width.
@@ -38,8 +36,6 @@ class Luna(nn.Module):
   bias: bool = True
 
   STATE = "none"
-  SLOW = ()
-  SIDE = ()
 
   def __post_init__(self):
     heads.count(self)
@@ -52,7 +48,7 @@ class Luna(nn.Module):
     self.P = param(self, "P", nn.initializers.normal(self.width**-0.5), (self.packed, self.width), (None, "embed"))
     self.pq_proj, self.pk_proj, self.q_proj = dense("heads"), dense("kv"), dense("heads")
     self.pv_proj = self.pk_proj if self.tied else dense("kv")
-    # what turns Y_P into keys and values runs once for each document, where no module can be called
+    # Y_P becomes keys and values once for each document, inside a loop where no module can be called
     zeros, shape = nn.initializers.zeros, (self.width, self.width)
     kernel = lambda name: param(self, f"{name}_kernel", smaller, shape, ("embed", "kv"))
     bias = lambda name: param(self, f"{name}_bias", zeros, shape[1:], ("kv",)) if self.bias else jnp.zeros(self.width)
@@ -60,20 +56,12 @@ class Luna(nn.Module):
     self.to_v = self.to_k if self.tied else (kernel("v"), bias("v"))
     self.out_proj = Dense(self.width, use_bias=self.bias, kernel_init=heads.GLOROT, axes=("heads", "embed"))
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens."""
-    x, count = blank_past(x, lengths), heads.count(self)
+  def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
+    count = heads.count(self)
     tokens = tuple(heads.split(proj(x), count) for proj in (self.q_proj, self.pk_proj, self.pv_proj))
     P = heads.split(self.pq_proj(self.P.astype(x.dtype)), count)
-    y = documents.each(_whole, (P, self.to_k, self.to_v), tokens, reset=reset, lengths=lengths)
-    return blank_past(self.out_proj(y.reshape(x.shape)), lengths)
+    y = documents.each(_whole, (P, self.to_k, self.to_v), tokens, **where.masks)
+    return self.out_proj(y.reshape(x.shape))
 
 
 def _whole(shared, tokens, lengths) -> Float[Array, "b t h k"]:

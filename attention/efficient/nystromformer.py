@@ -4,9 +4,7 @@ Xiong et al. 2021, arXiv:2102.03902. Theirs: n -> t, m -> landmarks, d_q -> k, Z
 """
 
 import functools
-from collections.abc import Mapping
 
-import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -16,24 +14,24 @@ from kernels.inputs import compute_dtype, valid
 from kernels.short_conv import short_conv
 from layers import heads, param
 from layers.initializers import uniform_fan_in
-from layers.lengths import blank_past
+from layers.mixer import Mixer, Where
 from layers.sizes import at_least_one
 from mistake import Mistake
 
 
-class Nystromformer(nn.Module):
+class Nystromformer(Mixer):
   """y = softmax(Q K~^T / sqrt(k)) softmax(Q~ K~^T / sqrt(k))^+ softmax(Q~ K^T / sqrt(k)) V + c(V)     sec. 3, fig. 2
 
-  for each head, and W_o of all y. Q~ and K~ are means over as many segments of the document as there are landmarks,
-  the inverse is that of `pseudo_inverse`, and c a convolution over tokens, one kernel a head, that looks both ways.
-  Departs: segments differ by a token in length where they do not divide the document, and one shorter than the number
-  of landmarks has one at every token; the authors' code wants lengths that divide. Where the authors' code can start
-  the inverse from the largest column sum of the whole batch, a matrix starts from its own here.
+  for each head, and W_o of all y. Q~ and K~ are means over `landmarks` segments of the document, the inverse is that of
+  `pseudo_inverse`, and c a convolution over tokens, one kernel for each head, centred on the token. Departs: segments
+  differ by one token in length where their number does not divide the document's, and a document shorter than the
+  number of landmarks has one at every token; the authors' code needs lengths that divide. The authors' code can start
+  the inverse from the largest column sum of the whole batch; here each matrix starts from its own.
 
   Attributes:
     heads: the largest divisor of the width not above 8, if not given.
-    taps: of the convolution; an odd number, or 0 for none. 35 is that of the authors' runs of the Long Range Arena.
-    iterations: of the inverse.
+    taps: width of the convolution; odd, or 0 for none. 35 in the authors' runs of the Long Range Arena.
+    iterations: iterations of the inverse.
     bias: whether the four linear maps have biases.
   Raises:
     ValueError: a size is below 1, taps are even, heads do not divide the width.
@@ -47,8 +45,6 @@ class Nystromformer(nn.Module):
   bias: bool = False
 
   STATE = "none"
-  SLOW = ()
-  SIDE = ()
 
   def __post_init__(self):
     heads.count(self)
@@ -63,19 +59,10 @@ class Nystromformer(nn.Module):
     if self.taps:
       self.kernel = param(self, "kernel", uniform_fan_in(self.taps), (self.taps, count), ("taps", "heads"))
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens."""
+  def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
     whole = functools.partial(_whole, self.landmarks, self.iterations)
     kernel = self.kernel if self.taps else None
-    y = documents.each(whole, kernel, self.qkv(blank_past(x, lengths)), reset=reset, lengths=lengths)
-    return blank_past(self.qkv.out(y), lengths)
+    return self.qkv.out(documents.each(whole, kernel, self.qkv(x), **where.masks))
 
 
 def _whole(landmarks: int, iterations: int, kernel, tokens, lengths) -> Float[Array, "b t h k"]:
@@ -90,15 +77,15 @@ def _whole(landmarks: int, iterations: int, kernel, tokens, lengths) -> Float[Ar
   first = scores(q, k_means, live[:, None, None])
   middle = jnp.where(live[:, None, :, None], scores(q_means, k_means, live[:, None, None]), 0)
   last = scores(q_means, k, there)
-  found = jnp.einsum("bhij,bjhp->bhip", last, v.astype(wide))
-  y = jnp.einsum("bhti,bhij,bhjp->bthp", first, pseudo_inverse(middle, iterations), found).astype(v.dtype)
+  values = jnp.einsum("bhij,bjhp->bhip", last, v.astype(wide))
+  y = jnp.einsum("bhti,bhij,bhjp->bthp", first, pseudo_inverse(middle, iterations), values).astype(v.dtype)
   return y if kernel is None else y + _around(v, kernel)
 
 
 def segment_means(
   m: int, n: Int[Array, "b"], *arrays: Float[Array, "b t h k"]
 ) -> tuple[Float[Array, "b m h k"] | Bool[Array, "b m"], ...]:
-  """Means of each array over min(m, n) segments of its first n tokens, and which of the m are there."""
+  """Means of each array over min(m, n) segments of its first n tokens, and a mask of those among m entries."""
   t, segments = arrays[0].shape[1], jnp.minimum(n, m)[:, None]
   segment = jnp.arange(t) * segments // jnp.maximum(n, 1)[:, None]
   member = (segment[:, None] == jnp.arange(m)[:, None]) & valid(n, t)[:, None]
@@ -107,13 +94,13 @@ def segment_means(
 
 
 def pseudo_inverse(A: Float[Array, "*b m m"], iterations: int) -> Float[Array, "*b m m"]:
-  """Z <- Z (13 I - A Z (15 I - A Z (7 I - A Z))) / 4 from A^T / (|A|_1 |A|_inf)     sec. 3
+  """The limit of Z <- Z (13 I - A Z (15 I - A Z (7 I - A Z))) / 4, started at A^T / (|A|_1 |A|_inf)     sec. 3
 
-  Rows and columns of zeros stay so. Rows that add up to 1 have |A|_inf = 1.
+  Rows and columns of zeros stay zeros. Rows of A add up to 1, so |A|_inf = 1.
   """
   largest = A.sum(axis=-2).max(axis=-1)[..., None, None]
   Z, eye = A.swapaxes(-1, -2) / jnp.where(largest == 0, 1, largest), jnp.eye(A.shape[-1], dtype=A.dtype)
-  # what is off in one round is in the next
+  # in full precision: an error of one iteration grows in the next
   times = functools.partial(decays.einsum, "...ij,...jk->...ik")
   for _ in range(iterations):
     AZ = times(A, Z)
@@ -122,7 +109,7 @@ def pseudo_inverse(A: Float[Array, "*b m m"], iterations: int) -> Float[Array, "
 
 
 def _around(v: Float[Array, "b t h p"], kernel: Float[Array, "w h"]) -> Float[Array, "b t h p"]:
-  """sum_i kernel_i v_{t - (w-1)/2 + i}: a causal convolution, read later."""
+  """sum_i kernel_i v_{t - (w-1)/2 + i}, as a causal convolution whose output is shifted by half its width."""
   taps, (b, t, _, p) = kernel.shape[0], v.shape
   late = jnp.pad(v.reshape(b, t, -1), ((0, 0), (0, taps // 2), (0, 0)))
   none = jnp.zeros((b, taps - 1, late.shape[-1]), late.dtype)

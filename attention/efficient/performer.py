@@ -4,21 +4,22 @@ Choromanski et al. 2021, arXiv:2009.14794. Theirs: d -> k, m -> features, L -> t
 """
 
 import functools
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from attention.efficient import kernelized
+from attention.masked import Masked
 from kernels import decays, documents
 from kernels.inputs import blank, compute_dtype, valid
 from kernels.max_scan import EMPTY
 from layers import buffer, heads, log_weights
 from layers.choices import one_of
 from layers.lengths import blank_past
+from layers.mixer import Where
 from layers.sizes import at_least_one
 
 FEATURES = {"softmax": jnp.exp, "relu": jax.nn.relu}
@@ -26,13 +27,13 @@ EPS = {"softmax": 1e-6, "relu": 1e-3}
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of one layer."""
 
   S: Float[Array, "b h m n"]  # float32, over e^top; n = p + 1, the last column is the sum of the keys
   top: Float[Array, "b h"] | None  # the largest exponent of a key so far; there is none with kernel="relu"
 
 
-class Performer(nn.Module):
+class Performer(Masked):
   """y_t = sum_s (phi(q_t) . phi(k_s)) v_s / sum_s phi(q_t) . phi(k_s),  phi(x) = exp(W x' - |x'|^2 / 2) + eps
 
   for each head, sec. 2.2-2.4, x' = x / k^(1/4): in expectation phi(q) . phi(k) / features = exp(q . k / sqrt(k)). Sums
@@ -46,7 +47,7 @@ class Performer(nn.Module):
     heads: the largest divisor of the width not above 8, if not given.
     features: rows of W, the same for all heads. Google's run of ListOps in the Long Range Arena has 2.
     kernel: "softmax" or "relu". The code of the Long Range Arena has relu where its configuration names neither.
-    mask: "causal", or "full": every token of the document is seen, there is no state, and __call__ is all there is.
+    mask: "causal", or "full": a token sees its whole document, and the mixer has no state, prefill or step.
     eps: 1e-6, with kernel="relu" 1e-3, if not given.
     bias: whether the four linear maps have biases.
   Raises:
@@ -62,14 +63,6 @@ class Performer(nn.Module):
   eps: float | None = None
   bias: bool = False
 
-  SLOW = ()
-  SIDE = ()
-
-  @property
-  def STATE(self) -> str:
-    """'none' with mask="full", else 'fixed'."""
-    return "none" if self.mask == "full" else "fixed"
-
   def __post_init__(self):
     heads.count(self)
     at_least_one(self, "features")
@@ -84,78 +77,50 @@ class Performer(nn.Module):
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """No keys."""
-    del max_len
-    kernelized.require_state(self)
+    self._require_state()
     count = heads.count(self)
     S = jnp.zeros((batch, count, self.features, self.width // count + 1))
     return State(S=S, top=jnp.full((batch, count), EMPTY) if self.kernel == "softmax" else None)
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state, or all tokens of a document at once."""
+  def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
     if self.mask == "causal":
-      return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
-    q, k, v = self.qkv(blank_past(x, lengths))
+      return super().mix_parallel(x, where)
+    q, k, v = self.qkv(x)
     q, k = self._query(q), self._exponents(k)
     whole = functools.partial(_full, self.kernel, self._eps)
-    y = documents.each(whole, (), (q, k, v), reset=reset, lengths=lengths)
-    return blank_past(self.qkv.out(y), lengths)
+    return self.qkv.out(documents.each(whole, (), (q, k, v), **where.masks))
 
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    kernelized.require_state(self)
-    q, k, v = self.qkv(blank_past(x, lengths))
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
+    q, k, v = self.qkv(x)
     q, k = self._query(q), self._exponents(k)
-    keep, top, where = jnp.zeros(k.shape[:3], k.dtype), None, dict(reset=reset, lengths=lengths)
+    log_keep, top = jnp.zeros(k.shape[:3], k.dtype), None
     if state.top is not None:
-      weights, top = log_weights.scaled(keep, k.max(axis=-1), state.top, **where)
-      # a token that is not there has no exponent, of which e^top may be no more than 0
-      keep, k = weights.log_keep, blank_past(k - weights.after[..., None], lengths)
+      weights, top = log_weights.scaled(log_keep, k.max(axis=-1), state.top, **where.masks)
+      # in the padding the exponent minus `after` may be large, and its exponential infinite
+      log_keep, k = weights.log_keep, blank_past(k - weights.after[..., None], where.lengths)
     k = FEATURES[self.kernel](k) + self._eps
-    y, S = kernelized.causal(q, k, v, keep, state.S, eps=0.0, **where)
-    return blank_past(self.qkv.out(y), lengths), State(S, top)
-
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], State]:
-    """One token."""
-    y, state = self.prefill(x[:, None], state)
-    return y[:, 0], state
+    y, S = kernelized.causal(q, k, v, log_keep, state.S, eps=0.0, **where.masks)
+    return self.qkv.out(y), State(S, top)
 
   @property
   def _eps(self) -> float:
     return EPS[self.kernel] if self.eps is None else self.eps
 
   def _exponents(self, x: Float[Array, "b t h k"]) -> Float[Array, "b t h m"]:
-    """W x' - |x'|^2 / 2, or W x', in at least float32."""
+    """The exponent W x' - |x'|^2 / 2, or with kernel="relu" W x', in at least float32."""
     x = x.astype(compute_dtype(x)) * x.shape[-1] ** -0.25
     z = decays.einsum("bthk,mk->bthm", x, self.W.astype(x.dtype))
     return z - jnp.square(x).sum(axis=-1, keepdims=True) / 2 if self.kernel == "softmax" else z
 
   def _query(self, q: Float[Array, "b t h k"]) -> Float[Array, "b t h m"]:
-    """phi(q), but for a factor that cancels."""
+    """The features phi(q) up to a factor, which cancels in the quotient."""
     z = self._exponents(q)
     largest = jax.lax.stop_gradient(z.max(axis=-1, keepdims=True)) if self.kernel == "softmax" else 0
     return FEATURES[self.kernel](z - largest) + self._eps
 
 
 def _full(kernel: str, eps: float, _, tokens, lengths) -> Float[Array, "b t h p"]:
-  """From phi(q), and k as it is before phi."""
+  """One document's outputs, from the features of q and the exponents of k."""
   q, k, v = tokens
   here = jnp.ones(k.shape[:2], bool) if lengths is None else valid(lengths, k.shape[1])
   if kernel == "softmax":
@@ -166,7 +131,7 @@ def _full(kernel: str, eps: float, _, tokens, lengths) -> Float[Array, "b t h p"
 
 
 def orthogonal(key: Array, shape: tuple[int, int], dtype=jnp.float32) -> Float[Array, "m k"]:
-  """m Gaussian vectors of size k, but orthogonal to each other in blocks of k."""
+  """Rows as long as Gaussian vectors of size k, but orthogonal to each other within blocks of k rows."""
   (m, k), (directions, sizes) = shape, jax.random.split(key)
   rows = jax.random.orthogonal(directions, k, (-(-m // k),), dtype).reshape(-1, k)[:m]
   return rows * jnp.linalg.norm(jax.random.normal(sizes, (m, k), dtype), axis=1, keepdims=True)

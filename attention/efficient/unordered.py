@@ -1,4 +1,4 @@
-"""Softmax attention to a set of keys, whatever their order; `kernels.attention` for what needs no more than that."""
+"""Softmax attention to a set of keys whose order does not matter."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -14,7 +14,7 @@ def attend(
   *,
   lengths: Int[Array, "b"] | None = None,
 ) -> Float[Array, "b t h p"]:
-  """sum_s softmax_s(q . k_s / sqrt(k)) v_s over the first `lengths` keys; 0 where none is."""
+  """Outputs sum_s softmax_s(q . k_s / sqrt(k)) v_s over the first `lengths` keys; 0 where that is none."""
   if lengths is None:
     return attention(q, k, v, mask="full")
   here, there = jnp.zeros(q.shape[:2], jnp.int32), jnp.where(valid(lengths, k.shape[1]), 0, -1)
@@ -22,7 +22,7 @@ def attend(
 
 
 def softmax(scores: Float[Array, "*b s"], see: Bool[Array, "..."]) -> tuple[Float[Array, "*b s"], Float[Array, "*b"]]:
-  """Weights of the scores that are seen, and the logarithm of the sum of their exponentials; zeros where none is."""
+  """Weights of the scores under the mask `see`, and the logarithm of the sum of their exponentials; 0 for none."""
   see = jnp.broadcast_to(see, scores.shape)
   top = jnp.max(scores, axis=-1, keepdims=True, where=see, initial=jnp.finfo(scores.dtype).min)
   powers = jnp.where(see, jnp.exp(jnp.where(see, scores - top, 0)), 0)

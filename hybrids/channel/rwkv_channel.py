@@ -1,21 +1,20 @@
-"""RWKV's channel mixing, versions 4 to 7: a perceptron that sees the token before, too. State: fixed.
+"""RWKV's channel mixing, versions 4 to 7: a perceptron that also reads the previous token. State: fixed.
 
-Peng et al. 2023, arXiv:2305.13048; 2024, arXiv:2404.05892; 2025, arXiv:2503.14456. Theirs: C or D -> d.
+Peng et al. 2023, arXiv:2305.13048; 2024, arXiv:2404.05892; 2025, arXiv:2503.14456. Theirs: C, D -> d.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from layers import Dense, param
 from layers.choices import one_of
 from layers.initializers import constant, uniform_fan_in
-from layers.lengths import blank_past
+from layers.mixer import Mixer, Where
 from layers.sizes import at_least_one, place_in_depth
 from layers.token_shift import token_shift
 
@@ -25,21 +24,21 @@ POWERS = {4: 1, 6: 3, 7: 4}
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of one layer."""
 
-  last: Float[Array, "b d"]  # the last token
+  last: Float[Array, "b d"]  # float32, the previous token
 
 
-class RWKVChannel(nn.Module):
+class RWKVChannel(Mixer):
   """y = sigmoid(W_r x_r) W_v relu(W_k x_k)^2, in version 7 without the sigmoid
 
   with mixtures x_i = x + mu_i (x_before - x)     2305.13048, sec. 3; 2404.05892, sec. 4; 2503.14456, sec. 4.
-  Departs: nothing. (mu of version 4 is 1 - mu there.)
+  Departs: nothing. (Version 4's mu is 1 - mu in the paper.)
 
   Attributes:
     version: 4, 6 or 7.
-    inner: rows of W_v; four times the width, if not given, in version 6 three and a half times, rounded down to a
-      multiple of 32 where that leaves any.
+    inner: rows of W_v. If not given, four times the width; in version 6 three and a half times, rounded down to a
+      multiple of 32 unless that is 0.
     layer, depth: the layer's place in the model, which shapes the initial mixtures; the output starts at 0.
   Raises:
     ValueError: a size is below 1, there is no such version, or the layer is not one of depth.
@@ -51,10 +50,6 @@ class RWKVChannel(nn.Module):
   layer: int = 0
   depth: int = 1
 
-  STATE = "fixed"
-  SLOW = ()
-  SIDE = ()
-
   def __post_init__(self):
     at_least_one(self, "width", "inner")
     place_in_depth(self)
@@ -65,8 +60,8 @@ class RWKVChannel(nn.Module):
     d, inner = self.width, self.inner or _inner(self.width, self.version)
     mu = 1 - (np.arange(d) / d) ** ((1 - self.layer / self.depth) ** POWERS[self.version])
     gated = self.version < 7
-    self.mu = param(self, "mu", constant(mu), (1 + gated, d), (None, "embed"))
-    # in version 4 as long as the longer side allows
+    self.mu = param(self, "mu", constant(mu), (1 + gated, d), (None, "embed"), decay=False)
+    # version 4 scales its orthogonal matrix by the root of the ratio of its sides
     gain = max(1, inner / d) ** 0.5 if self.version == 4 else 1.0
     keys = nn.initializers.orthogonal(gain) if gated else uniform_fan_in(gain=0.5)
     self.k_proj = Dense(inner, kernel_init=keys, axes=("embed", "mlp"))
@@ -75,45 +70,15 @@ class RWKVChannel(nn.Module):
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros."""
-    del max_len
     return State(last=jnp.zeros((batch, self.width)))
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state."""
-    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
-
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    x = blank_past(x, lengths)
-    before, last = token_shift(x, state.last, reset=reset, lengths=lengths)
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
+    before, last = token_shift(x, state.last, **where.masks)
     xk, *xr = (x + (before - x) * mu for mu in self.mu.astype(x.dtype))
     y = self.v_proj(jnp.square(jax.nn.relu(self.k_proj(xk))))
     if self.r_proj is not None:
       y = jax.nn.sigmoid(self.r_proj(*xr)) * y
-    return blank_past(y, lengths), State(last)
-
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], State]:
-    """One token."""
-    y, state = self.prefill(x[:, None], state)
-    return y[:, 0], state
+    return y, State(last)
 
 
 def _inner(width: int, version: int) -> int:

@@ -18,7 +18,7 @@ RESET_GATES = ("before", "after")
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of one layer."""
 
   h: Float[Array, "b d"]  # float32
 
@@ -26,8 +26,8 @@ class State(NamedTuple):
 class GRU(Recurrent):
   """y_t = h_t = z_t h_{t-1} + (1 - z_t) n_t,  n_t = tanh(W x_t + R (r_t h_{t-1}) + bias)     eqs. (5)-(8)
 
-  with gates r, z = sigmoid(W x_t + R h_{t-1} + bias), stored in the order r, z, n. Departs: biases, which the paper
-  leaves out of its equations; each R starts orthogonal.
+  with gates r, z = sigmoid(W x_t + R h_{t-1} + bias), stored in the order r, z, n. Departs: there are biases, which the
+  paper leaves out of its equations; each R starts orthogonal.
 
   Attributes:
     reset_gate: r stands "before" R, as in the paper, or "after" it, n_t = tanh(W x_t + r_t (R h_{t-1} + b) + bias), as
@@ -38,10 +38,6 @@ class GRU(Recurrent):
 
   width: int
   reset_gate: str = "before"
-
-  STATE = "fixed"
-  SLOW = ()
-  SIDE = ()
 
   def __post_init__(self):
     one_of(self, reset_gate=RESET_GATES)
@@ -57,12 +53,10 @@ class GRU(Recurrent):
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros."""
-    del max_len
     return State(h=jnp.zeros((batch, self.width)))
 
   def cell(self, state: State, entered: Float[Array, "b g"]) -> tuple[State, Float[Array, "b d"]]:
-    """One token."""
+    """The next state and the output of one token."""
     h, d = state.h, self.width
     gates, new = jnp.split(entered, [2 * d], axis=-1)
     r, z = jnp.split(jax.nn.sigmoid(gates + h @ self.R[:, : 2 * d]), 2, axis=-1)

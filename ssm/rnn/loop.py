@@ -1,9 +1,8 @@
-"""Token after token: what the cells share whose nonlinear recurrence has no parallel form."""
+"""Running a nonlinear recurrence token after token, which has no parallel form."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -11,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from kernels import inputs
 from layers.dense import project
 from layers.initializers import Initializer
-from layers.lengths import blank_past
+from layers.mixer import Mixer, Where
 
 
 def loop(
@@ -22,71 +21,43 @@ def loop(
   reset: Bool[Array, "b t"] | None = None,
   lengths: Int[Array, "b"] | None = None,
 ) -> tuple[Float[Array, "b t ..."], Any]:
-  """state, y_t = cell(state, entered_t) for every token, in at least float32; returns all y and the last state.
+  """Runs state, y_t = cell(state, entered_t) for every token in at least float32; returns all y and the last state.
 
-  `reset` sets the state, a tree of "b ..." arrays, to zero before a token; past `lengths` it stands still.
+  `reset`, which is never True in the padding, sets the state, a tree of "b ..." arrays, to zero before a token; in the
+  padding the state stands still.
   """
   dtype = inputs.compute_dtype(entered, *jax.tree.leaves(state))
-  here = None if lengths is None else inputs.valid(lengths, entered.shape[1])
-  clear = reset if reset is None or here is None else reset & here
+  state, entered = jax.tree.map(lambda z: z.astype(dtype), (state, entered))
+  if entered.shape[1] == 1 and reset is None and lengths is None:
+    state, y = cell(state, entered[:, 0])
+    return y[:, None], state
 
-  def token(state, given):
-    entered, clear, here = given
+  def token(state, now):
+    entered, clear, exists = now
     state = state if clear is None else _choose(clear, jax.tree.map(jnp.zeros_like, state), state)
     after, y = cell(state, entered)
-    return (after if here is None else _choose(here, after, state)), y
+    return (after if exists is None else _choose(exists, after, state)), y
 
-  state, entered = jax.tree.map(lambda z: z.astype(dtype), (state, entered))
-  over_time = jax.tree.map(lambda z: z.swapaxes(0, 1), (entered, clear, here))
+  exists = None if lengths is None else inputs.valid(lengths, entered.shape[1])
+  over_time = jax.tree.map(lambda z: z.swapaxes(0, 1), (entered, reset, exists))
   last, y = jax.lax.scan(token, state, over_time)
   return y.swapaxes(0, 1), last
 
 
-class Recurrent(nn.Module):
-  """A mixer that hands W x + bias to its `cell(state, entered) -> (state, y)`, token by token.
+class Recurrent(Mixer):
+  """A mixer that runs `cell(state, entered) -> (state, y)` over entered = W x + bias.
 
-  The subclass has `cell`, the parameters W and bias, `init_state` and what a mixer states.
+  A subclass has `cell`, the parameters W and bias, and `init_state`.
   """
 
-  def enter(self, x: Float[Array, "*b d"]) -> Float[Array, "*b g"]:
-    """W x + bias in at least float32: what tokens contribute whatever the state."""
-    return project(x, self.W, jnp.promote_types(x.dtype, jnp.float32)) + self.bias
-
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state."""
-    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
-
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: Any,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], Any]:
-    """All tokens from `state`."""
-    x = blank_past(x, lengths)
-    y, state = loop(self.cell, state, self.enter(x), reset=reset, lengths=lengths)
-    return blank_past(y.astype(x.dtype), lengths), state
-
-  def step(
-    self, x: Float[Array, "b d"], state: Any, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], Any]:
-    """One token."""
-    state, y = self.cell(state, self.enter(x))
+  def mix(self, x: Float[Array, "b t d"], state: Any, where: Where) -> tuple[Float[Array, "b t d"], Any]:
+    entered = project(x, self.W, jnp.promote_types(x.dtype, jnp.float32)) + self.bias
+    y, state = loop(self.cell, state, entered, **where.masks)
     return y.astype(x.dtype), state
 
 
 def side_by_side(init: Initializer, count: int) -> Initializer:
-  """`init` for each of `count` matrices that are stored as one, next to each other."""
+  """An initialiser that draws `count` matrices from `init` and stores them as one, next to each other."""
 
   def make(key, shape, dtype=jnp.float32):
     one = (*shape[:-1], shape[-1] // count)

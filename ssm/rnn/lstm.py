@@ -16,7 +16,7 @@ from ssm.rnn.loop import Recurrent, side_by_side
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of one layer."""
 
   h: Float[Array, "b d"]  # float32, the last output
   c: Float[Array, "b d"]  # float32, the memory
@@ -25,8 +25,8 @@ class State(NamedTuple):
 class LSTM(Recurrent):
   """c_t = f_t c_{t-1} + i_t g_t,  y_t = h_t = o_t tanh(c_t)
 
-  with gates i, f, o = sigmoid(W x_t + R h_{t-1} + bias) and g = tanh of the like, stored in the order i, f, g, o.
-  Departs: no peephole connections; each R starts orthogonal.
+  with gates i, f, o = sigmoid(W x_t + R h_{t-1} + bias) and g = tanh(W x_t + R h_{t-1} + bias), stored in the order
+  i, f, g, o. Departs: there are no peephole connections; each R starts orthogonal.
 
   Attributes:
     forget_bias: initial bias of f; 1 lets a new layer remember (Jozefowicz, Zaremba & Sutskever 2015).
@@ -34,10 +34,6 @@ class LSTM(Recurrent):
 
   width: int
   forget_bias: float = 1.0
-
-  STATE = "fixed"
-  SLOW = ()
-  SIDE = ()
 
   def setup(self):
     d = self.width
@@ -48,12 +44,10 @@ class LSTM(Recurrent):
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros."""
-    del max_len
     return State(h=jnp.zeros((batch, self.width)), c=jnp.zeros((batch, self.width)))
 
   def cell(self, state: State, entered: Float[Array, "b g"]) -> tuple[State, Float[Array, "b d"]]:
-    """One token."""
+    """The next state and the output of one token."""
     i, f, g, o = jnp.split(entered + state.h @ self.R, 4, axis=-1)
     c = jax.nn.sigmoid(f) * state.c + jax.nn.sigmoid(i) * jnp.tanh(g)
     h = jax.nn.sigmoid(o) * jnp.tanh(c)

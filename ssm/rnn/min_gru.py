@@ -9,32 +9,32 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from kernels.linear_scan import linear_scan
 from layers import Dense
 from layers.choices import one_of
 from layers.initializers import uniform_fan_in
-from layers.lengths import blank_past
+from layers.mixer import Mixer, Where
 from mistake import Mistake
 
 CANDIDATES = {"linear": lambda x: x, "positive": lambda x: jnp.where(x >= 0, x + 0.5, jax.nn.sigmoid(x))}
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of one layer."""
 
   h: Float[Array, "b e"]  # float32
 
 
-class MinGRU(nn.Module):
+class MinGRU(Mixer):
   """h_t = (1 - z_t) h_{t-1} + z_t n_t,  z_t = sigmoid(W_z x_t + b_z),  n_t = W_n x_t + b_n     sec. 3.1
 
-  and y = h, or W_out h + b_out where the state is wider than the model. Departs: computed as it stands, not in
-  logarithms (app. B): a scan that never divides by products of decays has nothing to gain from them. h starts at 0.
+  and y = h, or W_out h + b_out where the state is wider than the model. Departs: computed as above and not in
+  logarithms (app. B), which gain nothing for a scan that never divides by products of decays. h starts at 0.
 
   Attributes:
-    expand: e / d.
+    expand: width of the state over that of the model, e / d.
     candidate: "linear", or "positive": n_t = g(W_n x_t + b_n) with g(v) = v + 1/2 for v >= 0, else sigmoid(v), as in
       the version in logarithms.
   Raises:
@@ -44,10 +44,6 @@ class MinGRU(nn.Module):
   width: int
   expand: int = 1
   candidate: str = "linear"
-
-  STATE = "fixed"
-  SLOW = ()
-  SIDE = ()
 
   def __post_init__(self):
     if self.expand < 1:
@@ -67,45 +63,21 @@ class MinGRU(nn.Module):
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros."""
-    del max_len
     return State(h=jnp.zeros((batch, self.expand * self.width)))
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state."""
-    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
+    h, last = linear_scan(*self._gate(x), state.h, **where.masks)
+    return self._read(h.astype(x.dtype)), State(h=last)
 
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    x = blank_past(x, lengths)
-    h, last = linear_scan(*self._gate(x), state.h, reset=reset, lengths=lengths)
-    return blank_past(self._read(h.astype(x.dtype)), lengths), State(h=last)
-
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
+  def mix_token(
+    self, x: Float[Array, "b d"], state: State, side: Mapping[str, Array]
   ) -> tuple[Float[Array, "b d"], State]:
-    """One token."""
     keep, new = self._gate(x)
     h = keep * state.h + new
     return self._read(h.astype(x.dtype)), State(h=h)
 
   def _gate(self, x: Float[Array, "*b d"]) -> tuple[Float[Array, "*b e"], Float[Array, "*b e"]]:
-    """1 - z and z n, in at least float32; 1 - z as a sigmoid of its own, which does not cancel."""
+    """The factors 1 - z and z n in at least float32; 1 - z is a sigmoid, since the difference would cancel."""
     wide = jnp.promote_types(x.dtype, jnp.float32)
     z, n = self.z_proj(x).astype(wide), self.n_proj(x).astype(wide)
     return jax.nn.sigmoid(-z), jax.nn.sigmoid(z) * CANDIDATES[self.candidate](n)

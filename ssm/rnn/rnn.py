@@ -18,7 +18,7 @@ ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of one layer."""
 
   h: Float[Array, "b d"]  # float32
 
@@ -35,10 +35,6 @@ class RNN(Recurrent):
   width: int
   activation: str = "tanh"
 
-  STATE = "fixed"
-  SLOW = ()
-  SIDE = ()
-
   def __post_init__(self):
     one_of(self, activation=ACTIVATIONS)
     super().__post_init__()
@@ -51,11 +47,9 @@ class RNN(Recurrent):
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros."""
-    del max_len
     return State(h=jnp.zeros((batch, self.width)))
 
   def cell(self, state: State, entered: Float[Array, "b g"]) -> tuple[State, Float[Array, "b d"]]:
-    """One token."""
+    """The next state and the output of one token."""
     h = ACTIVATIONS[self.activation](entered + state.h @ self.R)
     return State(h=h), h

@@ -9,12 +9,12 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from layers import BlockDense, HeadNorm, ShortConv, param
 from layers.choices import one_of
 from layers.initializers import constant
-from layers.lengths import blank_past
+from layers.mixer import Mixer, Where
 from layers.sizes import largest_divisor
 from mistake import Mistake
 from ssm.rnn.loop import loop
@@ -23,16 +23,16 @@ FORGET = {"sigmoid": jax.nn.log_sigmoid, "exp": lambda f: f}
 
 
 class State(NamedTuple):
-  """What one layer remembers; n = 0 before the first token, and at least 1 after it."""
+  """The state of one layer; n is 0 before the first token, and at least 1 after it."""
 
-  h: Float[Array, "b d"]  # float32, as the others: the last output before the norm
+  h: Float[Array, "b d"]  # float32, as all fields; the last output before the norm
   c: Float[Array, "b d"]  # the memory over e^m
   n: Float[Array, "b d"]  # the normaliser over e^m
   m: Float[Array, "b d"]  # the logarithm of the largest weight so far
   taps: Float[Array, "b w d"]  # the last inputs of the short convolution
 
 
-class SLSTM(nn.Module):
+class SLSTM(Mixer):
   """c_t = f_t c_{t-1} + i_t tanh(z_t),  n_t = f_t n_{t-1} + i_t,  h_t = sigmoid(o_t) c_t / n_t     eqs. (8)-(17)
 
   with i = exp(...), f = sigmoid(...) or exp(...), every gate being W u_t + R h_{t-1} + bias with block-diagonal W and
@@ -45,7 +45,7 @@ class SLSTM(nn.Module):
     taps: width of the short convolution.
     forget: "sigmoid" or "exp"     eq. (13)
     layer, depth: the layer's place in the model, which shapes the initial bias of f: from 5 to -7 within a head, along
-      a power law that is the steeper the earlier the layer, as in the authors' code.
+      a power law that is steeper in earlier layers, as in the authors' code.
   Raises:
     ValueError: `heads` does not divide the width, `taps` is below 1, or the name is unknown.
   """
@@ -56,10 +56,6 @@ class SLSTM(nn.Module):
   forget: str = "sigmoid"
   layer: int = 0
   depth: int = 1
-
-  STATE = "fixed"
-  SLOW = ()
-  SIDE = ()
 
   def __post_init__(self):
     if self.heads is not None and (self.heads < 1 or self.width % self.heads):
@@ -78,52 +74,28 @@ class SLSTM(nn.Module):
     self.i_proj, self.f_proj, self.z_proj, self.o_proj = (BlockDense(heads, kernel_init=small) for _ in range(4))
     self.R = param(self, "R", nn.initializers.zeros, (heads, size, 4, size), ("heads", None, None, None))
     bias = jnp.zeros((4, heads, size)).at[1].set(self._initial_forget(size)).reshape(4, d)
-    self.bias = param(self, "bias", constant(bias), (4, d), (None, "inner"))
+    self.bias = param(self, "bias", constant(bias), (4, d), (None, "inner"), decay=False)
     self.norm = HeadNorm(heads)
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros."""
-    del max_len
     zero = jnp.zeros((batch, self.width))
     return State(h=zero, c=zero, n=zero, m=zero, taps=jnp.zeros((batch, self.taps - 1, self.width)))
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state."""
-    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
-
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    x = blank_past(x, lengths)
-    u, taps = self.conv(x, state.taps, reset=reset, lengths=lengths)
-    y, (h, c, n, m) = loop(self._cell, state[:4], self._enter(x, u), reset=reset, lengths=lengths)
-    return blank_past(self.norm(y).astype(x.dtype), lengths), State(h, c, n, m, taps)
-
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], State]:
-    """One token."""
-    u, taps = self.conv.step(x, state.taps)
-    (h, c, n, m), y = self._cell(state[:4], self._enter(x, u))
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
+    u, taps = self.conv(x, state.taps, **where.masks)
+    y, (h, c, n, m) = loop(self._cell, state[:4], self._gates(x, u), **where.masks)
     return self.norm(y).astype(x.dtype), State(h, c, n, m, taps)
 
-  def _enter(self, x: Float[Array, "*b d"], u: Float[Array, "*b d"]) -> Float[Array, "*b 4 d"]:
-    """What a token adds to the gates, in at least float32; x before and u after the convolution."""
+  def mix_token(
+    self, x: Float[Array, "b d"], state: State, side: Mapping[str, Array]
+  ) -> tuple[Float[Array, "b d"], State]:
+    u, taps = self.conv.step(x, state.taps)
+    (h, c, n, m), y = self._cell(state[:4], self._gates(x, u))
+    return self.norm(y).astype(x.dtype), State(h, c, n, m, taps)
+
+  def _gates(self, x: Float[Array, "*b d"], u: Float[Array, "*b d"]) -> Float[Array, "*b 4 d"]:
+    """The gates without R h, in at least float32: i and f from u, the convolution's output, z and o from x."""
     u = jax.nn.silu(u)
     gates = (self.i_proj(u), self.f_proj(u), self.z_proj(x), self.o_proj(x))
     return jnp.stack(gates, axis=-2).astype(jnp.promote_types(x.dtype, jnp.float32)) + self.bias
@@ -131,14 +103,14 @@ class SLSTM(nn.Module):
   def _cell(
     self, state: tuple[Float[Array, "b d"], ...], entered: Float[Array, "b 4 d"]
   ) -> tuple[tuple[Float[Array, "b d"], ...], Float[Array, "b d"]]:
-    """One token; the state as (h, c, n, m)."""
+    """The next state (h, c, n, m) and the output of one token."""
     h, c, n, m = state
     mixed = jnp.einsum("bhk,hkgp->bghp", h.reshape(len(h), *self.R.shape[:2]), self.R)
     i, f, z, o = jnp.moveaxis(entered + mixed.reshape(entered.shape), -2, 0)
     empty = n == 0
     log_f = FORGET[self.forget](f) + m
     m = jnp.where(empty, i, jnp.maximum(i, log_f))
-    # where the state is empty there is nothing to keep, and its m is no bound on log_f - m
+    # the m of an empty state is no bound on log_f - m, so its factor is set to 1: c and n are 0
     keep, new = jnp.exp(jnp.where(empty, 0.0, log_f - m)), jnp.exp(i - m)
     c, n = keep * c + new * jnp.tanh(z), keep * n + new
     h = jax.nn.sigmoid(o) * c / n

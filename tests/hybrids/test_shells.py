@@ -69,8 +69,8 @@ def test_the_state_is_that_of_the_mixer_inside():
   "kwargs, reason",
   [
     (dict(kind="gau"), r"Shell: kind='gau'; choose from \['none', 'h3', 'mamba'\]"),
-    (dict(taps=0), "shell: taps=0; it must be at least 1"),
-    (dict(kind="none", expand=2), "shell: expand=2 with kind='none'"),
+    (dict(taps=0), "Shell: taps=0; it must be at least 1"),
+    (dict(kind="none", expand=2), "Shell: expand=2 with kind='none'"),
     (dict(mixer={**DECAY, "tpas": 1}), "has no field 'tpas'"),
     (dict(mixer={**DECAY, "width": 3}), "sets width=3 in a stack of width=6; leave it out"),
   ],
