@@ -7,6 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from kernels.documents import positions
+from kernels.inputs import valid
+
 DTYPES = ("float32", "bfloat16", "int8")
 
 Kept = dict[str, Any]  # name -> "b s ...", or Packed
@@ -78,15 +81,13 @@ def place(
   batch, t, _ = x.shape
   zero = jnp.zeros((batch,), jnp.int32)
   consumed, start = (zero, zero) if before is None else (before.consumed, before.start)
-  time = jnp.arange(t, dtype=jnp.int32)
-  n = zero + t if lengths is None else jnp.clip(lengths, 0, t).astype(jnp.int32)
-  here = time < n[:, None]
-  position = consumed[:, None] + time
-  starts = jnp.broadcast_to(start[:, None], position.shape)
-  if reset is not None:
-    starts = jax.lax.cummax(jnp.where(reset & here, position, starts), axis=1)
-  last = jnp.maximum(start, jnp.max(starts, axis=1, initial=0))  # starts only rise, and there may be no token
-  return Places(jnp.where(here, starts, -1), position, position - starts, consumed=consumed + n, start=last)
+  offset, length = positions(consumed - start, t, reset=reset, lengths=lengths)
+  position = consumed[:, None] + jnp.arange(t, dtype=jnp.int32)
+  consumed += t if lengths is None else jnp.clip(lengths, 0, t).astype(jnp.int32)
+  segment = position - offset
+  if lengths is not None:
+    segment = jnp.where(valid(lengths, t), segment, -1)
+  return Places(segment, position, offset, consumed=consumed, start=consumed - length)
 
 
 def extend(cache: Cache, kept: Mapping[str, Array], at: Places, *, ring: bool, packed: bool) -> tuple[Tokens, Cache]:

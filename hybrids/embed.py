@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 from jaxtyping import Array, Bool, Float, Int
 
 from hybrids import mixer as mixer_lib
 from hybrids.branch import check_norm
+from kernels.documents import positions
+from kernels.inputs import valid
 from layers import Dense, images, param
 from layers.choices import one_of
 from layers.lengths import blank_past
@@ -123,6 +124,7 @@ class Embedding(nn.Module, kw_only=True):
     if self.position == "learned" and reset is None and t > self.max_len:
       raise Mistake(f"{t} tokens, but position='learned' has a table of max_len={self.max_len}; raise max_len")
     where, following = positions(position, t, reset=reset, lengths=lengths)
+    where = where if lengths is None else jnp.where(valid(lengths, t), where, 0)
     x = (x if self.scale == 1 else x * self.scale) + self._places(where)
     x = self.norm_in(x) if self.norm["name"] != "none" else x
     x = nn.with_logical_constraint(x.astype(DTYPES[self.dtype]), ("batch", "time", "embed"))
@@ -255,25 +257,3 @@ class Patches(Features, kw_only=True):
 
 
 EMBEDDINGS: dict[str, type[Embedding]] = {"features": Features, "patches": Patches, "tokens": Tokens}
-
-
-def positions(
-  position: Int[Array, "b"],
-  t: int,
-  *,
-  reset: Bool[Array, "b t"] | None = None,
-  lengths: Int[Array, "b"] | None = None,
-) -> tuple[Int[Array, "b t"], Int[Array, "b"]]:
-  """Where each of t tokens stands in its document (0 past `lengths`), and where the token after each row's last will.
-
-  Args:
-    position: of the first token if it continues a document.
-  """
-  time = jnp.arange(t, dtype=jnp.int32)
-  count = jnp.full_like(position, t) if lengths is None else lengths.astype(position.dtype)
-  here = time < count[:, None]
-  # index of the document's first token; a document that is being continued began `position` tokens before the row
-  start = jnp.broadcast_to(-position[:, None], here.shape)
-  if reset is not None:
-    start = jax.lax.cummax(jnp.where(reset & here, time, start), axis=1)
-  return jnp.where(here, time - start, 0), count - start[:, -1]

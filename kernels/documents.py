@@ -11,6 +11,29 @@ from jaxtyping import Array, Bool, Float, Int
 from kernels import inputs
 
 
+def positions(
+  before: Int[Array, "b"],
+  t: int,
+  *,
+  reset: Bool[Array, "b t"] | None = None,
+  lengths: Int[Array, "b"] | None = None,
+) -> tuple[Int[Array, "b t"], Int[Array, "b"]]:
+  """How many tokens of its document precede each of t tokens, and how many tokens each row's last document has so far.
+
+  Args:
+    before: tokens of the document, which the row continues, before its first token.
+    reset: True where a document starts.
+    lengths: tokens of each row; positions at padding mean nothing.
+  """
+  time = jnp.arange(t, dtype=jnp.int32)
+  start = jnp.broadcast_to(-before[:, None], (before.shape[0], t))
+  n = jnp.int32(t) if lengths is None else jnp.clip(lengths, 0, t).astype(jnp.int32)
+  if reset is not None:
+    start = jax.lax.cummax(jnp.where(reset & (time < n[..., None]), time, start), axis=1)
+  # Starts only rise, and there may be no token.
+  return time - start, n - jnp.maximum(-before, jnp.max(start, axis=1, initial=jnp.iinfo(jnp.int32).min))
+
+
 def each(
   fn: Callable[..., Float[Array, "b t ..."]],
   shared: Any,

@@ -1,14 +1,14 @@
 """A long convolution that can be stopped and resumed: its state is the whole input, in a buffer of fixed size.
 
-`places` and `require` also serve others: who count tokens from the start of their document, or have an end themselves.
+`require` also serves other mixers that are built for a number of tokens.
 """
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from kernels.documents import positions
 from kernels.long_conv import long_conv
 from layers.lengths import blank_past
 from mistake import Mistake
@@ -55,7 +55,7 @@ def prefill(
   line = jnp.concatenate([past.u, blank_past(u, lengths).astype(past.u.dtype)], axis=1)
   starts = None if reset is None else jnp.pad(reset, ((0, 0), (s, 0)))
   y = long_conv(line, k[:, :s], reset=starts, lengths=None if lengths is None else s + lengths)[:, s:]
-  place, length = places(past.length, t, reset=reset, lengths=lengths)
+  place, length = positions(past.length, t, reset=reset, lengths=lengths)
   y = jnp.where((place >= s)[..., None], jnp.nan, y)
   if lengths is None:
     kept = line[:, t:]
@@ -74,20 +74,3 @@ def step(u: Float[Array, "b e"], k: Float[Array, "e l"], past: History) -> tuple
   y = jnp.einsum("bse,es->be", recent, k[:, : recent.shape[1]][:, ::-1])
   y = jnp.where((past.length >= s)[:, None], jnp.nan, y)
   return y.astype(u.dtype), History(u=kept, length=past.length + 1)
-
-
-def places(
-  length: Int[Array, "b"],
-  t: int,
-  *,
-  reset: Bool[Array, "b t"] | None = None,
-  lengths: Int[Array, "b"] | None = None,
-) -> tuple[Int[Array, "b t"], Int[Array, "b"]]:
-  """Where each of t tokens stands in its document, from 0, after `length` tokens of one; and how long the last is."""
-  time = jnp.arange(t, dtype=jnp.int32)
-  start = jnp.broadcast_to(-length[:, None], (length.shape[0], t))
-  n = jnp.int32(t) if lengths is None else jnp.clip(lengths, 0, t).astype(jnp.int32)
-  if reset is not None:
-    start = jax.lax.cummax(jnp.where(reset & (time < n[..., None]), time, start), axis=1)
-  # starts only rise, and there may be no token
-  return time - start, n - jnp.maximum(-length, jnp.max(start, axis=1, initial=jnp.iinfo(jnp.int32).min))

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels import inputs
+from kernels.documents import positions
 from kernels.long_conv import long_conv, long_conv_nd
-from layers import history
 from layers.lengths import blank_past
 from mistake import Mistake
 
@@ -65,7 +65,7 @@ def convolve(
   filled = [size + max(zero, taps - 1 - zero) for size, zero, taps in zip(inner, origin[1:], k.shape[2:])]
   strides = [math.prod(filled[axis:]) for axis in range(len(inner) + 1)]
   on_line = lambda place: sum(index * stride for index, stride in zip(jnp.unravel_index(place, (t, *inner)), strides))
-  place, _ = history.places(jnp.zeros(b, jnp.int32), t, reset=reset, lengths=lengths)
+  place, _ = positions(jnp.zeros(b, jnp.int32), t, reset=reset, lengths=lengths)
   # documents follow each other without a gap, and none is stretched by more than its inner axes are
   length = -(-t * strides[0] // math.prod(inner))
   steps = jnp.where(place == 0, 1, on_line(place) - on_line(jnp.maximum(place - 1, 0)))

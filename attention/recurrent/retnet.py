@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Int
 
+from kernels.documents import positions
 from kernels.ssd import ssd
 from layers import Dense, RMSNorm
-from layers.history import places
 from layers.mixer import Mixer, Where
 from layers.rotation import phases, rotate
 from layers.sizes import at_least_one, largest_divisor
@@ -69,7 +69,7 @@ class RetNet(Mixer):
 
   def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
     q, k, v = (z.reshape(*x.shape[:-1], self._sizes[0], -1) for z in (self.q_proj(x), self.k_proj(x), self.v_proj(x)))
-    place, length = places(state.length, x.shape[1], **where.masks)
+    place, length = positions(state.length, x.shape[1], **where.masks)
     dtype = jnp.promote_types(x.dtype, jnp.float32)
     turn, (log_a, total) = _turns(place, q.shape[-1], dtype), _decays(place, self._sizes[0], dtype)
     q, k = (rotate(z.astype(dtype), turn) for z in (q, k))

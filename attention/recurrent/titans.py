@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels.delta_rule import delta_rule
+from kernels.documents import positions
 from kernels.neural_memory import Memory, neural_memory, recall
-from layers import Dense, RMSNorm, history, param
+from layers import Dense, RMSNorm, param
 from layers.initializers import constant, uniform_fan_in
 from layers.lengths import blank_past
 from layers.qkv import ConvQKV, unit
@@ -143,7 +144,7 @@ class Titans(nn.Module):
     if self.layers == 1 and self.chunk == 1 and not self.momentum:
       S, written, decay = state.weights[0], 2 * rate[..., None] * k, log_keep[..., None]
       y, S = delta_rule(q, written, v, k, S, None, decay, reset=reset, lengths=lengths)
-      memory = Memory((), (S,), (), history.places(state.length, x.shape[1], reset=reset, lengths=lengths)[1])
+      memory = Memory((), (S,), (), positions(state.length, x.shape[1], reset=reset, lengths=lengths)[1])
     else:
       weights, tokens = state.weights, (q, k, v, rate, log_eta, log_keep)
       old = Memory(state.start or weights, weights, state.momentum or tuple(map(jnp.zeros_like, weights)), state.length)

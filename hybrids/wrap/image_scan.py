@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from hybrids import mixer as mixer_lib
-from layers import history, images
+from kernels.documents import positions
+from layers import images
 from layers.choices import one_of
 from mistake import Mistake
 
@@ -155,7 +156,7 @@ def _path(
   document = jnp.zeros((b, t), jnp.int32) if reset is None else jnp.cumsum(reset, axis=1, dtype=jnp.int32)
   if lengths is not None:
     document = jnp.where(jnp.arange(t) < lengths[:, None], document, t + 1)
-  place, _ = history.places(jnp.zeros(b, jnp.int32), t, reset=reset, lengths=lengths)
+  place, _ = positions(jnp.zeros(b, jnp.int32), t, reset=reset, lengths=lengths)
   return jnp.lexsort((jnp.asarray(visited, jnp.int32)[place], document), axis=1)
 
 

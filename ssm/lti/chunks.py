@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels import inputs
-from layers import history
+from kernels.documents import positions
 
 
 class Places(NamedTuple):
@@ -26,7 +26,7 @@ def places(
   lengths: Int[Array, "b"] | None = None,
 ) -> tuple[Places, Int[Array, "b"]]:
   """Those of t new tokens after `length` of a document, and its length then; `chunk` None is the whole document."""
-  place, length = history.places(length, t, reset=reset, lengths=lengths)
+  place, length = positions(length, t, reset=reset, lengths=lengths)
   slot = place if chunk is None else place % chunk
   segment = jnp.cumsum(slot == 0, axis=1, dtype=jnp.int32)
   if lengths is not None:

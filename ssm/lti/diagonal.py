@@ -117,6 +117,10 @@ def taps(
 def system(recurrence: Recurrence, c: int) -> System:
   """The recurrence in chunks of c tokens."""
   log_A, B, C, D, turns = recurrence
+  if c == 1:
+    # a single token needs no powers
+    A, K = jnp.exp(log_A), jnp.sum((C * B).real, axis=1) + D
+    return System(K=K[:, None], A=A, O=(C * A)[:, None], I=B[..., None], P=A)
   power = powers(log_A, jnp.arange(c + 1), turns)
   return System(
     K=taps(log_A, C * B, D, c, turns),

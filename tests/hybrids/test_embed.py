@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from flax.core import FrozenDict, meta
 
-from hybrids.embed import Embedded, Features, Patches, Tokens, positions
+from hybrids.embed import Embedded, Features, Patches, Tokens
+from kernels.documents import positions
 from layers.positions import sinusoidal
 from tests.hybrids.filled import filled
 
@@ -24,19 +25,6 @@ close = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6)
 def fresh(**kwargs):
   module = Tokens(width=D, vocab=7, **kwargs)
   return module, filled(module, TOKENS, START)
-
-
-def test_positions_count_within_the_document():
-  where, following = positions(START, T)
-  assert where.tolist() == [[0, 1, 2, 3, 4], [3, 4, 5, 6, 7]]
-  assert following.tolist() == [5, 8]
-  where, following = positions(START, T, reset=RESET)
-  assert where.tolist() == [[0, 1, 0, 1, 2], [3, 4, 5, 6, 0]]
-  assert following.tolist() == [3, 1]
-  where, following = positions(START, T, reset=RESET, lengths=LENGTHS)
-  assert where.tolist() == [[0, 1, 0, 1, 2], [3, 4, 5, 0, 0]], "a reset past the length is none"
-  assert following.tolist() == [3, 6]
-  assert positions(START, T, lengths=jnp.array([0, 0]))[1].tolist() == [0, 3]
 
 
 def test_a_vector_is_that_of_the_token_plus_that_of_the_position():

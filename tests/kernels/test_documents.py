@@ -1,4 +1,4 @@
-"""`kernels.documents.each`: as if every document were in a row of its own, values and gradients."""
+"""Functions done for each document by itself, as if it were in a row of its own; and positions within documents."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kernels import documents, inputs
+from kernels.documents import positions
 
 B, T, H, P = 4, 9, 2, 3
 X = jax.random.normal(jax.random.key(0), (B, T, H, P))
@@ -66,3 +67,28 @@ def test_what_documents_share_has_a_gradient_that_is_added_up_in_float32():
     documents.each(lambda w, x, lengths: w * x, w, x, reset=every, lengths=None).astype(jnp.float32).sum()
   )
   assert jax.jit(jax.grad(loss))(jnp.ones((), jnp.bfloat16)) == 600
+
+
+def test_positions_count_within_the_document():
+  before, lengths = jnp.array([0, 3], jnp.int32), jnp.array([5, 3])
+  reset = jnp.array([[0, 0, 1, 0, 0], [0, 0, 0, 0, 1]], bool)
+  position, length = positions(before, 5)
+  assert position.tolist() == [[0, 1, 2, 3, 4], [3, 4, 5, 6, 7]]
+  assert length.tolist() == [5, 8]
+  position, length = positions(before, 5, reset=reset)
+  assert position.tolist() == [[0, 1, 0, 1, 2], [3, 4, 5, 6, 0]]
+  assert length.tolist() == [3, 1]
+  position, length = positions(before, 5, reset=reset, lengths=lengths)
+  assert position[1, :3].tolist() == [3, 4, 5]
+  assert length.tolist() == [3, 6], "a reset past the length is none"
+
+
+def test_lengths_are_at_most_the_tokens_there_are():
+  before = jnp.array([0, 3], jnp.int32)
+  assert positions(before, 5, lengths=jnp.array([0, 9]))[1].tolist() == [0, 8]
+
+
+def test_no_token_leaves_the_length_as_it_is():
+  position, length = positions(jnp.array([7], jnp.int32), 0, reset=jnp.zeros((1, 0), bool))
+  assert position.shape == (1, 0)
+  assert length.tolist() == [7]

@@ -62,12 +62,6 @@ def test_fewer_taps_than_room_are_followed_by_zeros():
   np.testing.assert_allclose(np.append(y[0], last, axis=0), convolved(u[0], few), rtol=1e-4, atol=1e-5)
 
 
-def test_no_token_leaves_the_length_as_it_is():
-  place, length = history.places(jnp.array([S], jnp.int32), 0, reset=jnp.zeros((1, 0), bool))
-  assert place.shape == (1, 0)
-  assert length == S
-
-
 def test_more_than_the_filters_reach_is_refused():
   history.require("Hyena", 8, 8)
   with pytest.raises(ValueError, match="Hyena: 9 tokens, but it was built for max_len=8"):
