@@ -13,11 +13,11 @@ class LocalAttention(Attention):
 
   y_t = W_o concat_i(sum_s softmax_s(R_t q_ti . R_s k_s / sqrt(k)) v_s) + b_o over the last `window` tokens s <= t
 
-  The state is a ring: however many tokens come, it holds those of the last window. Departs: the window counts the
-  current token, as in the paper; the authors' code sees one token more, so its checkpoints with a window of 2048 want
-  2049 here.
+  The state is a ring: however many tokens come, it holds those of the last window. The window counts the current token,
+  as in the paper; a released checkpoint's window of 2048 is 2048 here, as transformers reads it. Departs: the authors'
+  own JAX code sees one token more.
 
-  Attributes: those of `Attention`, of which these have other defaults:
+  Attributes: those of `Attention`, some with other defaults:
     heads: the largest divisor of the width not above 10 that leaves pairs to turn, if not given.
   Raises:
     ValueError: as `Attention`; or there is no window, or the mask is "full".

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from layers.rope_scaling import frequencies
 from layers.rotation import phases
+from layers.sizes import scaled
 from mistake import Mistake
 
 LAYOUTS = ("half", "interleaved")
@@ -61,7 +62,7 @@ def rope(
 
 def turned(k: int, share: float) -> int:
   """Returns how many of a head's k entries `rope` turns."""
-  return int(k * share)
+  return scaled(share, k)
 
 
 def xpos_decays(k: int, *, layout: str = "half", share: float = 1.0) -> tuple[float, ...]:

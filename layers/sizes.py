@@ -1,4 +1,4 @@
-"""Sizes of mixers: those that cannot be, and those that nobody gave."""
+"""Sizes of mixers: checks of given ones, and derived ones."""
 
 from typing import Any
 
@@ -39,6 +39,11 @@ def place_in_depth(module: Any) -> None:
   if not 0 <= module.layer < module.depth:
     name = type(module).__name__
     raise Mistake(f"{name}: layer={module.layer}; it is counted from 0 and must be below depth={module.depth}")
+
+
+def scaled(factor: float, size: int) -> int:
+  """Rounds factor * size to a whole number: 120/88 of 88 is 120, although the product in floating point is below it."""
+  return round(factor * size)
 
 
 def largest_divisor(size: int, most: int) -> int:

@@ -16,7 +16,7 @@ from layers import Dense, RMSNorm
 from layers.initializers import uniform_fan_in
 from layers.mixer import Mixer, Where
 from layers.qkv import ConvQKV
-from layers.sizes import at_least_one, largest_divisor
+from layers.sizes import at_least_one, largest_divisor, scaled
 from mistake import Mistake
 
 
@@ -84,7 +84,7 @@ class DeltaNet(Mixer):
 
 def _sizes(module: DeltaNet) -> tuple[int, int, int]:
   """Heads; keys and values of all heads."""
-  keys, values = int(module.expand_k * module.width), int(module.expand_v * module.width)
+  keys, values = scaled(module.expand_k, module.width), scaled(module.expand_v, module.width)
   return module.heads or largest_divisor(math.gcd(keys, values), 4), keys, values
 
 

@@ -15,7 +15,7 @@ from layers import Dense, GatedRMSNorm, param
 from layers.initializers import log_uniform, softplus_step, uniform_fan_in
 from layers.mixer import Mixer, Where
 from layers.qkv import ConvQKV
-from layers.sizes import at_least_one, largest_divisor
+from layers.sizes import at_least_one, largest_divisor, scaled
 from mistake import Mistake
 
 
@@ -96,7 +96,7 @@ class GatedDeltaNet(Mixer):
   @nn.nowrap
   def _qkv(self, **kwargs) -> ConvQKV:
     heads, value_heads, size = _sizes(self)
-    return ConvQKV(heads, value_heads, size, int(self.expand_v * size), taps=self.taps, **kwargs)
+    return ConvQKV(heads, value_heads, size, scaled(self.expand_v, size), taps=self.taps, **kwargs)
 
 
 def _sizes(module: GatedDeltaNet) -> tuple[int, int, int]:
@@ -112,7 +112,7 @@ def _check(module: GatedDeltaNet) -> None:
   heads, value_heads, size = _sizes(module)
   if value_heads % heads:
     raise Mistake(f"GatedDeltaNet: heads={heads} does not divide value_heads={value_heads}")
-  if module.expand_v * size < 1:
+  if scaled(module.expand_v, size) < 1:
     raise Mistake(f"GatedDeltaNet: expand_v={module.expand_v} of head_size={size} leaves no channel")
   log_uniform(module.A_min, module.A_max)  # raises
   softplus_step(module.dt_min, module.dt_max)  # raises

@@ -16,7 +16,7 @@ from layers import Dense, GatedRMSNorm
 from layers.initializers import uniform_fan_in
 from layers.low_rank import LowRank
 from layers.mixer import Mixer, Where
-from layers.sizes import at_least_one, largest_divisor
+from layers.sizes import at_least_one, largest_divisor, scaled
 from mistake import Mistake
 
 
@@ -83,7 +83,7 @@ class GLA(Mixer):
   @property
   def _sizes(self) -> tuple[int, int, int]:
     """Heads; keys and values of all heads."""
-    keys, values = int(self.expand_k * self.width), int(self.expand_v * self.width)
+    keys, values = scaled(self.expand_k, self.width), scaled(self.expand_v, self.width)
     return self.heads or largest_divisor(math.gcd(keys, values), 4), keys, values
 
   def _by_head(self, z: Float[Array, "*b e"]) -> Float[Array, "*b h k"]:

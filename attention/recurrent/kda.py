@@ -16,7 +16,7 @@ from layers.initializers import log_uniform, softplus_step, uniform_fan_in
 from layers.low_rank import LowRank
 from layers.mixer import Mixer, Where
 from layers.qkv import ConvQKV
-from layers.sizes import at_least_one, largest_divisor
+from layers.sizes import at_least_one, largest_divisor, scaled
 from mistake import Mistake
 
 
@@ -97,7 +97,7 @@ class KDA(Mixer):
   @nn.nowrap
   def _qkv(self, **kwargs) -> ConvQKV:
     heads, size = _sizes(self)
-    return ConvQKV(heads, heads, size, int(self.expand_v * size), taps=self.taps, **kwargs)
+    return ConvQKV(heads, heads, size, scaled(self.expand_v, size), taps=self.taps, **kwargs)
 
 
 def _sizes(module: KDA) -> tuple[int, int]:
@@ -113,7 +113,7 @@ def _check(module: KDA) -> None:
   heads, size = _sizes(module)
   if size < 1:
     raise Mistake(f"KDA: heads={heads} of width={module.width} leave no channel; give head_size")
-  if module.expand_v * size < 1:
+  if scaled(module.expand_v, size) < 1:
     raise Mistake(f"KDA: expand_v={module.expand_v} of head_size={size} leaves no channel")
   log_uniform(module.A_min, module.A_max)  # raises
   softplus_step(module.dt_min, module.dt_max)  # raises

@@ -15,7 +15,7 @@ from layers import BlockDense, Dense, HeadNorm, ShortConv, param
 from layers.initializers import constant
 from layers.mixer import Mixer, Where
 from layers.mlstm_cell import empty, mlstm_cell
-from layers.sizes import at_least_one, largest_divisor
+from layers.sizes import at_least_one, largest_divisor, scaled
 from mistake import Mistake
 
 
@@ -104,5 +104,5 @@ class MLSTM(Mixer):
   @property
   def _sizes(self) -> tuple[int, int, int]:
     """Inner width, heads, size of a block."""
-    inner = int(self.expand * self.width)
+    inner = scaled(self.expand, self.width)
     return inner, self.heads or largest_divisor(inner, 4), self.block_size or largest_divisor(inner, 4)

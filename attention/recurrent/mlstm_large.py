@@ -16,7 +16,7 @@ from layers import Dense, HeadNorm
 from layers.initializers import constant
 from layers.mixer import Mixer, Where
 from layers.mlstm_cell import empty, mlstm_cell
-from layers.sizes import above_zero, at_least_one, largest_divisor
+from layers.sizes import above_zero, at_least_one, largest_divisor, scaled
 from mistake import Mistake
 
 
@@ -99,7 +99,7 @@ class MLSTMLarge(Mixer):
   @property
   def _sizes(self) -> tuple[int, int]:
     """Heads, and the width of all queries."""
-    keys = int(self.qk_factor * self.width)
+    keys = scaled(self.qk_factor, self.width)
     return self.heads or largest_divisor(math.gcd(self.width, keys), 8), keys
 
   def _capped(self, z: Float[Array, "b t h"]) -> Float[Array, "b t h"]:

@@ -17,7 +17,7 @@ from kernels.ssd import ssd
 from layers import Dense, RMSNorm
 from layers.mixer import Mixer, Where
 from layers.rotation import phases, rotate
-from layers.sizes import at_least_one, largest_divisor
+from layers.sizes import at_least_one, largest_divisor, scaled
 from mistake import Mistake
 
 
@@ -81,7 +81,7 @@ class RetNet(Mixer):
   @property
   def _sizes(self) -> tuple[int, int]:
     """Heads; values of all heads."""
-    values = int(self.expand_v * self.width)
+    values = scaled(self.expand_v, self.width)
     return self.heads or largest_divisor(max(1, math.gcd(self.width // 2, values)), 8), values
 
 

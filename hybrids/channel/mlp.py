@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 from layers import Dense
 from layers.initializers import uniform_fan_in
 from layers.mixer import PerToken
+from layers.sizes import scaled
 from mistake import Mistake
 
 ACTIVATIONS = {"gelu": nn.gelu, "relu": nn.relu, "silu": nn.silu}
@@ -33,7 +34,7 @@ class MLP(PerToken):
   def setup(self):
     if self.activation not in ACTIVATIONS:
       raise Mistake(f"mlp: no activation {self.activation!r}; choose from {sorted(ACTIVATIONS)}")
-    inner = round(self.expand * self.width)
+    inner = scaled(self.expand, self.width)
     if inner < 1:
       raise Mistake(f"mlp: expand={self.expand} times width={self.width} leaves no inner channels")
     self.in_proj = Dense(inner, use_bias=self.bias, kernel_init=uniform_fan_in(), axes=("embed", "mlp"))

@@ -19,7 +19,7 @@ from layers.choices import one_of
 from layers.initializers import constant, softplus_step, uniform_fan_in
 from layers.lengths import blank_past, last_of
 from layers.rotation import rotate, turns, unit
-from layers.sizes import at_least_one, largest_divisor
+from layers.sizes import at_least_one, largest_divisor, scaled
 from mistake import Mistake
 
 # f with A = -f(.): what it was at first, and since June 2026
@@ -187,7 +187,7 @@ class Mamba3(nn.Module):
 
   @property
   def _pairs(self) -> int:
-    return int(self.state * self.rope_fraction) // 2
+    return scaled(self.rope_fraction, self.state) // 2
 
   def _select(self, x: Float[Array, "*b d"], lengths: Int[Array, "b"] | None = None) -> Token:
     """All that W_in gives, in at least float32; past `lengths` nothing is taken in, decays or turns."""
