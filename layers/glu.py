@@ -1,4 +1,4 @@
-"""What follows the state space in a layer of S4's family: GELU, and a linear map to twice the width with its gate."""
+"""The activation after the state space in S4's family: GELU and a linear map to twice the width with its gate."""
 
 import jax
 from jaxtyping import Array, Float
@@ -10,13 +10,13 @@ ACTIVATIONS = ("glu", "gelu", "none")
 
 
 def glu_dense(width: int) -> Dense:
-  """The map to 2 width, with PyTorch's initial values."""
+  """The linear map to twice the width, which starts at PyTorch's initial values."""
   init = uniform_fan_in(width)
   return Dense(2 * width, use_bias=True, kernel_init=init, bias_init=init, axes=("inner", "embed"))
 
 
 def activate(y: Float[Array, "*b d"], kind: str, dense: Dense | None) -> Float[Array, "*b d"]:
-  """y for "none", GELU(y) for "gelu" (without a `dense`), for "glu" that through `dense` and a gated linear unit."""
+  """y for "none", GELU(y) for "gelu", and GLU(dense(GELU(y))) for "glu", the only kind with a `dense`."""
   if kind == "none":
     return y
   y = jax.nn.gelu(y, approximate=False)

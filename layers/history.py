@@ -1,6 +1,6 @@
 """A long convolution that can be stopped and resumed: its state is the whole input, in a buffer of fixed size.
 
-`require` also serves other mixers that are built for a number of tokens.
+`require` also serves other mixers that have a `max_len`.
 """
 
 from typing import NamedTuple
@@ -22,21 +22,21 @@ class History(NamedTuple):
 
 
 def require(mixer: str, tokens: int, max_len: int) -> None:
-  """That a mixer built for `max_len` tokens is not asked for more.
+  """Checks that a mixer built for `max_len` tokens need not read more.
 
   Raises:
-    ValueError: otherwise.
+    ValueError: `tokens` is above `max_len`.
   """
   if tokens > max_len:
     raise Mistake(f"{mixer}: {tokens} tokens, but it was built for max_len={max_len}; build it with a larger one")
 
 
 def empty(batch: int, max_len: int, width: int) -> History:
-  """Before any token of a document of at most `max_len`."""
+  """The state before any token, with room for a document of `max_len` tokens."""
   return History(u=jnp.zeros((batch, max_len, width)), length=jnp.zeros((batch,), jnp.int32))
 
 
-def prefill(
+def resume(
   u: Float[Array, "b t e"],
   k: Float[Array, "e l"],
   past: History,
@@ -52,25 +52,30 @@ def prefill(
     k: taps by lag; those past the buffer's size are not used.
   """
   s, t = past.u.shape[1], u.shape[1]
-  line = jnp.concatenate([past.u, blank_past(u, lengths).astype(past.u.dtype)], axis=1)
+  if t == 1 and reset is None and lengths is None:
+    return _one_token(u, k, past)
+  line = jnp.concatenate([past.u, u.astype(past.u.dtype)], axis=1)
   starts = None if reset is None else jnp.pad(reset, ((0, 0), (s, 0)))
   y = long_conv(line, k[:, :s], reset=starts, lengths=None if lengths is None else s + lengths)[:, s:]
   place, length = positions(past.length, t, reset=reset, lengths=lengths)
   y = jnp.where((place >= s)[..., None], jnp.nan, y)
   if lengths is None:
-    kept = line[:, t:]
+    newest = line[:, t:]
   else:
-    kept = jnp.take_along_axis(line, (lengths[:, None] + jnp.arange(s))[..., None], axis=1)
+    newest = jnp.take_along_axis(line, (lengths[:, None] + jnp.arange(s))[..., None], axis=1)
   if reset is not None:
-    kept = jnp.where((s - jnp.arange(s) <= length[:, None])[..., None], kept, 0)
-  return blank_past(y, lengths).astype(u.dtype), History(u=kept, length=length)
+    newest = jnp.where((s - jnp.arange(s) <= length[:, None])[..., None], newest, 0)
+  # a NaN in the padding would reach the gradients of what multiplies y
+  return blank_past(y, lengths).astype(u.dtype), History(u=newest, length=length)
 
 
-def step(u: Float[Array, "b e"], k: Float[Array, "e l"], past: History) -> tuple[Float[Array, "b e"], History]:
-  """One token: the product of the buffer with all the taps."""
+def _one_token(
+  u: Float[Array, "b 1 e"], k: Float[Array, "e l"], past: History
+) -> tuple[Float[Array, "b 1 e"], History]:
+  """The product of the buffer with all the taps."""
   s = past.u.shape[1]
-  kept = jnp.concatenate([past.u[:, 1:], u[:, None].astype(past.u.dtype)], axis=1)
-  recent = kept[:, max(0, s - k.shape[1]) :]
+  newest = jnp.concatenate([past.u[:, 1:], u.astype(past.u.dtype)], axis=1)
+  recent = newest[:, max(0, s - k.shape[1]) :]
   y = jnp.einsum("bse,es->be", recent, k[:, : recent.shape[1]][:, ::-1])
   y = jnp.where((past.length >= s)[:, None], jnp.nan, y)
-  return y.astype(u.dtype), History(u=kept, length=past.length + 1)
+  return y[:, None].astype(u.dtype), History(u=newest, length=past.length + 1)

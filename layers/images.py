@@ -9,34 +9,37 @@ from jaxtyping import Array, Bool, Float, Int
 from kernels import inputs
 from kernels.documents import positions
 from kernels.long_conv import long_conv, long_conv_nd
-from layers.lengths import blank_past
 from mistake import Mistake
 
 
-def sides(name: str, t: int, given: Mapping[str, int | None]) -> tuple[int, ...]:
-  """Sizes, outermost first, of an image or a video of t pixels: where not given, factors as near as can be.
+def sides(name: str, t: int, fixed: Mapping[str, int | None]) -> tuple[int, ...]:
+  """The sizes, outermost first, of an image or a video of t pixels.
 
+  Args:
+    name: the mixer, for error messages.
+    fixed: each side's field and its size; None is chosen here, so that the free sides are as near to equal as factors
+      can be.
   Raises:
-    ValueError: what is given does not make t pixels, or there are none; `name` says who asked.
+    ValueError: these sides do not make t pixels, or there are no pixels.
   """
   if t == 0:
     raise Mistake(f"{name}: no tokens; give at least one")
-  for field, size in given.items():
+  for field, size in fixed.items():
     if size is not None and (size < 1 or t % size):
       raise Mistake(f"{name}: {field}={size} does not divide the {t} tokens of the sequence")
-  known = math.prod(size for size in given.values() if size is not None)
-  rest, free = t // known, sum(size is None for size in given.values())
-  found = {}
-  for field, size in given.items():
+  known = math.prod(size for size in fixed.values() if size is not None)
+  rest, free = t // known, sum(size is None for size in fixed.values())
+  sizes = {}
+  for field, size in fixed.items():
     if size is None:
-      sizes = (s for s in range(1, math.isqrt(rest) + 1) if s**free <= rest and rest % s == 0)
-      size = rest if free == 1 else max(sizes, default=1)
+      divisors = (s for s in range(1, math.isqrt(rest) + 1) if s**free <= rest and rest % s == 0)
+      size = rest if free == 1 else max(divisors, default=1)
       rest, free = rest // size, free - 1
-    found[field] = size
-  if math.prod(found.values()) != t:
-    product = " times ".join(f"{field}={size}" for field, size in found.items())
+    sizes[field] = size
+  if math.prod(sizes.values()) != t:
+    product = " times ".join(f"{field}={size}" for field, size in sizes.items())
     raise Mistake(f"{name}: {product} is not {t}, the length of the sequence")
-  return tuple(found.values())
+  return tuple(sizes.values())
 
 
 def convolve(
@@ -50,18 +53,19 @@ def convolve(
 ) -> Float[Array, "b t e"]:
   """`kernels.long_conv.long_conv_nd` over all axes; with `reset` each document is an image, or a video, of its own.
 
+  What it returns in the padding means nothing; the base class of mixers sets it to 0.
+
   Args:
-    k: taps by lag, along each inner axis no more to either side than there are places.
+    x: the pixels, 0 in the padding.
+    k: taps by lag, along each inner axis no more to either side than it has pixels.
     origin: the index of lag 0 along each axis.
     inner: sizes of all axes but the first, for the whole sequence and for each document: an image's columns.
   """
   b, t, e = x.shape
-  x = blank_past(x, lengths)
   if reset is None:
-    y = long_conv_nd(x.reshape(b, -1, *inner, e), k, origin=origin).reshape(b, t, e)
-    return blank_past(y, lengths)
-  # Axes that are filled up with zeros until no tap reaches from one end around to the other make a line of the image,
-  # on which the convolution has one axis.
+    return long_conv_nd(x.reshape(b, -1, *inner, e), k, origin=origin).reshape(b, t, e)
+  # With inner axes padded by zeros until no tap reaches from one end around to the other, the image becomes a line, on
+  # which the convolution has one axis.
   filled = [size + max(zero, taps - 1 - zero) for size, zero, taps in zip(inner, origin[1:], k.shape[2:])]
   strides = [math.prod(filled[axis:]) for axis in range(len(inner) + 1)]
   on_line = lambda place: sum(index * stride for index, stride in zip(jnp.unravel_index(place, (t, *inner)), strides))
@@ -79,4 +83,4 @@ def convolve(
   zero = sum(index * stride for index, stride in zip(origin, strides))
   back = taps[:, : zero + 1][:, ::-1].at[:, 0].set(0)
   y = long_conv(line, taps[:, zero:], k_back=back, reset=starts)
-  return blank_past(jnp.take_along_axis(y, at[..., None], axis=1, mode="clip"), lengths)
+  return jnp.take_along_axis(y, at[..., None], axis=1, mode="clip")

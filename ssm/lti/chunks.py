@@ -1,4 +1,4 @@
-"""Tokens in chunks that count from the start of their document, and a cache of the current one: Mega's attention."""
+"""Mega's chunks of tokens, which count from the start of their document, and a cache of the current chunk."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from kernels.documents import positions
 
 
 class Places(NamedTuple):
-  """Where tokens stand in their chunks, and in which: 0 is the one in the cache, -1 is none."""
+  """The index of each token in its chunk, and the chunk's number: 0 is the chunk in the cache, -1 is padding."""
 
   slot: Int[Array, "b t"]
   segment: Int[Array, "b t"]
@@ -25,7 +25,7 @@ def places(
   reset: Bool[Array, "b t"] | None = None,
   lengths: Int[Array, "b"] | None = None,
 ) -> tuple[Places, Int[Array, "b"]]:
-  """Those of t new tokens after `length` of a document, and its length then; `chunk` None is the whole document."""
+  """The places of t tokens after `length` of a document, and its next length; chunk=None is the whole document."""
   place, length = positions(length, t, reset=reset, lengths=lengths)
   slot = place if chunk is None else place % chunk
   segment = jnp.cumsum(slot == 0, axis=1, dtype=jnp.int32)
@@ -35,14 +35,14 @@ def places(
 
 
 def cached(length: Int[Array, "b"], slots: int, chunk: int | None) -> Places:
-  """Those of the tokens in a cache, after `length` tokens of a document."""
+  """The places of the tokens in a cache after `length` tokens of a document."""
   filled = length if chunk is None else length % chunk
   segment = jnp.where(jnp.arange(slots) < filled[:, None], 0, -1).astype(jnp.int32)
   return Places(*jnp.broadcast_arrays(jnp.arange(slots, dtype=jnp.int32), segment))
 
 
 def sizes(at: Places) -> Int[Array, "b t"]:
-  """How many tokens there are in each token's chunk, of those in `at`, which begin with a chunk."""
+  """The number of tokens in each token's chunk, where `at` begins with a whole chunk."""
   time = jnp.arange(at.slot.shape[1])
   ends = jnp.pad(at.segment[:, 1:] != at.segment[:, :-1], ((0, 0), (0, 1)), constant_values=True)
   end = jax.lax.cummin(jnp.where(ends, time, time.size), axis=1, reverse=True)
@@ -50,13 +50,13 @@ def sizes(at: Places) -> Int[Array, "b t"]:
 
 
 def append(old: Array, new: Array) -> Array:
-  """The tokens of a cache and those that follow it."""
+  """The tokens of a cache and those that follow them."""
   return jnp.concatenate([old, new.astype(old.dtype)], axis=1)
 
 
 def write(old: Float[Array, "b s k"], new: Float[Array, "b t k"], at: Places) -> Float[Array, "b s k"]:
-  """The cache with the tokens of the last chunk, and of no other."""
+  """The cache after these tokens: it holds the tokens of the last chunk alone."""
   last = jnp.max(at.segment, axis=1, initial=0, keepdims=True)
   slot = jnp.where(at.segment == last, at.slot, old.shape[1])
-  kept = jnp.where((last > 0)[..., None], 0, old)
-  return kept.at[jnp.arange(old.shape[0])[:, None], slot].set(new.astype(old.dtype), mode="drop")
+  rest = jnp.where((last > 0)[..., None], 0, old)
+  return rest.at[jnp.arange(old.shape[0])[:, None], slot].set(new.astype(old.dtype), mode="drop")

@@ -1,4 +1,4 @@
-"""Dense maps between channels and one complex state, and the gate behind them: S5, LRU and Event-SSM share these."""
+"""Dense maps from channels to one complex state and back, and the gate after them, for S5, LRU and Event-SSM."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ ACTIVATIONS = ("half_glu1", "half_glu2", "full_glu", "gelu", "none")
 
 
 def into_state(x: Float[Array, "*b d"], B_re: Float[Array, "n d"], B_im: Float[Array, "n d"]) -> Complex[Array, "*b n"]:
-  """B x as one real product, in at least complex64."""
+  """B x in at least complex64, computed as one real product."""
   Bx = project(x, jnp.concatenate([B_re, B_im]).T, jnp.promote_types(x.dtype, jnp.float32))
   return jax.lax.complex(*jnp.split(Bx, 2, axis=-1))
 
@@ -20,7 +20,7 @@ def into_state(x: Float[Array, "*b d"], B_re: Float[Array, "n d"], B_im: Float[A
 def read_out(
   h: Complex[Array, "*b n"], C_re: Float[Array, "d n"], C_im: Float[Array, "d n"], dtype: jnp.dtype
 ) -> Float[Array, "*b d"]:
-  """Re(C h) as one real product with factors in `dtype`; the result is as wide as h."""
+  """Re(C h) as one real product with factors of `dtype`; the result has the precision of h."""
   parts = jnp.concatenate([h.real, h.imag], axis=-1).astype(dtype)
   return project(parts, jnp.concatenate([C_re, -C_im], axis=1).T, h.real.dtype)
 
@@ -28,12 +28,12 @@ def read_out(
 def activate(kind: str, y: Float[Array, "*b d"], gate: Any, value: Any) -> Float[Array, "*b d"]:
   """g s ("half_glu1"), y s ("half_glu2"), value(g) s ("full_glu"), g or y, with g = GELU(y) and s = sigmoid(gate(g)).
 
-  `gate` and `value` are maps of channels, or None where `kind` has no use for them.
+  `gate` and `value` are dense layers, or None where `kind` does not use them.
   """
   if kind == "none":
     return y
   g = jax.nn.gelu(y)
   if gate is None:
     return g
-  kept = {"half_glu1": lambda: g, "half_glu2": lambda: y, "full_glu": lambda: value(g)}[kind]()
-  return kept * jax.nn.sigmoid(gate(g))
+  gated = {"half_glu1": lambda: g, "half_glu2": lambda: y, "full_glu": lambda: value(g)}[kind]()
+  return gated * jax.nn.sigmoid(gate(g))

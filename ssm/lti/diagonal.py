@@ -1,4 +1,4 @@
-"""Diagonal state spaces in the three modes of S4D and its kin, and the powers of their transition.
+"""Diagonal state spaces, one per channel, as S4D and its kin run them, and the powers of their transition.
 
 Everything is exp(l log_A) computed from l and log_A, never by repeated products. The phase l Im(log_A) reaches 1e6
 radians, where float32 has no digit left; it is therefore multiplied out in turns, as a 32-bit fixed-point fraction,
@@ -26,7 +26,7 @@ class Recurrence(NamedTuple):
   B: Complex[Array, "e n"]
   C: Complex[Array, "e n"]
   D: Float[Array, "e"]
-  # Im(log_A) with more digits than float32 has, see `turns`; None: it is exact as it is
+  # Im(log_A) with more digits than float32 has, see `turns`; None where log_A is exact
   turns: Int[Array, "e n"] | None = None
 
 
@@ -37,7 +37,7 @@ def outputs(
   reset: Bool[Array, "b t"] | None = None,
   lengths: Int[Array, "b"] | None = None,
 ) -> Float[Array, "b t e"]:
-  """All y from an empty state: one convolution where `lti` would use one, as no state is wanted."""
+  """All y from an empty state, whose next state nobody needs: one convolution with all taps where `plan` says so."""
   log_A, B, C, D, turns = recurrence
   l, c = plan(u.shape[1], packed=reset is not None)
   if l == u.shape[1]:
@@ -54,24 +54,17 @@ def resume(
   reset: Bool[Array, "b t"] | None = None,
   lengths: Int[Array, "b"] | None = None,
 ) -> tuple[Float[Array, "b t e"], Complex[Array, "b e n"]]:
-  """All y from the state h, and the last state."""
+  """All y, going on from the state h, and the state after each row's last token."""
+  if u.shape[1] == 1 and reset is None and lengths is None:
+    return _one_token(u, recurrence, h)
   _, c = plan(u.shape[1], packed=reset is not None)
   return lti(u, system(recurrence, c), h, reset=reset, lengths=lengths)
 
 
-def step(
-  u: Float[Array, "b e"], recurrence: Recurrence, h: Complex[Array, "b e n"]
-) -> tuple[Float[Array, "b e"], Complex[Array, "b e n"]]:
-  """One token."""
-  log_A, B, C, D, _ = recurrence
-  h = jnp.exp(log_A) * h + B * u[..., None]
-  return (jnp.sum((C * h).real, axis=-1) + D * u).astype(u.dtype), h
-
-
 def turns(dt: Float[Array, "..."], A_im: Float[Array, "..."]) -> Int[Array, "..."] | None:
-  """dt A_im / 2 pi in units of 2^-32, modulo 2^32, of the exact product of two float32 numbers; None of others.
+  """The exact dt A_im of float32 numbers, in turns, as a multiple of 2^-32 modulo 2^32; None for other dtypes.
 
-  The rounding of dt A_im to float32 would be 0.04 rad at l = 65,536 for dt A_im = 10.
+  Rounding dt A_im to float32 instead would cost 0.04 radians at l = 65,536 for dt A_im = 10.
   """
   if jnp.result_type(dt, A_im) != jnp.float32:
     return None
@@ -85,8 +78,8 @@ def powers(
 ) -> Complex[Array, "e n m"]:
   """exp(log_A l) for each l >= 0 in `exponents`.
 
-  In float32 the phase is off by at most 1e-4 for l = 65,536 and |Im log_A| <= 10, if `turns` has it, or taking log_A as
-  exact.
+  In float32 the phase is off by at most 1e-4 radians for l = 65,536 and |Im log_A| <= 10, of the phase that `turns`
+  holds or, without it, of log_A taken as exact.
   """
   size = jnp.exp(log_A.real[..., None] * exponents.astype(log_A.real.dtype))
   phase = _phases(log_A.imag, _turns(log_A.imag) if turns is None else turns, exponents)
@@ -117,10 +110,6 @@ def taps(
 def system(recurrence: Recurrence, c: int) -> System:
   """The recurrence in chunks of c tokens."""
   log_A, B, C, D, turns = recurrence
-  if c == 1:
-    # a single token needs no powers
-    A, K = jnp.exp(log_A), jnp.sum((C * B).real, axis=1) + D
-    return System(K=K[:, None], A=A, O=(C * A)[:, None], I=B[..., None], P=A)
   power = powers(log_A, jnp.arange(c + 1), turns)
   return System(
     K=taps(log_A, C * B, D, c, turns),
@@ -131,9 +120,19 @@ def system(recurrence: Recurrence, c: int) -> System:
   )
 
 
+def _one_token(
+  u: Float[Array, "b 1 e"], recurrence: Recurrence, h: Complex[Array, "b e n"]
+) -> tuple[Float[Array, "b 1 e"], Complex[Array, "b e n"]]:
+  """The recurrence as it is written, without the powers that a chunk needs."""
+  log_A, B, C, D, _ = recurrence
+  h = jnp.exp(log_A) * h + B * u[:, 0, :, None]
+  y = jnp.sum((C * h).real, axis=-1) + D * u[:, 0]
+  return y[:, None].astype(u.dtype), h
+
+
 @jax.custom_jvp
 def _phases(theta: Float[Array, "e n"], turns: Int[Array, "e n"], exponents: Int[Array, "m"]) -> Float[Array, "e n m"]:
-  """theta times each exponent, up to whole turns; in float32 from `turns`."""
+  """theta times each exponent, up to whole turns; in float32 it is computed from `turns`."""
   if theta.dtype != jnp.float32:
     return theta[..., None] * exponents.astype(theta.dtype)
   whole = turns[..., None] * exponents.astype(jnp.int32)  # wraps
@@ -147,7 +146,7 @@ def _phases_jvp(primals, tangents):
 
 
 def _turns(theta: Float[Array, "..."], small: Float[Array, "..."] | float = 0.0) -> Int[Array, "..."]:
-  """(theta + small) / 2 pi as a fraction of a turn in units of 2^-32, modulo 2^32; `small` is below 2^-10 theta.
+  """theta + small in turns, as a multiple of 2^-32 modulo 2^32; `small` is below 2^-10 theta.
 
   Both factors are cut into pieces of 12 bits, so that the leading product is exact and the others, together, are too
   small for their rounding to matter. Cutting by a bit mask is safe from compilers that contract a*b + c.
@@ -161,24 +160,25 @@ def _turns(theta: Float[Array, "..."], small: Float[Array, "..."] | float = 0.0)
 
 def _halves(x: Float[Array, "..."]) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
   """Two numbers of 12 bits whose sum is x."""
-  kept = jax.lax.bitcast_convert_type(x, jnp.uint32) & np.uint32(0xFFFFF000)
-  high = jax.lax.bitcast_convert_type(kept, jnp.float32)
+  leading = jax.lax.bitcast_convert_type(x, jnp.uint32) & np.uint32(0xFFFFF000)
+  high = jax.lax.bitcast_convert_type(leading, jnp.float32)
   return high, x - high
 
 
-def _fixed(turns: Float[Array, "e n"]) -> Int[Array, "e n"]:
+def _fixed(turns: Float[Array, "..."]) -> Int[Array, "..."]:
+  """Turns, without whole ones, as multiples of 2^-32."""
   return jnp.round((turns - jnp.round(turns)) * np.float32(2.0**32)).astype(jnp.int32)
 
 
 def _pieces(value: float, bits: int, count: int) -> list[np.float32]:
-  """Numbers of `bits` bits whose sum is `value` up to what the last one leaves."""
-  found = []
+  """Numbers of `bits` bits each, from the largest on, whose sum is nearly `value`."""
+  pieces = []
   for _ in range(count):
     unit = 2.0 ** (math.floor(math.log2(value)) + 1 - bits)
     piece = math.floor(value / unit) * unit
-    found.append(np.float32(piece))
+    pieces.append(np.float32(piece))
     value -= piece
-  return found
+  return pieces
 
 
 _PER_TURN = _pieces(1 / (2 * math.pi), bits=12, count=3)

@@ -1,4 +1,4 @@
-"""x' = A x + B u with A = diag(lam) - P P*, diagonal plus low rank, by Tustin's rule: steps, kernel, dense form.
+"""x' = A x + B u with A = diag(lam) - P P*, diagonal plus low rank, by Tustin's rule: one step, taps, dense form.
 
 Gu, Goel & Re 2021, arXiv:2111.00396. Of each conjugate pair of states one is kept, so that a product of a row and a
 state is 2 Re(sum_n ...). A + A* is negative wherever Re(lam) is: no step grows, whatever P.
@@ -16,7 +16,7 @@ from ssm.lti import dense
 
 
 class Continuous(NamedTuple):
-  """One system per channel, its steps, and of each conjugate pair one."""
+  """One system per channel and its time step; of each conjugate pair one number is stored."""
 
   dt: Float[Array, "e"]
   lam: Complex[Array, "e n"]
@@ -44,7 +44,7 @@ def change(
 
 
 def transition(dt: Float[Array, "e"], lam: Complex[Array, "e n"], P: Complex[Array, "e n"]) -> Float[Array, "e m m"]:
-  """Abar - I, dense, on real and imaginary parts side by side: what `change` does to each unit vector."""
+  """Abar - I as a dense matrix that acts on `as_state(x)`; its columns are `change` of the unit vectors."""
   e, n = lam.shape
   one = jnp.concatenate([jnp.eye(n), 1j * jnp.eye(n)]).astype(lam.dtype)
   one = jnp.broadcast_to(one[:, None], (2 * n, e, n))
@@ -57,7 +57,7 @@ def as_state(x: Complex[Array, "*b n"]) -> Float[Array, "*b m"]:
 
 
 def as_row(C: Complex[Array, "*b n"]) -> Float[Array, "*b m"]:
-  """What times `as_state(x)` is 2 Re(sum C x)."""
+  """The row whose product with `as_state(x)` is 2 Re(sum C x)."""
   return 2 * as_state(C.conj())
 
 
@@ -97,18 +97,18 @@ def uncut(
   lam: Complex128[np.ndarray, "e n"],
   P: Complex128[np.ndarray, "e n"],
 ) -> Complex128[np.ndarray, "e n"]:
-  """C from the C (I - Abar^l) that the authors' code trains and stores beside its kernel length l.
+  """C from C (I - Abar^l), which the authors' code trains and stores beside its kernel length l.
 
-  In float64 and once: where Abar^l is near I, digits of C are lost in what is stored already.
+  It is computed once, in float64: where Abar^l is near I, the stored numbers have already lost digits of C.
   """
   full = lambda z: np.concatenate([z, z.conj()], axis=-1)
-  found = []
+  rows = []
   for row, step, diagonal, low_rank in zip(C_cut, dt, full(lam), full(P)):
     A = step / 2 * (np.diag(diagonal) - np.outer(low_rank, low_rank.conj()))
     one = np.eye(len(A))
     power = np.linalg.matrix_power(np.linalg.solve(one - A, one + A), l)
-    found.append(np.linalg.solve((one - power).T, full(row))[: len(row)])
-  return np.stack(found)
+    rows.append(np.linalg.solve((one - power).T, full(row))[: len(row)])
+  return np.stack(rows)
 
 
 def _row(C: Complex[Array, "e n"], x: Complex[Array, "*b e n"]) -> Float[Array, "*b e"]:

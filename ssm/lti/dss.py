@@ -3,14 +3,13 @@
 Gupta, Gu & Berant 2022, arXiv:2203.14343. Theirs: H -> d, N -> state, L -> max_len, Delta -> dt, W -> C.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Complex, Float, Int
+from jaxtyping import Array, Complex, Float
 
 from kernels.long_conv import long_conv
 from kernels.phi import phi1
@@ -18,8 +17,8 @@ from layers import history, param
 from layers.choices import one_of
 from layers.glu import ACTIVATIONS, activate, glu_dense
 from layers.initializers import constant, log_step
-from layers.lengths import blank_past
-from mistake import Mistake
+from layers.mixer import Mixer, Where
+from layers.sizes import at_least_one
 from ssm.lti import diagonal, hippo
 
 KERNELS = ("exp", "softmax")
@@ -28,18 +27,18 @@ SOFTMAX_EPS = 1e-7
 
 
 class State(NamedTuple):
-  """What one layer remembers with the kernel "exp"."""
+  """The state of one layer with the kernel "exp"."""
 
   h: Complex[Array, "b e n"]  # complex64
 
 
 class SoftmaxState(NamedTuple):
-  """What one layer remembers with the kernel "softmax"."""
+  """The state of one layer with the kernel "softmax"."""
 
   past: history.History
 
 
-class DSS(nn.Module):
+class DSS(Mixer):
   """y = K * x + D x,  K_l = Re sum_n C_n (e^{z_n} - 1)/lam_n e^{z_n l}  for each channel     prop. 1(a), "DSS-exp"
 
   or K_l = Re sum_n C_n / lam_n softmax_l(z_n l), over L lags (prop. 1(b), "DSS-softmax"), followed by GELU and a linear
@@ -70,22 +69,13 @@ class DSS(nn.Module):
   dt_max: float = 1e-1
   activation: str = "glu"
 
-  SIDE = ()
-
   @property
   def STATE(self) -> str:
-    """'fixed', or 'whole input' with the kernel "softmax"."""
+    """Fixed; with the kernel "softmax" the whole input."""
     return "whole input" if self.kernel == "softmax" else "fixed"
 
-  @property
-  def SLOW(self) -> tuple[str, ...]:
-    """All that makes the kernel."""
-    return ("lam_re" if self.kernel == "softmax" else "lam_log", "lam_im", "C_re", "C_im", "log_dt")
-
   def __post_init__(self):
-    for field in ("state", "max_len"):
-      if getattr(self, field) < 1:
-        raise Mistake(f"DSS: {field}={getattr(self, field)}; it must be at least 1")
+    at_least_one(self, "width", "state", "max_len")
     one_of(self, kernel=KERNELS, activation=ACTIVATIONS)
     log_step(self.dt_min, self.dt_max)  # raises
     super().__post_init__()
@@ -93,69 +83,41 @@ class DSS(nn.Module):
   def setup(self):
     lam = hippo.legs_normal(2 * self.state).lam[::-1][: self.state]
     if self.kernel == "softmax":
-      self.lam_re = param(self, "lam_re", constant(lam.real), (self.state,), ("state",))
+      self.lam_re = param(self, "lam_re", constant(lam.real), (self.state,), ("state",), slow=True)
     else:
-      self.lam_log = param(self, "lam_log", constant(np.log(-lam.real)), (self.state,), ("state",))
-    self.lam_im = param(self, "lam_im", constant(lam.imag), (self.state,), ("state",))
+      self.lam_log = param(self, "lam_log", constant(np.log(-lam.real)), (self.state,), ("state",), slow=True)
+    self.lam_im = param(self, "lam_im", constant(lam.imag), (self.state,), ("state",), slow=True)
     normal = nn.initializers.normal(1.0)
-    self.C_re = param(self, "C_re", normal, (self.width, self.state), ("inner", "state"))
-    self.C_im = param(self, "C_im", normal, (self.width, self.state), ("inner", "state"))
+    self.C_re = param(self, "C_re", normal, (self.width, self.state), ("inner", "state"), slow=True)
+    self.C_im = param(self, "C_im", normal, (self.width, self.state), ("inner", "state"), slow=True)
     self.D = param(self, "D", normal, (self.width,), ("inner",))
-    self.log_dt = param(self, "log_dt", log_step(self.dt_min, self.dt_max), (self.width, 2), ("inner", None))
+    self.log_dt = param(self, "log_dt", log_step(self.dt_min, self.dt_max), (self.width, 2), ("inner", None), slow=True)
     self.out_proj = glu_dense(self.width) if self.activation == "glu" else None
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State | SoftmaxState:
-    """Zeros; with the kernel "softmax", room for the inputs of a document of `max_len` tokens."""
     if self.kernel == "softmax":
       history.require("DSS", max_len, self.max_len)
       return SoftmaxState(past=history.empty(batch, max_len, self.width))
     return State(h=jnp.zeros((batch, self.width, self.state), complex))
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state."""
-    x = blank_past(x, lengths)
+  def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
     if self.kernel == "softmax":
-      y = long_conv(x, self._taps(x.shape[1]), reset=reset, lengths=lengths)
+      y = long_conv(x, self._taps(x.shape[1]), **where.masks)
     else:
-      y = diagonal.outputs(x, self._recurrence(), reset=reset, lengths=lengths)
-    return blank_past(activate(y, self.activation, self.out_proj), lengths)
+      y = diagonal.outputs(x, self._recurrence(), **where.masks)
+    return activate(y, self.activation, self.out_proj)
 
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State | SoftmaxState,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
+  def mix(
+    self, x: Float[Array, "b t d"], state: State | SoftmaxState, where: Where
   ) -> tuple[Float[Array, "b t d"], State | SoftmaxState]:
-    """All tokens from `state`; with the kernel "softmax" a document that outgrows the state turns to NaN."""
-    x = blank_past(x, lengths)
     if isinstance(state, SoftmaxState):
-      y, past = history.prefill(x, self._taps(_room(state)), state.past, reset=reset, lengths=lengths)
+      y, past = history.resume(x, self._taps(state.past.u.shape[1]), state.past, **where.masks)
       state = SoftmaxState(past=past)
     else:
-      y, h = diagonal.resume(x, self._recurrence(), state.h, reset=reset, lengths=lengths)
+      y, h = diagonal.resume(x, self._recurrence(), state.h, **where.masks)
       state = State(h=h)
-    return blank_past(activate(y, self.activation, self.out_proj), lengths), state
-
-  def step(
-    self, x: Float[Array, "b d"], state: State | SoftmaxState, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], State | SoftmaxState]:
-    """One token; with the kernel "softmax" at the cost of the whole state."""
-    if isinstance(state, SoftmaxState):
-      y, past = history.step(x, self._taps(_room(state)), state.past)
-      return activate(y, self.activation, self.out_proj), SoftmaxState(past=past)
-    y, h = diagonal.step(x, self._recurrence(), state.h)
-    return activate(y, self.activation, self.out_proj), State(h=h)
+    return activate(y, self.activation, self.out_proj), state
 
   def _modes(self) -> tuple[Complex[Array, "n"], Complex[Array, "e n"], Complex[Array, "e n"]]:
     """lam, z and C."""
@@ -165,13 +127,13 @@ class DSS(nn.Module):
     return jax.lax.complex(lam_re, self.lam_im), z, jax.lax.complex(self.C_re, self.C_im)
 
   def _recurrence(self) -> diagonal.Recurrence:
-    """(e^z - 1)/lam as the input's factor."""
+    """The kernel "exp" as a recurrence, in which (e^z - 1)/lam is the input's factor."""
     lam, z, C = self._modes()
     turns = diagonal.turns(jnp.exp(self.log_dt[:, 1:]), self.lam_im)
     return diagonal.Recurrence(z, phi1(z) * (z / lam), C, self.D, turns)
 
   def _taps(self, l: int) -> Float[Array, "d l"]:
-    """The first l of the softmax's taps, with D in the first.
+    """The first l taps of the kernel "softmax", with D added to the tap of lag 0.
 
     A mode that grows, e^{z l} with Re(z) > 0, is one that decays by e^{-z l}, read from the last lag back: the taps of
     both kinds are those of decaying modes, whose sum over L lags is (e^{zL} - 1)/(e^z - 1).
@@ -186,7 +148,3 @@ class DSS(nn.Module):
     decaying = diagonal.taps(z, jnp.where(grows, 0, scale), self.D, l)
     growing = diagonal.taps(z, jnp.where(grows, scale * far[..., 0], 0), jnp.zeros_like(self.D), l)
     return decaying + growing[:, ::-1]
-
-
-def _room(state: SoftmaxState) -> int:
-  return state.past.u.shape[1]

@@ -10,19 +10,18 @@ class EventSSM(S5):
   """h_k = exp(lam dt gap_k) h_{k-1} + gain B x_k,  y_k = 2 Re(C h_k) + D x_k
 
   with gap_k = side["dt"], the time since the event before in units of the data, 1 if not given. `disc` chooses the
-  gain: "async" (exp(lam dt) - 1)/lam, which knows no gaps; "dirac" 1; "zoh" (exp(lam dt gap_k) - 1)/lam, S5's own rule,
-  which weighs an event by the silence before it. With unit gaps "async" and "zoh" are S5. All else is S5's, the initial
-  values among it. Departs: pooling is no part of a mixer: what makes sequences shorter is `layers.event_pool`, and what
-  reads out a mean over time is the pool "time" of a classifier.
+  gain: "async" (exp(lam dt) - 1)/lam, whatever the gaps; "dirac" 1; "zoh" (exp(lam dt gap_k) - 1)/lam, S5's own rule,
+  which weighs an event by the silence before it. With unit gaps "async" and "zoh" are S5. The rest is S5, initial
+  values included. Departs: pooling is no part of the mixer: `layers.event_pool` makes sequences shorter, and the pool
+  "time" of a classifier reads out a mean over time.
 
   Attributes:
-    state: as all that follow but `disc`, see `S5`.
+    disc: "async", "dirac" or "zoh"; the other fields are those of `S5`.
   Raises:
-    ValueError: as S5.
+    ValueError: S5 refuses its arguments.
   """
 
   disc: str = "async"
   activation: str = "half_glu2"
 
-  STATE = S5.STATE
   DISCS = ("async", "dirac", "zoh")

@@ -3,28 +3,27 @@
 Mehta, Gupta, Cutkosky & Neyshabur 2022, arXiv:2206.13947. Theirs: E -> d, F -> outer, H -> e, N -> state, L -> t.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Complex, Float, Int
+from jaxtyping import Array, Complex, Float
 
 from kernels.phi import phi1
 from layers import Dense, param
-from layers.lengths import blank_past
+from layers.mixer import Mixer, Where
 from layers.sizes import at_least_one
 from ssm.lti import diagonal
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of one layer."""
 
   h: Complex[Array, "b e n"]  # complex64
 
 
-class GSS(nn.Module):
+class GSS(Mixer):
   """o = W_o (W_y y * GELU(W_v x)),  y = K * u + D u,  u = GELU(W_u x)     fig. 1
 
   with K_l = Re sum_n C_n (e^{lam_n} - 1)/lam_n e^{lam_n l}: the DSS of that paper, simplified: without a time step,
@@ -44,10 +43,6 @@ class GSS(nn.Module):
   outer: int | None = None
   state: int = 512
 
-  STATE = "fixed"
-  SLOW = ("lam_log", "lam_im_log", "C_re", "C_im")
-  SIDE = ()
-
   def __post_init__(self):
     at_least_one(self, "width", "inner", "outer", "state")
     super().__post_init__()
@@ -59,51 +54,22 @@ class GSS(nn.Module):
     self.y_proj = Dense(outer, axes=("inner", "mlp"))
     self.out_proj = Dense(self.width, axes=("mlp", "embed"))
     normal = nn.initializers.normal
-    self.lam_log = param(self, "lam_log", normal(1.0), (self.state,), ("state",))
-    self.lam_im_log = param(self, "lam_im_log", normal(1.0), (self.state,), ("state",))
-    self.C_re = param(self, "C_re", normal(self.state**-0.5), (e, self.state), ("inner", "state"))
-    self.C_im = param(self, "C_im", normal(self.state**-0.5), (e, self.state), ("inner", "state"))
+    self.lam_log = param(self, "lam_log", normal(1.0), (self.state,), ("state",), slow=True)
+    self.lam_im_log = param(self, "lam_im_log", normal(1.0), (self.state,), ("state",), slow=True)
+    self.C_re = param(self, "C_re", normal(self.state**-0.5), (e, self.state), ("inner", "state"), slow=True)
+    self.C_im = param(self, "C_im", normal(self.state**-0.5), (e, self.state), ("inner", "state"), slow=True)
     self.D = param(self, "D", normal(1.0), (e,), ("inner",))
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros."""
-    del max_len
     return State(h=jnp.zeros((batch, self._inner, self.state), complex))
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state."""
-    x = blank_past(x, lengths)
-    y = diagonal.outputs(jax.nn.gelu(self.u_proj(x)), self._recurrence(), reset=reset, lengths=lengths)
-    return blank_past(self._gate(y, x), lengths)
+  def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
+    y = diagonal.outputs(jax.nn.gelu(self.u_proj(x)), self._recurrence(), **where.masks)
+    return self._gate(y, x)
 
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    x = blank_past(x, lengths)
-    u = jax.nn.gelu(self.u_proj(x))
-    y, h = diagonal.resume(u, self._recurrence(), state.h, reset=reset, lengths=lengths)
-    return blank_past(self._gate(y, x), lengths), State(h=h)
-
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], State]:
-    """One token."""
-    y, h = diagonal.step(jax.nn.gelu(self.u_proj(x)), self._recurrence(), state.h)
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
+    y, h = diagonal.resume(jax.nn.gelu(self.u_proj(x)), self._recurrence(), state.h, **where.masks)
     return self._gate(y, x), State(h=h)
 
   @property

@@ -3,30 +3,29 @@
 Fu, Dao, Saab, Thomas, Rudra & Re 2022, arXiv:2212.14052. Theirs: N -> state, L -> t, d_h -> head_dim.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Complex, Float, Int
+from jaxtyping import Array, Complex, Float
 
 from kernels.short_conv import short_conv
 from layers import Dense, param
 from layers.initializers import constant, uniform_fan_in
-from layers.lengths import blank_past
+from layers.mixer import Mixer, Where
 from mistake import Mistake
 from ssm.lti import s4d
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of one layer."""
 
   taps: Float[Array, "b w d"]  # the keys that the shift state space still holds
   h: Complex[Array, "b m h n"]  # of every entry of k v^T; complex64
 
 
-class H3(nn.Module):
+class H3(Mixer):
   """o = W_o [q_t . SSM_diag(k v^T)_t over heads],  k = SSM_shift(W_k x),  q = W_q x,  v = W_v x     alg. 1
 
   The shift state space moves its states on by one place a token, so that it is the short convolution with the kernel
@@ -50,10 +49,6 @@ class H3(nn.Module):
   dt_max: float = 1e-1
   copies: int | None = None
 
-  STATE = "fixed"
-  SLOW = (*s4d.S4D.SLOW, "shift_B")
-  SIDE = ()
-
   def __post_init__(self):
     if self.head_dim < 1 or self.width % self.head_dim:
       raise Mistake(f"H3: head_dim={self.head_dim} does not divide width={self.width}")
@@ -66,65 +61,37 @@ class H3(nn.Module):
     self.q_proj, self.k_proj, self.v_proj = (dense(("embed", "inner")) for _ in range(3))
     self.out_proj = dense(("inner", "embed"))
     first = constant(jnp.arange(self.state) == 0)
-    self.shift_B = param(self, "shift_B", first, (self.width, self.state), ("inner", "taps"))
+    self.shift_B = param(self, "shift_B", first, (self.width, self.state), ("inner", "taps"), slow=True)
     self.shift_C = param(self, "shift_C", uniform_fan_in(self.state), (self.width, self.state), ("inner", "taps"))
     self.shift_D = param(self, "shift_D", nn.initializers.normal(1.0), (self.width,), ("inner",))
     self.ssm = self._make_ssm()
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros."""
     ssm = self._make_ssm(parent=None).init_state(batch * self.head_dim**2, max_len)
     taps = jnp.zeros((batch, self.state - 1, self.width))
     return State(taps=taps, h=ssm.h.reshape(batch, -1, *ssm.h.shape[1:]))
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state."""
-    x = blank_past(x, lengths)
+  def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
     taps = jnp.zeros((x.shape[0], self.state - 1, self.width))
-    kv, _ = self._entries(x, taps, reset=reset, lengths=lengths)
-    y = self.ssm(kv, reset=self._each(reset), lengths=self._each(lengths))
-    return blank_past(self._read(x, y), lengths)
+    kv, _ = self._entries(x, taps, where)
+    return self._read(x, self.ssm(kv, **self._each(where).masks))
 
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    x = blank_past(x, lengths)
-    kv, taps = self._entries(x, state.taps, reset=reset, lengths=lengths)
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
+    kv, taps = self._entries(x, state.taps, where)
     before = s4d.State(h=state.h.reshape(-1, *state.h.shape[2:]))
-    y, ssm = self.ssm.prefill(kv, before, reset=self._each(reset), lengths=self._each(lengths))
-    return blank_past(self._read(x, y), lengths), State(taps=taps, h=ssm.h.reshape(state.h.shape))
-
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], State]:
-    """One token."""
-    y, state = self.prefill(x[:, None], state)
-    return y[:, 0], state
+    y, ssm = self.ssm.prefill(kv, before, **self._each(where).masks)
+    return self._read(x, y), State(taps=taps, h=ssm.h.reshape(state.h.shape))
 
   @nn.nowrap
   def _make_ssm(self, **kwargs) -> s4d.S4D:
     return s4d.within(self, self.width // self.head_dim, **kwargs)
 
   def _entries(
-    self, x: Float[Array, "b t d"], taps: Float[Array, "b w d"], *, reset, lengths
+    self, x: Float[Array, "b t d"], taps: Float[Array, "b w d"], where: Where
   ) -> tuple[Float[Array, "m t h"], Float[Array, "b w d"]]:
-    """k v^T of every head, each row of the batch `head_dim`^2 times; and the taps."""
-    k, taps = short_conv(self.k_proj(x), self._shift_kernel(), taps, reset=reset, lengths=lengths)
+    """The entries of each head's k v^T, `head_dim`^2 rows for one row of the batch; and the shift's next taps."""
+    k, taps = short_conv(self.k_proj(x), self._shift_kernel(), taps, **where.masks)
     k, v = map(self._heads, (k, self.v_proj(x)))
     kv = jnp.einsum("bthk,bthv->bkvth", k, v)
     return kv.reshape(x.shape[0] * self.head_dim**2, *kv.shape[3:]), taps
@@ -133,18 +100,19 @@ class H3(nn.Module):
     return z.reshape(*z.shape[:2], self.width // self.head_dim, self.head_dim)
 
   def _shift_kernel(self) -> Float[Array, "w d"]:
-    """K_l = sum_n C_{n+l} B_n, the current token last, with D."""
+    """K_l = sum_n C_{n+l} B_n with D added at lag 0, which comes last."""
     n = jnp.arange(self.state)
     C = jnp.pad(self.shift_C, ((0, 0), (0, self.state)))[:, n[:, None] + n]
     K = jnp.einsum("dln,dn->dl", C, self.shift_B, precision=jax.lax.Precision.HIGHEST)
     return K.at[:, 0].add(self.shift_D).T[::-1]
 
-  def _each(self, mask: jax.Array | None) -> jax.Array | None:
-    """A row for every entry of k v^T."""
-    return None if mask is None else jnp.repeat(mask, self.head_dim**2, axis=0)
+  def _each(self, where: Where) -> Where:
+    """The masks of the rows that `_entries` makes."""
+    repeat = lambda mask: None if mask is None else jnp.repeat(mask, self.head_dim**2, axis=0)
+    return Where(repeat(where.reset), repeat(where.lengths))
 
   def _read(self, x: Float[Array, "b t d"], y: Float[Array, "m t h"]) -> Float[Array, "b t d"]:
-    """q . y within each head, then out."""
+    """The output projection of q . y, summed within each head."""
     q = self._heads(self.q_proj(x))
     y = y.reshape(x.shape[0], self.head_dim, self.head_dim, *y.shape[1:])
     return self.out_proj(jnp.einsum("bthk,bkvth->bthv", q, y).reshape(x.shape))

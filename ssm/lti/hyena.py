@@ -4,28 +4,27 @@ Poli et al. 2023, arXiv:2302.10866; on DNA: Nguyen et al. 2023, arXiv:2306.15794
 """
 
 import math
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from kernels.long_conv import long_conv
 from layers import Dense, ShortConv, history, param
 from layers.initializers import constant, uniform_fan_in
-from layers.lengths import blank_past
+from layers.mixer import Mixer, Where
 from mistake import Mistake
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of one layer."""
 
-  past: tuple[history.History, ...]  # what each long convolution has read
+  past: tuple[history.History, ...]  # the inputs of each long convolution
   taps: Float[Array, "b w e"]  # the last inputs of the short convolution
 
 
-class Hyena(nn.Module):
+class Hyena(Mixer):
   """z_1 = v,  z_{i+1} = (h_i + b_i) * (x_i z_i),  y = W_out (x_N z_N)  with  v, x_1 .. x_N from x     def. 3.1
 
   by W_in and a short convolution. h_i(t) = window(t) (W sin(w W' .. sin(w W''' features(t)))), with features 1, cos and
@@ -71,8 +70,6 @@ class Hyena(nn.Module):
   shift: float = 0.0
 
   STATE = "whole input"
-  SLOW = ()
-  SIDE = ()
 
   def __post_init__(self):
     _check(self)
@@ -95,85 +92,49 @@ class Hyena(nn.Module):
     channels = self.width // self.heads
     self.filter_out = torch_like((self.order - 1) * channels, self.filter_width, False, (None, "inner"))
     sines = 1 if self.share_frequency else 1 + self.filter_depth
-    self.w = param(self, "w", constant(self.frequency), (sines, self.filter_width), (None, None))
-    self.b = param(self, "b", nn.initializers.normal(1.0), (self.order - 1, channels), (None, "inner"))
+    self.w = param(self, "w", constant(self.frequency), (sines, self.filter_width), (None, None), decay=False)
+    b_shape = (self.order - 1, channels)
+    self.b = param(self, "b", nn.initializers.normal(1.0), b_shape, (None, "inner"), decay=False)
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Room for the inputs of a document of `max_len` tokens."""
     history.require("Hyena", max_len, self.max_len)
     past = tuple(history.empty(batch, max_len, self.width) for _ in range(self.order - 1))
     return State(past=past, taps=jnp.zeros((batch, self.taps - 1, (self.order + 1) * self.width)))
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state; nothing is kept."""
-    z, gates, _ = self._split(x, self.init_state(x.shape[0], 1).taps, reset, lengths)
+  def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
+    z, gates, _ = self._split(x, self.conv.init_taps(x.shape[0]), where)
     for gate, h in zip(gates, self._filters(x.shape[1])):
-      z = long_conv(self._gated(gate, z), h, reset=reset, lengths=lengths)
-    return blank_past(self.out_proj(gates[-1] * z), lengths)
+      z = long_conv(self._gated(gate, z), h, **where.masks)
+    return self.out_proj(gates[-1] * z)
 
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`; a document that outgrows the state turns to NaN."""
-    z, gates, taps = self._split(x, state.taps, reset, lengths)
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
+    z, gates, taps = self._split(x, state.taps, where)
+    filters = self._filters(state.past[0].u.shape[1])
     past = []
-    for gate, h, before in zip(gates, self._filters(_room(state)), state.past):
-      z, after = history.prefill(self._gated(gate, z), h, before, reset=reset, lengths=lengths)
-      past.append(after)
-    return blank_past(self.out_proj(gates[-1] * z), lengths), State(past=tuple(past), taps=taps)
-
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], State]:
-    """One token, at the cost of the whole state."""
-    inner, taps = self.conv.step(self.in_proj(x), state.taps)
-    *gates, z = self._parts(inner)
-    past = []
-    for gate, h, before in zip(gates, self._filters(_room(state)), state.past):
-      z, after = history.step(self._gated(gate, z), h, before)
+    for gate, h, before in zip(gates, filters, state.past):
+      z, after = history.resume(self._gated(gate, z), h, before, **where.masks)
       past.append(after)
     return self.out_proj(gates[-1] * z), State(past=tuple(past), taps=taps)
 
   def _split(
-    self,
-    x: Float[Array, "b t d"],
-    taps: Float[Array, "b w e"],
-    reset: Bool[Array, "b t"] | None,
-    lengths: Int[Array, "b"] | None,
+    self, x: Float[Array, "b t d"], taps: Float[Array, "b w e"], where: Where
   ) -> tuple[Float[Array, "b t d"], list[Float[Array, "b t d"]], Float[Array, "b w e"]]:
-    """v, the gates in the order in which they are used, and the inputs for the next call's short convolution."""
-    inner, taps = self.conv(self.in_proj(blank_past(x, lengths)), taps, reset=reset, lengths=lengths)
-    *gates, v = self._parts(inner)
+    """v, the gates in the order in which they are used, and the short convolution's next taps."""
+    inner, taps = self.conv(self.in_proj(x), taps, **where.masks)
+    by_head = inner.reshape(*inner.shape[:-1], self.heads, self.order + 1, self.width // self.heads)
+    *gates, v = [by_head[..., i, :].reshape(x.shape) for i in range(self.order + 1)]
     return v, gates, taps
 
-  def _parts(self, inner: Float[Array, "*b e"]) -> list[Float[Array, "*b d"]]:
-    """The gates in the order in which they are used, and v, of all heads."""
-    by_head = inner.reshape(*inner.shape[:-1], self.heads, self.order + 1, self.width // self.heads)
-    return [by_head[..., i, :].reshape(*inner.shape[:-1], self.width) for i in range(self.order + 1)]
-
   def _gated(self, gate: Float[Array, "*b d"], z: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    """What a filter reads."""
+    """The input of a filter."""
     if not self.outer_mixing:
       return gate * z
     by_head = lambda x: x.reshape(*x.shape[:-1], self.heads, self.width // self.heads)
     return (jnp.sum(by_head(gate), axis=-1, keepdims=True) * by_head(z)).reshape(z.shape)
 
   def _filters(self, l: int) -> Float[Array, "o d l"]:
-    """The first l taps of each filter, with b in the first; the windows of every filter span the whole range."""
+    """The first l taps of each filter, with b added at lag 0; each filter's windows span the whole range of decays."""
     history.require("Hyena", l, self.max_len)
     lag = jnp.arange(l, dtype=self.w.dtype)[:, None]
     time = lag / max(1, self.max_len - 1)
@@ -191,10 +152,6 @@ class Hyena(nn.Module):
   @property
   def _bands(self) -> int:
     return (self.features - 1) // 2
-
-
-def _room(state: State) -> int:
-  return state.past[0].u.shape[1]
 
 
 def _check(module: Hyena) -> None:

@@ -8,17 +8,16 @@ Hasani, Lechner, Wang, Chahine, Amini & Rus 2022, arXiv:2209.12951. Theirs: H ->
 import functools
 import itertools
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Complex, Float, Int
+from jaxtyping import Array, Complex, Float
 
 from kernels.short_conv import short_conv
 from layers.choices import one_of
 from layers.glu import ACTIVATIONS, activate, glu_dense
-from layers.lengths import blank_past
+from layers.mixer import Mixer, Where
 from mistake import Mistake
 from ssm.lti import chunks, diagonal, s4d
 
@@ -27,13 +26,13 @@ FORMS = ("causal", "official")
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of one layer."""
 
   h: Complex[Array, "b e n"]  # complex64
   taps: Float[Array, "b w e"]  # the last degree - 1 inputs
 
 
-class LiquidS4(nn.Module):
+class LiquidS4(Mixer):
   """y_t = (S4D x)_t + sum_{p=2..degree} sum_{s<=t} 2 Re(sum_n C_n Abar_n^{t-s} Bbar_n^p) x_s x_{s-1} .. x_{s-p+1}
 
   followed by GELU and a linear map to 2d with a gated linear unit: the state space x' = (A + B u) x + B u, of whose
@@ -69,12 +68,9 @@ class LiquidS4(nn.Module):
   copies: int | None = None
   activation: str = "glu"
 
-  SLOW = s4d.S4D.SLOW
-  SIDE = ()
-
   @property
   def STATE(self) -> str:
-    """'fixed', or 'none' in the official form."""
+    """Fixed; none in the official form."""
     return "none" if self.form == "official" else "fixed"
 
   def __post_init__(self):
@@ -88,66 +84,28 @@ class LiquidS4(nn.Module):
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros."""
     self._require_state()
     h = s4d.within(self, self.width, parent=None).init_state(batch, max_len).h
     return State(h=h, taps=jnp.zeros((batch, self.degree - 1, self.width)))
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state; in the official form all at once."""
-    x = blank_past(x, lengths)
-    outputs = functools.partial(diagonal.outputs, reset=reset, lengths=lengths)
-    y, recurrences = outputs(x, self.ssm.recurrence()), self._recurrences()
+  def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
+    run, recurrences = functools.partial(diagonal.outputs, **where.masks), self._recurrences()
     if self.form == "official":
       wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-      products = [_official_product(wide, p, reset, lengths) for p in range(2, self.degree + 1)]
+      products = [_official_product(wide, p, where) for p in range(2, self.degree + 1)]
     else:
-      taps = jnp.zeros((x.shape[0], self.degree - 1, self.width))
-      products, _ = self._products(x, taps, reset=reset, lengths=lengths)
+      products, _ = self._products(x, jnp.zeros((x.shape[0], self.degree - 1, self.width)), where)
     if self.kernel == "kb":
-      liquid = [outputs(product, one) for product, one in zip(products, recurrences)]
+      liquid = [run(product, one) for product, one in zip(products, recurrences)]
     else:
       liquid = [_at_once(one) * product for product, one in zip(products, recurrences)]
-    return self._read(y, liquid, lengths)
+    return self._read(run(x, self.ssm.recurrence()), liquid)
 
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    self._require_state()
-    x = blank_past(x, lengths)
-    products, taps = self._products(x, state.taps, reset=reset, lengths=lengths)
-    run = functools.partial(diagonal.resume, reset=reset, lengths=lengths)
-    y, liquid, h = self._drive(run, x, products, state.h)
-    return self._read(y, liquid, lengths), State(h=h, taps=taps)
-
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], State]:
-    """One token."""
-    self._require_state()
-    products, taps = self._products(x[:, None], state.taps)
-    y, liquid, h = self._drive(diagonal.step, x, [product[:, 0] for product in products], state.h)
-    return self._read(y, liquid, None), State(h=h, taps=taps)
-
-  def _drive(
-    self, run: Callable[..., Any], x: Float[Array, "*b d"], products: list[Float[Array, "*b d"]], h: Array
-  ) -> tuple[Float[Array, "*b d"], list[Float[Array, "*b d"]], Array]:
-    """S4D's outputs, what each degree adds to them, and the state: one for all, as what each drives adds up."""
-    y, h = run(x, self.ssm.recurrence(), h)
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
+    """One state serves all degrees, whose contributions to it add up."""
+    run = functools.partial(diagonal.resume, **where.masks)
+    products, taps = self._products(x, state.taps, where)
+    y, h = run(x, self.ssm.recurrence(), state.h)
     liquid = []
     for product, recurrence in zip(products, self._recurrences()):
       if self.kernel == "kb":
@@ -156,7 +114,7 @@ class LiquidS4(nn.Module):
       else:
         part = _at_once(recurrence) * product
       liquid.append(part)
-    return y, liquid, h
+    return self._read(y, liquid), State(h=h, taps=taps)
 
   @nn.nowrap
   def _require_state(self) -> None:
@@ -164,7 +122,7 @@ class LiquidS4(nn.Module):
       raise Mistake("LiquidS4: form='official' sees later tokens, so it has no state; call it, or use form='causal'")
 
   def _recurrences(self) -> list[diagonal.Recurrence]:
-    """Those that the products of two inputs drive, of three, and so on."""
+    """The recurrences that the products of two inputs drive, of three inputs, and so on."""
     first = self.ssm.recurrence()
     if self.form == "official":
       S = jnp.sum(2 * first.B.real, axis=1, keepdims=True)
@@ -174,34 +132,34 @@ class LiquidS4(nn.Module):
     return [first._replace(B=power, D=jnp.zeros_like(first.D)) for power in powers]
 
   def _products(
-    self, x: Float[Array, "b t d"], taps: Float[Array, "b w d"], *, reset=None, lengths=None
+    self, x: Float[Array, "b t d"], taps: Float[Array, "b w d"], where: Where
   ) -> tuple[list[Float[Array, "b t d"]], Float[Array, "b w d"]]:
-    """Those of two neighbours, of three, and so on, with 0 for inputs before the document; and the taps."""
+    """The products of two neighbouring inputs, of three, and so on, with 0 before the document; and the next taps."""
     product = wide = x.astype(taps.dtype)
-    found, last = [], taps
+    products, last = [], taps
     for lag in range(1, self.degree):
       # a kernel of a single one shifts, within documents
       shift = jnp.zeros((self.degree, self.width), taps.dtype).at[self.degree - 1 - lag].set(1)
-      shifted, last = short_conv(wide, shift, taps, reset=reset, lengths=lengths)
+      shifted, last = short_conv(wide, shift, taps, **where.masks)
       product = product * shifted
-      found.append(product)
-    return found, last
+      products.append(product)
+    return products, last
 
-  def _read(self, y: Float[Array, "*b d"], liquid: list[Float[Array, "*b d"]], lengths) -> Float[Array, "*b d"]:
-    return blank_past(activate(sum(liquid, y).astype(y.dtype), self.activation, self.out_proj), lengths)
+  def _read(self, y: Float[Array, "b t d"], liquid: list[Float[Array, "b t d"]]) -> Float[Array, "b t d"]:
+    return activate(sum(liquid, y).astype(y.dtype), self.activation, self.out_proj)
 
 
 def _at_once(recurrence: diagonal.Recurrence) -> Float[Array, "e"]:
-  """What an input adds to the output of its own token."""
+  """The factor Re(C . B) by which an input reaches the output of its own token."""
   return jnp.sum((recurrence.C * recurrence.B).real, axis=-1)
 
 
-def _official_product(x: Float[Array, "b t d"], p: int, reset, lengths) -> Float[Array, "b t d"]:
-  """At place i of each document the product of p of its inputs; 0 where there are fewer sets than tokens."""
+def _official_product(x: Float[Array, "b t d"], p: int, where: Where) -> Float[Array, "b t d"]:
+  """At token i of each document the product of the i-th p of its inputs; 0 where there are fewer sets than tokens."""
   t = x.shape[1]
   count = next(n for n in itertools.count(p) if math.comb(n, p) >= t)
   sets = sorted(itertools.combinations(range(count), p), key=lambda distances: distances[::-1])[:t]
-  at, _ = chunks.places(jnp.zeros(x.shape[:1], jnp.int32), t, None, reset=reset, lengths=lengths)
+  at, _ = chunks.places(jnp.zeros(x.shape[:1], jnp.int32), t, None, **where.masks)
   distance, length = jnp.asarray(sets)[at.slot], chunks.sizes(at)[..., None]
   index = (jnp.arange(t) - at.slot)[..., None] + length - 1 - distance
   factors = [jnp.take_along_axis(x, index[..., j, None], axis=1, mode="clip") for j in range(p)]

@@ -4,30 +4,29 @@ Orvieto et al. 2023, arXiv:2303.06349. Theirs: H -> d, N -> state, L -> t, Lambd
 """
 
 import math
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Complex, Float, Int
+from jaxtyping import Array, Complex, Float
 
 from kernels.linear_scan import linear_scan
 from layers import Dense, param
 from layers.choices import one_of
 from layers.initializers import ring
-from layers.lengths import blank_past
+from layers.mixer import Mixer, Where
 from mistake import Mistake
 from ssm.lti import dense_io
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of one layer."""
 
   h: Complex[Array, "b n"]  # complex64
 
 
-class LRU(nn.Module):
+class LRU(Mixer):
   """h_t = lam h_{t-1} + exp(gamma_log) B x_t,  y_t = Re(C h_t) + D x_t;  lam = exp(-exp(nu_log) + i exp(theta_log))
 
   (secs. 3.3, 3.4 and app. A), then GELU and a gated linear map, so that |lam| < 1 whatever is learned. Departs:
@@ -50,10 +49,6 @@ class LRU(nn.Module):
   max_phase: float = 2 * math.pi
   activation: str = "full_glu"
 
-  STATE = "fixed"
-  SLOW = ("nu_log", "theta_log", "gamma_log", "B_re", "B_im")
-  SIDE = ()
-
   def __post_init__(self):
     if self.state < 1:
       raise Mistake(f"LRU: state={self.state}; it must be at least 1")
@@ -66,12 +61,12 @@ class LRU(nn.Module):
   def setup(self):
     d, n = self.width, self.state
     nu = ring(self.r_min, self.r_max)
-    self.nu_log = param(self, "nu_log", lambda *args: jnp.log(nu(*args)), (n,), ("state",))
-    self.theta_log = param(self, "theta_log", self._initial_theta_log, (n,), ("state",))
-    self.gamma_log = param(self, "gamma_log", lambda *_: 0.5 * jnp.log(self._lost()), (n,), ("state",))
+    self.nu_log = param(self, "nu_log", lambda *args: jnp.log(nu(*args)), (n,), ("state",), slow=True)
+    self.theta_log = param(self, "theta_log", self._initial_theta_log, (n,), ("state",), slow=True)
+    self.gamma_log = param(self, "gamma_log", self._initial_gamma_log, (n,), ("state",), slow=True)
     B_init, C_init = nn.initializers.normal((2 * d) ** -0.5), nn.initializers.normal(n**-0.5)
-    self.B_re = param(self, "B_re", B_init, (n, d), ("state", "embed"))
-    self.B_im = param(self, "B_im", B_init, (n, d), ("state", "embed"))
+    self.B_re = param(self, "B_re", B_init, (n, d), ("state", "embed"), slow=True)
+    self.B_im = param(self, "B_im", B_init, (n, d), ("state", "embed"), slow=True)
     self.C_re = param(self, "C_re", C_init, (d, n), ("embed", "state"))
     self.C_im = param(self, "C_im", C_init, (d, n), ("embed", "state"))
     self.D = param(self, "D", nn.initializers.normal(1.0), (d,), ("embed",))
@@ -81,59 +76,23 @@ class LRU(nn.Module):
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros."""
-    del max_len
     return State(h=jnp.zeros((batch, self.state), complex))
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state."""
-    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
-
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    x = blank_past(x, lengths)
-    h, last = linear_scan(self._lam(), self._enter(x), state.h, reset=reset, lengths=lengths)
-    return blank_past(self._read(h, x), lengths), State(h=last)
-
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], State]:
-    """One token."""
-    h = self._lam() * state.h + self._enter(x)
-    return self._read(h, x), State(h=h)
-
-  def _lam(self) -> Complex[Array, "n"]:
-    return jnp.exp(jax.lax.complex(-jnp.exp(self.nu_log), jnp.exp(self.theta_log)))
-
-  def _lost(self) -> Float[Array, "n"]:
-    """1 - |lam|^2, which does not cancel."""
-    return -jnp.expm1(-2 * jnp.exp(self.nu_log))
-
-  def _enter(self, x: Float[Array, "*b d"]) -> Complex[Array, "*b n"]:
-    # times B rather than B x, which is larger by the tokens
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
+    # multiplying B costs less than multiplying B x, which has a row for every token
     gamma = jnp.exp(self.gamma_log)[:, None]
-    return dense_io.into_state(x, gamma * self.B_re, gamma * self.B_im)
-
-  def _read(self, h: Complex[Array, "*b n"], x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+    Bx = dense_io.into_state(x, gamma * self.B_re, gamma * self.B_im)
+    lam = jnp.exp(jax.lax.complex(-jnp.exp(self.nu_log), jnp.exp(self.theta_log)))
+    h, last = linear_scan(lam, Bx, state.h, **where.masks)
     y = dense_io.read_out(h, self.C_re, self.C_im, x.dtype) + self.D * x
-    return dense_io.activate(self.activation, y.astype(x.dtype), self.gate, self.out_proj)
+    return dense_io.activate(self.activation, y.astype(x.dtype), self.gate, self.out_proj), State(h=last)
 
   @nn.nowrap
   def _initial_theta_log(self, key, shape, dtype) -> Float[Array, "n"]:
-    """log of U(0, max_phase), without 0."""
+    """The logarithms of phases drawn from U(0, max_phase), without 0."""
     return jnp.log(self.max_phase * jax.random.uniform(key, shape, dtype, jnp.finfo(dtype).eps))
+
+  @nn.nowrap
+  def _initial_gamma_log(self, key, shape, dtype) -> Float[Array, "n"]:
+    """log sqrt(1 - |lam|^2), in a form that does not cancel for |lam| near 1."""
+    return 0.5 * jnp.log(-jnp.expm1(-2 * jnp.exp(self.nu_log)))

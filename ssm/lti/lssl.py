@@ -3,21 +3,20 @@
 Gu, Johnson, Goel, Saab, Dao, Rudra & Re 2021, arXiv:2110.13985. Theirs: H -> d, N -> state, L -> t, Delta t -> dt.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from kernels.long_conv import long_conv
-from kernels.lti import lti, plan
+from kernels.lti import plan
 from layers import Dense, param
 from layers.choices import one_of
 from layers.initializers import constant, log_step, uniform_fan_in
-from layers.lengths import blank_past
+from layers.mixer import Mixer, Where
 from mistake import Mistake
 from ssm.lti import dense, hippo
 
@@ -25,12 +24,12 @@ LEARN = ("all", "output")
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of one layer."""
 
   h: Float[Array, "b e n"]  # float32
 
 
-class LSSL(nn.Module):
+class LSSL(Mixer):
   """h_t = Abar h_{t-1} + Bbar x_t,  y_t = C . h_t + D x_t for each channel     eqs. (1) to (3)
 
   by the generalised bilinear transform, Abar = (1 - a dt A)^{-1} (1 + (1-a) dt A), Bbar = dt (1 - a dt A)^{-1} B;
@@ -59,14 +58,6 @@ class LSSL(nn.Module):
   dt_max: float = 1e-1
   copies: int = 1
 
-  STATE = "fixed"
-  SIDE = ()
-
-  @property
-  def SLOW(self) -> tuple[str, ...]:
-    """What makes Abar and Bbar, where it is learned."""
-    return ("A", "B", "log_dt") if self.learn == "all" else ()
-
   def __post_init__(self):
     _check(self)
     super().__post_init__()
@@ -76,9 +67,9 @@ class LSSL(nn.Module):
     A, B = hippo.MEASURES[self.A_init](n)
     if self.learn == "all":
       share = "inner" if self.copies == self.width else None
-      self.A = param(self, "A", constant(A), (self.copies, n, n), (share, "state", None))
-      self.B = param(self, "B", constant(B), (self.copies, n), (share, "state"))
-      self.log_dt = param(self, "log_dt", log_step(self.dt_min, self.dt_max), (self.width,), ("inner",))
+      self.A = param(self, "A", constant(A), (self.copies, n, n), (share, "state", None), slow=True)
+      self.B = param(self, "B", constant(B), (self.copies, n), (share, "state"), slow=True)
+      self.log_dt = param(self, "log_dt", log_step(self.dt_min, self.dt_max), (self.width,), ("inner",), slow=True)
     else:
       self.A, self.B = jnp.asarray(A[None], float), jnp.asarray(B[None], float)
       self.log_dt = jnp.linspace(np.log(self.dt_min), np.log(self.dt_max), self.width)
@@ -92,58 +83,25 @@ class LSSL(nn.Module):
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros."""
-    del max_len
     return State(h=jnp.zeros((batch, self.width, self.state)))
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state: one convolution where `lti` would use one, as no state is wanted."""
-    l, _ = plan(x.shape[1], packed=reset is not None)
+  def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
+    l, _ = plan(x.shape[1], packed=where.reset is not None)
     if l < x.shape[1]:
-      return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
-    y = long_conv(
-      blank_past(x, lengths), dense.taps(*self._discrete(), self.C, self.D, l), reset=reset, lengths=lengths
-    )
-    return blank_past(self._read(y), lengths)
+      return super().mix_parallel(x, where)
+    return self._read(long_conv(x, dense.taps(self._recurrence(), l), **where.masks))
 
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    _, c = plan(x.shape[1], packed=reset is not None)
-    system = dense.system(*self._discrete(), self.C, self.D, c)
-    y, h = lti(blank_past(x, lengths), system, state.h, reset=reset, lengths=lengths)
-    return blank_past(self._read(y), lengths), State(h=h)
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
+    y, h = dense.resume(x, self._recurrence(), state.h, **where.masks)
+    return self._read(y), State(h=h)
 
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], State]:
-    """One token."""
-    E, B = self._discrete()
-    h = state.h + jnp.einsum("eij,bej->bei", E, state.h, precision=dense.HIGHEST) + B * x[..., None]
-    y = jnp.sum(self.C * h, axis=-1) + self.D * x
-    return self._read(y.astype(x.dtype)), State(h=h)
-
-  def _discrete(self) -> tuple[Float[Array, "e n n"], Float[Array, "e n"]]:
-    """Abar - 1 = (1 - a dt A)^{-1} dt A, and Bbar, of every channel."""
+  def _recurrence(self) -> dense.Recurrence:
+    """Abar - I = (1 - a dt A)^{-1} dt A, and Bbar, of every channel."""
     times = self.width // self.A.shape[0]
     dt = jnp.exp(self.log_dt)[:, None, None]
     A, B = jnp.tile(self.A, (times, 1, 1)), jnp.tile(self.B, (times, 1))[..., None]
-    found = jnp.linalg.solve(jnp.eye(self.state) - self.alpha * dt * A, dt * jnp.concatenate([A, B], axis=-1))
-    return found[..., :-1], found[..., -1]
+    EB = jnp.linalg.solve(jnp.eye(self.state) - self.alpha * dt * A, dt * jnp.concatenate([A, B], axis=-1))
+    return dense.Recurrence(EB[..., :-1], EB[..., -1], self.C, self.D)
 
   def _read(self, y: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     return self.out_proj(jax.nn.gelu(y, approximate=False))

@@ -5,19 +5,18 @@ State: window (grows without chunks, none if bidirectional).
 Ma et al. 2022, arXiv:2209.10655. Theirs: d -> d, h -> state, z -> keys, v -> inner, c -> chunk, n -> t.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from kernels.attention import WEIGHTS, attention
 from layers import Dense, param
 from layers.choices import one_of
-from layers.lengths import blank_past
+from layers.mixer import Mixer, Where
 from layers.positions import rope
 from layers.sizes import at_least_one
 from mistake import Mistake
@@ -27,7 +26,7 @@ POSITIONS = ("rotary", "simple")
 
 
 class State(NamedTuple):
-  """What one layer remembers: token i of the current chunk in slot i, zeros in later slots."""
+  """The state of one layer: token i of the current chunk in slot i, and zeros in the slots after the last token."""
 
   h: Float[Array, "b d n"]  # float32
   k: Float[Array, "b s k"]
@@ -35,7 +34,7 @@ class State(NamedTuple):
   length: Int[Array, "b"]  # tokens of the document so far
 
 
-class Mega(nn.Module):
+class Mega(Mixer):
   """h_t = (1 - p a) h_{t-1} + p beta x_t,  m_t = silu(gamma . h_t / sqrt(n) + omega x_t)     eqs. (2), (3)
 
   for each channel, with p = sigmoid(alpha) and a = sigmoid(delta); then, with q and k from silu(W_z m) by scale and
@@ -68,12 +67,9 @@ class Mega(nn.Module):
   weights: str = "softmax"
   bidirectional: bool = False
 
-  SLOW = ("alpha", "delta")
-  SIDE = ()
-
   @property
   def STATE(self) -> str:
-    """'none' if bidirectional, 'window' with chunks, else 'grows'."""
+    """None if bidirectional; a window with chunks; else it grows."""
     if self.bidirectional:
       return "none"
     return "grows" if self.chunk is None else "window"
@@ -86,23 +82,24 @@ class Mega(nn.Module):
     normal, zeros, small = nn.initializers.normal, nn.initializers.zeros, nn.initializers.normal(0.02)
     signs = lambda key, shape, dtype: small(key, shape, dtype) + (-1.0) ** jnp.arange(self.state)
     ways, axes = ((2,), (None,)) if self.bidirectional else ((), ())
-    by_state = lambda name, init: param(self, name, init, (*ways, self.width, self.state), (*axes, "embed", "state"))
-    self.alpha, self.delta = by_state("alpha", normal(0.2)), by_state("delta", normal(0.2))
+    by_state = lambda name, init, slow=False: param(
+      self, name, init, (*ways, self.width, self.state), (*axes, "embed", "state"), slow=slow
+    )
+    self.alpha, self.delta = (by_state(name, normal(0.2), slow=True) for name in ("alpha", "delta"))
     self.beta, self.gamma = by_state("beta", signs), by_state("gamma", normal(1.0))
     self.omega = param(self, "omega", normal(1.0), (self.width,), ("embed",))
     dense = lambda features, axes: Dense(features, use_bias=True, kernel_init=small, axes=axes)
     self.v_proj = dense(self._inner, ("embed", "inner"))
     self.m_proj = dense(2 * self.width + self.keys + self._inner, ("embed", "inner"))
     self.h_proj = dense(self.width, ("inner", "embed"))
-    self.qk_scale = param(self, "qk_scale", small, (2, self.keys), (None, None))
-    self.qk_shift = param(self, "qk_shift", zeros, (2, self.keys), (None, None))
+    self.qk_scale = param(self, "qk_scale", small, (2, self.keys), (None, None), decay=False)
+    self.qk_shift = param(self, "qk_shift", zeros, (2, self.keys), (None, None), decay=False)
     distances = 2 * (self.chunk or 1) - 1 if self.bidirectional else self.chunk
     shape = (2, self.keys) if self.position == "rotary" else (distances,)
-    self.bias = param(self, "bias", small, shape, (None,) * len(shape))
+    self.bias = param(self, "bias", small, shape, (None,) * len(shape), decay=False)
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros, and empty slots for a chunk or for a document of `max_len` tokens."""
     self._require_state()
     slots = self.chunk or max_len
     return State(
@@ -112,53 +109,28 @@ class Mega(nn.Module):
       length=jnp.zeros((batch,), jnp.int32),
     )
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state; nothing is cached."""
-    x, none = blank_past(x, lengths), jnp.zeros(x.shape[:1], jnp.int32)
+  def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
+    none = jnp.zeros(x.shape[:1], jnp.int32)
     if self.bidirectional:
-      m = moving_average.from_both_sides(x, self._coefficients(), reset=reset, lengths=lengths)
+      m = moving_average.from_both_sides(x, self._coefficients(), **where.masks)
     else:
       empty = jnp.zeros((x.shape[0], self.width, self.state), self.alpha.dtype)
-      m, _ = moving_average.from_the_past(x, empty, self._coefficients(), reset=reset, lengths=lengths)
+      m, _ = moving_average.from_the_past(x, empty, self._coefficients(), **where.masks)
     (q, k, v), gates = self._project(x, m)
-    at, _ = chunks.places(none, x.shape[1], self.chunk, reset=reset, lengths=lengths)
-    return blank_past(self._gate(x, gates, self._attend(q, k, v, at, at)), lengths)
+    at, _ = chunks.places(none, x.shape[1], self.chunk, **where.masks)
+    return self._gate(x, gates, self._attend(q, k, v, at, at))
 
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    self._require_state()
-    x = blank_past(x, lengths)
-    m, h = moving_average.from_the_past(x, state.h, self._coefficients(), reset=reset, lengths=lengths)
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
+    m, h = moving_average.from_the_past(x, state.h, self._coefficients(), **where.masks)
     (q, k, v), gates = self._project(x, m)
-    at, length = chunks.places(state.length, x.shape[1], self.chunk, reset=reset, lengths=lengths)
-    seen = chunks.Places(*map(chunks.append, chunks.cached(state.length, state.k.shape[1], self.chunk), at))
-    y = self._gate(x, gates, self._attend(q, chunks.append(state.k, k), chunks.append(state.v, v), at, seen))
+    at, length = chunks.places(state.length, x.shape[1], self.chunk, **where.masks)
+    cached = chunks.cached(state.length, state.k.shape[1], self.chunk)
+    both = chunks.Places(*map(chunks.append, cached, at))
+    y = self._gate(x, gates, self._attend(q, chunks.append(state.k, k), chunks.append(state.v, v), at, both))
     if self.chunk is None:
       y = jnp.where((at.slot >= state.k.shape[1])[..., None], jnp.nan, y)
     k, v = (chunks.write(old, new, at) for old, new in ((state.k, k), (state.v, v)))
-    return blank_past(y, lengths), State(h=h, k=k, v=v, length=length)
-
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], State]:
-    """One token."""
-    y, state = self.prefill(x[:, None], state)
-    return y[:, 0], state
+    return y, State(h=h, k=k, v=v, length=length)
 
   @property
   def _inner(self) -> int:
@@ -175,7 +147,7 @@ class Mega(nn.Module):
   def _project(
     self, x: Float[Array, "b t d"], m: Float[Array, "b t d"]
   ) -> tuple[tuple[Float[Array, "b t _"], ...], tuple[Float[Array, "b t _"], ...]]:
-    """Queries, keys and values; and u, r and W_h m. Comes with the averages for m."""
+    """Queries, keys and values, and the gates u, r and W_h m, where the argument m holds the averages gamma . h."""
     m = jax.nn.silu(m + self.omega * x).astype(x.dtype)
     ends = np.cumsum([self.width, self.keys, self._inner])
     u, z, r, c = jnp.split(self.m_proj(m), ends, axis=-1)
@@ -184,7 +156,7 @@ class Mega(nn.Module):
     return (q, k, jax.nn.silu(self.v_proj(x))), (jax.nn.sigmoid(u), jax.nn.silu(r), c)
 
   def _gate(self, x: Float[Array, "b t d"], gates: tuple[Float[Array, "b t _"], ...], y: Float[Array, "b t e"]):
-    """u (c - x)."""
+    """The output u (c - x)."""
     u, r, c = gates
     return u * (jax.nn.silu(c + self.h_proj(r * y)) - x)
 
@@ -196,12 +168,12 @@ class Mega(nn.Module):
     at: chunks.Places,
     of: chunks.Places,
   ) -> Float[Array, "b t e"]:
-    """The bias is a product of vectors that depend on the slots, so that queries and keys can carry it."""
+    """Attention within chunks. The bias b is a product of two vectors, which queries and keys carry along."""
     if self.weights == "softmax":
       share = q * self.keys**-0.5
     else:
-      seen = chunks.sizes(at) if self.bidirectional else at.slot + 1
-      share = q / seen[..., None].astype(jnp.promote_types(q.dtype, jnp.float32))
+      tokens = chunks.sizes(at) if self.bidirectional else at.slot + 1
+      share = q / tokens[..., None].astype(jnp.promote_types(q.dtype, jnp.float32))
     q = jnp.concatenate([share.astype(q.dtype), self._bias(at.slot, 0).astype(q.dtype)], axis=-1)
     k = jnp.concatenate([k, self._bias(of.slot, 1).astype(k.dtype)], axis=-1)
     y = attention(
@@ -217,7 +189,7 @@ class Mega(nn.Module):
     return y[:, :, 0]
 
   def _bias(self, slot: Int[Array, "b t"], side: int) -> Float[Array, "b t k"]:
-    """Vectors whose product is b: `side` 0 for queries, 1 for keys."""
+    """The vectors whose product is b, those of queries (`side` 0) or those of keys (1)."""
     if self.position == "rotary":
       b = jnp.broadcast_to(self.bias[side], (*slot.shape, 1, self.keys))
       return rope(b, slot)[:, :, 0]

@@ -1,4 +1,4 @@
-"""Mega's moving average: damped, of several numbers in each channel, from the past or from both sides.
+"""Mega's damped moving averages, several in each channel, over the past or over both sides.
 
 Ma et al. 2022, arXiv:2209.10655, eq. (2).
 """
@@ -14,7 +14,7 @@ from layers import reversal
 
 
 class Average(NamedTuple):
-  """What the averages of one direction are made by."""
+  """The parameters of the averages in one direction."""
 
   alpha: Float[Array, "d n"]
   delta: Float[Array, "d n"]
@@ -30,7 +30,7 @@ def from_the_past(
   reset: Bool[Array, "b t"] | None = None,
   lengths: Int[Array, "b"] | None = None,
 ) -> tuple[Float[Array, "b t d"], Float[Array, "b d n"]]:
-  """gamma . h_t / sqrt(n) with h_t = (1 - p a) h_{t-1} + p beta x_t, p = sigmoid(alpha), a = sigmoid(delta); last h."""
+  """gamma . h_t / sqrt(n) with h_t = (1 - p a) h_{t-1} + p beta x_t, p = sigmoid(alpha), a = sigmoid(delta); and h."""
   d, n = average.alpha.shape
   p = jax.nn.sigmoid(average.alpha)
   decay = 1 - p * jax.nn.sigmoid(average.delta)
@@ -48,11 +48,11 @@ def from_both_sides(
   reset: Bool[Array, "b t"] | None = None,
   lengths: Int[Array, "b"] | None = None,
 ) -> Float[Array, "b t d"]:
-  """The sum of two averages, of the past and of what comes; both have the current token."""
-  past, coming = (Average(*(z[way] for z in averages)) for way in (0, 1))
+  """The sum of an average over the past and one over the future, both with the current token."""
+  past, future = (Average(*(z[way] for z in averages)) for way in (0, 1))
   empty = jnp.zeros((x.shape[0], *past.alpha.shape), past.alpha.dtype)
   order = reversal.order(x.shape[0], x.shape[1], lengths)
   ends = None if reset is None else reversal.at(reversal.last_of_document(reset), order)
   y, _ = from_the_past(x, empty, past, reset=reset, lengths=lengths)
-  back, _ = from_the_past(reversal.at(x, order), empty, coming, reset=ends, lengths=lengths)
+  back, _ = from_the_past(reversal.at(x, order), empty, future, reset=ends, lengths=lengths)
   return y + reversal.at(back, order)

@@ -11,15 +11,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from kernels.long_conv import long_conv
-from kernels.lti import lti, plan
+from kernels.lti import plan
 from layers import param
 from layers.choices import one_of
 from layers.glu import ACTIVATIONS, activate, glu_dense
 from layers.initializers import constant, log_step
-from layers.lengths import blank_past
+from layers.mixer import Mixer, Where
 from mistake import Mistake
 from ssm.lti import dense, dplr, hippo
 
@@ -27,12 +27,12 @@ MEASURES = ("legs", "fout")
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of one layer."""
 
   h: Float[Array, "b e n"]  # float32; real parts, then imaginary parts
 
 
-class S4(nn.Module):
+class S4(Mixer):
   """h_t = Abar h_{t-1} + Bbar x_t,  y_t = 2 Re(C . h_t) + D x_t for each channel     eq. (3), by Tustin's rule
 
   followed by GELU and a gated linear map (as in S4D). A = diag(-exp(A_log) + i A_im) - P P* (thm. 1). Conjugate pairs
@@ -61,10 +61,6 @@ class S4(nn.Module):
   copies: int | None = None
   activation: str = "glu"
 
-  STATE = "fixed"
-  SLOW = ("A_log", "A_im", "P_re", "P_im", "B_re", "B_im", "log_dt")
-  SIDE = ()
-
   def __post_init__(self):
     _check(self)
     super().__post_init__()
@@ -73,7 +69,7 @@ class S4(nn.Module):
     copies, n = self.copies or self.width, self.state // 2
     lam, P, B = hippo.dplr(self.A_init, self.state)
     share = ("inner" if copies == self.width else None, "state")
-    shared = lambda name, value: param(self, name, constant(value), (copies, n), share)
+    shared = lambda name, value: param(self, name, constant(value), (copies, n), share, slow=True)
     self.A_log = shared("A_log", np.log(np.maximum(-lam.real, 1e-4)))
     self.A_im = shared("A_im", lam.imag)
     self.P_re, self.P_im = shared("P_re", P[0].real), shared("P_im", P[0].imag)
@@ -83,54 +79,32 @@ class S4(nn.Module):
     self.C_re = param(self, "C_re", half_normal, (self.width, n), ("inner", "state"))
     self.C_im = param(self, "C_im", half_normal, (self.width, n), ("inner", "state"))
     self.D = param(self, "D", nn.initializers.normal(1.0), (self.width,), ("inner",))
-    self.log_dt = param(self, "log_dt", log_step(self.dt_min, self.dt_max), (self.width,), ("inner",))
+    self.log_dt = param(self, "log_dt", log_step(self.dt_min, self.dt_max), (self.width,), ("inner",), slow=True)
     self.out_proj = glu_dense(self.width) if self.activation == "glu" else None
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros."""
-    del max_len
     return State(h=jnp.zeros((batch, self.width, self.state)))
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state: one convolution where `lti` would use one, as no state is wanted."""
-    l, _ = plan(x.shape[1], packed=reset is not None)
+  def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
+    l, _ = plan(x.shape[1], packed=where.reset is not None)
     if l < x.shape[1]:
-      return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
-    x = blank_past(x, lengths)
-    K = dplr.taps(*self._continuous(), max(1, l))
-    y = long_conv(x, K.at[:, 0].add(self.D), reset=reset, lengths=lengths)
-    return blank_past(activate(y, self.activation, self.out_proj), lengths)
+      return super().mix_parallel(x, where)
+    K = dplr.taps(*self._continuous(), l)
+    y = long_conv(x, K.at[:, 0].add(self.D), **where.masks)
+    return activate(y, self.activation, self.out_proj)
 
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    x = blank_past(x, lengths)
-    _, c = plan(x.shape[1], packed=reset is not None)
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
     dt, lam, P, B, C = self._continuous()
     gain = dplr.as_state(dplr.change(dt, lam, P, jnp.zeros_like(B), B))
-    system = dense.system(dplr.transition(dt, lam, P), gain, dplr.as_row(C), self.D, c)
-    y, h = lti(x, system, state.h, reset=reset, lengths=lengths)
-    return blank_past(activate(y, self.activation, self.out_proj), lengths), State(h=h)
+    recurrence = dense.Recurrence(dplr.transition(dt, lam, P), gain, dplr.as_row(C), self.D)
+    y, h = dense.resume(x, recurrence, state.h, **where.masks)
+    return activate(y, self.activation, self.out_proj), State(h=h)
 
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
+  def mix_token(
+    self, x: Float[Array, "b d"], state: State, side: Mapping[str, Array]
   ) -> tuple[Float[Array, "b d"], State]:
-    """One token, in O(N)."""
+    """One token in O(N), without the dense matrix."""
     dt, lam, P, B, C = self._continuous()
     h = jax.lax.complex(*jnp.split(state.h, 2, axis=-1))
     h = dplr.as_state(h + dplr.change(dt, lam, P, h, B * x[..., None]))
@@ -138,7 +112,7 @@ class S4(nn.Module):
     return activate(y.astype(x.dtype), self.activation, self.out_proj), State(h=h)
 
   def _continuous(self) -> dplr.Continuous:
-    """Of every channel."""
+    """The systems of all channels, before their discretisation."""
     times = self.width // self.A_log.shape[0]
     each = lambda re, im: jax.lax.complex(jnp.tile(re, (times, 1)), jnp.tile(im, (times, 1)))
     lam, P, B = each(-jnp.exp(self.A_log), self.A_im), each(self.P_re, self.P_im), each(self.B_re, self.B_im)

@@ -3,31 +3,30 @@
 Gu, Gupta, Goel & Re 2022, arXiv:2206.11893. Theirs: H -> d, N -> state, L -> t, Delta -> dt.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Complex, Float, Int
+from jaxtyping import Array, Complex, Float
 
 from layers import param
 from layers.choices import one_of
 from layers.glu import ACTIVATIONS, activate, glu_dense
 from layers.initializers import constant, log_step
-from layers.lengths import blank_past
+from layers.mixer import Mixer, Where
 from mistake import Mistake
 from ssm.lti import diagonal, discretization, hippo
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of one layer."""
 
   h: Complex[Array, "b e n"]  # complex64
 
 
-class S4D(nn.Module):
+class S4D(Mixer):
   """h_t = Abar h_{t-1} + Bbar x_t,  y_t = 2 Re(C . h_t) + D x_t for each channel     sec. 3
 
   followed by GELU and a linear map to 2d with a gated linear unit (app. B). A = -exp(A_log) + i A_im. Conjugate pairs
@@ -58,10 +57,6 @@ class S4D(nn.Module):
   copies: int | None = None
   activation: str = "glu"
 
-  STATE = "fixed"
-  SLOW = ("A_log", "A_im", "B_re", "B_im", "log_dt")
-  SIDE = ()
-
   def __post_init__(self):
     _check(self)
     super().__post_init__()
@@ -71,54 +66,28 @@ class S4D(nn.Module):
     A, B = INITS[self.A_init](n)
     B = self.B_scale * B
     share = ("inner" if copies == self.width else None, "state")
-    self.A_log = param(self, "A_log", constant(np.log(-A.real)), (copies, n), share)
-    self.A_im = param(self, "A_im", constant(A.imag), (copies, n), share)
-    self.B_re = param(self, "B_re", constant(B.real), (copies, n), share)
-    self.B_im = param(self, "B_im", constant(B.imag), (copies, n), share)
+    self.A_log = param(self, "A_log", constant(np.log(-A.real)), (copies, n), share, slow=True)
+    self.A_im = param(self, "A_im", constant(A.imag), (copies, n), share, slow=True)
+    self.B_re = param(self, "B_re", constant(B.real), (copies, n), share, slow=True)
+    self.B_im = param(self, "B_im", constant(B.imag), (copies, n), share, slow=True)
     # E|C|^2 = 1
     half_normal = nn.initializers.normal(0.5**0.5)
     self.C_re = param(self, "C_re", half_normal, (self.width, n), ("inner", "state"))
     self.C_im = param(self, "C_im", half_normal, (self.width, n), ("inner", "state"))
     self.D = param(self, "D", nn.initializers.normal(1.0), (self.width,), ("inner",))
-    self.log_dt = param(self, "log_dt", log_step(self.dt_min, self.dt_max), (self.width,), ("inner",))
+    self.log_dt = param(self, "log_dt", log_step(self.dt_min, self.dt_max), (self.width,), ("inner",), slow=True)
     self.out_proj = glu_dense(self.width) if self.activation == "glu" else None
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros."""
-    del max_len
     return State(h=jnp.zeros((batch, self.width, self.state // 2), complex))
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state."""
-    y = diagonal.outputs(blank_past(x, lengths), self.recurrence(), reset=reset, lengths=lengths)
-    return blank_past(activate(y, self.activation, self.out_proj), lengths)
+  def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
+    y = diagonal.outputs(x, self.recurrence(), **where.masks)
+    return activate(y, self.activation, self.out_proj)
 
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    y, h = diagonal.resume(blank_past(x, lengths), self.recurrence(), state.h, reset=reset, lengths=lengths)
-    return blank_past(activate(y, self.activation, self.out_proj), lengths), State(h=h)
-
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], State]:
-    """One token."""
-    y, h = diagonal.step(x, self.recurrence(), state.h)
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
+    y, h = diagonal.resume(x, self.recurrence(), state.h, **where.masks)
     return activate(y, self.activation, self.out_proj), State(h=h)
 
   def recurrence(self) -> diagonal.Recurrence:
@@ -132,7 +101,7 @@ class S4D(nn.Module):
 
 
 def within(mixer: nn.Module, width: int, **kwargs) -> S4D:
-  """The state space of a mixer that has one inside and names its fields as S4D does, without an activation."""
+  """The state space inside a mixer whose fields have S4D's names, without an activation."""
   fields = ("state", "A_init", "disc", "dt_min", "dt_max", "copies")
   return S4D(width=width, activation="none", **{field: getattr(mixer, field) for field in fields}, **kwargs)
 

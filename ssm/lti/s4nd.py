@@ -4,19 +4,18 @@ Nguyen et al. 2022, arXiv:2210.06583. Theirs: H -> d, N -> state, L1, L2 -> rows
 """
 
 import math
-from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from layers import images, param
 from layers.choices import one_of
 from layers.glu import ACTIVATIONS, activate, glu_dense
 from layers.initializers import constant, log_step
-from layers.lengths import blank_past
+from layers.mixer import Mixer, Where
 from layers.sizes import at_least_one
 from mistake import Mistake
 from ssm.lti import diagonal, discretization, dplr, hippo, s4, s4d
@@ -25,7 +24,7 @@ AXES = ("frame", "row", "column")
 STRUCTURES = {"diagonal": tuple(s4d.INITS), "dplr": s4.MEASURES}
 
 
-class S4ND(nn.Module):
+class S4ND(Mixer):
   """y = (K_1 x K_2) * x + D x for each channel, K_1 along a column and K_2 along a row of the image     sec. 3
 
   each made of the kernels of two state spaces, one for lags from 0 on and one for lags from -1 backwards; a video has a
@@ -67,13 +66,6 @@ class S4ND(nn.Module):
   activation: str = "glu"
 
   STATE = "none"
-  SIDE = ()
-
-  @property
-  def SLOW(self) -> tuple[str, ...]:
-    """What S4's family has there, along each axis."""
-    names = s4.S4.SLOW if self.structure == "dplr" else s4d.S4D.SLOW
-    return tuple(f"{axis}_{name}" for axis in AXES[-self.dim :] for name in names)
 
   def __post_init__(self):
     _check(self)
@@ -82,8 +74,10 @@ class S4ND(nn.Module):
   def setup(self):
     n, ways = self.state // 2, 2 if self.bidirectional else 1
     space, half_normal = ("inner", "state"), nn.initializers.normal(0.5**0.5)
-    make = lambda name, init, shape, axes: {a: param(self, f"{a}_{name}", init, shape, axes) for a in AXES[-self.dim :]}
-    same = lambda name, value: make(name, constant(value), (self.width, n), space)
+    make = lambda name, init, shape, axes, slow: {
+      axis: param(self, f"{axis}_{name}", init, shape, axes, slow=slow) for axis in AXES[-self.dim :]
+    }
+    same = lambda name, value: make(name, constant(value), (self.width, n), space, True)
     if self.structure == "dplr":
       A, P, B = hippo.dplr(self.A_init, self.state)
       B = B.real + 1j * np.clip(B.imag, -2, 2)
@@ -92,21 +86,13 @@ class S4ND(nn.Module):
       A, B = s4d.INITS[self.A_init](n)
     self.A_log, self.A_im = same("A_log", np.log(np.maximum(-A.real, 1e-4))), same("A_im", A.imag)
     self.B_re, self.B_im = same("B_re", B.real), same("B_im", B.imag)
-    self.C_re = make("C_re", half_normal, (self.rank, ways, self.width, n), (None, None, *space))
-    self.C_im = make("C_im", half_normal, (self.rank, ways, self.width, n), (None, None, *space))
-    self.log_dt = make("log_dt", log_step(self.dt_min, self.dt_max), (self.width,), ("inner",))
+    C = lambda name: make(name, half_normal, (self.rank, ways, self.width, n), (None, None, *space), False)
+    self.C_re, self.C_im = C("C_re"), C("C_im")
+    self.log_dt = make("log_dt", log_step(self.dt_min, self.dt_max), (self.width,), ("inner",), True)
     self.D = param(self, "D", nn.initializers.normal(1.0), (self.width,), ("inner",))
     self.out_proj = glu_dense(self.width) if self.activation == "glu" else None
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All pixels."""
+  def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
     axes = AXES[-self.dim :]
     sizes = images.sides("S4ND", x.shape[1], {f"{axis}s": getattr(self, f"{axis}s") for axis in axes})
     origin = tuple(size - 1 if self.bidirectional else 0 for size in sizes)
@@ -114,11 +100,11 @@ class S4ND(nn.Module):
     equation = {2: "rei,rej->eij", 3: "rei,rej,rek->eijk"}[self.dim]
     K = jnp.einsum(equation, *taps) / self.rank
     K = K.at[(slice(None), *origin)].add(self.D)
-    y = images.convolve(x, K, origin=origin, inner=sizes[1:], reset=reset, lengths=lengths)
-    return blank_past(activate(y, self.activation, self.out_proj), lengths)
+    y = images.convolve(x, K, origin=origin, inner=sizes[1:], **where.masks)
+    return activate(y, self.activation, self.out_proj)
 
   def _taps(self, axis: str, l: int) -> Float[Array, "r e m"]:
-    """A kernel of one axis for each rank: lags from 1 - l to l - 1, or from 0 on."""
+    """The kernels along one axis, one for each rank, for lags from 1 - l to l - 1, or from 0 on."""
     A = jax.lax.complex(-jnp.exp(self.A_log[axis]), self.A_im[axis])
     B, C = (jax.lax.complex(re[axis], im[axis]) for re, im in ((self.B_re, self.B_im), (self.C_re, self.C_im)))
     dt = self.step_rescale * jnp.exp(self.log_dt[axis])[:, None]

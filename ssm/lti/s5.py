@@ -3,20 +3,19 @@
 Smith, Warrington & Linderman 2023, arXiv:2208.04933. Theirs: H -> d, P -> state, J -> blocks, L -> t, Delta -> dt.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Complex, Float, Int
+from jaxtyping import Array, Complex, Float
 
 from kernels.linear_scan import linear_scan
 from layers import Dense, param, reversal
 from layers.choices import one_of
 from layers.initializers import constant, log_step
-from layers.lengths import blank_past
+from layers.mixer import Mixer, Where
 from mistake import Mistake
 from ssm.lti import dense_io, discretization, hippo
 
@@ -24,12 +23,12 @@ C_INITS = ("trunc_standard_normal", "lecun_normal", "complex_normal")
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of one layer."""
 
   h: Complex[Array, "b n"]  # complex64
 
 
-class S5(nn.Module):
+class S5(Mixer):
   """h_t = Abar h_{t-1} + Bbar x_t,  y_t = 2 Re(C h_t) + D x_t;  Abar, Bbar from A = lam and B by `disc`     sec. 3
 
   followed by a GELU and a gate (app. G). Departs: nothing, with two remarks. Variances of B and C are those of the
@@ -67,13 +66,12 @@ class S5(nn.Module):
   clip_eigs: bool = False
   activation: str = "half_glu1"
 
-  SLOW = ("lam_re", "lam_im", "B_re", "B_im", "log_dt")
   SIDE = ("dt",)
   DISCS = tuple(discretization.RULES)
 
   @property
   def STATE(self) -> str:
-    """'fixed', or 'none' if bidirectional."""
+    """Fixed; none if bidirectional."""
     return "none" if self.bidirectional else "fixed"
 
   def __post_init__(self):
@@ -83,8 +81,8 @@ class S5(nn.Module):
   def setup(self):
     lam, V = self._spectrum()
     n = lam.shape[0]
-    self.lam_re = param(self, "lam_re", constant(lam.real), (n,), ("state",))
-    self.lam_im = param(self, "lam_im", constant(lam.imag), (n,), ("state",))
+    self.lam_re = param(self, "lam_re", constant(lam.real), (n,), ("state",), slow=True)
+    self.lam_im = param(self, "lam_im", constant(lam.imag), (n,), ("state",), slow=True)
     # One draw makes both parts of a complex matrix, which share a change of basis. Later, Flax asks for shapes alone.
     ways = 2 if self.bidirectional else 1
     keys = jax.random.split(self.make_rng("params") if self.is_initializing() else jax.random.key(0), 1 + ways)
@@ -92,68 +90,37 @@ class S5(nn.Module):
     one_C = lambda way: _initial_C(keys[1 + way], V, self.width, self.C_init)
     make_C = lambda: jnp.concatenate([one_C(way) for way in range(ways)], axis=1)
     axes = ("state", "embed")
-    self.B_re = param(self, "B_re", lambda *_: make_B().real, (n, self.width), axes)
-    self.B_im = param(self, "B_im", lambda *_: make_B().imag, (n, self.width), axes)
+    self.B_re = param(self, "B_re", lambda *_: make_B().real, (n, self.width), axes, slow=True)
+    self.B_im = param(self, "B_im", lambda *_: make_B().imag, (n, self.width), axes, slow=True)
     self.C_re = param(self, "C_re", lambda *_: make_C().real, (self.width, ways * n), axes[::-1])
     self.C_im = param(self, "C_im", lambda *_: make_C().imag, (self.width, ways * n), axes[::-1])
     self.D = param(self, "D", nn.initializers.normal(1.0), (self.width,), ("embed",))
-    self.log_dt = param(self, "log_dt", log_step(self.dt_min, self.dt_max), (n,), ("state",))
+    self.log_dt = param(self, "log_dt", log_step(self.dt_min, self.dt_max), (n,), ("state",), slow=True)
     dense = lambda: Dense(self.width, use_bias=True, axes=("embed", "inner"))
     self.gate = None if self.activation in ("gelu", "none") else dense()
     self.out_proj = dense() if self.activation == "full_glu" else None
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros."""
-    del max_len
     self._require_state()
     return State(h=jnp.zeros((batch, self.state // 2 if self.conj_sym else self.state), complex))
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state; side["dt"] is `b t`."""
+  def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
     if not self.bidirectional:
-      return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths, side=side)[0]
-    x = blank_past(x, lengths)
-    A, Bx = self._discrete(x, _gaps(side, lengths))
+      return super().mix_parallel(x, where)
+    A, Bx = self._discrete(x, where.side.get("dt"))
     empty = jnp.zeros_like(Bx, shape=(x.shape[0], Bx.shape[2]))
-    h, _ = linear_scan(A, Bx, empty, reset=reset, lengths=lengths)
-    order = reversal.order(x.shape[0], x.shape[1], lengths)
+    h, _ = linear_scan(A, Bx, empty, **where.masks)
+    order = reversal.order(x.shape[0], x.shape[1], where.lengths)
     A = reversal.at(A, order) if A.ndim == 3 else A
-    reset = None if reset is None else reversal.at(reversal.last_of_document(reset), order)
-    back, _ = linear_scan(A, reversal.at(Bx, order), empty, reset=reset, lengths=lengths)
-    return blank_past(self._read(jnp.concatenate([h, reversal.at(back, order)], axis=-1), x), lengths)
+    starts = None if where.reset is None else reversal.at(reversal.last_of_document(where.reset), order)
+    back, _ = linear_scan(A, reversal.at(Bx, order), empty, reset=starts, lengths=where.lengths)
+    return self._read(jnp.concatenate([h, reversal.at(back, order)], axis=-1), x)
 
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`; side["dt"] is `b t`."""
-    self._require_state()
-    x = blank_past(x, lengths)
-    A, Bx = self._discrete(x, _gaps(side, lengths))
-    h, last = linear_scan(A, Bx, state.h, reset=reset, lengths=lengths)
-    return blank_past(self._read(h, x), lengths), State(h=last)
-
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], State]:
-    """One token; side["dt"] is `b`."""
-    self._require_state()
-    A, Bx = self._discrete(x, None if side is None else side.get("dt"))
-    h = A * state.h + Bx
-    return self._read(h, x), State(h=h)
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
+    A, Bx = self._discrete(x, where.side.get("dt"))
+    h, last = linear_scan(A, Bx, state.h, **where.masks)
+    return self._read(h, x), State(h=last)
 
   @nn.nowrap
   def _require_state(self) -> None:
@@ -162,50 +129,46 @@ class S5(nn.Module):
 
   @nn.nowrap
   def _spectrum(self) -> tuple[np.ndarray, np.ndarray]:
-    """Initial lam, and V with its columns: of each block the half with negative imaginary parts, if pairs are meant."""
+    """Initial lam and its eigenvectors, the columns of V; of conjugate pairs those with negative imaginary parts."""
     size = self.state // self.blocks
-    kept = size // 2 if self.conj_sym else size
+    n = size // 2 if self.conj_sym else size
     lam, V = hippo.legs_normal(size)
-    return np.tile(lam[:kept], self.blocks), np.kron(np.eye(self.blocks), V[:, :kept])
+    return np.tile(lam[:n], self.blocks), np.kron(np.eye(self.blocks), V[:, :n])
 
   def _discrete(
-    self, x: Float[Array, "*b d"], dt: Float[Array, "*b"] | None
-  ) -> tuple[Complex[Array, "*c n"], Complex[Array, "*b n"]]:
-    """Abar, one for all tokens without `dt`, and Bbar x."""
+    self, x: Float[Array, "b t d"], dt: Float[Array, "b t"] | None
+  ) -> tuple[Complex[Array, "*bt n"], Complex[Array, "b t n"]]:
+    """Abar, which without `dt` is one for all tokens, and Bbar x."""
     lam_re = jnp.minimum(self.lam_re, -1e-4) if self.clip_eigs else self.lam_re
     steps = self.step_rescale * jnp.exp(self.log_dt)
     gap = jnp.ones((1,), steps.dtype) if dt is None else dt[..., None].astype(steps.dtype)
     log_A, scale = discretization.EVENT_RULES[self.disc](steps, jax.lax.complex(lam_re, self.lam_im), gap)
     if dt is not None:
       return jnp.exp(log_A), scale * dense_io.into_state(x, self.B_re, self.B_im)
-    # times B rather than B x, which is larger by the tokens
+    # multiplying B costs less than multiplying B x, which has a row for every token
     B = scale[:, None] * jax.lax.complex(self.B_re, self.B_im)
     return jnp.exp(log_A), dense_io.into_state(x, B.real, B.imag)
 
-  def _read(self, h: Complex[Array, "*b n"], x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    """From states to outputs: 2 Re(C h) + D x, then the activation."""
+  def _read(self, h: Complex[Array, "b t n"], x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
+    """2 Re(C h) + D x through the activation."""
     pairs = 2 if self.conj_sym else 1
     y = dense_io.read_out(h, pairs * self.C_re, pairs * self.C_im, x.dtype) + self.D * x
     return dense_io.activate(self.activation, y.astype(x.dtype), self.gate, self.out_proj)
 
 
-def _gaps(side: Mapping[str, Array] | None, lengths: Int[Array, "b"] | None) -> Float[Array, "b t"] | None:
-  return None if side is None or "dt" not in side else blank_past(side["dt"], lengths)
-
-
 def _initial_B(key, V: np.ndarray, width: int) -> Complex[Array, "n d"]:
-  """V* G, with the entries of the real G of variance 1/P."""
+  """V* G for a real G with entries of variance 1/P."""
   G = nn.initializers.lecun_normal()(key, (V.shape[0], width))
   return jnp.asarray(V.conj().T, jnp.complex64) @ G
 
 
 def _initial_C(key, V: np.ndarray, width: int, kind: str) -> Complex[Array, "d n"]:
-  """G V with a complex G, or plain complex normal numbers."""
+  """G V for a complex G or, for "complex_normal", complex normal numbers."""
   P, n = V.shape
   if kind == "complex_normal":
     re, im = jax.random.normal(key, (2, width, n)) * 0.5**0.5
     return jax.lax.complex(re, im)
-  # the rows of the first kind are drawn one by one, so their variance does not know how many there are
+  # "trunc_standard_normal" draws row by row, so that its variance does not depend on the number of rows
   lecun = nn.initializers.lecun_normal(batch_axis=(0,) if kind == "trunc_standard_normal" else ())
   G = lecun(key, (width, P, 2))
   return jax.lax.complex(G[..., 0], G[..., 1]) @ jnp.asarray(V, jnp.complex64)

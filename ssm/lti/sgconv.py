@@ -4,20 +4,20 @@ Li, Cai, Zhang, Chen & Dey 2022, arXiv:2210.09298. Theirs: H -> d, L -> max_len,
 """
 
 import math
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from kernels.long_conv import long_conv
 from layers import history, param
 from layers.choices import one_of
 from layers.glu import ACTIVATIONS, activate, glu_dense
-from layers.lengths import blank_past
+from layers.mixer import Mixer, Where
+from layers.sizes import at_least_one
 from mistake import Mistake
 
 JOINS = ("cat", "sum")
@@ -26,12 +26,12 @@ DECAYS = ("geometric", "learned")
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of one layer."""
 
   past: history.History
 
 
-class SGConv(nn.Module):
+class SGConv(Mixer):
   """y = K * x + D x,  K = [a^{S-1} up(w_0), a^{S-2} up(w_1), .., up(w_{S-1})] / Z for each channel     sec. 3
 
   followed by GELU and a linear map to 2d with a gated linear unit. Each w_i has `taps` parameters, `up` stretches it by
@@ -63,12 +63,6 @@ class SGConv(nn.Module):
   activation: str = "glu"
 
   STATE = "whole input"
-  SIDE = ()
-
-  @property
-  def SLOW(self) -> tuple[str, ...]:
-    """The kernels, and their decay if it is learned."""
-    return ("scales", "decay_rate") if self.decay == "learned" else ("scales",)
 
   def __post_init__(self):
     _check(self)
@@ -76,53 +70,26 @@ class SGConv(nn.Module):
 
   def setup(self):
     shape = (self._scales, self.width, self.taps)
-    self.scales = param(self, "scales", nn.initializers.normal(1.0), shape, (None, "inner", "taps"))
+    self.scales = param(self, "scales", nn.initializers.normal(1.0), shape, (None, "inner", "taps"), slow=True)
     self.D = param(self, "D", nn.initializers.normal(1.0), (self.width,), ("inner",))
     if self.decay == "learned":
       uniform = lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, self.decay_min, self.decay_max)
-      self.decay_rate = param(self, "decay_rate", uniform, (self.width,), ("inner",))
+      self.decay_rate = param(self, "decay_rate", uniform, (self.width,), ("inner",), slow=True)
     whole = self.taps * 2 ** (self._scales - 1)
     self.norm = self.variable("buffers", "norm", lambda: jnp.linalg.norm(self._unnormalised(whole), axis=1))
     self.out_proj = glu_dense(self.width) if self.activation == "glu" else None
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Room for the inputs of a document of `max_len` tokens."""
     history.require("SGConv", max_len, self.max_len)
     return State(past=history.empty(batch, max_len, self.width))
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state; nothing is kept."""
-    x = blank_past(x, lengths)
-    y = long_conv(x, self._kernel(x.shape[1]), reset=reset, lengths=lengths)
-    return blank_past(activate(y, self.activation, self.out_proj), lengths)
+  def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
+    y = long_conv(x, self._kernel(x.shape[1]), **where.masks)
+    return activate(y, self.activation, self.out_proj)
 
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`; a document that outgrows the state turns to NaN."""
-    x = blank_past(x, lengths)
-    y, past = history.prefill(x, self._kernel(state.past.u.shape[1]), state.past, reset=reset, lengths=lengths)
-    return blank_past(activate(y, self.activation, self.out_proj), lengths), State(past=past)
-
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], State]:
-    """One token, at the cost of the whole state."""
-    y, past = history.step(x, self._kernel(state.past.u.shape[1]), state.past)
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
+    y, past = history.resume(x, self._kernel(state.past.u.shape[1]), state.past, **where.masks)
     return activate(y, self.activation, self.out_proj), State(past=past)
 
   @property
@@ -130,13 +97,13 @@ class SGConv(nn.Module):
     return 1 + max(0, math.ceil(math.log2(self.max_len / self.taps)))
 
   def _kernel(self, l: int) -> Float[Array, "d l"]:
-    """The first l taps, with D in the first."""
+    """The first l taps, with D added to the tap of lag 0."""
     history.require("SGConv", l, self.max_len)
     K = self._unnormalised(l) / self.norm.value[:, None]
     return K + jnp.where(jnp.arange(l) == 0, self.D[:, None], 0)
 
   def _unnormalised(self, l: int) -> Float[Array, "d l"]:
-    """The first l taps of the kernel, each read off its own place in its own scale."""
+    """The first l taps of the kernel before it is divided by Z."""
     scales = self.scales
     if self.decay == "geometric":
       rate = jnp.linspace(self.decay_min, self.decay_max, self.width)
@@ -152,7 +119,7 @@ class SGConv(nn.Module):
 
 
 def _stretched(w: Float[Array, "d w"], lags: np.ndarray, stretch: int, interpolation: str) -> Float[Array, "d l"]:
-  """w made `stretch` times as long, at the given lags; places are the middles of taps."""
+  """w stretched to `stretch` times its length, at these lags; a tap's value belongs to its middle."""
   if interpolation == "nearest":
     return w[:, lags // stretch]
   place = np.clip((lags + 0.5) / stretch - 0.5, 0, w.shape[1] - 1)
@@ -162,9 +129,7 @@ def _stretched(w: Float[Array, "d w"], lags: np.ndarray, stretch: int, interpola
 
 
 def _check(module: SGConv) -> None:
-  for field in ("width", "taps", "max_len"):
-    if getattr(module, field) < 1:
-      raise Mistake(f"SGConv: {field}={getattr(module, field)}; it must be at least 1")
+  at_least_one(module, "width", "taps", "max_len")
   one_of(module, join=JOINS, interpolation=INTERPOLATIONS, decay=DECAYS, activation=ACTIVATIONS)
   if not 0 < module.decay_min <= module.decay_max:
     raise Mistake(f"SGConv: decay_min={module.decay_min}, decay_max={module.decay_max}; 0 < decay_min <= decay_max")

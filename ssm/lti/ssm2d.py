@@ -4,17 +4,16 @@ Baron, Zimerman & Wolf 2023, arXiv:2306.06635. Theirs: H -> d, N -> state, L -> 
 """
 
 import math
-from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Inexact, Int
+from jaxtyping import Array, Float, Inexact
 
 from kernels.roesser import roesser
 from layers import images, param
 from layers.choices import one_of
-from layers.lengths import blank_past
+from layers.mixer import Mixer, Where
 from layers.sizes import at_least_one
 from mistake import Mistake
 
@@ -23,7 +22,7 @@ DIRECTIONS: dict[int, tuple[tuple[int, ...], ...]] = {1: ((),), 2: ((), (1, 2)),
 NUMBERS = ("real", "complex")
 
 
-class SSM2D(nn.Module):
+class SSM2D(Mixer):
   """h_i,j = A_1 h_i,j-1 + A_2 v_i,j-1 + B_1 x_ij,  v_i,j = A_3 h_i-1,j + A_4 v_i-1,j + B_2 x_ij     sec. 3
 
   y_ij = (C_1 h_ij + C_2 v_ij)/sqrt(N) + D x_ij for each channel, with diagonal A below 1 in size; computed as a
@@ -55,12 +54,6 @@ class SSM2D(nn.Module):
   columns: int | None = None
 
   STATE = "none"
-  SIDE = ()
-
-  @property
-  def SLOW(self) -> tuple[str, ...]:
-    """What the transitions and the inputs are made of."""
-    return ("A_size", "B") if self.numbers == "real" else ("A_size", "A_angle", "B")
 
   def __post_init__(self):
     _check(self)
@@ -72,33 +65,25 @@ class SSM2D(nn.Module):
     normal, parts = nn.initializers.normal, () if real else (2,)
     share = "inner" if copies == self.width else None
     axes = (None, None, share, "state")
-    make = lambda name, init, k, parts: param(
-      self, name, init, (k, self.directions, copies, self.state, *parts), axes + (None,) * len(parts)
+    shape = lambda k, parts: (k, self.directions, copies, self.state, *parts)
+    make = lambda name, init, k, parts, slow=True: param(
+      self, name, init, shape(k, parts), axes + (None,) * len(parts), slow=slow
     )
     spread = lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, 0.5, 3.0)
     self.A_size = make("A_size", normal(0.2) if real else spread, 4, ())
     if not real:
       self.A_angle = make("A_angle", spread, 4, ())
     self.B = make("B", normal(0.2), 2, parts)
-    self.C = make("C", normal(1.0), 2, parts)
+    self.C = make("C", normal(1.0), 2, parts, slow=False)
     self.D = param(self, "D", normal(1.0), (self.width,), ("inner",))
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All pixels."""
+  def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
     rows, columns = images.sides("SSM2D", x.shape[1], dict(rows=self.rows, columns=self.columns))
     K = self._kernel(rows, columns)
-    y = images.convolve(x, K, origin=(rows - 1, columns - 1), inner=(columns,), reset=reset, lengths=lengths)
-    return blank_past(y, lengths)
+    return images.convolve(x, K, origin=(rows - 1, columns - 1), inner=(columns,), **where.masks)
 
   def _kernel(self, rows: int, columns: int) -> Float[Array, "d i j"]:
-    """Taps for lags from 1 - rows and 1 - columns on: the impulse responses of all directions, each turned its way."""
+    """Taps for lags from 1 - rows and 1 - columns on: the sum of the turned impulse responses."""
     A, B, C = self._system()
     flat = lambda z: z.reshape(z.shape[0], -1, self.state)
     K = roesser(flat(A), flat(B), flat(C) * self.state**-0.5, rows, columns, inside=self.inside)
@@ -108,7 +93,7 @@ class SSM2D(nn.Module):
     return K.at[:, rows - 1, columns - 1].add(self.D)
 
   def _system(self) -> tuple[Inexact[Array, "k o e n"], ...]:
-    """A_1 to A_4, B_1 and B_2, C_1 and C_2."""
+    """The matrices A_1 to A_4, B_1 and B_2, and C_1 and C_2, each kind stacked."""
     size, B = jax.nn.sigmoid(self.A_size), jax.nn.sigmoid(self.B)
     if self.numbers == "real":
       return size, B, self.C

@@ -17,12 +17,8 @@ def draw(*shape):
 K = draw(E, S)
 
 
-def prefill(u, k, past, **masks):
-  return history.prefill(*map(jnp.asarray, (u, k)), past, **{name: jnp.asarray(value) for name, value in masks.items()})
-
-
-def step(u, k, past):
-  return history.step(*map(jnp.asarray, (u, k)), past)
+def resume(u, k, past, **masks):
+  return history.resume(*map(jnp.asarray, (u, k)), past, **{name: jnp.asarray(value) for name, value in masks.items()})
 
 
 def convolved(u, k=None):
@@ -33,7 +29,7 @@ def convolved(u, k=None):
 def test_a_token_without_room_is_nan_and_the_next_document_has_room_again():
   u = draw(1, 12, E)
   reset = np.isin(np.arange(12), [1, 9])[None]
-  y, past = prefill(u, K, history.empty(1, S, E), reset=reset)
+  y, past = resume(u, K, history.empty(1, S, E), reset=reset)
   np.testing.assert_allclose(y[0, :1], convolved(u[0, :1]), rtol=1e-5)
   np.testing.assert_allclose(y[0, 1:7], convolved(u[0, 1:7]), rtol=1e-4, atol=1e-5)
   assert np.isnan(y[0, 7:9]).all()
@@ -45,21 +41,21 @@ def test_a_token_without_room_is_nan_and_the_next_document_has_room_again():
 def test_each_row_goes_on_from_its_own_end():
   u, more = draw(2, 3, 4, E)
   lengths = np.array([0, 1, 4])
-  _, past = prefill(u, K, history.empty(3, S, E), lengths=lengths)
+  _, past = resume(u, K, history.empty(3, S, E), lengths=lengths)
   np.testing.assert_array_equal(past.length, lengths)
-  y, past = step(more[:, 0], K, past)
+  y, past = resume(more[:, :1], K, past)
   for row, n in enumerate(lengths):
     np.testing.assert_allclose(
-      y[row], convolved(np.append(u[row, :n], more[row, :1], axis=0))[-1], rtol=1e-4, atol=1e-5
+      y[row, 0], convolved(np.append(u[row, :n], more[row, :1], axis=0))[-1], rtol=1e-4, atol=1e-5
     )
 
 
 def test_fewer_taps_than_room_are_followed_by_zeros():
   u = draw(1, S, E)
   few = K[:, :2]
-  y, past = prefill(u[:, :-1], few, history.empty(1, S, E))
-  last, _ = step(u[:, -1], few, past)
-  np.testing.assert_allclose(np.append(y[0], last, axis=0), convolved(u[0], few), rtol=1e-4, atol=1e-5)
+  y, past = resume(u[:, :-1], few, history.empty(1, S, E))
+  last, _ = resume(u[:, -1:], few, past)
+  np.testing.assert_allclose(np.append(y[0], last[0], axis=0), convolved(u[0], few), rtol=1e-4, atol=1e-5)
 
 
 def test_more_than_the_filters_reach_is_refused():

@@ -66,8 +66,9 @@ def test_draws_at_the_ends_of_the_ring_stay_finite():
 def test_no_parameter_makes_the_state_grow():
   module, variables = initial(4, state=8)
   variables["params"]["nu_log"] = jnp.linspace(-80.0, 80.0, 8)
-  lam = module.apply(variables, method="_lam")
-  assert (np.abs(lam) < 1 + 2e-7).all()  # cos^2 + sin^2 in float32
+  ones = module.init_state(1, 1)._replace(h=jnp.ones((1, 8), complex))
+  _, state = jax.jit(functools.partial(module.apply, method="step"))(variables, jnp.zeros((1, 4)), ones)
+  assert (np.abs(state.h) < 1 + 2e-7).all()  # cos^2 + sin^2 in float32
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ def initial(module):
 def test_kernel_is_the_dense_krylov_product(alpha):
   module = LSSL(width=3, state=6, alpha=alpha, dt_min=0.01)
   p = initial(module)
-  E, B = jax.jit(functools.partial(module.apply, method="_discrete"))({"params": p})
-  K = jax.jit(dense.taps, static_argnums=4)(E, B, p["C"], p["D"], 50)
+  recurrence = jax.jit(functools.partial(module.apply, method="_recurrence"))({"params": p})
+  K = jax.jit(dense.taps, static_argnums=1)(recurrence, 50)
   A, dt = np.asarray(p["A"][0], float), np.exp(np.asarray(p["log_dt"], float))
   for i in range(3):
     below = np.linalg.inv(np.eye(6) - alpha * dt[i] * A)

@@ -159,7 +159,7 @@ def test_dense_powers_equal_repeated_products(l):
   np.testing.assert_allclose(dense.rows(C, E, l), rows, atol=1e-5)
   np.testing.assert_allclose(dense.change_of_row(C, E, l), np.einsum("en,enm->em", C, powers[l]) - C, atol=1e-5)
   taps = np.einsum("eln,en->el", rows, B) + np.outer(D, np.arange(l) == 0)
-  np.testing.assert_allclose(dense.taps(E, B, C, D, l), taps, atol=1e-5)
+  np.testing.assert_allclose(dense.taps(dense.Recurrence(E, B, C, D), l), taps, atol=1e-5)
 
 
 @pytest.mark.slow
