@@ -10,9 +10,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Inexact, Int
 
 
-def compute_dtype(*arrays: Inexact[Array, "..."]) -> jnp.dtype:
-  """The dtype a recurrence runs in: that of all its inputs together, and at least float32."""
-  return jnp.result_type(jnp.float32, *arrays)
+def compute_dtype(*arrays: Inexact[Array, "..."] | None) -> jnp.dtype:
+  """The dtype in which a recurrence runs: that of all its inputs together, and at least float32."""
+  return jnp.result_type(jnp.float32, *(z for z in arrays if z is not None))
 
 
 def product(spec: str, x: Inexact[Array, "..."], y: Inexact[Array, "..."], dtype: DTypeLike) -> Inexact[Array, "..."]:

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from kernels import decays, dispatch, inputs
+from kernels import decays, dispatch, inputs, op
 from kernels.delta_rule import pallas_tpu, reference, xla
 from mistake import Mistake
 
@@ -54,20 +54,12 @@ def delta_rule(
   """
   if log_a is not None and log_a.shape[-1] not in (1, k.shape[-1]):
     raise Mistake(f"delta_rule: {log_a.shape[-1]} decays for {k.shape[-1]} rows; give one, or one for each")
-  given = {name: z for name, z in dict(q=q, k=k, v=v, w=w, u=u, log_a=log_a).items() if z is not None}
-  dtype, y_dtype = inputs.compute_dtype(*given.values(), S), v.dtype
-  if lengths is not None:
-    here = inputs.valid(lengths, v.shape[1])
-    # The decay becomes 1 and the input 0; what is not there starts no document.
-    given = dict(zip(given, inputs.blank(here, *given.values())))
-    reset = None if reset is None else reset & here
-  given, S = {name: z.astype(dtype) for name, z in given.items()}, S.astype(dtype)
+  dtype = inputs.compute_dtype(q, k, v, w, u, log_a, S)
+  where = op.rows(v.shape[1], reset, lengths)
+  # At padding the decay is 1 and the input 0.
+  tokens = op.cast(dtype, *where.fill(q, k, v, w, u, log_a))
   if log_a is not None:
-    given["log_a"] = jnp.maximum(given["log_a"], decays.least(dtype))
-  if v.shape[1] == 0:
-    return v, S
-  args = (*map(given.get, ("q", "k", "v", "w", "u", "log_a")), S, None if reset is None else ~reset)
-  y, S_last = dispatch.pick("delta_rule", IMPLS, impl, *args)(*args)
-  if lengths is not None:
-    (y,) = inputs.blank(here, y)
-  return y.astype(y_dtype), S_last
+    tokens = *tokens[:-1], jnp.maximum(tokens[-1], decays.least(dtype))
+  S = S.astype(dtype)
+  args = *tokens, S, where.keep
+  return op.run("delta_rule", IMPLS, impl, args, where, out=v, state=S, one_token=reference.delta_rule)

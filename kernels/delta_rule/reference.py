@@ -1,8 +1,9 @@
 """The definition of `delta_rule`: one token after the other."""
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
+
+from kernels import op
 
 
 def delta_rule(
@@ -19,16 +20,14 @@ def delta_rule(
 
   u is -k where it is None, and log_a is 0.
   """
-  keep = jnp.ones(v.shape[:2], bool) if keep is None else keep
   u = -k if u is None else u
   log_a = jnp.zeros((*v.shape[:3], 1), v.dtype) if log_a is None else log_a
 
-  def step(S, inputs):
+  def token(S, inputs):
     q, k, v, w, u, log_a, keep = inputs
-    S = jnp.where(keep[:, None, None, None], S, 0)
-    found = (S * w[..., None]).sum(-2)
+    S = op.kept(keep, S)
+    found = op.read(S, w)
     S = jnp.exp(log_a)[..., None] * S + u[..., None] * found[..., None, :] + k[..., None] * v[..., None, :]
-    return S, (S * q[..., None]).sum(-2)
+    return S, op.read(S, q)
 
-  S, y = jax.lax.scan(step, S, tuple(z.swapaxes(0, 1) for z in (q, k, v, w, u, log_a, keep)))
-  return y.swapaxes(0, 1), S
+  return op.loop(token, S, (q, k, v, w, u, log_a, keep))

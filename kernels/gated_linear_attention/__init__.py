@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from kernels import decays, dispatch, inputs
+from kernels import decays, dispatch, inputs, op
 from kernels.gated_linear_attention import pallas_tpu, reference, xla
 
 IMPLS: dispatch.Impls = {
@@ -42,20 +42,11 @@ def gated_linear_attention(
   Raises:
     ValueError: `impl` does not exist or cannot run these arguments.
   """
-  bonus = () if u is None else (u,)
-  dtype, y_dtype = inputs.compute_dtype(q, k, v, log_a, S, *bonus), v.dtype
-  if lengths is not None:
-    here = inputs.valid(lengths, v.shape[1])
-    # The decay becomes 1 and the input 0; what is not there starts no document.
-    q, k, v, log_a = inputs.blank(here, q, k, v, log_a)
-    reset = None if reset is None else reset & here
-  q, k, v, log_a, S = (z.astype(dtype) for z in (q, k, v, log_a, S))
-  u = None if u is None else u.astype(dtype)
-  log_a = jnp.maximum(log_a, decays.least(dtype))
-  if v.shape[1] == 0:
-    return v.astype(y_dtype), S
-  args = (q, k, v, log_a, u, S, None if reset is None else ~reset)
-  y, S_last = dispatch.pick("gated_linear_attention", IMPLS, impl, *args)(*args)
-  if lengths is not None:
-    (y,) = inputs.blank(here, y)
-  return y.astype(y_dtype), S_last
+  dtype = inputs.compute_dtype(q, k, v, log_a, u, S)
+  where = op.rows(v.shape[1], reset, lengths)
+  # At padding the decay is 1 and the input 0.
+  tokens = where.fill(q, k, v, log_a)
+  q, k, v_wide, log_a, u, S = op.cast(dtype, *tokens, u, S)
+  args = q, k, v_wide, jnp.maximum(log_a, decays.least(dtype)), u, S, where.keep
+  one_token = reference.gated_linear_attention
+  return op.run("gated_linear_attention", IMPLS, impl, args, where, out=v, state=S, one_token=one_token)

@@ -1,9 +1,11 @@
 """h_t = a_t * h_{t-1} + x_t, elementwise: the recurrence of S5, LRU, RG-LRU and their kin."""
 
+import functools
+
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Inexact, Int
 
-from kernels import dispatch, inputs
+from kernels import dispatch, inputs, op
 from kernels.linear_scan import associative, pallas_gpu, pallas_tpu, reference, xla
 
 IMPLS: dispatch.Impls = {
@@ -39,22 +41,15 @@ def linear_scan(
   Raises:
     ValueError: `impl` does not exist or cannot run these arguments.
   """
-  dtype = inputs.compute_dtype(a, x, h)
+  dtype, where = inputs.compute_dtype(a, x, h), op.rows(x.shape[1], reset, lengths)
   y_dtype = dtype if jnp.issubdtype(dtype, jnp.complexfloating) else x.dtype
-  if lengths is not None:
-    here = inputs.valid(lengths, x.shape[1])
-    (x,) = inputs.blank(here, x)
-    if a.ndim == 3:
-      (a,) = inputs.blank(here, a)
-  a, x, h = (z.astype(dtype) for z in (a, x, h))
-  if x.shape[1] == 0:
-    return x.astype(y_dtype), h
-  keep = None if reset is None else ~reset
-  y, h_last = dispatch.pick("linear_scan", IMPLS, impl, a, x, h, keep)(a, x, h, keep)
-  if lengths is not None:
-    # Every state is an output, so the one at each row's end can be read off.
-    end = jnp.clip(lengths - 1, 0, x.shape[1] - 1)
-    last = jnp.take_along_axis(y, end[:, None, None], axis=1)[:, 0]
-    h_last = jnp.where((lengths > 0)[:, None], last, h)
-    (y,) = inputs.blank(here, y)
-  return y.astype(y_dtype), h_last
+  (x,) = where.fill(x)
+  a = where.fill(a)[0] if a.ndim == 3 else a
+  args = a, x, h = op.cast(dtype, a, x, h)
+  run = functools.partial(op.run, "linear_scan", IMPLS, impl, (*args, where.keep), where)
+  y, last = run(out=x, state=h, one_token=reference.linear_scan)
+  if where.lengths is not None and x.shape[1] > 0:
+    # A decay that all tokens share goes on at padding. But every state is an output, also that at a row's end.
+    end = jnp.maximum(where.lengths - 1, 0)[:, None, None]
+    last = jnp.where((where.lengths > 0)[:, None], jnp.take_along_axis(y, end, axis=1)[:, 0], h)
+  return y.astype(y_dtype), last

@@ -1,8 +1,9 @@
 """The definition of `linear_scan`."""
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Inexact
+
+from kernels import op
 
 
 def linear_scan(
@@ -13,12 +14,10 @@ def linear_scan(
 ) -> tuple[Inexact[Array, "b t n"], Inexact[Array, "b n"]]:
   """h_t = a_t * h_{t-1} + x_t, with h_{t-1} = 0 where `keep` is False."""
   a = jnp.broadcast_to(a, x.shape)
-  keep = jnp.ones(x.shape[:2], bool) if keep is None else keep
 
-  def step(h, inputs):
+  def token(h, inputs):
     a, x, keep = inputs
-    h = a * jnp.where(keep[:, None], h, 0) + x
+    h = a * op.kept(keep, h) + x
     return h, h
 
-  h, y = jax.lax.scan(step, h, tuple(z.swapaxes(0, 1) for z in (a, x, keep)))
-  return y.swapaxes(0, 1), h
+  return op.loop(token, h, (a, x, keep))

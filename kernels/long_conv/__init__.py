@@ -2,7 +2,7 @@
 
 from jaxtyping import Array, Bool, Float, Int
 
-from kernels import dispatch, inputs
+from kernels import dispatch, inputs, op
 from kernels.long_conv import reference, xla
 from mistake import Mistake
 
@@ -33,20 +33,11 @@ def long_conv(
   Raises:
     ValueError: `impl` does not exist or cannot run these arguments.
   """
-  y_dtype, t = u.dtype, u.shape[1]
-  dtype = inputs.compute_dtype(u, k) if k_back is None else inputs.compute_dtype(u, k, k_back)
-  here = None if lengths is None else inputs.valid(lengths, t)
-  if here is not None:
-    (u,) = inputs.blank(here, u)
-  u, k = u.astype(dtype), k[:, :t].astype(dtype)
-  k_back = None if k_back is None else k_back[:, :t].astype(dtype)
-  if t == 0:
-    return u.astype(y_dtype)
-  keep = None if reset is None else ~reset
-  y = dispatch.pick("long_conv", IMPLS, impl, u, k, k_back, keep)(u, k, k_back, keep)
-  if here is not None:
-    (y,) = inputs.blank(here, y)
-  return y.astype(y_dtype)
+  t, where = u.shape[1], op.rows(u.shape[1], reset, lengths)
+  dtype = inputs.compute_dtype(u, k, k_back)
+  cut = lambda k: None if k is None else k[:, :t]
+  args = *op.cast(dtype, *where.fill(u), cut(k), cut(k_back)), where.keep
+  return op.outputs("long_conv", IMPLS, impl, args, where, out=u, one_token=reference.long_conv)
 
 
 def long_conv_nd(

@@ -1,9 +1,8 @@
 """x_t = A x_{t-1} + B u_t, y_t = Re(C x_t) with constant A: the recurrence of S4 and its kin, without `b t e n`."""
 
-import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
-from kernels import dispatch, inputs
+from kernels import dispatch, inputs, op
 from kernels.lti import reference, xla
 from kernels.lti.system import System, plan
 from mistake import Mistake
@@ -37,22 +36,11 @@ def lti(
   Raises:
     ValueError: the system has too few taps; `impl` does not exist or cannot run these arguments.
   """
-  y_dtype, t = u.dtype, u.shape[1]
-  l, c = system.K.shape[1], system.O.shape[1]
+  t, l, c = u.shape[1], system.K.shape[1], system.O.shape[1]
   if l < min(t, c):
     raise Mistake(f"lti: {l} taps for {t} tokens in chunks of {c}; it needs {min(t, c)}, see `plan`")
-  real = inputs.compute_dtype(u, system.K)
-  dtype = inputs.compute_dtype(x, *system)
-  here = None if lengths is None else inputs.valid(lengths, t)
-  if here is not None:
-    (u,) = inputs.blank(here, u)
-  u, x = u.astype(real), x.astype(dtype)
-  system = System(system.K.astype(real), *(z.astype(dtype) for z in system[1:]))
-  if t == 0:
-    return u.astype(y_dtype), x
-  keep = None if reset is None else ~reset
-  lengths = None if lengths is None else jnp.clip(lengths, 0, t)
-  y, x = dispatch.pick("lti", IMPLS, impl, u, system, x, keep, lengths)(u, system, x, keep, lengths)
-  if here is not None:
-    (y,) = inputs.blank(here, y)
-  return y.astype(y_dtype), x
+  where, dtype = op.rows(t, reset, lengths), inputs.compute_dtype(x, *system)
+  wide, K = op.cast(inputs.compute_dtype(u, system.K), *where.fill(u), system.K)
+  *rest, x = op.cast(dtype, *system[1:], x)
+  args = wide, System(K, *rest), x, where.keep, where.lengths
+  return op.run("lti", IMPLS, impl, args, where, out=u, state=x, one_token=reference.lti)

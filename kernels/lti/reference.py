@@ -1,9 +1,9 @@
 """The definition of `lti`."""
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
+from kernels import inputs, op
 from kernels.lti.system import System
 
 
@@ -15,17 +15,17 @@ def lti(
   lengths: Int[Array, "b"] | None,
 ) -> tuple[Float[Array, "b t e"], Inexact[Array, "b e n"]]:
   """y_t = Re(C A x_{t-1}) + C B u_t;  x_t = A x_{t-1} + B u_t, cleared where `keep` is False, still past `lengths`."""
-  b, t, _ = u.shape
-  keep = jnp.ones((b, t), bool) if keep is None else keep
-  here = jnp.ones((b, t), bool) if lengths is None else jnp.arange(t) < lengths[:, None]
+  valid = None if lengths is None else inputs.valid(lengths, u.shape[1])
   CA, CB, B = system.O[:, 0], system.K[:, 0], system.I[..., -1]
 
-  def step(x, inputs):
-    u, keep, here = inputs
-    before = jnp.where(keep[:, None, None], x, 0)
-    y = jnp.einsum("en,ben->be", CA, before).real + CB * u
-    after = before * system.A if system.A.ndim == 2 else jnp.einsum("eij,bej->bei", system.A, before)
-    return jnp.where(here[:, None, None], after + B * u[..., None], x), y
+  def token(x, inputs):
+    u, keep, valid = inputs
+    before = op.kept(keep, x)
+    y = (CA * before).real.sum(-1) + CB * u
+    after = (
+      before * system.A if system.A.ndim == 2 else jnp.einsum("eij,bej->bei", system.A, before, precision="highest")
+    )
+    after += B * u[..., None]
+    return after if valid is None else jnp.where(valid[:, None, None], after, x), y
 
-  x, y = jax.lax.scan(step, x, tuple(z.swapaxes(0, 1) for z in (u, keep, here)))
-  return y.swapaxes(0, 1), x
+  return op.loop(token, x, (u, keep, valid))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from kernels import dispatch, inputs
+from kernels import dispatch, inputs, op
 from kernels.max_scan import associative, reference
 
 IMPLS: dispatch.Impls = {
@@ -40,13 +40,10 @@ def max_scan(
   Raises:
     ValueError: `impl` does not exist or cannot run these arguments.
   """
-  dtype = inputs.compute_dtype(log_a, x, m)
-  log_a, x, m = (jax.lax.stop_gradient(z.astype(dtype)) for z in (log_a, x, m))
-  if reset is not None:
-    log_a = jnp.where(reset[..., None], EMPTY, log_a)
-  if lengths is not None:
-    here = inputs.valid(lengths, x.shape[1])[..., None]
-    log_a, x = jnp.where(here, log_a, 0), jnp.where(here, x, EMPTY)
-  if x.shape[1] == 0:
-    return x
-  return dispatch.pick("max_scan", IMPLS, impl, log_a, x, m)(log_a, x, m)
+  where, dtype = op.rows(x.shape[1], reset, lengths), inputs.compute_dtype(log_a, x, m)
+  log_a, x, m = map(jax.lax.stop_gradient, op.cast(dtype, log_a, x, m))
+  if where.keep is not None:
+    log_a = jnp.where(where.keep[..., None], log_a, EMPTY)
+  args = *where.fill(log_a), *where.fill(x, value=EMPTY), m
+  # m_t stands still at padding, where others are 0
+  return op.outputs("max_scan", IMPLS, impl, args, op.rows(x.shape[1], None, None), out=x, one_token=reference.max_scan)

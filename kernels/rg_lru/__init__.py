@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from kernels import dispatch, inputs
+from kernels import dispatch, inputs, op
 from kernels.rg_lru import pallas_gpu, pallas_tpu, reference, xla
 
 IMPLS: dispatch.Impls = {
@@ -44,22 +44,15 @@ def rg_lru(
   Raises:
     ValueError: `impl` does not exist or cannot run these arguments.
   """
-  dtype = inputs.compute_dtype(u, r, i, a_param, h)
-  a_param, h = a_param.astype(dtype), h.astype(dtype)
+  where, dtype = op.rows(u.shape[1], reset, lengths), inputs.compute_dtype(u, r, i, a_param, h)
+  a_param, h = op.cast(dtype, a_param, h)
+  first = None if where.keep is None else ~where.keep
   if fresh is not None:
     h = jnp.where(fresh[:, None], 0, h)
-  if u.shape[1] == 0:
-    return u, h
-  starts = fresh is not None and (jnp.arange(u.shape[1]) == 0) & fresh[:, None]
-  first = reset if fresh is None else starts if reset is None else starts | reset
-  if lengths is not None:
-    here = inputs.valid(lengths, u.shape[1])
-    # The decay becomes 1 and the input 0; what is not there starts no document.
-    u, i = inputs.blank(here, u, i)
-    r = jnp.where(here[..., None], r, -jnp.inf)
-    first, reset = (None if z is None else z & here for z in (first, reset))
-  args = u, r, i, a_param, h, first, None if reset is None else ~reset
-  y, last = dispatch.pick("rg_lru", IMPLS, impl, *args)(*args)
-  if lengths is not None:
-    (y,) = inputs.blank(here, y)
-  return y.astype(u.dtype), last
+    (starts,) = where.fill((jnp.arange(u.shape[1]) == 0) & fresh[:, None], value=False)
+    first = starts if first is None else first | starts
+  # At padding the decay is 1 and the input 0.
+  u, i = where.fill(u, i)
+  (r,) = where.fill(r, value=-jnp.inf)
+  args = u, r, i, a_param, h, first, where.keep
+  return op.run("rg_lru", IMPLS, impl, args, where, out=u, state=h, one_token=reference.rg_lru)

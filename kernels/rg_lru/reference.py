@@ -1,9 +1,8 @@
 """The definition of `rg_lru`: one token after the other."""
 
-import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from kernels import op
 from kernels.rg_lru.gates import gate
 
 
@@ -20,14 +19,11 @@ def rg_lru(
 
   What is not kept is first; what is first and kept finds a state of 0.
   """
-  first = jnp.zeros(u.shape[:2], bool) if first is None else first
-  keep = jnp.ones(u.shape[:2], bool) if keep is None else keep
 
-  def step(h, inputs):
+  def token(h, inputs):
     u, r, i, first, keep = inputs
     a, inflow = gate(u, r, i, a_param, first)
-    h = a * jnp.where(keep[:, None], h, 0) + inflow
+    h = a * op.kept(keep, h) + inflow
     return h, h
 
-  h, y = jax.lax.scan(step, h, tuple(z.swapaxes(0, 1) for z in (u, r, i, first, keep)))
-  return y.swapaxes(0, 1), h
+  return op.loop(token, h, (u, r, i, first, keep))

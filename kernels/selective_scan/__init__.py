@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
-from kernels import dispatch, inputs
+from kernels import dispatch, inputs, op
+from kernels.discretize import RULES, discretize, not_real_euler
 from kernels.selective_scan import associative, cpp, pallas_gpu, pallas_tpu, reference, xla
 from kernels.selective_scan.around import around
-from kernels.selective_scan.discretize import RULES, discretize, not_real_euler
+from kernels.selective_step import selective_step
 from mistake import Mistake
 
 __all__ = ["IMPLS", "RULES", "discretize", "selective_scan"]
@@ -63,22 +64,22 @@ def selective_scan(
     raise Mistake(f"selective_scan: disc={disc!r}; choose from {list(RULES)}")
   if x.shape[-1] % B.shape[2]:
     raise Mistake(f"selective_scan: {x.shape[-1]} channels in {B.shape[2]} groups; make the groups divide them")
-  dtype, y_dtype = inputs.compute_dtype(*jax.tree.leaves((x, dt, A, B, C, h, D, z))), x.dtype
-  if lengths is not None:
-    here = inputs.valid(lengths, x.shape[1])
-    # With dt = 0 the decay is 1 and the input 0; what is not there starts no document.
-    x, B, C = inputs.blank(here, x, B, C)
-    dt = jnp.where(here[..., None], dt, -jnp.inf if softplus else 0)
-    z = None if z is None else inputs.blank(here, z)[0]
-    reset = None if reset is None else reset & here
+  dtype = inputs.compute_dtype(x, dt, A, B, C, h, D, z)
+  where = op.rows(x.shape[1], reset, lengths)
+  # At padding dt = 0 makes the decay 1 and the input 0.
+  x, B, C, z = where.fill(x, B, C, z)
+  (dt,) = where.fill(dt, value=-jnp.inf if softplus else 0)
   # What is as large as x stays as it lies in memory: whatever reads it casts it.
-  A, B, C, h = (m.astype(dtype) for m in (A, B, C, h))
-  D = None if D is None else D.astype(h.real.dtype)
-  if x.shape[1] == 0:
-    return x.astype(y_dtype), h
-  keep = None if reset is None else ~reset
-  given = x, dt, A, B, C, h, D, z, keep, softplus, disc
-  y, h_last = dispatch.pick("selective_scan", IMPLS, impl, *given)(*given)
-  if lengths is not None:
-    (y,) = inputs.blank(here, y)
-  return y.astype(y_dtype), h_last
+  A, B, C, h = op.cast(dtype, A, B, C, h)
+  (D,) = op.cast(h.real.dtype, D)
+  args = x, dt, A, B, C, h, D, z, where.keep, softplus, disc
+  return op.run("selective_scan", IMPLS, impl, args, where, out=x, state=h, one_token=_one_token)
+
+
+def _one_token(x, dt, A, B, C, h, D, z, keep, softplus, disc):
+  """See `IMPLS`."""
+  dt = dt.astype(h.real.dtype)
+  dt = jax.nn.softplus(dt) if softplus else dt
+  rest = None if z is None else z[:, 0]
+  y, h = selective_step(x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], D, rest, op.kept(keep, h), disc=disc)
+  return y[:, None], h

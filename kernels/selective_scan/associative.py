@@ -12,8 +12,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Inexact
 
 from kernels import chunks
+from kernels.discretize import discretize
 from kernels.linear_scan import associative
-from kernels.selective_scan.discretize import discretize
 
 CHUNK = 64
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float32
 
 from kernels import cpp, dispatch
-from kernels.selective_scan.discretize import not_real_euler
+from kernels.discretize import not_real_euler
 
 SOURCE = Path(__file__).with_suffix(".cc")
 FORWARD, BACKWARD = cpp.handlers(SOURCE)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Float32, Inexact
 
-from kernels.selective_scan.discretize import not_real_euler
+from kernels.discretize import not_real_euler
 
 # of x, dt, A, B, C, h, D, z and the mask
 AXES = "b t e", "b t e", "e n", "b t g n", "b t g n", "b e n", "e", "b t e", "b t"

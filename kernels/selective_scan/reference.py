@@ -1,10 +1,10 @@
 """The definition of `selective_scan`."""
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact
 
-from kernels.selective_scan.discretize import discretize
+from kernels import op
+from kernels.discretize import discretize
 
 
 def selective_scan(
@@ -19,14 +19,11 @@ def selective_scan(
 ) -> tuple[Float[Array, "b t e"], Inexact[Array, "b e n"]]:
   """h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t, with h_{t-1} = 0 where `keep` is False; y_t = Re(C_t . h_t)."""
   B, C = (jnp.repeat(z, x.shape[-1] // z.shape[2], axis=2) for z in (B, C))
-  keep = jnp.ones(x.shape[:2], bool) if keep is None else keep
 
-  def step(h, inputs):
+  def token(h, inputs):
     x, dt, B, C, keep = inputs
-    h = jnp.where(keep[:, None, None], h, 0)
     decay, step_size = discretize(dt, A, disc)
-    h = decay * h + step_size * x[..., None] * B
+    h = decay * op.kept(keep, h) + step_size * x[..., None] * B
     return h, (C * h).sum(-1).real
 
-  h, y = jax.lax.scan(step, h, tuple(z.swapaxes(0, 1) for z in (x, dt, B, C, keep)))
-  return y.swapaxes(0, 1), h
+  return op.loop(token, h, (x, dt, B, C, keep))

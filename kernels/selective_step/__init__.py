@@ -2,8 +2,8 @@
 
 from jaxtyping import Array, Float, Inexact
 
-from kernels import dispatch, inputs
-from kernels.selective_scan import RULES
+from kernels import dispatch, inputs, op
+from kernels.discretize import RULES
 from kernels.selective_step import pallas_gpu, pallas_tpu, reference
 from mistake import Mistake
 
@@ -20,8 +20,8 @@ def selective_step(
   A: Inexact[Array, "e n"],
   B: Inexact[Array, "b g n"],
   C: Inexact[Array, "b g n"],
-  D: Float[Array, "e"],
-  z: Float[Array, "b e"],
+  D: Float[Array, "e"] | None,
+  z: Float[Array, "b e"] | None,
   h: Inexact[Array, "b e n"],
   *,
   disc: str = "euler",
@@ -39,6 +39,7 @@ def selective_step(
     dt: step sizes, positive already.
     A, B, C, h: real or complex.
     B, C: shared by the e/g channels of a group; g divides e.
+    D, z: without them, no skip and no gate.
     disc: see `selective_scan`.
     impl: "auto" or a name in IMPLS.
 
@@ -50,8 +51,8 @@ def selective_step(
   if x.shape[1] % B.shape[1]:
     raise Mistake(f"selective_step: {x.shape[1]} channels in {B.shape[1]} groups; make the groups divide them")
   dtype, y_dtype = inputs.compute_dtype(x, dt, A, B, C, D, z, h), x.dtype
-  A, B, C, h = (m.astype(dtype) for m in (A, B, C, h))
-  x, dt, D, z = (m.astype(h.real.dtype) for m in (x, dt, D, z))
-  given = x, dt, A, B, C, D, z, h, disc
-  y, h = dispatch.pick("selective_step", IMPLS, impl, *given)(*given)
+  A, B, C, h = op.cast(dtype, A, B, C, h)
+  x, dt, D, z = op.cast(h.real.dtype, x, dt, D, z)
+  args = x, dt, A, B, C, D, z, h, disc
+  y, h = dispatch.pick("selective_step", IMPLS, impl, *args)(*args)
   return y.astype(y_dtype), h

@@ -12,7 +12,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Float32
 
 from kernels import chunks, dispatch, gpu
-from kernels.selective_scan.discretize import not_real_euler
+from kernels.discretize import not_real_euler
 
 ENTRIES = 16  # of a state, read together
 
@@ -25,6 +25,8 @@ CHANNELS, COLUMNS = ROWS.reduce(1), ROWS.reduce(0)
 
 def why_not(x, dt, A, B, C, D, z, h, disc) -> str | None:
   """What it does not know, before what `gpu.why_not` says."""
+  if D is None or z is None:
+    return "it has a skip and a gate, which need D and z"
   return not_real_euler(h, disc) or gpu.why_not(x, dt, A, B, C, D, z, h)
 
 

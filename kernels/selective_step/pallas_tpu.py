@@ -11,13 +11,15 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float32
 
 from kernels import chunks, dispatch, tpu
-from kernels.selective_scan.discretize import not_real_euler
+from kernels.discretize import not_real_euler
 
 NUMBERS = 2**17  # of a state, at most, in a block
 
 
 def why_not(x, dt, A, B, C, D, z, h, disc) -> str | None:
   """What it does not know, before what `tpu.why_not` says."""
+  if D is None or z is None:
+    return "it has a skip and a gate, which need D and z"
   groups, channels = B.shape[1], x.shape[1] // B.shape[1]
   if groups > 1 and channels % tpu.LANES:
     return f"{groups} groups of {channels} channels; of several it wants multiples of {tpu.LANES}"

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
-from kernels.selective_scan.discretize import discretize
+from kernels.discretize import discretize
 
 
 def selective_step(
@@ -13,8 +13,8 @@ def selective_step(
   A: Inexact[Array, "e n"],
   B: Inexact[Array, "b g n"],
   C: Inexact[Array, "b g n"],
-  D: Float[Array, "e"],
-  z: Float[Array, "b e"],
+  D: Float[Array, "e"] | None,
+  z: Float[Array, "b e"] | None,
   h: Inexact[Array, "b e n"],
   disc: str,
 ) -> tuple[Float[Array, "b e"], Inexact[Array, "b e n"]]:
@@ -23,4 +23,5 @@ def selective_step(
   decay, step_size = discretize(dt, A, disc)
   h = decay * h + step_size * x[..., None] * B
   y = jnp.sum(C * h, axis=-1).real
-  return (y + D * x) * jax.nn.silu(z), h
+  y = y if D is None else y + D * x
+  return y if z is None else y * jax.nn.silu(z), h

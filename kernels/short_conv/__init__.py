@@ -1,9 +1,9 @@
 """Depthwise causal convolution with a few taps per channel, which can be stopped and resumed anywhere."""
 
-import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from kernels import dispatch, inputs
+from kernels import dispatch, inputs, op
+from kernels.conv_step import conv_step
 from kernels.short_conv import reference, xla
 from mistake import Mistake
 
@@ -38,19 +38,15 @@ def short_conv(
   w, v = kernel.shape[0], taps.shape[1]
   if v != w - 1:
     raise Mistake(f"short_conv: {v} taps carried for a kernel of width {w}; it needs {w - 1}")
-  y_dtype, taps_dtype = x.dtype, taps.dtype
-  dtype = inputs.compute_dtype(x, kernel, taps)
-  here = None if lengths is None else inputs.valid(lengths, x.shape[1])
-  if here is not None:
-    (x,) = inputs.blank(here, x)
-  x, kernel, taps = (z.astype(dtype) for z in (x, kernel, taps))
-  if x.shape[1] == 0:
-    return x.astype(y_dtype), taps.astype(taps_dtype)
-  keep = None if reset is None else ~reset
-  lengths = None if lengths is None else jnp.clip(lengths, 0, x.shape[1])
-  y, taps = dispatch.pick("short_conv", IMPLS, impl, x, kernel, taps, keep, lengths)(x, kernel, taps, keep, lengths)
-  if bias is not None:
-    y = y + bias.astype(dtype)
-  if here is not None:
-    (y,) = inputs.blank(here, y)
-  return y.astype(y_dtype), taps.astype(taps_dtype)
+  dtype, where = inputs.compute_dtype(x, kernel, taps), op.rows(x.shape[1], reset, lengths)
+  args = *op.cast(dtype, *where.fill(x), kernel, taps, bias), where.keep, where.lengths
+  y, last = op.run("short_conv", IMPLS, impl, args, where, out=x, state=taps, one_token=_one_token)
+  return y, last.astype(taps.dtype)
+
+
+def _one_token(x, kernel, taps, bias, keep, lengths):
+  """`conv_step` has kernels of its own, but masks nothing."""
+  if keep is not None or lengths is not None:
+    return reference.short_conv(x, kernel, taps, bias, keep, lengths)
+  y, taps = conv_step(x[:, 0], taps, kernel, bias=bias)
+  return y[:, None], taps

@@ -1,26 +1,30 @@
 """The definition of `short_conv`."""
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+
+from kernels import inputs, op
 
 
 def short_conv(
   x: Float[Array, "b t e"],
   kernel: Float[Array, "w e"],
   taps: Float[Array, "b v e"],
+  bias: Float[Array, "e"] | None,
   keep: Bool[Array, "b t"] | None,
   lengths: Int[Array, "b"] | None,
 ) -> tuple[Float[Array, "b t e"], Float[Array, "b v e"]]:
-  """y_t = sum_i kernel_i x_{t-(w-1)+i} over a sliding window, emptied where `keep` is False, still past `lengths`."""
-  b, t, _ = x.shape
-  keep = jnp.ones((b, t), bool) if keep is None else keep
-  here = jnp.ones((b, t), bool) if lengths is None else jnp.arange(t) < lengths[:, None]
+  """y_t = bias + sum_i kernel_i x_{t-(w-1)+i}.
 
-  def step(taps, inputs):
-    x, keep, here = inputs
-    window = jnp.concatenate([jnp.where(keep[:, None, None], taps, 0), x[:, None]], axis=1)
-    return jnp.where(here[:, None, None], window[:, 1:], taps), jnp.einsum("we,bwe->be", kernel, window)
+  The window is emptied where `keep` is False, and stands still past `lengths`.
+  """
+  valid = None if lengths is None else inputs.valid(lengths, x.shape[1])
 
-  taps, y = jax.lax.scan(step, taps, tuple(z.swapaxes(0, 1) for z in (x, keep, here)))
-  return y.swapaxes(0, 1), taps
+  def token(taps, inputs):
+    x, keep, valid = inputs
+    window = jnp.concatenate([op.kept(keep, taps), x[:, None]], axis=1)
+    y = (kernel * window).sum(1)
+    after = window[:, 1:] if valid is None else jnp.where(valid[:, None, None], window[:, 1:], taps)
+    return after, y if bias is None else y + bias
+
+  return op.loop(token, taps, (x, keep, valid))

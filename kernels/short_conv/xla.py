@@ -18,6 +18,7 @@ def short_conv(
   x: Float[Array, "b t e"],
   kernel: Float[Array, "w e"],
   taps: Float[Array, "b v e"],
+  bias: Float[Array, "e"] | None,
   keep: Bool[Array, "b t"] | None,
   lengths: Int[Array, "b"] | None,
 ) -> tuple[Float[Array, "b t e"], Float[Array, "b v e"]]:
@@ -25,6 +26,7 @@ def short_conv(
   t, v = x.shape[1], taps.shape[1]
   padded = jnp.concatenate([taps, x], axis=1)
   y = add_lags(padded, kernel, keep)
+  y = y if bias is None else y + bias
   if lengths is None and keep is None:
     return y, padded[:, t:]
   end = jnp.full(x.shape[:1], t) if lengths is None else lengths

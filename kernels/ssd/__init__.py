@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from kernels import decays, dispatch, inputs
+from kernels import decays, dispatch, inputs, op
 from kernels.ssd import pallas_gpu, pallas_tpu, reference, xla
 from mistake import Mistake
 
@@ -51,18 +51,9 @@ def ssd(
   """
   if v.shape[2] % k.shape[2]:
     raise Mistake(f"ssd: {v.shape[2]} heads in {k.shape[2]} groups; make the groups divide them")
-  dtype, y_dtype = inputs.compute_dtype(q, k, v, log_a, S), v.dtype
-  if lengths is not None:
-    here = inputs.valid(lengths, v.shape[1])
-    # The decay becomes 1 and the input 0; what is not there starts no document.
-    q, k, v, log_a = inputs.blank(here, q, k, v, log_a)
-    reset = None if reset is None else reset & here
-  log_a, S = (z.astype(dtype) for z in (log_a, S))
-  log_a = jnp.maximum(log_a, decays.least(dtype))
-  if v.shape[1] == 0:
-    return v.astype(y_dtype), S
-  keep = None if reset is None else ~reset
-  y, S_last = dispatch.pick("ssd", IMPLS, impl, q, k, v, log_a, S, keep)(q, k, v, log_a, S, keep)
-  if lengths is not None:
-    (y,) = inputs.blank(here, y)
-  return y.astype(y_dtype), S_last
+  dtype, where = inputs.compute_dtype(q, k, v, log_a, S), op.rows(v.shape[1], reset, lengths)
+  # At padding the decay is 1 and the input 0.
+  q, k, v, log_a = where.fill(q, k, v, log_a)
+  log_a, S = op.cast(dtype, log_a, S)
+  args = q, k, v, jnp.maximum(log_a, decays.least(dtype)), S, where.keep
+  return op.run("ssd", IMPLS, impl, args, where, out=v, state=S, one_token=IMPLS["reference"][0])

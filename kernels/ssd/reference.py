@@ -1,8 +1,9 @@
 """The definition of `ssd`, and its dual: the same map as attention with a decay mask in place of the softmax."""
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
+
+from kernels import op
 
 
 def ssd(
@@ -15,16 +16,13 @@ def ssd(
 ) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k p"]]:
   """S_t = exp(log_a_t) S_{t-1} + k_t v_t^T, with S_{t-1} = 0 where `keep` is False; y_t = S_t^T q_t."""
   q, k = (jnp.repeat(z, v.shape[2] // z.shape[2], axis=2) for z in (q, k))
-  keep = jnp.ones(v.shape[:2], bool) if keep is None else keep
 
-  def step(S, inputs):
+  def token(S, inputs):
     q, k, v, log_a, keep = inputs
-    S = jnp.where(keep[:, None, None, None], S, 0)
-    S = jnp.exp(log_a)[..., None, None] * S + k[..., None] * v[..., None, :]
-    return S, (S * q[..., None]).sum(-2)
+    S = jnp.exp(log_a)[..., None, None] * op.kept(keep, S) + k[..., None] * v[..., None, :]
+    return S, op.read(S, q)
 
-  S, y = jax.lax.scan(step, S, tuple(z.swapaxes(0, 1) for z in (q, k, v, log_a, keep)))
-  return y.swapaxes(0, 1), S
+  return op.loop(token, S, (q, k, v, log_a, keep))
 
 
 def quadratic(
