@@ -1,4 +1,4 @@
-"""Sums of weights that are exponentials of anything, kept over the largest weight so far so that none overflows.
+"""Sums whose weights are exponentials, scaled by the largest weight so far so that none overflows.
 
 As in xLSTM, Beck et al. 2024, arXiv:2405.04517, eqs. (15)-(17), whose m is the logarithm of the largest.
 """
@@ -18,8 +18,8 @@ class Weights(NamedTuple):
 
   log_keep: Float[Array, "b t n"]  # at most 0, but for rounding
   new: Float[Array, "b t n"]  # at most 1
-  before: Float[Array, "b t n"]  # the logarithm of the largest weight, EMPTY where there is none
-  after: Float[Array, "b t n"]  # that with the token
+  before: Float[Array, "b t n"]  # the logarithm of the largest weight before the token, EMPTY where there is none
+  after: Float[Array, "b t n"]  # the logarithm of the largest weight, the token's included
 
 
 def scaled(
@@ -36,11 +36,11 @@ def scaled(
     m: the last `after` of the tokens before; EMPTY if there are none.
   """
   if lengths is not None:
-    # in a row of no tokens x would be infinitely larger than what is there
+    # in a row without tokens x would be infinitely larger than any weight there
     x = jnp.where(inputs.valid(lengths, x.shape[1])[..., None], x, EMPTY)
   after = max_scan(log_a, x, m, reset=reset, lengths=lengths)
   rows = jnp.concatenate([m[:, None], after], axis=1)
   before = rows[:, :-1] if reset is None else jnp.where(reset[..., None], EMPTY, rows[:, :-1])
   last = rows[:, -1] if lengths is None else last_of(after, m, lengths)
-  # as a small difference plus a small number, which both are exact: what rounds `after` then changes nothing
+  # a small difference plus a small number, both exact: the rounding of `after` then changes nothing
   return Weights(log_a + (before - after), jnp.exp(x - after), before, after), last

@@ -1,4 +1,4 @@
-"""A linear map through few channels."""
+"""A linear map of low rank, with an activation inside."""
 
 import flax.linen as nn
 import jax
@@ -15,9 +15,9 @@ class LowRank(nn.Module):
   """y = f(x W_1) W_2 + bias.
 
   Attributes:
-    rank: size of x W_1.
+    rank: the size of x W_1.
     activation: f, "none", "tanh" or "sigmoid".
-    bias_init: of a bias, which is there if this is given.
+    bias_init: the initialiser of the bias; without it there is no bias.
   """
 
   features: int

@@ -15,7 +15,7 @@ from layers.sums import beside_one
 def empty(
   batch: int, heads: int, key_size: int, value_size: int
 ) -> tuple[Float[Array, "b h k q"], Float[Array, "b h"]]:
-  """C, with the normaliser n in its last column, and m before any token: zeros, and not even the smallest weight."""
+  """C (its last column is the normaliser n) and m before any token: zeros, and EMPTY, the logarithm of no weight."""
   return jnp.zeros((batch, heads, key_size, value_size + 1)), jnp.full((batch, heads), EMPTY)
 
 
@@ -42,7 +42,7 @@ def mlstm_cell(
     i: logarithms of the new weights.
     log_f: at most 0.
     C, m: those before the first token, n being the last column of C; see `empty`.
-    impl: of `kernels.ssd`.
+    impl: the implementation of `kernels.ssd`.
   """
   weights, m = scaled(log_f, i, m, reset=reset, lengths=lengths)
   k = k * (weights.new * k.shape[-1] ** -0.5)[..., None]

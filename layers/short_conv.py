@@ -16,7 +16,7 @@ class ShortConv(nn.Module):
   """y_t = bias + sum_i kernel_i x_{t-(w-1)+i}, one kernel per channel; see `kernels.short_conv`.
 
   Attributes:
-    taps: w, how many tokens are seen, the current one included.
+    taps: w, how many tokens each output reads, the current one included.
     axis: logical name of the channel axis.
     kernel_init, bias_init: U(-w^-1/2, w^-1/2) if not given.
   Raises:
@@ -57,7 +57,7 @@ class ShortConv(nn.Module):
   def step(
     self, x: Float[Array, "b e"], taps: Float[Array, "b w e"], *, activation: str = "none"
   ) -> tuple[Float[Array, "b e"], Float[Array, "b w e"]]:
-    """One token: __call__ without the bookkeeping of documents and lengths, and an activation ("silu") after it."""
+    """__call__ on one token without packed documents or padding, and with an activation ("silu") after it."""
     return conv_step(x, taps, self.kernel, bias=self._bias(), activation=activation)
 
   def _bias(self) -> jax.Array | None:

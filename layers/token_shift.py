@@ -1,4 +1,4 @@
-"""The token before, as RWKV mixes it into every token."""
+"""Token shift of RWKV: every token is mixed with the one before it."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -13,10 +13,10 @@ def token_shift(
   reset: Bool[Array, "b t"] | None = None,
   lengths: Int[Array, "b"] | None = None,
 ) -> tuple[Float[Array, "b t d"], Float[Array, "b d"]]:
-  """For every token the one before it, zeros before a document; and each row's last one.
+  """The token before each token (zeros before a document's first one), and the last token of each row.
 
   Args:
-    last: the token before the first, in the dtype that it is remembered in.
+    last: the token before the first one, in the dtype of the state.
   """
   rows = jnp.concatenate([last[:, None], x.astype(last.dtype)], axis=1)
   before = rows[:, :-1].astype(x.dtype)

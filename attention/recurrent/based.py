@@ -31,14 +31,13 @@ class Based(Mixer):
   """y_t = sum_{s<=t} w_ts v_s / sum_{s<=t} w_ts  for each head, w_ts = phi(q_t) . phi(k_s)     sec. 4.1
 
   with w_ts = 1 + z + z^2 / 2 for z = q_t . k_s / sqrt(key_size); q, k and v are linear in x, and W_o y is the result.
-  A model of the paper has this for what is far and, in layers of their own, `softmax` attention in a window of 64 for
-  what is near.
+  A model of the paper alternates it, for distant tokens, with layers of `softmax` attention in a window of 64 tokens.
   Departs: x_i x_j and x_j x_i are one feature of phi, with sqrt(2) times the weight: 153 in place of 273 for 16 keys.
   Nothing is added to the divisor: it is at least 1/2.
 
   Attributes:
     heads: the largest divisor of the width not above 16, if not given.
-    key_size: queries and keys of a head.
+    key_size: size of a query or key of one head.
     depth: layers of the model; W_o starts smaller by its square root.
   Raises:
     ValueError: a size is below 1, or heads do not divide the width.

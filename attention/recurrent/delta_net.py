@@ -1,4 +1,4 @@
-"""DeltaNet: linear attention that replaces what a key finds instead of adding to it. State: fixed.
+"""DeltaNet: linear attention that replaces the value stored under a key instead of adding to it. State: fixed.
 
 Yang et al. 2024, arXiv:2406.06484. Theirs: S -> S^T, d_head -> k and p, beta -> beta.
 """
@@ -31,12 +31,12 @@ class DeltaNet(Mixer):
   """S_t = S_{t-1} + beta_t k_t (v_t - S_{t-1}^T k_t)^T,  y_t = S_t^T q_t / sqrt(k)  for each head     sec. 2.2
 
   with q, k and v after a short convolution and SiLU, q and k of length 1, beta = sigmoid(W_b x), and W_o norm(y) as the
-  result. With negative eigenvalues beta = 2 sigmoid(W_b x), so that a token can turn around the sign of what its key
-  finds (Grazzi et al. 2025, arXiv:2411.12537). Departs: nothing.
+  result. With negative eigenvalues beta = 2 sigmoid(W_b x), so that a token can flip the sign of the value stored
+  under its key (Grazzi et al. 2025, arXiv:2411.12537). Departs: nothing.
 
   Attributes:
     heads: the largest common divisor of keys and values not above 4, if not given.
-    expand_k, expand_v: keys and values of all heads / d.
+    expand_k, expand_v: width of the keys, and of the values, of all heads / d.
     taps: width of the short convolution.
     negative_eigenvalues: whether beta reaches 2.
     depth: layers of the model; W_o starts smaller by its square root.
@@ -83,7 +83,7 @@ class DeltaNet(Mixer):
 
 
 def _sizes(module: DeltaNet) -> tuple[int, int, int]:
-  """Heads; keys and values of all heads."""
+  """The number of heads, and the widths of all keys and of all values."""
   keys, values = scaled(module.expand_k, module.width), scaled(module.expand_v, module.width)
   return module.heads or largest_divisor(math.gcd(keys, values), 4), keys, values
 

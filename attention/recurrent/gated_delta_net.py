@@ -100,7 +100,7 @@ class GatedDeltaNet(Mixer):
 
 
 def _sizes(module: GatedDeltaNet) -> tuple[int, int, int]:
-  """Heads of queries and keys, heads of values, size of a key."""
+  """The numbers of heads of queries and keys and of heads of values, and the size of a key."""
   keys = max(1, 3 * module.width // 4)
   size = module.head_size or (largest_divisor(keys, 256) if module.heads is None else max(1, keys // module.heads))
   heads = module.heads or max(1, keys // size)

@@ -34,7 +34,7 @@ class GLA(Mixer):
 
   Attributes:
     heads: the largest common divisor of keys and values not above 4, if not given.
-    expand_k, expand_v: keys and values of all heads / d.
+    expand_k, expand_v: width of the keys, and of the values, of all heads / d.
     gate_rank: size of W_1 x.
     tau: the larger, the longer the memory.
     depth: layers of the model; W_o starts smaller by its square root.
@@ -73,7 +73,7 @@ class GLA(Mixer):
   def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
     q, k, v, g = (self._by_head(z) for z in (self.q_proj(x), self.k_proj(x), self.v_proj(x), self.g_proj(x)))
     gate = self.a_proj(x)
-    # how long something is kept is decided by the last digits of a
+    # the last digits of a decide how long the state remembers
     log_a = jax.nn.log_sigmoid(gate.astype(jnp.promote_types(gate.dtype, jnp.float32))) / self.tau
     q = q * q.shape[-1] ** -0.5
     y, S = gated_linear_attention(q, k, v, self._by_head(log_a), state.S, **where.masks)
@@ -82,7 +82,7 @@ class GLA(Mixer):
 
   @property
   def _sizes(self) -> tuple[int, int, int]:
-    """Heads; keys and values of all heads."""
+    """The number of heads, and the widths of all keys and of all values."""
     keys, values = scaled(self.expand_k, self.width), scaled(self.expand_v, self.width)
     return self.heads or largest_divisor(math.gcd(keys, values), 4), keys, values
 

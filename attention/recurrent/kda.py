@@ -101,7 +101,7 @@ class KDA(Mixer):
 
 
 def _sizes(module: KDA) -> tuple[int, int]:
-  """Heads, and the size of a key."""
+  """The number of heads, and the size of a key."""
   size = module.head_size or (
     largest_divisor(module.width, 128) if module.heads is None else module.width // module.heads
   )

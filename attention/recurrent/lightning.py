@@ -18,7 +18,7 @@ from layers.mixer import Mixer, Where
 from layers.sizes import at_least_one, largest_divisor, place_in_depth
 from mistake import Mistake
 
-LEFT = 1e-5  # of the rate of the first layer's decay in the last one
+LEFT = 1e-5  # how fast the last layer forgets, over how fast the first one does
 
 
 class State(NamedTuple):
@@ -82,7 +82,7 @@ class Lightning(Mixer):
 
   @property
   def _sizes(self) -> tuple[int, int]:
-    """Heads; size of a head."""
+    """The number of heads, and the size of one."""
     if self.heads is None:
       size = self.head_size or largest_divisor(self.width, 128)
       return self.width // size, size
@@ -90,7 +90,7 @@ class Lightning(Mixer):
 
 
 def _rates(heads: int, layer: int, depth: int) -> np.ndarray:
-  """-log a."""
+  """-log a of each head."""
   later = 1 - layer / (depth - 1 + LEFT) + LEFT
   return later * 2.0 ** (-8 * np.arange(1, heads + 1) / heads)
 
@@ -100,5 +100,5 @@ def _check(module: Lightning) -> None:
   place_in_depth(module)
   heads, size = module._sizes
   if (module.heads is None or module.head_size is None) and heads * size != module.width:
-    given = f"head_size={size}" if module.heads is None else f"heads={heads}"
-    raise Mistake(f"Lightning: {given} does not divide width={module.width}")
+    field = f"head_size={size}" if module.heads is None else f"heads={heads}"
+    raise Mistake(f"Lightning: {field} does not divide width={module.width}")

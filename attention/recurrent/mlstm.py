@@ -39,7 +39,7 @@ class MLSTM(Mixer):
   Attributes:
     expand: inner width / d.
     heads: the largest divisor of the inner width not above 4, if not given.
-    block_size: of the maps of q, k and v; the largest divisor of the inner width not above 4, if not given.
+    block_size: block size of the maps of q, k and v; the largest divisor of the inner width not above 4, if not given.
     taps: width of the short convolution.
     eps: e^m times it is added to the divisor.
     depth: layers of the model; W_out starts smaller by it.
@@ -103,6 +103,6 @@ class MLSTM(Mixer):
 
   @property
   def _sizes(self) -> tuple[int, int, int]:
-    """Inner width, heads, size of a block."""
+    """The inner width, the number of heads, and the size of a block."""
     inner = scaled(self.expand, self.width)
     return inner, self.heads or largest_divisor(inner, 4), self.block_size or largest_divisor(inner, 4)

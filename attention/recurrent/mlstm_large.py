@@ -98,7 +98,7 @@ class MLSTMLarge(Mixer):
 
   @property
   def _sizes(self) -> tuple[int, int]:
-    """Heads, and the width of all queries."""
+    """The number of heads, and the width of all queries."""
     keys = scaled(self.qk_factor, self.width)
     return self.heads or largest_divisor(math.gcd(self.width, keys), 8), keys
 

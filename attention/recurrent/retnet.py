@@ -34,12 +34,12 @@ class RetNet(Mixer):
   q and k are linear in x, their pairs of channels turned by angles that are linear in t; v is linear in x, and
   W_o (SiLU(W_g x) norm(y)) is the result.
   Departs: as in the authors' code, norm is an RMS norm of each head without a scale, not a GroupNorm, and y is divided
-  by sqrt(1 + a + .. + a^t) before it, which its eps alone can tell. Their parallel form also divides y by the sum of
-  its weights if that is above 1, which no state can know and the norm undoes.
+  by sqrt(1 + a + .. + a^t) before it, which only its eps can tell. Their parallel form also divides y by the sum of
+  its weights if that is above 1, which no state can know and which the norm undoes.
 
   Attributes:
     heads: the largest number not above 8 that divides the width into even parts, and the values, if not given.
-    expand_v: values of all heads / d.
+    expand_v: width of the values of all heads / d.
   Raises:
     ValueError: a size is below 1, the width is odd, heads do not divide the values or the width into even parts.
   """
@@ -69,9 +69,9 @@ class RetNet(Mixer):
 
   def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
     q, k, v = (z.reshape(*x.shape[:-1], self._sizes[0], -1) for z in (self.q_proj(x), self.k_proj(x), self.v_proj(x)))
-    place, length = positions(state.length, x.shape[1], **where.masks)
+    position, length = positions(state.length, x.shape[1], **where.masks)
     dtype = jnp.promote_types(x.dtype, jnp.float32)
-    turn, (log_a, total) = _turns(place, q.shape[-1], dtype), _decays(place, self._sizes[0], dtype)
+    turn, (log_a, total) = _turns(position, q.shape[-1], dtype), _decays(position, self._sizes[0], dtype)
     q, k = (rotate(z.astype(dtype), turn) for z in (q, k))
     q = q * (q.shape[-1] * total[..., None]) ** -0.5
     y, S = ssd(q, k, v, log_a, state.S, **where.masks)
@@ -80,7 +80,7 @@ class RetNet(Mixer):
 
   @property
   def _sizes(self) -> tuple[int, int]:
-    """Heads; values of all heads."""
+    """The number of heads, and the width of all values."""
     values = scaled(self.expand_v, self.width)
     return self.heads or largest_divisor(max(1, math.gcd(self.width // 2, values)), 8), values
 
@@ -90,19 +90,19 @@ def _glorot(gain: float) -> nn.initializers.Initializer:
   return nn.initializers.variance_scaling(gain**2, "fan_avg", "uniform")
 
 
-def _turns(place: Int[Array, "b t"], size: int, dtype: jnp.dtype) -> Complex[Array, "b t 1 s"]:
-  """exp(i place f) for frequencies f from 1 to 1/10000."""
-  angle = phases(place, 10000.0 ** -np.linspace(0, 1, size // 2), dtype)[:, :, None]
+def _turns(position: Int[Array, "b t"], size: int, dtype: jnp.dtype) -> Complex[Array, "b t 1 s"]:
+  """exp(i position f) for frequencies f from 1 to 1/10000."""
+  angle = phases(position, 10000.0 ** -np.linspace(0, 1, size // 2), dtype)[:, :, None]
   return jax.lax.complex(jnp.cos(angle), jnp.sin(angle))
 
 
 def _decays(
-  place: Int[Array, "b t"], heads: int, dtype: jnp.dtype
+  position: Int[Array, "b t"], heads: int, dtype: jnp.dtype
 ) -> tuple[Float[Array, "b t h"], Float[Array, "b t h"]]:
-  """log a, and 1 + a + .. + a^place."""
-  left = 2.0 ** (-5 - np.arange(heads))
-  log_a = jnp.broadcast_to(jnp.asarray(np.log1p(-left), dtype), (*place.shape, heads))
-  return log_a, -jnp.expm1((place[..., None] + 1).astype(dtype) * log_a) / jnp.asarray(left, dtype)
+  """log a, and 1 + a + .. + a^position."""
+  lost = 2.0 ** (-5 - np.arange(heads))
+  log_a = jnp.broadcast_to(jnp.asarray(np.log1p(-lost), dtype), (*position.shape, heads))
+  return log_a, -jnp.expm1((position[..., None] + 1).astype(dtype) * log_a) / jnp.asarray(lost, dtype)
 
 
 def _check(module: RetNet) -> None:

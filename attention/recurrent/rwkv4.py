@@ -28,7 +28,7 @@ class State(NamedTuple):
   A: Float[Array, "b d"]  # float32, as all: the sum of weighted values over e^m
   B: Float[Array, "b d"]  # that of the weights
   m: Float[Array, "b d"]  # the logarithm of the largest weight
-  last: Float[Array, "b d"]  # the last token
+  last: Float[Array, "b d"]  # the last token's input
 
 
 class RWKV4(Mixer):
@@ -83,7 +83,7 @@ class RWKV4(Mixer):
   def _mean(
     self, k: Float[Array, "b t d"], v: Float[Array, "b t d"], state: State, where: Where
   ) -> tuple[Float[Array, "b t d"], Float[Array, "b d"], Float[Array, "b d"], Float[Array, "b d"]]:
-    """y, and the last A, B and m."""
+    """y of all tokens, and the last A, B and m."""
     log_a = jnp.broadcast_to(-jnp.exp(self.log_w), k.shape)
     weights, m = scaled(log_a, k, state.m, **where.masks)
     keep = blank_past(jnp.exp(weights.log_keep), where.lengths)
@@ -103,7 +103,7 @@ class RWKV4(Mixer):
 
 def _shapes(width: int, layer: int, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Initial mixtures (of k, v and r), logarithms of w, and bonuses."""
-  place, line, n = np.arange(width) / width, np.arange(width) / max(1, width - 1), np.arange(width)
+  channel, line, n = np.arange(width) / width, np.arange(width) / max(1, width - 1), np.arange(width)
   up, down = layer / max(1, depth - 1), 1 - layer / depth
-  mu = 1 - np.stack([place**down, place**down + 0.3 * up, place ** (0.5 * down)])
+  mu = 1 - np.stack([channel**down, channel**down + 0.3 * up, channel ** (0.5 * down)])
   return mu, -5 + 8 * line ** (0.7 + 1.3 * up), np.log(0.3) + 0.5 * ((n + 1) % 3 - 1)

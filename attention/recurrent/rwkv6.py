@@ -27,7 +27,7 @@ class State(NamedTuple):
   """The state of one layer."""
 
   S: Float[Array, "b h k p"]  # float32
-  last: Float[Array, "b d"]  # the last token
+  last: Float[Array, "b d"]  # the last token's input
 
 
 class RWKV6(Mixer):
@@ -39,7 +39,7 @@ class RWKV6(Mixer):
 
   Attributes:
     head_size: the largest divisor of the width not above 64, if not given.
-    mix_rank, decay_rank: of the maps A_i B_i and W_1 W_2.
+    mix_rank, decay_rank: ranks of the maps A_i B_i and W_1 W_2.
     layer, depth: the layer's place in the model, which shapes most initial values; the output starts at 0.
   Raises:
     ValueError: a size is below 1, head_size does not divide the width, or the layer is not one of depth.
@@ -98,7 +98,7 @@ class RWKV6(Mixer):
     return self.head_size or largest_divisor(self.width, 64)
 
   def _mixtures(self, x: Float[Array, "b t d"], change: Float[Array, "b t d"]) -> list[Float[Array, "b t d"]]:
-    """For w, k, v, r and g."""
+    """The mixtures for w, k, v, r and g."""
     first, *mu = self.mu.astype(x.dtype)
     low = jnp.tanh(self.mix_down(x + change * first))
     low = low.reshape(*x.shape[:-1], STREAMS, self.mix_rank)
@@ -112,9 +112,9 @@ def _uniform(most: float):
 
 def _shapes(width: int, layer: int, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Initial mixtures (the first, then those of w, k, v, r and g), logarithms of decays, and bonuses."""
-  place, line, n = np.arange(width) / width, np.arange(width) / max(1, width - 1), np.arange(width)
+  channel, line, n = np.arange(width) / width, np.arange(width) / max(1, width - 1), np.arange(width)
   up, down = layer / max(1, depth - 1), 1 - layer / depth
   powers = (1, 1, 1, 1, 0.5, 0.5)
-  mu = np.stack([1 - place ** (power * down) for power in powers])
+  mu = np.stack([1 - channel ** (power * down) for power in powers])
   mu[3] -= 0.3 * up
   return mu, -6 + 5 * line ** (0.7 + 1.3 * up), up * (1 - line) + 0.1 * ((n + 1) % 3 - 1)

@@ -1,4 +1,4 @@
-"""RWKV-7 (Goose), time mixing: decays by channel, and what is learned under one key is unlearned first. State: fixed.
+"""RWKV-7 (Goose), time mixing: decays by channel, and a delta rule that erases a key's old value. State: fixed.
 
 Peng et al. 2025, arXiv:2503.14456. Theirs: C or D -> d, w -> a, a -> rate, S -> S^T, kappa -> kappa.
 """
@@ -23,9 +23,9 @@ from layers.sizes import at_least_one, largest_divisor, place_in_depth
 from layers.token_shift import token_shift
 from mistake import Mistake
 
-# Of r, w, k, v, a and g: the larger, the more of the token before is mixed in at first, in the later channels.
+# For r, w, k, v, a and g: the larger, the more of the token before is mixed into later channels at first.
 POWERS = (0.2, 0.9, 0.7, 0.7, 0.9, 0.2)
-# Largest ranks of the maps for w, a, v and g: sqrt(d) times this, a multiple of 32.
+# Ranks of the maps for w, a, v and g, if not given, over sqrt(d); they are rounded to multiples of 32.
 RANKS = {"w": 2.5, "a": 2.5, "v": 1.7, "g": 5.0}
 
 
@@ -33,7 +33,7 @@ class State(NamedTuple):
   """The state of one layer."""
 
   S: Float[Array, "b h k p"]  # float32
-  last: Float[Array, "b d"]  # the last token
+  last: Float[Array, "b d"]  # the last token's input
 
 
 class RWKV7(Mixer):
@@ -42,12 +42,12 @@ class RWKV7(Mixer):
   sec. 4.1. Six mixtures x + mu (x_before - x) give r and kappa = unit(k_k W_k x), k = W_k x (1 + (rate - 1) k_a),
   rate = sigmoid(a_0 + A x), a = exp(-sigmoid(w_0 + W x) / sqrt(e)), v = W_v x, and g = G x, where A, W and G are of low
   rank, W and G with a nonlinearity. W_o ((norm(y) + (r . (r_k k)) v) g) is the result. After the first layer v is mixed
-  with that layer's by sigmoid(v_0 + V x); the stack brings it as side["v_first"], and without it v stays.
+  with that layer's by sigmoid(v_0 + V x); the stack passes them as side["v_first"]; without them v stays.
   Departs: nothing; every layer has the parameters for this mixture, also the first, which does not use them.
 
   Attributes:
     head_size: the largest divisor of the width not above 64, if not given.
-    w_rank, a_rank, v_rank, g_rank: of the four maps; 2.5, 2.5, 1.7 and 5 sqrt(d) in steps of 32, if not given.
+    w_rank, a_rank, v_rank, g_rank: ranks of the four maps; 2.5, 2.5, 1.7 and 5 sqrt(d) in steps of 32, if not given.
     layer, depth: the layer's place in the model, which shapes most initial values; the output starts at 0.
   Raises:
     ValueError: a size is below 1, head_size does not divide the width, or the layer is not one of depth.
@@ -75,11 +75,11 @@ class RWKV7(Mixer):
   def setup(self):
     d, channels = self.width, lambda name, values: param(self, name, constant(values), (self.width,), ("heads",))
     line, zigzag, decay = _shapes(d, self._size, self.layer / max(1, self.depth - 1))
-    place = np.arange(d) / d
+    channel = np.arange(d) / d
     self.mu = param(
       self,
       "mu",
-      constant(np.stack([1 - place ** (power * (1 - self.layer / self.depth)) for power in POWERS])),
+      constant(np.stack([1 - channel ** (power * (1 - self.layer / self.depth)) for power in POWERS])),
       (len(POWERS), d),
       (None, "embed"),
       decay=False,

@@ -10,26 +10,26 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Inexact, Int
+from jaxtyping import Array, Float, Inexact
 
 from kernels.selective_scan import RULES, selective_scan
 from kernels.selective_step import selective_step
 from layers import Dense, RMSNorm, ShortConv, param
 from layers.choices import one_of
 from layers.initializers import constant, softplus_step, uniform_fan_in
-from layers.lengths import blank_past
+from layers.mixer import Mixer, Where
 from layers.sizes import at_least_one
 from mistake import Mistake
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of one layer."""
 
   h: Inexact[Array, "b e n"]  # float32, or complex64 with half as many
   taps: Float[Array, "b w e"]  # the last inputs of the short convolution
 
 
-class Mamba(nn.Module):
+class Mamba(Mixer):
   """h_t = exp(dt_t A) h_{t-1} + dt_t u_t B_t,  y_t = C_t . h_t + D u_t     alg. 2
 
   with [u, z] = W_in x, u after a short convolution and SiLU, [delta, B, C] = W_x u, dt = softplus(W_dt delta + b), and
@@ -73,17 +73,9 @@ class Mamba(nn.Module):
   conv_bias: bool = True
   depth: int = 1
 
-  STATE = "fixed"
-  SIDE = ()
-
   def __post_init__(self):
     _check(self)
     super().__post_init__()
-
-  @property
-  def SLOW(self) -> tuple[str, ...]:
-    """The spectrum."""
-    return ("A_log", "A_im") if self.spectrum == "complex" else ("A_log",)
 
   def setup(self):
     inner, rank = self.expand * self.width, self._rank
@@ -107,9 +99,9 @@ class Mamba(nn.Module):
     )
     n, complex_A = self._states, self.spectrum == "complex"
     A_log = constant(jnp.log(jnp.full(n, 0.5) if complex_A else jnp.arange(1, n + 1)))
-    self.A_log = param(self, "A_log", A_log, (inner, n), ("inner", "state"))
+    self.A_log = param(self, "A_log", A_log, (inner, n), ("inner", "state"), slow=True)
     if complex_A:
-      self.A_im = param(self, "A_im", constant(jnp.arange(n)), (inner, n), ("inner", "state"))
+      self.A_im = param(self, "A_im", constant(jnp.arange(n)), (inner, n), ("inner", "state"), slow=True)
     if self.norms != "none":
       norm = lambda: RMSNorm(eps=1e-6, axis=None, use_scale=self.norms == "learned")
       self.dt_norm, self.B_norm, self.C_norm = norm(), norm(), norm()
@@ -117,50 +109,27 @@ class Mamba(nn.Module):
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros."""
-    del max_len
     inner = self.expand * self.width
     h = jnp.zeros((batch, inner, self._states), complex if self.spectrum == "complex" else float)
     return State(h=h, taps=jnp.zeros((batch, self.taps - 1, inner)))
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state."""
-    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
-
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    u, z = jnp.split(self.in_proj(blank_past(x, lengths)), 2, axis=-1)
-    u, taps = self.conv(u, state.taps, reset=reset, lengths=lengths)
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
+    u, z = jnp.split(self.in_proj(x), 2, axis=-1)
+    u, taps = self.conv(u, state.taps, **where.masks)
     u = jax.nn.silu(u)
     dt, B, C = self._select(u)
-    given = u, dt, self._A(), B, C, state.h, self.D, z
-    y, h = selective_scan(*given, softplus=True, disc=self.disc, reset=reset, lengths=lengths)
-    return blank_past(self.out_proj(y), lengths), State(h=h, taps=taps)
+    args = u, dt, self._A(), B, C, state.h, self.D, z
+    y, h = selective_scan(*args, softplus=True, disc=self.disc, **where.masks)
+    return self.out_proj(y), State(h=h, taps=taps)
 
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
+  def mix_token(
+    self, x: Float[Array, "b d"], state: State, side: Mapping[str, Array]
   ) -> tuple[Float[Array, "b d"], State]:
-    """One token."""
     u, z = jnp.split(self.in_proj(x), 2, axis=-1)
     u, taps = self.conv.step(u, state.taps, activation="silu")
     dt, B, C = self._select(u)
-    given = u, jax.nn.softplus(dt), self._A(), B, C, self.D, z, state.h
-    y, h = selective_step(*given, disc=self.disc)
+    args = u, jax.nn.softplus(dt), self._A(), B, C, self.D, z, state.h
+    y, h = selective_step(*args, disc=self.disc)
     return self.out_proj(y), State(h=h, taps=taps)
 
   @property
@@ -169,7 +138,7 @@ class Mamba(nn.Module):
 
   @property
   def _states(self) -> int:
-    """Stored numbers per channel."""
+    """How many numbers a channel stores."""
     return self.state // 2 if self.spectrum == "complex" else self.state
 
   def _A(self) -> Inexact[Array, "e n"]:
@@ -179,7 +148,7 @@ class Mamba(nn.Module):
   def _select(
     self, u: Float[Array, "*b e"]
   ) -> tuple[Float[Array, "*b e"], Inexact[Array, "*b g n"], Inexact[Array, "*b g n"]]:
-    """dt before softplus, B and C, which choose what is kept; dt in at least float32, as it decides how long."""
+    """dt before softplus, B and C; dt is in at least float32, as it decides how long the state remembers."""
     size = self.groups * self.state
     delta, B, C = jnp.split(self.x_proj(u), [self._rank, self._rank + size], axis=-1)
     if self.norms != "none":

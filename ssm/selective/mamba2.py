@@ -10,38 +10,38 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from kernels.ssd import ssd
 from kernels.ssd_step import NORMS, ssd_step
 from layers import Dense, GatedRMSNorm, ShortConv, param
 from layers.choices import one_of
 from layers.initializers import log_uniform, softplus_step, uniform_fan_in
-from layers.lengths import blank_past
+from layers.mixer import Mixer, Where
 from layers.sizes import at_least_one, largest_divisor
 from mistake import Mistake
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of one layer."""
 
   S: Float[Array, "b h k p"]  # float32
   taps: Float[Array, "b w e"]  # the last inputs of the short convolution
 
 
-class Mamba2(nn.Module):
+class Mamba2(Mixer):
   """S_t = exp(dt_t A) S_{t-1} + B_t (dt_t u_t)^T,  y_t = S_t^T C_t + D u_t  for each head     eq. (6), sec. 7
 
   with [z, u, B, C, dt] = W_in x, [u, B, C] after a short convolution and SiLU, dt = softplus(dt + dt_bias), and
   W_out norm(y SiLU(z)) as the result. A = -exp(A_log) is a number per head; B and C are shared by the heads of a group.
-  If `ssm_width` is below the inner width, what it leaves is a gated MLP beside all that: W_in begins with its z_0 and
-  u_0, and W_out takes [SiLU(z_0) u_0, norm(..)].
+  If `ssm_width` is below the inner width, the rest of it is a gated MLP beside all that: W_in begins with its z_0
+  and u_0, and W_out takes [SiLU(z_0) u_0, norm(..)].
   Departs: nothing; as in the authors' code, the input is discretised as dt B.
 
   Attributes:
     state: N, rows of S.
     expand: inner width / d.
-    ssm_width: how much of the inner width goes through the state space; all of it, if not given.
+    ssm_width: the part of the inner width that goes through the state space; all of it, if not given.
     head_size: P, columns of S; the largest divisor of `ssm_width` not above 64, if not given.
     groups: G; heads in a row share B and C.
     taps: width of the short convolution.
@@ -50,7 +50,7 @@ class Mamba2(nn.Module):
     D_per: one D for each "head" or each "channel".
     A_min, A_max: -A starts uniform in [A_min, A_max].
     dt_min, dt_max, dt_floor: softplus(dt_bias) starts log-uniform in [dt_min, dt_max], and at least at dt_floor.
-    dt_least, dt_most: what dt is clipped to.
+    dt_least, dt_most: the bounds to which dt is clipped.
     bias, conv_bias: whether W_in and W_out, and the short convolution, have biases.
     depth: layers of the model; W_out starts smaller by its square root.
   Raises:
@@ -79,10 +79,6 @@ class Mamba2(nn.Module):
   conv_bias: bool = True
   depth: int = 1
 
-  STATE = "fixed"
-  SLOW = ("A_log", "dt_bias")
-  SIDE = ()
-
   def __post_init__(self):
     _check(self)
     super().__post_init__()
@@ -101,8 +97,8 @@ class Mamba2(nn.Module):
     self.out_proj = dense(self.width, self._beside + inner, ("inner", "embed"), gain=self.depth**-0.5)
     self.conv = ShortConv(mixed, taps=self.taps, use_bias=self.conv_bias)
     dt_bias = softplus_step(self.dt_min, self.dt_max, self.dt_floor)
-    self.dt_bias = param(self, "dt_bias", dt_bias, (heads,), ("heads",))
-    self.A_log = param(self, "A_log", log_uniform(self.A_min, self.A_max), (heads,), ("heads",))
+    self.dt_bias = param(self, "dt_bias", dt_bias, (heads,), ("heads",), slow=True)
+    self.A_log = param(self, "A_log", log_uniform(self.A_min, self.A_max), (heads,), ("heads",), slow=True)
     shape, axes = ((heads,), ("heads",)) if self.D_per == "head" else ((inner,), ("inner",))
     self.D = param(self, "D", nn.initializers.ones, shape, axes)
     if self.norm != "none":
@@ -110,46 +106,23 @@ class Mamba2(nn.Module):
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros."""
-    del max_len
     inner, heads, size = self._sizes
     taps = jnp.zeros((batch, self.taps - 1, inner + 2 * self.groups * self.state))
     return State(S=jnp.zeros((batch, heads, self.state, size)), taps=taps)
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state."""
-    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
-
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    beside, z, mixed, dt = self._project(blank_past(x, lengths))
-    mixed, taps = self.conv(mixed, state.taps, reset=reset, lengths=lengths)
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
+    beside, z, mixed, dt = self._project(x)
+    mixed, taps = self.conv(mixed, state.taps, **where.masks)
     u, B, C = self._split(jax.nn.silu(mixed))
     log_a = -dt * jnp.exp(self.A_log)
-    y, S = ssd(C, B, dt[..., None] * u, log_a, state.S, reset=reset, lengths=lengths)
+    y, S = ssd(C, B, dt[..., None] * u, log_a, state.S, **where.masks)
     y = (y.astype(u.dtype) + self._D().astype(u.dtype) * u).reshape(z.shape)
     y = y * jax.nn.silu(z) if self.norm == "none" else self.gated_norm(y, z)
-    return blank_past(self._leave(beside, y), lengths), State(S=S, taps=taps)
+    return self._leave(beside, y), State(S=S, taps=taps)
 
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
+  def mix_token(
+    self, x: Float[Array, "b d"], state: State, side: Mapping[str, Array]
   ) -> tuple[Float[Array, "b d"], State]:
-    """One token."""
     beside, z, mixed, dt = self._project(x)
     y, taps, S = ssd_step(
       *(mixed, z, dt, state.taps, state.S),
@@ -166,22 +139,22 @@ class Mamba2(nn.Module):
 
   @property
   def _sizes(self) -> tuple[int, int, int]:
-    """Width of the state space, heads, head size."""
+    """The width of the state space, the number of heads, and the size of one."""
     inner = self.ssm_width or self.expand * self.width
     size = self.head_size or largest_divisor(inner, 64)
     return inner, inner // size, size
 
   @property
   def _beside(self) -> int:
-    """Width of the gated MLP."""
+    """The width of the gated MLP."""
     return self.expand * self.width - self._sizes[0]
 
   def _project(
     self, x: Float[Array, "*b d"]
   ) -> tuple[Float[Array, "*b f"], Float[Array, "*b e"], Float[Array, "*b m"], Float[Array, "*b h"]]:
-    """The MLP's SiLU(z_0) u_0, z, what goes through the convolution, and dt.
+    """The MLP's SiLU(z_0) u_0, z, the input of the convolution, and dt.
 
-    dt is in at least float32, as its exponential decides how long.
+    dt is in at least float32, as it decides how long the state remembers.
     """
     inner, heads, _ = self._sizes
     projected = self.in_proj(x)

@@ -12,17 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int
 
-from kernels import inputs
 from kernels.ssd import ssd
 from layers import Dense, GatedRMSNorm, RMSNorm, param
 from layers.choices import one_of
 from layers.initializers import constant, softplus_step, uniform_fan_in
 from layers.lengths import blank_past, last_of
+from layers.mixer import Mixer, Where
 from layers.rotation import rotate, turns, unit
 from layers.sizes import at_least_one, largest_divisor, scaled
 from mistake import Mistake
 
-# f with A = -f(.): what it was at first, and since June 2026
+# f with A = -f(.): "softplus" as first released, "heavy_tail" since June 2026
 A_ACTIVATIONS = {
   "softplus": jax.nn.softplus,
   "heavy_tail": lambda x: jnp.maximum(x, 0) + 1 / (1 - jnp.minimum(x, 0)),
@@ -30,7 +30,7 @@ A_ACTIVATIONS = {
 
 
 class State(NamedTuple):
-  """What one layer remembers; all of it float32 or complex64."""
+  """The state of one layer, in float32 and complex64."""
 
   S: Float[Array, "b h k p"]
   turn: Complex[Array, "b h s"]  # exp(i theta): how far each pair of rows has turned since the document's start
@@ -39,7 +39,7 @@ class State(NamedTuple):
 
 
 class Token(NamedTuple):
-  """What is computed from each token alone."""
+  """Everything that is computed from each token alone."""
 
   z: Float[Array, "*b h p"]
   u: Float[Array, "*b h p"]
@@ -51,7 +51,7 @@ class Token(NamedTuple):
   angle: Float[Array, "*b h s"]
 
 
-class Mamba3(nn.Module):
+class Mamba3(Mixer):
   """S_t = a_t (S_{t-1} + (1 - lam_t) dt_t k_{t-1} u_{t-1}^T) + lam_t dt_t k_t u_t^T,  y_t = S_t^T q_t + D u_t
 
   for each head, with a = exp(dt A), k = R(theta_t) (norm(B) + b_B), q = R(theta_t) (norm(C) + b_C), where R turns pairs
@@ -94,10 +94,6 @@ class Mamba3(nn.Module):
   dt_floor: float = 1e-4
   depth: int = 1
 
-  STATE = "fixed"
-  SLOW = ("dt_bias",)
-  SIDE = ()
-
   def __post_init__(self):
     _check(self)
     super().__post_init__()
@@ -109,14 +105,15 @@ class Mamba3(nn.Module):
     out_init = uniform_fan_in(gain=self.depth**-0.5)
     self.out_proj = Dense(self.width, kernel_init=out_init, axes=("inner", "embed"))
     dt_bias = softplus_step(self.dt_min, self.dt_max, self.dt_floor)
-    self.dt_bias = param(self, "dt_bias", dt_bias, (heads,), ("heads",))
+    self.dt_bias = param(self, "dt_bias", dt_bias, (heads,), ("heads",), slow=True)
     self.D = param(self, "D", nn.initializers.ones, (heads,), ("heads",))
     self.B_norm, self.C_norm = RMSNorm(axis="state"), RMSNorm(axis="state")
     shape, axes = (self.rank, heads, self.state), (None, "heads", "state")
-    by_row = lambda name: param(self, name, nn.initializers.ones, shape, axes)
+    by_row = lambda name: param(self, name, nn.initializers.ones, shape, axes, decay=False)
     self.B_bias, self.C_bias = by_row("B_bias"), by_row("C_bias")
     if self.rank > 1:
-      mimo = lambda name, value: param(self, name, constant(value), (self.rank, heads, size), (None, "heads", None))
+      shape, axes = (self.rank, heads, size), (None, "heads", None)
+      mimo = lambda name, value: param(self, name, constant(value), shape, axes, decay=False)
       self.mimo_u, self.mimo_z = mimo("mimo_u", 1 / self.rank), mimo("mimo_z", 1.0)
       self.mimo_o = mimo("mimo_o", 1 / self.rank)
     if self.out_norm:
@@ -124,8 +121,6 @@ class Mamba3(nn.Module):
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Nothing taken in, nothing turned."""
-    del max_len
     _, heads, size = self._sizes
     return State(
       S=jnp.zeros((batch, heads, self.state, size)),
@@ -134,42 +129,19 @@ class Mamba3(nn.Module):
       u=jnp.zeros((batch, heads, size)),
     )
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state."""
-    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
-
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    if reset is not None and lengths is not None:
-      reset = reset & inputs.valid(lengths, x.shape[1])
-    token = self._select(blank_past(x, lengths), lengths)
-    turn = turns(token.angle, state.turn, reset)
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
+    token = self._select(x, where.lengths)
+    turn = turns(token.angle, state.turn, where.reset)
     by_rank = turn[:, :, None]
     token = token._replace(q=rotate(token.q, by_rank), k=rotate(token.k, by_rank))
-    y, S = self._scan(token, state, reset)
-    k, u = last_of(token.k, state.k, lengths), last_of(token.u, state.u, lengths)
+    y, S = self._scan(token, state, where.reset)
+    k, u = last_of(token.k, state.k, where.lengths), last_of(token.u, state.u, where.lengths)
     y = self._gate(y, token.u, token.z, x.dtype)
-    return blank_past(y, lengths), State(S=S, turn=turn[:, -1], k=k, u=u)
+    return y, State(S=S, turn=turn[:, -1], k=k, u=u)
 
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
+  def mix_token(
+    self, x: Float[Array, "b d"], state: State, side: Mapping[str, Array]
   ) -> tuple[Float[Array, "b d"], State]:
-    """One token."""
     token = self._select(x)
     turn = unit(state.turn * jnp.exp(1j * token.angle))
     q, k = rotate(token.q, turn[:, None]), rotate(token.k, turn[:, None])
@@ -180,7 +152,7 @@ class Mamba3(nn.Module):
 
   @property
   def _sizes(self) -> tuple[int, int, int]:
-    """Inner width, heads, head size."""
+    """The inner width, the number of heads, and the size of one."""
     inner = self.expand * self.width
     size = self.head_size or largest_divisor(inner, 64)
     return inner, inner // size, size
@@ -190,7 +162,7 @@ class Mamba3(nn.Module):
     return scaled(self.rope_fraction, self.state) // 2
 
   def _select(self, x: Float[Array, "*b d"], lengths: Int[Array, "b"] | None = None) -> Token:
-    """All that W_in gives, in at least float32; past `lengths` nothing is taken in, decays or turns."""
+    """Everything from W_in x, in at least float32; dt is 0 in the padding, where the state then stands still."""
     inner, heads, size = self._sizes
     mixed = self.rank * self.groups * self.state
     sizes = np.cumsum([inner, inner, mixed, mixed, heads, heads, heads])
@@ -223,7 +195,7 @@ class Mamba3(nn.Module):
 
     S without the last token is a recurrence of plain decay: each key enters it with the token after, which decides its
     second weight. What a token reads of itself is added. The ranks enter one after the other, as tokens that do not
-    decay; those after its own rank a query does not see there, and they are added too.
+    decay; a query does not see the ranks after its own there, so they are added too.
     """
     b, t, _ = token.now.shape
     shift = lambda z, first: jnp.concatenate([first[:, None].astype(z.dtype), z[:, :-1]], axis=1)
@@ -255,7 +227,7 @@ class Mamba3(nn.Module):
   def _gate(
     self, y: Float[Array, "*b r h p"], u: Float[Array, "*b h p"], z: Float[Array, "*b h p"], dtype: jnp.dtype
   ) -> Float[Array, "*b d"]:
-    """From what is read to the result."""
+    """The layer's output, from y = S_t^T q_t."""
     y = y + self.D[:, None] * self._ranks(u)
     z = z.astype(y.dtype)[..., None, :, :]
     z = z * self.mimo_z if self.rank > 1 else z

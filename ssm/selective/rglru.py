@@ -10,30 +10,30 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from kernels.rg_lru import rg_lru
 from kernels.rg_lru.gates import C, gate
 from layers import BlockDense, Dense, ShortConv, param
 from layers.choices import one_of
 from layers.initializers import inverse_softplus, ring
-from layers.lengths import blank_past
+from layers.mixer import Mixer, Where
 from layers.sizes import at_least_one, largest_divisor
 from mistake import Mistake
 
-# the power of the drawn radius that a_t is at r_t = 1
+# a_t at r_t = 1 is the drawn radius to this power
 INITS = {"paper": 1.0, "recurrentgemma": C}
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of one layer."""
 
   h: Float[Array, "b e"]  # float32
   taps: Float[Array, "b w e"]  # the last inputs of the short convolution
   started: Int[Array, "b"]  # 1 once the document has had a token, else 0
 
 
-class RGLRU(nn.Module):
+class RGLRU(Mixer):
   """h_t = a_t h_{t-1} + sqrt(1 - a_t^2) (i_t u_t),  a_t = exp(-c r_t softplus(a_param)),  c = 8     eqs. (1)-(4)
 
   with gates r_t = sigmoid(W_a u_t + b_a), i_t = sigmoid(W_x u_t + b_x) of block-diagonal matrices, u the short
@@ -62,10 +62,6 @@ class RGLRU(nn.Module):
   r_max: float = 0.999
   depth: int = 1
 
-  STATE = "fixed"
-  SLOW = ("a_param",)
-  SIDE = ()
-
   def __post_init__(self):
     at_least_one(self, "width", "inner", "heads", "taps", "depth")
     if self.heads is not None and self._inner % self.heads:
@@ -85,48 +81,27 @@ class RGLRU(nn.Module):
     heads = self.heads or largest_divisor(inner, 10)
     self.a_gate, self.input_gate = BlockDense(heads, use_bias=True), BlockDense(heads, use_bias=True)
     decay, power = ring(self.r_min, self.r_max), INITS[self.a_init] / C
-    self.a_param = param(self, "a_param", lambda *args: inverse_softplus(power * decay(*args)), (inner,), ("inner",))
+    self.a_param = param(
+      self, "a_param", lambda *args: inverse_softplus(power * decay(*args)), (inner,), ("inner",), slow=True
+    )
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros."""
-    del max_len
     e = self._inner
     return State(jnp.zeros((batch, e)), jnp.zeros((batch, self.taps - 1, e)), jnp.zeros(batch, jnp.int32))
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state."""
-    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
-
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    x = blank_past(x, lengths)
-    u, taps = self.conv(self.x_proj(x), state.taps, reset=reset, lengths=lengths)
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
+    u, taps = self.conv(self.x_proj(x), state.taps, **where.masks)
     r, i = self._gates(u)
-    h, last = rg_lru(u, r, i, self.a_param, state.h, fresh=state.started == 0, reset=reset, lengths=lengths)
-    some = x.shape[1] > 0 if lengths is None else jnp.minimum(lengths, x.shape[1]) > 0
-    started = jnp.where(some, jnp.ones_like(state.started), state.started)
-    return blank_past(self._join(h, x), lengths), State(h=last, taps=taps, started=started)
+    h, last = rg_lru(u, r, i, self.a_param, state.h, fresh=state.started == 0, **where.masks)
+    started = jnp.ones_like(state.started)
+    if where.lengths is not None:
+      started = jnp.where(where.lengths > 0, started, state.started)
+    return self._join(h, x), State(h=last, taps=taps, started=started)
 
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
+  def mix_token(
+    self, x: Float[Array, "b d"], state: State, side: Mapping[str, Array]
   ) -> tuple[Float[Array, "b d"], State]:
-    """One token."""
     u, taps = self.conv.step(self.x_proj(x), state.taps)
     r, i = self._gates(u)
     a, inflow = gate(u, r, i, self.a_param, state.started == 0)
@@ -138,7 +113,7 @@ class RGLRU(nn.Module):
     return self.width if self.inner is None else self.inner
 
   def _gates(self, u: Float[Array, "*b e"]) -> tuple[Float[Array, "*b e"], Float[Array, "*b e"]]:
-    """Before their sigmoids, in at least float32."""
+    """Both gates before their sigmoids, in at least float32."""
     u = u.astype(jnp.promote_types(u.dtype, jnp.float32))
     return self.a_gate(u), self.input_gate(u)
 
