@@ -15,16 +15,12 @@ from tests.oracles import of_attention, of_state_spaces
 from tests.oracles.of_state_spaces import D
 
 GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
-FIRST = {"v_first": lambda b, t: np.random.default_rng(0).standard_normal((b, t, D))}
-SIDE = {"gaps": GAPS, "v_first": FIRST}  # by what the name of a case contains
+SIDE = {"gaps": GAPS}  # by what the name of a case contains
 CASES = of_state_spaces.CASES | of_attention.CASES | mixers.oracles()
 SIDES = mixers.table("SIDE")
 # Second rows that take longest to compile.
 SLOW = (
-  "mlstm, without eps",
   "performer, large eps",
-  "rwkv6, last layer",
-  "rwkv7, v_first",
   "s4d, bilinear and shared",
   "s4nd, tall",
   "titans_mac, linear",

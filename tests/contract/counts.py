@@ -10,39 +10,9 @@ def count(name: str, **kwargs: Any) -> int:
   return COUNT[name](D, **kwargs)
 
 
-def count_delta_net(d, heads, expand_k=1, expand_v=1, taps=4, **_):
-  """Queries, keys, values and out; convolution; a step for each head; the norm."""
-  k, v = int(expand_k * d), int(expand_v * d)
-  return 2 * d * k + 2 * d * v + taps * (2 * k + v) + d * heads + v // heads
-
-
-def count_gated_delta_net(d, heads, taps=4):
-  """Queries and keys of 3/4 of the width; values, gate and out twice that; convolution; decay and step; A, dt; norm."""
-  k = 3 * d // 4 // heads * heads
-  return 2 * d * k + 3 * d * 2 * k + taps * 4 * k + 2 * d * heads + 2 * heads + 2 * k // heads
-
-
-def count_kda(d, heads, taps=4):
-  """Queries, keys, values and out; convolution; step; two maps of low rank; A, dt; norm."""
-  rank = d // heads
-  return 4 * d * d + taps * 3 * d + d * heads + 4 * d * rank + heads + d + rank
-
-
-def count_rglru(d, inner, heads):
-  """Three maps with bias; convolution with bias; two gates in blocks, with bias; a."""
-  return 3 * d * inner + 2 * inner + d + 5 * inner + 2 * (inner**2 // heads + inner) + inner
-
-
 def count_s5(d, state, blocks=1, bidirectional=False):
   """lam, dt; B, C for each direction; D; the gate with bias."""
   return state + state // 2 + (2 + bidirectional) * state * d + d + d * (d + 1)
-
-
-def count_mamba2(d, state, head_size, groups=1, ssm_width=None, **_):
-  """In, out; convolution with bias; A, D and dt of each head; the norm."""
-  inner, e = 2 * d, ssm_width or 2 * d
-  heads, mixed = e // head_size, e + 2 * groups * state
-  return d * (2 * (inner - e) + e + mixed + heads) + inner * d + mixed * (4 + 1) + 3 * heads + e
 
 
 def count_hyena(d, order=2, filter_width=64, filter_depth=2, features=3, taps=3, heads=1, **_):
@@ -63,20 +33,6 @@ def count_mega(d, state, keys, chunk, inner=None, position="rotary", bidirection
 def count_s4nd(d, state, rank=1, dim=2, structure="diagonal"):
   """Along each axis A, B and perhaps P in every channel, C for each rank both ways, dt; D; the map to 2d with bias."""
   return dim * (d * state * (2 + (structure == "dplr") + 2 * rank) + d) + d + 2 * d * (d + 1)
-
-
-def count_mamba3(d, state, head_size, groups=1, rank=1, out_norm=False):
-  """In (half of the rows turn in pairs), out; dt and D; norms and biases of B and C; three vectors a rank; a norm."""
-  e, heads = 2 * d, 2 * d // head_size
-  features = 2 * e + 2 * state * groups * rank + 3 * heads + state // 4
-  mimo = 3 * rank * e if rank > 1 else 0
-  return d * features + e * d + 2 * heads + 2 * state * (1 + rank * heads) + mimo + out_norm * e
-
-
-def count_mlstm(d, expand, heads, block_size, taps=4):
-  """In (twice) and out; convolution with bias; three maps in blocks; two gates with bias; norm; skip."""
-  e = expand * d
-  return 3 * d * e + (taps + 1) * e + 3 * block_size * e + 2 * heads * (3 * e + 1) + 2 * e
 
 
 def count_mla(d, heads, rank, q_rank, head_size, rope_size, value_size):
@@ -126,32 +82,21 @@ def count_stack(d, depth, pattern, letters, branch):
 
 
 COUNT: dict[str, Any] = {
-  # queries and keys; values and out
-  "based": lambda d, heads, key_size: 2 * d * heads * key_size + 2 * d * d,
   "bigbird": count_four_maps,
-  "delta_net": count_delta_net,
   # lam, C; D and two dt; the map to 2d with bias
   "dss": lambda d, state, kernel="exp": 2 * state + 2 * d * state + 3 * d + 2 * d * (d + 1),
   "event_ssm": count_s5,
   "fnet": lambda d: 0,
   # in and out, convolution
   "gated_conv": lambda d, taps=3: 4 * d * d + taps * d,
-  "gated_delta_net": count_gated_delta_net,
   "gated_mlp": lambda d, inner=24: 3 * d * inner,
-  # queries and keys, values, gate and out; the decay's map of low rank with bias; the norm
-  "gla": lambda d, heads, gate_rank: d * d + 3 * d * d + gate_rank * (d + d // 2) + d // 2 + d // heads,
   # two square maps and a bias for each of r, z and n
   "gru": lambda d: 3 * (2 * d * d + d),
   # gate and out, in and out of the state space; lam, C; D
   "gss": lambda d, inner, outer, state: (2 * outer + inner) * d + inner * outer + 2 * state * (inner + 1) + inner,
   # queries, keys, values and out, with biases; B, C and D of the shift; the diagonal's A, B and C, D and dt
   "h3": lambda d, state, head_dim=1: 4 * d * (d + 1) + d * (2 * state + 1) + d // head_dim * (3 * state + 2),
-  # queries, decays, values and out; lower bounds; the norm
-  "hgrn2": lambda d, head_size: 4 * d * d + 2 * d,
   "hyena": count_hyena,
-  "kda": count_kda,
-  # queries, keys, values, gate and out; the norm
-  "lightning": lambda d, heads, head_size: 5 * d * heads * head_size + heads * head_size,
   "linear_transformer": count_four_maps,
   # queries, keys, values and out; E, and perhaps F
   "linformer": lambda d, rank, shared=True, bias=False, **_: count_four_maps(d, bias) + (2 - shared) * 4096 * rank,
@@ -166,35 +111,17 @@ COUNT: dict[str, Any] = {
   "lstm": lambda d: 4 * (2 * d * d + d),
   # P; four maps of tokens and of P, two of what is packed, out; keys that are values save one of each kind
   "luna": lambda d, packed, tied=False, bias=True, **_: packed * d + (7 - 2 * tied) * d * (d + bias),
-  "mamba2": count_mamba2,
-  "mamba3": count_mamba3,
   "mega": count_mega,
   # gate and candidate with bias, and out if the state is wider
   "min_gru": lambda d, expand=1: 2 * expand * d * (d + 1) + (expand > 1) * d * (expand * d + 1),
   "mla": count_mla,
   "mlp": lambda d, expand: 2 * d * expand * d,
-  "mlstm": count_mlstm,
-  # queries and keys; values, gate and out; two gates with bias; the norm
-  "mlstm_large": lambda d, heads, qk_factor, **_: int((2 * qk_factor + 3) * d * d) + 2 * heads * (d + 1) + d,
   # queries, keys, values and out; the convolution
   "nystromformer": lambda d, heads, taps, **_: count_four_maps(d) + taps * heads,
   "performer": count_four_maps,
   # queries, values and out
   "reformer": lambda d, **_: 3 * d * d,
-  # queries and keys; values, gate and out
-  "retnet": lambda d, heads, expand_v=2: 2 * d * d + 3 * expand_v * d * d,
-  "rglru": count_rglru,
   "rnn": lambda d: 2 * d * d + d,
-  # four maps; three mixtures; decays and bonuses
-  "rwkv4": lambda d: 4 * d * d + 3 * d + 2 * d,
-  # five maps; six mixtures and a map of low rank for five of them; one with bias for decays; bonuses; norm with bias
-  "rwkv6": lambda d, mix_rank, decay_rank, **_: (
-    5 * d * d + 6 * d + 10 * d * mix_rank + 2 * d * decay_rank + d + d + 2 * d
-  ),
-  # four maps; six mixtures, k_k, k_a, r_k, the norm with bias; maps of low rank, three with bias
-  "rwkv7": lambda d, w_rank, a_rank, v_rank, g_rank, **_: (
-    4 * d * d + 6 * d + 3 * d + 2 * d + 2 * d * (w_rank + a_rank + v_rank + g_rank) + 3 * d
-  ),
   # in and out, a mixture; with receptance a map and a mixture more
   "rwkv_channel": lambda d, version=7, inner=32: 2 * d * inner + d + (version < 7) * (d * d + d),
   # lam, P and B in every channel, C; D and dt; the map to 2d with bias

@@ -5,34 +5,26 @@ from typing import Any
 import numpy as np
 
 from tests import mixers
-from tests.contract.case import D
 
 # LayerNorm after each sum
 POST = dict(norm=dict(name="layer"), norm_position="post")
 # Arguments beside the width for a small instance of every mixer, by its name. What follows the name tells rows apart: a
 # mixer has a second one where arguments change its kind of state or what it reads.
 SMALL: dict[str, dict[str, Any]] = {
-  "based": dict(heads=2, key_size=3),
   "bigbird": dict(heads=2, block=2, random=1),
-  "delta_net": dict(heads=2),
   "dss": dict(state=3),
   "dss, softmax": dict(state=3, kernel="softmax"),
   "event_ssm, dt": dict(state=8, blocks=2),
   "fnet": {},
   "gated_conv": {},
-  "gated_delta_net": dict(heads=2),
   "gated_mlp": {},
-  "gla": dict(heads=2, gate_rank=3),
   "gru": {},
   "gss": dict(inner=3, outer=12, state=4),
   "h3": dict(state=4),
   "h3, heads": dict(state=4, head_dim=2),
-  "hgrn2": dict(head_size=4),
   "hyena": dict(filter_width=6, filter_depth=1),
   "hyena, heads": dict(heads=2, outer_mixing=True, filter_width=6, filter_depth=1),
   "hyena, third order": dict(order=3, filter_width=4, features=5, taps=2),
-  "kda": dict(heads=2),
-  "lightning": dict(heads=2, head_size=3),
   "linear_transformer": dict(heads=2),
   "linear_transformer, full": dict(heads=2, mask="full", bias=True),
   "linformer": dict(heads=2, rank=3),
@@ -46,10 +38,6 @@ SMALL: dict[str, dict[str, Any]] = {
   "lstm": {},
   "luna": dict(heads=2, packed=3),
   "luna, tied": dict(heads=2, packed=3, tied=True, bias=False),
-  "mamba2": dict(state=4, head_size=4, groups=2, dt_most=0.1),
-  "mamba2, beside an MLP": dict(state=3, head_size=4, ssm_width=8),
-  "mamba3": dict(state=4, head_size=4, groups=2),
-  "mamba3, MIMO": dict(state=4, head_size=4, rank=2, out_norm=True),
   "mega": dict(state=2, keys=4, chunk=5),
   "mega, both ways": dict(state=2, keys=3, chunk=4, position="simple", bidirectional=True),
   "mega, laplace": dict(state=2, keys=4, chunk=5, weights="laplace"),
@@ -58,21 +46,13 @@ SMALL: dict[str, dict[str, Any]] = {
   "min_gru": dict(expand=2),
   "mla": dict(heads=2, rank=5, q_rank=6, head_size=3, rope_size=4, value_size=5),
   "mlp": dict(expand=2),
-  "mlstm": dict(expand=1, heads=2, block_size=2),
-  "mlstm_large": dict(heads=2, qk_factor=1.5, i_bias=0.0),
   "nystromformer": dict(heads=2, landmarks=3, taps=3),
   "performer": dict(heads=2, features=5),
   "performer, full": dict(heads=2, features=5, mask="full"),
   "performer, relu": dict(heads=1, features=9, kernel="relu", bias=True),
   # of two hashes, since bfloat16 makes another of several now and then
   "reformer": dict(heads=2, buckets=2, rounds=2, chunk=3),
-  "retnet": dict(heads=2),
-  "rglru": dict(inner=12, heads=3),
   "rnn": {},
-  "rwkv4": {},
-  "rwkv6": dict(head_size=4, mix_rank=2, decay_rank=2),
-  "rwkv7": dict(head_size=4, w_rank=2, a_rank=2, v_rank=2, g_rank=40),
-  "rwkv7, v_first": dict(head_size=4, w_rank=2, a_rank=2, v_rank=2, g_rank=40, layer=1, depth=3),
   "rwkv_channel": {},
   "rwkv_channel, with receptance": dict(version=4, inner=12),
   "s4": dict(state=6),
@@ -118,8 +98,7 @@ SMALL: dict[str, dict[str, Any]] = {
 PATHS = {"shell": "hybrids.shells.Shell", "stack": "hybrids.body.stack.Stack"}
 # Side inputs "b t …" of the rows that are tested with some.
 GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
-FIRST = {"v_first": lambda b, t: np.random.default_rng(0).standard_normal((b, t, D))}
-SIDE = {"event_ssm, dt": GAPS, "rwkv7, v_first": FIRST, "s5, both ways": GAPS, "s5, dt": GAPS}
+SIDE = {"event_ssm, dt": GAPS, "s5, both ways": GAPS, "s5, dt": GAPS}
 
 # what each mixer's own file says
 SMALL |= mixers.table("SMALL")

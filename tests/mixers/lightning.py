@@ -1,4 +1,4 @@
-"""Lightning attention's decays and initial values."""
+"""Lightning attention: decays, initial values, published sizes."""
 
 import flax.linen as nn
 import jax
@@ -9,6 +9,23 @@ import pytest
 from attention.recurrent.lightning import Lightning
 from hybrids.mixer import build
 from tests.attention.initial import initial
+
+SMALL = {"": dict(heads=2, head_size=3)}
+ORACLE = {
+  "": (dict(head_size=4), dict(heads=2, left=1 + 1e-5)),
+  "third of five": (dict(heads=3, head_size=2, layer=2, depth=5), dict(heads=3, left=1 - 2 / (4 + 1e-5) + 1e-5)),
+}
+REFUSED = [
+  (dict(heads=3), "heads=3 does not divide width=8"),
+  (dict(head_size=3), "head_size=3 does not divide width=8"),
+  (dict(head_size=0), "head_size=0; it must be at least 1"),
+  (dict(layer=2, depth=2), "layer=2; it is counted from 0 and must be below depth=2"),
+]
+
+
+def count(d, heads, head_size):
+  """Queries, keys, values, gate and out; the norm."""
+  return 5 * d * heads * head_size + heads * head_size
 
 
 def rates(**kwargs):
@@ -29,7 +46,7 @@ def test_later_layers_forget_less(layer, left):
 
 
 def test_a_stack_that_runs_its_layers_in_a_loop_keeps_their_decays_apart():
-  """One program runs all layers, so their rates are arrays; and it uses each layer's own."""
+  """One program runs all layers, so their rates are arrays, and each layer uses its own."""
   spec = dict(name="lightning", head_size=4)
   stack = build("stack", width=8, depth=3, pattern="l", letters={"l": spec})
   x = jax.random.normal(jax.random.key(0), (1, 30, 8))
@@ -53,17 +70,3 @@ def test_its_published_sizes_come_with_the_width():
   """TransNormerLLM's, and MiniMax-01's, whose heads are wider together than the model."""
   assert Lightning(width=4096).init_state(1, 1).S.shape == (1, 32, 128, 128)
   assert Lightning(width=6144, heads=64, head_size=128).init_state(1, 1).S.shape == (1, 64, 128, 128)
-
-
-@pytest.mark.parametrize(
-  "kwargs, reason",
-  [
-    (dict(heads=3), "heads=3 does not divide width=8"),
-    (dict(head_size=3), "head_size=3 does not divide width=8"),
-    (dict(head_size=0), "head_size=0; it must be at least 1"),
-    (dict(layer=2, depth=2), "layer=2; it is counted from 0 and must be below depth=2"),
-  ],
-)
-def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
-  with pytest.raises(ValueError, match=reason):
-    Lightning(width=8, **kwargs)

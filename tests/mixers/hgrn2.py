@@ -1,4 +1,4 @@
-"""HGRN2's initial values and the lower bound of its decays."""
+"""HGRN2: initial values, and the lower bound of its decays."""
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +7,21 @@ import pytest
 
 from attention.recurrent.hgrn2 import HGRN2
 from tests.attention.initial import initial
+
+SMALL = {"": dict(head_size=4)}
+ORACLE = {
+  "": (dict(head_size=4), dict(heads=2)),
+  "second layer": (dict(layer=1, depth=3), dict(heads=1)),
+}
+REFUSED = [
+  (dict(head_size=3), "head_size=3 does not divide width=8"),
+  (dict(depth=0), "depth=0; it must be at least 1"),
+]
+
+
+def count(d, head_size):
+  """Queries, decays, values and out; lower bounds; the norm."""
+  return 4 * d * d + 2 * d
 
 
 @pytest.mark.parametrize("layer, bound", [(0, 1e-3), (1, 0.25), (3, 0.75)])
@@ -18,7 +33,7 @@ def test_lower_bounds_rise_with_the_layer(layer, bound):
 
 
 def test_nothing_is_forgotten_faster_than_the_bound_allows():
-  """However sure the gate is; and what is forgotten is what can be written, so a channel is a weighted mean."""
+  """With a gate at its limit the decay is the bound, and a channel is a weighted mean: its weights sum to 1."""
   module = HGRN2(width=4, layer=1, depth=2)
   p = initial(module)
   p["f_proj"]["kernel"] = -1e4 * np.eye(4, dtype=np.float32)
@@ -30,12 +45,3 @@ def test_nothing_is_forgotten_faster_than_the_bound_allows():
 
 def test_its_published_sizes_come_with_the_width():
   assert HGRN2(width=1024).init_state(1, 1).S.shape == (1, 8, 128, 128)
-
-
-@pytest.mark.parametrize(
-  "kwargs, reason",
-  [(dict(head_size=3), "head_size=3 does not divide width=8"), (dict(depth=0), "depth=0; it must be at least 1")],
-)
-def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
-  with pytest.raises(ValueError, match=reason):
-    HGRN2(width=8, **kwargs)
