@@ -1,5 +1,8 @@
 """The exception for what a user got wrong, which every folder may raise."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class Mistake(ValueError):
   """A setting, a file or an argument that cannot be right; the message names it, its value, the choices and the fix.
@@ -7,3 +10,9 @@ class Mistake(ValueError):
   `main.py` prints it in one line. Every other exception, a ValueError of Python or JAX among them, is a bug of this
   code base and keeps its traceback.
   """
+
+
+def hint(word: str, choices: Iterable[str]) -> str:
+  """' (did you mean …?)' where a choice is close to the word, otherwise nothing."""
+  close = difflib.get_close_matches(word, list(choices), n=1)
+  return f" (did you mean {close[0]!r}?)" if close else ""

@@ -61,6 +61,8 @@ def defaults() -> ConfigDict:
       "log_every": 50,
       "kernels": "auto",
       "wandb": False,
+      "init_from": "",
+      "init_only": "",
       "data": text_section(name="bytes"),
       "model": {
         "embed": {"name": "tokens"},
@@ -85,7 +87,7 @@ def defaults() -> ConfigDict:
       },
       "mesh": {"data": -1, "fsdp": 1, "sequence": 1, "tensor": 1, "cpu_devices": 0},
       "eval": {"every": 500, "chunk": 0, "batches": 0},
-      "save": {"every": 500, "keep": 3},
+      "save": {"every": 500, "keep": 3, "best": ""},
       "generate": {"prompt": "def ", "tokens": 256, "temperature": 0.8, "top_k": 0, "top_p": 1.0, "seed": 0},
     }
   )

@@ -5,7 +5,7 @@
   python main.py --config configs/text.py:task=tiny_shakespeare --workdir runs/shakespeare
 
 `files` is a file, a glob or a folder of plain text (a file is a document) or JSON lines (the key 'text' of a line is
-one).
+one, or `key=content` another).
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from configs import base, grammar
 
 SECTIONS: dict[str, dict[str, Any]] = {
-  "text_file": {"dir": "", "files": "", "validation": 0.05},
+  "text_file": {"dir": "", "files": "", "key": "text", "validation": 0.05},
   "tiny_shakespeare": {"dir": "", "cache": ""},
 }
 

@@ -62,6 +62,7 @@ class ImageSequence:
     for field, allowed, choices in (
       ("dataset", self.dataset in DATASETS, f"choose from {DATASETS}"),
       ("batch", self.batch >= 1, "at least 1"),
+      ("permutation_seed", 0 <= self.permutation_seed < 2**32, "0 … 2^32 - 1"),
       ("held_out", 1 <= self.held_out < 60000, "1 … 59999 of the 60000 training images"),
     ):
       pipeline.require("ImageSequence", field, getattr(self, field), allowed, choices)

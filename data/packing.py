@@ -141,8 +141,19 @@ class PackedText(abc.ABC):
 
   @functools.cached_property
   def splits(self) -> Mapping[str, Sequence[Document]]:
-    """What `read` gives, read once."""
-    return self.read()
+    """What `read` gives, read once.
+
+    Raises:
+      Mistake: a split has nothing to predict, since no document has a second byte.
+    """
+    splits = self.read()
+    for split, documents in splits.items():
+      if all(len(document.text) < 2 for document in documents):
+        raise Mistake(
+          f"the {split} split of task {type(self).__name__!r} has nothing to predict: a document's first byte follows "
+          f"nothing, and none of its {len(documents)} documents has a second"
+        )
+    return splits
 
   def train(self, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
     """See data.task.Task.
@@ -199,8 +210,16 @@ class PackedText(abc.ABC):
 
   @staticmethod
   def encode(text: str) -> np.ndarray:
-    """Text to tokens: its UTF-8 bytes, int32."""
-    return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
+    """Text to tokens: its UTF-8 bytes, int32. Bytes that are no UTF-8 stand in the text as Python's surrogate escapes.
+
+    Raises:
+      Mistake: the text has another half of a surrogate pair, which is no character.
+    """
+    try:
+      return np.frombuffer(text.encode(errors="surrogateescape"), np.uint8).astype(np.int32)
+    except UnicodeEncodeError as error:
+      half = ascii(text[error.start])
+      raise Mistake(f"the text has {half} at {error.start}, half of a surrogate pair, which is no character") from None
 
   @staticmethod
   def decode(tokens: Sequence[int] | np.ndarray) -> bytes:

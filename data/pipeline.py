@@ -5,6 +5,7 @@ batch s holds rows s·batch … s·batch + batch - 1, and process i of n makes t
 global batch is the same for every n.
 """
 
+import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any, SupportsIndex
 
@@ -87,3 +88,17 @@ def require(name: str, field: str, value: Any, allowed: bool, choices: str) -> N
   """Raises the ValueError all tasks use for a field that does not fit: thing, value, choices."""
   if not allowed:
     raise Mistake(f"data.{field}={value!r} does not fit task {name!r}: {choices}")
+
+
+def folder(field: str, value: str) -> pathlib.Path:
+  """The path of a field that names a file or a folder; `~` is the home folder.
+
+  Raises:
+    Mistake: there is no such user, or no path can be written like that.
+  """
+  try:
+    path = pathlib.Path(value).expanduser()
+    path.is_dir()
+  except (RuntimeError, ValueError, OSError) as error:
+    raise Mistake(f"data.{field}={value!r} is no path: {error}; give one that exists") from None
+  return path

@@ -2,7 +2,9 @@
 
 import codecs
 import io
+import os
 import sys
+import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
@@ -14,6 +16,9 @@ import numpy as np
 from inference.generate import check_numbers, check_room, run, start
 from inference.sampling import Sampler, make_sampler
 from mistake import Mistake
+
+# controls, and the surrogates that stand for bytes which are no UTF-8
+HIDDEN = ("Cc", "Cs")
 
 
 def stream(
@@ -73,20 +78,37 @@ def write(
   if not has_text(task):
     raise Mistake(f"generate: task {type(task).__name__} has no text; use a language modelling task such as 'bytes'")
   out = sys.stdout if out is None else out
-  # a character may be spread over several tokens, and tokens over several calls
+  first = np.asarray(task.encode(prompt))
+  # a character may be spread over several tokens, tokens over several calls, and the prompt may end inside of one
   decoder = codecs.getincrementaldecoder("utf-8")("replace")
-  pieces = stream(model, variables, np.asarray(task.encode(prompt)), tokens=tokens, sampler=sampler, seed=seed)
-  text = ""
-  for i, piece in enumerate(pieces):
-    decoded = task.decode(piece)
-    new = decoder.decode(decoded) if isinstance(decoded, bytes) else decoded
-    out.write(printable(prompt + new if i == 0 else new))
-    out.flush()
-    text += new
-  rest = decoder.decode(b"", final=True)
-  out.write(rest + "\n")
+  continuation = codecs.getincrementaldecoder("utf-8")("replace")
+  text, shown = "", decode(task, first, decoder)
+  try:
+    for piece in stream(model, variables, first, tokens=tokens, sampler=sampler, seed=seed):
+      text += decode(task, piece, continuation)
+      show(out, printable(shown + decode(task, piece, decoder)))
+      shown = ""
+    show(out, decoder.decode(b"", final=True) + "\n")
+  except BrokenPipeError:
+    # nobody reads any longer, which is no mistake; what is left in the buffer must not fail at the end of the program
+    if out is sys.stdout:
+      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+  return text + continuation.decode(b"", final=True)
+
+
+def decode(task: Any, tokens: np.ndarray, decoder: codecs.IncrementalDecoder) -> str:
+  """The text of tokens; of a task whose tokens are bytes, as far as the characters are complete."""
+  decoded = task.decode(tokens)
+  return decoder.decode(decoded) if isinstance(decoded, bytes) else decoded
+
+
+def show(out: TextIO | io.TextIOBase, text: str) -> None:
+  """Writes the text at once, with question marks for what the encoding of `out`, such as ASCII, does not have."""
+  try:
+    out.write(text)
+  except UnicodeEncodeError as error:
+    out.write(text.encode(error.encoding, "replace").decode(error.encoding))
   out.flush()
-  return text + rest
 
 
 def has_text(task: Any) -> bool:
@@ -95,5 +117,8 @@ def has_text(task: Any) -> bool:
 
 
 def printable(text: str) -> str:
-  """The text without what would move a terminal's cursor, ring its bell or change its colours."""
-  return "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)
+  """The text with U+FFFD for what is no character and for controls and escapes, which a terminal would obey.
+
+  Line ends and tabs stay, as do spaces of all widths, joiners and every other character.
+  """
+  return "".join("\ufffd" if char not in "\n\r\t" and unicodedata.category(char) in HIDDEN else char for char in text)

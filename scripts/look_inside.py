@@ -17,54 +17,17 @@ Exit codes: 0 done; 2 a mistake in what was asked for, in one line.
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data.task import build_task
-from hybrids.model import build_model, side_inputs
+from hybrids.model import side_inputs
 from inference.stream import has_text
-from main import restore
 from mistake import Mistake
 from scripts.pictures import draw, measure
-from training import optimizer, platform, sharding, workdir
-from training import state as state_lib
-
-
-class Run(NamedTuple):
-  """A trained model."""
-
-  name: str
-  task: Any
-  model: nn.Module
-  variables: dict[str, Any]
-
-
-def load(folder: Path, step: int | None) -> Run:
-  """The model of a run, as `main.py --mode generate` restores it: on one device.
-
-  Raises:
-    ValueError: the folder holds no run, or no checkpoint of that step to use.
-  """
-  if workdir.read_config(folder) is None:
-    raise Mistake(f"{folder} holds no run: it has no {workdir.CONFIG}; give the --workdir of a run of main.py")
-  config = workdir.get_config(str(folder))
-  task = build_task(**config.data.to_dict())
-  model = build_model(task, **config.model.to_dict())
-  tx = optimizer.build(
-    state_lib.variables_shape(model, task)["params"], model.SLOW, steps=config.steps, **config.optimizer.to_dict()
-  )
-  mesh = sharding.make_mesh(devices=jax.devices()[:1])
-  with sharding.active(mesh):
-    stateful = state_lib.carries(model, stateful=task.stateful)
-    _, like = state_lib.blueprint(model, task, tx, mesh, stateful=stateful)
-    found = restore(folder, like, step)
-  # off the mesh: one row is not worth splitting
-  variables = jax.tree.map(jnp.asarray, jax.device_get(found.state.variables))
-  return Run(folder.resolve().name, task, model, variables)
+from training import platform
+from training.run import Run
 
 
 def read_row(run: Run, *, row: int, text: str | None, tokens: int) -> dict[str, np.ndarray]:
@@ -119,7 +82,9 @@ def choose(run: Run, layers: list[measure.Layer], wanted: int | None) -> list[me
 def views(run: Run, args: argparse.Namespace) -> list[draw.View]:
   """What there is to draw of a run."""
   row = read_row(run, row=args.row, text=args.text, tokens=args.tokens)
-  layers = measure.layers(run.model, run.variables, {"inputs": row["inputs"], **side_inputs(row)})
+  # off the mesh: one row is not worth splitting
+  variables = jax.tree.map(jnp.asarray, jax.device_get(run.variables))
+  layers = measure.layers(run.model, variables, {"inputs": row["inputs"], **side_inputs(row)})
   found = []
   for layer in choose(run, layers, args.layer):
     kernel = measure.kernel(layer)
@@ -158,8 +123,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.tokens < 1:
       raise Mistake(f"--tokens={args.tokens}; give at least 1")
     platform.prepare()
-    found = [views(load(folder, args.step), args) for folder in args.workdirs]
-  except ValueError as error:
+    devices = jax.devices()[:1]
+    found = [views(Run.open(folder, step=args.step, devices=devices), args) for folder in args.workdirs]
+  except Mistake as error:
     print(f"look_inside: {' '.join(str(error).split())}", file=sys.stderr)
     return 2
   args.out.mkdir(parents=True, exist_ok=True)

@@ -46,7 +46,7 @@ if where == "writing":
   folder.mkdir(parents=True)
   threading.Thread(target=watch, daemon=True).start()
 elif where == "before the manifest":
-  manifest.write = lambda path, n: die() if str(n) == step else write(path, n)
+  manifest.write = lambda path, n, run: die() if str(n) == step else write(path, n, run)
 elif where == "within the manifest":
   os.replace = lambda a, b: die() if Path(b) == folder / step / manifest.NAME else replace(a, b)
 elif where == "deleting":

@@ -5,25 +5,16 @@ import os
 import signal
 
 import jax
-import ml_collections
 import pytest
 
 import main as program
-from training import metrics
+from training import metrics, run
 
 TEXT = "the state space of a scan is the space of states that a scan has seen. " * 60
 SIZES = (
   "mixer=softmax,width=8,depth=1,length=16,batch=2,steps=6,log_every=2,warmup=2,eval.every=3,save.every=3,"
   "generate.tokens=0"
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quiet_numbers():
-  """What main.py sets for a process of its own."""
-  before = jax.config.jax_traceback_filtering
-  yield
-  jax.config.update("jax_traceback_filtering", before)
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +67,7 @@ def test_evaluation_of_a_checkpoint_gives_its_row(trained, capsys):
     where = [f"--step={step}"] if step == 3 else []
     assert program.main(["main.py", f"--workdir={trained}", "--mode=eval", *where]) == 0
     found = json.loads((trained / "eval.json").read_text())
+    assert found.pop("data") == json.loads((trained / "data.json").read_text()), "an evaluation names its data"
     row = next(row for row in rows(trained) if row["step"] == step and "eval/validation/loss" in row)
     assert found == pytest.approx(row)
   assert "eval/validation/bits_per_byte" in capsys.readouterr().out
@@ -226,7 +218,7 @@ def test_a_bug_keeps_its_traceback(text, tmp_path, monkeypatch):
     # a ValueError that JAX raises, not one of ours
     return jax.numpy.zeros(3) + jax.numpy.zeros(4)
 
-  monkeypatch.setattr(program.sharding, "make_mesh", broken)
+  monkeypatch.setattr(run.sharding, "make_mesh", broken)
   with pytest.raises((TypeError, ValueError), match="add got incompatible shapes"):
     program.main(command(text, tmp_path))
 
@@ -241,16 +233,3 @@ def test_help_lists_flags_and_exit_codes(capsys):
   out = capsys.readouterr().out
   assert "--workdir" in out
   assert "75 stopped" in out
-
-
-def test_a_config_stored_as_json_reads_back_as_it_was(tmp_path):
-  from training import workdir
-
-  config = ml_collections.ConfigDict({"seed": 1, "optimizer": {"groups": (("a", {"lr": 0.1}),)}, "data": {"dir": "x"}})
-  workdir.write_json(tmp_path / workdir.CONFIG, json.loads(config.to_json()))
-  workdir.check_config(tmp_path, workdir.get_config(str(tmp_path)))
-  config.data.dir = "y"
-  workdir.check_config(tmp_path, config)
-  config.optimizer.groups = ()
-  with pytest.raises(ValueError, match="optimizer.groups"):
-    workdir.check_config(tmp_path, config)

@@ -1,14 +1,14 @@
 """Checkpoints: written in the background by Orbax, verified by us before anything is restored from them.
 
-What Orbax does: asynchronous writing of sharded arrays, a temporary folder renamed once complete, restoring under
-another sharding. What is added here: a manifest after every commit and its check on restore, falling back to the newest
-step that is intact; damaged steps are renamed and unfinished ones moved away, never deleted, so their numbers are free
-again; a save that Orbax would skip silently is an error; a state of another structure, shape or dtype is refused by
-name.
+Orbax writes sharded arrays in the background, renames a temporary folder once it is complete, and restores under
+another sharding. This module adds a manifest after every commit and checks it on restore, falling back to the newest
+step that is intact. It renames damaged steps and moves unfinished ones away, so that their numbers are free again, and
+keeps the last few of them. A save that Orbax would skip silently is an error; a state of another structure, shape or
+dtype is refused by name, and so is a step that another run has saved.
 
     DIR/300/state/…  data/…  extra/…  layout/…  manifest.json
     DIR/400.bad      a step that did not match its manifest
-    DIR/trash/…      saves that were interrupted
+    DIR/trash/…      saves that were interrupted, and steps that a run went back from
     DIR/lock         held by the run that saves here; two at once would take each other's unfinished saves for debris
 """
 
@@ -16,24 +16,25 @@ import base64
 import errno
 import fcntl
 import json
+import os
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
-from jax.experimental import multihost_utils
 
 from mistake import Mistake
-from training import manifest
+from training import leaves, manifest, processes
 
 # names become folder names: a fixed set, never made from data
 STATE, DATA, EXTRA, LAYOUT = "state", "data", "extra", "layout"
 TEMPORARY = ".orbax-checkpoint-tmp"
+# damaged steps, and entries of the trash, that stay to be looked at
+DEBRIS = 3
 
 
 class Restored(NamedTuple):
@@ -52,11 +53,22 @@ class Checkpoints:
     directory: local or shared file system, the same for all processes.
     keep: how many of the newest steps stay; older ones are deleted once a newer one is complete. None keeps all.
     read_only: looks, but moves and writes nothing; for evaluating a run that may still be training.
+    run: identity of the run, which its manifests carry; steps of another one are refused. Empty takes any.
+    best: a step that stays besides the newest ones, 0 for none.
+    saved: called on process 0 with each step whose save is complete.
   Raises:
     ValueError: `keep` below 1, or a directory that is a URL.
   """
 
-  def __init__(self, directory: str | Path, *, keep: int | None = None, read_only: bool = False):
+  def __init__(
+    self,
+    directory: str | Path,
+    *,
+    keep: int | None = None,
+    read_only: bool = False,
+    run: str = "",
+    saved: Callable[[int], None] = lambda step: None,
+  ):
     if "://" in str(directory):
       raise Mistake(f"checkpoints: directory {str(directory)!r} is a URL; give a folder of a mounted file system")
     if keep is not None and keep < 1:
@@ -64,10 +76,17 @@ class Checkpoints:
     self.directory = Path(directory).absolute()
     self.keep = keep
     self.read_only = read_only
+    self.run = run
+    self.best = 0
+    self._saved = saved
     self._manager: ocp.CheckpointManager | None = None
     self._thread: threading.Thread | None = None
     self._error: BaseException | None = None
     self._lock: IO[str] | None = None
+    if self.directory.is_symlink():
+      raise Mistake(
+        f"{self.directory} is a link, which a run does not follow; make it a folder, or link the whole workdir"
+      )
     if not read_only and jax.process_index() == 0:
       self.directory.mkdir(parents=True, exist_ok=True)
 
@@ -75,7 +94,7 @@ class Checkpoints:
     """The steps there are, oldest first, unverified."""
     if not self.directory.is_dir():
       return []
-    return sorted(int(p.name) for p in self.directory.iterdir() if p.name.isdecimal() and p.is_dir())
+    return sorted(int(p.name) for p in self.directory.iterdir() if _is_number(p.name) and p.is_dir())
 
   def save(self, step: int, state: Any, *, data_state: Any = None, extra: Mapping[str, Any] | None = None) -> None:
     """Copies `state` to the host, then writes it in the background; waits first for the save before this one.
@@ -90,11 +109,11 @@ class Checkpoints:
     """
     assert not self.read_only, "these checkpoints were opened read only"
     self.wait()
-    leaves = _by_path(state)
-    layout = {k: _describe(k, x) | _impl(x) for k, x in leaves.items()}
+    arrays = leaves.by_path(state)
+    layout = {k: leaves.describe(k, x) | leaves.impl(x) for k, x in arrays.items()}
     items = {
-      STATE: ocp.args.StandardSave({k: _data(x) for k, x in leaves.items() if x.size}),
-      DATA: ocp.args.JsonSave({"processes": _gather(_encode(data_state))}),
+      STATE: ocp.args.StandardSave({k: leaves.data(x) for k, x in arrays.items() if x.size}),
+      DATA: ocp.args.JsonSave({"processes": processes.gather(_encode(data_state))}),
       EXTRA: ocp.args.JsonSave(dict(extra or {})),
       LAYOUT: ocp.args.JsonSave(layout),
     }
@@ -112,7 +131,8 @@ class Checkpoints:
       # returns after Orbax's own barrier: by then every process has written its part
       manager.wait_until_finished()
       if jax.process_index() == 0:
-        manifest.write(self.directory / str(step), step)
+        manifest.write(self.directory / str(step), step, self.run)
+        self._saved(step)
         self._prune()
     except BaseException as e:  # a thread's errors are raised by the next wait
       self._error = e
@@ -121,7 +141,7 @@ class Checkpoints:
     if self.keep is None:
       return
     complete = [n for n in self.steps() if (self.directory / str(n) / manifest.NAME).is_file()]
-    for n in complete[: -self.keep]:
+    for n in (n for n in complete[: -self.keep] if n != self.best):
       # renamed first: a run killed here must not leave half a step under its number
       shutil.rmtree(_move(self.directory / str(n), self.directory / "trash" / f"{n}.old"))
 
@@ -136,70 +156,145 @@ class Checkpoints:
       self._thread = None
     if self._error is not None:
       error, self._error = self._error, None
-      raise Mistake(f"saving a checkpoint to {self.directory} failed: {error}") from error
+      reason = " ".join(str(error).split())[:300] or type(error).__name__
+      raise Mistake(f"saving a checkpoint to {self.directory} failed: {reason}") from error
 
-  def restore(self, like: Any, step: int | None = None) -> Restored | None:
+  def restore(self, like: Any, step: int | None = None, *, subset: bool = False) -> Restored | None:
     """The newest step that matches its manifest, or `step`; None where there is none at all.
 
     Args:
+      subset: `like` may lack leaves that were saved.
       like: the state's structure, as arrays or ShapeDtypeStructs; each leaf is restored under its leaf's sharding.
     Raises:
       ValueError: `step` is missing or damaged; another run saves here; or what was saved differs from `like` in
       structure, shape or dtype.
     """
     self.wait()
-    chosen = _broadcast(lambda: self._choose(step))
-    if chosen["error"]:
-      raise Mistake(chosen["error"])
-    if chosen["step"] is None:
+    if not self.read_only:
+      self.hold()
+    step = processes.from_first(lambda: self._choose(step))
+    if step is None:
       return None
+    small = {n: ocp.args.JsonRestore() for n in (DATA, EXTRA, LAYOUT)}
     manager = self._open()
     manager.reload()
-    step = int(chosen["step"])
-    small = {n: ocp.args.JsonRestore() for n in (DATA, EXTRA, LAYOUT)}
     read = manager.restore(step, args=ocp.args.Composite(**small))
-    leaves = _by_path(like)
-    _check(f"{self.directory}/{step}", read[LAYOUT], {k: _describe(k, x) for k, x in leaves.items()})
-    want = {k: _data_struct(x) for k, x in leaves.items() if x.size}
-    arrays = manager.restore(step, args=ocp.args.Composite(**{STATE: ocp.args.StandardRestore(want)}))[STATE]
-    rebuilt = [_rebuild(x, arrays.get(k), read[LAYOUT][k]) for k, x in leaves.items()]
+    wanted = leaves.by_path(like)
+    saved = {k: x for k, x in read[LAYOUT].items() if k in wanted or not subset}
+    leaves.check(f"{self.directory}/{step}", saved, {k: leaves.describe(k, x) for k, x in wanted.items()})
+    arrays = self.arrays(step, {k: leaves.data_struct(x) for k, x in wanted.items() if x.size})
+    rebuilt = [leaves.rebuild(x, arrays.get(k), read[LAYOUT][k]) for k, x in wanted.items()]
     state = jax.tree.unflatten(jax.tree.structure(like), rebuilt)
-    return Restored(step, state, _decode(self.directory, read[DATA]["processes"]), read[EXTRA])
+    return Restored(step, state, None if subset else _decode(self.directory, read[DATA]["processes"]), read[EXTRA])
 
-  def _choose(self, step: int | None) -> dict[str, Any]:
+  def layout(self, step: int | None = None) -> tuple[int, dict[str, dict[str, Any]]]:
+    """An intact step, the newest by default, and the shape and dtype of every leaf that it holds.
+
+    Raises:
+      Mistake: there is none.
+    """
+    step = processes.from_first(lambda: self._choose(step))
+    if step is None:
+      raise Mistake(f"{self.directory} holds no checkpoint to use")
+    return step, self._open().restore(step, args=ocp.args.Composite(**{LAYOUT: ocp.args.JsonRestore()}))[LAYOUT]
+
+  def arrays(self, step: int, wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+    """Some leaves of a step by their paths, each under its sharding."""
+    restore_args = ocp.checkpoint_utils.construct_restore_args(dict(wanted))
+    args = ocp.args.PyTreeRestore(dict(wanted), restore_args=restore_args, partial_restore=True)
+    with ocp.PyTreeCheckpointer() as reader:
+      return reader.restore(self.directory / str(step) / STATE, args=args)
+
+  def verify(self, step: int) -> None:
+    """Waits for the last save, and checks that `step` is there as it was written.
+
+    Raises:
+      Mistake: it is not.
+    """
+    self.wait()
+    processes.from_first(lambda: self._check_step(step))
+
+  def rewind(self, step: int) -> None:
+    """Moves all steps after an intact one to the trash, so that a run goes on from it.
+
+    Raises:
+      Mistake: it is missing or damaged.
+    """
+
+    def move() -> None:
+      self._check_step(step)
+      for later in (n for n in self.steps() if n > step):
+        _move(self.directory / str(later), self.directory / "trash" / f"{later}.undone")
+
+    self.wait()
+    processes.from_first(move)
+
+  def _check_step(self, step: int) -> None:
+    have = self.steps()
+    reason = "it does not exist" if step not in have else manifest.why_bad(self.directory / str(step), step)
+    if reason:
+      raise Mistake(f"checkpoint {step} in {self.directory} cannot be used: {reason}; steps there are {have}")
+    self._check_run(step)
+
+  def _check_run(self, step: int) -> None:
+    other = manifest.run_of(self.directory / str(step))
+    if self.run and other and other != self.run:
+      raise Mistake(
+        f"checkpoint {step} in {self.directory} is of another run ({other[:8]}, this one is {self.run[:8]}); move it "
+        "away, or start from its weights with init_from"
+      )
+
+  def _choose(self, step: int | None) -> int | None:
     if step is not None:
-      have = self.steps()
-      reason = "it does not exist" if step not in have else manifest.why_bad(self.directory / str(step), step)
-      message = f"checkpoint {step} in {self.directory} cannot be used: {reason}; steps there are {have}"
-      return {"step": step, "error": message if reason else None}
-    if not self.read_only:
-      if not self._hold():
-        held = f"{self.directory} is in use by another run; wait until it ends, or use another workdir"
-        return {"step": None, "error": held}
-      self._move_unfinished()
-    for n in reversed(self.steps()):
+      self._check_step(step)
+      return step
+    steps = self.steps()
+    for n in reversed(steps):
       folder = self.directory / str(n)
       reason = manifest.why_bad(folder, n)
       if reason is None:
-        return {"step": n, "error": None}
+        self._check_run(n)
+        return n
       done = "It is skipped" if self.read_only else f"It is now {_move(folder, folder.with_name(f'{n}.bad')).name}"
       logging.warning(
         "checkpoint %s is damaged: %s. %s, nothing was deleted; trying the step before.", folder, reason, done
       )
-    return {"step": None, "error": None}
+    return None
 
-  def _hold(self) -> bool:
-    if self._lock is None:
-      lock = open(self.directory / "lock", "w")  # noqa: SIM115, it lives as long as this object
-      try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      except OSError as e:
-        # some network file systems know no locks; there it is up to the user
-        if e.errno in (errno.EWOULDBLOCK, errno.EACCES):
-          lock.close()
-          return False
-      self._lock = lock
-    return True
+  def hold(self) -> None:
+    """Takes the folder for this run alone, and tidies up what others have left.
+
+    Raises:
+      Mistake: another run has it, or a file stands where a step belongs.
+    """
+    processes.from_first(self._hold)
+
+  def _hold(self) -> None:
+    if self._lock is not None:
+      return
+    # neither followed nor emptied if it is a link
+    lock = os.fdopen(os.open(self.directory / "lock", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644), "w")
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as e:
+      # some network file systems know no locks; there it is up to the user
+      if e.errno in (errno.EWOULDBLOCK, errno.EACCES):
+        lock.close()
+        raise Mistake(
+          f"{self.directory} is in use by another run; wait until it ends, or use another workdir"
+        ) from None
+    self._lock = lock
+    for path in self.directory.iterdir():
+      if _is_number(path.name) and not path.is_dir():
+        raise Mistake(f"{path} is a file where a checkpoint's folder belongs; move it away")
+    self._move_unfinished()
+    self._bound_debris()
+
+  def _bound_debris(self) -> None:
+    by_age = lambda path: path.lstat().st_mtime
+    for paths in (self.directory.glob("*.bad*"), (self.directory / "trash").glob("*")):
+      for path in sorted(paths, key=by_age)[:-DEBRIS]:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
   def _move_unfinished(self) -> None:
     for path in sorted(self.directory.glob(f"*{TEMPORARY}*")):
@@ -227,6 +322,11 @@ class Checkpoints:
     return self._manager
 
 
+def _is_number(name: str) -> bool:
+  """Whether a name is one that Orbax gives to a step: other scripts have digits, too."""
+  return name.isascii() and name.isdecimal() and str(int(name)) == name
+
+
 def _move(path: Path, target: Path) -> Path:
   """Renames to `target`, or to `target.1`, `target.2` … where that exists."""
   target.parent.mkdir(exist_ok=True)
@@ -235,54 +335,6 @@ def _move(path: Path, target: Path) -> Path:
     i += 1
     target = target.with_name(f"{name}.{i}")
   return path.rename(target)
-
-
-def _by_path(state: Any) -> dict[str, Any]:
-  pairs = jax.tree_util.tree_flatten_with_path(state)[0]
-  leaves = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in pairs}
-  assert len(leaves) == len(pairs), "two leaves of the state have the same path"
-  return leaves
-
-
-def _is_key(x: Any) -> bool:
-  return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _describe(path: str, x: Any) -> dict[str, Any]:
-  if not isinstance(x, (jax.Array, jax.ShapeDtypeStruct)):
-    raise Mistake(f"state leaf {path!r} is {x!r} of type {type(x).__name__}; make it a jax array")
-  return {"shape": list(x.shape), "dtype": str(x.dtype)}
-
-
-def _data(x: jax.Array) -> jax.Array:
-  return jax.random.key_data(x) if _is_key(x) else x
-
-
-def _data_struct(x: Any) -> jax.ShapeDtypeStruct:
-  sharding = x.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  plain = jax.eval_shape(_data, jax.ShapeDtypeStruct(x.shape, x.dtype))
-  return jax.ShapeDtypeStruct(plain.shape, plain.dtype, sharding=sharding)
-
-
-def _impl(x: jax.Array) -> dict[str, Any]:
-  return {"impl": str(jax.random.key_impl(x))} if _is_key(x) else {}
-
-
-def _rebuild(like: Any, data: jax.Array | None, layout: Mapping[str, Any]) -> jax.Array:
-  if data is None:  # Orbax cannot store arrays without elements
-    return jax.numpy.zeros(like.shape, like.dtype)
-  return jax.random.wrap_key_data(data, impl=layout["impl"]) if _is_key(like) else data
-
-
-def _check(folder: str, saved: Mapping[str, dict], wanted: Mapping[str, dict]) -> None:
-  show = lambda entry: f"{entry['dtype']}{entry['shape']}" if entry else "nothing"
-  for path in [*wanted, *saved]:
-    old, new = saved.get(path), wanted.get(path)
-    if not old or not new or (old["shape"], old["dtype"]) != (new["shape"], new["dtype"]):
-      raise Mistake(
-        f"checkpoint {folder} does not fit: {path!r} is {show(old)} there and {show(new)} in this run. Use the "
-        "settings the run was started with (config.json), or another workdir"
-      )
 
 
 def _encode(data_state: Any) -> str:
@@ -299,26 +351,3 @@ def _decode(directory: Path, texts: list[str]) -> Any:
     )
   value = json.loads(texts[jax.process_index() if len(texts) == jax.process_count() else 0])
   return base64.b64decode(value["base64"]) if "base64" in value else value["json"]
-
-
-def _gather(text: str) -> list[str]:
-  """Every process's text, in order of process."""
-  if jax.process_count() == 1:
-    return [text]
-  raw = np.frombuffer(text.encode(), np.uint8)
-  sizes = multihost_utils.process_allgather(np.asarray([raw.size], np.int32)).reshape(-1)
-  rows = multihost_utils.process_allgather(np.pad(raw, (0, int(sizes.max()) - raw.size)))
-  return [bytes(np.asarray(row, np.uint8)[:n]).decode() for row, n in zip(rows, sizes)]
-
-
-def _broadcast(choose: Any) -> dict[str, Any]:
-  """What `choose` returns (JSON) on process 0, on every process; an exception there ends the others too."""
-  if jax.process_count() == 1:
-    return choose()
-  value: dict[str, Any] = {}
-  if jax.process_index() == 0:
-    try:
-      value = choose()
-    except Exception as e:  # the others wait for a word from here
-      value = {"step": None, "error": f"{type(e).__name__}: {e}"}
-  return json.loads(_gather(json.dumps(value))[0])

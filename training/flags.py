@@ -16,6 +16,7 @@ from mistake import Mistake
 from training import workdir as workdir_module
 
 MODES = ("train", "eval", "generate", "count")
+KINDS = ("mixers", "tasks", "configs", "optimizers", "schedules", "embeddings", "heads", "norms")
 # flags of --mode generate: where given, they replace the config's generate section
 GENERATE = ("prompt", "tokens", "temperature", "top_k", "top_p", "seed")
 
@@ -26,12 +27,12 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> flags
   Raises:
     ValueError: an unknown flag or config key, a value that does not fit, a missing file; in one line.
   """
-  argv = _with_stored_config(list(argv))
+  argv = _with_stored_config(_with_home(list(argv)))
   _check_file(_value(argv, "config"))
   values = _define(argv, environ)
   try:
     stray = values(argv)[1:]
-    if values.help:
+    if values.help or values.list or values.describe:
       return values
     if values["config"].present:
       values.config.to_dict()
@@ -60,6 +61,7 @@ def _define(argv: list[str], environ: Mapping[str, str]) -> flags.FlagValues:
   values["config"].parser = _Complete(values["config"].parser, argv)
   flags.DEFINE_string("workdir", None, "folder of the run", **here)
   flags.DEFINE_enum("mode", "train", MODES, "what to do", **here)
+  flags.DEFINE_integer("from-step", None, "train: the checkpoint to go on from; the newest by default", **here)
   flags.DEFINE_integer("step", None, "eval, generate: the checkpoint to use; the newest by default", **here)
   flags.DEFINE_string("prompt", None, "generate: text to go on from", **here)
   flags.DEFINE_integer("tokens", None, "generate: how many", **here)
@@ -71,6 +73,9 @@ def _define(argv: list[str], environ: Mapping[str, str]) -> flags.FlagValues:
   flags.DEFINE_string("coordinator", address, "several processes: host:port of process 0", **here)
   flags.DEFINE_integer("processes", environ.get("JAX_NUM_PROCESSES", 0), "several processes: how many", **here)
   flags.DEFINE_integer("process", environ.get("JAX_PROCESS_ID", -1), "several processes: which is this one", **here)
+  flags.DEFINE_integer("patience", 300, "several processes: seconds to wait for the others", **here)
+  flags.DEFINE_enum("list", None, KINDS, "name all of a kind", **here)
+  flags.DEFINE_string("describe", None, "what can be set of a mixer, task, config, optimizer …", **here)
   flags.DEFINE_bool("debug", False, "show where an error comes from", **here)
   flags.DEFINE_bool("help", False, "show this", short_name="h", **here)
   return values
@@ -115,6 +120,27 @@ def _settable(value: Any) -> Any:
   return ml_collections.config_dict.placeholder(object) if value is None else value
 
 
+def _with_home(argv: list[str]) -> list[str]:
+  """Expands `~` in --workdir, which shells leave alone after an equals sign."""
+  folder = _value(argv, "workdir")
+  if folder is None:
+    return argv
+  if not folder.strip():
+    raise Mistake("--workdir is empty; give the folder of the run, --workdir=. for the current one")
+  if "\0" in folder:
+    raise Mistake("--workdir has a zero byte in its name; give another one")
+  try:
+    home = str(Path(folder).expanduser())
+  except RuntimeError as error:
+    raise Mistake(f"--workdir={folder}: {error}; give a path without '~'") from None
+  for i, word in enumerate(argv[1:], 1):
+    if word.startswith("-") and word.lstrip("-") == f"workdir={folder}":
+      return [*argv[:i], f"--workdir={home}", *argv[i + 1 :]]
+    if word.startswith("-") and word.lstrip("-") == "workdir":
+      return [*argv[: i + 1], home, *argv[i + 2 :]]
+  return argv
+
+
 def _check(values: flags.FlagValues) -> None:
   if values.workdir is None and values.mode != "count":
     raise Mistake(f"--mode {values.mode} needs --workdir, the folder of the run")
@@ -124,6 +150,10 @@ def _check(values: flags.FlagValues) -> None:
     )
   if values.step is not None and values.mode not in ("eval", "generate"):
     raise Mistake(f"--step={values.step} is for --mode eval and generate; training goes on from the newest checkpoint")
+  if values["from-step"].value is not None and values.mode != "train":
+    raise Mistake(f"--from-step={values['from-step'].value} is for --mode train; give --step")
+  if values.patience < 1:
+    raise Mistake(f"--patience={values.patience}; give at least 1 second")
   given = [name for name in GENERATE if values[name].present]
   if given and values.mode != "generate":
     raise Mistake(f"--{given[0]} is for --mode generate, not {values.mode}")
@@ -200,7 +230,6 @@ def _last_line(error: Exception) -> str:
   return last
 
 
-def generate_section(config: ml_collections.ConfigDict, values: flags.FlagValues) -> dict[str, Any]:
-  """The config's generate section, with the flags that were given in their places."""
-  section = config.generate.to_dict()
-  return section | {name: values[name].value for name in GENERATE if values[name].present}
+def generate_changes(values: flags.FlagValues) -> dict[str, Any]:
+  """The flags that replace values of the config's generate section."""
+  return {name: values[name].value for name in GENERATE if values[name].present}

@@ -13,6 +13,8 @@ from pathlib import Path
 from mistake import Mistake
 
 NAME = "manifest.json"
+# the entry that says which run saved the step
+RUN = "run"
 
 
 def _digest(path: Path) -> str:
@@ -24,8 +26,12 @@ def _entries(folder: Path) -> list[Path]:
   return sorted(p for p in folder.rglob("*") if p.is_file() and p.name != NAME)
 
 
-def write(folder: Path, step: int) -> None:
-  """Writes `manifest.json` into the folder of a finished step; it appears complete or not at all."""
+def write(folder: Path, step: int, run: str = "") -> None:
+  """Writes `manifest.json` into the folder of a finished step; it appears complete or not at all.
+
+  Args:
+    run: the identity of the run that saved it.
+  """
   paths = _entries(folder)
   # hashing releases the interpreter lock: threads use the cores training leaves idle
   with ThreadPoolExecutor(4) as pool:
@@ -33,10 +39,18 @@ def write(folder: Path, step: int) -> None:
   files = {p.relative_to(folder).as_posix(): {"size": p.stat().st_size, "sha256": d} for p, d in zip(paths, digests)}
   temporary = folder / f"{NAME}.tmp"
   with open(temporary, "w") as f:
-    json.dump({"step": step, "files": files}, f, indent=1)
+    json.dump({"step": step, RUN: run, "files": files}, f, indent=1)
     f.flush()
     os.fsync(f.fileno())
   os.replace(temporary, folder / NAME)
+
+
+def run_of(folder: Path) -> str:
+  """The identity of the run that saved a step; empty where its manifest does not say."""
+  try:
+    return str(json.loads((folder / NAME).read_text()).get(RUN, ""))
+  except (OSError, ValueError, AttributeError):
+    return ""
 
 
 def _read(folder: Path, step: int) -> dict[str, dict]:
@@ -45,8 +59,10 @@ def _read(folder: Path, step: int) -> dict[str, dict]:
     files = content["files"]
     if content["step"] != step or not files:
       raise Mistake(f"it is the manifest of step {content['step']} with {len(files)} files")
-    for entry in files.values():
+    for name, entry in files.items():
       int(entry["size"]), str(entry["sha256"])
+      if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise Mistake(f"it names {name!r}, which is outside of the folder")
     return files
   except (ValueError, KeyError, TypeError, AttributeError) as e:
     raise Mistake(f"its {NAME} cannot be read ({type(e).__name__}: {e})") from e
@@ -56,7 +72,7 @@ def why_bad(folder: Path, step: int) -> str | None:
   """Compares every file of a step with its manifest. None: all match; otherwise the first difference in words."""
   if not any(folder.iterdir()):
     return "its folder is empty"
-  if not (folder / NAME).is_file():
+  if (folder / NAME).is_symlink() or not (folder / NAME).is_file():
     return f"it has no {NAME} (the run ended before the save was complete, or the file was removed)"
   try:
     files = _read(folder, step)
@@ -66,8 +82,8 @@ def why_bad(folder: Path, step: int) -> str | None:
   def check(item: tuple[str, dict]) -> str | None:
     name, entry = item
     path = folder / name
-    if not path.is_file():
-      return f"file {name} is missing"
+    if path.is_symlink() or not path.is_file():
+      return f"file {name} is {'no plain file' if path.exists() or path.is_symlink() else 'missing'}"
     try:
       size = path.stat().st_size
       if size != entry["size"]:

@@ -1,9 +1,9 @@
-"""What a run leaves to read: rows of metrics, TensorBoard events, a display, a curve, a summary.
+"""A run's numbers: the speed, the rows of metrics with their display and curve, and the machine they come from.
 
 Everything is written by process 0 alone; on the others the same calls do nothing.
 """
 
-import json
+import io
 import math
 import platform
 import time
@@ -24,10 +24,11 @@ from rich.progress import (
   TextColumn,
   TimeRemainingColumn,
 )
-from tensorboardX import SummaryWriter
 
 from mistake import Mistake
 from training.losses import HIGHER_IS_BETTER
+from training.rows import Events, Rows, read_rows
+from training.workdir import write_text
 
 ROWS, CURVE, SUMMARY = "metrics.jsonl", "loss.png", "summary.json"
 # what a terminal shows beside the bar; the rest of a row is in the files
@@ -88,31 +89,34 @@ class Clock:
 class Writer:
   """Rows of metrics of one run: JSON lines, TensorBoard events, optionally wandb, and a line or a bar to look at.
 
-  Rows of steps after `first`, written by a process that was killed before it saved them, are dropped: a file has
-  one row a step and kind.
-
   Attributes:
+    workdir: the run's folder; None writes no files.
+    first: step that the run goes on at, None for a new one. Rows of later steps are dropped: a file has one row a step
+      and kind.
     wandb: what `find_wandb` gives.
   """
 
-  def __init__(self, workdir: Path, *, first: int, steps: int, config: Mapping[str, Any], wandb: Any = None):
+  def __init__(
+    self, workdir: Path | None, *, first: int | None, steps: int, config: Mapping[str, Any], wandb: Any = None
+  ):
     self._active = jax.process_index() == 0
     if not self._active:
       return
-    self._steps = steps
-    self._path = workdir / ROWS
-    kept = [row for row in read_rows(self._path) if row["step"] <= first]
-    self._path.write_text("".join(json.dumps(row) + "\n" for row in kept))
-    self._file = self._path.open("a")
-    self._events = SummaryWriter(logdir=str(workdir / "tensorboard"), purge_step=first + 1 if first else None)
-    self._wandb = _start_wandb(wandb, workdir, config) if wandb else None
+    self._steps, self._workdir = steps, workdir
+    self._rows, self._events, self._wandb = None, None, None
+    if workdir:
+      last = -1 if first is None else first
+      self._rows = Rows(workdir / ROWS, last=last)
+      folder = workdir / "tensorboard"
+      self._events = Events(folder, first=last + 1 if folder.exists() else None)
+      self._wandb = _start_wandb(wandb, workdir, config) if wandb else None
     self._console = Console(soft_wrap=True, highlight=False)
     self._progress: Progress | None = None
     self._task = TaskID(0)
     if self._console.is_terminal:
       columns = (MofNCompleteColumn(), BarColumn(20), TextColumn("{task.description}"), TimeRemainingColumn())
       self._progress = Progress(*columns, TextColumn("left"), console=self._console)
-      self._task = self._progress.add_task("", total=steps, completed=first)
+      self._task = self._progress.add_task("", total=steps, completed=first or 0)
       self._progress.start()
 
   def tick(self, step: int) -> None:
@@ -124,11 +128,9 @@ class Writer:
     """Writes a row everywhere. `left`: seconds until the end, for the line where there is no bar."""
     if not self._active:
       return
-    clean = {key: value if math.isfinite(value) else None for key, value in row.items()}
-    self._file.write(json.dumps({"step": step} | clean) + "\n")
-    self._file.flush()
-    for key, value in row.items():
-      self._events.add_scalar(key, value, step)
+    if self._rows and self._events:
+      self._rows.write({"step": step} | {key: value if math.isfinite(value) else None for key, value in row.items()})
+      self._events.write(step, row)
     if self._wandb:
       self._wandb.log(dict(row), step=step)
     if self._progress and "train/loss" in row:
@@ -150,24 +152,15 @@ class Writer:
       return
     if self._progress:
       self._progress.stop()
-    self._file.close()
-    self._events.close()
-    draw(self._path)
+    if self._rows and self._events and self._workdir:
+      self._rows.close()
+      self._events.close()
+      try:
+        draw(self._workdir / ROWS)
+      except OSError as error:
+        self.say(f"warning: {CURVE} cannot be drawn: {error.strerror}")
     if self._wandb:
       self._wandb.finish()
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-  """The rows of a metrics file; a last line that a kill cut short is no row."""
-  rows = []
-  for line in path.read_text().splitlines() if path.exists() else ():
-    try:
-      row = json.loads(line)
-    except ValueError:
-      continue
-    if isinstance(row, dict) and isinstance(row.get("step"), int):
-      rows.append(row)
-  return rows
 
 
 def draw(path: Path) -> None:
@@ -186,7 +179,9 @@ def draw(path: Path) -> None:
   if axes.lines:
     axes.legend()
   axes.grid(alpha=0.3)
-  figure.savefig(path.with_name(CURVE), dpi=120)
+  picture = io.BytesIO()
+  figure.savefig(picture, dpi=120)
+  write_text(path.with_name(CURVE), picture.getvalue())
 
 
 def better(best: Mapping[str, Any], step: int, row: Mapping[str, float]) -> dict[str, Any]:
@@ -234,7 +229,7 @@ def find_wandb(wanted: bool) -> Any:
 def _start_wandb(wandb: Any, workdir: Path, config: Mapping[str, Any]) -> Any:
   identity = workdir / "wandb_id.txt"
   if not identity.exists():
-    identity.write_text(uuid.uuid4().hex)
+    write_text(identity, uuid.uuid4().hex)
   return wandb.init(dir=str(workdir), name=workdir.name, id=identity.read_text(), config=dict(config), resume="allow")
 
 

@@ -2,10 +2,12 @@
 
 import ctypes
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -15,18 +17,26 @@ from mistake import Mistake
 # 1.25 to 1.34 times faster scans on CPUs that have AVX-512, and without effect on the others.
 _CPU_FLAG = "--xla_cpu_prefer_vector_width=512"
 THREADS_PER_DEVICE = 4
+# clusters send USR1 or HUP some time before they kill
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 # names of malloc.h
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 
 
-def prepare(cpu_devices: int = 0, *, coordinator: str = "", processes: int = 0, process: int = -1) -> None:
+def prepare(
+  cpu_devices: int = 0, *, coordinator: str = "", processes: int = 0, process: int = -1, patience: int = 300
+) -> None:
   """Sets flags, splits the CPU into `cpu_devices` devices (0: leave it alone) and joins the other processes of the run.
 
   Joins when the three process arguments say so, or when the surroundings do: SLURM and Open MPI with more than one
   task, GKE, and TPU pods, whose addresses JAX finds by itself.
 
+  Args:
+    coordinator: host:port of process 0.
+    patience: seconds to wait for the other processes, at the start and when one stops answering.
   Raises:
-    ValueError: the process arguments are incomplete, or the backend runs already with another number of devices.
+    Mistake: the process arguments are incomplete or wrong, the others did not come, or the backend runs already with
+      another number of devices.
   """
   _keep_freed_memory()
   # JAX's LAPACK on CPUs is SciPy's, which reads this when it is loaded, later than here. Its threads wait spinning,
@@ -49,9 +59,22 @@ def prepare(cpu_devices: int = 0, *, coordinator: str = "", processes: int = 0, 
       )
     if process >= processes:
       raise Mistake(f"--process={process} is out of range: --processes={processes} allows 0 to {processes - 1}")
-    jax.distributed.initialize(coordinator, processes, process, cluster_detection_method="deactivate")
+    if not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:\s/]+):[0-9]{1,5}", coordinator):
+      raise Mistake(f"--coordinator={coordinator!r} is not host:port; give the address of process 0, e.g. node1:1234")
+    _join(patience, f"--coordinator={coordinator}", coordinator, processes, process, "deactivate")
   elif several_processes(os.environ):
-    jax.distributed.initialize()
+    _join(patience, "the processes that the surroundings name")
+
+
+def _join(patience: int, who: str, *arguments: Any) -> None:
+  names = ("coordinator_address", "num_processes", "process_id", "cluster_detection_method")
+  try:
+    jax.distributed.initialize(
+      **dict(zip(names, arguments)), initialization_timeout=patience, heartbeat_timeout_seconds=max(patience, 10)
+    )
+  except (RuntimeError, ValueError) as error:
+    reason = " ".join(str(error).split())[:200]
+    raise Mistake(f"{who}: the processes did not find each other within --patience={patience} s: {reason}") from None
 
 
 def _keep_freed_memory() -> None:
@@ -92,26 +115,28 @@ def several_processes(environ: Mapping[str, str]) -> bool:
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[int], bool]]:
-  """Gives a function of the step: whether to save and stop, because of SIGTERM or Ctrl-C. A second signal kills.
+  """Gives a function of the step: whether to save and stop, because of a signal of STOPPING. A second one kills.
 
-  Several processes stop at the same step; there JAX itself listens for SIGTERM.
+  Several processes stop at the same step; there JAX itself listens for SIGTERM, and the others are handed on as that.
+  A signal that is ignored, as SIGHUP is under nohup, stays so.
   """
-  if jax.process_count() > 1:
-    yield multihost_utils.reached_preemption_sync_point
-    return
+  several = jax.process_count() > 1
   asked: list[int] = []
   # only the main thread may set handlers; a loop run elsewhere is stopped by whoever runs it
-  kinds = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
-  before = {kind: signal.getsignal(kind) for kind in kinds}
+  kinds: tuple[signal.Signals, ...] = STOPPING if threading.current_thread() is threading.main_thread() else ()
+  before = {kind: signal.getsignal(kind) for kind in kinds if not (several and kind == signal.SIGTERM)}
+  kinds = tuple(kind for kind, handler in before.items() if handler is not signal.SIG_IGN)
 
   def ask(number: int, _frame: object) -> None:
     asked.append(number)
     signal.signal(number, before[signal.Signals(number)])
+    if several:
+      os.kill(os.getpid(), signal.SIGTERM)
 
   for kind in kinds:
     signal.signal(kind, ask)
   try:
-    yield lambda step: bool(asked)
+    yield multihost_utils.reached_preemption_sync_point if several else lambda step: bool(asked)
   finally:
     for kind in kinds:
       signal.signal(kind, before[kind])

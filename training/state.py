@@ -122,3 +122,18 @@ def blueprint(
 def count(params: Any) -> int:
   """Number of parameters."""
   return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
+
+
+def with_average(opt: Any, params: Any) -> Any:
+  """The optimizer's state, with its average of the parameters, if it keeps one, starting from `params`."""
+  is_average = lambda node: isinstance(node, optimizer.Average)
+  renew = lambda node: node._replace(params=jax.tree.map(jnp.array, params)) if is_average(node) else node
+  return jax.tree.map(renew, opt, is_leaf=is_average)
+
+
+def to_look_at(like: TrainState) -> TrainState:
+  """The part of a state's shapes that evaluation and generation need: the variables, and no batch's size."""
+  is_average = lambda node: isinstance(node, optimizer.Average)
+  opt = jax.tree.map(lambda node: node if is_average(node) else None, like.opt, is_leaf=is_average)
+  nothing: Any = None
+  return like._replace(opt=opt, carry=(), seen=nothing)

@@ -1,13 +1,17 @@
-"""A run's folder: its config, and whether another config may go on in it.
+"""A run's folder: its config, its journal, and whether another config may go on in it.
 
 Also a config file itself: `--config training/workdir.py:DIR` is the config that the run in DIR was started with, which
 is what leaving out `--config` means.
+
+    DIR/config.json   the config, whole
+    DIR/data.json     what the data is, sha256 included
+    DIR/run.json      the journal: the run's identity, the last step saved, and what was changed on the way
 """
 
 import json
 import os
-import sys
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +19,36 @@ import ml_collections
 
 from hybrids import sections
 from mistake import Mistake
+from training import settings
 
-CONFIG, DATA = "config.json", "data.json"
+CONFIG, DATA, JOURNAL = "config.json", "data.json", "run.json"
 # what a run is; everything else may change when it is resumed
 FIXED = ("seed", "data", "model", "optimizer")
+# of those, what --from-step may change: none of it changes what a checkpoint holds
+TUNABLE = tuple(
+  f"optimizer.{key}"
+  for key in ("lr", "schedule", "warmup", "final_lr", "weight_decay", "clip", "slow_lr", "eps", "b1", "b2")
+)
+# of those, what evaluation and generation may change
+LOOKING = (
+  *("seed", "optimizer.", "data.batch", "data.length", "data.validation", "data.stateful"),
+  *("model.dtype", "model.param_dtype", "model.max_len"),
+)
 # of those, what does not change what is trained
 FREE = ("data.dir", "data.files", "data.cache", "data.eval_", "model.body.remat", "model.body.unroll")
+ABSENT = "absent"
 
 
 def get_config(workdir: str) -> ml_collections.ConfigDict:
-  """The config stored in a folder.
+  """The config stored in a folder, with the defaults of keys that are younger than it.
 
   Raises:
-    ValueError: there is none, or it cannot be read.
+    Mistake: there is none, or it cannot be read.
   """
   stored = read_config(Path(workdir))
   if stored is None:
-    raise Mistake(f"{workdir}/{CONFIG} does not exist, so there is no run to go on with; give --config")
-  return ml_collections.ConfigDict(_with_tuples(stored))
+    raise Mistake(f"{workdir} holds no run: it has no {CONFIG}; train first with --config, or give another --workdir")
+  return settings.load(_with_tuples(stored))
 
 
 def _with_tuples(value: Any) -> Any:
@@ -44,7 +60,15 @@ def _with_tuples(value: Any) -> Any:
 
 def read_config(workdir: Path) -> dict[str, Any] | None:
   """The stored config as plain JSON, or None."""
-  path = workdir / CONFIG
+  return _read(workdir / CONFIG)
+
+
+def read_journal(workdir: Path) -> dict[str, Any]:
+  """The journal of the run in a folder; a new one where there is none."""
+  return {"id": uuid.uuid4().hex, "saved": 0, "changes": []} | (_read(workdir / JOURNAL) or {})
+
+
+def _read(path: Path) -> dict[str, Any] | None:
   if not path.exists():
     return None
   try:
@@ -58,42 +82,84 @@ def read_config(workdir: Path) -> dict[str, Any] | None:
   return stored
 
 
-def check_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
-  """That a config may go on in a folder: seed, data, model and optimizer as they were.
+def changes(
+  workdir: Path, config: ml_collections.ConfigDict, same: Mapping[str, Callable[[Any, Any], bool]]
+) -> dict[str, tuple[Any, Any]]:
+  """The keys that make a config another run than the one stored in a folder -> their value there and here.
 
-  Raises:
-    ValueError: a key differs; named with both values.
+  Args:
+    same: of each section that a class or function takes, whether two of them make the same thing. It is asked where a
+      key is absent on one side, which then means its default.
   """
   stored = read_config(workdir)
   if stored is None:
-    return
-  old, new = dict(_flat(stored)), dict(_flat(json.loads(config.to_json())))
-  for key in dict.fromkeys([*new, *old]):
-    fixed = key.split(".")[0] in FIXED and not key.startswith(FREE)
-    if fixed and old.get(key, "absent") != new.get(key, "absent"):
+    return {}
+  new = plain(config)
+  differ: dict[str, tuple[Any, Any]] = {}
+  for section in FIXED:
+    old = stored.get(section, settings.DEFAULTS.get(section, {}))
+    pairs = _differences(section, old, new[section])
+    one_sided = {key for key, pair in pairs.items() if ABSENT in pair}
+    if one_sided and section in same and same[section](_with_tuples(old), _with_tuples(new[section])):
+      pairs = {key: pair for key, pair in pairs.items() if key not in one_sided}
+    # keys that both have first: they say best what differs
+    differ |= dict(sorted(pairs.items(), key=lambda item: ABSENT in item[1]))
+  return differ
+
+
+def _differences(section: str, old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
+  before, after = dict(_flat({section: old})), dict(_flat({section: new}))
+  pairs = {key: (before.get(key, ABSENT), after.get(key, ABSENT)) for key in dict.fromkeys([*after, *before])}
+  return {key: pair for key, pair in pairs.items() if pair[0] != pair[1] and not key.startswith(FREE)}
+
+
+def refuse(workdir: Path, differ: Mapping[str, tuple[Any, Any]], allowed: tuple[str, ...] = ()) -> None:
+  """Raises a Mistake where a key that is not allowed to differs from the run in the folder; it names both values."""
+  for key, (old, new) in differ.items():
+    if not key.startswith(allowed or "\0"):
+      more = ", or --from-step N to go on from a checkpoint with this" if key in TUNABLE else ""
       raise Mistake(
-        f"{workdir} holds another run: {key} is {old.get(key, 'absent')!r} there and {new.get(key, 'absent')!r} here; "
-        "use another --workdir, or the same settings"
+        f"{workdir} holds another run: {key} is {old!r} there and {new!r} here; use another --workdir, or the same "
+        f"settings{more}"
       )
 
 
-def warn_of_other_data(workdir: Path, facts: Mapping[str, Any]) -> None:
-  """Says on standard error if a run goes on with other data than it had, which its config does not show."""
-  path = workdir / DATA
-  before = json.loads(path.read_text()) if path.exists() else facts
-  if before.get("sha256") != facts.get("sha256"):
-    print(
-      f"warning: the data has changed since {path} was written: sha256 {before.get('sha256')} then, "
-      f"{facts.get('sha256')} now; what was trained before saw the old data",
-      file=sys.stderr,
+def check_data(workdir: Path, facts: Mapping[str, Any]) -> None:
+  """Raises a Mistake where a run would go on with other data than it has seen, which its config does not show."""
+  before = (_read(workdir / DATA) or {}).get("sha256", facts.get("sha256"))
+  if before != facts.get("sha256"):
+    raise Mistake(
+      f"{workdir} was trained on other data: its sha256 was {before}, and is {facts.get('sha256')} now; restore the "
+      "data, or use another --workdir with init_from to start from these weights"
     )
+
+
+def plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """The config as JSON has it."""
+  return json.loads(config.to_json())
 
 
 def write_json(path: Path, value: Any) -> None:
   """Writes a file that is there completely or not at all."""
-  temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-  temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
-  os.replace(temporary, path)
+  write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def write_text(path: Path, text: str | bytes) -> None:
+  """Writes text or bytes as `write_json` does.
+
+  What stood under the name is replaced; if that was a link, its target stays as it was.
+  """
+  temporary = path.with_name(f"{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
+  try:
+    # "x" neither overwrites nor follows a link
+    with open(temporary, "xb") as file:
+      file.write(text.encode() if isinstance(text, str) else text)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+  except BaseException:
+    temporary.unlink(missing_ok=True)
+    raise
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 
+from data import pipeline
 from mistake import Mistake
 
 # seconds
@@ -83,7 +84,7 @@ def find_folder(folder: str, names: tuple[str, ...], sub: str) -> pathlib.Path |
   """
   if not folder:
     return None
-  root = pathlib.Path(folder).expanduser()
+  root = pipeline.folder("dir", folder)
   if not root.is_dir():
     raise Mistake(f"data.dir={folder!r} is not a folder: name one with {sorted(names)}, or leave it empty to download")
   for place in (root / sub, root):
@@ -97,7 +98,7 @@ def find_folder(folder: str, names: tuple[str, ...], sub: str) -> pathlib.Path |
 def cache_folder(cache: str) -> pathlib.Path:
   """Where prepared data sets are kept: data.cache, or the user's cache folder."""
   home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-  return pathlib.Path(cache or f"{home}/state-space-models-jax").expanduser().absolute()
+  return pipeline.folder("cache", cache or f"{home}/state-space-models-jax").absolute()
 
 
 @contextlib.contextmanager

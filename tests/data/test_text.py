@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from data import packing, text_file
+from data.hold_out import hold_out
 from data.packing import Document, Epochs
 from data.task import build_task
 
@@ -106,19 +107,100 @@ def test_splits_hold_everything_once(corpus):
   assert 0 < size["validation"] <= 1.1 * 0.05 * sum(size.values())
 
 
-def test_copies_stay_on_one_side():
-  texts = [b"%d " % (i % 10) * 20 for i in range(40)]
-  splits = text_file.hold_out([Document(str(i), text) for i, text in enumerate(texts)], 0.2)
-  train, validation = ({d.text for d in splits[split]} for split in ("train", "validation"))
-  assert train
-  assert validation
-  assert not train & validation
+def split_of(texts, share):
+  """The splits, the share that is held out, and whether a copy is on both sides."""
+  splits = hold_out([Document(str(i), text) for i, text in enumerate(texts)], share)
+  train, validation = ([d.text for d in splits[split]] for split in ("train", "validation"))
+  assert sum(map(len, train + validation)) == sum(map(len, texts))
+  return train, validation, sum(map(len, validation)) / sum(map(len, texts)), set(train) & set(validation)
+
+
+def texts_of(sizes, seed=0):
+  rng = np.random.default_rng(seed)
+  return [rng.integers(0, 256, size, np.uint8).tobytes() for size in sizes]
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.5, 0.95])
+@pytest.mark.parametrize(
+  "texts",
+  [
+    texts_of([100] * 400),
+    [text for i, text in enumerate(texts_of([100] * 100)) for _ in range(1 + i % 9)],
+    [text for i, text in enumerate(texts_of([50] * 60)) for _ in range(300 if i < 2 else 1)],
+    [*(text for text in texts_of([40] * 10) for _ in range(4)), *texts_of([400] * 5, seed=1)],
+    texts_of((10 ** np.linspace(0, 5, 300)).astype(int)),
+    [*texts_of([1] * 50), *texts_of([100] * 100)],
+  ],
+  ids=["equal", "copies", "two many times", "copies and large", "sizes", "single bytes"],
+)
+def test_the_share_is_right_and_no_copy_is_on_both_sides(texts, share):
+  _, validation, achieved, straddling = split_of(texts, share)
+  assert share / 1.1 - 0.003 <= achieved <= 1.1 * share + 0.003
+  assert not {text for text in straddling if len(text) > 1}
+  assert any(len(text) > 1 for text in validation)
+
+
+@pytest.mark.parametrize(
+  "texts,share",
+  [([b"a sentence."] * 1000, 0.05), ([b"one", b"two"], 0.5), ([b"12345678"], 0.01), (texts_of([90] * 2), 0.95)],
+)
+def test_nothing_is_refused_where_there_is_enough(texts, share):
+  train, validation, _, straddling = split_of(texts, share)
+  assert max(map(len, train)) > 1
+  assert max(map(len, validation)) > 1
+  assert not straddling
+
+
+def test_a_document_rarely_changes_sides_when_others_come():
+  texts = texts_of([100] * 500)
+  before, after = (set(split_of(texts[:end], 0.2)[1]) for end in (400, 500))
+  assert len(before ^ (after & set(texts[:400]))) <= 12
+
+
+def test_nothing_to_predict_is_refused_before_training(tmp_path, monkeypatch):
+  monkeypatch.setattr(text_file, "hold_out", lambda documents, share: {"train": documents, "validation": documents})
+  for i in range(20):
+    (tmp_path / f"{i}.txt").write_text("x")
+  task = build_task("text_file", dir=str(tmp_path), length=4)
+  for start in (task.train, task.eval_sets, task.describe):
+    with pytest.raises(ValueError, match="the train split of task 'TextFile' has nothing to predict: .* 20 documents"):
+      start()
 
 
 def test_the_end_of_a_single_document_is_held_out(tmp_path):
   (tmp_path / "a.md").write_bytes(bytes(range(100)))
   task = build_task("text_file", files=str(tmp_path / "a.md"), validation=0.2, length=8)
   assert [task.splits[split][0].text for split in ("train", "validation")] == [bytes(range(80)), bytes(range(80, 100))]
+
+
+def test_endings_count_in_any_case_and_links_are_followed_once(tmp_path):
+  inside, outside = tmp_path / "inside", tmp_path / "outside"
+  (inside / "deep").mkdir(parents=True)
+  outside.mkdir()
+  for name in ("inside/A.TXT", "outside/c.Txt", "inside/deep/d.txt", "inside/e.md"):
+    (tmp_path / name).write_text(name)
+  (inside / "b.JSONL").write_text('{"text": "of a line"}')
+  (inside / "link").symlink_to(outside)
+  (inside / "again").symlink_to(outside)
+  (inside / "deep" / "up").symlink_to(inside)
+  (inside / "f.txt").symlink_to(inside / "A.TXT")
+  (inside / "gone.txt").symlink_to(tmp_path / "nothing")
+  (outside / "g.txt").write_text("outside/g.txt")
+  for files in ("", "**/*.[tTjJ]*"):
+    documents = [d for path in text_file.find(str(inside), files) for d in text_file.parse(path)]
+    texts = ["inside/A.TXT", "inside/deep/d.txt", "of a line", "outside/c.Txt", "outside/g.txt"]
+    assert sorted(d.text.decode() for d in documents) == texts
+
+
+def test_text_may_stand_under_another_key(tmp_path):
+  lines = [json.dumps({"content": f"document {i}", "id": "x"}) for i in range(30)]
+  (tmp_path / "a.jsonl").write_text("\n".join(lines))
+  splits = build_task("text_file", dir=str(tmp_path), key="content", length=4, validation=0.2).splits
+  assert sum(len(documents) for documents in splits.values()) == 30
+  with pytest.raises(
+    ValueError, match=r"no text under the key 'text'; it has text under \['content', 'id'\]: set data.key"
+  ):
+    build_task("text_file", dir=str(tmp_path)).describe()
 
 
 def test_json_lines_are_documents(tmp_path):
@@ -141,10 +223,18 @@ def test_json_lines_are_documents(tmp_path):
     (
       lambda p: (p / "a.jsonl").write_text('{"text": "x"}\n{"txt": 1}'),
       {"dir": "{}"},
-      "a.jsonl:2 is not a JSON object",
+      "a.jsonl:2 has no text under the key 'text'",
     ),
-    (lambda p: (p / "a.jsonl").write_text("[1]"), {"dir": "{}"}, "a.jsonl:1 is not a JSON object with a string"),
-    (lambda p: (p / "a.jsonl").write_text("{"), {"dir": "{}"}, "a.jsonl:1 is not a JSON object"),
+    (lambda p: (p / "a.jsonl").write_text("[1]"), {"dir": "{}"}, "a.jsonl:1 is no JSON object but a list"),
+    (lambda p: (p / "a.jsonl").write_text("{"), {"dir": "{}"}, "a.jsonl:1 is no JSON .Expecting"),
+    (lambda p: (p / "a.JSONL").write_text("[" * 99999), {"dir": "{}"}, "a.JSONL:1 is no JSON .maximum recursion"),
+    (
+      lambda p: (p / "a.jsonl").write_text('{"text": "ab\\ud800c"}'),
+      {"dir": "{}"},
+      r"a.jsonl:1: character 2 of its text is '\\ud800', half of a surrogate pair",
+    ),
+    (lambda p: None, {"dir": "~nobody-here/x"}, "data.dir='~nobody-here/x' is no path"),
+    (lambda p: None, {"dir": "{}", "files": "a\0b"}, "is no path|no file matches"),
     (
       lambda p: (p / "a.txt").write_text("x" * 50),
       {"dir": "{}", "length": 64},

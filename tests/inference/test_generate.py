@@ -112,7 +112,7 @@ def test_control_characters_do_not_reach_the_terminal(model, variables, monkeypa
   monkeypatch.setattr(streams, "stream", lambda *_, **__: iter([np.frombuffer(b"a\x1b[31m\tb\r\n", np.uint8)]))
   out = io.StringIO()
   assert streams.write(model, variables, text_task(), prompt="", tokens=4, out=out) == "a\x1b[31m\tb\r\n"
-  assert out.getvalue() == "a\ufffd[31m\tb\ufffd\n\n"
+  assert out.getvalue() == "a\ufffd[31m\tb\r\n\n"
 
 
 @pytest.mark.parametrize(

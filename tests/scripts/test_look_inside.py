@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import re
+from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -183,14 +184,14 @@ def test_a_step_that_was_not_saved_is_one_line(workdir, tmp_path, capsys):
   ],
 )
 def test_a_row_that_is_not_there_is_named(given, message):
-  run = look_inside.Run("tiny", build_task(**TASK), None, {})
+  run = SimpleNamespace(name="tiny", task=build_task(**TASK))
   with pytest.raises(ValueError, match=re.escape(message)):
     look_inside.read_row(run, tokens=8, **given)
 
 
 def test_a_layer_that_is_not_there_is_named():
   layers = [layer("s4d", state=4), layer("mlp")._replace(number=1)]
-  run = look_inside.Run("tiny", None, None, {})
+  run = SimpleNamespace(name="tiny")
   with pytest.raises(ValueError, match=re.escape("--layer=7: tiny has layers 0 (s4d), 1 (mlp)")):
     look_inside.choose(run, layers, 7)
   # a channel mixer is drawn if it is asked for

@@ -301,7 +301,7 @@ from configs import base
 
 def get_config(arg=""):
   c = base.defaults()
-  c.data = base.text_section(name="text_file", dir="", files="", validation=0.05)
+  c.data = base.text_section(name="text_file", dir="", files="", key="text", validation=0.05)
   c.eval.every = 0
   return base.parse(c, arg)
 

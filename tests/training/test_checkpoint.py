@@ -218,7 +218,7 @@ def test_state_may_be_donated_right_after_save(tmp_path):
 
 
 def test_error_while_saving_is_raised_by_the_next_call(tmp_path, monkeypatch):
-  def full(folder, step):
+  def full(folder, step, run):
     raise OSError(28, "No space left on device")
 
   checkpoints = Checkpoints(tmp_path)

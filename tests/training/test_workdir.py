@@ -1,11 +1,11 @@
 """The config that a folder holds."""
 
-from ml_collections import ConfigDict
-
-from training import workdir
+from configs import base
+from training import settings, workdir
 
 
 def test_stored_tuples_come_back_as_tuples(tmp_path):
-  config = ConfigDict({"data": {"lengths": (64, 256), "stages": ((0, 64, 4), (300, 256, 1))}, "groups": ()})
+  data = {"lengths": (64, 256), "stages": ((0, 64, 4), (300, 256, 1))}
+  config = settings.load({"steps": 1, "data": data, "model": base.defaults().model, "optimizer": {"groups": ()}})
   (tmp_path / workdir.CONFIG).write_text(config.to_json())
   assert workdir.get_config(str(tmp_path)).to_dict() == config.to_dict()

@@ -1,0 +1,119 @@
+"""The names there are, and what can be set of each: `main.py --list KIND` and `--describe NAME`."""
+
+import ast
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+
+from data import task as task_lib
+from hybrids import mixer as mixer_lib
+from hybrids.embed import EMBEDDINGS
+from hybrids.head import HEADS
+from layers import norms
+from mistake import Mistake, hint
+from training import optimizer, settings
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def kinds() -> dict[str, dict[str, Callable[[], Any]]]:
+  """Kind -> name -> a function that gives the class, the function or the file of that name."""
+  configs = [path for path in sorted(CONFIGS.glob("*.py")) if "def get_config" in path.read_text()]
+  return {
+    "mixers": {name: partial(mixer_lib.find, name) for name in sorted(mixer_lib.available())},
+    "tasks": {name: partial(task_lib.find, name) for name in sorted(task_lib.available())},
+    "configs": {f"configs/{path.name}": partial(_itself, path) for path in configs},
+    "optimizers": dict.fromkeys(optimizer.OPTIMIZERS, partial(_itself, optimizer.build)),
+    "schedules": dict.fromkeys(optimizer.SCHEDULES, partial(_itself, optimizer.learning_rate)),
+    "embeddings": {name: partial(_itself, cls) for name, cls in EMBEDDINGS.items()},
+    "heads": {name: partial(_itself, cls) for name, cls in HEADS.items()},
+    "norms": {name: partial(_itself, cls) for name, cls in norms.NORMS.items()},
+  }
+
+
+def _itself(thing: Any) -> Any:
+  return thing
+
+
+def names(kind: str) -> str:
+  """All names of a kind, a line each, with the first line of what they are."""
+  entries = kinds()[kind]
+  width = max(map(len, entries))
+  shared = kind in ("optimizers", "schedules")
+  return "\n".join(name if shared else f"{name:{width}}  {_first_line(get())}" for name, get in entries.items())
+
+
+def page(name: str) -> str:
+  """What a name stands for, with its settings and their defaults.
+
+  Raises:
+    Mistake: nothing has the name.
+  """
+  everything = kinds()
+  pages = [
+    f"{name}, one of the {kind}\n\n{_page(entries[key]())}"
+    for kind, entries in everything.items()
+    for key in entries
+    if name in (key, Path(key).stem)
+  ]
+  if not pages:
+    choices = [key for entries in everything.values() for key in entries]
+    raise Mistake(f"--describe={name}: nothing is called that{hint(name, choices)}; --list {'|'.join(everything)}")
+  return "\n\n".join(pages)
+
+
+def _page(thing: Any) -> str:
+  if isinstance(thing, Path):
+    config = settings.load(str(thing))
+    rows = [(key, "", repr(value)) for key, value in _flat(config.to_dict())]
+  else:
+    rows = list(_fields(thing))
+  widths = [max((len(row[i]) for row in rows), default=0) for i in range(2)]
+  table = "\n".join(f"  {key:{widths[0]}}  {kind:{widths[1]}}  {default}".rstrip() for key, kind, default in rows)
+  return f"{_doc(thing)}\n\nsettings and their defaults:\n{table}"
+
+
+def _fields(thing: Any) -> Iterator[tuple[str, str, str]]:
+  """(name, type, default) of what a class or function takes."""
+  if dataclasses.is_dataclass(thing):
+    hidden = {"parent", "name"} if isinstance(thing, type) and issubclass(thing, nn.Module) else set()
+    for field in dataclasses.fields(thing):
+      if field.init and field.name not in hidden:
+        factory: Any = field.default_factory
+        default = field.default if factory is dataclasses.MISSING else factory()
+        yield field.name, _type(field.type), "(needed)" if default is dataclasses.MISSING else repr(default)
+  else:
+    for parameter in inspect.signature(thing).parameters.values():
+      if parameter.kind == parameter.KEYWORD_ONLY:
+        needed = parameter.default is parameter.empty
+        yield parameter.name, _type(parameter.annotation), "(needed)" if needed else repr(parameter.default)
+
+
+def _type(annotation: Any) -> str:
+  return annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+
+
+def _doc(thing: Any) -> str:
+  if isinstance(thing, Path):
+    return ast.get_docstring(ast.parse(thing.read_text())) or ""
+  if isinstance(thing, type):
+    # a class that only inherits its docstring is described by its module
+    return inspect.cleandoc(thing.__dict__.get("__doc__") or "") or inspect.getdoc(inspect.getmodule(thing)) or ""
+  return inspect.getdoc(thing) or ""
+
+
+def _first_line(thing: Any) -> str:
+  return _doc(thing).split("\n", 1)[0]
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+  for key, value in tree.items():
+    if isinstance(value, Mapping) and value:
+      yield from _flat(value, f"{prefix}{key}.")
+    else:
+      yield f"{prefix}{key}", value

@@ -1,0 +1,64 @@
+"""A state as the named arrays of a checkpoint: what is written of each, and whether that fits a run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from mistake import Mistake
+
+
+def by_path(state: Any) -> dict[str, Any]:
+  """The arrays of a tree by their paths."""
+  pairs = jax.tree_util.tree_flatten_with_path(state)[0]
+  leaves = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in pairs}
+  assert len(leaves) == len(pairs), "two leaves of the state have the same path"
+  return leaves
+
+
+def is_key(x: Any) -> bool:
+  """Whether an array holds random keys, which are stored as their data."""
+  return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def describe(path: str, x: Any) -> dict[str, Any]:
+  """The shape and dtype of a leaf, as JSON; a Mistake where it is no jax array."""
+  if not isinstance(x, (jax.Array, jax.ShapeDtypeStruct)):
+    raise Mistake(f"state leaf {path!r} is {x!r} of type {type(x).__name__}; make it a jax array")
+  return {"shape": list(x.shape), "dtype": str(x.dtype)}
+
+
+def data(x: jax.Array) -> jax.Array:
+  """What is stored of a leaf."""
+  return jax.random.key_data(x) if is_key(x) else x
+
+
+def data_struct(x: Any) -> jax.ShapeDtypeStruct:
+  """The shape, dtype and sharding of what is stored of a leaf."""
+  sharding = x.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  plain = jax.eval_shape(data, jax.ShapeDtypeStruct(x.shape, x.dtype))
+  return jax.ShapeDtypeStruct(plain.shape, plain.dtype, sharding=sharding)
+
+
+def impl(x: jax.Array) -> dict[str, Any]:
+  """How random keys are made of their data; nothing for other leaves."""
+  return {"impl": str(jax.random.key_impl(x))} if is_key(x) else {}
+
+
+def rebuild(like: Any, data: jax.Array | None, layout: Mapping[str, Any]) -> jax.Array:
+  """A leaf from what was stored of it."""
+  if data is None:  # Orbax cannot store arrays without elements
+    return jax.numpy.zeros(like.shape, like.dtype)
+  return jax.random.wrap_key_data(data, impl=layout["impl"]) if is_key(like) else data
+
+
+def check(folder: str, saved: Mapping[str, dict], wanted: Mapping[str, dict]) -> None:
+  """Raises a Mistake that names the first leaf which was saved otherwise than it is wanted."""
+  show = lambda entry: f"{entry['dtype']}{entry['shape']}" if entry else "nothing"
+  for path in [*wanted, *saved]:
+    old, new = saved.get(path), wanted.get(path)
+    if not old or not new or (old["shape"], old["dtype"]) != (new["shape"], new["dtype"]):
+      raise Mistake(
+        f"checkpoint {folder} does not fit: {path!r} is {show(old)} there and {show(new)} in this run. Use the "
+        "settings the run was started with (config.json), or another workdir"
+      )

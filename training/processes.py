@@ -1,0 +1,43 @@
+"""Words between the processes of a run."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from mistake import Mistake
+
+
+def gather(text: str) -> list[str]:
+  """Every process's text, in order of process."""
+  if jax.process_count() == 1:
+    return [text]
+  raw = np.frombuffer(text.encode(), np.uint8)
+  sizes = multihost_utils.process_allgather(np.asarray([raw.size], np.int32)).reshape(-1)
+  rows = multihost_utils.process_allgather(np.pad(raw, (0, int(sizes.max()) - raw.size)))
+  return [bytes(np.asarray(row, np.uint8)[:n]).decode() for row, n in zip(rows, sizes)]
+
+
+def from_first(function: Callable[[], Any]) -> Any:
+  """The JSON value that `function` returns on process 0, on every process; what it raises there ends all of them.
+
+  Raises:
+    Mistake: process 0 raised one, or failed at a file.
+  """
+  if jax.process_count() == 1:
+    return function()
+  value: dict[str, Any] = {}
+  if jax.process_index() == 0:
+    try:
+      value = {"value": function()}
+    except (Mistake, OSError) as error:  # the others wait for a word from here
+      value = {"error": str(error)}
+    except Exception as error:
+      value = {"error": f"{type(error).__name__}: {error}"}
+  value = json.loads(gather(json.dumps(value))[0])
+  if "error" in value:
+    raise Mistake(value["error"])
+  return value["value"]

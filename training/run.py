@@ -1,0 +1,366 @@
+"""A run: a config's task, model and optimizer, and the variables they have now.
+
+run = Run.from_config("configs/mqar.py:mixer=s5,width=32", workdir="runs/s5")   # or a ConfigDict
+run.train()                                # "done", or "stopped" by a signal; from where the folder stands
+run.evaluate()                             # {"eval/test/accuracy": 0.98, …}
+
+run = Run.open("runs/s5")                  # a trained one, with the variables of its newest checkpoint
+run.model, run.variables, run.task
+run.predict(batch)                         # logits
+run.generate("def ")                       # text
+"""
+
+import contextlib
+import functools
+import inspect
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from data.task import build_task
+from hybrids.model import build_model, side_inputs
+from inference import count, stream
+from kernels import dispatch
+from mistake import Mistake
+from training import flops, metrics, optimizer, platform, settings, sharding, transfer
+from training import state as state_lib
+from training import step as step_lib
+from training import workdir as workdir_lib
+from training.checkpoint import Checkpoints
+from training.evaluate import make_evaluate
+from training.session import Folder, Progress, Session
+
+# batches that are looked at for something to score
+TRIED = 8
+
+
+class Run:
+  """See the module's docstring.
+
+  Attributes:
+    config: whole, checked and locked.
+    workdir: the folder that `train` writes to; None trains in memory.
+    task, model, tx: built from the config's data, model and optimizer sections.
+    state: parameters, optimizer and all else that an update changes; fresh until it is restored or trained.
+    step: updates that the state has behind it.
+  """
+
+  def __init__(self, config: ConfigDict, workdir: Path | None, devices: Sequence[jax.Device] | None):
+    self.config, self.workdir = config, workdir
+    if config.kernels != "auto":
+      # "auto" leaves KERNEL_IMPL in force
+      dispatch.force(config.kernels)
+    data, optimizer_section = config.data.to_dict(), config.optimizer.to_dict()
+    settings.check_keys("optimizer", optimizer_section, optimizer.build)
+    self.task = build_task(**data)
+    self.model = build_model(self.task, **config.model.to_dict())
+    params = state_lib.variables_shape(self.model, self.task)["params"]
+    self.tx = optimizer.build(params, self.model.SLOW, steps=config.steps, **optimizer_section)
+    self._devices = devices
+    self._state: state_lib.TrainState | None = None
+
+  @classmethod
+  def from_config(
+    cls,
+    config: ConfigDict | Mapping[str, Any] | str,
+    workdir: str | Path | None = None,
+    *,
+    devices: Sequence[jax.Device] | None = None,
+  ) -> "Run":
+    """A run to train.
+
+    Args:
+      config: or its file and argument, as `--config` takes them.
+      workdir: a new folder, or that of the same run, which `train` goes on with.
+      devices: all by default.
+    Raises:
+      Mistake: a setting is wrong, or they do not fit together.
+    """
+    return cls(settings.load(config), None if workdir is None else Path(workdir), devices)
+
+  @classmethod
+  def open(
+    cls,
+    workdir: str | Path,
+    *,
+    step: int | None = None,
+    config: ConfigDict | None = None,
+    devices: Sequence[jax.Device] | None = None,
+  ) -> "Run":
+    """A run that was trained, with the variables of a checkpoint but no optimizer. The folder is not changed.
+
+    Args:
+      step: of the checkpoint; the newest intact one by default.
+      config: the run's own by default; another one may differ in what does not change the parameters.
+      devices: all by default.
+    Raises:
+      Mistake: the folder holds no run, no checkpoint to use, or one of another model.
+    """
+    folder = Path(workdir)
+    stored = workdir_lib.get_config(str(folder))
+    run = cls(settings.load(config) if config is not None else stored, folder, devices)
+    workdir_lib.refuse(folder, run._changes(), workdir_lib.LOOKING)
+    with contextlib.closing(Checkpoints(folder / "checkpoints", read_only=True)) as checkpoints, run.on_mesh():
+      restored = checkpoints.restore(state_lib.to_look_at(run.like), step, subset=True)
+    if restored is None:
+      raise Mistake(f"{folder}/checkpoints holds no checkpoint to use; train first, or give another --workdir")
+    run._state = restored.state
+    run.step = restored.step
+    return run
+
+  @functools.cached_property
+  def mesh(self) -> jax.sharding.Mesh:
+    """The devices that the run lies on."""
+    section = self.config.mesh.to_dict()
+    del section["cpu_devices"]
+    mesh = sharding.make_mesh(**section, devices=self._devices)
+    sharding.check_batch(self.task.batch, self.task.length, mesh)
+    return mesh
+
+  @functools.cached_property
+  def _blueprint(self) -> tuple[Any, state_lib.TrainState]:
+    stateful = state_lib.carries(self.model, stateful=self.task.stateful)
+    with self.on_mesh():
+      return state_lib.blueprint(self.model, self.task, self.tx, self.mesh, stateful=stateful)
+
+  @property
+  def name(self) -> str:
+    """The folder's name, for titles."""
+    return self.workdir.resolve().name if self.workdir else "run"
+
+  @property
+  def like(self) -> state_lib.TrainState:
+    """Shapes and shardings of the state."""
+    return self._blueprint[1]
+
+  step: int = 0
+
+  @property
+  def state(self) -> state_lib.TrainState:
+    """The state now; see the class."""
+    if self._state is None:
+      with self.on_mesh():
+        self._state = self._blueprint[0](self.config.seed)
+        self._state = transfer.start_from(self._state, self.config.init_from, self.config.init_only)
+    return self._state
+
+  @state.setter
+  def state(self, value: state_lib.TrainState) -> None:
+    self._state = value
+
+  @property
+  def variables(self) -> dict[str, Any]:
+    """What the model is applied with: the averaged parameters where the optimizer keeps them."""
+    return self.state.variables
+
+  @contextlib.contextmanager
+  def on_mesh(self) -> Iterator[None]:
+    """Makes the mesh known to what is traced and restored inside."""
+    with sharding.active(self.mesh):
+      yield
+
+  @functools.cached_property
+  def costs(self) -> dict[str, Any]:
+    """Facts about the model for the summary."""
+    shapes = self.like
+    return {
+      "parameters": state_lib.count(shapes.params),
+      "flops_per_token": flops.per_token(self.model, shapes.variables, state_lib.example(self.task, self.task.batch)),
+      "state_bytes": None if self.model.STATE == "none" else count.state_bytes(self.model, self.task.length),
+    }
+
+  def evaluate(self) -> dict[str, float]:
+    """The task's metrics of the variables as they are, `{"eval/<set>/<metric>": …}`."""
+    with self.on_mesh():
+      return self._evaluate(self.variables)
+
+  def predict(self, batch: Mapping[str, np.ndarray] | np.ndarray) -> np.ndarray:
+    """The logits of a batch: its `inputs` alone, or with `reset`, `lengths` and `dt` as a task makes them."""
+    batch = batch if isinstance(batch, Mapping) else {"inputs": batch}
+    with self.on_mesh():
+      placed = sharding.put(
+        {key: batch[key] for key in ("inputs", "reset", "lengths", "dt") if key in batch}, self.mesh
+      )
+      return np.asarray(self._logits(self.variables, placed))
+
+  def generate(self, prompt: str | None = None, *, out: TextIO | io.TextIOBase | None = None, **changes: Any) -> str:
+    """The text that goes on from a prompt; needs a language model of text.
+
+    Args:
+      out: where prompt and text are written as they are drawn.
+      changes: to the config's generate section.
+    """
+    section = self.config.generate.to_dict()
+    settings.check_keys("generate", changes, section)
+    section |= changes if prompt is None else {"prompt": prompt, **changes}
+    # off the mesh: one sequence is not worth splitting
+    variables = jax.device_get(self.variables)
+    return stream.write(self.model, variables, self.task, out=out or _Silent(), **section)
+
+  def train(self, *, from_step: int | None = None) -> str:
+    """Trains to config.steps: "done", or "stopped" by a signal and saved. The state is then the last one.
+
+    Args:
+      from_step: of the checkpoint to go on from, where not the newest; some optimizer settings may then be others.
+    Raises:
+      Mistake: the folder, the data or the settings do not fit; or a checkpoint cannot be written.
+      FloatingPointError: the loss or its gradient was not finite; nothing after it was saved.
+    """
+    batches = self.task.train(jax.process_index(), jax.process_count())
+    # all that can be wrong is found before the folder is touched
+    self._try(batches)
+    facts = self.task.describe()
+    changed = self._check_folder(facts, from_step)
+    wandb = metrics.find_wandb(self.config.wandb)
+    with self.on_mesh(), contextlib.closing(Folder(self.workdir, self.config)) as folder:
+      folder.lock()
+      # again, as whoever had the lock may have written
+      changed = self._check_folder(facts, from_step)
+      restored = folder.restore(self.like, from_step=from_step)
+      progress = Progress()
+      if restored:
+        batches.set_state(restored.data_state)
+        progress = Progress(**restored.extra)
+        self.state, self.step = restored.state, restored.step
+      if self.step > self.config.steps:
+        raise Mistake(
+          f"steps={self.config.steps}, but {self.workdir} has trained {self.step} already; raise steps, or give "
+          "--from-step with one of its checkpoints"
+        )
+      jax.block_until_ready(self.state)
+      folder.write(facts, changed, self.step)
+      writer = metrics.Writer(
+        self.workdir,
+        first=self.step if restored else None,
+        steps=self.config.steps,
+        config=self.config.to_dict(),
+        wandb=wandb,
+      )
+      session = Session(folder, batches, progress, writer, self._clock(progress))
+      session.greet(restored is not None, self.costs["parameters"], self.mesh.size)
+      status = "failed"
+      try:
+        status = self._loop(session)
+        folder.finish(self.step)
+      except BaseException:
+        status = "failed"
+        raise
+      finally:
+        writer.close()
+        folder.summarize({"status": status, "steps": self.config.steps} | self.costs, progress)
+    return status
+
+  def _loop(self, session: Session) -> str:
+    """The loop, from the state's step to config.steps or until a signal."""
+    config, first, last = self.config, self.step, self.config.steps
+    update, forget = self._update, step_lib.make_forget(like=self.like)
+    rate = optimizer.learning_rate(steps=last, **{key: config.optimizer[key] for key in optimizer.RATE})
+    with platform.stop_requests() as asked_to_stop:
+      for step in range(first, last + 1):
+        # Evaluate the state as it is, save it with the position in the data, only then take the next batch: so a
+        # resumed run sees every batch once. Whoever asks to stop may not wait for an evaluation: the resumed run does
+        # that.
+        stop = step < last and asked_to_stop(step)
+        better = False
+        if due(step, config.eval.every, last) and session.progress.evaluated < step and not stop:
+          step_lib.check_finite(self.state.seen)
+          with session.pause(self.state):
+            better = session.evaluated(step, self._evaluate(self.variables))
+        session.at(step)
+        if step > first and (stop or better or due(step, config.save.every, last)):
+          step_lib.check_finite(self.state.seen)
+          with session.pause(self.state):
+            session.save(step, self.state)
+        if stop or step == last:
+          return "stopped" if stop else "done"
+        with session.compiling("the update", first=step == first):
+          self.state = update(self.state, sharding.put(next(session.batches), self.mesh))
+          session.tick(step, first, self.state)
+        self.step = step + 1
+        if due(step + 1, config.log_every, last):
+          session.row(step + 1, step_lib.report(self.state.seen, self.task.metrics) | {"train/lr": float(rate(step))})
+          self.state = self.state._replace(seen=forget())
+    raise AssertionError("the last step returns")
+
+  @functools.cached_property
+  def _update(self) -> Any:
+    return step_lib.make_update(self.model, self.tx, like=self.like)
+
+  @functools.cached_property
+  def _evaluate(self) -> Any:
+    return make_evaluate(
+      self.model, self.task, self.mesh, chunk=self.config.eval.chunk, batches=self.config.eval.batches
+    )
+
+  @functools.cached_property
+  def _logits(self) -> Any:
+    apply = lambda variables, batch: self.model.apply(variables, batch["inputs"], **side_inputs(batch))
+    return jax.jit(apply)
+
+  def _clock(self, progress: Progress) -> metrics.Clock:
+    tokens = self.task.batch * self.task.length
+    return metrics.Clock(progress.seconds, tokens=tokens, flops=self.costs["flops_per_token"])
+
+  def _try(self, batches: Any) -> None:
+    """Tries model and data on each other, and whether there is anything to score.
+
+    Raises:
+      Mistake: no training batch, or an evaluation set, gives anything any weight.
+    """
+    start = batches.get_state()
+    batch = next(batches)
+    with self.on_mesh():
+      jax.eval_shape(self._update, self.like, sharding.put(batch, self.mesh))
+    if not any(batch["weights"].any() for batch in (batch, *islice(batches, TRIED - 1))):
+      raise Mistake(f"the first {TRIED} training batches have nothing to predict: all weights are 0; see data")
+    batches.set_state(start)
+    for name, rows in self.task.eval_sets(jax.process_index(), jax.process_count()).items():
+      if not any(batch["weights"].any() for batch in islice(rows(), self.config.eval.batches or None)):
+        raise Mistake(f"evaluation set {name!r} has nothing to score: it is empty, or all weights are 0; see data")
+
+  def _changes(self) -> dict[str, tuple[Any, Any]]:
+    """What makes this another run than the one in the folder."""
+    if self.workdir is None:
+      return {}
+
+    def same_optimizer(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+      known = inspect.signature(optimizer.build).parameters
+      full = lambda section: {name: section.get(name, known[name].default) for name in {*old, *new} & set(known)}
+      return full(old) == full(new) and {*old, *new} <= set(known)
+
+    same = {
+      "data": lambda old, new: build_task(**old) == build_task(**new),
+      "optimizer": same_optimizer,
+    }
+    return workdir_lib.changes(self.workdir, self.config, same)
+
+  def _check_folder(self, facts: Mapping[str, Any], from_step: int | None) -> dict[str, tuple[Any, Any]]:
+    """The settings that change with `from_step`.
+
+    Raises:
+      Mistake: the folder holds another run, or was trained on other data.
+    """
+    if self.workdir is None:
+      return {}
+    changed = self._changes()
+    workdir_lib.refuse(self.workdir, changed, () if from_step is None else workdir_lib.TUNABLE)
+    workdir_lib.check_data(self.workdir, facts)
+    return changed
+
+
+class _Silent(io.TextIOBase):
+  """Nowhere: what is written to it is not kept."""
+
+  def write(self, text: str) -> int:
+    return len(text)
+
+
+def due(step: int, every: int, last: int) -> bool:
+  """Every so many steps, and at the end; 0 is at the end alone."""
+  return step == last or (every > 0 and step % every == 0)

@@ -1,0 +1,191 @@
+"""One session of training: the folder it holds, how far the run has come, and what it leaves behind."""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from mistake import Mistake
+from training import manifest, metrics, processes
+from training import state as state_lib
+from training import workdir as workdir_lib
+from training.checkpoint import Checkpoints, Restored
+
+
+@dataclasses.dataclass
+class Progress:
+  """How far a run has come; a checkpoint holds it as JSON."""
+
+  step: int = 0
+  evaluated: int = -1  # step of the last evaluation
+  seconds: float = 0.0
+  last: dict[str, float] = dataclasses.field(default_factory=dict)  # newest value of every metric
+  best: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+
+
+class Folder:
+  """A run's folder while the run trains there. The order is: lock, check, write; so a refused run changes nothing.
+
+  Attributes:
+    path: the folder; None for a run in memory, which keeps nothing.
+  """
+
+  def __init__(self, path: Path | None, config: ConfigDict):
+    self.path, self.config = path, config
+    self.checkpoints: Checkpoints | None = None
+    self.journal: dict[str, Any] = {}
+
+  def lock(self) -> None:
+    """Takes the folder for this run.
+
+    Raises:
+      Mistake: another run has it.
+    """
+    if self.path is None:
+      return
+    self.checkpoints = Checkpoints(self.path / "checkpoints", keep=self.config.save.keep or None, saved=self._saved)
+    self.checkpoints.hold()
+    self.journal = processes.from_first(self._read_journal)
+    self.checkpoints.run = self.journal["id"]
+
+  def _read_journal(self) -> dict[str, Any]:
+    assert self.path is not None, "a run in memory has no journal"
+    assert self.checkpoints is not None, "the folder is locked"
+    journal = workdir_lib.read_journal(self.path)
+    if not (self.path / workdir_lib.JOURNAL).exists():
+      # the folder of an older version, or a journal that was lost: its newest checkpoint knows whose it is
+      runs = (manifest.run_of(self.checkpoints.directory / str(step)) for step in reversed(self.checkpoints.steps()))
+      journal["id"] = next(filter(None, runs), journal["id"])
+    return journal
+
+  def restore(self, like: state_lib.TrainState, *, from_step: int | None = None) -> Restored | None:
+    """The newest checkpoint, or that of `from_step`, after which later ones are moved away; None for a new run.
+
+    Raises:
+      Mistake: what was saved is gone; or see Checkpoints.restore.
+    """
+    if self.checkpoints is None:
+      return None
+    if from_step is not None:
+      self.checkpoints.rewind(from_step)
+    restored = self.checkpoints.restore(like)
+    if restored is None and self.journal["saved"]:
+      raise Mistake(
+        f"{self.path} had a checkpoint of step {self.journal['saved']}, and none is left that can be used; put it "
+        "back, or use another --workdir"
+      )
+    return restored
+
+  def write(self, facts: Mapping[str, Any], changed: Mapping[str, Any], step: int) -> None:
+    """Writes down what the run is and what has changed about it."""
+    if self.path is None or jax.process_index() > 0:
+      return
+    if changed:
+      note = {"step": step, "keys": {key: list(pair) for key, pair in changed.items()}}
+      self.journal["changes"].append(note)
+    self.journal["saved"] = step
+    workdir_lib.write_json(self.path / workdir_lib.JOURNAL, self.journal)
+    workdir_lib.write_json(self.path / workdir_lib.CONFIG, workdir_lib.plain(self.config))
+    workdir_lib.write_json(self.path / workdir_lib.DATA, dict(facts))
+
+  def _saved(self, step: int) -> None:
+    assert self.path is not None, "a run in memory saves nothing"
+    self.journal["saved"] = step
+    workdir_lib.write_json(self.path / workdir_lib.JOURNAL, self.journal)
+
+  def finish(self, step: int) -> None:
+    """Returns when the last checkpoint is written and intact.
+
+    Raises:
+      Mistake: it is not; or there is not one, as the disk was full.
+    """
+    if self.checkpoints is not None and self.checkpoints.steps():
+      self.checkpoints.verify(step)
+
+  def summarize(self, facts: Mapping[str, Any], progress: Progress) -> None:
+    """Writes summary.json."""
+    if self.path is None or jax.process_index() > 0:
+      return
+    numbers = {"step": progress.step, "wall_seconds": progress.seconds, "metrics": progress.last, "best": progress.best}
+    workdir_lib.write_json(self.path / metrics.SUMMARY, dict(facts) | numbers | metrics.surroundings())
+
+  def close(self) -> None:
+    """Frees the folder; a save that failed has been reported by then, or is reported here."""
+    if self.checkpoints is not None:
+      self.checkpoints.close()
+
+
+class Session:
+  """What the loop calls between two updates."""
+
+  def __init__(self, folder: Folder, batches: Iterator, progress: Progress, writer: metrics.Writer, clock: Any):
+    self.folder, self.batches, self.progress = folder, batches, progress
+    self.writer, self.clock = writer, clock
+    self._best = folder.config.save.best
+
+  def evaluated(self, step: int, row: Mapping[str, float]) -> bool:
+    """Logs a row of evaluation. True where the metric of `save.best` is better than ever.
+
+    Raises:
+      Mistake: `save.best` names no metric of the row.
+    """
+    progress = self.progress
+    progress.best = metrics.better(progress.best, step, row)
+    progress.last |= row
+    progress.evaluated = step
+    self.writer.log(step, row)
+    return bool(self._best) and self._best_step() == step
+
+  def _best_step(self) -> int:
+    if self._best and self.progress.evaluated >= 0 and self._best not in self.progress.best:
+      raise Mistake(f"save.best={self._best!r} is no metric of evaluation; there are {', '.join(self.progress.best)}")
+    return int(self.progress.best.get(self._best, {}).get("step", 0))
+
+  def at(self, step: int) -> None:
+    """The loop has come to `step`."""
+    self.progress.step, self.progress.seconds = step, self.clock.seconds
+
+  def save(self, step: int, state: Any) -> None:
+    """Saves the state with the position in the data; the file is written while training goes on."""
+    if self.folder.checkpoints is not None:
+      extra = dataclasses.asdict(self.progress)
+      self.folder.checkpoints.best = self._best_step()
+      self.folder.checkpoints.save(step, state, data_state=self.batches.get_state(), extra=extra)
+
+  def tick(self, step: int, first: int, work: Any) -> None:
+    """An update was handed to the device; the first one is waited for, as it compiles."""
+    self.clock.tick(step, first=first, work=work)
+    self.writer.tick(step + 1)
+
+  def pause(self, work: Any) -> contextlib.AbstractContextManager[None]:
+    """Leaves out of the speed what happens inside."""
+    return self.clock.pause(work)
+
+  def row(self, step: int, row: Mapping[str, float]) -> None:
+    """Logs a row of training, and the speed since the row before."""
+    row = {**row, **self.clock.lap()}
+    self.progress.last |= row
+    self.writer.log(step, row, left=(self.folder.config.steps - step) * self.clock.per_step)
+
+  def greet(self, resumed: bool, parameters: int, devices: int) -> None:
+    """Says where the run stands."""
+    config, step = self.folder.config, self.progress.step
+    where = f"going on at step {step}" if resumed else "starting"
+    kind = jax.devices()[0].device_kind
+    self.writer.say(f"{where} of {config.steps}: {parameters:,} parameters, {devices} x {kind}")
+
+  @contextlib.contextmanager
+  def compiling(self, work: str, *, first: bool) -> Iterator[None]:
+    """Says before the first call of a program that it is being compiled, and after it how long that took."""
+    if not first:
+      yield
+      return
+    self.writer.say(f"compiling {work} …")
+    began = time.monotonic()
+    yield
+    self.writer.say(f"compiled {work} in {time.monotonic() - began:.1f} s")

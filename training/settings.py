@@ -1,0 +1,104 @@
+"""The settings of a run that belong to no class of their own: their defaults, and what they may be."""
+
+import importlib.util
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from hybrids import sections
+from mistake import Mistake, hint
+
+# what an absent key means; data, model and optimizer have the defaults of the class or function that takes them
+DEFAULTS: dict[str, Any] = {
+  "seed": 0,
+  "log_every": 50,
+  "kernels": "auto",
+  "wandb": False,
+  "init_from": "",
+  "init_only": "",
+  "mesh": {"data": -1, "fsdp": 1, "sequence": 1, "tensor": 1, "cpu_devices": 0},
+  "eval": {"every": 500, "chunk": 0, "batches": 0},
+  "save": {"every": 500, "keep": 3, "best": ""},
+  "generate": {"prompt": "def ", "tokens": 256, "temperature": 0.8, "top_k": 0, "top_p": 1.0, "seed": 0},
+}
+SECTIONS = ("data", "model", "optimizer")
+# seeds are int32 on the device
+SEEDS = range(-(2**31), 2**31)
+
+
+def load(config: ConfigDict | Mapping[str, Any] | str) -> ConfigDict:
+  """A run's whole config: checked, locked, and with the defaults of the keys that it leaves out.
+
+  Args:
+    config: the config itself, or its file and argument as `--config` takes them, `"configs/mqar.py:mixer=s5"`.
+  Raises:
+    Mistake: a section is missing, a key is unknown, or a value is out of its range.
+  """
+  given = _from_file(config).to_dict() if isinstance(config, str) else dict(config.items())
+  plain = ConfigDict(given).to_dict()
+  missing = [name for name in (*SECTIONS, "steps") if name not in plain]
+  if missing:
+    raise Mistake(f"the config has no {', '.join(missing)}; start from the one of configs/base.py")
+  unknown = [name for name in plain if name not in (*SECTIONS, "steps", *DEFAULTS)]
+  if unknown:
+    raise Mistake(f"the config has no key {unknown[0]!r}{hint(unknown[0], (*SECTIONS, 'steps', *DEFAULTS))}")
+  plain["model"] = sections.complete(sections.upgrade(plain["model"]))
+  for name, default in DEFAULTS.items():
+    if isinstance(default, dict):
+      check_keys(name, plain.get(name, {}), default)
+      plain[name] = default | plain.get(name, {})
+    else:
+      plain.setdefault(name, default)
+  complete = ConfigDict(plain)
+  check(complete)
+  return complete.lock()
+
+
+def _from_file(text: str) -> ConfigDict:
+  file, _, argument = text.partition(":")
+  spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+  if not Path(file).is_file() or spec is None or spec.loader is None:
+    raise Mistake(f"config file {file!r} does not exist, or is no .py file")
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config(argument)
+
+
+def check(config: ConfigDict) -> None:
+  """Raises a Mistake where a setting is out of its range; what a section's class checks itself is left to it."""
+  for key, value, fine, need in (
+    ("steps", config.steps, config.steps >= 0, "0 or more updates"),
+    ("log_every", config.log_every, config.log_every >= 0, "0 (at the end alone) or more steps"),
+    ("seed", config.seed, config.seed in SEEDS, "a whole number of 32 bits, e.g. 0"),
+    ("mesh.cpu_devices", config.mesh.cpu_devices, config.mesh.cpu_devices >= 0, "0 (leave it alone) or more"),
+    ("eval.every", config.eval.every, config.eval.every >= 0, "0 (at the end alone) or more steps"),
+    ("eval.chunk", config.eval.chunk, config.eval.chunk >= 0, "0 (whole rows) or more tokens"),
+    ("eval.batches", config.eval.batches, config.eval.batches >= 0, "0 (all) or more"),
+    ("save.every", config.save.every, config.save.every >= 0, "0 (at the end alone) or more steps"),
+    ("save.keep", config.save.keep, config.save.keep >= 0, "0 (all) or more checkpoints"),
+    ("generate.seed", config.generate.seed, config.generate.seed in SEEDS, "a whole number of 32 bits, e.g. 0"),
+    ("generate.tokens", config.generate.tokens, config.generate.tokens >= 0, "0 (none) or more"),
+  ):
+    if not fine:
+      raise Mistake(f"{key}={value}; it must be {need}")
+  if config.init_only and not config.init_from:
+    raise Mistake(f"init_only={config.init_only!r} chooses among the weights of init_from, which is empty; set both")
+
+
+def check_keys(name: str, section: Mapping[str, Any], taker: Callable[..., Any] | Mapping[str, Any]) -> None:
+  """Raises a Mistake where a section has a key that the function (or the defaults) it is for does not take."""
+  known = list(taker) if isinstance(taker, Mapping) else list(inspect.signature(taker).parameters)
+  for key in section:
+    if key not in known:
+      raise Mistake(f"config has no key '{name}.{key}'{hint(key, known)}; {name} has {', '.join(known)}")
+
+
+def require_finite(name: str, values: Mapping[str, Any]) -> None:
+  """Raises a Mistake that names the first of a section's numbers that is NaN or infinite."""
+  for key, value in values.items():
+    if isinstance(value, float) and not math.isfinite(value):
+      raise Mistake(f"{name}.{key}={value}; it must be a finite number")
