@@ -1,4 +1,4 @@
-"""Titans' memory as context (MAC): attention within a segment and to what a memory recalls for it. State: a window.
+"""Titans' memory as context (MAC): attention within a segment and to what its memory recalls. State: a window.
 
 Behrouz, Zhong & Mirrokni 2025, arXiv:2501.00663. Theirs: p -> P, N_p -> persistent, C -> segment.
 """
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from attention.recurrent import titans
 from attention.recurrent.with_memory import Gate, WithMemory
@@ -17,11 +17,12 @@ from kernels import segments
 from layers import Dense
 from layers.initializers import uniform_fan_in
 from layers.lengths import blank_past
+from layers.mixer import Where
 from layers.sizes import at_least_one
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The state of the memory, and the segment that attention sees."""
 
   memory: titans.State
   past: tuple[Float[Array, "b h ..."], ...]  # the memory's weights when the segment began
@@ -51,8 +52,6 @@ class TitansMAC(WithMemory):
 
   segment: int = 128
 
-  STATE = "window"
-
   def __post_init__(self):
     at_least_one(self, "segment")
     super().__post_init__()
@@ -64,41 +63,30 @@ class TitansMAC(WithMemory):
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Of a document without tokens."""
+    """The state of a document without tokens."""
     memory = self._titans(parent=None).init_state(batch, max_len)
     kept = self._attention(parent=None).init_state(batch, 2 * self.segment).kept
     return State(memory=memory, past=memory.weights, kept=kept)
 
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    x = blank_past(x, lengths)
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
     if self.is_initializing():
       # parameters cannot be made inside a loop
       self.piece(x[:, :1], state, jnp.ones(len(x), jnp.int32))
     module, variables = self.unbind()
     run = lambda x, state, lengths: module.apply(variables, x, state, lengths, method="piece")
     offset, fresh = state.memory.length % self.segment, self.init_state(len(x), 1)
-    return segments.each(run, x, state, size=self.segment, offset=offset, fresh=fresh, reset=reset, lengths=lengths)
+    return segments.each(run, x, state, size=self.segment, offset=offset, fresh=fresh, **where.masks)
 
-  def step(
-    self, x: Float[Array, "b d"], state: State, *, side: Mapping[str, Array] | None = None
+  def mix_token(
+    self, x: Float[Array, "b d"], state: State, side: Mapping[str, Array]
   ) -> tuple[Float[Array, "b d"], State]:
-    """One token."""
     y, state = self.piece(x[:, None], state, jnp.ones(len(x), jnp.int32))
     return y[:, 0], state
 
   def piece(
     self, x: Float[Array, "b t d"], state: State, lengths: Int[Array, "b"]
   ) -> tuple[Float[Array, "b t d"], State]:
-    """Tokens of one segment."""
+    """Takes tokens of one segment."""
     b, t, _ = x.shape
     slot = (state.memory.length % self.segment)[:, None] + jnp.arange(t)
     begins = ((slot[:, 0] == 0) & (lengths > 0))[:, None, None, None]
@@ -116,7 +104,7 @@ class TitansMAC(WithMemory):
     return blank_past(self.gate(y, m), lengths), State(memory, past, kept)
 
   def _written(self, kept: dict[str, Any], new: tuple[dict[str, Any], ...], slot: Int[Array, "b t"], lengths):
-    """The slots with new keys and values: of what was recalled in the first half, of tokens in the second."""
+    """Writes new keys and values: those of recalled vectors in the first half of the slots, of tokens in the second."""
     there = jnp.arange(slot.shape[1]) < lengths[:, None]
     index = jnp.concatenate([jnp.where(there, slot + i * self.segment, 2 * self.segment) for i in range(2)], axis=1)
     rows = jnp.arange(len(slot))[:, None]

@@ -3,12 +3,10 @@
 Behrouz, Zhong & Mirrokni 2025, arXiv:2501.00663. Theirs: p -> P, N_p -> persistent.
 """
 
-from collections.abc import Mapping
-
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from attention.recurrent.with_memory import Gate, State, WithWindow
-from layers.lengths import blank_past
+from layers.mixer import Where
 
 
 class TitansMAG(WithWindow):
@@ -29,22 +27,11 @@ class TitansMAG(WithWindow):
     ValueError: as `Attention` and `Titans`.
   """
 
-  STATE = "window"
-
   def setup(self):
     super().setup()
     self.gate = Gate(self.norm_eps)
 
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    m, memory = self.titans.prefill(x, state.memory, reset=reset, lengths=lengths)
-    y, attention = self.attention.prefill(x, state.attention, reset=reset, lengths=lengths)
-    return blank_past(self.gate(y, m), lengths), State(memory, attention)
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
+    m, memory = self.titans.prefill(x, state.memory, **where.masks)
+    y, attention = self.attention.prefill(x, state.attention, **where.masks)
+    return self.gate(y, m), State(memory, attention)

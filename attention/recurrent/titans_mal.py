@@ -1,13 +1,12 @@
-"""Titans' memory as a layer (MAL): attention over a window of what a memory answers. State: a window.
+"""Titans' memory as a layer (MAL): attention over a window of a memory's outputs. State: a window.
 
 Behrouz, Zhong & Mirrokni 2025, arXiv:2501.00663. Theirs: p -> P, N_p -> persistent.
 """
 
-from collections.abc import Mapping
-
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from attention.recurrent.with_memory import State, WithWindow
+from layers.mixer import Where
 
 
 class TitansMAL(WithWindow):
@@ -28,18 +27,7 @@ class TitansMAL(WithWindow):
     ValueError: as `Attention` and `Titans`.
   """
 
-  STATE = "window"
-
-  def prefill(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], State]:
-    """All tokens from `state`."""
-    m, memory = self.titans.prefill(x, state.memory, reset=reset, lengths=lengths)
-    y, attention = self.attention.prefill(m, state.attention, reset=reset, lengths=lengths)
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
+    m, memory = self.titans.prefill(x, state.memory, **where.masks)
+    y, attention = self.attention.prefill(m, state.attention, **where.masks)
     return y, State(memory, attention)

@@ -1,4 +1,4 @@
-"""What the arrangements of Titans' memory and attention share.
+"""The base classes of the mixers that put Titans' memory beside attention.
 
 Behrouz, Zhong & Mirrokni 2025, arXiv:2501.00663, sec. 4.
 """
@@ -9,24 +9,25 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 from flax.core import FrozenDict
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from attention import cache
 from attention.recurrent import titans
 from attention.recurrent.titans import Titans
 from attention.softmax import Attention
 from layers import RMSNorm
+from layers.mixer import Mixer
 
 
 class State(NamedTuple):
-  """What one layer remembers."""
+  """The states of the memory and of the attention."""
 
   memory: titans.State
   attention: cache.Cache
 
 
 class Gate(nn.Module):
-  """norm(y) sigmoid(norm(m)), each norm with a scale of its own     sec. 4.2
+  """Computes norm(y) sigmoid(norm(m)), each norm with a scale of its own     sec. 4.2
 
   Departs: of their nonlinearity sigma the paper says no more than that; this one is a gate.
   """
@@ -35,17 +36,17 @@ class Gate(nn.Module):
 
   @nn.compact
   def __call__(self, y: Float[Array, "b t d"], m: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
-    """y gated by m."""
+    """Gates y by m."""
     norm = lambda name: RMSNorm(eps=self.eps, name=name)
     return norm("y_norm")(y) * jax.nn.sigmoid(norm("m_norm")(m))
 
 
-class WithMemory(nn.Module):
-  """A mixer of a memory and of attention that also sees persistent tokens; the subclass has `prefill`.
+class WithMemory(Mixer):
+  """A mixer of a memory and of attention that also sees persistent tokens; the subclass has `mix`.
 
   Attributes:
     heads: of the attention; as in `Attention`, if not given.
-    persistent: N_p, learned tokens.
+    persistent: N_p, the number of learned tokens.
     position: of the attention, "rope" or "none".
     memory: fields of `Titans`.
   """
@@ -57,12 +58,11 @@ class WithMemory(nn.Module):
   memory: Mapping[str, Any] = FrozenDict()
   norm_eps: float = 1e-5
 
-  SLOW = ()
-  SIDE = ()
+  STATE = "window"
 
   def __post_init__(self):
     self.memory = FrozenDict(self.memory)
-    # what they refuse is refused now
+    # so that mistakes in their fields are refused when this mixer is built
     self._attention(parent=None)
     self._titans(parent=None)
     super().__post_init__()
@@ -72,27 +72,9 @@ class WithMemory(nn.Module):
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> Any:
-    """`State`, of both parts."""
+    """The states of both parts."""
     memory, attention = self._titans(parent=None), self._attention(parent=None)
     return State(memory.init_state(batch, max_len), attention.init_state(batch, max_len))
-
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All tokens from an empty state."""
-    return self.prefill(x, self.init_state(*x.shape[:2]), reset=reset, lengths=lengths)[0]
-
-  def step(
-    self, x: Float[Array, "b d"], state: Any, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], Any]:
-    """One token."""
-    y, state = self.prefill(x[:, None], state)
-    return y[:, 0], state
 
   @nn.nowrap
   def _attention(self, **kwargs) -> Attention:
@@ -105,7 +87,7 @@ class WithMemory(nn.Module):
 
 
 class WithWindow(WithMemory):
-  """One whose attention sees a window.
+  """A mixer of a memory and of attention over a window.
 
   Attributes:
     window: tokens that it sees, the current one included.

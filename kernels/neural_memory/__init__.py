@@ -1,4 +1,4 @@
-"""A memory that is a small network, trained on one token after the other by gradient descent: Titans."""
+"""The memory of Titans: a small network, trained on one token after the other by gradient descent."""
 
 from typing import NamedTuple
 
@@ -17,9 +17,9 @@ IMPLS: dispatch.Impls = {
 
 
 class Memory(NamedTuple):
-  """The state of `neural_memory`; weights of one layer after the other."""
+  """The state of `neural_memory`: one array for each layer of the network."""
 
-  start: tuple[Float[Array, "b h ..."], ...]  # where the current chunk of the document began
+  start: tuple[Float[Array, "b h ..."], ...]  # the weights with which the document's current chunk began
   weights: tuple[Float[Array, "b h ..."], ...]
   momentum: tuple[Float[Array, "b h ..."], ...]
   length: Int[Array, "b"]  # tokens of the document so far; at 0 the others mean nothing
@@ -36,6 +36,7 @@ def neural_memory(
   memory: Memory,
   *,
   chunk: int,
+  bounded: bool = False,
   reset: Bool[Array, "b t"] | None = None,
   lengths: Int[Array, "b"] | None = None,
   impl: str = "auto",
@@ -51,8 +52,9 @@ def neural_memory(
 
   Args:
     log_eta, log_keep: at most 0, and minus infinity is fine.
+    bounded: lowers rates to what keeps a chunk of equal tokens from overshooting, see `reference.bounded_rate`.
     reset: True where a document starts.
-    lengths: tokens that are there per row; past them y is 0 and the memory stands still.
+    lengths: tokens of each right-padded row; in the padding y is 0 and the memory does not change.
     impl: "auto" or a name in IMPLS.
 
   Raises:
@@ -79,6 +81,7 @@ def neural_memory(
     cast(initial),
     memory,
     chunk,
+    bounded,
     there,
     None if reset is None else reset & there,
   )
@@ -87,7 +90,7 @@ def neural_memory(
 
 
 def recall(weights: tuple[Float[Array, "b h ..."], ...], q: Float[Array, "b t h k"]) -> Float[Array, "b t h p"]:
-  """M(q) for a memory that stays as it is, in at least float32; see `neural_memory`."""
+  """Returns M(q) for a memory that is not trained, in at least float32; see `neural_memory`."""
   dtype = inputs.compute_dtype(q, *weights)
   weights = tuple(z.astype(dtype) for z in weights)
   return jax.vmap(jax.vmap(reference.apply, in_axes=(None, 0)))(weights, q.astype(dtype))

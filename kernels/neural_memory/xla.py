@@ -6,11 +6,11 @@ at once, of what enters a layer and of the gradient of the loss in what leaves i
   M_t = keep_1..t M_0 + f_t S_0 - sum_{j<=t} G_tj z_j delta_j^T,     S_t = eta_1..t S_0 - sum_{j<=t} H_tj z_j delta_j^T
 
 with H_tj = eta_{j+1}..eta_t rate_j, K_ti = keep_{i+1}..keep_t, G = K H and f = K (eta_1..eta_i)_i. So M_t^T x needs the
-products x . z_j only, as in linear attention. States are kept for every chunk; within one, the backward pass computes
-all again.
+products x . z_j only, as in linear attention. The backward pass keeps the state before every chunk and computes the
+chunk again.
 
-Documents that start anywhere have chunks that start anywhere: with resets it is one token after the other, and states
-are kept for every `BLOCK`.
+Packed documents start anywhere, and so do their chunks: with resets tokens are taken one after the other, and the state
+is kept for every `BLOCK`.
 """
 
 import functools
@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float
 from kernels import chunks, decays
 from kernels.neural_memory import reference
 
-# Tokens between two states that are kept, with resets.
+# Tokens between two states that the backward pass keeps, with resets.
 BLOCK = 64
 
 
@@ -36,13 +36,14 @@ def neural_memory(
   initial: tuple[Float[Array, "h ..."], ...],
   memory: tuple,
   chunk: int,
+  bounded: bool,
   there: Bool[Array, "b t"],
   reset: Bool[Array, "b t"] | None,
 ) -> tuple[Float[Array, "b t h p"], tuple]:
   """See the op and `reference`."""
   t = v.shape[1]
   if reset is not None or t == 1:
-    return _by_token((q, k, v, rate, log_eta, log_keep, there, reset), initial, memory, chunk)
+    return _by_token((q, k, v, rate, log_eta, log_keep, there, reset), initial, memory, chunk, bounded)
   start, weights, momentum, length = memory
   fresh = (length == 0) & there[:, 0]
   start, weights, momentum = (
@@ -62,29 +63,33 @@ def neural_memory(
 
   tokens = tuple(map(lay, (q, k, v, rate, log_eta, log_keep, there)))
   (start, weights, momentum), y = jax.lax.scan(
-    jax.checkpoint(_chunk, prevent_cse=False), (start, weights, momentum), tokens
+    jax.checkpoint(functools.partial(_chunk, bounded), prevent_cse=False), (start, weights, momentum), tokens
   )
   y = jnp.moveaxis(y, 0, 1).reshape(y.shape[1], count * chunk, *y.shape[3:])
   y = jnp.take_along_axis(y, (offset[:, None] + jnp.arange(t))[..., None, None], axis=1)
   return y, (start, weights, momentum, length + there.sum(1, dtype=length.dtype))
 
 
-def _by_token(tokens, initial, memory, chunk):
-  """`reference`, with states kept for every few tokens."""
+def _by_token(tokens, initial, memory, chunk, bounded):
+  """Runs `reference`, keeping a state for every few tokens."""
   *tokens, there, reset = tokens
   t = there.shape[1]
   tokens = (*tokens, there, jnp.zeros_like(there) if reset is None else reset)
-  step = jax.vmap(functools.partial(reference.step, initial, chunk))
+  step = jax.vmap(functools.partial(reference.step, initial, chunk, bounded))
   block = jax.checkpoint(lambda memory, tokens: jax.lax.scan(step, memory, tokens), prevent_cse=False)
   memory, y = jax.lax.scan(block, tuple(memory), jax.tree.map(lambda z: chunks.split(z, BLOCK), tokens))
   return chunks.join(y, t), memory
 
 
-def _chunk(memory, tokens):
-  """One chunk: tokens "b c h …"; those that are not there have rate 0 and decays 1, and add no momentum."""
+def _chunk(bounded, memory, tokens):
+  """Takes one chunk of tokens "b c h …"; those in the padding have rate 0 and decays 1, and add no momentum."""
   start, weights, momentum = memory
   q, k, v, rate, log_eta, log_keep = (jnp.moveaxis(z, 1, 2) for z in tokens[:-1])
   entered, deltas = _gradients(start, k, v)
+  if bounded:
+    squares = lambda z: jnp.square(z).sum(-1)
+    in_weights = sum(squares(z) * squares(delta) for z, delta in zip(entered, deltas))
+    rate = reference.bounded_rate(rate, log_eta, in_weights, squares(deltas[-1]), k.shape[2])
   eta, keep = _products(log_eta), _products(log_keep) * tokens[-1][:, None, None]
   first = lambda log: decays.factors(log[..., None]).enter
   H = eta * rate[..., None, :]
@@ -108,18 +113,18 @@ def _chunk(memory, tokens):
 def _fed(
   weight: Float[Array, "b h c c"], z: Float[Array, "b h c i"], delta: Float[Array, "b h c o"]
 ) -> Float[Array, "b h i o"]:
-  """The gradients of all tokens, added up with the weights they have after the last one."""
+  """Adds up the gradients of all tokens, with the weights they have after the last one."""
   return decays.einsum("bhji,bhjo->bhio", z * weight[:, :, -1, :, None], delta)
 
 
 def _products(log: Float[Array, "b h c"]) -> Float[Array, "b h c c"]:
-  """exp(log_{i+1} + .. + log_t) for every two tokens i <= t, 0 for others."""
+  """Returns exp(log_{i+1} + .. + log_t) for every two tokens i <= t, 0 for others."""
   one = jnp.ones((*log.shape[:2], 1, log.shape[2], 1), log.dtype)
   return decays.scores(one, one, log[..., None])[:, :, 0, 0]
 
 
 def _gradients(weights, k: Float[Array, "b h c k"], v: Float[Array, "b h c p"]):
-  """What enters each layer, and the gradient of each token's loss in what leaves it."""
+  """Returns the input of each layer, and the gradient of each token's loss in its output."""
 
   def loss(added):
     x, entered = k, []

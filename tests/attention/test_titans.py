@@ -78,7 +78,7 @@ def test_the_delta_rule_is_what_the_general_memory_does():
 def test_gradients_are_taken_where_the_chunk_began():
   """Within the first chunk a linear memory is empty to all gradients: M_t = sum of 2 theta k v^T, plain attention."""
   d, t = 6, 7
-  module = Titans(d, layers=1, chunk=t, momentum=False, decay=False, norm_eps=1.0)
+  module = Titans(d, layers=1, chunk=t, momentum=False, decay=False, norm_eps=1.0, bounded=False)
   p = writable(module)
   x = np.random.default_rng(0).standard_normal((1, t, d)).astype(np.float32)
   bound = module.bind({"params": p})

@@ -12,7 +12,7 @@ from kernels.neural_memory import IMPLS, Memory, neural_memory, recall
 from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, values_and_gradients
 
 ROWS, H, K, F, P = 2, 2, 3, 4, 5
-op = jax.jit(neural_memory, static_argnames=("chunk", "impl"), compiler_options=QUICK)
+op = jax.jit(neural_memory, static_argnames=("chunk", "bounded", "impl"), compiler_options=QUICK)
 
 
 def sizes(layers):
@@ -36,7 +36,7 @@ def arrays(layers, t, dtype="float32", length=(0, 0)):
   return q, k, v, rate, log_eta, log_keep, initial, memory
 
 
-def run(impl, given, chunk, **where):
+def run(impl, given, chunk, bounded=False, **where):
   """Values and gradients; the memory's weights and the initial ones are arguments too."""
   *tokens, initial, memory = given
   layers = len(initial)
@@ -44,30 +44,32 @@ def run(impl, given, chunk, **where):
   def flat(*z, **where):
     weights = z[6:]
     parts = [tuple(weights[i * layers : (i + 1) * layers]) for i in range(4)]
-    y, last = neural_memory(*z[:6], parts[0], Memory(*parts[1:], memory.length), chunk=chunk, impl=impl, **where)
+    y, last = neural_memory(
+      *z[:6], parts[0], Memory(*parts[1:], memory.length), chunk=chunk, bounded=bounded, impl=impl, **where
+    )
     return y, *last.start, *last.weights, *last.momentum
 
   return values_and_gradients(flat, (*tokens, *initial, *memory.start, *memory.weights, *memory.momentum), **where)
 
 
 @pytest.mark.parametrize(
-  "layers, t, chunk, length, masks, dtype",
+  "layers, t, chunk, length, masks, dtype, bounded",
   [
-    (1, 7, 16, (0, 0), "", "float32"),
-    pytest.param(1, 33, 4, (0, 6), "lengths", "float32", marks=pytest.mark.slow),
-    (2, 33, 8, (3, 8), "", "float32"),
-    pytest.param(3, 20, 1, (0, 3), "lengths", "float32", marks=pytest.mark.slow),
-    (2, 40, 7, (0, 5), "lengths", "float64"),
-    (2, 67, 5, (0, 3), "lengths and reset", "float32"),
+    (1, 7, 16, (0, 0), "", "float32", False),
+    pytest.param(1, 33, 4, (0, 6), "lengths", "float32", False, marks=pytest.mark.slow),
+    (2, 33, 8, (3, 8), "", "float32", True),
+    pytest.param(3, 20, 1, (0, 3), "lengths", "float32", True, marks=pytest.mark.slow),
+    (2, 40, 7, (0, 5), "lengths", "float64", False),
+    (2, 67, 5, (0, 3), "lengths and reset", "float32", True),
   ],
 )
-def test_chunks_are_one_token_after_the_other(layers, t, chunk, length, masks, dtype):
+def test_chunks_are_one_token_after_the_other(layers, t, chunk, length, masks, dtype, bounded):
   where = {"lengths": np.array([t - 1, t // 2])} if "lengths" in masks else {}
   if "reset" in masks:
     where["reset"] = np.resize([False, False, True, False, False], (ROWS, t))
   with jax.enable_x64(dtype == "float64"):
     given = arrays(layers, t, dtype, length)
-    got, want = (run(impl, given, chunk, **where) for impl in ("xla", "reference"))
+    got, want = (run(impl, given, chunk, bounded, **where) for impl in ("xla", "reference"))
     assert_close(got, want, TOLERANCE[dtype])
 
 
@@ -123,6 +125,22 @@ def test_the_last_value_is_stored_when_the_rate_is_one_half():
   steps = functools.partial(np.full_like, log_eta)
   y, _ = op(k, k, v, steps(0.5), steps(-np.inf), steps(0.0), initial, memory, chunk=1)
   np.testing.assert_allclose(y, v, atol=1e-5)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_a_bounded_chunk_of_equal_tokens_does_not_overshoot(impl):
+  """Eight steps of rate 1/2 with momentum 0.9 from the same weights: unbounded, the first chunk ends far beyond v."""
+  t, chunk = 80, 8
+  k = np.zeros((1, t, 1, K), np.float32)
+  k[..., 0] = 1
+  v, gate = np.full((1, t, 1, P), 3, np.float32), np.zeros((1, t, 1), np.float32)
+  empty = (np.zeros((1, 1, K, P), np.float32),)
+  memory = Memory(empty, empty, empty, np.zeros(1, np.int32))
+  given = k, k, v, gate + 0.5, gate + np.log(np.float32(0.9)), gate, (empty[0][0],), memory
+  error = {on: np.abs(op(*given, chunk=chunk, bounded=on, impl=impl)[0] - v)[0, :, 0, 0] for on in (False, True)}
+  assert error[False][chunk - 1] > 50
+  assert error[True].max() <= 3
+  assert error[True][-1] < 0.3
 
 
 def test_no_momentum_and_full_forgetting_are_finite():

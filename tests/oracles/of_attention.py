@@ -164,9 +164,9 @@ CASES: dict[str, Any] = {
     dict(heads=2, layers=1, chunk=1, momentum=False),
   ),
   "titans, linear": (
-    dict(name="titans", heads=4, layers=1, chunk=5, decay=False),
+    dict(name="titans", heads=4, layers=1, chunk=5, decay=False, bounded=False),
     titans.run,
-    dict(heads=4, layers=1, chunk=5, decay=False),
+    dict(heads=4, layers=1, chunk=5, decay=False, bounded=False),
   ),
   "titans_mac": (
     dict(name="titans_mac", heads=2, persistent=3, segment=4, memory=dict(heads=2, inner=3, chunk=3)),

@@ -18,7 +18,7 @@ def run(p, x, *, reset=None, lengths=None, **kwargs):
 class Memory:
   """Of one document."""
 
-  def __init__(self, p, width, *, heads, layers, chunk, rate_max=0.5, momentum=True, decay=True):
+  def __init__(self, p, width, *, heads, layers, chunk, rate_max=0.5, bounded=True, momentum=True, decay=True):
     self.p, self.heads, self.chunk, self.rate_max, self.momentum, self.decay = (
       p,
       heads,
@@ -28,7 +28,7 @@ class Memory:
       decay,
     )
     size = width // heads
-    self.seen, self.count = no_inputs(p), 0
+    self.bounded, self.seen, self.count = bounded, no_inputs(p), 0
     self.M = [
       [p[f"M_{layer}"][i] if layers > 1 else np.zeros((size, size)) for layer in range(layers)] for i in range(heads)
     ]
@@ -55,8 +55,13 @@ class Memory:
     eta = gates.pop(0) if self.momentum else np.zeros(self.heads)
     alpha = gates.pop(0) if self.decay else np.zeros(self.heads)
     for i in range(self.heads):
-      for layer, g in enumerate(gradient(self.began[i], k[i], v[i])):
-        self.S[i][layer] = eta[i] * self.S[i][layer] - theta[i] * g
+      gradients, step = gradient(self.began[i], k[i], v[i]), theta[i]
+      error = 2 * (passed(self.began[i], k[i])[-1] - v[i])
+      if self.bounded:
+        curvature = sum((g**2).sum() for g in gradients) / (error @ error)
+        step = min(step, (1 - eta[i]) / (2 * self.chunk * curvature))
+      for layer, g in enumerate(gradients):
+        self.S[i][layer] = eta[i] * self.S[i][layer] - step * g
         self.M[i][layer] = (1 - alpha[i]) * self.M[i][layer] + self.S[i][layer]
     return self.out(self.M, q)
 
