@@ -210,7 +210,7 @@ def offered(kind: Kind, call: Call, x: Float[Array, "b *t d"], piece: Piece) -> 
   if call.method == "step":
     one: Any = branch.apply(variables, x[:, None], state, method="offer")
     return {name: value[:, 0] for name, value in one.items()}
-  state = branch.init_state(*x.shape[:2]) if state is None else state
+  state = branch.init_state(*x.shape[:2]) if state is None and branch.STATE != "none" else state
   offers: Any = branch.apply(variables, x, state, **call.masks, method="offer")
   return dict(offers)
 

@@ -60,7 +60,8 @@ class Mixer(nn.Module):
   A mixer with fields `layer` (counted from 0) and `depth`, both with defaults, is told its place in the stack. `layer`
   is for initialisers only: in a scanned stack one program runs every layer.
   A mixer may have `offer(x, state, *, reset, lengths) -> Mapping[str, "b t ..."]`, called with the arguments of
-  `prefill`; the stack adds these arrays to `side` for the layers after it, and the first offer of a name stands.
+  `prefill`; the stack adds these arrays to `side` for the layers after it, and the first offer of a name stands. A
+  wrapper says by a property OFFERS whether the mixer in it has any.
   """
 
   STATE = "fixed"

@@ -87,7 +87,8 @@ class Stack(Mixer):
     """Where variables are kept, and which layers run in loops."""
     letters = pattern_lib.tile(self.pattern, self.depth)
     mixers = self._mixers()
-    offering = frozenset(letter for letter, mixer in mixers.items() if hasattr(type(mixer), "offer"))
+    offers = lambda mixer: hasattr(type(mixer), "offer") and getattr(mixer, "OFFERS", True)
+    offering = frozenset(letter for letter, mixer in mixers.items() if offers(mixer))
     reading = frozenset(letter for letter, mixer in mixers.items() if set(mixer.SIDE) - {EMBEDDING})
     return layout_lib.make(letters, offering=offering, reading=reading, shared=frozenset(self.shared))
 

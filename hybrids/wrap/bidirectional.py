@@ -1,4 +1,4 @@
-"""Reading a sequence in both directions; the state is none: the whole sequence is needed at once."""
+"""Reading a sequence in both directions; there is no state: the whole sequence is needed at once."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,18 +10,21 @@ from jaxtyping import Array, Bool, Float, Int
 from hybrids import mixer as mixer_lib
 from layers import Dense, reversal
 from layers.choices import one_of
+from layers.mixer import Mixer, Where
 
 MERGES = ("sum", "concat")
 
 
-class Bidirectional(nn.Module):
+class Bidirectional(Mixer):
   """y = forward(x) + reverse(backward(reverse(x))), or W [forward; backward] if they are concatenated.
 
   Each row is reversed within its length, and each document within itself: the backward mixer starts anew at what was a
-  document's last token. Both directions see the current token.
+  document's last token. Both directions see the current token. Inputs beside the tokens are reversed with them, except
+  for the gaps between samples, side["dt"], of which the backward mixer reads those after each token. If the mixer
+  offers arrays to later layers, the backward one offers its own, as NAME_backward.
 
   Attributes:
-    mixer: the wrapped mixer's `name` and arguments; its width is ours.
+    mixer: the wrapped mixer's `name` and arguments; its width is this one's.
     merge: "sum", or "concat" followed by a linear map back to `width`.
     shared: both directions have the same parameters.
   Raises:
@@ -50,8 +53,9 @@ class Bidirectional(nn.Module):
 
   @property
   def SIDE(self) -> tuple[str, ...]:
-    """The wrapped mixer's."""
-    return self._one_way(parent=None).SIDE
+    """The wrapped mixer's names, and where it offers arrays the same names for those of the backward mixer."""
+    names = self._one_way(parent=None).SIDE
+    return (*names, *map(_backward, names)) if self.OFFERS else names
 
   def setup(self):
     self.forward = self._one_way()
@@ -60,24 +64,52 @@ class Bidirectional(nn.Module):
     if self.merge == "concat":
       self.out_proj = Dense(self.width, axes=("inner", "embed"))
 
-  def __call__(
+  def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
+    names = self._one_way(parent=None).SIDE
+    side = {name: where.side[name] for name in names if name in where.side}
+    y = self.forward(x, **where.masks, side=side or None)
+    order, back_reset = _turned(x, where.reset, where.lengths)
+    back_side = {name: reversal.at(where.side.get(_backward(name), value), order) for name, value in side.items()}
+    if "dt" in side:
+      back_side["dt"] = reversal.gaps(side["dt"], order, **where.masks)
+    mixer = self.forward if self.shared else self.backward
+    back = mixer(reversal.at(x, order), reset=back_reset, lengths=where.lengths, side=back_side or None)
+    back = reversal.at(back, order)
+    return y + back if self.merge == "sum" else self.out_proj(jnp.concatenate([y, back], axis=-1))
+
+  def offer(
     self,
     x: Float[Array, "b t d"],
+    state: Any,
     *,
     reset: Bool[Array, "b t"] | None = None,
     lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All outputs; 0 past `lengths`."""
-    order = reversal.order(x.shape[0], x.shape[1], lengths)
-    back_reset = None if reset is None else reversal.at(reversal.last_of_document(reset), order)
-    back_side = None if side is None else {name: reversal.at(value, order) for name, value in side.items()}
-    backward = self.forward if self.shared else self.backward
-    y = self.forward(x, reset=reset, lengths=lengths, side=side)
-    back = backward(reversal.at(x, order), reset=back_reset, lengths=lengths, side=back_side)
-    back = reversal.at(back, order)
-    return y + back if self.merge == "sum" else self.out_proj(jnp.concatenate([y, back], axis=-1))
+  ) -> Mapping[str, Float[Array, "b t d"]]:
+    """The arrays that the mixers of both directions offer to later layers, in the order of the tokens."""
+    if not self.OFFERS:
+      return {}
+    empty = self._one_way(parent=None).init_state(*x.shape[:2])
+    ahead = self.forward.offer(x, empty, reset=reset, lengths=lengths)
+    order, back_reset = _turned(x, reset, lengths)
+    mixer = self.forward if self.shared else self.backward
+    back = mixer.offer(reversal.at(x, order), empty, reset=back_reset, lengths=lengths)
+    return {**ahead, **{_backward(name): reversal.at(value, order) for name, value in back.items()}}
+
+  @property
+  def OFFERS(self) -> bool:
+    """Whether the wrapped mixer has arrays for later layers."""
+    return hasattr(mixer_lib.find(self.mixer["name"]), "offer")
 
   @nn.nowrap
   def _one_way(self, **kwargs) -> nn.Module:
     return mixer_lib.build_spec(self.mixer, width=self.width, layer=self.layer, depth=self.depth, **kwargs)
+
+
+def _backward(name: str) -> str:
+  return f"{name}_backward"
+
+
+def _turned(x: Array, reset: Array | None, lengths: Array | None) -> tuple[Int[Array, "b t"], Array | None]:
+  """The tokens in the order in which the backward mixer reads them, and where its documents start in that order."""
+  order = reversal.order(x.shape[0], x.shape[1], lengths)
+  return order, None if reset is None else reversal.at(reversal.last_of_document(reset), order)

@@ -1,6 +1,6 @@
-"""Reading an image along several paths; the state is none: the whole image is needed at once.
+"""Reading an image along several paths; there is no state: the whole image is needed at once.
 
-What Vim (Zhu et al. 2024, arXiv:2401.09417) and VMamba (Liu et al. 2024, arXiv:2401.10166) are made of.
+The scans of Vim (Zhu et al. 2024, arXiv:2401.09417) and VMamba (Liu et al. 2024, arXiv:2401.10166).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,22 +13,24 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hybrids import mixer as mixer_lib
 from kernels.documents import positions
-from layers import images
+from layers import images, reversal
 from layers.choices import one_of
+from layers.mixer import Mixer, Where
 from mistake import Mistake
 
 MERGES = ("sum", "mean")
 Order = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]]
 
 
-class ImageScan(nn.Module):
+class ImageScan(Mixer):
   """y = sum_o back_o(mixer_o(x along o)), over the paths o named in `orders`, or that sum over their number.
 
   VMamba's four are row, column and both reversed, summed; Vim's two are row and row_reversed, averaged. Each document
-  is an image of its own, which begins at its first token; where `lengths` end it, the rest of a path is left out.
+  is an image of its own, which begins at its first token; where `lengths` end it, the rest of a path is left out. Gaps
+  between samples, side["dt"], become those between neighbours on the path.
 
   Attributes:
-    mixer: the wrapped mixer's `name` and arguments; its width is ours.
+    mixer: the wrapped mixer's `name` and arguments; its width is this one's.
     orders: names in ORDERS.
     merge: "sum" or "mean".
     shared: all paths have the same parameters.
@@ -74,26 +76,20 @@ class ImageScan(nn.Module):
   def setup(self):
     self.paths = [self._one_way() for _ in (self.orders[:1] if self.shared else self.orders)]
 
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
-    """All outputs; 0 past `lengths`."""
+  def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
     rows, columns = images.sides("image_scan", x.shape[1], dict(rows=self.rows, columns=self.columns))
     y = jnp.zeros_like(x)
     for mixer, name in zip(self.paths * (len(self.orders) if self.shared else 1), self.orders):
       if name == "row":
-        y = y + mixer(x, reset=reset, lengths=lengths, side=side)
+        y = y + mixer(x, **where.masks, side=where.side or None)
         continue
-      path = _path(rank(name, rows, columns), x.shape[0], reset, lengths)
-      along = None if side is None else {key: _at(value, path) for key, value in side.items()}
-      # documents stay where they are, so they begin and end where they did
-      out = mixer(_at(x, path), reset=reset, lengths=lengths, side=along)
-      y = y + _at(out, jnp.argsort(path, axis=1))
+      path = _path(rank(name, rows, columns), x.shape[0], where.reset, where.lengths)
+      along = {key: reversal.at(value, path) for key, value in where.side.items()}
+      if "dt" in along:
+        along["dt"] = reversal.gaps(where.side["dt"], path, **where.masks)
+      # documents keep their places in the row, so they begin and end where they did
+      out = mixer(reversal.at(x, path), **where.masks, side=along or None)
+      y = y + reversal.at(out, jnp.argsort(path, axis=1))
     return y / len(self.orders) if self.merge == "mean" else y
 
   @nn.nowrap
@@ -102,7 +98,7 @@ class ImageScan(nn.Module):
 
 
 def rank(name: str, rows: int, columns: int) -> np.ndarray:
-  """When each pixel, counted row by row, is visited along a path."""
+  """Returns when each pixel, counted row by row, is visited along a path."""
   row, column = np.divmod(np.arange(rows * columns), columns)
   return np.argsort(np.lexsort(ORDERS[name](row, column)[::-1]))
 
@@ -116,12 +112,12 @@ def _column(row: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def _snake(row: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, ...]:
-  """To the right in even rows, to the left in odd ones."""
+  """Goes to the right in even rows and to the left in odd ones."""
   return row, np.where(row % 2, -column, column)
 
 
 def _hilbert(row: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, ...]:
-  """Hilbert's curve through the smallest square of side 2^k around the image; places outside of it are passed over.
+  """Follows Hilbert's curve through the smallest square of side 2^k around the image, leaving out places outside of it.
 
   The quarter of each size says where on the curve a place is; what lies within is turned for the quarter's sake.
   """
@@ -149,7 +145,7 @@ ORDERS: dict[str, Order] = {**FORWARD, **{f"{name}_reversed": _reversed(order) f
 def _path(
   visited: np.ndarray, b: int, reset: Bool[Array, "b t"] | None, lengths: Int[Array, "b"] | None
 ) -> Int[Array, "b t"]:
-  """Indices of tokens in the order of a path, each document by itself, and what lies past the lengths last."""
+  """Returns the indices of tokens in the order of a path, each document by itself, and padding last."""
   t = visited.size
   if reset is None and lengths is None:
     return jnp.broadcast_to(np.argsort(visited), (b, t))
@@ -158,7 +154,3 @@ def _path(
     document = jnp.where(jnp.arange(t) < lengths[:, None], document, t + 1)
   place, _ = positions(jnp.zeros(b, jnp.int32), t, reset=reset, lengths=lengths)
   return jnp.lexsort((jnp.asarray(visited, jnp.int32)[place], document), axis=1)
-
-
-def _at(x: Array, order: Int[Array, "b t"]) -> Array:
-  return jnp.take_along_axis(x, order.reshape(order.shape + (1,) * (x.ndim - 2)), axis=1)

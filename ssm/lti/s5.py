@@ -44,7 +44,7 @@ class S5(Mixer):
     disc: "zoh" or "bilinear".
     dt_min, dt_max: range of the initial time step; log-uniform, one per state.
     step_rescale: factor on all time steps, for data sampled more coarsely than the training data.
-    bidirectional: a second scan, of the same Abar and Bbar x, runs from the end, and C reads the states of both.
+    bidirectional: a second scan runs from the end, with the gaps after each token, and C reads the states of both.
     clip_eigs: keeps Re(lam) <= -1e-4, so that no state grows.
     activation: with g = GELU(y): "half_glu1" g sigmoid(W g), "half_glu2" y sigmoid(W g), "full_glu" V g sigmoid(W g),
       "gelu" g, or "none" y.
@@ -108,13 +108,17 @@ class S5(Mixer):
   def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
     if not self.bidirectional:
       return super().mix_parallel(x, where)
-    A, Bx = self._discrete(x, where.side.get("dt"))
+    dt = where.side.get("dt")
+    A, Bx = self._discrete(x, dt)
     empty = jnp.zeros_like(Bx, shape=(x.shape[0], Bx.shape[2]))
     h, _ = linear_scan(A, Bx, empty, **where.masks)
     order = reversal.order(x.shape[0], x.shape[1], where.lengths)
-    A = reversal.at(A, order) if A.ndim == 3 else A
+    if dt is None:
+      Bx = reversal.at(Bx, order)
+    else:
+      A, Bx = self._discrete(reversal.at(x, order), reversal.gaps(dt, order, **where.masks))
     starts = None if where.reset is None else reversal.at(reversal.last_of_document(where.reset), order)
-    back, _ = linear_scan(A, reversal.at(Bx, order), empty, reset=starts, lengths=where.lengths)
+    back, _ = linear_scan(A, Bx, empty, reset=starts, lengths=where.lengths)
     return self._read(jnp.concatenate([h, reversal.at(back, order)], axis=-1), x)
 
   def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hybrids import mixer as mixer_lib
+from hybrids.body.stack import Stack
 from hybrids.wrap import Bidirectional
 from tests.hybrids.filled import filled
 
@@ -75,7 +76,7 @@ def test_concatenated_directions_are_mapped_back():
 
 def test_side_inputs_turn_too():
   module = Bidirectional(width=D, mixer=dict(name="tests.hybrids.toys.Offers"), shared=True)
-  assert (module.SIDE, module.STATE) == (("first", "given"), "none")
+  assert module.SIDE == ("first", "given", "first_backward", "given_backward")
   given = jax.random.normal(jax.random.key(4), (B, T, D))
   variables = filled(module, X)
   close(jax.jit(module.apply)(variables, X, side={"given": given}), 2 * (jnp.sin(X) + given))
@@ -86,3 +87,28 @@ def test_bad_arguments_are_named():
     mixer_lib.build("bidirectional", width=D, mixer=DECAY, merge="add")
   with pytest.raises(ValueError, match="has no field 'tpas'"):
     mixer_lib.build("bidirectional", width=D, mixer={**DECAY, "tpas": 1})
+
+
+def test_both_directions_of_rwkv7_read_the_values_of_their_first_layer():
+  """The second layer's maps that mix in v_first have a gradient in either direction."""
+  letters = {"r": dict(name="bidirectional", mixer=dict(name="rwkv7", head_size=2))}
+  stack = Stack(width=4, depth=2, pattern="r", letters=letters)
+  x = jax.random.normal(jax.random.key(5), (1, 5, 4))
+  variables = filled(stack, x)
+  slopes = jax.jit(jax.grad(lambda v: jnp.sum(jnp.sin(stack.apply(v, x)))))(variables)
+  flat = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(slopes)[0]}
+  for way in ("forward", "backward"):
+    # the first layer, which has nothing to mix in, is kept apart as '0'
+    mixed = [np.abs(z).max() for name, z in flat.items() if "v_lora" in name and way in name and "'0'" not in name]
+    assert mixed
+    assert min(mixed) > 0
+
+
+def test_what_the_first_layer_offers_backwards_is_turned_for_the_second():
+  mixer = dict(name="tests.hybrids.toys.Offers")
+  module = Bidirectional(width=D, mixer=mixer)
+  variables = filled(module, X)
+  offered = module.apply(variables, X, None, lengths=jnp.array([4, 6]), method="offer")
+  for way, name in (("forward", "first"), ("backward", "first_backward")):
+    close(offered[name], variables["params"][way]["key"] * X)
+  assert not mixer_lib.build("bidirectional", width=D, mixer=DECAY).OFFERS
