@@ -15,7 +15,9 @@ import dataclasses
 import difflib
 import importlib
 import inspect
+import math
 import pathlib
+import typing
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -65,7 +67,32 @@ def build_task(name: str, **kwargs: Any) -> Task:
   for key in kwargs:
     if key not in fields:
       raise Mistake(f"task {name!r} has no field {key!r}{hint(key, fields)}; its fields are {fields}")
+  for key, annotation in typing.get_type_hints(cls).items():
+    if key in kwargs and not fits(kwargs[key], annotation):
+      raise Mistake(f"data.{key}={kwargs[key]!r} does not fit task {name!r}: it must be {form(annotation)}")
   return cls(**kwargs)
+
+
+def fits(value: Any, annotation: Any) -> bool:
+  """Whether a value is of an annotated type: a finite number, text, a truth value, or a tuple (or list) of these."""
+  parts = typing.get_args(annotation)
+  if parts:
+    whole = isinstance(value, (tuple, list)) and (parts[-1] is ... or len(value) == len(parts))
+    return whole and all(fits(x, parts[0 if parts[-1] is ... else i]) for i, x in enumerate(value))
+  if annotation is float:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+  return isinstance(value, annotation) and (annotation is bool or not isinstance(value, bool))
+
+
+def form(annotation: Any) -> str:
+  """The annotated type in words, such as '(…, …), each of them (a whole number, text)'."""
+  names = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}
+  parts = typing.get_args(annotation)
+  if not parts:
+    return names[annotation]
+  if parts[-1] is ...:
+    return f"(…, …), each of them {form(parts[0])}"
+  return f"({', '.join(form(part) for part in parts)})"
 
 
 def find(name: str) -> Any:
