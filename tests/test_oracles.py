@@ -14,15 +14,11 @@ from tests.contract.case import LENGTHS, Case, resets
 from tests.oracles import of_attention, of_state_spaces
 from tests.oracles.of_state_spaces import D
 
-GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
-SIDE = {"gaps": GAPS}  # by what the name of a case contains
 CASES = of_state_spaces.CASES | of_attention.CASES | mixers.oracles()
-SIDES = mixers.table("SIDE")
+SIDE = mixers.table("SIDE")
 # Second rows that take longest to compile.
 SLOW = (
   "performer, large eps",
-  "s4d, bilinear and shared",
-  "s4nd, tall",
   "titans_mac, linear",
   *mixers.rows("SLOW"),
 )
@@ -43,8 +39,7 @@ def test_every_mixer_has_an_oracle():
 def case_and_oracle(name):
   """A mixer at perturbed parameters in float64, and its oracle, which takes x and the packing."""
   kwargs, oracle, told = CASES[name]
-  side = SIDES.get(name) or next((SIDE[key] for key in SIDE if key in name), None)
-  case = Case(build(**kwargs, width=D), side=side, dtype=jnp.float64)
+  case = Case(build(**kwargs, width=D), side=SIDE.get(name), dtype=jnp.float64)
   # what a mixer keeps besides its parameters has a name of its own
   kept = {name: value for collection in case.variables.values() for name, value in collection.items()}
   flat = flax.traverse_util.flatten_dict(kept, sep="/")
@@ -64,13 +59,7 @@ def test_equals_the_papers_equations(name):
 @pytest.mark.parametrize(
   "name",
   [
-    "dss, softmax",
-    "mega",
-    "mega, simple",
     "mla",
-    "s4",
-    "s4d",
-    "sgconv",
     "softmax, persistent",
     "softmax, window",
     "softmax, xpos",

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from tests import mixers
 
 # LayerNorm after each sum
@@ -12,37 +10,17 @@ POST = dict(norm=dict(name="layer"), norm_position="post")
 # mixer has a second one where arguments change its kind of state or what it reads.
 SMALL: dict[str, dict[str, Any]] = {
   "bigbird": dict(heads=2, block=2, random=1),
-  "dss": dict(state=3),
-  "dss, softmax": dict(state=3, kernel="softmax"),
-  "event_ssm, dt": dict(state=8, blocks=2),
   "fnet": {},
-  "gated_conv": {},
   "gated_mlp": {},
   "gru": {},
-  "gss": dict(inner=3, outer=12, state=4),
-  "h3": dict(state=4),
-  "h3, heads": dict(state=4, head_dim=2),
-  "hyena": dict(filter_width=6, filter_depth=1),
-  "hyena, heads": dict(heads=2, outer_mixing=True, filter_width=6, filter_depth=1),
-  "hyena, third order": dict(order=3, filter_width=4, features=5, taps=2),
   "linear_transformer": dict(heads=2),
   "linear_transformer, full": dict(heads=2, mask="full", bias=True),
   "linformer": dict(heads=2, rank=3),
   "linformer, two mixtures": dict(heads=2, rank=3, shared=False, bias=True),
-  "liquid_s4": dict(state=6, degree=3),
-  "liquid_s4, kb": dict(state=4, degree=3, kernel="kb"),
-  "liquid_s4, official": dict(state=4, degree=3, form="official"),
   "local": dict(heads=2, window=5),
-  "lru": dict(state=6),
-  "lssl": dict(state=4),
   "lstm": {},
   "luna": dict(heads=2, packed=3),
   "luna, tied": dict(heads=2, packed=3, tied=True, bias=False),
-  "mega": dict(state=2, keys=4, chunk=5),
-  "mega, both ways": dict(state=2, keys=3, chunk=4, position="simple", bidirectional=True),
-  "mega, laplace": dict(state=2, keys=4, chunk=5, weights="laplace"),
-  "mega, no chunks": dict(state=2, keys=4, inner=6, chunk=None),
-  "mega, simple": dict(state=2, keys=3, chunk=4, position="simple"),
   "min_gru": dict(expand=2),
   "mla": dict(heads=2, rank=5, q_rank=6, head_size=3, rope_size=4, value_size=5),
   "mlp": dict(expand=2),
@@ -55,15 +33,6 @@ SMALL: dict[str, dict[str, Any]] = {
   "rnn": {},
   "rwkv_channel": {},
   "rwkv_channel, with receptance": dict(version=4, inner=12),
-  "s4": dict(state=6),
-  "s4d": dict(state=6),
-  "s4nd": dict(state=4, rank=2),
-  "s4nd, DPLR": dict(state=4, structure="dplr"),
-  "s4nd, video": dict(state=2, dim=3),
-  "s5": dict(state=8, blocks=2),
-  "s5, both ways": dict(state=6, bidirectional=True),
-  "s5, dt": dict(state=8),
-  "sgconv": dict(taps=4),
   "slstm": dict(heads=2),
   "softmax": dict(heads=2, position="rope"),
   "softmax, alibi": dict(heads=4, kv_heads=2, head_size=3, position="alibi", softcap=2.0, gate=True, qk_norm="all"),
@@ -71,7 +40,6 @@ SMALL: dict[str, dict[str, Any]] = {
   "softmax, persistent": dict(heads=2, window=4, persistent=2, position="rope"),
   "softmax, window": dict(heads=4, kv_heads=2, window=5, position="rope", bias="all"),
   "softmax, xpos": dict(heads=2, head_size=8, position="xpos", rotary=0.5, qk_norm="head", bias="qkv"),
-  "ssm2d": dict(state=2, numbers="complex"),
   "titans": dict(heads=2, inner=3, chunk=4),
   "titans, delta rule": dict(heads=2, layers=1, chunk=1, momentum=False),
   "titans, linear": dict(layers=1, chunk=5, decay=False),
@@ -96,11 +64,7 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 # Where those are that have no mixer file.
 PATHS = {"shell": "hybrids.shells.Shell", "stack": "hybrids.body.stack.Stack"}
-# Side inputs "b t …" of the rows that are tested with some.
-GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
-SIDE = {"event_ssm, dt": GAPS, "s5, both ways": GAPS, "s5, dt": GAPS}
-
-# what each mixer's own file says
+# The tables of each mixer's own file.
 SMALL |= mixers.table("SMALL")
-SIDE |= mixers.table("SIDE")
+SIDE = mixers.table("SIDE")
 PATHS |= {name: file.PATH for name, file in mixers.files().items() if hasattr(file, "PATH")}

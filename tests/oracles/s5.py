@@ -27,8 +27,10 @@ def run(
     states = {time: [] for time in range(first, end)}
     for way in ways:
       h = np.zeros(lam.shape, complex)
-      for time in way:
-        step = step_rescale * np.exp(p["log_dt"]) * (1.0 if dt is None else dt[row, time])
+      for before, time in zip([None, *way], way):
+        # The backward scan reads the gap after each token, and at the last token the gap before the document.
+        gap = 1.0 if dt is None else dt[row, first if before is None else max(before, time)]
+        step = step_rescale * np.exp(p["log_dt"]) * gap
         decay, gain = discretize(disc, step, lam)
         h = decay * h + gain * (B @ x[row, time])
         states[time].append(h)

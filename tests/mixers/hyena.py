@@ -1,4 +1,4 @@
-"""Hyena's filters and their windows, its initial values, and its names and sizes."""
+"""Hyena: small sizes, parameter count, oracle, refusals; its filters' windows and initial values."""
 
 import flax.linen as nn
 import jax
@@ -7,6 +7,50 @@ import numpy as np
 import pytest
 
 from ssm.lti.hyena import Hyena
+from training import optimizer
+
+SMALL = {
+  "": dict(filter_width=6, filter_depth=1),
+  "heads": dict(heads=2, outer_mixing=True, filter_width=6, filter_depth=1),
+  "third order": dict(order=3, filter_width=4, features=5, taps=2),
+}
+ORACLE = {
+  "": (dict(max_len=30, filter_width=5), dict(max_len=30)),
+  "heads": (
+    dict(order=3, heads=2, outer_mixing=True, max_len=30, filter_width=5),
+    dict(order=3, heads=2, outer_mixing=True, max_len=30),
+  ),
+  "third order": (
+    dict(
+      order=3,
+      max_len=40,
+      filter_width=4,
+      filter_depth=1,
+      features=7,
+      frequency=10.0,
+      share_frequency=False,
+      taps=2,
+      shift=0.1,
+    ),
+    dict(order=3, max_len=40, shift=0.1),
+  ),
+}
+REFUSED = [
+  (dict(order=1), "order=1; it must be at least 2"),
+  (dict(heads=3), "heads=3 does not divide width=8"),
+  (dict(heads=0), "heads=0 does not divide width=8"),
+  (dict(features=1), "features=1; it must be at least 3"),
+  (dict(features=4), "features=4; the lag and pairs of cosine and sine make an odd number"),
+  (dict(taps=0), "taps=0; it must be at least 1"),
+  (dict(fast_decay=2.0), "fast_decay=2.0, slow_decay=1.5"),
+]
+
+
+def count(d, order=2, filter_width=64, filter_depth=2, features=3, taps=3, heads=1, **_):
+  """In and out with biases, short convolution; filters: first, inner and last map, frequencies; b."""
+  inner, f, filtered = (order + 1) * d, filter_width, (order - 1) * d // heads
+  filters = (features + 1) * f + filter_depth * (f + 1) * f + f * filtered + f
+  return (d + 1) * (inner + d) + inner * (taps + 1) + filters + filtered
 
 
 def initial(width=4, **kwargs):
@@ -42,6 +86,14 @@ def test_shorter_sequences_see_the_beginning_of_the_same_filters():
   np.testing.assert_allclose(filters(module, variables, 9), filters(module, variables, 64)[..., :9], atol=1e-6)
 
 
+def test_weight_decay_leaves_biases_and_scales_that_are_matrices_alone():
+  shapes = jax.eval_shape(Hyena(width=8).init, jax.random.key(0), jnp.zeros((1, 1, 8)))["params"]
+  rules = optimizer.assign(shapes, (), weight_decay=0.1, slow_lr=1.0, groups=())
+  assert {shapes[name].value.ndim for name in ("b", "w")} == {2}
+  assert {rules[name].weight_decay for name in ("b", "w")} == {0}
+  assert rules["out_proj/kernel"].weight_decay == 0.1
+
+
 def test_initial_values():
   """As the authors' code draws them: PyTorch's uniform for all maps, standard normal b, the given frequency."""
   _, variables = initial(width=128, order=3, filter_width=32, features=9, frequency=14.0)
@@ -53,46 +105,6 @@ def test_initial_values():
   np.testing.assert_allclose(np.std(p["filter_out"]["kernel"]), (3 * 32) ** -0.5, rtol=0.05)
   np.testing.assert_allclose([np.mean(p["b"]), np.std(p["b"])], [0, 1], atol=0.2)
   np.testing.assert_array_equal(p["w"], np.full((1, 32), 14.0))
-
-
-def test_heads_share_their_filters():
-  module, variables = initial(width=6, heads=3, order=3, filter_width=4)
-  assert variables["params"]["b"].shape == (2, 2)
-  h = filters(module, variables, 9)
-  assert h.shape == (2, 6, 9)
-  np.testing.assert_array_equal(h[:, 2:4], h[:, :2])
-  np.testing.assert_array_equal(h[:, 4:], h[:, :2])
-  assert np.abs(h[:, 1] - h[:, 0]).max() > 1e-3
-
-
-@pytest.mark.slow
-def test_outer_mixing_within_heads_of_one_channel_is_none():
-  x = jax.random.normal(jax.random.key(1), (1, 9, 4))
-  modules = [Hyena(width=4, heads=heads, outer_mixing=mixed) for heads in (4, 2) for mixed in (False, True)]
-  ys = [jax.jit(module.apply)(initial(heads=module.heads)[1], x) for module in modules]
-  np.testing.assert_allclose(ys[1], ys[0], atol=1e-6)
-  assert np.abs(ys[3] - ys[2]).max() > 1e-3
-
-
-def test_frequencies_may_differ_by_layer():
-  assert initial(share_frequency=False, filter_depth=3, filter_width=5)[1]["params"]["w"].shape == (4, 5)
-
-
-@pytest.mark.parametrize(
-  "kwargs, reason",
-  [
-    (dict(order=1), "order=1; it must be at least 2"),
-    (dict(heads=3), "heads=3 does not divide width=8"),
-    (dict(heads=0), "heads=0 does not divide width=8"),
-    (dict(features=1), "features=1; it must be at least 3"),
-    (dict(features=4), "features=4; the lag and pairs of cosine and sine make an odd number"),
-    (dict(taps=0), "taps=0; it must be at least 1"),
-    (dict(fast_decay=2.0), "fast_decay=2.0, slow_decay=1.5"),
-  ],
-)
-def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
-  with pytest.raises(ValueError, match=reason):
-    Hyena(width=8, **kwargs)
 
 
 def test_more_tokens_than_max_len_are_refused_and_not_cut_off():

@@ -1,0 +1,58 @@
+"""Liquid-S4: small sizes, parameter count, oracle, refusals; degree one, and the form without a state."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssm.lti.liquid_s4 import LiquidS4
+from ssm.lti.s4d import S4D
+from tests.mixers import s4d
+
+SMALL = {
+  "": dict(state=6, degree=3),
+  "kb": dict(state=4, degree=3, kernel="kb"),
+  "official": dict(state=4, degree=3, form="official"),
+}
+ORACLE = {
+  "": (dict(state=6, degree=3), dict(degree=3)),
+  "kb": (dict(state=6, degree=3, kernel="kb"), dict(degree=3, kernel="kb")),
+  "official": (dict(state=4, degree=4, form="official"), dict(degree=4, form="official")),
+}
+REFUSED = [
+  (dict(degree=0), "LiquidS4: degree=0; it must be at least 1"),
+  (dict(kernel="polyb"), "LiquidS4: kernel='polyb'; choose from ['pb', 'kb']"),
+  (dict(form="both"), "LiquidS4: form='both'; choose from ['causal', 'official']"),
+  (dict(kernel="kb", form="official"), "LiquidS4: kernel='kb' has no form='official'"),
+  (dict(activation="relu"), "LiquidS4: activation='relu'; choose from"),
+  (dict(state=7), "state=7; conjugate pairs are stored once"),
+  (dict(copies=3), "copies=3 does not divide width=8"),
+  (dict(disc="euler"), "disc='euler'; choose from"),
+]
+
+
+def count(d, state, **_):
+  """As many as S4D, whose B and C also weigh the products."""
+  return s4d.count(d, state)
+
+
+def initial(module):
+  return nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, module.width))))["params"]
+
+
+@pytest.mark.parametrize("kwargs", [{}, dict(kernel="kb"), dict(form="official")])
+def test_degree_one_is_s4d(kwargs):
+  module, plain = (cls(width=4, state=8, disc="bilinear", activation="none") for cls in (LiquidS4, S4D))
+  module = module.clone(degree=1, **kwargs)
+  p = initial(module)
+  x = jax.random.normal(jax.random.key(1), (2, 30, 4))
+  y = jax.jit(plain.apply)({"params": p["ssm"]}, x)
+  np.testing.assert_allclose(jax.jit(module.apply)({"params": p}, x), y, atol=1e-6)
+
+
+def test_the_official_form_has_no_state():
+  module = LiquidS4(width=4, form="official")
+  assert module.STATE == "none"
+  with pytest.raises(ValueError, match="LiquidS4: form='official' sees later tokens, so it has no state"):
+    module.init_state(1, 4)

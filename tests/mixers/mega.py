@@ -1,0 +1,103 @@
+"""Mega: small sizes, parameter count, oracle, refusals; its chunks, its place in a block, and initial values."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hybrids.branch import Branch
+from ssm.lti import chunks
+from ssm.lti.mega import Mega
+from tests.hybrids.filled import filled
+from training import optimizer
+
+SMALL = {
+  "": dict(state=2, keys=4, chunk=5),
+  "both ways": dict(state=2, keys=3, chunk=4, position="simple", bidirectional=True),
+  "laplace": dict(state=2, keys=4, chunk=5, weights="laplace"),
+  "no chunks": dict(state=2, keys=4, inner=6, chunk=None),
+  "simple": dict(state=2, keys=3, chunk=4, position="simple"),
+}
+ORACLE = {
+  "": (dict(state=2, keys=4, chunk=5), dict(chunk=5)),
+  "no chunks": (dict(state=1, keys=4, chunk=None), dict(chunk=100)),
+  "simple": (dict(state=3, keys=3, inner=6, chunk=4, position="simple"), dict(chunk=4, position="simple")),
+  "both ways": (dict(state=2, keys=4, chunk=5, bidirectional=True), dict(chunk=5, bidirectional=True)),
+  "both ways, laplace": (
+    dict(state=2, keys=3, chunk=4, position="simple", weights="laplace", bidirectional=True),
+    dict(chunk=4, position="simple", weights="laplace", bidirectional=True),
+  ),
+  "relu2": (dict(state=2, keys=4, chunk=None, weights="relu2"), dict(chunk=100, weights="relu2")),
+}
+RESUMED = ("", "simple")
+REFUSED = [
+  (dict(chunk=0), "chunk=0; it must be at least 1"),
+  (dict(state=0), "state=0; it must be at least 1"),
+  (dict(position="alibi"), "position='alibi'; choose from ['rotary', 'simple']"),
+  (dict(weights="sigmoid"), "weights='sigmoid'; choose from ['softmax', 'relu2', 'laplace']"),
+  (dict(keys=5), "keys=5 is odd; position='rotary' turns pairs"),
+  (dict(chunk=None, position="simple"), "position='simple' has a number for each distance within a chunk; set chunk"),
+]
+T, D = 12, 4
+X = jax.random.normal(jax.random.key(1), (1, T, D))
+
+
+def count(d, state, keys, chunk, inner=None, position="rotary", bidirectional=False, **_):
+  """The averages; u, c, z and r; values; out; scales, shifts and positions of queries and keys."""
+  e, ways = inner or 2 * d, 1 + bidirectional
+  biased = (d + 1) * (2 * d + keys + e) + (d + 1) * e + (e + 1) * d
+  distances = ways * chunk - bidirectional if chunk else 0
+  return ways * 4 * d * state + d + biased + 4 * keys + (2 * keys if position == "rotary" else distances)
+
+
+def test_both_ways_has_no_state():
+  module = Mega(width=D, bidirectional=True)
+  assert module.STATE == "none"
+  with pytest.raises(ValueError, match="Mega: bidirectional=True sees later tokens, so it has no state"):
+    module.init_state(1, 4)
+
+
+def test_chunks_have_as_many_tokens_as_there_are():
+  """Nine tokens in chunks of four, a new document at the sixth; a row of seven."""
+  at, _ = chunks.places(
+    jnp.zeros(2, jnp.int32), 9, 4, reset=jnp.zeros((2, 9), bool).at[:, 5].set(True), lengths=jnp.array([9, 7])
+  )
+  np.testing.assert_array_equal(chunks.sizes(at)[0], [4, 4, 4, 4, 1, 4, 4, 4, 4])
+  np.testing.assert_array_equal(chunks.sizes(at)[1, :7], [4, 4, 4, 4, 1, 2, 2])
+
+
+def test_a_block_with_a_norm_after_it_is_the_papers_layer():
+  """norm(x + u (c - x)): where u is 1, the input is gone."""
+  module = Branch(width=D, mixer=dict(name="mega", state=2, keys=4), norm_position="post")
+  variables = filled(module, X)
+  mixer = variables["params"]["mixer"]
+  bias = mixer["m_proj"]["bias"].at[:D].set(40.0)
+  kernel = mixer["m_proj"]["kernel"].at[:, -D:].set(0.0)
+  no_output = jax.tree.map(jnp.zeros_like, mixer["h_proj"])
+  open_gate = mixer | {"m_proj": {"kernel": kernel, "bias": bias}, "h_proj": no_output}
+  y = jax.jit(module.apply)({"params": {**variables["params"], "mixer": open_gate}}, X)
+  c = jax.nn.silu(bias[-D:])
+  expected = variables["params"]["norm"]["scale"] * c / jnp.sqrt(jnp.mean(c**2) + 1e-5)
+  np.testing.assert_allclose(y, jnp.broadcast_to(expected, y.shape), rtol=1e-4, atol=1e-5)
+
+
+def test_weight_decay_leaves_biases_and_scales_that_are_matrices_alone():
+  shapes = jax.eval_shape(Mega(width=8, state=2, keys=4).init, jax.random.key(0), jnp.zeros((1, 1, 8)))["params"]
+  rules = optimizer.assign(shapes, (), weight_decay=0.1, slow_lr=1.0, groups=())
+  assert {shapes[name].value.ndim for name in ("bias", "qk_scale", "qk_shift")} == {2}
+  assert {rules[name].weight_decay for name in ("bias", "qk_scale", "qk_shift")} == {0}
+  assert rules["h_proj/kernel"].weight_decay == 0.1
+
+
+def test_initial_values():
+  module = Mega(width=64, state=8, keys=32)
+  p = nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, 64))))["params"]
+  np.testing.assert_allclose([np.std(p[name]) for name in ("alpha", "delta", "gamma")], [0.2, 0.2, 1], rtol=0.1)
+  np.testing.assert_allclose(np.mean(p["beta"], axis=0), [1, -1] * 4, atol=0.02)
+  np.testing.assert_allclose(np.std(p["beta"] - np.array([1, -1] * 4)), 0.02, rtol=0.1)
+  for name in ("v_proj", "m_proj", "h_proj"):
+    np.testing.assert_allclose(np.std(p[name]["kernel"]), 0.02, rtol=0.05)
+    assert not p[name]["bias"].any()
+  np.testing.assert_allclose([np.std(p["qk_scale"]), np.std(p["bias"])], [0.02, 0.02], rtol=0.4)
+  assert not p["qk_shift"].any()

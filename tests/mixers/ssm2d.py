@@ -1,0 +1,46 @@
+"""2-D SSM: small sizes, parameter count, oracle, refusals; initial values."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssm.lti.ssm2d import SSM2D
+
+SMALL = {"": dict(state=2, numbers="complex")}
+ORACLE = {
+  "": (dict(state=2), dict(columns=7)),
+  "as printed": (dict(state=3, directions=2, inside=1.0), dict(columns=7, inside=1)),
+  "complex and shared": (dict(state=2, directions=1, numbers="complex", copies=2), dict(columns=7)),
+}
+REFUSED = [
+  (dict(state=0), "state=0; it must be at least 1"),
+  (dict(copies=3), "copies=3 does not divide width=8"),
+  (dict(directions=3), "directions=3; choose from [1, 2, 4]"),
+  (dict(numbers="imaginary"), "numbers='imaginary'; choose from"),
+]
+
+
+def count(d, state, numbers):
+  """A, B and C, in two real numbers each, for every channel, direction and state; D."""
+  return 16 * d * 4 * state + d
+
+
+def initial(module, t=12):
+  return nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, t, module.width))))
+
+
+def test_initial_values():
+  p = initial(SSM2D(width=64, state=16))["params"]
+  assert {name: value.shape[0] for name, value in p.items()} == {"A_size": 4, "B": 2, "C": 2, "D": 64}
+  np.testing.assert_allclose([np.std(p[name]) for name in ("A_size", "B", "C", "D")], [0.2, 0.2, 1, 1], rtol=0.2)
+  p = initial(SSM2D(width=64, state=16, numbers="complex"))["params"]
+  for name in ("A_size", "A_angle"):
+    np.testing.assert_allclose(np.quantile(p[name], [0, 0.5, 1]), [0.5, 1.75, 3], atol=0.05)
+
+
+def test_sides_that_do_not_match_the_sequence_are_refused():
+  module = SSM2D(width=2, state=2, rows=2, columns=3)
+  with pytest.raises(ValueError, match="SSM2D: rows=2 times columns=3 is not 12"):
+    jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 12, 2)))
