@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from hybrids import mixer as mixer_lib
 from layers import Dense, ShortConv
+from layers.activations import gelu_tanh
 from layers.choices import one_of
 from layers.initializers import uniform_fan_in
 from layers.mixer import Mixer, Where
@@ -130,4 +131,4 @@ class Shell(Mixer):
     return first * v, q, taps
 
   def _output(self, y: Float[Array, "*b e"], gate: Float[Array, "*b e"] | None) -> Float[Array, "*b d"]:
-    return self.out_proj(jax.nn.gelu(y) if gate is None else gate * y)
+    return self.out_proj(gelu_tanh(y) if gate is None else gate * y)

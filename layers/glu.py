@@ -3,10 +3,12 @@
 import jax
 from jaxtyping import Array, Float
 
+from layers.activations import gelu, gelu_tanh
 from layers.dense import Dense
 from layers.initializers import uniform_fan_in
 
-ACTIVATIONS = ("glu", "gelu", "none")
+# names of what may follow; GELU inside of "glu" is the exact one
+ACTIVATIONS = ("glu", "gelu", "gelu_tanh", "none")
 
 
 def glu_dense(width: int) -> Dense:
@@ -19,5 +21,5 @@ def activate(y: Float[Array, "*b d"], kind: str, dense: Dense | None) -> Float[A
   """y for "none", GELU(y) for "gelu", and GLU(dense(GELU(y))) for "glu", the only kind with a `dense`."""
   if kind == "none":
     return y
-  y = jax.nn.gelu(y, approximate=False)
+  y = gelu_tanh(y) if kind == "gelu_tanh" else gelu(y)
   return y if dense is None else jax.nn.glu(dense(y))

@@ -1,14 +1,13 @@
 """A linear map of low rank, with an activation inside."""
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from layers.activations import some
 from layers.dense import Dense
 from layers.initializers import Initializer, uniform_fan_in
 
-ACTIVATIONS = {"none": lambda x: x, "tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid}
+ACTIVATIONS = some("none", "tanh", "sigmoid")
 
 
 class LowRank(nn.Module):

@@ -6,12 +6,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from kernels.gated_norm import ORDERS, gated_rms_norm
+from layers.activations import some
 from layers.choices import one_of
 from layers.initializers import Initializer
 from layers.param import param
 from mistake import Mistake
 
-GATES = {"silu": jax.nn.silu, "sigmoid": jax.nn.sigmoid}
+GATES = some("silu", "sigmoid")
 
 
 class RMSNorm(nn.Module):

@@ -1,20 +1,20 @@
 """The gated perceptron of LLaMA, Griffin and most models since; its state is fixed, and empty."""
 
-import flax.linen as nn
 from jaxtyping import Array, Float
 
 from layers import Dense
+from layers.activations import some
 from layers.initializers import uniform_fan_in
 from layers.mixer import PerToken
 from mistake import Mistake
 
-ACTIVATIONS = {"silu": nn.silu, "gelu": nn.gelu, "relu": nn.relu, "sigmoid": nn.sigmoid, "none": lambda x: x}
+ACTIVATIONS = some("silu", "gelu", "gelu_tanh", "relu", "sigmoid", "none")
 
 
 class GatedMLP(PerToken):
   """y = W_2 (f(W_g x) * W_1 x)     Shazeer 2020, arXiv:2002.05202, sec. 2.
 
-  f picks the variant: silu is SwiGLU, gelu GEGLU, relu ReGLU, sigmoid GLU, none Bilinear.
+  f picks the variant: silu is SwiGLU, gelu or gelu_tanh GEGLU, relu ReGLU, sigmoid GLU, none Bilinear.
   Departs: W_2 starts 1 / sqrt(depth) smaller, as in GPT-2.
 
   Attributes:

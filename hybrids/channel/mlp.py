@@ -1,15 +1,15 @@
 """The two-layer perceptron of a Transformer block; its state is fixed, and empty."""
 
-import flax.linen as nn
 from jaxtyping import Array, Float
 
 from layers import Dense
+from layers.activations import some
 from layers.initializers import uniform_fan_in
 from layers.mixer import PerToken
 from layers.sizes import scaled
 from mistake import Mistake
 
-ACTIVATIONS = {"gelu": nn.gelu, "relu": nn.relu, "silu": nn.silu}
+ACTIVATIONS = some("gelu", "gelu_tanh", "relu", "silu")
 
 
 class MLP(PerToken):
@@ -27,7 +27,7 @@ class MLP(PerToken):
 
   width: int
   expand: float = 4
-  activation: str = "gelu"
+  activation: str = "gelu_tanh"
   bias: bool = False
   depth: int = 1
 

@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
-from layers import project
+from layers import activations, project
 
-ACTIVATIONS = ("half_glu1", "half_glu2", "full_glu", "gelu", "none")
+# of which these have no gate, and the others the tanh form of GELU before it
+UNGATED = ("gelu", "gelu_tanh", "none")
+ACTIVATIONS = ("half_glu1", "half_glu2", "full_glu", *UNGATED)
 
 
 def into_state(x: Float[Array, "*b d"], B_re: Float[Array, "n d"], B_im: Float[Array, "n d"]) -> Complex[Array, "*b n"]:
@@ -26,14 +28,13 @@ def read_out(
 
 
 def activate(kind: str, y: Float[Array, "*b d"], gate: Any, value: Any) -> Float[Array, "*b d"]:
-  """g s ("half_glu1"), y s ("half_glu2"), value(g) s ("full_glu"), g or y, with g = GELU(y) and s = sigmoid(gate(g)).
+  """g s ("half_glu1"), y s ("half_glu2"), value(g) s ("full_glu"), or f(y) for an ungated name, with the tanh
+  form of GELU g = GELU(y), and s = sigmoid(gate(g)).
 
   `gate` and `value` are dense layers, or None where `kind` does not use them.
   """
-  if kind == "none":
-    return y
-  g = jax.nn.gelu(y)
-  if gate is None:
-    return g
+  if kind in UNGATED:
+    return activations.ACTIVATIONS[kind](y)
+  g = activations.gelu_tanh(y)
   gated = {"half_glu1": lambda: g, "half_glu2": lambda: y, "full_glu": lambda: value(g)}[kind]()
   return gated * jax.nn.sigmoid(gate(g))

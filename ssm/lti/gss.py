@@ -12,6 +12,7 @@ from jaxtyping import Array, Complex, Float
 
 from kernels.phi import phi1
 from layers import Dense, param
+from layers.activations import gelu_tanh
 from layers.mixer import Mixer, Where
 from layers.sizes import at_least_one
 from ssm.lti import diagonal
@@ -65,11 +66,11 @@ class GSS(Mixer):
     return State(h=jnp.zeros((batch, self._inner, self.state), complex))
 
   def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
-    y = diagonal.outputs(jax.nn.gelu(self.u_proj(x)), self._recurrence(), **where.masks)
+    y = diagonal.outputs(gelu_tanh(self.u_proj(x)), self._recurrence(), **where.masks)
     return self._gate(y, x)
 
   def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
-    y, h = diagonal.resume(jax.nn.gelu(self.u_proj(x)), self._recurrence(), state.h, **where.masks)
+    y, h = diagonal.resume(gelu_tanh(self.u_proj(x)), self._recurrence(), state.h, **where.masks)
     return self._gate(y, x), State(h=h)
 
   @property
@@ -82,4 +83,4 @@ class GSS(Mixer):
     return diagonal.Recurrence(lam, phi1(lam), jax.lax.complex(self.C_re, self.C_im), self.D)
 
   def _gate(self, y: Float[Array, "*b e"], x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    return self.out_proj(self.y_proj(y) * jax.nn.gelu(self.v_proj(x)))
+    return self.out_proj(self.y_proj(y) * gelu_tanh(self.v_proj(x)))

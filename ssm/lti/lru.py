@@ -71,7 +71,7 @@ class LRU(Mixer):
     self.C_im = param(self, "C_im", C_init, (d, n), ("embed", "state"))
     self.D = param(self, "D", nn.initializers.normal(1.0), (d,), ("embed",))
     dense = lambda: Dense(d, use_bias=True, axes=("embed", "inner"))
-    self.gate = None if self.activation in ("gelu", "none") else dense()
+    self.gate = None if self.activation in dense_io.UNGATED else dense()
     self.out_proj = dense() if self.activation == "full_glu" else None
 
   @nn.nowrap

@@ -6,7 +6,6 @@ Gu, Johnson, Goel, Saab, Dao, Rudra & Re 2021, arXiv:2110.13985. Theirs: H -> d,
 from typing import NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -14,6 +13,7 @@ from jaxtyping import Array, Float
 from kernels.long_conv import long_conv
 from kernels.lti import plan
 from layers import Dense, param
+from layers.activations import gelu
 from layers.choices import one_of
 from layers.initializers import constant, log_step, uniform_fan_in
 from layers.mixer import Mixer, Where
@@ -104,7 +104,7 @@ class LSSL(Mixer):
     return dense.Recurrence(EB[..., :-1], EB[..., -1], self.C, self.D)
 
   def _read(self, y: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    return self.out_proj(jax.nn.gelu(y, approximate=False))
+    return self.out_proj(gelu(y))
 
 
 def _check(module: LSSL) -> None:

@@ -46,8 +46,8 @@ class S5(Mixer):
     step_rescale: factor on all time steps, for data sampled more coarsely than the training data.
     bidirectional: a second scan runs from the end, with the gaps after each token, and C reads the states of both.
     clip_eigs: keeps Re(lam) <= -1e-4, so that no state grows.
-    activation: with g = GELU(y): "half_glu1" g sigmoid(W g), "half_glu2" y sigmoid(W g), "full_glu" V g sigmoid(W g),
-      "gelu" g, or "none" y.
+    activation: with g = GELU(y), tanh form: "half_glu1" g sigmoid(W g), "half_glu2" y sigmoid(W g), "full_glu"
+      V g sigmoid(W g), "gelu_tanh" g; "gelu" by erf, or "none" y.
   Raises:
     ValueError: `blocks` does not divide `state`, a block is odd though pairs are needed, a name is unknown, or not
       0 < dt_min <= dt_max.
@@ -97,7 +97,7 @@ class S5(Mixer):
     self.D = param(self, "D", nn.initializers.normal(1.0), (self.width,), ("embed",))
     self.log_dt = param(self, "log_dt", log_step(self.dt_min, self.dt_max), (n,), ("state",), slow=True)
     dense = lambda: Dense(self.width, use_bias=True, axes=("embed", "inner"))
-    self.gate = None if self.activation in ("gelu", "none") else dense()
+    self.gate = None if self.activation in dense_io.UNGATED else dense()
     self.out_proj = dense() if self.activation == "full_glu" else None
 
   @nn.nowrap

@@ -6,15 +6,15 @@ Elman 1990, Cognitive Science 14(2). Theirs: context units -> h.
 from typing import NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from layers import param
+from layers.activations import some
 from layers.choices import one_of
 from ssm.rnn.loop import Recurrent
 
-ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+ACTIVATIONS = some("tanh", "relu")
 
 
 class State(NamedTuple):

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from kernels.rg_lru import rg_lru
 from kernels.rg_lru.gates import C, gate
 from layers import BlockDense, Dense, ShortConv, param
+from layers.activations import gelu_tanh
 from layers.choices import one_of
 from layers.initializers import inverse_softplus, ring
 from layers.mixer import Mixer, Where
@@ -118,4 +118,4 @@ class RGLRU(Mixer):
     return self.a_gate(u), self.input_gate(u)
 
   def _join(self, h: Float[Array, "*b e"], x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    return self.out_proj(h.astype(x.dtype) * jax.nn.gelu(self.y_proj(x)))
+    return self.out_proj(h.astype(x.dtype) * gelu_tanh(self.y_proj(x)))

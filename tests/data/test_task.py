@@ -102,6 +102,11 @@ def test_evaluation_is_finite_repeatable_and_shared_by_processes(task):
       assert same(whole, {key: np.concatenate([part[key] for part in parts]) for key in whole})
 
 
+def test_every_evaluation_set_has_something_to_score(task):
+  for name, run in task.eval_sets().items():
+    assert sum(batch["weights"].sum() for batch in run()) > 0, name
+
+
 def test_evaluation_does_not_depend_on_the_seed(task):
   other = dataclasses.replace(task, seed=1)
   for name, run in task.eval_sets().items():

@@ -66,8 +66,8 @@ def gated(p, y, activation):
   g = gelu_tanh(y)
   if activation == "none":
     return y
-  if activation == "gelu":
-    return g
+  if activation in ("gelu", "gelu_tanh"):
+    return gelu(y) if activation == "gelu" else g
   gate = sigmoid(dense(p, "gate", g))
   if activation == "half_glu1":
     return g * gate
