@@ -90,7 +90,7 @@ def test_the_same_command_goes_on_and_may_extend(text, trained, tmp_path, capsys
 
 
 def test_a_language_model_of_text_writes_when_it_is_trained(text, tmp_path, capsys):
-  room = ",steps=1,position=learned,max_len=16,generate.prompt=the,generate.tokens="
+  room = ",steps=1,warmup=0,position=learned,max_len=16,generate.prompt=the,generate.tokens="
   assert program.main(command(text, tmp_path / "run", sizes=room + "4")) == 0
   written = capsys.readouterr().out
   assert "step 1 writes:\nthe" in written
@@ -168,6 +168,19 @@ BAD = [
   (["--step=3"], ["--step=3", "eval"]),
   (["--temperature=1.0"], ["--temperature", "generate"]),
   (["--coordinator=localhost:1"], ["--processes", "--process"]),
+  (["--coordinator=nonsense", "--processes=2", "--process=0"], ["--coordinator='nonsense'", "host:port"]),
+  (["--config.optimizer.lr=nan"], ["optimizer.lr=nan"]),
+  (["--config.optimizer.warmup=6"], ["optimizer.warmup=6", "steps=6"]),
+  (["--config.log_every=-1"], ["log_every=-1"]),
+  (["--config.mesh.cpu_devices=-1"], ["mesh.cpu_devices=-1"]),
+  (["--config.save.keep=-1"], ["save.keep=-1"]),
+  (["--config.save.best=eval/validation/f1"], ["save.best='eval/validation/f1'", "eval/validation/loss"]),
+  (["--config.seed=4294967296"], ["seed=4294967296", "32 bits"]),
+  (["--config.generate.seed=4294967296"], ["generate.seed=4294967296", "32 bits"]),
+  (["--from-step=3", "--mode=eval"], ["--from-step=3", "--step"]),
+  (["--patience=0"], ["--patience=0"]),
+  (["--workdir="], ["--workdir is empty"]),
+  (["--list=mixer"], ["mixer", "mixers"]),
   (["stray"], ["'stray'"]),
 ]
 

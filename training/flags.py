@@ -125,20 +125,13 @@ def _with_home(argv: list[str]) -> list[str]:
   folder = _value(argv, "workdir")
   if folder is None:
     return argv
-  if not folder.strip():
-    raise Mistake("--workdir is empty; give the folder of the run, --workdir=. for the current one")
-  if "\0" in folder:
-    raise Mistake("--workdir has a zero byte in its name; give another one")
+  if not folder.strip() or "\0" in folder:
+    raise Mistake("--workdir is empty or has a zero byte; give the folder of the run, --workdir=. for the current one")
   try:
-    home = str(Path(folder).expanduser())
+    # the last one counts
+    return [*argv, f"--workdir={Path(folder).expanduser()}"]
   except RuntimeError as error:
     raise Mistake(f"--workdir={folder}: {error}; give a path without '~'") from None
-  for i, word in enumerate(argv[1:], 1):
-    if word.startswith("-") and word.lstrip("-") == f"workdir={folder}":
-      return [*argv[:i], f"--workdir={home}", *argv[i + 1 :]]
-    if word.startswith("-") and word.lstrip("-") == "workdir":
-      return [*argv[: i + 1], home, *argv[i + 2 :]]
-  return argv
 
 
 def _check(values: flags.FlagValues) -> None:
@@ -177,12 +170,13 @@ def _with_stored_config(argv: list[str]) -> list[str]:
 
 
 def _value(argv: list[str], name: str) -> str | None:
-  """A flag's value, before the flags are parsed."""
+  """A flag's last value, before the flags are parsed."""
+  found = None
   for i, word in enumerate(argv[1:], 1):
     flag, equals, value = word.lstrip("-").partition("=")
     if word.startswith("-") and flag == name:
-      return value if equals else next(iter(argv[i + 1 :]), "")
-  return None
+      found = value if equals else next(iter(argv[i + 1 :]), "")
+  return found
 
 
 def _explain(argv: list[str], error: Exception) -> str:

@@ -1,8 +1,8 @@
 """The config's optimizer section as one optax transformation.
 
 In order: clip by the global norm; weight decay, for optimizers where it joins the gradient; moments; weight decay, for
-the others; group factor and schedule; average of the parameters. `accumulate` wraps all of it, and a schedule counts
-batches, so that changing `accumulate` does not stretch it.
+the others; group factor and schedule; average of the parameters. Everything counts updates, `steps` and `warmup` too,
+whatever number of batches (`accumulate`) makes one: see training/step.py.
 
 Groups. A parameter declared slow (`layers.param(…, slow=True)`) gets `slow_lr` times the learning rate and no weight
 decay; vectors (norms, biases, skips) and parameters declared with `decay=False` get no weight decay. Then the first row
@@ -10,6 +10,7 @@ of `groups` whose regular expression is found in the parameter's path sets what 
 `("embed", {"weight_decay": 0.0})`, `("log_dt$", {"lr": 0.01})`, `lr` being a factor (0 freezes).
 """
 
+import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -70,23 +71,24 @@ def build(
 
   Args:
     slow: names of the slow parameters, the mixers' `SLOW`.
-    steps: batches of the whole run, at which the schedule arrives at `final_lr`.
+    steps: updates of the whole run, at which the schedule arrives at `final_lr`.
     final_lr: as a fraction of `lr`.
     clip, ema: 0 is off.
-    accumulate: batches averaged for one update.
+    accumulate: batches of one update, as if they were one large batch; the loop takes so many.
   Raises:
     ValueError: an unknown name, a value out of its range, or a row of `groups` that takes no parameter.
   """
   if name not in OPTIMIZERS:
     raise Mistake(f"optimizer.name={name!r}; choose one of {', '.join(OPTIMIZERS)}")
   for key, value, fine, need in (
-    ("clip", clip, clip >= 0, "0 (off) or more"),
+    ("clip", clip, 0 <= clip < math.inf, "0 (off) or more"),
+    ("eps", eps, 0 <= eps < math.inf, "0 or more"),
     ("accumulate", accumulate, accumulate >= 1, "1 or more"),
     ("ema", ema, 0 <= ema < 1, "0 (off) or a decay below 1"),
     ("b1", b1, 0 <= b1 < 1, "at least 0 and below 1"),
     ("b2", b2, 0 <= b2 < 1, "at least 0 and below 1"),
-    ("weight_decay", weight_decay, weight_decay >= 0, "0 (off) or more"),
-    ("slow_lr", slow_lr, slow_lr >= 0, "0 (frozen) or more"),
+    ("weight_decay", weight_decay, 0 <= weight_decay < math.inf, "0 (off) or more"),
+    ("slow_lr", slow_lr, 0 <= slow_lr < math.inf, "0 (frozen) or more"),
   ):
     if not fine:
       raise Mistake(f"optimizer.{key}={value}; it must be {need}")
@@ -96,17 +98,16 @@ def build(
   factors = {path: rule.lr for path, rule in rules.items()}
   parts = [optax.clip_by_global_norm(clip)] if clip else []
   parts += [decay, OPTIMIZERS[name](b1, b2, eps)] if name in COUPLED else [OPTIMIZERS[name](b1, b2, eps), decay]
-  parts.append(_scale(factors, lambda count: -rate(count * accumulate)))
+  parts.append(_scale(factors, lambda count: -rate(count)))
   if ema:
     parts.append(average(ema))
-  tx = optax.chain(*parts)
-  return optax.MultiSteps(tx, accumulate).gradient_transformation() if accumulate > 1 else tx
+  return optax.chain(*parts)
 
 
 def learning_rate(*, lr: float, schedule: str, warmup: int, final_lr: float, steps: int) -> optax.Schedule:
-  """Batches done -> learning rate: a line up to `lr` over `warmup` batches, then the schedule down to final_lr·lr.
+  """Updates done -> learning rate: a line up to `lr` over `warmup` updates, then the schedule down to final_lr·lr.
 
-  The first batch of a warm-up has lr/warmup, not 0. Past `steps` it stays at its end; a run may end within its warm-up.
+  The first update of a warm-up has lr/warmup, not 0. Past `steps` it stays at its end.
 
   Raises:
     ValueError: an unknown schedule, or a value out of its range.
@@ -114,11 +115,16 @@ def learning_rate(*, lr: float, schedule: str, warmup: int, final_lr: float, ste
   if schedule not in SCHEDULES:
     raise Mistake(f"optimizer.schedule={schedule!r}; choose one of {', '.join(SCHEDULES)}")
   if steps < 0:
-    raise Mistake(f"steps={steps}; it must be 0 or more batches")
-  if lr < 0:
-    raise Mistake(f"optimizer.lr={lr}; it must be 0 or more")
+    raise Mistake(f"steps={steps}; it must be 0 or more updates")
+  if not 0 <= lr < math.inf:
+    raise Mistake(f"optimizer.lr={lr}; it must be a finite number of 0 or more")
   if warmup < 0:
-    raise Mistake(f"optimizer.warmup={warmup}; it must be 0 (off) or more batches")
+    raise Mistake(f"optimizer.warmup={warmup}; it must be 0 (off) or more updates")
+  if warmup >= steps > 0:
+    raise Mistake(
+      f"optimizer.warmup={warmup} is not below steps={steps}, so that the learning rate would never reach "
+      f"optimizer.lr; set warmup={steps // 10} or more steps"
+    )
   if not 0 <= final_lr <= 1:
     raise Mistake(f"optimizer.final_lr={final_lr} is a fraction of optimizer.lr; it must be 0 to 1")
 
@@ -171,6 +177,8 @@ def _check_row(row: Any) -> tuple[str, dict[str, float]]:
     regex, settings = row
     re.compile(regex)
     settings = {key: float(value) for key, value in dict(settings).items()}
+    if not all(map(math.isfinite, settings.values())):
+      raise Mistake("its numbers must be finite")
   except (TypeError, ValueError, re.error) as error:
     raise Mistake(
       f"optimizer.groups row {row!r} is not (regular expression, {{'lr': factor, 'weight_decay': value}}): {error}"

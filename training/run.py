@@ -280,13 +280,17 @@ class Run:
         if stop or step == last:
           return "stopped" if stop else "done"
         with session.compiling("the update", first=step == first):
-          self.state = update(self.state, sharding.put(next(session.batches), self.mesh))
+          self.state = update(self.state, *self._take(session.batches))
           session.tick(step, first, self.state)
         self.step = step + 1
         if due(step + 1, config.log_every, last):
           session.row(step + 1, step_lib.report(self.state.seen, self.task.metrics) | {"train/lr": float(rate(step))})
           self.state = self.state._replace(seen=forget())
     raise AssertionError("the last step returns")
+
+  def _take(self, batches: Iterator) -> list[dict[str, jax.Array]]:
+    """The batches of one update, on the devices."""
+    return [sharding.put(batch, self.mesh) for batch in islice(batches, self.config.optimizer.get("accumulate", 1))]
 
   @functools.cached_property
   def _update(self) -> Any:
@@ -304,14 +308,14 @@ class Run:
     return jax.jit(apply)
 
   def _clock(self, progress: Progress) -> metrics.Clock:
-    tokens = self.task.batch * self.task.length
+    tokens = self.task.batch * self.task.length * self.config.optimizer.get("accumulate", 1)
     return metrics.Clock(progress.seconds, tokens=tokens, flops=self.costs["flops_per_token"])
 
   def _try(self, batches: Any) -> None:
     """Tries model and data on each other, and whether there is anything to score.
 
     Raises:
-      Mistake: no training batch, or an evaluation set, gives anything any weight.
+      Mistake: nothing in the training batches or in an evaluation set has any weight, or `save.best` is no metric.
     """
     start = batches.get_state()
     batch = next(batches)
@@ -320,7 +324,11 @@ class Run:
     if not any(batch["weights"].any() for batch in (batch, *islice(batches, TRIED - 1))):
       raise Mistake(f"the first {TRIED} training batches have nothing to predict: all weights are 0; see data")
     batches.set_state(start)
-    for name, rows in self.task.eval_sets(jax.process_index(), jax.process_count()).items():
+    sets = self.task.eval_sets(jax.process_index(), jax.process_count())
+    metric_names = [f"eval/{name}/{key}" for name in sets for key in dict.fromkeys(("loss", *self.task.metrics))]
+    if self.config.save.best and self.config.save.best not in metric_names:
+      raise Mistake(f"save.best={self.config.save.best!r} is no metric; there are {', '.join(metric_names)}")
+    for name, rows in sets.items():
       if not any(batch["weights"].any() for batch in islice(rows(), self.config.eval.batches or None)):
         raise Mistake(f"evaluation set {name!r} has nothing to score: it is empty, or all weights are 0; see data")
 

@@ -129,11 +129,7 @@ class Session:
     self._best = folder.config.save.best
 
   def evaluated(self, step: int, row: Mapping[str, float]) -> bool:
-    """Logs a row of evaluation. True where the metric of `save.best` is better than ever.
-
-    Raises:
-      Mistake: `save.best` names no metric of the row.
-    """
+    """Logs a row of evaluation. True where the metric of `save.best` is better than ever."""
     progress = self.progress
     progress.best = metrics.better(progress.best, step, row)
     progress.last |= row
@@ -142,8 +138,6 @@ class Session:
     return bool(self._best) and self._best_step() == step
 
   def _best_step(self) -> int:
-    if self._best and self.progress.evaluated >= 0 and self._best not in self.progress.best:
-      raise Mistake(f"save.best={self._best!r} is no metric of evaluation; there are {', '.join(self.progress.best)}")
     return int(self.progress.best.get(self._best, {}).get("step", 0))
 
   def at(self, step: int) -> None:
@@ -177,7 +171,9 @@ class Session:
     config, step = self.folder.config, self.progress.step
     where = f"going on at step {step}" if resumed else "starting"
     kind = jax.devices()[0].device_kind
-    self.writer.say(f"{where} of {config.steps}: {parameters:,} parameters, {devices} x {kind}")
+    accumulate = config.optimizer.get("accumulate", 1)
+    unit = f" updates of {accumulate} batches each" if accumulate > 1 else ""
+    self.writer.say(f"{where} of {config.steps}{unit}: {parameters:,} parameters, {devices} x {kind}")
 
   @contextlib.contextmanager
   def compiling(self, work: str, *, first: bool) -> Iterator[None]:

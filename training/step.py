@@ -14,14 +14,15 @@ from training.state import Seen, TrainState, nothing_seen
 
 
 def make_gradient(model: nn.Module, *, stateful: bool = False) -> Callable:
-  """(params, state, batch) -> ((objective, (sums, buffers, carry)), gradient); see `hybrids.model.measure`.
+  """(params, state, batch) -> ((objective, (sums, buffers, carry)), gradient); see `hybrids.objective.measure`.
 
   With `stateful` the recurrent state comes from the batch before: gradients stop there, and a reset clears it.
   """
 
-  def objective(params: Any, state: TrainState, batch: Mapping[str, Any]) -> Any:
+  def objective(params: Any, state: TrainState, batch: Mapping[str, Any], part: Any = None) -> Any:
     variables = {"params": params, **state.buffers}
-    rngs = {"dropout": jax.random.fold_in(state.rng, state.step)}
+    key = jax.random.fold_in(state.rng, state.step)
+    rngs = {"dropout": key if part is None else jax.random.fold_in(key, part)}
     if stateful:
       value, sums, _, carry = measure(model, variables, batch, state.carry, rngs=rngs)
       return value, (sums, state.buffers, carry)
@@ -31,10 +32,34 @@ def make_gradient(model: nn.Module, *, stateful: bool = False) -> Callable:
   return jax.value_and_grad(objective, has_aux=True)
 
 
-def make_update(
-  model: nn.Module, tx: optax.GradientTransformation, *, like: TrainState
-) -> Callable[[TrainState, Mapping[str, Any]], TrainState]:
-  """The jitted update. It consumes the state that it is given.
+def _accumulated(gradient: Callable, state: TrainState, batches: tuple[Mapping[str, Any], ...]) -> Any:
+  """The gradient of several batches as if they were one: each counts by the weight of what it predicts.
+
+  The summed losses of all batches are divided by their summed weights, so that a batch of few tokens counts little.
+  Buffers and the recurrent state go from batch to batch.
+  """
+  wide = lambda tree: jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), tree)
+
+  def one(before: Any, now: Any) -> Any:
+    (value, grads, weight, sums, buffers, carry), (part, batch) = before, now
+    resumed = state._replace(buffers=buffers, carry=carry)
+    (mean, (new, buffers, carry)), own = gradient(state.params, resumed, batch, part)
+    share = new["loss"][1]
+    grads = jax.tree.map(lambda total, g: total + share * g.astype(total.dtype), grads, own)
+    return (value + share * mean, grads, weight + share, losses.add(sums, new), buffers, carry), None
+
+  nothing = jax.tree.map(jnp.zeros_like, wide(state.params))
+  sums = jax.tree.map(jnp.zeros_like, state.seen.sums)
+  first = (jnp.zeros(()), nothing, jnp.zeros(()), sums, state.buffers, state.carry)
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)
+  (value, grads, weight, sums, buffers, carry), _ = jax.lax.scan(one, first, (jnp.arange(len(batches)), stacked))
+  weight = jnp.maximum(weight, 1e-30)
+  grads = jax.tree.map(lambda g, p: (g / weight).astype(p.dtype), grads, state.params)
+  return (value / weight, (sums, buffers, carry)), grads
+
+
+def make_update(model: nn.Module, tx: optax.GradientTransformation, *, like: TrainState) -> Callable[..., TrainState]:
+  """The jitted update, `(state, batch, …) -> state`. It consumes the state; several batches make one update.
 
   `first_bad_step` is the first update whose loss or gradient is not finite; it survives later, finite ones.
 
@@ -43,8 +68,9 @@ def make_update(
   """
   gradient = make_gradient(model, stateful=bool(jax.tree.leaves(like.carry)))
 
-  def update(state: TrainState, batch: Mapping[str, Any]) -> TrainState:
-    (value, (sums, buffers, carry)), grads = gradient(state.params, state, batch)
+  def update(state: TrainState, *batches: Mapping[str, Any]) -> TrainState:
+    made = gradient(state.params, state, *batches) if len(batches) == 1 else _accumulated(gradient, state, batches)
+    (value, (sums, buffers, carry)), grads = made
     norm = optax.global_norm(grads)
     updates, opt = tx.update(grads, state.opt, state.params)
     params = optax.apply_updates(state.params, updates)

@@ -315,7 +315,7 @@ def get_sweep():
 def test_real_runs_of_main(tmp_path):
   (tmp_path / "config.py").write_text(REAL)
   (tmp_path / "text.txt").write_text("some words to learn " * 500)
-  config = f"{tmp_path / 'config.py'}:files={tmp_path / 'text.txt'},steps=4,length=32,batch=2"
+  config = f"{tmp_path / 'config.py'}:files={tmp_path / 'text.txt'},steps=4,warmup=1,length=32,batch=2"
   arguments = ["--config", config, "--out", str(tmp_path / "out"), "--jobs", "2"]
   assert sweep.main(arguments) == 1
   found = results(tmp_path)

@@ -1,5 +1,7 @@
 """Groups, schedules, accumulation, average: each against its closed form."""
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -81,6 +83,13 @@ def test_first_row_that_matches_sets_what_it_names():
     ({"name": "sdg"}, ["optimizer.name='sdg'", "sgd", "lion"]),
     ({"schedule": "cos"}, ["optimizer.schedule='cos'", "cosine"]),
     ({"warmup": -1}, ["optimizer.warmup=-1"]),
+    ({"warmup": 10}, ["optimizer.warmup=10", "steps=10", "never reach"]),
+    ({"lr": math.nan}, ["optimizer.lr=nan"]),
+    ({"lr": math.inf}, ["optimizer.lr=inf"]),
+    ({"eps": -1.0}, ["optimizer.eps=-1.0"]),
+    ({"b2": math.nan}, ["optimizer.b2=nan"]),
+    ({"weight_decay": math.inf}, ["optimizer.weight_decay=inf"]),
+    ({"groups": [("mixer", {"lr": math.nan})]}, ["'mixer'", "finite"]),
     ({"clip": -1.0}, ["optimizer.clip=-1.0"]),
     ({"accumulate": 0}, ["optimizer.accumulate=0"]),
     ({"ema": 1.0}, ["optimizer.ema=1.0"]),
@@ -110,12 +119,14 @@ def test_schedules():
   assert [float(rate(i)) for i in (0, 1, 9)] == pytest.approx([1.0, 2.0, 2.0])
 
 
-def test_accumulation_averages_and_keeps_the_schedule():
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_the_rate_of_an_update_is_that_of_its_number(accumulate):
+  """Whatever number of batches makes an update: the logged rate is rate(step)."""
   ones = jax.tree.map(jnp.ones_like, PARAMS)
-  history, _ = run(grads=ones, schedule="linear", steps=8, accumulate=2, updates=4)
+  history, _ = run(grads=ones, schedule="linear", steps=4, accumulate=accumulate, updates=4)
   values = [float(params["mixer"]["bias"][0]) for params in history]
-  # updates happen at batches 2 and 4, with the rates of batches 0 and 2
-  assert values == pytest.approx([2.0, 1.9, 1.9, 1.9 - 0.1 * 0.75])
+  rate = optimizer.learning_rate(lr=0.1, schedule="linear", warmup=0, final_lr=0.0, steps=4)
+  assert values == pytest.approx([2 - sum(rate(i) for i in range(n + 1)) for n in range(4)])
 
 
 def test_average_follows_the_parameters():

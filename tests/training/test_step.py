@@ -129,3 +129,31 @@ def test_gaps_of_a_batch_reach_the_mixers_and_the_pool():
   np.testing.assert_allclose(same, plain, atol=1e-6)
   np.testing.assert_array_equal(other[1], same[1])
   assert np.abs(other[0] - same[0]).max() > 1e-4
+
+
+def split(batch, rows):
+  return [{key: value[part] for key, value in batch.items()} for part in np.array_split(np.arange(8), rows)]
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_several_batches_make_the_update_of_one_large_batch(parts):
+  """Rows of very different weight: dividing by each batch's own weight would be far off."""
+  batch = TASK.make(0)
+  batch["weights"][:4] *= np.array([0, 0, 0, 1, 0, 0], np.float32)
+  batch["weights"][6:] = 0
+  first, update, _ = begin()
+  whole = jax.tree.map(np.asarray, update(first, batch))
+  first, _, _ = begin()
+  several = jax.tree.map(np.asarray, update(first, *split(batch, parts)))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), several.params, whole.params)
+  row, other = step.report(several.seen, ["accuracy"]), step.report(whole.seen, ["accuracy"])
+  assert row == pytest.approx(other, rel=1e-5)
+  assert int(several.step) == 1
+
+
+def test_the_state_goes_from_batch_to_batch_within_an_update():
+  batches = [TASK.make(0), TASK.make(1)]
+  now, update, _ = begin(stateful=True, lr=0.0)
+  apart = update(update(now, batches[0]), batches[1])
+  now, _, _ = begin(stateful=True, lr=0.0)
+  np.testing.assert_allclose(update(now, *batches).carry, apart.carry, rtol=1e-6)
