@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import pytest
@@ -129,6 +130,19 @@ def refusals():
 def test_what_does_not_fit_is_refused_when_the_mixer_is_built(name, fields, reason):
   with pytest.raises(ValueError, match=re.escape(reason)):
     mixer_lib.build(PATHS.get(name, name), **{"width": D, **fields})
+
+
+@pytest.mark.parametrize("name", [name for name, file in mixers.files().items() if hasattr(file, "TRAINED")])
+def test_parameters_declare_how_they_are_trained(name):
+  """A small learning rate without weight decay, and no weight decay for biases, scales and mixtures in matrices."""
+  file, declared = mixers.files()[name], {"slow": set(), "undecayed": set()}
+  for fields in file.SMALL.values():
+    module = mixer_lib.build(PATHS.get(name, name), width=D, **fields)
+    params = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 2, D)))["params"]
+    boxes = flax.traverse_util.flatten_dict(params, sep="/")
+    declared["slow"] |= {path for path, box in boxes.items() if box.slow}
+    declared["undecayed"] |= {path for path, box in boxes.items() if not box.decay}
+  assert declared == {"slow": set(), "undecayed": set(), **file.TRAINED}
 
 
 @pytest.mark.parametrize("row, check", parameters(CHECKS))

@@ -4,7 +4,6 @@ De et al. 2024, arXiv:2402.19427. Theirs: D -> d, D_RNN -> e, L -> t, Lambda -> 
 """
 
 import functools
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from kernels.rg_lru import rg_lru
-from kernels.rg_lru.gates import C, gate
+from kernels.rg_lru.gates import C
 from layers import BlockDense, Dense, ShortConv, param
 from layers.activations import gelu_tanh
 from layers.choices import one_of
@@ -92,30 +91,15 @@ class RGLRU(Mixer):
 
   def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
     u, taps = self.conv(self.x_proj(x), state.taps, **where.masks)
-    r, i = self._gates(u)
+    wide = u.astype(jnp.promote_types(u.dtype, jnp.float32))
+    r, i = self.a_gate(wide), self.input_gate(wide)
     h, last = rg_lru(u, r, i, self.a_param, state.h, fresh=state.started == 0, **where.masks)
     started = jnp.ones_like(state.started)
     if where.lengths is not None:
       started = jnp.where(where.lengths > 0, started, state.started)
-    return self._join(h, x), State(h=last, taps=taps, started=started)
-
-  def mix_token(
-    self, x: Float[Array, "b d"], state: State, side: Mapping[str, Array]
-  ) -> tuple[Float[Array, "b d"], State]:
-    u, taps = self.conv.step(self.x_proj(x), state.taps)
-    r, i = self._gates(u)
-    a, inflow = gate(u, r, i, self.a_param, state.started == 0)
-    h = a * state.h + inflow
-    return self._join(h, x), State(h=h, taps=taps, started=jnp.ones_like(state.started))
+    y = self.out_proj(h.astype(x.dtype) * gelu_tanh(self.y_proj(x)))
+    return y, State(h=last, taps=taps, started=started)
 
   @property
   def _inner(self) -> int:
     return self.width if self.inner is None else self.inner
-
-  def _gates(self, u: Float[Array, "*b e"]) -> tuple[Float[Array, "*b e"], Float[Array, "*b e"]]:
-    """Both gates before their sigmoids, in at least float32."""
-    u = u.astype(jnp.promote_types(u.dtype, jnp.float32))
-    return self.a_gate(u), self.input_gate(u)
-
-  def _join(self, h: Float[Array, "*b e"], x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    return self.out_proj(h.astype(x.dtype) * gelu_tanh(self.y_proj(x)))

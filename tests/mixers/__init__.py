@@ -12,6 +12,8 @@ A file `tests/mixers/NAME.py` has, with D = 8 as the width (tests/contract/case.
   RESUMED    rows of ORACLE whose `prefill` is compared too, since `__call__` is another computation. Optional.
   SLOW       rows of ORACLE for the slow suite. Optional.
   REFUSED    (fields, part of the message) for each mistake that is refused when the mixer is built.
+  TRAINED    {"slow": names, "undecayed": names}: the parameters declared slow, and those of two axes or more declared
+             without weight decay (biases, scales, mixtures). Optional.
   PATH       the dotted path, for what is built by path alone. Optional.
 
 What only this mixer must show follows as ordinary tests, named for the fact they state.

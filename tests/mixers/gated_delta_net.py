@@ -15,6 +15,7 @@ ORACLE = {
     dict(key_heads=2, beta_most=2),
   ),
 }
+TRAINED = {"slow": {"A_log", "dt_bias"}}
 REFUSED = [
   (dict(heads=2, value_heads=3), "heads=2 does not divide value_heads=3"),
   (dict(head_size=0), "head_size=0; it must be at least 1"),

@@ -13,6 +13,7 @@ ORACLE = {
   "": (dict(head_size=4), dict(heads=2)),
   "second layer": (dict(layer=1, depth=3), dict(heads=1)),
 }
+TRAINED = {"slow": {"bound"}}
 REFUSED = [
   (dict(head_size=3), "head_size=3 does not divide width=8"),
   (dict(depth=0), "depth=0; it must be at least 1"),

@@ -16,6 +16,7 @@ ORACLE = {
     dict(beta_most=2),
   ),
 }
+TRAINED = {"slow": {"A_log", "dt_bias"}}
 REFUSED = [
   (dict(heads=0), "heads=0; it must be at least 1"),
   (dict(heads=9), "heads=9 of width=8 leave no channel"),

@@ -24,6 +24,7 @@ ORACLE = {
   ),
   "weightless": (dict(state=3, disc="zoh", norms="weightless"), dict(disc="zoh", norms="weightless")),
 }
+TRAINED = {"slow": {"A_log", "A_im"}}
 REFUSED = [
   (dict(state=0), "state=0; it must be at least 1"),
   (dict(taps=0), "taps=0; it must be at least 1"),

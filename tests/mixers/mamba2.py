@@ -28,6 +28,7 @@ ORACLE = {
     dict(state=3, norm="none", dt_limit=(0.01, 0.05)),
   ),
 }
+TRAINED = {"slow": {"A_log", "dt_bias"}}
 REFUSED = [
   (dict(state=0), "state=0; it must be at least 1"),
   (dict(head_size=5), "head_size=5 does not divide the inner width 16"),

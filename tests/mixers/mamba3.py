@@ -29,6 +29,7 @@ ORACLE = {
     dict(state=4, groups=2, pairs=2, A="softplus", out_norm=True),
   ),
 }
+TRAINED = {"slow": {"dt_bias"}, "undecayed": {"B_bias", "C_bias", "mimo_u", "mimo_z", "mimo_o"}}
 REFUSED = [
   (dict(rank=0), "rank=0; it must be at least 1"),
   (dict(head_size=5), "head_size=5 does not divide the inner width 16"),

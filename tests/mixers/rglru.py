@@ -10,6 +10,7 @@ from ssm.selective.rglru import RGLRU
 
 SMALL = {"": dict(inner=12, heads=3)}
 ORACLE = {"": (dict(inner=12, heads=3), {})}
+TRAINED = {"slow": {"a_param"}}
 REFUSED = [
   (dict(heads=3), "heads=3 does not divide inner=8"),
   (dict(inner=0), "inner=0; it must be at least 1"),

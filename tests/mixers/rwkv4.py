@@ -13,6 +13,7 @@ ORACLE = {
   "": ({}, {}),
   "last layer": (dict(layer=2, depth=3), {}),
 }
+TRAINED = {"undecayed": {"mu"}}
 REFUSED = [
   (dict(depth=0), "depth=0; it must be at least 1"),
 ]

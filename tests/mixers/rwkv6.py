@@ -13,6 +13,7 @@ ORACLE = {
   "last layer": (dict(layer=2, depth=3), dict(heads=1)),
 }
 SLOW = ("last layer",)
+TRAINED = {"undecayed": {"mu", "u"}}
 REFUSED = [
   (dict(head_size=3), "head_size=3 does not divide width=8"),
   (dict(mix_rank=0), "mix_rank=0; it must be at least 1"),

@@ -21,6 +21,7 @@ ORACLE = {
 }
 SIDE = {"v_first": {"v_first": lambda b, t: np.random.default_rng(0).standard_normal((b, t, D))}}
 SLOW = ("v_first",)
+TRAINED = {"undecayed": {"mu"}}
 REFUSED = [
   (dict(head_size=3), "head_size=3 does not divide width=8"),
   (dict(g_rank=0), "g_rank=0; it must be at least 1"),
