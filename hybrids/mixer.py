@@ -20,7 +20,7 @@ from typing import Any
 import flax.linen as nn
 from flax.core import FrozenDict
 
-from layers.mixer import STATES
+from layers.mixer import STATES, Mixer
 from mistake import Mistake
 
 __all__ = ["STATES", "available", "build", "build_spec", "check_fields", "fields", "find", "frozen", "suggest"]
@@ -211,4 +211,6 @@ def _mixers_of(module: Any) -> dict[str, Any]:
 
 
 def _is_mixer(cls: type) -> bool:
-  return issubclass(cls, nn.Module) and hasattr(cls, "STATE") and "width" in fields(cls)
+  """Whether it can be built: a base class of mixers leaves the mathematics to its subclasses."""
+  base = issubclass(cls, Mixer) and cls.mix is Mixer.mix and cls.mix_parallel is Mixer.mix_parallel
+  return issubclass(cls, nn.Module) and hasattr(cls, "STATE") and "width" in fields(cls) and not base
