@@ -20,6 +20,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact
 
+from kernels import dispatch
+
 COMPILERS = ("g++", "clang++")
 # Products and sums may be fused, which no standard of C++ allows unasked; nothing else is changed in the arithmetic.
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-shared", "-w")
@@ -31,8 +33,8 @@ class Unavailable(Exception):
 
 def why_not(source: Path, *arrays: Inexact[Array, "..."]) -> str | None:
   """What keeps the kernels of a source file from these arrays; builds them if nothing does."""
-  if jax.default_backend() != "cpu":
-    return f"it is for CPUs, not for a {jax.default_backend()}"
+  if dispatch.platform() != "cpu":
+    return f"it is for CPUs, not for a {dispatch.platform()}"
   if dtypes := {z.dtype for z in arrays} - {jnp.dtype(jnp.float32)}:
     return f"it computes in float32, not in {sorted(map(str, dtypes))}"
   return _registered(source)

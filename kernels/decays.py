@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from kernels.products import multiply
+
 # float32 means float32 on accelerators too
 einsum = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
 
@@ -61,6 +63,8 @@ def scores(
 ) -> Float[Array, "*b r s c c"]:
   """reads_i . (a_{j+1} ... a_i writes_j) for every two tokens j <= i of a block, 0 for others.
 
+  Factors of products have the dtype of `reads`.
+
   Args:
     log_a: by channel, or one number for all.
   """
@@ -77,7 +81,8 @@ def _scores_bwd(saved, bar):
   decay = _decay(log_a)
   bars = [_read_bwd(reads, z, decay, bar[..., s, :, :]) for s, z in enumerate(_kinds(writes))]
   reads_bars, writes_bars, pairs = zip(*bars)
-  return sum(reads_bars), jnp.stack(writes_bars, axis=-3), _log_decay_bar(sum(pairs))
+  reads_bar, writes_bar = sum(reads_bars), jnp.stack(writes_bars, axis=-3)
+  return reads_bar.astype(reads.dtype), writes_bar.astype(writes.dtype), _log_decay_bar(sum(pairs))
 
 
 scores.defvjp(_scores_fwd, _scores_bwd)
@@ -90,19 +95,21 @@ def _kinds(writes):
 
 def _read(reads, write, decay):
   """[r, i, j] of one kind of writing."""
+  product = functools.partial(multiply, factors=reads.dtype)
   if decay.shape[-1] < write.shape[-1]:
-    return einsum("...rik,...jk->...rij", reads, write) * decay[..., None, :, :, 0]
-  return einsum("...rik,...ijk->...rij", reads, decay * write[..., None, :, :])
+    return product("...rik,...jk->...rij", reads, write) * decay[..., None, :, :, 0]
+  return product("...rik,...ijk->...rij", reads, decay * write[..., None, :, :])
 
 
 def _read_bwd(reads, write, decay, bar):
   """Cotangents of `reads`, of `write`, and of the logarithm of each entry of `decay`."""
+  product = functools.partial(multiply, factors=reads.dtype)
   if decay.shape[-1] < write.shape[-1]:
     plain = bar * decay[..., None, :, :, 0]
-    pairs = (plain * einsum("...rik,...jk->...rij", reads, write)).sum(-3)[..., None]
-    return einsum("...rij,...jk->...rik", plain, write), einsum("...rij,...rik->...jk", plain, reads), pairs
-  carried, read = decay * write[..., None, :, :], einsum("...rij,...rik->...ijk", bar, reads)
-  return einsum("...rij,...ijk->...rik", bar, carried), (read * decay).sum(-3), read * carried
+    pairs = (plain * product("...rik,...jk->...rij", reads, write)).sum(-3)[..., None]
+    return product("...rij,...jk->...rik", plain, write), product("...rij,...rik->...jk", plain, reads), pairs
+  carried, read = decay * write[..., None, :, :], product("...rij,...rik->...ijk", bar, reads)
+  return product("...rij,...ijk->...rik", bar, carried), (read * decay).sum(-3), read * carried
 
 
 def _decay(log_a: Float[Array, "*b c k"]) -> Float[Array, "*b c c k"]:

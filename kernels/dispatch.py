@@ -13,12 +13,17 @@ from mistake import Mistake
 Rule = Callable[..., str | None]  # says why an implementation cannot run on these arguments, or None
 Impls = Mapping[str, tuple[Callable, Rule]]
 
-NAMES = ("reference", "xla", "associative", "cpp", "cudnn", "splash", "pallas_gpu", "pallas_tpu")
-# A sequential loop in cache beats the extra work of a parallel scan on CPU; on an accelerator it is latency-bound.
-PREFERENCE = {"cpu": ("cpp", "xla", "associative", "reference")}
+# A sequential loop in cache beats the extra work of a parallel scan on a CPU; on an accelerator it is latency-bound.
+PREFERENCE = {
+  "cpu": ("cpp", "xla", "lags", "by_token", "fft", "associative", "products", "by_tap", "chunks", "reference")
+}
 PLAIN = ("xla", "reference")  # forced to find out whether a kernel is wrong
 KERNELS = ("cpp", "cudnn", "splash", "pallas_gpu", "pallas_tpu")
-ACCELERATOR_PREFERENCE = ("cudnn", "splash", "pallas_gpu", "pallas_tpu", "associative", "xla", "reference")
+ACCELERATOR_PREFERENCE = (
+  *("cudnn", "splash", "pallas_gpu", "pallas_tpu"),
+  *("associative", "products", "by_tap", "chunks", "xla", "lags", "by_token", "fft", "reference"),
+)
+NAMES = (*PREFERENCE["cpu"], *KERNELS[1:])
 # No device has run these yet: they are taken only by name, `impl=` or `KERNEL_IMPL=`.
 UNPROVEN = ("pallas_gpu", "pallas_tpu")
 
@@ -59,6 +64,17 @@ def use(impl: str) -> Iterator[None]:
     force(before)
 
 
+def platform() -> str:
+  """The kind of device that programs are made for: "cpu", "gpu" or "tpu"."""
+  return jax.default_backend()
+
+
+def prefer(*names: str) -> str:
+  """The algorithm among these that "auto" takes on this platform, for a part of an op that can run them all."""
+  order = PREFERENCE.get(platform(), ACCELERATOR_PREFERENCE)
+  return min(names, key=lambda name: (name != _forced, order.index(name)))
+
+
 def pick(op: str, impls: Impls, want: str, *args: Any, **kwargs: Any) -> Callable:
   """The implementation named `want`, or for `"auto"` the preferred one among those able to run these arguments.
 
@@ -72,7 +88,7 @@ def pick(op: str, impls: Impls, want: str, *args: Any, **kwargs: Any) -> Callabl
   """
   assert set(impls) <= set(NAMES), f"{op}: implementations {list(impls)} are not all in dispatch.NAMES {NAMES}"
   if want == "auto":
-    order = [name for name in PREFERENCE.get(jax.default_backend(), ACCELERATOR_PREFERENCE) if name in impls]
+    order = [name for name in PREFERENCE.get(platform(), ACCELERATOR_PREFERENCE) if name in impls]
     order = [name for name in order if name not in UNPROVEN or name == _forced]
     order.sort(key=lambda name: (name != _forced, _forced in PLAIN and name in KERNELS))
   elif want in impls:
@@ -86,7 +102,7 @@ def pick(op: str, impls: Impls, want: str, *args: Any, **kwargs: Any) -> Callabl
     if reasons[name] is None:
       return fn
   told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-  raise Mistake(f"{op} cannot run on {jax.default_backend()} ({told}); other choices: {_others(impls, reasons)}")
+  raise Mistake(f"{op} cannot run on {platform()} ({told}); other choices: {_others(impls, reasons)}")
 
 
 def _others(impls: Impls, tried: Mapping[str, Any]) -> list[str]:

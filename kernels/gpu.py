@@ -14,7 +14,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Bool, Inexact, Int
 
-from kernels import _compat, chunks
+from kernels import _compat, chunks, dispatch
 
 LANES = 128  # threads of a warpgroup: channels of a block
 STAGES = 3  # tiles that are on their way, or being read
@@ -38,8 +38,8 @@ _PARAMS = plgpu.CompilerParams(
 
 def why_not(*arrays: Inexact[Array, "..."]) -> str | None:
   """What keeps a kernel of ours for GPUs from these arrays."""
-  if jax.default_backend() != "gpu":
-    return f"it needs a GPU, not a {jax.default_backend()}"
+  if dispatch.platform() != "gpu":
+    return f"it needs a GPU, not a {dispatch.platform()}"
   if (capability := compute_capability()) < 9:
     return f"it needs a GPU with a copy engine, of compute capability 9 or more; this one has {capability}"
   dtypes = {z.dtype for z in arrays} - {jnp.dtype(jnp.float32), jnp.dtype(jnp.complex64)}

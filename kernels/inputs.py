@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Inexact, Int
 
+from kernels import dispatch
+
 
 def compute_dtype(*arrays: Inexact[Array, "..."] | None) -> jnp.dtype:
   """The dtype in which a recurrence runs: that of all its inputs together, and at least float32."""
@@ -17,7 +19,7 @@ def compute_dtype(*arrays: Inexact[Array, "..."] | None) -> jnp.dtype:
 
 def product(spec: str, x: Inexact[Array, "..."], y: Inexact[Array, "..."], dtype: DTypeLike) -> Inexact[Array, "..."]:
   """`jnp.einsum` with products of the operands' dtype and sums in `dtype`."""
-  if jax.default_backend() == "cpu":
+  if dispatch.platform() == "cpu":
     # XLA on CPUs lacks bfloat16 products with sums in float32 for some layouts, which it says when it runs them
     # (UNIMPLEMENTED). Two numbers of bfloat16 have an exact product in float32.
     x, y = x.astype(jnp.promote_types(x.dtype, dtype)), y.astype(jnp.promote_types(y.dtype, dtype))

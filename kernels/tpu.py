@@ -1,12 +1,11 @@
 """What the Pallas kernels for TPUs share: when they can run, and how chunks of time lie in their grids."""
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
-from kernels import chunks
+from kernels import chunks, dispatch
 
 ROWS, LANES = 8, 128  # of a register: tokens and channels
 
@@ -16,8 +15,8 @@ IN_ORDER = pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "ar
 
 def why_not(*arrays: Inexact[Array, "..."]) -> str | None:
   """What keeps a kernel of ours for TPUs from these arrays."""
-  if jax.default_backend() != "tpu":
-    return f"it needs a TPU, not a {jax.default_backend()}"
+  if dispatch.platform() != "tpu":
+    return f"it needs a TPU, not a {dispatch.platform()}"
   dtypes = {z.dtype for z in arrays} - {jnp.dtype(jnp.float32), jnp.dtype(jnp.complex64)}
   return f"a TPU computes in 32 bits, not in {sorted(map(str, dtypes))}" if dtypes else None
 

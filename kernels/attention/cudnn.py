@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from kernels import dispatch
+
 MOST, MULTIPLE = 128, 8  # sizes of a head; newer devices take more
 OLDEST = 8  # generation of device that has such kernels
 
@@ -53,7 +55,7 @@ def why_not(q, k, v, *where, mask, window, scale, softcap, weights, slopes, deca
 
 def has_kernels() -> bool:
   """Whether the first device is a GPU of NVIDIA's that is new enough."""
-  if jax.default_backend() != "gpu":
+  if dispatch.platform() != "gpu":
     return False
   # AMD's are called "gfx..."
   generation = getattr(jax.local_devices()[0], "compute_capability", "").split(".")[0]

@@ -62,7 +62,7 @@ def why_not(q, k, v, *where, mask, window, scale, softcap, weights, slopes, deca
   """What of it those kernels do not have."""
   q_position, _, q_segment, k_segment = where
   reasons = {
-    f"it needs a TPU, not a {jax.default_backend()}": jax.default_backend() != "tpu",
+    f"it needs a TPU, not a {dispatch.platform()}": dispatch.platform() != "tpu",
     "a TPU computes in 32 bits": any(z.dtype == jnp.float64 for z in (q, k, v)),
     f"it needs as many queries as keys, and some, not {q.shape[1]} and {k.shape[1]}": not 0 < q.shape[1] == k.shape[1],
     "it knows no places but the tokens' own indices": q_position is not None,

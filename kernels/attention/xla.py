@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from kernels import inputs
+from kernels import dispatch, inputs
 from kernels.attention.visible import EVERYONE, places, visible
 from kernels.attention.weights import POINTWISE
 
@@ -70,7 +70,7 @@ def attention(
   if 0 in (t, s):
     return jnp.zeros((b, t, h, v.shape[3]), inputs.compute_dtype(q, k, v))
   q_position, k_position = places(q, k, q_position, k_position)
-  most = BLOCKS.get(jax.default_backend(), ACCELERATOR_BLOCKS)
+  most = BLOCKS.get(dispatch.platform(), ACCELERATOR_BLOCKS)
   limit = max(most) if window is None else max(LEAST_BLOCK, window // 2)
   rows, columns = min(most[0], limit, t), _block_size(s, min(most[1], limit))
   if s % columns:
@@ -293,5 +293,8 @@ def _range(z: Int[Array, "x b c"], segment: Int[Array, "x b c"] | None) -> tuple
 
 
 def _dot(spec: str, x: Array, y: Array) -> Array:
-  """Products of the operands' dtype, sums in float32 at least."""
-  return inputs.product(spec, x, y, inputs.compute_dtype(x, y))
+  """Products of the operands' dtype, sums in float32 at least; float32 means float32 on accelerators, too."""
+  dtype = inputs.compute_dtype(x, y)
+  if jnp.result_type(x, y) == dtype:
+    return jnp.einsum(spec, x, y, precision=jax.lax.Precision.HIGHEST)
+  return inputs.product(spec, x, y, dtype)

@@ -3,14 +3,14 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from kernels import decays, dispatch, inputs, op
+from kernels import decays, dispatch, inputs, op, products
 from kernels.delta_rule import pallas_tpu, reference, xla
 from mistake import Mistake
 
 IMPLS: dispatch.Impls = {
-  "xla": (xla.delta_rule, dispatch.always),
-  "pallas_tpu": (pallas_tpu.delta_rule, pallas_tpu.why_not),
-  "reference": (reference.delta_rule, dispatch.always),
+  "xla": (products.widened(xla.delta_rule, 5, products.factors), dispatch.always),
+  "pallas_tpu": (products.widened(pallas_tpu.delta_rule, 5), pallas_tpu.why_not),
+  "reference": (products.widened(reference.delta_rule, 5), dispatch.always),
 }
 
 
@@ -57,9 +57,9 @@ def delta_rule(
   dtype = inputs.compute_dtype(q, k, v, w, u, log_a, S)
   where = op.rows(v.shape[1], reset, lengths)
   # At padding the decay is 1 and the input 0.
-  tokens = op.cast(dtype, *where.fill(q, k, v, w, u, log_a))
-  if log_a is not None:
-    tokens = *tokens[:-1], jnp.maximum(tokens[-1], decays.least(dtype))
-  S = S.astype(dtype)
-  args = *tokens, S, where.keep
-  return op.run("delta_rule", IMPLS, impl, args, where, out=v, state=S, one_token=reference.delta_rule)
+  q, k, v, w, u, log_a = where.fill(q, k, v, w, u, log_a)
+  log_a, S = op.cast(dtype, log_a, S)
+  log_a = None if log_a is None else jnp.maximum(log_a, decays.least(dtype))
+  args = q, k, v, w, u, log_a, S, where.keep
+  one_token, _ = IMPLS["reference"]
+  return op.run("delta_rule", IMPLS, impl, args, where, out=v, state=S, one_token=one_token)

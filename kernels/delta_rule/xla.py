@@ -10,6 +10,7 @@ place of both: (1 + L) e = v - w a S_0 has half the products. Both are linear in
 with it is computed for many blocks at once. The gradient solves the transposed system.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from kernels import chunks, decays
-from kernels.delta_rule import reference
+from kernels.products import multiply
 
 # Tokens of a block, and blocks between two states that are kept: for one decay a token, which multiplies products that
 # do not know it; and for one a channel, where every pair of tokens costs as many numbers as there are channels.
@@ -52,16 +53,15 @@ def delta_rule(
   S: Float[Array, "b h k p"],
   keep: Bool[Array, "b t"] | None,
 ) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k p"]]:
-  """See `reference.delta_rule`."""
-  if v.shape[1] == 1:
-    return reference.delta_rule(q, k, v, w, u, log_a, S, keep)
+  """See `reference.delta_rule`. Factors of products, but for those of the solve, have the dtype of the vectors."""
   # a document finds nothing of the one before it
   w = w if keep is None else jnp.where(keep[:, :, None, None], w, 0)
   if log_a is None and keep is not None:
-    log_a = jnp.zeros((*v.shape[:3], 1), v.dtype)
+    log_a = jnp.zeros((*v.shape[:3], 1), S.dtype)
   most, together = ONE if log_a is None or log_a.shape[-1] == 1 else BY_CHANNEL
   tokens = (q, k, v, w, u, None if log_a is None else decays.clear(log_a, keep))
-  S, y = chunks.fold(_local, _block, _finish, S, tokens, most=most, together=together)
+  block, finish = (functools.partial(step, factors=v.dtype) for step in (_block, _finish))
+  S, y = chunks.fold(_local, block, finish, S, tokens, most=most, together=together)
   return y, S
 
 
@@ -74,11 +74,11 @@ def _local(tokens) -> Local:
   own = inflow = None
   if u is None:
     # found is e = v - r, written at k
-    new, find = _solve(found[..., 0, :, :], v, -before)
+    new, find = _solve(found[..., 0, :, :], v.astype(found.dtype), -before)
   else:
     # found is r, written at u, and v at k
-    through = lambda weights: decays.einsum("...ij,...jp->...ip", weights, v)
-    own, inflow = through(seen[..., 0, :, :]), decays.einsum("...ck,...cp->...kp", leaving[..., 0, :, :], v)
+    through = lambda weights: multiply("...ij,...jp->...ip", weights, v, v.dtype)
+    own, inflow = through(seen[..., 0, :, :]), multiply("...ck,...cp->...kp", leaving[..., 0, :, :], v, v.dtype)
     new, find = _solve(-found[..., 1, :, :], through(found[..., 0, :, :]), before)
   across = jnp.broadcast_to(factors.across, (*find.shape[:-2], factors.across.shape[-1]))
   put, seen = leaving[..., -1, :, :], seen[..., -1, :, :]
@@ -88,20 +88,21 @@ def _local(tokens) -> Local:
 def _weights(q, w, writes, log_a) -> tuple[Float[Array, "*b s c c"], Float[Array, "*b s c c"]]:
   """What a token reads of each of those up to it, and what it finds of each of those before it."""
   if log_a is None:
-    product = lambda z, k: jnp.tril(decays.einsum("...ik,...sjk->...sij", z, writes), k)
+    product = lambda z, k: jnp.tril(multiply("...ik,...sjk->...sij", z, writes, q.dtype), k)
     return product(q, 0), product(w, -1)
   weights = decays.scores(jnp.stack([q, decays.ahead(w)], axis=-3), writes, log_a)
   return weights[..., 0, :, :, :], decays.behind(weights[..., 1, :, :, :])
 
 
-def _block(S, local):
-  found = local.new + decays.einsum("...ck,...kp->...cp", local.find, S)
-  after = local.across[..., None] * S + decays.einsum("...ck,...cp->...kp", local.put, found)
+def _block(S, local, factors):
+  found = local.new + multiply("...ck,...kp->...cp", local.find, S, factors)
+  after = local.across[..., None] * S + multiply("...ck,...cp->...kp", local.put, found, factors)
   return after if local.inflow is None else after + local.inflow, found
 
 
-def _finish(local, S, found):
-  y = decays.einsum("...ck,...kp->...cp", local.read, S) + decays.einsum("...ij,...jp->...ip", local.seen, found)
+def _finish(local, S, found, factors):
+  product = functools.partial(multiply, factors=factors)
+  y = product("...ck,...kp->...cp", local.read, S) + product("...ij,...jp->...ip", local.seen, found)
   return y if local.own is None else y + local.own
 
 

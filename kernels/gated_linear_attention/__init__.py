@@ -3,13 +3,13 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from kernels import decays, dispatch, inputs, op
+from kernels import decays, dispatch, inputs, op, products
 from kernels.gated_linear_attention import pallas_tpu, reference, xla
 
 IMPLS: dispatch.Impls = {
-  "xla": (xla.gated_linear_attention, dispatch.always),
-  "pallas_tpu": (pallas_tpu.gated_linear_attention, pallas_tpu.why_not),
-  "reference": (reference.gated_linear_attention, dispatch.always),
+  "xla": (products.widened(xla.gated_linear_attention, 3, products.factors), dispatch.always),
+  "pallas_tpu": (products.widened(pallas_tpu.gated_linear_attention, 3), pallas_tpu.why_not),
+  "reference": (products.widened(reference.gated_linear_attention, 3), dispatch.always),
 }
 
 
@@ -45,8 +45,8 @@ def gated_linear_attention(
   dtype = inputs.compute_dtype(q, k, v, log_a, u, S)
   where = op.rows(v.shape[1], reset, lengths)
   # At padding the decay is 1 and the input 0.
-  tokens = where.fill(q, k, v, log_a)
-  q, k, v_wide, log_a, u, S = op.cast(dtype, *tokens, u, S)
-  args = q, k, v_wide, jnp.maximum(log_a, decays.least(dtype)), u, S, where.keep
-  one_token = reference.gated_linear_attention
+  q, k, v, log_a = where.fill(q, k, v, log_a)
+  log_a, u, S = op.cast(dtype, log_a, u, S)
+  args = q, k, v, jnp.maximum(log_a, decays.least(dtype)), u, S, where.keep
+  one_token, _ = IMPLS["reference"]
   return op.run("gated_linear_attention", IMPLS, impl, args, where, out=v, state=S, one_token=one_token)

@@ -4,13 +4,14 @@ Yang et al. 2024, arXiv:2312.06635, sec. 4.3. Their secondary chunks are our blo
 between two tokens can be written out for each channel; the gradient computes them again.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from kernels import chunks, decays
-from kernels.gated_linear_attention import reference
+from kernels.products import multiply
 
 BLOCK = 16  # tokens; each costs as many numbers a channel
 TOGETHER = 8  # blocks between two states that are kept
@@ -34,9 +35,7 @@ def gated_linear_attention(
   S: Float[Array, "b h k p"],
   keep: Bool[Array, "b t"] | None,
 ) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k p"]]:
-  """See `reference.gated_linear_attention`."""
-  if v.shape[1] == 1:
-    return reference.gated_linear_attention(q, k, v, log_a, u, S, keep)
+  """See `reference.gated_linear_attention`. Factors of products have the dtype of q, k and v."""
 
   def local(tokens):
     q, k, v, log_a, old = tokens
@@ -45,15 +44,16 @@ def gated_linear_attention(
     if u is None:
       weights, read = scores(q), factors.enter * q
     else:
-      bonus = (q * u[:, None] * k).sum(-1)[..., None] * jnp.eye(q.shape[-2], dtype=q.dtype)
+      bonus = (q * u[:, None] * k).sum(-1)[..., None] * jnp.eye(q.shape[-2], dtype=log_a.dtype)
       weights, read = decays.behind(scores(decays.ahead(old))) + bonus, factors.before * old
-    own = decays.einsum("...ij,...jp->...ip", weights, v)
-    return Local(own, read, factors.across, decays.einsum("...ck,...cp->...kp", factors.leave * k, v))
+    own = multiply("...ij,...jp->...ip", weights, v, v.dtype)
+    return Local(own, read, factors.across, multiply("...ck,...cp->...kp", factors.leave * k, v, v.dtype))
 
   # with a bonus a token reads the state before it, of which a new document has none
   old = None if u is None else q if keep is None else jnp.where(keep[:, :, None, None], q, 0)
   tokens = (q, k, v, decays.clear(log_a, keep), old)
-  S, y = chunks.fold(local, _block, _finish, S, tokens, most=BLOCK, together=TOGETHER)
+  finish = functools.partial(_finish, factors=v.dtype)
+  S, y = chunks.fold(local, _block, finish, S, tokens, most=BLOCK, together=TOGETHER)
   return y, S
 
 
@@ -61,5 +61,5 @@ def _block(S, local):
   return local.across[..., None] * S + local.inflow, None
 
 
-def _finish(local, S, _):
-  return local.own + decays.einsum("...ck,...kp->...cp", local.read, S)
+def _finish(local, S, _, factors):
+  return local.own + multiply("...ck,...kp->...cp", local.read, S, factors)

@@ -2,14 +2,18 @@
 
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
-from kernels import dispatch, inputs, op
+from kernels import dispatch, inputs, op, products
 from kernels.lti import reference, xla
 from kernels.lti.system import System, plan
 from mistake import Mistake
 
 __all__ = ["System", "lti", "plan"]
 
-IMPLS = {"xla": (xla.lti, dispatch.always), "reference": (reference.lti, dispatch.always)}
+IMPLS: dispatch.Impls = {
+  "lags": (xla.lags, dispatch.always),
+  "products": (xla.products, xla.why_no_products),
+  "reference": (reference.lti, dispatch.always),
+}
 
 
 def lti(
@@ -40,7 +44,8 @@ def lti(
   if l < min(t, c):
     raise Mistake(f"lti: {l} taps for {t} tokens in chunks of {c}; it needs {min(t, c)}, see `plan`")
   where, dtype = op.rows(t, reset, lengths), inputs.compute_dtype(x, *system)
-  wide, K = op.cast(inputs.compute_dtype(u, system.K), *where.fill(u), system.K)
+  real = inputs.compute_dtype(u, system.K)
+  (K,), factors = op.cast(real, system.K), products.factors(real, *where.fill(u))
   *rest, x = op.cast(dtype, *system[1:], x)
-  args = wide, System(K, *rest), x, where.keep, where.lengths
+  args = *factors, System(K, *rest), x, where.keep, where.lengths
   return op.run("lti", IMPLS, impl, args, where, out=u, state=x, one_token=reference.lti)

@@ -2,8 +2,9 @@
 
 from typing import NamedTuple
 
-import jax
 from jaxtyping import Array, Float, Inexact
+
+from kernels import dispatch
 
 
 class System(NamedTuple):
@@ -34,4 +35,4 @@ def plan(t: int, *, packed: bool) -> tuple[int, int]:
     packed: whether the call has `reset`.
   """
   c = -(-t // max(1, -(-t // CHUNK)))
-  return c if packed or jax.default_backend() != "cpu" else t, c
+  return c if packed or dispatch.prefer("fft", "chunks") == "chunks" else t, c

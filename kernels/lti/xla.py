@@ -1,9 +1,9 @@
 """`lti` chunk by chunk: of all states only those between chunks are ever written down.
 
-Within a chunk the taps are added up lag by lag, which masks documents at no cost; on an accelerator, where no documents
-are to be masked, they are a matrix product, too. What came before reaches the chunk through the state before it,
-y += Re(O x). The states are a short loop over the chunks, x' = P x + I u, whose inputs I u come from one matrix product
-per channel for all chunks together, as do the outputs.
+Within a chunk the taps are added up lag by lag (`lags`), which masks documents at no cost; or, without documents, they
+are a matrix product, too (`products`), which suits accelerators. What came before reaches the chunk through the state
+before it, y += Re(O x). The states are a short loop over the chunks, x' = P x + I u, whose inputs I u come from one
+matrix product per channel for all chunks together, as do the outputs.
 
 Complex numbers are pairs of real arrays throughout: `Parts` are (real,) or (real, imaginary).
 """
@@ -14,7 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
+from kernels import dispatch
 from kernels.lti.system import System
+from kernels.products import multiply
 from kernels.short_conv.xla import add_lags
 
 Parts = tuple[Float[Array, "..."], ...]
@@ -23,7 +25,7 @@ Parts = tuple[Float[Array, "..."], ...]
 _einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
-def lti(
+def lags(
   u: Float[Array, "b t e"],
   system: System,
   x: Inexact[Array, "b e n"],
@@ -31,17 +33,37 @@ def lti(
   lengths: Int[Array, "b"] | None,
 ) -> tuple[Float[Array, "b t e"], Inexact[Array, "b e n"]]:
   """Lags within chunks, states between them, and from the last of those the state after each row's last token."""
+  return _chunked(u, system, x, keep, lengths, by_lag=True)
+
+
+def products(
+  u: Float[Array, "b t e"],
+  system: System,
+  x: Inexact[Array, "b e n"],
+  keep: Bool[Array, "b t"] | None,
+  lengths: Int[Array, "b"] | None,
+) -> tuple[Float[Array, "b t e"], Inexact[Array, "b e n"]]:
+  """`lags` with a matrix product within chunks."""
+  return _chunked(u, system, x, keep, lengths, by_lag=False)
+
+
+def why_no_products(u, system, x, keep, lengths) -> str | None:
+  """A triangular matrix knows no documents."""
+  return None if keep is None else "it masks no documents"
+
+
+def _chunked(u, system, x, keep, lengths, *, by_lag: bool):
   b, t, e = u.shape
   c = system.O.shape[1]
   extra = -t % c
   chunks = jnp.pad(u, ((0, 0), (0, extra), (0, 0))).reshape(b, -1, c, e)
   cuts = None if keep is None else jnp.pad(~keep, ((0, 0), (0, extra))).reshape(b, -1, c)
   before, after = _states(chunks, system, x, cuts)
-  K, read = system.K[:, : min(c, t)], _read(before, system.O, cuts)
-  if keep is None and jax.default_backend() != "cpu":
-    y = (_products(chunks, K) + read).reshape(b, -1, e)[:, :t]
+  K, read = system.K[:, : min(c, t)], _read(before, system.O, cuts, u.dtype)
+  if by_lag:
+    y = _within(u.astype(K.dtype), K, c, keep) + read.reshape(b, -1, e)[:, :t]
   else:
-    y = _within(u, K, c, keep) + read.reshape(b, -1, e)[:, :t]
+    y = (_products(chunks, K) + read).reshape(b, -1, e)[:, :t]
   if lengths is not None or extra:
     ends = jnp.full((b,), t) if lengths is None else lengths
     after = _tail(u, system, tuple(jnp.concatenate([z, a[None]]) for z, a in zip(before, after)), keep, ends)
@@ -54,7 +76,8 @@ def _within(
   """What the inputs of a chunk and a document add to its outputs."""
   inside = jnp.broadcast_to(jnp.arange(u.shape[1]) % c != 0, u.shape[:2])
   inside = inside if keep is None else keep & inside
-  return add_lags(jnp.pad(u, ((0, 0), (K.shape[1] - 1, 0), (0, 0))), K.T[::-1], inside)
+  padded = jnp.pad(u, ((0, 0), (K.shape[1] - 1, 0), (0, 0)))
+  return add_lags(padded, K.T[::-1], inside, dispatch.prefer("by_token", "by_tap"))
 
 
 def _products(chunks: Float[Array, "b m c e"], K: Float[Array, "e l"]) -> Float[Array, "b m c e"]:
@@ -62,7 +85,7 @@ def _products(chunks: Float[Array, "b m c e"], K: Float[Array, "e l"]) -> Float[
   c = chunks.shape[2]
   # Rows that are one entry too short move it to the right from row to row; its gradient is a sum, not a scatter.
   rows = jnp.tile(jnp.pad(K, ((0, 0), (0, 2 * c - K.shape[1]))), c)[:, :-c].reshape(len(K), c, 2 * c - 1)
-  return _einsum("bmje,eji->bmie", chunks, rows[:, :, :c])
+  return multiply("bmje,eji->bmie", chunks, rows[:, :, :c], chunks.dtype)
 
 
 def _states(
@@ -76,15 +99,17 @@ def _states(
     chunks = jnp.where((document == document[:, :, -1:])[..., None], chunks, 0)
     alive = (document[:, :, -1] == 0).T
   by_channel = chunks.transpose(3, 1, 0, 2)
-  v = tuple(_einsum("embc,enc->embn", by_channel, I).swapaxes(0, 1) for I in _parts(system.I))
+  v = tuple(multiply("embc,enc->embn", by_channel, I, chunks.dtype).swapaxes(0, 1) for I in _parts(system.I))
   return chunk_scan(_parts(system.P), v, _parts(x.swapaxes(0, 1)), alive)
 
 
-def _read(before: Parts, O: Inexact[Array, "e c n"], cuts: Bool[Array, "b m c"] | None) -> Float[Array, "b m c e"]:
+def _read(
+  before: Parts, O: Inexact[Array, "e c n"], cuts: Bool[Array, "b m c"] | None, factors: jnp.dtype
+) -> Float[Array, "b m c e"]:
   """Re(O x) for the tokens of a chunk before its first document start."""
   states = jnp.concatenate(before, axis=-1).swapaxes(0, 1)
   weights = jnp.concatenate([z if i == 0 else -z for i, z in enumerate(_parts(O))], axis=-1)
-  y = _einsum("embn,ecn->embc", states, weights).transpose(2, 1, 3, 0)
+  y = multiply("embn,ecn->embc", states, weights, factors).transpose(2, 1, 3, 0)
   return y if cuts is None else jnp.where((jnp.cumsum(cuts, axis=2) == 0)[..., None], y, 0)
 
 
@@ -107,7 +132,7 @@ def _tail(
     alive = ~cut.any(axis=1)
     there &= jnp.cumsum(cut, axis=1) == cut.sum(axis=1, keepdims=True)
   last = jnp.take_along_axis(u, jnp.maximum(index, 0)[..., None], axis=1)
-  last = jnp.where(there[..., None], last, 0)
+  last = jnp.where(there[..., None], last, 0).astype(system.K.dtype)
   x = tuple(jnp.take_along_axis(z, chunk[None, None, :, None], axis=0)[0] for z in states)
   x = _where(alive, _advanced(_parts(system.A), x, rest, c))
   return _plus(x, tuple(_einsum("bce,enc->ebn", last, I) for I in _parts(system.I)))

@@ -1,5 +1,7 @@
 """Depthwise causal convolution with a few taps per channel, which can be stopped and resumed anywhere."""
 
+import functools
+
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels import dispatch, inputs, op
@@ -7,7 +9,11 @@ from kernels.conv_step import conv_step
 from kernels.short_conv import reference, xla
 from mistake import Mistake
 
-IMPLS = {"xla": (xla.short_conv, dispatch.always), "reference": (reference.short_conv, dispatch.always)}
+# Two ways to the gradient of the kernel; they are one forward.
+IMPLS: dispatch.Impls = {
+  **{name: (functools.partial(xla.short_conv, gradient=name), dispatch.always) for name in xla.GRADIENTS},
+  "reference": (reference.short_conv, dispatch.always),
+}
 
 
 def short_conv(

@@ -21,11 +21,13 @@ def short_conv(
   bias: Float[Array, "e"] | None,
   keep: Bool[Array, "b t"] | None,
   lengths: Int[Array, "b"] | None,
+  *,
+  gradient: str,
 ) -> tuple[Float[Array, "b t e"], Float[Array, "b v e"]]:
   """Prepends the carried taps, adds up the lags, and cuts the taps to carry out where each row ends."""
   t, v = x.shape[1], taps.shape[1]
   padded = jnp.concatenate([taps, x], axis=1)
-  y = add_lags(padded, kernel, keep)
+  y = add_lags(padded, kernel, keep, gradient)
   y = y if bias is None else y + bias
   if lengths is None and keep is None:
     return y, padded[:, t:]
@@ -55,11 +57,15 @@ def _room(keep: Bool[Array, "b t"], v: int) -> Int[Array, "b s"]:
   return starts[:, jnp.maximum(index + 1, 0)] - 1 - index
 
 
-@jax.custom_vjp
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def add_lags(
-  padded: Float[Array, "b s e"], kernel: Float[Array, "w e"], keep: Bool[Array, "b t"] | None
+  padded: Float[Array, "b s e"], kernel: Float[Array, "w e"], keep: Bool[Array, "b t"] | None, gradient: str
 ) -> Float[Array, "b t e"]:
-  """y_t = sum_{lag < w} kernel_{w-1-lag} padded_{t+w-1-lag}, over the lags that stay in the document of token t."""
+  """y_t = sum_{lag < w} kernel_{w-1-lag} padded_{t+w-1-lag}, over the lags that stay in the document of token t.
+
+  Args:
+    gradient: how that of the kernel is added up: "by_token" or "by_tap".
+  """
   w = kernel.shape[0]
   return _slide(padded, kernel, w - 1 - jnp.arange(w), None if keep is None else _reach(keep, w - 1))
 
@@ -94,41 +100,47 @@ def _slide(
   return jax.lax.scan(body, start, (GROUP * jnp.arange(groups), kernel, lags))[0]
 
 
-def _add_lags_fwd(padded, kernel, keep):
-  return add_lags(padded, kernel, keep), (padded, kernel, keep)
+def _add_lags_fwd(padded, kernel, keep, gradient):
+  return add_lags(padded, kernel, keep, gradient), (padded, kernel, keep)
 
 
-def _add_lags_bwd(residuals, dy):
+def _add_lags_bwd(gradient, residuals, dy):
   padded, kernel, keep = residuals
   w = kernel.shape[0]
   dy_padded = jnp.pad(dy, ((0, 0), (w - 1, w - 1), (0, 0)))
   d_padded = _slide(dy_padded, kernel[::-1], jnp.arange(w), None if keep is None else _room(keep, w - 1))
-  return d_padded, _kernel_gradient(padded, dy, keep, w), None
+  return d_padded, GRADIENTS[gradient](padded, dy, None if keep is None else _reach(keep, w - 1), w), None
 
 
-def _kernel_gradient(padded, dy, keep, w: int) -> Float[Array, "w e"]:
-  """sum_{b, t} dy_t padded_{t+i} over the tokens t that see as far back as w - 1 - i."""
+def _by_token(padded, dy, reach, w: int) -> Float[Array, "w e"]:
+  """sum_{b, t} dy_t padded_{t+i} over the tokens t that see as far back as w - 1 - i, for a CPU.
+
+  Token by token, all is in cache: a reduction over b and t writes the products to memory first and takes 3 to 10 times
+  as long. Adding up the rows inside the loop is not vectorised.
+  """
   lags = w - 1 - jnp.arange(w)
-  reach = None if keep is None else _reach(keep, w - 1)
-  if jax.default_backend() == "cpu":
-    # Token by token, all in cache: a reduction over b and t writes the products to memory first and takes 3 to 10
-    # times as long. Adding up the rows inside the loop is not vectorised.
-    def add(total, index):
-      t, d, reach = index
-      window = jax.lax.dynamic_slice_in_dim(padded, t, w, axis=1)
-      d = d[:, None]
-      return total + window * (d if reach is None else jnp.where((lags <= reach[:, None])[..., None], d, 0)), None
 
-    by_time = None if reach is None else reach.swapaxes(0, 1)
-    start = jnp.zeros((padded.shape[0], w, padded.shape[2]), padded.dtype)
-    return jax.lax.scan(add, start, (jnp.arange(dy.shape[1]), dy.swapaxes(0, 1), by_time))[0].sum(0)
+  def add(total, index):
+    t, d, reach = index
+    window = jax.lax.dynamic_slice_in_dim(padded, t, w, axis=1)
+    d = d[:, None]
+    return total + window * (d if reach is None else jnp.where((lags <= reach[:, None])[..., None], d, 0)), None
+
+  by_time = None if reach is None else reach.swapaxes(0, 1)
+  start = jnp.zeros((padded.shape[0], w, padded.shape[2]), padded.dtype)
+  return jax.lax.scan(add, start, (jnp.arange(dy.shape[1]), dy.swapaxes(0, 1), by_time))[0].sum(0)
+
+
+def _by_tap(padded, dy, reach, w: int) -> Float[Array, "w e"]:
+  """The same with one reduction over all tokens for each tap, for accelerators."""
 
   def tap(index):
     i, lag = index
     window = jax.lax.dynamic_slice_in_dim(padded, i, dy.shape[1], axis=1)
     return jnp.sum(window * (dy if reach is None else jnp.where((lag <= reach)[..., None], dy, 0)), axis=(0, 1))
 
-  return jax.lax.map(tap, (jnp.arange(w), lags))
+  return jax.lax.map(tap, (jnp.arange(w), w - 1 - jnp.arange(w)))
 
 
+GRADIENTS = {"by_token": _by_token, "by_tap": _by_tap}
 add_lags.defvjp(_add_lags_fwd, _add_lags_bwd)

@@ -3,21 +3,15 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from kernels import decays, dispatch, inputs, op
+from kernels import decays, dispatch, inputs, op, products
 from kernels.ssd import pallas_gpu, pallas_tpu, reference, xla
 from mistake import Mistake
 
-
-def _widened(ssd):
-  """`ssd` for q, k and v of any dtype, which it computes in that of S."""
-  return lambda q, k, v, log_a, S, keep: ssd(*(z.astype(S.dtype) for z in (q, k, v)), log_a, S, keep)
-
-
 IMPLS: dispatch.Impls = {
-  "xla": (_widened(xla.ssd), dispatch.always),
+  "xla": (products.widened(xla.ssd, 3, products.factors), dispatch.always),
   "pallas_gpu": (pallas_gpu.ssd, pallas_gpu.why_not),
-  "pallas_tpu": (_widened(pallas_tpu.ssd), pallas_tpu.why_not),
-  "reference": (_widened(reference.ssd), dispatch.always),
+  "pallas_tpu": (products.widened(pallas_tpu.ssd, 3), pallas_tpu.why_not),
+  "reference": (products.widened(reference.ssd, 3), dispatch.always),
 }
 
 

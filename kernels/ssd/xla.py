@@ -13,12 +13,10 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from kernels import chunks
-from kernels.decays import running_sums
+from kernels.decays import einsum, running_sums
+from kernels.products import multiply
 
 CHUNK = 64  # the size of common heads and states: products within a chunk cost about what those with states do
-
-# float32 means float32 on accelerators too
-_einsum = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
 
 
 class Tokens(NamedTuple):
@@ -47,13 +45,14 @@ def ssd(
   S: Float[Array, "b h k p"],
   keep: Bool[Array, "b t"] | None,
 ) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k p"]]:
-  """See `reference.ssd`."""
+  """See `reference.ssd`. Factors of products have the dtype of q, k and v."""
   return _forward(q, k, v, log_a, S, keep)[0]
 
 
 def _forward(q, k, v, log_a, S, keep):
   tokens, decays = _chunks(q, k, v), _decays(log_a, keep, k.shape[2])
-  inflow = _einsum("mcbgk,mcbgrp->mbgrkp", tokens.k, _by_token(decays.leave) * tokens.v)
+  product = functools.partial(multiply, factors=q.dtype)
+  inflow = product("mcbgk,mcbgrp->mbgrkp", tokens.k, _by_token(decays.leave) * tokens.v)
 
   def chunk(S, inputs):
     across, inflow = inputs
@@ -61,14 +60,15 @@ def _forward(q, k, v, log_a, S, keep):
 
   last, entries = lax.scan(chunk, _grouped(S, 1, k.shape[2]), (decays.across, inflow))
   weights = decays.inside * _scores(tokens)[:, :, :, None]
-  y = _einsum("mbgrij,mjbgrp->mibgrp", weights, tokens.v)
-  y += _by_token(decays.enter) * _einsum("mcbgk,mbgrkp->mcbgrp", tokens.q, entries)
+  y = product("mbgrij,mjbgrp->mibgrp", weights, tokens.v)
+  y += _by_token(decays.enter) * product("mcbgk,mbgrkp->mcbgrp", tokens.q, entries)
   return (_rows(y, v), last.reshape(S.shape)), (q, k, v, log_a, keep, entries)
 
 
 def _backward(saved, cotangents):
   q, k, v, log_a, keep, entries = saved
   tokens, decays = _chunks(q, k, v), _decays(log_a, keep, k.shape[2])
+  product = functools.partial(multiply, factors=q.dtype)
   y_bar = _grouped(chunks.split(cotangents[0], CHUNK), 3, k.shape[2])
   last_bar = cotangents[1].reshape(entries.shape[1:])
   read_bar, stored = _by_token(decays.enter) * y_bar, _by_token(decays.leave) * tokens.v
@@ -77,15 +77,15 @@ def _backward(saved, cotangents):
     across, entry_bar = inputs
     return across[..., None, None] * after_bar + entry_bar, after_bar
 
-  entry_bars = _einsum("mcbgk,mcbgrp->mbgrkp", tokens.q, read_bar)
+  entry_bars = product("mcbgk,mcbgrp->mbgrkp", tokens.q, read_bar)
   S_bar, after_bars = lax.scan(chunk, last_bar, (decays.across, entry_bars), reverse=True)
 
-  scores, weights_bar = _scores(tokens)[:, :, :, None], _einsum("mibgrp,mjbgrp->mbgrij", y_bar, tokens.v)
+  scores, weights_bar = _scores(tokens)[:, :, :, None], product("mibgrp,mjbgrp->mbgrij", y_bar, tokens.v)
   scores_bar = (decays.inside * weights_bar).sum(3)
-  read, stored_bar = (_einsum("mcbgk,mbgrkp->mcbgrp", z, S) for z, S in ((tokens.q, entries), (tokens.k, after_bars)))
-  q_bar = _einsum("mbgij,mjbgk->mibgk", scores_bar, tokens.k) + _einsum("mcbgrp,mbgrkp->mcbgk", read_bar, entries)
-  k_bar = _einsum("mbgij,mibgk->mjbgk", scores_bar, tokens.q) + _einsum("mcbgrp,mbgrkp->mcbgk", stored, after_bars)
-  v_bar = _einsum("mbgrij,mibgrp->mjbgrp", decays.inside * scores, y_bar) + _by_token(decays.leave) * stored_bar
+  read, stored_bar = (product("mcbgk,mbgrkp->mcbgrp", z, S) for z, S in ((tokens.q, entries), (tokens.k, after_bars)))
+  q_bar = product("mbgij,mjbgk->mibgk", scores_bar, tokens.k) + product("mcbgrp,mbgrkp->mcbgk", read_bar, entries)
+  k_bar = product("mbgij,mibgk->mjbgk", scores_bar, tokens.q) + product("mcbgrp,mbgrkp->mcbgk", stored, after_bars)
+  v_bar = product("mbgrij,mibgrp->mjbgrp", decays.inside * scores, y_bar) + _by_token(decays.leave) * stored_bar
   log_a_bar = _log_decay_bar(
     Decays(
       inside=decays.inside * scores * weights_bar,
@@ -95,14 +95,14 @@ def _backward(saved, cotangents):
     )
   )
   bars = zip((q_bar, k_bar, v_bar, jnp.moveaxis(log_a_bar, -1, 1)), (q, k, v, log_a))
-  return *(_rows(bar, z) for bar, z in bars), S_bar.reshape(cotangents[1].shape), None
+  return *(_rows(bar, z).astype(z.dtype) for bar, z in bars), S_bar.reshape(cotangents[1].shape), None
 
 
 ssd.defvjp(_forward, _backward)
 
 
 def _scores(tokens):
-  return _einsum("mibgk,mjbgk->mbgij", tokens.q, tokens.k)
+  return multiply("mibgk,mjbgk->mbgij", tokens.q, tokens.k, tokens.q.dtype)
 
 
 def _decays(log_a, keep, groups) -> Decays:
@@ -135,9 +135,9 @@ def _log_decay_bar(bar: Decays) -> Float[Array, "m b g r c"]:
   """
   c = bar.enter.shape[-1]
   before = jnp.tri(c, k=-1, dtype=bar.enter.dtype).T  # [j, n]: segments from j contain n
-  ends = _einsum("...ij,jn->...in", bar.inside, before) + bar.enter[..., None]
+  ends = einsum("...ij,jn->...in", bar.inside, before) + bar.enter[..., None]
   through = jnp.where(jnp.tri(c, dtype=bool), ends, 0).sum(-2)
-  return through + _einsum("...j,jn->...n", bar.leave, before) + bar.across[..., None]
+  return through + einsum("...j,jn->...n", bar.leave, before) + bar.across[..., None]
 
 
 def _chunks(q, k, v) -> Tokens:

@@ -57,9 +57,13 @@ DRAWS = {
 
 
 def _lti(u, x, a_complex, B, C, **where):
-  """Systems of one token a chunk, whose powers are the system itself."""
-  A, K = 0.9 * a_complex, jnp.sum(B * C, axis=-1, keepdims=True)
-  return lti.lti(u, lti.System(K, A, (C * A)[:, None], B[..., None] + 0j, A), x, **where)
+  """A system in chunks of at most 16 tokens."""
+  A, c = 0.9 * a_complex, min(16, u.shape[1])
+  powers = A[..., None] ** jnp.arange(c + 1)
+  read, write = C[..., None] * powers, B[..., None] * powers
+  K = jnp.sum(B[..., None] * read[..., :-1], axis=1).real
+  system = lti.System(K, A, read[..., 1:].swapaxes(1, 2), write[..., -2::-1], powers[..., -1])
+  return lti.lti(u, system, x, **where)
 
 
 def _delta(q, k, v, w, S, log_a=None, u=None, **where):

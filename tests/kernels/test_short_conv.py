@@ -93,13 +93,6 @@ def test_dtypes_come_back_as_they_came(impl):
     assert (y.dtype, last.dtype) == (jnp.bfloat16, given.dtype)
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_off_the_cpu_the_kernel_gradient_is_the_same(masked, monkeypatch):
-  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-  got = values_and_gradients(plain("xla"), arrays(63, 4), **masks(63) if masked else {})
-  assert_close(got, expected(63, 4, masked, "float32"), TOLERANCE["float32"])
-
-
 def test_taps_must_fit_the_kernel():
   x, kernel, taps, bias = arrays(9, 4)
   with pytest.raises(ValueError, match="3 taps carried for a kernel of width 3; it needs 2"):
