@@ -94,11 +94,6 @@ class Model(nn.Module, kw_only=True):
     return "none" if whole else self._body(parent=None).STATE
 
   @property
-  def SLOW(self) -> tuple[str, ...]:
-    """The body's."""
-    return self._body(parent=None).SLOW
-
-  @property
   def positions(self) -> int | None:
     """How many tokens a document may have by the table of learned positions; None for any number."""
     return self.max_len or ROOM if self._embed(parent=None).position == "learned" else None

@@ -68,11 +68,6 @@ class Shell(Mixer):
     return self._inside(parent=None).STATE
 
   @property
-  def SLOW(self) -> tuple[str, ...]:
-    """The slow parameters of a mixer inside that does not declare them one by one."""
-    return self._inside(parent=None).SLOW
-
-  @property
   def SIDE(self) -> tuple[str, ...]:
     """The side inputs of the mixer inside."""
     return self._inside(parent=None).SIDE

@@ -65,7 +65,6 @@ class Mixer(nn.Module):
   """
 
   STATE = "fixed"
-  SLOW = ()
   SIDE: ClassVar[tuple[str, ...]] = ()
 
   def mix(self, x: Float[Array, "b t d"], state: Any, where: Where) -> tuple[Float[Array, "b t d"], Any]:

@@ -24,7 +24,6 @@ class Toy(nn.Module):
   inner: int = 6
   bug: str = ""
   STATE = "fixed"
-  SLOW = ()
   SIDE = ()
 
   def setup(self):
@@ -162,10 +161,6 @@ class Backward(Toy):
     return flip(super().__call__(flip(x), reset=flip(reset), side=side))
 
 
-class Misnamed(Toy):
-  SLOW = ("lam",)
-
-
 class NoFuture(Toy):
   STATE = "none"
 
@@ -183,7 +178,6 @@ class Endless(Toy):
     (Backward(), "call_gradients_ignore_what_lies_past_lengths"),
     (Backward(), "call_separates_documents"),
     (NoFuture(), "causal"),
-    (Misnamed(), "declares_itself"),
     (Toy(inner=7), "counts_its_parameters"),
   ],
 )

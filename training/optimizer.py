@@ -49,7 +49,6 @@ class Group(NamedTuple):
 
 def build(
   params: Any,
-  slow: Collection[str],
   *,
   steps: int,
   name: str = "adamw",
@@ -70,7 +69,6 @@ def build(
   """The transformation for `params` (arrays or their shapes, in Linen's boxes or not); see the module's docstring.
 
   Args:
-    slow: names of the slow parameters, the mixers' `SLOW`.
     steps: updates of the whole run, at which the schedule arrives at `final_lr`.
     final_lr: as a fraction of `lr`.
     clip, ema: 0 is off.
@@ -93,7 +91,7 @@ def build(
     if not fine:
       raise Mistake(f"optimizer.{key}={value}; it must be {need}")
   rate = learning_rate(lr=lr, schedule=schedule, warmup=warmup, final_lr=final_lr, steps=steps)
-  rules = assign(params, slow, weight_decay=weight_decay, slow_lr=slow_lr, groups=groups)
+  rules = assign(params, weight_decay=weight_decay, slow_lr=slow_lr, groups=groups)
   decay = _decay({path: rule.weight_decay for path, rule in rules.items()})
   factors = {path: rule.lr for path, rule in rules.items()}
   parts = [optax.clip_by_global_norm(clip)] if clip else []
@@ -141,7 +139,6 @@ def learning_rate(*, lr: float, schedule: str, warmup: int, final_lr: float, ste
 
 def assign(
   params: Any,
-  slow: Collection[str],
   *,
   weight_decay: float,
   slow_lr: float,
@@ -157,7 +154,7 @@ def assign(
   rules = {}
   for path, kind in _paths(params).items():
     group = {"lr": 1.0, "weight_decay": weight_decay if kind.decay else 0.0}
-    if kind.slow or path.rsplit("/", 1)[-1] in slow:
+    if kind.slow:
       group = {"lr": slow_lr, "weight_decay": 0.0}
     row = next((i for i, (regex, _) in enumerate(rows) if re.search(regex, path)), None)
     if row is not None:

@@ -61,7 +61,7 @@ class Run:
     self.task = build_task(**data)
     self.model = build_model(self.task, **config.model.to_dict())
     params = state_lib.variables_shape(self.model, self.task)["params"]
-    self.tx = optimizer.build(params, self.model.SLOW, steps=config.steps, **optimizer_section)
+    self.tx = optimizer.build(params, steps=config.steps, **optimizer_section)
     self._devices = devices
     self._state: state_lib.TrainState | None = None
 

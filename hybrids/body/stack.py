@@ -98,11 +98,6 @@ class Stack(Mixer):
     return max((mixer.STATE for mixer in self._mixers().values()), key=mixer_lib.STATES.index)
 
   @property
-  def SLOW(self) -> tuple[str, ...]:
-    """Those of all its mixers."""
-    return tuple(sorted({name for mixer in self._mixers().values() for name in getattr(mixer, "SLOW", ())}))
-
-  @property
   def SIDE(self) -> tuple[str, ...]:
     """Those of all its mixers; each gets the names it takes."""
     return tuple(sorted({name for mixer in self._mixers().values() for name in mixer.SIDE}))

@@ -47,11 +47,6 @@ class Bidirectional(Mixer):
     self._one_way(parent=None)
 
   @property
-  def SLOW(self) -> tuple[str, ...]:
-    """The wrapped mixer's."""
-    return self._one_way(parent=None).SLOW
-
-  @property
   def SIDE(self) -> tuple[str, ...]:
     """The wrapped mixer's names, and where it offers arrays the same names for those of the backward mixer."""
     names = self._one_way(parent=None).SIDE

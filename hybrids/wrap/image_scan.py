@@ -64,11 +64,6 @@ class ImageScan(Mixer):
     self._one_way(parent=None)
 
   @property
-  def SLOW(self) -> tuple[str, ...]:
-    """The wrapped mixer's."""
-    return self._one_way(parent=None).SLOW
-
-  @property
   def SIDE(self) -> tuple[str, ...]:
     """The wrapped mixer's."""
     return self._one_way(parent=None).SIDE

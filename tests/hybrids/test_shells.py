@@ -62,7 +62,6 @@ def test_the_state_is_that_of_the_mixer_inside():
   assert kinds == {"s5": "fixed", "softmax": "grows", "hyena": "whole input", "mlp": "fixed"}
   assert Shell(width=8, mixer=dict(name="s4nd")).STATE == "none"
   assert Shell(width=8, mixer=dict(name="s5")).SIDE == ("dt",)
-  assert Shell(width=8, mixer=dict(name="mamba")).SLOW == ("A_log",)
 
 
 @pytest.mark.parametrize(

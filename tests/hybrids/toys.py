@@ -20,7 +20,6 @@ class Decay(nn.Module):
   layer: int = 0
   depth: int = 1
   STATE = "fixed"
-  SLOW = ("a",)
   SIDE = ()
 
   def setup(self):
@@ -61,7 +60,6 @@ class Pointwise(nn.Module):
 
   width: int
   STATE = "fixed"
-  SLOW = ()
   SIDE = ()
 
   @nn.nowrap
@@ -123,7 +121,6 @@ class Whole(nn.Module):
 
   width: int
   STATE = "none"
-  SLOW = ()
   SIDE = ()
 
   @nn.compact

@@ -88,7 +88,7 @@ def test_shorter_sequences_see_the_beginning_of_the_same_filters():
 
 def test_weight_decay_leaves_biases_and_scales_that_are_matrices_alone():
   shapes = jax.eval_shape(Hyena(width=8).init, jax.random.key(0), jnp.zeros((1, 1, 8)))["params"]
-  rules = optimizer.assign(shapes, (), weight_decay=0.1, slow_lr=1.0, groups=())
+  rules = optimizer.assign(shapes, weight_decay=0.1, slow_lr=1.0, groups=())
   assert {shapes[name].value.ndim for name in ("b", "w")} == {2}
   assert {rules[name].weight_decay for name in ("b", "w")} == {0}
   assert rules["out_proj/kernel"].weight_decay == 0.1

@@ -84,7 +84,7 @@ def test_a_block_with_a_norm_after_it_is_the_papers_layer():
 
 def test_weight_decay_leaves_biases_and_scales_that_are_matrices_alone():
   shapes = jax.eval_shape(Mega(width=8, state=2, keys=4).init, jax.random.key(0), jnp.zeros((1, 1, 8)))["params"]
-  rules = optimizer.assign(shapes, (), weight_decay=0.1, slow_lr=1.0, groups=())
+  rules = optimizer.assign(shapes, weight_decay=0.1, slow_lr=1.0, groups=())
   assert {shapes[name].value.ndim for name in ("bias", "qk_scale", "qk_shift")} == {2}
   assert {rules[name].weight_decay for name in ("bias", "qk_scale", "qk_shift")} == {0}
   assert rules["h_proj/kernel"].weight_decay == 0.1

@@ -152,7 +152,7 @@ def workdir(tmp_path_factory):
   task = build_task(**config.data.to_dict())
   model = build_model(task, **config.model.to_dict())
   shapes = state_lib.variables_shape(model, task)
-  tx = optimizer.build(shapes["params"], model.SLOW, steps=config.steps, **config.optimizer.to_dict())
+  tx = optimizer.build(shapes["params"], steps=config.steps, **config.optimizer.to_dict())
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   with sharding.active(mesh), contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
     init, _ = state_lib.blueprint(model, task, tx, mesh, stateful=False)

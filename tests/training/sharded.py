@@ -17,7 +17,7 @@ from training.evaluate import make_evaluate
 
 def build(model, task, mesh):
   shapes = state.variables_shape(model, task)
-  tx = optimizer.build(shapes["params"], model.SLOW, steps=10, lr=0.01, weight_decay=0.1, clip=1.0, ema=0.9)
+  tx = optimizer.build(shapes["params"], steps=10, lr=0.01, weight_decay=0.1, clip=1.0, ema=0.9)
   return (tx, *state.blueprint(model, task, tx, mesh, stateful=False))
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import optax
 import pytest
 
+from hybrids.mixer import build
+from layers.param import Parameter
 from training import optimizer
 
 PARAMS = {
@@ -17,10 +19,16 @@ PARAMS = {
 }
 
 
-def run(params=PARAMS, slow=(), steps=10, grads=None, updates=1, **settings):
+def declared(params):
+  """The parameters in the boxes in which `layers.param` declares them: log_dt is slow."""
+  box = lambda path, leaf: Parameter(leaf, names=(None,) * leaf.ndim, slow=path[-1].key == "log_dt")
+  return jax.tree_util.tree_map_with_path(box, params)
+
+
+def run(params=PARAMS, steps=10, grads=None, updates=1, **settings):
   """Parameters after some updates by sgd with the gradient 0 (decay alone) or the one given."""
   settings = {"name": "sgd", "b1": 0.0, "lr": 0.1, "schedule": "constant", **settings}
-  tx = optimizer.build(params, slow, steps=steps, **settings)
+  tx = optimizer.build(declared(params), steps=steps, **settings)
   grads = jax.tree.map(jnp.zeros_like, params) if grads is None else grads
   state = tx.init(params)
 
@@ -44,7 +52,7 @@ def flat(params):
 
 
 def test_weight_decay_spares_vectors_and_slow_parameters():
-  (after,), _ = run(slow=("log_dt",), weight_decay=0.5)
+  (after,), _ = run(weight_decay=0.5)
   assert {path: float(x.flat[0]) for path, x in flat(after).items()} == pytest.approx(
     {"embed/table": 2 - 0.1 * 0.5 * 2, "mixer/kernel": 2 - 0.1 * 0.5 * 2, "mixer/log_dt": 2.0, "mixer/bias": 2.0}
   )
@@ -55,19 +63,19 @@ def test_vectors_that_the_stack_puts_together_stay_vectors():
     "scale": nn.LogicallyPartitioned(jnp.ones((4, 2)), ("layers", "embed")),
     "w": nn.LogicallyPartitioned(jnp.ones((2, 2)), ("embed", "inner")),
   }
-  rules = optimizer.assign(boxed, (), weight_decay=0.1, slow_lr=1.0, groups=())
+  rules = optimizer.assign(boxed, weight_decay=0.1, slow_lr=1.0, groups=())
   assert rules == {"scale": optimizer.Group(1.0, 0.0), "w": optimizer.Group(1.0, 0.1)}
 
 
 def test_slow_parameters_take_the_small_learning_rate():
-  (after,), _ = run(slow=("log_dt",), slow_lr=0.1, grads=jax.tree.map(jnp.ones_like, PARAMS))
+  (after,), _ = run(slow_lr=0.1, grads=jax.tree.map(jnp.ones_like, PARAMS))
   assert float(after["mixer"]["log_dt"][0, 0]) == pytest.approx(2 - 0.01)
   assert float(after["mixer"]["kernel"][0, 0]) == pytest.approx(2 - 0.1)
 
 
 def test_first_row_that_matches_sets_what_it_names():
   rows = [("log_dt$", {"lr": 0.5}), ("mixer/", {"lr": 0.0, "weight_decay": 0.3})]
-  rules = optimizer.assign(PARAMS, ("log_dt",), weight_decay=0.1, slow_lr=0.01, groups=rows)
+  rules = optimizer.assign(declared(PARAMS), weight_decay=0.1, slow_lr=0.01, groups=rows)
   assert rules["mixer/log_dt"] == optimizer.Group(0.5, 0.0)
   assert rules["mixer/kernel"] == rules["mixer/bias"] == optimizer.Group(0.0, 0.3)
   assert rules["embed/table"] == optimizer.Group(1.0, 0.1)
@@ -98,7 +106,7 @@ def test_first_row_that_matches_sets_what_it_names():
 )
 def test_a_bad_setting_is_named(settings, words):
   with pytest.raises(ValueError) as error:
-    optimizer.build(PARAMS, (), steps=10, **settings)
+    optimizer.build(PARAMS, steps=10, **settings)
   assert all(word in str(error.value) for word in words), str(error.value)
 
 
@@ -145,3 +153,15 @@ def test_clipping_bounds_the_update():
   (after,), _ = run(grads=jax.tree.map(lambda x: 100 * jnp.ones_like(x), PARAMS), clip=1.0, lr=1.0)
   moved = jax.tree.map(lambda a, b: a - b, PARAMS, after)
   assert float(optax.global_norm(moved)) == pytest.approx(1.0, rel=1e-5)
+
+
+def test_a_parameter_is_slow_where_its_own_mixer_says_so():
+  """GSS trains its C slowly and S4D does not: one beside the other changes neither."""
+  letters = {"g": dict(name="gss", inner=4, outer=8, state=2), "s": dict(name="s4d", state=2)}
+  stack = build("hybrids.body.stack.Stack", width=8, pattern="gs", depth=2, letters=letters)
+  params = jax.eval_shape(stack.init, jax.random.key(0), jnp.zeros((1, 1, 8)))["params"]
+  rules = optimizer.assign(params, weight_decay=0.1, slow_lr=0.01, groups=())
+  found = {path.replace("mixer/", ""): rule for path, rule in rules.items()}
+  assert found["g/C_re"] == optimizer.Group(0.01, 0.0)
+  assert found["s/C_re"] == optimizer.Group(1.0, 0.1)
+  assert found["s/A_im"] == optimizer.Group(0.01, 0.0)

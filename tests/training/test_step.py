@@ -19,7 +19,7 @@ def make(model=toy.Model(), task=TASK, stateful=False, lr=0.1):
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   with sharding.active(mesh):
     shapes = state.variables_shape(model, task)
-    tx = optimizer.build(shapes["params"], model.SLOW, steps=10, name="sgd", lr=lr, schedule="constant", b1=0.0)
+    tx = optimizer.build(shapes["params"], steps=10, name="sgd", lr=lr, schedule="constant", b1=0.0)
     init, like = state.blueprint(model, task, tx, mesh, stateful=stateful)
     update = step.make_update(model, tx, like=like)
     return init, update, step.make_forget(like=like)

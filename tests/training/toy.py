@@ -9,6 +9,7 @@ import numpy as np
 
 from hybrids.head.cross_entropy import cross_entropy
 from layers.dense import Dense
+from layers.param import param
 
 
 class Model(nn.Module):
@@ -19,12 +20,11 @@ class Model(nn.Module):
   inner: int = 8
   dropout: float = 0.0
   STATE = "fixed"
-  SLOW = ("log_rate",)
 
   def setup(self):
     embedding = nn.with_logical_partitioning(nn.initializers.normal(1.0), ("vocab", "embed"))
     self.embedding = self.param("embedding", embedding, (self.vocab, self.width))
-    self.log_rate = self.param("log_rate", nn.initializers.zeros, (self.inner,))
+    self.log_rate = param(self, "log_rate", nn.initializers.zeros, (self.inner,), (None,), slow=True)
     self.up = Dense(self.inner, use_bias=True, axes=("embed", "inner"))
     self.down = Dense(self.vocab, axes=("inner", "vocab"))
     self.drop = nn.Dropout(self.dropout)
