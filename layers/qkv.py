@@ -20,7 +20,7 @@ class ConvQKV(nn.Module):
   """q = unit(c(W_q x)) / sqrt(k), k = unit(c(W_k x)), v = c(W_v x): c is a short causal convolution, then SiLU.
 
   Attributes:
-    heads: of queries and keys; each serves `value_heads / heads` neighbouring heads of values.
+    heads: number of heads of queries and keys; each serves `value_heads / heads` neighbouring heads of values.
     taps: width of the convolution.
     conv_bias: whether it has a bias.
   """
@@ -63,5 +63,5 @@ class ConvQKV(nn.Module):
 
   @property
   def _widths(self) -> tuple[int, int]:
-    """Of all keys and of all values."""
+    """The widths of all keys and of all values."""
     return self.heads * self.key_size, self.value_heads * self.value_size

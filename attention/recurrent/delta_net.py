@@ -91,7 +91,7 @@ def _sizes(module: DeltaNet) -> tuple[int, int, int]:
 def _check(module: DeltaNet) -> None:
   at_least_one(module, "width", "heads", "taps", "depth")
   for field in ("expand_k", "expand_v"):
-    if getattr(module, field) * module.width < 1:
+    if scaled(getattr(module, field), module.width) < 1:
       raise Mistake(f"DeltaNet: {field}={getattr(module, field)} of width={module.width} leaves no channel")
   heads, keys, values = _sizes(module)
   if keys % heads or values % heads:

@@ -93,7 +93,7 @@ class GLA(Mixer):
 def _check(module: GLA) -> None:
   at_least_one(module, "width", "heads", "gate_rank", "depth")
   for field in ("expand_k", "expand_v"):
-    if getattr(module, field) * module.width < 1:
+    if scaled(getattr(module, field), module.width) < 1:
       raise Mistake(f"GLA: {field}={getattr(module, field)} of width={module.width} leaves no channel")
   heads, keys, values = module._sizes
   if keys % heads or values % heads:

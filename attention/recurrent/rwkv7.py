@@ -154,8 +154,8 @@ class RWKV7(Mixer):
     return v + (first - v) * jax.nn.sigmoid(self.v_lora(x))
 
 
-def _shapes(width: int, size: int, place: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _shapes(width: int, size: int, up: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """A line from -1/2 to 1/2 over all channels, a curve from -1 to 1 over each head's, and decays from -6 to 0."""
   line = np.arange(width) / max(1, width - 1)
   within = (np.arange(width) % size - (size - 1) / 2) / max(1, (size - 1) / 2)
-  return line - 0.5, within * np.abs(within), -6 + 6 * line ** (1 + place**0.3)
+  return line - 0.5, within * np.abs(within), -6 + 6 * line ** (1 + up**0.3)

@@ -20,7 +20,7 @@ ORACLE = {
 REFUSED = [
   (dict(heads=3), "heads=3 does not divide 8 keys and 8 values"),
   (dict(taps=0), "taps=0; it must be at least 1"),
-  (dict(expand_v=0.1), "expand_v=0.1 of width=8 leaves no channel"),
+  (dict(expand_v=0.01), "expand_v=0.01 of width=8 leaves no channel"),
 ]
 
 

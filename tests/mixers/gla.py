@@ -16,7 +16,7 @@ REFUSED = [
   (dict(heads=3), "heads=3 does not divide 4 keys and 8 values"),
   (dict(heads=0), "heads=0; it must be at least 1"),
   (dict(gate_rank=0), "gate_rank=0; it must be at least 1"),
-  (dict(expand_k=0.1), "expand_k=0.1 of width=8 leaves no channel"),
+  (dict(expand_k=0.01), "expand_k=0.01 of width=8 leaves no channel"),
   (dict(tau=0.0), "tau=0.0; it must be above 0"),
 ]
 
