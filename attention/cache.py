@@ -1,4 +1,7 @@
-"""What attention remembers of the tokens of a document: slots, filled in order or as a ring, in a dtype of choice."""
+"""The cache of attention: slots for the tokens of a document, filled in order or as a ring, in a dtype of choice.
+
+Cached vectors are "b g s k": groups before slots, so that a step multiplies each group's matrix as it is stored.
+"""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -12,20 +15,20 @@ from kernels.inputs import valid
 
 DTYPES = ("float32", "bfloat16", "int8")
 
-Kept = dict[str, Any]  # name -> "b s ...", or Packed
+Kept = dict[str, Any]  # name -> "b g s k", or Packed
 
 
 class Packed(NamedTuple):
-  """Vectors in eight bits an entry: integers times the vector's own unit, to 1/254 of its largest entry."""
+  """Vectors in eight bits an entry: integers times the vector's own unit, exact to 1/254 of its largest entry."""
 
-  integers: Int[Array, "b s ... k"]
-  unit: Float[Array, "b s ..."]
+  integers: Int[Array, "b g s k"]
+  unit: Float[Array, "b g s"]
 
 
 class Cache(NamedTuple):
-  """What tokens of the current document left, token i in slot i, or in slot i modulo the slots of a ring.
+  """The vectors of the tokens of the current document: token i in slot i, or in slot i modulo the slots of a ring.
 
-  Other slots may hold tokens of earlier documents.
+  The other slots may hold tokens of earlier documents.
   """
 
   kept: Kept
@@ -36,7 +39,7 @@ class Cache(NamedTuple):
 
 
 class Tokens(NamedTuple):
-  """Of each token: the first three fields of a cache."""
+  """Tokens as a cache holds them: its first three fields."""
 
   kept: Kept
   segment: Int[Array, "b s"]
@@ -44,7 +47,7 @@ class Tokens(NamedTuple):
 
 
 class Places(NamedTuple):
-  """Where new tokens stand; and the last fields of the cache that will have them."""
+  """Where new tokens stand, and the last two fields of the cache after them."""
 
   segment: Int[Array, "b t"]  # -1 past the lengths
   position: Int[Array, "b t"]
@@ -53,21 +56,23 @@ class Places(NamedTuple):
   start: Int[Array, "b"]
 
 
-def empty(batch: int, slots: int, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> Cache:
-  """Slots without tokens, for vectors of these shapes.
+def empty(batch: int, slots: int, shapes: Mapping[str, tuple[int, int]], dtype: str) -> Cache:
+  """A cache without tokens.
 
   Args:
+    shapes: for each name the number of groups and the size of a vector.
     dtype: "float32" is JAX's default, as for other states, so float64 where that is enabled; "bfloat16"; or "int8":
       integers of eight bits with a unit in float32.
   """
 
-  def room(shape: tuple[int, ...]) -> Any:
+  def room(groups: int, size: int) -> Any:
+    shape = (batch, groups, slots, size)
     if dtype == "int8":
-      return Packed(jnp.zeros((batch, slots, *shape), jnp.int8), jnp.zeros((batch, slots, *shape[:-1]), jnp.float32))
-    return jnp.zeros((batch, slots, *shape), None if dtype == "float32" else dtype)
+      return Packed(jnp.zeros(shape, jnp.int8), jnp.zeros(shape[:-1], jnp.float32))
+    return jnp.zeros(shape, None if dtype == "float32" else dtype)
 
   none, zero = jnp.full((batch, slots), -1, jnp.int32), jnp.zeros((batch,), jnp.int32)
-  return Cache({name: room(shape) for name, shape in shapes.items()}, none, none, consumed=zero, start=zero)
+  return Cache({name: room(*shape) for name, shape in shapes.items()}, none, none, consumed=zero, start=zero)
 
 
 def place(
@@ -77,7 +82,7 @@ def place(
   reset: Bool[Array, "b t"] | None = None,
   lengths: Int[Array, "b"] | None = None,
 ) -> Places:
-  """Where the tokens of x stand, which come after those of a cache, or after none."""
+  """Positions of the tokens of x, which come after those of a cache, or first."""
   batch, t, _ = x.shape
   zero = jnp.zeros((batch,), jnp.int32)
   consumed, start = (zero, zero) if before is None else (before.consumed, before.start)
@@ -90,27 +95,46 @@ def place(
   return Places(segment, position, offset, consumed=consumed, start=consumed - length)
 
 
-def extend(cache: Cache, kept: Mapping[str, Array], at: Places, *, ring: bool, packed: bool) -> tuple[Tokens, Cache]:
-  """What the new tokens may look at, in the numbers of the cache, and the cache that has them.
+def extend(
+  cache: Cache, new: Mapping[str, Float[Array, "b t g k"]], at: Places, *, ring: bool, packed: bool
+) -> tuple[Tokens, Cache]:
+  """The tokens that the new ones may see, their vectors as floats "b s g k", and the cache with the new tokens.
 
   Args:
-    kept: what each new token leaves.
+    new: the vectors of each new token.
     ring: whether a token may take the slot of one that stands further back than there are slots.
     packed: whether a document may start among the new tokens.
   """
-  tokens = Tokens(_as_in(cache.kept, kept), at.segment, at.position)
-  before = Tokens(*cache[:3])
+  tokens, before = _tokens(cache, new, at), Tokens(*cache[:3])
   after = _write(before, tokens, at.start, ring)
   # Several tokens may overwrite what the first of them still sees: a window's oldest, or an earlier document.
   overwrites = at.position.shape[1] > 1 and (ring or packed)
-  append = lambda old, new: jnp.concatenate([old, new], axis=1)
-  seen = jax.tree.map(append, before, tokens) if overwrites else after
-  return seen._replace(kept=_read(seen.kept)), Cache(*after, consumed=at.consumed, start=at.start)
+  append = lambda old, new: jnp.concatenate([old, new], axis=_slots_axis(old))
+  visible = jax.tree.map(append, before, tokens) if overwrites else after
+  cache = Cache(*after, consumed=at.consumed, start=at.start)
+  return visible._replace(kept={name: z.swapaxes(1, 2) for name, z in read(visible).items()}), cache
+
+
+def append(cache: Cache, new: Mapping[str, Float[Array, "b 1 g k"]], at: Places, *, ring: bool) -> Cache:
+  """The cache with one more token for each row, which is written in place where the old cache is used no more."""
+  after = _write(Tokens(*cache[:3]), _tokens(cache, new, at), at.start, ring)
+  return Cache(*after, consumed=at.consumed, start=at.start)
+
+
+def read(tokens: Cache | Tokens) -> dict[str, Float[Array, "b g s k"]]:
+  """The vectors as floats."""
+  unpack = lambda z: z.integers * z.unit[..., None] if isinstance(z, Packed) else z
+  return {name: unpack(z) for name, z in tokens.kept.items()}
 
 
 def nan_where_full(y: Float[Array, "b t d"], at: Places, cache: Cache) -> Float[Array, "b t d"]:
   """NaN for each token for which the cache, which is no ring, has no slot, however the tokens were cut."""
   return jnp.where((at.offset >= cache.segment.shape[1])[..., None], jnp.nan, y)
+
+
+def _tokens(cache: Cache, new: Mapping[str, Float[Array, "b t g k"]], at: Places) -> Tokens:
+  kept = {name: _pack(z.swapaxes(1, 2), cache.kept[name]) for name, z in new.items()}
+  return Tokens(kept, at.segment, at.position)
 
 
 def _write(cache: Tokens, tokens: Tokens, start: Int[Array, "b"], ring: bool) -> Tokens:
@@ -122,22 +146,33 @@ def _write(cache: Tokens, tokens: Tokens, start: Int[Array, "b"], ring: bool) ->
     keep &= slot >= jnp.max(slot, axis=1, keepdims=True, where=keep, initial=0) + 1 - slots
     slot = slot % slots
   slot = jnp.where(keep, slot, slots)
+  # XLA makes a slice of a scatter of one update, and then copies the whole cache for everyone who reads it (on CPUs, in
+  # JAX 0.10). So one token comes with a second one, which has no slot.
+  lonely = slot.size == 1
+  if lonely:
+    slot = jnp.concatenate([slot, jnp.full_like(slot, slots)], axis=1)
   rows = jnp.arange(slot.shape[0])[:, None]
-  return jax.tree.map(lambda old, new: old.at[rows, slot].set(new, mode="drop"), cache, tokens)
+
+  def write(old: Array, new: Array) -> Array:
+    axis = _slots_axis(old)
+    if lonely:
+      new = jnp.concatenate([new, new], axis=axis)
+    if axis == 1:
+      return old.at[rows, slot].set(new, mode="drop")
+    return old.at[rows, :, slot].set(new.swapaxes(1, 2), mode="drop")
+
+  return jax.tree.map(write, cache, tokens)
 
 
-def _as_in(kept: Kept, new: Mapping[str, Array]) -> Kept:
-  return {name: _pack(z, kept[name]) for name, z in new.items()}
+def _slots_axis(z: Array) -> int:
+  """The axis of the slots: after the groups in "b g s k" and "b g s", else the second."""
+  return min(z.ndim - 1, 2)
 
 
-def _pack(z: Array, like: Any) -> Any:
-  if not isinstance(like, Packed):
-    return z.astype(like.dtype)
-  unit = jnp.max(jnp.abs(z), axis=-1).astype(like.unit.dtype) / 127
+def _pack(z: Float[Array, "b g t k"], cached: Any) -> Any:
+  """Vectors in the dtype of the cached ones."""
+  if not isinstance(cached, Packed):
+    return z.astype(cached.dtype)
+  unit = jnp.max(jnp.abs(z), axis=-1).astype(cached.unit.dtype) / 127
   integers = jnp.round(z / jnp.where(unit == 0, 1, unit)[..., None]).astype(jnp.int8)
   return Packed(integers, unit)
-
-
-def _read(kept: Kept) -> Kept:
-  unpack = lambda z: z.integers * z.unit[..., None] if isinstance(z, Packed) else z
-  return {name: unpack(z) for name, z in kept.items()}

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from attention import cache
 from kernels.attention import attention
+from kernels.attention.step import attention_step
 from kernels.inputs import product
 from layers import Dense, RMSNorm, param, project
 from layers.choices import one_of
@@ -26,7 +27,7 @@ from mistake import Mistake
 POSITIONS = ("none", "rope")
 CHOICES = {"position": POSITIONS, "layout": LAYOUTS, "cache_dtype": cache.DTYPES}
 
-State = cache.Cache  # kept: the latent "c", "b s c", after its norm, and the shared key "k", "b s r", turned
+State = cache.Cache  # kept: the latent "c" after its norm, and the shared key "k", turned; one group of each
 
 
 class MLA(Mixer):
@@ -95,15 +96,15 @@ class MLA(Mixer):
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
     """Empty slots for a document of `max_len` tokens; those past that have NaN."""
-    return cache.empty(batch, max_len, dict(c=(self.rank,), k=(self.rope_size,)), self.cache_dtype)
+    return cache.empty(batch, max_len, dict(c=(1, self.rank), k=(1, self.rope_size)), self.cache_dtype)
 
   def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
     """With the keys and values of each head, which are fewer products than attention to the latents."""
     at = cache.place(x, **where.masks)
     q, r, new = self._project(x, at.offset)
-    by_head = lambda W, size: project(new["c"], W, x.dtype).reshape(*x.shape[:2], self._heads, size)
+    by_head = lambda W, size: project(new["c"][:, :, 0], W, x.dtype).reshape(*x.shape[:2], self._heads, size)
     k, v = by_head(self.k_up, self.head_size), by_head(self.v_up, self.value_size)
-    shared = jnp.broadcast_to(new["k"][:, :, None], (*k.shape[:3], self.rope_size))
+    shared = jnp.broadcast_to(new["k"], (*k.shape[:3], self.rope_size))
     segments: dict[str, Any] = {} if where.reset is None else dict(q_segment=at.segment, k_segment=at.segment)
     y = attention(_join(q, r), _join(k, shared), v, scale=self._scale, **segments)
     return self.out_proj(y.reshape(*x.shape[:2], -1))
@@ -113,15 +114,38 @@ class MLA(Mixer):
     at = cache.place(x, state, **where.masks)
     q, r, new = self._project(x, at.offset)
     seen, state = cache.extend(state, new, at, ring=False, packed=where.reset is not None)
-    c, k = (seen.kept[name][:, :, None] for name in ("c", "k"))
-    by_head = lambda W: W.reshape(self.rank, self._heads, -1).astype(x.dtype)
-    q = product("bthk,chk->bthc", q, by_head(self.k_up), x.dtype)
+    c, k = seen.kept["c"], seen.kept["k"]
+    q = product("bthk,chk->bthc", q, self._by_head(self.k_up, x), x.dtype)
     places: dict[str, Any] = dict(
       q_position=at.position, k_position=seen.position, q_segment=at.segment, k_segment=seen.segment
     )
     y = attention(_join(q, r), _join(c, k), c, scale=self._scale, **places)
-    y = product("bthc,chp->bthp", y, by_head(self.v_up), x.dtype)
+    y = product("bthc,chp->bthp", y, self._by_head(self.v_up, x), x.dtype)
     return cache.nan_where_full(self.out_proj(y.reshape(*x.shape[:2], -1)), at, state), state
+
+  def mix_token(
+    self, x: Float[Array, "b d"], state: State, side: Mapping[str, Array]
+  ) -> tuple[Float[Array, "b d"], State]:
+    at = cache.place(x[:, None], state)
+    q, r, new = self._project(x[:, None], at.offset)
+    state = cache.append(state, new, at, ring=False)
+    kept = cache.read(state)
+    q = product("bthk,chk->bthc", q, self._by_head(self.k_up, x), x.dtype)
+    y = attention_step(
+      (q[:, 0], r[:, 0]),
+      (kept["c"], kept["k"]),
+      kept["c"],
+      q_position=at.position[:, 0],
+      k_position=state.position,
+      q_segment=at.segment[:, 0],
+      k_segment=state.segment,
+      scale=self._scale,
+    )
+    y = product("bhc,chp->bhp", y, self._by_head(self.v_up, x), x.dtype)
+    return cache.nan_where_full(self.out_proj(y.reshape(len(x), 1, -1)), at, state)[:, 0], state
+
+  def _by_head(self, W: Float[Array, "c e"], x: Float[Array, "..."]) -> Float[Array, "c h k"]:
+    return W.reshape(self.rank, self._heads, -1).astype(x.dtype)
 
   @property
   def _heads(self) -> int:
@@ -133,15 +157,15 @@ class MLA(Mixer):
 
   def _project(
     self, x: Float[Array, "b t d"], offset: Int[Array, "b t"]
-  ) -> tuple[Float[Array, "b t h k"], Float[Array, "b t h r"], dict[str, Float[Array, "b t _"]]]:
-    """Queries without and with rotations; what the cache holds of the tokens."""
+  ) -> tuple[Float[Array, "b t h k"], Float[Array, "b t h r"], dict[str, Float[Array, "b t 1 _"]]]:
+    """Queries without and with rotations, and the vectors of each token for the cache."""
     q = self.q_proj(x) if self.q_rank is None else self.q_up(self.q_norm(self.q_down(x)))
     q, r = jnp.split(q.reshape(*x.shape[:2], self._heads, -1), [self.head_size], axis=-1)
     k = self.r_proj(x)[:, :, None]
     if self.position == "rope":
       turn: dict[str, Any] = dict(theta=self.theta, layout=self.layout, scaling=self.scaling)
       r, k = rope(r, offset, **turn), rope(k, offset, **turn)
-    return q, r, dict(c=self.c_norm(self.c_proj(x)), k=k[:, :, 0])
+    return q, r, dict(c=self.c_norm(self.c_proj(x))[:, :, None], k=k)
 
 
 def _join(x: Array, y: Array) -> Array:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from attention import cache
 from attention.masked import Masked
 from kernels.attention import MASKS, attention
+from kernels.attention.step import attention_step
 from kernels.attention.visible import EVERYONE
 from layers import Dense, RMSNorm, param
 from layers.choices import one_of
@@ -29,7 +30,7 @@ NORMS = ("none", "head", "all")
 BIASES = ("none", "qkv", "out", "all")
 CHOICES = {"mask": MASKS, "layout": LAYOUTS, "qk_norm": NORMS, "bias": BIASES, "cache_dtype": cache.DTYPES}
 
-State = cache.Cache  # kept: "k", turned already if positions turn, and "v", both "b s g k"
+State = cache.Cache  # kept: "k", turned already if positions turn, and "v"
 
 
 class Attention(Masked):
@@ -141,6 +142,31 @@ class Attention(Masked):
     y = self.attend(x, q, **seen.kept, **places)
     return y if ring else cache.nan_where_full(y, at, state), state
 
+  def mix_token(
+    self, x: Float[Array, "b d"], state: State, side: Mapping[str, Array]
+  ) -> tuple[Float[Array, "b d"], State]:
+    if self.persistent or self.position == "xpos":
+      return super().mix_token(x, state, side)
+    at, ring = cache.place(x[:, None], state), self.window is not None
+    q, kv = self.project(x[:, None], at.offset)
+    state = cache.append(state, kv, at, ring=ring)
+    kv = cache.read(state)
+    y = attention_step(
+      (q[:, 0],),
+      (kv["k"],),
+      kv["v"],
+      q_position=at.position[:, 0],
+      k_position=state.position,
+      q_segment=at.segment[:, 0],
+      k_segment=state.segment,
+      scale=q.shape[-1] ** -0.5,
+      window=self.window,
+      softcap=self.softcap,
+      slopes=self._slopes,
+    )
+    y = self._out(x, y)
+    return y if ring else cache.nan_where_full(y[:, None], at, state)[:, 0], state
+
   def project(
     self, x: Float[Array, "b t d"], offset: Int[Array, "b t"]
   ) -> tuple[Float[Array, "b t h k"], dict[str, Float[Array, "b t g k"]]]:
@@ -164,7 +190,7 @@ class Attention(Masked):
 
     All four of these are needed with persistent tokens.
     """
-    heads, _, size = self._sizes
+    size = self._sizes[2]
     if self.persistent:
       k, v, where = self._with_persistent(k, v, where)
     fades = self.position == "xpos"
@@ -175,12 +201,20 @@ class Attention(Masked):
       mask=self.mask,
       window=self.window,
       softcap=self.softcap,
-      slopes=alibi_slopes(heads) if self.position == "alibi" else None,
+      slopes=self._slopes,
       decays=xpos_decays(size, layout=self.layout, share=self.rotary) if fades else None,
       **where,
     )
-    y = y.reshape(*y.shape[:2], -1)
+    return self._out(x, y)
+
+  def _out(self, x: Float[Array, "*b d"], y: Float[Array, "*b h k"]) -> Float[Array, "*b d"]:
+    """W_o y, gated by x where there is a gate."""
+    y = y.reshape(*x.shape[:-1], -1)
     return self.out_proj(y * jax.nn.sigmoid(self.gate_proj(x)) if self.gate else y)
+
+  @property
+  def _slopes(self) -> tuple[float, ...] | None:
+    return alibi_slopes(self._sizes[0]) if self.position == "alibi" else None
 
   @property
   def _sizes(self) -> tuple[int, int, int]:

@@ -66,6 +66,7 @@ class TitansMAC(WithMemory):
     """The state of a document without tokens."""
     memory = self._titans(parent=None).init_state(batch, max_len)
     kept = self._attention(parent=None).init_state(batch, 2 * self.segment).kept
+    kept = {name: z.swapaxes(1, 2) for name, z in kept.items()}
     return State(memory=memory, past=memory.weights, kept=kept)
 
   def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:

@@ -38,7 +38,7 @@ def test_without_a_memory_it_is_normed_attention_times_one_half():
 def test_its_state_is_a_memory_and_a_window():
   state = TitansMAG(width=64, heads=4, window=5, memory=dict(layers=1, chunk=1)).init_state(3, 100)
   assert [W.shape for W in state.memory.weights] == [(3, 1, 64, 64)]
-  assert state.attention.kept["k"].shape == (3, 5, 4, 16)
+  assert state.attention.kept["k"].shape == (3, 4, 5, 16)
 
 
 @pytest.mark.parametrize(

@@ -24,4 +24,4 @@ def test_in_a_window_of_one_token_it_is_a_linear_map_of_the_memory():
 def test_its_state_is_a_memory_and_a_window():
   state = TitansMAL(width=64, heads=4, window=5).init_state(3, 100)
   assert [W.shape for W in state.memory.weights] == [(3, 1, 64, 256), (3, 1, 256, 64)]
-  assert state.attention.kept["v"].shape == (3, 5, 4, 16)
+  assert state.attention.kept["v"].shape == (3, 4, 5, 16)

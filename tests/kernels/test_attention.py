@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from attention.efficient import unordered
-from kernels.attention import IMPLS, WEIGHTS, attention, xla
+from kernels.attention import IMPLS, WEIGHTS, attention, step, xla
 from kernels.attention.visible import EVERYONE
 from tests.kernels.compare import DTYPES, QUICK, TOLERANCE, assert_close, draw, values_and_gradients
 
@@ -200,6 +200,40 @@ def test_bfloat16_comes_back(impl):
   # a query may be of lower precision than the cache
   (y,) = op(impl)(given[0].astype(jnp.bfloat16), *given[1:], **where)
   assert y.dtype == jnp.bfloat16
+
+
+STEPS = [({}, False), ({"window": 7}, True), ({"softcap": 2.0}, True), ({"slopes": SLOPES}, True)]
+
+
+@pytest.mark.parametrize("slots", [16, 10**9])
+@pytest.mark.parametrize("settings, parts", STEPS)
+def test_a_step_is_attention_of_one_query(monkeypatch, settings, parts, slots):
+  """Where the first slots alone are read because the rest are empty, and where all are; keys of one part or of two."""
+  monkeypatch.setattr(step, "SLOTS", slots)
+  q, k, v = map(jnp.asarray, arrays(1, 40))
+  cut = lambda z: (z[..., :2], z[..., 2:]) if parts else (z,)
+
+  @jax.jit
+  def run(where):
+    where = {name: z[:, 0] if name.startswith("q") else z for name, z in where.items()}
+    by_group = lambda z: z.swapaxes(1, 2)
+    return step.attention_step(cut(q[:, 0]), cut(by_group(k)), by_group(v), scale=0.3, **settings, **where)
+
+  for used in (3, 10, 40):
+    where = places(1, 40, True) | {"q_position": np.full((B, 1), used)}
+    where["q_segment"][1] = where["k_segment"][1, used - 2]
+    where["k_segment"] = np.where(np.arange(40) < used, where["k_segment"], -1)
+    where = jax.tree.map(jnp.asarray, where)
+    want = attention(q, k, v, impl="reference", scale=0.3, **settings, **where)[:, 0]
+    assert np.abs(want).max() > 0.1
+    np.testing.assert_allclose(run(where), want, atol=1e-5)
+
+
+def test_a_step_that_sees_nothing_is_zero():
+  q, k, v = jnp.ones((B, H, K)), jnp.ones((B, G, 9, K)), jnp.ones((B, G, 9, P))
+  where = dict(q_position=jnp.zeros(B, int), q_segment=jnp.zeros(B, int))
+  where |= dict.fromkeys(("k_position", "k_segment"), jnp.full((B, 9), -1))
+  np.testing.assert_array_equal(step.attention_step((q,), (k,), v, scale=1.0, **where), jnp.zeros((B, H, P)))
 
 
 def test_scores_are_not_written_down():
