@@ -110,11 +110,22 @@ def _mixer(section: Mapping[str, Any]) -> dict[str, Any]:
   if "branch" in known:
     branch = _filled(Branch, full["branch"], (*TOLD, "mixer"))
     full["branch"] = branch | {"norm": _norm(branch["norm"])}
+  for name in ("stages", "stack"):
+    if name in known:
+      full[name] = _stacks(full[name])
   if "branches" in known:
     full["branches"] = tuple(map(_letter, full.get("branches", ())))
   if "mixer" in known and isinstance(full.get("mixer"), Mapping):
     full["mixer"] = _mixer(full["mixer"])
   return full
+
+
+def _stacks(value: Any) -> Any:
+  """The fields of a stack, or of several."""
+  if not isinstance(value, Mapping):
+    return tuple(map(_stacks, value))
+  full = _mixer({"name": "stack", "last_norm": False, **value})
+  return {key: item for key, item in full.items() if key not in ("name", "last_norm") or key in value}
 
 
 def _letter(section: Mapping[str, Any]) -> dict[str, Any]:

@@ -114,7 +114,9 @@ def test_every_mixer_has_a_row():
 @pytest.mark.parametrize("name", sorted(sources.mixer_files()))
 def test_every_mixer_builds_with_its_width_alone(name):
   """At a width that no published default was made for; a wrapper also needs what it wraps."""
-  needed = {"mixer": dict(name="mlp")} if name in ("bidirectional", "image_scan") else {}
+  inner = {"mixer": dict(name="mlp"), "branches": (dict(name="mlp"),)}
+  fields = mixer_lib.fields(mixer_lib.find(name))
+  needed = {field: value for field, value in inner.items() if fields.get(field)}
   mixer = mixer_lib.build(name, width=48, **needed)
   shape = jax.eval_shape(mixer.init, jax.random.key(0), jax.ShapeDtypeStruct((2, 5, 48), jnp.float32))
   assert jax.tree.leaves(shape) or name == "fnet", "no parameters"

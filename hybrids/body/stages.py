@@ -1,0 +1,77 @@
+"""Stages of an image model: stacks with merging of patches between them, each at half the resolution of the last.
+
+State: none; the whole image is needed at once.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from hybrids import mixer as mixer_lib
+from layers import Dense, RMSNorm, images
+from layers.mixer import Mixer, Where
+from mistake import Mistake
+
+
+class Stages(Mixer):
+  """Stacks of widths d, 2d, 4d …; between two, each square of 2 by 2 tokens becomes one, W norm([x_1, …, x_4]).
+
+  Swin (Liu et al. 2021, arXiv:2103.14030) and VMamba (Liu et al. 2024, arXiv:2401.10166). It puts out t / 4^(stages-1)
+  tokens of width `out_width`.
+
+  Attributes:
+    stages: fields of a `stack` for each stage. The last one's last norm is that of the body; others have none.
+    rows: tokens along the image's height; if not given, the most square image that t allows.
+  Raises:
+    ValueError: when made, if there is no stage or a stack cannot be built; when called, if an image has sides that
+      cannot be halved, or with `reset` or `lengths`.
+  """
+
+  width: int
+  stages: Sequence[Mapping[str, Any]]
+  rows: int | None = None
+
+  STATE = "none"
+
+  def __post_init__(self):
+    self.stages = tuple(map(mixer_lib.frozen, self.stages))
+    if not self.stages:
+      raise Mistake("stages: there is none; give the fields of a stack for each")
+    super().__post_init__()
+    self._stacks()
+
+  @property
+  def out_width(self) -> int:
+    """The width of what comes out."""
+    return self.width * 2 ** (len(self.stages) - 1)
+
+  def setup(self):
+    self.stacks = [stack.copy(parent=self, name=f"stage_{i}") for i, stack in enumerate(self._stacks())]
+    self.norms = [RMSNorm() for _ in self.stages[1:]]
+    widths = [2 * self.width * 2**i for i in range(len(self.stages) - 1)]
+    self.merges = [Dense(width, axes=("inner", "embed")) for width in widths]
+
+  def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b s e"]:
+    if where.reset is not None or where.lengths is not None:
+      raise Mistake("body.name='stages' reads whole images: neither packed documents nor padding")
+    rows, columns = images.sides("stages", x.shape[1], {"rows": self.rows, "columns": None})
+    x = self.stacks[0](x)
+    for stack, norm, merge in zip(self.stacks[1:], self.norms, self.merges):
+      if rows % 2 or columns % 2:
+        raise Mistake(f"stages: an image of {rows} by {columns} tokens cannot be halved; use fewer stages or pad it")
+      b, _, d = x.shape
+      squares = x.reshape(b, rows // 2, 2, columns // 2, 2, d).swapaxes(2, 3)
+      rows, columns = rows // 2, columns // 2
+      x = stack(merge(norm(squares.reshape(b, rows * columns, 4 * d))))
+    return x
+
+  @nn.nowrap
+  def _stacks(self) -> list[nn.Module]:
+    last = len(self.stages) - 1
+    sections = [{"last_norm": i == last, **stage} for i, stage in enumerate(self.stages)]
+    place = {"layer": 0, "depth": 1, "parent": None}
+    return [
+      mixer_lib.build_spec({"name": "stack", **s}, width=self.width * 2**i, **place) for i, s in enumerate(sections)
+    ]

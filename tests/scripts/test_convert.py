@@ -1,0 +1,68 @@
+"""Variables of today have the names and shapes of 2e67293 when they are turned back, and lose nothing on the way."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hybrids.model import Model
+from scripts import convert
+from tests.hybrids.filled import filled
+
+LETTERS = {"m": {"name": "min_gru"}, "a": {"name": "softmax", "heads": 2}, "r": {"name": "rwkv7", "head_size": 4}}
+TOKENS = jnp.zeros((1, 2), jnp.int32)
+
+
+def model(pattern, depth, **kwargs):
+  body = {"name": "stack", "pattern": pattern, "depth": depth, "letters": LETTERS}
+  return Model(**{"vocab": 5, "width": 8, "body": body, "head": {"name": "lm", "tie": False}} | kwargs)
+
+
+def names(tree):
+  flat = jax.tree.leaves_with_path(tree)
+  return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in flat}
+
+
+@pytest.mark.parametrize(
+  "pattern, depth, kwargs, expected",
+  [
+    (
+      "ma",
+      5,
+      {"embed": {"position": "learned"}, "max_len": 3},
+      {
+        **{"head": (5, 8), "final_norm/scale": (8,), "embed/embedding": (5, 8), "embed/positions": (3, 8)},
+        **{"stack/groups/0_min_gru/norm/scale": (2, 8), "stack/groups/1_softmax/norm/scale": (2, 8)},
+        "stack/layers/4_min_gru/norm/scale": (8,),
+      },
+    ),
+    ("r", 3, {}, {"stack/layers/0_rwkv7/norm/scale": (8,), "stack/groups/0_rwkv7/norm/scale": (2, 8)}),
+    ("mma", 5, {}, {f"stack/layers/{i}_{name}/norm/scale": (8,) for i, name in ((0, "min_gru"), (2, "softmax"))}),
+    (
+      "m",
+      2,
+      {"classes": 3, "head": {"name": "classifier", "pool": "cls"}, "embed": {"class_token": "end"}},
+      {"head/kernel": (8, 3), "head/bias": (3,), "cls": (8,), "stack/groups/0_min_gru/norm/scale": (2, 8)},
+    ),
+  ],
+  ids=["loop", "offers", "no loop", "classifier"],
+)
+def test_names_are_those_of_older_runs_and_nothing_is_lost(pattern, depth, kwargs, expected):
+  made = model(pattern, depth, **kwargs)
+  params = filled(made, TOKENS)["params"]
+  old = convert.older(made, params)
+  assert expected.items() <= names(old).items()
+  assert not any(name.startswith("body") for name in names(old))
+  assert sum(leaf.size for leaf in jax.tree.leaves(old)) == sum(leaf.size for leaf in jax.tree.leaves(params))
+  jax.tree.map(np.testing.assert_array_equal, convert.newer(made, old), params)
+
+
+def test_a_folder_without_an_older_run_is_refused(tmp_path):
+  with pytest.raises(ValueError, match="holds no run: it has no config.json"):
+    convert.convert(tmp_path, tmp_path / "out")
+  (tmp_path / "config.json").write_text('{"model": {"body": {}}}')
+  with pytest.raises(ValueError, match="a run of today"):
+    convert.convert(tmp_path, tmp_path / "out")
+  (tmp_path / "config.json").write_text('{"model": {"pattern": "m"}}')
+  with pytest.raises(ValueError, match="exists; give a folder that does not"):
+    convert.convert(tmp_path, tmp_path)
