@@ -48,7 +48,7 @@ from rich.console import Console  # noqa: E402
 
 from inference import count, stream  # noqa: E402
 from mistake import Mistake  # noqa: E402
-from training import describe, platform  # noqa: E402
+from training import describe, platform, terminal  # noqa: E402
 from training import flags as flags_lib  # noqa: E402
 from training import workdir as workdir_lib  # noqa: E402
 from training.run import Run  # noqa: E402
@@ -136,4 +136,5 @@ def fail(error: Exception, code: int, debug: bool) -> int:
 if __name__ == "__main__":
   # grain's worker processes read absl's own flags
   absl_flags.FLAGS(sys.argv[:1])
+  terminal.settle()
   sys.exit(main(sys.argv))

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from hybrids import pattern
 from mistake import Mistake
 from training import manifest, metrics, processes
 from training import state as state_lib
@@ -173,7 +174,9 @@ class Session:
     kind = jax.devices()[0].device_kind
     accumulate = config.optimizer.get("accumulate", 1)
     unit = f" updates of {accumulate} batches each" if accumulate > 1 else ""
-    self.writer.say(f"{where} of {config.steps}{unit}: {parameters:,} parameters, {devices} x {kind}")
+    body = config.model.body
+    layers = pattern.describe(body.pattern, body.depth, {key: spec["name"] for key, spec in body.letters.items()})
+    self.writer.say(f"{where} of {config.steps}{unit}: {layers}; {parameters:,} parameters, {devices} x {kind}")
 
   @contextlib.contextmanager
   def compiling(self, work: str, *, first: bool) -> Iterator[None]:

@@ -1,0 +1,26 @@
+"""Standard output and error that never end a program: for terminals of few characters, and readers that go away."""
+
+import io
+import sys
+
+
+class Unread(io.FileIO):
+  """A file that drops what is written once nobody reads it any longer, as after `| head`."""
+
+  def write(self, data: bytes | memoryview) -> int:
+    """Says that all was written where the pipe is broken."""
+    try:
+      return super().write(data)
+    except BrokenPipeError:
+      return len(data)
+
+
+def settle() -> None:
+  """Makes both streams write question marks for characters their encoding lacks, and outlive their readers."""
+  for name in ("stdout", "stderr"):
+    stream = getattr(sys, name)
+    if isinstance(stream, io.TextIOWrapper):
+      stream.flush()
+      raw = io.BufferedWriter(Unread(stream.fileno(), "wb", closefd=False))
+      settled = io.TextIOWrapper(raw, stream.encoding, "replace", line_buffering=stream.line_buffering)
+      setattr(sys, name, settled)
