@@ -50,10 +50,11 @@ def count_shell(d, mixer, kind="mamba", taps=4):
   return inside + e * d + parts * d * e + bool(parts) * (taps + 1) * e
 
 
-def count_stack(d, depth, pattern, letters, branch):
-  """A LayerNorm and a mixer for each letter; where norms stand after the sums, there is no last one."""
-  assert (branch["norm"]["name"], branch["norm_position"]) == ("layer", "post")
-  return sum(count(**letters[pattern[layer % len(pattern)]]) + 2 * d for layer in range(depth))
+def count_stack(d, depth, pattern, letters, branch, **_):
+  """A norm (LayerNorm has two vectors) and a mixer for each letter; a last norm if they stand before the mixers."""
+  norm = 2 * d if branch.get("norm", {}).get("name") == "layer" else d
+  last = norm if branch.get("norm_position", "pre") == "pre" else 0
+  return sum(count(**letters[pattern[layer % len(pattern)]]) + norm for layer in range(depth)) + last
 
 
 COUNT: dict[str, Any] = {

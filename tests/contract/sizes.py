@@ -53,8 +53,8 @@ SMALL: dict[str, dict[str, Any]] = {
   "stack, hybrid": dict(
     depth=7,
     pattern="sa-",
-    mixers={"s": dict(name="s5", state=4), "a": dict(name="softmax", heads=2), "-": dict(name="mlp", expand=2)},
-    dropout=0.5,
+    letters={"s": dict(name="s5", state=4), "a": dict(name="softmax", heads=2), "-": dict(name="mlp", expand=2)},
+    branch=dict(dropout=0.5),
     remat="full",
   ),
   "image_scan": dict(mixer=dict(name="mamba", state=4, dt_rank=2), orders=("column", "snake_reversed"), merge="mean"),

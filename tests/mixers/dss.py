@@ -20,6 +20,7 @@ REFUSED = [
   (dict(kernel="softmax", max_len=0), "DSS: max_len=0; it must be at least 1"),
   (dict(dt_max=1e-4), "dt_min=0.001, dt_max=0.0001"),
 ]
+TRAINED = {"slow": {"lam_log", "lam_re", "lam_im", "C_re", "C_im", "log_dt"}}
 
 
 def count(d, state, **_):

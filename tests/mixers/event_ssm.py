@@ -22,6 +22,7 @@ REFUSED = [
   (dict(disc="bilinear"), "EventSSM: disc='bilinear'; choose from ['async', 'dirac', 'zoh']"),
   (dict(state=7), "EventSSM: state=7 in blocks=1 makes blocks of 7"),
 ]
+TRAINED = s5.TRAINED
 D = 4
 X = jax.random.normal(jax.random.key(1), (2, 9, D))
 

@@ -14,6 +14,7 @@ REFUSED = [
   (dict(outer=-4), "GSS: outer=-4"),
   (dict(state=0), "GSS: state=0"),
 ]
+TRAINED = {"slow": {"lam_log", "lam_im_log", "C_re", "C_im"}}
 
 
 def count(d, inner, outer, state):

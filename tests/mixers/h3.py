@@ -18,6 +18,7 @@ REFUSED = [
   (dict(A_init="fout"), "A_init='fout'; choose from"),
   (dict(dt_min=0.0), "dt_min=0.0, dt_max=0.1"),
 ]
+TRAINED = {"slow": {"shift_B", "ssm/A_log", "ssm/A_im", "ssm/B_re", "ssm/B_im", "ssm/log_dt"}}
 
 
 def count(d, state, head_dim=1):

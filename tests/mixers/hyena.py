@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from ssm.lti.hyena import Hyena
-from training import optimizer
 
 SMALL = {
   "": dict(filter_width=6, filter_depth=1),
@@ -44,6 +43,7 @@ REFUSED = [
   (dict(taps=0), "taps=0; it must be at least 1"),
   (dict(fast_decay=2.0), "fast_decay=2.0, slow_decay=1.5"),
 ]
+TRAINED = {"undecayed": {"b", "w"}}
 
 
 def count(d, order=2, filter_width=64, filter_depth=2, features=3, taps=3, heads=1, **_):
@@ -84,14 +84,6 @@ def test_windows_reach_the_floor_after_their_shares_of_the_length():
 def test_shorter_sequences_see_the_beginning_of_the_same_filters():
   module, variables = initial(max_len=64)
   np.testing.assert_allclose(filters(module, variables, 9), filters(module, variables, 64)[..., :9], atol=1e-6)
-
-
-def test_weight_decay_leaves_biases_and_scales_that_are_matrices_alone():
-  shapes = jax.eval_shape(Hyena(width=8).init, jax.random.key(0), jnp.zeros((1, 1, 8)))["params"]
-  rules = optimizer.assign(shapes, weight_decay=0.1, slow_lr=1.0, groups=())
-  assert {shapes[name].value.ndim for name in ("b", "w")} == {2}
-  assert {rules[name].weight_decay for name in ("b", "w")} == {0}
-  assert rules["out_proj/kernel"].weight_decay == 0.1
 
 
 def test_initial_values():

@@ -30,6 +30,7 @@ REFUSED = [
   (dict(copies=3), "copies=3 does not divide width=8"),
   (dict(disc="euler"), "disc='euler'; choose from"),
 ]
+TRAINED = {"slow": {"ssm/A_log", "ssm/A_im", "ssm/B_re", "ssm/B_im", "ssm/log_dt"}}
 
 
 def count(d, state, **_):

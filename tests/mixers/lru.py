@@ -20,6 +20,7 @@ REFUSED = [
   (dict(max_phase=0.0), "max_phase=0.0; phases need 0 < max_phase"),
   (dict(activation="glu"), "activation='glu'; choose from ['half_glu1'"),
 ]
+TRAINED = {"slow": {"nu_log", "theta_log", "gamma_log", "B_re", "B_im"}}
 
 
 def count(d, state):

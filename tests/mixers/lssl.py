@@ -32,6 +32,7 @@ REFUSED = [
   (dict(copies=3), "copies=3 does not divide width=8"),
   (dict(dt_min=0.0), "dt_min=0.0, dt_max=0.1"),
 ]
+TRAINED = {"slow": {"A", "B", "log_dt"}}
 
 
 def count(d, state):

@@ -10,7 +10,6 @@ from hybrids.branch import Branch
 from ssm.lti import chunks
 from ssm.lti.mega import Mega
 from tests.hybrids.filled import filled
-from training import optimizer
 
 SMALL = {
   "": dict(state=2, keys=4, chunk=5),
@@ -39,6 +38,7 @@ REFUSED = [
   (dict(keys=5), "keys=5 is odd; position='rotary' turns pairs"),
   (dict(chunk=None, position="simple"), "position='simple' has a number for each distance within a chunk; set chunk"),
 ]
+TRAINED = {"slow": {"alpha", "delta"}, "undecayed": {"bias", "qk_scale", "qk_shift"}}
 T, D = 12, 4
 X = jax.random.normal(jax.random.key(1), (1, T, D))
 
@@ -80,14 +80,6 @@ def test_a_block_with_a_norm_after_it_is_the_papers_layer():
   c = jax.nn.silu(bias[-D:])
   expected = variables["params"]["norm"]["scale"] * c / jnp.sqrt(jnp.mean(c**2) + 1e-5)
   np.testing.assert_allclose(y, jnp.broadcast_to(expected, y.shape), rtol=1e-4, atol=1e-5)
-
-
-def test_weight_decay_leaves_biases_and_scales_that_are_matrices_alone():
-  shapes = jax.eval_shape(Mega(width=8, state=2, keys=4).init, jax.random.key(0), jnp.zeros((1, 1, 8)))["params"]
-  rules = optimizer.assign(shapes, weight_decay=0.1, slow_lr=1.0, groups=())
-  assert {shapes[name].value.ndim for name in ("bias", "qk_scale", "qk_shift")} == {2}
-  assert {rules[name].weight_decay for name in ("bias", "qk_scale", "qk_shift")} == {0}
-  assert rules["h_proj/kernel"].weight_decay == 0.1
 
 
 def test_initial_values():

@@ -24,6 +24,7 @@ REFUSED = [
   (dict(activation="relu"), "activation='relu'; choose from"),
   (dict(dt_min=0.0), "dt_min=0.0, dt_max=0.1"),
 ]
+TRAINED = {"slow": {"A_log", "A_im", "B_re", "B_im", "log_dt"}}
 
 
 def count(d, state):

@@ -29,6 +29,14 @@ REFUSED = [
   (dict(activation="relu"), "activation='relu'; choose from"),
   (dict(dt_max=1e-4), "dt_min=0.001, dt_max=0.0001"),
 ]
+TRAINED = {
+  "slow": {
+    f"{axis}_{name}"
+    for axis in ("frame", "row", "column")
+    for name in ("A_log", "A_im", "P_re", "P_im", "B_re", "B_im", "log_dt")
+    if axis != "frame" or name[0] != "P"
+  }
+}
 
 
 def count(d, state, rank=1, dim=2, structure="diagonal"):

@@ -42,6 +42,7 @@ REFUSED = [
   (dict(activation="glu"), "activation='glu'; choose from"),
   (dict(dt_max=1e-4), "dt_min=0.001, dt_max=0.0001"),
 ]
+TRAINED = {"slow": {"lam_re", "lam_im", "B_re", "B_im", "log_dt"}}
 RNG = np.random.default_rng(0)
 
 

@@ -29,6 +29,7 @@ REFUSED = [
   (dict(decay_min=3.0), "decay_min=3.0, decay_max=2.0"),
   (dict(activation="relu"), "activation='relu'; choose from"),
 ]
+TRAINED = {"slow": {"scales"}}
 
 
 def count(d, taps):

@@ -20,6 +20,7 @@ REFUSED = [
   (dict(directions=3), "directions=3; choose from [1, 2, 4]"),
   (dict(numbers="imaginary"), "numbers='imaginary'; choose from"),
 ]
+TRAINED = {"slow": {"A_size", "A_angle", "B"}}
 
 
 def count(d, state, numbers):
