@@ -62,7 +62,8 @@ def _causal(u: Float[Array, "b t e"], k: Float[Array, "e l"], keep: Bool[Array, 
   few = k.shape[1] <= FEW_TAPS
   near = k[:, :FEW_TAPS]
   within = keep if few or keep is None else keep & (jnp.arange(t) % FEW_TAPS != 0)
-  y = add_lags(jnp.pad(u, ((0, 0), (near.shape[1] - 1, 0), (0, 0))), near.T[::-1], within)
+  padded = jnp.pad(u, ((0, 0), (near.shape[1] - 1, 0), (0, 0)))
+  y = add_lags(padded, near.T[::-1], within, dispatch.prefer("by_token", "by_tap"))
   if few or keep is None:
     return y
   document = jnp.cumsum(~keep, axis=1)
