@@ -21,6 +21,7 @@ from tests.contract.case import Case, D
 from tests.contract.checks import CHECKS, IN_FLOAT64
 from tests.contract.counts import COUNT, count
 from tests.contract.sizes import PATHS, SIDE, SMALL
+from training import optimizer
 
 # Checks that compile programs of their own: a mixer's first row has them in the default suite, others in the slow one.
 COSTLY = (
@@ -135,16 +136,19 @@ def test_what_does_not_fit_is_refused_when_the_mixer_is_built(name, fields, reas
 
 
 @pytest.mark.parametrize("name", [name for name, file in mixers.files().items() if hasattr(file, "TRAINED")])
-def test_parameters_declare_how_they_are_trained(name):
+def test_slow_parameters_and_biases_in_matrices_do_not_decay(name):
   """A small learning rate without weight decay, and no weight decay for biases, scales and mixtures in matrices."""
-  file, declared = mixers.files()[name], {"slow": set(), "undecayed": set()}
+  file, trained = mixers.files()[name], {"slow": set(), "undecayed": set()}
   for fields in file.SMALL.values():
     module = mixer_lib.build(PATHS.get(name, name), width=D, **fields)
     params = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 2, D)))["params"]
-    boxes = flax.traverse_util.flatten_dict(params, sep="/")
-    declared["slow"] |= {path for path, box in boxes.items() if box.slow}
-    declared["undecayed"] |= {path for path, box in boxes.items() if not box.decay}
-  assert declared == {"slow": set(), "undecayed": set(), **file.TRAINED}
+    matrices = {path for path, box in flax.traverse_util.flatten_dict(params, sep="/").items() if box.value.ndim > 1}
+    rules = optimizer.assign(params, weight_decay=1.0, slow_lr=0.5, groups=())
+    slow = {path for path, rule in rules.items() if rule.lr == 0.5}
+    assert not any(rules[path].weight_decay for path in slow)
+    trained["slow"] |= slow
+    trained["undecayed"] |= {path for path in matrices - slow if not rules[path].weight_decay}
+  assert trained == {"slow": set(), "undecayed": set(), **file.TRAINED}
 
 
 @pytest.mark.parametrize("row, check", parameters(CHECKS))
