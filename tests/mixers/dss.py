@@ -13,7 +13,6 @@ from tests.oracles import dss as oracle
 SMALL = {"": dict(state=3), "softmax": dict(state=3, kernel="softmax")}
 ORACLE = {"": (dict(state=3), {}), "softmax": (dict(state=3, kernel="softmax", max_len=30), dict(max_len=30))}
 RESUMED = ("softmax",)
-TRAINED = {"slow": {"lam_log", "lam_re", "lam_im", "C_re", "C_im", "log_dt"}}
 REFUSED = [
   (dict(state=0), "DSS: state=0; it must be at least 1"),
   (dict(activation="relu"), "DSS: activation='relu'; choose from"),

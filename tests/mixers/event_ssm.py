@@ -18,7 +18,6 @@ ORACLE = {
   "zoh": (dict(state=6, disc="zoh", activation="none"), dict(disc="zoh", activation="none")),
 }
 SIDE = dict.fromkeys(ORACLE, s5.GAPS)
-TRAINED = {"slow": {"lam_re", "lam_im", "B_re", "B_im", "log_dt"}}
 REFUSED = [
   (dict(disc="bilinear"), "EventSSM: disc='bilinear'; choose from ['async', 'dirac', 'zoh']"),
   (dict(state=7), "EventSSM: state=7 in blocks=1 makes blocks of 7"),

@@ -9,7 +9,6 @@ from ssm.lti.gss import GSS
 
 SMALL = {"": dict(inner=3, outer=12, state=4)}
 ORACLE = {"": (dict(inner=3, outer=12, state=4), {})}
-TRAINED = {"slow": {"lam_log", "lam_im_log", "C_re", "C_im"}}
 REFUSED = [
   (dict(inner=0), "GSS: inner=0; it must be at least 1"),
   (dict(outer=-4), "GSS: outer=-4"),

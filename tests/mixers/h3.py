@@ -12,7 +12,6 @@ ORACLE = {
   "": (dict(state=4), {}),
   "heads": (dict(state=4, head_dim=4, disc="zoh"), dict(head_dim=4, disc="zoh")),
 }
-TRAINED = {"slow": {"shift_B", *(f"ssm/{name}" for name in ("A_log", "A_im", "B_re", "B_im", "log_dt"))}}
 REFUSED = [
   (dict(head_dim=3), "H3: head_dim=3 does not divide width=8"),
   (dict(state=7), "state=7; conjugate pairs are stored once"),

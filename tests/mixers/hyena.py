@@ -34,7 +34,6 @@ ORACLE = {
     dict(order=3, max_len=40, shift=0.1),
   ),
 }
-TRAINED = {"undecayed": {"b", "w"}}
 REFUSED = [
   (dict(order=1), "order=1; it must be at least 2"),
   (dict(heads=3), "heads=3 does not divide width=8"),

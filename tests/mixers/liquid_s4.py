@@ -20,7 +20,6 @@ ORACLE = {
   "kb": (dict(state=6, degree=3, kernel="kb"), dict(degree=3, kernel="kb")),
   "official": (dict(state=4, degree=4, form="official"), dict(degree=4, form="official")),
 }
-TRAINED = {"slow": {f"ssm/{name}" for name in ("A_log", "A_im", "B_re", "B_im", "log_dt")}}
 REFUSED = [
   (dict(degree=0), "LiquidS4: degree=0; it must be at least 1"),
   (dict(kernel="polyb"), "LiquidS4: kernel='polyb'; choose from ['pb', 'kb']"),

@@ -13,7 +13,6 @@ from ssm.lti.lru import LRU
 
 SMALL = {"": dict(state=6)}
 ORACLE = {"": (dict(state=6), {}), "plain": (dict(state=5, activation="none"), dict(activation="none"))}
-TRAINED = {"slow": {"nu_log", "theta_log", "gamma_log", "B_re", "B_im"}}
 REFUSED = [
   (dict(state=0), "state=0; it must be at least 1"),
   (dict(r_min=0.9, r_max=0.5), "r_min=0.9, r_max=0.5: a ring needs"),

@@ -23,7 +23,6 @@ ORACLE = {
   ),
 }
 RESUMED = ("",)
-TRAINED = {"slow": {"A", "B", "log_dt"}}
 REFUSED = [
   (dict(state=0), "state=0; it must be at least 1"),
   (dict(state=7, A_init="fout"), "state=7; it must be at least 1, and even for A_init='fout'"),

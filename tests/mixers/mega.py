@@ -30,7 +30,6 @@ ORACLE = {
   "relu2": (dict(state=2, keys=4, chunk=None, weights="relu2"), dict(chunk=100, weights="relu2")),
 }
 RESUMED = ("", "simple")
-TRAINED = {"slow": {"alpha", "delta"}, "undecayed": {"bias", "qk_scale", "qk_shift"}}
 REFUSED = [
   (dict(chunk=0), "chunk=0; it must be at least 1"),
   (dict(state=0), "state=0; it must be at least 1"),

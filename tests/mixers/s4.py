@@ -17,7 +17,6 @@ ORACLE = {
   "fout and shared": (dict(state=4, A_init="fout", copies=2, activation="gelu"), dict(activation="gelu")),
 }
 RESUMED = ("",)
-TRAINED = {"slow": {"A_log", "A_im", "P_re", "P_im", "B_re", "B_im", "log_dt"}}
 REFUSED = [
   (dict(state=7), "state=7; conjugate pairs are stored once, so it must be even"),
   (dict(copies=3), "copies=3 does not divide width=8"),

@@ -16,7 +16,6 @@ ORACLE = {
 }
 RESUMED = ("",)
 SLOW = ("bilinear and shared",)
-TRAINED = {"slow": {"A_log", "A_im", "B_re", "B_im", "log_dt"}}
 REFUSED = [
   (dict(state=7), "state=7; conjugate pairs are stored once, so it must be even"),
   (dict(copies=3), "copies=3 does not divide width=8"),

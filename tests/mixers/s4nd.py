@@ -18,11 +18,6 @@ ORACLE = {
   "tall": (dict(state=2, columns=1, disc="bilinear"), dict(sizes=(14, 1), disc="bilinear")),
 }
 SLOW = ("tall",)
-TRAINED = {
-  "slow": {f"{axis}_{name}" for axis in ("row", "column", "frame") for name in ("A_log", "A_im", "log_dt")}
-  | {f"{axis}_B_{part}" for axis in ("row", "column", "frame") for part in ("re", "im")}
-  | {f"{axis}_P_{part}" for axis in ("row", "column") for part in ("re", "im")}
-}
 REFUSED = [
   (dict(state=5), "state=5; conjugate pairs are stored once"),
   (dict(rank=0), "rank=0; it must be at least 1"),

@@ -33,7 +33,6 @@ ORACLE = {
   "half_glu2": (dict(state=6, activation="half_glu2"), dict(activation="half_glu2")),
 }
 SIDE = {"both ways": GAPS, "gaps": GAPS}
-TRAINED = {"slow": {"lam_re", "lam_im", "B_re", "B_im", "log_dt"}}
 REFUSED = [
   (dict(state=7), "state=7 in blocks=1 makes blocks of 7; conjugate pairs"),
   (dict(state=8, blocks=3), "blocks=3 does not divide state=8"),

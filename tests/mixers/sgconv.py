@@ -21,7 +21,6 @@ ORACLE = {
   ),
 }
 RESUMED = ("",)
-TRAINED = {"slow": {"scales"}}
 REFUSED = [
   (dict(taps=0), "taps=0; it must be at least 1"),
   (dict(join="add"), "join='add'; choose from ['cat', 'sum']"),

@@ -14,7 +14,6 @@ ORACLE = {
   "as printed": (dict(state=3, directions=2, inside=1.0), dict(columns=7, inside=1)),
   "complex and shared": (dict(state=2, directions=1, numbers="complex", copies=2), dict(columns=7)),
 }
-TRAINED = {"slow": {"A_size", "A_angle", "B"}}
 REFUSED = [
   (dict(state=0), "state=0; it must be at least 1"),
   (dict(copies=3), "copies=3 does not divide width=8"),
