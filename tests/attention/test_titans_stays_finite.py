@@ -43,7 +43,8 @@ def last_sizes(module, t):
 
     return jax.lax.scan(layer, x, jax.random.split(key))[1][1]
 
-  return np.asarray(jax.jit(jax.vmap(run), compiler_options=QUICK)(jnp.arange(SEEDS)))
+  every = lambda seeds: jax.lax.map(run, seeds)  # one after the other, to save memory
+  return np.asarray(jax.jit(every, compiler_options=QUICK)(jnp.arange(SEEDS)))
 
 
 FAST = [("titans", "linear"), ("titans", "deep"), ("mac", "linear"), ("mag", "deep"), ("mal", "linear")]
