@@ -15,13 +15,13 @@ Impls = Mapping[str, tuple[Callable, Rule]]
 
 # A sequential loop in cache beats the extra work of a parallel scan on a CPU; on an accelerator it is latency-bound.
 PREFERENCE = {
-  "cpu": ("cpp", "xla", "lags", "by_token", "fft", "associative", "products", "by_tap", "chunks", "reference")
+  "cpu": ("cpp", "xla", "lags", "by_token", "fft", "associative", "products", "by_tap", "chunks", "causal", "reference")
 }
 PLAIN = ("xla", "reference")  # forced to find out whether a kernel is wrong
 KERNELS = ("cpp", "cudnn", "splash", "pallas_gpu", "pallas_tpu")
 ACCELERATOR_PREFERENCE = (
   *("cudnn", "splash", "pallas_gpu", "pallas_tpu"),
-  *("associative", "products", "by_tap", "chunks", "xla", "lags", "by_token", "fft", "reference"),
+  *("associative", "products", "by_tap", "chunks", "xla", "lags", "by_token", "fft", "causal", "reference"),
 )
 NAMES = (*PREFERENCE["cpu"], *KERNELS[1:])
 # No device has run these yet: they are taken only by name, `impl=` or `KERNEL_IMPL=`.

@@ -70,6 +70,9 @@ def attention(
   if 0 in (t, s):
     return jnp.zeros((b, t, h, v.shape[3]), inputs.compute_dtype(q, k, v))
   q_position, k_position = places(q, k, q_position, k_position)
+  # A weight of 0 times a value that is not finite would be NaN. In the keys it spoils the queries that see it alone.
+  bad = ~jnp.isfinite(v).all(axis=-1, keepdims=True)
+  k, v = jnp.where(bad, jnp.nan, k), jnp.where(bad, 0, v)
   most = BLOCKS.get(dispatch.platform(), ACCELERATOR_BLOCKS)
   limit = max(most) if window is None else max(LEAST_BLOCK, window // 2)
   rows, columns = min(most[0], limit, t), _block_size(s, min(most[1], limit))

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from kernels import decays, dispatch, inputs, op, products
+from kernels import decays, dispatch, inputs, nonfinite, op, products
 from kernels.delta_rule import pallas_tpu, reference, xla
 from mistake import Mistake
 
@@ -60,6 +60,8 @@ def delta_rule(
   q, k, v, w, u, log_a = where.fill(q, k, v, w, u, log_a)
   log_a, S = op.cast(dtype, log_a, S)
   log_a = None if log_a is None else jnp.maximum(log_a, decays.least(dtype))
-  args = q, k, v, w, u, log_a, S, where.keep
+  tokens, after = nonfinite.contain(where.keep, q, k, v, w, u, log_a)
+  args = *tokens, S, where.keep
   one_token, _ = IMPLS["reference"]
-  return op.run("delta_rule", IMPLS, impl, args, where, out=v, state=S, one_token=one_token)
+  y, S = op.run("delta_rule", IMPLS, impl, args, where, out=v, state=S, one_token=one_token)
+  return nonfinite.mark(after, y, S)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from kernels import decays, dispatch, inputs, op, products
+from kernels import decays, dispatch, inputs, nonfinite, op, products
 from kernels.gated_linear_attention import pallas_tpu, reference, xla
 
 IMPLS: dispatch.Impls = {
@@ -47,6 +47,8 @@ def gated_linear_attention(
   # At padding the decay is 1 and the input 0.
   q, k, v, log_a = where.fill(q, k, v, log_a)
   log_a, u, S = op.cast(dtype, log_a, u, S)
-  args = q, k, v, jnp.maximum(log_a, decays.least(dtype)), u, S, where.keep
+  (k, v, log_a), after = nonfinite.contain(where.keep, k, v, jnp.maximum(log_a, decays.least(dtype)))
+  args = q, k, v, log_a, u, S, where.keep
   one_token, _ = IMPLS["reference"]
-  return op.run("gated_linear_attention", IMPLS, impl, args, where, out=v, state=S, one_token=one_token)
+  y, S = op.run("gated_linear_attention", IMPLS, impl, args, where, out=v, state=S, one_token=one_token)
+  return nonfinite.mark(after, y, S)

@@ -1,4 +1,4 @@
-"""What `lti` wants to know of a time-invariant system, and for how many steps at once."""
+"""The time-invariant system that `lti` runs, as powers of its transition, and the lengths of its chunks."""
 
 from typing import NamedTuple
 
@@ -25,14 +25,14 @@ CHUNK = 64  # on two CPU cores, at 16 to 64 states a channel: 32 and 128 are no 
 
 
 def plan(t: int, *, packed: bool) -> tuple[int, int]:
-  """How many taps l a call of t tokens without a state wants, and the chunk length c of one with a state.
+  """Returns how many taps l a call of t tokens without a state needs, and the chunk length c of one with a state.
 
-  With l = t there is nothing better, where no state goes in or is wanted, than one convolution with all taps (on a CPU,
-  if no documents are packed). Else l = c, and such a call goes through `lti` from a zero state like the others, which
-  need no more than c taps.
+  With l = t one convolution with all taps is fastest where no state goes in or comes out (on a CPU, if no documents are
+  packed); it is an FFT, see `kernels.long_conv`. Else l = c, and such a call goes through `lti` from a zero state like
+  the others, which need no more than c taps; so it does where the form "causal" is forced.
 
   Args:
     packed: whether the call has `reset`.
   """
   c = -(-t // max(1, -(-t // CHUNK)))
-  return c if packed or dispatch.prefer("fft", "chunks") == "chunks" else t, c
+  return t if dispatch.prefer("fft", "chunks", "causal") == "fft" and not packed else c, c

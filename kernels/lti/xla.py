@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
-from kernels import dispatch
+from kernels import dispatch, nonfinite
 from kernels.lti.system import System
 from kernels.products import multiply
 from kernels.short_conv.xla import add_lags
+from kernels.toeplitz import within_chunks
 
 Parts = tuple[Float[Array, "..."], ...]
 
@@ -44,7 +45,8 @@ def products(
   lengths: Int[Array, "b"] | None,
 ) -> tuple[Float[Array, "b t e"], Inexact[Array, "b e n"]]:
   """`lags` with a matrix product within chunks."""
-  return _chunked(u, system, x, keep, lengths, by_lag=False)
+  (u,), after = nonfinite.contain(keep, u)
+  return nonfinite.mark(after, *_chunked(u, system, x, keep, lengths, by_lag=False))
 
 
 def why_no_products(u, system, x, keep, lengths) -> str | None:
@@ -63,7 +65,7 @@ def _chunked(u, system, x, keep, lengths, *, by_lag: bool):
   if by_lag:
     y = _within(u.astype(K.dtype), K, c, keep) + read.reshape(b, -1, e)[:, :t]
   else:
-    y = (_products(chunks, K) + read).reshape(b, -1, e)[:, :t]
+    y = (within_chunks(chunks, K) + read).reshape(b, -1, e)[:, :t]
   if lengths is not None or extra:
     ends = jnp.full((b,), t) if lengths is None else lengths
     after = _tail(u, system, tuple(jnp.concatenate([z, a[None]]) for z, a in zip(before, after)), keep, ends)
@@ -78,14 +80,6 @@ def _within(
   inside = inside if keep is None else keep & inside
   padded = jnp.pad(u, ((0, 0), (K.shape[1] - 1, 0), (0, 0)))
   return add_lags(padded, K.T[::-1], inside, dispatch.prefer("by_token", "by_tap"))
-
-
-def _products(chunks: Float[Array, "b m c e"], K: Float[Array, "e l"]) -> Float[Array, "b m c e"]:
-  """The same without documents: per channel the product with the triangular matrix of K_{i-j}."""
-  c = chunks.shape[2]
-  # Rows that are one entry too short move it to the right from row to row; its gradient is a sum, not a scatter.
-  rows = jnp.tile(jnp.pad(K, ((0, 0), (0, 2 * c - K.shape[1]))), c)[:, :-c].reshape(len(K), c, 2 * c - 1)
-  return multiply("bmje,eji->bmie", chunks, rows[:, :, :c], chunks.dtype)
 
 
 def _states(

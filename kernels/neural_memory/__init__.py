@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from kernels import decays, dispatch, inputs
+from kernels import decays, dispatch, inputs, nonfinite
 from kernels.neural_memory import reference, xla
 from mistake import Mistake
 
@@ -69,6 +69,9 @@ def neural_memory(
   tokens = inputs.blank(there, q, k, v, rate, log_eta, log_keep)
   q, k, v, rate, log_eta, log_keep = (z.astype(dtype) for z in tokens)
   log_eta, log_keep = (jnp.maximum(z, decays.least(dtype)) for z in (log_eta, log_keep))
+  reset = None if reset is None else reset & there
+  tokens = q, k, v, rate, log_eta, log_keep
+  (q, k, v, rate, log_eta, log_keep), after = nonfinite.contain(None if reset is None else ~reset, *tokens)
   cast = lambda layers: tuple(z.astype(dtype) for z in layers)
   memory = Memory(cast(memory.start), cast(memory.weights), cast(memory.momentum), memory.length)
   args = (
@@ -83,9 +86,9 @@ def neural_memory(
     chunk,
     bounded,
     there,
-    None if reset is None else reset & there,
+    reset,
   )
-  y, last = dispatch.pick("neural_memory", IMPLS, impl, *args)(*args)
+  y, last = nonfinite.mark(after, *dispatch.pick("neural_memory", IMPLS, impl, *args)(*args))
   return inputs.blank(there, y)[0].astype(y_dtype), Memory(*last)
 
 

@@ -88,9 +88,10 @@ def _slide(
     return add(start, source, kernel, lags)
   groups = -(-w // GROUP)
   extra = groups * GROUP - w
-  source = jnp.pad(source, ((0, 0), (0, extra), (0, 0)))
-  kernel = jnp.pad(kernel, ((0, extra), (0, 0))).reshape(groups, GROUP, -1)
-  lags = jnp.pad(lags, (0, extra)).reshape(groups, GROUP)
+  # in front, where the zeros meet tokens of the past: a later inf times 0 would be NaN
+  source = jnp.pad(source, ((0, 0), (extra, 0), (0, 0)))
+  kernel = jnp.pad(kernel, ((extra, 0), (0, 0))).reshape(groups, GROUP, -1)
+  lags = jnp.pad(lags, (extra, 0), constant_values=w).reshape(groups, GROUP)
 
   def body(total, group):
     first, kernel, lags = group

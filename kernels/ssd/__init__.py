@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from kernels import decays, dispatch, inputs, op, products
+from kernels import decays, dispatch, inputs, nonfinite, op, products
 from kernels.ssd import pallas_gpu, pallas_tpu, reference, xla
 from mistake import Mistake
 
@@ -49,5 +49,7 @@ def ssd(
   # At padding the decay is 1 and the input 0.
   q, k, v, log_a = where.fill(q, k, v, log_a)
   log_a, S = op.cast(dtype, log_a, S)
-  args = q, k, v, jnp.maximum(log_a, decays.least(dtype)), S, where.keep
-  return op.run("ssd", IMPLS, impl, args, where, out=v, state=S, one_token=IMPLS["reference"][0])
+  (k, v_in, log_a), after = nonfinite.contain(where.keep, k, v, jnp.maximum(log_a, decays.least(dtype)))
+  args = q, k, v_in, log_a, S, where.keep
+  y, S = op.run("ssd", IMPLS, impl, args, where, out=v, state=S, one_token=IMPLS["reference"][0])
+  return nonfinite.mark(after, y, S)

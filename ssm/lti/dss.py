@@ -48,6 +48,8 @@ class DSS(Mixer):
   in the authors' code. So is the second time step: z has dt of its own for real and imaginary parts.
   Departs: the softmax's L is `max_len` and not the length of the call, by which the same inputs would have other
   outputs in a longer batch; at t = max_len the two are one.
+  A convolution without a state is one FFT on a CPU: a token u moves the outputs before it by up to 1e-6 |u| |K| in
+  float32, and by nothing in the form "causal", see `kernels.long_conv`.
 
   Attributes:
     state: N, complex numbers per channel; lam starts as the eigenvalues of HiPPO-LegS's normal part of size 2N with

@@ -30,6 +30,8 @@ class GSS(Mixer):
   with K_l = Re sum_n C_n (e^{lam_n} - 1)/lam_n e^{lam_n l}: the DSS of that paper, simplified: without a time step,
   lam = -exp(lam_log) + i exp(lam_im_log) shared by all channels and drawn from normal numbers (sec. 3.2).
   Departs: the norm before and the residual around it are the block's.
+  A convolution without a state is one FFT on a CPU: a token u moves the outputs before it by up to 1e-6 |u| |K| in
+  float32, and by nothing in the form "causal", see `kernels.long_conv`.
 
   Attributes:
     inner: e, channels of the state space; d/4 if not given.

@@ -31,6 +31,8 @@ class H3(Mixer):
   The shift state space moves its states on by one place a token, so that it is the short convolution with the kernel
   K_l = sum_n C_{n+l} B_n, l < state, plus D at lag 0. One diagonal state space, an S4D, serves all entries of a head's
   k v^T. Departs: nothing; where the authors' code multiplies the diagonal state space's input by B twice, we do once.
+  A convolution without a state is one FFT on a CPU: a token u moves the outputs before it by up to 1e-6 |u| |K| in
+  float32, and by nothing in the form "causal", see `kernels.long_conv`.
 
   Attributes:
     state: N, of both state spaces: taps of the shift, real numbers of the diagonal.

@@ -34,6 +34,8 @@ class Hyena(Mixer):
   order N has N gates and N - 1 filters; all sines of the filter share their frequencies w, unless `share_frequency` is
   false. What lies beyond `max_len` is refused, not cut off. Heads, which are not in the paper, are sliced by the
   model's width there, so that more than one cannot run; here a head's slice is d / heads wide.
+  Each convolution is one FFT: an input u of it moves the outputs before it by up to 1e-6 |u| |h| in float32, and by
+  nothing in the form "causal", see `kernels.long_conv`.
 
   Attributes:
     order: N, the number of gates.

@@ -44,6 +44,8 @@ class LiquidS4(Mixer):
   Bbar_n S^(2^(p-1) - 1) with S the sum of Bbar over all states, conjugates included. That reads the future, and has no
   state. Their "kb" multiplies spectra of two different lengths, which is no convolution, and is left out. Their
   corrections read tensors that are no parameters, and so are not trained; ours read the parameters.
+  A convolution without a state is one FFT on a CPU: a token u moves the outputs before it by up to 1e-6 |u| |K| in
+  float32, and by nothing in the form "causal", see `kernels.long_conv`.
 
   Attributes:
     state: N, real numbers per channel: twice the conjugate pairs.

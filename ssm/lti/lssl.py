@@ -36,6 +36,8 @@ class LSSL(Mixer):
   followed by GELU and a linear map. In parallel the layer is a convolution with the Krylov product C Abar^l Bbar, which
   takes O(N^3 log t + N t) per channel: this is the layer that S4 was made from, for small N and for comparison.
   Departs: a learned A is any matrix, where the paper keeps it quasiseparable; a state space has one output (M = 1).
+  A convolution without a state is one FFT on a CPU: a token u moves the outputs before it by up to 1e-6 |u| |K| in
+  float32, and by nothing in the form "causal", see `kernels.long_conv`.
 
   Attributes:
     state: N, numbers per channel.

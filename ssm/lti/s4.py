@@ -42,6 +42,8 @@ class S4(Mixer):
   Departs: the parameter is C. The authors' code trains C (I - Abar^L) for one length L and changes it for others; that
   becomes ours by `dplr.uncut`. As there, B is trained and its imaginary part starts clipped to [-2, 2], and -Re(lam)
   starts at 1e-4 or more.
+  A convolution without a state is one FFT on a CPU: a token u moves the outputs before it by up to 1e-6 |u| |K| in
+  float32, and by nothing in the form "causal", see `kernels.long_conv`.
 
   Attributes:
     state: N, real numbers per channel: twice the conjugate pairs.

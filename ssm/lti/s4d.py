@@ -33,6 +33,8 @@ class S4D(Mixer):
   are stored once, hence the 2. In parallel the layer is a convolution with K_l = 2 Re(sum_n C_n Bbar_n Abar_n^l).
   Departs: nothing. B is trained beside C; for `legs` the imaginary part of B is clipped to [-2, 2] and B is not halved,
   as in the authors' code.
+  A convolution without a state is one FFT on a CPU: a token u moves the outputs before it by up to 1e-6 |u| |K| in
+  float32, and by nothing in the form "causal", see `kernels.long_conv`.
 
   Attributes:
     state: N, real numbers per channel: twice the conjugate pairs.

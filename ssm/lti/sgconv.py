@@ -37,6 +37,8 @@ class SGConv(Mixer):
   followed by GELU and a linear map to 2d with a gated linear unit. Each w_i has `taps` parameters, `up` stretches it by
   2^max(0, i-1), and a is the channel's decay by scale. Z is the norm of the initial kernel: it is no parameter, and it
   is kept in the collection "buffers". Departs: Z is taken when the parameters are made, not in the first call.
+  The convolution is one FFT: a token u moves the outputs before it by up to 1e-6 |u| |K| in float32, and by nothing in
+  the form "causal", see `kernels.long_conv`.
 
   Attributes:
     taps: parameters per channel and scale.
