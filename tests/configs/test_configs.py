@@ -27,6 +27,7 @@ VARIANTS = {
   "mqar": ("", "stages=(),vocab=8192,batch=512,dropout=0.1,weight_decay=0.1"),
   "mqar_states": ("", "size=128x16,mixer=mamba,m.state=4"),
   "selective_copying": ("", "length=4112,tokens=16,batch=64,steps=400000,lr=1e-4,stages=(),max_len=8192"),
+  "listops": ("", "length=256,shortest=20,longest=200,train_rows=0,mixer=s5"),
   "copying": ("", "mixer=lru,length=420"),
   "associative_recall": ("", "mixer=h3"),
   "word_problem": ("", "group=A5,mixer=rwkv7", "group=A4xZ5,length=32,eval_sizes=((32,32),)"),

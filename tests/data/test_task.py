@@ -18,6 +18,8 @@ SMALL = {
   "bytes stateful": {"batch": 4, "length": 32, "stateful": True},
   "selective_copying": {"batch": 4, "length": 24, "tokens": 3, "eval_rows": 6},
   "selective_copying stages": {"batch": 4, "length": 24, "tokens": 3, "stages": ((0, 8), (2, 24)), "eval_rows": 6},
+  "listops": {"batch": 4, "length": 120, "shortest": 20, "longest": 100, "train_rows": 0, "eval_rows": 6},
+  "listops set": {"batch": 4, "length": 120, "shortest": 20, "longest": 100, "train_rows": 10, "eval_rows": 6},
   "copying": {"batch": 4, "length": 24, "tokens": 3, "eval_rows": 6},
   "associative_recall": {"batch": 4, "length": 12, "vocab": 16, "eval_rows": 6},
   "word_problem": {"batch": 4, "length": 12, "group": "S3", "eval_sizes": ((12, 12), (13, 40)), "eval_rows": 6},
@@ -56,7 +58,8 @@ def test_batches_have_one_form(task):
     assert {key: (x.shape, x.dtype) for key, x in batch.items()} == {
       key: (x.shape, x.dtype) for key, x in batches[0].items()
     }
-    assert batch["inputs"].shape == batch["targets"].shape == batch["weights"].shape == shape
+    assert batch["inputs"].shape == shape
+    assert batch["targets"].shape == batch["weights"].shape == (shape if task.head == "lm" else shape[:1])
     assert (batch["inputs"].dtype, batch["weights"].dtype) == (np.int32, np.float32)
     for key in ("inputs", "targets"):
       assert 0 <= batch[key].min() <= batch[key].max() < task.vocab
@@ -162,6 +165,7 @@ def test_a_batch_that_does_not_divide_over_processes_is_refused():
     ("parity", {"eval_sizes": (1, 5)}, "data.eval_sizes=.*a whole number, a whole number"),
     ("text_file", {"files": 3}, "data.files=3 .*text"),
     ("image_sequence", {"permutation_seed": 2**32}, r"data.permutation_seed=4294967296 .*2\^32 - 1"),
+    ("listops", {"length": 1000}, "data.longest=2000 .* to data.length . 1 = 1001"),
     ("word_problem", {"group": "S9"}, "data.group='S9' .*of at most 2520 elements"),
     ("word_problem", {"group": "Q8"}, "data.group='Q8' .*S, A or Z and a number"),
     ("word_problem", {"group": "S3", "vocab": 6}, "data.vocab=6 .*above the 6 elements of S3"),
