@@ -13,6 +13,7 @@ dtype is refused by name, and so is a step that another run has saved.
 """
 
 import base64
+import contextlib
 import errno
 import fcntl
 import json
@@ -33,6 +34,8 @@ from training import leaves, manifest, processes
 # names become folder names: a fixed set, never made from data
 STATE, DATA, EXTRA, LAYOUT = "state", "data", "extra", "layout"
 TEMPORARY = ".orbax-checkpoint-tmp"
+# Orbax logs a traceback in each of its threads that a failed write reaches; `wait` says the same in one line
+logging.get_absl_logger().addFilter(lambda record: "/orbax/" not in record.pathname.replace(os.sep, "/"))
 # damaged steps, and entries of the trash, that stay to be looked at
 DEBRIS = 3
 
@@ -156,7 +159,9 @@ class Checkpoints:
       self._thread = None
     if self._error is not None:
       error, self._error = self._error, None
-      reason = " ".join(str(error).split())[:300] or type(error).__name__
+      reason = " ".join(str(error).split()) or type(error).__name__
+      # the cause stands at the end of what may be a long chain
+      reason = reason if len(reason) < 300 else f"{reason[:120]} … {reason[-170:]}"
       raise Mistake(f"saving a checkpoint to {self.directory} failed: {reason}") from error
 
   def restore(self, like: Any, step: int | None = None, *, subset: bool = False) -> Restored | None:
@@ -306,13 +311,17 @@ class Checkpoints:
 
     Call it however the run ends: a save that is still being written when Python shuts down is lost.
     """
-    self.wait()
-    if self._manager is not None:
-      self._manager.close()
-      self._manager = None
-    if self._lock is not None:
-      self._lock.close()
-      self._lock = None
+    try:
+      self.wait()
+    finally:
+      if self._manager is not None:
+        # what failed has been raised by `wait`, and would be raised again here
+        with contextlib.suppress(Exception):
+          self._manager.close()
+        self._manager = None
+      if self._lock is not None:
+        self._lock.close()
+        self._lock = None
 
   def _open(self) -> ocp.CheckpointManager:
     # made late, since it reads the folder once: damaged steps have been renamed by then

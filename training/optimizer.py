@@ -94,7 +94,8 @@ def build(
   rules = assign(params, weight_decay=weight_decay, slow_lr=slow_lr, groups=groups)
   decay = _decay({path: rule.weight_decay for path, rule in rules.items()})
   factors = {path: rule.lr for path, rule in rules.items()}
-  parts = [optax.clip_by_global_norm(clip)] if clip else []
+  # a place of its own even when it is off, so that --from-step can turn it on
+  parts = [optax.clip_by_global_norm(clip) if clip else optax.identity()]
   parts += [decay, OPTIMIZERS[name](b1, b2, eps)] if name in COUPLED else [OPTIMIZERS[name](b1, b2, eps), decay]
   parts.append(_scale(factors, lambda count: -rate(count)))
   if ema:

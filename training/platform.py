@@ -4,7 +4,9 @@ import ctypes
 import os
 import re
 import signal
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -61,9 +63,27 @@ def prepare(
       raise Mistake(f"--process={process} is out of range: --processes={processes} allows 0 to {processes - 1}")
     if not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:\s/]+):[0-9]{1,5}", coordinator):
       raise Mistake(f"--coordinator={coordinator!r} is not host:port; give the address of process 0, e.g. node1:1234")
+    if process > 0:
+      _await(coordinator, patience)
     _join(patience, f"--coordinator={coordinator}", coordinator, processes, process, "deactivate")
   elif several_processes(os.environ):
     _join(patience, "the processes that the surroundings name")
+
+
+def _await(coordinator: str, patience: int) -> None:
+  """Waits until process 0 listens. JAX waits too, but ends the process with its own dump when the time is over."""
+  host, _, port = coordinator.rpartition(":")
+  end = time.monotonic() + patience
+  while True:
+    try:
+      with socket.create_connection((host.strip("[]"), int(port)), timeout=max(end - time.monotonic(), 0.1)):
+        return
+    except (OSError, OverflowError) as error:
+      if time.monotonic() > end:
+        raise Mistake(
+          f"--coordinator={coordinator}: process 0 did not answer within --patience={patience} s: {error}"
+        ) from None
+      time.sleep(0.2)
 
 
 def _join(patience: int, who: str, *arguments: Any) -> None:

@@ -1,14 +1,16 @@
 """What a run writes down, and how its speed is measured."""
 
+import contextlib
 import json
 import math
+import resource
 import sys
 import time
 
 import numpy as np
 import pytest
 
-from training import metrics
+from training import metrics, rows
 
 
 def writer(workdir, first=0, steps=10, **more):
@@ -115,3 +117,41 @@ def test_wandb_gets_every_row_and_one_identity_for_a_resumed_run(tmp_path):
   assert [run["rows"] for run in runs] == [[(1, {"train/loss": 1.0})], [(2, {"train/loss": 1.0})]]
   assert runs[0]["settings"]["id"] == runs[1]["settings"]["id"]
   assert all(run["finished"] for run in runs)
+
+
+@contextlib.contextmanager
+def full_disk(size):
+  """No file grows beyond `size` bytes meanwhile."""
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_rows_wait_while_the_disk_is_full_and_the_run_goes_on(tmp_path, capsys):
+  out = rows.Rows(tmp_path / "rows.jsonl", last=-1)
+  events = rows.Events(tmp_path / "events", first=None)
+  out.write({"step": 1})
+  with full_disk((tmp_path / "rows.jsonl").stat().st_size + 3):
+    for step in (2, 3):
+      out.write({"step": step})
+      events.write(step, {"train/loss": 1.0})
+  assert [row["step"] for row in rows.read_rows(tmp_path / "rows.jsonl")] == [1]
+  out.write({"step": 4})
+  events.write(4, {"train/loss": 1.0})
+  out.close()
+  events.close()
+  assert [row["step"] for row in rows.read_rows(tmp_path / "rows.jsonl")] == [1, 2, 3, 4]
+  assert capsys.readouterr().err.count("warning") == 2
+
+
+def test_a_file_without_anything_to_drop_is_not_rewritten(tmp_path):
+  path = tmp_path / "rows.jsonl"
+  path.write_text('{"step": 0}\n{"step": 2}\n')
+  before = path.stat().st_ino
+  rows.Rows(path, last=2).close()
+  assert path.stat().st_ino == before
+  rows.Rows(path, last=-1).close()
+  assert path.read_text() == "", "a run that starts anew writes the row of step 0 once"
