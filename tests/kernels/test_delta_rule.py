@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kernels.delta_rule import IMPLS, delta_rule
+from kernels.delta_rule import delta_rule
 from kernels.gated_linear_attention import gated_linear_attention
-from tests.kernels.compare import QUICK, TOLERANCE, anywhere, assert_close, draw, spoil, values_and_gradients
+from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, spoil, values_and_gradients
 
 ROWS, H, K, P = 2, 2, 3, 5
 # fewer tokens than a block, whole blocks, uneven ones, more than states are kept for, with a ragged end
@@ -59,10 +59,6 @@ def spoilt(lengths, given):
 
 def run(impl, given, **where):
   return values_and_gradients(functools.partial(delta_rule, impl=impl), given, **where)
-
-
-def part(now, given):
-  return tuple(z if z is None or i == 4 else z[:, now] for i, z in enumerate(given))
 
 
 @pytest.mark.parametrize("kind, t, masked, dtype", CASES)
@@ -143,52 +139,6 @@ def test_u_is_minus_k_where_it_is_not_given():
     assert_close(got, want, 1e-5)
 
 
-@pytest.mark.parametrize("impl", anywhere(IMPLS))
-def test_lengths_equal_each_row_alone(impl):
-  given = arrays("general", 8)
-  # The document that would start past the lengths starts nothing.
-  y, last = op(*given, reset=np.arange(8)[None].repeat(ROWS, 0) == 6, lengths=np.array([0, 4]), impl=impl)
-  np.testing.assert_array_equal(last[0], given[4][0])
-  assert not y[0].any(), "a row of length 0 has outputs"
-  assert not y[1, 4:].any(), "outputs past the length"
-  alone, alone_last = op(*part(slice(4), given), impl=impl)
-  np.testing.assert_allclose(y[1, :4], alone[1], atol=1e-5)
-  np.testing.assert_allclose(last[1], alone_last[1], atol=1e-5)
-
-
-def test_no_tokens_leave_the_state_alone():
-  given = arrays("general", 8)
-  y, last = op(*part(slice(0), given))
-  assert y.shape == (ROWS, 0, H, P)
-  np.testing.assert_array_equal(last, given[4])
-
-
-@pytest.mark.parametrize("kind", ["gated", "general"])
-@pytest.mark.parametrize("impl", anywhere(IMPLS))
-def test_two_calls_make_one(impl, kind):
-  given = arrays(kind, 100)
-  whole, last = op(*given, impl=impl)
-  first, between = op(*part(slice(37), given), impl=impl)
-  rest = list(part(slice(37, 100), given))
-  rest[4] = between
-  second, last_again = op(*rest, impl=impl)
-  np.testing.assert_allclose(jnp.concatenate([first, second], axis=1), whole, atol=2e-4)
-  np.testing.assert_allclose(last_again, last, atol=2e-4)
-
-
-@pytest.mark.parametrize("kind", ["delta", "general"])
-@pytest.mark.parametrize("impl", anywhere(IMPLS))
-def test_reset_separates_documents(impl, kind):
-  given = arrays(kind, 8)
-  y, last = op(*given, reset=np.arange(8)[None].repeat(ROWS, 0) == 4, impl=impl)
-  first, _ = op(*part(slice(4), given), impl=impl)
-  rest = list(part(slice(4, 8), given))
-  rest[4] = np.zeros_like(rest[4])
-  second, second_last = op(*rest, impl=impl)
-  np.testing.assert_allclose(y, np.concatenate([first, second], axis=1), atol=1e-5)
-  np.testing.assert_allclose(last, second_last, atol=1e-5)
-
-
 @pytest.mark.parametrize("kind", ["gated", "by channel", "general"])
 def test_strong_decays_are_forgotten_and_weak_ones_exact(kind):
   """After a decay of e^-170 or 0, those of the next tokens keep all their digits."""
@@ -199,15 +149,6 @@ def test_strong_decays_are_forgotten_and_weak_ones_exact(kind):
   got = run("xla", given)
   assert_close(got, run("reference", given), 4e-6)
   assert all(np.isfinite(z).all() for z in jax.tree.leaves(got))
-
-
-@pytest.mark.parametrize("impl", anywhere(IMPLS))
-def test_bfloat16_comes_back_with_a_float32_state(impl):
-  given = arrays("gated", 8)
-  low = jax.tree.map(lambda z: z if z.ndim == 4 and z.shape[1] == H else z.astype(jnp.bfloat16), given)
-  y, last = op(*low, impl=impl)
-  assert (y.dtype, last.dtype) == (jnp.bfloat16, jnp.float32)
-  np.testing.assert_allclose(y.astype(jnp.float32), op(*given)[0], atol=0.15)
 
 
 def test_the_gradient_keeps_no_state_per_token():

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kernels.gated_linear_attention import IMPLS, gated_linear_attention
+from kernels.gated_linear_attention import gated_linear_attention
 from kernels.ssd import ssd
-from tests.kernels.compare import QUICK, TOLERANCE, anywhere, assert_close, draw, spoil, values_and_gradients
+from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, spoil, values_and_gradients
 
 ROWS, H, K, P = 2, 2, 3, 5
 # fewer tokens than a block, a whole block, two uneven ones, more than states are kept for, with a ragged end
@@ -78,52 +78,6 @@ def test_equals_ssd_where_a_head_has_one_decay():
   assert_close(got, jax.jit(ssd)(q, k, v, one, S), 1e-5)
 
 
-def part(now, q, k, v, log_a, *rest):
-  return q[:, now], k[:, now], v[:, now], log_a[:, now], *rest
-
-
-@pytest.mark.parametrize("impl", anywhere(IMPLS))
-def test_lengths_equal_each_row_alone(impl):
-  given = arrays(8, True)
-  # The document that would start past the lengths starts nothing.
-  y, last = op(*given, reset=np.arange(8)[None].repeat(ROWS, 0) == 6, lengths=np.array([0, 4]), impl=impl)
-  np.testing.assert_array_equal(last[0], given[4][0])
-  assert not y[0].any(), "a row of length 0 has outputs"
-  assert not y[1, 4:].any(), "outputs past the length"
-  alone, alone_last = op(*part(slice(4), *given), impl=impl)
-  np.testing.assert_allclose(y[1, :4], alone[1], atol=1e-5)
-  np.testing.assert_allclose(last[1], alone_last[1], atol=1e-5)
-
-
-def test_no_tokens_leave_the_state_alone():
-  given = arrays(8)
-  y, last = op(*part(slice(0), *given))
-  assert y.shape == (ROWS, 0, H, P)
-  np.testing.assert_array_equal(last, given[-1])
-
-
-@pytest.mark.parametrize("impl", anywhere(IMPLS))
-def test_two_calls_make_one(impl):
-  *given, S, u = arrays(100, True)
-  whole, last = op(*given, S, u, impl=impl)
-  first, between = op(*part(slice(37), *given), S, u, impl=impl)
-  second, last_again = op(*part(slice(37, 100), *given), between, u, impl=impl)
-  np.testing.assert_allclose(jnp.concatenate([first, second], axis=1), whole, atol=1e-4)
-  np.testing.assert_allclose(last_again, last, atol=1e-4)
-
-
-@pytest.mark.parametrize("impl", anywhere(IMPLS))
-@pytest.mark.parametrize("bonus", [False, True])
-def test_reset_separates_documents(impl, bonus):
-  *given, S = arrays(8)
-  rest = arrays(8, True)[5:] if bonus else ()
-  y, last = op(*given, S, *rest, reset=np.arange(8)[None].repeat(ROWS, 0) == 4, impl=impl)
-  first, _ = op(*part(slice(4), *given), S, *rest, impl=impl)
-  second, second_last = op(*part(slice(4, 8), *given), np.zeros_like(S), *rest, impl=impl)
-  np.testing.assert_allclose(y, np.concatenate([first, second], axis=1), atol=1e-5)
-  np.testing.assert_allclose(last, second_last, atol=1e-5)
-
-
 @pytest.mark.parametrize("bonus", [False, True])
 def test_strong_decays_are_forgotten_and_weak_ones_exact(bonus):
   """A decay of 0 clears its channel; after one of e^-170, the next tokens' keep all digits; without decay all stays."""
@@ -135,14 +89,6 @@ def test_strong_decays_are_forgotten_and_weak_ones_exact(bonus):
   got = run("xla", given)
   assert_close(got, run("reference", given), 2e-6)
   assert all(np.isfinite(z).all() for z in jax.tree.leaves(got))
-
-
-@pytest.mark.parametrize("impl", anywhere(IMPLS))
-def test_bfloat16_comes_back_with_a_float32_state(impl):
-  *given, S = arrays(8)
-  y, last = op(*(z.astype(jnp.bfloat16) for z in given), S, impl=impl)
-  assert (y.dtype, last.dtype) == (jnp.bfloat16, jnp.float32)
-  np.testing.assert_allclose(y.astype(jnp.float32), op(*given, S)[0], atol=0.1)
 
 
 def test_the_gradient_keeps_no_state_per_token():

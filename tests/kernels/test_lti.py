@@ -117,28 +117,6 @@ def test_the_definition_is_the_recurrence():
   np.testing.assert_allclose(last, x, atol=1e-5)
 
 
-@pytest.mark.parametrize("impl", FAST)
-def test_two_calls_make_one(impl):
-  u, x, *system = arrays(20, "diagonal complex")
-  run = op(impl, 8)
-  whole, last = run(u, x, *system)
-  first, between = run(u[:, :13], x, *system)
-  second, last_again = run(u[:, 13:], between, *system)
-  np.testing.assert_allclose(jnp.concatenate([first, second], axis=1), whole, atol=1e-5)
-  np.testing.assert_allclose(last_again, last, atol=1e-5)
-
-
-@pytest.mark.parametrize("impl", FAST)
-def test_reset_separates_documents(impl):
-  u, x, *system = arrays(20, "diagonal real")
-  run = op(impl, 8)
-  y, last = run(u, x, *system, reset=np.arange(20)[None].repeat(B, 0) == 13)
-  first, _ = run(u[:, :13], x, *system)
-  second, second_last = run(u[:, 13:], np.zeros_like(x), *system)
-  np.testing.assert_allclose(y, jnp.concatenate([first, second], axis=1), atol=1e-5)
-  np.testing.assert_allclose(last, second_last, atol=1e-5)
-
-
 @pytest.mark.parametrize("impl", [*FAST, "reference"])
 def test_a_row_without_tokens_keeps_its_state(impl):
   u, x, *system = arrays(20, "diagonal complex")
@@ -153,15 +131,6 @@ def test_the_future_does_not_leak():
   size = np.abs(jacobian).max(axis=(1, 3))  # output time, input time
   assert not np.triu(size, 1).any(), "an output that sees its future"
   assert size[np.tril_indices(20)].all(), "an output that does not see its whole past"
-
-
-@pytest.mark.parametrize("impl", [*FAST, "reference"])
-def test_bfloat16_comes_back_with_a_float32_state(impl):
-  u, x, *system = arrays(20, "diagonal complex")
-  y, last = op(impl, 8)(u.astype(jnp.bfloat16), x, *system)
-  assert (y.dtype, last.dtype) == (jnp.bfloat16, jnp.complex64)
-  exact, _ = op(impl, 8)(u, x, *system)
-  np.testing.assert_allclose(y.astype(np.float32), exact, atol=0.03 * np.abs(exact).max())
 
 
 def test_neither_all_states_nor_all_taps_are_written_down():

@@ -1,4 +1,4 @@
-"""What holds for every op over time."""
+"""What holds for every op over time, in every implementation that runs everywhere."""
 
 import functools
 
@@ -9,8 +9,134 @@ import numpy as np
 import pytest
 
 from kernels import long_conv, max_scan
-from tests.kernels.compare import assert_close, values_and_gradients
+from kernels.linear_scan import associative as linear_scan_associative
+from kernels.selective_scan import associative as selective_scan_associative
+from kernels.ssd import xla as ssd_xla
+from tests.kernels.compare import (
+  DTYPES,
+  QUICK,
+  TOLERANCE,
+  anywhere,
+  assert_close,
+  masks,
+  spoil,
+  values_and_gradients,
+)
 from tests.kernels.ops import OPS
+
+# What an implementation does not know, and says so in tests of its own.
+REFUSED = {("selective_scan, complex", "xla"), ("lti", "products")}
+ALL = [(name, impl) for name, op in OPS.items() for impl in anywhere(op.impls) if (name, impl) not in REFUSED]
+FAST = [(name, impl) for name, impl in ALL if impl != "reference"]
+# One token; less and more than a chunk, with a ragged end.
+SHAPES = [(1, True), (63, False), (100, True)]
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+  for module in (linear_scan_associative, selective_scan_associative, ssd_xla):
+    monkeypatch.setattr(module, "CHUNK", 16)
+
+
+@functools.cache
+def compiled(name, impl):
+  run = lambda arrays, masks: OPS[name].run(*arrays, **masks, impl=impl)
+  return jax.jit(run, compiler_options=QUICK)
+
+
+def call(name, impl, arrays, **masks):
+  return compiled(name, impl)(tuple(arrays.values()), masks)
+
+
+def part(op, arrays, now, state=None):
+  """Some of the tokens, from another state if one is given."""
+  cut = {key: z[:, now] if key in op.tokens() else z for key, z in arrays.items()}
+  return cut if state is None else {**cut, op.state: state}
+
+
+@functools.cache
+def expected(name, t, masked, dtype):
+  op = OPS[name]
+  arrays, where = tuple(op.draw(t, dtype).values()), masks(t) if masked else {}
+  return values_and_gradients(functools.partial(op.run, impl="reference"), arrays, **where)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("t, masked", SHAPES)
+@pytest.mark.parametrize("name, impl", FAST)
+def test_values_and_gradients_equal_the_reference(name, impl, t, masked, dtype):
+  """NaN at padding reaches neither."""
+  op = OPS[name]
+  with jax.enable_x64(dtype == "float64"):
+    arrays, where = op.draw(t, dtype), masks(t) if masked else {}
+    if masked:
+      arrays = {key: spoil(where["lengths"], z) if key in op.tokens() else z for key, z in arrays.items()}
+    got = values_and_gradients(functools.partial(op.run, impl=impl), tuple(arrays.values()), **where)
+    assert_close(got, expected(name, t, masked, dtype), TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("name, impl", ALL)
+def test_lengths_equal_each_row_alone(name, impl):
+  op, (first, second) = OPS[name], (0, 4)
+  arrays = op.draw(8)
+  # The document that would start at padding starts nothing.
+  reset = np.arange(8)[None].repeat(2, 0) == 6
+  y, last = call(name, impl, arrays, reset=reset, lengths=np.array([first, second]))
+  np.testing.assert_array_equal(last[0], arrays[op.state][0])
+  assert not y[0].any(), "a row of length 0 has outputs"
+  assert not y[1, second:].any(), "outputs at padding"
+  alone, alone_last = call(name, impl, part(op, arrays, slice(second)))
+  np.testing.assert_allclose(y[1, :second], alone[1], rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(last[1], alone_last[1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_no_tokens_leave_the_state_alone(name):
+  op = OPS[name]
+  arrays = op.draw(8)
+  y, last = call(name, "auto", part(op, arrays, slice(0)))
+  assert y.shape == (2, 0, *call(name, "auto", arrays)[0].shape[2:])
+  np.testing.assert_array_equal(last, arrays[op.state])
+
+
+@pytest.mark.parametrize("name, impl", ALL)
+def test_two_calls_make_one(name, impl):
+  op = OPS[name]
+  arrays = op.draw(100)
+  whole, last = call(name, impl, arrays)
+  first, between = call(name, impl, part(op, arrays, slice(37)))
+  second, last_again = call(name, impl, part(op, arrays, slice(37, 100), between))
+  np.testing.assert_allclose(jnp.concatenate([first, second], axis=1), whole, rtol=1e-4, atol=2e-4)
+  np.testing.assert_allclose(last_again, last, rtol=1e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("name, impl", ALL)
+def test_reset_separates_documents(name, impl):
+  op = OPS[name]
+  arrays = op.draw(8)
+  y, last = call(name, impl, arrays, reset=np.arange(8)[None].repeat(2, 0) == 4)
+  # RG-LRU's first token of a document enters whole, so that it needs to know of the start, too
+  start = {"reset": np.arange(4)[None].repeat(2, 0) == 0}
+  first, _ = call(name, impl, part(op, arrays, slice(4)))
+  second, second_last = call(name, impl, part(op, arrays, slice(4, 8), np.zeros_like(arrays[op.state])), **start)
+  np.testing.assert_allclose(y, np.concatenate([first, second], axis=1), rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(last, second_last, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name, impl", ALL)
+def test_bfloat16_comes_back_with_a_float32_state(name, impl):
+  op = OPS[name]
+  arrays = {key: z if np.iscomplexobj(z) else np.asarray(z, jnp.bfloat16) for key, z in op.draw(8).items()}
+  arrays[op.state] = arrays[op.state].astype(np.result_type(arrays[op.state].dtype, np.float32))
+  wide = {key: z if np.iscomplexobj(z) else z.astype("float32") for key, z in arrays.items()}
+  y, last = call(name, impl, arrays)
+  exact, exact_last = call(name, impl, wide)
+  complex_scan = jnp.iscomplexobj(exact)
+  assert y.dtype == (exact.dtype if complex_scan else jnp.bfloat16)
+  assert last.dtype == exact_last.dtype
+  np.testing.assert_allclose(np.asarray(y, exact.dtype), exact, atol=2.0**-8 * np.abs(exact).max())
+  np.testing.assert_allclose(last, exact_last, rtol=1e-4, atol=1e-5)
+
 
 LOOPS = {"scan", "while", "fft", "cumsum", "cummax", "triangular_solve", "pad"}
 

@@ -55,39 +55,6 @@ def test_equals_the_equations(impl):
     np.testing.assert_allclose(last[row], state, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("impl", ALL)
-def test_lengths_equal_each_row_alone(impl):
-  u, r, i, a_param, h = arrays(8)
-  # The document that would start past the lengths starts nothing.
-  reset = np.arange(8)[None].repeat(B, 0) == 6
-  y, last = op(u, r, i, a_param, h, reset=reset, lengths=np.array([0, 4]), impl=impl)
-  np.testing.assert_array_equal(last[0], h[0])
-  assert not y[0].any(), "a row of length 0 has outputs"
-  assert not y[1, 4:].any(), "outputs past the length"
-  alone, alone_last = op(u[:, :4], r[:, :4], i[:, :4], a_param, h, impl=impl)
-  np.testing.assert_allclose(y[1, :4], alone[1], rtol=1e-5)
-  np.testing.assert_allclose(last[1], alone_last[1], rtol=1e-5)
-
-
-def test_no_tokens_leave_the_state_alone():
-  u, r, i, a_param, h = arrays(8)
-  y, last = op(u[:, :0], r[:, :0], i[:, :0], a_param, h)
-  assert y.shape == (B, 0, E)
-  np.testing.assert_array_equal(last, h)
-
-
-@pytest.mark.parametrize("impl", ALL)
-def test_bfloat16_comes_back_with_a_float32_state(impl):
-  u, r, i, a_param, h = arrays(8)
-  given = *(z.astype(jnp.bfloat16) for z in (u, r, i)), a_param, h
-  y, last = op(*given, lengths=np.array([8, 5]), impl=impl)
-  assert (y.dtype, last.dtype) == (jnp.bfloat16, jnp.float32)
-  exact, exact_last = op(*(z.astype(jnp.float32) for z in given), lengths=np.array([8, 5]))
-  np.testing.assert_allclose(y.astype(jnp.float32), exact, atol=0.02)
-  # which no output was rounded for
-  np.testing.assert_allclose(last, exact_last, rtol=1e-5)
-
-
 def test_the_gates_of_kernels_are_exact_where_little_and_where_all_is_forgotten():
   """Log decays from -1e-9 to -1e2: no digits are lost to a difference of numbers near 1."""
   rate = np.geomspace(1e-9, 1e2, 1000).astype(np.float32)

@@ -109,48 +109,6 @@ def test_an_implementation_says_what_it_cannot_run():
     op(*arrays(8), disc="tustin")
 
 
-def part(now, x, dt, A, B, C, h):
-  return x[:, now], dt[:, now], A, B[:, now], C[:, now], h
-
-
-@pytest.mark.parametrize("impl", ALL)
-def test_lengths_equal_each_row_alone(impl):
-  given = arrays(8)
-  # The document that would start past the lengths starts nothing.
-  y, last = op(*given, reset=np.arange(8)[None].repeat(ROWS, 0) == 6, lengths=np.array([0, 4]), impl=impl)
-  np.testing.assert_array_equal(last[0], given[-1][0])
-  assert not y[0].any(), "a row of length 0 has outputs"
-  assert not y[1, 4:].any(), "outputs past the length"
-  alone, alone_last = op(*part(slice(4), *given), impl=impl)
-  np.testing.assert_allclose(y[1, :4], alone[1], atol=1e-5)
-  np.testing.assert_allclose(last[1], alone_last[1], atol=1e-5)
-
-
-def test_no_tokens_leave_the_state_alone():
-  given = arrays(8)
-  y, last = op(*part(slice(0), *given))
-  assert y.shape == (ROWS, 0, E)
-  np.testing.assert_array_equal(last, given[-1])
-
-
-@pytest.mark.parametrize("impl", ALL)
-def test_reset_separates_documents(impl):
-  given = arrays(8)
-  y, last = op(*given, reset=np.arange(8)[None].repeat(ROWS, 0) == 4, impl=impl)
-  first, _ = op(*part(slice(4), *given), impl=impl)
-  second, second_last = op(*part(slice(4, 8), *given[:-1], np.zeros_like(given[-1])), impl=impl)
-  np.testing.assert_allclose(y, np.concatenate([first, second], axis=1), atol=1e-5)
-  np.testing.assert_allclose(last, second_last, atol=1e-5)
-
-
-@pytest.mark.parametrize("impl", ALL)
-def test_bfloat16_comes_back_with_a_float32_state(impl):
-  *given, h = arrays(8)
-  y, last = op(*(z.astype(jnp.bfloat16) for z in given), h, impl=impl)
-  assert (y.dtype, last.dtype) == (jnp.bfloat16, jnp.float32)
-  np.testing.assert_allclose(y.astype(jnp.float32), op(*given, h)[0], atol=0.1)
-
-
 @pytest.mark.parametrize("impl", FAST)
 def test_the_gradient_keeps_no_state_per_token(impl, monkeypatch):
   monkeypatch.setattr(associative, "CHUNK", 16)

@@ -55,29 +55,6 @@ def test_the_definition_is_a_correlation():
 
 
 @pytest.mark.parametrize("impl", IMPLS)
-def test_carried_taps_make_two_calls_one(impl):
-  x, kernel, taps, bias = arrays(9, 6)
-  run = op(impl)
-  whole, last = run(x, kernel, taps, bias)
-  first, between = run(x[:, :2], kernel, taps, bias)
-  second, last_again = run(x[:, 2:], kernel, between, bias)
-  np.testing.assert_allclose(jnp.concatenate([first, second], axis=1), whole, rtol=1e-5, atol=1e-6)
-  np.testing.assert_array_equal(last, last_again)
-
-
-@pytest.mark.parametrize("impl", IMPLS)
-def test_reset_separates_documents(impl):
-  x, kernel, taps, bias = arrays(9, 4)
-  run = op(impl)
-  y, last = run(x, kernel, taps, bias, reset=jnp.zeros((B, 9), bool).at[:, 7].set(True))
-  first, _ = run(x[:, :7], kernel, taps, bias)
-  second, second_last = run(x[:, 7:], kernel, np.zeros_like(taps), bias)
-  np.testing.assert_allclose(y, jnp.concatenate([first, second], axis=1), rtol=1e-5, atol=1e-6)
-  np.testing.assert_array_equal(last, second_last)
-  assert not last[:, 0].any(), "a tap of the document before"
-
-
-@pytest.mark.parametrize("impl", IMPLS)
 def test_a_row_without_tokens_keeps_its_taps(impl):
   x, kernel, taps, bias = arrays(9, 4)
   y, last = op(impl)(x, kernel, taps, bias, reset=np.ones((B, 9), bool), lengths=np.array([0, 9]))

@@ -89,50 +89,6 @@ def test_equals_a_selective_scan_whose_channels_share_their_decay():
   np.testing.assert_allclose(got_last.swapaxes(2, 3).reshape(last.shape), last, atol=1e-4)
 
 
-def part(now, q, k, v, log_a, S):
-  return q[:, now], k[:, now], v[:, now], log_a[:, now], S
-
-
-@pytest.mark.parametrize("impl", ALL)
-def test_lengths_equal_each_row_alone(impl):
-  given = arrays(8)
-  # The document that would start past the lengths starts nothing.
-  y, last = op(*given, reset=np.arange(8)[None].repeat(ROWS, 0) == 6, lengths=np.array([0, 4]), impl=impl)
-  np.testing.assert_array_equal(last[0], given[-1][0])
-  assert not y[0].any(), "a row of length 0 has outputs"
-  assert not y[1, 4:].any(), "outputs past the length"
-  alone, alone_last = op(*part(slice(4), *given), impl=impl)
-  np.testing.assert_allclose(y[1, :4], alone[1], atol=1e-5)
-  np.testing.assert_allclose(last[1], alone_last[1], atol=1e-5)
-
-
-def test_no_tokens_leave_the_state_alone():
-  given = arrays(8)
-  y, last = op(*part(slice(0), *given))
-  assert y.shape == (ROWS, 0, H, P)
-  np.testing.assert_array_equal(last, given[-1])
-
-
-@pytest.mark.parametrize("impl", ALL)
-def test_two_calls_make_one(impl):
-  given = arrays(100)
-  whole, last = op(*given, impl=impl)
-  first, between = op(*part(slice(37), *given), impl=impl)
-  second, last_again = op(*part(slice(37, 100), *given[:-1], between), impl=impl)
-  np.testing.assert_allclose(jnp.concatenate([first, second], axis=1), whole, atol=1e-4)
-  np.testing.assert_allclose(last_again, last, atol=1e-4)
-
-
-@pytest.mark.parametrize("impl", ALL)
-def test_reset_separates_documents(impl):
-  given = arrays(8)
-  y, last = op(*given, reset=np.arange(8)[None].repeat(ROWS, 0) == 4, impl=impl)
-  first, _ = op(*part(slice(4), *given), impl=impl)
-  second, second_last = op(*part(slice(4, 8), *given[:-1], np.zeros_like(given[-1])), impl=impl)
-  np.testing.assert_allclose(y, np.concatenate([first, second], axis=1), atol=1e-5)
-  np.testing.assert_allclose(last, second_last, atol=1e-5)
-
-
 @pytest.mark.parametrize("impl", FAST)
 def test_strong_decays_are_forgotten_and_weak_ones_exact(impl):
   """A decay of 0 clears the state as a document start does; after one of e^-170, the next tokens' keep all digits."""
@@ -144,14 +100,6 @@ def test_strong_decays_are_forgotten_and_weak_ones_exact(impl):
   assert_close(got, want, 2e-6)
   cleared, _ = op(q, k, v, np.where(np.isinf(log_a), 0, log_a), S, reset=np.isinf(log_a[..., 0]), impl=impl)
   np.testing.assert_allclose(got[0][0], cleared, atol=1e-6)
-
-
-@pytest.mark.parametrize("impl", ALL)
-def test_bfloat16_comes_back_with_a_float32_state(impl):
-  *given, S = arrays(8)
-  y, last = op(*(z.astype(jnp.bfloat16) for z in given), S, impl=impl)
-  assert (y.dtype, last.dtype) == (jnp.bfloat16, jnp.float32)
-  np.testing.assert_allclose(y.astype(jnp.float32), op(*given, S)[0], atol=0.1)
 
 
 @pytest.mark.parametrize("impl", FAST)
