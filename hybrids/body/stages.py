@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from hybrids import mixer as mixer_lib
 from layers import Dense, RMSNorm, images
@@ -52,6 +52,17 @@ class Stages(Mixer):
     self.norms = [RMSNorm() for _ in self.stages[1:]]
     widths = [2 * self.width * 2**i for i in range(len(self.stages) - 1)]
     self.merges = [Dense(width, axes=("inner", "embed")) for width in widths]
+
+  def __call__(
+    self,
+    x: Float[Array, "b t d"],
+    *,
+    reset: Bool[Array, "b t"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
+    side: Mapping[str, Array] | None = None,
+  ) -> Float[Array, "b s e"]:
+    """All outputs; see the class for their number and width."""
+    return self.mix_parallel(*self._enter(x, reset, lengths, side))
 
   def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b s e"]:
     if where.reset is not None or where.lengths is not None:

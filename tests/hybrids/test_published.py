@@ -1,0 +1,213 @@
+"""Models of papers, tiny and built from their sections alone: each is trained a step, and streams if it has a state."""
+
+import functools
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.core import meta
+
+from hybrids import sections
+from hybrids.model import build_model
+from hybrids.objective import measure
+from tests.contract.case import jit
+
+B, T, V = 2, 8, 7
+MAMBA, MAMBA2 = dict(name="mamba", state=2, dt_rank=1), dict(name="mamba2", state=2, head_size=4)
+ATTENTION, MLP = dict(name="softmax", heads=2), dict(name="gated_mlp", inner=4)
+LOCAL, S4D, BOTH = dict(name="softmax", heads=2, window=3), dict(name="s4d", state=2), (MAMBA, ATTENTION)
+S4D_AND_MLP = {"s": S4D, "-": MLP}
+SANDWICH = dict(norm_position="sandwich", norm=dict(name="rms", eps=1e-6))
+VIM = dict(mixer=dict(name="bidirectional", mixer=MAMBA))
+SS2D = dict(name="image_scan", mixer=MAMBA)
+
+
+def stack(pattern, depth, letters, **fields):
+  return dict(name="stack", pattern=pattern, depth=depth, letters=letters, **fields)
+
+
+def alike(**parts):
+  """A letter of branches side by side."""
+  return dict(mixer=dict(name="parallel", **parts))
+
+
+LANGUAGE = {
+  "jamba": dict(
+    body=stack("m-mea-me", 8, {"m": MAMBA, "a": ATTENTION, "-": MLP, "e": dict(name="moe", experts=3, inner=4)})
+  ),
+  "zamba": dict(
+    body=stack(
+      "mms", 6, {"m": MAMBA, "s": dict(name="with_embedding", mixer=stack("a-", 2, {"a": ATTENTION, "-": MLP}))},
+      shared="s", lora=2,
+    )
+  ),
+  "falcon_h1": dict(
+    body=stack(
+      "p-", 4,
+      {
+        "p": alike(branches=[dict(mixer=MAMBA2, input_scale=1.25, scale=0.5), dict(mixer=ATTENTION, scale=0.9)]),
+        "-": dict(mixer=MLP, scale=0.7),
+      },
+    ),
+    embed=dict(scale=5.6), head=dict(name="lm", scale=0.02),
+  ),
+  "hymba": dict(
+    body=stack("p", 2, {"p": alike(join="mean", branches=[dict(mixer=m, norm_position="output") for m in BOTH])})
+  ),
+  "griffin": dict(
+    body=stack("r-r-a-", 6, {"r": dict(name="rglru"), "a": LOCAL, "-": MLP}),
+    embed=dict(scale=8**0.5), head=dict(name="lm", softcap=30.0),
+  ),
+  "gemma_2": dict(
+    body=stack("l-g-", 4, {"l": dict(LOCAL, softcap=50.0), "g": ATTENTION, "-": MLP}, branch=SANDWICH),
+    embed=dict(scale=8**0.5), head=dict(name="lm", softcap=30.0),
+  ),
+  "olmo_2": dict(body=stack("a-", 4, {"a": ATTENTION, "-": MLP}, branch=dict(norm_position="output"))),
+  "granite": dict(
+    body=stack("m-a-", 4, {"m": MAMBA2, "a": ATTENTION, "-": MLP}, branch=dict(scale=0.22)),
+    embed=dict(scale=12.0), head=dict(name="lm", scale=1 / 8),
+  ),
+  "gpt_neox": dict(
+    body=stack(
+      "p", 2,
+      {"p": alike(branches=[dict(mixer=m, norm_position="pre", norm=dict(name="layer")) for m in (ATTENTION, MLP)])
+       | dict(norm_position="none")},
+    )
+  ),
+  "sashimi": dict(body=dict(name="unet", pools=(2, 2), stack=dict(pattern="s-", depth=2, letters=S4D_AND_MLP))),
+  "titans_mac": dict(body=dict(name="titans_mac", heads=2, segment=4)),
+  "stochastic_depth": dict(body=stack("m", 2, {"m": MAMBA}, branch=dict(layer_drop=0.5, dropout=0.1))),
+}  # fmt: skip
+OTHERS = {
+  "vim": (
+    dict(head="classifier", vocab=None, features=1, classes=3, length=16),
+    dict(
+      embed=dict(name="patches", size=2, position="learned", class_token="middle"),
+      body=stack("m", 2, {"m": VIM}), head=dict(pool="cls"),
+    ),
+  ),
+  "vmamba": (
+    dict(head="classifier", vocab=None, features=1, classes=3, length=16),
+    dict(
+      embed=dict(name="patches", size=1),
+      body=dict(name="stages", stages=[dict(pattern="s-", depth=2, letters={"s": SS2D, "-": MLP}) for _ in range(2)]),
+    ),
+  ),
+  "regression": (
+    dict(head="regression", vocab=None, features=2, classes=None, length=T),
+    dict(embed=dict(name="features"), body=stack("m", 1, {"m": MAMBA}), head=dict(outputs=2, error="mae")),
+  ),
+  "masked_lm": (
+    dict(head="masked_lm", vocab=V, features=None, classes=None, length=T),
+    dict(body=stack("m", 1, {"m": dict(name="bidirectional", mixer=MAMBA)})),
+  ),
+  "dual_encoder": (
+    dict(head="dual_encoder", vocab=V, features=None, classes=2, length=T),
+    dict(body=stack("m", 1, {"m": MAMBA}), head=dict(pool="mean")),
+  ),
+}  # fmt: skip
+TEXT = dict(head="lm", vocab=V, features=None, classes=None, length=T)
+CASES = {name: (TEXT, section) for name, section in LANGUAGE.items()} | OTHERS
+
+
+@functools.cache
+def ready(name):
+  """A model, its variables and a batch."""
+  task, section = CASES[name]
+  model = build_model(SimpleNamespace(**task), width=8, **section)
+  rng = np.random.default_rng(0)
+
+  def draw(leaf, key):
+    if key == "weights":
+      return jnp.ones(leaf.shape)
+    whole = leaf.dtype == jnp.int32
+    return jnp.asarray(rng.integers(0, 2, leaf.shape) if whole else rng.normal(size=leaf.shape), leaf.dtype)
+
+  batch = {key: draw(leaf, key) for key, leaf in model.example(B, task["length"]).items()}
+  variables = jit(lambda: meta.unbox(model.init(jax.random.key(0), batch["inputs"])))()
+  return model, variables, batch
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_trains_a_step(name):
+  model, variables, batch = ready(name)
+
+  @jit
+  def step(variables):
+    value, gradient = jax.value_and_grad(
+      lambda params: measure(model, {**variables, "params": params}, batch, rngs={"dropout": jax.random.key(1)})[:2],
+      has_aux=True,
+    )(variables["params"])
+    return value, gradient, jax.tree.map(lambda p, g: p - 1e-2 * g, variables["params"], gradient)
+
+  (before, sums), gradient, params = step(variables)
+  (after, _), _, _ = step({**variables, "params": params})
+  assert after < before, (before, after)
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+  assert ("losses/balance" in sums) == (name == "jamba")
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(name, marks=[pytest.mark.slow] * (name not in ("zamba", "sashimi")))
+    for name in LANGUAGE
+    if name != "stochastic_depth"
+  ],
+)
+def test_token_by_token_is_all_at_once(name):
+  model, variables, batch = ready(name)
+  tokens = batch["inputs"]
+  y = jit(model.apply)(variables, tokens)
+  state = model.init_state(B, T)
+  run = lambda method: jit(functools.partial(model.apply, method=method))
+  first, state = run("prefill_all")(variables, tokens[:, :5], state)
+  np.testing.assert_allclose(first, y[:, :5], rtol=1e-4, atol=1e-4)
+  step, apart = run("step"), model.apart(variables)
+  for t in range(5, T):
+    one, state = step(apart, tokens[:, t], state)
+    np.testing.assert_allclose(one, y[:, t], rtol=1e-4, atol=1e-4)
+
+
+def test_shared_letters_have_one_set_of_variables_and_adapters_a_use():
+  model, variables, batch = ready("zamba")
+  params = variables["params"]["body"]
+  assert params["m"]["norm"]["scale"].shape == (4, 8)
+  assert params["s"]["norm"]["scale"].shape == (8,)
+  assert params["s"]["lora"]["mixer"]["out_proj"]["kernel"]["A"].shape == (2, 16, 2)
+  jax.tree.map(np.testing.assert_array_equal, model.together(model.apart(variables)), variables)
+  moved = jax.tree.map(lambda leaf: leaf, variables)
+  moved["params"]["body"]["s"]["lora"] = jax.tree.map(lambda leaf: leaf.at[1].add(1.0), params["s"]["lora"])
+  run = jit(model.apply)
+  assert np.abs(run(moved, batch["inputs"]) - run(variables, batch["inputs"])).max() > 1e-3
+
+
+def test_a_body_may_change_time_and_width():
+  model, variables, batch = ready("vmamba")
+  assert variables["params"]["head"]["out_proj"]["kernel"].shape == (16, 3)
+  with pytest.raises(ValueError, match="'patches' reads whole images"):
+    model.apply(variables, batch["inputs"], lengths=jnp.array([16, 9]))
+  with pytest.raises(ValueError, match="cannot be halved"):
+    build_model(SimpleNamespace(**CASES["vmamba"][0]), width=8, body=stack("s", 1, {"s": CASES["vmamba"][1]["body"]}))
+
+
+def test_a_unet_sees_no_later_token():
+  model, variables, batch = ready("sashimi")
+  run = jit(model.apply)
+  for t in (0, 3, 5, 7):
+    other = batch["inputs"].at[:, t].set(V - 1)
+    moved = np.abs(run(variables, other) - run(variables, batch["inputs"])).max(axis=(0, 2))
+    # a Fourier transform leaves rounding errors
+    assert (moved[:t] < 1e-5).all()
+    assert moved[t:].max() > 1e-3
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_its_sections_can_be_filled_up(name):
+  task, section = CASES[name]
+  head = {"name": task["head"], **section.get("head", {})}
+  full = sections.complete({**section, "head": head, "width": 8})
+  assert build_model(SimpleNamespace(**task), **full).example(1, 16) == ready(name)[0].example(1, 16)
+  assert sections.complete(full) == full
