@@ -37,7 +37,7 @@ class Generated(abc.ABC):
   loss: ClassVar[str] = "cross_entropy"
   metrics: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
   features: ClassVar[None] = None
-  classes: ClassVar[None] = None
+  classes: ClassVar[int | None] = None
   stateful: ClassVar[bool] = False
 
   @abc.abstractmethod

@@ -58,7 +58,7 @@ class ListOps(Generated):
   train_rows: int = 96000
 
   head: ClassVar[str] = "classifier"
-  classes: ClassVar[int] = 10
+  classes: ClassVar[int | None] = 10
 
   def __post_init__(self) -> None:
     self.require_sizes()
@@ -153,7 +153,8 @@ def grow(u: np.ndarray, most: int) -> tuple[list[Level], np.ndarray]:
 
 def measure(levels: list[Level]) -> tuple[list[np.ndarray], list[np.ndarray]]:
   """The tokens and the value below each node, from the leaves up."""
-  sizes, values = [], []
+  sizes: list[np.ndarray] = []
+  values: list[np.ndarray] = []
   below: tuple[Level, np.ndarray, np.ndarray] | None = None
   for level in reversed(levels):
     size, value = np.where(level.operator, 2, 1), np.where(level.operator, 0, level.symbol - DIGIT)

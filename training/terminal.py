@@ -2,12 +2,13 @@
 
 import io
 import sys
+from typing import Any
 
 
 class Unread(io.FileIO):
   """A file that drops what is written once nobody reads it any longer, as after `| head`."""
 
-  def write(self, data: bytes | memoryview) -> int:
+  def write(self, data: Any) -> int:
     """Says that all was written where the pipe is broken."""
     try:
       return super().write(data)
@@ -21,6 +22,8 @@ def settle() -> None:
     stream = getattr(sys, name)
     if isinstance(stream, io.TextIOWrapper):
       stream.flush()
-      raw = io.BufferedWriter(Unread(stream.fileno(), "wb", closefd=False))
-      settled = io.TextIOWrapper(raw, stream.encoding, "replace", line_buffering=stream.line_buffering)
+      raw: io.RawIOBase = Unread(stream.fileno(), "wb", closefd=False)
+      settled = io.TextIOWrapper(
+        io.BufferedWriter(raw), stream.encoding, "replace", line_buffering=stream.line_buffering
+      )
       setattr(sys, name, settled)
