@@ -234,6 +234,7 @@ class Run:
           "--from-step with one of its checkpoints"
         )
       jax.block_until_ready(self.state)
+      notice = workdir_lib.redrawn(self.workdir, self.config) if self.workdir else ""
       folder.write(facts, changed, self.step)
       writer = metrics.Writer(
         self.workdir,
@@ -244,6 +245,8 @@ class Run:
       )
       session = Session(folder, batches, progress, writer, self._clock(progress))
       session.greet(restored is not None, self.costs["parameters"], self.mesh.size)
+      if notice:
+        writer.say(notice)
       status = "failed"
       try:
         status = self._loop(session)

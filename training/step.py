@@ -94,7 +94,7 @@ def check_finite(seen: Seen) -> None:
   if step:
     raise FloatingPointError(
       f"the loss or its gradient is not finite at step {step}; nothing after it is saved. Lower optimizer.lr, raise "
-      "optimizer.warmup, or set optimizer.clip"
+      "optimizer.warmup, or set optimizer.clip, with --from-step N to go on from a checkpoint here"
     )
 
 

@@ -124,6 +124,18 @@ def refuse(workdir: Path, differ: Mapping[str, tuple[Any, Any]], allowed: tuple[
       )
 
 
+def redrawn(workdir: Path, config: ml_collections.ConfigDict) -> str:
+  """The sentence that a run with other `steps` than before needs to hear; empty where its schedule stays as it was."""
+  before = (read_config(workdir) or {}).get("steps", config.steps)
+  schedule = config.optimizer.get("schedule", "constant")
+  if before == config.steps or schedule == "constant":
+    return ""
+  return (
+    f"steps was {before} and is {config.steps}: the {schedule} schedule is drawn anew over all of them, so the "
+    "learning rate jumps; optimizer.schedule=constant from the start avoids that"
+  )
+
+
 def check_data(workdir: Path, facts: Mapping[str, Any]) -> None:
   """Raises a Mistake where a run would go on with other data than it has seen, which its config does not show."""
   before = (_read(workdir / DATA) or {}).get("sha256", facts.get("sha256"))
