@@ -10,15 +10,13 @@ import pytest
 
 from hybrids.mixer import build
 from tests import mixers, sources
-from tests.contract.case import LENGTHS, Case, resets
-from tests.oracles import of_attention, of_state_spaces
-from tests.oracles.of_state_spaces import D
+from tests.contract.case import LENGTHS, Case, D, resets
+from tests.oracles import of_attention
 
-CASES = of_state_spaces.CASES | of_attention.CASES | mixers.oracles()
+CASES = of_attention.CASES | mixers.oracles()
 SIDE = mixers.table("SIDE")
 # Second rows that take longest to compile.
 SLOW = (
-  "performer, large eps",
   "titans_mac, linear",
   *mixers.rows("SLOW"),
 )
@@ -59,10 +57,6 @@ def test_equals_the_papers_equations(name):
 @pytest.mark.parametrize(
   "name",
   [
-    "mla",
-    "softmax, persistent",
-    "softmax, window",
-    "softmax, xpos",
     "titans",
     "titans, linear",
     *(pytest.param(name, marks=pytest.mark.slow) for name in ("titans_mac", "titans_mac, linear")),

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from kernels import inputs
+from kernels import inputs, op
 from layers.dense import project
 from layers.initializers import Initializer
 from layers.mixer import Mixer, Where
@@ -28,9 +28,6 @@ def loop(
   """
   dtype = inputs.compute_dtype(entered, *jax.tree.leaves(state))
   state, entered = jax.tree.map(lambda z: z.astype(dtype), (state, entered))
-  if entered.shape[1] == 1 and reset is None and lengths is None:
-    state, y = cell(state, entered[:, 0])
-    return y[:, None], state
 
   def token(state, now):
     entered, clear, exists = now
@@ -39,9 +36,7 @@ def loop(
     return (after if exists is None else _choose(exists, after, state)), y
 
   exists = None if lengths is None else inputs.valid(lengths, entered.shape[1])
-  over_time = jax.tree.map(lambda z: z.swapaxes(0, 1), (entered, reset, exists))
-  last, y = jax.lax.scan(token, state, over_time)
-  return y.swapaxes(0, 1), last
+  return op.loop(token, state, (entered, reset, exists))
 
 
 class Recurrent(Mixer):

@@ -3,7 +3,6 @@
 Feng et al. 2024, arXiv:2410.01201. Theirs: h tilde -> n, alpha -> expand.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -68,13 +67,6 @@ class MinGRU(Mixer):
   def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
     h, last = linear_scan(*self._gate(x), state.h, **where.masks)
     return self._read(h.astype(x.dtype)), State(h=last)
-
-  def mix_token(
-    self, x: Float[Array, "b d"], state: State, side: Mapping[str, Array]
-  ) -> tuple[Float[Array, "b d"], State]:
-    keep, new = self._gate(x)
-    h = keep * state.h + new
-    return self._read(h.astype(x.dtype)), State(h=h)
 
   def _gate(self, x: Float[Array, "*b d"]) -> tuple[Float[Array, "*b e"], Float[Array, "*b e"]]:
     """The factors 1 - z and z n in at least float32; 1 - z is a sigmoid, since the difference would cancel."""

@@ -3,7 +3,6 @@
 Beck et al. 2024, arXiv:2405.04517. Theirs: N_h -> heads, W and R by gate -> i_proj ... o_proj and R.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -85,13 +84,6 @@ class SLSTM(Mixer):
   def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
     u, taps = self.conv(x, state.taps, **where.masks)
     y, (h, c, n, m) = loop(self._cell, state[:4], self._gates(x, u), **where.masks)
-    return self.norm(y).astype(x.dtype), State(h, c, n, m, taps)
-
-  def mix_token(
-    self, x: Float[Array, "b d"], state: State, side: Mapping[str, Array]
-  ) -> tuple[Float[Array, "b d"], State]:
-    u, taps = self.conv.step(x, state.taps)
-    (h, c, n, m), y = self._cell(state[:4], self._gates(x, u))
     return self.norm(y).astype(x.dtype), State(h, c, n, m, taps)
 
   def _gates(self, x: Float[Array, "*b d"], u: Float[Array, "*b d"]) -> Float[Array, "*b 4 d"]:

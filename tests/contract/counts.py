@@ -58,34 +58,9 @@ def count_stack(d, depth, pattern, letters, branch, **_):
 
 
 COUNT: dict[str, Any] = {
-  "bigbird": count_four_maps,
-  "fnet": lambda d: 0,
   "gated_mlp": lambda d, inner=24: 3 * d * inner,
-  # two square maps and a bias for each of r, z and n
-  "gru": lambda d: 3 * (2 * d * d + d),
-  "linear_transformer": count_four_maps,
-  # queries, keys, values and out; E, and perhaps F
-  "linformer": lambda d, rank, shared=True, bias=False, **_: count_four_maps(d, bias) + (2 - shared) * 4096 * rank,
   "local": lambda d, heads, **_: count_softmax(d, heads, kv_heads=1, bias="out"),
-  # as in a GRU, for i, f, g and o
-  "lstm": lambda d: 4 * (2 * d * d + d),
-  # P; four maps of tokens and of P, two of what is packed, out; keys that are values save one of each kind
-  "luna": lambda d, packed, tied=False, bias=True, **_: packed * d + (7 - 2 * tied) * d * (d + bias),
-  # gate and candidate with bias, and out if the state is wider
-  "min_gru": lambda d, expand=1: 2 * expand * d * (d + 1) + (expand > 1) * d * (expand * d + 1),
-  "mla": count_mla,
   "mlp": lambda d, expand: 2 * d * expand * d,
-  # queries, keys, values and out; the convolution
-  "nystromformer": lambda d, heads, taps, **_: count_four_maps(d) + taps * heads,
-  "performer": count_four_maps,
-  # queries, values and out
-  "reformer": lambda d, **_: 3 * d * d,
-  "rnn": lambda d: 2 * d * d + d,
-  # in and out, a mixture; with receptance a map and a mixture more
-  "rwkv_channel": lambda d, version=7, inner=32: 2 * d * inner + d + (version < 7) * (d * d + d),
-  # convolution with bias; four gates of two maps in blocks, with bias; norm
-  "slstm": lambda d, heads, taps=4: (taps + 1) * d + 4 * (2 * d * d // heads + d) + d,
-  "softmax": count_softmax,
   "titans": count_titans,
   # and two norms; for MAC the map of what asks the memory
   "titans_mac": lambda d, **kwargs: count_with_memory(d, **kwargs) + 2 * d + d * d,

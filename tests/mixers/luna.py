@@ -7,6 +7,19 @@ import pytest
 from attention.efficient.luna import Luna
 from tests.attention.initial import initial
 
+SMALL = {"": dict(heads=2, packed=3), "tied": dict(heads=2, packed=3, tied=True, bias=False)}
+ORACLE = {
+  "": (dict(heads=2, packed=3), dict(heads=2)),
+  "tied": (dict(heads=4, packed=2, tied=True, bias=False), dict(heads=4, tied=True)),
+}
+REFUSED = []
+
+
+def count(d, packed, tied=False, bias=True, **_):
+  """P; four maps of tokens and of P, two of what is packed, out; keys that are values save one of each kind."""
+  return packed * d + (7 - 2 * tied) * d * (d + bias)
+
+
 X = jax.random.normal(jax.random.key(1), (2, 12, 8))
 
 

@@ -10,7 +10,94 @@ import numpy as np
 import pytest
 
 from attention.softmax import Attention
-from tests.attention.initial import initial
+
+YARN = dict(rule="yarn", factor=4.0, trained=300)
+SMALL = {
+  "": dict(heads=2, position="rope"),
+  "alibi": dict(heads=4, kv_heads=2, head_size=3, position="alibi", softcap=2.0, gate=True, qk_norm="all"),
+  "full": dict(heads=2, mask="full", position="rope"),
+  "persistent": dict(heads=2, window=4, persistent=2, position="rope"),
+  "window": dict(heads=4, kv_heads=2, window=5, position="rope", bias="all"),
+  "xpos": dict(heads=2, head_size=8, position="xpos", rotary=0.5, qk_norm="head", bias="qkv"),
+}
+ORACLE = {
+  "": (dict(heads=2), dict(heads=2)),
+  "alibi": (
+    dict(heads=4, kv_heads=2, head_size=3, position="alibi", softcap=1.5, gate=True),
+    dict(heads=4, kv_heads=2, size=3, position="alibi", softcap=1.5),
+  ),
+  "alibi both ways": (
+    dict(heads=3, head_size=2, mask="full", position="alibi", bias="out"),
+    dict(heads=3, size=2, mask="full", position="alibi"),
+  ),
+  "full": (dict(heads=2, mask="full", position="rope"), dict(heads=2, mask="full", position="rope")),
+  "window": (
+    dict(heads=4, kv_heads=2, window=5, position="rope", theta=50.0, bias="all"),
+    dict(heads=4, kv_heads=2, window=5, position="rope", theta=50.0),
+  ),
+  "interpolated": (
+    dict(heads=1, position="rope", scaling=dict(rule="linear", factor=3.0)),
+    dict(heads=1, position="rope", scaling=dict(rule="linear", factor=3.0)),
+  ),
+  "ntk": (
+    dict(heads=1, position="rope", scaling=dict(rule="ntk", factor=8.0), qk_norm="all"),
+    dict(heads=1, position="rope", scaling=dict(rule="ntk", factor=8.0), qk_norm="all"),
+  ),
+  "persistent": (
+    dict(heads=4, kv_heads=2, window=4, persistent=3, position="rope", qk_norm="head", gate=True),
+    dict(heads=4, kv_heads=2, window=4, persistent=3, position="rope", qk_norm="head"),
+  ),
+  "xpos": (
+    dict(heads=2, head_size=8, position="xpos", rotary=0.5, layout="interleaved", qk_norm="head"),
+    dict(heads=2, size=8, position="xpos", turned=4, layout="interleaved", qk_norm="head"),
+  ),
+  "yarn": (
+    dict(heads=2, head_size=32, position="rope", bias="qkv", scaling=YARN),
+    dict(heads=2, size=32, position="rope", scaling=YARN),
+  ),
+  "yarn of half a head": (
+    dict(heads=2, head_size=32, position="rope", rotary=0.5, scaling=YARN),
+    dict(heads=2, size=32, position="rope", turned=16, scaling=YARN),
+  ),
+}
+RESUMED = ("persistent", "window", "xpos")
+REFUSED = [
+  (dict(persistent=-1), "persistent=-1; it must be at least 0"),
+  (dict(persistent=1, position="alibi"), "persistent=1 with position='alibi'"),
+  (dict(heads=3), "heads=3 does not divide width=8"),
+  (dict(heads=4, kv_heads=3), "kv_heads=3 does not divide heads=4"),
+  (dict(kv_heads=3), "no number of heads up to 8 divides width=8 and is a multiple of 3"),
+  (dict(heads=8, position="rope"), "heads=8 of width=8 have size 1; position='rope' turns pairs"),
+  (dict(heads=2, position="xpos", rotary=0.75), "position='xpos' turns pairs, and rotary=0.75 of that is 3"),
+  (dict(heads=2, position="rope", rotary=0.1), "rotary=0.1 of that is 0"),
+  (dict(rotary=1.5), "rotary=1.5 is a share of a head's entries; it must be in (0, 1]"),
+  (dict(width=0), "Attention: width=0; it must be at least 1"),
+  (dict(softcap=0.0), "Attention: softcap=0.0; it must be above 0"),
+  (dict(theta=-1.0), "Attention: theta=-1.0; it must be above 0"),
+  (dict(norm_eps=-1e-6), "Attention: norm_eps=-1e-06; it must be at least 0"),
+  (dict(head_size=0), "head_size=0; it must be at least 1"),
+  (dict(position="rope", scaling=dict(rule="dynamic")), "no rule 'dynamic'; choose from"),
+  (dict(position="alibi", scaling=dict(rule="ntk", factor=2.0)), "position='alibi' has none"),
+  (dict(position="xpos", mask="full"), "position='xpos' looks back only"),
+  (dict(qk_norm="layer"), "qk_norm='layer'; choose from ['none', 'head', 'all']"),
+  (dict(bias="v"), "bias='v'; choose from"),
+  (dict(cache_dtype="int4"), "cache_dtype='int4'; choose from ['float32', 'bfloat16', 'int8']"),
+  (dict(heads=0), "heads=0; it must be at least 1"),
+  (dict(window=0), "window=0; it must be at least 1"),
+  (dict(window=3, mask="full"), "window=3 looks back only"),
+  (dict(mask="causual"), "mask='causual'; choose from ['causal', 'full']"),
+  (dict(position="learned"), "'learned' and 'sinusoidal' are for the model's own position"),
+]
+
+
+def count(d, heads, kv_heads=None, head_size=None, gate=False, qk_norm="none", bias="none", persistent=0, **_):
+  """Queries, out and gate, keys and values; biases; a norm of queries and one of keys; persistent tokens."""
+  size = head_size or d // heads
+  inner, kv = heads * size, (kv_heads or heads) * size
+  biases = {"none": 0, "qkv": inner + 2 * kv, "out": d, "all": inner + 2 * kv + d}[bias]
+  norms = {"none": 0, "head": 2 * size, "all": inner + kv}[qk_norm]
+  return d * ((2 + gate) * inner + 2 * kv + persistent) + biases + norms
+
 
 X = jax.random.normal(jax.random.key(1), (2, 12, 8))
 
@@ -88,13 +175,6 @@ def test_a_window_sees_so_many_tokens():
   module, variables = ready(heads=1, window=3)
   seen = jax.jit(jax.jacobian(lambda x: module.apply(variables, x[None])[0, 9].sum()))(X[0])
   assert np.flatnonzero(np.abs(seen).max(axis=1)).tolist() == [7, 8, 9]
-
-
-def test_rotary_positions_count_from_the_start_of_the_document():
-  module, variables = ready(heads=2, position="rope")
-  reset = jnp.zeros((2, 12), bool).at[:, 7].set(True)
-  y = run(module, variables, X, reset=reset)
-  np.testing.assert_allclose(y[:, 7:], run(module, variables, X[:, 7:]), atol=1e-6)
 
 
 def test_state_by_mask_and_window():
@@ -223,68 +303,3 @@ def test_a_closed_gate_lets_nothing_through():
 @pytest.mark.parametrize("width, heads", [(512, 8), (768, 8), (48, 8), (8, 4), (6, 3), (50, 5), (2, 1), (7, 7), (1, 1)])
 def test_derived_heads_divide_the_width_and_leave_pairs(width, heads):
   assert Attention(width=width)._sizes == (heads, heads, width // heads)
-
-
-@pytest.mark.parametrize(
-  "kwargs, reason",
-  [
-    (dict(persistent=-1), "persistent=-1; it must be at least 0"),
-    (dict(persistent=1, position="alibi"), "persistent=1 with position='alibi'"),
-    (dict(heads=3), "heads=3 does not divide width=8"),
-    (dict(heads=4, kv_heads=3), "kv_heads=3 does not divide heads=4"),
-    (dict(kv_heads=3), "no number of heads up to 8 divides width=8 and is a multiple of 3"),
-    (dict(heads=8, position="rope"), "heads=8 of width=8 have size 1; position='rope' turns pairs"),
-    (dict(heads=2, position="xpos", rotary=0.75), "position='xpos' turns pairs, and rotary=0.75 of that is 3"),
-    (dict(heads=2, position="rope", rotary=0.1), "rotary=0.1 of that is 0"),
-    (dict(rotary=1.5), r"rotary=1.5 is a share of a head's entries; it must be in \(0, 1\]"),
-    (dict(width=0), "Attention: width=0; it must be at least 1"),
-    (dict(softcap=0.0), "Attention: softcap=0.0; it must be above 0"),
-    (dict(theta=-1.0), "Attention: theta=-1.0; it must be above 0"),
-    (dict(norm_eps=-1e-6), "Attention: norm_eps=-1e-06; it must be at least 0"),
-    (dict(head_size=0), "head_size=0; it must be at least 1"),
-    (dict(position="rope", scaling=dict(rule="dynamic")), "no rule 'dynamic'; choose from"),
-    (dict(position="alibi", scaling=dict(rule="ntk", factor=2.0)), "position='alibi' has none"),
-    (dict(position="xpos", mask="full"), "position='xpos' looks back only"),
-    (dict(qk_norm="layer"), r"qk_norm='layer'; choose from \['none', 'head', 'all'\]"),
-    (dict(bias="v"), r"bias='v'; choose from"),
-    (dict(cache_dtype="int4"), r"cache_dtype='int4'; choose from \['float32', 'bfloat16', 'int8'\]"),
-    (dict(heads=0), "heads=0; it must be at least 1"),
-    (dict(window=0), "window=0; it must be at least 1"),
-    (dict(window=3, mask="full"), "window=3 looks back only"),
-    (dict(mask="causual"), r"mask='causual'; choose from \['causal', 'full'\]"),
-    (dict(position="learned"), r"position='learned'; choose from .*for the model"),
-  ],
-)
-def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
-  with pytest.raises(ValueError, match=reason):
-    Attention(**dict(width=8) | kwargs)
-
-
-@pytest.mark.parametrize("packed", [False, True])
-def test_persistent_tokens_stand_in_front_of_every_document(packed):
-  """As if they had been put there, and nobody had asked for their answers."""
-  settings = dict(width=8, heads=2, position="rope", qk_norm="head")
-  module, plain = Attention(**settings, persistent=3), Attention(**settings)
-  p = initial(module)
-  x = jax.random.normal(jax.random.key(0), (2, 7, 8))
-  starts = [0, 4] if packed else [0]
-  reset = jnp.broadcast_to(jnp.isin(jnp.arange(7), jnp.array(starts)), (2, 7)) if packed else None
-  y = jax.jit(module.apply)({"params": p}, x, reset=reset)
-  front = jnp.broadcast_to(p["P"], (2, 3, 8))
-  for start, end in zip(starts, [*starts[1:], 7]):
-    whole = plain.apply({"params": p}, jnp.concatenate([front, x[:, start:end]], axis=1))
-    np.testing.assert_allclose(y[:, start:end], whole[:, 3:], atol=1e-5)
-
-
-def test_persistent_tokens_are_seen_past_any_window():
-  """Far from the start, step by step; where all scores are 0, as much as each token of the window."""
-  module = Attention(width=8, heads=2, window=2, persistent=1, bias="none")
-  p = jax.tree.map(np.array, initial(module))
-  p["q_proj"]["kernel"][:] = p["k_proj"]["kernel"][:] = 0
-  x, state = jax.random.normal(jax.random.key(0), (1, 9, 8)), module.init_state(1, 9)
-  value = lambda z: z @ p["v_proj"]["kernel"] @ p["out_proj"]["kernel"]
-  step = jax.jit(lambda x, state: module.apply({"params": p}, x, state, method="step"))
-  for t in range(9):
-    y, state = step(x[:, t], state)
-  # all weights are equal: two tokens and the persistent one
-  np.testing.assert_allclose(y[0], (value(x[0, 7]) + value(x[0, 8]) + value(p["P"][0])) / 3, atol=1e-5)

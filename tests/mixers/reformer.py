@@ -9,6 +9,24 @@ import pytest
 from attention.efficient.reformer import Reformer
 from tests.attention.initial import initial
 
+SMALL = {"": dict(heads=2, buckets=2, rounds=2, chunk=3)}
+ORACLE = {
+  "": (dict(heads=2, buckets=4, rounds=2, chunk=3), dict(heads=2, chunk=3)),
+  "one round": (dict(heads=4, buckets=2, chunk=4, bias=True), dict(heads=4, chunk=4)),
+}
+REFUSED = [
+  (dict(heads=3), "heads=3 does not divide width=8"),
+  (dict(buckets=3), "buckets=3; R q and -R q"),
+  (dict(rounds=0), "rounds=0; it must be at least 1"),
+  (dict(chunk=0), "chunk=0; it must be at least 1"),
+]
+
+
+def count(d, **_):
+  """Queries, values and out."""
+  return 3 * d * d
+
+
 X = jax.random.normal(jax.random.key(1), (2, 12, 8))
 
 
@@ -58,17 +76,3 @@ def test_tokens_find_those_of_their_hash():
   allowed = ((kinds[:, None] - kinds) % 4 <= 1) & ~np.eye(12, dtype=bool)
   # a token's own entry is there for its query
   np.testing.assert_array_equal(sees & ~np.eye(12, dtype=bool), allowed)
-
-
-@pytest.mark.parametrize(
-  "kwargs, reason",
-  [
-    (dict(heads=3), "heads=3 does not divide width=8"),
-    (dict(buckets=3), "buckets=3; R q and -R q"),
-    (dict(rounds=0), "rounds=0; it must be at least 1"),
-    (dict(chunk=0), "chunk=0; it must be at least 1"),
-  ],
-)
-def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
-  with pytest.raises(ValueError, match=reason):
-    Reformer(width=8, **kwargs)

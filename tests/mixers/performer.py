@@ -10,6 +10,32 @@ from attention.efficient.performer import Performer, orthogonal
 from attention.softmax import Attention
 from tests.attention.initial import initial
 
+SMALL = {
+  "": dict(heads=2, features=5),
+  "full": dict(heads=2, features=5, mask="full"),
+  "relu": dict(heads=1, features=9, kernel="relu", bias=True),
+}
+ORACLE = {
+  "": (dict(heads=2, features=5), dict(heads=2)),
+  "full": (dict(heads=4, features=3, mask="full", eps=0.1), dict(heads=4, mask="full", eps=0.1)),
+  "large eps": (dict(heads=2, features=3, eps=0.1, bias=True), dict(heads=2, eps=0.1)),
+  "relu": (dict(heads=2, features=9, kernel="relu"), dict(heads=2, kernel="relu")),
+}
+SLOW = ("large eps",)
+REFUSED = [
+  (dict(heads=3), "heads=3 does not divide width=8"),
+  (dict(features=0), "features=0; it must be at least 1"),
+  (dict(kernel="cosine"), "kernel='cosine'; choose from"),
+  (dict(mask="both"), "mask='both'; choose from"),
+  (dict(eps=-1.0), "eps=-1.0; it must not be negative"),
+]
+
+
+def count(d, bias=False, **_):
+  """Queries, keys, values and out."""
+  return 4 * d * (d + bias)
+
+
 X = jax.random.normal(jax.random.key(1), (2, 12, 8))
 
 
@@ -57,18 +83,3 @@ def test_long_keys_and_queries_do_not_overflow():
   y = run(module, params, W, x)
   assert np.isfinite(y).all()
   np.testing.assert_allclose(y[:, :5], run(module, params, W)[:, :5], atol=1e-6)
-
-
-@pytest.mark.parametrize(
-  "kwargs, reason",
-  [
-    (dict(heads=3), "heads=3 does not divide width=8"),
-    (dict(features=0), "features=0; it must be at least 1"),
-    (dict(kernel="cosine"), "kernel='cosine'; choose from"),
-    (dict(mask="both"), "mask='both'; choose from"),
-    (dict(eps=-1.0), "eps=-1.0; it must not be negative"),
-  ],
-)
-def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
-  with pytest.raises(ValueError, match=reason):
-    Performer(width=8, **kwargs)

@@ -3,11 +3,28 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from attention.efficient.linear_transformer import LinearTransformer, phi
 from kernels.ssd import reference
 from tests.attention.initial import initial
+
+SMALL = {"": dict(heads=2), "full": dict(heads=2, mask="full", bias=True)}
+ORACLE = {
+  "": (dict(heads=2), dict(heads=2)),
+  "full": (dict(heads=4, mask="full", eps=0.1, bias=True), dict(heads=4, mask="full", eps=0.1)),
+}
+REFUSED = [
+  (dict(heads=3), "heads=3 does not divide width=8"),
+  (dict(heads=0), "heads=0; it must be at least 1"),
+  (dict(mask="both"), "mask='both'; choose from"),
+  (dict(eps=-1.0), "eps=-1.0; it must not be negative"),
+]
+
+
+def count(d, bias=False, **_):
+  """Queries, keys, values and out."""
+  return 4 * d * (d + bias)
+
 
 X = jax.random.normal(jax.random.key(1), (2, 12, 8))
 
@@ -53,22 +70,3 @@ def test_the_last_token_of_the_causal_form_is_the_full_form():
 def test_its_weights_stay_above_zero():
   x = jnp.array([-80.0, -20.0, -1e-3, 0.0, 3.0])
   np.testing.assert_allclose(phi(x), np.where(np.asarray(x) > 0, x + 1, np.exp(np.asarray(x, np.float64))), rtol=1e-5)
-
-
-@pytest.mark.parametrize(
-  "kwargs, reason",
-  [
-    (dict(heads=3), "heads=3 does not divide width=8"),
-    (dict(heads=0), "heads=0; it must be at least 1"),
-    (dict(mask="both"), "mask='both'; choose from"),
-    (dict(eps=-1.0), "eps=-1.0; it must not be negative"),
-  ],
-)
-def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
-  with pytest.raises(ValueError, match=reason):
-    LinearTransformer(width=8, **kwargs)
-
-
-def test_without_a_mask_there_is_no_state():
-  with pytest.raises(ValueError, match="mask='full' sees later tokens"):
-    LinearTransformer(width=8, mask="full").init_state(1, 1)

@@ -1,0 +1,74 @@
+"""RNN, and the facts that it shares with LSTM and GRU: each cell is the one of Flax, and its initial values."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hybrids.mixer import build
+
+SMALL = {"": {}}
+ORACLE = {"": ({}, {}), "relu": (dict(activation="relu"), dict(activation="relu"))}
+REFUSED = [(dict(activation="gelu"), "activation='gelu'; choose from ['tanh', 'relu']")]
+
+D, T = 6, 9
+X = jax.random.normal(jax.random.key(1), (2, T, D))
+
+
+def count(d):
+  """Two square maps and a bias."""
+  return 2 * d * d + d
+
+
+def initial(name, width=D, **kwargs):
+  module = build(name, width=width, **kwargs)
+  v = nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, width))))
+  return module, v
+
+
+def noisy(name, **kwargs):
+  module, v = initial(name, **kwargs)
+  keys = iter(jax.random.split(jax.random.key(2), 20))
+  return module, jax.tree.map(lambda leaf: leaf + 0.3 * jax.random.normal(next(keys), leaf.shape), v)
+
+
+def flax_parameters(p, gates, biased):
+  """W, R and bias, gate by gate under Flax's names; `biased` is the prefix under which a gate's bias is found."""
+  found = {}
+  for i, gate in enumerate(gates):
+    columns = slice(i * D, (i + 1) * D)
+    found[f"i{gate}"], found[f"h{gate}"] = {"kernel": p["W"][:, columns]}, {"kernel": p["R"][:, columns]}
+    found[biased + gate]["bias"] = p["bias"][columns]
+  return found
+
+
+@pytest.mark.parametrize(
+  "name, kwargs, cell, gates, biased",
+  [
+    ("rnn", {}, nn.SimpleCell, "", "i"),
+    ("lstm", {}, nn.OptimizedLSTMCell, "ifgo", "h"),
+    ("gru", dict(reset_gate="after"), nn.GRUCell, "rzn", "i"),
+  ],
+)
+def test_cells_are_those_of_flax(name, kwargs, cell, gates, biased):
+  module, v = noisy(name, **kwargs)
+  p = v["params"]
+  theirs = flax_parameters(p, gates or [""], biased)
+  if name == "gru":
+    theirs["hn"]["bias"] = p["b"]
+  y = jax.jit(lambda x: nn.RNN(cell(D)).apply({"params": {"cell": theirs}}, x))(X)
+  np.testing.assert_allclose(jax.jit(module.apply)(v, X), y, atol=1e-5)
+
+
+@pytest.mark.parametrize("name, gates", [("rnn", 1), ("lstm", 4), ("gru", 3)])
+def test_every_recurrent_matrix_starts_orthogonal(name, gates):
+  R = initial(name)[1]["params"]["R"]
+  for block in np.split(np.asarray(R), gates, axis=1):
+    np.testing.assert_allclose(block @ block.T, np.eye(D), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["rnn", "lstm", "gru"])
+def test_input_matrices_start_with_variance_one_over_the_width(name):
+  p = initial(name, width=64)[1]["params"]
+  np.testing.assert_allclose(np.mean(np.square(p["W"])), 1 / 64, rtol=0.1)
