@@ -29,6 +29,8 @@ class Op(NamedTuple):
       # what a delta rule removes: at most twice what a key of length 1 finds
       arrays["w"] /= np.linalg.norm(arrays["w"], axis=-1, keepdims=True)
       arrays["k"] = arrays["w"] * rng.uniform(0, 2, (*arrays["w"].shape[:-1], 1))
+      if "u" in arrays:
+        arrays["u"] = -rng.uniform(size=arrays["w"].shape) * arrays["w"]
     cast = lambda z: z.astype(np.result_type(dtype, np.complex64) if np.iscomplexobj(z) else dtype)
     return {name: cast(z) for name, z in arrays.items()}
 
