@@ -152,7 +152,7 @@ def convert(folder: Path, out: Path, step: int | None = None) -> int:
   task = build_task(**config.data.to_dict())
   model = build_model(task, **config.model.to_dict())
   shapes = state_lib.variables_shape(model, task)["params"]
-  tx = optimizer.build(shapes, model.SLOW, steps=config.steps, **config.optimizer.to_dict())
+  tx = optimizer.build(shapes, steps=config.steps, **config.optimizer.to_dict())
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   with sharding.active(mesh):
     stateful = state_lib.carries(model, stateful=task.stateful)

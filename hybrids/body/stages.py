@@ -82,7 +82,7 @@ class Stages(Mixer):
   def _stacks(self) -> list[nn.Module]:
     last = len(self.stages) - 1
     sections = [{"last_norm": i == last, **stage} for i, stage in enumerate(self.stages)]
-    place = {"layer": 0, "depth": 1, "parent": None}
     return [
-      mixer_lib.build_spec({"name": "stack", **s}, width=self.width * 2**i, **place) for i, s in enumerate(sections)
+      mixer_lib.build_spec({"name": "stack", **section}, width=self.width * 2**i, layer=0, depth=1, parent=None)
+      for i, section in enumerate(sections)
     ]

@@ -78,15 +78,15 @@ def even_size(least: int) -> int:
 
 def _causal(u: Float[Array, "b t e"], k: Float[Array, "e l"], keep: Bool[Array, "b t"] | None) -> Float[Array, "b t e"]:
   """Within blocks first, then from the first half to the second of blocks twice, four times … as long."""
-  if keep is None and k.shape[1] > FEW_TAPS:
+  few = k.shape[1] <= FEW_TAPS
+  if keep is None and not few:
     return _contained(u, lambda u: _by_halves(u, k))
   t = u.shape[1]
-  few = k.shape[1] <= FEW_TAPS
   near = k[:, :FEW_TAPS]
-  within = keep if few else keep & (jnp.arange(t) % FEW_TAPS != 0)
+  within = keep if keep is None or few else keep & (jnp.arange(t) % FEW_TAPS != 0)
   padded = jnp.pad(u, ((0, 0), (near.shape[1] - 1, 0), (0, 0)))
   y = add_lags(padded, near.T[::-1], within, dispatch.prefer("by_token", "by_tap"))
-  if few:
+  if few or keep is None:
     return y
   document = jnp.cumsum(~keep, axis=1)
   # blank again in the gradient rather than store a blanked copy of u for every level

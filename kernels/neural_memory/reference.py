@@ -38,7 +38,7 @@ def step(initial: tuple[Float[Array, "h ..."], ...], chunk: int, bounded: bool, 
   length = jnp.where(fresh, 0, length) + 1
   gradient = jax.grad(loss)(start, k, v)
   if bounded:
-    squares = sum(jnp.square(g).sum((1, 2)) for g in gradient)
+    squares = jnp.stack([jnp.square(g).sum((1, 2)) for g in gradient]).sum(0)
     rate = bounded_rate(rate, log_eta, squares, jnp.square(2 * (apply(start, k) - v)).sum(1), chunk)
   by_head = lambda z: z[:, None, None]
   momentum = jax.tree.map(lambda s, g: by_head(jnp.exp(log_eta)) * s - by_head(rate) * g, momentum, gradient)
