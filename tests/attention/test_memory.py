@@ -7,7 +7,7 @@ import pytest
 from hybrids.mixer import build
 from tests import sources
 
-RECURRENT = sorted(file.stem for file in sources.python_files("attention/recurrent") if sources.defines_mixer(file))
+RECURRENT = sorted(name for name, file in sources.mixer_files().items() if file.parent.name == "recurrent")
 
 
 @pytest.mark.slow
