@@ -23,8 +23,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs.grammar import cast, convert, hint, literal, number, pairs, unquoted
-from mistake import Mistake
+from configs.grammar import cast, convert, literal, number, pairs, unquoted
+from mistake import Mistake, hint
 
 # searched in this order for a key given without its section
 SECTIONS = ("data", "model", "optimizer", "mesh")

@@ -7,12 +7,11 @@ a value is a Python literal, whose quotes stay. A bracket or quote without its p
 """
 
 import ast
-import difflib
 import math
 from collections.abc import Iterable
 from typing import Any
 
-from mistake import Mistake
+from mistake import Mistake, hint
 
 BRACKETS = {"(": ")", "[": "]", "{": "}"}
 QUOTES = "'\""
@@ -186,9 +185,3 @@ def literal(text: str, key: str) -> Any:
         f"config argument {key}={text!r} is no Python literal such as {example}; text in brackets needs quotes"
       ) from None
     return text
-
-
-def hint(word: str, choices: Iterable[str]) -> str:
-  """' (did you mean …?)' where a choice is close to the word, otherwise nothing."""
-  close = difflib.get_close_matches(word, list(choices), n=1)
-  return f" (did you mean {close[0]!r}?)" if close else ""

@@ -12,7 +12,6 @@ All training batches of a task have the same keys and shapes.
 """
 
 import dataclasses
-import difflib
 import importlib
 import inspect
 import math
@@ -22,7 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from data.pipeline import Batch
-from mistake import Mistake
+from mistake import Mistake, hint
 
 FOLDER = pathlib.Path(__file__).parent
 
@@ -116,9 +115,3 @@ def available() -> dict[str, str]:
       if own and dataclasses.is_dataclass(cls) and hasattr(cls, "head") and not inspect.isabstract(cls):
         found[path.stem] = f"{module.__name__}.{name}"
   return found
-
-
-def hint(word: str, choices: list[str]) -> str:
-  """' (did you mean …?)' where a choice is close to the word, otherwise nothing."""
-  close = difflib.get_close_matches(word, choices, n=1)
-  return f" (did you mean {close[0]!r}?)" if close else ""

@@ -5,7 +5,6 @@ class in `layers/mixer.py`.
 """
 
 import dataclasses
-import difflib
 import functools
 import importlib
 import importlib.util
@@ -13,7 +12,7 @@ import inspect
 import numbers
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,9 @@ import flax.linen as nn
 from flax.core import FrozenDict
 
 from layers.mixer import STATES, Mixer
-from mistake import Mistake
+from mistake import Mistake, hint
 
-__all__ = ["STATES", "available", "build", "build_spec", "check_fields", "fields", "find", "frozen", "suggest"]
+__all__ = ["STATES", "available", "build", "build_spec", "check_fields", "fields", "find", "frozen"]
 
 FOLDERS = ("ssm", "attention", "hybrids.channel", "hybrids.wrap")
 # mixers that are found by name too, but need not keep time and width
@@ -92,7 +91,7 @@ def _load(name: str) -> type[nn.Module]:
   mixers = _mixers_of(loaded)
   if path not in files.values():
     if attribute not in mixers:
-      raise Mistake(f"{module} has no mixer {attribute!r}{suggest(attribute, mixers)}; it defines {sorted(mixers)}")
+      raise Mistake(f"{module} has no mixer {attribute!r}{hint(attribute, mixers)}; it defines {sorted(mixers)}")
     return mixers[attribute]
   if not mixers:
     raise Mistake(_unknown(name))
@@ -124,7 +123,7 @@ def available() -> dict[str, str]:
 def _unknown(name: str) -> str:
   choices = available()
   known = f"choose from {sorted(choices)}, or give a dotted path under {list(ROOTS)}"
-  return f"no mixer is called {name!r}{suggest(name, choices)}; {known}"
+  return f"no mixer is called {name!r}{hint(name, choices)}; {known}"
 
 
 def fields(cls: type[nn.Module]) -> dict[str, bool]:
@@ -144,7 +143,7 @@ def check_fields(cls: type[nn.Module], given: Mapping[str, Any], what: str) -> N
   known = fields(cls)
   for key in given:
     if key not in known and key != "parent":
-      raise Mistake(f"{what} has no field {key!r}{suggest(key, known)}; its fields are {list(known)}")
+      raise Mistake(f"{what} has no field {key!r}{hint(key, known)}; its fields are {list(known)}")
   missing = [key for key, needed in known.items() if needed and key not in given]
   if missing:
     raise Mistake(f"{what} needs {missing}; its fields are {list(known)}")
@@ -169,12 +168,6 @@ def frozen(value: Any) -> Any:
   if isinstance(value, Mapping):
     return FrozenDict({key: frozen(item) for key, item in value.items()})
   return tuple(frozen(item) for item in value) if isinstance(value, list) else value
-
-
-def suggest(word: str, choices: Iterable[str]) -> str:
-  """'; did you mean …?' where a choice is close to the word, else ''."""
-  close = difflib.get_close_matches(word, list(choices), n=1)
-  return f"; did you mean {close[0]!r}?" if close else ""
 
 
 @functools.cache

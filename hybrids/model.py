@@ -25,7 +25,7 @@ from hybrids.embed import DTYPES, EMBEDDINGS, Embedded, Embedding
 from hybrids.head import HEADS, Head, Outputs, Sums
 from hybrids.pure import SOWN
 from layers.choices import one_of
-from mistake import Mistake
+from mistake import Mistake, hint
 
 # room of states that grow where `max_len` is not given
 ROOM = 4096
@@ -315,7 +315,7 @@ class Model(nn.Module, kw_only=True):
     """What a section names, with its own fields and those that the model and the task tell it."""
     name = section.pop("name", None)
     if name not in classes:
-      raise Mistake(f"no {what} {name!r}{mixer_lib.suggest(str(name), classes)}; choose from {sorted(classes)}")
+      raise Mistake(f"no {what} {name!r}{hint(str(name), classes)}; choose from {sorted(classes)}")
     cls, sizes = classes[name], ("width", "vocab", "features", "classes")
     known = mixer_lib.fields(cls)
     wrong = sorted(set(section) & set(cls.TOLD))
@@ -346,7 +346,7 @@ def build_model(task: Any, **section: Any) -> Model:
   known = [name for name in mixer_lib.fields(Model) if name not in Model.TOLD]
   for key in section:
     if key not in known:
-      raise Mistake(f"model has no field {key!r}{mixer_lib.suggest(key, known)}; its fields are {known}")
+      raise Mistake(f"model has no field {key!r}{hint(key, known)}; its fields are {known}")
   given: dict[str, Any] = {**section, **{size: getattr(task, size, None) for size in Model.TOLD}}
   given["head"] = {"name": task.head, **section.get("head", {})}
   if dict(section.get("embed", {})).get("position") == "learned" and section.get("max_len") is None:

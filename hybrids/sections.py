@@ -12,7 +12,7 @@ from hybrids.embed import EMBEDDINGS
 from hybrids.head import HEADS
 from hybrids.model import Model
 from layers.norms import NORMS
-from mistake import Mistake
+from mistake import Mistake, hint
 
 # fields that a stack tells its branches, and a branch its mixer
 TOLD = ("width", "layer", "depth")
@@ -82,7 +82,7 @@ def upgrade(section: Mapping[str, Any]) -> dict[str, Any]:
 
 def _named(what: str, name: str, classes: Mapping[str, Any]) -> Any:
   if name not in classes:
-    raise Mistake(f"no {what} {name!r}{mixer_lib.suggest(str(name), classes)}; choose from {sorted(classes)}")
+    raise Mistake(f"no {what} {name!r}{hint(str(name), classes)}; choose from {sorted(classes)}")
   return classes[name]
 
 

@@ -228,14 +228,14 @@ def test_models_can_be_hashed_and_compared():
     (
       SimpleNamespace(head="regressor", vocab=V, length=T),
       {},
-      r"no head 'regressor'; did you mean 'regression'\?; choose from",
+      r"no head 'regressor' .did you mean 'regression'\?\); choose from",
     ),
-    (LM, dict(widht=4), r"mixer 'stack' has no field 'widht'; did you mean 'width'"),
+    (LM, dict(widht=4), r"mixer 'stack' has no field 'widht' .did you mean 'width'"),
     (LM, dict(letters={"d": dict(name="decay")}, pattern="d"), "no mixer is called 'decay'; choose from"),
     (LM, dict(letters={"d": dict(name="mlp", activation="glu")}, pattern="d"), "mlp: no activation 'glu'"),
     (LM, dict(embed=dict(position="rope")), "no position 'rope'"),
-    (LM, dict(embed=dict(name="token")), "no embed 'token'; did you mean 'tokens'"),
-    (LM, dict(embed=dict(sdt=1.0)), "embed 'tokens' has no field 'sdt'; did you mean 'std'"),
+    (LM, dict(embed=dict(name="token")), "no embed 'token' .did you mean 'tokens'"),
+    (LM, dict(embed=dict(sdt=1.0)), "embed 'tokens' has no field 'sdt' .did you mean 'std'"),
     (LM, dict(head=dict(vocab=3)), "head.vocab is given by the model and the task"),
     (LM, dict(pattern="w"), "'lm' predicts the next token, which a body of STATE 'none' has seen already"),
     (LABEL, dict(head=dict(pool="max")), r"no pool 'max'; choose from \['mean', 'last', 'cls', 'time'\]"),
@@ -249,7 +249,7 @@ def test_bad_settings_are_named_when_the_model_is_built(task, change, message):
 
 
 def test_fields_of_the_model_itself_are_checked():
-  with pytest.raises(ValueError, match=r"model has no field 'widht'; did you mean 'width'"):
+  with pytest.raises(ValueError, match=r"model has no field 'widht' .did you mean 'width'"):
     build_model(LM, widht=4)
   with pytest.raises(ValueError, match=r"model needs \['body'\]"):
     build_model(LM, width=4)

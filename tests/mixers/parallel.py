@@ -17,7 +17,7 @@ ORACLE = {}
 REFUSED = [
   (dict(branches=()), "branches is empty"),
   (dict(branches=BRANCHES, join="max"), "join='max'; choose from"),
-  (dict(branches=(dict(mixer=dict(name="mlp"), sclae=1.0),)), "has no field 'sclae'; did you mean 'scale'"),
+  (dict(branches=(dict(mixer=dict(name="mlp"), sclae=1.0),)), "has no field 'sclae' (did you mean 'scale'"),
 ]
 
 
