@@ -54,6 +54,11 @@ def rebuild(like: Any, data: jax.Array | None, layout: Mapping[str, Any]) -> jax
 
 def check(folder: str, saved: Mapping[str, dict], wanted: Mapping[str, dict]) -> None:
   """Raises a Mistake that names the first leaf which was saved otherwise than it is wanted."""
+  if any(path.startswith("params/stack/") for path in saved):
+    raise Mistake(
+      f"checkpoint {folder} names its parameters as versions before the nested model sections did; convert its run: "
+      "python -m scripts.convert WORKDIR NEW_WORKDIR"
+    )
   show = lambda entry: f"{entry['dtype']}{entry['shape']}" if entry else "nothing"
   for path in [*wanted, *saved]:
     old, new = saved.get(path), wanted.get(path)

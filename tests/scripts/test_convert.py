@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from hybrids.model import Model
+from mistake import Mistake
 from scripts import convert
 from tests.hybrids.filled import filled
+from training import leaves
 
 LETTERS = {"m": {"name": "min_gru"}, "a": {"name": "softmax", "heads": 2}, "r": {"name": "rwkv7", "head_size": 4}}
 TOKENS = jnp.zeros((1, 2), jnp.int32)
@@ -66,3 +68,9 @@ def test_a_folder_without_an_older_run_is_refused(tmp_path):
   (tmp_path / "config.json").write_text('{"model": {"pattern": "m"}}')
   with pytest.raises(ValueError, match="exists; give a folder that does not"):
     convert.convert(tmp_path, tmp_path)
+
+
+def test_an_older_checkpoint_names_the_converter():
+  entry = {"shape": [2], "dtype": "float32"}
+  with pytest.raises(Mistake, match="python -m scripts.convert WORKDIR NEW_WORKDIR"):
+    leaves.check("runs/old/checkpoints/20", {"params/stack/groups/0_mamba/D": entry}, {"params/body/m/D": entry})
