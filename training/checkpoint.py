@@ -185,6 +185,7 @@ class Checkpoints:
     manager.reload()
     read = manager.restore(step, args=ocp.args.Composite(**small))
     wanted = leaves.by_path(like)
+    leaves.check_version(f"{self.directory}/{step}", read[LAYOUT], wanted)
     saved = {k: x for k, x in read[LAYOUT].items() if k in wanted or not subset}
     leaves.check(f"{self.directory}/{step}", saved, {k: leaves.describe(k, x) for k, x in wanted.items()})
     arrays = self.arrays(step, {k: leaves.data_struct(x) for k, x in wanted.items() if x.size})

@@ -1,6 +1,6 @@
 """A state as the named arrays of a checkpoint: what is written of each, and whether that fits a run."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -52,13 +52,18 @@ def rebuild(like: Any, data: jax.Array | None, layout: Mapping[str, Any]) -> jax
   return jax.random.wrap_key_data(data, impl=layout["impl"]) if is_key(like) else data
 
 
-def check(folder: str, saved: Mapping[str, dict], wanted: Mapping[str, dict]) -> None:
-  """Raises a Mistake that names the first leaf which was saved otherwise than it is wanted."""
-  if any(path.startswith("params/stack/") for path in saved):
+def check_version(folder: str, saved: Iterable[str], wanted: Iterable[str]) -> None:
+  """Raises a Mistake that names the converter where paths are saved in an older version's names, and not wanted so."""
+  is_older = lambda paths: any(path.startswith("params/stack/") for path in paths)
+  if is_older(saved) and not is_older(wanted):
     raise Mistake(
       f"checkpoint {folder} names its parameters as versions before the nested model sections did; convert its run: "
       "python -m scripts.convert WORKDIR NEW_WORKDIR"
     )
+
+
+def check(folder: str, saved: Mapping[str, dict], wanted: Mapping[str, dict]) -> None:
+  """Raises a Mistake that names the first leaf which was saved otherwise than it is wanted."""
   show = lambda entry: f"{entry['dtype']}{entry['shape']}" if entry else "nothing"
   for path in [*wanted, *saved]:
     old, new = saved.get(path), wanted.get(path)
