@@ -1,4 +1,4 @@
-"""What is recalled by how large a state: MQAR at two sizes, three states and four learning rates a mixer.
+"""Measures recall by the size of the state: MQAR at two sizes, three states and four learning rates a mixer.
 
 The figure of Arora et al. 2024 (arXiv:2402.18668, fig. 2) at CPU size: two layers of width 64, vocabulary 256, the same
 steps and rows for all, the best of the learning rates. Only what sets the state differs, which for attention and Hyena,

@@ -36,11 +36,11 @@ class AssociativeRecall(Generated):
     self.require("keys", 0 <= self.keys <= self.vocab - 3, f"1 … vocab - 3 = {self.vocab - 3}, or 0 for half")
 
   def training_rows(self, first: int, rows: int) -> Batch:
-    """See Generated."""
+    """Returns rows of the endless training stream; see `Generated.training_rows`."""
     return self.sample(self.seed, "train", first, rows)
 
   def validation_rows(self, first: int, rows: int) -> Batch:
-    """See Generated."""
+    """Returns rows of the fixed validation set; see `Generated.validation_rows`."""
     return self.sample(EVAL_SEED, "validation", first, rows)
 
   def sample(self, seed: int, stream: str, first: int, rows: int) -> Batch:

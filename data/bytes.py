@@ -26,7 +26,7 @@ class Bytes(PackedText):
   """Next-byte prediction on the standard library of the running Python."""
 
   def read(self) -> Mapping[str, Sequence[Document]]:
-    """See PackedText.
+    """Reads the sources of the standard library, each a document; see `PackedText.read`.
 
     Raises:
       ValueError: this Python has no library folder with sources (a frozen or zipped installation).

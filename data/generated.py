@@ -1,4 +1,4 @@
-"""What the generated tasks share: fresh rows every step for training, fixed rows for evaluation, nothing on disk."""
+"""The base of generated tasks: rows are drawn afresh for training and fixed for evaluation, and none is on disk."""
 
 import abc
 import bisect
@@ -42,11 +42,11 @@ class Generated(abc.ABC):
 
   @abc.abstractmethod
   def training_rows(self, first: int, rows: int) -> Batch:
-    """Rows first … first + rows - 1 of the endless training stream."""
+    """Returns rows first … first + rows - 1 of the endless training stream."""
 
   @abc.abstractmethod
   def validation_rows(self, first: int, rows: int) -> Batch:
-    """The same of the fixed validation set."""
+    """Returns rows first … first + rows - 1 of the fixed validation set."""
 
   def train(self, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
     """See data.task.Task."""

@@ -61,7 +61,7 @@ class InductionHeads(Generated):
     self.require("eval_lengths", all(n >= shortest(1) for n in self.eval_lengths), f"at least {shortest(1)} each")
 
   def training_rows(self, first: int, rows: int) -> Batch:
-    """See Generated."""
+    """Returns rows of the endless training stream; see `Generated.training_rows`."""
     if not self.stages:
       return self.sample(self.seed, "train", first, rows, self.length, self.triggers, self.score)
     stage = stage_at(self.stages, first // self.batch)
@@ -72,7 +72,7 @@ class InductionHeads(Generated):
     return packed(make, first, rows, self.length, length, reset=reset)
 
   def validation_rows(self, first: int, rows: int) -> Batch:
-    """See Generated: rows of the training length."""
+    """Returns validation rows of the training length; see `Generated.validation_rows`."""
     return self.evaluation_rows(self.length, first, rows)
 
   def evaluation_rows(self, length: int, first: int, rows: int) -> Batch:

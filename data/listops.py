@@ -69,7 +69,7 @@ class ListOps(Generated):
     self.require("train_rows", self.train_rows >= 0, "at least 1, or 0 for new rows for ever")
 
   def training_rows(self, first: int, rows: int) -> Batch:
-    """See Generated."""
+    """Returns rows of the training stream, which repeats after `train_rows` if that is set; see `Generated`."""
     if not self.train_rows:
       return self.sample(self.seed, "train", first, rows)
     start, parts = first % self.train_rows, []
@@ -80,7 +80,7 @@ class ListOps(Generated):
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
   def validation_rows(self, first: int, rows: int) -> Batch:
-    """See Generated."""
+    """Returns rows of the fixed validation set; see `Generated.validation_rows`."""
     return self.sample(EVAL_SEED, "validation", first, rows)
 
   def sample(self, seed: int, stream: str, first: int, rows: int) -> Batch:

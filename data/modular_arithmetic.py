@@ -51,16 +51,16 @@ class ModularArithmetic(StateTracking):
     return 7 if self.brackets else 5
 
   def sizes(self, low: int, high: int) -> np.ndarray:
-    """See StateTracking: an expression has at least one token, and = follows it."""
+    """Returns the sizes of expressions of at least one token, with the = that follows; see `StateTracking.sizes`."""
     sizes = np.arange(max(low, 2), high + 1)
     return sizes if self.brackets else sizes[sizes % 2 == 0]
 
   def numbers(self, width: int) -> int:
-    """See StateTracking: at most two for each bracket and one for each digit."""
+    """Returns at most two numbers a bracket and one a digit, `width` in all; see `StateTracking.numbers`."""
     return width
 
   def questions(self, u: np.ndarray, sizes: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """See StateTracking."""
+    """Returns expressions that end in =, and the value as the answer there; see `StateTracking.questions`."""
     tokens, answers = (self._bracketed if self.brackets else self._plain)(u, sizes, width)
     last = sizes[:, None] - 1
     np.put_along_axis(tokens, last, EQUALS, axis=1)

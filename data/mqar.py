@@ -76,7 +76,7 @@ class MQAR(Generated):
     )
 
   def training_rows(self, first: int, rows: int) -> Batch:
-    """See Generated."""
+    """Returns rows of the endless training stream; see `Generated.training_rows`."""
     if self.mixture:
       return self.mixed(first, rows)
     if not self.stages:
@@ -85,7 +85,7 @@ class MQAR(Generated):
     return self.sample((self.length, self.stages[stage][1]), self.seed, f"train/{stage}", first, rows)
 
   def validation_rows(self, first: int, rows: int) -> Batch:
-    """See Generated: rows of the training length and number of pairs."""
+    """Returns validation rows of the training length and number of pairs; see `Generated.validation_rows`."""
     return self.evaluation_rows((self.length, self.pairs), first, rows)
 
   def evaluation_rows(self, size: tuple[int, int], first: int, rows: int) -> Batch:

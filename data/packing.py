@@ -137,11 +137,11 @@ class PackedText(abc.ABC):
 
   @abc.abstractmethod
   def read(self) -> Mapping[str, Sequence[Document]]:
-    """Split -> documents, none empty; 'train' and at least one more."""
+    """Reads the documents of each split, none empty; the splits are 'train' and at least one more."""
 
   @functools.cached_property
   def splits(self) -> Mapping[str, Sequence[Document]]:
-    """What `read` gives, read once.
+    """The documents of each split, from one call of `read`.
 
     Raises:
       Mistake: a split has nothing to predict, since no document has a second byte.

@@ -28,14 +28,14 @@ class Parity(StateTracking):
     self.require_range()
 
   def sizes(self, low: int, high: int) -> np.ndarray:
-    """See StateTracking."""
+    """Returns all sizes in low … high; see `StateTracking.sizes`."""
     return np.arange(low, high + 1)
 
   def numbers(self, width: int) -> int:
-    """See StateTracking."""
+    """Returns one random number a token; see `StateTracking.numbers`."""
     return width
 
   def questions(self, u: np.ndarray, sizes: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """See StateTracking."""
+    """Returns random symbols, and at each token the sum of those so far; see `StateTracking.questions`."""
     symbols = draws.below(u, self.vocab - 1)
     return symbols + 1, np.cumsum(symbols, axis=1) % (self.vocab - 1) + 1

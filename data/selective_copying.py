@@ -41,7 +41,7 @@ class SelectiveCopying(Generated):
       self.require("stages", fits, f"each length must divide data.length={self.length} and be at least 2 · tokens")
 
   def training_rows(self, first: int, rows: int) -> Batch:
-    """See Generated."""
+    """Returns rows of the endless training stream; see `Generated.training_rows`."""
     if not self.stages:
       return self.sample(self.seed, "train", first, rows, self.length)
     stage = stage_at(self.stages, first // self.batch)
@@ -52,7 +52,7 @@ class SelectiveCopying(Generated):
     return packed(make, first, rows, self.length, length, reset=reset)
 
   def validation_rows(self, first: int, rows: int) -> Batch:
-    """See Generated."""
+    """Returns rows of the fixed validation set; see `Generated.validation_rows`."""
     return self.sample(EVAL_SEED, "validation", first, rows, self.length)
 
   def sample(self, seed: int, stream: str, first: int, rows: int, length: int) -> Batch:

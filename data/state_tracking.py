@@ -1,4 +1,4 @@
-"""What tasks of state tracking share: questions of random sizes, and what is asked of them within and beyond training.
+"""The base of state tracking tasks: questions of random sizes, asked within and beyond the sizes of training.
 
 A row is a question of n tokens, n uniform among the sizes the task has in a range, padded to the end of the range; the
 answer, a token too, is to be predicted at the question's last token. Sizes count what a model reads: those of
@@ -40,15 +40,19 @@ class StateTracking(Generated):
 
   @abc.abstractmethod
   def sizes(self, low: int, high: int) -> np.ndarray:
-    """The sizes in low … high there are."""
+    """Returns the sizes in low … high that questions of the task can have."""
 
   @abc.abstractmethod
   def numbers(self, width: int) -> int:
-    """Random numbers that a question of up to `width` tokens takes."""
+    """Returns how many random numbers a question of up to `width` tokens takes."""
 
   @abc.abstractmethod
   def questions(self, u: np.ndarray, sizes: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """From uint32 `rows draws`: tokens `rows width`, anything past a row's size, and the answer at each, 0 for none."""
+    """Makes questions of the random numbers u, uint32 `rows draws`.
+
+    Returns:
+      The tokens, `rows width`, arbitrary past a row's size; and the answer at each token, 0 for none.
+    """
 
   def require_range(self) -> None:
     """The checks of the fields above."""
@@ -60,11 +64,11 @@ class StateTracking(Generated):
     self.require("eval_sizes", fits and bool(self.eval_sizes), "rows (smallest, largest) with a size of this task each")
 
   def training_rows(self, first: int, rows: int) -> Batch:
-    """See Generated."""
+    """Returns rows of the endless training stream; see `Generated.training_rows`."""
     return self.sample((self.shortest, self.length), self.seed, "train", self.score, first, rows)
 
   def validation_rows(self, first: int, rows: int) -> Batch:
-    """See Generated: rows of the training sizes."""
+    """Returns validation rows of the training sizes; see `Generated.validation_rows`."""
     return self.evaluation_rows((self.shortest, self.length), first, rows)
 
   def evaluation_rows(self, sizes: tuple[int, int], first: int, rows: int) -> Batch:

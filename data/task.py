@@ -1,4 +1,4 @@
-"""What a task is, and `build_task`, the one way to make one.
+"""Defines what a task is, and `build_task`, the one way to make one.
 
 A task knows no model. It names its head and its loss, gives the sizes a model needs, and yields batches:
 
@@ -51,7 +51,7 @@ class Task(Protocol):
     ...
 
   def describe(self) -> dict[str, Any]:
-    """What the data is (bytes, sha256 …), JSON-able. Reads it: missing or broken data raises a ValueError here."""
+    """Returns facts about the data (bytes, sha256 …) for JSON; reads it, and missing or broken data is a ValueError."""
     ...
 
 

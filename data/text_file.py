@@ -40,7 +40,7 @@ class TextFile(PackedText):
     pipeline.require(type(self).__name__, "validation", share, 0 < share < 1, "a share between 0 and 1, e.g. 0.05")
 
   def read(self) -> Mapping[str, Sequence[Document]]:
-    """See PackedText.
+    """Reads the documents of all files and holds out some for validation; see `PackedText.read`.
 
     Raises:
       Mistake: nothing there, or a file that cannot be read or parsed; the message names it.

@@ -47,11 +47,11 @@ class WordProblem(StateTracking):
     self.require_range()
 
   def sizes(self, low: int, high: int) -> np.ndarray:
-    """See StateTracking."""
+    """Returns all sizes in low … high; see `StateTracking.sizes`."""
     return np.arange(low, high + 1)
 
   def numbers(self, width: int) -> int:
-    """See StateTracking."""
+    """Returns one random number a token; see `StateTracking.numbers`."""
     return width
 
   def questions(self, u: np.ndarray, sizes: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -63,12 +63,12 @@ class Branch(Mixer):
 
   @property
   def STATE(self) -> str:
-    """The mixer's."""
+    """The STATE of the wrapped mixer."""
     return self.bare(parent=None).STATE
 
   @property
   def SIDE(self) -> tuple[str, ...]:
-    """The mixer's."""
+    """The names of the inputs per token that the wrapped mixer reads."""
     return self.bare(parent=None).SIDE
 
   def setup(self):
@@ -86,7 +86,7 @@ class Branch(Mixer):
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> Any:
-    """The mixer's.
+    """Returns the wrapped mixer's state before any token.
 
     Raises:
       ValueError: the mixer has none.

@@ -25,7 +25,7 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 class Embedded(NamedTuple):
-  """What the body reads, and where it stands.
+  """The inputs of the body, and the position of each row in its document.
 
   Attributes:
     position: of the token after each row's last, in its document.

@@ -33,7 +33,7 @@ BOUNDED = ("grows", "whole input")
 
 
 class ModelState(NamedTuple):
-  """What a model must remember between two calls."""
+  """The state of a model between two calls."""
 
   position: Int[Array, "b"]  # of the next token, in its document
   layers: Any  # the body's, batch first in every leaf
@@ -234,7 +234,7 @@ class Model(nn.Module, kw_only=True):
     return sums, state._replace(head=head)
 
   def _read(self, inputs: Array, *, reset: Any = None, lengths: Any = None, side: Any = None) -> Outputs:
-    """The body's outputs from the start."""
+    """Returns the body's outputs for rows that start with an empty state."""
     inputs, reset, lengths = self._rows(inputs), self._rows(reset), self._rows(lengths)
     embedded = self.embedding(inputs, jnp.zeros(inputs.shape[:1], jnp.int32), reset=reset, lengths=lengths)
     if self.embedding.class_token != "none":
@@ -246,7 +246,7 @@ class Model(nn.Module, kw_only=True):
   def _go_on(
     self, inputs: Array, state: ModelState, *, reset: Any = None, lengths: Any = None, side: Any = None
   ) -> tuple[Outputs, ModelState]:
-    """The body's outputs from `state`."""
+    """Returns the body's outputs for rows that continue from `state`, and the next state."""
     inputs, reset, lengths = self._rows(inputs), self._rows(reset), self._rows(lengths)
     embedded = self.embedding(inputs, state.position, reset=reset, lengths=lengths)
     given, gaps = self._side(side, embedded.x)
@@ -312,7 +312,7 @@ class Model(nn.Module, kw_only=True):
   def _section(
     self, what: str, classes: Mapping[str, Any], section: dict[str, Any], told: Mapping[str, Any], **kwargs: Any
   ) -> Any:
-    """What a section names, with its own fields and those that the model and the task tell it."""
+    """Builds the class that a section names, from the section's fields and what the model and the task set."""
     name = section.pop("name", None)
     if name not in classes:
       raise Mistake(f"no {what} {name!r}{hint(str(name), classes)}; choose from {sorted(classes)}")

@@ -1,4 +1,4 @@
-"""What training makes small: a model's mean loss, and the losses that its mixers and its head sow."""
+"""Computes the objective of training: a model's mean loss plus the losses that its mixers and its head sow."""
 
 from collections.abc import Collection, Mapping
 from typing import Any

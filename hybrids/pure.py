@@ -30,7 +30,7 @@ Variables = Mapping[str, Any]
 
 
 class Call(NamedTuple):
-  """What is the same for every branch in one call of a stack.
+  """The arguments that all branches share in one call of a stack.
 
   masks: `reset` and `lengths`, or nothing for `step`. keys: one a random stream, folded with the layer's number.
   mutable: the collections that branches may change. side: the inputs per token. unroll: iterations of a loop that its
@@ -47,7 +47,7 @@ class Call(NamedTuple):
 
 
 class Piece(NamedTuple):
-  """What belongs to some layers of one kind; every leaf has an axis over these layers in front.
+  """The variables and states of some layers of one kind; every leaf has a leading axis over these layers.
 
   variables: None where they are shared. adapters: low-rank changes to shared variables, or None.
   """

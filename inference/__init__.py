@@ -1,4 +1,4 @@
-"""What a trained model is used for: generating, and counting what it costs."""
+"""Uses a trained model: generates from it, and counts its cost."""
 
 from checkout import warn_of_strangers
 from inference.generate import generate

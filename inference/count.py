@@ -1,4 +1,4 @@
-"""What a model costs, from shapes alone: nothing is allocated or compiled, so it answers for models of any size."""
+"""Counts a model's cost from shapes alone: nothing is allocated or compiled, so it works for models of any size."""
 
 import math
 from collections.abc import Mapping

@@ -48,7 +48,7 @@ def interpreted_gpu(*, detect_races: bool) -> Iterator[None]:
 
 
 def load(ref, layout):
-  """What a kernel for GPUs reads from a memory into registers of a layout, by whatever instructions do it."""
+  """Loads an array from memory into registers of a layout on a GPU, by whichever instructions can do it."""
   index = ((),) if "idx" in inspect.signature(plgpu.load).parameters else ()
   return plgpu.load(ref, *index, layout=layout, optimized=False)
 

@@ -1,4 +1,4 @@
-"""What the C++ kernels for CPUs share: they are built from the source tree when first asked for, never at import.
+"""Builds C++ kernels for CPUs from the source tree: when one is first asked for, never at import.
 
 A library is a file in a cache folder, named by a hash of all it was made of: the source, XLA's headers, the compiler's
 command, and the macros that it defines for this CPU, its own version among them. So a file of another source or for
@@ -32,7 +32,7 @@ class Unavailable(Exception):
 
 
 def why_not(source: Path, *arrays: Inexact[Array, "..."]) -> str | None:
-  """What keeps the kernels of a source file from these arrays; builds them if nothing does."""
+  """Returns why the kernels of a source file cannot run these arrays; builds the kernels if nothing forbids it."""
   if dispatch.platform() != "cpu":
     return f"it is for CPUs, not for a {dispatch.platform()}"
   if dtypes := {z.dtype for z in arrays} - {jnp.dtype(jnp.float32)}:
@@ -106,7 +106,7 @@ def _key(source: Path, command: list[str]) -> str:
 
 
 def _output(command: list[str]) -> bytes:
-  """What a command of the compiler writes."""
+  """Runs a command of the compiler and returns its output."""
   try:
     return subprocess.run(command, capture_output=True, check=True).stdout
   except OSError as e:

@@ -1,4 +1,4 @@
-"""What tokens of a short block do to each other when every channel of the state decays by itself.
+"""Computes the interactions of the tokens of a short block when every channel of the state has a decay of its own.
 
 A factor exp(g_i - g_j) between two tokens, g being running sums of log decays, must not be split into exp(g_i) and
 exp(-g_j), of which the second overflows. Here no exponent is above 0, whatever the decays.
@@ -48,7 +48,7 @@ def factors(log_a: Float[Array, "*b c k"] | None) -> Factors:
 
 
 def ahead(z: Float[Array, "*b c k"]) -> Float[Array, "*b c k"]:
-  """What belongs to a token at the place of the one before it, where `scores` reads what the token finds."""
+  """Moves each token's entry to the token before it, so that `scores` reads the state before the token."""
   return jnp.concatenate([z[..., 1:, :], jnp.zeros_like(z[..., :1, :])], axis=-2)
 
 

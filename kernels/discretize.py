@@ -1,4 +1,4 @@
-"""What one token does to the states, for each rule of discretisation."""
+"""Computes the decay and the input factor of one token under each rule of discretisation."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
@@ -17,7 +17,7 @@ def discretize(
 
 
 def not_real_euler(h: Inexact[Array, "b e n"], disc: str) -> str | None:
-  """What keeps from these arguments a kernel that knows the authors' discretisation and real A alone."""
+  """Returns why a kernel with real A and the authors' discretisation alone cannot run these arguments, or None."""
   if disc != "euler":
     return f"disc={disc!r}; it knows 'euler' alone"
   return "the states are complex" if jnp.iscomplexobj(h) else None

@@ -1,4 +1,4 @@
-"""What the Pallas kernels for GPUs share: when they can run, and how they read a sequence tile after tile.
+"""The common parts of the Pallas kernels for GPUs: when they can run, and how they read a sequence tile after tile.
 
 A block of theirs is one warpgroup, of which every thread has one channel: a vector of `LANES` channels is one register
 of each. The copy engine (TMA) moves tiles of tokens between memories; what it reads past the end of an array is zero,
@@ -37,7 +37,7 @@ _PARAMS = plgpu.CompilerParams(
 
 
 def why_not(*arrays: Inexact[Array, "..."]) -> str | None:
-  """What keeps a kernel of ours for GPUs from these arrays."""
+  """Returns why our kernels for GPUs cannot run these arrays, or None."""
   if dispatch.platform() != "gpu":
     return f"it needs a GPU, not a {dispatch.platform()}"
   if (capability := compute_capability()) < 9:

@@ -1,4 +1,4 @@
-"""What every op does to its inputs before an implementation sees them.
+"""Prepares the inputs of every op before an implementation reads them.
 
 The masks replace values by `where`, never by multiplication, so that whatever stands past `lengths`, NaN included,
 reaches neither values nor gradients.

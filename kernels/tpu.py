@@ -1,4 +1,4 @@
-"""What the Pallas kernels for TPUs share: when they can run, and how chunks of time lie in their grids."""
+"""The common parts of the Pallas kernels for TPUs: when they can run, and how chunks of time lie in their grids."""
 
 import jax.numpy as jnp
 from jax import lax
@@ -14,7 +14,7 @@ IN_ORDER = pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "ar
 
 
 def why_not(*arrays: Inexact[Array, "..."]) -> str | None:
-  """What keeps a kernel of ours for TPUs from these arrays."""
+  """Returns why our kernels for TPUs cannot run these arrays, or None."""
   if dispatch.platform() != "tpu":
     return f"it needs a TPU, not a {dispatch.platform()}"
   dtypes = {z.dtype for z in arrays} - {jnp.dtype(jnp.float32), jnp.dtype(jnp.complex64)}
@@ -38,7 +38,7 @@ def words(keep: Bool[Array, "b t"], tokens: int, rows: int = ROWS) -> Int[Array,
 
 
 def unpack(word: Int[Array, ""], row: Int[Array, "rows lanes"]) -> Bool[Array, "rows lanes"]:
-  """Of the tokens of one word, which are kept."""
+  """Reads from one word of the mask which of its tokens keep the state before them."""
   return jnp.bitwise_and(word, 1 << row) != 0
 
 

@@ -51,5 +51,5 @@ def event_pool(
 
 
 def time_weights(dt: Float[Array, "*b"]) -> Float[Array, "*b"]:
-  """What events weigh in a mean over time: dt + 1e-6, so that events all at once have a mean, too."""
+  """Returns the weights of events in a mean over time: dt + 1e-6, so that simultaneous events have a mean, too."""
   return dt.astype(jnp.promote_types(dt.dtype, jnp.float32)) + 1e-6

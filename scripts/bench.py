@@ -85,7 +85,7 @@ def measure(cases: list[Case], rounds: int, rates: floors.Rates = EMPTY) -> list
 
 
 def prepare(case: Case) -> tuple[Timed, int, float]:
-  """What to call, how often in a row, and the seconds that compiling and the first call took.
+  """Returns the call to time, how often to call it in a row, and the seconds of compiling and the first call.
 
   Raises:
     Missing: it is not here, does not fit, or takes longer than a minute.
@@ -158,7 +158,7 @@ def show(group: str, rows: list[dict], console: rich.console.Console) -> None:
 
 
 def machine() -> dict:
-  """What the numbers were measured on."""
+  """Describes the machine and the software that the numbers were measured on."""
   return {
     "device": jax.devices()[0].device_kind,
     "cores": os.cpu_count(),

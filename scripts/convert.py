@@ -40,7 +40,7 @@ class Place(NamedTuple):
 
 
 class ClassifierState(NamedTuple):
-  """What a classifier remembered."""
+  """The state of a classifier in old checkpoints."""
 
   position: Any
   layers: Any
@@ -49,7 +49,7 @@ class ClassifierState(NamedTuple):
 
 
 class LanguageModelState(NamedTuple):
-  """What a language model remembered."""
+  """The state of a language model in old checkpoints."""
 
   position: Any
   layers: Any

@@ -31,7 +31,7 @@ from training.run import Run
 
 
 def read_row(run: Run, *, row: int, text: str | None, tokens: int) -> dict[str, np.ndarray]:
-  """What the model reads, one row: `inputs`, and of a batch also `weights` and `reset`, cut to at most `tokens`.
+  """Returns one row for the model: `inputs`, and of a batch also `weights` and `reset`, cut to at most `tokens`.
 
   Raises:
     ValueError: there is no such row, or a text for a task that has none.
@@ -80,7 +80,7 @@ def choose(run: Run, layers: list[measure.Layer], wanted: int | None) -> list[me
 
 
 def views(run: Run, args: argparse.Namespace) -> list[draw.View]:
-  """What there is to draw of a run."""
+  """Measures everything that can be drawn of a run, one view a layer."""
   row = read_row(run, row=args.row, text=args.text, tokens=args.tokens)
   # off the mesh: one row is not worth splitting
   variables = jax.tree.map(jnp.asarray, jax.device_get(run.variables))

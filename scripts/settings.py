@@ -84,7 +84,7 @@ def read(folder: Path) -> list[Setting]:
 
 
 def _origins(runs: list[dict[str, Any]]) -> dict[str, str]:
-  """What to write before the name of a setting, by origin: nothing where all runs are of one command."""
+  """Returns the text before the name of a setting, by origin; it is empty where all runs are of one command."""
   texts = {run["origin"]: " ".join(filter(None, [run["argument"], *run["flags"]])) for run in runs}
   if len(texts) == 1:
     return dict.fromkeys(texts, "")

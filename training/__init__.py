@@ -1,4 +1,4 @@
-"""What main.py's loop calls: optimizer, sharding, state, update, losses, evaluation, checkpoints, metrics."""
+"""The parts of a run: optimizer, sharding, state, update, losses, evaluation, checkpoints and metrics."""
 
 from checkout import warn_of_strangers
 

@@ -49,7 +49,7 @@ def names(kind: str) -> str:
 
 
 def page(name: str) -> str:
-  """What a name stands for, with its settings and their defaults.
+  """Describes the entry of a name: its docstring, and its settings with their defaults.
 
   Raises:
     Mistake: nothing has the name.

@@ -49,7 +49,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> flags
 
 
 def usage(values: flags.FlagValues) -> str:
-  """What the flags are."""
+  """Returns the help text of all flags."""
   return values.get_help(include_special_flags=False)
 
 

@@ -29,7 +29,7 @@ def describe(path: str, x: Any) -> dict[str, Any]:
 
 
 def data(x: jax.Array) -> jax.Array:
-  """What is stored of a leaf."""
+  """Returns the array that a checkpoint stores for a leaf; a random key is stored as its data."""
   return jax.random.key_data(x) if is_key(x) else x
 
 

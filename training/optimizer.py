@@ -41,7 +41,7 @@ SCHEDULES = ("constant", "cosine", "linear")
 
 
 class Group(NamedTuple):
-  """What one parameter gets: its factor of the learning rate, and its weight decay."""
+  """The factor of the learning rate and the weight decay of one parameter."""
 
   lr: float
   weight_decay: float
@@ -193,7 +193,7 @@ def _sample(paths: Collection[str], count: int = 5) -> list[str]:
 
 
 class Kind(NamedTuple):
-  """What a parameter was declared as: `slow`, and whether weight decay is for it."""
+  """The declaration of a parameter: whether it is `slow`, and whether it has weight decay."""
 
   slow: bool
   decay: bool

@@ -1,4 +1,4 @@
-"""What has to be settled before JAX starts its backend: compiler flags, virtual CPU devices, the other processes."""
+"""Settles what JAX must know before it starts its backend: compiler flags, virtual CPU devices, other processes."""
 
 import ctypes
 import os

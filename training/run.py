@@ -41,7 +41,7 @@ TRIED = 8
 
 
 class Run:
-  """See the module's docstring.
+  """A run of a config: its task, model, optimizer and state, in memory or in a folder.
 
   Attributes:
     config: whole, checked and locked.
@@ -131,7 +131,7 @@ class Run:
 
   @property
   def name(self) -> str:
-    """The folder's name, for titles."""
+    """Returns the name of the run's folder, for titles."""
     return self.workdir.resolve().name if self.workdir else "run"
 
   @property
@@ -156,7 +156,7 @@ class Run:
 
   @property
   def variables(self) -> dict[str, Any]:
-    """What the model is applied with: the averaged parameters where the optimizer keeps them."""
+    """The variables to apply the model with; their parameters are the averaged ones where the optimizer keeps them."""
     return self.state.variables
 
   @contextlib.contextmanager
@@ -336,7 +336,7 @@ class Run:
         raise Mistake(f"evaluation set {name!r} has nothing to score: it is empty, or all weights are 0; see data")
 
   def _changes(self) -> dict[str, tuple[Any, Any]]:
-    """What makes this another run than the one in the folder."""
+    """Returns the settings in which this run differs from the one in its folder, as old and new values."""
     if self.workdir is None:
       return {}
 

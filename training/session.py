@@ -122,7 +122,7 @@ class Folder:
 
 
 class Session:
-  """What the loop calls between two updates."""
+  """The work between two updates of the training loop: logging, saving and timing."""
 
   def __init__(self, folder: Folder, batches: Iterator, progress: Progress, writer: metrics.Writer, clock: Any):
     self.folder, self.batches, self.progress = folder, batches, progress

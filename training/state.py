@@ -17,7 +17,7 @@ from training import optimizer, sharding
 
 
 class Seen(NamedTuple):
-  """What was seen since the last row of metrics; it stays on the device, so training never waits for it."""
+  """Sums since the last row of metrics; they stay on the device, so training never waits for them."""
 
   sums: dict[str, tuple[Array, Array]]
   grad_norm: Float[Array, ""]  # added up
@@ -44,7 +44,7 @@ class TrainState(NamedTuple):
 
   @property
   def variables(self) -> dict[str, Any]:
-    """What evaluation and generation apply the model with: the averaged parameters where the optimizer keeps them."""
+    """The variables for evaluation and generation; parameters are the averaged ones where the optimizer keeps them."""
     return {"params": optimizer.averaged(self.opt, self.params), **self.buffers}
 
 

@@ -17,7 +17,7 @@ POOLS = ("mean", "last", "cls", "time")
 
 
 class Pooled(NamedTuple):
-  """What a label is made of so far."""
+  """The pooled outputs of each row so far, from which its label is predicted."""
 
   value: Float[Array, "b d"]  # float32; the weighted sum of all outputs with "mean" and "time", else the last one
   weight: Float[Array, "b"]  # float32; of all tokens so far
@@ -43,7 +43,7 @@ class Pool(Head, kw_only=True):
 
   @nn.nowrap
   def init_state(self, rows: int) -> Pooled:
-    """Of no tokens."""
+    """Returns the pooled vectors of rows without tokens, which are 0."""
     return Pooled(jnp.zeros((rows, self.width)), jnp.zeros((rows,)))
 
   @nn.nowrap

@@ -1,4 +1,4 @@
-"""What every head is: answers for the outputs of a body, and the losses of these answers."""
+"""The base class of heads: a head turns the outputs of a body into answers, and computes their losses."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ Sums = dict[str, tuple[Array, Array]]
 
 
 class Outputs(NamedTuple):
-  """What a body puts out, as heads read it.
+  """The outputs of a body, as heads read them.
 
   Attributes:
     lengths: how many of each row's outputs there are.
@@ -49,7 +49,7 @@ class Head(nn.Module, kw_only=True):
 
   @nn.nowrap
   def init_state(self, rows: int) -> Any:
-    """What the head must remember before any token."""
+    """Returns the head's state before any token."""
     return ()
 
   def answer(self, outputs: Outputs, state: Any) -> tuple[Array, Any]:

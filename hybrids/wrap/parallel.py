@@ -52,7 +52,7 @@ class Parallel(Mixer):
 
   @property
   def SIDE(self) -> tuple[str, ...]:
-    """Those of all its mixers."""
+    """The names of the inputs per token that any of its mixers reads."""
     return tuple(sorted({name for branch in self._each() for name in branch.SIDE}))
 
   def setup(self):

@@ -30,7 +30,7 @@ def attention(
 
 
 def why_not(q, k, v, *where, mask, window, scale, softcap, weights, slopes, decays) -> str | None:
-  """What of it cuDNN, or JAX's way there, does not have; a mask in memory is no way there."""
+  """Returns why cuDNN, or JAX's interface to it, cannot run these arguments; masks stored in memory are not tried."""
   size, dtypes = q.shape[-1], {z.dtype for z in (q, k, v)}
   position, segment = where[0], where[2]
   reasons = {

@@ -59,7 +59,7 @@ def attention(
 
 
 def why_not(q, k, v, *where, mask, window, scale, softcap, weights, slopes, decays) -> str | None:
-  """What of it those kernels do not have."""
+  """Returns why the splash attention kernels cannot run these arguments, or None."""
   q_position, _, q_segment, k_segment = where
   reasons = {
     f"it needs a TPU, not a {dispatch.platform()}": dispatch.platform() != "tpu",

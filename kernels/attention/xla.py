@@ -29,7 +29,7 @@ QUERY_COLUMNS = (0, 1, 4, 2, 3)
 
 
 class Rules(NamedTuple):
-  """What is fixed when a call is compiled."""
+  """The settings that are fixed when a call is compiled."""
 
   mask: str
   window: int | None
@@ -249,7 +249,7 @@ def _scores(rules: Rules, q, k, at: Places, of: Places) -> tuple[Float[Array, "b
 
 
 def _left(rules: Rules, at: Places, of: Places, dtype) -> tuple[Array | int, Array | int]:
-  """What decays leave of queries "b 1 1 c k" and keys "b 1 k s", whose product is what they leave of a pair.
+  """Returns the decays of queries "b 1 1 c k" and of keys "b 1 k s", whose product is the decay between the two.
 
   Counted from the block's first query, so that only keys within the block have more than 1, and none overflows.
   """

@@ -22,7 +22,7 @@ TOKENS = 64  # of a chunk, at most
 
 
 def why_not(q, k, v, w, u, log_a, S, keep) -> str | None:
-  """What it does not know, before what `tpu.why_not` says."""
+  """Returns why this kernel cannot run these arguments, before the reasons of `tpu.why_not`."""
   del keep
   if u is not None:
     return "what is found is written at u; it knows k alone, as in DeltaNet and Gated DeltaNet"
@@ -181,7 +181,7 @@ def _decays(sums) -> tuple[Decays, Float[Array, "c c"], Float[Array, "c 1"]]:
 
 
 def _inverse(lower: Float[Array, "c c"]) -> Float[Array, "c c"]:
-  """Of 1 + L, where L is what tokens find of earlier ones.
+  """Returns the inverse of 1 + L, where L holds what each token reads back of the earlier ones in the block.
 
   Of diagonal blocks of 1, 2, 4, ... tokens, two at a time: of [[A, 0], [C, B]] it has -B^-1 C A^-1 in the corner. This
   is substitution by blocks, whose numbers are those of inverses of parts of the matrix. Powers of L, of which the same

@@ -28,7 +28,7 @@ ROWS = 16
 
 
 class Local(NamedTuple):
-  """What a block does: `found` = new + find S for the S before it, which becomes across S + inflow + put^T found.
+  """The matrices of a block: `found` = new + find S for the S before it, and S becomes across S + inflow + put^T found.
 
   Its tokens read y = own + read S + seen found.
   """
@@ -86,7 +86,7 @@ def _local(tokens) -> Local:
 
 
 def _weights(q, w, writes, log_a) -> tuple[Float[Array, "*b s c c"], Float[Array, "*b s c c"]]:
-  """What a token reads of each of those up to it, and what it finds of each of those before it."""
+  """Returns the weights of q on the writes up to its own token, and of w on the writes before its own token."""
   if log_a is None:
     product = lambda z, k: jnp.tril(multiply("...ik,...sjk->...sij", z, writes, q.dtype), k)
     return product(q, 0), product(w, -1)

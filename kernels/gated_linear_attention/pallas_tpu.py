@@ -108,7 +108,7 @@ class _Blocks:
     return pl.ds(pl.multiple_of(n * ROWS, ROWS), ROWS)
 
   def read(self, ref, first, n, head, width):
-    """What a head has in block n. What lies past the end of the arrays is anything, and becomes 0."""
+    """Reads a head's entries of block n; those past the end of the arrays are undefined in memory, and become 0."""
     z = ref[self.at(n), self.head(head, width)]
     if self.t % self.tokens == 0:
       return z
@@ -273,7 +273,7 @@ def _row(z):
 
 
 def _old(q, kept, bonus):
-  """What reads states: with a bonus that before the token, of which a new document has none."""
+  """Returns the queries that read the state before the token, with a bonus; 0 at the first token of a document."""
   return jnp.where(kept, q, 0.0) if bonus and kept is not None else q
 
 

@@ -18,7 +18,7 @@ TOGETHER = 8  # blocks between two states that are kept
 
 
 class Local(NamedTuple):
-  """What the tokens of a block do by themselves: y = own + read S, and S becomes across S + inflow."""
+  """The terms of a block that need no state: y = own + read S, and S becomes across S + inflow."""
 
   own: Float[Array, "*b c p"]
   read: Float[Array, "*b c k"]

@@ -68,7 +68,7 @@ class _Block(gpu.Block):
     return tuple(gpu.full(value if i == 0 else 0.0) for i in range(self.tiling.pairs))
 
   def vector(self, refs, *at):
-    """What the refs hold for each channel."""
+    """Loads one vector of channels from each ref."""
     return tuple(gpu.lanes(ref[*at, self.cols]) for ref in refs)
 
   def start(self, maps, h):
@@ -178,7 +178,7 @@ def _forward_kernel(tiling, words, maps, a, x, h, y, a_slots, x_slots, y_slots, 
 
 
 def _backward(a, h, y, keep, y_bar, last_bar):
-  """See `adjoint`."""
+  """Returns the cotangents of the inputs, by a scan from the last token to the first; see `adjoint`."""
   n = y.shape[-1]
   decay, states, bars = _given(a, y, y_bar)
   tiling = _Tiling(a, gpu.widen(y, 4), keep, back=True)

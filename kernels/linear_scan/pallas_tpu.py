@@ -92,7 +92,7 @@ def _forward_kernel(blocks, words, a, x, h, y, state):
 
 
 def _backward(a, h, y, keep, y_bar, last_bar):
-  """See `adjoint`."""
+  """Returns the cotangents of the inputs, by a scan from the last token to the first; see `adjoint`."""
   blocks = _Blocks(y, keep, back=True)
   words, words_spec = blocks.words()
   constant = a.ndim == 1

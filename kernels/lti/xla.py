@@ -75,7 +75,7 @@ def _chunked(u, system, x, keep, lengths, *, by_lag: bool):
 def _within(
   u: Float[Array, "b t e"], K: Float[Array, "e l"], c: int, keep: Bool[Array, "b t"] | None
 ) -> Float[Array, "b t e"]:
-  """What the inputs of a chunk and a document add to its outputs."""
+  """Convolves the inputs with the kernel within each chunk and document, and returns their part of the outputs."""
   inside = jnp.broadcast_to(jnp.arange(u.shape[1]) % c != 0, u.shape[:2])
   inside = inside if keep is None else keep & inside
   padded = jnp.pad(u, ((0, 0), (K.shape[1] - 1, 0), (0, 0)))

@@ -40,7 +40,7 @@ def neural_memory(
   there: Bool[Array, "b t"],
   reset: Bool[Array, "b t"] | None,
 ) -> tuple[Float[Array, "b t h p"], tuple]:
-  """See the op and `reference`."""
+  """Computes the op by chunks, or token by token where documents are packed; see `reference`."""
   t = v.shape[1]
   if reset is not None or t == 1:
     return _by_token((q, k, v, rate, log_eta, log_keep, there, reset), initial, memory, chunk, bounded)

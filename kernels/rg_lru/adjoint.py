@@ -1,4 +1,4 @@
-"""What makes `rg_lru` of a kernel forward and one backward.
+"""Makes a differentiable `rg_lru` of a kernel for the forward pass and one for the backward pass.
 
 Only inputs and outputs are kept for the gradient: the gates are computed again, and the states are the outputs, in
 their dtype. Of bfloat16 the gradient of a decay therefore sees states of 8 bits, as it sees gates and inputs of 8 bits.

@@ -1,4 +1,4 @@
-"""What the gates of RG-LRU make of one token, by itself: its decay and what enters the state."""
+"""Computes the gates of RG-LRU for each token alone: the decay, and the input that enters the state."""
 
 import jax
 import jax.numpy as jnp

@@ -77,7 +77,7 @@ def selective_scan(
 
 
 def _one_token(x, dt, A, B, C, h, D, z, keep, softplus, disc):
-  """See `IMPLS`."""
+  """Computes one token with `selective_step`, in place of an implementation of `IMPLS`."""
   dt = dt.astype(h.real.dtype)
   dt = jax.nn.softplus(dt) if softplus else dt
   rest = None if z is None else z[:, 0]

@@ -1,4 +1,4 @@
-"""What stands around the recurrence, for the forms of `selective_scan` that know the recurrence alone."""
+"""Adds softplus, skip and gate to the forms of `selective_scan` that compute the recurrence alone."""
 
 from collections.abc import Callable
 

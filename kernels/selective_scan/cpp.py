@@ -21,7 +21,7 @@ CHANNELS = 64  # at least, of a thread
 
 
 def why_not(h, disc) -> str | None:
-  """What it does not know, before what `cpp.why_not` says."""
+  """Returns why this kernel cannot run these arguments, before the reasons of `cpp.why_not`."""
   return not_real_euler(h, disc) or cpp.why_not(SOURCE, h)
 
 

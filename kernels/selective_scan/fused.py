@@ -1,4 +1,4 @@
-"""What the forms of `selective_scan` with softplus, skip and gate inside share: they read x, dt and z as they lie."""
+"""The common parts of the `selective_scan` kernels with softplus, skip and gate inside: x, dt and z stay as stored."""
 
 import jax.numpy as jnp
 from jax import lax
@@ -17,7 +17,7 @@ def not_known(
   z: Float[Array, "b t e"] | None,
   disc: str,
 ) -> str | None:
-  """What keeps the kernels from these arguments on any device."""
+  """Returns why the kernels cannot run these arguments on any device, or None."""
   if reason := not_real_euler(h, disc):
     return reason
   dtypes = {m.dtype for m in (x, dt, z) if m is not None} - {jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)}

@@ -53,7 +53,7 @@ def selective_scan(
 
 
 class _Token(NamedTuple):
-  """Of one token, made again: vectors of channels, and matrices."""
+  """The vectors and matrices of one token, computed again in the backward pass."""
 
   x: Float32[Array, "e"]
   dt: Float32[Array, "e"]

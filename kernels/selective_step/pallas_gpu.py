@@ -24,7 +24,7 @@ CHANNELS, COLUMNS = ROWS.reduce(1), ROWS.reduce(0)
 
 
 def why_not(x, dt, A, B, C, D, z, h, disc) -> str | None:
-  """What it does not know, before what `gpu.why_not` says."""
+  """Returns why this kernel cannot run these arguments, before the reasons of `gpu.why_not`."""
   if D is None or z is None:
     return "it has a skip and a gate, which need D and z"
   return not_real_euler(h, disc) or gpu.why_not(x, dt, A, B, C, D, z, h)

@@ -17,7 +17,7 @@ NUMBERS = 2**17  # of a state, at most, in a block
 
 
 def why_not(x, dt, A, B, C, D, z, h, disc) -> str | None:
-  """What it does not know, before what `tpu.why_not` says."""
+  """Returns why this kernel cannot run these arguments, before the reasons of `tpu.why_not`."""
   if D is None or z is None:
     return "it has a skip and a gate, which need D and z"
   groups, channels = B.shape[1], x.shape[1] // B.shape[1]

@@ -95,7 +95,7 @@ class Tiling:
     return z[..., : self.t].swapaxes(1, 2)
 
   def add_up(self, z):
-    """What the blocks have for the q or k of a group: "b rows (g n) k" -> "b t g k"."""
+    """Sums the cotangents that the blocks have for q or k over each group: "b rows (g n) k" -> "b t g k"."""
     z = z[:, : self.t].reshape(self.b, self.t, self.g, -1, self.k)
     return z.sum(3, dtype=jnp.float32).astype(z.dtype)[..., : self.entries]
 
@@ -115,19 +115,19 @@ class Block:
     return self.tiling.chunks - 1 - i if self.back else i
 
   def by_token(self, i):
-    """Of q and k."""
+    """Returns the index of the block's i-th chunk in q and k."""
     return self.row, part(self.chunk(i)), self.group
 
   def by_head(self, i):
-    """Of v and y."""
+    """Returns the index of the block's i-th chunk in v and y."""
     return self.row, part(self.chunk(i)), self.head, self.channels
 
   def by_block(self, i):
-    """Of what each block has for q and k."""
+    """Returns the index of the block's i-th chunk in the cotangents of q and k, of which each block has its own."""
     return self.row, part(self.chunk(i)), self.number
 
   def by_chunk(self, i):
-    """Of states."""
+    """Returns the index of the block's i-th chunk in the states."""
     return self.row, self.head, self.chunk(i), slice(None), self.channels
 
   def fetch(self, i, slot, barrier, tokens, heads, sums):
@@ -207,7 +207,7 @@ def turned(ref):
 
 
 def product(x, y):
-  """Of two refs of shared memory, with sums in float32; all threads have it when it is there."""
+  """Multiplies two refs of shared memory with sums in float32; all threads hold the result when it returns."""
 
   def run(total):
     plgpu.wgmma(total, x, y)

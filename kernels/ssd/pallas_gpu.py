@@ -58,7 +58,7 @@ def _forward(q, k, v, log_a, S):
 
 
 def _inflows(tiling, tokens, values, sums, *, back):
-  """What the segments but the last to be scanned bring into a state: tokens are k, or `back` q, values v or y_bar."""
+  """Returns the inflow into the state from every segment but the scan's last: of k and v, or `back` q and y_bar."""
   if tiling.segments == 1:
     return None
   return gpu.kernel(
@@ -96,7 +96,7 @@ def _map_kernel(tiling, back, tokens, values, sums, inflows, tokens_in, values_i
 
 
 def _inflow(tokens, n, stored):
-  """What the tokens of a chunk add to the n-th part of a state."""
+  """Returns the sum that the tokens of a chunk add to the n-th part of a state."""
   return product(to.turned(tokens.at[:, to.part(n)]), stored)
 
 

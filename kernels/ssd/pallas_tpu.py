@@ -165,6 +165,6 @@ def _head(z, i, blocks):
 
 
 def _decays_of(sums, i) -> Decays:
-  """Of head i, from the running sums of its log decays: the heads' rounded ones, then what rounding took from them."""
+  """Returns head i's decays from running sums of log decays: rounded sums of all heads, then their rounding errors."""
   heads = sums.shape[0] // 2
   return tpu_blocks.decays_of(sums[i : i + 1], sums[heads + i : heads + i + 1])

@@ -1,4 +1,4 @@
-"""What the kernels for `ssd_step` share: heads lie on the devices of a mesh, and the norm is one over all of them."""
+"""Runs kernels for `ssd_step` with heads spread over the devices of a mesh, and a norm over all heads."""
 
 import functools
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def divided(step: Callable, x, z, dt, taps, S, kernel, bias, A, D, scale, norm, 
 
 
 def why_not(S, taps, norm, norm_groups) -> str | None:
-  """What keeps the kernels from these arguments on any device."""
+  """Returns why the kernels cannot run these arguments on any device, or None."""
   if not taps.shape[1]:
     return "a kernel of one tap carries none"
   if norm != "none" and S.shape[1] % norm_groups:

@@ -25,7 +25,7 @@ HEADS = 16  # of a program, at most, if their channels fill lanes
 
 
 def why_not(x, z, dt, taps, S, kernel, bias, A, D, scale, norm, norm_groups, eps) -> str | None:
-  """What it does not know, before what `tpu.why_not` says."""
+  """Returns why this kernel cannot run these arguments, before the reasons of `tpu.why_not`."""
   del bias, scale, eps
   return over_heads.why_not(S, taps, norm, norm_groups) or tpu.why_not(x, z, dt, taps, S, kernel, A, D)
 

@@ -22,7 +22,7 @@ class Timed(NamedTuple):
 
 
 class Kernel(NamedTuple):
-  """What is known of a case that is one kernel."""
+  """The facts about a case that measures one kernel: its panel, length, dtype and work."""
 
   panel: str  # of the plot: groups that differ in length alone
   length: int
@@ -70,7 +70,7 @@ def _timed(program: Any, args: tuple, per_call: int = 0, unit: str = "") -> Time
 
 
 def free_bytes() -> int | None:
-  """Of the first device's memory; None where nobody knows."""
+  """Returns the free memory of the first device; None where it is unknown."""
   device = jax.local_devices()[0]
   if stats := device.memory_stats():
     return stats["bytes_limit"] - stats["bytes_in_use"]

@@ -22,7 +22,7 @@ STATE = 4  # bytes of a number of a state
 
 
 class Rates(NamedTuple):
-  """What the device does a second, at best."""
+  """The highest rates of the device, each for one second."""
 
   bytes: float  # read and written in a copy
   flops_float32: float
@@ -31,7 +31,7 @@ class Rates(NamedTuple):
 
 
 class Work(NamedTuple):
-  """What one pass must do."""
+  """The work that one pass must do at least."""
 
   bytes: float
   flops: float = 0  # in products of matrices

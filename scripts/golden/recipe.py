@@ -1,4 +1,4 @@
-"""What to run of an official repository, and how: parts of its files, by themselves, on numbers drawn here."""
+"""Executes parts of the files of an official repository, by themselves, on numbers drawn here."""
 
 import __future__
 
@@ -19,7 +19,7 @@ TORCH = (
 
 
 class Recipe(NamedTuple):
-  """Of each file of `repository` the functions, classes and constants to execute, in this order."""
+  """Names the functions, classes and constants to execute of each file of `repository`, in this order."""
 
   repository: str
   files: Mapping[str, tuple[str, ...]]

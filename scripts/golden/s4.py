@@ -78,7 +78,7 @@ def s4_modes(official: Mapping[str, Any], layer, *, x, state, **parameters) -> t
 
 
 def cut(official: Mapping[str, Any], kernel) -> Any:
-  """Of a kernel whose parameters are those of the paper, the C (I - Abar^L) that theirs has in the place of C."""
+  """Returns C (I - Abar^L), which their kernel stores in the place of C, for the paper's parameters."""
   import torch
 
   A, _ = kernel._setup_state()

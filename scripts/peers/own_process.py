@@ -80,7 +80,7 @@ def work(target: str, kwargs: dict[str, Any]) -> None:
 
 
 def _resident_mib(field: str) -> float:
-  """Of this process alone: what getrusage calls its maximum is the parent's, where that was larger."""
+  """Reads a memory field of this process alone; getrusage's maximum may be that of the parent, where that is larger."""
   line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
   return int(line.split()[1]) / 2**10
 

@@ -55,7 +55,7 @@ def pages(runs: Sequence[Sequence[View]], folder: Path) -> list[Path]:
 
 
 def draw_kernel(part: Any, view: View, K: np.ndarray) -> None:
-  """What an impulse in a channel becomes in the same channel, for those of the largest kernels."""
+  """Draws the response of channels to an impulse in the same channel, for the channels of the largest kernels."""
   own = np.einsum("tcc->ct", K)
   axes = part.subplots()
   for channel in np.argsort(-np.square(own).sum(axis=1))[:CHANNELS]:

@@ -1,4 +1,4 @@
-"""What is inside a mixer, as numbers: kernel, eigenvalues, time steps, and which input each output depends on.
+"""Measures a mixer's kernel, eigenvalues and time steps, and which input each output depends on.
 
 Mixers are asked through the methods of their contract; only STEPS and `poles` go by names of their own. What a mixer
 does not have is None.
@@ -133,11 +133,11 @@ def poles(layer: Layer) -> np.ndarray | None:
 
 
 def eigenvalues(layer: Layer, *, tokens: int) -> np.ndarray | None:
-  """Of the step from one state to the next, `token … n`, at each of the first tokens; None without such a state.
+  """Returns the step's eigenvalues, `token … n`, at each of the first tokens; None without such a state.
 
-  The last axis of the state `h` or `S` is what the step mixes, and all before it are channels. Nothing else that is
-  remembered comes from it, so that its eigenvalues are some of all; the others, of short convolutions and of Mamba-3's
-  turns, are left alone. That it is so is tried. Where the step is not linear, of its derivative at what the state is.
+  The step mixes the last axis of the state `h` or `S`; all axes before it are channels. No other field of the state
+  depends on it, which is checked, so that its eigenvalues belong to the whole step; those of short convolutions
+  and of Mamba-3's rotations are left out. Where a step is not linear, its derivative at the current state is taken.
   """
   if layer.mixer.STATE != "fixed" or layer.given.get("side"):
     return None
@@ -184,10 +184,10 @@ def _spectrum(push: Callable[[jax.Array], tuple[jax.Array, list[jax.Array]]], h:
 def attention(layer: Layer) -> np.ndarray:
   """M_ts = ||dy_t / dx_s||, the Frobenius norm over channels, `t s`: how much output t depends on input s.
 
-  Column s of a mixer that is linear in its input is what comes out for input s: of an S4D with nothing after it, the
-  Toeplitz matrix of its kernel. Of any other it is the derivative at this row, in which a token counts for what it adds
-  and for what it makes others do: gates, dt, B and C are differentiated too. Exact up to 64 channels; above, a mean
-  over 64 sums of the channels of y with random signs, right to about 10 %.
+  Column s of a mixer that is linear in its input is the output for input s: for an S4D with nothing after it, the
+  Toeplitz matrix of its kernel. For other mixers it is the derivative at this row, in which a token counts for what it
+  adds and for its effect on other tokens: gates, dt, B and C are differentiated too. Exact up to 64 channels; above, a
+  mean over 64 sums of the channels of y with random signs, right to about 10 %.
   """
   _, t, width = layer.x.shape
   exact = width <= PROBES
