@@ -1,4 +1,4 @@
-"""The mixer contract, and what is made of mixers: blocks, stacks, wrappers, channel mixers and whole models."""
+"""The mixer contract, and the modules made of mixers: blocks, stacks, wrappers, channel mixers and whole models."""
 
 from checkout import warn_of_strangers
 

@@ -81,7 +81,7 @@ class Branch(Mixer):
 
   @nn.nowrap
   def bare(self, **kwargs) -> nn.Module:
-    """The mixer alone; with `parent=None`, to be asked for what needs no parameters."""
+    """Builds the mixer alone; with `parent=None` it has no parameters, and answers only what needs none."""
     return mixer_lib.build_spec(self.mixer, width=self.width, layer=self.layer, depth=self.depth, **kwargs)
 
   @nn.nowrap
@@ -118,7 +118,7 @@ class Branch(Mixer):
     reset: Bool[Array, "b t"] | None = None,
     lengths: Int[Array, "b"] | None = None,
   ) -> Mapping[str, Array]:
-    """The arrays per token that the mixer offers to the layers after it."""
+    """Returns the arrays per token that the mixer offers to the layers after it."""
     return self.inner.offer(self._scaled(self._before(x)), state, reset=reset, lengths=lengths)
 
   def _before(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
@@ -129,7 +129,7 @@ class Branch(Mixer):
     return n if self.input_scale == 1 else n * self.input_scale
 
   def _join(self, x: Float[Array, "*b d"], n: Float[Array, "*b d"], y: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    """The sum of what the branch read, x normalised to n, and of what its mixer answers, y."""
+    """Adds the branch's input, x or its norm n, to the output y of its mixer."""
     got, wanted = (y.dtype, y.shape), (x.dtype, x.shape)
     if got != wanted:
       raise Mistake(
@@ -146,7 +146,7 @@ class Branch(Mixer):
     return nn.with_logical_constraint(y, ("batch", "time", "embed")[:: 1 if y.ndim == 3 else 2])
 
   def _survivors(self, y: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    """y with whole rows dropped, and the others larger by as much."""
+    """Drops whole rows of y, and scales the others up by the inverse of the share that stays."""
     if not self.layer_drop or not self.has_rng("dropout"):
       return y
     alive = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.layer_drop, (len(y), *[1] * (y.ndim - 1)))
@@ -154,7 +154,7 @@ class Branch(Mixer):
 
 
 def fields(letter: Mapping[str, Any]) -> dict[str, Any]:
-  """The fields of a branch that a letter stands for: a mixer's section alone (with a `name`) is the field `mixer`."""
+  """Returns the fields of a letter's branch: a mixer's section alone (with a `name`) is the field `mixer`."""
   return {"mixer": letter} if "name" in letter else dict(letter)
 
 

@@ -103,7 +103,7 @@ class Embedding(nn.Module, kw_only=True):
       self.cls = param(self, "class_token", normal, (self.width,), ("embed",))
 
   def vectors(self, inputs: Array, lengths: Int[Array, "b"] | None) -> Float[Array, "b t d"]:
-    """The inputs as vectors."""
+    """Maps the inputs to vectors."""
     raise TypeError(f"{type(self).__name__} defines no vectors(inputs, lengths)")
 
   def __call__(
@@ -114,7 +114,7 @@ class Embedding(nn.Module, kw_only=True):
     reset: Bool[Array, "b t"] | None = None,
     lengths: Int[Array, "b"] | None = None,
   ) -> Embedded:
-    """The vectors, without a class token. The padding is ignored.
+    """Returns the vectors with positions, without a class token; values in the padding do not matter.
 
     Args:
       position: of each row's first token, unless that is a reset.
@@ -133,16 +133,16 @@ class Embedding(nn.Module, kw_only=True):
   def step(
     self, inputs: Int[Array, "b"] | Float[Array, "b f"], position: Int[Array, "b"]
   ) -> tuple[Float[Array, "b d"], Int[Array, "b"]]:
-    """One token."""
+    """Embeds one token of each row."""
     embedded = self(inputs[:, None], position)
     return embedded.x[:, 0], embedded.position
 
   def token(self, rows: int) -> Float[Array, "b d"]:
-    """The class token, once a row."""
+    """Returns the class token, once a row."""
     return jnp.broadcast_to(self.cls.astype(DTYPES[self.dtype]), (rows, self.width))
 
   def insert(self, embedded: Embedded) -> Embedded:
-    """The vectors with the class token among them.
+    """Inserts the class token among the vectors of each row.
 
     Raises:
       ValueError: documents are packed, and the token does not stand at the end.
@@ -184,7 +184,7 @@ class Tokens(Embedding, kw_only=True):
     self.embedding = param(self, "embedding", normal, (self.vocab, self.width), ("vocab", "embed"))
 
   def vectors(self, inputs: Array, lengths: Int[Array, "b"] | None) -> Float[Array, "b t d"]:
-    """Rows of the table; NaN for tokens outside of it."""
+    """Looks up the rows of the table; tokens outside of it give NaN."""
     if not jnp.issubdtype(inputs.dtype, jnp.integer):
       raise Mistake(f"inputs are {inputs.dtype}; a model of vocab={self.vocab} wants integer tokens")
     # whole vectors on every device: otherwise each holds a part of every token's, to be exchanged for whole ones
@@ -208,7 +208,7 @@ class Features(Embedding, kw_only=True):
     self.in_proj = Dense(self.width, use_bias=True, axes=(None, "embed"))
 
   def vectors(self, inputs: Float[Array, "b t f"], lengths: Int[Array, "b"] | None) -> Float[Array, "b t d"]:
-    """The inputs, mapped."""
+    """Maps the features of each token linearly."""
     return self.in_proj(blank_past(self._floats(inputs), lengths))
 
   @nn.nowrap
@@ -234,7 +234,7 @@ class Patches(Features, kw_only=True):
   RESUMES = False
 
   def vectors(self, inputs: Float[Array, "b t f"], lengths: Int[Array, "b"] | None) -> Float[Array, "b s d"]:
-    """The patches, row by row, mapped."""
+    """Maps each patch linearly, in the order of the image's rows."""
     b, t, f = self._floats(inputs).shape
     rows, columns = images.sides("patches", t, {"rows": self.rows, "columns": None})
     if self.size < 1 or rows % self.size or columns % self.size:
@@ -250,7 +250,7 @@ class Patches(Features, kw_only=True):
     reset: Bool[Array, "b t"] | None = None,
     lengths: Int[Array, "b"] | None = None,
   ) -> Embedded:
-    """The vectors of the patches."""
+    """Returns the vectors of the patches."""
     if reset is not None or lengths is not None:
       raise Mistake("embed.name='patches' reads whole images: neither packed documents nor padding")
     return super().__call__(inputs, position)

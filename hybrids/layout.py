@@ -50,29 +50,29 @@ class Layout(NamedTuple):
     return "".join(layer.letter for layer in self.layers)
 
   def kinds(self) -> dict[tuple[str, int], list[int]]:
-    """Kind -> its layers; those of one kind run in one compiled body and are kept side by side."""
+    """Maps each kind to its layers, which run in one compiled body and have their variables stacked."""
     kinds: dict[tuple[str, int], list[int]] = {}
     for index, layer in enumerate(self.layers):
       kinds.setdefault(kind_of(layer), []).append(index)
     return kinds
 
   def of_letter(self, letter: str) -> list[Layer]:
-    """The layers of a letter."""
+    """Returns the layers of a letter."""
     return [layer for layer in self.layers if layer.letter == letter]
 
   def index(self, layer: Layer) -> int:
-    """Where on the axis over the layers of its letter a layer stands that is not alone."""
+    """Returns the index of a layer on the axis over the stacked layers of its letter."""
     return layer.number - sum(other.alone for other in self.of_letter(layer.letter)[: layer.number])
 
 
 def kind_of(layer: Layer) -> tuple[str, int]:
-  """Its letter, and its number if it runs by itself, else -1."""
+  """Returns the layer's letter, and its number if the layer runs outside of loops, else -1."""
   return layer.letter, layer.number if layer.single else -1
 
 
 @functools.cache
 def make(letters: str, *, offering: frozenset[str], reading: frozenset[str], shared: frozenset[str]) -> Layout:
-  """The layout of a stack.
+  """Makes the layout of a stack.
 
   Args:
     offering: letters that offer arrays to the layers after them. The first of each runs outside of loops.
@@ -97,7 +97,7 @@ class Kept(NamedTuple):
 
   @classmethod
   def of(cls, trees: Mapping[str, Tree], *, shared: bool) -> "Kept":
-    """Takes apart what is kept under a letter in each collection."""
+    """Splits the variables of a letter, in each collection, into stacked, shared and single layers."""
     stacked: dict[str, Any] = {}
     own: dict[int, dict[str, Any]] = {}
     for collection, tree in trees.items():
@@ -110,14 +110,14 @@ class Kept(NamedTuple):
     return cls({LORA: stacked.get("params", {}).get(LORA)}, common, own)
 
   def layer(self, layout: Layout, layer: Layer) -> tuple[Any, Any]:
-    """The variables and the adapters of one layer."""
+    """Returns the variables and the adapters of one layer."""
     if self.shared is not None:
       adapters = self.own[layer.number]["params"][LORA] if layer.number in self.own else self.stacked[LORA]
       return None, adapters if layer.number in self.own else pure.at(adapters, layer.number)
     return self.own.get(layer.number) or pure.at(self.stacked, layout.index(layer)), None
 
   def layers(self, layout: Layout, first: Layer, count: int) -> tuple[Any, Any]:
-    """The variables and the adapters of `count` layers of one kind from `first` on, stacked."""
+    """Returns the variables and the adapters of `count` layers of one kind from `first` on, stacked."""
     if first.alone:
       return jax.tree.map(lambda leaf: leaf[None], self.own[first.number]), None
     start = first.number if self.shared is not None else layout.index(first)
@@ -126,7 +126,7 @@ class Kept(NamedTuple):
 
 
 def collect(changed: dict[str, dict[str, Any]], first: Layer, made: Mapping[str, Any]) -> None:
-  """Adds what layers of one kind, in order and stacked, have made to `changed`, by letter and collection."""
+  """Adds the variables `made` by layers of one kind, stacked in order, to `changed`, by letter and collection."""
   for collection, tree in made.items():
     trees = changed.setdefault(first.letter, {}).setdefault(collection, {})
     if first.alone:
@@ -139,7 +139,7 @@ def collect(changed: dict[str, dict[str, Any]], first: Layer, made: Mapping[str,
 
 
 def split(tree: Tree) -> tuple[dict[str, Any], dict[int, Any]]:
-  """The tree of a letter in two: what is stacked (or shared), and what is kept under numbers."""
+  """Splits the tree of a letter in two: stacked (or shared) variables, and variables of single layers by number."""
   stacked = {name: value for name, value in tree.items() if not name.isdigit()}
   return stacked, {int(name): value for name, value in tree.items() if name.isdigit()}
 
@@ -181,7 +181,7 @@ def _letter_together(layout: Layout, letter: str, tree: Tree) -> dict[str, Any]:
 
 
 def join(trees: Sequence[Tree]) -> Any:
-  """Trees of single layers, with or without boxes of axis names, stacked."""
+  """Stacks trees of single layers, with or without boxes of axis names."""
   boxed = lambda leaf: isinstance(leaf, meta.AxisMetadata)
   plain = pure.stack([meta.unbox(tree) for tree in trees])
   boxes = jax.tree.map(

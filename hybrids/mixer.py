@@ -31,7 +31,7 @@ ROOTS = ("ssm", "attention", "hybrids")
 
 
 def build(name: str | type[nn.Module], **kwargs: Any) -> nn.Module:
-  """The mixer of that name: `build("mamba", width=64)`, `build("ssm.selective.mamba.Mamba", width=64)`.
+  """Builds the mixer of that name: `build("mamba", width=64)`, `build("ssm.selective.mamba.Mamba", width=64)`.
 
   Args:
     name: the name of a file under FOLDERS, the dotted path of a module or class under ROOTS, or a class itself, such as
@@ -47,7 +47,7 @@ def build(name: str | type[nn.Module], **kwargs: Any) -> nn.Module:
 
 
 def build_spec(spec: Mapping[str, Any], *, width: int, layer: int, depth: int, **kwargs: Any) -> nn.Module:
-  """The mixer a config's section describes (`name` and fields), told its width and its place in the stack.
+  """Builds the mixer of a config's section (`name` and fields) with its width and its place in the stack.
 
   Raises:
     ValueError: see `build`; or the section has no name, or a width of its own.
@@ -63,7 +63,7 @@ def build_spec(spec: Mapping[str, Any], *, width: int, layer: int, depth: int, *
 
 
 def find(name: str | type[nn.Module]) -> type[nn.Module]:
-  """The class `build` makes for a name. Of all the files that hold mixers, it imports the one asked for.
+  """Returns the class of a name. Of all the files that hold mixers, only that of the name is imported.
 
   Raises:
     ValueError: no mixer has the name, or its file does not have exactly one.
@@ -204,6 +204,6 @@ def _mixers_of(module: Any) -> dict[str, Any]:
 
 
 def _is_mixer(cls: type) -> bool:
-  """Whether it can be built: a base class of mixers leaves the mathematics to its subclasses."""
+  """Whether a class can be built as a mixer; a base class cannot, as its subclasses hold the mathematics."""
   base = issubclass(cls, Mixer) and cls.mix is Mixer.mix and cls.mix_parallel is Mixer.mix_parallel
   return issubclass(cls, nn.Module) and hasattr(cls, "STATE") and "width" in fields(cls) and not base

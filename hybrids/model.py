@@ -88,7 +88,7 @@ class Model(nn.Module, kw_only=True):
 
   @property
   def STATE(self) -> str:
-    """The body's; "none" where the embedding needs whole rows."""
+    """The STATE of the body; "none" where the embedding needs whole rows."""
     embed = self._embed(parent=None)
     whole = not embed.RESUMES or embed.class_token in ("start", "middle")
     return "none" if whole else self._body(parent=None).STATE
@@ -135,7 +135,7 @@ class Model(nn.Module, kw_only=True):
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> ModelState:
-    """Before any token."""
+    """Returns the state of the whole model before any token."""
     head, embed = self._head(parent=None), self._embed(parent=None)
     rows = batch * head.DOCUMENTS
     if not embed.RESUMES or embed.class_token in ("start", "middle"):
@@ -146,7 +146,7 @@ class Model(nn.Module, kw_only=True):
 
   @nn.nowrap
   def example(self, batch: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes of a batch: inputs, targets and weights."""
+    """Returns the shapes of a batch: inputs, targets and weights."""
     head = self._head(parent=None)
     rows = (batch, head.DOCUMENTS, length) if head.DOCUMENTS > 1 else (batch, length)
     inputs = (rows, jnp.int32) if self.vocab else ((*rows, self.features), jnp.float32)
@@ -166,7 +166,7 @@ class Model(nn.Module, kw_only=True):
     lengths: Int[Array, "b ..."] | None = None,
     side: Mapping[str, Array] | None = None,
   ) -> Float[Array, "b ..."]:
-    """All answers, from the start: of each token, or of each row. Those in the padding are finite and mean nothing."""
+    """Returns all answers from an empty state, one a token or a row; in the padding they are finite but arbitrary."""
     outputs = self._read(inputs, reset=reset, lengths=lengths, side=side)
     if self.answers.EACH:
       return self.answers.each(outputs)
@@ -181,7 +181,7 @@ class Model(nn.Module, kw_only=True):
     lengths: Int[Array, "b ..."] | None = None,
     side: Mapping[str, Array] | None = None,
   ) -> tuple[Float[Array, "b ..."], ModelState]:
-    """The answer after each row's last token, going on from `state`, and the next state."""
+    """Returns the answer after each row's last token, continuing from `state`, and the next state."""
     outputs, state = self._go_on(inputs, state, reset=reset, lengths=lengths, side=side)
     answer, head = self.answers.answer(outputs, state.head)
     return answer, state._replace(head=head)
@@ -195,7 +195,7 @@ class Model(nn.Module, kw_only=True):
     lengths: Int[Array, "b ..."] | None = None,
     side: Mapping[str, Array] | None = None,
   ) -> tuple[Float[Array, "b t v"], ModelState]:
-    """As `prefill`, with the answers of all tokens.
+    """Does the same as `prefill`, but returns the answers of all tokens.
 
     Raises:
       ValueError: the head has one answer a row.
@@ -210,7 +210,7 @@ class Model(nn.Module, kw_only=True):
     *,
     side: Mapping[str, Array] | None = None,
   ) -> tuple[Float[Array, "b ..."], ModelState]:
-    """The answer after one more token."""
+    """Reads one more token, and returns the answer after it and the next state."""
     inputs = self._rows(inputs)
     x, position = self.embedding.step(inputs, state.position)
     given, gaps = self._side(side, x)
@@ -228,7 +228,7 @@ class Model(nn.Module, kw_only=True):
     return self.answers.loss(outputs, state, batch["targets"], batch["weights"])[0]
 
   def resume_loss(self, batch: Mapping[str, Array], state: ModelState) -> tuple[Sums, ModelState]:
-    """As `loss`, going on from `state`, and the next state."""
+    """Does the same as `loss`, continuing from `state`, and returns the next state too."""
     outputs, state = self._go_on(batch["inputs"], state, **side_inputs(batch))
     sums, head = self.answers.loss(outputs, state.head, batch["targets"], batch["weights"])
     return sums, state._replace(head=head)
@@ -261,7 +261,7 @@ class Model(nn.Module, kw_only=True):
     return Outputs(y, n, gaps, embedded.place, self._table())
 
   def _ask(self, outputs: Outputs, state: ModelState) -> Outputs:
-    """The outputs themselves; or that of a class token at the end, which is read from `state` and forgotten."""
+    """Returns the outputs; or the output of a class token after `state`, which is left as it was."""
     if self.embedding.class_token == "none":
       return outputs
     y, _ = self.layers.step(self.embedding.token(len(outputs.y)), state.layers)
@@ -285,7 +285,7 @@ class Model(nn.Module, kw_only=True):
     return getattr(self.embedding, "embedding", None) if self.embedding.vocab else None
 
   def _rows(self, value: Any) -> Any:
-    """Arrays of a batch with one row a document, where an answer is about several."""
+    """Reshapes an array of a batch to one row a document, where an answer is about several documents."""
     count = self.answers.DOCUMENTS
     if count == 1 or value is None:
       return value
@@ -333,7 +333,7 @@ class Model(nn.Module, kw_only=True):
 
 
 def build_model(task: Any, **section: Any) -> Model:
-  """The model of a config's model section for a task, which gives its sizes and, if not said, its head.
+  """Builds the model of a config's model section for a task, which sets its sizes and the head's default.
 
   Everything that can be known without data is checked here.
 
@@ -360,6 +360,6 @@ def build_model(task: Any, **section: Any) -> Model:
 
 
 def side_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
-  """The keyword arguments of a batch; its `dt`, the gap before each token, is for mixers and pools."""
+  """Returns the keyword arguments of a batch; its `dt`, the gap before each token, is for mixers and pools."""
   given = {key: batch[key] for key in ("reset", "lengths") if key in batch}
   return given | ({"side": {"dt": batch["dt"]}} if "dt" in batch else {})

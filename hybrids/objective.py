@@ -20,7 +20,7 @@ def measure(
   mutable: Collection[str] = (),
   **kwargs: Any,
 ) -> tuple[Array, Sums, dict[str, Any], Any]:
-  """The objective of a batch: its mean loss, and what the mixers sow under "losses", which has its weight already.
+  """Returns the objective of a batch: its mean loss, plus the weighted losses that the mixers sow under "losses".
 
   Args:
     state: where the model goes on, if it does.

@@ -67,7 +67,7 @@ class Kind(NamedTuple):
 
 
 def init(branches: Sequence[Branch], keys: Array, side: Mapping[str, Array]) -> Variables:
-  """Fresh variables of layers with one kind of mixer, stacked: what `branch.init` makes for each branch and key.
+  """Initialises layers with one kind of mixer by `branch.init` with each branch and key, and stacks them.
 
   Raises:
     ValueError: the parameters of the layers differ in shape.
@@ -96,20 +96,20 @@ def init(branches: Sequence[Branch], keys: Array, side: Mapping[str, Array]) -> 
 
 
 def at(stacked: Any, index: int) -> Any:
-  """One layer of a stacked tree."""
+  """Returns one layer of a stacked tree."""
   layer = jax.tree.map(lambda leaf: jax.lax.index_in_dim(leaf, index, keepdims=False), stacked)
   return meta.remove_axis(layer, 0, LAYERS)
 
 
 def stack(trees: Sequence[Any]) -> Any:
-  """Trees of one structure, with a new first axis over them."""
+  """Stacks trees of one structure along a new first axis."""
   return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def run(
   kind: Kind, call: Call, x: Float[Array, "b *t d"], piece: Piece, *, in_loop: bool = False
 ) -> tuple[Float[Array, "b *t d"], Any, Variables]:
-  """Calls the branch of one layer: its output, its new state, and what it changed in its other collections.
+  """Calls the branch of one layer, and returns its output, its new state and its changed variables.
 
   Args:
     piece: that of one layer, without the axis over layers; its state is None where the method takes none.
@@ -169,7 +169,7 @@ def run_program(
 
 
 def adapted(shared: Variables, adapters: Variables | None) -> Variables:
-  """Shared variables as one layer uses them: W + A B for every matrix that has an adapter (Zamba2)."""
+  """Returns shared variables as one layer uses them: W + A B for every matrix that has an adapter (Zamba2)."""
   if adapters is None:
     return shared
 
@@ -188,7 +188,7 @@ def init_adapters(params: Any, rank: int, key: Array, layers: int) -> dict[str, 
 
 
 def _adapters(params: Any, rank: int, key: Array) -> dict[str, Any]:
-  """Factors A, random, and B, zero, for every matrix called `kernel`."""
+  """Returns factors A, random, and B, zero, for every matrix called `kernel`."""
   made: dict[str, Any] = {}
   for index, (name, boxed) in enumerate(sorted(params.items())):
     own = jax.random.fold_in(key, index)
@@ -224,12 +224,12 @@ def offer_shapes(branch: Branch, variables: Variables) -> dict[str, Array]:
 
 
 def _taken(branch: Branch, side: Mapping[str, Array]) -> dict[str, Array] | None:
-  """The inputs per token that the branch's mixer reads."""
+  """Selects the inputs per token that the branch's mixer reads."""
   return {name: side[name] for name in branch.SIDE if name in side} or None
 
 
 def _split(piece: Piece, counts: Sequence[int]) -> list[Piece]:
-  """A piece cut along the axis over layers. The gradient of a split joins the parts, where one of slices adds them."""
+  """Cuts a piece along the axis over layers. The gradient of a split joins the parts, where one of slices adds them."""
   if len(counts) == 1:
     return [piece]
   leaves, tree = jax.tree.flatten(piece)
@@ -237,5 +237,5 @@ def _split(piece: Piece, counts: Sequence[int]) -> list[Piece]:
 
 
 def _fold(piece: Piece, times: int) -> Piece:
-  """A piece for a loop: one axis over its iterations, and one over the layers of each."""
+  """Reshapes a piece for a loop: one axis over its iterations, and one over the layers of each iteration."""
   return jax.tree.map(lambda leaf: leaf.reshape(times, len(leaf) // times, *leaf.shape[1:]), piece)

@@ -34,7 +34,7 @@ MOVED = {
 
 
 def complete(section: Mapping[str, Any]) -> dict[str, Any]:
-  """A model section with every field of every class that it names, as plain dicts and tuples.
+  """Returns a model section with every field of every class that it names, as plain dicts and tuples.
 
   Only names decide what is filled in: values are checked when the model is built. Fields that are no section's, such
   as a misspelt one, stay where they are.

@@ -18,10 +18,10 @@ def positions(
   reset: Bool[Array, "b t"] | None = None,
   lengths: Int[Array, "b"] | None = None,
 ) -> tuple[Int[Array, "b t"], Int[Array, "b"]]:
-  """How many tokens of its document precede each of t tokens, and how many tokens each row's last document has so far.
+  """Counts the tokens of its document before each of t tokens, and the tokens so far of each row's last document.
 
   Args:
-    before: tokens of the document, which the row continues, before its first token.
+    before: tokens that the document which a row continues has before the row's first token.
     reset: True where a document starts.
     lengths: tokens of each row; positions at padding mean nothing.
   """
@@ -30,7 +30,7 @@ def positions(
   n = jnp.int32(t) if lengths is None else jnp.clip(lengths, 0, t).astype(jnp.int32)
   if reset is not None:
     start = jax.lax.cummax(jnp.where(reset & (time < n[..., None]), time, start), axis=1)
-  # Starts only rise, and there may be no token.
+  # `start` never falls along a row, so its maximum is that of the last document; t may be 0, hence `initial`
   return time - start, n - jnp.maximum(-before, jnp.max(start, axis=1, initial=jnp.iinfo(jnp.int32).min))
 
 
@@ -42,12 +42,12 @@ def each(
   reset: Bool[Array, "b t"] | None,
   lengths: Int[Array, "b"] | None,
 ) -> Float[Array, "b t ..."]:
-  """fn(shared, tokens, lengths) where every document has a row of its own; 0 past `lengths`.
+  """Calls fn(shared, tokens, lengths) with a row for each document, and returns its outputs; 0 past `lengths`.
 
-  What fn does may depend on how long a document is, as landmarks, blocks or frequencies do. One document of each row
-  is done at a time, at the cost of a whole row: time grows with the largest number of documents in a row, memory does
-  not, for the gradient neither, which does each of them again. With `reset` there is one derivative, in reverse mode
-  (jax.grad, jax.vjp): neither forward mode nor the gradient of a gradient.
+  The computation of fn may depend on the length of a document, as landmarks, blocks or frequencies do. fn runs on one
+  document of each row at a time, at the cost of a whole row: time grows with the largest number of documents in a row;
+  memory does not, nor does that of the backward pass, which runs fn again for each document. With `reset` there is one
+  derivative, in reverse mode (jax.grad, jax.vjp): neither forward mode nor the gradient of a gradient.
 
   Args:
     fn: does not look at tokens past `lengths`, which are zero. It closes over nothing that has a gradient.
@@ -85,7 +85,7 @@ def _bwd(fn, saved, y_bar):
     _, pull = jax.vjp(lambda *given: _one(fn, *given, document, i), *given)
     return jax.tree.map(lambda so_far, new: so_far + new.astype(so_far.dtype), total, pull(y_bar))
 
-  # documents add to what they share, and to no token of each other's
+  # the gradient of `shared` is a sum over documents; that of a token comes from its own document alone
   shared, tokens = given
   wide = jax.tree.map(lambda z: jnp.zeros(z.shape, inputs.compute_dtype(z)), shared)
   shared_bar, tokens_bar = jax.lax.fori_loop(0, _count(document), one, (wide, jax.tree.map(jnp.zeros_like, tokens)))

@@ -1,4 +1,4 @@
-"""The entry of every op over time: padding, document starts, calls of no token and of one, and the choice of a form.
+"""The common entry of ops over time: padding, document starts, calls with no or one token, choice of implementation.
 
 An implementation takes the op's arrays in the dtype of the computation, and two masks of tokens. It need not know that
 rows are padded: at padding the op has made its inputs neutral, so that the state stands still.
@@ -23,7 +23,7 @@ class Rows(NamedTuple):
   lengths: Int[Array, "b"] | None  # tokens of each row, from 0 to t
 
   def fill(self, *arrays: Shaped[Array, "b t ..."] | None, value: float = 0) -> tuple[Any, ...]:
-    """The arrays with `value` at padding."""
+    """Returns the arrays with `value` at padding."""
     if self.valid is None:
       return arrays
     expand = lambda z: jax.lax.expand_dims(self.valid, range(2, z.ndim))
@@ -31,7 +31,7 @@ class Rows(NamedTuple):
 
 
 def rows(t: int, reset: Bool[Array, "b t"] | None, lengths: Int[Array, "b"] | None) -> Rows:
-  """The masks of t tokens; padding starts no document."""
+  """Makes the masks of t tokens; padding starts no document."""
   if lengths is None:
     return Rows(None, None if reset is None else ~reset, None)
   valid = inputs.valid(lengths, t)
@@ -39,7 +39,7 @@ def rows(t: int, reset: Bool[Array, "b t"] | None, lengths: Int[Array, "b"] | No
 
 
 def cast(dtype: DTypeLike, *arrays: Inexact[Array, "..."] | None) -> tuple[Any, ...]:
-  """The arrays in a dtype; None stays None."""
+  """Casts the arrays to a dtype; None stays None."""
   return tuple(None if z is None else z.astype(dtype) for z in arrays)
 
 
@@ -54,7 +54,7 @@ def run(
   state: Any,
   one_token: Callable[..., tuple[Array, Any]],
 ) -> tuple[Array, Any]:
-  """The outputs y, 0 at padding, and the last state, by the implementation that `dispatch` picks.
+  """Returns the outputs y, 0 at padding, and the last state, by the implementation that `dispatch` picks.
 
   Args:
     args: the arguments of the implementations.
@@ -78,7 +78,7 @@ def outputs(
   out: Shaped[Array, "b t ..."],
   one_token: Callable[..., Array],
 ) -> Array:
-  """`run` for an op without a state, whose implementations return y alone."""
+  """Does the same as `run` for an op without a state, whose implementations return y alone."""
   if out.shape[1] == 0:
     return jnp.zeros_like(out)
   y = _picked(name, impls, impl, args, out, one_token)(*args)
@@ -93,7 +93,9 @@ def _picked(name, impls, impl, args, out, one_token) -> Callable:
 def loop(
   token: Callable[[Any, Any], tuple[Any, Array]], state: Any, tokens: Any
 ) -> tuple[Shaped[Array, "b t ..."], Any]:
-  """All y, and the last state, of `state, y = token(state, one of the tokens)`; a single token needs no loop.
+  """Applies `state, y = token(state, one of the tokens)` in turn, and returns all y and the last state.
+
+  A single token needs no loop.
 
   Args:
     tokens: a tree of "b t ..." arrays.
@@ -106,10 +108,10 @@ def loop(
 
 
 def kept(keep: Bool[Array, "b"] | None, state: Inexact[Array, "b ..."]) -> Inexact[Array, "b ..."]:
-  """The state before a token, which a document's first drops."""
+  """Returns the state before a token, which is cleared where the token starts a document."""
   return state if keep is None else jnp.where(jax.lax.expand_dims(keep, range(1, state.ndim)), state, 0)
 
 
 def read(S: Inexact[Array, "b h k p"], q: Inexact[Array, "b h k"]) -> Inexact[Array, "b h p"]:
-  """S^T q for each head. On CPUs this product is up to ten times as fast as a sum of products over k."""
+  """Returns S^T q for each head. On CPUs this product is up to ten times as fast as a sum of products over k."""
   return jnp.einsum("bhkp,bhk->bhp", S, q, precision=jax.lax.Precision.HIGHEST)

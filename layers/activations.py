@@ -1,4 +1,4 @@
-"""Functions of single numbers, by the names they have in every module's fields.
+"""Activation functions, by the names that modules' fields use.
 
 GELU has two: "gelu" is x Phi(x), Phi the normal distribution function, by erf; "gelu_tanh" the approximation
 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2 (both Hendrycks & Gimpel 2016, arXiv:1606.08415), up to 5e-4 away.
@@ -33,5 +33,5 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 def some(*names: str) -> dict[str, Callable[[jax.Array], jax.Array]]:
-  """The functions of these names alone, for a module that offers a choice of them."""
+  """Returns the functions of these names alone, for a module that offers a choice of them."""
   return {name: ACTIVATIONS[name] for name in names}

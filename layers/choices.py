@@ -7,7 +7,7 @@ from mistake import Mistake
 
 
 def one_of(module: Any, **choices: Collection[Any]) -> None:
-  """Refuses names that nobody knows: `one_of(self, activation=ACTIVATIONS)`.
+  """Refuses names that are not in the list: `one_of(self, activation=ACTIVATIONS)`.
 
   Raises:
     ValueError: a field of the module is not among its choices.

@@ -1,4 +1,4 @@
-"""Fewer events: every window of consecutive ones becomes one, which carries the gaps of all.
+"""Pools events over time: each window of consecutive events becomes one event with the sum of their gaps.
 
 Schoene et al. 2024, arXiv:2404.18508.
 """

@@ -33,7 +33,7 @@ class Heads(nn.Module):
   def __call__(
     self, x: Float[Array, "b t d"]
   ) -> tuple[Float[Array, "b t h k"], Float[Array, "b t h k"], Float[Array, "b t h k"]]:
-    """q, k and v."""
+    """Returns q, k and v by heads."""
     q, k, v = (split(proj(x), self.heads) for proj in (self.q_proj, self.k_proj, self.v_proj))
     return q, k, v
 
@@ -43,7 +43,7 @@ class Heads(nn.Module):
 
 
 def split(z: Float[Array, "*b e"], heads: int) -> Float[Array, "*b h k"]:
-  """The parts of the last axis."""
+  """Cuts the last axis into parts."""
   return z.reshape(*z.shape[:-1], heads, -1)
 
 

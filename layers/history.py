@@ -32,7 +32,7 @@ def require(mixer: str, tokens: int, max_len: int) -> None:
 
 
 def empty(batch: int, max_len: int, width: int) -> History:
-  """The state before any token, with room for a document of `max_len` tokens."""
+  """Returns the state before any token, with room for a document of `max_len` tokens."""
   return History(u=jnp.zeros((batch, max_len, width)), length=jnp.zeros((batch,), jnp.int32))
 
 
@@ -72,7 +72,7 @@ def resume(
 def _one_token(
   u: Float[Array, "b 1 e"], k: Float[Array, "e l"], past: History
 ) -> tuple[Float[Array, "b 1 e"], History]:
-  """The product of the buffer with all the taps."""
+  """Returns the product of the buffer with all the taps."""
   s = past.u.shape[1]
   newest = jnp.concatenate([past.u[:, 1:], u.astype(past.u.dtype)], axis=1)
   recent = newest[:, max(0, s - k.shape[1]) :]

@@ -13,7 +13,7 @@ from mistake import Mistake
 
 
 def sides(name: str, t: int, fixed: Mapping[str, int | None]) -> tuple[int, ...]:
-  """The sizes, outermost first, of an image or a video of t pixels.
+  """Returns the sizes, outermost first, of an image or a video of t pixels.
 
   Args:
     name: the mixer, for error messages.

@@ -18,7 +18,7 @@ def inverse_softplus(y: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def constant(values) -> Initializer:
-  """The given array, broadcast to the shape."""
+  """Initialises with an array, broadcast to the shape."""
   return lambda key, shape, dtype=jnp.float32: jnp.broadcast_to(jnp.asarray(values, dtype), shape)
 
 

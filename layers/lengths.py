@@ -1,4 +1,4 @@
-"""Keeps what stands past a row's length out of a mixer, on its way in, on its way out and in what it remembers."""
+"""Keeps the padding of a row out of a mixer's inputs, outputs and state."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -8,9 +8,10 @@ from mistake import Mistake
 
 
 def blank_past(x: Float[Array, "b t ..."], lengths: Int[Array, "b"] | None) -> Float[Array, "b t ..."]:
-  """x with zeros past `lengths`, by `where`: NaN there reaches neither values nor gradients. x itself without lengths.
+  """Returns x with zeros past `lengths`, by `where`, so that NaN there reaches neither values nor gradients.
 
-  A mixer blanks its input (a dense layer would multiply NaN by a zero gradient) and its output (which biases fill).
+  Without `lengths` it returns x itself. A mixer blanks its input (a dense layer would multiply NaN by a zero gradient)
+  and its output (which biases fill).
 
   Raises:
     ValueError: there is no token at all, of which heads and groups could not be told apart.
@@ -23,7 +24,7 @@ def blank_past(x: Float[Array, "b t ..."], lengths: Int[Array, "b"] | None) -> F
 def last_of(
   z: Float[Array, "b t ..."], before: Float[Array, "b ..."], lengths: Int[Array, "b"] | None
 ) -> Float[Array, "b ..."]:
-  """z at each row's last token; `before`, that of the call before, in rows of no tokens."""
+  """Returns z at each row's last token, and `before`, from the previous call, in rows without tokens."""
   if lengths is None:
     return z[:, -1]
   rows = jnp.concatenate([before[:, None], z], axis=1)

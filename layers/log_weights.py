@@ -30,7 +30,7 @@ def scaled(
   reset: Bool[Array, "b t"] | None = None,
   lengths: Int[Array, "b"] | None = None,
 ) -> tuple[Weights, Float[Array, "b n"]]:
-  """The weights of every token, and each row's last `after`.
+  """Returns the weights of every token, and each row's last `after`.
 
   Args:
     m: the last `after` of the tokens before; EMPTY if there are none.

@@ -41,7 +41,7 @@ class Where(NamedTuple):
 
   @property
   def masks(self) -> Masks:
-    """`reset` and `lengths` as keyword arguments of ops and layers."""
+    """Returns `reset` and `lengths` as keyword arguments of ops and layers."""
     return {"reset": self.reset, "lengths": self.lengths}
 
 
@@ -68,21 +68,21 @@ class Mixer(nn.Module):
   SIDE: ClassVar[tuple[str, ...]] = ()
 
   def mix(self, x: Float[Array, "b t d"], state: Any, where: Where) -> tuple[Float[Array, "b t d"], Any]:
-    """All outputs, going on from `state`, and the state after each row's last token."""
+    """Returns all outputs, continuing from `state`, and the state after each row's last token."""
     raise TypeError(f"{type(self).__name__} defines no mix(x, state, where)")
 
   def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
-    """All outputs from an empty state, whose next state nobody needs."""
+    """Returns all outputs from an empty state, without the next state."""
     return self.mix(x, self.init_state(*x.shape[:2]), where)[0]
 
   def mix_token(self, x: Float[Array, "b d"], state: Any, side: Mapping[str, Array]) -> tuple[Float[Array, "b d"], Any]:
-    """One token; ops and layers have a form of their own for a single token without resets or padding."""
+    """Reads one token; ops and layers have a form of their own for a single token without resets or padding."""
     y, state = self.mix(x[:, None], state, Where(side={name: value[:, None] for name, value in side.items()}))
     return y[:, 0], state
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> Any:
-    """The state before any token: a NamedTuple, the batch first in every leaf. It needs no parameters.
+    """Returns the state before any token: a NamedTuple, the batch first in every leaf. It needs no parameters.
 
     Raises:
       ValueError: the mixer has no state.
@@ -97,7 +97,7 @@ class Mixer(nn.Module):
     lengths: Int[Array, "b"] | None = None,
     side: Mapping[str, Array] | None = None,
   ) -> Float[Array, "b t d"]:
-    """All outputs from an empty state; 0 in the padding.
+    """Returns all outputs from an empty state; 0 in the padding.
 
     Args:
       reset: True at the first token of each packed document.
@@ -116,7 +116,7 @@ class Mixer(nn.Module):
     lengths: Int[Array, "b"] | None = None,
     side: Mapping[str, Array] | None = None,
   ) -> tuple[Float[Array, "b t d"], Any]:
-    """All outputs, going on from `state`, and the state after each row's last token."""
+    """Returns all outputs, continuing from `state`, and the state after each row's last token."""
     self._require_state()
     x, where = self._enter(x, reset, lengths, side)
     y, state = self.mix(x, state, where)
@@ -125,14 +125,14 @@ class Mixer(nn.Module):
   def step(
     self, x: Float[Array, "b d"], state: Any, *, side: Mapping[str, Array] | None = None
   ) -> tuple[Float[Array, "b d"], Any]:
-    """One token: its output and the next state."""
+    """Reads one token, and returns its output and the next state."""
     self._require_state()
     self._check(x, 2, side)
     return self.mix_token(x, state, side or {})
 
   @nn.nowrap
   def _enter(self, x: Array, reset: Array | None, lengths: Array | None, side: Any) -> tuple[Array, Where]:
-    """x without what stands in the padding, and where its tokens stand."""
+    """Returns x with zeros in the padding, and the masks and side inputs of its tokens."""
     self._check(x, 3, side)
     side = dict(side or {})
     if lengths is not None:
@@ -165,7 +165,7 @@ class PerToken(Mixer):
   """A mixer that sees one token at a time, as perceptrons do; a subclass has `mix_channels` in place of `mix`."""
 
   def mix_channels(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    """The outputs of tokens, each by itself."""
+    """Returns the outputs of tokens, each computed from its own input alone."""
     raise TypeError(f"{type(self).__name__} defines no mix_channels(x)")
 
   def mix(self, x: Float[Array, "b t d"], state: Stateless, where: Where) -> tuple[Float[Array, "b t d"], Stateless]:

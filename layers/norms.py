@@ -122,7 +122,7 @@ NORMS = {"rms": RMSNorm, "layer": LayerNorm}
 
 
 def make_norm(name: str, **kwargs) -> nn.Module:
-  """The norm of that name.
+  """Builds the norm of that name.
 
   Raises:
     ValueError: no norm is called `name`.

@@ -35,7 +35,7 @@ def param(
   slow: bool = False,
   decay: bool = True,
 ) -> Float[Array, "..."]:
-  """A float32 parameter of `module`.
+  """Declares a float32 parameter of `module`.
 
   Args:
     axes: for each axis the logical name by which a mesh shards it, or None.

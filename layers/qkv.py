@@ -1,4 +1,4 @@
-"""Queries, keys and values as the delta rule wants them: convolved, and keys of length 1."""
+"""Queries, keys and values for the delta rule: convolved, and with keys of unit length."""
 
 import flax.linen as nn
 import jax
@@ -40,7 +40,7 @@ class ConvQKV(nn.Module):
 
   @nn.nowrap
   def init_taps(self, batch: int) -> Float[Array, "b w e"]:
-    """The inputs of the convolution before the first token: zeros."""
+    """Returns the inputs of the convolution before the first token, which are 0."""
     keys, values = self._widths
     return jnp.zeros((batch, self.taps - 1, 2 * keys + values))
 
@@ -63,5 +63,5 @@ class ConvQKV(nn.Module):
 
   @property
   def _widths(self) -> tuple[int, int]:
-    """The widths of all keys and of all values."""
+    """Returns the total widths of the keys and of the values."""
     return self.heads * self.key_size, self.value_heads * self.value_size

@@ -40,7 +40,7 @@ class ShortConv(nn.Module):
 
   @nn.nowrap
   def init_taps(self, batch: int) -> Float[Array, "b w e"]:
-    """The inputs before the first token: zeros."""
+    """Returns the inputs before the first token, which are 0."""
     return jnp.zeros((batch, self.taps - 1, self.features))
 
   def __call__(
@@ -51,7 +51,7 @@ class ShortConv(nn.Module):
     reset: Bool[Array, "b t"] | None = None,
     lengths: Int[Array, "b"] | None = None,
   ) -> tuple[Float[Array, "b t e"], Float[Array, "b w e"]]:
-    """All outputs, and the last inputs, which the next call wants as `taps`."""
+    """Returns all outputs, and the last inputs, which the next call takes as `taps`."""
     return short_conv(x, self.kernel, taps, bias=self._bias(), reset=reset, lengths=lengths)
 
   def step(

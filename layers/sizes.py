@@ -1,4 +1,4 @@
-"""Sizes of mixers: checks of given ones, and derived ones."""
+"""Checks the sizes that a config sets for a mixer, and derives those that it leaves out."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from mistake import Mistake
 
 
 def at_least_one(module: Any, *fields: str) -> None:
-  """Refuses sizes below 1; None is a size that nobody gave.
+  """Refuses sizes below 1; None is a size that was not set.
 
   Raises:
     ValueError: a field of the module is below 1.
@@ -18,7 +18,7 @@ def at_least_one(module: Any, *fields: str) -> None:
 
 
 def above_zero(module: Any, *fields: str) -> None:
-  """Refuses numbers that are not above 0; None is one that nobody gave.
+  """Refuses numbers that are not above 0; None is a number that was not set.
 
   Raises:
     ValueError: a field of the module is 0 or below.

@@ -13,7 +13,7 @@ def token_shift(
   reset: Bool[Array, "b t"] | None = None,
   lengths: Int[Array, "b"] | None = None,
 ) -> tuple[Float[Array, "b t d"], Float[Array, "b d"]]:
-  """The token before each token (zeros before a document's first one), and the last token of each row.
+  """Returns the token before each token (0 at a document's first token), and the last token of each row.
 
   Args:
     last: the token before the first one, in the dtype of the state.

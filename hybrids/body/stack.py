@@ -84,7 +84,7 @@ class Stack(Mixer):
 
   @property
   def layout(self) -> layout_lib.Layout:
-    """Where variables are kept, and which layers run in loops."""
+    """The places of the layers' variables, and the program of loops that runs the layers."""
     letters = pattern_lib.tile(self.pattern, self.depth)
     mixers = self._mixers()
     offers = lambda mixer: hasattr(type(mixer), "offer") and getattr(mixer, "OFFERS", True)
@@ -94,17 +94,17 @@ class Stack(Mixer):
 
   @property
   def STATE(self) -> str:
-    """The most demanding of its mixers'."""
+    """The most demanding STATE among its mixers."""
     return max((mixer.STATE for mixer in self._mixers().values()), key=mixer_lib.STATES.index)
 
   @property
   def SIDE(self) -> tuple[str, ...]:
-    """Those of all its mixers; each gets the names it takes."""
+    """The names of the inputs per token that any mixer reads; each mixer gets those that it names."""
     return tuple(sorted({name for mixer in self._mixers().values() for name in mixer.SIDE}))
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> tuple:
-    """One state a layer, before any token."""
+    """Returns the state of each layer before any token."""
     return tuple(self._branch(layer).init_state(batch, max_len) for layer in range(self.depth))
 
   @nn.nowrap
@@ -160,7 +160,7 @@ class Stack(Mixer):
   def _one_by_one(
     self, call: pure.Call, kept: Mapping[str, layout_lib.Kept], x: Array, state: tuple
   ) -> tuple[Array, tuple, dict[str, Any]]:
-    """Every layer written out."""
+    """Runs the layers one after the other, without loops."""
     states: list[Any] = list(state)
     changed: dict[str, Any] = {}
     for index, layer in enumerate(self.layout.layers):
@@ -176,7 +176,7 @@ class Stack(Mixer):
   def _in_loops(
     self, call: pure.Call, kept: Mapping[str, layout_lib.Kept], x: Array, state: tuple
   ) -> tuple[Array, tuple, dict[str, Any]]:
-    """The layers by the program of the layout."""
+    """Runs the layers by the program of the layout, with loops over equal layers."""
     kinds, pieces = {}, {}
     for name, layers in self.layout.kinds().items():
       first = self.layout.layers[layers[0]]
@@ -202,7 +202,7 @@ class Stack(Mixer):
     return pure.Call(method, masks, keys, mutable, self.remat, side, self.unroll)
 
   def _kept(self, letter: str) -> layout_lib.Kept:
-    """The variables of a letter."""
+    """Returns the variables of a letter."""
     trees: dict[str, Any] = {collection: self.get_variable(collection, letter, {}) for collection in self.kept}
     trees = {collection: meta.unbox(tree) for collection, tree in trees.items() if tree}
     if "params" not in trees and self._branch(self.layout.letters.index(letter)).norm_position != "none":
@@ -219,7 +219,7 @@ class Stack(Mixer):
 
   @nn.nowrap
   def _fresh(self, key: Array) -> dict[str, dict[str, Any]]:
-    """Fresh variables by letter and collection; each layer's own key comes from its number in the stack.
+    """Initialises variables by letter and collection; each layer's own key comes from its number in the stack.
 
     Layers of one letter are made together, unless a layer before some of them offers what they read.
     """
@@ -248,7 +248,7 @@ class Stack(Mixer):
 
   @nn.nowrap
   def _branch(self, layer: int) -> Branch:
-    """The branch of a layer, without variables."""
+    """Returns the branch of a layer, without variables."""
     letter = pattern_lib.tile(self.pattern, self.depth)[layer]
     fields = {"width": self.width, "layer": layer, "depth": self.depth, **self.branch}
     fields |= branch_lib.fields(self.letters[letter])
@@ -257,6 +257,6 @@ class Stack(Mixer):
 
   @nn.nowrap
   def _mixers(self) -> dict[str, nn.Module]:
-    """One mixer for each letter in use."""
+    """Returns one mixer for each letter in use, without variables."""
     letters = pattern_lib.tile(self.pattern, self.depth)
     return {letter: self._branch(letters.index(letter)).bare(parent=None) for letter in sorted(set(letters))}

@@ -44,7 +44,7 @@ class Stages(Mixer):
 
   @property
   def out_width(self) -> int:
-    """The width of what comes out."""
+    """The width of the outputs."""
     return self.width * 2 ** (len(self.stages) - 1)
 
   def setup(self):
@@ -61,7 +61,7 @@ class Stages(Mixer):
     lengths: Int[Array, "b"] | None = None,
     side: Mapping[str, Array] | None = None,
   ) -> Float[Array, "b s e"]:
-    """All outputs; see the class for their number and width."""
+    """Returns all outputs; see the class for their number and width."""
     return self.mix_parallel(*self._enter(x, reset, lengths, side))
 
   def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b s e"]:

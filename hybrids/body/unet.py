@@ -83,7 +83,7 @@ class UNet(Mixer):
     return jnp.where((place >= room)[..., None], jnp.nan, y), History(u, state.length + n)
 
   def _all(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
-    """The whole net, for a number of tokens that all windows divide."""
+    """Runs the whole net on a number of tokens that all windows divide."""
     skips = []
     for i, (pool, shrink) in enumerate(zip(self.pools, self.shrink)):
       x = self.downs[i](x) if self.down else x

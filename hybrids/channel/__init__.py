@@ -1,1 +1,1 @@
-"""Channel mixers: what stands between two sequence mixers and sees one token at a time."""
+"""Channel mixers, which stand between two sequence mixers and read one token at a time."""

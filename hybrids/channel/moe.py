@@ -85,7 +85,7 @@ class MoE(Mixer):
 
   @nn.nowrap
   def _weights(self, logits: Float[Array, "*b e"]) -> Float[Array, "*b e"]:
-    """g of every expert, 0 for those not chosen."""
+    """Returns g of every expert, 0 for the experts that are not among the `top_k`."""
     _, chosen = jax.lax.top_k(logits, self.top_k)
     mask = jnp.sum(jax.nn.one_hot(chosen, self.experts, dtype=logits.dtype), axis=-2)
     if self.scores == "softmax_of_chosen":
@@ -99,7 +99,7 @@ class MoE(Mixer):
     return jnp.einsum("...ef,efd->...d", z * weights[..., None].astype(x.dtype), out)
 
   def _sow(self, logits: Float[Array, "b t e"], weights: Float[Array, "b t e"], here: Bool[Array, "b t"]) -> None:
-    """The losses of the tokens that are no padding."""
+    """Sows the losses of the tokens outside the padding."""
     n = jnp.maximum(jnp.sum(here), 1)
     mean = lambda z: jnp.sum(jnp.where(here[..., None], z, 0), axis=(0, 1)) / n
     shares = mean((weights > 0) / self.top_k)

@@ -1,4 +1,4 @@
-"""Heads: what a model answers, and how wrong that is. A head owns its loss."""
+"""Heads, which turn a body's outputs into a model's answers, and compute the losses of these answers."""
 
 from hybrids.head.classifier import Classifier
 from hybrids.head.dual_encoder import DualEncoder

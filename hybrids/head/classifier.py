@@ -48,7 +48,7 @@ class Pool(Head, kw_only=True):
 
   @nn.nowrap
   def pooled(self, outputs: Outputs, state: Pooled) -> tuple[Float[Array, "b d"], Pooled]:
-    """The vector of each row, and the state with these outputs."""
+    """Returns the pooled vector of each row, and the state after these outputs."""
     y = blank_past(outputs.y.astype(jnp.float32), outputs.lengths)
     if self.pool in ("mean", "time"):
       gaps = outputs.gaps if self.pool == "time" else None
@@ -81,10 +81,10 @@ class Classifier(Pool, kw_only=True):
     self.out_proj = Dense(self.classes, use_bias=True, axes=("embed", None))
 
   def answer(self, outputs: Outputs, state: Pooled) -> tuple[Float[Array, "b c"], Pooled]:
-    """The logits of each row's label."""
+    """Returns the logits of each row's label, and the next state."""
     value, state = self.pooled(outputs, state)
     return self.out_proj(value), state
 
   def score(self, answer: Float[Array, "b c"], targets: Int[Array, "b"], weights: Float[Array, "b"]) -> Sums:
-    """Cross entropy and accuracy."""
+    """Returns the sums of the cross entropy and of the accuracy."""
     return cross_entropy(answer, targets, weights)

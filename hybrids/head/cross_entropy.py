@@ -1,4 +1,4 @@
-"""Cross entropy as sums: of given logits, or of logits that are made a part at a time and never stand together."""
+"""Cross entropy as sums over tokens, from logits, or from chunks of logits that are never all in memory at once."""
 
 from collections.abc import Callable
 

@@ -53,11 +53,11 @@ class Head(nn.Module, kw_only=True):
     return ()
 
   def answer(self, outputs: Outputs, state: Any) -> tuple[Array, Any]:
-    """The answer for each row after all tokens so far, and what the head must remember."""
+    """Returns the answer for each row after all tokens so far, and the head's next state."""
     raise TypeError(f"{type(self).__name__} defines no answer(outputs, state)")
 
   def each(self, outputs: Outputs) -> Array:
-    """The answers for all tokens.
+    """Returns the answers for all tokens.
 
     Raises:
       ValueError: the head has one answer a row.
@@ -65,16 +65,16 @@ class Head(nn.Module, kw_only=True):
     raise Mistake(f"{type(self).__name__} has one answer a row, not one a token")
 
   def loss(self, outputs: Outputs, state: Any, targets: Array, weights: Array) -> tuple[Sums, Any]:
-    """Sums with "loss" among them, and what the head must remember; averages follow from any number of batches."""
+    """Returns sums over the batch, "loss" among them, and the head's next state; sums of batches add up."""
     answer, state = self.answer(outputs, state)
     return self.score(answer, targets, weights), state
 
   def score(self, answer: Array, targets: Array, weights: Array) -> Sums:
-    """The losses of answers."""
+    """Returns the sums of the losses of these answers, by name."""
     raise TypeError(f"{type(self).__name__} defines no score(answer, targets, weights)")
 
   @nn.nowrap
   def example_targets(self, batch: int, length: int) -> Mapping[str, tuple[tuple[int, ...], Any]]:
-    """Shape and dtype of the targets and weights of a batch."""
+    """Returns the shape and dtype of the targets and the weights of a batch."""
     shape = (batch, length) if self.EACH else (batch,)
     return {"targets": (shape, jnp.int32), "weights": (shape, jnp.float32)}

@@ -58,18 +58,18 @@ class LanguageModel(Head, kw_only=True):
       self.table = param(self, "table", init, (self.vocab, self.width), ("vocab", "embed"))
 
   def answer(self, outputs: Outputs, state: Any) -> tuple[Float[Array, "b v"], Any]:
-    """The logits of what follows each row's last token; a row of no tokens has those of a zero vector."""
+    """Returns the logits of the token after each row's last one; a row without tokens has those of a zero vector."""
     zero = jnp.zeros_like(outputs.y[:, 0])
     return self.logits(last_of(outputs.y, zero, outputs.lengths), self._table(outputs)), state
 
   def each(self, outputs: Outputs) -> Float[Array, "b t v"]:
-    """The logits of what follows each token."""
+    """Returns the logits of the token after each token."""
     return self.logits(outputs.y, self._table(outputs))
 
   def loss(
     self, outputs: Outputs, state: Any, targets: Int[Array, "b t"], weights: Float[Array, "b t"]
   ) -> tuple[Sums, Any]:
-    """Cross entropy and accuracy of every token."""
+    """Returns the sums of the cross entropy and of the accuracy of all tokens, and the next state."""
     table = self._table(outputs)
     logits = lambda y: self.logits(y, table)
     nats, hits, squares, total = by_chunks(logits, outputs.y, targets, weights, chunk=self.chunk)
@@ -79,7 +79,7 @@ class LanguageModel(Head, kw_only=True):
 
   @nn.nowrap
   def logits(self, y: Float[Array, "*b d"], table: Float[Array, "v d"]) -> Float[Array, "*b v"]:
-    """In float32, whatever the dtype of the model."""
+    """Returns the logits in float32, whatever the dtype of the model."""
     logits = product("...d,vd->...v", y, table.astype(y.dtype), jnp.float32)
     logits = logits if self.scale == 1 else logits * self.scale
     return self.softcap * jnp.tanh(logits / self.softcap) if self.softcap else logits

@@ -36,12 +36,12 @@ class Regression(Pool, kw_only=True):
     self.out_proj = Dense(self.outputs, use_bias=True, axes=("embed", None))
 
   def answer(self, outputs: Outputs, state: Pooled) -> tuple[Float[Array, "b o"], Pooled]:
-    """The numbers of each row."""
+    """Returns the predicted numbers of each row, and the next state."""
     value, state = self.pooled(outputs, state)
     return self.out_proj(value), state
 
   def score(self, answer: Float[Array, "b o"], targets: Float[Array, "b o"], weights: Float[Array, "b"]) -> Sums:
-    """Both errors; a row of weight 0 reaches neither values nor gradients."""
+    """Returns the sums of both errors; a row of weight 0 reaches neither values nor gradients."""
     weights = weights.astype(jnp.float32)
     wrong = jnp.where(weights[:, None] > 0, answer.astype(jnp.float32) - targets.astype(jnp.float32), 0.0)
     total = weights.sum()
@@ -53,5 +53,5 @@ class Regression(Pool, kw_only=True):
 
   @nn.nowrap
   def example_targets(self, batch: int, length: int) -> Mapping[str, tuple[tuple[int, ...], Any]]:
-    """Shape and dtype of the targets and weights of a batch."""
+    """Returns the shape and dtype of the targets and the weights of a batch."""
     return {"targets": ((batch, self.outputs), jnp.float32), "weights": ((batch,), jnp.float32)}

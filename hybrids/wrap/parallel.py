@@ -47,7 +47,7 @@ class Parallel(Mixer):
 
   @property
   def STATE(self) -> str:
-    """The most demanding of its mixers'."""
+    """The most demanding STATE among its mixers."""
     return max((branch.STATE for branch in self._each()), key=STATES.index)
 
   @property
@@ -85,7 +85,7 @@ class Parallel(Mixer):
 
   @nn.nowrap
   def _each(self) -> list[Branch]:
-    """The branches, without variables."""
+    """Returns the branches, without variables."""
     made = []
     for index, section in enumerate(self.branches):
       place = {"width": self.width, "layer": self.layer, "depth": self.depth}

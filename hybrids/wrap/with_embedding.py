@@ -38,12 +38,12 @@ class WithEmbedding(Mixer):
 
   @property
   def STATE(self) -> str:
-    """The wrapped mixer's."""
+    """The STATE of the wrapped mixer."""
     return self._inside(parent=None).STATE
 
   @property
   def SIDE(self) -> tuple[str, ...]:
-    """The embedding alone: inputs beside tokens of our width are not for a mixer of twice that."""
+    """The name of the embedding alone: other inputs per token do not fit a mixer of twice the width."""
     return (EMBEDDING,)
 
   def setup(self):
