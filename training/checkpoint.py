@@ -41,7 +41,7 @@ DEBRIS = 3
 
 
 class Restored(NamedTuple):
-  """What `save` was given, and the step it was given for."""
+  """A restored checkpoint: its step, and the arguments that `save` stored for it."""
 
   step: int
   state: Any
@@ -94,7 +94,7 @@ class Checkpoints:
       self.directory.mkdir(parents=True, exist_ok=True)
 
   def steps(self) -> list[int]:
-    """The steps there are, oldest first, unverified."""
+    """Returns the numbers of all saved steps, oldest first, without checking their files."""
     if not self.directory.is_dir():
       return []
     return sorted(int(p.name) for p in self.directory.iterdir() if _is_number(p.name) and p.is_dir())
@@ -165,7 +165,7 @@ class Checkpoints:
       raise Mistake(f"saving a checkpoint to {self.directory} failed: {reason}") from error
 
   def restore(self, like: Any, step: int | None = None, *, subset: bool = False) -> Restored | None:
-    """The newest step that matches its manifest, or `step`; None where there is none at all.
+    """Restores the newest step that matches its manifest, or `step`; returns None where nothing was saved.
 
     Args:
       subset: `like` may lack leaves that were saved.
@@ -194,7 +194,7 @@ class Checkpoints:
     return Restored(step, state, None if subset else _decode(self.directory, read[DATA]["processes"]), read[EXTRA])
 
   def layout(self, step: int | None = None) -> tuple[int, dict[str, dict[str, Any]]]:
-    """An intact step, the newest by default, and the shape and dtype of every leaf that it holds.
+    """Returns an intact step, the newest by default, and the shape and dtype of every leaf that it holds.
 
     Raises:
       Mistake: there is none.
@@ -205,7 +205,7 @@ class Checkpoints:
     return step, self._open().restore(step, args=ocp.args.Composite(**{LAYOUT: ocp.args.JsonRestore()}))[LAYOUT]
 
   def arrays(self, step: int, wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
-    """Some leaves of a step by their paths, each under its sharding."""
+    """Restores some leaves of a step by their paths, each under its sharding."""
     restore_args = ocp.checkpoint_utils.construct_restore_args(dict(wanted))
     args = ocp.args.PyTreeRestore(dict(wanted), restore_args=restore_args, partial_restore=True)
     with ocp.PyTreeCheckpointer() as reader:
@@ -268,7 +268,7 @@ class Checkpoints:
     return None
 
   def hold(self) -> None:
-    """Takes the folder for this run alone, and tidies up what others have left.
+    """Locks the folder for this run, moves unfinished saves away and deletes old debris.
 
     Raises:
       Mistake: another run has it, or a file stands where a step belongs.

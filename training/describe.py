@@ -1,4 +1,4 @@
-"""The names there are, and what can be set of each: `main.py --list KIND` and `--describe NAME`."""
+"""Lists the names of a kind and describes the settings of each: `main.py --list KIND` and `--describe NAME`."""
 
 import ast
 import dataclasses
@@ -22,7 +22,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 def kinds() -> dict[str, dict[str, Callable[[], Any]]]:
-  """Kind -> name -> a function that gives the class, the function or the file of that name."""
+  """Maps each kind to its names, and each name to a function that returns its class, function or file."""
   configs = [path for path in sorted(CONFIGS.glob("*.py")) if "def get_config" in path.read_text()]
   return {
     "mixers": {name: partial(mixer_lib.find, name) for name in sorted(mixer_lib.available())},
@@ -41,7 +41,7 @@ def _itself(thing: Any) -> Any:
 
 
 def names(kind: str) -> str:
-  """All names of a kind, a line each, with the first line of what they are."""
+  """Returns all names of a kind, a line each, with the first line of their docstrings."""
   entries = kinds()[kind]
   width = max(map(len, entries))
   shared = kind in ("optimizers", "schedules")
@@ -79,7 +79,7 @@ def _page(thing: Any) -> str:
 
 
 def _fields(thing: Any) -> Iterator[tuple[str, str, str]]:
-  """(name, type, default) of what a class or function takes."""
+  """Returns (name, type, default) of each argument of a class or function."""
   if dataclasses.is_dataclass(thing):
     hidden = {"parent", "name"} if isinstance(thing, type) and issubclass(thing, nn.Module) else set()
     for field in dataclasses.fields(thing):

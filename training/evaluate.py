@@ -18,7 +18,7 @@ Batch = Mapping[str, np.ndarray]
 def make_evaluate(
   model: nn.Module, task: Any, mesh: Mesh, *, chunk: int = 0, batches: int = 0
 ) -> Callable[[Any], dict[str, float]]:
-  """variables -> {"eval/<set>/<metric>": average over the set}; every place counts by its weight, in any batch.
+  """variables -> {"eval/<set>/<metric>": average over the set}; every target counts by its weight, in any batch.
 
   Args:
     chunk: tokens a call; the state is carried from call to call, so memory does not grow with the length. 0: one call.
@@ -59,7 +59,7 @@ def make_evaluate(
 
 
 def _check_room(model: nn.Module, length: int) -> None:
-  """A call of more tokens than a table of positions has raises by itself; chunks of them would give NaN."""
+  """Refuses chunks beyond the table of positions, which would give NaN; a call of the whole length raises by itself."""
   limit = getattr(model, "positions", None)
   if limit is not None and length > limit:
     raise Mistake(
@@ -69,7 +69,7 @@ def _check_room(model: nn.Module, length: int) -> None:
 
 
 def _add(total: dict[str, tuple[float, float]], parts: list[losses.Sums]) -> dict[str, tuple[float, float]]:
-  """Host sums in float64, whatever the devices' precision."""
+  """Adds up sums on the host in float64, whatever the devices' precision."""
   for part in parts:
     floats = jax.tree.map(float, part)
     total = losses.add(total, floats) if total else floats
@@ -88,7 +88,7 @@ def _compiled(model: nn.Module, mesh: Mesh) -> tuple[Callable, Callable, Callabl
 def _by_chunks(
   resumed: Callable, variables: Any, batch: Batch, carry: Any, chunk: int, mesh: Mesh
 ) -> list[losses.Sums]:
-  """Sums of every chunk; of the last alone where a row has one target, which its last chunk answers."""
+  """Returns the sums of every chunk; only those of the last chunk where a row has one target, answered there."""
   parts = []
   for first in range(0, batch["inputs"].shape[1], chunk):
     part, carry = resumed(variables, sharding.put(_cut(batch, first, first + chunk), mesh), carry)
@@ -104,7 +104,7 @@ def _cut(batch: Batch, first: int, end: int) -> dict[str, np.ndarray]:
 
 
 def _divisible(rows: Iterator[Batch], mesh: Mesh) -> Iterator[Batch]:
-  """Batches filled up with rows of weight 0 where they do not divide over the devices."""
+  """Yields the batches, filled up with rows of weight 0 where they do not divide over the devices."""
   step = max(sharding.shards(mesh) // jax.process_count(), 1)
   for batch in rows:
     count = len(batch["targets"])

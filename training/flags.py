@@ -1,4 +1,4 @@
-"""The command line: flags, the config they name, and one line for each mistake in them."""
+"""Parses the command line: flags, the config that they name, and one line for each mistake in them."""
 
 import difflib
 import os
@@ -170,7 +170,7 @@ def _with_stored_config(argv: list[str]) -> list[str]:
 
 
 def _value(argv: list[str], name: str) -> str | None:
-  """A flag's last value, before the flags are parsed."""
+  """Returns a flag's last value, before the flags are parsed."""
   found = None
   for i, word in enumerate(argv[1:], 1):
     flag, equals, value = word.lstrip("-").partition("=")
@@ -180,7 +180,7 @@ def _value(argv: list[str], name: str) -> str | None:
 
 
 def _explain(argv: list[str], error: Exception) -> str:
-  """Which of the overrides names a key that the config does not have."""
+  """Explains which of the overrides names a key that the config does not have."""
   path = _value(argv, "config") or ""
   plain = flags.FlagValues()
   config_flags.DEFINE_config_file("config", flag_values=plain, sys_argv=[argv[0]])
@@ -212,7 +212,7 @@ def _missing(config: Mapping[str, Any], key: str) -> str | None:
 
 
 def _last_line(error: Exception) -> str:
-  """The reason at the end of what may be a whole traceback: one line, or three with a caret under a place."""
+  """Returns the reason at the end of an error, perhaps a whole traceback: one line, or three with a caret below."""
   text = str(error).rstrip()
   if text.endswith("^"):
     return text.rpartition("Mistake: ")[2]
@@ -225,5 +225,5 @@ def _last_line(error: Exception) -> str:
 
 
 def generate_changes(values: flags.FlagValues) -> dict[str, Any]:
-  """The flags that replace values of the config's generate section."""
+  """Returns the flags that replace values of the config's generate section."""
   return {name: values[name].value for name in GENERATE if values[name].present}

@@ -21,7 +21,7 @@ ARITHMETIC = re.compile(
 
 
 def count(function: Callable, *args: Any, **kwargs: Any) -> float:
-  """Operations of one call; arguments may be shapes, and nothing is computed or compiled.
+  """Counts the operations of one call; arguments may be shapes, and nothing is computed or compiled.
 
   A matrix product of m×k and k×n counts 2mkn, a Fourier transform of n points 5 n log2 n (half of it for real ones),
   everything else one for each number it makes, or reads where it reduces; complex products count four times, other
@@ -31,7 +31,7 @@ def count(function: Callable, *args: Any, **kwargs: Any) -> float:
 
 
 def per_token(model: Any, variables: Any, inputs: jax.ShapeDtypeStruct) -> float:
-  """Operations of the parallel form, forward only, divided by the tokens `b t` of `inputs`.
+  """Counts the operations of the parallel form, forward only, divided by the tokens `b t` of `inputs`.
 
   A training step does three times as many (both gradients); what a backward pass computes again does not count.
   """

@@ -1,4 +1,4 @@
-"""A state as the named arrays of a checkpoint: what is written of each, and whether that fits a run."""
+"""Turns a state into the named arrays of a checkpoint and back, and checks that they fit a run."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from mistake import Mistake
 
 
 def by_path(state: Any) -> dict[str, Any]:
-  """The arrays of a tree by their paths."""
+  """Returns the arrays of a tree by their paths."""
   pairs = jax.tree_util.tree_flatten_with_path(state)[0]
   leaves = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in pairs}
   assert len(leaves) == len(pairs), "two leaves of the state have the same path"
@@ -22,7 +22,7 @@ def is_key(x: Any) -> bool:
 
 
 def describe(path: str, x: Any) -> dict[str, Any]:
-  """The shape and dtype of a leaf, as JSON; a Mistake where it is no jax array."""
+  """Returns the shape and dtype of a leaf, as JSON; raises a Mistake where it is no jax array."""
   if not isinstance(x, (jax.Array, jax.ShapeDtypeStruct)):
     raise Mistake(f"state leaf {path!r} is {x!r} of type {type(x).__name__}; make it a jax array")
   return {"shape": list(x.shape), "dtype": str(x.dtype)}
@@ -34,19 +34,19 @@ def data(x: jax.Array) -> jax.Array:
 
 
 def data_struct(x: Any) -> jax.ShapeDtypeStruct:
-  """The shape, dtype and sharding of what is stored of a leaf."""
+  """Returns the shape, dtype and sharding of the array that is stored for a leaf."""
   sharding = x.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   plain = jax.eval_shape(data, jax.ShapeDtypeStruct(x.shape, x.dtype))
   return jax.ShapeDtypeStruct(plain.shape, plain.dtype, sharding=sharding)
 
 
 def impl(x: jax.Array) -> dict[str, Any]:
-  """How random keys are made of their data; nothing for other leaves."""
+  """Returns the implementation that makes random keys of their data; empty for other leaves."""
   return {"impl": str(jax.random.key_impl(x))} if is_key(x) else {}
 
 
 def rebuild(like: Any, data: jax.Array | None, layout: Mapping[str, Any]) -> jax.Array:
-  """A leaf from what was stored of it."""
+  """Rebuilds a leaf from the array that was stored for it."""
   if data is None:  # Orbax cannot store arrays without elements
     return jax.numpy.zeros(like.shape, like.dtype)
   return jax.random.wrap_key_data(data, impl=layout["impl"]) if is_key(like) else data

@@ -24,12 +24,12 @@ HIGHER_IS_BETTER = ("accuracy",)
 
 
 def add(left: Mapping[str, tuple], right: Mapping[str, tuple]) -> dict[str, tuple]:
-  """Sums of two batches together."""
+  """Adds the sums of two batches."""
   return jax.tree.map(lambda a, b: a + b, dict(left), dict(right))
 
 
 def averages(sums: Mapping[str, tuple], metrics: Collection[str]) -> dict[str, float]:
-  """The loss and the metrics a task asks for, as floats.
+  """Returns the loss and the metrics that a task asks for, as floats.
 
   Raises:
     ValueError: a metric that neither the loss nor DERIVED knows.

@@ -46,7 +46,7 @@ def write(folder: Path, step: int, run: str = "") -> None:
 
 
 def run_of(folder: Path) -> str:
-  """The identity of the run that saved a step; empty where its manifest does not say."""
+  """Returns the identity of the run that saved a step; empty where its manifest does not name it."""
   try:
     return str(json.loads((folder / NAME).read_text()).get(RUN, ""))
   except (OSError, ValueError, AttributeError):

@@ -54,18 +54,18 @@ class Clock:
 
   @property
   def seconds(self) -> float:
-    """Wall seconds of the whole run."""
+    """The wall time of the whole run in seconds."""
     return time.monotonic() - self._began
 
   def tick(self, step: int, *, first: int, work: Any) -> None:
-    """Step `step` was handed to the device; the first one is waited for and not counted."""
+    """Counts step `step`, just handed to the device; the first step is waited for and not counted."""
     self._steps += 1
     if step == first:
       jax.block_until_ready(work)
       self._restart()
 
   def lap(self) -> dict[str, float]:
-    """The speed since the last lap, if it can be known yet; call it when the device has finished."""
+    """Returns the speed since the last lap, if it can be known yet; call it when the device has finished."""
     if self._steps:
       self.per_step = (time.monotonic() - self._mark) / self._steps
     self._restart()
@@ -76,7 +76,7 @@ class Clock:
 
   @contextmanager
   def pause(self, work: Any) -> Iterator[None]:
-    """Leaves out what happens inside, after waiting for `work`, the arrays still being computed."""
+    """Leaves the time inside out of the speed; waits first for `work`, the arrays still being computed."""
     jax.block_until_ready(work)
     began = time.monotonic()
     yield
@@ -87,7 +87,7 @@ class Clock:
 
 
 class Writer:
-  """Rows of metrics of one run: JSON lines, TensorBoard events, optionally wandb, and a line or a bar to look at.
+  """Writes the rows of metrics of one run: JSON lines, TensorBoard, optionally wandb, and a line or a bar to look at.
 
   Attributes:
     workdir: the run's folder; None writes no files.
@@ -164,7 +164,7 @@ class Writer:
 
 
 def draw(path: Path) -> None:
-  """Training and evaluation losses over the steps, as a PNG beside the rows."""
+  """Draws the training and evaluation losses over the steps, as a PNG beside the rows."""
   # matplotlib takes a second to import, which a run should not wait for at its start
   from matplotlib.figure import Figure
 
@@ -185,7 +185,7 @@ def draw(path: Path) -> None:
 
 
 def better(best: Mapping[str, Any], step: int, row: Mapping[str, float]) -> dict[str, Any]:
-  """The best value so far of every evaluation metric, with its step."""
+  """Returns the best value so far of every evaluation metric, with its step."""
   new = dict(best)
   for key, value in row.items():
     if math.isfinite(value) and (key not in best or sign(key) * value > sign(key) * best[key]["value"]):
@@ -194,12 +194,12 @@ def better(best: Mapping[str, Any], step: int, row: Mapping[str, float]) -> dict
 
 
 def sign(metric: str) -> int:
-  """1 for a metric that is better when it is higher, -1 for the others."""
+  """Returns 1 for a metric that is better when it is higher, -1 for the others."""
   return 1 if metric.rsplit("/", 1)[-1] in HIGHER_IS_BETTER else -1
 
 
 def surroundings() -> dict[str, Any]:
-  """The device and the versions a result was made with."""
+  """Returns the device and the versions that a result was made with."""
   device = jax.devices()[0]
   versions = {name: version(name) for name in LIBRARIES}
   return {
@@ -212,7 +212,7 @@ def surroundings() -> dict[str, Any]:
 
 
 def find_wandb(wanted: bool) -> Any:
-  """The library, or None where it is not wanted.
+  """Imports the library, or returns None where it is not wanted.
 
   Raises:
     ValueError: it is wanted and not installed.

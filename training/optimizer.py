@@ -66,7 +66,7 @@ def build(
   slow_lr: float = 1.0,
   groups: Sequence[Any] = (),
 ) -> optax.GradientTransformation:
-  """The transformation for `params` (arrays or their shapes, in Linen's boxes or not); see the module's docstring.
+  """Builds the transformation for `params` (arrays or shapes, in Linen's boxes or not); see the module's docstring.
 
   Args:
     steps: updates of the whole run, at which the schedule arrives at `final_lr`.
@@ -145,7 +145,7 @@ def assign(
   slow_lr: float,
   groups: Sequence[Any],
 ) -> dict[str, Group]:
-  """Path -> Group, for every parameter.
+  """Returns the Group of every parameter, by path.
 
   Raises:
     ValueError: a row is malformed, or takes no parameter.
@@ -188,7 +188,7 @@ def _check_row(row: Any) -> tuple[str, dict[str, float]]:
 
 
 def _sample(paths: Collection[str], count: int = 5) -> list[str]:
-  """Some of the paths, spread over all of them."""
+  """Returns some of the paths, spread over all of them."""
   return list(paths)[:: max(len(paths) // count, 1)][:count]
 
 
@@ -200,7 +200,7 @@ class Kind(NamedTuple):
 
 
 def _paths(params: Any) -> dict[str, Kind]:
-  """Path -> Kind. A vector has no decay; the axis along which a stack keeps its layers together does not count."""
+  """Returns the Kind of every parameter, by path. A vector has no decay, not counting the axis over stacked layers."""
   boxed = lambda leaf: isinstance(leaf, nn.meta.AxisMetadata)
   kinds = {}
   for path, leaf in jax.tree_util.tree_leaves_with_path(params, is_leaf=boxed):
@@ -232,7 +232,7 @@ def _scale(factors: Mapping[str, float], rate: optax.Schedule) -> optax.Gradient
 
 
 class Average(NamedTuple):
-  """State of `average`: updates seen, and the averaged parameters."""
+  """The state of `average`: the number of updates, and the averaged parameters."""
 
   updates: jax.Array
   params: Any
@@ -257,7 +257,7 @@ def average(decay: float) -> optax.GradientTransformation:
 
 
 def averaged(opt_state: Any, params: Any) -> Any:
-  """The averaged parameters if the optimizer keeps them, else `params`: what evaluation and generation use."""
+  """Returns the parameters for evaluation and generation: averaged if the optimizer keeps an average, else `params`."""
   is_average = lambda node: isinstance(node, Average)
   found = [node for node in jax.tree.leaves(opt_state, is_leaf=is_average) if is_average(node)]
   return found[0].params if found else params

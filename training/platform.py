@@ -135,7 +135,7 @@ def several_processes(environ: Mapping[str, str]) -> bool:
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[int], bool]]:
-  """Gives a function of the step: whether to save and stop, because of a signal of STOPPING. A second one kills.
+  """Returns a function of the step: whether to save and stop, because of a signal of STOPPING. A second one kills.
 
   Several processes stop at the same step; there JAX itself listens for SIGTERM, and the others are handed on as that.
   A signal that is ignored, as SIGHUP is under nohup, stays so.

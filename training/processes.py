@@ -1,4 +1,4 @@
-"""Words between the processes of a run."""
+"""Exchanges texts and values between the processes of a run."""
 
 import json
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from mistake import Mistake
 
 
 def gather(text: str) -> list[str]:
-  """Every process's text, in order of process."""
+  """Returns the text of every process, in order of process."""
   if jax.process_count() == 1:
     return [text]
   raw = np.frombuffer(text.encode(), np.uint8)
@@ -22,7 +22,7 @@ def gather(text: str) -> list[str]:
 
 
 def from_first(function: Callable[[], Any]) -> Any:
-  """The JSON value that `function` returns on process 0, on every process; what it raises there ends all of them.
+  """Returns on every process the JSON value of `function` on process 0; an exception there ends all processes.
 
   Raises:
     Mistake: process 0 raised one, or failed at a file.

@@ -34,7 +34,7 @@ class Rows:
     self._warned = False
 
   def write(self, row: Mapping[str, Any]) -> None:
-    """Appends a row, and those that wait."""
+    """Appends a row, after the rows that wait in memory."""
     self._waiting.append((json.dumps(dict(row)) + "\n").encode())
     while self._waiting:
       whole = os.fstat(self._file.fileno()).st_size
@@ -101,7 +101,7 @@ class Events:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-  """The rows of a metrics file; a last line that a kill cut short is no row."""
+  """Reads the rows of a metrics file, without a last line that a kill cut short."""
   rows = []
   for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
     try:

@@ -1,4 +1,4 @@
-"""A run: a config's task, model and optimizer, and the variables they have now.
+"""A run: a config's task, model and optimizer, and their current variables.
 
 run = Run.from_config("configs/mqar.py:mixer=s5,width=32", workdir="runs/s5")   # or a ConfigDict
 run.train()                                # "done", or "stopped" by a signal; from where the folder stands
@@ -73,7 +73,7 @@ class Run:
     *,
     devices: Sequence[jax.Device] | None = None,
   ) -> "Run":
-    """A run to train.
+    """Makes a run to train.
 
     Args:
       config: or its file and argument, as `--config` takes them.
@@ -93,7 +93,7 @@ class Run:
     config: ConfigDict | None = None,
     devices: Sequence[jax.Device] | None = None,
   ) -> "Run":
-    """A run that was trained, with the variables of a checkpoint but no optimizer. The folder is not changed.
+    """Opens a trained run with the variables of a checkpoint but no optimizer. The folder is not changed.
 
     Args:
       step: of the checkpoint; the newest intact one by default.
@@ -116,7 +116,7 @@ class Run:
 
   @functools.cached_property
   def mesh(self) -> jax.sharding.Mesh:
-    """The devices that the run lies on."""
+    """The mesh of devices that hold the run's arrays."""
     section = self.config.mesh.to_dict()
     del section["cpu_devices"]
     mesh = sharding.make_mesh(**section, devices=self._devices)
@@ -136,14 +136,14 @@ class Run:
 
   @property
   def like(self) -> state_lib.TrainState:
-    """Shapes and shardings of the state."""
+    """The shapes and shardings of the state."""
     return self._blueprint[1]
 
   step: int = 0
 
   @property
   def state(self) -> state_lib.TrainState:
-    """The state now; see the class."""
+    """The current state; see the class."""
     if self._state is None:
       with self.on_mesh():
         self._state = self._blueprint[0](self.config.seed)
@@ -161,13 +161,13 @@ class Run:
 
   @contextlib.contextmanager
   def on_mesh(self) -> Iterator[None]:
-    """Makes the mesh known to what is traced and restored inside."""
+    """Makes the mesh known to all functions that are traced and arrays that are restored inside."""
     with sharding.active(self.mesh):
       yield
 
   @functools.cached_property
   def costs(self) -> dict[str, Any]:
-    """Facts about the model for the summary."""
+    """Returns facts about the model for the summary."""
     shapes = self.like
     return {
       "parameters": state_lib.count(shapes.params),
@@ -176,12 +176,12 @@ class Run:
     }
 
   def evaluate(self) -> dict[str, float]:
-    """The task's metrics of the variables as they are, `{"eval/<set>/<metric>": …}`."""
+    """Returns the task's metrics of the current variables, `{"eval/<set>/<metric>": …}`."""
     with self.on_mesh():
       return self._evaluate(self.variables)
 
   def predict(self, batch: Mapping[str, np.ndarray] | np.ndarray) -> np.ndarray:
-    """The logits of a batch: its `inputs` alone, or with `reset`, `lengths` and `dt` as a task makes them."""
+    """Returns the logits of a batch: its `inputs` alone, or with `reset`, `lengths` and `dt` as a task makes them."""
     batch = batch if isinstance(batch, Mapping) else {"inputs": batch}
     with self.on_mesh():
       placed = sharding.put(
@@ -190,7 +190,7 @@ class Run:
       return np.asarray(self._logits(self.variables, placed))
 
   def generate(self, prompt: str | None = None, *, out: TextIO | io.TextIOBase | None = None, **changes: Any) -> str:
-    """The text that goes on from a prompt; needs a language model of text.
+    """Returns the text that continues a prompt; needs a language model of text.
 
     Args:
       out: where prompt and text are written as they are drawn.
@@ -260,7 +260,7 @@ class Run:
     return status
 
   def _loop(self, session: Session) -> str:
-    """The loop, from the state's step to config.steps or until a signal."""
+    """Runs the loop from the state's step to config.steps or until a signal."""
     config, first, last = self.config, self.step, self.config.steps
     update, forget = self._update, step_lib.make_forget(like=self.like)
     rate = optimizer.learning_rate(steps=last, **{key: config.optimizer[key] for key in optimizer.RATE})
@@ -292,7 +292,7 @@ class Run:
     raise AssertionError("the last step returns")
 
   def _take(self, batches: Iterator) -> list[dict[str, jax.Array]]:
-    """The batches of one update, on the devices."""
+    """Returns the batches of one update, on the devices."""
     return [sharding.put(batch, self.mesh) for batch in islice(batches, self.config.optimizer.get("accumulate", 1))]
 
   @functools.cached_property
@@ -315,7 +315,7 @@ class Run:
     return metrics.Clock(progress.seconds, tokens=tokens, flops=self.costs["flops_per_token"])
 
   def _try(self, batches: Any) -> None:
-    """Tries model and data on each other, and whether there is anything to score.
+    """Checks that the model runs on the data, and that the evaluation sets have something to score.
 
     Raises:
       Mistake: nothing in the training batches or in an evaluation set has any weight, or `save.best` is no metric.
@@ -352,7 +352,7 @@ class Run:
     return workdir_lib.changes(self.workdir, self.config, same)
 
   def _check_folder(self, facts: Mapping[str, Any], from_step: int | None) -> dict[str, tuple[Any, Any]]:
-    """The settings that change with `from_step`.
+    """Returns the settings that change with `from_step`.
 
     Raises:
       Mistake: the folder holds another run, or was trained on other data.
@@ -366,12 +366,12 @@ class Run:
 
 
 class _Silent(io.TextIOBase):
-  """Nowhere: what is written to it is not kept."""
+  """A stream that drops everything written to it."""
 
   def write(self, text: str) -> int:
     return len(text)
 
 
 def due(step: int, every: int, last: int) -> bool:
-  """Every so many steps, and at the end; 0 is at the end alone."""
+  """Returns True every `every` steps and at the end; 0 means at the end alone."""
   return step == last or (every > 0 and step % every == 0)

@@ -1,4 +1,4 @@
-"""One session of training: the folder it holds, how far the run has come, and what it leaves behind."""
+"""One session of training: the folder that it locks, the progress of the run, and the files that it writes."""
 
 import contextlib
 import dataclasses
@@ -20,7 +20,7 @@ from training.checkpoint import Checkpoints, Restored
 
 @dataclasses.dataclass
 class Progress:
-  """How far a run has come; a checkpoint holds it as JSON."""
+  """The progress of a run; a checkpoint holds it as JSON."""
 
   step: int = 0
   evaluated: int = -1  # step of the last evaluation
@@ -42,7 +42,7 @@ class Folder:
     self.journal: dict[str, Any] = {}
 
   def lock(self) -> None:
-    """Takes the folder for this run.
+    """Locks the folder for this run.
 
     Raises:
       Mistake: another run has it.
@@ -65,7 +65,7 @@ class Folder:
     return journal
 
   def restore(self, like: state_lib.TrainState, *, from_step: int | None = None) -> Restored | None:
-    """The newest checkpoint, or that of `from_step`, after which later ones are moved away; None for a new run.
+    """Restores the newest checkpoint, or that of `from_step` and moves later ones away; None for a new run.
 
     Raises:
       Mistake: what was saved is gone; or see Checkpoints.restore.
@@ -83,7 +83,7 @@ class Folder:
     return restored
 
   def write(self, facts: Mapping[str, Any], changed: Mapping[str, Any], step: int) -> None:
-    """Writes down what the run is and what has changed about it."""
+    """Writes the run's config, the facts about its data, and a journal of its changes into the folder."""
     if self.path is None or jax.process_index() > 0:
       return
     if changed:
@@ -109,7 +109,7 @@ class Folder:
       self.checkpoints.verify(step)
 
   def summarize(self, facts: Mapping[str, Any], progress: Progress) -> None:
-    """Writes summary.json."""
+    """Writes the results and the progress of the run to summary.json."""
     if self.path is None or jax.process_index() > 0:
       return
     numbers = {"step": progress.step, "wall_seconds": progress.seconds, "metrics": progress.last, "best": progress.best}
@@ -142,7 +142,7 @@ class Session:
     return int(self.progress.best.get(self._best, {}).get("step", 0))
 
   def at(self, step: int) -> None:
-    """The loop has come to `step`."""
+    """Notes that the loop has reached `step`."""
     self.progress.step, self.progress.seconds = step, self.clock.seconds
 
   def save(self, step: int, state: Any) -> None:
@@ -153,12 +153,12 @@ class Session:
       self.folder.checkpoints.save(step, state, data_state=self.batches.get_state(), extra=extra)
 
   def tick(self, step: int, first: int, work: Any) -> None:
-    """An update was handed to the device; the first one is waited for, as it compiles."""
+    """Counts an update handed to the device; the first one is waited for, as it compiles."""
     self.clock.tick(step, first=first, work=work)
     self.writer.tick(step + 1)
 
   def pause(self, work: Any) -> contextlib.AbstractContextManager[None]:
-    """Leaves out of the speed what happens inside."""
+    """Leaves the time inside out of the speed."""
     return self.clock.pause(work)
 
   def row(self, step: int, row: Mapping[str, float]) -> None:
@@ -168,7 +168,7 @@ class Session:
     self.writer.log(step, row, left=(self.folder.config.steps - step) * self.clock.per_step)
 
   def greet(self, resumed: bool, parameters: int, devices: int) -> None:
-    """Says where the run stands."""
+    """Prints the state of the run at the start."""
     config, step = self.folder.config, self.progress.step
     where = f"going on at step {step}" if resumed else "starting"
     kind = jax.devices()[0].device_kind

@@ -31,7 +31,7 @@ SEEDS = range(-(2**31), 2**31)
 
 
 def load(config: ConfigDict | Mapping[str, Any] | str) -> ConfigDict:
-  """A run's whole config: checked, locked, and with the defaults of the keys that it leaves out.
+  """Loads a run's whole config: checked, locked, and with the defaults of the keys that it leaves out.
 
   Args:
     config: the config itself, or its file and argument as `--config` takes them, `"configs/mqar.py:mixer=s5"`.

@@ -34,7 +34,7 @@ RULES = (
 def make_mesh(
   *, data: int = -1, fsdp: int = 1, sequence: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-  """The mesh over all devices; at most one size may be -1, and takes what the others leave.
+  """Makes the mesh over all devices; at most one size may be -1, which takes the remaining devices.
 
   Raises:
     ValueError: the sizes do not multiply to the number of devices, or one process would hold no rows of its own.
@@ -70,7 +70,7 @@ def active(mesh: Mesh) -> Iterator[None]:
 
 
 def of_variables(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
-  """Shardings of Linen variables, shapes in their boxes of axis names; the result has no boxes.
+  """Returns shardings of Linen variables, shapes in their boxes of axis names; the result has no boxes.
 
   A dimension that its mesh axis does not divide stays whole.
   """
@@ -91,7 +91,7 @@ def _fit(spec: PartitionSpec | None, shape: Sequence[int], mesh: Mesh | Abstract
 
 
 def of_optimizer(opt: Any, params: Any, shardings: Any, mesh: Mesh) -> Any:
-  """Shardings of an optimizer's state: what has a parameter's path and shape lies as that parameter does."""
+  """Returns shardings of an optimizer's state: leaves with a parameter's path and shape are sharded as it is."""
   known = {}
   for (path, leaf), sharding in zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(shardings)):
     known[tuple(path), leaf.shape] = sharding
@@ -104,12 +104,12 @@ def of_optimizer(opt: Any, params: Any, shardings: Any, mesh: Mesh) -> Any:
 
 
 def of_rows(tree: Any, mesh: Mesh) -> Any:
-  """Shardings of arrays whose first axis is the batch: recurrent states."""
+  """Returns shardings of arrays whose first axis is the batch: recurrent states."""
   return jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec(ROWS)), tree)
 
 
 def shards(mesh: Mesh | AbstractMesh) -> int:
-  """Into how many parts the batch is split."""
+  """Returns into how many parts the batch is split."""
   return math.prod(mesh.shape[axis] for axis in ROWS)
 
 
@@ -128,7 +128,7 @@ def check_batch(batch: int, length: int, mesh: Mesh | AbstractMesh) -> None:
 
 
 def put(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-  """This process's rows of a batch -> the global batch on the devices, rows over data and fsdp, time over sequence."""
+  """Makes the global batch of this process's rows on the devices, rows over data and fsdp, time over sequence."""
 
   def one(array: np.ndarray) -> jax.Array:
     time = "sequence" if array.ndim > 1 and array.shape[1] % mesh.shape["sequence"] == 0 else None

@@ -1,4 +1,4 @@
-"""All that a training step reads and writes, and how it comes into being on its devices."""
+"""The state that a training step reads and writes, and its initialisation on the devices."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -26,13 +26,13 @@ class Seen(NamedTuple):
 
 
 def nothing_seen(sums: Any) -> Seen:
-  """The Seen of no update; `sums` is what an update measures, or its shapes."""
+  """Returns the Seen before any update, all 0; `sums` holds the sums that an update measures, or their shapes."""
   zero = lambda dtype: jnp.zeros([], dtype)
   return Seen(jax.tree.map(lambda leaf: zero(leaf.dtype), sums), zero(jnp.float32), zero(jnp.int32), zero(jnp.int32))
 
 
 class TrainState(NamedTuple):
-  """Everything a checkpoint holds of the model's side."""
+  """The part of a checkpoint that belongs to the model and its optimizer."""
 
   step: Int[Array, ""]  # updates done
   params: Any
@@ -49,7 +49,7 @@ class TrainState(NamedTuple):
 
 
 def example(task: Any, batch: int = 1, length: int | None = None) -> jax.ShapeDtypeStruct:
-  """The shape of a task's inputs: tokens `b t` or features `b t f`; `b 2 t` of pairs of documents."""
+  """Returns the shape of a task's inputs: tokens `b t` or features `b t f`; `b 2 t` of pairs of documents."""
   axes = (batch, *(2,) * (task.head == "dual_encoder"), length or task.length)
   return (
     jax.ShapeDtypeStruct(axes, jnp.int32) if task.vocab else jax.ShapeDtypeStruct((*axes, task.features), jnp.float32)
@@ -57,7 +57,7 @@ def example(task: Any, batch: int = 1, length: int | None = None) -> jax.ShapeDt
 
 
 def variables_shape(model: nn.Module, task: Any) -> dict[str, Any]:
-  """Shapes of the model's variables in their boxes of axis names; nothing is allocated.
+  """Returns the shapes of the model's variables in their boxes of axis names; nothing is allocated.
 
   Raises:
     ValueError: what the model's parts say about their settings.
@@ -66,18 +66,18 @@ def variables_shape(model: nn.Module, task: Any) -> dict[str, Any]:
 
 
 def shortest(model: nn.Module, task: Any) -> jax.ShapeDtypeStruct:
-  """Inputs to make parameters with: one token, as no parameter's shape depends on the length, or a whole row."""
+  """Returns the inputs to initialise with: one token, as no parameter's shape depends on the length, or a whole row."""
   return example(task, length=1 if getattr(model, "reads_pieces", True) else None)
 
 
 def measured(model: nn.Module, variables: Any, task: Any) -> dict[str, tuple[Any, Any]]:
-  """Shapes of the sums that an update measures."""
+  """Returns the shapes of the sums that an update measures."""
   batch = model.example(task.batch, 1 if getattr(model, "reads_pieces", True) else task.length)
   return jax.eval_shape(lambda variables, batch: measure(model, variables, batch)[1], variables, batch)
 
 
 def carries(model: nn.Module, *, stateful: bool) -> bool:
-  """Whether the recurrent state goes from batch to batch.
+  """Returns whether the recurrent state goes from batch to batch.
 
   Raises:
     ValueError: it is asked for, and the model's state cannot be carried without end.
@@ -95,7 +95,7 @@ def carries(model: nn.Module, *, stateful: bool) -> bool:
 def blueprint(
   model: nn.Module, task: Any, tx: optax.GradientTransformation, mesh: Mesh, *, stateful: bool
 ) -> tuple[Callable[[int], TrainState], TrainState]:
-  """(seed -> a fresh state, made where it belongs; its shapes with shardings), for a run's start and its resumption."""
+  """Returns a function from a seed to a fresh sharded state, and that state's shapes with shardings."""
 
   def create(seed: jax.Array) -> TrainState:
     rng = jax.random.PRNGKey(seed)
@@ -120,19 +120,19 @@ def blueprint(
 
 
 def count(params: Any) -> int:
-  """Number of parameters."""
+  """Returns the number of parameters."""
   return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
 
 
 def with_average(opt: Any, params: Any) -> Any:
-  """The optimizer's state, with its average of the parameters, if it keeps one, starting from `params`."""
+  """Returns the optimizer's state, with its average of the parameters, if it keeps one, starting from `params`."""
   is_average = lambda node: isinstance(node, optimizer.Average)
   renew = lambda node: node._replace(params=jax.tree.map(jnp.array, params)) if is_average(node) else node
   return jax.tree.map(renew, opt, is_leaf=is_average)
 
 
 def to_look_at(like: TrainState) -> TrainState:
-  """The part of a state's shapes that evaluation and generation need: the variables, and no batch's size."""
+  """Returns the shapes that evaluation and generation need: those of the variables, without a batch's size."""
   is_average = lambda node: isinstance(node, optimizer.Average)
   opt = jax.tree.map(lambda node: node if is_average(node) else None, like.opt, is_leaf=is_average)
   nothing: Any = None

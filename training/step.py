@@ -1,4 +1,4 @@
-"""One update: loss, gradient, optimizer, and the sums that the next row of metrics is made of."""
+"""One update: loss, gradient, optimizer, and the sums for the next row of metrics."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -33,7 +33,7 @@ def make_gradient(model: nn.Module, *, stateful: bool = False) -> Callable:
 
 
 def _accumulated(gradient: Callable, state: TrainState, batches: tuple[Mapping[str, Any], ...]) -> Any:
-  """The gradient of several batches as if they were one: each counts by the weight of what it predicts.
+  """Returns the gradient of several batches as if they were one: each counts by the weight of what it predicts.
 
   The summed losses of all batches are divided by their summed weights, so that a batch of few tokens counts little.
   Buffers and the recurrent state go from batch to batch.
@@ -59,7 +59,7 @@ def _accumulated(gradient: Callable, state: TrainState, batches: tuple[Mapping[s
 
 
 def make_update(model: nn.Module, tx: optax.GradientTransformation, *, like: TrainState) -> Callable[..., TrainState]:
-  """The jitted update, `(state, batch, …) -> state`. It consumes the state; several batches make one update.
+  """Returns the jitted update, `(state, batch, …) -> state`. It consumes the state; several batches make one update.
 
   `first_bad_step` is the first update whose loss or gradient is not finite; it survives later, finite ones.
 
@@ -84,7 +84,7 @@ def make_update(model: nn.Module, tx: optax.GradientTransformation, *, like: Tra
 
 
 def make_forget(*, like: TrainState) -> Callable[[], Seen]:
-  """What `seen` becomes after a row of metrics, lying where `update` expects it."""
+  """Returns a function that resets `seen` after a row of metrics, sharded as `update` expects it."""
   return jax.jit(lambda: nothing_seen(like.seen.sums), out_shardings=like.step.sharding)
 
 
@@ -99,7 +99,7 @@ def check_finite(seen: Seen) -> None:
 
 
 def report(seen: Seen, metrics: Collection[str]) -> dict[str, float]:
-  """A row of training metrics: averages over what was seen.
+  """Returns a row of training metrics: averages over the updates since the last row.
 
   Raises:
     FloatingPointError: a step was not finite.

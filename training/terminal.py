@@ -9,7 +9,7 @@ class Unread(io.FileIO):
   """A file that drops what is written once nobody reads it any longer, as after `| head`."""
 
   def write(self, data: Any) -> int:
-    """Says that all was written where the pipe is broken."""
+    """Writes the data; where the pipe is broken, the data are dropped and reported as written."""
     try:
       return super().write(data)
     except BrokenPipeError:

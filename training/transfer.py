@@ -1,4 +1,4 @@
-"""Starting from the weights of another run: fine-tuning.
+"""Starts a run from the weights of another one, for fine-tuning.
 
 Parameters are matched by their paths and shapes; what has no match starts as it would without, and is listed.
 """
@@ -22,7 +22,7 @@ LISTED = 8
 
 
 def start_from(state: state_lib.TrainState, folder: str, only: str = "") -> state_lib.TrainState:
-  """A fresh state with the weights of another run in the places of its own, and their averages with them.
+  """Returns a fresh state with the weights of another run, and their averages, in place of its own.
 
   Args:
     folder: a workdir, its checkpoints folder, or one step in that; empty leaves the state as it is.
@@ -58,7 +58,7 @@ def start_from(state: state_lib.TrainState, folder: str, only: str = "") -> stat
 
 
 def find(folder: Path) -> tuple[Path, int | None]:
-  """The checkpoints folder meant, and the step where one is."""
+  """Returns the checkpoints folder of a path, and the step if the path is that of a step."""
   if (folder / workdir_lib.CONFIG).exists() or (folder / "checkpoints").is_dir():
     return folder / "checkpoints", None
   if folder.name.isascii() and folder.name.isdecimal() and folder.is_dir():
@@ -69,14 +69,14 @@ def find(folder: Path) -> tuple[Path, int | None]:
 
 
 def _sources(layout: dict[str, Any]) -> dict[str, str]:
-  """Path of a parameter -> where the checkpoint has it, averaged where there is an average."""
+  """Maps the path of each parameter to its path in the checkpoint, that of its average where there is one."""
   plain = {path.removeprefix("params/"): path for path in layout if path.startswith("params/")}
   averaged = {AVERAGE.sub("", path): path for path in layout if AVERAGE.search(path)}
   return plain | {path: source for path, source in averaged.items() if path in plain}
 
 
 def report(source: Path, params: dict[str, Any], taken: dict[str, Any], sources: dict[str, str]) -> None:
-  """Says what was taken and what was not."""
+  """Prints which parameters were taken from the other run, and which were not."""
   if jax.process_index() > 0:
     return
   print(f"init_from {source}: {len(taken)} of {len(params)} parameters taken", flush=True)

@@ -40,7 +40,7 @@ ABSENT = "absent"
 
 
 def get_config(workdir: str) -> ml_collections.ConfigDict:
-  """The config stored in a folder, with the defaults of keys that are younger than it.
+  """Returns the config stored in a folder, with defaults for keys that are newer than it.
 
   Raises:
     Mistake: there is none, or it cannot be read.
@@ -52,19 +52,19 @@ def get_config(workdir: str) -> ml_collections.ConfigDict:
 
 
 def _with_tuples(value: Any) -> Any:
-  """JSON's lists as the tuples that configs have, which alone can be set on the command line."""
+  """Turns JSON's lists into tuples, as configs have them: only tuples can be set on the command line."""
   if isinstance(value, dict):
     return {key: _with_tuples(part) for key, part in value.items()}
   return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def read_config(workdir: Path) -> dict[str, Any] | None:
-  """The stored config as plain JSON, or None."""
+  """Reads the stored config as plain JSON; None where there is none."""
   return _read(workdir / CONFIG)
 
 
 def read_journal(workdir: Path) -> dict[str, Any]:
-  """The journal of the run in a folder; a new one where there is none."""
+  """Reads the journal of the run in a folder; returns a new one where there is none."""
   return {"id": uuid.uuid4().hex, "saved": 0, "changes": []} | (_read(workdir / JOURNAL) or {})
 
 
@@ -85,7 +85,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 def changes(
   workdir: Path, config: ml_collections.ConfigDict, same: Mapping[str, Callable[[Any, Any], bool]]
 ) -> dict[str, tuple[Any, Any]]:
-  """The keys that make a config another run than the one stored in a folder -> their value there and here.
+  """Maps the keys that make a config another run than the one stored in a folder to their values there and here.
 
   Args:
     same: of each section that a class or function takes, whether two of them make the same thing. It is asked where a
@@ -125,7 +125,7 @@ def refuse(workdir: Path, differ: Mapping[str, tuple[Any, Any]], allowed: tuple[
 
 
 def redrawn(workdir: Path, config: ml_collections.ConfigDict) -> str:
-  """The sentence that a run with other `steps` than before needs to hear; empty where its schedule stays as it was."""
+  """Returns a warning for a run whose `steps` changed; it is empty where the schedule stays as it was."""
   before = (read_config(workdir) or {}).get("steps", config.steps)
   schedule = config.optimizer.get("schedule", "constant")
   if before == config.steps or schedule == "constant":
@@ -147,12 +147,12 @@ def check_data(workdir: Path, facts: Mapping[str, Any]) -> None:
 
 
 def plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """The config as JSON has it."""
+  """Returns the config as JSON stores it."""
   return json.loads(config.to_json())
 
 
 def write_json(path: Path, value: Any) -> None:
-  """Writes a file that is there completely or not at all."""
+  """Writes a JSON file atomically: it appears complete or not at all."""
   write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
