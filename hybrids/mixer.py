@@ -25,7 +25,7 @@ from mistake import Mistake, hint
 __all__ = ["STATES", "available", "build", "build_spec", "check_fields", "fields", "find", "frozen"]
 
 FOLDERS = ("ssm", "attention", "hybrids.channel", "hybrids.wrap")
-# mixers that are found by name too, but need not keep time and width
+# folders of bodies, which have names as mixers do, but may change time and width
 BODIES = ("hybrids.body",)
 ROOTS = ("ssm", "attention", "hybrids")
 

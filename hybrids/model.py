@@ -353,7 +353,7 @@ def build_model(task: Any, **section: Any) -> Model:
     given["max_len"] = task.length
   mixer_lib.check_fields(Model, given, "model")
   model = Model(**given)
-  # what mixers check about their own fields is raised when they are set up
+  # mixers check their own fields in setup, so they are set up once here
   inputs = model.example(1, 1 if model.reads_pieces else task.length)["inputs"]
   jax.eval_shape(model.init, jax.random.key(0), inputs)
   return model

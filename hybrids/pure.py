@@ -24,7 +24,7 @@ REMAT: dict[str, Callable | None] = {
   "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
 LAYERS = {nn.PARTITION_NAME: "layers"}
-# what a call leaves behind, as opposed to what a layer keeps
+# collections that a call adds to, as opposed to the variables of a layer
 SOWN = ("losses", "intermediates")
 Variables = Mapping[str, Any]
 

@@ -101,7 +101,7 @@ def _mixer(section: Mapping[str, Any]) -> dict[str, Any]:
   if "name" not in section:
     return dict(section)
   cls = mixer_lib.find(section["name"])
-  # a body's depth is its own, that of a mixer what the stack tells it
+  # a body has a depth of its own; a mixer gets that of its stack
   told = tuple(name for name in TOLD if name != "depth" or mixer_lib.fields(cls).get("depth") is False)
   full = {"name": section["name"], **_filled(cls, {k: v for k, v in section.items() if k != "name"}, told)}
   known = mixer_lib.fields(cls)

@@ -53,7 +53,7 @@ def ahead(z: Float[Array, "*b c k"]) -> Float[Array, "*b c k"]:
 
 
 def behind(z: Float[Array, "*b c k"]) -> Float[Array, "*b c k"]:
-  """Back to its own place; the first of the block finds none of its tokens."""
+  """Moves each token's entry back from the token before it, the inverse of `ahead`; the first token gets 0."""
   return jnp.concatenate([jnp.zeros_like(z[..., :1, :]), z[..., :-1, :]], axis=-2)
 
 

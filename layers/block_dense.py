@@ -17,7 +17,7 @@ class BlockDense(nn.Module):
 
   blocks: int
   use_bias: bool = False
-  # the fan-in of one block: what the others read does not count
+  # the fan-in is that of one block, not of the whole width
   kernel_init: Initializer = nn.initializers.variance_scaling(1.0, "fan_in", "normal", batch_axis=(0,))
   bias_init: Initializer = nn.initializers.zeros
 

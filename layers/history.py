@@ -65,7 +65,7 @@ def resume(
     newest = jnp.take_along_axis(line, (lengths[:, None] + jnp.arange(s))[..., None], axis=1)
   if reset is not None:
     newest = jnp.where((s - jnp.arange(s) <= length[:, None])[..., None], newest, 0)
-  # a NaN in the padding would reach the gradients of what multiplies y
+  # a NaN in the padding would reach the gradients of all factors of y
   return blank_past(y, lengths).astype(u.dtype), History(u=newest, length=length)
 
 

@@ -20,7 +20,7 @@ class Parameter(nn.LogicallyPartitioned):
   slow: bool = struct.field(default=False, pytree_node=False)
   decay: bool = struct.field(default=True, pytree_node=False)
 
-  # that of a dataclass would compare arrays, which have no single truth value
+  # the __eq__ of a dataclass would compare arrays, which have no single truth value
   __eq__ = nn.LogicallyPartitioned.__eq__
   __hash__ = None  # type: ignore[assignment]
 

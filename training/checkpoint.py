@@ -160,7 +160,7 @@ class Checkpoints:
     if self._error is not None:
       error, self._error = self._error, None
       reason = " ".join(str(error).split()) or type(error).__name__
-      # the cause stands at the end of what may be a long chain
+      # the cause is at the end of the text, which may be a long chain of errors
       reason = reason if len(reason) < 300 else f"{reason[:120]} … {reason[-170:]}"
       raise Mistake(f"saving a checkpoint to {self.directory} failed: {reason}") from error
 
@@ -316,7 +316,7 @@ class Checkpoints:
       self.wait()
     finally:
       if self._manager is not None:
-        # what failed has been raised by `wait`, and would be raised again here
+        # `wait` has raised the error of a failed save already, and it would be raised again here
         with contextlib.suppress(Exception):
           self._manager.close()
         self._manager = None

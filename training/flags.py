@@ -103,7 +103,7 @@ class _Complete(flags.ArgumentParser):
         here: dict[str, Any] = model
         for part in match[1].split(".")[:-1]:
           here = here.setdefault(part, {})
-        # the fields of the class that had the place are not those of the one that takes it
+        # another class has other fields
         here.clear()
         here["name"] = match[2]
       config.model = _settable(sections.complete(model))

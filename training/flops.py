@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# whatever else there is moves, names or compares numbers
+# all other operations move, name or compare numbers
 ARITHMETIC = re.compile(
   r"add(_any)?|sub|mul|div|rem|neg|abs|sign|max|min|clamp|floor|ceil|round|square|sqrt|rsqrt|cbrt|pow|integer_pow"
   r"|exp2?|expm1|log|log1p|logistic|a?(sin|cos|tan)h?|atan2|erfc?|erf_inv|lgamma|digamma|conj"

@@ -31,7 +31,7 @@ from training.rows import Events, Rows, read_rows
 from training.workdir import write_text
 
 ROWS, CURVE, SUMMARY = "metrics.jsonl", "loss.png", "summary.json"
-# what a terminal shows beside the bar; the rest of a row is in the files
+# metrics beside the terminal's bar; the files have the whole row
 BAR = ("train/loss", "train/tokens_per_s", "train/flops_per_s")
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 

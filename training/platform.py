@@ -114,7 +114,7 @@ def _split_cpu(devices: int) -> None:
   try:
     jax.config.update("jax_num_cpu_devices", devices)
   except RuntimeError:
-    # a notebook or a test has started the backend already: nothing to do if it has what is asked for
+    # a notebook or a test has started the backend already, which will do if it has as many devices
     if jax.default_backend() == "cpu" and jax.local_device_count() != devices:
       raise Mistake(
         f"mesh.cpu_devices={devices}, but JAX runs already with {jax.local_device_count()} CPU devices; "

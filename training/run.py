@@ -213,14 +213,14 @@ class Run:
       FloatingPointError: the loss or its gradient was not finite; nothing after it was saved.
     """
     batches = self.task.train(jax.process_index(), jax.process_count())
-    # all that can be wrong is found before the folder is touched
+    # all mistakes must be reported before the folder is changed
     self._try(batches)
     facts = self.task.describe()
     changed = self._check_folder(facts, from_step)
     wandb = metrics.find_wandb(self.config.wandb)
     with self.on_mesh(), contextlib.closing(Folder(self.workdir, self.config)) as folder:
       folder.lock()
-      # again, as whoever had the lock may have written
+      # checked again, as the last holder of the lock may have written to the folder
       changed = self._check_folder(facts, from_step)
       restored = folder.restore(self.like, from_step=from_step)
       progress = Progress()

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from hybrids import sections
 from mistake import Mistake, hint
 
-# what an absent key means; data, model and optimizer have the defaults of the class or function that takes them
+# defaults of keys that a config leaves out; data, model and optimizer have those of the class or function they are for
 DEFAULTS: dict[str, Any] = {
   "seed": 0,
   "log_every": 50,

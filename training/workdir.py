@@ -22,19 +22,19 @@ from mistake import Mistake
 from training import settings
 
 CONFIG, DATA, JOURNAL = "config.json", "data.json", "run.json"
-# what a run is; everything else may change when it is resumed
+# the sections that identify a run; all others may change when it is resumed
 FIXED = ("seed", "data", "model", "optimizer")
-# of those, what --from-step may change: none of it changes what a checkpoint holds
+# keys of these sections that --from-step may change, as checkpoints stay the same
 TUNABLE = tuple(
   f"optimizer.{key}"
   for key in ("lr", "schedule", "warmup", "final_lr", "weight_decay", "clip", "slow_lr", "eps", "b1", "b2")
 )
-# of those, what evaluation and generation may change
+# keys of these sections that evaluation and generation may change
 LOOKING = (
   *("seed", "optimizer.", "data.batch", "data.length", "data.validation", "data.stateful"),
   *("model.dtype", "model.param_dtype", "model.max_len"),
 )
-# of those, what does not change what is trained
+# keys of these sections that do not change the result of training
 FREE = ("data.dir", "data.files", "data.cache", "data.eval_", "model.body.remat", "model.body.unroll")
 ABSENT = "absent"
 
@@ -102,7 +102,7 @@ def changes(
     one_sided = {key for key, pair in pairs.items() if ABSENT in pair}
     if one_sided and section in same and same[section](_with_tuples(old), _with_tuples(new[section])):
       pairs = {key: pair for key, pair in pairs.items() if key not in one_sided}
-    # keys that both have first: they say best what differs
+    # keys that both configs have come first, as they explain a difference best
     differ |= dict(sorted(pairs.items(), key=lambda item: ABSENT in item[1]))
   return differ
 

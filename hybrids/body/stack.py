@@ -124,7 +124,7 @@ class Stack(Mixer):
     letters = {layer.letter for layer in self.layout.layers}
     if self.is_initializing() and not any(self.has_variable("params", letter) for letter in letters):
       self._keep(self._fresh(self.make_rng("params")))
-    # what is sown during a call must not be mistaken for what the branches keep between calls
+    # variables sown during a call must not be mistaken for those that branches keep between calls
     self.kept = tuple(collection for collection in self.variables if collection not in pure.SOWN)
     last = self._branch(self.depth - 1)
     if self.last_norm and last.norm_position != "post":

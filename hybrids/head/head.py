@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from mistake import Mistake
 
-# what is averaged -> (weighted sum, sum of weights)
+# name of a loss or a metric -> (weighted sum, sum of weights)
 Sums = dict[str, tuple[Array, Array]]
 
 

@@ -25,7 +25,7 @@ def attention(
   slopes: tuple[float, ...] | None,
   decays: tuple[float, ...] | None,
 ) -> Float[Array, "b t h p"]:
-  """All scores at once, keys and values repeated for their heads."""
+  """Computes all scores at once, with keys and values repeated for the heads that share them."""
   dtype = inputs.compute_dtype(q, k, v)
   q_position, k_position = places(q, k, q_position, k_position)
   if k_segment is not None:

@@ -74,7 +74,7 @@ def _arrays(blocks, q, k, v, w, log_a):
 
 
 def _run(q, k, v, w, log_a, S, *, save):
-  """All y, the last states, and if `save` those entering the chunks."""
+  """Returns all y, the last states, and if `save` the states before each chunk."""
   blocks = _blocks(k, v, back=False)
   keys, values, states = blocks.by_token(), blocks.by_token_and_head(), (1, blocks.k, blocks.p)
   out = [(values, blocks.like(blocks.t, blocks.p)), (blocks.by_row(), blocks.like(*states))]
@@ -173,7 +173,7 @@ _delta_rule.defvjp(_forward, _backward)
 
 
 def _decays(sums) -> tuple[Decays, Float[Array, "c c"], Float[Array, "c 1"]]:
-  """Those up to and with a token, at [i, j] those between tokens j < i, and those from the state to before a token."""
+  """Returns the decays through each token, those between tokens j < i at [i, j], and those before each token."""
   high, low, high_i, low_i = sums[0:1], sums[1:2], tpu.turn(sums[2:3]), tpu.turn(sums[3:4])
   between = (high_i - high) + (low_i - low)
   between = jnp.exp(jnp.where(index(0, between) > index(1, between), between, -jnp.inf))
@@ -183,10 +183,10 @@ def _decays(sums) -> tuple[Decays, Float[Array, "c c"], Float[Array, "c 1"]]:
 def _inverse(lower: Float[Array, "c c"]) -> Float[Array, "c c"]:
   """Returns the inverse of 1 + L, where L holds what each token reads back of the earlier ones in the block.
 
-  Of diagonal blocks of 1, 2, 4, ... tokens, two at a time: of [[A, 0], [C, B]] it has -B^-1 C A^-1 in the corner. This
-  is substitution by blocks, whose numbers are those of inverses of parts of the matrix. Powers of L, of which the same
-  inverse is a product (1 - L) (1 + L^2) (1 + L^4) ..., cancel instead: for 64 equal keys written with a step of 2 they
-  reach 10^27, where the inverse has no number above 2.
+  It inverts diagonal blocks of 1, 2, 4, ... tokens, two at a time: the inverse of [[A, 0], [C, B]] has -B^-1 C A^-1 in
+  the corner. This is substitution by blocks, and its numbers are entries of inverses of parts of the matrix. The same
+  inverse is a product of powers of L, (1 - L) (1 + L^2) (1 + L^4) ..., but these cancel: for 64 equal keys written with
+  a step of 2 they reach 10^27, where the inverse has no number above 2.
   """
   row, column = index(0, lower), index(1, lower)
   inverse = jnp.where(row == column, 1.0, 0.0)

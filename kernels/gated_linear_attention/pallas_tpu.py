@@ -115,7 +115,7 @@ class _Blocks:
     return jnp.where(first + n * ROWS + _row(z) < self.t, z, 0.0)
 
   def kept(self, words, n):
-    """Which tokens of block n keep the state before them; None, all do."""
+    """Returns which tokens of block n keep the state before them; None if all do."""
     row = lax.broadcasted_iota(jnp.int32, (ROWS, self.k), 0)
     return tpu.unpack(words[0][0, n], row) if words else None
 
@@ -140,7 +140,7 @@ def _forward(q, k, v, log_a, u, S, keep):
 
 
 def _run(q, k, v, log_a, u, S, keep, *, save):
-  """All y, the last states, and if `save` those entering the chunks, turned."""
+  """Returns all y, the last states, and if `save` the states before each chunk, transposed."""
   blocks = _Blocks(k, v, u, keep, back=False)
   words, words_spec = blocks.words()
   bonus, bonus_spec = blocks.bonuses(u)

@@ -38,7 +38,7 @@ def linear_scan(
 
 
 class _Tiling(gpu.Tiling):
-  """Its arrays are pairs of real ones where the numbers are complex."""
+  """The tiling of a linear scan, whose arrays are pairs of real arrays where the numbers are complex."""
 
   def __init__(self, a, x, keep, *, back):
     self.pairs, self.constant = len(parts(x)), a.ndim == 1

@@ -40,7 +40,7 @@ def linear_scan(
 
 
 class _Blocks(tpu_tiling.Blocks):
-  """Its arrays are pairs of real ones where the numbers are complex."""
+  """The blocks of a linear scan, whose arrays are pairs of real arrays where the numbers are complex."""
 
   def __init__(self, x, keep, *, back):
     self.pairs = len(parts(x))

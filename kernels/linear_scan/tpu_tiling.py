@@ -61,7 +61,7 @@ class Blocks:
     return pl.ds(pl.multiple_of(i * self.rows, self.rows), self.rows)
 
   def kept(self, words, i):
-    """Which tokens of tile i keep the state before them; None, all do."""
+    """Returns which tokens of tile i keep the state before them; None if all do."""
     return tpu.unpack(words[0][0, i], self._row()) if words else None
 
   def here(self, first, i):

@@ -8,7 +8,7 @@ from kernels.linear_scan.pairs import add, parts, product, where, whole
 
 
 def _forward(a, x, h, keep):
-  """All h_t and the last."""
+  """Returns all h_t and the last one."""
   decay = _Decay(a)
 
   def step(h, inputs):

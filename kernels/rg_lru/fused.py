@@ -59,7 +59,7 @@ def pull(
 
 
 def select(kept, value, other):
-  """`value` where `kept`; None, everywhere."""
+  """Returns `value` where `kept` is True, else `other`; `value` everywhere if `kept` is None."""
   return value if kept is None else jnp.where(kept, value, other)
 
 

@@ -52,7 +52,7 @@ def _forward(x, dt, A, B, C, h, keep):
 
 
 def _run(x, dt, A, B, C, h, keep, *, save):
-  """All y, the last state, and if `save` those before the chunks, else none."""
+  """Returns all y, the last state, and if `save` the states before each chunk, else none."""
   (b, t, e), n = x.shape, A.shape[1]
   shapes = (x.shape, (b, n, e), (b, -(-t // CHUNK) if save else 0, n, e))
   y, last, entries = _call(FORWARD, shapes, B, e)(x, dt, A.T, B, C, h.swapaxes(1, 2), _mask(keep))

@@ -117,7 +117,7 @@ def _align(dtype):
 
 
 class Block(gpu.Block):
-  """Its states are lists of matrices."""
+  """A block of the grid whose states are lists of matrices."""
 
   def __init__(self, tiling, words):
     super().__init__(tiling, words)
@@ -140,7 +140,7 @@ class Block(gpu.Block):
       plgpu.copy_gmem_to_smem(ref.at[row, tokens, group, entries], slots.at[slot], barrier)
 
   def entries(self, p):
-    """Where the p-th matrix lies among all entries."""
+    """Returns the slice of the p-th matrix among all entries."""
     return pl.ds((self.part + p) * self.tiling.part, self.tiling.part)
 
   def states(self, ref, *at):
@@ -191,9 +191,9 @@ class Block(gpu.Block):
     return lax.fori_loop(0, self.segment, one, h)
 
   def kept(self, word, k):
-    """Whether token k of a tile keeps the state before it; None, all do."""
+    """Returns whether token k of a tile keeps the state before it; None if all tokens do."""
     return (lax.shift_right_logical(word, k) & 1) == 1 if self.words else None
 
   def clear(self, kept, z):
-    """z where the state is kept; of any shape."""
+    """Returns z of any shape, set to 0 where the token does not keep the state before it."""
     return z if kept is None else jnp.where(jnp.broadcast_to(kept, z.shape), z, 0.0)

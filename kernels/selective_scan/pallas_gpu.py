@@ -26,7 +26,7 @@ MOST = 64  # entries of a state in registers
 
 
 def why_not(x, dt, A, B, C, h, D, z, keep, softplus, disc) -> str | None:
-  """What `gpu.why_not` says, else what it does not know."""
+  """Returns why this kernel cannot run these arguments, after the reasons of `gpu.why_not`."""
   del A, B, C, D, keep, softplus
   if reason := gpu.why_not(h) or fused.not_known(x, dt, h, z, disc):
     return reason
@@ -164,7 +164,7 @@ def _laid_out(tiling, x, dt, A, B, C, D, z):
 
 
 def _run(softplus, x, dt, A, B, C, h, D, z, keep, *, save):
-  """All y, the last state, and if `save` those entering the tiles."""
+  """Returns all y, the last state, and if `save` the states before each tile."""
   tiling = Tiling(x, B, keep, softplus=softplus, gated=z is not None, back=False)
   x, dt, A, B, C, D, z = _laid_out(tiling, x, dt, A, B, C, D, z)
   y, last, *entering = gpu.kernel(

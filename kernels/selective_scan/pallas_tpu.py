@@ -24,7 +24,7 @@ STATES = 2**20  # numbers, in VMEM, of all states of a chunk
 
 
 def why_not(x, dt, A, B, C, h, D, z, keep, softplus, disc) -> str | None:
-  """What `tpu.why_not` says, else what it does not know."""
+  """Returns why this kernel cannot run these arguments, after the reasons of `tpu.why_not`."""
   del A, B, C, D, keep, softplus
   return tpu.why_not(h) or fused.not_known(x, dt, h, z, disc)
 
@@ -139,7 +139,7 @@ def _forward(softplus, x, dt, A, B, C, h, D, z, keep):
 
 
 def _run(softplus, x, dt, A, B, C, h, D, z, keep, *, save):
-  """All y, the last state, and if `save` those entering the chunks."""
+  """Returns all y, the last state, and if `save` the states before each chunk."""
   blocks = _Blocks(x, B, keep, softplus, back=False)
   words, words_spec = blocks.words()
   arrays, specs = _arrays(blocks, x, dt, A, B, C, D, z)

@@ -43,13 +43,13 @@ def short_conv(
 
 
 def _reach(keep: Bool[Array, "b t"], v: int) -> Int[Array, "b t"]:
-  """How many of the tokens before it, v carried ones included, belong to each token's document."""
+  """Counts, for each token, the tokens before it in its document, v carried ones included."""
   index = jnp.arange(keep.shape[1])
   return index - jax.lax.cummax(jnp.where(keep, -v, index), axis=1)
 
 
 def _room(keep: Bool[Array, "b t"], v: int) -> Int[Array, "b s"]:
-  """How many of the tokens after it belong to the document of each token, v carried ones included."""
+  """Counts, for each token, the tokens after it in its document, v carried ones included."""
   t = keep.shape[1]
   starts = jax.lax.cummin(jnp.where(keep, t, jnp.arange(t)), axis=1, reverse=True)
   starts = jnp.pad(starts, ((0, 0), (0, 1)), constant_values=t)

@@ -160,15 +160,15 @@ class Decays:
     self.ends = [jnp.broadcast_to(sums[n, SIDE - 1], (SIDE,)) for n in range(2)]
 
   def enter(self):
-    """From the state before the chunk to each token."""
+    """Returns the decays from the state before the chunk to each token."""
     return spread(jnp.exp(self.high + self.low), 0)
 
   def leave(self):
-    """From each token to the state after the chunk."""
+    """Returns the decays from each token to the state after the chunk."""
     return spread(jnp.exp((self.ends[0] - self.high) + (self.ends[1] - self.low)), 0)
 
   def across(self):
-    """From state to state."""
+    """Returns the decay of the whole chunk, from the state before it to the state after it."""
     return spread(jnp.exp(self.ends[0] + self.ends[1]), 0)
 
   def inside(self, sums):

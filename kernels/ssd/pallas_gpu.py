@@ -22,7 +22,7 @@ STAGES = 2  # chunks that are on their way, or being read; so two blocks share a
 
 
 def why_not(q, k, v, log_a, S, keep) -> str | None:
-  """What `gpu.why_not` says, and what tensor cores and registers do not take."""
+  """Returns why this kernel cannot run these arguments: GPU, tensor cores and registers have limits."""
   del v, keep
   if reason := gpu.why_not(log_a, S):
     return reason
@@ -101,7 +101,7 @@ def _inflow(tokens, n, stored):
 
 
 def _run(q, k, v, log_a, S, *, save):
-  """All y, the last states, and if `save` those entering the chunks, as the products read them."""
+  """Returns all y, the last states, and if `save` the states before each chunk, as the products read them."""
   tiling = Tiling(k, v)
   q, k, v = (tiling.tokens_of(z) for z in (q, k, v))
   sums = tiling.sums_of(log_a)

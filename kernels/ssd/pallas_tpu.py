@@ -50,7 +50,7 @@ def _forward(q, k, v, log_a, S):
 
 
 def _run(q, k, v, log_a, S, *, save):
-  """All y, the last states, and if `save` those entering the chunks."""
+  """Returns all y, the last states, and if `save` the states before each chunk."""
   blocks = Blocks(k, v, most=(TOKENS, HEADS), back=False)
   states = blocks.heads_of_group, blocks.k, blocks.p
   out = [

@@ -1,1 +1,1 @@
-"""What `scripts/bench.py` times: one file per suite, each with a function `cases()`."""
+"""The cases that `scripts/bench.py` times: one file per suite, each with a function `cases()`."""

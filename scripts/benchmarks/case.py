@@ -86,7 +86,7 @@ def gradients(fn: Callable, *args) -> Timed:
 
 
 def pulled(fn: Callable) -> Callable:
-  """What `gradients` times, a function of what `with_cotangent` gives."""
+  """Returns the function that `gradients` times; it takes the result of `with_cotangent`."""
 
   def run(weights, *args):
     y, pull = jax.vjp(lambda *args: _first(fn(*args)), *args)

@@ -25,7 +25,7 @@ OURS = ("XLA_FLAGS", "NPROC", "JAX_NUM_CPU_DEVICES", "OPENBLAS_NUM_THREADS")
 
 
 def own_process(target: str, **kwargs: Any) -> Timed:
-  """What `MODULE:FUNCTION(**kwargs)`, which gives a Timed, would be elsewhere.
+  """Returns the Timed of `MODULE:FUNCTION(**kwargs)`, run in a process of its own.
 
   Raises:
     Missing: it is in the worker, or the worker does not live.
