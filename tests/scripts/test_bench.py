@@ -39,7 +39,7 @@ def test_floors_count_what_the_arrays_hold():
     sizes = {**op.small[0], "b": 2, "t": 16}
     given = name, tuple(sizes.items()), "float32"
     args = jax.eval_shape(lambda given=given: kernels.drawn.__wrapped__(*given))
-    y = jax.eval_shape(lambda *args, op=op: op.run("xla", *args), *args)
+    y = jax.eval_shape(lambda *args, op=op: op.run("auto", *args), *args)
     held = sum(z.size * z.dtype.itemsize for z in jax.tree.leaves((args, y)))
     counted = op.floor(**{z: sizes[z] for z in op.floor_sizes}, s=4).forward.bytes
     # parameters that no batch makes longer are left out, and so may be the last state
@@ -108,11 +108,11 @@ def test_a_plot_without_kernels_ends_before_anything_is_timed(tiny, tmp_path):
 
 def test_kernels_are_timed_beside_their_floor(tiny, tmp_path, capsys):
   out, picture = tmp_path / "a.jsonl", tmp_path / "a.png"
-  argv = ["--suite", "kernels", "--filter", "ours, xla", "--lengths", "4,8", "--rounds", "2"]
+  argv = ["--suite", "kernels", "--filter", "ours, by_token", "--lengths", "4,8", "--rounds", "2"]
   bench.main([*argv, "--out", str(out), "--plot", str(picture)])
   assert picture.read_bytes().startswith(b"\x89PNG")
   rows = [json.loads(line) for line in out.read_text().splitlines()]
-  assert [(row["name"], row["length"]) for row in rows] == [("ours, xla", t) for t in (4, 4, 8, 8)]
+  assert [(row["name"], row["length"]) for row in rows] == [("ours, by_token", t) for t in (4, 4, 8, 8)]
   for row in rows:
     assert row["min_ms"] <= row["q1_ms"] <= row["median_ms"] <= row["q3_ms"] <= row["max_ms"]
     assert row["floor_ratio"] == pytest.approx(row["median_ms"] / row["floor_ms"])
@@ -125,8 +125,8 @@ def test_kernels_are_timed_beside_their_floor(tiny, tmp_path, capsys):
 
 def test_a_kernel_that_does_not_fit_is_left_out(tiny, monkeypatch, capsys):
   monkeypatch.setattr(case, "free_bytes", lambda: 64)
-  bench.main(["--suite", "kernels", "--filter", "float32, forward ours, xla", "--rounds", "1"])
-  assert "ours, xla: does not fit: it needs 0.0 GiB of 0.0" in capsys.readouterr().out
+  bench.main(["--suite", "kernels", "--filter", "float32, forward ours, by_token", "--rounds", "1"])
+  assert "ours, by_token: does not fit: it needs 0.0 GiB of 0.0" in capsys.readouterr().out
 
 
 def test_a_kernel_that_cannot_run_says_why():
