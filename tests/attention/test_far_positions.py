@@ -34,7 +34,7 @@ def values_and_gradient(module, params, state, x):
 
 
 @pytest.mark.parametrize("tokens", [262_144, 16_777_216, 2**31 - T])
-@pytest.mark.parametrize("name", WINDOWS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "mal")) for name in WINDOWS])
 def test_an_empty_window_far_out_is_one_at_the_start(name, tokens):
   module = WINDOWS[name]
   state, params = module.init_state(B, T), module.init(jax.random.key(1), X)

@@ -47,7 +47,7 @@ def last_sizes(module, t):
   return np.asarray(jax.jit(every, compiler_options=QUICK)(jnp.arange(SEEDS)))
 
 
-FAST = [("titans", "linear"), ("titans", "deep"), ("mac", "linear"), ("mag", "deep"), ("mal", "linear")]
+FAST = [("titans", "linear"), ("titans", "deep")]
 CASES = [
   pytest.param(name, memory, marks=[] if (name, memory) in FAST else pytest.mark.slow)
   for name in VARIANTS

@@ -13,6 +13,9 @@ from kernels.gated_linear_attention import gated_linear_attention
 from kernels.gated_linear_attention import pallas_tpu as gla_tpu
 from tests.kernels.compare import assert_close, assert_equals_the_reference, draw, values_and_gradients
 
+# interpreting a kernel takes seconds; the default suite lowers them
+pytestmark = pytest.mark.slow
+
 
 def gla_arrays(t, h, k, p, bonus):
   """Decays from nearly none to 1e-2 a token."""

@@ -309,7 +309,8 @@ def test_kernels_that_no_gpu_has_run_are_taken_by_name_only(on_gpu):
       assert "copy_gmem_to_smem" in str(jax.make_jaxpr(lambda *given, op=op: op(*given))(*given)), op.__name__
 
 
-@pytest.mark.parametrize("which", [(), pytest.param(("every",), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("which", [(), ("every",)])
 def test_kernels_lower_for_gpus_at_real_sizes_and_on_a_mesh(which):
   command = [sys.executable, "-m", "tests.kernels.lower_for_gpu", *which]
   env = {**os.environ, "JAX_NUM_CPU_DEVICES": "8"}

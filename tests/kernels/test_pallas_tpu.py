@@ -76,6 +76,7 @@ def scan_arrays(b, t, n, constant, dtype):
   return a.astype(dtype), draw(rng, (b, t, n), dtype), draw(rng, (b, n), dtype)
 
 
+@pytest.mark.slow
 # ends within a chunk and within a tile, fewer channels than a register has and more than a block
 @pytest.mark.parametrize(
   "t, n, constant, dtype, masked",
@@ -102,6 +103,7 @@ def gated_arrays(t, e, dtype="float32"):
   return *(np.asarray(z, jnp.dtype(dtype)) for z in (u, 4 * r, i)), a_param, h
 
 
+@pytest.mark.slow
 # ends within a tile and within a chunk, fewer channels than lanes and more; in bfloat16 both round to 8 bits
 @pytest.mark.parametrize(
   "t, e, dtype, masked, tolerance",
@@ -118,6 +120,7 @@ def test_rg_lru_equals_the_reference(t, e, dtype, masked, tolerance, monkeypatch
   assert_equals_the_reference(rg_lru, gated_arrays(t, e, dtype), t, masked, tolerance)
 
 
+@pytest.mark.slow
 # groups that do not fill the lanes, several blocks of channels, states that do and do not fill registers; softplus,
 # skip and gate or some of them
 @pytest.mark.parametrize(
@@ -151,6 +154,7 @@ def ssd_arrays(t, h, p, g, k):
   return *tokens, -(10 ** rng.uniform(-3, 0.7, (2, t, h))).astype("float32"), S
 
 
+@pytest.mark.slow
 # a group's heads in one program and in several, groups of heads and one for all
 @pytest.mark.parametrize(
   "t, h, p, g, k, masked",
@@ -183,6 +187,7 @@ def assert_step_equals_the_reference(op, given, **arguments):
   assert_close(run("pallas_tpu"), run("reference"), TOLERANCE["float32"])
 
 
+@pytest.mark.slow
 # one block and several, of rows and of channels; one tap and several
 @pytest.mark.parametrize(
   "b, e, w, activation",
@@ -195,6 +200,7 @@ def test_conv_step_equals_the_reference(b, e, w, activation, monkeypatch, on_tpu
   assert_step_equals_the_reference(conv_step, given, bias=bias, activation=activation)
 
 
+@pytest.mark.slow
 # channels that do not fill lanes, and several blocks of them in each of several groups
 @pytest.mark.parametrize(
   "e, g, n",
@@ -205,6 +211,7 @@ def test_selective_step_equals_the_reference(e, g, n, monkeypatch, on_tpu):
   assert_step_equals_the_reference(selective_step, steps.selective_arrays(2, e, g, n))
 
 
+@pytest.mark.slow
 # heads in one block and in several, in one group and in several
 @pytest.mark.parametrize(
   "h, p, g, k, norm, norm_groups, D_per",
