@@ -15,8 +15,6 @@ from layers.sizes import at_least_one
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   taps: Float[Array, "b w d"]  # float32, the last inputs of the convolution
 
 
@@ -25,7 +23,6 @@ class GatedConv(Mixer):
 
   Attributes:
     taps: width of the convolution, the current token included.
-    bias: whether W_in, W_out and the convolution have biases.
   Raises:
     ValueError: `taps` is below 1.
   """
