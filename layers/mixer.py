@@ -87,7 +87,8 @@ class Mixer(nn.Module):
     Raises:
       ValueError: the mixer has no state.
     """
-    raise Mistake(f"{type(self).__name__} reads the whole sequence at once: it has no state, prefill or step")
+    self._require_state()
+    raise TypeError(f"{type(self).__name__} defines no init_state(batch, max_len)")
 
   def __call__(
     self,

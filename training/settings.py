@@ -2,7 +2,6 @@
 
 import importlib.util
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -95,10 +94,3 @@ def check_keys(name: str, section: Mapping[str, Any], taker: Callable[..., Any] 
   for key in section:
     if key not in known:
       raise Mistake(f"config has no key '{name}.{key}'{hint(key, known)}; {name} has {', '.join(known)}")
-
-
-def require_finite(name: str, values: Mapping[str, Any]) -> None:
-  """Raises a Mistake that names the first of a section's numbers that is NaN or infinite."""
-  for key, value in values.items():
-    if isinstance(value, float) and not math.isfinite(value):
-      raise Mistake(f"{name}.{key}={value}; it must be a finite number")
