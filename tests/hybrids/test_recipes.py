@@ -1,0 +1,89 @@
+"""Recipes of published models: their parameters are counted exactly, from shapes alone."""
+
+import math
+
+import jax
+import pytest
+from flax.core import meta
+
+from hybrids import recipes, sections
+from hybrids.mixer import frozen
+from hybrids.model import Model
+
+# Recipe -> parameters. Where the published number is exact the two are equal.
+COUNTS = {
+  "gpt2": 124_439_808,
+  "gpt2_medium": 354_823_168,
+  "gpt2_large": 774_030_080,
+  "gpt2_xl": 1_557_611_200,
+  "gpt2_toy": 3_064,
+  "pythia_160m": 162_322_944,
+  "pythia_410m": 405_334_016,
+  "pythia_1.4b": 1_414_647_808,
+  "pythia_2.8b": 2_775_208_960,
+  "pythia_6.9b": 6_857_302_016,
+  "gpt_neox_20b": 20_554_567_680,
+  "gpt_neox_toy": 14_784,
+  "llama_7b": 6_738_415_616,
+  "llama_13b": 13_015_864_320,
+  "llama_toy": 5_224,
+  "mamba_130m": 129_135_360,
+  "mamba_370m": 371_516_416,
+  "mamba_790m": 793_204_224,
+  "mamba_1.4b": 1_372_178_432,
+  "mamba_2.8b": 2_768_345_600,
+  "mamba_toy": 3_320,
+  "mamba2_130m": 128_989_632,
+  "mamba2_370m": 368_346_624,
+  "mamba2_780m": 780_161_280,
+  "mamba2_1.3b": 1_343_757_312,
+  "mamba2_2.7b": 2_702_599_680,
+  "mamba2_toy": 3_224,
+}
+EVERYDAY = ("gpt2", "llama_7b", "mamba_2.8b", "mamba2_2.7b")
+TOYS = recipes.names(toys=True)
+
+
+def build(recipe):
+  given = {size: getattr(recipe, size) for size in Model.TOLD}
+  return Model(**{key: frozen(value) for key, value in recipe.model.items()}, **given)
+
+
+def shapes(model, recipe):
+  inputs = model.example(1, 1 if model.reads_pieces else recipe.length)["inputs"]
+  return meta.unbox(jax.eval_shape(model.init, jax.random.key(0), inputs))
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in EVERYDAY)) for n in COUNTS])
+def test_parameters_are_those_published(name):
+  recipe = recipes.get_recipe(name)
+  params = shapes(build(recipe), recipe)["params"]
+  count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+  assert count == COUNTS[name]
+  if recipe.parameters:
+    assert abs(count - recipe.parameters) <= recipe.within * recipe.parameters
+
+
+def test_every_recipe_is_counted_and_says_where_it_is_from():
+  assert set(COUNTS) == {*recipes.names(), *TOYS}
+  assert all("arXiv" in recipes.source(name) for name in recipes.names())
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_sections_name_fields_that_there_are(name):
+  full = sections.complete(recipes.get_recipe(name).model)
+  assert sections.complete(full) == full
+
+
+@pytest.mark.parametrize(
+  ("name", "said"),
+  [
+    ("mamba_9b", "of this family there are mamba_130m, mamba_370m"),
+    ("mamba", "of this family there are mamba_130m, mamba_370m"),
+    ("gpt2_huge", "there are gpt2, gpt2_medium"),
+    ("gtp2", r"did you mean 'gpt2'.*choose from .*mamba_130m"),
+  ],
+)
+def test_a_size_that_does_not_exist_is_answered_by_those_that_do(name, said):
+  with pytest.raises(ValueError, match=said):
+    recipes.get_recipe(name)
