@@ -1,6 +1,7 @@
 """Chooses one implementation of an op, and spreads it over the mesh. The only place in the project that does either."""
 
 import contextlib
+import importlib
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +36,21 @@ _forced = "auto"
 
 def always(*_: Any, **__: Any) -> None:
   """The rule of an implementation that runs on everything."""
+
+
+def imported(module: str, op: str, wrap: Callable[[Callable], Callable] = lambda form: form) -> tuple[Callable, Rule]:
+  """Returns an implementation and its rule, `why_not`, from a module that is imported when one of them is first called.
+
+  Kernels need Pallas, which takes longer to import than all else here, and most runs call none.
+
+  Args:
+    wrap: is applied to the implementation.
+  """
+
+  def member(name: str) -> Callable:
+    return lambda *args, **kwargs: getattr(importlib.import_module(module), name)(*args, **kwargs)
+
+  return wrap(member(op)), member("why_not")
 
 
 def force(impl: str) -> None:

@@ -94,6 +94,13 @@ def python(folder, code):
   return done.stderr
 
 
+def test_a_start_does_not_import_what_only_kernels_need():
+  """Pallas takes longer to import than all that is ours."""
+  ops = ", ".join(f"kernels.{path.parent.name}" for path in sorted((sources.ROOT / "kernels").glob("*/__init__.py")))
+  code = f"import main, sys, {ops}\nassert 'jax.experimental.pallas' not in sys.modules"
+  assert python(sources.ROOT, code) == ""
+
+
 def test_a_package_of_the_users_with_one_of_our_names_is_named(tmp_path):
   (tmp_path / "data").mkdir()
   (tmp_path / "data" / "points.csv").touch()

@@ -8,13 +8,13 @@ before it comes here.
 from jaxtyping import Array, Float, Int
 
 from kernels import dispatch, inputs
-from kernels.attention import cudnn, reference, splash, xla
+from kernels.attention import cudnn, reference, xla
 from kernels.attention.weights import POINTWISE
 from mistake import Mistake
 
 IMPLS: dispatch.Impls = {
   "cudnn": (cudnn.attention, cudnn.why_not),
-  "splash": (splash.attention, splash.why_not),
+  "splash": dispatch.imported("kernels.attention.splash", "attention"),
   "xla": (xla.attention, dispatch.always),
   "reference": (reference.attention, dispatch.always),
 }

@@ -4,11 +4,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels import decays, dispatch, inputs, nonfinite, op, products
-from kernels.gated_linear_attention import pallas_tpu, reference, xla
+from kernels.gated_linear_attention import reference, xla
 
 IMPLS: dispatch.Impls = {
   "xla": (products.widened(xla.gated_linear_attention, 3, products.factors), dispatch.always),
-  "pallas_tpu": (products.widened(pallas_tpu.gated_linear_attention, 3), pallas_tpu.why_not),
+  "pallas_tpu": dispatch.imported(
+    "kernels.gated_linear_attention.pallas_tpu", "gated_linear_attention", lambda form: products.widened(form, 3)
+  ),
   "reference": (products.widened(reference.gated_linear_attention, 3), dispatch.always),
 }
 

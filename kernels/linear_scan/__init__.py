@@ -6,12 +6,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Inexact, Int
 
 from kernels import dispatch, inputs, op
-from kernels.linear_scan import associative, pallas_gpu, pallas_tpu, reference, xla
+from kernels.linear_scan import associative, reference, xla
 
 IMPLS: dispatch.Impls = {
   "xla": (xla.linear_scan, dispatch.always),
-  "pallas_gpu": (pallas_gpu.linear_scan, pallas_gpu.why_not),
-  "pallas_tpu": (pallas_tpu.linear_scan, pallas_tpu.why_not),
+  "pallas_gpu": dispatch.imported("kernels.linear_scan.pallas_gpu", "linear_scan"),
+  "pallas_tpu": dispatch.imported("kernels.linear_scan.pallas_tpu", "linear_scan"),
   "associative": (associative.linear_scan, dispatch.always),
   "reference": (reference.linear_scan, dispatch.always),
 }

@@ -4,12 +4,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels import dispatch, inputs, op
-from kernels.rg_lru import pallas_gpu, pallas_tpu, reference, xla
+from kernels.rg_lru import reference, xla
 
 IMPLS: dispatch.Impls = {
   "xla": (xla.rg_lru, dispatch.always),
-  "pallas_gpu": (pallas_gpu.rg_lru, pallas_gpu.why_not),
-  "pallas_tpu": (pallas_tpu.rg_lru, pallas_tpu.why_not),
+  "pallas_gpu": dispatch.imported("kernels.rg_lru.pallas_gpu", "rg_lru"),
+  "pallas_tpu": dispatch.imported("kernels.rg_lru.pallas_tpu", "rg_lru"),
   "reference": (reference.rg_lru, dispatch.always),
 }
 

@@ -6,7 +6,7 @@ from jaxtyping import Array, Bool, Float, Inexact, Int
 
 from kernels import dispatch, inputs, op
 from kernels.discretize import RULES, discretize, not_real_euler
-from kernels.selective_scan import associative, cpp, pallas_gpu, pallas_tpu, reference, xla
+from kernels.selective_scan import associative, cpp, reference, xla
 from kernels.selective_scan.around import around
 from kernels.selective_step import selective_step
 from mistake import Mistake
@@ -16,8 +16,8 @@ __all__ = ["IMPLS", "RULES", "discretize", "selective_scan"]
 IMPLS: dispatch.Impls = {
   "cpp": around(cpp.selective_scan, cpp.why_not),
   "xla": around(xla.selective_scan, not_real_euler),
-  "pallas_gpu": (pallas_gpu.selective_scan, pallas_gpu.why_not),
-  "pallas_tpu": (pallas_tpu.selective_scan, pallas_tpu.why_not),
+  "pallas_gpu": dispatch.imported("kernels.selective_scan.pallas_gpu", "selective_scan"),
+  "pallas_tpu": dispatch.imported("kernels.selective_scan.pallas_tpu", "selective_scan"),
   "associative": around(associative.selective_scan),
   "reference": around(reference.selective_scan),
 }

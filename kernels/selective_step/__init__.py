@@ -4,12 +4,12 @@ from jaxtyping import Array, Float, Inexact
 
 from kernels import dispatch, inputs, op
 from kernels.discretize import RULES
-from kernels.selective_step import pallas_gpu, pallas_tpu, reference
+from kernels.selective_step import reference
 from mistake import Mistake
 
 IMPLS: dispatch.Impls = {
-  "pallas_gpu": (pallas_gpu.selective_step, pallas_gpu.why_not),
-  "pallas_tpu": (pallas_tpu.selective_step, pallas_tpu.why_not),
+  "pallas_gpu": dispatch.imported("kernels.selective_step.pallas_gpu", "selective_step"),
+  "pallas_tpu": dispatch.imported("kernels.selective_step.pallas_tpu", "selective_step"),
   "reference": (reference.selective_step, dispatch.always),
 }
 

@@ -4,13 +4,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels import decays, dispatch, inputs, nonfinite, op, products
-from kernels.ssd import pallas_gpu, pallas_tpu, reference, xla
+from kernels.ssd import reference, xla
 from mistake import Mistake
 
 IMPLS: dispatch.Impls = {
   "xla": (products.widened(xla.ssd, 3, products.factors), dispatch.always),
-  "pallas_gpu": (pallas_gpu.ssd, pallas_gpu.why_not),
-  "pallas_tpu": (products.widened(pallas_tpu.ssd, 3), pallas_tpu.why_not),
+  "pallas_gpu": dispatch.imported("kernels.ssd.pallas_gpu", "ssd"),
+  "pallas_tpu": dispatch.imported("kernels.ssd.pallas_tpu", "ssd", lambda form: products.widened(form, 3)),
   "reference": (products.widened(reference.ssd, 3), dispatch.always),
 }
 

@@ -4,13 +4,13 @@ from jaxtyping import Array, Float
 
 from kernels import dispatch, inputs
 from kernels.gated_norm import ORDERS
-from kernels.ssd_step import pallas_gpu, pallas_tpu, reference
+from kernels.ssd_step import reference
 from mistake import Mistake
 
 NORMS = (*ORDERS, "none")
 IMPLS: dispatch.Impls = {
-  "pallas_gpu": (pallas_gpu.ssd_step, pallas_gpu.why_not),
-  "pallas_tpu": (pallas_tpu.ssd_step, pallas_tpu.why_not),
+  "pallas_gpu": dispatch.imported("kernels.ssd_step.pallas_gpu", "ssd_step"),
+  "pallas_tpu": dispatch.imported("kernels.ssd_step.pallas_tpu", "ssd_step"),
   "reference": (reference.ssd_step, dispatch.always),
 }
 
