@@ -31,6 +31,9 @@ VARIANTS = {
   "copying": ("", "mixer=lru,length=420"),
   "associative_recall": ("", "mixer=h3"),
   "word_problem": ("", "group=A5,mixer=rwkv7", "group=A4xZ5,length=32,eval_sizes=((32,32),)"),
+  "adding": ("mixer=lru",),
+  "needle": ("mixer=gated_delta_net,length=512",),
+  "phonebook": ("pattern=ma,m=mamba2,a=softmax",),
   "smnist": ("", "permuted=true,mixer=s4d"),
   "every_state_space": ("mixer=s4", "task=copying,dir=ignored,mixer=mamba"),
   "state_tracking": (

@@ -30,6 +30,9 @@ SMALL = {
   "mqar mixture": {"batch": 4, "length": 32, "vocab": 64, "mixture": ((16, 2, 1.0), (32, 8, 3.0)), "eval_rows": 6},
   "parity": {"batch": 4, "length": 12, "eval_sizes": ((2, 12), (13, 40)), "eval_rows": 6},
   "modular_arithmetic": {"batch": 4, "length": 12, "eval_sizes": ((2, 12), (13, 40)), "eval_rows": 6},
+  "adding": {"batch": 4, "length": 24, "eval_rows": 6},
+  "needle": {"batch": 4, "length": 160, "eval_depths": (0, 100), "eval_rows": 6},
+  "phonebook": {"batch": 4, "entries": 5, "shortest": 3, "eval_entries": (4, 8), "eval_rows": 6},
   "modular_arithmetic brackets": {"batch": 4, "length": 12, "vocab": 12, "brackets": True, "eval_rows": 6},
 }
 
@@ -54,15 +57,19 @@ def test_every_task_without_files_is_here():
 def test_batches_have_one_form(task):
   batches = take(task.train(), 5)
   shape = (task.batch, task.length)
+  wide = () if task.features is None else (task.features,)
   for batch in batches:
     assert {key: (x.shape, x.dtype) for key, x in batch.items()} == {
       key: (x.shape, x.dtype) for key, x in batches[0].items()
     }
-    assert batch["inputs"].shape == shape
-    assert batch["targets"].shape == batch["weights"].shape == (shape if task.head == "lm" else shape[:1])
-    assert (batch["inputs"].dtype, batch["weights"].dtype) == (np.int32, np.float32)
-    for key in ("inputs", "targets"):
-      assert 0 <= batch[key].min() <= batch[key].max() < task.vocab
+    assert batch["inputs"].shape == (*shape, *wide)
+    assert batch["weights"].shape == (shape if task.head == "lm" else shape[:1])
+    assert batch["targets"].shape == (*batch["weights"].shape, *((1,) if task.head == "regression" else ()))
+    assert (batch["inputs"].dtype, batch["weights"].dtype) == (np.float32 if wide else np.int32, np.float32)
+    assert batch["targets"].dtype == (np.float32 if task.head == "regression" else np.int32)
+    for key, size in (("inputs", task.vocab), ("targets", task.classes or task.vocab)):
+      if batch[key].dtype == np.int32:
+        assert 0 <= batch[key].min() <= batch[key].max() < size
     assert batch["weights"].sum() > 0
   assert not same(batches[0], batches[1])
 
