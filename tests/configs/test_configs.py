@@ -33,6 +33,7 @@ VARIANTS = {
   "word_problem": ("", "group=A5,mixer=rwkv7", "group=A4xZ5,length=32,eval_sizes=((32,32),)"),
   "adding": ("mixer=lru",),
   "needle": ("mixer=gated_delta_net,length=512",),
+  "formal_language": ("language=reverse_string,mixer=slstm",),
   "phonebook": ("pattern=ma,m=mamba2,a=softmax",),
   "smnist": ("", "permuted=true,mixer=s4d"),
   "every_state_space": ("mixer=s4", "task=copying,dir=ignored,mixer=mamba"),

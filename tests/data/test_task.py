@@ -33,6 +33,7 @@ SMALL = {
   "adding": {"batch": 4, "length": 24, "eval_rows": 6},
   "needle": {"batch": 4, "length": 160, "eval_depths": (0, 100), "eval_rows": 6},
   "phonebook": {"batch": 4, "entries": 5, "shortest": 3, "eval_entries": (4, 8), "eval_rows": 6},
+  "formal_language": {"batch": 4, "language": "set", "longest": 9, "eval_sizes": ((1, 9), (10, 12)), "eval_rows": 6},
   "modular_arithmetic brackets": {"batch": 4, "length": 12, "vocab": 12, "brackets": True, "eval_rows": 6},
 }
 
