@@ -1,0 +1,49 @@
+"""One file for each family of released models, named like the `model_type` in its config.json.
+
+A family's file holds facts, no code for single tensors:
+
+  LETTERS        how many letters of our pattern one of their layers is: 1 for Mamba, 2 for attention and an MLP
+  IGNORED        keys of config.json, between blanks, that do not change what the model computes, or that transformers
+                 itself ignores
+  SKIPPED        regular expressions of tensors that hold nothing the model needs, such as a table that is tied
+  sections(config) -> the model section, made by the family's recipe in hybrids/recipes/
+  rows(config) -> the mapping table, see interop/rows.py
+
+Both functions ask an `interop.config.Config` for what they want; keys that neither asks for and IGNORED does not name
+are an error. `config.expect(key, value, …)` asks for a key whose other values are not known here.
+"""
+
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+from mistake import Mistake, hint
+
+# model types that another family's file serves
+ALIASES: dict[str, str] = {}
+
+
+def names() -> list[str]:
+  """All model types that can be read."""
+  files = [path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_")]
+  return sorted([*files, *ALIASES])
+
+
+def find(model_type: Any, where: str) -> Any:
+  """Returns the module of a model type.
+
+  Raises:
+    Mistake: there is none.
+  """
+  if model_type not in names():
+    raise Mistake(
+      f"{where}: model_type={model_type!r} is no family known here{hint(str(model_type), names())}; there are "
+      f"{', '.join(names())}"
+    )
+  return importlib.import_module(f"{__name__}.{ALIASES.get(model_type, model_type)}")
+
+
+def skipped(family: Any, name: str) -> bool:
+  """Whether a tensor holds nothing that the family's models need."""
+  return any(re.fullmatch(pattern, name) for pattern in family.SKIPPED)

@@ -1,0 +1,149 @@
+"""Rows of a mapping table: which tensors of theirs are which parameters of ours, and how one becomes the other.
+
+A row has names on both sides and steps between them, each of which knows its inverse. A name of theirs with "{i}" is
+there once for each of their layers; the row's path then begins with the letters that it holds for:
+
+  row("model.layers.{i}.self_attn.q_proj.weight", "a/mixer/q_proj/kernel", turn)
+  row("model.layers.{i}.input_layernorm.weight", "am/norm/scale")            in layers of letter a or m
+  row("model.embed_tokens.weight", "embed/embedding")
+  row(each("layers.{i}.experts.{e}.w1.weight", e=8), "e/mixer/gate_proj", turn, stack)
+  row("layers.{i}.attn.slope", "buffers:l/mixer/rate", reshaped(4, 1, 1))     another collection than "params"
+
+Steps take a list of NumPy arrays, a row's tensors in order, and return such a list.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Arrays = list[np.ndarray]
+
+
+class Step(NamedTuple):
+  """Their arrays -> ours, and back."""
+
+  there: Callable[[Arrays], Arrays]
+  back: Callable[[Arrays], Arrays]
+
+
+class Row(NamedTuple):
+  """Names of theirs, paths of ours, and the steps from the former to the latter."""
+
+  theirs: tuple[str, ...]
+  ours: tuple[str, ...]
+  steps: tuple[Step, ...]
+
+  @property
+  def by_layer(self) -> bool:
+    """Whether it stands for one row a layer."""
+    return "{i}" in self.theirs[0]
+
+  @property
+  def letters(self) -> str:
+    """The letters that it holds for."""
+    return self.ours[0].rpartition(":")[2].partition("/")[0]
+
+  def here(self, arrays: Arrays) -> Arrays:
+    """Ours of theirs."""
+    return functools.reduce(lambda arrays, step: step.there(arrays), self.steps, arrays)
+
+  def away(self, arrays: Arrays) -> Arrays:
+    """Theirs of ours."""
+    return functools.reduce(lambda arrays, step: step.back(arrays), reversed(self.steps), arrays)
+
+
+def row(theirs: str | Sequence[str], ours: str | Sequence[str], *steps: Step) -> Row:
+  """A row of one or several names on each side."""
+  names = lambda value: (value,) if isinstance(value, str) else tuple(value)
+  return Row(names(theirs), names(ours), steps)
+
+
+def each(pattern: str, **ranges: int) -> tuple[str, ...]:
+  """The names of a pattern with every number up to those given: each("w.{e}", e=2) is ("w.0", "w.1")."""
+  numbers = itertools.product(*map(range, ranges.values()))
+  found = []
+  for values in numbers:
+    name = pattern
+    for key, value in zip(ranges, values):
+      name = name.replace("{" + key + "}", str(value))
+    found.append(name)
+  return tuple(found)
+
+
+def elementwise(there: Callable[[np.ndarray], np.ndarray], back: Callable[[np.ndarray], np.ndarray]) -> Step:
+  """A step that treats every array alike."""
+  return Step(lambda arrays: [there(x) for x in arrays], lambda arrays: [back(x) for x in arrays])
+
+
+# a matrix of PyTorch's Linear, (out, in), is ours (in, out); of stacked ones, each
+turn = elementwise(lambda x: x.swapaxes(-1, -2), lambda x: x.swapaxes(-1, -2))
+# the kernel of a depthwise convolution, (channels, 1, taps), is ours (taps, channels)
+depthwise = elementwise(lambda x: x[:, 0].T, lambda x: x.T[:, None])
+# scales that are stored as their distance from 1, and mixtures that weigh the other token
+plus_one = elementwise(lambda x: x + 1, lambda x: x - 1)
+one_minus = elementwise(lambda x: 1 - x, lambda x: 1 - x)
+# several arrays become one with a new axis in front
+stack = Step(lambda arrays: [np.stack(arrays)], lambda arrays: list(arrays[0]))
+
+
+def reshaped(*theirs: int, ours: tuple[int, ...] = (-1,)) -> Step:
+  """Their shape and ours, of the same numbers in the same order."""
+  return elementwise(lambda x: x.reshape(ours), lambda x: x.reshape(theirs))
+
+
+def times(factor: float) -> Step:
+  """Ours has the factor in it."""
+  return elementwise(lambda x: x * np.float32(factor), lambda x: x / np.float32(factor))
+
+
+def split(*sizes: int, axis: int = 0) -> Step:
+  """Cuts one array into neighbouring parts of these sizes."""
+  ends = list(itertools.accumulate(sizes))
+
+  def there(arrays: Arrays) -> Arrays:
+    check(arrays[0].shape[axis] == ends[-1], f"its axis {axis} must be {' + '.join(map(str, sizes))}")
+    return np.split(arrays[0], ends[:-1], axis=axis)
+
+  return Step(there, lambda arrays: [np.concatenate(arrays, axis=axis)])
+
+
+def join(*sizes: int, axis: int = 0) -> Step:
+  """The inverse of `split`."""
+  step = split(*sizes, axis=axis)
+  return Step(step.back, step.there)
+
+
+def unpack(heads: int, *sizes: int) -> Step:
+  """Cuts rows that hold, for each head in turn, parts of these sizes, into one array for each part."""
+  total = sum(sizes)
+
+  def there(arrays: Arrays) -> Arrays:
+    x = arrays[0]
+    check(x.shape[0] == heads * total, f"its axis 0 must be {heads} times {' + '.join(map(str, sizes))}")
+    parts = np.split(x.reshape(heads, total, *x.shape[1:]), list(itertools.accumulate(sizes))[:-1], axis=1)
+    return [part.reshape(-1, *x.shape[1:]) for part in parts]
+
+  def back(arrays: Arrays) -> Arrays:
+    parts = [x.reshape(heads, size, *x.shape[1:]) for x, size in zip(arrays, sizes)]
+    return [np.concatenate(parts, axis=1).reshape(-1, *arrays[0].shape[1:])]
+
+  return Step(there, back)
+
+
+def permuted(order: Any) -> Step:
+  """Ours has theirs' rows in this order."""
+  order = np.asarray(order)
+  return elementwise(lambda x: x[order], lambda x: x[np.argsort(order)])
+
+
+class Misfit(Exception):
+  """A step does not fit the shape of an array."""
+
+
+def check(fine: bool, need: str) -> None:
+  """Raises a Misfit that says what is needed."""
+  if not fine:
+    raise Misfit(need)
