@@ -89,6 +89,22 @@ one_minus = elementwise(lambda x: 1 - x, lambda x: 1 - x)
 stack = Step(lambda arrays: [np.stack(arrays)], lambda arrays: list(arrays[0]))
 
 
+def dense(theirs: str, ours: str, *, bias: bool = False) -> list[Row]:
+  """The rows of a Linear: its weight, and its bias if it has one."""
+  return [row(f"{theirs}.weight", f"{ours}/kernel", turn), *([row(f"{theirs}.bias", f"{ours}/bias")] if bias else [])]
+
+
+def depthwise_conv(theirs: str, ours: str, *, bias: bool = False) -> list[Row]:
+  """The rows of a depthwise convolution."""
+  kernel = row(f"{theirs}.weight", f"{ours}/kernel", depthwise)
+  return [kernel, *([row(f"{theirs}.bias", f"{ours}/bias")] if bias else [])]
+
+
+def layer_norm(theirs: str, ours: str) -> list[Row]:
+  """The rows of a LayerNorm."""
+  return [row(f"{theirs}.weight", f"{ours}/scale"), row(f"{theirs}.bias", f"{ours}/bias")]
+
+
 def reshaped(*theirs: int, ours: tuple[int, ...] = (-1,)) -> Step:
   """Their shape and ours, of the same numbers in the same order."""
   return elementwise(lambda x: x.reshape(ours), lambda x: x.reshape(theirs))

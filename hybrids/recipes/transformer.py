@@ -71,6 +71,7 @@ def llama(
   activation: str = "silu",
   norm_eps: float = 1e-6,
   tie: bool = False,
+  mlp_bias: bool = False,
   **more: Any,
 ) -> dict[str, Any]:
   """Returns the sections of Llama with `depth` blocks of attention and a gated MLP; `more` are fields of the former."""
@@ -83,11 +84,12 @@ def llama(
     theta=theta,
     scaling=scaling,
   )
+  mlp = dict(name="gated_mlp", inner=inner, activation=activation, bias=mlp_bias)
   return language_model(
     width=width,
     pattern="a-",
     depth=2 * depth,
-    letters={"a": attention | more, "-": dict(name="gated_mlp", inner=inner, activation=activation)},
+    letters={"a": attention | more, "-": mlp},
     norm_eps=norm_eps,
     head=dict(tie=tie),
   )

@@ -1,57 +1,55 @@
 """Mamba (Gu & Dao 2023) as transformers saves it. The discretisation is Euler's, as ours by default."""
 
+from typing import Any
+
+from hybrids.recipes import mamba
 from interop.config import Config
-from interop.rows import Row, depthwise, row, turn
+from interop.rows import Row, dense, depthwise_conv, row
 
 LETTERS = 1
-# initial values, and how transformers runs it; the inner width is expand times the width, and read from neither
+# initial values, and how transformers runs it
 IGNORED = (
   "rescale_prenorm_residual residual_in_fp32 time_step_floor time_step_init_scheme time_step_max time_step_min "
-  "time_step_scale use_associative_scan use_mambapy"
+  "time_step_scale use_associative_scan use_falcon_mambapy use_mambapy"
 )
 SKIPPED = ()
 
 
-def sections(config: Config) -> dict:
-  """The model section."""
+def sections(config: Config, **more: Any) -> dict[str, Any]:
+  """The model section; `more` are further arguments of the recipe."""
   width, expand = config.get("hidden_size"), config.get("expand", 2)
   if config.get("intermediate_size", expand * width) != expand * width:
-    raise config.refuse("intermediate_size", f"{expand} times hidden_size={width}")
+    raise config.refuse("intermediate_size", f"expand={expand} times hidden_size={width}")
   config.expect("hidden_act", "silu")
   rank = config.get("time_step_rank", "auto")
-  mixer = dict(
-    name="mamba",
+  return mamba.model(
+    width=width,
+    depth=config.get("num_hidden_layers"),
     state=config.get("state_size", 16),
     expand=expand,
     taps=config.get("conv_kernel", 4),
-    dt_rank=-(-width // 16) if rank == "auto" else rank,
+    dt_rank=None if rank == "auto" else rank,
     bias=config.get("use_bias", False),
     conv_bias=config.get("use_conv_bias", True),
-  )
-  branch = dict(norm=dict(name="rms", eps=config.get("layer_norm_epsilon", 1e-5)))
-  depth = config.get("num_hidden_layers")
-  return dict(
-    width=width,
-    body=dict(name="stack", pattern="m", depth=depth, letters={"m": mixer}, branch=branch),
-    head=dict(name="lm", tie=config.get("tie_word_embeddings", True)),
+    norm_eps=config.get("layer_norm_epsilon", 1e-5),
+    tie=config.get("tie_word_embeddings", True),
+    **more,
   )
 
 
 def rows(config: Config) -> list[Row]:
   """The mapping table."""
-  theirs = "backbone.layers.{i}.mixer."
-  dense = [row(f"{theirs}{name}.weight", f"m/mixer/{name}/kernel", turn)
-           for name in ("in_proj", "x_proj", "dt_proj", "out_proj")]  # fmt: skip
-  biased = ("in_proj", "out_proj", "dt_proj") if config.get("use_bias", False) else ("dt_proj",)
-  bias = [row(f"{theirs}{name}.bias", f"m/mixer/{name}/bias") for name in biased]
-  conv = [row(theirs + "conv1d.weight", "m/mixer/conv/kernel", depthwise)]
-  if config.get("use_conv_bias", True):
-    conv.append(row(theirs + "conv1d.bias", "m/mixer/conv/bias"))
-  head = [] if config.get("tie_word_embeddings", True) else [row("lm_head.weight", "head/table")]
+  mixer, bias = "backbone.layers.{i}.mixer.", config.get("use_bias", False)
   return [
     row("backbone.embeddings.weight", "embed/embedding"),
     row("backbone.layers.{i}.norm.weight", "m/norm/scale"),
-    *(row(theirs + name, f"m/mixer/{name}") for name in ("A_log", "D")),
-    *dense, *bias, *conv, *head,
+    *dense(mixer + "in_proj", "m/mixer/in_proj", bias=bias),
+    *depthwise_conv(mixer + "conv1d", "m/mixer/conv", bias=config.get("use_conv_bias", True)),
+    *dense(mixer + "x_proj", "m/mixer/x_proj"),
+    *dense(mixer + "dt_proj", "m/mixer/dt_proj", bias=True),
+    row(mixer + "A_log", "m/mixer/A_log"),
+    row(mixer + "D", "m/mixer/D"),
+    *dense(mixer + "out_proj", "m/mixer/out_proj", bias=bias),
     row("backbone.norm_f.weight", "body/final_norm/scale"),
-  ]  # fmt: skip
+    *([] if config.get("tie_word_embeddings", True) else [row("lm_head.weight", "head/table")]),
+  ]
