@@ -1,7 +1,7 @@
 """One mesh with four axes, and one table that says which axis each named dimension of a parameter lies on.
 
-`data` and `fsdp` split the batch, and `fsdp` the parameters too; `sequence` splits time; `tensor` splits channels and
-heads. Everything else follows from the compiler.
+`data` and `fsdp` split the batch, and `fsdp` the parameters too; `sequence` splits time; `tensor` splits channels,
+heads and experts. Everything else follows from the compiler.
 """
 
 import math
@@ -26,6 +26,7 @@ RULES = (
   ("inner", "tensor"),
   ("heads", "tensor"),
   ("kv", "tensor"),
+  ("expert", "tensor"),
   ("mlp", "tensor"),
   ("embed", "fsdp"),
 )

@@ -8,7 +8,7 @@ from layers.initializers import uniform_fan_in
 from layers.mixer import PerToken
 from mistake import Mistake
 
-ACTIVATIONS = some("silu", "gelu", "gelu_tanh", "relu", "sigmoid", "none")
+ACTIVATIONS = some("silu", "gelu", "gelu_tanh", "relu", "relu2", "sigmoid", "none")
 
 
 class GatedMLP(PerToken):

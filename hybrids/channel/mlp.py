@@ -6,10 +6,10 @@ from layers import Dense
 from layers.activations import some
 from layers.initializers import uniform_fan_in
 from layers.mixer import PerToken
-from layers.sizes import scaled
+from layers.sizes import at_least_one, scaled
 from mistake import Mistake
 
-ACTIVATIONS = some("gelu", "gelu_tanh", "relu", "silu")
+ACTIVATIONS = some("gelu", "gelu_tanh", "relu", "relu2", "silu")
 
 
 class MLP(PerToken):
@@ -20,13 +20,15 @@ class MLP(PerToken):
 
   Attributes:
     expand: inner width as a multiple of `width`.
+    inner: the inner width itself, in place of `expand`.
     depth: number of residual branches of the model; the stack sets it.
   Raises:
-    ValueError: `expand` times `width` is below 1, or `activation` is unknown.
+    ValueError: `inner`, or `expand` times `width`, is below 1, or `activation` is unknown.
   """
 
   width: int
   expand: float = 4
+  inner: int | None = None
   activation: str = "gelu_tanh"
   bias: bool = False
   depth: int = 1
@@ -34,7 +36,8 @@ class MLP(PerToken):
   def setup(self):
     if self.activation not in ACTIVATIONS:
       raise Mistake(f"mlp: no activation {self.activation!r}; choose from {sorted(ACTIVATIONS)}")
-    inner = scaled(self.expand, self.width)
+    at_least_one(self, "inner")
+    inner = scaled(self.expand, self.width) if self.inner is None else self.inner
     if inner < 1:
       raise Mistake(f"mlp: expand={self.expand} times width={self.width} leaves no inner channels")
     self.in_proj = Dense(inner, use_bias=self.bias, kernel_init=uniform_fan_in(), axes=("embed", "mlp"))

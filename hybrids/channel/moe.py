@@ -5,34 +5,50 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float, Int
 
-from hybrids.channel.gated_mlp import ACTIVATIONS
+from hybrids.channel.gated_mlp import GatedMLP
+from hybrids.channel.mlp import MLP
+from hybrids.channel.routing import SCORES, Routes, route, use
 from kernels.inputs import valid
-from layers import param
+from layers import Dense, buffer, param
+from layers.activations import some
 from layers.choices import one_of
+from layers.initializers import uniform_fan_in
 from layers.mixer import Mixer, Stateless, Where
+from layers.sizes import at_least_one
 from mistake import Mistake
 
-SCORES = ("softmax", "softmax_of_chosen")
+ACTIVATIONS = some("silu", "gelu", "gelu_tanh", "relu", "relu2")
 
 
 class MoE(Mixer):
-  """y = Σ_e g_e W_2e (f(W_ge x) * W_1e x) over the `top_k` experts with the largest router logits W_r x.
+  """y = Σ_e g_e W_2e (f(W_ge x) * W_1e x) over the `top_k` experts that a router chooses, and S(x) of a shared one.
 
-  g is the softmax of all logits, or of those chosen (Jamba, Mixtral), which is that of all divided by its sum over the
-  chosen. The router works in float32. What is sown under "losses", weights included, for training to add:
+  The router works in float32: logits W_r x, scores s of them, and g = scale · s of the chosen, which are those of the
+  largest s, or s + selection_bias (DeepSeek-AI 2024, arXiv:2412.19437, sec. 2.1.2). No token is dropped; those of the
+  padding go to no expert. What is sown under "losses", weights included, for training to add:
   balance    balance · experts · Σ_e f_e P_e, with f_e the share of choices that fall on e and P_e the mean of its
-             probability (Fedus et al. 2022, arXiv:2101.03961, eqs. 4-6)
+             probability, s / Σ s (Fedus et al. 2022, arXiv:2101.03961, eqs. 4-6)
   router_z   router_z · mean(log(Σ exp(logits))²) (Zoph et al. 2022, arXiv:2202.08906, eq. 5)
-  Departs: every expert is computed for every token, and those not chosen are weighed by 0; nothing is dropped.
+  and f under "intermediates" as `share`. Departs: nothing.
 
   Attributes:
     inner: channels of each expert; None is 8/3 of `width` rounded up to a multiple of 8.
-    scores: "softmax", or "softmax_of_chosen".
-    renormalize: g is divided by its sum over the chosen.
+    gated: whether experts have W_g; without it they are W_2e f(W_1e x), as in Nemotron 3.
+    scores: s is the "softmax" of all logits (Jamba), the "softmax_of_chosen" (Mixtral, Granite), or the "sigmoid"
+      (DeepSeek-V3, Kimi, Nemotron 3).
+    selection_bias: whether the buffer of that name, one number an expert, is added to s for choosing, and only there.
+    groups, top_groups: experts are chosen from the `top_groups` best of `groups` equal parts; all if not given.
+    renormalize: g is divided by its sum over the chosen plus renormalize_eps (DeepSeek-V3 1e-20, LFM2 1e-6).
+    shared: channels of the shared expert, which every token passes; None: there is none. Several shared experts are
+      one of all their channels.
+    shared_gate: whether S(x) is multiplied by sigmoid(w · x) (Qwen3-Next).
+    latent: the size to which x is mapped for the routed experts, and from which their sum is mapped back (Nemotron 3
+      Super); the router and the shared expert read x itself.
   Raises:
-    ValueError: there are fewer experts than `top_k`, a size is below 1, or a name is unknown.
+    ValueError: there are fewer experts than `top_k`, or fewer of them in `top_groups` groups; the groups do not divide
+      the experts; a size is below 1; `shared_gate` stands without `shared`; or a name is unknown.
   """
 
   width: int
@@ -40,28 +56,44 @@ class MoE(Mixer):
   top_k: int = 2
   inner: int | None = None
   activation: str = "silu"
+  gated: bool = True
   scores: str = "softmax"
+  selection_bias: bool = False
+  groups: int = 1
+  top_groups: int | None = None
   renormalize: bool = False
+  renormalize_eps: float = 0.0
+  scale: float = 1.0
+  shared: int | None = None
+  shared_gate: bool = False
+  latent: int | None = None
   balance: float = 0.01
   router_z: float = 0.0
   depth: int = 1
 
   def __post_init__(self):
-    one_of(self, activation=ACTIVATIONS, scores=SCORES)
-    if not 1 <= self.top_k <= self.experts:
-      raise Mistake(f"moe: top_k={self.top_k} of experts={self.experts}; it is at least 1 and at most all")
-    if self.inner is not None and self.inner < 1:
-      raise Mistake(f"moe: inner={self.inner}; it needs at least 1")
+    _check(self)
     super().__post_init__()
 
   def setup(self):
-    inner = -(-self.width // 3) * 8 if self.inner is None else self.inner
+    inner, d, out = self._inner, self.latent or self.width, 1 / self.depth
     init = lambda gain: nn.initializers.variance_scaling(gain / 3, "fan_in", "uniform", batch_axis=(0,))
-    into, out = (self.experts, self.width, inner), (self.experts, inner, self.width)
+    stacked = lambda name, gain, shape, axes: param(self, name, init(gain), (self.experts, *shape), ("expert", *axes))
     self.router = param(self, "router", nn.initializers.normal(0.02), (self.width, self.experts), ("embed", None))
-    self.gate_proj = param(self, "gate_proj", init(1.0), into, (None, "embed", "mlp"))
-    self.in_proj = param(self, "in_proj", init(1.0), into, (None, "embed", "mlp"))
-    self.out_proj = param(self, "out_proj", init(1 / self.depth), out, (None, "mlp", "embed"))
+    if self.selection_bias:
+      self.bias = buffer(self, "selection_bias", nn.initializers.zeros, (self.experts,), (None,))
+    if self.gated:
+      self.gate_proj = stacked("gate_proj", 1.0, (d, inner), ("embed", "mlp"))
+    self.in_proj = stacked("in_proj", 1.0, (d, inner), ("embed", "mlp"))
+    self.out_proj = stacked("out_proj", 1.0 if self.latent else out, (inner, d), ("mlp", "embed"))
+    if self.latent:
+      self.latent_in = Dense(d, kernel_init=uniform_fan_in(), axes=("embed", None))
+      self.latent_out = Dense(self.width, kernel_init=uniform_fan_in(gain=out**0.5), axes=(None, "embed"))
+    if self.shared:
+      shape = dict(inner=self.shared, activation=self.activation, depth=self.depth)
+      self.shared_expert = GatedMLP(self.width, **shape) if self.gated else MLP(self.width, **shape)
+    if self.shared_gate:
+      self.shared_gate_proj = Dense(1, kernel_init=uniform_fan_in(), axes=("embed", None))
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> Stateless:
@@ -70,42 +102,76 @@ class MoE(Mixer):
   def mix(self, x: Float[Array, "b t d"], state: Stateless, where: Where) -> tuple[Float[Array, "b t d"], Stateless]:
     here = jnp.ones(x.shape[:2], bool) if where.lengths is None else valid(where.lengths, x.shape[1])
     logits = self._logits(x)
-    weights = self._weights(logits)
-    self._sow(logits, weights, here)
-    return self._experts(x, weights), state
+    routes = self._route(logits)
+    self._sow(use(logits, routes, here))
+    chosen = jnp.where(here[..., None], routes.chosen, self.experts)
+    return self._experts(x, routes._replace(chosen=chosen)), state
 
   def mix_token(
     self, x: Float[Array, "b d"], state: Stateless, side: Mapping[str, Array]
   ) -> tuple[Float[Array, "b d"], Stateless]:
-    return self._experts(x, self._weights(self._logits(x))), state
+    return self._experts(x, self._route(self._logits(x))), state
 
   def _logits(self, x: Float[Array, "*b d"]) -> Float[Array, "*b e"]:
     wide = jnp.promote_types(x.dtype, jnp.float32)
     return jnp.einsum("...d,de->...e", x.astype(wide), self.router.astype(wide), precision="highest")
 
-  @nn.nowrap
-  def _weights(self, logits: Float[Array, "*b e"]) -> Float[Array, "*b e"]:
-    """Returns g of every expert, 0 for the experts that are not among the `top_k`."""
-    _, chosen = jax.lax.top_k(logits, self.top_k)
-    mask = jnp.sum(jax.nn.one_hot(chosen, self.experts, dtype=logits.dtype), axis=-2)
-    if self.scores == "softmax_of_chosen":
-      return jax.nn.softmax(jnp.where(mask > 0, logits, -jnp.inf), axis=-1)
-    weights = mask * jax.nn.softmax(logits, axis=-1)
-    return weights / jnp.sum(weights, axis=-1, keepdims=True) if self.renormalize else weights
+  def _route(self, logits: Float[Array, "*b e"]) -> Routes:
+    return route(
+      logits,
+      self.bias if self.selection_bias else None,
+      scores=self.scores,
+      top_k=self.top_k,
+      groups=self.groups,
+      top_groups=self.top_groups or self.groups,
+      renormalize=self.renormalize,
+      renormalize_eps=self.renormalize_eps,
+      scale=self.scale,
+    )
 
-  def _experts(self, x: Float[Array, "*b d"], weights: Float[Array, "*b e"]) -> Float[Array, "*b d"]:
-    gate, into, out = (w.astype(x.dtype) for w in (self.gate_proj, self.in_proj, self.out_proj))
-    z = ACTIVATIONS[self.activation](jnp.einsum("...d,edf->...ef", x, gate)) * jnp.einsum("...d,edf->...ef", x, into)
-    return jnp.einsum("...ef,efd->...d", z * weights[..., None].astype(x.dtype), out)
+  def _experts(self, x: Float[Array, "*b d"], routes: Routes) -> Float[Array, "*b d"]:
+    u = self.latent_in(x) if self.latent else x
+    y = self._routed(u, routes.chosen, routes.weights)
+    y = self.latent_out(y) if self.latent else y
+    if self.shared:
+      shared = self.shared_expert.mix_channels(x)
+      y = y + (shared * jax.nn.sigmoid(self.shared_gate_proj(x)) if self.shared_gate else shared)
+    return y
 
-  def _sow(self, logits: Float[Array, "b t e"], weights: Float[Array, "b t e"], here: Bool[Array, "b t"]) -> None:
-    """Sows the losses of the tokens outside the padding."""
-    n = jnp.maximum(jnp.sum(here), 1)
-    mean = lambda z: jnp.sum(jnp.where(here[..., None], z, 0), axis=(0, 1)) / n
-    shares = mean((weights > 0) / self.top_k)
+  def _routed(
+    self, x: Float[Array, "*b d"], chosen: Int[Array, "*b k"], weights: Float[Array, "*b k"]
+  ) -> Float[Array, "*b d"]:
+    """Returns the weighted sum of the chosen experts."""
+    f = ACTIVATIONS[self.activation]
+    of_all = jnp.sum(jax.nn.one_hot(chosen, self.experts, dtype=weights.dtype) * weights[..., None], axis=-2)
+    z = jnp.einsum("...d,edf->...ef", x, self.in_proj.astype(x.dtype))
+    z = f(jnp.einsum("...d,edf->...ef", x, self.gate_proj.astype(x.dtype))) * z if self.gated else f(z)
+    return jnp.einsum("...ef,efd->...d", z * of_all[..., None].astype(x.dtype), self.out_proj.astype(x.dtype))
+
+  def _sow(self, used) -> None:
+    self.sow("intermediates", "share", used.share)
     if self.balance:
-      balance = self.experts * jnp.sum(shares * mean(jax.nn.softmax(logits, axis=-1)))
-      self.sow("losses", "balance", self.balance * balance)
+      self.sow("losses", "balance", self.balance * used.balance)
     if self.router_z:
-      squares = jnp.square(jax.nn.logsumexp(logits, axis=-1, keepdims=True))
-      self.sow("losses", "router_z", self.router_z * mean(squares)[0])
+      self.sow("losses", "router_z", self.router_z * used.router_z)
+
+  @property
+  def _inner(self) -> int:
+    return -(-self.width // 3) * 8 if self.inner is None else self.inner
+
+
+def _check(module: MoE) -> None:
+  one_of(module, activation=ACTIVATIONS, scores=SCORES)
+  at_least_one(module, "width", "inner", "groups", "top_groups", "shared", "latent", "depth")
+  experts, groups, kept = module.experts, module.groups, module.top_groups or module.groups
+  if not 1 <= module.top_k <= experts:
+    raise Mistake(f"moe: top_k={module.top_k} of experts={experts}; it is at least 1 and at most all")
+  if experts % groups:
+    raise Mistake(f"moe: groups={groups} do not divide experts={experts}")
+  if kept > groups or module.top_k > kept * (experts // groups):
+    what = f"top_groups={kept} of groups={groups} with {experts // groups} experts each"
+    raise Mistake(f"moe: {what}; there must be as many groups, and experts enough in them for top_k={module.top_k}")
+  if not module.renormalize_eps >= 0:
+    raise Mistake(f"moe: renormalize_eps={module.renormalize_eps}; it must be at least 0")
+  if module.shared_gate and module.shared is None:
+    raise Mistake("moe: shared_gate=True is the gate of a shared expert; give shared, its channels")

@@ -5,26 +5,52 @@ import jax.numpy as jnp
 import numpy as np
 
 from hybrids.channel.moe import MoE
+from tests.hybrids.filled import filled
 
-SMALL = {"": dict(experts=3, top_k=2, inner=4, scores="softmax_of_chosen", router_z=0.1)}
+KIMI = dict(scores="sigmoid", selection_bias=True, renormalize=True, renormalize_eps=1e-20, scale=2.5, shared=5)
+SMALL = {
+  "": dict(experts=3, top_k=2, inner=4, scores="softmax_of_chosen", router_z=0.1),
+  "kimi": dict(experts=8, top_k=2, inner=4, groups=4, top_groups=2, **KIMI),
+}
 ORACLE = {
   "": (dict(experts=3, top_k=2, inner=4), dict(top_k=2)),
   "of chosen": (dict(experts=3, top_k=1, inner=4, scores="softmax_of_chosen"), dict(top_k=1, renormalize=True)),
   "renormalized": (dict(experts=4, top_k=2, inner=3, renormalize=True), dict(top_k=2, renormalize=True)),
+  "qwen3_next": (
+    dict(experts=5, top_k=2, inner=3, renormalize=True, shared=7, shared_gate=True),
+    dict(top_k=2, renormalize=True),
+  ),
+  "kimi": (
+    dict(experts=8, top_k=3, inner=3, groups=4, top_groups=2, **KIMI),
+    dict(top_k=3, score="sigmoid", groups=4, top_groups=2, renormalize=True, eps=1e-20, scale=2.5),
+  ),
+  "nemotron": (
+    dict(experts=6, top_k=2, inner=3, latent=5, gated=False, activation="relu2", **KIMI),
+    dict(top_k=2, score="sigmoid", renormalize=True, eps=1e-20, scale=2.5, activation="relu2"),
+  ),
+  "lfm2": (
+    dict(experts=4, top_k=2, inner=3, scores="sigmoid", selection_bias=True, renormalize=True, renormalize_eps=1e-6),
+    dict(top_k=2, score="sigmoid", renormalize=True, eps=1e-6),
+  ),
 }
-SLOW = ("renormalized",)
+SLOW = ("renormalized", "of chosen", "lfm2")
 REFUSED = [
   (dict(experts=2, top_k=3), "top_k=3 of experts=2"),
   (dict(top_k=0), "top_k=0"),
   (dict(inner=0), "inner=0"),
-  (dict(scores="sigmoid"), "scores='sigmoid'; choose from"),
+  (dict(scores="tanh"), "scores='tanh'; choose from"),
   (dict(activation="glu"), "activation='glu'; choose from"),
+  (dict(groups=3), "groups=3 do not divide experts=8"),
+  (dict(groups=4, top_groups=5), "top_groups=5 of groups=4"),
+  (dict(groups=4, top_groups=1, top_k=3), "experts enough in them for top_k=3"),
+  (dict(renormalize_eps=-1.0), "renormalize_eps=-1.0; it must be at least 0"),
+  (dict(shared_gate=True), "give shared, its channels"),
 ]
 
 
-def count(d, experts=8, inner=24, **_):
-  """The router, and three matrices an expert."""
-  return d * experts + 3 * experts * d * inner
+def count(d, experts=8, inner=24, shared=0, **_):
+  """The router, three matrices an expert, and three of the shared one."""
+  return d * experts + 3 * d * (experts * inner + shared)
 
 
 def test_losses_are_those_of_the_tokens_that_are_no_padding():
@@ -42,3 +68,40 @@ def test_losses_are_those_of_the_tokens_that_are_no_padding():
   np.testing.assert_allclose(
     sown["losses"]["router_z"][0], 0.25 * np.mean(np.log(np.exp(logits).sum(-1)) ** 2), rtol=1e-5
   )
+
+
+def test_the_selection_bias_chooses_and_does_not_weigh():
+  module = MoE(width=4, experts=4, top_k=2, inner=2, scores="sigmoid", selection_bias=True)
+  x = jax.random.normal(jax.random.key(0), (1, 6, 4))
+  params = filled(module, x)["params"]
+
+  @jax.jit
+  def run(bias):
+    variables = {"params": params, "buffers": {"selection_bias": bias}}
+    y, sown = module.apply(variables, x, mutable=["intermediates"])
+    return y, sown["intermediates"]["share"][0]
+
+  y, share = run(jnp.array([0.0, 9.0, 0.0, 9.0]))
+  np.testing.assert_allclose(share, [0, 0.5, 0, 0.5])
+  score = 1 / (1 + np.exp(-x @ params["router"]))
+  outputs = [run_expert(params, x, e) for e in (1, 3)]
+  np.testing.assert_allclose(y, score[..., 1:2] * outputs[0] + score[..., 3:] * outputs[1], rtol=2e-4, atol=1e-5)
+
+
+def run_expert(params, x, e):
+  gate = x @ params["gate_proj"][e]
+  return (gate / (1 + np.exp(-gate)) * (x @ params["in_proj"][e])) @ params["out_proj"][e]
+
+
+def test_in_the_padding_outputs_are_zero_and_no_expert_is_chosen():
+  """A shared expert with gate, too: the padding reads zeros. A token of the padding changes no other."""
+  module = MoE(width=4, experts=3, top_k=1, inner=2, shared=3, shared_gate=True, balance=1.0)
+  x = jax.random.normal(jax.random.key(0), (2, 5, 4))
+  variables = filled(module, x)
+  run = jax.jit(lambda x: module.apply(variables, x, lengths=jnp.array([5, 2]), mutable=["losses", "intermediates"]))
+  y, sown = run(x)
+  other, same = run(x.at[1, 2:].set(jnp.nan))
+  assert not np.any(y[1, 2:])
+  assert np.all(np.abs(y[0]).max(-1) > 0)
+  np.testing.assert_array_equal(y, other)
+  jax.tree.map(np.testing.assert_array_equal, sown, same)
