@@ -75,6 +75,7 @@ def defaults() -> ConfigDict:
         "schedule": "cosine",
         "warmup": 50,
         "final_lr": 0.0,
+        "decay": 0.1,
         "b1": 0.9,
         "b2": 0.95,
         "eps": 1e-8,

@@ -57,7 +57,7 @@ class Checkpoints:
     keep: how many of the newest steps stay; older ones are deleted once a newer one is complete. None keeps all.
     read_only: looks, but moves and writes nothing; for evaluating a run that may still be training.
     run: identity of the run, which its manifests carry; steps of another one are refused. Empty takes any.
-    best: a step that stays besides the newest ones, 0 for none.
+    stay: steps that stay besides the newest ones.
     saved: called on process 0 with each step whose save is complete.
   Raises:
     ValueError: `keep` below 1, or a directory that is a URL.
@@ -80,7 +80,7 @@ class Checkpoints:
     self.keep = keep
     self.read_only = read_only
     self.run = run
-    self.best = 0
+    self.stay: set[int] = set()
     self._saved = saved
     self._manager: ocp.CheckpointManager | None = None
     self._thread: threading.Thread | None = None
@@ -144,7 +144,7 @@ class Checkpoints:
     if self.keep is None:
       return
     complete = [n for n in self.steps() if (self.directory / str(n) / manifest.NAME).is_file()]
-    for n in (n for n in complete[: -self.keep] if n != self.best):
+    for n in (n for n in complete[: -self.keep] if n not in self.stay):
       # renamed first: a run killed here must not leave half a step under its number
       shutil.rmtree(_move(self.directory / str(n), self.directory / "trash" / f"{n}.old"))
 

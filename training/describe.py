@@ -16,7 +16,7 @@ from hybrids.embed import EMBEDDINGS
 from hybrids.head import HEADS
 from layers import norms
 from mistake import Mistake, hint
-from training import optimizer, settings
+from training import optimizer, schedule, settings
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -29,7 +29,7 @@ def kinds() -> dict[str, dict[str, Callable[[], Any]]]:
     "tasks": {name: partial(task_lib.find, name) for name in sorted(task_lib.available())},
     "configs": {f"configs/{path.name}": partial(_itself, path) for path in configs},
     "optimizers": dict.fromkeys(optimizer.OPTIMIZERS, partial(_itself, optimizer.build)),
-    "schedules": dict.fromkeys(optimizer.SCHEDULES, partial(_itself, optimizer.learning_rate)),
+    "schedules": dict.fromkeys(schedule.SCHEDULES, partial(_itself, schedule.learning_rate)),
     "embeddings": {name: partial(_itself, cls) for name, cls in EMBEDDINGS.items()},
     "heads": {name: partial(_itself, cls) for name, cls in HEADS.items()},
     "norms": {name: partial(_itself, cls) for name, cls in norms.NORMS.items()},

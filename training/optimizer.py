@@ -22,6 +22,7 @@ import numpy as np
 import optax
 
 from mistake import Mistake
+from training import schedule as schedule_lib
 
 OPTIMIZERS: dict[str, Callable[[float, float, float], optax.GradientTransformation]] = {
   "adabelief": lambda b1, b2, eps: optax.scale_by_belief(b1, b2, eps),
@@ -35,9 +36,6 @@ OPTIMIZERS: dict[str, Callable[[float, float, float], optax.GradientTransformati
 }
 # weight decay is part of the gradient here, as in the papers; everywhere else it is decoupled
 COUPLED = ("adam", "rmsprop", "sgd")
-# the settings that learning_rate takes
-RATE = ("lr", "schedule", "warmup", "final_lr")
-SCHEDULES = ("constant", "cosine", "linear")
 
 
 class Group(NamedTuple):
@@ -56,6 +54,7 @@ def build(
   schedule: str = "cosine",
   warmup: int = 0,
   final_lr: float = 0.0,
+  decay: float = 0.1,
   b1: float = 0.9,
   b2: float = 0.999,
   eps: float = 1e-8,
@@ -69,8 +68,7 @@ def build(
   """Builds the transformation for `params` (arrays or shapes, in Linen's boxes or not); see the module's docstring.
 
   Args:
-    steps: updates of the whole run, at which the schedule arrives at `final_lr`.
-    final_lr: as a fraction of `lr`.
+    steps, schedule, warmup, final_lr, decay: see training/schedule.py.
     clip, ema: 0 is off.
     accumulate: batches of one update, as if they were one large batch; the loop takes so many.
   Raises:
@@ -90,7 +88,9 @@ def build(
   ):
     if not fine:
       raise Mistake(f"optimizer.{key}={value}; it must be {need}")
-  rate = learning_rate(lr=lr, schedule=schedule, warmup=warmup, final_lr=final_lr, steps=steps)
+  rate = schedule_lib.learning_rate(
+    lr=lr, schedule=schedule, warmup=warmup, final_lr=final_lr, decay=decay, steps=steps
+  )
   rules = assign(params, weight_decay=weight_decay, slow_lr=slow_lr, groups=groups)
   decay = _decay({path: rule.weight_decay for path, rule in rules.items()})
   factors = {path: rule.lr for path, rule in rules.items()}
@@ -101,41 +101,6 @@ def build(
   if ema:
     parts.append(average(ema))
   return optax.chain(*parts)
-
-
-def learning_rate(*, lr: float, schedule: str, warmup: int, final_lr: float, steps: int) -> optax.Schedule:
-  """Updates done -> learning rate: a line up to `lr` over `warmup` updates, then the schedule down to final_lr·lr.
-
-  The first update of a warm-up has lr/warmup, not 0. Past `steps` it stays at its end.
-
-  Raises:
-    ValueError: an unknown schedule, or a value out of its range.
-  """
-  if schedule not in SCHEDULES:
-    raise Mistake(f"optimizer.schedule={schedule!r}; choose one of {', '.join(SCHEDULES)}")
-  if steps < 0:
-    raise Mistake(f"steps={steps}; it must be 0 or more updates")
-  if not 0 <= lr < math.inf:
-    raise Mistake(f"optimizer.lr={lr}; it must be a finite number of 0 or more")
-  if warmup < 0:
-    raise Mistake(f"optimizer.warmup={warmup}; it must be 0 (off) or more updates")
-  if warmup >= steps > 0:
-    raise Mistake(
-      f"optimizer.warmup={warmup} is not below steps={steps}, so that the learning rate would never reach "
-      f"optimizer.lr; set warmup={steps // 10} or more steps"
-    )
-  if not 0 <= final_lr <= 1:
-    raise Mistake(f"optimizer.final_lr={final_lr} is a fraction of optimizer.lr; it must be 0 to 1")
-
-  def rate(count: Any) -> Any:
-    # plain numbers are computed at once, without compiling anything
-    xp: Any = np if isinstance(count, int) else jnp
-    done = xp.clip((count - warmup) / max(steps - warmup, 1), 0.0, 1.0)
-    shape = {"cosine": 0.5 * (1 + xp.cos(xp.pi * done)), "linear": 1 - done, "constant": 1.0 + 0 * done}[schedule]
-    rise = xp.minimum((count + 1) / warmup, 1.0) if warmup else 1.0
-    return lr * rise * (shape if schedule == "constant" else final_lr + (1 - final_lr) * shape)
-
-  return rate
 
 
 def assign(

@@ -28,7 +28,7 @@ from hybrids.model import build_model, side_inputs
 from inference import count, stream
 from kernels import dispatch
 from mistake import Mistake
-from training import flops, metrics, optimizer, platform, settings, sharding, transfer
+from training import flops, metrics, optimizer, platform, schedule, settings, sharding, transfer
 from training import state as state_lib
 from training import step as step_lib
 from training import workdir as workdir_lib
@@ -234,7 +234,7 @@ class Run:
           "--from-step with one of its checkpoints"
         )
       jax.block_until_ready(self.state)
-      notice = workdir_lib.redrawn(self.workdir, self.config) if self.workdir else ""
+      notice = self._extended()
       folder.write(facts, changed, self.step)
       writer = metrics.Writer(
         self.workdir,
@@ -263,7 +263,7 @@ class Run:
     """Runs the loop from the state's step to config.steps or until a signal."""
     config, first, last = self.config, self.step, self.config.steps
     update, forget = self._update, step_lib.make_forget(like=self.like)
-    rate = optimizer.learning_rate(steps=last, **{key: config.optimizer[key] for key in optimizer.RATE})
+    rate, turn = schedule.of(config.optimizer, last), schedule.turn(config.optimizer, last)
     with platform.stop_requests() as asked_to_stop:
       for step in range(first, last + 1):
         # Evaluate the state as it is, save it with the position in the data, only then take the next batch: so a
@@ -276,7 +276,7 @@ class Run:
           with session.pause(self.state):
             better = session.evaluated(step, self._evaluate(self.variables))
         session.at(step)
-        if step > first and (stop or better or due(step, config.save.every, last)):
+        if step > first and (stop or better or step == turn or due(step, config.save.every, last)):
           step_lib.check_finite(self.state.seen)
           with session.pause(self.state):
             session.save(step, self.state)
@@ -334,6 +334,13 @@ class Run:
     for name, rows in sets.items():
       if not any(batch["weights"].any() for batch in islice(rows(), self.config.eval.batches or None)):
         raise Mistake(f"evaluation set {name!r} has nothing to score: it is empty, or all weights are 0; see data")
+
+  def _extended(self) -> str:
+    """Returns what other `steps` than those that the folder's run was started with do to the schedule."""
+    if self.workdir is None:
+      return ""
+    before = workdir_lib.steps_before(self.workdir, self.config)
+    return schedule.extended(self.config.optimizer, before, self.config.steps, self.step)
 
   def _changes(self) -> dict[str, tuple[Any, Any]]:
     """Returns the settings in which this run differs from the one in its folder, as old and new values."""

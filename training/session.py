@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from hybrids import pattern
 from mistake import Mistake
-from training import manifest, metrics, processes
+from training import manifest, metrics, processes, schedule
 from training import state as state_lib
 from training import workdir as workdir_lib
 from training.checkpoint import Checkpoints, Restored
@@ -149,7 +149,8 @@ class Session:
     """Saves the state with the position in the data; the file is written while training goes on."""
     if self.folder.checkpoints is not None:
       extra = dataclasses.asdict(self.progress)
-      self.folder.checkpoints.best = self._best_step()
+      section, steps = self.folder.config.optimizer, self.folder.config.steps
+      self.folder.checkpoints.stay = {self._best_step(), schedule.turn(section, steps)}
       self.folder.checkpoints.save(step, state, data_state=self.batches.get_state(), extra=extra)
 
   def tick(self, step: int, first: int, work: Any) -> None:

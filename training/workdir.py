@@ -27,7 +27,7 @@ FIXED = ("seed", "data", "model", "optimizer")
 # keys of these sections that --from-step may change, as checkpoints stay the same
 TUNABLE = tuple(
   f"optimizer.{key}"
-  for key in ("lr", "schedule", "warmup", "final_lr", "weight_decay", "clip", "slow_lr", "eps", "b1", "b2")
+  for key in ("lr", "schedule", "warmup", "final_lr", "decay", "weight_decay", "clip", "slow_lr", "eps", "b1", "b2")
 )
 # keys of these sections that evaluation and generation may change
 LOOKING = (
@@ -124,16 +124,9 @@ def refuse(workdir: Path, differ: Mapping[str, tuple[Any, Any]], allowed: tuple[
       )
 
 
-def redrawn(workdir: Path, config: ml_collections.ConfigDict) -> str:
-  """Returns a warning for a run whose `steps` changed; it is empty where the schedule stays as it was."""
-  before = (read_config(workdir) or {}).get("steps", config.steps)
-  schedule = config.optimizer.get("schedule", "constant")
-  if before == config.steps or schedule == "constant":
-    return ""
-  return (
-    f"steps was {before} and is {config.steps}: the {schedule} schedule is drawn anew over all of them, so the "
-    "learning rate jumps; optimizer.schedule=constant from the start avoids that"
-  )
+def steps_before(workdir: Path, config: ml_collections.ConfigDict) -> int:
+  """Returns `steps` of the config stored in a folder, or of this one where there is none."""
+  return (read_config(workdir) or {}).get("steps", config.steps)
 
 
 def check_data(workdir: Path, facts: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from hybrids.model import build_model
 from inference import stream
 from scripts import sweep
 from tests import sources
-from training import optimizer, sharding, state
+from training import optimizer, schedule, sharding, state
 
 FILES = [path for path in sources.python_files("configs") if path.stem not in ("__init__", "base", "grammar")]
 VARIANTS = {
@@ -90,7 +90,7 @@ def test_the_other_sections_are_the_arguments_of_what_they_name(config):
 
 
 def test_the_schedule_fits_the_steps(config):
-  rate = optimizer.learning_rate(steps=config.steps, **{key: config.optimizer[key] for key in optimizer.RATE})
+  rate = schedule.of(config.optimizer, config.steps)
   assert 0 < float(rate(config.optimizer.warmup)) <= config.optimizer.lr * (1 + 1e-6)
 
 

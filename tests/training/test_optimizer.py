@@ -11,7 +11,7 @@ import pytest
 
 from hybrids.mixer import build
 from layers.param import Parameter
-from training import optimizer
+from training import optimizer, schedule
 
 PARAMS = {
   "embed": {"table": jnp.full((3, 2), 2.0)},
@@ -92,6 +92,10 @@ def test_first_row_that_matches_sets_what_it_names():
     ({"schedule": "cos"}, ["optimizer.schedule='cos'", "cosine"]),
     ({"warmup": -1}, ["optimizer.warmup=-1"]),
     ({"warmup": 10}, ["optimizer.warmup=10", "steps=10", "never reach"]),
+    ({"schedule": "wsd", "decay": -0.5}, ["optimizer.decay=-0.5"]),
+    ({"schedule": "wsd", "decay": 2.5}, ["optimizer.decay=2.5", "whole number"]),
+    ({"schedule": "wsd", "decay": math.nan}, ["optimizer.decay=nan"]),
+    ({"schedule": "wsd", "decay": 8, "warmup": 3}, ["optimizer.warmup=3", "optimizer.decay=8", "steps=10"]),
     ({"lr": math.nan}, ["optimizer.lr=nan"]),
     ({"lr": math.inf}, ["optimizer.lr=inf"]),
     ({"eps": -1.0}, ["optimizer.eps=-1.0"]),
@@ -116,14 +120,53 @@ def test_every_optimizer_descends(name):
   assert all((x < 2).all() for x in flat(history[-1]).values())
 
 
+@pytest.mark.parametrize("steps", [20, 40])
+@pytest.mark.parametrize("decay", [0.25, 5])
+def test_wsd_decays_over_the_last_updates_alone(steps, decay):
+  rate = schedule.learning_rate(lr=2.0, schedule="wsd", warmup=4, final_lr=0.1, decay=decay, steps=steps)
+  falling = decay if decay >= 1 else int(decay * steps)
+  assert [rate(i) for i in (0, 1, 3)] == pytest.approx([0.5, 1.0, 2.0])
+  assert {rate(i) for i in range(3, steps - falling + 1)} == {2.0}
+  line = [2 * (0.1 + 0.9 * (falling - i) / falling) for i in range(falling + 1)]
+  assert [rate(steps - falling + i) for i in range(falling + 1)] == pytest.approx(line)
+  assert rate(steps + 9) == pytest.approx(0.2)
+
+
+def test_inverse_square_root():
+  """Vaswani et al. 2017: from the peak at the end of the warm-up on, the rate falls as 1/sqrt(n)."""
+  rate = schedule.learning_rate(lr=2.0, schedule="inverse_sqrt", warmup=4, steps=10)
+  assert [rate(i) for i in (0, 3, 4, 12, 60)] == pytest.approx([0.5, 2.0, 2.0, 2 / 3**0.5, 2 / 15**0.5])
+  assert float(rate(jnp.int32(12))) == pytest.approx(2 / 3**0.5)
+  low = schedule.learning_rate(lr=2.0, schedule="inverse_sqrt", final_lr=0.5, steps=10)
+  assert [low(i) for i in (0, 3, 100)] == pytest.approx([2.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize(
+  "kind, done, words",
+  [
+    ("cosine", 5, ["drawn anew", "schedule=wsd"]),
+    ("linear", 5, ["drawn anew"]),
+    ("wsd", 90, ["decays from step 180 on", "is what it was"]),
+    ("wsd", 91, ["decays since step 90", "--from-step", "step 90 or before"]),
+    ("constant", 5, []),
+    ("inverse_sqrt", 5, []),
+  ],
+)
+def test_an_extended_run_says_what_its_schedule_does(kind, done, words):
+  says = schedule.extended({"schedule": kind}, 100, 200, done)
+  assert bool(says) == bool(words)
+  assert all(word in says for word in words), says
+  assert not schedule.extended({"schedule": kind}, 100, 100, done)
+
+
 def test_schedules():
-  rate = optimizer.learning_rate(lr=2.0, schedule="cosine", warmup=4, final_lr=0.1, steps=14)
+  rate = schedule.learning_rate(lr=2.0, schedule="cosine", warmup=4, final_lr=0.1, steps=14)
   assert [float(rate(i)) for i in (0, 1, 3, 4, 14, 20)] == pytest.approx([0.5, 1.0, 2.0, 2.0, 0.2, 0.2])
   assert float(rate(9)) == pytest.approx(1.1)
   assert float(rate(jnp.int32(9))) == pytest.approx(1.1)
-  rate = optimizer.learning_rate(lr=2.0, schedule="linear", warmup=0, final_lr=0.0, steps=10)
+  rate = schedule.learning_rate(lr=2.0, schedule="linear", warmup=0, final_lr=0.0, steps=10)
   assert [float(rate(i)) for i in (0, 5, 10)] == pytest.approx([2.0, 1.0, 0.0])
-  rate = optimizer.learning_rate(lr=2.0, schedule="constant", warmup=2, final_lr=0.0, steps=10)
+  rate = schedule.learning_rate(lr=2.0, schedule="constant", warmup=2, final_lr=0.0, steps=10)
   assert [float(rate(i)) for i in (0, 1, 9)] == pytest.approx([1.0, 2.0, 2.0])
 
 
@@ -133,7 +176,7 @@ def test_the_rate_of_an_update_is_that_of_its_number(accumulate):
   ones = jax.tree.map(jnp.ones_like, PARAMS)
   history, _ = run(grads=ones, schedule="linear", steps=4, accumulate=accumulate, updates=4)
   values = [float(params["mixer"]["bias"][0]) for params in history]
-  rate = optimizer.learning_rate(lr=0.1, schedule="linear", warmup=0, final_lr=0.0, steps=4)
+  rate = schedule.learning_rate(lr=0.1, schedule="linear", warmup=0, final_lr=0.0, steps=4)
   assert values == pytest.approx([2 - sum(rate(i) for i in range(n + 1)) for n in range(4)])
 
 

@@ -115,6 +115,20 @@ def test_the_best_checkpoint_is_kept(file, tmp_path, monkeypatch):
   assert saved == ["1", "5"], "step 1 had the lowest loss, and was not due"
 
 
+def test_wsd_is_extended_from_before_its_decay_as_if_never_shorter(file, tmp_path, capsys):
+  sizes = ",schedule=wsd,decay=2,save.every=0,save.keep=1,eval.every=0,steps="
+  assert Run.from_config(config(file, sizes + "4"), tmp_path / "run").train() == "done"
+  saved = [path.name for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdecimal()]
+  assert sorted(saved) == ["2", "4"], "the step before the decay stays"
+  extended = Run.from_config(config(file, sizes + "6"), tmp_path / "run")
+  capsys.readouterr()
+  assert extended.train(from_step=2) == "done"
+  assert "steps was 4 and is 6: the wsd schedule decays from step 4 on" in " ".join(capsys.readouterr().out.split())
+  whole = Run.from_config(config(file, sizes + "6"))
+  whole.train()
+  assert same(extended.state.params, whole.state.params)
+
+
 @pytest.mark.parametrize(
   "more, words",
   [

@@ -1,0 +1,142 @@
+"""The learning rate of each update.
+
+All schedules rise to `lr` on a line over `warmup` updates, the first of which has lr/warmup and not 0. After that:
+
+  constant      stays there.
+  cosine        falls to final_lr·lr at `steps` on half a cosine, lr (1 + cos(pi x))/2. Loshchilov & Hutter 2017.
+  linear        falls there on a line.
+  wsd           stays, and falls there on a line over the last updates, `decay` of them (warmup, stable, decay). Hu et
+                al. 2024 (MiniCPM), whose decay is exponential; Hägele et al. 2024 compare shapes. Until the decay begins
+                the rate does not depend on `steps`, so a run can be extended from there and nothing is drawn anew.
+  inverse_sqrt  falls as lr sqrt(warmup/n) at update n, but not below final_lr·lr. Vaswani et al. 2017. It does not
+                depend on `steps`.
+
+Past `steps` the rate of cosine, linear and wsd stays where it is then.
+"""
+
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from mistake import Mistake
+
+Section = Mapping[str, Any] | ConfigDict
+SCHEDULES = ("constant", "cosine", "linear", "wsd", "inverse_sqrt")
+# whose rate depends on `steps`
+DRAWN = ("cosine", "linear")
+
+
+def learning_rate(
+  *,
+  steps: int,
+  lr: float = 1e-3,
+  schedule: str = "cosine",
+  warmup: int = 0,
+  final_lr: float = 0.0,
+  decay: float = 0.1,
+) -> optax.Schedule:
+  """Returns the function from the number of updates done to the learning rate of the next; see the module's docstring.
+
+  Args:
+    steps: updates of the whole run.
+    final_lr: as a fraction of `lr`.
+    decay: of wsd; a share of `steps` where it is below 1, otherwise a number of updates.
+  Raises:
+    Mistake: an unknown schedule, or a value out of its range.
+  """
+  _check(steps, lr, schedule, warmup, final_lr, decay)
+  falls_from = decays_from(steps, decay)
+
+  def rate(count: Any) -> Any:
+    # plain numbers are computed at once, without compiling anything
+    xp: Any = np if isinstance(count, int) else jnp
+    after = xp.maximum(count - warmup, 0)
+    done = xp.minimum(after / max(steps - warmup, 1), 1.0)
+    shape = {
+      "constant": 1.0 + 0 * done,
+      "cosine": final_lr + (1 - final_lr) * 0.5 * (1 + xp.cos(xp.pi * done)),
+      "linear": final_lr + (1 - final_lr) * (1 - done),
+      "wsd": final_lr + (1 - final_lr) * xp.clip((steps - count) / max(steps - falls_from, 1), 0.0, 1.0),
+      "inverse_sqrt": xp.maximum((1 + after / max(warmup, 1)) ** -0.5, final_lr),
+    }[schedule]
+    rise = xp.minimum((count + 1) / warmup, 1.0) if warmup else 1.0
+    return lr * rise * shape
+
+  return rate
+
+
+# the settings of the optimizer section that `learning_rate` takes
+RATE = tuple(name for name in inspect.signature(learning_rate).parameters if name != "steps")
+
+
+def of(section: Section, steps: int) -> optax.Schedule:
+  """Returns the learning rate of a config's optimizer section."""
+  return learning_rate(steps=steps, **{name: section[name] for name in RATE if name in section})
+
+
+def decays_from(steps: int, decay: float) -> int:
+  """Returns the number of updates after which the decay of wsd begins."""
+  return steps - (max(round(decay * steps), 1) if decay < 1 else int(decay))
+
+
+def turn(section: Section, steps: int) -> int:
+  """Returns the step from which another length of the run changes the rates; 0 is never.
+
+  A checkpoint of it lets the run be extended without decaying twice.
+  """
+  return decays_from(steps, _decay(section)) if section.get("schedule") == "wsd" and steps else 0
+
+
+def extended(section: Section, before: int, steps: int, done: int) -> str:
+  """Returns what another number of `steps` does to the rates of a run at step `done`; it is empty where it does nothing."""
+  kind = section.get("schedule", "cosine")
+  start = f"steps was {before} and is {steps}: "
+  if before == steps or kind not in (*DRAWN, "wsd"):
+    return ""
+  if kind in DRAWN:
+    return (
+      f"{start}the {kind} schedule is drawn anew over all of them, so the learning rate jumps; "
+      "optimizer.schedule=wsd from the start avoids that (or constant, inverse_sqrt)"
+    )
+  old, new = (decays_from(number, _decay(section)) for number in (before, steps))
+  if done <= min(old, new):
+    return f"{start}the wsd schedule decays from step {new} on, and up to there the learning rate is what it was"
+  return (
+    f"{start}this run, at step {done}, decays since step {min(old, new)}, and its learning rate jumps; --from-step "
+    f"with a checkpoint of step {min(old, new)} or before goes on as if steps had always been {steps}"
+  )
+
+
+def _decay(section: Section) -> float:
+  return section.get("decay", inspect.signature(learning_rate).parameters["decay"].default)
+
+
+def _check(steps: int, lr: float, schedule: str, warmup: int, final_lr: float, decay: float) -> None:
+  if schedule not in SCHEDULES:
+    raise Mistake(f"optimizer.schedule={schedule!r}; choose one of {', '.join(SCHEDULES)}")
+  shares = "a share of steps below 1, or a whole number of updates"
+  for key, value, fine, need in (
+    ("steps", steps, steps >= 0, "0 or more updates"),
+    ("optimizer.lr", lr, 0 <= lr < math.inf, "a finite number of 0 or more"),
+    ("optimizer.warmup", warmup, warmup >= 0, "0 (off) or more updates"),
+    ("optimizer.final_lr", final_lr, 0 <= final_lr <= 1, "a fraction of optimizer.lr, 0 to 1"),
+    ("optimizer.decay", decay, 0 < decay < 1 or (1 <= decay < math.inf and decay == int(decay)), shares),
+  ):
+    if not fine:
+      raise Mistake(f"{key}={value}; it must be {need}")
+  if warmup >= steps > 0:
+    raise Mistake(
+      f"optimizer.warmup={warmup} is not below steps={steps}, so that the learning rate would never reach "
+      f"optimizer.lr; set warmup={steps // 10} or more steps"
+    )
+  if schedule == "wsd" and 0 < steps < warmup + steps - decays_from(steps, decay):
+    raise Mistake(
+      f"optimizer.warmup={warmup} and optimizer.decay={decay:g} do not fit into steps={steps}; lower one of them, or "
+      "set more steps"
+    )
