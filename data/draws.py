@@ -47,6 +47,18 @@ def distinct(u: np.ndarray, n: int) -> np.ndarray:
   return pool[:, :k]
 
 
+def distinct_below(u: np.ndarray, n: np.ndarray) -> np.ndarray:
+  """As many distinct integers as `u` has columns, below `n`, a number for each row and not under that many."""
+  chosen = np.zeros((len(u), 0), np.int32)
+  for j in range(u.shape[1]):
+    pick = below(u[:, j], n - j)
+    # it counts those that are not chosen yet
+    for earlier in np.sort(chosen, axis=1).T:
+      pick = pick + (pick >= earlier)
+    chosen = np.concatenate([chosen, pick[:, None]], axis=1)
+  return chosen
+
+
 def weighted(u: np.ndarray, p: np.ndarray, k: int) -> np.ndarray:
   """k distinct indices of `p` a row, drawn one after another in proportion to p among those left, in that order.
 

@@ -101,7 +101,7 @@ class Phonebook(Generated):
     persons = draws.distinct(u[:, 2 + EXAMPLES : 2 + EXAMPLES + entries], len(FIRST) * len(LAST))
     numbers = draws.below(u[:, 2 + EXAMPLES + entries :].reshape(rows, entries, DIGITS), 10)
     numbers[..., 0] = 6 + draws.below(u[:, 2 + EXAMPLES + entries :: DIGITS], 4)
-    again = distinct_below(u[:, 1 : 2 + EXAMPLES], many)
+    again = draws.distinct_below(u[:, 1 : 2 + EXAMPLES], many)
     # the book, then the lines of the examples and of the question
     which = np.concatenate([np.tile(np.arange(entries), (rows, 1)), again], axis=1)
     lines = written(np.take_along_axis(persons, which, axis=1), np.take_along_axis(numbers, which[..., None], axis=1))
@@ -118,18 +118,6 @@ class Phonebook(Generated):
     scored = (place < sizes[:, None]) & (place >= sizes[:, None] - DIGITS)
     inputs[place >= sizes[:, None]] = 0
     return {"inputs": inputs, "targets": text, "weights": scored.astype(np.float32), "lengths": sizes}
-
-
-def distinct_below(u: np.ndarray, n: np.ndarray) -> np.ndarray:
-  """Distinct integers below `n`, an integer a row, as many as `u` has columns."""
-  chosen = np.zeros((len(u), 0), np.int32)
-  for j in range(u.shape[1]):
-    pick = draws.below(u[:, j], n - j)
-    # numbered among those not chosen yet
-    for earlier in np.sort(chosen, axis=1).T:
-      pick = pick + (pick >= earlier)
-    chosen = np.concatenate([chosen, pick[:, None]], axis=1)
-  return chosen
 
 
 def which_lines(entries: int) -> np.ndarray:

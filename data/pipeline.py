@@ -5,13 +5,14 @@ batch s holds rows s·batch … s·batch + batch - 1, and process i of n makes t
 global batch is the same for every n.
 """
 
+import functools
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any, SupportsIndex
 
 import numpy as np
 
-from data import events
+from data import draws, events
 from mistake import Mistake
 
 Batch = dict[str, np.ndarray]
@@ -82,6 +83,20 @@ def filled(batch: Batch, have: int, want: int) -> Batch:
     key: np.concatenate([x[:have], np.zeros((want - have, *x.shape[1:]), x.dtype)]) if have < want else x[:have]
     for key, x in batch.items()
   }
+
+
+def shuffled(seed: int, stream: str, first: int, count: int, size: int) -> np.ndarray:
+  """Which of `size` examples are rows first … first + count - 1 of endless epochs, each in an order of its own."""
+  places, parts = np.arange(first, first + count), []
+  for epoch in range(first // size, (first + count - 1) // size + 1):
+    inside = places[places // size == epoch] % size
+    parts.append(_order(seed, stream, epoch, size)[inside])
+  return np.concatenate(parts)
+
+
+@functools.lru_cache(maxsize=8)
+def _order(seed: int, stream: str, epoch: int, size: int) -> np.ndarray:
+  return draws.permutation(seed, stream, epoch, size)
 
 
 def require(name: str, field: str, value: Any, allowed: bool, choices: str) -> None:

@@ -34,6 +34,7 @@ VARIANTS = {
   "adding": ("mixer=lru",),
   "needle": ("mixer=gated_delta_net,length=512",),
   "formal_language": ("language=reverse_string,mixer=slstm",),
+  "mad": ("mixer=gla", "problem=compression,length=64"),
   "phonebook": ("pattern=ma,m=mamba2,a=softmax",),
   "smnist": ("", "permuted=true,mixer=s4d"),
   "every_state_space": ("mixer=s4", "task=copying,dir=ignored,mixer=mamba"),

@@ -34,6 +34,8 @@ SMALL = {
   "needle": {"batch": 4, "length": 160, "eval_depths": (0, 100), "eval_rows": 6},
   "phonebook": {"batch": 4, "entries": 5, "shortest": 3, "eval_entries": (4, 8), "eval_rows": 6},
   "formal_language": {"batch": 4, "language": "set", "longest": 9, "eval_sizes": ((1, 9), (10, 12)), "eval_rows": 6},
+  "mad": {"batch": 4, "problem": "fuzzy_in_context_recall", "length": 32, "train_rows": 10, "eval_rows": 6},
+  "mad stream": {"batch": 4, "problem": "compression", "train_rows": -1, "eval_rows": 6},
   "modular_arithmetic brackets": {"batch": 4, "length": 12, "vocab": 12, "brackets": True, "eval_rows": 6},
 }
 
@@ -64,7 +66,7 @@ def test_batches_have_one_form(task):
       key: (x.shape, x.dtype) for key, x in batches[0].items()
     }
     assert batch["inputs"].shape == (*shape, *wide)
-    assert batch["weights"].shape == (shape if task.head == "lm" else shape[:1])
+    assert batch["weights"].shape == (shape if task.head in ("lm", "autoencoder") else shape[:1])
     assert batch["targets"].shape == (*batch["weights"].shape, *((1,) if task.head == "regression" else ()))
     assert (batch["inputs"].dtype, batch["weights"].dtype) == (np.float32 if wide else np.int32, np.float32)
     assert batch["targets"].dtype == (np.float32 if task.head == "regression" else np.int32)

@@ -99,6 +99,10 @@ OTHERS = {
     dict(head="regression", vocab=None, features=2, classes=None, length=T),
     dict(embed=dict(name="features"), body=stack("m", 1, {"m": MAMBA}), head=dict(outputs=2, error="mae")),
   ),
+  "autoencoder": (
+    dict(head="autoencoder", vocab=V, features=None, classes=None, length=T),
+    dict(body=stack("m", 1, {"m": MAMBA})),
+  ),
   "masked_lm": (
     dict(head="masked_lm", vocab=V, features=None, classes=None, length=T),
     dict(body=stack("m", 1, {"m": dict(name="bidirectional", mixer=MAMBA)})),
