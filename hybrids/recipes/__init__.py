@@ -34,7 +34,7 @@ def get_recipe(name: str) -> Recipe:
   files = _files()
   if name in files:
     return importlib.import_module(files[name]).RECIPES[name]
-  family = [other for other in files if _family(other) in (name, _family(name))]
+  family = [other for other in files if other.split("_")[0] == name.split("_")[0]]
   if family:
     raise Mistake(f"no recipe is called {name!r}; of this family there are {', '.join(family)}")
   raise Mistake(f"no recipe is called {name!r}{hint(name, files)}; choose from {', '.join(names())}")
@@ -44,10 +44,6 @@ def source(name: str) -> str:
   """Returns the paper and the release that a recipe's numbers are from: the last paragraph of its file's docstring."""
   text = importlib.import_module(_files()[name]).__doc__ or ""
   return " ".join(text.strip().split("\n\n")[-1].split()).removeprefix("Source: ")
-
-
-def _family(name: str) -> str:
-  return name.rpartition("_")[0] or name
 
 
 @functools.cache
