@@ -48,10 +48,10 @@ def distinct(u: np.ndarray, n: int) -> np.ndarray:
 
 
 def distinct_below(u: np.ndarray, n: np.ndarray) -> np.ndarray:
-  """As many distinct integers as `u` has columns, below `n`, a number for each row and not under that many."""
+  """As many distinct integers as `u` has columns, below the row's `n`; where n is fewer, the rest is arbitrary."""
   chosen = np.zeros((len(u), 0), np.int32)
   for j in range(u.shape[1]):
-    pick = below(u[:, j], n - j)
+    pick = below(u[:, j], np.maximum(n - j, 1))
     # it counts those that are not chosen yet
     for earlier in np.sort(chosen, axis=1).T:
       pick = pick + (pick >= earlier)

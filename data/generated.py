@@ -16,6 +16,8 @@ from data.pipeline import Batch
 EVAL_SEED = 0
 # tokens of an evaluation batch: short rows are batched up to the first, long ones halved above the second
 FEW_TOKENS, MANY_TOKENS, FEW_ROWS = 2**16, 2**23, 8
+# rows of a training set that are made together
+TOGETHER = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +98,12 @@ def length_sets(
     rows = max(1, min(task.eval_rows, budget // length) // batch) * batch
     out[name] = pipeline.evaluation(functools.partial(make, what), rows, batch, index, count)
   return out
+
+
+def whole(make: Callable[[int, int], Batch], rows: int) -> Batch:
+  """Rows 0 … rows - 1 of a training set that is kept in memory, made in parts that bound what making them takes."""
+  parts = [make(start, min(TOGETHER, rows - start)) for start in range(0, rows, TOGETHER)]
+  return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
 def stage_at(stages: Sequence[Sequence[int]], step: int) -> int:

@@ -21,11 +21,10 @@ from collections.abc import Callable
 import numpy as np
 
 from data import draws, mad_rows, pipeline
-from data.generated import EVAL_SEED, Generated
+from data.generated import EVAL_SEED, Generated, whole
 from data.pipeline import Batch
 
 RECALL = ("in_context_recall", "noisy_in_context_recall", "fuzzy_in_context_recall")
-TOGETHER = 128
 # vocabulary, length and training rows of the baselines
 BASELINES = {
   "in_context_recall": (16, 128, 12800),
@@ -82,11 +81,8 @@ class MAD(Generated):
   @functools.cached_property
   def training_set(self) -> Batch:
     """All rows of the training set."""
-    # recall compares all pairs of a row with each other, which bounds the rows that are made together
-    starts = range(0, self.train_rows, TOGETHER)
-    sizes = [min(TOGETHER, self.train_rows - start) for start in starts]
-    parts = [self.sample(self.seed, "train", start, size, evaluate=False) for start, size in zip(starts, sizes)]
-    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    # recall compares all pairs of a row with each other, which `whole` bounds
+    return whole(functools.partial(self.sample, self.seed, "train", evaluate=False), self.train_rows)
 
   def training_rows(self, first: int, rows: int) -> Batch:
     """Returns rows of the training stream: epochs of the training set, or new rows; see `Generated.training_rows`."""

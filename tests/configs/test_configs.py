@@ -35,6 +35,7 @@ VARIANTS = {
   "needle": ("mixer=gated_delta_net,length=512",),
   "formal_language": ("language=reverse_string,mixer=slstm",),
   "mad": ("mixer=gla", "problem=compression,length=64"),
+  "regbench": ("mixer=gated_delta_net",),
   "phonebook": ("pattern=ma,m=mamba2,a=softmax",),
   "smnist": ("", "permuted=true,mixer=s4d"),
   "every_state_space": ("mixer=s4", "task=copying,dir=ignored,mixer=mamba"),

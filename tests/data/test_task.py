@@ -36,6 +36,7 @@ SMALL = {
   "formal_language": {"batch": 4, "language": "set", "longest": 9, "eval_sizes": ((1, 9), (10, 12)), "eval_rows": 6},
   "mad": {"batch": 4, "problem": "fuzzy_in_context_recall", "length": 32, "train_rows": 10, "eval_rows": 6},
   "mad stream": {"batch": 4, "problem": "compression", "train_rows": -1, "eval_rows": 6},
+  "regbench": {"batch": 4, "length": 64, "strings": (2, 5), "train_rows": 10, "eval_rows": 6},
   "modular_arithmetic brackets": {"batch": 4, "length": 12, "vocab": 12, "brackets": True, "eval_rows": 6},
 }
 
