@@ -40,7 +40,7 @@ def load(
   if config.get("model_type") == own.MODEL_TYPE:
     return own.load(folder, config, dtype)
   made = plan.make(config, str(folder / tensors.CONFIG), dtype)
-  opened = tensors.Tensors(folder)
+  opened = tensors.Tensors(folder, getattr(made.family, "RENAMED", ()))
   try:
     made.check(opened)
     places = None if mesh is None else plan.leaves(sharding.of_variables(made.boxed, mesh))

@@ -7,9 +7,10 @@ import contextlib
 import json
 import math
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,9 @@ def read_json(path: Path) -> dict[str, Any]:
 class Tensors:
   """The tensors of one folder, whose files stay open until `close`.
 
+  Args:
+    renamed: regular expressions and what to put in their place, for files that name their tensors in an older way.
+
   Attributes:
     folder: its path.
     shapes: of every tensor, by name.
@@ -62,8 +66,10 @@ class Tensors:
       tensor is quantised.
   """
 
-  def __init__(self, folder: Path):
+  def __init__(self, folder: Path, renamed: Sequence[tuple[str, str]] = ()):
     self.folder = folder
+    self._renamed = [(re.compile(pattern), new) for pattern, new in renamed]
+    self._stored: dict[str, str] = {}
     self.shapes: dict[str, tuple[int, ...]] = {}
     self._file_of: dict[str, str] = {}
     self._kinds: dict[str, str] = {}
@@ -74,9 +80,9 @@ class Tensors:
       for file in sorted(set(indexed.values()) or {SINGLE}):
         self._add(file)
       for name, file in indexed.items():
-        if self._file_of.get(name) != file:
+        if self._file_of.get(self._name(name)) != file:
           raise Mistake(f"{folder / INDEX} says that {name} is in {file}, which does not hold it")
-      if stray := set(self._file_of) - set(indexed or self._file_of):
+      if stray := set(self._stored.values()) - set(indexed or self._stored.values()):
         raise Mistake(f"{folder / INDEX} does not name these tensors of its files: {some(stray)}")
     except BaseException:
       self.close()
@@ -101,13 +107,18 @@ class Tensors:
         f"{self.file(name)}: tensor {name} is {self._kinds[name]}, not one of {', '.join(FLOATS)}; quantised weights "
         "are not read: save the model in bfloat16 first"
       )
-    return self._open[self._file_of[name]].get_tensor(name)
+    return self._open[self._file_of[name]].get_tensor(self._stored[name])
 
   def check_floats(self, names: Iterable[str]) -> None:
     """Raises a Mistake where one of the tensors cannot be read."""
     for name in names:
       if self._kinds[name] not in FLOATS:
         self.read(name)
+
+  def _name(self, stored: str) -> str:
+    for pattern, new in self._renamed:
+      stored = pattern.sub(new, stored)
+    return stored
 
   def _files(self) -> dict[str, str]:
     """Name -> file by the index; empty where there is a single file."""
@@ -144,10 +155,11 @@ class Tensors:
       what = "is a pickle of PyTorch, which may run any code and is not read" if pickled else "is no whole safetensors"
       raise Mistake(f"{path} {what} ({error}); download or convert it again") from None
     self._open[file] = opened
-    for name, part in slices.items():
+    for stored, part in slices.items():
+      name = self._name(stored)
       if name in self._file_of:
         raise Mistake(f"tensor {name} is in two files, {self.file(name)} and {path}")
-      self._file_of[name] = file
+      self._file_of[name], self._stored[name] = file, stored
       self.shapes[name], self._kinds[name] = tuple(part.get_shape()), part.get_dtype()
 
 

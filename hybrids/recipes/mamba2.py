@@ -38,6 +38,7 @@ def model(
     conv_bias=conv_bias,
     dt_least=dt_least,
     dt_most=dt_most,
+    norm_eps=norm_eps,
   )
   return language_model(
     width=width, pattern="m", depth=depth, letters={"m": mamba2 | more}, norm_eps=norm_eps, head=dict(tie=tie)
