@@ -16,19 +16,22 @@ Impls = Mapping[str, tuple[Callable, Rule]]
 
 # A sequential loop in cache beats the extra work of a parallel scan on a CPU; on an accelerator it is latency-bound.
 PREFERENCE = {
-  "cpu": ("cpp", "xla", "lags", "by_token", "fft", "associative", "products", "by_tap", "chunks", "causal", "reference")
+  "cpu": (
+    *("cpp", "xla", "lags", "by_token", "fft", "associative", "products", "by_tap", "chunks", "ragged", "causal"),
+    "reference",
+  )
 }
 PLAIN = ("xla", "reference")  # forced to find out whether a kernel is wrong
 KERNELS = ("cpp", "cudnn", "splash", "pallas_gpu", "pallas_tpu")
 ACCELERATOR_PREFERENCE = (
   *("cudnn", "splash", "pallas_gpu", "pallas_tpu"),
-  *("associative", "products", "by_tap", "chunks", "xla", "lags", "by_token", "fft", "causal", "reference"),
+  *("associative", "products", "by_tap", "ragged", "chunks", "xla", "lags", "by_token", "fft", "causal", "reference"),
 )
 NAMES = (*PREFERENCE["cpu"], *KERNELS[1:])
 # No device has run these yet: they are taken only by name, `impl=` or `KERNEL_IMPL=`.
 UNPROVEN = ("pallas_gpu", "pallas_tpu")
 
-# Which axes of an op are cut together over which axes of the mesh: batch; heads, groups and channels.
+# Which axes of an op are cut together over which axes of the mesh: batch; heads, groups, experts and channels.
 CUTS = {"b": ("data", "fsdp"), "hge": ("tensor",)}
 
 _forced = "auto"
@@ -128,8 +131,9 @@ def _others(impls: Impls, tried: Mapping[str, Any]) -> list[str]:
 def shard(fn: Callable, axes_in: Sequence[str], axes_out: Sequence[str]) -> Callable:
   """`fn` run by each device on its own part, where the compiler could not divide it: a kernel of our own.
 
-  Over the ambient mesh (`jax.set_mesh`) the batch is cut over data and fsdp; heads, groups and channels over tensor. An
-  axis of the mesh that does not divide all it would cut is left out; an op's axis of size 1 is given to every device.
+  Over the ambient mesh (`jax.set_mesh`) the batch is cut over data and fsdp; heads, groups, experts and channels over
+  tensor. An axis of the mesh that does not divide all it would cut is left out; an op's axis of size 1 is given to
+  every device.
   Without a mesh, or inside another shard_map, `fn` itself runs.
 
   Args:

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kernels import dispatch
+
 # all other operations move, name or compare numbers
 ARITHMETIC = re.compile(
   r"add(_any)?|sub|mul|div|rem|neg|abs|sign|max|min|clamp|floor|ceil|round|square|sqrt|rsqrt|cbrt|pow|integer_pow"
@@ -27,7 +29,9 @@ def count(function: Callable, *args: Any, **kwargs: Any) -> float:
   everything else one for each number it makes, or reads where it reduces; complex products count four times, other
   complex arithmetic twice. Of branches the dearest counts, and the body of a `while`, whose length is unknown, once.
   """
-  return _jaxpr(jax.make_jaxpr(function)(*args, **kwargs).jaxpr)
+  # experts as one grouped product, whose rows are known, and not as a loop over as many chunks as turn up
+  with dispatch.use("ragged"):
+    return _jaxpr(jax.make_jaxpr(function)(*args, **kwargs).jaxpr)
 
 
 def per_token(model: Any, variables: Any, inputs: jax.ShapeDtypeStruct) -> float:
@@ -55,6 +59,8 @@ def _equation(equation: Any) -> float:
   if name == "dot_general":
     (left, _), _ = equation.params["dimension_numbers"]
     return 2 * made * math.prod(equation.invars[0].aval.shape[axis] for axis in left) * _complex(equation, 4)
+  if name == "ragged_dot_general":
+    return _grouped(equation, made)
   if name == "conv_general_dilated":
     kernel, spec = equation.invars[1].aval.shape, equation.params["dimension_numbers"].rhs_spec
     return 2 * made * math.prod(kernel) / kernel[spec[0]] * _complex(equation, 4)
@@ -65,6 +71,14 @@ def _equation(equation: Any) -> float:
   if name.startswith(("reduce_", "cum")):
     made = sum(math.prod(var.aval.shape) for var in equation.invars)
   return float(made) * _complex(equation, 4 if name == "mul" else 2)
+
+
+def _grouped(equation: Any, made: int) -> float:
+  """Counts a product of rows with the matrix of their group, or of rows with rows for each group's matrix."""
+  numbers = equation.params["ragged_dot_dimension_numbers"]
+  (left, _), _ = numbers.dot_dimension_numbers
+  summed = math.prod(equation.invars[0].aval.shape[axis] for axis in left)
+  return 2 * made * summed / (1 if numbers.rhs_group_dimensions else equation.outvars[0].aval.shape[0])
 
 
 def _fft(equation: Any) -> float:

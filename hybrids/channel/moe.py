@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from hybrids.channel.gated_mlp import GatedMLP
 from hybrids.channel.mlp import MLP
 from hybrids.channel.routing import SCORES, Routes, route, use
+from kernels.experts import experts
 from kernels.inputs import valid
 from layers import Dense, buffer, param
 from layers.activations import some
@@ -142,11 +143,11 @@ class MoE(Mixer):
     self, x: Float[Array, "*b d"], chosen: Int[Array, "*b k"], weights: Float[Array, "*b k"]
   ) -> Float[Array, "*b d"]:
     """Returns the weighted sum of the chosen experts."""
+    matrices = self.in_proj, self.out_proj, self.gate_proj if self.gated else None
     f = ACTIVATIONS[self.activation]
-    of_all = jnp.sum(jax.nn.one_hot(chosen, self.experts, dtype=weights.dtype) * weights[..., None], axis=-2)
-    z = jnp.einsum("...d,edf->...ef", x, self.in_proj.astype(x.dtype))
-    z = f(jnp.einsum("...d,edf->...ef", x, self.gate_proj.astype(x.dtype))) * z if self.gated else f(z)
-    return jnp.einsum("...ef,efd->...d", z * of_all[..., None].astype(x.dtype), self.out_proj.astype(x.dtype))
+    if x.ndim == 2:
+      return experts(x[:, None], chosen[:, None], weights[:, None], *matrices, activation=f)[:, 0]
+    return experts(x, chosen, weights, *matrices, activation=f)
 
   def _sow(self, used) -> None:
     self.sow("intermediates", "share", used.share)

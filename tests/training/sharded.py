@@ -28,6 +28,13 @@ def language_model():
   return build_model(toy.Task(), width=8, body={"name": "stack", "depth": 6, "pattern": "m-a", "letters": letters})
 
 
+def mixture():
+  from hybrids.model import build_model
+
+  experts = dict(name="moe", experts=8, top_k=2, inner=6, scores="sigmoid", selection_bias=True, shared=4, router_z=0.1)
+  return build_model(toy.Task(), width=8, body={"name": "stack", "depth": 2, "pattern": "e", "letters": {"e": experts}})
+
+
 def largest(tree):
   return max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(tree))
 
@@ -52,7 +59,8 @@ def on_mesh(model, task, mesh, variables, *, whole):
 
 
 def compare(kind, **sizes):
-  task, model = toy.Task(), toy.Model() if kind == "toy" else language_model()
+  task, models = toy.Task(), {"language_model": language_model, "mixture": mixture}
+  model = models.get(kind, toy.Model)()
   single = sharding.make_mesh(devices=jax.devices()[:1])
   with sharding.active(single):
     variables = jax.device_get(build(model, task, single)[1](0).params)

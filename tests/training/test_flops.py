@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kernels.experts import experts
 from tests.training import toy
 from training import flops
 
@@ -14,6 +15,19 @@ A, B = jax.ShapeDtypeStruct((4, 3), "float32"), jax.ShapeDtypeStruct((3, 5), "fl
 def test_a_matrix_product_counts_two_for_each_triple():
   assert flops.count(lambda a, b: a @ b, A, B) == 2 * 4 * 3 * 5
   assert flops.count(lambda a, b: (a + 1j) @ b, A, B) > 4 * 2 * 4 * 3 * 5
+
+
+def test_experts_count_the_rows_that_they_are_chosen_for():
+  """Two of five experts for each of six tokens, whatever form runs here; the backward pass is twice as much."""
+
+  def function(x, W_in, W_out):
+    return experts(x, chosen, jnp.ones((2, 3, 2)), W_in, W_out, activation=lambda z: z).sum()
+
+  chosen = jnp.arange(12).reshape(2, 3, 2) % 5
+  shapes = [jax.ShapeDtypeStruct(shape, "float32") for shape in ((2, 3, 8), (5, 8, 16), (5, 16, 8))]
+  products = 2 * 6 * 2 * (2 * 8 * 16)
+  assert products < flops.count(function, *shapes) < 1.2 * products
+  assert 3 * products < flops.count(jax.grad(function, argnums=(0, 1, 2)), *shapes) < 3.5 * products
 
 
 def test_a_loop_counts_its_body_for_each_turn():

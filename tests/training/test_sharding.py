@@ -35,7 +35,7 @@ def result(process):
 
 
 @pytest.mark.parametrize(
-  "kind", ["toy", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("sequence", "language_model"))]
+  "kind", ["toy", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("sequence", "language_model", "mixture"))]
 )
 def test_eight_devices_compute_what_one_does(kind):
   found = json.loads(result(start("mesh", kind))[-1])

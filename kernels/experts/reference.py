@@ -1,0 +1,30 @@
+"""The definition: every expert computes every token, and those that are not chosen have the weight 0."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from kernels.inputs import product
+
+
+def experts(x: Float[Array, "b t d"], chosen: Int[Array, "b t k"], weights, W_in, W_out, W_gate, activation):
+  """Returns the sum over all experts."""
+  mask = jax.nn.one_hot(chosen, len(W_in), dtype=weights.dtype)
+  weights = jnp.sum(mask * weights[..., None], axis=-2)
+  everywhere = lambda W: None if W is None else jnp.broadcast_to(W, (*x.shape[:2], *W.shape))
+  return of_each(x, weights, everywhere(W_in), everywhere(W_out), everywhere(W_gate), activation)
+
+
+def of_each(
+  x: Float[Array, "b t d"],
+  weights: Float[Array, "b t k"],
+  W_in: Float[Array, "b t k d f"],
+  W_out: Float[Array, "b t k f d"],
+  W_gate: Float[Array, "b t k d f"] | None,
+  activation,
+) -> Float[Array, "b t d"]:
+  """Returns the weighted sum over k of experts whose matrices each token has for itself."""
+  wide = jnp.promote_types(x.dtype, jnp.float32)
+  into = lambda W: product("btd,btkdf->btkf", x, W, wide).astype(x.dtype)
+  z = activation(into(W_in)) if W_gate is None else activation(into(W_gate)) * into(W_in)
+  return product("btkf,btkfd->btd", z * weights[..., None], W_out, wide).astype(x.dtype)
