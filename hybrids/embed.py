@@ -74,7 +74,7 @@ class Embedding(nn.Module, kw_only=True):
 
   # whether inputs may come in pieces
   RESUMES = True
-  TOLD = ("width", "vocab", "features", "max_len", "dtype")
+  FROM_TASK = ("width", "vocab", "features", "max_len", "dtype")
 
   def __post_init__(self):
     self.norm = mixer_lib.frozen(self.norm)

@@ -66,7 +66,7 @@ class Model(nn.Module, kw_only=True):
   features: int | None = None
   classes: int | None = None
 
-  TOLD = ("vocab", "features", "classes")
+  FROM_TASK = ("vocab", "features", "classes")
 
   def __post_init__(self):
     for name in ("embed", "body", "head"):
@@ -213,8 +213,8 @@ class Model(nn.Module, kw_only=True):
     """Reads one more token, and returns the answer after it and the next state."""
     inputs = self._rows(inputs)
     x, position = self.embedding.step(inputs, state.position)
-    given, gaps = self._side(side, x)
-    y, layers = self.layers.step(x, state.layers, side=given)
+    beside, gaps = self._side(side, x)
+    y, layers = self.layers.step(x, state.layers, side=beside)
     state = state._replace(position=position, layers=layers)
     gaps = None if gaps is None else gaps[:, None]
     outputs = self._ask(Outputs(y[:, None], jnp.ones_like(position), gaps, None, self._table()), state)
@@ -239,8 +239,8 @@ class Model(nn.Module, kw_only=True):
     embedded = self.embedding(inputs, jnp.zeros(inputs.shape[:1], jnp.int32), reset=reset, lengths=lengths)
     if self.embedding.class_token != "none":
       embedded = self.embedding.insert(embedded)
-    given, gaps = self._side(side, embedded.x)
-    y = self.layers(embedded.x, reset=embedded.reset, lengths=embedded.lengths, side=given)
+    beside, gaps = self._side(side, embedded.x)
+    y = self.layers(embedded.x, reset=embedded.reset, lengths=embedded.lengths, side=beside)
     return self._outputs(y, embedded, gaps)
 
   def _go_on(
@@ -249,8 +249,8 @@ class Model(nn.Module, kw_only=True):
     """Returns the body's outputs for rows that continue from `state`, and the next state."""
     inputs, reset, lengths = self._rows(inputs), self._rows(reset), self._rows(lengths)
     embedded = self.embedding(inputs, state.position, reset=reset, lengths=lengths)
-    given, gaps = self._side(side, embedded.x)
-    y, layers = self.layers.prefill(embedded.x, state.layers, reset=reset, lengths=lengths, side=given)
+    beside, gaps = self._side(side, embedded.x)
+    y, layers = self.layers.prefill(embedded.x, state.layers, reset=reset, lengths=lengths, side=beside)
     state = state._replace(position=embedded.position, layers=layers)
     return self._ask(self._outputs(y, embedded, gaps), state), state
 
@@ -270,16 +270,16 @@ class Model(nn.Module, kw_only=True):
 
   def _side(self, side: Mapping[str, Array] | None, x: Array) -> tuple[dict[str, Array], Array | None]:
     """The inputs per token for the body, which refuses names that it does not know, and the gaps for the head."""
-    given = {name: self._rows(value) for name, value in (side or {}).items()}
-    if given and self.embedding.class_token != "none":
+    beside = {name: self._rows(value) for name, value in (side or {}).items()}
+    if beside and self.embedding.class_token != "none":
       raise Mistake(
-        f"the class token has no inputs of its own beside it, so side must be empty; it has {sorted(given)}"
+        f"the class token has no inputs of its own beside it, so side must be empty; it has {sorted(beside)}"
       )
-    gaps = given.get("dt") if getattr(self.answers, "pool", None) == "time" else None
+    gaps = beside.get("dt") if getattr(self.answers, "pool", None) == "time" else None
     known = self.layers.SIDE
     if gaps is not None and "dt" not in known:
-      del given["dt"]
-    return {**given, EMBEDDING: x} if EMBEDDING in known else given, gaps
+      del beside["dt"]
+    return {**beside, EMBEDDING: x} if EMBEDDING in known else beside, gaps
 
   def _table(self) -> Array | None:
     return getattr(self.embedding, "embedding", None) if self.embedding.vocab else None
@@ -296,8 +296,8 @@ class Model(nn.Module, kw_only=True):
   @nn.nowrap
   def _embed(self, **kwargs: Any) -> Embedding:
     name = {"name": "features" if self.vocab is None else "tokens"}
-    told = {"max_len": self.max_len or ROOM, "dtype": self.dtype}
-    return self._section("embed", EMBEDDINGS, name | dict(self.embed), told, **kwargs)
+    own = {"max_len": self.max_len or ROOM, "dtype": self.dtype}
+    return self._section("embed", EMBEDDINGS, name | dict(self.embed), own, **kwargs)
 
   @nn.nowrap
   def _body(self, **kwargs: Any) -> nn.Module:
@@ -310,7 +310,7 @@ class Model(nn.Module, kw_only=True):
 
   @nn.nowrap
   def _section(
-    self, what: str, classes: Mapping[str, Any], section: dict[str, Any], told: Mapping[str, Any], **kwargs: Any
+    self, what: str, classes: Mapping[str, Any], section: dict[str, Any], own: Mapping[str, Any], **kwargs: Any
   ) -> Any:
     """Builds the class that a section names, from the section's fields and what the model and the task set."""
     name = section.pop("name", None)
@@ -318,10 +318,10 @@ class Model(nn.Module, kw_only=True):
       raise Mistake(f"no {what} {name!r}{hint(str(name), classes)}; choose from {sorted(classes)}")
     cls, sizes = classes[name], ("width", "vocab", "features", "classes")
     known = mixer_lib.fields(cls)
-    wrong = sorted(set(section) & set(cls.TOLD))
+    wrong = sorted(set(section) & set(cls.FROM_TASK))
     if wrong:
       raise Mistake(f"{what}.{wrong[0]} is given by the model and the task; leave it out")
-    everything = {**{size: getattr(self, size) for size in sizes if size in known}, **told, **section}
+    everything = {**{size: getattr(self, size) for size in sizes if size in known}, **own, **section}
     mixer_lib.check_fields(cls, everything, f"{what} {name!r}")
     return cls(**everything, **kwargs)
 
@@ -343,16 +343,16 @@ def build_model(task: Any, **section: Any) -> Model:
   Raises:
     ValueError: a name or a field is unknown, or a field does not fit.
   """
-  known = [name for name in mixer_lib.fields(Model) if name not in Model.TOLD]
+  known = [name for name in mixer_lib.fields(Model) if name not in Model.FROM_TASK]
   for key in section:
     if key not in known:
       raise Mistake(f"model has no field {key!r}{hint(key, known)}; its fields are {known}")
-  given: dict[str, Any] = {**section, **{size: getattr(task, size, None) for size in Model.TOLD}}
-  given["head"] = {"name": task.head, **section.get("head", {})}
+  fields: dict[str, Any] = {**section, **{size: getattr(task, size, None) for size in Model.FROM_TASK}}
+  fields["head"] = {"name": task.head, **section.get("head", {})}
   if dict(section.get("embed", {})).get("position") == "learned" and section.get("max_len") is None:
-    given["max_len"] = task.length
-  mixer_lib.check_fields(Model, given, "model")
-  model = Model(**given)
+    fields["max_len"] = task.length
+  mixer_lib.check_fields(Model, fields, "model")
+  model = Model(**fields)
   # mixers check their own fields in setup, so they are set up once here
   inputs = model.example(1, 1 if model.reads_pieces else task.length)["inputs"]
   jax.eval_shape(model.init, jax.random.key(0), inputs)
@@ -361,5 +361,5 @@ def build_model(task: Any, **section: Any) -> Model:
 
 def side_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the keyword arguments of a batch; its `dt`, the gap before each token, is for mixers and pools."""
-  given = {key: batch[key] for key in ("reset", "lengths") if key in batch}
-  return given | ({"side": {"dt": batch["dt"]}} if "dt" in batch else {})
+  arguments = {key: batch[key] for key in ("reset", "lengths") if key in batch}
+  return arguments | ({"side": {"dt": batch["dt"]}} if "dt" in batch else {})

@@ -15,7 +15,7 @@ from layers.norms import NORMS
 from mistake import Mistake, hint
 
 # fields that a stack tells its branches, and a branch its mixer
-TOLD = ("width", "layer", "depth")
+FROM_STACK = ("width", "layer", "depth")
 # the key of an older, flat section -> where it is now
 MOVED = {
   "position": "embed.position",
@@ -42,12 +42,12 @@ def complete(section: Mapping[str, Any]) -> dict[str, Any]:
   Raises:
     ValueError: a name is unknown.
   """
-  full = _filled(Model, section, Model.TOLD)
+  full = _filled(Model, section, Model.FROM_TASK)
   for what, classes in (("embed", EMBEDDINGS), ("head", HEADS)):
     part = dict(full[what])
     if "name" in part:
       cls = _named(what, part["name"], classes)
-      part = {"name": part["name"], **_filled(cls, part, cls.TOLD)}
+      part = {"name": part["name"], **_filled(cls, part, cls.FROM_TASK)}
     full[what] = part | ({"norm": _norm(part["norm"])} if "norm" in part else {})
   full["body"] = _mixer(full.get("body", {}))
   return _plain(full)
@@ -86,9 +86,11 @@ def _named(what: str, name: str, classes: Mapping[str, Any]) -> Any:
   return classes[name]
 
 
-def _filled(cls: type[nn.Module], section: Mapping[str, Any], told: tuple[str, ...]) -> dict[str, Any]:
+def _filled(cls: type[nn.Module], section: Mapping[str, Any], excluded: tuple[str, ...]) -> dict[str, Any]:
   """The fields of a class with their defaults, and the section's in their places."""
-  own = [field for field in dataclasses.fields(cls) if field.name in mixer_lib.fields(cls) and field.name not in told]
+  own = [
+    field for field in dataclasses.fields(cls) if field.name in mixer_lib.fields(cls) and field.name not in excluded
+  ]
   defaults = {field.name: field.default for field in own if field.default is not dataclasses.MISSING}
   full = {**defaults, **section}
   # where a float is meant, a whole number in its place would keep the command line from setting another
@@ -102,13 +104,13 @@ def _mixer(section: Mapping[str, Any]) -> dict[str, Any]:
     return dict(section)
   cls = mixer_lib.find(section["name"])
   # a body has a depth of its own; a mixer gets that of its stack
-  told = tuple(name for name in TOLD if name != "depth" or mixer_lib.fields(cls).get("depth") is False)
-  full = {"name": section["name"], **_filled(cls, {k: v for k, v in section.items() if k != "name"}, told)}
+  excluded = tuple(name for name in FROM_STACK if name != "depth" or mixer_lib.fields(cls).get("depth") is False)
+  full = {"name": section["name"], **_filled(cls, {k: v for k, v in section.items() if k != "name"}, excluded)}
   known = mixer_lib.fields(cls)
   if "letters" in known:
     full["letters"] = {letter: _letter(value) for letter, value in full.get("letters", {}).items()}
   if "branch" in known:
-    branch = _filled(Branch, full["branch"], (*TOLD, "mixer"))
+    branch = _filled(Branch, full["branch"], (*FROM_STACK, "mixer"))
     full["branch"] = branch | {"norm": _norm(branch["norm"])}
   for name in ("stages", "stack"):
     if name in known:

@@ -37,7 +37,7 @@ class Head(nn.Module, kw_only=True):
     PREDICTS: whether it predicts what the body is about to read, so that the body must not see it.
     DOCUMENTS: how many documents one answer is about.
     EACH: whether there is an answer a token, or one a row.
-    TOLD: fields that the task or the model gives, and not a config.
+    FROM_TASK: fields that the task or the model gives, and not a config.
   """
 
   width: int
@@ -45,7 +45,7 @@ class Head(nn.Module, kw_only=True):
   PREDICTS = False
   DOCUMENTS = 1
   EACH = False
-  TOLD = ("width", "vocab", "features", "classes")
+  FROM_TASK = ("width", "vocab", "features", "classes")
 
   @nn.nowrap
   def init_state(self, rows: int) -> Any:

@@ -90,7 +90,7 @@ TOYS = recipes.names(toys=True)
 
 
 def build(recipe):
-  given = {size: getattr(recipe, size) for size in Model.TOLD}
+  given = {size: getattr(recipe, size) for size in Model.FROM_TASK}
   return Model(**{key: frozen(value) for key, value in recipe.model.items()}, **given)
 
 
