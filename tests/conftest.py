@@ -1,4 +1,8 @@
-"""What every test runs under: the CPU, shape checks on every annotated function, and a cache of compiled programs."""
+"""What every test runs under: the CPU, shape checks on every annotated function, and programs compiled in a hurry.
+
+Most tests compile more than they compute, so XLA leaves most optimizations out, except in tests that are marked `slow`
+or `optimized`. JAX_DISABLE_MOST_OPTIMIZATIONS=0 leaves none out.
+"""
 
 import os
 from pathlib import Path
@@ -16,14 +20,21 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # threads of XLA's pool, for the tests that start a process with several CPU devices: see training/platform.py
 os.environ.setdefault("NPROC", "32")
 jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
+# in the environment, as is the cache below, so that programs which tests start find it too
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+HURRY = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
 install_import_hook(list(CHECKED), f"{type_checker.__name__}.check").__enter__()
 
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-  # in the environment, so that programs which tests start find it too
   os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parents[1] / ".jax_cache")
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 # tests compile many small programs, which the default threshold of a second would leave out
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def pytest_runtest_setup(item):
+  optimized = any(item.get_closest_marker(name) for name in ("slow", "optimized"))
+  jax.config.update("jax_disable_most_optimizations", HURRY and not optimized)
 
 
 @pytest.hookimpl(tryfirst=True)

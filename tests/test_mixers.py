@@ -1,8 +1,8 @@
 """Every mixer obeys the contract; its own file in tests/mixers/ says with which small sizes.
 
 In the default suite one row for each primitive runs over a long sequence, and a mixer's first row has the checks in
-COSTLY, unless it is made of other mixers; the rest do in the slow one, which also repeats every comparison in float64.
-The checks are in tests/contract/checks.py.
+COSTLY, unless it is made of other mixers; the rest do in the slow one, which also has the checks in RARE and repeats
+every comparison in float64. The checks are in tests/contract/checks.py.
 """
 
 import functools
@@ -27,15 +27,15 @@ from training import optimizer
 COSTLY = (
   "bfloat16_keeps_a_float32_state",
   "call_ignores_what_lies_past_lengths",
-  "call_separates_documents",
   "call_gradients_ignore_what_lies_past_lengths",
-  "can_be_made_abstractly_and_in_bulk",
   "causal",
   "gradients_of_prefill_are_those_of_call",
+  "ignores_side_inputs_it_does_not_declare",
   "prefill_composes",
   "prefill_gradients_ignore_what_lies_past_lengths",
-  "resets_past_lengths_do_nothing",
 )
+# Checks of the slow suite alone, on every row.
+RARE = ("can_be_made_abstractly_and_in_bulk",)
 # Mixers made of others that have these in the default suite.
 COMPOSED = ("titans_mac", "titans_mag", "titans_mal")
 RECURRENCES = frozenset(
@@ -45,6 +45,7 @@ RECURRENCES = frozenset(
 SMOKE = ("mamba", "softmax")
 
 
+@functools.cache
 def build(row: str) -> Any:
   name = row.split(",")[0]
   return mixer_lib.build(PATHS.get(name, name), width=D, **SMALL[row])
@@ -100,7 +101,8 @@ def parameters(checks: Mapping[str, Any]) -> list:
   for row in SMALL:
     for name, (_, states) in checks.items():
       further = "," in row or row in COMPOSED
-      slow = row not in long if name == "finite_over_a_long_sequence" else further and name in COSTLY
+      slow = name in RARE or (further and name in COSTLY)
+      slow |= name == "finite_over_a_long_sequence" and row not in long
       marks = [pytest.mark.xdist_group(row), *[pytest.mark.slow] * slow, *[pytest.mark.smoke] * (row in SMOKE)]
       if state_of(row) in states:
         found.append(pytest.param(row, name, id=f"{row}-{name}", marks=marks))

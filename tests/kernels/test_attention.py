@@ -236,6 +236,7 @@ def test_a_step_that_sees_nothing_is_zero():
   np.testing.assert_array_equal(step.attention_step((q,), (k,), v, scale=1.0, **where), jnp.zeros((B, H, P)))
 
 
+@pytest.mark.optimized
 def test_scores_are_not_written_down():
   t = 512
   shapes = [jax.ShapeDtypeStruct((1, t, 1, 8), np.float32)] * 3

@@ -43,6 +43,7 @@ def test_sums_are_those_of_the_equation_also_at_infinity(impl):
   np.testing.assert_allclose(expected[..., 0], 2 * v.sum(-1).real / 1j, atol=1e-5)
 
 
+@pytest.mark.optimized
 def test_the_terms_are_not_written_down():
   e, k, n, m = 8, 4, 32, 4096
   shapes = ((e, k, n), np.complex64), ((e, n), np.complex64), ((m,), np.float32), ((m,), np.float32)

@@ -151,6 +151,7 @@ def test_strong_decays_are_forgotten_and_weak_ones_exact(kind):
   assert all(np.isfinite(z).all() for z in jax.tree.leaves(got))
 
 
+@pytest.mark.optimized
 def test_the_gradient_keeps_no_state_per_token():
   b, t, h, k, p = 1, 4096, 2, 32, 32
   row, state = (b, t, h, k), (b, h, k, p)

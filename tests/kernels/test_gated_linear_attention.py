@@ -91,6 +91,7 @@ def test_strong_decays_are_forgotten_and_weak_ones_exact(bonus):
   assert all(np.isfinite(z).all() for z in jax.tree.leaves(got))
 
 
+@pytest.mark.optimized
 def test_the_gradient_keeps_no_state_per_token():
   b, t, h, k, p = 1, 4096, 2, 32, 32
   shapes = (b, t, h, k), (b, t, h, k), (b, t, h, p), (b, t, h, k), (b, h, k, p)

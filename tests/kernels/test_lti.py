@@ -133,6 +133,7 @@ def test_the_future_does_not_leak():
   assert size[np.tril_indices(20)].all(), "an output that does not see its whole past"
 
 
+@pytest.mark.optimized
 def test_neither_all_states_nor_all_taps_are_written_down():
   t, e, n, c = 1024, 8, 16, 64
   shapes = ((1, t, e), (1, e, n), (e, n), (e, n), (e, n))

@@ -110,6 +110,7 @@ def test_an_implementation_says_what_it_cannot_run():
 
 
 @pytest.mark.parametrize("impl", FAST)
+@pytest.mark.optimized
 def test_the_gradient_keeps_no_state_per_token(impl, monkeypatch):
   monkeypatch.setattr(associative, "CHUNK", 16)
   b, t, e, n = 1, 4096, 16, 16

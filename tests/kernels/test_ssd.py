@@ -103,6 +103,7 @@ def test_strong_decays_are_forgotten_and_weak_ones_exact(impl):
 
 
 @pytest.mark.parametrize("impl", FAST)
+@pytest.mark.optimized
 def test_the_gradient_keeps_no_state_per_token(impl):
   b, t, h, k, p = 1, 4096, 2, 32, 32
   shapes = (b, t, 1, k), (b, t, 1, k), (b, t, h, p), (b, t, h), (b, h, k, p)

@@ -83,6 +83,7 @@ def test_steps_say_what_does_not_fit():
     ssd_step(*given, **{**layer, "scale": None})
 
 
+@pytest.mark.optimized
 def test_taps_that_are_cut_for_a_mesh_are_not_copied_without_one():
   """The compiler undoes one with the other."""
   again = jax.jit(lambda taps: jnp.sin(join(*cut(taps, 4, k=3, p=5))))

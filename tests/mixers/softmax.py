@@ -213,6 +213,7 @@ def test_cached_attention_is_uncached_attention(dtype, tolerance, window):
 
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("slots, kwargs", [(600, {}), (1100, dict(kv_heads=2, window=1100))])
+@pytest.mark.optimized
 def test_a_loop_of_steps_copies_no_cache(batch, slots, kwargs):
   """Read from the compiled loop, in which every token would cost as much again; the cache is given away to it."""
   module = Attention(width=64, heads=4, position="rope", **kwargs)
