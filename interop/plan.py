@@ -70,7 +70,7 @@ class Plan(NamedTuple):
 
   def _misfits(self, line: Line, tensors: Tensors) -> Iterator[str]:
     given = tuple(tensors.shapes[name] for name in line.theirs)
-    names = f"{line.theirs[0]} {list(given[0])}" + (" and more" if len(given) > 1 else "")
+    names = f"{' '.join(line.theirs[:1])} {list(*given[:1])}" + (" and more" if len(given) > 1 else "")
     made = _made(line.row, given)
     if isinstance(made, str):
       yield f"{names}: {made}"

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mistake import Mistake
+
 Arrays = list[np.ndarray]
 
 
@@ -39,7 +41,7 @@ class Row(NamedTuple):
   @property
   def by_layer(self) -> bool:
     """Whether it stands for one row a layer."""
-    return "{i}" in self.theirs[0]
+    return any("{i}" in name for name in self.theirs)
 
   @property
   def letters(self) -> str:
@@ -87,6 +89,17 @@ plus_one = elementwise(lambda x: x + 1, lambda x: x - 1)
 one_minus = elementwise(lambda x: 1 - x, lambda x: 1 - x)
 # several arrays become one with a new axis in front
 stack = Step(lambda arrays: [np.stack(arrays)], lambda arrays: list(arrays[0]))
+
+
+def constant(ours: str, value: np.ndarray) -> Row:
+  """A parameter that their model lacks: it has this value, or the model cannot be saved as theirs."""
+
+  def away(arrays: Arrays) -> Arrays:
+    if not np.array_equal(arrays[0], value):
+      raise Mistake(f"{ours} has no place in this family's files, which is right only as long as it is {value.flat[0]}")
+    return []
+
+  return Row((), (ours,), (Step(lambda arrays: [value], away),))
 
 
 def dense(theirs: str, ours: str, *, bias: bool = False) -> list[Row]:

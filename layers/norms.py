@@ -20,19 +20,23 @@ class RMSNorm(nn.Module):
 
   Attributes:
     use_scale: whether there is a scale to learn; else it is 1.
+    use_bias: whether a bias is added.
   """
 
   eps: float = 1e-5
   axis: str | None = "embed"
   use_scale: bool = True
+  use_bias: bool = False
 
   @nn.compact
   def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    """x scaled to a root mean square of `scale`."""
+    """x scaled to a root mean square of `scale`, and shifted by `bias` if there is one."""
     wide = _wide(x)
     y = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.eps)
     if self.use_scale:
       y = y * param(self, "scale", nn.initializers.ones, x.shape[-1:], (self.axis,)).astype(wide.dtype)
+    if self.use_bias:
+      y = y + param(self, "bias", nn.initializers.zeros, x.shape[-1:], (self.axis,)).astype(wide.dtype)
     return y.astype(x.dtype)
 
 

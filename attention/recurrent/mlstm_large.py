@@ -34,13 +34,14 @@ class MLSTMLarge(Mixer):
   and all gates are linear in x, and W_out (sigmoid(W_o x) norm(h)) is the result. A model of the paper is
   `pattern=m-` with `gated_mlp` for the "-"; `mlstm` is the layer of the first xLSTM.
   Departs: as in the authors' code, eps e^m is added to the divisor. The norm, RMSNorm or LayerNorm in the paper, is the
-  latter, by head and without bias, as the published weights want.
+  latter, by head, and without bias if none is asked for, as the published weights want.
 
   Attributes:
     heads: the largest number up to 8 that divides the widths of queries and of values, if not given.
     qk_factor: width of all queries / d, and of all keys.
     soft_cap: c, for both gates of the memory; none if None.
     i_bias: initial bias of i, before the cap; low ones keep early gradients small (sec. 3.2, fig. 11).
+    bias: whether q, k, v, W_o, W_out and the norm have biases.
     eps: e^m times it is added to the divisor.
     depth: layers of the model; W_out starts smaller by it.
   Raises:
@@ -52,6 +53,7 @@ class MLSTMLarge(Mixer):
   qk_factor: float = 0.5
   soft_cap: float | None = 15.0
   i_bias: float = -10.0
+  bias: bool = False
   eps: float = 1e-6
   norm_eps: float = 1e-6
   depth: int = 1
@@ -71,16 +73,17 @@ class MLSTMLarge(Mixer):
     d, (heads, keys) = self.width, self._sizes
     # Nguyen & Salazar 2019, arXiv:1910.05895
     small = nn.initializers.normal((2 / (5 * d)) ** 0.5)
-    dense = lambda features, axis: Dense(features, kernel_init=small, axes=("embed", axis))
+    dense = lambda features, axis: Dense(features, use_bias=self.bias, kernel_init=small, axes=("embed", axis))
     self.q_proj, self.k_proj, self.v_proj = dense(keys, "heads"), dense(keys, "kv"), dense(d, "kv")
     zeros = nn.initializers.zeros
     gate = lambda bias: Dense(
       heads, use_bias=True, kernel_init=zeros, bias_init=constant(bias), axes=("embed", "heads")
     )
     self.i_proj, self.f_proj = gate(self.i_bias), gate(np.linspace(3, 6, heads))
-    self.gate_proj = Dense(d, kernel_init=zeros, axes=("embed", "heads"))
-    self.norm = HeadNorm(heads, eps=self.norm_eps, axis="heads")
-    self.out_proj = Dense(d, kernel_init=nn.initializers.normal(2 / self.depth / d**0.5), axes=("heads", "embed"))
+    self.gate_proj = Dense(d, use_bias=self.bias, kernel_init=zeros, axes=("embed", "heads"))
+    self.norm = HeadNorm(heads, eps=self.norm_eps, axis="heads", use_bias=self.bias)
+    out = nn.initializers.normal(2 / self.depth / d**0.5)
+    self.out_proj = Dense(d, use_bias=self.bias, kernel_init=out, axes=("heads", "embed"))
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:

@@ -23,6 +23,7 @@ def large(
   softcap: float = 30.0,
   eps: float = 1e-6,
   norm_eps: float = 1e-6,
+  bias: bool = False,
   tie: bool = False,
 ) -> dict[str, Any]:
   """Returns the sections of xLSTM 7B with `depth` blocks of mLSTM and a gated MLP.
@@ -30,16 +31,19 @@ def large(
   Args:
     soft_cap: of the gates; `softcap` is that of the logits.
     eps: of the normaliser; `norm_eps` is that of all norms.
+    bias: of all maps and norms.
   """
   mlstm = dict(name="mlstm_large", heads=heads, qk_factor=qk_factor, soft_cap=soft_cap, eps=eps, norm_eps=norm_eps)
-  return language_model(
+  sections = language_model(
     width=width,
     pattern="m-",
     depth=2 * depth,
-    letters={"m": mlstm, "-": dict(name="gated_mlp", inner=inner)},
+    letters={"m": mlstm | dict(bias=bias), "-": dict(name="gated_mlp", inner=inner, bias=bias)},
     norm_eps=norm_eps,
     head=dict(tie=tie, softcap=softcap),
   )
+  sections["body"]["branch"]["norm"]["use_bias"] = bias
+  return sections
 
 
 def model(

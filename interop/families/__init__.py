@@ -6,7 +6,7 @@ A family's file holds facts, no code for single tensors:
   IGNORED        keys of config.json, between blanks, that do not change what the model computes, or that transformers
                  itself ignores
   SKIPPED        regular expressions of tensors that hold nothing the model needs, such as a table that is tied
-  RENAMED        if there is one: pairs of a regular expression and what to put in its place in the names of tensors, for
+  RENAMED        if there is one: pairs of a regular expression and what takes its place in the names of tensors, for
                  files that were written with other names; what is saved has today's
   sections(config) -> the model section, made by the family's recipe in hybrids/recipes/
   rows(config) -> the mapping table, see interop/rows.py

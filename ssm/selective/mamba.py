@@ -47,6 +47,7 @@ class Mamba(Mixer):
     norms: of delta, B and C before they are used: "none", "learned" RMS norms (Lieber et al. 2024, Jamba,
       arXiv:2403.19887, sec. 6.4) or "weightless" ones (Zuo et al. 2024, Falcon Mamba, arXiv:2410.05355). Over all
       groups of B together, and of C.
+    norm_eps: the epsilon of these.
     taps: width of the short convolution.
     dt_rank: size of delta; d/16, rounded up, if not given.
     dt_min, dt_max, dt_floor: softplus(b) starts log-uniform in [dt_min, dt_max], and at least at dt_floor.
@@ -63,6 +64,7 @@ class Mamba(Mixer):
   disc: str = "euler"
   groups: int = 1
   norms: str = "none"
+  norm_eps: float = 1e-6
   expand: int = 2
   taps: int = 4
   dt_rank: int | None = None
@@ -103,7 +105,7 @@ class Mamba(Mixer):
     if complex_A:
       self.A_im = param(self, "A_im", constant(jnp.arange(n)), (inner, n), ("inner", "state"), slow=True)
     if self.norms != "none":
-      norm = lambda: RMSNorm(eps=1e-6, axis=None, use_scale=self.norms == "learned")
+      norm = lambda: RMSNorm(eps=self.norm_eps, axis=None, use_scale=self.norms == "learned")
       self.dt_norm, self.B_norm, self.C_norm = norm(), norm(), norm()
     self.D = param(self, "D", nn.initializers.ones, (inner,), ("inner",))
 
