@@ -5,7 +5,8 @@
   --mode train      trains to config.steps; the same command goes on where the run in DIR was. The default.
                     --from-step N goes on from an older checkpoint, with other optimizer settings if you like.
   --mode eval       evaluates the newest checkpoint, or --step N, and writes eval.json.
-  --mode generate   continues --prompt by --tokens; --temperature, --top_k, --top_p, --seed.
+  --mode generate   continues --prompt by --tokens; --temperature, --top_k, --top_p,
+                    --min_p, --repetition_penalty, --stop, --seed.
   --mode count      parameters, state, operations and memory, without allocating any.
   --list KIND       names the mixers, tasks, configs, optimizers, schedules, embeddings, heads or norms.
   --describe NAME   prints what can be set of one of them.
@@ -46,7 +47,7 @@ import jax  # noqa: E402
 from absl import flags as absl_flags  # noqa: E402
 from rich.console import Console  # noqa: E402
 
-from inference import count, stream  # noqa: E402
+from inference import count, text  # noqa: E402
 from mistake import Mistake  # noqa: E402
 from training import describe, platform, terminal  # noqa: E402
 from training import flags as flags_lib  # noqa: E402
@@ -95,7 +96,7 @@ def run(flags: Any) -> int:
     if status == "stopped":
       print(f"stopped at step {trained.step}, saved; the same command goes on", file=sys.stderr)
       return STOPPED
-    if trained.config.generate.tokens and stream.has_text(trained.task) and jax.process_count() == 1:
+    if trained.config.generate.tokens and text.has_text(trained.task) and jax.process_count() == 1:
       show_sample(trained)
     return DONE
   devices = jax.devices()[:1] if alone else None

@@ -89,7 +89,17 @@ def defaults() -> ConfigDict:
       "mesh": {"data": -1, "fsdp": 1, "sequence": 1, "tensor": 1, "cpu_devices": 0},
       "eval": {"every": 500, "chunk": 0, "batches": 0},
       "save": {"every": 500, "keep": 3, "best": ""},
-      "generate": {"prompt": "def ", "tokens": 256, "temperature": 0.8, "top_k": 0, "top_p": 1.0, "seed": 0},
+      "generate": {
+        "prompt": "def ",
+        "tokens": 256,
+        "temperature": 0.8,
+        "top_k": 0,
+        "top_p": 1.0,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "stop": (),
+        "seed": 0,
+      },
     }
   )
 

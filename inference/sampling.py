@@ -1,39 +1,97 @@
-"""How the next token is drawn from the logits: pure functions of logits and a key."""
+"""How the next token is drawn from the logits: pure functions of logits and keys."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from mistake import Mistake
 
 
 class Sampler(NamedTuple):
-  """The three usual numbers; made by `make_sampler`, which checks them. Hashable: a static argument of jitted loops."""
+  """The settings of a draw; made by `make_sampler`, which checks them. Hashable: a static argument of jitted loops."""
 
   temperature: float = 1.0
   top_k: int = 0
   top_p: float = 1.0
+  min_p: float = 0.0
+  repetition_penalty: float = 1.0
 
 
-def make_sampler(temperature: float | int = 1.0, top_k: int = 0, top_p: float | int = 1.0) -> Sampler:
+def make_sampler(
+  temperature: float | int = 1.0,
+  top_k: int = 0,
+  top_p: float | int = 1.0,
+  min_p: float | int = 0.0,
+  repetition_penalty: float | int = 1.0,
+) -> Sampler:
   """Checks and collects the settings.
 
   Args:
     temperature: the logits are divided by it; 0 takes the largest.
     top_k: draw among the k largest only; 0 among all.
     top_p: draw among the largest whose probabilities first reach p together; 1 among all.
+    min_p: draw among the tokens that are at least this fraction as likely as the likeliest; 0 among all.
+    repetition_penalty: how much less likely a token of the context becomes; see `adjusted`. 1 changes nothing.
   Raises:
-    ValueError: temperature negative or not finite, top_k negative, top_p outside (0, 1].
+    ValueError: temperature negative or not finite, top_k negative, top_p outside (0, 1], min_p outside [0, 1],
+      repetition_penalty not a finite number above 0.
   """
-  if not 0 <= temperature < float("inf"):
-    raise Mistake(f"sampling: temperature={temperature}; give a finite number of at least 0 (0 takes the likeliest)")
-  if top_k < 0:
-    raise Mistake(f"sampling: top_k={top_k}; give a number of at least 1, or 0 to draw among all tokens")
-  if not 0 < top_p <= 1:
-    raise Mistake(f"sampling: top_p={top_p}; give a number above 0 and at most 1 (1 draws among all tokens)")
-  return Sampler(float(temperature), top_k, float(top_p))
+  finite = "a finite number"
+  for name, value, fine, need in (
+    ("temperature", temperature, 0 <= temperature < float("inf"), f"{finite} of at least 0 (0 takes the likeliest)"),
+    ("top_k", top_k, top_k >= 0, "a number of at least 1, or 0 to draw among all tokens"),
+    ("top_p", top_p, 0 < top_p <= 1, "a number above 0 and at most 1 (1 draws among all tokens)"),
+    ("min_p", min_p, 0 <= min_p <= 1, "a number from 0 to 1 (0 draws among all tokens)"),
+    (
+      "repetition_penalty",
+      repetition_penalty,
+      0 < repetition_penalty < float("inf"),
+      f"{finite} above 0 (1 is none, above 1 makes repetitions rarer)",
+    ),
+  ):
+    if not fine:
+      raise Mistake(f"sampling: {name}={value}; give {need}")
+  return Sampler(float(temperature), top_k, float(top_p), float(min_p), float(repetition_penalty))
+
+
+def make_bias(logit_bias: Mapping[int, float | int] | None, vocab: int) -> Float[np.ndarray, "v"] | None:
+  """Returns what is added to the logits, as an array over the vocabulary; None where nothing is.
+
+  Args:
+    logit_bias: token -> its bias; -inf forbids the token.
+  Raises:
+    ValueError: a token is outside the vocabulary, or a bias is NaN or inf.
+  """
+  if not logit_bias:
+    return None
+  bias = np.zeros(vocab, np.float32)
+  for token, value in logit_bias.items():
+    if not 0 <= token < vocab:
+      raise Mistake(f"sampling: logit_bias names token {token}; the model's tokens are 0 … {vocab - 1}")
+    if not value < float("inf"):
+      raise Mistake(f"sampling: logit_bias[{token}]={value}; give a finite number, or -inf to forbid the token")
+    bias[token] = value
+  if np.isneginf(bias).all():
+    raise Mistake("sampling: logit_bias forbids every token of the vocabulary; leave at least one")
+  return bias
+
+
+def adjusted(
+  logits: Float[Array, "*b v"], seen: Bool[Array, "*b v"], bias: Float[Array, "v"] | None, sampler: Sampler
+) -> Float[Array, "*b v"]:
+  """Logits with the penalty for repetitions and the bias, from which greedy decoding takes the largest.
+
+  The logit l of a token that the context has becomes l / penalty if l > 0, else l · penalty. Source: Keskar et al.
+  2019, arXiv:1909.05858, sec. 4.1; for negative logits, `transformers`.
+  """
+  penalty = sampler.repetition_penalty
+  if penalty != 1:
+    logits = jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
+  return logits if bias is None else logits + bias
 
 
 def filtered(logits: Float[Array, "*b v"], sampler: Sampler) -> Float[Array, "*b v"]:
@@ -41,35 +99,50 @@ def filtered(logits: Float[Array, "*b v"], sampler: Sampler) -> Float[Array, "*b
 
   First top_k, then top_p of what is left: the smallest set of likeliest tokens that holds probability p ("nucleus",
   Holtzman et al. 2020, arXiv:1904.09751). A token is in that set if those before it hold less than p, so the likeliest
-  always is. Tokens that tie with the last one kept are kept too.
+  always is. Then min_p (Nguyen et al. 2024, arXiv:2407.01082). Tokens that tie with the last one kept are kept too.
   """
   assert sampler.temperature > 0, "temperature 0 takes the largest logit: there is nothing to filter"
   logits = logits / sampler.temperature
   vocab = logits.shape[-1]
   k = min(sampler.top_k or vocab, vocab)
-  if k == vocab and sampler.top_p == 1:
-    return logits
-  likeliest = jax.lax.top_k(logits, k)[0]
-  probability = jax.nn.softmax(likeliest, axis=-1)
-  before = jnp.cumsum(probability, axis=-1) - probability
-  # rounding may leave the last ones more than all of the probability before them
-  kept = (before < sampler.top_p) | (sampler.top_p == 1)
-  least = jnp.min(jnp.where(kept, likeliest, jnp.inf), axis=-1, keepdims=True)
+  least = jnp.full((*logits.shape[:-1], 1), -jnp.inf, logits.dtype)
+  if sampler.min_p > 0:
+    least = jnp.max(logits, axis=-1, keepdims=True) + np.log(sampler.min_p)
+  if k < vocab or sampler.top_p < 1:
+    likeliest = jax.lax.top_k(logits, k)[0]
+    probability = jax.nn.softmax(likeliest, axis=-1)
+    before = jnp.cumsum(probability, axis=-1) - probability
+    # rounding may leave the last ones more than all of the probability before them
+    kept = (before < sampler.top_p) | (sampler.top_p == 1)
+    least = jnp.maximum(least, jnp.min(jnp.where(kept, likeliest, jnp.inf), axis=-1, keepdims=True))
   return jnp.where(logits >= least, logits, -jnp.inf)
 
 
+def row_keys(rng: Key[Array, "..."] | None, rows: int) -> Key[Array, "b"]:
+  """Returns one key for each row: those given, or made of one key and the number of the row; of key 0 if None.
+
+  Raises:
+    ValueError: there are keys, but not one for each row.
+  """
+  rng = jax.random.key(0) if rng is None else rng
+  if rng.ndim == 0:
+    return jax.vmap(jax.random.fold_in, (None, 0))(rng, jnp.arange(rows))
+  if rng.shape != (rows,):
+    raise Mistake(f"generate: rng has {rng.shape[0]} keys for {rows} rows; give one key, or one for each row")
+  return rng
+
+
 def sample(
-  rng: Key[Array, ""], logits: Float[Array, "b v"], position: Int[Array, "b"], sampler: Sampler
+  keys: Key[Array, "b"], logits: Float[Array, "b v"], position: Int[Array, "b"], sampler: Sampler
 ) -> Int[Array, "b"]:
   """Draws one token a row; -1 where a row's logits are not numbers.
 
-  The key of a draw follows from `rng`, the row and the position, so the same text comes out however the loop around it
-  is cut into calls.
+  The key of a draw follows from the row's key and the position, so that the same text comes out however the loop around
+  it is cut into calls, and whatever other rows there are.
   """
   if sampler.temperature == 0:
     token = jnp.argmax(logits, axis=-1)
   else:
-    key = lambda row, at: jax.random.fold_in(jax.random.fold_in(rng, row), at)
-    keys = jax.vmap(key)(jnp.arange(logits.shape[0]), position)
-    token = jax.vmap(jax.random.categorical)(keys, filtered(logits, sampler))
+    at = jax.vmap(jax.random.fold_in)(keys, position)
+    token = jax.vmap(jax.random.categorical)(at, filtered(logits, sampler))
   return jnp.where(jnp.isnan(logits).any(-1), -1, token).astype(jnp.int32)

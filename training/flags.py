@@ -18,7 +18,7 @@ from training import workdir as workdir_module
 MODES = ("train", "eval", "generate", "count")
 KINDS = ("mixers", "tasks", "configs", "optimizers", "schedules", "embeddings", "heads", "norms")
 # flags of --mode generate: where given, they replace the config's generate section
-GENERATE = ("prompt", "tokens", "temperature", "top_k", "top_p", "seed")
+GENERATE = ("prompt", "tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "stop", "seed")
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> flags.FlagValues:
@@ -68,6 +68,11 @@ def _define(argv: list[str], environ: Mapping[str, str]) -> flags.FlagValues:
   flags.DEFINE_float("temperature", None, "generate: 0 takes the likeliest token", **here)
   flags.DEFINE_integer("top_k", None, "generate: among the k likeliest; 0 for all", **here)
   flags.DEFINE_float("top_p", None, "generate: among the likeliest that reach p together; 1 for all", **here)
+  flags.DEFINE_float(
+    "min_p", None, "generate: among tokens that are at least this fraction as likely as the best", **here
+  )
+  flags.DEFINE_float("repetition_penalty", None, "generate: above 1 makes tokens of the context rarer", **here)
+  flags.DEFINE_multi_string("stop", None, "generate: a text before which to end; may be given again", **here)
   flags.DEFINE_integer("seed", None, "generate: of the draws", **here)
   address = environ.get("JAX_COORDINATOR_ADDRESS", "")
   flags.DEFINE_string("coordinator", address, "several processes: host:port of process 0", **here)

@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 
 from data.task import build_task
 from hybrids.model import build_model, side_inputs
-from inference import count, stream
+from inference import count, text
 from kernels import dispatch
 from mistake import Mistake
 from training import flops, metrics, optimizer, platform, schedule, settings, sharding, transfer
@@ -201,7 +201,7 @@ class Run:
     section |= changes if prompt is None else {"prompt": prompt, **changes}
     # off the mesh: one sequence is not worth splitting
     variables = jax.device_get(self.variables)
-    return stream.write(self.model, variables, self.task, out=out or _Silent(), **section)
+    return text.write(self.model, variables, self.task, out=out or _Silent(), **section)
 
   def train(self, *, from_step: int | None = None) -> str:
     """Trains to config.steps: "done", or "stopped" by a signal and saved. The state is then the last one.

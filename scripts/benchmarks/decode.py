@@ -29,12 +29,11 @@ def decode(context: int) -> Timed:
   """`TOKENS` greedy steps from the state after `context` tokens; the prefill is not timed."""
   model = language_model(**SIZES)
   prompt = jax.random.randint(jax.random.key(0), (1, context), 0, SIZES["vocab"])
-  params = jax.jit(model.init)(jax.random.key(1), prompt)
-  fresh = model.init_state(1, context + TOKENS)
-  state = jax.jit(lambda p, x, s: model.apply(p, x, s, method="prefill")[1])(params, prompt, fresh)
+  params = jax.jit(model.init)(jax.random.key(1), prompt[:, :1])
+  first = generate(model, params, prompt, max_new_tokens=1, room=context + TOKENS + 1).context
 
   def call():
     # the sampler's default is greedy; the compiled loop is reused from the second call on
-    return jax.block_until_ready(generate(model, params, prompt[:, -1:], max_new=TOKENS, state=state)[0])
+    return jax.block_until_ready(generate(model, params, None, max_new_tokens=TOKENS, context=first).tokens)
 
   return Timed(call, per_call=TOKENS, unit="tokens")

@@ -15,7 +15,7 @@ from data.task import build_task, find
 from hybrids import sections
 from hybrids.mixer import available
 from hybrids.model import build_model
-from inference import stream
+from inference import text
 from scripts import sweep
 from tests import sources
 from training import optimizer, schedule, sharding, state
@@ -88,7 +88,7 @@ def test_the_other_sections_are_the_arguments_of_what_they_name(config):
   }
   assert set(config.optimizer) == keyword(optimizer.build) - {"steps"}
   assert set(config.mesh) == keyword(sharding.make_mesh) - {"devices"} | {"cpu_devices"}
-  assert set(config.generate) == keyword(stream.write) - {"out"}
+  assert set(config.generate) == keyword(text.write) - {"out", "logit_bias"}
 
 
 def test_the_schedule_fits_the_steps(config):

@@ -1,166 +1,180 @@
 """Generation is the parallel form applied again and again, however rows are padded and calls are cut."""
 
-import io
-from types import SimpleNamespace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hybrids.model import Model
 from inference import generate, make_sampler
-from inference import stream as streams
+from inference.context import fork
+from tests.inference.models import PATTERNS, VOCAB, language_model, made, variables_of
 
-MIXERS = {"m": {"name": "mamba", "state": 4}, "a": {"name": "softmax", "heads": 2}}
-NEW, SEED = 6, 3
-SAMPLER, RNG = make_sampler(temperature=1.0, top_k=8, top_p=0.95), jax.random.key(SEED)
-PROMPT = np.array([[3, 1, 4, 1, 5], [2, 7, 1, 0, 0]], np.int32)
-LENGTHS = np.array([5, 3])
-
-
-def language_model(pattern: str = "ma", **kwargs) -> Model:
-  body = {"name": "stack", "depth": len(pattern), "pattern": pattern, "letters": MIXERS}
-  return Model(**{"vocab": 11, "width": 8, "body": body} | kwargs)
+NEW = 6
+SAMPLER = make_sampler(temperature=1.0, top_k=8, top_p=0.95, repetition_penalty=1.2)
+PROMPTS = [[3, 1, 4, 1, 5], [2, 7, 1], [9]]
+KEYS = jax.random.split(jax.random.key(3), len(PROMPTS))
+SETTINGS = dict(max_new_tokens=NEW, sampler=SAMPLER, rng=KEYS)
 
 
-def variables_of(model: Model) -> dict:
-  variables = jax.jit(model.init)(jax.random.key(0), jnp.asarray(PROMPT))
-  # far from uniform, so that a wrong state shows in the tokens
-  keys = iter(jax.random.split(jax.random.key(1), 1000))
-  return jax.tree.map(lambda x: x + 0.5 * jax.random.normal(next(keys), x.shape), variables)
+@pytest.fixture(scope="module", params=PATTERNS)
+def kind(request) -> str:
+  return request.param
 
 
 @pytest.fixture(scope="module")
-def model() -> Model:
-  return language_model()
+def drawn(kind):
+  """What one call draws for all prompts."""
+  return generate(*made(kind), PROMPTS, **SETTINGS)
 
 
-@pytest.fixture(scope="module")
-def variables(model) -> dict:
-  return variables_of(model)
-
-
-@pytest.fixture(scope="module")
-def drawn(model, variables) -> np.ndarray:
-  """What one call draws."""
-  return np.asarray(generate(model, variables, PROMPT, lengths=LENGTHS, max_new=NEW, sampler=SAMPLER, rng=RNG)[0])
-
-
-def by_hand(model, variables, prompt: np.ndarray, new: int) -> list[int]:
-  """Greedy, the whole sequence anew for every token."""
-  call = jax.jit(lambda tokens, lengths: model.apply(variables, tokens, lengths=lengths))
-  tokens = np.zeros((1, PROMPT.shape[1] + new), np.int32)
+def by_hand(model, variables, prompt: list[int], new: int) -> tuple[list[int], list[float]]:
+  """Greedy, the whole sequence anew for every token; and the log-probabilities."""
+  call = jax.jit(lambda tokens: jax.nn.log_softmax(model.apply(variables, tokens)))
+  tokens, logprobs = np.zeros((1, 16), np.int32), []
   tokens[0, : len(prompt)] = prompt
   for n in range(len(prompt), len(prompt) + new):
-    tokens[0, n] = np.argmax(call(tokens, np.array([n]))[0, n - 1])
-  return tokens[0, len(prompt) : len(prompt) + new].tolist()
+    row = call(tokens)[0, n - 1]
+    tokens[0, n] = np.argmax(row)
+    logprobs.append(float(np.max(row)))
+  return tokens[0, len(prompt) : len(prompt) + new].tolist(), logprobs
 
 
-def test_greedy_tokens_are_those_of_the_parallel_form_at_ragged_lengths(model, variables):
-  tokens, _ = generate(model, variables, PROMPT, lengths=LENGTHS, max_new=NEW)
-  assert tokens.shape == (2, NEW)
-  want = [by_hand(model, variables, row[:n], NEW) for row, n in zip(PROMPT, LENGTHS)]
-  assert np.asarray(tokens).tolist() == want
-  assert len({*want[0], *want[1]}) > 2, "the model says nothing worth comparing"
+def test_greedy_tokens_are_those_of_the_parallel_form_at_ragged_lengths(kind):
+  found = generate(*made(kind), PROMPTS, max_new_tokens=NEW)
+  want, logprobs = zip(*[by_hand(*made(kind), prompt, NEW) for prompt in PROMPTS])
+  assert found.rows() == list(want)
+  np.testing.assert_allclose(found.logprobs, logprobs, atol=1e-4)
+  assert len({token for row in want for token in row}) > 2, "the model says nothing worth comparing"
 
 
-def test_going_on_from_the_state_equals_one_call(model, variables, drawn):
-  kwargs = dict(sampler=SAMPLER, rng=RNG)
-  state = model.init_state(2, PROMPT.shape[1] + NEW)
-  first, state = generate(model, variables, PROMPT, lengths=LENGTHS, max_new=2, state=state, **kwargs)
-  second, _ = generate(model, variables, first[:, -1:], max_new=NEW - 2, state=state, **kwargs)
-  assert np.array_equal(drawn, np.concatenate([first, second], axis=1))
+def test_a_batch_is_its_rows_one_by_one(kind, drawn):
+  for row, prompt in enumerate(PROMPTS):
+    alone = generate(*made(kind), [prompt], **SETTINGS | {"rng": KEYS[row : row + 1]})
+    assert alone.rows() == drawn.rows()[row : row + 1]
+    np.testing.assert_allclose(alone.logprobs[0], drawn.logprobs[row], atol=1e-4)
 
 
-def stream(model, variables, seed: int) -> list[np.ndarray]:
-  return list(streams.stream(model, variables, PROMPT[0], tokens=NEW, sampler=SAMPLER, seed=seed, chunk=4))
+def test_going_on_equals_one_call(kind, drawn):
+  first = generate(*made(kind), PROMPTS, room=32, **SETTINGS | {"max_new_tokens": 2})
+  for _ in range(2):
+    # twice, as a context given is left as it was
+    second = generate(*made(kind), None, context=first.context, **SETTINGS | {"max_new_tokens": NEW - 2})
+    assert [a + b for a, b in zip(first.rows(), second.rows())] == drawn.rows()
 
 
-@pytest.mark.slow
-def test_streaming_equals_one_call(model, variables, drawn):
-  pieces = stream(model, variables, SEED)
-  assert [len(piece) for piece in pieces] == [4, 2]
-  assert np.concatenate(pieces).tolist() == drawn[0].tolist()
+def test_a_new_turn_equals_the_whole_text_at_once(kind):
+  settings, turns = SETTINGS | {"max_new_tokens": 2}, [[8, 6], [], [1, 2, 3]]
+  first = generate(*made(kind), PROMPTS, room=32, **settings)
+  second = generate(*made(kind), turns, context=first.context, **settings)
+  whole = [a + b + c for a, b, c in zip(PROMPTS, first.rows(), turns)]
+  assert second.rows() == generate(*made(kind), whole, room=32, **settings).rows()
 
 
-def test_seeds_differ(model, variables, drawn):
-  assert np.concatenate(stream(model, variables, SEED + 1)).tolist() != drawn[0].tolist()
+def test_a_stop_sequence_ends_its_row_alone_and_leaves_it_fit_to_go_on(kind):
+  settings = SETTINGS | {"room": 32}
+  free = generate(*made(kind), PROMPTS, **settings | {"max_new_tokens": 9}).rows()
+  stop = [free[0][1:3], [VOCAB - 1] * 9]
+  want = [cut_after(row[:NEW], stop[0]) for row in free]
+  assert len(want[0]) < NEW == max(map(len, want))
+  found = generate(*made(kind), PROMPTS, stop=stop, **settings)
+  assert found.rows() == want
+  assert found.stopped.tolist() == [row[-2:] == stop[0] for row in want]
+  rest = generate(*made(kind), None, context=found.context, **SETTINGS | {"max_new_tokens": 3})
+  assert [a + b for a, b in zip(want, rest.rows())] == [row[: len(a) + 3] for a, row in zip(want, free)]
 
 
-def text_task(**kwargs) -> SimpleNamespace:
-  encode = lambda text: np.frombuffer(text.encode(), np.uint8).astype(np.int32)
-  task = SimpleNamespace(head="lm", encode=encode, decode=lambda tokens: bytes(np.asarray(tokens, np.uint8)))
-  return SimpleNamespace(**{**vars(task), **kwargs})
+def cut_after(row: list[int], stop: list[int]) -> list[int]:
+  ends = [n for n in range(len(stop), len(row) + 1) if row[n - len(stop) : n] == stop]
+  return row[: ends[0]] if ends else row
 
 
-def test_characters_cut_by_a_call_are_written_whole(model, variables, monkeypatch):
-  raw = "naïve ☃ €".encode()
-  monkeypatch.setattr(streams, "stream", lambda *_, **__: iter([np.array([byte]) for byte in raw]))
-  out = io.StringIO()
-  text = streams.write(model, variables, text_task(), prompt="so ", tokens=len(raw), out=out)
-  assert text == "naïve ☃ €"
-  assert out.getvalue() == "so naïve ☃ €\n"
+def test_a_prompt_read_in_pieces_is_the_same():
+  prompts = [np.arange(50) % VOCAB, *PROMPTS[1:]]
+  whole = generate(*made("hybrid"), prompts, **SETTINGS)
+  assert generate(*made("hybrid"), prompts, prefill_chunk=16, **SETTINGS).rows() == whole.rows()
 
 
-def test_bytes_that_are_no_text_are_replaced(model, variables, monkeypatch):
-  monkeypatch.setattr(streams, "stream", lambda *_, **__: iter([np.array([65, 255]), np.array([66, 0xE2])]))
-  assert streams.write(model, variables, text_task(), prompt="", tokens=4, out=io.StringIO()) == "A\ufffdB\ufffd"
+def test_pieces_are_called_back_as_they_are_drawn():
+  pieces = []
+  found = generate(*made("hybrid"), PROMPTS, **SETTINGS | {"max_new_tokens": 20}, callback=pieces.append)
+  assert [piece.tokens.shape for piece in pieces] == [(3, 16), (3, 4)]
+  assert np.array_equal(np.concatenate([piece.tokens for piece in pieces], axis=1), found.tokens)
+  assert generate(*made("hybrid"), PROMPTS, **SETTINGS | {"max_new_tokens": 20}).rows() == found.rows()
 
 
-def test_control_characters_do_not_reach_the_terminal(model, variables, monkeypatch):
-  monkeypatch.setattr(streams, "stream", lambda *_, **__: iter([np.frombuffer(b"a\x1b[31m\tb\r\n", np.uint8)]))
-  out = io.StringIO()
-  assert streams.write(model, variables, text_task(), prompt="", tokens=4, out=out) == "a\x1b[31m\tb\r\n"
-  assert out.getvalue() == "a\ufffd[31m\tb\r\n\n"
+def test_a_bias_forbids_and_forces():
+  draw = lambda bias: generate(*made("hybrid"), PROMPTS, max_new_tokens=NEW, logit_bias=bias)
+  common = draw({0: 0.0}).rows()[0][0]
+  assert all(common not in row for row in draw({common: -np.inf}).rows())
+  forced = draw({4: 1e4})
+  assert forced.rows() == [[4] * NEW] * 3
+  assert float(forced.logprobs.min()) < -0.1, "log-probabilities are the model's own, without the bias"
 
 
-@pytest.mark.parametrize(
-  "kwargs, message",
-  [
-    (dict(tokens=PROMPT[:, :0]), "the prompt has no tokens"),
-    (dict(max_new=0), "max_new=0"),
-    (dict(lengths=np.array([0, 3])), r"lengths are \[0 3\]; each must be from 1 to 5"),
-    (dict(lengths=np.array([5, 6])), r"each must be from 1 to 5"),
-    (dict(max_new=4092), r"5 tokens of prompt and 4092 new ones are 4097, .* max_len=4096; ask for at most 4091"),
-    (dict(sampler=make_sampler()._replace(temperature=-1.0)), r"temperature=-1\.0"),
-  ],
-)
-def test_what_cannot_be_generated_is_an_error(model, variables, kwargs, message):
-  kwargs = dict(tokens=PROMPT, max_new=NEW) | kwargs
+def test_samples_of_one_prompt_equal_separate_ones_with_the_same_keys():
+  forked = generate(*made("hybrid"), PROMPTS[:1], num_return_sequences=3, **SETTINGS)
+  assert forked.rows() == generate(*made("hybrid"), PROMPTS[:1] * 3, **SETTINGS).rows()
+  assert len({tuple(row) for row in forked.rows()}) == 3, "the samples are the same"
+  # a context can be forked as well
+  context = generate(*made("hybrid"), PROMPTS[:1], **SETTINGS | {"rng": KEYS[:1], "room": 32}).context
+  more = generate(*made("hybrid"), None, context=fork(context, 3), **SETTINGS).rows()
+  assert len({tuple(row) for row in more}) > 1
+
+
+def test_seeds_differ():
+  draw = lambda seed: generate(*made("hybrid"), PROMPTS, **SETTINGS | {"rng": jax.random.key(seed)}).rows()
+  assert draw(9) != draw(8)
+
+
+BAD = [
+  (dict(prompts=[]), "there are no prompts"),
+  (dict(prompts=[[1], []]), r"the prompt has no tokens \(row 1\)"),
+  (dict(prompts=[[1, VOCAB]]), "row 0 has token 11; the model's are 0 … 10"),
+  (dict(max_new_tokens=0), "max_new_tokens=0"),
+  (dict(num_return_sequences=0), "num_return_sequences=0"),
+  (dict(prefill_chunk=0), "prefill_chunk=0"),
+  (dict(max_new_tokens=4092), r"5 tokens of prompt and 4092 new ones are 4097, .* max_len=4096; ask for at most 4091"),
+  (dict(room=5000), "room for 5000 tokens is asked for, but the model has max_len=4096"),
+  (dict(sampler=make_sampler()._replace(temperature=-1.0)), r"temperature=-1\.0"),
+  (dict(stop=[[]]), "a stop sequence has 0 tokens; it must have 1 to 64"),
+  (dict(stop=[[11]]), r"stop sequence \[11\] has a token outside"),
+  (dict(logit_bias={11: 1.0}), "logit_bias names token 11"),
+  (dict(logit_bias={1: np.inf}), r"logit_bias\[1\]=inf"),
+  (dict(logit_bias=dict.fromkeys(range(11), -np.inf)), "forbids every token"),
+  (dict(rng=KEYS[:2]), "rng has 2 keys for 3 rows"),
+]
+
+
+@pytest.mark.parametrize("kwargs, message", BAD, ids=[message for _, message in BAD])
+def test_what_cannot_be_generated_is_an_error(kwargs, message):
+  kwargs = dict(prompts=PROMPTS, max_new_tokens=NEW) | kwargs
   with pytest.raises(ValueError, match=message):
-    generate(model, variables, kwargs.pop("tokens"), **kwargs)
+    generate(*made("hybrid"), kwargs.pop("prompts"), **kwargs)
 
 
-@pytest.mark.parametrize(
-  "kwargs, message",
-  [
-    (dict(prompt=""), "the prompt has no tokens"),
-    (dict(tokens=0), "tokens=0"),
-    (dict(tokens=5000), "max_len=4096"),
-    (dict(top_p=0.0), r"top_p=0\.0"),
-    (dict(task=text_task(head="classifier")), "has no text"),
-  ],
-)
-def test_what_cannot_be_written_is_an_error_before_anything_is_printed(model, variables, kwargs, message):
-  kwargs, out = dict(prompt="a", tokens=4, task=text_task()) | kwargs, io.StringIO()
-  with pytest.raises(ValueError, match=message):
-    streams.write(model, variables, kwargs.pop("task"), out=out, **kwargs)
-  assert out.getvalue() == ""
+def test_a_context_refuses_what_does_not_fit_it():
+  first = generate(*made("hybrid"), PROMPTS, max_new_tokens=2)
+  with pytest.raises(ValueError, match="2 prompts for a context of 3 rows"):
+    generate(*made("hybrid"), PROMPTS[:2], context=first.context, max_new_tokens=2)
+  with pytest.raises(ValueError, match=r"7 tokens of prompt and 10 new ones are 17, but the context has room=16"):
+    generate(*made("hybrid"), None, context=first.context, max_new_tokens=10)
+
+
+def test_a_model_without_a_next_token_is_refused():
+  masked = language_model("m", head={"name": "masked_lm"})
+  with pytest.raises(ValueError, match="'masked_lm', which predicts no next token"):
+    generate(masked, {}, PROMPTS, max_new_tokens=2)
 
 
 def test_learned_positions_bound_the_length_and_a_fixed_state_does_not():
   fixed = language_model(pattern="m", max_len=16)
-  tokens, _ = generate(fixed, variables_of(fixed), PROMPT, max_new=20)
-  assert tokens.shape == (2, 20)
+  assert generate(fixed, variables_of(fixed), PROMPTS, max_new_tokens=20).tokens.shape == (3, 20)
   learned = language_model(pattern="m", max_len=16, embed={"position": "learned"})
   with pytest.raises(ValueError, match="max_len=16; ask for at most 11 new tokens"):
-    generate(learned, {}, PROMPT, max_new=20)
+    generate(learned, {}, PROMPTS, max_new_tokens=20)
 
 
-def test_state_outgrown_or_parameters_broken_are_errors(model, variables):
-  with pytest.raises(ValueError, match="row 0 has NaN logits at its new token 2"):
-    generate(model, variables, PROMPT, lengths=LENGTHS, max_new=NEW, state=model.init_state(2, 6))
-  broken = jax.tree.map(lambda x: x * jnp.nan, variables)
+def test_broken_parameters_are_an_error():
+  model, variables = made("hybrid")
   with pytest.raises(ValueError, match="row 0 has NaN logits at its new token 0"):
-    generate(model, broken, PROMPT, lengths=LENGTHS, max_new=NEW)
+    generate(model, jax.tree.map(lambda x: x * jnp.nan, variables), PROMPTS, max_new_tokens=NEW)

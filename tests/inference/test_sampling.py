@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inference.sampling import Sampler, filtered, make_sampler, sample
+from inference.sampling import Sampler, adjusted, filtered, make_bias, make_sampler, row_keys, sample
 
 PROBABILITY = np.array([0.05, 0.4, 0.1, 0.25, 0.2], np.float32)
 LOGITS = jnp.log(PROBABILITY)[None]
@@ -17,7 +17,8 @@ def kept(logits: jax.Array, **settings) -> list[int]:
 
 def draws(sampler: Sampler, n: int = 4000) -> np.ndarray:
   logits = jnp.broadcast_to(LOGITS, (n, 5))
-  return np.asarray(jax.jit(sample, static_argnums=3)(jax.random.key(0), logits, jnp.zeros(n, jnp.int32), sampler))
+  keys = row_keys(jax.random.key(0), n)
+  return np.asarray(jax.jit(sample, static_argnums=3)(keys, logits, jnp.zeros(n, jnp.int32), sampler))
 
 
 def test_temperature_zero_takes_the_largest():
@@ -56,9 +57,23 @@ def test_top_p_works_on_what_top_k_left():
   assert kept(LOGITS, top_p=0.6) == [1, 3]
 
 
-def test_draws_follow_from_seed_row_and_position_only():
+@pytest.mark.parametrize("p, want", [(0.0, {0, 1, 2, 3, 4}), (0.3, {1, 2 + 1, 4}), (0.6, {1, 3}), (1.0, {1})])
+def test_min_p_keeps_what_is_at_least_a_fraction_as_likely_as_the_best(p, want):
+  assert set(kept(LOGITS, min_p=p)) == want
+
+
+def test_the_penalty_makes_tokens_of_the_context_rarer_whatever_their_sign():
+  logits, seen = jnp.array([2.0, 2.0, -2.0, -2.0]), jnp.array([True, False, True, False])
+  found = adjusted(logits, seen, None, make_sampler(repetition_penalty=1.25))
+  np.testing.assert_allclose(found, [1.6, 2.0, -2.5, -2.0], rtol=1e-6)
+  assert adjusted(logits, seen, jnp.asarray(make_bias({3: 5}, 4)), make_sampler()).tolist() == [2, 2, -2, 3]
+  assert make_bias({}, 4) is None
+
+
+def test_draws_follow_from_key_and_position_only():
   logits, sampler = jnp.zeros((2, 1000)), make_sampler()
-  at = lambda seed, *position: np.asarray(sample(jax.random.key(seed), logits, jnp.array(position), sampler))
+  draw = lambda seed, position: sample(row_keys(jax.random.key(seed), 2), logits, jnp.array(position), sampler)
+  at = lambda seed, *position: np.asarray(draw(seed, position))
   assert (at(0, 5, 6) == at(0, 5, 6)).all()
   assert at(0, 5, 6)[0] == at(0, 5, 9)[0]
   assert (at(0, 5, 6) != at(0, 6, 7)).all()
@@ -69,7 +84,7 @@ def test_draws_follow_from_seed_row_and_position_only():
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_logits_that_are_no_numbers_give_minus_one(temperature):
   logits = jnp.zeros((2, 5)).at[1, 3].set(jnp.nan)
-  token = sample(jax.random.key(0), logits, jnp.zeros(2, jnp.int32), make_sampler(temperature))
+  token = sample(row_keys(None, 2), logits, jnp.zeros(2, jnp.int32), make_sampler(temperature))
   assert token[0] >= 0
   assert token[1] == -1
 
@@ -83,6 +98,8 @@ def test_logits_that_are_no_numbers_give_minus_one(temperature):
     (dict(top_k=-1), "top_k=-1"),
     (dict(top_p=0.0), r"top_p=0\.0; give a number above 0 and at most 1"),
     (dict(top_p=1.1), r"top_p=1\.1"),
+    (dict(min_p=-0.1), r"min_p=-0\.1; give a number from 0 to 1"),
+    (dict(repetition_penalty=0.0), r"repetition_penalty=0\.0; give a finite number above 0"),
   ],
 )
 def test_settings_that_make_no_sense_are_errors(kwargs, message):
