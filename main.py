@@ -11,8 +11,8 @@
   --list KIND       names the mixers, tasks, configs, optimizers, schedules, embeddings, heads or norms.
   --describe NAME   prints what can be set of one of them.
 
---config may be left out where DIR holds a run. DIR holds config.json, data.json, run.json, metrics.jsonl, loss.png,
-tensorboard/, checkpoints/ and, at the end, summary.json.
+--config is a path or the name of a file in configs/; it may be left out where DIR holds a run. DIR holds config.json,
+data.json, run.json, metrics.jsonl, loss.png, tensorboard/, checkpoints/ and, at the end, summary.json.
 
 Exit codes: 0 done; 1 a bug, with a traceback; 2 a mistake in what was asked for or a file that cannot be used, in one
 line (--debug shows where); 3 the loss or its gradient was not finite, nothing after it was saved; 75 stopped by
@@ -122,7 +122,11 @@ def report_evaluation(opened: Run) -> None:
   values, facts = opened.evaluate(), opened.task.describe()
   if jax.process_index() == 0 and opened.workdir:
     workdir_lib.write_json(opened.workdir / "eval.json", {"step": opened.step, "data": facts} | values)
-    print("\n".join([f"step {opened.step}", *(f"{name} {value:.6g}" for name, value in values.items())]))
+    named = ("task", "files", "validation_files", "test_files", "validation_share")
+    data = [f"{key} {facts[key]}" for key in named if facts.get(key)]
+    print(
+      "\n".join([", ".join([f"step {opened.step}", *data]), *(f"{name} {value:.6g}" for name, value in values.items())])
+    )
 
 
 def fail(error: Exception, code: int, debug: bool) -> int:

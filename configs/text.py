@@ -5,7 +5,8 @@
   python main.py --config configs/text.py:task=tiny_shakespeare --workdir runs/shakespeare
 
 `files` is a file, a glob or a folder of plain text (a file is a document) or JSON lines (the key 'text' of a line is
-one, or `key=content` another).
+one, or `key=content` another). A twentieth of it is held out, unless there are `validation_files`; `test_files` are
+evaluated as well. `--mode eval --config.data.files=OTHER` evaluates all of OTHER.
 """
 
 from typing import Any
@@ -15,7 +16,7 @@ from ml_collections import ConfigDict
 from configs import base, grammar
 
 SECTIONS: dict[str, dict[str, Any]] = {
-  "text_file": {"dir": "", "files": "", "key": "text", "validation": 0.05},
+  "text_file": {"dir": "", "files": "", "validation_files": "", "test_files": "", "key": "text", "validation": 0.05},
   "tiny_shakespeare": {"dir": "", "cache": ""},
 }
 

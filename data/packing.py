@@ -137,7 +137,7 @@ class PackedText(abc.ABC):
 
   @abc.abstractmethod
   def read(self) -> Mapping[str, Sequence[Document]]:
-    """Reads the documents of each split, none empty; the splits are 'train' and at least one more."""
+    """Reads the documents of each split, none empty: 'train', which a task may lack, and at least one more."""
 
   @functools.cached_property
   def splits(self) -> Mapping[str, Sequence[Document]]:
@@ -159,8 +159,10 @@ class PackedText(abc.ABC):
     """See data.task.Task.
 
     Raises:
-      ValueError: the text is missing, unreadable or too short for one row.
+      ValueError: the text is missing, unreadable or too short for one row, or all of it is for evaluation.
     """
+    if "train" not in self.splits:
+      raise Mistake(f"task {type(self).__name__!r} has nothing to train on: all of its text is for evaluation")
     texts = [d.text for d in self.splits["train"]]
     epochs = Epochs(texts, self.length, self.batch, self.seed, self.stateful)
     return pipeline.training(epochs, self.batch, process_index, process_count)

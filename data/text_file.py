@@ -1,6 +1,7 @@
 """Any text: plain files, one document each, or JSON lines, one document a line under a key."""
 
 import dataclasses
+import functools
 import glob
 import json
 import os
@@ -25,38 +26,69 @@ class TextFile(PackedText):
     files: a path, a glob, or a folder (its .txt and .jsonl files in any case, folders and links in it followed),
       relative to `dir`; empty for `dir` itself. Files of other endings are read as plain text when they are named or
       globbed.
+    validation_files: the same for validation; then nothing of `files` is held out.
+    test_files: the same for a set "test", which is evaluated beside "validation". A file that is named for either of
+      them is not trained on.
     key: where a line of JSON has its text.
-    validation: share of the bytes held out.
+    validation: share of the bytes held out where there are no `validation_files`. 1 is all of them, to evaluate a
+      trained model on files; then there is nothing to train on.
   """
 
   dir: str = ""
   files: str = ""
+  validation_files: str = ""
+  test_files: str = ""
   key: str = "text"
   validation: float = 0.05
 
   def __post_init__(self) -> None:
     super().__post_init__()
     share = self.validation
-    pipeline.require(type(self).__name__, "validation", share, 0 < share < 1, "a share between 0 and 1, e.g. 0.05")
+    need = "a share above 0, e.g. 0.05, or 1 to evaluate all"
+    pipeline.require(type(self).__name__, "validation", share, 0 < share <= 1, need)
+
+  @functools.cached_property
+  def paths(self) -> Mapping[str, Sequence[pathlib.Path]]:
+    """The files of each setting, none of them in two."""
+    named = {key: getattr(self, key) for key in ("validation_files", "test_files")}
+    own = {key: find(self.dir, value, key) for key, value in named.items() if value}
+    taken = {os.path.realpath(path) for paths in own.values() for path in paths}
+    rest = [path for path in find(self.dir, self.files) if os.path.realpath(path) not in taken]
+    if not rest:
+      raise Mistake(f"data.files={self.files!r} names only files that are for validation or test too; add others")
+    if len(taken) < sum(map(len, own.values())):
+      raise Mistake(f"a file is named by data.validation_files and by data.test_files: {named}; let them differ")
+    return {"files": rest} | own
 
   def read(self) -> Mapping[str, Sequence[Document]]:
-    """Reads the documents of all files and holds out some for validation; see `PackedText.read`.
+    """Reads the documents of all files, and holds out some for validation if it has no own; see `PackedText.read`.
 
     Raises:
       Mistake: nothing there, or a file that cannot be read or parsed; the message names it.
     """
-    documents = [d for path in find(self.dir, self.files) for d in parse(path, self.key) if d.text]
+    documents = {key: self._documents(key) for key in self.paths}
+    train, own = documents["files"], documents.get("validation_files")
+    if own is None and self.validation == 1:
+      splits: Mapping[str, Sequence[Document]] = {"validation": train}
+    else:
+      splits = hold_out(train, self.validation) if own is None else {"train": train, "validation": own}
+    return {**splits, "test": documents["test_files"]} if self.test_files else splits
+
+  def _documents(self, key: str) -> list[Document]:
+    documents = [d for path in self.paths[key] for d in parse(path, self.key) if d.text]
     if not documents:
-      raise Mistake(f"data.files={self.files!r} in data.dir={self.dir!r} hold no text: every file is empty")
-    return hold_out(documents, self.validation)
+      raise Mistake(f"data.{key}={getattr(self, key)!r} in data.dir={self.dir!r} hold no text: every file is empty")
+    return documents
 
   def describe(self) -> dict[str, Any]:
-    """Adds the paths as the config has them and the number of files."""
-    return super().describe() | {"dir": self.dir, "files": self.files, "paths": len(find(self.dir, self.files))}
+    """Adds the paths as the config has them, the number of files, and what share was held out for validation."""
+    names = {key: getattr(self, key) for key in ("dir", "files", "validation_files", "test_files")}
+    facts = super().describe() | names | {"paths": sum(map(len, self.paths.values()))}
+    return facts if self.validation_files else facts | {"validation_share": self.validation}
 
 
-def find(folder: str, files: str) -> list[pathlib.Path]:
-  """The files meant by data.dir and data.files, sorted, none twice.
+def find(folder: str, files: str, key: str = "files") -> list[pathlib.Path]:
+  """The files meant by data.dir and data.files (or another key), sorted, none twice.
 
   Raises:
     Mistake: there are none.
@@ -64,18 +96,18 @@ def find(folder: str, files: str) -> list[pathlib.Path]:
   if not folder and not files:
     raise Mistake("task 'text_file' needs text: give data.files (a path or glob) or data.dir (a folder)")
   root = pipeline.folder("dir", folder)
-  where = root / pipeline.folder("files", files)
+  where = root / pipeline.folder(key, files)
   if where.is_dir():
     paths = distinct(path for path in walk(where) if path.suffix.lower() in KNOWN)
     if not paths:
       endings = " or ".join(KNOWN)
-      raise Mistake(f"folder {str(where)!r} has no {endings} file: name others with data.files, e.g. data.files=*.md")
+      raise Mistake(f"folder {str(where)!r} has no {endings} file: name others with data.{key}, e.g. data.{key}=*.md")
     return paths
   # a name with brackets may be a file's own
   names = [where] if where.is_file() else glob.glob(os.path.expanduser(files), root_dir=root, recursive=True)
   paths = distinct(root / name for name in names)
   if not paths:
-    raise Mistake(f"no file matches {str(where)!r}: check data.dir={folder!r} and data.files={files!r}")
+    raise Mistake(f"no file matches {str(where)!r}: check data.dir={folder!r} and data.{key}={files!r}")
   return paths
 
 

@@ -27,7 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from configs import grammar
+from configs import files, grammar
 from mistake import Mistake
 from scripts import results
 
@@ -58,9 +58,7 @@ def overrides(config: str) -> list[dict[str, Any]]:
   Raises:
     Mistake: no such file, no `get_sweep` in it, or one that gives nothing or the same setting twice.
   """
-  path = Path(config.partition(":")[0])
-  if not path.is_file():
-    raise Mistake(f"--config: {path} does not exist")
+  path = files.find(config.partition(":")[0])
   module = runpy.run_path(str(path))
   if "get_sweep" not in module:
     raise Mistake(f"--config: {path} has no get_sweep(); add one that yields dicts like dict(mixer='s5', lr=1e-3)")
@@ -75,9 +73,10 @@ def overrides(config: str) -> list[dict[str, Any]]:
 def plan(config: str, flags: list[str]) -> list[Run]:
   """The runs of a config file, with digests of what each would run; raises what `overrides` does."""
   settings = overrides(config)
-  file, _, given = config.partition(":")
+  name, _, given = config.partition(":")
+  file = files.find(name)
   grammar.pairs(given)
-  get_config, source = runpy.run_path(file)["get_config"], Path(file).read_text()
+  get_config, source = runpy.run_path(str(file))["get_config"], file.read_text()
 
   def resolve(text: str) -> Any:
     # what is wrong with a config is for main.py to say, run by run

@@ -11,6 +11,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
+from configs import files
 from hybrids import sections
 from mistake import Mistake
 from training import workdir as workdir_module
@@ -28,7 +29,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> flags
     ValueError: an unknown flag or config key, a value that does not fit, a missing file; in one line.
   """
   argv = _with_stored_config(_with_home(list(argv)))
-  _check_file(_value(argv, "config"))
+  if config := _value(argv, "config"):
+    files.find(config.partition(":")[0])
   values = _define(argv, environ)
   try:
     stray = values(argv)[1:]
@@ -87,7 +89,7 @@ def _define(argv: list[str], environ: Mapping[str, str]) -> flags.FlagValues:
 
 
 class _Complete(flags.ArgumentParser):
-  """A parser of configs which also fills up the model section, so that each field it has can be set.
+  """A parser of configs which finds the file, and fills up the model section so that each field it has can be set.
 
   Names that the command line changes come first: they decide which fields there are.
   """
@@ -99,7 +101,8 @@ class _Complete(flags.ArgumentParser):
     self._names = [match for word in argv[1:] if (match := re.match(r"--?config\.model\.(.*\bname)=(.*)", word))]
 
   def parse(self, argument: Any) -> Any:
-    config = self._inner.parse(argument)
+    file, colon, given = argument.partition(":")
+    config = self._inner.parse(f"{files.find(file)}{colon}{given}")
     if not isinstance(config, ml_collections.ConfigDict) or "model" not in config:
       return config
     with config.unlocked():
@@ -155,13 +158,6 @@ def _check(values: flags.FlagValues) -> None:
   given = [name for name in GENERATE if values[name].present]
   if given and values.mode != "generate":
     raise Mistake(f"--{given[0]} is for --mode generate, not {values.mode}")
-
-
-def _check_file(config: str | None) -> None:
-  file = Path((config or "").partition(":")[0])
-  if config and not file.is_file():
-    there = sorted(str(path) for path in file.parent.glob("*.py") if not path.stem.startswith("_"))
-    raise Mistake(f"--config={file} does not exist; there are {', '.join(there) or 'no .py files in that folder'}")
 
 
 def _with_stored_config(argv: list[str]) -> list[str]:

@@ -97,14 +97,16 @@ class Run:
 
     Args:
       step: of the checkpoint; the newest intact one by default.
-      config: the run's own by default; another one may differ in what does not change the parameters.
+      config: the run's own by default; another one may differ in what does not change the parameters. Text files other
+        than those that the run was trained on are evaluated whole.
       devices: all by default.
     Raises:
       Mistake: the folder holds no run, no checkpoint to use, or one of another model.
     """
     folder = Path(workdir)
     stored = workdir_lib.get_config(str(folder))
-    run = cls(settings.load(config) if config is not None else stored, folder, devices)
+    chosen = stored if config is None else workdir_lib.evaluating(folder, stored, settings.load(config))
+    run = cls(chosen, folder, devices)
     workdir_lib.refuse(folder, run._changes(), workdir_lib.LOOKING)
     with contextlib.closing(Checkpoints(folder / "checkpoints", read_only=True)) as checkpoints, run.on_mesh():
       restored = checkpoints.restore(state_lib.to_look_at(run.like), step, subset=True)

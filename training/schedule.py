@@ -6,8 +6,8 @@ All schedules rise to `lr` on a line over `warmup` updates, the first of which h
   cosine        falls to final_lr·lr at `steps` on half a cosine, lr (1 + cos(pi x))/2. Loshchilov & Hutter 2017.
   linear        falls there on a line.
   wsd           stays, and falls there on a line over the last updates, `decay` of them (warmup, stable, decay). Hu et
-                al. 2024 (MiniCPM), whose decay is exponential; Hägele et al. 2024 compare shapes. Until the decay begins
-                the rate does not depend on `steps`, so a run can be extended from there and nothing is drawn anew.
+                al. 2024 (MiniCPM), whose decay is exponential; Hägele et al. 2024 compare shapes. Until the decay
+                begins the rate does not depend on `steps`, so a run is extended from there without a jump.
   inverse_sqrt  falls as lr sqrt(warmup/n) at update n, but not below final_lr·lr. Vaswani et al. 2017. It does not
                 depend on `steps`.
 
@@ -94,7 +94,7 @@ def turn(section: Section, steps: int) -> int:
 
 
 def extended(section: Section, before: int, steps: int, done: int) -> str:
-  """Returns what another number of `steps` does to the rates of a run at step `done`; it is empty where it does nothing."""
+  """Returns what another number of `steps` does to the rates of a run at step `done`; empty where it is nothing."""
   kind = section.get("schedule", "cosine")
   start = f"steps was {before} and is {steps}: "
   if before == steps or kind not in (*DRAWN, "wsd"):

@@ -3,11 +3,11 @@
 import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs import files
 from hybrids import sections
 from mistake import Mistake, hint
 
@@ -69,9 +69,10 @@ def load(config: ConfigDict | Mapping[str, Any] | str) -> ConfigDict:
 
 def _from_file(text: str) -> ConfigDict:
   file, _, argument = text.partition(":")
-  spec = importlib.util.spec_from_file_location(Path(file).stem, file)
-  if not Path(file).is_file() or spec is None or spec.loader is None:
-    raise Mistake(f"config file {file!r} does not exist, or is no .py file")
+  path = files.find(file)
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  assert spec is not None, path
+  assert spec.loader is not None, path
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module.get_config(argument)

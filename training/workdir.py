@@ -17,6 +17,7 @@ from typing import Any
 
 import ml_collections
 
+from data.task import build_task
 from hybrids import sections
 from mistake import Mistake
 from training import settings
@@ -35,7 +36,10 @@ LOOKING = (
   *("model.dtype", "model.param_dtype", "model.max_len"),
 )
 # keys of these sections that do not change the result of training
-FREE = ("data.dir", "data.files", "data.cache", "data.eval_", "model.body.remat", "model.body.unroll")
+FREE = (
+  *("data.dir", "data.files", "data.validation_files", "data.test_files", "data.key", "data.cache", "data.eval_"),
+  *("model.body.remat", "model.body.unroll"),
+)
 ABSENT = "absent"
 
 
@@ -137,6 +141,30 @@ def check_data(workdir: Path, facts: Mapping[str, Any]) -> None:
       f"{workdir} was trained on other data: its sha256 was {before}, and is {facts.get('sha256')} now; restore the "
       "data, or use another --workdir with init_from to start from these weights"
     )
+
+
+def evaluating(
+  workdir: Path, stored: ml_collections.ConfigDict, config: ml_collections.ConfigDict
+) -> ml_collections.ConfigDict:
+  """Returns a config that evaluates all of `data.files` where these are not the text that the run was trained on.
+
+  The share for validation is held out of the run's own text alone; it stays if it was chosen for this evaluation.
+  """
+  new, old = config.data.to_dict(), stored.data.to_dict()
+  same = all(new.get(key) == old.get(key) for key in ("dir", "files"))
+  if same or "files" not in new or new.get("validation_files") or new.get("validation") != old.get("validation"):
+    return config
+  try:
+    facts = build_task(**new).describe()
+  except Mistake:
+    # perhaps there is too little to hold out a share; if it is something else, the caller meets it again
+    facts = {}
+  if facts.get("sha256") == (_read(workdir / DATA) or {}).get("sha256"):
+    # the same text, moved
+    return config
+  with config.copy_and_resolve_references().unlocked() as whole:
+    whole.data.validation = 1.0
+  return whole.lock()
 
 
 def plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
