@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 import jax
@@ -73,9 +74,44 @@ def test_evaluation_of_a_checkpoint_gives_its_row(trained, capsys):
   assert "eval/validation/bits_per_byte" in capsys.readouterr().out
 
 
-def test_the_same_command_goes_on_and_may_extend(text, trained, tmp_path, capsys):
-  import shutil
+def test_an_evaluation_of_other_text_covers_all_of_it_and_says_so(trained, text, tmp_path, capsys):
+  workdir = shutil.copytree(trained, tmp_path / "run")
 
+  def evaluate(*more):
+    assert program.main(["main.py", f"--workdir={workdir}", "--mode=eval", *more]) == 0, capsys.readouterr().err
+    return json.loads((workdir / "eval.json").read_text()), capsys.readouterr().out
+
+  own, _ = evaluate()
+  (tmp_path / "other.txt").write_text("other text. " * 9)
+  other = f"={tmp_path / 'other.txt'}"
+  found, out = evaluate("--config.data.files" + other)
+  assert found["data"]["validation"]["bytes"] == 9 * 12
+  assert f"files {tmp_path / 'other.txt'}, validation_share 1.0" in out
+  found, _ = evaluate("--config.data.files" + other, "--config.data.validation=0.5")
+  assert found["data"]["validation"]["bytes"] == 9 * 6, "a share that is asked for"
+  found, _ = evaluate("--config.data.test_files" + other)
+  assert found["data"]["test"]["bytes"] == 9 * 12
+  assert found["eval/validation/loss"] == own["eval/validation/loss"]
+  # the same text under another name is what the run was trained on: its held-out share alone is evaluated
+  shutil.copy(text, tmp_path / "moved.txt")
+  found, _ = evaluate(f"--config.data.files={tmp_path / 'moved.txt'}")
+  assert found["eval/validation/loss"] == own["eval/validation/loss"]
+
+
+def test_a_config_is_found_by_its_name_from_anywhere(tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  for name in ("mqar", "configs/mqar.py"):
+    assert program.main(["main.py", f"--config={name}:width=16,depth=1", "--mode=count"]) == 0
+  # the caller's own comes first
+  (tmp_path / "configs").mkdir()
+  (tmp_path / "configs" / "mqar.py").write_text("def get_config(arg=''): raise ValueError('my own')")
+  assert program.main(["main.py", "--config=configs/mqar.py", "--mode=count"]) == 2
+  assert "my own" in capsys.readouterr().err
+  assert program.main(["main.py", "--config=mqra", "--mode=count"]) == 2
+  assert "did you mean 'mqar'" in capsys.readouterr().err
+
+
+def test_the_same_command_goes_on_and_may_extend(text, trained, tmp_path, capsys):
   workdir = shutil.copytree(trained, tmp_path / "run")
   before = rows(workdir)
   # a row that a killed run wrote but never saved, and one cut short

@@ -262,7 +262,7 @@ def test_an_unreadable_file_is_named(tmp_path, monkeypatch):
 
 
 def test_a_share_outside_its_range_is_refused():
-  with pytest.raises(ValueError, match="data.validation=1.5 .*between 0 and 1"):
+  with pytest.raises(ValueError, match="data.validation=1.5 .*above 0"):
     build_task("text_file", dir="x", validation=1.5)
 
 
@@ -314,3 +314,45 @@ def test_streams_mark_where_documents_start():
   packed = packing.stream([b"ab", b"c", b"def"])
   assert packed.tokens.tobytes() == b"abcdef"
   assert packed.starts.tolist() == [True, False, True, True, False, False]
+
+
+def test_own_files_for_validation_and_test_are_evaluated_whole_and_not_trained_on(tmp_path):
+  for name in ("a.txt", "b.txt", "valid.txt", "deep/test.txt"):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(f"the text of {name}")
+  task = build_task("text_file", dir=str(tmp_path), validation_files="valid.txt", test_files="deep", length=8)
+  texts = {split: [d.text.decode() for d in documents] for split, documents in task.splits.items()}
+  assert texts == {
+    "train": ["the text of a.txt", "the text of b.txt"],
+    "validation": ["the text of valid.txt"],
+    "test": ["the text of deep/test.txt"],
+  }
+  assert set(task.eval_sets()) == {"validation", "test"}
+  facts = task.describe()
+  assert (facts["validation_files"], facts["test_files"], facts["paths"]) == ("valid.txt", "deep", 4)
+  assert "validation_share" not in facts
+
+
+def test_all_of_a_text_can_be_evaluated(tmp_path):
+  (tmp_path / "a.txt").write_text("ab")
+  task = build_task("text_file", dir=str(tmp_path), validation=1)
+  assert [batch["weights"].sum() for batch in task.eval_sets()["validation"]()] == [1]
+  assert task.describe()["validation"]["bytes"] == 2
+  with pytest.raises(ValueError, match="nothing to train on: all of its text is for evaluation"):
+    task.train()
+
+
+@pytest.mark.parametrize(
+  "settings, message",
+  [
+    (dict(files="a.txt", validation_files="*.txt"), "data.files='a.txt' names only files that are for validation"),
+    (dict(validation_files="a.txt", test_files="a*"), "by data.validation_files and by data.test_files"),
+    (dict(validation_files="c*"), "no file matches '.*c[*]': check .* data.validation_files='c[*]'"),
+    (dict(test_files="empty.txt"), "data.test_files='empty.txt' .* hold no text"),
+  ],
+)
+def test_own_files_that_do_not_fit_are_named(tmp_path, settings, message):
+  for name, text in (("a.txt", "aaaaaaaaaaaaaaaaaaaaaaaa"), ("b.txt", "bbbbbbbbbbbbbbbbbbbbbbb"), ("empty.txt", "")):
+    (tmp_path / name).write_text(text)
+  with pytest.raises(ValueError, match=message):
+    build_task("text_file", dir=str(tmp_path), length=4, **settings).describe()
