@@ -106,7 +106,7 @@ def defaults() -> ConfigDict:
 
 def text_section(**changes: Any) -> dict[str, Any]:
   """The data section of the text tasks, changed."""
-  return {"batch": 8, "length": 256, "seed": 0, "stateful": False, "eval_length": 0} | changes
+  return {"batch": 8, "length": 256, "seed": 0, "stateful": False, "eval_length": 0, "vocab": 256} | changes
 
 
 def classify(config: ConfigDict, *, pool: str) -> None:
@@ -129,6 +129,9 @@ def parse(config: ConfigDict, arg: str | None) -> ConfigDict:
   given = pairs(arg)
   letters = {key for key, _ in given if len(key) == 1}
   body = config.model.body
+  in_letters = [key for key, _ in given if len(key.split(".")[0]) == 1 or key == "mlp"]
+  if in_letters and not ({"mixer", "pattern"} & dict(given).keys() or "pattern" in body):
+    raise Mistake(f"config argument {in_letters[0]} is of a pattern's letter, but body.name={body.name!r} has none")
   # whole mixers first, their arguments and all other keys after
   for key, text in given:
     if key == "mixer":
@@ -146,7 +149,8 @@ def parse(config: ConfigDict, arg: str | None) -> ConfigDict:
       config.seed = config.data.seed = convert(key, text, config.seed)
     elif key != "mixer" and len(key) > 1:
       place(config, key, text)
-  finish_pattern(body, letters, mlp=any(key == "mlp" for key, _ in given))
+  if "pattern" in body:
+    finish_pattern(body, letters, mlp=any(key == "mlp" for key, _ in given))
   if config.model.head.get("pool") == "cls" and "class_token" not in config.model.embed:
     config.model.embed.class_token = "end"
   return config.lock()

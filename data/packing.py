@@ -18,6 +18,8 @@ from data import draws, pipeline
 from data.pipeline import Batch
 from mistake import Mistake
 
+BYTES = 256
+
 
 class Document(NamedTuple):
   """A name for messages and checksums, and the text."""
@@ -112,6 +114,7 @@ class PackedText(abc.ABC):
       (truncated backpropagation through time).
     eval_length: bytes of an evaluation row, 0 for `length`. Each row starts without context, so longer ones score
       better; config.eval.chunk keeps their memory small.
+    vocab: tokens that the model has; bytes are the first 256 of them.
   """
 
   batch: int = 8
@@ -119,11 +122,11 @@ class PackedText(abc.ABC):
   seed: int = 0
   stateful: bool = False
   eval_length: int = 0
+  vocab: int = BYTES
 
   head: ClassVar[str] = "lm"
   loss: ClassVar[str] = "cross_entropy"
   metrics: ClassVar[tuple[str, ...]] = ("loss", "bits_per_byte", "accuracy")
-  vocab: ClassVar[int] = 256
   features: ClassVar[None] = None
   classes: ClassVar[None] = None
 
@@ -132,6 +135,7 @@ class PackedText(abc.ABC):
       ("batch", self.batch >= 1, "at least 1"),
       ("length", self.length >= 1, "at least 1"),
       ("eval_length", self.eval_length >= 0, "at least 1, or 0 for data.length"),
+      ("vocab", self.vocab >= BYTES, f"at least {BYTES}, as text is read as bytes"),
     ):
       pipeline.require(type(self).__name__, field, getattr(self, field), allowed, choices)
 

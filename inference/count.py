@@ -1,7 +1,7 @@
 """Counts a model's cost from shapes alone: nothing is allocated or compiled, so it works for models of any size."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,16 +13,28 @@ from jax.extend.core import Literal
 from rich.table import Table
 
 from hybrids.objective import measure
+from mistake import Mistake
 from training import flops
 from training.state import example, variables_shape
 
 
-def count(model: nn.Module, task: Any, *, tx: optax.GradientTransformation | None = None) -> dict[str, Any]:
+# tokens of the sequences whose states are counted
+CONTEXTS = (4_096, 32_768, 262_144)
+
+
+def count(
+  model: nn.Module,
+  task: Any,
+  *,
+  tx: optax.GradientTransformation | None = None,
+  contexts: Sequence[int] = CONTEXTS,
+) -> dict[str, Any]:
   """Name -> number, JSON-able. Bytes are those of one device that holds everything.
 
     parameters, parameters/NAME     numbers; NAME is a part of the model
+    parameters/active               those that one token passes, where that is not all: a few of many experts
     state/kind                      'fixed', 'window', 'grows', 'whole input' or 'none'
-    state/bytes@N                   of one sequence, with room for N tokens: the task's length and sixteen times it
+    state/bytes@N                   of one sequence, with room for N tokens: the task's length and `contexts`
     flops/forward, /training        per token, all tokens at once; training is forward and both gradients
     flops/step                      per token, one at a time, with a state of the task's length
     memory/parameters, /gradients, /optimizer, /activations, /batch, /training
@@ -30,14 +42,18 @@ def count(model: nn.Module, task: Any, *, tx: optax.GradientTransformation | Non
 
   Args:
     tx: the optimizer, whose state is counted too if given.
+    contexts: lengths at which a state that grows is counted, as far as the model can read them.
   Raises:
     ValueError: what the model's parts say about their settings.
   """
-  variables = nn.meta.unbox(variables_shape(model, task))
+  boxed = variables_shape(model, task)
+  variables = nn.meta.unbox(boxed)
   params = variables["params"]
   found: dict[str, Any] = {"parameters": size(params)}
+  if (used := active(boxed["params"])) < found["parameters"]:
+    found["parameters/active"] = used
   found |= {f"parameters/{name}": size(part) for name, part in params.items()}
-  found |= _states(model, task)
+  found |= _states(model, task, contexts)
   forward = flops.per_token(model, variables, example(task, 1))
   found |= {"flops/forward": forward, "flops/training": 3 * forward}
   if model.STATE != "none" and task.head == "lm":
@@ -57,6 +73,12 @@ def count(model: nn.Module, task: Any, *, tx: optax.GradientTransformation | Non
 def size(tree: Any) -> int:
   """Numbers in the arrays of a tree."""
   return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def active(boxed: Any) -> int:
+  """Numbers that one token passes among the parameters in a tree of boxes, see `layers.param.Parameter.used`."""
+  leaves = jax.tree.leaves(boxed, is_leaf=lambda leaf: isinstance(leaf, nn.meta.AxisMetadata))
+  return round(sum(getattr(leaf, "used", 1.0) * math.prod(nn.meta.unbox(leaf).shape) for leaf in leaves))
 
 
 def size_bytes(tree: Any) -> int:
@@ -81,12 +103,18 @@ def kept(model: nn.Module, variables: Mapping[str, Any], batch: Mapping[str, jax
   return size_bytes([var.aval for var in made])
 
 
-def _states(model: nn.Module, task: Any) -> dict[str, Any]:
+def _states(model: nn.Module, task: Any, contexts: Sequence[int]) -> dict[str, Any]:
   found: dict[str, Any] = {"state/kind": model.STATE}
-  if model.STATE != "none":
-    limit = model.longest or math.inf
-    for length in dict.fromkeys(int(min(n, limit)) for n in (task.length, 16 * task.length)):
+  if model.STATE == "none":
+    return found
+  longest = getattr(model, "max_len", None) or getattr(model, "positions", None) or math.inf
+  lengths = {task.length, *contexts} if model.STATE != "fixed" else {task.length}
+  for length in sorted({int(min(length, longest)) for length in lengths}):
+    try:
       found[f"state/bytes@{length}"] = state_bytes(model, length)
+    except Mistake:
+      # a mixer cannot read that many tokens
+      break
   return found
 
 

@@ -15,10 +15,12 @@ class Parameter(nn.LogicallyPartitioned):
     slow: it wants the optimizer's `slow_lr` and no weight decay, as a state space's spectrum and time step do.
     decay: False: no weight decay, for biases, scales and mixtures that are stored together as a matrix. Vectors and
       slow parameters have none anyway.
+    used: the share of it that one token passes, below 1 where experts take turns.
   """
 
   slow: bool = struct.field(default=False, pytree_node=False)
   decay: bool = struct.field(default=True, pytree_node=False)
+  used: float = struct.field(default=1.0, pytree_node=False)
 
   # the __eq__ of a dataclass would compare arrays, which have no single truth value
   __eq__ = nn.LogicallyPartitioned.__eq__
@@ -34,16 +36,17 @@ def param(
   *,
   slow: bool = False,
   decay: bool = True,
+  used: float = 1.0,
 ) -> Float[Array, "..."]:
   """Declares a float32 parameter of `module`.
 
   Args:
     axes: for each axis the logical name by which a mesh shards it, or None.
-    slow, decay: see `Parameter`.
+    slow, decay, used: see `Parameter`.
   """
 
   def boxed(key, shape, dtype):
-    return Parameter(init(key, shape, dtype), names=axes, slow=slow, decay=decay)
+    return Parameter(init(key, shape, dtype), names=axes, slow=slow, decay=decay, used=used)
 
   # what reads a checkpoint may give NumPy's arrays, which some operations of JAX refuse
   return jnp.asarray(module.param(name, boxed, shape, jnp.float32))

@@ -23,7 +23,12 @@ ARROWS = {
   "interop": {"kernels", "layers", "ssm", "attention", "hybrids", "training"},
 }
 # they bring data, model and training together, and nothing else in their folder imports them
-JOINING = {"training/run.py": {"data", "inference"}, "training/describe.py": {"data", "inference", "configs"}}
+JOINING = {
+  "training/run.py": {"data", "inference"},
+  "training/describe.py": {"data", "inference", "configs"},
+  # published models by name, which are numbers alone
+  "configs/model.py": {"hybrids"},
+}
 # folder -> libraries it has no business with
 FOREIGN = {
   "kernels": {"flax", "optax", "orbax", "ml_collections", "grain"},

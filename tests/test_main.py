@@ -239,6 +239,9 @@ def test_a_mistake_is_one_line(text, tmp_path, capsys, more, words):
     ("configs/nothing.py", ["configs/nothing.py", "configs/text.py"]),
     ("configs/text.py:pattern=mz", ["'mz'", "['z']"]),
     ("configs/text.py:mixer=mambo", ["mambo", "mamba"]),
+    ("configs/model.py:mamba_9b", ["'mamba_9b'", "there are mamba_130m", "mamba_2.8b"]),
+    ("configs/model.py:batch=4", ["the name of a model comes first", "configs/model.py:mamba_130m,batch=4"]),
+    ("configs/model.py:mamba_toy,vocab=100", ["vocab=100", "at least 256"]),
   ],
 )
 def test_a_mistaken_config_is_one_line(tmp_path, capsys, config, words):

@@ -12,6 +12,7 @@ import flax.linen as nn
 
 from data import task as task_lib
 from hybrids import mixer as mixer_lib
+from hybrids import recipes
 from hybrids.embed import EMBEDDINGS
 from hybrids.head import HEADS
 from layers import norms
@@ -33,6 +34,7 @@ def kinds() -> dict[str, dict[str, Callable[[], Any]]]:
     "embeddings": {name: partial(_itself, cls) for name, cls in EMBEDDINGS.items()},
     "heads": {name: partial(_itself, cls) for name, cls in HEADS.items()},
     "norms": {name: partial(_itself, cls) for name, cls in norms.NORMS.items()},
+    "models": {name: partial(recipes.get_recipe, name) for name in [*recipes.names(), *recipes.names(toys=True)]},
   }
 
 
@@ -43,9 +45,26 @@ def _itself(thing: Any) -> Any:
 def names(kind: str) -> str:
   """Returns all names of a kind, a line each, with the first line of their docstrings."""
   entries = kinds()[kind]
+  if kind == "models":
+    return _models(entries)
   width = max(map(len, entries))
   shared = kind in ("optimizers", "schedules")
   return "\n".join(name if shared else f"{name:{width}}  {_first_line(get())}" for name, get in entries.items())
+
+
+def _models(entries: Mapping[str, Callable[[], Any]]) -> str:
+  """Returns a line a model: its parameters and those that a token passes, as published, and its hyper-parameters."""
+  rows = []
+  for name, get in entries.items():
+    recipe = get()
+    about = "~" if recipe.within else ""
+    total = f"{about}{recipe.parameters:,}" if recipe.parameters else ""
+    active = f"{recipe.active:,} active" if recipe.active else ""
+    rows.append((name, total, active, ", ".join(f"{key}={value}" for key, value in recipe.fields.items())))
+  widths = [max(len(row[i]) for row in rows) for i in range(3)]
+  return "\n".join(
+    f"{name:{widths[0]}}  {total:>{widths[1]}}  {active:{widths[2]}}  {fields}" for name, total, active, fields in rows
+  )
 
 
 def page(name: str) -> str:
@@ -68,7 +87,9 @@ def page(name: str) -> str:
 
 
 def _page(thing: Any) -> str:
-  if isinstance(thing, Path):
+  if isinstance(thing, recipes.Recipe):
+    rows = [(key, "", repr(value)) for key, value in _flat(thing.model)]
+  elif isinstance(thing, Path):
     config = settings.load(str(thing))
     rows = [(key, "", repr(value)) for key, value in _flat(config.to_dict())]
   else:
@@ -99,6 +120,8 @@ def _type(annotation: Any) -> str:
 
 
 def _doc(thing: Any) -> str:
+  if isinstance(thing, recipes.Recipe):
+    return inspect.getdoc(inspect.getmodule(thing.function)) or ""
   if isinstance(thing, Path):
     return ast.get_docstring(ast.parse(thing.read_text())) or ""
   if isinstance(thing, type):

@@ -17,7 +17,7 @@ from mistake import Mistake
 from training import workdir as workdir_module
 
 MODES = ("train", "eval", "generate", "count")
-KINDS = ("mixers", "tasks", "configs", "optimizers", "schedules", "embeddings", "heads", "norms")
+KINDS = ("mixers", "tasks", "configs", "optimizers", "schedules", "embeddings", "heads", "norms", "models")
 # flags of --mode generate: where given, they replace the config's generate section
 GENERATE = ("prompt", "tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "stop", "seed")
 

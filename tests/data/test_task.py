@@ -31,6 +31,8 @@ SMALL = {
   "parity": {"batch": 4, "length": 12, "eval_sizes": ((2, 12), (13, 40)), "eval_rows": 6},
   "modular_arithmetic": {"batch": 4, "length": 12, "eval_sizes": ((2, 12), (13, 40)), "eval_rows": 6},
   "adding": {"batch": 4, "length": 24, "eval_rows": 6},
+  "noise": {"batch": 4, "length": 24, "size": 9, "eval_rows": 6},
+  "noise images": {"batch": 4, "length": 16, "inputs": "features", "size": 3, "labels": 5, "eval_rows": 6},
   "needle": {"batch": 4, "length": 160, "eval_depths": (0, 100), "eval_rows": 6},
   "phonebook": {"batch": 4, "entries": 5, "shortest": 3, "eval_entries": (4, 8), "eval_rows": 6},
   "formal_language": {"batch": 4, "language": "set", "longest": 9, "eval_sizes": ((1, 9), (10, 12)), "eval_rows": 6},

@@ -8,6 +8,7 @@ import optax
 import pytest
 from rich.console import Console
 
+from hybrids import recipes
 from hybrids.model import Model
 from inference import count as counts
 
@@ -36,13 +37,30 @@ def test_parameters_and_memory_are_those_of_the_arrays():
   assert found["memory/training"] == sum(v for k, v in found.items() if k.startswith("memory/")) / 2
 
 
-@pytest.mark.parametrize("pattern, kind, growth", [("m", "fixed", 1), ("a", "grows", 16)])
-def test_state_is_that_of_one_sequence(pattern, kind, growth):
+@pytest.mark.parametrize("pattern, kind, lengths", [("m", "fixed", [16]), ("a", "grows", [16, 256])])
+def test_state_is_that_of_one_sequence(pattern, kind, lengths):
   model = language_model(pattern)
-  found = counts.count(model, task())
+  found = counts.count(model, task(), contexts=(256,))
   assert found["state/kind"] == kind
-  assert found["state/bytes@16"] == sum(x.nbytes for x in jax.tree.leaves(model.init_state(1, 16)))
-  assert found["state/bytes@256"] == pytest.approx(growth * found["state/bytes@16"], rel=0.05)
+  sizes = {length: sum(x.nbytes for x in jax.tree.leaves(model.init_state(1, length))) for length in lengths}
+  assert {name: value for name, value in found.items() if "@" in name} == {
+    f"state/bytes@{length}": value for length, value in sizes.items()
+  }
+
+
+def test_states_are_counted_as_far_as_a_model_reads():
+  hyena = {"name": "stack", "depth": 1, "pattern": "h", "letters": {"h": {"name": "hyena", "max_len": 64}}}
+  found = counts.count(Model(vocab=11, width=8, body=hyena, head={"name": "lm"}), task(), contexts=(64, 128))
+  assert [name for name in found if "@" in name] == ["state/bytes@16", "state/bytes@64"]
+
+
+def test_jambas_cache_at_256k_is_the_published_4_gb():
+  recipe = recipes.get_recipe("jamba_v0.1")
+  section = recipe.model
+  section["body"]["letters"]["a"]["cache_dtype"] = "bfloat16"
+  model = Model(vocab=recipe.vocab, **section)
+  mamba = 28 * 8192 * (16 + 3) * 4
+  assert counts.state_bytes(model, 2**18) - mamba == pytest.approx(4 * 2**30, rel=3e-3)
 
 
 def test_flops_of_a_plain_network_are_two_a_weight():
@@ -81,5 +99,5 @@ def test_table_shows_every_number():
   console.print(counts.table(found))
   text = console.export_text()
   assert f"{found['parameters']:,}" in text
-  assert "state of a sequence of 256 tokens" in text
+  assert "state of a sequence of 16 tokens" in text
   assert len([line for line in text.splitlines() if line.startswith("│")]) == len(found)
