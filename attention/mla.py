@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 from jaxtyping import Array, Float, Int
@@ -25,7 +26,8 @@ from layers.sizes import above_zero, at_least_one
 from mistake import Mistake
 
 POSITIONS = ("none", "rope")
-CHOICES = {"position": POSITIONS, "layout": LAYOUTS, "cache_dtype": cache.DTYPES}
+GATES = ("none", "entry", "head")
+CHOICES = {"gate": GATES, "position": POSITIONS, "layout": LAYOUTS, "cache_dtype": cache.DTYPES}
 
 State = cache.Cache  # kept: the latent "c" after its norm, and the shared key "k", turned; one group of each
 
@@ -50,6 +52,8 @@ class MLA(Mixer):
     theta, layout, scaling: as in `layers.positions.rope`; a scaling's amplitude multiplies all of a score, twice, as in
       V3's checkpoints.
     norm_eps: the epsilon of the norms.
+    gate: what of each head's output sigmoid(W_g x) multiplies: "none", every "entry" by its own, or each whole "head"
+      (Ling 3).
     cache_dtype: of c and k in the state, as in `Attention`.
   Raises:
     ValueError: a size is below 1, theta is not above 0, norm_eps is below 0, rope_size is odd where it turns, a scaling
@@ -68,6 +72,7 @@ class MLA(Mixer):
   layout: str = "interleaved"
   scaling: Mapping[str, Any] | None = None
   norm_eps: float = 1e-6
+  gate: str = "none"
   cache_dtype: str = "float32"
 
   STATE = "grows"
@@ -91,6 +96,8 @@ class MLA(Mixer):
     self.r_proj = Dense(self.rope_size, axes=("embed", None))
     self.k_up = param(self, "k_up", init, (self.rank, heads * self.head_size), (None, "heads"))
     self.v_up = param(self, "v_up", init, (self.rank, heads * self.value_size), (None, "heads"))
+    if self.gate != "none":
+      self.gate_proj = Dense(heads * (self.value_size if self.gate == "entry" else 1), axes=("embed", "heads"))
     self.out_proj = Dense(self.width, axes=("heads", "embed"))
 
   @nn.nowrap
@@ -107,7 +114,7 @@ class MLA(Mixer):
     shared = jnp.broadcast_to(new["k"], (*k.shape[:3], self.rope_size))
     segments: dict[str, Any] = {} if where.reset is None else dict(q_segment=at.segment, k_segment=at.segment)
     y = attention(_join(q, r), _join(k, shared), v, scale=self._scale, **segments)
-    return self.out_proj(y.reshape(*x.shape[:2], -1))
+    return self._out(x, y)
 
   def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
     """With attention to the latents themselves, which are shared by all heads."""
@@ -121,7 +128,7 @@ class MLA(Mixer):
     )
     y = attention(_join(q, r), _join(c, k), c, scale=self._scale, **places)
     y = product("bthc,chp->bthp", y, self._by_head(self.v_up, x), x.dtype)
-    return cache.nan_where_full(self.out_proj(y.reshape(*x.shape[:2], -1)), at, state), state
+    return cache.nan_where_full(self._out(x, y), at, state), state
 
   def mix_token(
     self, x: Float[Array, "b d"], state: State, side: Mapping[str, Array]
@@ -142,7 +149,13 @@ class MLA(Mixer):
       scale=self._scale,
     )
     y = product("bhc,chp->bhp", y, self._by_head(self.v_up, x), x.dtype)
-    return cache.nan_where_full(self.out_proj(y.reshape(len(x), 1, -1)), at, state)[:, 0], state
+    return cache.nan_where_full(self._out(x, y)[:, None], at, state)[:, 0], state
+
+  def _out(self, x: Float[Array, "*b d"], y: Float[Array, "*b h p"]) -> Float[Array, "*b d"]:
+    """W_O y, gated by x where there is a gate."""
+    if self.gate != "none":
+      y = y * jax.nn.sigmoid(self.gate_proj(x)).reshape(*y.shape[:-1], -1)
+    return self.out_proj(y.reshape(*x.shape[:-1], -1))
 
   def _by_head(self, W: Float[Array, "c e"], x: Float[Array, "..."]) -> Float[Array, "c h k"]:
     return W.reshape(self.rank, self._heads, -1).astype(x.dtype)

@@ -28,7 +28,10 @@ from mistake import Mistake
 POSITIONS = ("none", "rope", "xpos", "alibi")
 NORMS = ("none", "head", "all")
 BIASES = ("none", "qkv", "out", "all")
-CHOICES = {"mask": MASKS, "layout": LAYOUTS, "qk_norm": NORMS, "bias": BIASES, "cache_dtype": cache.DTYPES}
+GATES = ("none", "entry", "head")
+CHOICES = {
+  **{"mask": MASKS, "layout": LAYOUTS, "qk_norm": NORMS, "gate": GATES, "bias": BIASES, "cache_dtype": cache.DTYPES}
+}
 
 State = cache.Cache  # kept: "k", turned already if positions turn, and "v"
 
@@ -52,7 +55,9 @@ class Attention(Masked):
     qk_norm: RMSNorm of queries and keys before they are turned: "none", "head" (of each head, one scale for all: Qwen3)
       or "all" (of all heads together: OLMo 2).
     norm_eps: the epsilon of that.
-    gate: whether each head's output is multiplied by sigmoid(W_g x) (Qiu et al. 2025, arXiv:2505.06708: Qwen3-Next).
+    scale: the factor of q . k in scores; 1/sqrt(k) if not given (Granite's attention multiplier; Zamba: sqrt(2/k)).
+    gate: what of each head's output sigmoid(W_g x) multiplies: "none", every "entry" by its own (Qiu et al. 2025,
+      arXiv:2505.06708: Qwen3-Next), or each whole "head" (LFM3).
     persistent: learned tokens that every token sees beside its window, in every document (Sukhbaatar et al. 2019,
       arXiv:1907.01470; Behrouz et al. 2025, arXiv:2501.00663, eq. (19)). Rotations place them in front of the document,
       the last one at -1.
@@ -62,9 +67,9 @@ class Attention(Masked):
       as hardly any gradient passes through it.
   Raises:
     ValueError: heads do not divide the width without head_size, kv_heads do not divide the heads, entries to turn are
-      odd, a size is below 1, persistent is below 0 or stands beside "xpos" or "alibi", theta or softcap is not above 0,
-      norm_eps is below 0, rotary is not in (0, 1], a window or "xpos" stands beside mask="full", a scaling beside
-      positions that do not turn, a name is unknown; `init_state`, `prefill` or `step` with mask="full".
+      odd, a size is below 1, persistent is below 0 or stands beside "xpos" or "alibi", theta, softcap or scale is not
+      above 0, norm_eps is below 0, rotary is not in (0, 1], a window or "xpos" stands beside mask="full", a scaling
+      beside positions that do not turn, a name is unknown; `init_state`, `prefill` or `step` with mask="full".
   """
 
   width: int
@@ -81,7 +86,8 @@ class Attention(Masked):
   softcap: float | None = None
   qk_norm: str = "none"
   norm_eps: float = 1e-6
-  gate: bool = False
+  scale: float | None = None
+  gate: str = "none"
   persistent: int = 0
   bias: str = "none"
   cache_dtype: str = "float32"
@@ -110,8 +116,8 @@ class Attention(Masked):
     if self.qk_norm != "none":
       norm = lambda axis: RMSNorm(eps=self.norm_eps, axis=axis if self.qk_norm == "all" else None)
       self.q_norm, self.k_norm = norm("heads"), norm("kv")
-    if self.gate:
-      self.gate_proj = Dense(heads * size, axes=("embed", "heads"))
+    if self.gate != "none":
+      self.gate_proj = Dense(heads * size if self.gate == "entry" else heads, axes=("embed", "heads"))
     if self.persistent:
       self.P = param(self, "P", nn.initializers.normal(0.02), (self.persistent, self.width), (None, "embed"))
 
@@ -159,7 +165,7 @@ class Attention(Masked):
       k_position=state.position,
       q_segment=at.segment[:, 0],
       k_segment=state.segment,
-      scale=q.shape[-1] ** -0.5,
+      scale=self.scale or q.shape[-1] ** -0.5,
       window=self.window,
       softcap=self.softcap,
       slopes=self._slopes,
@@ -199,6 +205,7 @@ class Attention(Masked):
       k,
       v,
       mask=self.mask,
+      scale=self.scale,
       window=self.window,
       softcap=self.softcap,
       slopes=self._slopes,
@@ -209,8 +216,9 @@ class Attention(Masked):
 
   def _out(self, x: Float[Array, "*b d"], y: Float[Array, "*b h k"]) -> Float[Array, "*b d"]:
     """W_o y, gated by x where there is a gate."""
-    y = y.reshape(*x.shape[:-1], -1)
-    return self.out_proj(y * jax.nn.sigmoid(self.gate_proj(x)) if self.gate else y)
+    if self.gate != "none":
+      y = y * jax.nn.sigmoid(self.gate_proj(x)).reshape(*y.shape[:-1], -1)
+    return self.out_proj(y.reshape(*x.shape[:-1], -1))
 
   @property
   def _slopes(self) -> tuple[float, ...] | None:
@@ -250,7 +258,7 @@ def _check(module: Attention) -> None:
     others = "; 'learned' and 'sinusoidal' are for the model's own position"
     raise Mistake(f"{name}: position={module.position!r}; choose from {list(POSITIONS)}{others}")
   at_least_one(module, "width", "heads", "kv_heads", "head_size", "window")
-  above_zero(module, "theta", "softcap")
+  above_zero(module, "theta", "softcap", "scale")
   if module.persistent < 0:
     raise Mistake(f"{name}: persistent={module.persistent}; it must be at least 0")
   if module.persistent and module.position in ("xpos", "alibi"):

@@ -12,12 +12,15 @@ from jaxtyping import Array, Float
 
 from kernels.delta_rule import delta_rule
 from layers import Dense, GatedRMSNorm, param
+from layers.choices import one_of
 from layers.initializers import log_uniform, softplus_step, uniform_fan_in
 from layers.low_rank import LowRank
 from layers.mixer import Mixer, Where
 from layers.qkv import ConvQKV
 from layers.sizes import at_least_one, largest_divisor, scaled
 from mistake import Mistake
+
+MAPS = ("low_rank", "full")
 
 
 class State(NamedTuple):
@@ -32,12 +35,16 @@ class KDA(Mixer):
 
   for each head, with q, k and v after a short convolution and SiLU, q and k of length 1, beta = sigmoid(W_b x) (twice
   that with negative eigenvalues, Grazzi et al. 2025, arXiv:2411.12537), log a = -exp(A_log) softplus(W_2 W_1 x +
-  dt_bias), and W_o (norm(y) sigmoid(V_2 V_1 x)) as the result. A_log is a number per head. Departs: nothing.
+  dt_bias), and W_o (norm(y) sigmoid(V_2 V_1 x)) as the result. A_log is a number per head. With `lower_bound`, log a =
+  lower_bound sigmoid(exp(A_log) (W_2 W_1 x + dt_bias)), which no token's decay falls below (GLM-5 Next and Ling 3 have
+  -5). Departs: nothing.
 
   Attributes:
     heads: as many as fill the width, if not given.
     head_size: k; the largest divisor of the width not above 128, if not given.
     expand_v: p / k; p is also the size of W_1 x and V_1 x.
+    maps: W_2 W_1 and V_2 V_1 are of "low_rank", or each one "full" matrix (Ling 3).
+    lower_bound: the least log a, below 0; if not given, there is none. With it A_log starts at 0, as in GLM-5 Next.
     taps: width of the short convolution.
     negative_eigenvalues: whether beta reaches 2.
     gate_bias: whether V_2 has a bias, as in flash-linear-attention.
@@ -45,13 +52,15 @@ class KDA(Mixer):
     dt_min, dt_max, dt_floor: softplus(dt_bias) starts log-uniform in [dt_min, dt_max], and at least at dt_floor.
     depth: layers of the model; W_o starts smaller by its square root.
   Raises:
-    ValueError: a size is below 1, or a range is not one.
+    ValueError: a size is below 1, a range is not one, lower_bound is not below 0, or maps is unknown.
   """
 
   width: int
   heads: int | None = None
   head_size: int | None = None
   expand_v: float = 1.0
+  maps: str = "low_rank"
+  lower_bound: float | None = None
   taps: int = 4
   negative_eigenvalues: bool = False
   gate_bias: bool = False
@@ -71,9 +80,20 @@ class KDA(Mixer):
     self.qkv = self._qkv()
     heads, k, p = self.qkv.heads, self.qkv.key_size, self.qkv.value_size
     self.b_proj = Dense(heads, kernel_init=uniform_fan_in(), axes=("embed", "heads"))
-    self.a_proj = LowRank(heads * k, p)
-    self.g_proj = LowRank(heads * p, p, bias_init=uniform_fan_in(p) if self.gate_bias else None)
-    self.A_log = param(self, "A_log", log_uniform(self.A_min, self.A_max), (heads,), ("heads",), slow=True)
+    if self.maps == "full":
+      dense = lambda features, bias: Dense(
+        features,
+        use_bias=bias,
+        kernel_init=uniform_fan_in(),
+        bias_init=uniform_fan_in(self.width),
+        axes=("embed", "heads"),
+      )
+      self.a_proj, self.g_proj = dense(heads * k, False), dense(heads * p, self.gate_bias)
+    else:
+      self.a_proj = LowRank(heads * k, p)
+      self.g_proj = LowRank(heads * p, p, bias_init=uniform_fan_in(p) if self.gate_bias else None)
+    A_log = log_uniform(self.A_min, self.A_max) if self.lower_bound is None else nn.initializers.zeros
+    self.A_log = param(self, "A_log", A_log, (heads,), ("heads",), slow=True)
     dt_bias = softplus_step(self.dt_min, self.dt_max, self.dt_floor)
     self.dt_bias = param(self, "dt_bias", dt_bias, (heads * k,), ("heads",), slow=True)
     self.gated_norm = GatedRMSNorm("norm_first", eps=self.norm_eps, axis=None, gate="sigmoid")
@@ -88,11 +108,14 @@ class KDA(Mixer):
   def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
     (q, k, v), taps = self.qkv(x, state.taps, **where.masks)
     beta = jax.nn.sigmoid(self.b_proj(x).astype(k.dtype)) * (2 if self.negative_eigenvalues else 1)
-    dt = jax.nn.softplus(self.a_proj(x).astype(k.dtype) + self.dt_bias)
-    log_a = -jnp.exp(self.A_log)[:, None] * dt.reshape(k.shape)
+    log_a = self._log_decay((self.a_proj(x).astype(k.dtype) + self.dt_bias).reshape(k.shape))
     y, S = delta_rule(q, beta[..., None] * k, v, jnp.exp(log_a) * k, state.S, None, log_a, **where.masks)
     y = self.gated_norm(y, self.g_proj(x).reshape(y.shape)).reshape(*x.shape[:-1], -1)
     return self.out_proj(y), State(S, taps)
+
+  def _log_decay(self, f: Float[Array, "b t h k"]) -> Float[Array, "b t h k"]:
+    rate = jnp.exp(self.A_log)[:, None]
+    return -rate * jax.nn.softplus(f) if self.lower_bound is None else self.lower_bound * jax.nn.sigmoid(rate * f)
 
   @nn.nowrap
   def _qkv(self, **kwargs) -> ConvQKV:
@@ -110,6 +133,9 @@ def _sizes(module: KDA) -> tuple[int, int]:
 
 def _check(module: KDA) -> None:
   at_least_one(module, "width", "heads", "head_size", "taps", "depth")
+  one_of(module, maps=MAPS)
+  if module.lower_bound is not None and not module.lower_bound < 0:
+    raise Mistake(f"KDA: lower_bound={module.lower_bound}; it is the least logarithm of a decay, so it must be below 0")
   heads, size = _sizes(module)
   if size < 1:
     raise Mistake(f"KDA: heads={heads} of width={module.width} leave no channel; give head_size")

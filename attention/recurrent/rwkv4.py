@@ -25,9 +25,9 @@ from layers.token_shift import token_shift
 class State(NamedTuple):
   """The state of one layer."""
 
-  A: Float[Array, "b d"]  # float32, as all: the sum of weighted values over e^m
-  B: Float[Array, "b d"]  # that of the weights
-  m: Float[Array, "b d"]  # the logarithm of the largest weight
+  A: Float[Array, "b e"]  # float32, as all: the sum of weighted values over e^m
+  B: Float[Array, "b e"]  # that of the weights
+  m: Float[Array, "b e"]  # the logarithm of the largest weight
   last: Float[Array, "b d"]  # the last token's input
 
 
@@ -40,6 +40,7 @@ class RWKV4(Mixer):
   Departs: nothing.
 
   Attributes:
+    inner: the number of those channels; the width if not given.
     layer, depth: the layer's place in the model, which shapes the initial mixtures and decays; keys, receptance and
       output start at 0.
   Raises:
@@ -47,29 +48,31 @@ class RWKV4(Mixer):
   """
 
   width: int
+  inner: int | None = None
   layer: int = 0
   depth: int = 1
 
   def __post_init__(self):
-    at_least_one(self, "width")
+    at_least_one(self, "width", "inner")
     place_in_depth(self)
     super().__post_init__()
 
   def setup(self):
-    d = self.width
-    mu, log_w, u = _shapes(d, self.layer, self.depth)
+    d, inner = self.width, self._inner
+    mu = _mixtures(d, self.layer, self.depth)
+    log_w, u = _decays(inner, self.layer, self.depth)
     self.mu = param(self, "mu", constant(mu), (3, d), (None, "embed"), decay=False)
-    self.log_w = param(self, "log_w", constant(log_w), (d,), ("heads",))
-    self.u = param(self, "u", constant(u), (d,), ("heads",))
+    self.log_w = param(self, "log_w", constant(log_w), (inner,), ("heads",))
+    self.u = param(self, "u", constant(u), (inner,), ("heads",))
     zeros = nn.initializers.zeros
-    dense = lambda init, axes=("embed", "heads"): Dense(d, kernel_init=init, axes=axes)
+    dense = lambda init: Dense(inner, kernel_init=init, axes=("embed", "heads"))
     self.k_proj, self.v_proj, self.r_proj = dense(zeros), dense(nn.initializers.orthogonal()), dense(zeros)
-    self.out_proj = dense(zeros, ("heads", "embed"))
+    self.out_proj = Dense(d, kernel_init=zeros, axes=("heads", "embed"))
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    zero = jnp.zeros((batch, self.width))
-    return State(A=zero, B=zero, m=jnp.full_like(zero, EMPTY), last=zero)
+    zero = jnp.zeros((batch, self._inner))
+    return State(A=zero, B=zero, m=jnp.full_like(zero, EMPTY), last=jnp.zeros((batch, self.width)))
 
   def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
     before, last = token_shift(x, state.last, **where.masks)
@@ -80,9 +83,13 @@ class RWKV4(Mixer):
     y = jax.nn.sigmoid(self.r_proj(xr)) * y.astype(x.dtype)
     return self.out_proj(y), State(A, B, m, last)
 
+  @property
+  def _inner(self) -> int:
+    return self.inner or self.width
+
   def _mean(
-    self, k: Float[Array, "b t d"], v: Float[Array, "b t d"], state: State, where: Where
-  ) -> tuple[Float[Array, "b t d"], Float[Array, "b d"], Float[Array, "b d"], Float[Array, "b d"]]:
+    self, k: Float[Array, "b t e"], v: Float[Array, "b t e"], state: State, where: Where
+  ) -> tuple[Float[Array, "b t e"], Float[Array, "b e"], Float[Array, "b e"], Float[Array, "b e"]]:
     """y of all tokens, and the last A, B and m."""
     log_a = jnp.broadcast_to(-jnp.exp(self.log_w), k.shape)
     weights, m = scaled(log_a, k, state.m, **where.masks)
@@ -101,9 +108,13 @@ class RWKV4(Mixer):
     return (old * A + new * v) / (old * B + new), A_last, B_last, m
 
 
-def _shapes(width: int, layer: int, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Initial mixtures (of k, v and r), logarithms of w, and bonuses."""
-  channel, line, n = np.arange(width) / width, np.arange(width) / max(1, width - 1), np.arange(width)
-  up, down = layer / max(1, depth - 1), 1 - layer / depth
-  mu = 1 - np.stack([channel**down, channel**down + 0.3 * up, channel ** (0.5 * down)])
-  return mu, -5 + 8 * line ** (0.7 + 1.3 * up), np.log(0.3) + 0.5 * ((n + 1) % 3 - 1)
+def _mixtures(width: int, layer: int, depth: int) -> np.ndarray:
+  """Returns the initial mixtures of k, v and r."""
+  channel, up, down = np.arange(width) / width, layer / max(1, depth - 1), 1 - layer / depth
+  return 1 - np.stack([channel**down, channel**down + 0.3 * up, channel ** (0.5 * down)])
+
+
+def _decays(inner: int, layer: int, depth: int) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the initial logarithms of w, and bonuses."""
+  n, up = np.arange(inner), layer / max(1, depth - 1)
+  return -5 + 8 * (n / max(1, inner - 1)) ** (0.7 + 1.3 * up), np.log(0.3) + 0.5 * ((n + 1) % 3 - 1)

@@ -53,6 +53,7 @@ class SLSTM(Mixer):
   heads: int | None = None
   taps: int = 4
   forget: str = "sigmoid"
+  norm_eps: float = 1e-5
   layer: int = 0
   depth: int = 1
 
@@ -74,7 +75,7 @@ class SLSTM(Mixer):
     self.R = param(self, "R", nn.initializers.zeros, (heads, size, 4, size), ("heads", None, None, None))
     bias = jnp.zeros((4, heads, size)).at[1].set(self._initial_forget(size)).reshape(4, d)
     self.bias = param(self, "bias", constant(bias), (4, d), (None, "inner"), decay=False)
-    self.norm = HeadNorm(heads)
+    self.norm = HeadNorm(heads, eps=self.norm_eps)
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:

@@ -47,7 +47,8 @@ class Mamba(Mixer):
     norms: of delta, B and C before they are used: "none", "learned" RMS norms (Lieber et al. 2024, Jamba,
       arXiv:2403.19887, sec. 6.4) or "weightless" ones (Zuo et al. 2024, Falcon Mamba, arXiv:2410.05355). Over all
       groups of B together, and of C.
-    norm_eps: the epsilon of these.
+    norm_eps: the epsilon of these norms.
+    expand, inner: e is `inner`, or `expand` d if that is not given.
     taps: width of the short convolution.
     dt_rank: size of delta; d/16, rounded up, if not given.
     dt_min, dt_max, dt_floor: softplus(b) starts log-uniform in [dt_min, dt_max], and at least at dt_floor.
@@ -66,6 +67,7 @@ class Mamba(Mixer):
   norms: str = "none"
   norm_eps: float = 1e-6
   expand: int = 2
+  inner: int | None = None
   taps: int = 4
   dt_rank: int | None = None
   dt_min: float = 1e-3
@@ -80,7 +82,7 @@ class Mamba(Mixer):
     super().__post_init__()
 
   def setup(self):
-    inner, rank = self.expand * self.width, self._rank
+    inner, rank = self._inner, self._rank
     dense = lambda features, fan_in, axes, gain=1.0: Dense(
       features,
       use_bias=self.bias,
@@ -111,7 +113,7 @@ class Mamba(Mixer):
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    inner = self.expand * self.width
+    inner = self._inner
     h = jnp.zeros((batch, inner, self._states), complex if self.spectrum == "complex" else float)
     return State(h=h, taps=jnp.zeros((batch, self.taps - 1, inner)))
 
@@ -133,6 +135,10 @@ class Mamba(Mixer):
     args = u, jax.nn.softplus(dt), self._A(), B, C, self.D, z, state.h
     y, h = selective_step(*args, disc=self.disc)
     return self.out_proj(y), State(h=h, taps=taps)
+
+  @property
+  def _inner(self) -> int:
+    return self.inner or self.expand * self.width
 
   @property
   def _rank(self) -> int:
@@ -168,10 +174,10 @@ class Mamba(Mixer):
 
 
 def _check(module: Mamba) -> None:
-  at_least_one(module, "width", "state", "groups", "expand", "taps", "dt_rank", "depth")
+  at_least_one(module, "width", "state", "groups", "expand", "inner", "taps", "dt_rank", "depth")
   one_of(module, spectrum=("real", "complex"), disc=RULES, norms=("none", "learned", "weightless"))
   if module.spectrum == "complex" and module.state % 2:
     raise Mistake(f"Mamba: state={module.state}; conjugate pairs are stored once, so it must be even")
-  if module.expand * module.width % module.groups:
-    raise Mistake(f"Mamba: groups={module.groups} does not divide the inner width {module.expand * module.width}")
+  if module._inner % module.groups:
+    raise Mistake(f"Mamba: groups={module.groups} does not divide the inner width {module._inner}")
   softplus_step(module.dt_min, module.dt_max)  # raises

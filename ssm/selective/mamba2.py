@@ -40,7 +40,7 @@ class Mamba2(Mixer):
 
   Attributes:
     state: N, rows of S.
-    expand: inner width / d.
+    expand, inner: the inner width is `inner`, or `expand` d if that is not given (Falcon-H1 and Nemotron-H give it).
     ssm_width: the part of the inner width that goes through the state space; all of it, if not given.
     head_size: P, columns of S; the largest divisor of `ssm_width` not above 64, if not given.
     groups: G; heads in a row share B and C.
@@ -60,6 +60,7 @@ class Mamba2(Mixer):
   width: int
   state: int = 128
   expand: int = 2
+  inner: int | None = None
   ssm_width: int | None = None
   head_size: int | None = None
   groups: int = 1
@@ -140,14 +141,18 @@ class Mamba2(Mixer):
   @property
   def _sizes(self) -> tuple[int, int, int]:
     """The width of the state space, the number of heads, and the size of one."""
-    inner = self.ssm_width or self.expand * self.width
+    inner = self.ssm_width or self._inner
     size = self.head_size or largest_divisor(inner, 64)
     return inner, inner // size, size
 
   @property
   def _beside(self) -> int:
     """The width of the gated MLP."""
-    return self.expand * self.width - self._sizes[0]
+    return self._inner - self._sizes[0]
+
+  @property
+  def _inner(self) -> int:
+    return self.inner or self.expand * self.width
 
   def _project(
     self, x: Float[Array, "*b d"]
@@ -180,11 +185,12 @@ class Mamba2(Mixer):
 
 
 def _check(module: Mamba2) -> None:
-  at_least_one(module, "width", "state", "expand", "ssm_width", "head_size", "groups", "taps", "norm_groups", "depth")
+  at_least_one(module, "width", "state", "expand", "inner", "ssm_width", "head_size", "groups")
+  at_least_one(module, "taps", "norm_groups", "depth")
   inner, heads, size = module._sizes
   norm_groups = module.norm_groups or module.groups
   if module._beside < 0:
-    raise Mistake(f"Mamba2: ssm_width={inner} is more than the inner width {module.expand * module.width}")
+    raise Mistake(f"Mamba2: ssm_width={inner} is more than the inner width {module._inner}")
   of_ssm = "inner width" if module.ssm_width is None else "ssm_width"
   for field, value, of, parts in (
     ("head_size", size, of_ssm, inner),

@@ -72,6 +72,7 @@ class Mamba3(Mixer):
     A_activation: A = -f(.), f being "heavy_tail", 1 + x or 1 / (1 - x), or "softplus", as first released.
     A_floor: -A is at least that.
     out_norm: y^r is normalised for each head before it is gated.
+    norm_eps: the epsilon of all norms.
     dt_min, dt_max, dt_floor: softplus(dt_bias) starts log-uniform in [dt_min, dt_max], and at least at dt_floor.
     depth: layers of the model; W_out starts smaller by its square root.
   Raises:
@@ -89,6 +90,7 @@ class Mamba3(Mixer):
   A_activation: str = "heavy_tail"
   A_floor: float = 1e-4
   out_norm: bool = False
+  norm_eps: float = 1e-5
   dt_min: float = 1e-3
   dt_max: float = 1e-1
   dt_floor: float = 1e-4
@@ -107,7 +109,7 @@ class Mamba3(Mixer):
     dt_bias = softplus_step(self.dt_min, self.dt_max, self.dt_floor)
     self.dt_bias = param(self, "dt_bias", dt_bias, (heads,), ("heads",), slow=True)
     self.D = param(self, "D", nn.initializers.ones, (heads,), ("heads",))
-    self.B_norm, self.C_norm = RMSNorm(axis="state"), RMSNorm(axis="state")
+    self.B_norm, self.C_norm = (RMSNorm(eps=self.norm_eps, axis="state") for _ in "BC")
     shape, axes = (self.rank, heads, self.state), (None, "heads", "state")
     by_row = lambda name: param(self, name, nn.initializers.ones, shape, axes, decay=False)
     self.B_bias, self.C_bias = by_row("B_bias"), by_row("C_bias")
@@ -117,7 +119,7 @@ class Mamba3(Mixer):
       self.mimo_u, self.mimo_z = mimo("mimo_u", 1 / self.rank), mimo("mimo_z", 1.0)
       self.mimo_o = mimo("mimo_o", 1 / self.rank)
     if self.out_norm:
-      self.gated_norm = GatedRMSNorm("norm_first", groups=heads)
+      self.gated_norm = GatedRMSNorm("norm_first", groups=heads, eps=self.norm_eps)
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:

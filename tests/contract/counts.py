@@ -16,13 +16,13 @@ def count_mla(d, heads, rank, q_rank, head_size, rope_size, value_size):
   return queries + (d + 1) * rank + d * rope_size + rank * heads * (head_size + value_size) + heads * value_size * d
 
 
-def count_softmax(d, heads, kv_heads=None, head_size=None, gate=False, qk_norm="none", bias="none", persistent=0, **_):
-  """Queries, out and gate, keys and values; biases; a norm of queries and one of keys; persistent tokens."""
+def count_softmax(d, heads, kv_heads=None, head_size=None, qk_norm="none", bias="none", persistent=0, **_):
+  """Queries and out, keys and values; biases; a norm of queries and one of keys; persistent tokens."""
   size = head_size or d // heads
   inner, kv = heads * size, (kv_heads or heads) * size
   biases = {"none": 0, "qkv": inner + 2 * kv, "out": d, "all": inner + 2 * kv + d}[bias]
   norms = {"none": 0, "head": 2 * size, "all": inner + kv}[qk_norm]
-  return d * ((2 + gate) * inner + 2 * kv + persistent) + biases + norms
+  return d * (2 * inner + 2 * kv + persistent) + biases + norms
 
 
 def count_four_maps(d, bias=False, **_):

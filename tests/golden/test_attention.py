@@ -58,7 +58,7 @@ LAYERS = {
   "gpt2": (dict(heads=2, bias="all"), gpt2),
   "qwen3": (GROUPED | dict(qk_norm="head"), separate),
   "olmo2": (dict(heads=2, kv_heads=1, position="rope", qk_norm="all"), separate),
-  "qwen3_next": (GROUPED | dict(head_size=8, rotary=0.25, qk_norm="head", gate=True), qwen3_next),
+  "qwen3_next": (GROUPED | dict(head_size=8, rotary=0.25, qk_norm="head", gate="entry"), qwen3_next),
   "gemma2": (GROUPED | dict(softcap=2.0, window=5), separate),
   "bloom": (dict(heads=4, position="alibi", bias="all"), fused(4)),
 }

@@ -43,6 +43,13 @@ def test_dense_has_the_gradients_of_a_matrix_product(dtype):
     np.testing.assert_allclose(np.asarray(z, np.float32), expected, rtol=1e-5, atol=1e-5 if dtype == "float32" else 0.1)
 
 
+def test_rms_norm_adds_a_bias_where_asked():
+  module = RMSNorm(use_bias=True)
+  params = {"scale": jnp.arange(6.0), "bias": jnp.arange(6.0) - 2}
+  y, plain = module.apply({"params": params}, X), RMSNorm().apply({"params": {"scale": params["scale"]}}, X)
+  np.testing.assert_allclose(y, plain + params["bias"], rtol=1e-6)
+
+
 def test_a_gate_comes_before_or_after_the_norm():
   z = jax.random.normal(jax.random.key(3), X.shape)
   root = lambda y: np.sqrt(np.square(y).mean(-1))

@@ -15,12 +15,15 @@ ORACLE = {
     dict(heads=2, head_size=3, expand_v=2.0, taps=2, negative_eigenvalues=True, gate_bias=True),
     dict(beta_most=2),
   ),
+  "bounded": (dict(heads=2, maps="full", lower_bound=-5.0, gate_bias=True), dict(lower_bound=-5)),
 }
 TRAINED = {"slow": {"A_log", "dt_bias"}}
 REFUSED = [
   (dict(heads=0), "heads=0; it must be at least 1"),
   (dict(heads=9), "heads=9 of width=8 leave no channel"),
   (dict(head_size=4, expand_v=0.1), "expand_v=0.1 of head_size=4 leaves no channel"),
+  (dict(lower_bound=0.0), "lower_bound=0.0; it is the least logarithm"),
+  (dict(maps="dense"), "maps='dense'; choose from"),
   (dict(A_min=0.0), "low=0.0, high=16.0"),
 ]
 

@@ -17,12 +17,15 @@ SMALL = {
 }
 ORACLE = {
   "": (dict(state=4, dt_rank=2), {}),
-  "biases": (dict(state=3, taps=2, expand=1, bias=True, conv_bias=False), {}),
+  "biases": (dict(state=3, taps=2, inner=7, bias=True, conv_bias=False), {}),
   "complex": (
     dict(state=4, spectrum="complex", disc="zoh", groups=2, norms="learned"),
     dict(disc="zoh", groups=2, norms="learned"),
   ),
-  "weightless": (dict(state=3, disc="zoh", norms="weightless"), dict(disc="zoh", norms="weightless")),
+  "weightless": (
+    dict(state=3, disc="zoh", norms="weightless", norm_eps=0.1),
+    dict(disc="zoh", norms="weightless", norm_eps=0.1),
+  ),
 }
 TRAINED = {"slow": {"A_log", "A_im"}}
 REFUSED = [

@@ -24,7 +24,7 @@ ORACLE = {
   ),
   "beside an MLP": (dict(state=3, expand=3, ssm_width=8, head_size=2, bias=True), dict(state=3, ssm_width=8)),
   "no norm": (
-    dict(state=3, taps=2, expand=3, norm="none", dt_least=0.01, dt_most=0.05),
+    dict(state=3, taps=2, inner=12, norm="none", dt_least=0.01, dt_most=0.05),
     dict(state=3, norm="none", dt_limit=(0.01, 0.05)),
   ),
 }

@@ -10,15 +10,15 @@ import pytest
 
 from attention.mla import MLA
 
-SMALL = {"": dict(heads=2, rank=5, q_rank=6, head_size=3, rope_size=4, value_size=5)}
+SMALL = {"": dict(heads=2, rank=5, q_rank=6, head_size=3, rope_size=4, value_size=5, gate="head")}
 ORACLE = {
   "": (dict(heads=2, rank=5, q_rank=6, head_size=3, rope_size=4, value_size=5), dict(heads=2, head_size=3)),
   "queries not compressed": (
-    dict(heads=3, rank=4, head_size=2, rope_size=6, value_size=3, layout="half", theta=50.0),
+    dict(heads=3, rank=4, head_size=2, rope_size=6, value_size=3, layout="half", theta=50.0, gate="entry"),
     dict(heads=3, head_size=2, layout="half", theta=50.0),
   ),
   "without positions": (
-    dict(heads=2, rank=4, head_size=4, rope_size=3, value_size=3, position="none"),
+    dict(heads=2, rank=4, head_size=4, rope_size=3, value_size=3, position="none", gate="head"),
     dict(heads=2, head_size=4, position="none"),
   ),
 }
@@ -31,6 +31,7 @@ REFUSED = [
   (dict(rank=0), "MLA: rank=0; it must be at least 1"),
   (dict(q_rank=0), "MLA: q_rank=0; it must be at least 1"),
   (dict(position="alibi"), "MLA: position='alibi'; choose from ['none', 'rope']"),
+  (dict(gate="heads"), "MLA: gate='heads'; choose from"),
   (dict(layout="full"), "MLA: layout='full'; choose from"),
   (dict(cache_dtype="int4"), "MLA: cache_dtype='int4'; choose from"),
   (dict(scaling=dict(rule="yarn", factor=2.0)), "needs ['factor', 'trained']"),
@@ -38,10 +39,13 @@ REFUSED = [
 ]
 
 
-def count(d, heads, rank, q_rank, head_size, rope_size, value_size):
-  """Queries through a norm; latents and theirs; the shared key; keys, values and out."""
+def count(d, heads, rank, q_rank, head_size, rope_size, value_size, gate):
+  """Queries through a norm; latents and theirs; the shared key; keys, values and out; a gate a head."""
+  assert gate == "head"
   queries = d * q_rank + q_rank + q_rank * heads * (head_size + rope_size)
-  return queries + (d + 1) * rank + d * rope_size + rank * heads * (head_size + value_size) + heads * value_size * d
+  return (
+    queries + (d + 1) * rank + d * rope_size + rank * heads * (head_size + value_size) + heads * (value_size + 1) * d
+  )
 
 
 X = jax.random.normal(jax.random.key(1), (2, 12, 8))

@@ -11,10 +11,11 @@ from tests.attention.initial import initial
 SMALL = {"": {}}
 ORACLE = {
   "": ({}, {}),
-  "last layer": (dict(layer=2, depth=3), {}),
+  "last layer": (dict(layer=2, depth=3, inner=6), {}),
 }
 TRAINED = {"undecayed": {"mu"}}
 REFUSED = [
+  (dict(inner=0), "inner=0; it must be at least 1"),
   (dict(depth=0), "depth=0; it must be at least 1"),
 ]
 

@@ -14,16 +14,16 @@ from attention.softmax import Attention
 YARN = dict(rule="yarn", factor=4.0, trained=300)
 SMALL = {
   "": dict(heads=2, position="rope"),
-  "alibi": dict(heads=4, kv_heads=2, head_size=3, position="alibi", softcap=2.0, gate=True, qk_norm="all"),
+  "alibi": dict(heads=4, kv_heads=2, head_size=3, position="alibi", softcap=2.0, gate="entry", qk_norm="all"),
   "full": dict(heads=2, mask="full", position="rope"),
   "persistent": dict(heads=2, window=4, persistent=2, position="rope"),
-  "window": dict(heads=4, kv_heads=2, window=5, position="rope", bias="all"),
+  "window": dict(heads=4, kv_heads=2, window=5, position="rope", bias="all", gate="head", scale=0.3),
   "xpos": dict(heads=2, head_size=8, position="xpos", rotary=0.5, qk_norm="head", bias="qkv"),
 }
 ORACLE = {
   "": (dict(heads=2), dict(heads=2)),
   "alibi": (
-    dict(heads=4, kv_heads=2, head_size=3, position="alibi", softcap=1.5, gate=True),
+    dict(heads=4, kv_heads=2, head_size=3, position="alibi", softcap=1.5, gate="entry"),
     dict(heads=4, kv_heads=2, size=3, position="alibi", softcap=1.5),
   ),
   "alibi both ways": (
@@ -32,8 +32,8 @@ ORACLE = {
   ),
   "full": (dict(heads=2, mask="full", position="rope"), dict(heads=2, mask="full", position="rope")),
   "window": (
-    dict(heads=4, kv_heads=2, window=5, position="rope", theta=50.0, bias="all"),
-    dict(heads=4, kv_heads=2, window=5, position="rope", theta=50.0),
+    dict(heads=4, kv_heads=2, window=5, position="rope", theta=50.0, bias="all", scale=0.3),
+    dict(heads=4, kv_heads=2, window=5, position="rope", theta=50.0, scale=0.3),
   ),
   "interpolated": (
     dict(heads=1, position="rope", scaling=dict(rule="linear", factor=3.0)),
@@ -44,7 +44,7 @@ ORACLE = {
     dict(heads=1, position="rope", scaling=dict(rule="ntk", factor=8.0), qk_norm="all"),
   ),
   "persistent": (
-    dict(heads=4, kv_heads=2, window=4, persistent=3, position="rope", qk_norm="head", gate=True),
+    dict(heads=4, kv_heads=2, window=4, persistent=3, position="rope", qk_norm="head", gate="head"),
     dict(heads=4, kv_heads=2, window=4, persistent=3, position="rope", qk_norm="head"),
   ),
   "xpos": (
@@ -90,13 +90,14 @@ REFUSED = [
 ]
 
 
-def count(d, heads, kv_heads=None, head_size=None, gate=False, qk_norm="none", bias="none", persistent=0, **_):
+def count(d, heads, kv_heads=None, head_size=None, gate="none", qk_norm="none", bias="none", persistent=0, **_):
   """Queries, out and gate, keys and values; biases; a norm of queries and one of keys; persistent tokens."""
   size = head_size or d // heads
   inner, kv = heads * size, (kv_heads or heads) * size
   biases = {"none": 0, "qkv": inner + 2 * kv, "out": d, "all": inner + 2 * kv + d}[bias]
   norms = {"none": 0, "head": 2 * size, "all": inner + kv}[qk_norm]
-  return d * ((2 + gate) * inner + 2 * kv + persistent) + biases + norms
+  gates = {"none": 0, "entry": inner, "head": heads}[gate]
+  return d * (2 * inner + gates + 2 * kv + persistent) + biases + norms
 
 
 X = jax.random.normal(jax.random.key(1), (2, 12, 8))
@@ -296,7 +297,7 @@ def test_biases_stand_where_they_are_asked_for():
 
 
 def test_a_closed_gate_lets_nothing_through():
-  module, variables = ready(heads=2, gate=True)
+  module, variables = ready(heads=2, gate="entry")
   variables["params"]["gate_proj"]["kernel"] = jnp.full((8, 8), -1e3)
   np.testing.assert_allclose(run(module, variables, jnp.abs(X)), 0, atol=1e-6)
 

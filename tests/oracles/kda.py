@@ -6,7 +6,7 @@ from tests.oracles.matrix_state import convolved, low_rank, no_inputs, rms
 from tests.oracles.parts import dense, sigmoid, softplus, tokens
 
 
-def run(p, x, *, reset=None, lengths=None, beta_most=1):
+def run(p, x, *, reset=None, lengths=None, beta_most=1, lower_bound=None):
   heads = len(p["A_log"])
   y = np.zeros_like(x)
   for row, time, starts in tokens(x, reset, lengths):
@@ -15,12 +15,14 @@ def run(p, x, *, reset=None, lengths=None, beta_most=1):
     u = x[row, time]
     q, k, v = convolved(p, u, seen, heads, heads)
     beta = beta_most * sigmoid(dense(p, "b_proj", u))
-    dt = softplus(low_rank(p, "a_proj", u) + p["dt_bias"]).reshape(heads, -1)
-    g = low_rank(p, "g_proj", u).reshape(heads, -1)
+    through = dense if "a_proj/kernel" in p else low_rank
+    f = (through(p, "a_proj", u) + p["dt_bias"]).reshape(heads, -1)
+    g = through(p, "g_proj", u).reshape(heads, -1)
     S = np.zeros((heads, len(k[0]), v.shape[1])) if S is None else S
     out = []
     for i in range(heads):
-      a = np.exp(-np.exp(p["A_log"][i]) * dt[i])
+      rate = np.exp(p["A_log"][i])
+      a = np.exp(-rate * softplus(f[i]) if lower_bound is None else lower_bound * sigmoid(rate * f[i]))
       S[i] = (np.eye(len(a)) - beta[i] * np.outer(k[i], k[i])) @ np.diag(a) @ S[i] + beta[i] * np.outer(k[i], v[i])
       out.append(rms(q[i] @ S[i] / np.sqrt(len(q[i])), p["gated_norm/scale"]) * sigmoid(g[i]))
     y[row, time] = dense(p, "out_proj", np.concatenate(out))

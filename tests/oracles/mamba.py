@@ -5,7 +5,7 @@ import numpy as np
 from tests.oracles.parts import dense, silu, softplus, tokens
 
 
-def run(p, x, *, reset=None, lengths=None, disc="euler", groups=1, norms="none"):
+def run(p, x, *, reset=None, lengths=None, disc="euler", groups=1, norms="none", norm_eps=1e-6):
   A = -np.exp(p["A_log"])
   if "A_im" in p:
     A = A + 1j * p["A_im"]
@@ -22,7 +22,9 @@ def run(p, x, *, reset=None, lengths=None, disc="euler", groups=1, norms="none")
     u = silu(p.get("conv/bias", 0.0) + sum(k * v for k, v in zip(p["conv/kernel"], seen)))
     delta, B, C = np.split(dense(p, "x_proj", u), [rank, rank + numbers])
     if norms != "none":
-      delta, B, C = (rms(z, p.get(f"{name}_norm/scale", 1.0)) for name, z in (("dt", delta), ("B", B), ("C", C)))
+      delta, B, C = (
+        rms(z, p.get(f"{name}_norm/scale", 1.0), norm_eps) for name, z in (("dt", delta), ("B", B), ("C", C))
+      )
     dt = softplus(dense(p, "dt_proj", delta))
     out = np.zeros(inner)
     for i in range(inner):
@@ -38,5 +40,5 @@ def run(p, x, *, reset=None, lengths=None, disc="euler", groups=1, norms="none")
   return y
 
 
-def rms(z, scale):
-  return z / np.sqrt(np.mean(z**2) + 1e-6) * scale
+def rms(z, scale, eps):
+  return z / np.sqrt(np.mean(z**2) + eps) * scale

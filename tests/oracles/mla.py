@@ -3,7 +3,7 @@
 import numpy as np
 
 from tests.oracles.matrix_state import rms
-from tests.oracles.parts import dense, documents
+from tests.oracles.parts import dense, documents, sigmoid
 from tests.oracles.softmax import angles, turn
 
 
@@ -32,5 +32,8 @@ def run(p, x, *, reset=None, lengths=None, heads, head_size, theta=1e4, layout="
       for i in range(heads):
         weights = np.exp([q[i] @ k[i] / np.sqrt(len(q[i])) for k in keys])
         out.append(sum(w * v[i] for w, v in zip(weights / weights.sum(), values)))
+      if "gate_proj/kernel" in p:
+        # one for each head, or for each entry
+        out = np.array(out) * sigmoid(dense(p, "gate_proj", u)).reshape(heads, -1)
       y[row, time] = dense(p, "out_proj", np.concatenate(out))
   return y

@@ -23,6 +23,6 @@ def run(p, x, *, reset=None, lengths=None, heads, cap=15.0, eps=1e-6):
       n[j] = f[j] * n[j] + i[j] * k[j]
       query = q[j] / np.sqrt(len(q[j]))
       out.append(C[j] @ query / (max(abs(n[j] @ query), 1) + eps * largest[j]))
-    h = group_norm(np.concatenate(out), heads, p["norm/scale"], 0, 1e-6)
+    h = group_norm(np.concatenate(out), heads, p["norm/scale"], p.get("norm/bias", 0.0), 1e-6)
     y[row, time] = dense(p, "out_proj", sigmoid(dense(p, "gate_proj", u)) * h)
   return y

@@ -69,6 +69,7 @@ def run(
   softcap=None,
   qk_norm="none",
   persistent=0,
+  scale=None,
 ):
   groups = kv_heads or heads
   size = size or x.shape[-1] // heads
@@ -112,7 +113,7 @@ def run(
     out = []
     for head in range(heads):
       group = head * groups // heads
-      scores = np.array([q[head] @ k[key][group] / np.sqrt(size) for key in seen])
+      scores = np.array([q[head] @ k[key][group] * (scale or size**-0.5) for key in seen])
       if softcap is not None:
         scores = softcap * np.tanh(scores / softcap)
       if position == "alibi":
@@ -121,6 +122,8 @@ def run(
       out.append(sum(w * v[key][group] for w, key in zip(weights / weights.sum(), seen)))
     joined = np.concatenate(out)
     if "gate_proj/kernel" in p:
-      joined = joined * sigmoid(dense(p, "gate_proj", x[row, time]))
+      # one for each entry, or for each head
+      gates = sigmoid(dense(p, "gate_proj", x[row, time]))
+      joined = joined * np.repeat(gates, len(joined) // len(gates))
     y[row, time] = dense(p, "out_proj", joined)
   return y
