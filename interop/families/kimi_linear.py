@@ -14,8 +14,8 @@ LETTERS = 2
 # sizes that follow from others, and what transformers ignores
 IGNORED = (
   "first_k_dense_replace head_dim max_position_embeddings mla_use_nope model_max_length moe_layer_freq "
-  "num_key_value_heads num_nextn_predict_layers qk_head_dim rope_parameters rope_scaling rope_theta tie_word_embeddings "
-  "use_grouped_topk"
+  "num_key_value_heads num_nextn_predict_layers qk_head_dim rope_parameters rope_scaling rope_theta "
+  "tie_word_embeddings use_grouped_topk"
 )
 SKIPPED = ()
 RENAMED = ((r"\.mlp\.", ".block_sparse_moe."),)
