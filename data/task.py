@@ -29,10 +29,10 @@ FOLDER = pathlib.Path(__file__).parent
 class Task(Protocol):
   """A data set or generator as the training loop sees it. Implementors are frozen dataclasses: config.data."""
 
-  head: str  # 'lm' or 'classifier'
+  head: str  # a name in hybrids/head/: 'lm', 'classifier', 'regression' …
   loss: str  # a name in training/losses.py
   metrics: tuple[str, ...]  # names of what evaluation reports
-  vocab: int | None  # tokens, or None where inputs are features
+  vocab: int | None  # tokens of inputs and targets, or of the targets alone where inputs are features; or None
   features: int | None  # width of an input vector, or None where inputs are tokens
   classes: int | None  # of a classifier
   stateful: bool  # row i of a batch continues row i of the batch before it

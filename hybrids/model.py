@@ -50,7 +50,7 @@ class Model(nn.Module, kw_only=True):
       that a state which grows has room for, 4096 if not given.
     dtype: "float32" or "bfloat16", cast once, after the embedding.
     param_dtype: in which parameters are kept. Slow ones stay float32: steps smaller than bfloat16's would be lost.
-    vocab, features, classes: sizes given by the task.
+    vocab, features, classes: sizes given by the task; where it has both, inputs are features and targets tokens.
   Raises:
     ValueError: when made, if a field does not fit.
   """
@@ -149,7 +149,7 @@ class Model(nn.Module, kw_only=True):
     """Returns the shapes of a batch: inputs, targets and weights."""
     head = self._head(parent=None)
     rows = (batch, head.DOCUMENTS, length) if head.DOCUMENTS > 1 else (batch, length)
-    inputs = (rows, jnp.int32) if self.vocab else ((*rows, self.features), jnp.float32)
+    inputs = ((*rows, self.features), jnp.float32) if self.features else (rows, jnp.int32)
     shapes = {"inputs": inputs, **head.example_targets(batch, length)}
     return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
 
@@ -282,7 +282,7 @@ class Model(nn.Module, kw_only=True):
     return {**beside, EMBEDDING: x} if EMBEDDING in known else beside, gaps
 
   def _table(self) -> Array | None:
-    return getattr(self.embedding, "embedding", None) if self.embedding.vocab else None
+    return None if self.embedding.features else getattr(self.embedding, "embedding", None)
 
   def _rows(self, value: Any) -> Any:
     """Reshapes an array of a batch to one row a document, where an answer is about several documents."""
@@ -295,7 +295,7 @@ class Model(nn.Module, kw_only=True):
 
   @nn.nowrap
   def _embed(self, **kwargs: Any) -> Embedding:
-    name = {"name": "features" if self.vocab is None else "tokens"}
+    name = {"name": "features" if self.features else "tokens"}
     own = {"max_len": self.max_len or ROOM, "dtype": self.dtype}
     return self._section("embed", EMBEDDINGS, name | dict(self.embed), own, **kwargs)
 

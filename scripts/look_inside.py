@@ -55,7 +55,7 @@ def read_row(run: Run, *, row: int, text: str | None, tokens: int) -> dict[str, 
 
 def labels(run: Run, inputs: np.ndarray) -> list[str] | None:
   """A few characters for each token; None for features."""
-  if run.task.vocab is None:
+  if run.task.features is not None:
     return None
   if not has_text(run.task):
     return [str(token) for token in inputs]

@@ -52,7 +52,9 @@ def example(task: Any, batch: int = 1, length: int | None = None) -> jax.ShapeDt
   """Returns the shape of a task's inputs: tokens `b t` or features `b t f`; `b 2 t` of pairs of documents."""
   axes = (batch, *(2,) * (task.head == "dual_encoder"), length or task.length)
   return (
-    jax.ShapeDtypeStruct(axes, jnp.int32) if task.vocab else jax.ShapeDtypeStruct((*axes, task.features), jnp.float32)
+    jax.ShapeDtypeStruct((*axes, task.features), jnp.float32)
+    if task.features
+    else jax.ShapeDtypeStruct(axes, jnp.int32)
   )
 
 

@@ -36,6 +36,7 @@ VARIANTS = {
   "formal_language": ("language=reverse_string,mixer=slstm",),
   "mad": ("mixer=gla", "problem=compression,length=64"),
   "regbench": ("mixer=gated_delta_net",),
+  "mqar_forms": ("", "form=compositional,mixer=delta_net", "form=continuous,passes=2"),
   "phonebook": ("pattern=ma,m=mamba2,a=softmax",),
   "smnist": ("", "permuted=true,mixer=s4d"),
   "every_state_space": ("mixer=s4", "task=copying,dir=ignored,mixer=mamba"),

@@ -39,6 +39,9 @@ SMALL = {
   "mad": {"batch": 4, "problem": "fuzzy_in_context_recall", "length": 32, "train_rows": 10, "eval_rows": 6},
   "mad stream": {"batch": 4, "problem": "compression", "train_rows": -1, "eval_rows": 6},
   "regbench": {"batch": 4, "length": 64, "strings": (2, 5), "train_rows": 10, "eval_rows": 6},
+  "mqar_forms": {"batch": 4, "length": 32, "vocab": 64, "eval_rows": 6},
+  "mqar_forms compositional": {"batch": 4, "length": 32, "vocab": 64, "form": "compositional", "eval_rows": 6},
+  "continuous_mqar": {"batch": 4, "values": 16, "size": 4, "pairs": 6, "eval_rows": 6},
   "modular_arithmetic brackets": {"batch": 4, "length": 12, "vocab": 12, "brackets": True, "eval_rows": 6},
 }
 
