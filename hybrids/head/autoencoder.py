@@ -39,8 +39,8 @@ class Autoencoder(Pool, kw_only=True):
     super().__post_init__()
 
   def setup(self):
-    self.norms = [RMSNorm() for _ in range(3)]
-    self.maps = [Dense(self.width, use_bias=True, axes=("embed", "embed")) for _ in range(2)]
+    self.norms = [RMSNorm(axis=axis) for axis in ("embed", "mlp", "embed")]
+    self.maps = [Dense(self.width, use_bias=True, axes=axes) for axes in (("embed", "mlp"), ("mlp", "embed"))]
     self.out_proj = Dense(self.vocab, use_bias=True, axes=("embed", "vocab"))
 
   def answer(self, outputs: Outputs, state: Pooled) -> tuple[Float[Array, "b t v"], Pooled]:
