@@ -45,7 +45,8 @@ def rounded(count: int) -> int:
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _start(model: nn.Module, batch: int, room: int) -> Context:
+def make(model: nn.Module, batch: int, room: int) -> Context:
+  """Returns the context of `batch` texts before any token; the state has room for exactly `room` tokens."""
   none = jnp.full((batch, RECENT), -1, jnp.int32)
   seen = jnp.zeros((batch, model.vocab), bool)
   limit = jnp.full(batch, ENDLESS if model.longest is None else room, jnp.int32)
@@ -62,10 +63,10 @@ def start(model: nn.Module, batch: int, length: int) -> Context:
   limit = model.longest
   if limit is None:
     # no leaf grows with the room, and one program starts them all
-    return _start(model, batch, SMALLEST)
+    return make(model, batch, SMALLEST)
   if length > limit:
     raise Mistake(f"generate: room for {length} tokens is asked for, but the model has max_len={limit}")
-  return _start(model, batch, min(rounded(length), limit))
+  return make(model, batch, min(rounded(length), limit))
 
 
 @partial(jax.jit, static_argnums=(1,))

@@ -1,0 +1,111 @@
+"""Contexts on disk, to go on with another day: one .npz file, read without pickle."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from inference.context import ENDLESS, SMALLEST, Context, make
+from mistake import Mistake
+
+FORMAT = "ssm-jax context 1"
+META = "meta"
+# entries of each array that identify the parameters
+ENTRIES = 8
+
+
+def save(path: str | Path, model: nn.Module, variables: Mapping[str, Any], context: Context) -> None:
+  """Writes a context, with what identifies the model, to `path`; the file appears when it is complete.
+
+  The keys of draws are not in it: going on gives the same tokens with the same `rng`.
+  """
+  path = Path(path)
+  leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(context)]
+  room = int(np.asarray(context.room)[0])
+  meta = {
+    "format": FORMAT,
+    "model": _description(model),
+    "parameters": _fingerprint(model, variables),
+    "batch": len(context.last),
+    "room": SMALLEST if room == ENDLESS else room,
+  }
+  # as bytes: the format knows no bfloat16
+  arrays: dict[str, Any] = {str(number): np.frombuffer(leaf.tobytes(), np.uint8) for number, leaf in enumerate(leaves)}
+  arrays[META] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+  partial_path = path.with_name(f"{path.name}.partial")
+  try:
+    with open(partial_path, "wb") as file:
+      np.savez(file, **arrays)
+    os.replace(partial_path, path)
+  finally:
+    partial_path.unlink(missing_ok=True)
+
+
+def restore(path: str | Path, model: nn.Module, variables: Mapping[str, Any]) -> Context:
+  """Reads a context that `save` has written.
+
+  Raises:
+    ValueError: the file is no context or is damaged, or it is of another model or of other parameters. A part of each
+      array is compared, so that parameters which differ elsewhere alone are not noticed.
+  """
+  if not Path(path).is_file():
+    raise Mistake(f"state {path} does not exist; give a file that was written by saving a context")
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      arrays = {name: file[name] for name in file.files}
+    meta = json.loads(arrays[META].tobytes())
+  except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
+    raise Mistake(f"state {path} cannot be read: it is damaged or no saved context ({error})") from None
+  if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+    raise Mistake(f"state {path} is no context of this version, {FORMAT!r}")
+  here = _description(model)
+  differ = [name for name in here if meta["model"].get(name) != here[name]]
+  if differ:
+    name = differ[0]
+    raise Mistake(
+      f"state {path} is of another model: its {name} is {meta['model'].get(name)}, this one's is {here[name]}"
+    )
+  if meta["parameters"] != _fingerprint(model, variables):
+    raise Mistake(f"state {path} is of the same architecture with other parameters; open the run and step it came from")
+  like, tree = jax.tree.flatten(jax.eval_shape(partial(make, model, meta["batch"], meta["room"])))
+  leaves = [_leaf(path, arrays.get(str(number)), shape) for number, shape in enumerate(like)]
+  return jax.tree.unflatten(tree, leaves)
+
+
+def _leaf(path: str | Path, raw: np.ndarray | None, like: jax.ShapeDtypeStruct) -> jax.Array:
+  if raw is None or raw.nbytes != like.size * like.dtype.itemsize:
+    raise Mistake(f"state {path} is damaged: an array is missing or has another size")
+  return jnp.asarray(raw.view(like.dtype).reshape(like.shape))
+
+
+def _description(model: nn.Module) -> dict[str, str]:
+  """Returns the fields of a model as text."""
+  own = [field.name for field in dataclasses.fields(model) if field.name not in ("parent", "name")]
+  return {name: str(_plain(getattr(model, name))) for name in own}
+
+
+def _plain(value: Any) -> Any:
+  return {key: _plain(value[key]) for key in sorted(value)} if isinstance(value, Mapping) else value
+
+
+def _fingerprint(model: nn.Module, variables: Mapping[str, Any]) -> str:
+  """Returns a checksum of the first entries of each array, whether the layers are stacked or apart."""
+
+  @jax.jit
+  def first(variables):
+    return [leaf.ravel()[:ENTRIES] for leaf in jax.tree.leaves(model.apart(variables))]
+
+  total = hashlib.sha256()
+  for entries in jax.device_get(first(variables)):
+    total.update(str((entries.dtype, entries.shape)).encode() + entries.tobytes())
+  return total.hexdigest()
