@@ -10,7 +10,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.core import FrozenDict
 from jaxtyping import Array, Float, Int
 
 from attention import cache
@@ -21,7 +20,7 @@ from layers import Dense, RMSNorm, param, project
 from layers.choices import one_of
 from layers.mixer import Mixer, Where
 from layers.positions import LAYOUTS, rope
-from layers.rope_scaling import amplitude, frequencies
+from layers.rope_scaling import amplitude, fixed, frequencies
 from layers.sizes import above_zero, at_least_one
 from mistake import Mistake
 
@@ -78,7 +77,7 @@ class MLA(Mixer):
   STATE = "grows"
 
   def __post_init__(self):
-    self.scaling = None if self.scaling is None else FrozenDict(self.scaling)
+    self.scaling = fixed(self.scaling)
     _check(self)
     super().__post_init__()
 

@@ -9,7 +9,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.core import FrozenDict
 from jaxtyping import Array, Float, Int
 
 from attention import cache
@@ -21,7 +20,7 @@ from layers import Dense, RMSNorm, param
 from layers.choices import one_of
 from layers.mixer import Where
 from layers.positions import LAYOUTS, alibi_slopes, rope, turned, xpos_decays
-from layers.rope_scaling import amplitude, frequencies
+from layers.rope_scaling import amplitude, fixed, frequencies
 from layers.sizes import above_zero, at_least_one
 from mistake import Mistake
 
@@ -102,7 +101,7 @@ class Attention(Masked):
     return "grows" if self.window is None else "window"
 
   def __post_init__(self):
-    self.scaling = None if self.scaling is None else FrozenDict(self.scaling)
+    self.scaling = fixed(self.scaling)
     _check(self)
     super().__post_init__()
 

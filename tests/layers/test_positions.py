@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from layers.positions import LAYOUTS, alibi_slopes, rope, sinusoidal, xpos_decays
-from layers.rope_scaling import amplitude, frequencies
+from layers.rope_scaling import amplitude, fixed, frequencies
 
 Q, K = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, 8))
 
@@ -69,6 +69,49 @@ def test_yarn_keeps_fast_pairs_and_interpolates_slow_ones():
   assert amplitude(None) == amplitude(dict(rule="linear", factor=4.0)) == 1
 
 
+def test_llama3_keeps_fast_pairs_and_interpolates_slow_ones():
+  """Between one and four turns in 512 positions the share that is kept rises with their number."""
+  plain, scaled = frequencies(64, 1e4), frequencies(64, 1e4, dict(rule="llama3", factor=8.0, trained=512))
+  turns = 512 * plain / (2 * np.pi)
+  for chosen, want in ((turns >= 4, 1.0), (turns <= 1, 1 / 8)):
+    assert chosen.any()
+    np.testing.assert_allclose(scaled[chosen], plain[chosen] * want, rtol=1e-12)
+  (between,) = np.nonzero((turns > 1) & (turns < 4))
+  share = (turns[between] - 1) / 3
+  np.testing.assert_allclose(scaled[between], (1 - share) * plain[between] / 8 + share * plain[between], rtol=1e-12)
+
+
+def test_proportional_pairs_turn_as_in_a_whole_head_or_not_at_all():
+  plain, scaled = frequencies(16, 1e4), frequencies(16, 1e4, dict(rule="proportional", share=0.45))
+  np.testing.assert_allclose(scaled, [*plain[:3], *[0] * 5])
+  np.testing.assert_allclose(frequencies(8, 1e4, dict(rule="proportional", share=1.0, factor=2.0)), plain[::2] / 2)
+
+
+def test_dynamic_is_ntk_for_what_a_length_needs():
+  rule = lambda length: frequencies(16, 1e4, dict(rule="dynamic", factor=2.0, trained=100, length=length))
+  np.testing.assert_allclose(rule(80), frequencies(16, 1e4))
+  np.testing.assert_allclose(rule(300), frequencies(16, 1e4, dict(rule="ntk", factor=5.0)))
+
+
+def test_longrope_divides_each_pair_by_a_number_of_its_own():
+  scaling = dict(rule="longrope", divisors=(1.0, 2.0, 4.0, 8.0), factor=4.0, trained=1024)
+  np.testing.assert_allclose(frequencies(8, 1e4, scaling), frequencies(8, 1e4) / [1, 2, 4, 8])
+  np.testing.assert_allclose(amplitude(scaling), np.sqrt(1 + np.log(4) / np.log(1024)))
+  assert amplitude(scaling | {"amplitude": 1.25}) == 1.25
+  assert hash(fixed(scaling | {"divisors": [1.0]})) == hash(fixed(scaling | {"divisors": (1.0,)}))
+  with pytest.raises(ValueError, match="4 divisors for 8 pairs"):
+    frequencies(16, 1e4, scaling)
+
+
+def test_yarns_amplitude_has_a_second_scale_or_is_given():
+  scaling = dict(rule="yarn", factor=4.0, trained=512, mscale=0.7)
+  np.testing.assert_allclose(
+    amplitude(scaling | {"mscale_all_dim": 0.5}), (1 + 0.07 * np.log(4)) / (1 + 0.05 * np.log(4))
+  )
+  assert amplitude(scaling | {"mscale_all_dim": 0.7}) == 1
+  assert amplitude(scaling | {"amplitude": 1.5}) == 1.5
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_xpos_is_the_products_of_two_scaled_vectors(layout):
   """As published: queries times zeta^(n/512), keys times zeta^(-n/512)."""
@@ -89,12 +132,14 @@ def test_alibi_slopes():
 @pytest.mark.parametrize(
   "scaling, reason",
   [
-    (dict(factor=2.0), r"no rule None; choose from \['linear', 'ntk', 'yarn'\]"),
+    (dict(factor=2.0), r"no rule None; choose from \['linear', 'ntk', .*'yarn'\]"),
     (dict(rule="lin", factor=2.0), "no rule 'lin'; choose from"),
     (dict(rule="yarn", factor=2.0), r"'yarn' takes .* and needs \['factor', 'trained'\], not {'factor': 2.0}"),
     (dict(rule="linear", factor=2.0, trained=3), r"'linear' takes \['factor'\]"),
     (dict(rule="linear", factor=0), "factor=0; it must be a number above 0"),
     (dict(rule="linear", factor="4"), "factor='4'; it must be a number above 0"),
+    (dict(rule="llama3", factor=2.0, trained=64, low=4.0), "low=4.0, high=4.0; it needs low < high"),
+    (dict(rule="longrope", divisors=(1.0, 0.0), factor=2.0, trained=64), "must be numbers above 0"),
     (dict(rule="yarn", factor=2.0, trained=None), "trained=None; it must be a number above 0"),
   ],
 )
