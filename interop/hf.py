@@ -1,11 +1,18 @@
 """Released checkpoints, in and out, without PyTorch and without pickle.
 
+  python -m interop.hf check FOLDER                           which model it holds, and whether all of it is understood
+  python -m interop.hf load FOLDER --workdir DIR --config FILE.py[:key=value,…]
+                                                              a run that main.py evaluates, continues or trains on
+  python -m interop.hf save DIR FOLDER [--step N]             the model of a run, for transformers if it came from there
+
 model, variables, config = hf.load("downloads/mamba-130m-hf")     # any family of interop/families
 model.apply(variables, tokens)                                    # logits, b t v
 hf.save("out", model, variables, config)                          # a folder that transformers loads
 """
 
-from collections.abc import Mapping
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +20,7 @@ import jax
 
 from hybrids.model import Model
 from interop import own, plan, tensors
+from mistake import Mistake
 from training import sharding
 
 # bytes of one file, as transformers cuts them
@@ -66,3 +74,62 @@ def save(path: str | Path, model: Model, variables: Mapping[str, Any], config: M
   made = plan.make(config, str(folder / tensors.CONFIG), model.dtype)
   made.check_variables(variables)
   tensors.write(folder, {**config, "dtype": "float32"}, made.tensors(variables), SHARD)
+
+
+def check(path: str | Path) -> str:
+  """Says in one line what a folder holds, once every tensor has its place; no numbers are read.
+
+  Raises:
+    Mistake: as `load`.
+  """
+  folder = Path(path).expanduser()
+  config = tensors.read_json(folder / tensors.CONFIG)
+  made = plan.make(config, str(folder / tensors.CONFIG), "float32")
+  opened = tensors.Tensors(folder, getattr(made.family, "RENAMED", ()))
+  try:
+    made.check(opened)
+    numbers = sum(leaf.size for name, leaf in made.shapes.items() if name.startswith("params:"))
+    body = made.model.body
+    return (
+      f"{folder}: {config['model_type']}, width {made.model.width}, pattern {body['pattern']}, depth {body['depth']}, "
+      f"{numbers:,} parameters; all {len(opened.shapes)} tensors are understood"
+    )
+  finally:
+    opened.close()
+
+
+def main(arguments: Sequence[str]) -> int:
+  """Does what the command line asks for, and returns the exit code: 2 for a mistake, in one line."""
+  parser = argparse.ArgumentParser(prog="python -m interop.hf", description="Released checkpoints, in and out.")
+  commands = parser.add_subparsers(dest="command", required=True)
+  commands.add_parser("check", help="says what a folder holds").add_argument("folder")
+  loading = commands.add_parser("load", help="makes a run of a released model")
+  loading.add_argument("folder")
+  loading.add_argument("--workdir", required=True, help="folder of the run")
+  loading.add_argument("--config", required=True, help="data and optimizer of the run, FILE.py[:key=value,…]")
+  loading.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+  saving = commands.add_parser("save", help="writes the model of a run")
+  saving.add_argument("workdir")
+  saving.add_argument("folder")
+  saving.add_argument("--step", type=int, default=None, help="checkpoint; the newest by default")
+  given = parser.parse_args(arguments)
+  # a run joins data, model and training, which reading a folder does not need
+  from interop import workdir
+
+  try:
+    if given.command == "check":
+      print(check(given.folder))
+    elif given.command == "load":
+      run = workdir.adopt(given.folder, given.config, given.workdir, dtype=given.dtype)
+      print(f"{given.workdir} holds the model at step {run.step}; go on with main.py --workdir {given.workdir}")
+    else:
+      workdir.export(given.workdir, given.folder, step=given.step)
+      print(f"{given.folder} holds the model of {given.workdir}")
+  except Mistake as error:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv[1:]))

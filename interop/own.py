@@ -23,8 +23,7 @@ SIZES = ("vocab", "features", "classes")
 
 def save(folder: Path, model: Model, variables: Mapping[str, Any]) -> None:
   """Writes the folder; see `interop.hf.save`."""
-  section = {name: _plain(getattr(model, name)) for name in mixer_lib.fields(Model) if name not in SIZES}
-  config = {"model_type": MODEL_TYPE, "model": section, **{name: getattr(model, name) for name in SIZES}}
+  config = {"model_type": MODEL_TYPE, "model": section(model), **{name: getattr(model, name) for name in SIZES}}
   try:
     json.dumps(config)
   except TypeError as error:
@@ -41,9 +40,9 @@ def load(folder: Path, config: dict[str, Any], dtype: str) -> tuple[Model, dict[
   missing = [key for key in ("model", *SIZES) if key not in config]
   if missing or not isinstance(config["model"], Mapping):
     raise Mistake(f"{where} of a {MODEL_TYPE} folder needs 'model' and {', '.join(map(repr, SIZES))}")
-  section = {**config["model"], "dtype": dtype, "param_dtype": dtype}
+  fields = {**config["model"], "dtype": dtype, "param_dtype": dtype}
   sizes = SimpleNamespace(head="lm", length=1, **{name: config[name] for name in SIZES})
-  model = build_model(sizes, **section)
+  model = build_model(sizes, **fields)
   opened = Tensors(folder)
   try:
     inputs = model.example(1, 1)["inputs"]
@@ -61,6 +60,11 @@ def load(folder: Path, config: dict[str, Any], dtype: str) -> tuple[Model, dict[
   finally:
     opened.close()
   return model, variables, config
+
+
+def section(model: Model) -> dict[str, Any]:
+  """The model section of a config that makes this model."""
+  return {name: _plain(getattr(model, name)) for name in mixer_lib.fields(Model) if name not in SIZES}
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,103 @@
+"""A released model in a workdir: it evaluates, generates and trains on, and is given back as it came."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from flax.core import meta
+
+import main
+from hybrids.model import build_model
+from hybrids.recipes import get_recipe, mamba
+from interop import hf, own, workdir
+from mistake import Mistake
+from tests.interop.released import OWN
+from training.run import Run
+
+SIZES = dict(width=8, depth=2, state=2, expand=3, taps=3, dt_rank=2)
+RELEASED = dict(
+  model_type="mamba", hidden_size=8, num_hidden_layers=2, state_size=2, expand=3, conv_kernel=3, time_step_rank=2,
+  vocab_size=256,
+)  # fmt: skip
+
+
+def small(recipe, vocab=256):
+  """A model, and variables drawn without compiling its initialisation."""
+  model, rng = build_model(recipe._replace(vocab=vocab), **recipe.model), np.random.default_rng(0)
+  shapes = meta.unbox(jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 1), np.int32)))
+  return model, jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype), shapes)
+
+
+@pytest.fixture
+def released(tmp_path):
+  """A folder as transformers would write it, and text to train on."""
+  recipe = get_recipe("mamba_toy")._replace(fields=SIZES, function=mamba.model)
+  model, variables = small(recipe)
+  hf.save(tmp_path / "released", model, variables, RELEASED)
+  (tmp_path / "text").mkdir()
+  for number in range(40):
+    (tmp_path / "text" / f"{number}.txt").write_text(f"line {number} of a small text that says little\n" * 20)
+  return tmp_path / "released", variables, f"configs/text.py:dir={tmp_path}/text,length=16,batch=4,steps=4,warmup=0"
+
+
+def test_a_run_starts_from_it_and_gives_it_back(released, tmp_path):
+  folder, variables, config = released
+  workdir.adopt(folder, config, tmp_path / "run")
+  run = Run.open(tmp_path / "run")
+  jax.tree.map(np.testing.assert_array_equal, run.variables, variables)
+  with pytest.raises(Mistake, match="holds a run already"):
+    workdir.adopt(folder, config, tmp_path / "run")
+  workdir.export(tmp_path / "run", tmp_path / "back")
+  _, again, values = hf.load(tmp_path / "back")
+  jax.tree.map(np.testing.assert_array_equal, again, variables)
+  assert values == RELEASED | {"dtype": "float32"}
+
+
+def test_other_tokens_than_the_models_are_refused(released, tmp_path):
+  with pytest.raises(Mistake, match="vocab=256, but the model in .* has 53"):
+    workdir.adopt(OWN / "gpt2", released[2], tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_the_command_line_loads_trains_evaluates_generates_and_saves(released, tmp_path, capsys):
+  folder, variables, config = released
+  run = str(tmp_path / "run")
+  assert hf.main(["check", str(folder)]) == 0
+  assert "mamba, width 8, pattern m, depth 2" in capsys.readouterr().out
+  assert hf.main(["load", str(folder), "--workdir", run, "--config", config]) == 0
+  for mode in ("eval", "train", "eval", "generate"):
+    assert main.main(["main.py", "--workdir", run, "--mode", mode]) == 0
+  assert json.loads((tmp_path / "run" / "summary.json").read_text())["step"] == 4
+  assert hf.main(["save", run, str(tmp_path / "tuned")]) == 0
+  _, tuned, _ = hf.load(tmp_path / "tuned")
+  jax.tree.map(np.testing.assert_array_equal, tuned, jax.device_get(Run.open(run).variables))
+  assert any((a != b).any() for a, b in zip(jax.tree.leaves(tuned), jax.tree.leaves(variables), strict=True))
+  assert hf.main(["save", run, str(tmp_path / "tuned")]) == 2
+  assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize("name", ["mamba_toy", "jamba_toy", "samba_toy", "gpt2_toy"])
+def test_any_model_is_saved_under_our_own_names(name, tmp_path):
+  model, variables = small(get_recipe(name))
+  hf.save(tmp_path / "own", model, variables)
+  again, read, config = hf.load(tmp_path / "own")
+  assert again == model
+  assert config["model_type"] == own.MODEL_TYPE
+  jax.tree.map(np.testing.assert_array_equal, read, variables)
+
+
+def test_a_folder_of_ours_that_disagrees_with_its_config_is_refused(tmp_path):
+  model, variables = small(get_recipe("mamba_toy"))
+  hf.save(tmp_path / "own", model, variables)
+  path = tmp_path / "own" / "config.json"
+  config = json.loads(path.read_text())
+  for change, message in (
+    ({"vocab": 250}, r"embedding \(256, 8\), not \(250, 8\)"),
+    ({"model": {**config["model"], "head": {"name": "lm", "tie": False}}}, "params:head/table are on one side alone"),
+    ({"model": None}, "needs 'model'"),
+  ):
+    path.write_text(json.dumps({**config, **change}))
+    with pytest.raises(Mistake, match=message):
+      hf.load(tmp_path / "own")
