@@ -5,9 +5,21 @@ from typing import Any
 from interop.config import Config
 from mistake import Mistake
 
+# their arguments of rules -> ours
+RENAMED = {
+  "attention_factor": "amplitude",
+  "beta_fast": "fast",
+  "beta_slow": "slow",
+  "high_freq_factor": "high",
+  "low_freq_factor": "low",
+  "short_factor": "divisors",
+}
+
 
 def rope(config: Config, size: int, *, theta: float = 1e4, share: float = 1.0) -> dict[str, Any]:
   """Returns the fields of an attention mixer: position, theta, rotary and scaling.
+
+  Exact up to the length of training for the rules "dynamic" and "longrope", which transformers changes with the text.
 
   Args:
     size: of a head.
@@ -21,24 +33,41 @@ def rope(config: Config, size: int, *, theta: float = 1e4, share: float = 1.0) -
   share = given.pop("partial_rotary_factor", config.get("partial_rotary_factor", share))
   rule = given.pop("rope_type", given.pop("type", "default"))
   given.pop("type", None)
+  fields: dict[str, Any] = {"position": "rope", "theta": float(theta)}
+  if rule == "proportional":
+    return fields | {"scaling": {"rule": rule, "share": share, "factor": float(given.pop("factor", 1.0))}}
   # as transformers does: int() cuts
-  turned = int(size * share)
-  fields: dict[str, Any] = {"position": "rope", "theta": float(theta), "rotary": turned / size}
+  fields["rotary"] = int(size * share) / size
   scaling = _scaling(config, str(rule), given)
   return fields | ({"scaling": scaling} if scaling else {})
 
 
 def _scaling(config: Config, rule: str, given: dict[str, Any]) -> dict[str, Any] | None:
-  take = lambda key, default=None: given.pop(key, default)
-  trained = take("original_max_position_embeddings") or config.get("max_position_embeddings", 0)
-  scaling: dict[str, Any] | None = None
-  if rule == "linear":
-    scaling = {"rule": "linear", "factor": float(take("factor"))}
-  elif rule == "yarn":
-    scaling = {"rule": "yarn", "factor": float(take("factor")), "trained": trained}
-    scaling |= {"fast": float(take("beta_fast", 32)), "slow": float(take("beta_slow", 1))}
-  elif rule != "default":
-    raise Mistake(f"{config.where}: rope_type={rule!r} is not known here, only 'default', 'linear' and 'yarn'")
+  longest = config.get("max_position_embeddings", 0)
+  trained = given.pop("original_max_position_embeddings", None) or config.get("original_max_position_embeddings", 0)
+  trained = trained or longest
+  names: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "linear": ("factor",),
+    "dynamic": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
+    "yarn": ("factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "attention_factor"),
+    "longrope": ("factor", "short_factor", "long_factor", "attention_factor"),
+  }
+  if rule not in names:
+    raise Mistake(f"{config.where}: rope_type={rule!r} is not known here, only {', '.join(names)} and proportional")
+  known = {key: given.pop(key) for key in names[rule] if given.get(key) is not None}
   if left := {key: value for key, value in given.items() if value is not None}:
     raise Mistake(f"{config.where}: the rotary positions of rule {rule!r} have keys that are not known here: {left}")
-  return scaling
+  if rule == "default":
+    return None
+  if rule == "dynamic":
+    # transformers changes the base with the text, once it is longer than that
+    return {"rule": rule, **known, "trained": trained, "length": trained}
+  if rule == "longrope":
+    # of the two lists that for texts no longer than those of training
+    del known["long_factor"]
+    known.setdefault("factor", longest / trained)
+  elif rule == "linear":
+    return {"rule": rule, **known}
+  return {"rule": rule, "trained": trained} | {RENAMED.get(key, key): value for key, value in known.items()}

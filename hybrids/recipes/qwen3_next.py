@@ -29,7 +29,7 @@ def model(
     delta, attention, experts: fields of these mixers.
     inner: channels of the MLP.
   """
-  gated = dict(name="softmax", gate=True, qk_norm="head", norm_eps=norm_eps, position="rope")
+  gated = dict(name="softmax", gate="entry", qk_norm="head", norm_eps=norm_eps, position="rope")
   return language_model(
     width=width,
     pattern=pattern,

@@ -18,15 +18,15 @@ SKIPPED = ()
 def sections(config: Config) -> dict[str, Any]:
   """The model section."""
   width = config.get("hidden_size")
-  if config.get("attention_hidden_size", width) != width:
-    raise config.refuse("attention_hidden_size", f"hidden_size={width}")
   config.expect("tie_word_embeddings", False)
-  return rwkv.rwkv4(
+  section = rwkv.rwkv4(
     width=width,
     depth=config.get("num_hidden_layers"),
     inner=config.get("intermediate_size", 4 * width),
     norm_eps=config.get("layer_norm_epsilon", 1e-5),
   )
+  section["body"]["letters"]["t"]["inner"] = config.get("attention_hidden_size", width)
+  return section
 
 
 def rows(config: Config) -> list[Row]:

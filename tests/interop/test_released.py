@@ -52,7 +52,7 @@ def test_greedy_continuation_is_that_of_the_full_forward(folder):
     pytest.skip("transformers' cache of this family does not work")
   prompt = reference["gen_prompt"].reshape(-1, reference["gen_prompt"].shape[-1])
   full = reference["gen_logits_full"].reshape(len(prompt), -1, model.vocab)
-  new, _ = generate(model, variables, prompt, max_new=full.shape[1])
+  new, _ = generate(model, variables, prompt, max_new_tokens=full.shape[1])
   np.testing.assert_array_equal(new, full.argmax(-1))
 
 
