@@ -20,7 +20,7 @@ from scripts import sweep
 from tests import sources
 from training import optimizer, schedule, sharding, state
 
-FILES = [path for path in sources.python_files("configs") if path.stem not in ("__init__", "base", "grammar")]
+FILES = [path for path in sources.python_files("configs") if path.stem not in ("__init__", "base", "files", "grammar")]
 VARIANTS = {
   "induction_heads": ("", "protocol=paper", "mixer=softmax,m.position=rope", "mixer=softmax,position=learned"),
   "text": ("files=x.txt", "task=tiny_shakespeare"),
@@ -37,6 +37,7 @@ VARIANTS = {
   "mad": ("mixer=gla", "problem=compression,length=64"),
   "regbench": ("mixer=gated_delta_net",),
   "mqar_forms": ("", "form=compositional,mixer=delta_net", "form=continuous,passes=2"),
+  "pathfinder": ("side=128,dir=FOLDER,m.dt_min=1e-4",),
   "phonebook": ("pattern=ma,m=mamba2,a=softmax",),
   "smnist": ("", "permuted=true,mixer=s4d"),
   "every_state_space": ("mixer=s4", "task=copying,dir=ignored,mixer=mamba"),
