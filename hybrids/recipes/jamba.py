@@ -51,6 +51,8 @@ RECIPES = {
   "jamba_1.5_mini": Recipe(model, MINI, 51_570_323_328, 12_000_000_000, 0.02, **LONG),
   "jamba_1.5_large": Recipe(model, LARGE, 398_000_000_000, 94_000_000_000, 0.02, **LONG),
   "jamba_toy": Recipe(
-    model, dict(width=8, depth=8, inner=4, heads=2, kv_heads=1, experts=3, state=2, dt_rank=1), vocab=256
+    model,
+    dict(width=8, depth=2, pattern="m-ae", inner=4, heads=2, kv_heads=1, experts=3, state=2, dt_rank=1),
+    vocab=256,
   ),
 }
