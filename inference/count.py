@@ -17,7 +17,6 @@ from mistake import Mistake
 from training import flops
 from training.state import example, variables_shape
 
-
 # tokens of the sequences whose states are counted
 CONTEXTS = (4_096, 32_768, 262_144)
 

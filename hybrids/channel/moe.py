@@ -79,7 +79,9 @@ class MoE(Mixer):
   def setup(self):
     inner, d, out = self._inner, self.latent or self.width, 1 / self.depth
     init = lambda gain: nn.initializers.variance_scaling(gain / 3, "fan_in", "uniform", batch_axis=(0,))
-    stacked = lambda name, gain, shape, axes: param(self, name, init(gain), (self.experts, *shape), ("expert", *axes))
+    stacked = lambda name, gain, shape, axes: param(
+      self, name, init(gain), (self.experts, *shape), ("expert", *axes), used=self.top_k / self.experts
+    )
     self.router = param(self, "router", nn.initializers.normal(0.02), (self.width, self.experts), ("embed", None))
     if self.selection_bias:
       self.bias = buffer(self, "selection_bias", nn.initializers.zeros, (self.experts,), (None,))

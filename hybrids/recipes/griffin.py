@@ -86,6 +86,8 @@ RECIPES = {
   "recurrentgemma_2b": Recipe(
     model, dict(width=2560, depth=26, heads=10, mlp=7680), 2_682_862_080, vocab=256_000, length=8192
   ),
-  "recurrentgemma_9b": Recipe(model, dict(width=4096, depth=38, heads=16, mlp=12_288), vocab=256_000, length=8192),
+  "recurrentgemma_9b": Recipe(
+    model, dict(width=4096, depth=38, heads=16, mlp=12_288), 8_579_977_216, vocab=256_000, length=8192
+  ),
   "recurrentgemma_toy": Recipe(model, dict(depth=3, **TOY), vocab=256),
 }

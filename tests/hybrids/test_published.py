@@ -216,6 +216,6 @@ def test_a_unet_sees_no_later_token():
 def test_its_sections_can_be_filled_up(name):
   task, section = CASES[name]
   head = {"name": task["head"], **section.get("head", {})}
-  full = sections.complete({**section, "head": head, "width": 8})
+  full = sections.complete({"width": 8, **section, "head": head})
   assert build_model(SimpleNamespace(**task), **full).example(1, 16) == ready(name)[0].example(1, 16)
   assert sections.complete(full) == full

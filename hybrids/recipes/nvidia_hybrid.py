@@ -1,0 +1,102 @@
+"""NVIDIA's Mamba-2 hybrids and Nemotron-H: patterns of M Mamba-2, * attention, - an MLP and E experts, as printed.
+
+Attention has no positions, and MLPs have squared ReLUs and no gates. The number of parameters of 800m is nominal: it
+has 907 million, of which 524 million are in its two tables of 256,000 rows.
+
+Source: Waleffe et al. 2024, arXiv:2406.07887, sec. 4 and app. (8b, and 800m for ablations), and NVIDIA/Megatron-LM,
+examples/mamba; NVIDIA 2025, arXiv:2504.03624, table 1, and checkpoints nvidia/Nemotron-H-8B-Base-8K and -47B-Base-8K.
+"""
+
+from typing import Any
+
+from flax.core import FrozenDict
+
+from hybrids.recipes.recipe import Recipe, language_model
+
+
+def model(
+  *,
+  width: int,
+  pattern: str,
+  heads: int,
+  kv_heads: int,
+  inner: int,
+  head_size: int | None = None,
+  state: int = 128,
+  ssm_inner: int | None = None,
+  ssm_head_size: int = 64,
+  groups: int = 8,
+  taps: int = 4,
+  conv_bias: bool = True,
+  dt_least: float = 0.0,
+  experts: dict[str, Any] | FrozenDict = FrozenDict(),
+  norm_eps: float = 1e-5,
+  tie: bool = False,
+) -> dict[str, Any]:
+  """Returns the sections of a model with one layer for each letter of the pattern.
+
+  Args:
+    ssm_inner: inner channels of Mamba-2; twice the width if not given.
+    dt_least: lower bound of its steps.
+    experts: fields of `moe`.
+  """
+  return language_model(
+    width=width,
+    pattern=pattern,
+    letters={
+      "M": dict(
+        name="mamba2",
+        state=state,
+        inner=ssm_inner,
+        head_size=ssm_head_size,
+        groups=groups,
+        taps=taps,
+        conv_bias=conv_bias,
+        norm_eps=norm_eps,
+        dt_least=dt_least,
+      ),
+      "*": dict(name="softmax", heads=heads, kv_heads=kv_heads, head_size=head_size),
+      "-": dict(name="mlp", inner=inner, activation="relu2"),
+      "E": dict(name="moe", gated=False, activation="relu2", scores="sigmoid", selection_bias=True, **experts),
+    },
+    norm_eps=norm_eps,
+    head=dict(tie=tie),
+  )
+
+
+BIG = "M-M-M--M-M*-M-M-M-M--M*-M-M-M-M-M*--M-M-M-M-M*-M--M-M-M-"
+SMALL = "M-M-M--M-*M-M-M-M--*M-M-M-M-*M--M-M-M-*M-M--M-M-"
+NEMOTRON_8B = "M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M-"
+TOY = dict(width=8, heads=2, kv_heads=1, inner=12, state=2, ssm_head_size=4, groups=2)
+
+RECIPES = {
+  "nvidia_hybrid_800m": Recipe(
+    model,
+    dict(width=1024, pattern=SMALL, heads=16, kv_heads=8, inner=4096),
+    800_000_000,
+    within=0.15,
+    vocab=256_000,
+    length=4096,
+  ),
+  "nvidia_hybrid_8b": Recipe(
+    model,
+    dict(width=4096, pattern=BIG, heads=32, kv_heads=8, inner=16_384),
+    8_660_000_000,
+    within=0.01,
+    vocab=256_000,
+    length=4096,
+  ),
+  "nvidia_hybrid_toy": Recipe(model, dict(pattern="M-M*-", **TOY), vocab=256),
+  "nemotron_h_8b": Recipe(
+    model,
+    dict(width=4096, pattern=NEMOTRON_8B, heads=32, kv_heads=8, head_size=128, inner=21_504),
+    8_100_852_736,
+    vocab=131_072,
+    length=8192,
+  ),
+  "nemotron_h_toy": Recipe(
+    model,
+    dict(pattern="M-M*ME", experts=dict(experts=4, inner=6, shared=8, latent=4, renormalize=True), **TOY),
+    vocab=256,
+  ),
+}
