@@ -15,9 +15,9 @@
 data.json, run.json, metrics.jsonl, loss.png, tensorboard/, checkpoints/ and, at the end, summary.json.
 
 Exit codes: 0 done; 1 a bug, with a traceback; 2 a mistake in what was asked for or a file that cannot be used, in one
-line (--debug shows where); 3 the loss or its gradient was not finite, nothing after it was saved; 75 stopped by
-SIGTERM, SIGHUP, SIGUSR1 or Ctrl-C, and saved if training had begun: the same command goes on; 130 a Ctrl-C outside of
-training, or a second one: not saved.
+line (--debug shows where); 3 the loss or its gradient was not finite, nothing after it was saved; 4 another process of
+the run died; 75 stopped by SIGTERM, SIGHUP, SIGUSR1 or Ctrl-C, and saved if training had begun: the same command goes
+on; 130 a Ctrl-C outside of training, or a second one: not saved.
 """
 
 import os
@@ -49,7 +49,7 @@ from rich.console import Console  # noqa: E402
 
 from inference import count, text  # noqa: E402
 from mistake import Mistake  # noqa: E402
-from training import describe, platform, terminal  # noqa: E402
+from training import describe, peers, platform, terminal  # noqa: E402
 from training import flags as flags_lib  # noqa: E402
 from training import workdir as workdir_lib  # noqa: E402
 from training.run import Run  # noqa: E402
@@ -77,6 +77,9 @@ def main(argv: Sequence[str]) -> int:
     if error.filename is None:
       raise
     return fail(error, MISTAKE, debug)
+  except Exception as error:
+    peers.end_if_lost(error)
+    raise
 
 
 def run(flags: Any) -> int:
@@ -142,4 +145,13 @@ if __name__ == "__main__":
   # grain's worker processes read absl's own flags
   absl_flags.FLAGS(sys.argv[:1])
   terminal.settle()
-  sys.exit(main(sys.argv))
+  try:
+    status = main(sys.argv)
+  except Exception:
+    if not peers.several():
+      raise
+    traceback.print_exc()
+    status = 1
+  if status not in (DONE, STOPPED) and peers.several():
+    peers.leave(status)
+  sys.exit(status)

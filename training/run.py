@@ -28,7 +28,7 @@ from hybrids.model import build_model, side_inputs
 from inference import count, text
 from kernels import dispatch
 from mistake import Mistake
-from training import flops, metrics, optimizer, platform, schedule, settings, sharding, transfer
+from training import flops, metrics, optimizer, peers, platform, schedule, settings, sharding, transfer
 from training import state as state_lib
 from training import step as step_lib
 from training import workdir as workdir_lib
@@ -253,7 +253,8 @@ class Run:
       try:
         status = self._loop(session)
         folder.finish(self.step)
-      except BaseException:
+      except BaseException as error:
+        peers.end_if_lost(error)
         status = "failed"
         raise
       finally:
