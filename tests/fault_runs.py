@@ -2,9 +2,11 @@
 
 import contextlib
 import io
+import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -100,11 +102,39 @@ def started(folder: Path, *more: str, limit: int = 0, **settings):
     process.wait()
 
 
+@contextlib.contextmanager
+def pair(folder: Path, *more: str, **settings):
+  """Two processes of one run."""
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    where = f"--coordinator=localhost:{free.getsockname()[1]}"
+  both = [where, "--processes=2", "--patience=10", *more]
+  with (
+    started(folder, *both, "--process=0", **settings) as one,
+    started(folder, *both, "--process=1", **settings) as two,
+  ):
+    yield one, two
+
+
 def ends(process: subprocess.Popen, code: int) -> str:
   out, _ = process.communicate(timeout=300)
   assert process.returncode == code, (process.returncode, out[-3000:])
   assert "Traceback" not in out, out[-3000:]
   return out
+
+
+def saved(folder: Path) -> int:
+  """The last step that the run in the folder has saved."""
+  journal = folder / "run" / "run.json"
+  return json.loads(journal.read_text())["saved"] if journal.exists() else 0
+
+
+def wait_for_save(folder: Path, process: subprocess.Popen, *, after: int = 0) -> None:
+  end = time.monotonic() + 300
+  while saved(folder) <= after:
+    assert process.poll() is None, process.communicate()[0][-3000:]
+    assert time.monotonic() < end, "nothing was saved"
+    time.sleep(0.05)
 
 
 def wait_for(path: Path, process: subprocess.Popen) -> None:

@@ -17,7 +17,25 @@ from collections.abc import Callable
 from pathlib import Path
 
 import main as program
-from tests.fault_runs import TEXT, ends, equal, flip, params, refused, run, started, trained, wait_for
+from tests.fault_runs import (
+  TEXT,
+  ends,
+  equal,
+  flip,
+  pair,
+  params,
+  refused,
+  run,
+  saved,
+  started,
+  trained,
+  wait_for,
+  wait_for_save,
+)
+from training import peers
+
+# until it is stopped
+ENDLESS = ",batch=4,log_every=0,eval.every=0"
 
 PROCESSES: dict[str, Callable[[Path], None]] = {}
 FOLDERS: dict[str, Callable[[Path], None]] = {}
@@ -272,6 +290,38 @@ def started_twice(folder: Path) -> None:
   assert 0 in codes
   assert codes <= {0, program.MISTAKE}
   assert run(folder, steps=200)[0] == 0
+
+
+@in_process
+def peer_killed(folder: Path) -> None:
+  """one of two processes is killed (kill -9) | the other ends with code 4 in one line; both go on at the last save"""
+  for lost in (0, 1):
+    with pair(folder, steps=100_000, sizes=ENDLESS) as processes:
+      wait_for_save(folder, processes[0], after=saved(folder))
+      processes[lost].kill()
+      out = ends(processes[1 - lost], peers.LOST)
+      lines = [line for line in out.splitlines() if line.startswith("error: ")]
+      assert len(lines) == 1, out
+      assert "another process of this run has died" in lines[0]
+      assert "*** Check failure" not in out, out
+  with pair(folder, steps=100_000, sizes=ENDLESS) as processes:
+    wait_for_save(folder, processes[0], after=saved(folder))
+    processes[0].send_signal(signal.SIGTERM)
+    assert "going on at step" in ends(processes[0], program.STOPPED)
+
+
+@in_process
+def signal_to_one_of_two(folder: Path) -> None:
+  """SIGHUP, SIGUSR1, SIGINT or SIGTERM to one of two processes | both save the same step and end with code 75"""
+  for i, number in enumerate((signal.SIGHUP, signal.SIGUSR1, signal.SIGINT, signal.SIGTERM)):
+    own = folder / number.name
+    own.mkdir()
+    with pair(own, steps=100_000, sizes=ENDLESS) as processes:
+      wait_for_save(own, processes[0])
+      processes[i % 2].send_signal(number)
+      outs = [ends(process, program.STOPPED) for process in processes]
+      steps = {out.split("stopped at step ")[1].split(",")[0] for out in outs}
+      assert len(steps) == 1, outs
 
 
 @in_process
