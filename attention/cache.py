@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from kernels.attention.step import Packed
 from kernels.documents import positions
 from kernels.inputs import valid
 
@@ -18,17 +19,11 @@ DTYPES = ("float32", "bfloat16", "int8")
 Kept = dict[str, Any]  # name -> "b g s k", or Packed
 
 
-class Packed(NamedTuple):
-  """Vectors in eight bits an entry: integers times the vector's own unit, exact to 1/254 of its largest entry."""
-
-  integers: Int[Array, "b g s k"]
-  unit: Float[Array, "b g s"]
-
-
 class Cache(NamedTuple):
   """The vectors of the tokens of the current document: token i in slot i, or in slot i modulo the slots of a ring.
 
-  The other slots may hold tokens of earlier documents.
+  The other slots may hold tokens of earlier documents. Of "k" and the values, one of which is not finite, the values
+  are 0 and "k" is NaN: scores are masked, so that no later document sees it, where weights of 0 are multiplied.
   """
 
   kept: Kept
@@ -82,13 +77,17 @@ def place(
   reset: Bool[Array, "b t"] | None = None,
   lengths: Int[Array, "b"] | None = None,
 ) -> Places:
-  """Positions of the tokens of x, which come after those of a cache, or first."""
+  """Returns the positions of the tokens of x, which come after those of a cache, or first.
+
+  Args:
+    lengths: tokens of each row, 0 to t.
+  """
   batch, t, _ = x.shape
   zero = jnp.zeros((batch,), jnp.int32)
   consumed, start = (zero, zero) if before is None else (before.consumed, before.start)
   offset, length = positions(consumed - start, t, reset=reset, lengths=lengths)
   position = consumed[:, None] + jnp.arange(t, dtype=jnp.int32)
-  consumed += t if lengths is None else jnp.clip(lengths, 0, t).astype(jnp.int32)
+  consumed += t if lengths is None else lengths
   segment = position - offset
   if lengths is not None:
     segment = jnp.where(valid(lengths, t), segment, -1)
@@ -121,8 +120,8 @@ def append(cache: Cache, new: Mapping[str, Float[Array, "b 1 g k"]], at: Places,
   return Cache(*after, consumed=at.consumed, start=at.start)
 
 
-def read(tokens: Cache | Tokens) -> dict[str, Float[Array, "b g s k"]]:
-  """The vectors as floats."""
+def read(tokens: Tokens) -> dict[str, Float[Array, "b g s k"]]:
+  """Returns the vectors as floats."""
   unpack = lambda z: z.integers * z.unit[..., None] if isinstance(z, Packed) else z
   return {name: unpack(z) for name, z in tokens.kept.items()}
 
@@ -133,7 +132,10 @@ def nan_where_full(y: Float[Array, "b t d"], at: Places, cache: Cache) -> Float[
 
 
 def _tokens(cache: Cache, new: Mapping[str, Float[Array, "b t g k"]], at: Places) -> Tokens:
-  kept = {name: _pack(z.swapaxes(1, 2), cache.kept[name]) for name, z in new.items()}
+  (values,) = (z for name, z in new.items() if name != "k")
+  finite = jnp.isfinite(values).all(axis=-1, keepdims=True)
+  kept = {name: jnp.where(finite, z, jnp.nan if name == "k" else 0) for name, z in new.items()}
+  kept = {name: _pack(z.swapaxes(1, 2), cache.kept[name]) for name, z in kept.items()}
   return Tokens(kept, at.segment, at.position)
 
 
@@ -141,11 +143,11 @@ def _write(cache: Tokens, tokens: Tokens, start: Int[Array, "b"], ring: bool) ->
   """The cache with the new tokens of the last document, or as many of them as a ring holds."""
   slots = cache.segment.shape[1]
   slot = tokens.position - start[:, None]
-  keep = tokens.segment == start[:, None]
+  current = tokens.segment == start[:, None]
   if ring:
-    keep &= slot >= jnp.max(slot, axis=1, keepdims=True, where=keep, initial=0) + 1 - slots
+    current &= slot >= jnp.max(slot, axis=1, keepdims=True, where=current, initial=0) + 1 - slots
     slot = slot % slots
-  slot = jnp.where(keep, slot, slots)
+  slot = jnp.where(current, slot, slots)
   # XLA makes a slice of a scatter of one update, and then copies the whole cache for everyone who reads it (on CPUs, in
   # JAX 0.10). So one token comes with a second one, which has no slot.
   lonely = slot.size == 1

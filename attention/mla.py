@@ -135,12 +135,11 @@ class MLA(Mixer):
     at = cache.place(x[:, None], state)
     q, r, new = self._project(x[:, None], at.offset)
     state = cache.append(state, new, at, ring=False)
-    kept = cache.read(state)
     q = product("bthk,chk->bthc", q, self._by_head(self.k_up, x), x.dtype)
     y = attention_step(
       (q[:, 0], r[:, 0]),
-      (kept["c"], kept["k"]),
-      kept["c"],
+      (state.kept["c"], state.kept["k"]),
+      state.kept["c"],
       q_position=at.position[:, 0],
       k_position=state.position,
       q_segment=at.segment[:, 0],

@@ -155,11 +155,10 @@ class Attention(Masked):
     at, ring = cache.place(x[:, None], state), self.window is not None
     q, kv = self.project(x[:, None], at.offset)
     state = cache.append(state, kv, at, ring=ring)
-    kv = cache.read(state)
     y = attention_step(
       (q[:, 0],),
-      (kv["k"],),
-      kv["v"],
+      (state.kept["k"],),
+      state.kept["v"],
       q_position=at.position[:, 0],
       k_position=state.position,
       q_segment=at.segment[:, 0],

@@ -13,22 +13,22 @@ def up(size: int, multiple: int) -> int:
   return -(-size // multiple) * multiple
 
 
-def words(keep: Bool[Array, "b t"], tile: int, upto: int) -> Int[Array, "b tiles"]:
-  """The mask as bits, `tile` tokens in a word; tokens past the end, up to `upto`, are kept."""
-  keep = jnp.pad(keep, ((0, 0), (0, upto - keep.shape[1])), constant_values=True)
-  bits = keep.reshape(len(keep), -1, tile).astype(jnp.int32)
+def words(reset: Bool[Array, "b t"], tile: int, upto: int) -> Int[Array, "b tiles"]:
+  """Packs a mask into bits, `tile` tokens in a word; tokens past the end, up to `upto`, are False."""
+  reset = jnp.pad(reset, ((0, 0), (0, upto - reset.shape[1])))
+  bits = reset.reshape(len(reset), -1, tile).astype(jnp.int32)
   return (bits << jnp.arange(tile, dtype=jnp.int32)).sum(-1, dtype=jnp.int32)
 
 
-def split(z: Shaped[Array, "b t ..."], most: int, fill: bool | float = 0) -> Shaped[Array, "chunks c b ..."]:
-  """Chunks of at most `most` tokens, time before batch; the last one is filled up with `fill`.
+def split(z: Shaped[Array, "b t ..."], most: int) -> Shaped[Array, "chunks c b ..."]:
+  """Cuts z into chunks of at most `most` tokens, time before batch; the last one is filled up with zeros.
 
   The tokens are spread evenly, so that fewer than one token a chunk is filling.
   """
   t = z.shape[1]
   count = -(-t // most)
   size = -(-t // count)
-  z = jnp.pad(z.swapaxes(0, 1), [(0, count * size - t)] + [(0, 0)] * (z.ndim - 1), constant_values=fill)
+  z = jnp.pad(z.swapaxes(0, 1), [(0, count * size - t)] + [(0, 0)] * (z.ndim - 1))
   return z.reshape(count, size, *z.shape[1:])
 
 

@@ -33,8 +33,8 @@ class Unavailable(Exception):
 
 def why_not(source: Path, *arrays: Inexact[Array, "..."]) -> str | None:
   """Returns why the kernels of a source file cannot run these arrays; builds the kernels if nothing forbids it."""
-  if dispatch.platform() != "cpu":
-    return f"it is for CPUs, not for a {dispatch.platform()}"
+  if reason := dispatch.elsewhere("cpu"):
+    return reason
   if dtypes := {z.dtype for z in arrays} - {jnp.dtype(jnp.float32)}:
     return f"it computes in float32, not in {sorted(map(str, dtypes))}"
   return _registered(source)

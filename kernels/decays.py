@@ -32,9 +32,9 @@ def least(dtype: jnp.dtype) -> Float[Array, ""]:
   return 2 * jnp.log(jnp.finfo(dtype).tiny)
 
 
-def clear(log_a: Float[Array, "b t h k"], keep: Bool[Array, "b t"] | None) -> Float[Array, "b t h k"]:
-  """Log decays that forget everything where `keep` is False."""
-  return log_a if keep is None else jnp.where(keep[:, :, None, None], log_a, least(log_a.dtype))
+def clear(log_a: Float[Array, "b t h k"], reset: Bool[Array, "b t"] | None) -> Float[Array, "b t h k"]:
+  """Returns log decays that forget everything where `reset` is True."""
+  return log_a if reset is None else jnp.where(reset[:, :, None, None], least(log_a.dtype), log_a)
 
 
 def factors(log_a: Float[Array, "*b c k"] | None) -> Factors:

@@ -24,7 +24,7 @@ def dft(z: Complex[Array, "b t e"], lengths: Int[Array, "b"] | None = None) -> C
   t = z.shape[1]
   if t > MOST:
     raise Mistake(f"dft: {t} places; with lengths, squares of places fit 32 bits up to {MOST}")
-  here = inputs.valid(lengths, t)
+  valid = inputs.valid(lengths, t)
   n = jnp.maximum(lengths, 1)[:, None]
   time = jnp.arange(t)
   angle = jnp.pi * _square(time, 2 * n).astype(z.real.dtype) / n  # of exp(i pi s^2 / n)
@@ -32,9 +32,9 @@ def dft(z: Complex[Array, "b t e"], lengths: Int[Array, "b"] | None = None) -> C
   size = 1 << max(2 * t - 2, 1).bit_length()
   around = jnp.zeros((z.shape[0], size, 1), chirp.dtype)
   around = around.at[:, :t].set(chirp).at[:, size - t + 1 :].set(chirp[:, 1:][:, ::-1])
-  u = inputs.blank(here, z)[0] * chirp.conj()
+  u = inputs.blank(valid, z)[0] * chirp.conj()
   product = jnp.fft.fft(u, size, axis=1) * jnp.fft.fft(around, axis=1)
-  return inputs.blank(here, jnp.fft.ifft(product, axis=1)[:, :t] * chirp.conj())[0]
+  return inputs.blank(valid, jnp.fft.ifft(product, axis=1)[:, :t] * chirp.conj())[0]
 
 
 def _square(i: Int[Array, "t"], m: Int[Array, "b 1"]) -> Int[Array, "b t"]:

@@ -84,12 +84,27 @@ def use(impl: str) -> Iterator[None]:
 
 
 def platform() -> str:
-  """The kind of device that programs are made for: "cpu", "gpu" or "tpu"."""
+  """Returns the kind of device that programs are made for: "cpu", "gpu" or "tpu"."""
   return jax.default_backend()
 
 
+def elsewhere(kind: str) -> str | None:
+  """Returns why a kernel written for one kind of device cannot run on the one that programs are made for, or None."""
+  return None if platform() == kind else f"it needs a {kind.upper()}, not a {platform()}"
+
+
+def multiplies_bfloat16() -> bool:
+  """Whether the device multiplies bfloat16 and adds up in float32, at a rate above that of float32."""
+  return platform() != "cpu"
+
+
+def tuned(cpu: Any, accelerator: Any) -> Any:
+  """Returns the size of blocks that suits the device that programs are made for."""
+  return cpu if platform() == "cpu" else accelerator
+
+
 def prefer(*names: str) -> str:
-  """The algorithm among these that "auto" takes on this platform, for a part of an op that can run them all."""
+  """Returns the algorithm that "auto" takes on this platform, for a part of an op that can run all of these."""
   order = PREFERENCE.get(platform(), ACCELERATOR_PREFERENCE)
   return min(names, key=lambda name: (name != _forced, order.index(name)))
 

@@ -56,15 +56,12 @@ def each(
     reset: True where a document starts; without it fn is called once, and lengths may be None.
   """
   x = jax.tree.leaves(tokens)[0]
-  if lengths is not None:
-    here = inputs.valid(lengths, x.shape[1])
-    tokens = jax.tree.map(lambda z: inputs.blank(here, z)[0], tokens)
+  valid = None if lengths is None else inputs.valid(lengths, x.shape[1])
+  tokens = jax.tree.map(lambda z: inputs.blank(valid, z)[0], tokens)
   if reset is None:
-    y = fn(shared, tokens, lengths)
-    return y if lengths is None else inputs.blank(here, y)[0]
-  here = jnp.ones(x.shape[:2], bool) if lengths is None else here
-  starts = reset.at[:, :1].set(True) & here
-  return _each(fn, shared, tokens, jnp.where(here, jnp.cumsum(starts, axis=1) - 1, -1))
+    return inputs.blank(valid, fn(shared, tokens, lengths))[0]
+  document = jnp.cumsum(reset.at[:, :1].set(True), axis=1) - 1
+  return _each(fn, shared, tokens, inputs.blank(valid, document, value=-1)[0])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -79,14 +76,13 @@ def _fwd(fn, shared, tokens, document):
 
 
 def _bwd(fn, saved, y_bar):
-  *given, document = saved
+  shared, tokens, document = saved
 
   def one(i, total):
-    _, pull = jax.vjp(lambda *given: _one(fn, *given, document, i), *given)
+    _, pull = jax.vjp(lambda shared, tokens: _one(fn, shared, tokens, document, i), shared, tokens)
     return jax.tree.map(lambda so_far, new: so_far + new.astype(so_far.dtype), total, pull(y_bar))
 
   # the gradient of `shared` is a sum over documents; that of a token comes from its own document alone
-  shared, tokens = given
   wide = jax.tree.map(lambda z: jnp.zeros(z.shape, inputs.compute_dtype(z)), shared)
   shared_bar, tokens_bar = jax.lax.fori_loop(0, _count(document), one, (wide, jax.tree.map(jnp.zeros_like, tokens)))
   return jax.tree.map(lambda bar, z: bar.astype(z.dtype), shared_bar, shared), tokens_bar, None
@@ -104,8 +100,8 @@ def _one(fn, shared, tokens, document: Int[Array, "b t"], i: Int[Array, ""]) -> 
   t = document.shape[1]
   ours = document == i
   lengths, first = ours.sum(axis=1, dtype=jnp.int32), jnp.argmax(ours, axis=1)[:, None]
-  there = inputs.valid(lengths, t)
-  front = lambda z: inputs.blank(there, _at(z, (jnp.arange(t) + first) % t))[0]
+  valid = inputs.valid(lengths, t)
+  front = lambda z: inputs.blank(valid, _at(z, (jnp.arange(t) + first) % t))[0]
   y = fn(shared, jax.tree.map(front, tokens), lengths)
   return inputs.blank(ours, _at(y, (jnp.arange(t) - first) % t))[0]
 

@@ -38,8 +38,8 @@ _PARAMS = plgpu.CompilerParams(
 
 def why_not(*arrays: Inexact[Array, "..."]) -> str | None:
   """Returns why our kernels for GPUs cannot run these arrays, or None."""
-  if dispatch.platform() != "gpu":
-    return f"it needs a GPU, not a {dispatch.platform()}"
+  if reason := dispatch.elsewhere("gpu"):
+    return reason
   if (capability := compute_capability()) < 9:
     return f"it needs a GPU with a copy engine, of compute capability 9 or more; this one has {capability}"
   dtypes = {z.dtype for z in arrays} - {jnp.dtype(jnp.float32), jnp.dtype(jnp.complex64)}
@@ -65,10 +65,10 @@ def segments(programs: int, tiles: int) -> int:
   return pl.cdiv(tiles, pl.cdiv(tiles, most))
 
 
-def words(keep: Bool[Array, "b t"], tokens: int, tiles: int) -> Int[Array, "b tiles"]:
-  """The mask as bits, the tokens of a tile in a word; tokens past the end keep the state."""
+def words(reset: Bool[Array, "b t"], tokens: int, tiles: int) -> Int[Array, "b tiles"]:
+  """Packs a mask into bits, the tokens of a tile in a word; tokens past the end start no document."""
   assert tokens <= WORD, f"a word has {WORD} bits, a tile {tokens} tokens"
-  return chunks.words(keep, tokens, tiles * tokens)
+  return chunks.words(reset, tokens, tiles * tokens)
 
 
 def kernel(body, out, scratch, grid, name):
@@ -183,13 +183,13 @@ class Tiling:
 
   stages = STAGES
 
-  def __init__(self, shape, tokens: int, keep, *, back: bool, programs: int = 1):
+  def __init__(self, shape, tokens: int, reset, *, back: bool, programs: int = 1):
     (self.b, self.t, self.width), self.tokens, self.back = shape, tokens, back
     self.tiles = pl.cdiv(self.t, tokens)
     self.blocks = pl.cdiv(self.width, LANES)
     self.segments = segments(self.b * self.blocks * programs, self.tiles)
     self.each = pl.cdiv(self.tiles, self.segments)  # tiles of a segment
-    self.words = () if keep is None else (words(keep, tokens, self.segments * self.each),)
+    self.words = () if reset is None else (words(reset, tokens, self.segments * self.each),)
 
   def grid(self):
     return {"e": self.blocks, "s": self.segments, "b": self.b}
@@ -237,14 +237,14 @@ class Block:
       plgpu.copy_smem_to_gmem(slots.at[out], ref.at[self.to(i)], commit_group=n == len(arrays) - 1)
 
   def word(self, i):
-    """The bits of the i-th tile of the tokens that keep the state before them."""
+    """Returns the bits of the i-th tile, which say where documents start."""
     last = self.tiling.segments * self.tiling.each - 1
     return self.words[0][self.row, jnp.clip(self.index(i), 0, last)] if self.words else jnp.int32(0)
 
   def masks(self, word, i, k):
-    """Whether token k of a tile keeps the state before it, and, `back`, whether it is there; None, all do or are."""
-    kept = mask((lax.shift_right_logical(word, k) & 1) == 1) if self.words else None
-    return kept, mask(self.first(i) + k < self.tiling.t) if self.tiling.back else None
+    """Whether token k of a tile starts a document, None if none does; and, `back`, whether it is not past the end."""
+    reset = mask((lax.shift_right_logical(word, k) & 1) == 1) if self.words else None
+    return reset, mask(self.first(i) + k < self.tiling.t) if self.tiling.back else None
 
   def order(self, k):
     """The k-th token of a tile to be scanned."""

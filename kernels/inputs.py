@@ -4,22 +4,24 @@ The masks replace values by `where`, never by multiplication, so that whatever s
 reaches neither values nor gradients.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Inexact, Int
+from jaxtyping import Array, Bool, Inexact, Int, Shaped
 
 from kernels import dispatch
 
 
 def compute_dtype(*arrays: Inexact[Array, "..."] | None) -> jnp.dtype:
-  """The dtype in which a recurrence runs: that of all its inputs together, and at least float32."""
+  """Returns the dtype in which a recurrence runs: that of all its inputs together, and at least float32."""
   return jnp.result_type(jnp.float32, *(z for z in arrays if z is not None))
 
 
 def product(spec: str, x: Inexact[Array, "..."], y: Inexact[Array, "..."], dtype: DTypeLike) -> Inexact[Array, "..."]:
-  """`jnp.einsum` with products of the operands' dtype and sums in `dtype`."""
-  if dispatch.platform() == "cpu":
+  """Computes `jnp.einsum` with products of the operands' dtype and sums in `dtype`."""
+  if not dispatch.multiplies_bfloat16():
     # XLA on CPUs lacks bfloat16 products with sums in float32 for some layouts, which it says when it runs them
     # (UNIMPLEMENTED). Two numbers of bfloat16 have an exact product in float32.
     x, y = x.astype(jnp.promote_types(x.dtype, dtype)), y.astype(jnp.promote_types(y.dtype, dtype))
@@ -27,10 +29,17 @@ def product(spec: str, x: Inexact[Array, "..."], y: Inexact[Array, "..."], dtype
 
 
 def valid(lengths: Int[Array, "b"], t: int) -> Bool[Array, "b t"]:
-  """True at the tokens of a right-padded batch that are there."""
+  """Returns True at the tokens of a right-padded batch, False at the padding."""
   return jnp.arange(t) < lengths[:, None]
 
 
-def blank(mask: Bool[Array, "b t"], *arrays: Inexact[Array, "b t ..."]) -> tuple[Inexact[Array, "b t ..."], ...]:
-  """The arrays with zeros where `mask` is False."""
-  return tuple(jnp.where(jax.lax.expand_dims(mask, range(2, a.ndim)), a, 0) for a in arrays)
+def where(mask: Bool[Array, "..."], x: Shaped[Array, "..."] | float, y: Shaped[Array, "..."] | float) -> Any:
+  """Returns `jnp.where` for a mask that has the first axes of x or y."""
+  return jnp.where(jax.lax.expand_dims(mask, range(mask.ndim, max(jnp.ndim(x), jnp.ndim(y)))), x, y)
+
+
+def blank(valid: Bool[Array, "b t"] | None, *arrays: Shaped[Array, "b t ..."] | None, value: float = 0) -> Any:
+  """Returns the arrays with `value` where `valid` is False; None stays None."""
+  if valid is None:
+    return arrays
+  return tuple(None if z is None else where(valid, z, value) for z in arrays)

@@ -1,7 +1,8 @@
 """The common entry of ops over time: padding, document starts, calls with no or one token, choice of implementation.
 
-An implementation takes the op's arrays in the dtype of the computation, and two masks of tokens. It need not know that
-rows are padded: at padding the op has made its inputs neutral, so that the state stands still.
+An implementation takes the op's arrays in the dtype of the computation, and `reset`, True at the first token of each
+document. It need not know that rows are padded: at padding the op has made its inputs neutral, so that the state
+stands still.
 """
 
 from collections.abc import Callable
@@ -12,30 +13,27 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Inexact, Int, Shaped
 
-from kernels import dispatch, inputs
+from kernels import dispatch, inputs, nonfinite
 
 
 class Rows(NamedTuple):
   """Which tokens of a batch are padding, and which start a document."""
 
-  valid: Bool[Array, "b t"] | None  # False at padding; None: there is none
-  keep: Bool[Array, "b t"] | None  # False where a document starts, which drops the state before it; None: nowhere
-  lengths: Int[Array, "b"] | None  # tokens of each row, from 0 to t
+  valid: Bool[Array, "b t"] | None = None  # False at padding; None: there is none
+  reset: Bool[Array, "b t"] | None = None  # True at the first token of a document, never at padding; None: nowhere
+  lengths: Int[Array, "b"] | None = None  # tokens of each row, from 0 to t
 
   def fill(self, *arrays: Shaped[Array, "b t ..."] | None, value: float = 0) -> tuple[Any, ...]:
     """Returns the arrays with `value` at padding."""
-    if self.valid is None:
-      return arrays
-    expand = lambda z: jax.lax.expand_dims(self.valid, range(2, z.ndim))
-    return tuple(None if z is None else jnp.where(expand(z), z, value) for z in arrays)
+    return inputs.blank(self.valid, *arrays, value=value)
 
 
 def rows(t: int, reset: Bool[Array, "b t"] | None, lengths: Int[Array, "b"] | None) -> Rows:
   """Makes the masks of t tokens; padding starts no document."""
   if lengths is None:
-    return Rows(None, None if reset is None else ~reset, None)
+    return Rows(reset=reset)
   valid = inputs.valid(lengths, t)
-  return Rows(valid, None if reset is None else ~(reset & valid), jnp.clip(lengths, 0, t))
+  return Rows(valid, None if reset is None else reset & valid, jnp.clip(lengths, 0, t))
 
 
 def cast(dtype: DTypeLike, *arrays: Inexact[Array, "..."] | None) -> tuple[Any, ...]:
@@ -52,7 +50,8 @@ def run(
   *,
   out: Shaped[Array, "b t ..."],
   state: Any,
-  one_token: Callable[..., tuple[Array, Any]],
+  one_token: Callable[..., tuple[Array, Any]] | None = None,
+  after: Bool[Array, "b t"] | None = None,
 ) -> tuple[Array, Any]:
   """Returns the outputs y, 0 at padding, and the last state, by the implementation that `dispatch` picks.
 
@@ -61,10 +60,11 @@ def run(
     out: has the shape and the dtype of y.
     state: the state before the first token, which is also the last one if there is no token.
     one_token: the implementation for a single token, which is taken unless another is asked for by name.
+    after: the mask of `nonfinite.contain`, whose tokens have y = NaN.
   """
   if out.shape[1] == 0:
-    return jnp.zeros_like(out), state
-  y, last = _picked(name, impls, impl, args, out, one_token)(*args)
+    return jnp.zeros(out.shape, out.dtype), state
+  y, last = nonfinite.mark(after, *_picked(name, impls, impl, args, out, one_token)(*args))
   return where.fill(y)[0].astype(out.dtype), last
 
 
@@ -75,19 +75,25 @@ def outputs(
   args: tuple[Any, ...],
   where: Rows,
   *,
-  out: Shaped[Array, "b t ..."],
-  one_token: Callable[..., Array],
+  out: Shaped[Array, "b t ..."] | jax.ShapeDtypeStruct,
+  one_token: Callable[..., Array] | None = None,
+  **settings: Any,
 ) -> Array:
-  """Does the same as `run` for an op without a state, whose implementations return y alone."""
+  """Does the same as `run` for an op without a state, whose implementations return y alone.
+
+  Args:
+    settings: keyword arguments of the implementations.
+  """
   if out.shape[1] == 0:
-    return jnp.zeros_like(out)
-  y = _picked(name, impls, impl, args, out, one_token)(*args)
+    return jnp.zeros(out.shape, out.dtype)
+  y = _picked(name, impls, impl, args, out, one_token, **settings)(*args, **settings)
   return where.fill(y)[0].astype(out.dtype)
 
 
-def _picked(name, impls, impl, args, out, one_token) -> Callable:
-  alone = impl == "auto" and out.shape[1] == 1
-  return one_token if alone else dispatch.pick(name, impls, impl, *args)
+def _picked(name, impls, impl, args, out, one_token, **settings) -> Callable:
+  if one_token is not None and impl == "auto" and out.shape[1] == 1:
+    return one_token
+  return dispatch.pick(name, impls, impl, *args, **settings)
 
 
 def loop(
@@ -107,9 +113,9 @@ def loop(
   return y.swapaxes(0, 1), state
 
 
-def kept(keep: Bool[Array, "b"] | None, state: Inexact[Array, "b ..."]) -> Inexact[Array, "b ..."]:
-  """Returns the state before a token, which is cleared where the token starts a document."""
-  return state if keep is None else jnp.where(jax.lax.expand_dims(keep, range(1, state.ndim)), state, 0)
+def cleared(reset: Bool[Array, "..."] | None, z: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
+  """Returns z, a state before a token or decays of tokens, with zeros where a document starts; None: nowhere."""
+  return z if reset is None else inputs.where(reset, 0, z)
 
 
 def read(S: Inexact[Array, "b h k p"], q: Inexact[Array, "b h k"]) -> Inexact[Array, "b h p"]:

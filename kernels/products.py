@@ -15,8 +15,8 @@ from kernels import dispatch, inputs, op
 
 
 def factors(dtype: jnp.dtype, *arrays: Inexact[Array, "..."] | None) -> tuple:
-  """Inputs as factors of products: bfloat16 if one of them has it, on devices that multiply it; else in `dtype`."""
-  narrow = dispatch.platform() != "cpu" and any(z is not None and z.dtype == jnp.bfloat16 for z in arrays)
+  """Casts inputs to factors of products: bfloat16 if one has it and the device multiplies it, else `dtype`."""
+  narrow = dispatch.multiplies_bfloat16() and any(z is not None and z.dtype == jnp.bfloat16 for z in arrays)
   return op.cast(jnp.bfloat16 if narrow else dtype, *arrays)
 
 

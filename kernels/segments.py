@@ -1,5 +1,6 @@
 """Functions of the tokens of one segment, called for the segments of a document one after the other."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,7 @@ def each(
   *,
   size: int,
   offset: Int[Array, "b"],
-  fresh: Any,
+  initial: Any,
   reset: Bool[Array, "b t"] | None = None,
   lengths: Int[Array, "b"] | None = None,
 ) -> tuple[Float[Array, "b t d"], Any]:
@@ -36,29 +37,29 @@ def each(
     fn: takes tokens of one segment, perhaps not all of them, padded at the end to its `lengths`.
     state: a tree of "b ..." arrays.
     offset: tokens of the current segment before the first; below `size`.
-    fresh: the state before a document.
+    initial: the state before a document.
   """
   t = x.shape[1]
   if t == 0:
     return x, state
-  there = jnp.ones(x.shape[:2], bool) if lengths is None else inputs.valid(lengths, t)
-  (x,) = inputs.blank(there, x)
+  valid = jnp.ones(x.shape[:2], bool) if lengths is None else inputs.valid(lengths, t)
+  (x,) = inputs.blank(valid, x)
   if reset is None:
-    return _by_segment(fn, x, state, size, offset, there.sum(axis=1, dtype=jnp.int32))
-  return _by_token(fn, x, state, fresh, reset & there, there)
+    return _by_segment(fn, x, state, size, offset, valid.sum(axis=1, dtype=jnp.int32))
+  return _by_token(fn, x, state, initial, reset & valid, valid)
 
 
 def _by_segment(fn: Piece, x, state, size: int, offset: Int[Array, "b"], n: Int[Array, "b"]):
-  """Call i has the tokens of segment i, at its front: those of the first are fewer, by what went before."""
+  """Calls fn with the tokens of one segment at a time; the first has fewer, by those of earlier calls."""
   t = x.shape[1]
   segment = jnp.arange(1 - (1 - t) // size)
-  first = jnp.maximum(segment[:, None] * size - offset, 0)  # "segments b"
+  first = jnp.maximum(segment[:, None] * size - offset, 0)  # token of each segment, "segments b"
   lengths = jnp.clip(jnp.minimum((segment[:, None] + 1) * size - offset, n) - first, 0)
   index = jnp.minimum(first[..., None] + jnp.arange(size), t - 1)
   tokens = jax.vmap(lambda index: jnp.take_along_axis(x, index[..., None], axis=1))(index)
 
-  def call(state, given):
-    tokens, lengths = given
+  def call(state, segment):
+    tokens, lengths = segment
     y, state = fn(tokens, state, lengths)
     return state, y
 
@@ -69,16 +70,15 @@ def _by_segment(fn: Piece, x, state, size: int, offset: Int[Array, "b"], n: Int[
   return jnp.take_along_axis(y, slot[..., None], axis=1), state
 
 
-def _by_token(fn: Piece, x, state, fresh, reset: Bool[Array, "b t"], there: Bool[Array, "b t"]):
-  """A token, for which the state is made fresh where a document starts."""
-  choose = lambda mask, a, b: jnp.where(jax.lax.expand_dims(mask, range(1, a.ndim)), a, b)
+def _by_token(fn: Piece, x, state, initial, reset: Bool[Array, "b t"], valid: Bool[Array, "b t"]):
+  """Calls fn with one token at a time; the state is the initial one where a document starts."""
 
-  def call(state, given):
-    x, reset, there = given
-    state = jax.tree.map(lambda new, old: choose(reset, new, old), fresh, state)
-    y, state = fn(x[:, None], state, there.astype(jnp.int32))
+  def call(state, token):
+    x, reset, valid = token
+    state = jax.tree.map(functools.partial(inputs.where, reset), initial, state)
+    y, state = fn(x[:, None], state, valid.astype(jnp.int32))
     return state, y[:, 0]
 
   block = jax.checkpoint(lambda state, tokens: jax.lax.scan(call, state, tokens), prevent_cse=False)
-  state, y = jax.lax.scan(block, state, tuple(chunks.split(z, BLOCK) for z in (x, reset, there)))
+  state, y = jax.lax.scan(block, state, tuple(chunks.split(z, BLOCK) for z in (x, reset, valid)))
   return chunks.join(y, x.shape[1]), state

@@ -15,8 +15,8 @@ IN_ORDER = pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "ar
 
 def why_not(*arrays: Inexact[Array, "..."]) -> str | None:
   """Returns why our kernels for TPUs cannot run these arrays, or None."""
-  if dispatch.platform() != "tpu":
-    return f"it needs a TPU, not a {dispatch.platform()}"
+  if reason := dispatch.elsewhere("tpu"):
+    return reason
   dtypes = {z.dtype for z in arrays} - {jnp.dtype(jnp.float32), jnp.dtype(jnp.complex64)}
   return f"a TPU computes in 32 bits, not in {sorted(map(str, dtypes))}" if dtypes else None
 
@@ -31,14 +31,14 @@ def divisor(size: int, most: int, multiple: int) -> int:
   return max((n for n in range(multiple, most + 1, multiple) if size % n == 0), default=size)
 
 
-def words(keep: Bool[Array, "b t"], tokens: int, rows: int = ROWS) -> Int[Array, "b m 1 tiles"]:
-  """The mask as bits, for scalar memory: `rows` tokens in a word, words of a chunk of `tokens` in a row."""
-  b, t = keep.shape
-  return chunks.words(keep, rows, chunks.up(t, tokens)).reshape(b, -1, 1, tokens // rows)
+def words(reset: Bool[Array, "b t"], tokens: int, rows: int = ROWS) -> Int[Array, "b m 1 tiles"]:
+  """Packs a mask into bits for scalar memory: `rows` tokens in a word, words of a chunk of `tokens` in a row."""
+  b, t = reset.shape
+  return chunks.words(reset, rows, chunks.up(t, tokens)).reshape(b, -1, 1, tokens // rows)
 
 
 def unpack(word: Int[Array, ""], row: Int[Array, "rows lanes"]) -> Bool[Array, "rows lanes"]:
-  """Reads from one word of the mask which of its tokens keep the state before them."""
+  """Reads from one word of the mask which of its tokens start a document."""
   return jnp.bitwise_and(word, 1 << row) != 0
 
 

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from kernels import dispatch
+from kernels.attention import attention
 from kernels.long_conv import long_conv
 from tests.contract.case import D, jit
 from tests.contract.sizes import SIDE, SMALL
+from tests.kernels.ops import OPS
 from tests.test_mixers import build, state_of
 
 # More tokens than the taps that are added up one by one; the large one is within a block of all ops.
@@ -36,6 +38,36 @@ def test_a_later_token_changes_no_output_of_a_mixer(row):
     assert np.isfinite(before).all()
     for name, value in LATER.items():
       np.testing.assert_array_equal(np.asarray(run(with_token(x, value)))[:, :AT], before, err_msg=name)
+
+
+def causal_attention(q, k, v, **settings):
+  return attention(q, k, v, **settings), None
+
+
+HEADS = (jax.random.normal(key, (2, T, 2, 3)) for key in jax.random.split(jax.random.key(0), 3))
+IN_BLOCKS = {name: (OPS[name].run, OPS[name].draw(T)) for name in OPS if name.startswith(("ssd", "gated", "delta"))}
+IN_BLOCKS["attention"] = causal_attention, dict(zip("qkv", HEADS))
+IN_BLOCKS["attention, softcap"] = lambda *z: causal_attention(*z, softcap=2.0, window=60), IN_BLOCKS["attention"][1]
+
+
+@pytest.mark.parametrize("name", IN_BLOCKS)
+def test_a_later_token_changes_no_gradient_of_earlier_outputs(name):
+  """For ops that multiply masked blocks; the token is not finite in all or in one of the inputs."""
+  op, arrays = IN_BLOCKS[name]
+  tokens = [key for key, z in arrays.items() if z.shape[:2] == (2, T)]
+  loss = lambda arrays: jnp.sum(jnp.sin(op(*arrays)[0][:, :AT]))
+  run = jit(jax.grad(loss))
+
+  def early(spoilt):
+    spoil = lambda key, z: with_token(jnp.asarray(z), np.nan) if key in spoilt else z
+    gradients = run([spoil(*item) for item in arrays.items()])
+    return {key: np.asarray(z)[:, :AT] for key, z in zip(arrays, gradients) if key in tokens}
+
+  want = early([])
+  for spoilt in (tokens, *([key] for key in tokens)):
+    got = early(spoilt)
+    for key in tokens:
+      np.testing.assert_allclose(got[key], want[key], rtol=1e-4, atol=1e-6, err_msg=f"{key}, NaN in {spoilt}")
 
 
 @pytest.mark.parametrize("taps", [20, 200])

@@ -78,10 +78,10 @@ def _whole(size: int, reach: int, random: int, priority, tokens, lengths) -> Flo
   q, blocks = q * q.shape[-1] ** -0.5, q.shape[2]
   n = jnp.full(b, t, jnp.int32) if lengths is None else lengths
   live = -(-n // size)
-  seen, there = _seen(priority[:, :blocks, :blocks], live, reach, random)  # "b h i m"
+  seen, counts = _seen(priority[:, :blocks, :blocks], live, reach, random)  # "b h i m"
   take = jax.vmap(jax.vmap(lambda z, index: z[index]))
   inside = seen[..., None] * size + jnp.arange(size) < n[:, None, None, None, None]
-  y = _attend(q, take(k, seen), take(v, seen), there[..., None] & inside)
+  y = _attend(q, take(k, seen), take(v, seen), counts[..., None] & inside)
   ends = jnp.stack([jnp.zeros_like(live), jnp.maximum(live - 1, 0)], axis=1)
   ends = jnp.broadcast_to(ends[:, None], (b, q.shape[1], 2))
   every = jnp.arange(blocks * size).reshape(1, blocks, size) < n[:, None, None, None, None]
@@ -108,8 +108,8 @@ def _seen(
   chances, chosen = jax.lax.top_k(jnp.where(others[:, None], priority, -1), min(random, blocks))
   spread = lambda z: jnp.broadcast_to(z, (b, h, blocks, z.shape[-1]))
   seen = [spread(near), spread(ends[:, None]), chosen]
-  there = [((near >= 0) & (near <= last))[:, None], (jnp.abs(i - ends) > reach)[:, None], chances >= 0]
-  return jnp.clip(jnp.concatenate(seen, axis=3), 0, blocks - 1), jnp.concatenate(list(map(spread, there)), axis=3)
+  counts = [((near >= 0) & (near <= last))[:, None], (jnp.abs(i - ends) > reach)[:, None], chances >= 0]
+  return jnp.clip(jnp.concatenate(seen, axis=3), 0, blocks - 1), jnp.concatenate(list(map(spread, counts)), axis=3)
 
 
 def _attend(

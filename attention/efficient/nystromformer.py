@@ -72,11 +72,10 @@ def _whole(landmarks: int, iterations: int, kernel, tokens, lengths) -> Float[Ar
   n = jnp.full(b, t, jnp.int32) if lengths is None else lengths
   q, k = (z.astype(wide) * size**-0.25 for z in (q, k))
   q_means, k_means, live = segment_means(min(landmarks, t), n, q, k)
-  there = valid(n, t)[:, None, None]
   scores = lambda x, y, see: softmax(jnp.einsum("bihk,bjhk->bhij", x, y), see)[0]
   first = scores(q, k_means, live[:, None, None])
   middle = jnp.where(live[:, None, :, None], scores(q_means, k_means, live[:, None, None]), 0)
-  last = scores(q_means, k, there)
+  last = scores(q_means, k, valid(n, t)[:, None, None])
   values = jnp.einsum("bhij,bjhp->bhip", last, v.astype(wide))
   y = jnp.einsum("bhti,bhij,bhjp->bthp", first, pseudo_inverse(middle, iterations), values).astype(v.dtype)
   return y if kernel is None else y + _around(v, kernel)

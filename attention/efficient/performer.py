@@ -13,8 +13,8 @@ from jaxtyping import Array, Float
 
 from attention.efficient import kernelized
 from attention.masked import Masked
-from kernels import decays, documents
-from kernels.inputs import blank, compute_dtype, valid
+from kernels import decays, documents, inputs
+from kernels.inputs import compute_dtype
 from kernels.max_scan import EMPTY
 from layers import buffer, heads, log_weights
 from layers.choices import one_of
@@ -122,11 +122,11 @@ class Performer(Masked):
 def _full(kernel: str, eps: float, _, tokens, lengths) -> Float[Array, "b t h p"]:
   """One document's outputs, from the features of q and the exponents of k."""
   q, k, v = tokens
-  here = jnp.ones(k.shape[:2], bool) if lengths is None else valid(lengths, k.shape[1])
+  valid = None if lengths is None else inputs.valid(lengths, k.shape[1])
   if kernel == "softmax":
-    k = jnp.where(here[..., None, None], k, EMPTY)
+    (k,) = inputs.blank(valid, k, value=EMPTY)
     k = k - jax.lax.stop_gradient(k.max(axis=(1, 3), keepdims=True))
-  (k,) = blank(here, FEATURES[kernel](k) + eps)
+  (k,) = inputs.blank(valid, FEATURES[kernel](k) + eps)
   return kernelized.full(q, k, v, eps=0.0)
 
 

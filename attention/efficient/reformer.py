@@ -90,8 +90,8 @@ def _whole(chunk: int, R: Float[Array, "h k r m"], tokens, lengths) -> Float[Arr
 
   key_index = with_back(index)
   own = jnp.arange(2 * size) < size
-  exists = (key_index < n[:, None, None, None, None]) & (looks[:, None, None, :, None] | own)
-  see = exists[..., None, :] & (index[..., None] != key_index[..., None, :])
+  looked_at = (key_index < n[:, None, None, None, None]) & (looks[:, None, None, :, None] | own)
+  see = looked_at[..., None, :] & (index[..., None] != key_index[..., None, :])
   # a token that sees no other token sees itself, at the same index among its chunk's keys as among the queries
   see |= ~see.any(axis=-1, keepdims=True) & jnp.eye(size, 2 * size, dtype=bool)
   weights, total = softmax(jnp.einsum("...ik,...jk->...ij", q, with_back(k)), see)

@@ -17,8 +17,8 @@ def attend(
   """Outputs sum_s softmax_s(q . k_s / sqrt(k)) v_s over the first `lengths` keys; 0 where that is none."""
   if lengths is None:
     return attention(q, k, v, mask="full")
-  here, there = jnp.zeros(q.shape[:2], jnp.int32), jnp.where(valid(lengths, k.shape[1]), 0, -1)
-  return attention(q, k, v, q_segment=here, k_segment=there, mask="full")
+  q_segment, k_segment = jnp.zeros(q.shape[:2], jnp.int32), jnp.where(valid(lengths, k.shape[1]), 0, -1)
+  return attention(q, k, v, q_segment=q_segment, k_segment=k_segment, mask="full")
 
 
 def softmax(scores: Float[Array, "*b s"], see: Bool[Array, "..."]) -> tuple[Float[Array, "*b s"], Float[Array, "*b"]]:

@@ -93,10 +93,10 @@ class RWKV4(Mixer):
     """y of all tokens, and the last A, B and m."""
     log_a = jnp.broadcast_to(-jnp.exp(self.log_w), k.shape)
     weights, m = scaled(log_a, k, state.m, **where.masks)
-    keep = blank_past(jnp.exp(weights.log_keep), where.lengths)
+    decay = blank_past(jnp.exp(weights.log_keep), where.lengths)
 
     def sums(new, start):
-      rows, last = linear_scan(keep, new, start, **where.masks)
+      rows, last = linear_scan(decay, new, start, **where.masks)
       before = jnp.concatenate([start[:, None].astype(rows.dtype), rows[:, :-1]], axis=1)
       return before if where.reset is None else jnp.where(where.reset[..., None], 0, before), last
 

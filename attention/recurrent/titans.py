@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from kernels import inputs
 from kernels.delta_rule import delta_rule
 from kernels.documents import positions
 from kernels.neural_memory import Memory, neural_memory, recall
@@ -141,8 +142,8 @@ class Titans(Mixer):
 
   def weights(self, state: State) -> tuple[Float[Array, "b h ..."], ...]:
     """The weights M of a state: the initial ones before the first token of a document."""
-    begins = (state.length == 0)[:, None, None, None]
-    return tuple(jnp.where(begins, first, now) for first, now in zip(self._initial(), state.weights))
+    starts = state.length == 0
+    return tuple(inputs.where(starts, initial, now) for initial, now in zip(self._initial(), state.weights))
 
   def recall(self, weights: tuple[Float[Array, "b h ..."], ...], q: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
     """Returns W_o norm(M(q)) without training M, with q scaled to the length of the queries in `mix`."""

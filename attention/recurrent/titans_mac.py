@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from attention.recurrent import titans
 from attention.recurrent.with_memory import Gate, WithMemory
-from kernels import segments
+from kernels import inputs, segments
 from layers import Dense
 from layers.initializers import uniform_fan_in
 from layers.lengths import blank_past
@@ -75,8 +75,8 @@ class TitansMAC(WithMemory):
       self.piece(x[:, :1], state, jnp.ones(len(x), jnp.int32))
     module, variables = self.unbind()
     run = lambda x, state, lengths: module.apply(variables, x, state, lengths, method="piece")
-    offset, fresh = state.memory.length % self.segment, self.init_state(len(x), 1)
-    return segments.each(run, x, state, size=self.segment, offset=offset, fresh=fresh, **where.masks)
+    offset, initial = state.memory.length % self.segment, self.init_state(len(x), 1)
+    return segments.each(run, x, state, size=self.segment, offset=offset, initial=initial, **where.masks)
 
   def mix_token(
     self, x: Float[Array, "b d"], state: State, side: Mapping[str, Array]
@@ -90,8 +90,8 @@ class TitansMAC(WithMemory):
     """Takes tokens of one segment."""
     b, t, _ = x.shape
     slot = (state.memory.length % self.segment)[:, None] + jnp.arange(t)
-    begins = ((slot[:, 0] == 0) & (lengths > 0))[:, None, None, None]
-    past = tuple(jnp.where(begins, now, old) for now, old in zip(self.titans.weights(state.memory), state.past))
+    starts = (slot[:, 0] == 0) & (lengths > 0)
+    past = tuple(inputs.where(starts, now, old) for now, old in zip(self.titans.weights(state.memory), state.past))
     h = self.titans.recall(past, self.q_proj(x))
     q, tokens = self.attention.project(x, self.segment + slot)
     _, recalled = self.attention.project(h, slot)
@@ -106,8 +106,8 @@ class TitansMAC(WithMemory):
 
   def _written(self, kept: dict[str, Any], new: tuple[dict[str, Any], ...], slot: Int[Array, "b t"], lengths):
     """Writes new keys and values: those of recalled vectors in the first half of the slots, of tokens in the second."""
-    there = jnp.arange(slot.shape[1]) < lengths[:, None]
-    index = jnp.concatenate([jnp.where(there, slot + i * self.segment, 2 * self.segment) for i in range(2)], axis=1)
+    valid = inputs.valid(lengths, slot.shape[1])
+    index = jnp.concatenate([jnp.where(valid, slot + i * self.segment, 2 * self.segment) for i in range(2)], axis=1)
     rows = jnp.arange(len(slot))[:, None]
     both = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *new)
     return jax.tree.map(lambda old, z: old.at[rows, index].set(z.astype(old.dtype), mode="drop"), kept, both)

@@ -1,13 +1,15 @@
 """Attention over a cache: causal or full, by document, in windows, with shared keys, a soft cap, biases by distance.
 
 The kernels are libraries': cuDNN's on GPUs, JAX's splash kernels on TPUs. What they do not have runs as `xla`, blocks
-written in JAX. Keys and values are floats: a cache of eight bits is copied into floats, all of it at each decode step,
-before it comes here.
+written in JAX. Keys and values are floats: a cache of eight bits is copied into floats before it comes here, but for
+decoding, see `step`. In `xla` a key, value or query that is not finite reaches the outputs of the queries that see it
+alone, and the gradients of no others.
 """
 
+import jax
 from jaxtyping import Array, Float, Int
 
-from kernels import dispatch, inputs
+from kernels import dispatch, op
 from kernels.attention import cudnn, reference, xla
 from kernels.attention.weights import POINTWISE
 from mistake import Mistake
@@ -68,17 +70,12 @@ def attention(
   for what, pair in (("segment", (q_segment, k_segment)), ("position", (q_position, k_position))):
     if (pair[0] is None) != (pair[1] is None):
       raise Mistake(f"attention: one of q_{what} and k_{what} is given; give both or neither")
-  y_dtype = q.dtype
-  if q_segment is not None:
-    (q,) = inputs.blank(q_segment >= 0, q)
-  where = (q_position, k_position, q_segment, k_segment)
+  where = op.Rows(None if q_segment is None else q_segment >= 0)
+  args = *where.fill(q), k, v, q_position, k_position, q_segment, k_segment
   scale = q.shape[-1] ** -0.5 if scale is None else scale
   settings = dict(mask=mask, window=window, scale=scale, softcap=softcap, weights=weights, slopes=slopes, decays=decays)
-  y = dispatch.pick("attention", IMPLS, impl, q, k, v, *where, **settings)(q, k, v, *where, **settings)
-  if q_segment is not None:
-    # whatever gradient comes in for a row that is not there, NaN perhaps, stays outside
-    (y,) = inputs.blank(q_segment >= 0, y)
-  return y.astype(y_dtype)
+  out = jax.ShapeDtypeStruct((*q.shape[:3], v.shape[-1]), q.dtype)
+  return op.outputs("attention", IMPLS, impl, args, where, out=out, **settings)
 
 
 def _check(q, k, mask, weights, slopes, decays) -> None:

@@ -18,8 +18,7 @@ from kernels.attention.visible import EVERYONE, places, visible
 from kernels.attention.weights import POINTWISE
 
 # Queries and keys in a block. A CPU wants the scores in its cache, an accelerator wants few steps.
-BLOCKS = {"cpu": (256, 256)}
-ACCELERATOR_BLOCKS = (1024, 2048)
+BLOCKS = dict(cpu=(256, 256), accelerator=(1024, 2048))
 # Blocks are at most half of a window, which wastes most of large ones, but not smaller than this for that reason.
 LEAST_BLOCK = 128
 # the axes of "b c g k" as "b g c k" and as "b g k c": a product is fastest of rows by columns
@@ -45,6 +44,7 @@ class Places(NamedTuple):
 
   position: Int[Array, "blocks b c"]
   segment: Int[Array, "blocks b c"] | None
+  finite: Bool[Array, "blocks b c"] | None = None  # whether keys and values are; None for queries
 
 
 def attention(
@@ -67,33 +67,35 @@ def attention(
   """Cuts queries into blocks, and puts their answers together again; keys and values are read where they are."""
   b, t, h, _ = q.shape
   s, g = k.shape[1:3]
-  if 0 in (t, s):
+  if s == 0:
     return jnp.zeros((b, t, h, v.shape[3]), inputs.compute_dtype(q, k, v))
   q_position, k_position = places(q, k, q_position, k_position)
-  # A weight of 0 times a value that is not finite would be NaN. In the keys it spoils the queries that see it alone.
-  bad = ~jnp.isfinite(v).all(axis=-1, keepdims=True)
-  k, v = jnp.where(bad, jnp.nan, k), jnp.where(bad, 0, v)
-  most = BLOCKS.get(dispatch.platform(), ACCELERATOR_BLOCKS)
+  # A weight of 0 times a value that is not finite would be NaN, as would be a gradient.
+  finite = lambda *arrays: functools.reduce(jnp.logical_and, (jnp.isfinite(z).all(axis=(2, 3)) for z in arrays))
+  q_finite, finite = finite(q), finite(k, v)
+  (q,), (k, v) = inputs.blank(q_finite, q), inputs.blank(finite, k, v)
+  most = dispatch.tuned(**BLOCKS)
   limit = max(most) if window is None else max(LEAST_BLOCK, window // 2)
   rows, columns = min(most[0], limit, t), _block_size(s, min(most[1], limit))
   if s % columns:
     # what fills up the last block is told by its segment
     if q_segment is None or k_segment is None:
       q_segment, k_segment = jnp.zeros_like(q_position), jnp.zeros_like(k_position)
-    k, v, k_position = (_filled(z, columns) for z in (k, v, k_position))
+    k, v, k_position, finite = (_filled(z, columns) for z in (k, v, k_position, finite))
     k_segment = _filled(k_segment, columns, -1)
-  cut = lambda position, segment, c: Places(_blocks(position, c), None if segment is None else _blocks(segment, c))
-  y = blockwise(
+  cut = lambda c, *places: Places(*(None if z is None else _blocks(z, c) for z in places))
+  y, spoilt = blockwise(
     Rules(mask, window, scale, softcap, weights, slopes, decays),
     _blocks(_filled(q.reshape(b, t, g, h // g, -1), rows), rows).transpose(0, 1, 3, 4, 2, 5),
     k,
     v,
     cut(
-      _filled(q_position, rows, q_position[:, -1:]), None if q_segment is None else _filled(q_segment, rows, -1), rows
+      rows, _filled(q_position, rows, q_position[:, -1:]), None if q_segment is None else _filled(q_segment, rows, -1)
     ),
-    cut(k_position, k_segment, columns),
+    cut(columns, k_position, k_segment, finite),
   )
-  return y.transpose(1, 0, 4, 2, 3, 5).reshape(b, -1, h, v.shape[3])[:, :t]
+  y = y.transpose(1, 0, 4, 2, 3, 5).reshape(b, -1, h, v.shape[3])[:, :t]
+  return inputs.where(~q_finite | spoilt.swapaxes(0, 1).reshape(b, -1)[:, :t], jnp.nan, y)
 
 
 def _block_size(s: int, most: int) -> int:
@@ -121,13 +123,14 @@ def blockwise(
   v: Float[Array, "b s g p"],
   at: Places,
   of: Places,
-) -> Float[Array, "x b g r c p"]:
-  """Each block of queries meets the blocks of keys in turn."""
-  return _forward(rules, q, k, v, at, of)[0]
+) -> tuple[Float[Array, "x b g r c p"], Bool[Array, "x b c"]]:
+  """Each block of queries meets the blocks of keys in turn; also returns which queries see a key that is not finite."""
+  y, spoilt, _ = _forward(rules, q, k, v, at, of)
+  return y, spoilt
 
 
 def _forward(rules, q, k, v, at, of):
-  """The answers, and the logarithms of the sums of exponentials that the gradient needs."""
+  """Computes what `blockwise` returns, and the logarithms of the sums of exponentials that the gradient needs."""
   dtype = inputs.compute_dtype(q, k, v)
   k_columns, v_rows = _reader(k, of, q.shape[0], COLUMNS), _reader(v, of, q.shape[0], ROWS)
 
@@ -139,12 +142,13 @@ def _forward(rules, q, k, v, at, of):
       j, of, needed = block
 
       def meet(carry):
-        top, total, y = carry
-        v = v_rows(j, of)
-        scores, see = _scores(rules, q, k_columns(j, of), at, of)[0], _see(rules, at, of)
+        top, total, y, spoilt = carry
+        v = v_rows(j)
+        scores, see = _scores(rules, q, k_columns(j), at, of)[0], _see(rules, at, of)
+        spoilt |= (see[:, 0, 0] & ~of.finite[:, None]).any(axis=-1)
         if rules.weights in POINTWISE:
           weights = jnp.where(see, POINTWISE[rules.weights](scores)[0], 0)
-          return top, total, y + _dot("bgrcs,bgsp->bgrcp", weights.astype(v.dtype), v)
+          return top, total, y + _dot("bgrcs,bgsp->bgrcp", weights.astype(v.dtype), v), spoilt
         scores = jnp.where(see, scores, -jnp.inf)
         higher = jnp.maximum(top, scores.max(axis=-1))
         # a row that has seen nothing yet stays at -inf, which is never subtracted
@@ -152,25 +156,28 @@ def _forward(rules, q, k, v, at, of):
         weights = jnp.exp(scores - base)
         shrink = jnp.exp(top - base[..., 0])
         y = y * shrink[..., None] + _dot("bgrcs,bgsp->bgrcp", weights.astype(v.dtype), v)
-        return higher, total * shrink + weights.sum(axis=-1), y
+        return higher, total * shrink + weights.sum(axis=-1), y, spoilt
 
       return jax.lax.cond(needed, meet, lambda carry: carry, carry), None
 
     start = (jnp.full(shape, -jnp.inf, dtype), jnp.zeros(shape, dtype), jnp.zeros((*shape, v.shape[-1]), dtype))
-    (top, total, y), _ = jax.lax.scan(keys, start, (jnp.arange(needed.size), of, needed))
+    (top, total, y, spoilt), _ = jax.lax.scan(
+      keys, (*start, jnp.zeros_like(at.position, bool)), (jnp.arange(needed.size), of, needed)
+    )
     seen = total > 0
     total = jnp.where(seen, total, 1)
-    return None, (y / total[..., None], jnp.where(seen, top, 0) + jnp.log(total))
+    return None, (y / total[..., None], spoilt, jnp.where(seen, top, 0) + jnp.log(total))
 
   return jax.lax.scan(queries, None, (q, at, _needed(rules, at, of)))[1]
 
 
 def _blockwise_fwd(rules, q, k, v, at, of):
-  y, level = _forward(rules, q, k, v, at, of)
-  return y, (q, k, v, at, of, y, level)
+  y, spoilt, level = _forward(rules, q, k, v, at, of)
+  return (y, spoilt), (q, k, v, at, of, y, level)
 
 
-def _blockwise_bwd(rules, residuals, d_y):
+def _blockwise_bwd(rules, residuals, gradients):
+  d_y, _ = gradients
   q, k, v, at, of, y, level = residuals
   k_rows, k_columns, v_columns = (_reader(z, of, q.shape[0], a) for z, a in ((k, ROWS), (k, COLUMNS), (v, COLUMNS)))
 
@@ -183,8 +190,8 @@ def _blockwise_bwd(rules, residuals, d_y):
 
       def meet(carry):
         d_q, d_k, d_v = carry
-        scores, slope = _scores(rules, q, k_columns(j, of), at, of)
-        see, d_weights = _see(rules, at, of), _dot("bgrcp,bgps->bgrcs", d_y, v_columns(j, of))
+        scores, slope = _scores(rules, q, k_columns(j), at, of)
+        see, d_weights = _see(rules, at, of), _dot("bgrcp,bgps->bgrcs", d_y, v_columns(j))
         if rules.weights in POINTWISE:
           weights, rise = (jnp.where(see, z, 0) for z in POINTWISE[rules.weights](scores))
           d_scores = rise * d_weights * slope
@@ -195,7 +202,7 @@ def _blockwise_bwd(rules, residuals, d_y):
         left, rest = _left(rules, at, of, level.dtype)
         d_k = _add(d_k, j, rest * _dot("bgkrc,bgrcs->bgks", _times(q, left).transpose(QUERY_COLUMNS), d_scores))
         d_v = _add(d_v, j, _dot("bgprc,bgrcs->bgps", d_y_columns, weights))
-        rows = _times(k_rows(j, of), rest if rules.decays is None else rest.swapaxes(2, 3))
+        rows = _times(k_rows(j), rest if rules.decays is None else rest.swapaxes(2, 3))
         return d_q + left * _dot("bgrcs,bgsk->bgrck", d_scores, rows), d_k, d_v
 
       return jax.lax.cond(needed, meet, lambda carry: carry, carry), None
@@ -217,16 +224,15 @@ blockwise.defvjp(_blockwise_fwd, _blockwise_bwd)
 
 
 def _reader(z: Float[Array, "b s g k"], of: Places, readers: int, axes: tuple[int, ...]) -> Callable[..., Array]:
-  """Reads block j of keys or values in the order ROWS or COLUMNS, zeros in empty slots.
+  """Reads block j of keys or values in the order ROWS or COLUMNS.
 
   What several blocks of queries read is put into that order once. A cache that is read once is left where it is.
   """
-  there = lambda z, of: z if of.segment is None else jnp.where((of.segment >= 0)[..., None, None], z, 0)
   size = of.position.shape[2]
   if readers > 1:
-    blocks = there(_blocks(z, size), of).transpose(0, *(1 + axis for axis in axes))
-    return lambda j, _: jax.lax.dynamic_index_in_dim(blocks, j, keepdims=False)
-  return lambda j, of: there(jax.lax.dynamic_slice_in_dim(z, j * size, size, axis=1), of).transpose(axes)
+    blocks = _blocks(z, size).transpose(0, *(1 + axis for axis in axes))
+    return lambda j: jax.lax.dynamic_index_in_dim(blocks, j, keepdims=False)
+  return lambda j: jax.lax.dynamic_slice_in_dim(z, j * size, size, axis=1).transpose(axes)
 
 
 def _add(total: Float[Array, "z b g k c"], j: Int[Array, ""], part: Float[Array, "b g k c"]) -> Array:
@@ -288,11 +294,11 @@ def _needed(rules: Rules, at: Places, of: Places) -> Bool[Array, "x z"]:
 
 
 def _range(z: Int[Array, "x b c"], segment: Int[Array, "x b c"] | None) -> tuple[Int[Array, "x b"], Int[Array, "x b"]]:
-  """The smallest and the largest where there is a token; -1 and -1 where there is none."""
-  there = jnp.ones(z.shape, bool) if segment is None else segment >= 0
-  low = jnp.min(z, axis=2, where=there, initial=jnp.iinfo(z.dtype).max)
-  high = jnp.max(z, axis=2, where=there, initial=-1)
-  return jnp.where(there.any(axis=2), low, -1), high
+  """Returns the smallest and the largest of each block's tokens; -1 and -1 in blocks without tokens."""
+  valid = jnp.ones(z.shape, bool) if segment is None else segment >= 0
+  low = jnp.min(z, axis=2, where=valid, initial=jnp.iinfo(z.dtype).max)
+  high = jnp.max(z, axis=2, where=valid, initial=-1)
+  return jnp.where(valid.any(axis=2), low, -1), high
 
 
 def _dot(spec: str, x: Array, y: Array) -> Array:

@@ -21,9 +21,9 @@ from kernels.ssd.tpu_blocks import Blocks, Decays, index
 TOKENS = 64  # of a chunk, at most
 
 
-def why_not(q, k, v, w, u, log_a, S, keep) -> str | None:
+def why_not(q, k, v, w, u, log_a, S, reset) -> str | None:
   """Returns why this kernel cannot run these arguments, before the reasons of `tpu.why_not`."""
-  del keep
+  del reset
   if u is not None:
     return "what is found is written at u; it knows k alone, as in DeltaNet and Gated DeltaNet"
   if log_a is not None and log_a.shape[-1] > 1:
@@ -39,14 +39,14 @@ def delta_rule(
   u: None,
   log_a: Float32[Array, "b t h 1"] | None,
   S: Float32[Array, "b h k p"],
-  keep: Bool[Array, "b t"] | None,
+  reset: Bool[Array, "b t"] | None,
 ) -> tuple[Float32[Array, "b t h p"], Float32[Array, "b h k p"]]:
   """See `reference.delta_rule`."""
   del u
   log_a = jnp.zeros((*v.shape[:3], 1), v.dtype) if log_a is None else log_a
-  log_a = decays.clear(log_a, keep)[..., 0]
+  log_a = decays.clear(log_a, reset)[..., 0]
   # a document finds nothing of the one before it
-  w = w if keep is None else jnp.where(keep[:, :, None, None], w, 0)
+  w = w if reset is None else jnp.where(reset[:, :, None, None], 0, w)
   axes = ("b t h k", "b t h k", "b t h p", "b t h k", "b t h", "b h k p")
   return dispatch.shard(_delta_rule, axes, ("b t h p", "b h k p"))(q, k, v, w, log_a, S)
 

@@ -14,9 +14,9 @@ def delta_rule(
   u: Float[Array, "b t h k"] | None,
   log_a: Float[Array, "b t h _"] | None,
   S: Float[Array, "b h k p"],
-  keep: Bool[Array, "b t"] | None,
+  reset: Bool[Array, "b t"] | None,
 ) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k p"]]:
-  """S_t = diag(a_t) S_{t-1} + u_t (S_{t-1}^T w_t)^T + k_t v_t^T, with S_{t-1} = 0 where `keep` is False.
+  """S_t = diag(a_t) S_{t-1} + u_t (S_{t-1}^T w_t)^T + k_t v_t^T, with S_{t-1} = 0 where `reset` is True.
 
   u is -k where it is None, and log_a is 0.
   """
@@ -24,10 +24,10 @@ def delta_rule(
   log_a = jnp.zeros((*v.shape[:3], 1), v.dtype) if log_a is None else log_a
 
   def token(S, inputs):
-    q, k, v, w, u, log_a, keep = inputs
-    S = op.kept(keep, S)
+    q, k, v, w, u, log_a, reset = inputs
+    S = op.cleared(reset, S)
     found = op.read(S, w)
     S = jnp.exp(log_a)[..., None] * S + u[..., None] * found[..., None, :] + k[..., None] * v[..., None, :]
     return S, op.read(S, q)
 
-  return op.loop(token, S, (q, k, v, w, u, log_a, keep))
+  return op.loop(token, S, (q, k, v, w, u, log_a, reset))

@@ -51,15 +51,15 @@ def delta_rule(
   u: Float[Array, "b t h k"] | None,
   log_a: Float[Array, "b t h _"] | None,
   S: Float[Array, "b h k p"],
-  keep: Bool[Array, "b t"] | None,
+  reset: Bool[Array, "b t"] | None,
 ) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k p"]]:
   """See `reference.delta_rule`. Factors of products, but for those of the solve, have the dtype of the vectors."""
   # a document finds nothing of the one before it
-  w = w if keep is None else jnp.where(keep[:, :, None, None], w, 0)
-  if log_a is None and keep is not None:
+  w = w if reset is None else jnp.where(reset[:, :, None, None], 0, w)
+  if log_a is None and reset is not None:
     log_a = jnp.zeros((*v.shape[:3], 1), S.dtype)
   most, together = ONE if log_a is None or log_a.shape[-1] == 1 else BY_CHANNEL
-  tokens = (q, k, v, w, u, None if log_a is None else decays.clear(log_a, keep))
+  tokens = (q, k, v, w, u, None if log_a is None else decays.clear(log_a, reset))
   block, finish = (functools.partial(step, factors=v.dtype) for step in (_block, _finish))
   S, y = chunks.fold(_local, block, finish, S, tokens, most=most, together=together)
   return y, S

@@ -26,8 +26,8 @@ HEADS = 4  # of a program, at most, if their channels fill lanes
 STATES = 2**20  # numbers of the states that a chunk may have in VMEM, one for each of its blocks
 
 
-def why_not(q, k, v, log_a, u, S, keep) -> str | None:
-  del keep
+def why_not(q, k, v, log_a, u, S, reset) -> str | None:
+  del reset
   return tpu.why_not(q, k, v, log_a, S, *(() if u is None else (u,)))
 
 
@@ -38,19 +38,19 @@ def gated_linear_attention(
   log_a: Float32[Array, "b t h k"],
   u: Float32[Array, "h k"] | None,
   S: Float32[Array, "b h k p"],
-  keep: Bool[Array, "b t"] | None,
+  reset: Bool[Array, "b t"] | None,
 ) -> tuple[Float32[Array, "b t h p"], Float32[Array, "b h k p"]]:
   """See `reference.gated_linear_attention`."""
   axes = ("b t h k", "b t h k", "b t h p", "b t h k", "h k", "b h k p", "b t")
-  return dispatch.shard(_attend, axes, ("b t h p", "b h k p"))(q, k, v, log_a, u, S, keep)
+  return dispatch.shard(_attend, axes, ("b t h p", "b h k p"))(q, k, v, log_a, u, S, reset)
 
 
 class _Blocks:
   """How the arrays lie, and the blocks of one program: heads side by side in lanes, "b t (h k)"."""
 
-  def __init__(self, k, v, u, keep, *, back):
+  def __init__(self, k, v, u, reset, *, back):
     (self.b, self.t, self.h, self.k), self.p = k.shape, v.shape[3]
-    self.bonus, self.keep = u is not None, keep
+    self.bonus, self.reset = u is not None, reset
     fits = lambda n: self.h % n == 0 and n * self.k % tpu.LANES == 0 and n * self.p % tpu.LANES == 0
     self.heads = min((n for n in range(1, HEADS + 1) if fits(n)), default=self.h)
     self.blocks = max(1, min(BLOCKS, pl.cdiv(self.t, ROWS), STATES // (self.heads * self.k * self.p)))
@@ -87,11 +87,11 @@ class _Blocks:
 
   def words(self):
     """The mask, and its block, in scalar memory."""
-    if self.keep is None:
+    if self.reset is None:
       return (), ()
     shape = None, None, 1, self.blocks
     spec = pl.BlockSpec(shape, lambda b, e, c: (b, self.chunk(c), 0, 0), memory_space=pltpu.SMEM)
-    return (tpu.words(self.keep, self.tokens, ROWS),), (spec,)
+    return (tpu.words(self.reset, self.tokens, ROWS),), (spec,)
 
   def like(self, *shape):
     return jax.ShapeDtypeStruct((self.b, *shape), jnp.float32)
@@ -114,8 +114,8 @@ class _Blocks:
       return z
     return jnp.where(first + n * ROWS + _row(z) < self.t, z, 0.0)
 
-  def kept(self, words, n):
-    """Returns which tokens of block n keep the state before them; None if all do."""
+  def resets(self, words, n):
+    """Returns which tokens of block n start a document; None if none does."""
     row = lax.broadcasted_iota(jnp.int32, (ROWS, self.k), 0)
     return tpu.unpack(words[0][0, n], row) if words else None
 
@@ -130,18 +130,18 @@ class _Decays(NamedTuple):
 
 
 @jax.custom_vjp
-def _attend(q, k, v, log_a, u, S, keep):
-  return _run(q, k, v, log_a, u, S, keep, save=False)[:2]
+def _attend(q, k, v, log_a, u, S, reset):
+  return _run(q, k, v, log_a, u, S, reset, save=False)[:2]
 
 
-def _forward(q, k, v, log_a, u, S, keep):
-  y, last, entries = _run(q, k, v, log_a, u, S, keep, save=True)
-  return (y, last), (q, k, v, log_a, u, keep, entries)
+def _forward(q, k, v, log_a, u, S, reset):
+  y, last, entries = _run(q, k, v, log_a, u, S, reset, save=True)
+  return (y, last), (q, k, v, log_a, u, reset, entries)
 
 
-def _run(q, k, v, log_a, u, S, keep, *, save):
+def _run(q, k, v, log_a, u, S, reset, *, save):
   """Returns all y, the last states, and if `save` the states before each chunk, transposed."""
-  blocks = _Blocks(k, v, u, keep, back=False)
+  blocks = _Blocks(k, v, u, reset, back=False)
   words, words_spec = blocks.words()
   bonus, bonus_spec = blocks.bonuses(u)
   keys, values, states = blocks.by_token(blocks.k), blocks.by_token(blocks.p), (blocks.h, blocks.p, blocks.k)
@@ -171,12 +171,12 @@ def _forward_kernel(blocks, words, bonus, q, k, v, log_a, S, y, last, *entries):
   first = blocks.first()
 
   def block(n, _):
-    kept = blocks.kept(words, n)
+    reset = blocks.resets(words, n)
     for head in range(blocks.heads):
       read = lambda ref, width, head=head: blocks.read(ref, first, n, head, width)
       q_n, k_n, log_a_n = (read(z, blocks.k) for z in (q, k, log_a))
       v_n, S_n = read(v, blocks.p), last[head]
-      decay, old = _decays(log_a_n, kept, blocks.bonus), _old(q_n, kept, blocks.bonus)
+      decay, old = _decays(log_a_n, reset, blocks.bonus), _old(q_n, reset, blocks.bonus)
       y_n = tpu.product(_scores(decay, old, k_n), v_n, 0, 0) + tpu.product(decay.enter * old, S_n, 1, 1)
       if blocks.bonus:
         u = bonus[0][:, blocks.head(head, blocks.k)]
@@ -188,9 +188,9 @@ def _forward_kernel(blocks, words, bonus, q, k, v, log_a, S, y, last, *entries):
 
 
 def _backward(saved, cotangents):
-  q, k, v, log_a, u, keep, entries = saved
+  q, k, v, log_a, u, reset, entries = saved
   y_bar, last_bar = cotangents
-  blocks = _Blocks(k, v, u, keep, back=True)
+  blocks = _Blocks(k, v, u, reset, back=True)
   words, words_spec = blocks.words()
   bonus, bonus_spec = blocks.bonuses(u)
   sums, sums_spec = blocks.bonus_sums()
@@ -225,22 +225,22 @@ def _backward_kernel(
   starts[0] = entry[...]
 
   def again(n, _):
-    kept = blocks.kept(words, n)
+    reset = blocks.resets(words, n)
     for head, _, _ in heads:
       log_a_n, k_n = (blocks.read(z, first, n, head, blocks.k) for z in (log_a, k))
-      decay, v_n = _decays(log_a_n, kept, blocks.bonus), blocks.read(v, first, n, head, blocks.p)
+      decay, v_n = _decays(log_a_n, reset, blocks.bonus), blocks.read(v, first, n, head, blocks.p)
       starts[n + 1, head] = decay.across * starts[n, head] + tpu.product(v_n, decay.leave * k_n, 0, 0)
 
   lax.fori_loop(0, blocks.blocks - 1, again, None)
 
   def block(j, _):
     n = blocks.blocks - 1 - j
-    kept, rows = blocks.kept(words, n), blocks.at(n)
+    reset, rows = blocks.resets(words, n), blocks.at(n)
     for head, keys, values in heads:
       read = lambda ref, width, head=head: blocks.read(ref, first, n, head, width)
       q_n, k_n, log_a_n = (read(z, blocks.k) for z in (q, k, log_a))
       v_n, y_n = read(v, blocks.p), read(y_bar, blocks.p)
-      decay, old = _decays(log_a_n, kept, blocks.bonus), _old(q_n, kept, blocks.bonus)
+      decay, old = _decays(log_a_n, reset, blocks.bonus), _old(q_n, reset, blocks.bonus)
       S, after_bar = starts[n, head], S_bar[head]
       entering, leaving = decay.enter * old, decay.leave * k_n
       entering_bar, leaving_bar = tpu.product(y_n, S), tpu.product(v_n, after_bar)
@@ -250,15 +250,15 @@ def _backward_kernel(
       own_bar += decay.leave * leaving_bar
       value_bar = tpu.product(_scores(decay, old, k_n), y_n) + tpu.product(leaving, after_bar, 1, 1)
       S_bar[head] = decay.across * after_bar + tpu.product(y_n, entering, 0, 0)
-      if kept is not None:
-        decay_bar = jnp.where(kept, decay_bar, 0.0)
+      if reset is not None:
+        decay_bar = jnp.where(reset, 0.0, decay_bar)
       if blocks.bonus:
-        old_bar = old_bar if kept is None else jnp.where(kept, old_bar, 0.0)
-        u, here = bonus[0][:, keys], (y_n * v_n).sum(1, keepdims=True)
-        old_bar += here * u * k_n
-        own_bar += here * u * q_n
+        old_bar = old_bar if reset is None else jnp.where(reset, 0.0, old_bar)
+        u, own = bonus[0][:, keys], (y_n * v_n).sum(1, keepdims=True)
+        old_bar += own * u * k_n
+        own_bar += own * u * q_n
         value_bar += (q_n * u * k_n).sum(1, keepdims=True) * y_n
-        u_bar[0][:, keys] += (here * q_n * k_n).sum(0, keepdims=True)
+        u_bar[0][:, keys] += (own * q_n * k_n).sum(0, keepdims=True)
       q_bar[rows, keys], k_bar[rows, keys], log_a_bar[rows, keys] = old_bar, own_bar, decay_bar
       v_bar[rows, values] = value_bar
 
@@ -272,15 +272,15 @@ def _row(z):
   return lax.broadcasted_iota(jnp.int32, z.shape, 0)
 
 
-def _old(q, kept, bonus):
+def _old(q, reset, bonus):
   """Returns the queries that read the state before the token, with a bonus; 0 at the first token of a document."""
-  return jnp.where(kept, q, 0.0) if bonus and kept is not None else q
+  return jnp.where(reset, 0.0, q) if bonus and reset is not None else q
 
 
-def _decays(log_a, kept, bonus) -> _Decays:
+def _decays(log_a, reset, bonus) -> _Decays:
   """With a bonus a token reads before its own decay."""
-  if kept is not None:
-    log_a = jnp.where(kept, log_a, decays.least(log_a.dtype))
+  if reset is not None:
+    log_a = jnp.where(reset, decays.least(log_a.dtype), log_a)
   row, since = _row(log_a), jnp.zeros_like(log_a)
   start, pairs = jnp.zeros_like(log_a), []
   for i in range(ROWS):

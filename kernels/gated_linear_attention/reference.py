@@ -13,16 +13,16 @@ def gated_linear_attention(
   log_a: Float[Array, "b t h k"],
   u: Float[Array, "h k"] | None,
   S: Float[Array, "b h k p"],
-  keep: Bool[Array, "b t"] | None,
+  reset: Bool[Array, "b t"] | None,
 ) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k p"]]:
-  """S_t = diag(a_t) S_{t-1} + k_t v_t^T, with S_{t-1} = 0 where `keep` is False; y_t = S_t^T q_t, or with u."""
+  """S_t = diag(a_t) S_{t-1} + k_t v_t^T, with S_{t-1} = 0 where `reset` is True; y_t = S_t^T q_t, or with u."""
 
   def token(S, inputs):
-    q, k, v, log_a, keep = inputs
-    S = op.kept(keep, S)
+    q, k, v, log_a, reset = inputs
+    S = op.cleared(reset, S)
     new = k[..., None] * v[..., None, :]
     after = jnp.exp(log_a)[..., None] * S + new
     read = after if u is None else S + u[..., None] * new
     return after, op.read(read, q)
 
-  return op.loop(token, S, (q, k, v, log_a, keep))
+  return op.loop(token, S, (q, k, v, log_a, reset))

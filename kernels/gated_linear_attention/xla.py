@@ -33,7 +33,7 @@ def gated_linear_attention(
   log_a: Float[Array, "b t h k"],
   u: Float[Array, "h k"] | None,
   S: Float[Array, "b h k p"],
-  keep: Bool[Array, "b t"] | None,
+  reset: Bool[Array, "b t"] | None,
 ) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k p"]]:
   """See `reference.gated_linear_attention`. Factors of products have the dtype of q, k and v."""
 
@@ -50,8 +50,8 @@ def gated_linear_attention(
     return Local(own, read, factors.across, multiply("...ck,...cp->...kp", factors.leave * k, v, v.dtype))
 
   # with a bonus a token reads the state before it, of which a new document has none
-  old = None if u is None else q if keep is None else jnp.where(keep[:, :, None, None], q, 0)
-  tokens = (q, k, v, decays.clear(log_a, keep), old)
+  old = None if u is None else q if reset is None else jnp.where(reset[:, :, None, None], 0, q)
+  tokens = (q, k, v, decays.clear(log_a, reset), old)
   finish = functools.partial(_finish, factors=v.dtype)
   S, y = chunks.fold(local, _block, finish, S, tokens, most=BLOCK, together=TOGETHER)
   return y, S

@@ -46,7 +46,7 @@ def linear_scan(
   (x,) = where.fill(x)
   a = where.fill(a)[0] if a.ndim == 3 else a
   args = a, x, h = op.cast(dtype, a, x, h)
-  run = functools.partial(op.run, "linear_scan", IMPLS, impl, (*args, where.keep), where)
+  run = functools.partial(op.run, "linear_scan", IMPLS, impl, (*args, where.reset), where)
   y, last = run(out=x, state=h, one_token=reference.linear_scan)
   if where.lengths is not None and x.shape[1] > 0:
     # A decay that all tokens share goes on at padding. But every state is an output, also that at a row's end.

@@ -15,28 +15,28 @@ import jax.numpy as jnp
 
 
 def differentiable(forward: Callable, backward: Callable) -> Callable:
-  """The differentiable `scan(a, x, h, keep)` of two loops that know nothing of each other.
+  """The differentiable `scan(a, x, h, reset)` of two loops that know nothing of each other.
 
-  `forward(a, x, h, keep)` returns (all h_t, the last h), and `backward(a, h, y, keep, y_bar, s_T)` returns
+  `forward(a, x, h, reset)` returns (all h_t, the last h), and `backward(a, h, y, reset, y_bar, s_T)` returns
   (a_bar, x_bar, s_0), where h is the state before the first token and y all h_t.
   """
 
   @jax.custom_vjp
-  def scan(a, x, h, keep):
-    return forward(a, x, h, keep)
+  def scan(a, x, h, reset):
+    return forward(a, x, h, reset)
 
-  def save(a, x, h, keep):
-    y, last = forward(a, x, h, keep)
-    return (y, last), (a, h, y, keep)
+  def save(a, x, h, reset):
+    y, last = forward(a, x, h, reset)
+    return (y, last), (a, h, y, reset)
 
   scan.defvjp(save, lambda saved, cotangents: (*backward(*saved, *cotangents), None))
   return scan
 
 
-def decay_bar(a, h, y, keep, x_bar):
+def decay_bar(a, h, y, reset, x_bar):
   """a_bar for all tokens, from x_bar; of a constant decay their sum."""
   before = jnp.concatenate([h[:, None], y[:, :-1]], axis=1)
-  if keep is not None:
-    before = jnp.where(keep[..., None], before, 0)
+  if reset is not None:
+    before = jnp.where(reset[..., None], 0, before)
   a_bar = x_bar * before
   return a_bar.sum((0, 1)) if a.ndim == 1 else a_bar

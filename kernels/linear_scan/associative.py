@@ -9,7 +9,7 @@ from kernels.linear_scan import adjoint
 CHUNK = 256
 
 
-def _run(a, x, h, keep, *, reverse):
+def _run(a, x, h, reset, *, reverse):
   """Forwards all h_t and the last; in reverse, with y_bar for x and s_T for h, all x_bar_t and s_0 of `adjoint`."""
   t = x.shape[1]
   constant = a.ndim == 1
@@ -18,11 +18,11 @@ def _run(a, x, h, keep, *, reverse):
     x, h = x.at[:, -1].add(h), jnp.zeros_like(h)
 
   def chunk(h, tokens):
-    x, decay, keep = tokens
+    x, decay, reset = tokens
     if constant:
       decay = jnp.broadcast_to(a, (x.shape[0], 1, a.shape[0]))
-    if keep is not None:
-      decay = jnp.where(keep[..., None], decay, 0)
+    if reset is not None:
+      decay = jnp.where(reset[..., None], 0, decay)
     if reverse:
       _, y = lax.associative_scan(_combine, (jnp.roll(decay, -1, axis=0), x.at[-1].add(h)), reverse=True)
       return decay[0] * y[0], y
@@ -32,20 +32,20 @@ def _run(a, x, h, keep, *, reverse):
   tokens = (
     chunks.split(x, CHUNK),
     None if constant else chunks.split(a, CHUNK),
-    None if keep is None else chunks.split(keep, CHUNK, True),
+    None if reset is None else chunks.split(reset, CHUNK),
   )
   last, y = lax.scan(chunk, h, tokens, reverse=reverse)
   y = chunks.join(y, t)
   return y, last if reverse else y[:, -1]
 
 
-def _forward(a, x, h, keep):
-  return _run(a, x, h, keep, reverse=False)
+def _forward(a, x, h, reset):
+  return _run(a, x, h, reset, reverse=False)
 
 
-def _backward(a, h, y, keep, y_bar, last_bar):
-  x_bar, h_bar = _run(a, y_bar, last_bar, keep, reverse=True)
-  return adjoint.decay_bar(a, h, y, keep, x_bar), x_bar, h_bar
+def _backward(a, h, y, reset, y_bar, last_bar):
+  x_bar, h_bar = _run(a, y_bar, last_bar, reset, reverse=True)
+  return adjoint.decay_bar(a, h, y, reset, x_bar), x_bar, h_bar
 
 
 linear_scan = adjoint.differentiable(_forward, _backward)

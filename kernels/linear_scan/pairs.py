@@ -22,8 +22,11 @@ def product(p, q):
   return p[0] * q[0] - p[1] * q[1], p[0] * q[1] + p[1] * q[0]
 
 
-def where(keep, parts, other=0.0):
-  """`parts` where `keep`, elsewhere the real number `other`; all of them if `keep` is None."""
-  if keep is None:
-    return parts
-  return tuple(jnp.where(keep, z, other if i == 0 else 0.0) for i, z in enumerate(parts))
+def clear(reset, parts):
+  """Sets numbers to 0 where `reset` is True; None: nowhere."""
+  return parts if reset is None else tuple(jnp.where(reset, 0.0, z) for z in parts)
+
+
+def where(valid, parts, other=0.0):
+  """Takes the numbers where `valid` is True, elsewhere the real number `other`."""
+  return tuple(jnp.where(valid, z, other if i == 0 else 0.0) for i, z in enumerate(parts))

@@ -16,13 +16,13 @@ from jaxtyping import Array, Bool, Complex64, Float32
 
 from kernels import dispatch, gpu
 from kernels.linear_scan import adjoint
-from kernels.linear_scan.pairs import add, parts, product, where, whole
+from kernels.linear_scan.pairs import add, clear, parts, product, where, whole
 
 TOKENS = 16  # of a tile; half as many complex ones
 
 
-def why_not(a, x, h, keep) -> str | None:
-  del keep
+def why_not(a, x, h, reset) -> str | None:
+  del reset
   return gpu.why_not(a, x, h)
 
 
@@ -30,19 +30,19 @@ def linear_scan(
   a: Float32[Array, "b t n"] | Float32[Array, "n"] | Complex64[Array, "b t n"] | Complex64[Array, "n"],
   x: Float32[Array, "b t n"] | Complex64[Array, "b t n"],
   h: Float32[Array, "b n"] | Complex64[Array, "b n"],
-  keep: Bool[Array, "b t"] | None,
+  reset: Bool[Array, "b t"] | None,
 ) -> tuple[Float32[Array, "b t n"] | Complex64[Array, "b t n"], Float32[Array, "b n"] | Complex64[Array, "b n"]]:
   """See `reference.linear_scan`."""
   axes = ("b t e" if a.ndim == 3 else "e", "b t e", "b e", "b t")
-  return dispatch.shard(_scan, axes, ("b t e", "b e"))(a, x, h, keep)
+  return dispatch.shard(_scan, axes, ("b t e", "b e"))(a, x, h, reset)
 
 
 class _Tiling(gpu.Tiling):
   """The tiling of a linear scan, whose arrays are pairs of real arrays where the numbers are complex."""
 
-  def __init__(self, a, x, keep, *, back):
+  def __init__(self, a, x, reset, *, back):
     self.pairs, self.constant = len(parts(x)), a.ndim == 1
-    super().__init__(x.shape, TOKENS // self.pairs, keep, back=back)
+    super().__init__(x.shape, TOKENS // self.pairs, reset, back=back)
 
   def slots(self, count=gpu.STAGES, tokens=None):
     """Shared memory for a tile in each slot."""
@@ -124,13 +124,13 @@ def _map_kernel(tiling, words, a, x, decays, inflows, a_slots, x_slots, ready):
 
   def token(slot, out, k, masks, carry):
     del out
-    (kept, here), (along, inflow) = masks, carry
+    (reset, valid), (along, inflow) = masks, carry
     d, u = decay(slot, k), _read(x_slots, slot, k)
     if tiling.back:
-      inflow = _choose(here, where(kept, product(d, add(u, inflow))), inflow)
+      inflow = _choose(valid, clear(reset, product(d, add(u, inflow))), inflow)
     else:
-      inflow = add(product(d, where(kept, inflow)), u)
-    return _choose(here, where(kept, product(d, along)), along), inflow
+      inflow = add(product(d, clear(reset, inflow)), u)
+    return _choose(valid, clear(reset, product(d, along)), along), inflow
 
   along, inflow = block.scan(ready, fetch, token, None, (block.vectors(1.0), block.vectors()))
   block.end(decays, along)
@@ -148,9 +148,9 @@ def _vector(z):
   return parts(gpu.widen(z, gpu.LANES))
 
 
-def _forward(a, x, h, keep):
+def _forward(a, x, h, reset):
   decay, inflow = _given(a, x)
-  tiling = _Tiling(a, gpu.widen(x, 4), keep, back=False)
+  tiling = _Tiling(a, gpu.widen(x, 4), reset, back=False)
   (y,) = gpu.kernel(
     functools.partial(_forward_kernel, tiling),
     (tiling.each_token(),),
@@ -170,18 +170,18 @@ def _forward_kernel(tiling, words, maps, a, x, h, y, a_slots, x_slots, y_slots, 
     block.fetch(i, slot, barrier, *zip(a, a_slots), *zip(x, x_slots))
 
   def token(slot, out, k, masks, h):
-    h = add(product(decay(slot, k), where(masks[0], h)), _read(x_slots, slot, k))
+    h = add(product(decay(slot, k), clear(masks[0], h)), _read(x_slots, slot, k))
     _write(y_slots, out, k, h)
     return h
 
   block.scan(ready, fetch, token, lambda i, out: block.put(i, out, *zip(y_slots, y)), block.start(maps, h))
 
 
-def _backward(a, h, y, keep, y_bar, last_bar):
+def _backward(a, h, y, reset, y_bar, last_bar):
   """Returns the cotangents of the inputs, by a scan from the last token to the first; see `adjoint`."""
   n = y.shape[-1]
   decay, states, bars = _given(a, y, y_bar)
-  tiling = _Tiling(a, gpu.widen(y, 4), keep, back=True)
+  tiling = _Tiling(a, gpu.widen(y, 4), reset, back=True)
   a_bar, x_bar, h_bar = gpu.kernel(
     functools.partial(_backward_kernel, tiling),
     (tiling.each_segment() if tiling.constant else tiling.each_token(), tiling.each_token(), tiling.each_segment()),
@@ -216,15 +216,15 @@ def _backward_kernel(
     pl.when(first > 0)(lambda: edge(y, first - 1))
 
   def token(slot, out, k, masks, carry):
-    (kept, here), (s, total) = masks, carry
+    (reset, valid), (s, total) = masks, carry
     x_bar = add(_read(y_bar_in, slot, k), s)
-    flow = product(x_bar, where(kept, _read(before, slot, k)))
+    flow = product(x_bar, clear(reset, _read(before, slot, k)))
     _write(x_out, out, k, x_bar)
     if tiling.constant:
-      total = add(total, where(here, flow))
+      total = add(total, where(valid, flow))
     else:
       _write(a_out, out, k, flow)
-    return _choose(here, where(kept, product(decay(slot, k), x_bar)), s), total
+    return _choose(valid, clear(reset, product(decay(slot, k), x_bar)), s), total
 
   def put(i, out):
     block.put(i, out, *zip(a_out, a_bar), *zip(x_out, x_bar))

@@ -17,14 +17,14 @@ from jaxtyping import Array, Bool, Complex64, Float32
 
 from kernels import dispatch, tpu
 from kernels.linear_scan import adjoint, tpu_tiling
-from kernels.linear_scan.pairs import add, parts, product, where, whole
+from kernels.linear_scan.pairs import add, clear, parts, product, where, whole
 from kernels.linear_scan.tpu_tiling import row, shift
 
 TOKENS, CHANNELS = 256, 512  # at most, of a block; half as many complex channels
 
 
-def why_not(a, x, h, keep) -> str | None:
-  del keep
+def why_not(a, x, h, reset) -> str | None:
+  del reset
   return tpu.why_not(a, x, h)
 
 
@@ -32,19 +32,19 @@ def linear_scan(
   a: Float32[Array, "b t n"] | Float32[Array, "n"] | Complex64[Array, "b t n"] | Complex64[Array, "n"],
   x: Float32[Array, "b t n"] | Complex64[Array, "b t n"],
   h: Float32[Array, "b n"] | Complex64[Array, "b n"],
-  keep: Bool[Array, "b t"] | None,
+  reset: Bool[Array, "b t"] | None,
 ) -> tuple[Float32[Array, "b t n"] | Complex64[Array, "b t n"], Float32[Array, "b n"] | Complex64[Array, "b n"]]:
   """See `reference.linear_scan`."""
   axes = ("b t e" if a.ndim == 3 else "e", "b t e", "b e", "b t")
-  return dispatch.shard(_scan, axes, ("b t e", "b e"))(a, x, h, keep)
+  return dispatch.shard(_scan, axes, ("b t e", "b e"))(a, x, h, reset)
 
 
 class _Blocks(tpu_tiling.Blocks):
   """The blocks of a linear scan, whose arrays are pairs of real arrays where the numbers are complex."""
 
-  def __init__(self, x, keep, *, back):
+  def __init__(self, x, reset, *, back):
     self.pairs = len(parts(x))
-    super().__init__(x.shape, keep, most=(TOKENS, CHANNELS // self.pairs), back=back)
+    super().__init__(x.shape, reset, most=(TOKENS, CHANNELS // self.pairs), back=back)
 
   def each(self, *specs):
     return [(spec,) * self.pairs for spec in specs]
@@ -59,8 +59,8 @@ class _Blocks(tpu_tiling.Blocks):
     return (pltpu.VMEM((1, self.channels), jnp.float32),) * self.pairs
 
 
-def _forward(a, x, h, keep):
-  blocks = _Blocks(x, keep, back=False)
+def _forward(a, x, h, reset):
+  blocks = _Blocks(x, reset, back=False)
   words, words_spec = blocks.words()
   (y,) = pl.pallas_call(
     functools.partial(_forward_kernel, blocks),
@@ -83,7 +83,7 @@ def _forward_kernel(blocks, words, a, x, h, y, state):
 
   def tile(i, h):
     rows = blocks.at(i)
-    decay = where(blocks.kept(words, i), _decay(a, rows, blocks))
+    decay = clear(blocks.resets(words, i), _decay(a, rows, blocks))
     states = tpu_tiling.states(decay, _read(x, rows), h, back=False)
     _write(y, rows, states)
     return row(states, blocks.rows - 1)
@@ -91,9 +91,9 @@ def _forward_kernel(blocks, words, a, x, h, y, state):
   _write(state, slice(None), lax.fori_loop(0, blocks.tiles, tile, _read(state, slice(None))))
 
 
-def _backward(a, h, y, keep, y_bar, last_bar):
+def _backward(a, h, y, reset, y_bar, last_bar):
   """Returns the cotangents of the inputs, by a scan from the last token to the first; see `adjoint`."""
-  blocks = _Blocks(y, keep, back=True)
+  blocks = _Blocks(y, reset, back=True)
   words, words_spec = blocks.words()
   constant = a.ndim == 1
   a_bar_spec = blocks.by_row(blocks.rows) if constant else blocks.by_token()
@@ -131,18 +131,18 @@ def _backward_kernel(blocks, constant, words, a, h, y_before, y, y_bar, last_bar
   def tile(j, s):
     i = blocks.tiles - 1 - j
     rows, rows_before = blocks.at(i), blocks.at(jnp.maximum(i - 1, 0))
-    kept, here = blocks.kept(words, i), blocks.here(first, i)
+    reset, valid = blocks.resets(words, i), blocks.valid(first, i)
 
-    # What is not there has decay 1 and no cotangent, so that the one of the last state gets to the last token.
-    decay = where(here, where(kept, _decay(a, rows, blocks)), 1.0)
-    bar = where(here, _read(y_bar, rows))
+    # Tokens past the end have decay 1 and no cotangent, so that that of the last state reaches the last token.
+    decay = where(valid, clear(reset, _decay(a, rows, blocks)), 1.0)
+    bar = where(valid, _read(y_bar, rows))
     into = tpu_tiling.states(decay, product(decay, bar), s, back=True)
     bar = add(bar, shift(into, s, back=True))
     _write(x_bar, rows, bar)
 
     entry = row(_read(y, rows_before), blocks.rows - 1)
     entry = tuple(jnp.where(i == 0, p, q) for p, q in zip(start, entry))
-    before = where(here, where(kept, shift(_read(y, rows), entry, back=False)))
+    before = where(valid, clear(reset, shift(_read(y, rows), entry, back=False)))
     flow = product(bar, before)
     if constant:
       _write(a_bar, slice(None), add(_read(a_bar, slice(None)), flow))

@@ -22,8 +22,8 @@ class Blocks:
     rows: tokens of a tile.
   """
 
-  def __init__(self, shape, keep, *, most, rows=tpu.ROWS, back):
-    (self.b, self.t, self.n), self.keep, self.rows = shape, keep, rows
+  def __init__(self, shape, reset, *, most, rows=tpu.ROWS, back):
+    (self.b, self.t, self.n), self.reset, self.rows = shape, reset, rows
     self.tokens = tpu.even(self.t, most[0], rows)
     self.channels = tpu.even(self.n, most[1], tpu.LANES)
     self.tiles = self.tokens // rows
@@ -47,10 +47,10 @@ class Blocks:
 
   def words(self):
     """The mask, and its block, in scalar memory."""
-    if self.keep is None:
+    if self.reset is None:
       return (), ()
     spec = pl.BlockSpec((None, None, 1, self.tiles), lambda b, e, c: (b, self.chunk(c), 0, 0), memory_space=pltpu.SMEM)
-    return (tpu.words(self.keep, self.tokens, self.rows),), (spec,)
+    return (tpu.words(self.reset, self.tokens, self.rows),), (spec,)
 
   def first(self):
     """The token this chunk starts with."""
@@ -60,12 +60,12 @@ class Blocks:
     """The rows of tile i."""
     return pl.ds(pl.multiple_of(i * self.rows, self.rows), self.rows)
 
-  def kept(self, words, i):
-    """Returns which tokens of tile i keep the state before them; None if all do."""
+  def resets(self, words, i):
+    """Returns which tokens of tile i start a document; None if none does."""
     return tpu.unpack(words[0][0, i], self._row()) if words else None
 
-  def here(self, first, i):
-    """Which tokens of tile i are there, of a chunk that starts with `first`."""
+  def valid(self, first, i):
+    """Returns which tokens of tile i of a chunk that starts with token `first` are not past the end."""
     return first + i * self.rows + self._row() < self.t
 
   def _row(self):

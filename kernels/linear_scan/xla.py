@@ -4,42 +4,42 @@ import jax.numpy as jnp
 from jax import lax
 
 from kernels.linear_scan import adjoint
-from kernels.linear_scan.pairs import add, parts, product, where, whole
+from kernels.linear_scan.pairs import add, clear, parts, product, whole
 
 
-def _forward(a, x, h, keep):
+def _forward(a, x, h, reset):
   """Returns all h_t and the last one."""
   decay = _Decay(a)
 
   def step(h, inputs):
-    x, a_t, keep = inputs
-    h = add(product(decay.at(a_t), where(keep, h)), x)
+    x, a_t, reset = inputs
+    h = add(product(decay.at(a_t), clear(reset, h)), x)
     return h, h
 
-  last, y = lax.scan(step, parts(h), (_rows(x), decay.rows, _keep(keep)))
+  last, y = lax.scan(step, parts(h), (_rows(x), decay.rows, _column(reset)))
   return whole(_swap(y)), whole(last)
 
 
-def _backward(a, h, y, keep, y_bar, last_bar):
+def _backward(a, h, y, reset, y_bar, last_bar):
   """See `adjoint`. The gradient of a constant decay is summed up on the way, by itself it costs as much as the loop."""
   decay = _Decay(a)
   zero = tuple(jnp.zeros_like(z) for z in parts(h)) if decay.constant else None
 
   def step(carry, inputs):
     s, later, a_bar = carry
-    y_bar, a_t, keep, h = inputs
+    y_bar, a_t, reset, h = inputs
     if decay.constant:
       # h is the state after this token, and `later` x_bar of the next
       a_bar = add(a_bar, product(later, h))
     x_bar = add(y_bar, s)
-    flow = where(keep, x_bar)
+    flow = clear(reset, x_bar)
     return (product(decay.at(a_t), flow), flow if decay.constant else None, a_bar), x_bar
 
-  inputs = (_rows(y_bar), decay.rows, _keep(keep), _rows(y) if decay.constant else None)
+  inputs = (_rows(y_bar), decay.rows, _column(reset), _rows(y) if decay.constant else None)
   (h_bar, first, a_bar), x_bar = lax.scan(step, (parts(last_bar), zero, zero), inputs, reverse=True)
   x_bar, h_bar = whole(_swap(x_bar)), whole(h_bar)
   if not decay.constant:
-    return adjoint.decay_bar(a, h, y, keep, x_bar), x_bar, h_bar
+    return adjoint.decay_bar(a, h, y, reset, x_bar), x_bar, h_bar
   return whole(add(a_bar, product(first, parts(h)))).sum(0), x_bar, h_bar
 
 
@@ -66,5 +66,5 @@ def _swap(pair):
   return tuple(z.swapaxes(0, 1) for z in pair)
 
 
-def _keep(keep):
-  return None if keep is None else keep.swapaxes(0, 1)[..., None]
+def _column(reset):
+  return None if reset is None else reset.swapaxes(0, 1)[..., None]

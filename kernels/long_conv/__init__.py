@@ -45,7 +45,7 @@ def long_conv(
   t, where = u.shape[1], op.rows(u.shape[1], reset, lengths)
   dtype = inputs.compute_dtype(u, k, k_back)
   cut = lambda k: None if k is None else k[:, :t]
-  args = *op.cast(dtype, *where.fill(u), cut(k), cut(k_back)), where.keep
+  args = *op.cast(dtype, *where.fill(u), cut(k), cut(k_back)), where.reset
   return op.outputs("long_conv", IMPLS, impl, args, where, out=u, one_token=reference.long_conv)
 
 

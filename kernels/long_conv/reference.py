@@ -10,11 +10,11 @@ def long_conv(
   u: Float[Array, "b t e"],
   k: Float[Array, "e l"],
   k_back: Float[Array, "e m"] | None,
-  keep: Bool[Array, "b t"] | None,
+  reset: Bool[Array, "b t"] | None,
 ) -> Float[Array, "b t e"]:
   """One Toeplitz matrix per channel and direction, blanked where two tokens belong to different documents."""
   b, t, _ = u.shape
-  document = jnp.zeros((b, t), int) if keep is None else jnp.cumsum(~keep, axis=1)
+  document = jnp.zeros((b, t), int) if reset is None else jnp.cumsum(reset, axis=1)
   same = document[:, :, None] == document[:, None, :]
   lag = jnp.arange(t)[:, None] - jnp.arange(t)
   y = jnp.einsum("ets,bts,bse->bte", _taps(k, lag), same.astype(u.dtype), u)

@@ -32,13 +32,13 @@ def long_conv(
   u: Float[Array, "b t e"],
   k: Float[Array, "e l"],
   k_back: Float[Array, "e m"] | None,
-  keep: Bool[Array, "b t"] | None,
+  reset: Bool[Array, "b t"] | None,
 ) -> Float[Array, "b t e"]:
   """One negacyclic convolution for both directions, or `causal` where taps are few or documents packed."""
   t = u.shape[1]
   most = max(k.shape[1], 0 if k_back is None else k_back.shape[1])
-  if keep is not None or most <= FEW_TAPS:
-    return causal(u, k, k_back, keep)
+  if reset is not None or most <= FEW_TAPS:
+    return causal(u, k, k_back, reset)
   n = even_size(t + most - 1)
   kernel = jnp.pad(k, ((0, 0), (0, n - k.shape[1])))
   if k_back is None:
@@ -52,13 +52,13 @@ def causal(
   u: Float[Array, "b t e"],
   k: Float[Array, "e l"],
   k_back: Float[Array, "e m"] | None,
-  keep: Bool[Array, "b t"] | None,
+  reset: Bool[Array, "b t"] | None,
 ) -> Float[Array, "b t e"]:
   """By halves, each direction for itself: no token reaches those that its taps do not."""
-  y = _causal(u, k, keep)
+  y = _causal(u, k, reset)
   if k_back is not None:
     # A document starts, seen from the end, one token before the next one starts.
-    mirrored = None if keep is None else jnp.pad(keep[:, 1:], ((0, 0), (0, 1)), constant_values=True)[:, ::-1]
+    mirrored = None if reset is None else jnp.pad(reset[:, 1:], ((0, 0), (0, 1)))[:, ::-1]
     y = y + _causal(u[:, ::-1], k_back, mirrored)[:, ::-1]
   return y
 
@@ -76,19 +76,21 @@ def even_size(least: int) -> int:
   return 2 * fast_size(-(-least // 2))
 
 
-def _causal(u: Float[Array, "b t e"], k: Float[Array, "e l"], keep: Bool[Array, "b t"] | None) -> Float[Array, "b t e"]:
-  """Within blocks first, then from the first half to the second of blocks twice, four times … as long."""
+def _causal(
+  u: Float[Array, "b t e"], k: Float[Array, "e l"], reset: Bool[Array, "b t"] | None
+) -> Float[Array, "b t e"]:
+  """Convolves within blocks, then from the first half to the second of blocks twice, four times … as long."""
   few = k.shape[1] <= FEW_TAPS
-  if keep is None and not few:
+  if reset is None and not few:
     return _contained(u, lambda u: _by_halves(u, k))
   t = u.shape[1]
   near = k[:, :FEW_TAPS]
-  within = keep if keep is None or few else keep & (jnp.arange(t) % FEW_TAPS != 0)
+  within = reset if reset is None or few else reset | (jnp.arange(t) % FEW_TAPS == 0)
   padded = jnp.pad(u, ((0, 0), (near.shape[1] - 1, 0), (0, 0)))
   y = add_lags(padded, near.T[::-1], within, dispatch.prefer("by_token", "by_tap"))
-  if few or keep is None:
+  if few or reset is None:
     return y
-  document = jnp.cumsum(~keep, axis=1)
+  document = jnp.cumsum(reset, axis=1)
   # blank again in the gradient rather than store a blanked copy of u for every level
   across = jax.checkpoint(_across, static_argnums=3)
   half = FEW_TAPS

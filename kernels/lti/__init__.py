@@ -1,5 +1,7 @@
 """x_t = A x_{t-1} + B u_t, y_t = Re(C x_t) with constant A: the recurrence of S4 and its kin, without `b t e n`."""
 
+import functools
+
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
 from kernels import dispatch, inputs, op, products
@@ -10,8 +12,8 @@ from mistake import Mistake
 __all__ = ["System", "lti", "plan"]
 
 IMPLS: dispatch.Impls = {
-  "lags": (xla.lags, dispatch.always),
-  "products": (xla.products, xla.why_no_products),
+  "lags": (functools.partial(xla.lti, within="lags"), dispatch.always),
+  "products": (functools.partial(xla.lti, within="products"), xla.why_no_products),
   "reference": (reference.lti, dispatch.always),
 }
 
@@ -47,5 +49,5 @@ def lti(
   real = inputs.compute_dtype(u, system.K)
   (K,), factors = op.cast(real, system.K), products.factors(real, *where.fill(u))
   *rest, x = op.cast(dtype, *system[1:], x)
-  args = *factors, System(K, *rest), x, where.keep, where.lengths
+  args = *factors, System(K, *rest), x, where.reset, where.lengths
   return op.run("lti", IMPLS, impl, args, where, out=u, state=x, one_token=reference.lti)

@@ -26,89 +26,75 @@ Parts = tuple[Float[Array, "..."], ...]
 _einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
-def lags(
+def lti(
   u: Float[Array, "b t e"],
   system: System,
   x: Inexact[Array, "b e n"],
-  keep: Bool[Array, "b t"] | None,
+  reset: Bool[Array, "b t"] | None,
   lengths: Int[Array, "b"] | None,
+  *,
+  within: str,
 ) -> tuple[Float[Array, "b t e"], Inexact[Array, "b e n"]]:
-  """Lags within chunks, states between them, and from the last of those the state after each row's last token."""
-  return _chunked(u, system, x, keep, lengths, by_lag=True)
-
-
-def products(
-  u: Float[Array, "b t e"],
-  system: System,
-  x: Inexact[Array, "b e n"],
-  keep: Bool[Array, "b t"] | None,
-  lengths: Int[Array, "b"] | None,
-) -> tuple[Float[Array, "b t e"], Inexact[Array, "b e n"]]:
-  """`lags` with a matrix product within chunks."""
-  (u,), after = nonfinite.contain(keep, u)
-  return nonfinite.mark(after, *_chunked(u, system, x, keep, lengths, by_lag=False))
-
-
-def why_no_products(u, system, x, keep, lengths) -> str | None:
-  """A triangular matrix knows no documents."""
-  return None if keep is None else "it masks no documents"
-
-
-def _chunked(u, system, x, keep, lengths, *, by_lag: bool):
-  b, t, e = u.shape
-  c = system.O.shape[1]
+  """Computes chunks by "lags" or "products", and the states between them and after each row's last token."""
+  (b, t, e), c = u.shape, system.O.shape[1]
+  # a product of matrices spreads an inf over its chunk
+  (u,), after = ((u,), None) if within == "lags" else nonfinite.contain(None, u)
   extra = -t % c
   chunks = jnp.pad(u, ((0, 0), (0, extra), (0, 0))).reshape(b, -1, c, e)
-  cuts = None if keep is None else jnp.pad(~keep, ((0, 0), (0, extra))).reshape(b, -1, c)
-  before, after = _states(chunks, system, x, cuts)
-  K, read = system.K[:, : min(c, t)], _read(before, system.O, cuts, u.dtype)
-  if by_lag:
-    y = _within(u.astype(K.dtype), K, c, keep) + read.reshape(b, -1, e)[:, :t]
+  starts = None if reset is None else jnp.pad(reset, ((0, 0), (0, extra))).reshape(b, -1, c)
+  before, last = _states(chunks, system, x, starts)
+  K, read = system.K[:, : min(c, t)], _read(before, system.O, starts, u.dtype)
+  if within == "lags":
+    y = _add_lags(u.astype(K.dtype), K, c, reset) + read.reshape(b, -1, e)[:, :t]
   else:
     y = (within_chunks(chunks, K) + read).reshape(b, -1, e)[:, :t]
   if lengths is not None or extra:
     ends = jnp.full((b,), t) if lengths is None else lengths
-    after = _tail(u, system, tuple(jnp.concatenate([z, a[None]]) for z, a in zip(before, after)), keep, ends)
-  return y, _joined(after).swapaxes(0, 1)
+    last = _tail(u, system, tuple(jnp.concatenate([z, a[None]]) for z, a in zip(before, last)), reset, ends)
+  return nonfinite.mark(after, y, _joined(last).swapaxes(0, 1))
 
 
-def _within(
-  u: Float[Array, "b t e"], K: Float[Array, "e l"], c: int, keep: Bool[Array, "b t"] | None
+def why_no_products(u, system, x, reset, lengths) -> str | None:
+  """A triangular matrix knows no documents."""
+  return None if reset is None else "it masks no documents"
+
+
+def _add_lags(
+  u: Float[Array, "b t e"], K: Float[Array, "e l"], c: int, reset: Bool[Array, "b t"] | None
 ) -> Float[Array, "b t e"]:
   """Convolves the inputs with the kernel within each chunk and document, and returns their part of the outputs."""
-  inside = jnp.broadcast_to(jnp.arange(u.shape[1]) % c != 0, u.shape[:2])
-  inside = inside if keep is None else keep & inside
+  starts = jnp.broadcast_to(jnp.arange(u.shape[1]) % c == 0, u.shape[:2])
+  starts = starts if reset is None else reset | starts
   padded = jnp.pad(u, ((0, 0), (K.shape[1] - 1, 0), (0, 0)))
-  return add_lags(padded, K.T[::-1], inside, dispatch.prefer("by_token", "by_tap"))
+  return add_lags(padded, K.T[::-1], starts, dispatch.prefer("by_token", "by_tap"))
 
 
 def _states(
-  chunks: Float[Array, "b m c e"], system: System, x: Inexact[Array, "b e n"], cuts: Bool[Array, "b m c"] | None
+  chunks: Float[Array, "b m c e"], system: System, x: Inexact[Array, "b e n"], reset: Bool[Array, "b m c"] | None
 ) -> tuple[Parts, Parts]:
-  """The states before all chunks, "m e b n", and after the last, "e b n"."""
-  alive = None
-  if cuts is not None:
-    # Only the last document of a chunk reaches its end, and a state only if there is no other document.
-    document = jnp.cumsum(cuts, axis=2)
+  """Returns the states before all chunks, "m e b n", and after the last, "e b n"."""
+  if reset is not None:
+    # Only the last document of a chunk reaches its end, and the state before the chunk only if no document starts.
+    document = jnp.cumsum(reset, axis=2)
     chunks = jnp.where((document == document[:, :, -1:])[..., None], chunks, 0)
-    alive = (document[:, :, -1] == 0).T
+    reset = (document[:, :, -1] > 0).T
   by_channel = chunks.transpose(3, 1, 0, 2)
   v = tuple(multiply("embc,enc->embn", by_channel, I, chunks.dtype).swapaxes(0, 1) for I in _parts(system.I))
-  return chunk_scan(_parts(system.P), v, _parts(x.swapaxes(0, 1)), alive)
+  return chunk_scan(_parts(system.P), v, _parts(x.swapaxes(0, 1)), reset)
 
 
 def _read(
-  before: Parts, O: Inexact[Array, "e c n"], cuts: Bool[Array, "b m c"] | None, factors: jnp.dtype
+  before: Parts, O: Inexact[Array, "e c n"], reset: Bool[Array, "b m c"] | None, factors: jnp.dtype
 ) -> Float[Array, "b m c e"]:
   """Re(O x) for the tokens of a chunk before its first document start."""
   states = jnp.concatenate(before, axis=-1).swapaxes(0, 1)
   weights = jnp.concatenate([z if i == 0 else -z for i, z in enumerate(_parts(O))], axis=-1)
   y = multiply("embn,ecn->embc", states, weights, factors).transpose(2, 1, 3, 0)
-  return y if cuts is None else jnp.where((jnp.cumsum(cuts, axis=2) == 0)[..., None], y, 0)
+  return y if reset is None else jnp.where((jnp.cumsum(reset, axis=2) == 0)[..., None], y, 0)
 
 
 def _tail(
-  u: Float[Array, "b t e"], system: System, states: Parts, keep: Bool[Array, "b t"] | None, ends: Int[Array, "b"]
+  u: Float[Array, "b t e"], system: System, states: Parts, reset: Bool[Array, "b t"] | None, ends: Int[Array, "b"]
 ) -> Parts:
   """The states after `ends` tokens of each row, "e b n".
 
@@ -119,16 +105,15 @@ def _tail(
   chunk, rest = jnp.divmod(ends, c)
   slots = jnp.arange(c)
   index = ends[:, None] - c + slots
-  there = slots >= c - rest[:, None]
-  alive = jnp.ones(ends.shape, bool)
-  if keep is not None:
-    cut = there & ~jnp.take_along_axis(keep, jnp.maximum(index, 0), axis=1)
-    alive = ~cut.any(axis=1)
-    there &= jnp.cumsum(cut, axis=1) == cut.sum(axis=1, keepdims=True)
+  valid, starts = slots >= c - rest[:, None], None
+  if reset is not None:
+    reset = valid & jnp.take_along_axis(reset, jnp.maximum(index, 0), axis=1)
+    starts = reset.any(axis=1)
+    valid &= jnp.cumsum(reset, axis=1) == reset.sum(axis=1, keepdims=True)
   last = jnp.take_along_axis(u, jnp.maximum(index, 0)[..., None], axis=1)
-  last = jnp.where(there[..., None], last, 0).astype(system.K.dtype)
+  last = jnp.where(valid[..., None], last, 0).astype(system.K.dtype)
   x = tuple(jnp.take_along_axis(z, chunk[None, None, :, None], axis=0)[0] for z in states)
-  x = _where(alive, _advanced(_parts(system.A), x, rest, c))
+  x = _cleared(starts, _advanced(_parts(system.A), x, rest, c))
   return _plus(x, tuple(_einsum("bce,enc->ebn", last, I) for I in _parts(system.I)))
 
 
@@ -142,35 +127,35 @@ def _advanced(A: Parts, x: Parts, steps: Int[Array, "b"], most: int) -> Parts:
 
 
 @jax.custom_vjp
-def chunk_scan(P: Parts, v: Parts, x: Parts, alive: Bool[Array, "m b"] | None) -> tuple[Parts, Parts]:
-  """x_{j+1} = P x_j + v_j, with x_j dropped where not `alive`; returns all x_j, "m e b n", and the last one."""
+def chunk_scan(P: Parts, v: Parts, x: Parts, reset: Bool[Array, "m b"] | None) -> tuple[Parts, Parts]:
+  """x_{j+1} = P x_j + v_j, without P x_j where `reset` is True; returns all x_j, "m e b n", and the last one."""
 
   def step(x, inputs):
-    v, alive = inputs
-    return _plus(_times(P, _where(alive, x)), v), x
+    v, reset = inputs
+    return _plus(_times(P, _cleared(reset, x)), v), x
 
-  after, before = jax.lax.scan(step, x, (v, alive))
+  after, before = jax.lax.scan(step, x, (v, reset))
   return before, after
 
 
-def _chunk_scan_fwd(P, v, x, alive):
-  before, after = chunk_scan(P, v, x, alive)
-  return (before, after), (P, before, alive)
+def _chunk_scan_fwd(P, v, x, reset):
+  before, after = chunk_scan(P, v, x, reset)
+  return (before, after), (P, before, reset)
 
 
 def _chunk_scan_bwd(residuals, gradients):
-  P, before, alive = residuals
+  P, before, reset = residuals
   adjoint = _adjoint(P)
 
   def step(carry, inputs):
     d_after, d_P = carry
-    x, d_x, alive = inputs
-    d_P = _plus(d_P, _outer(d_after, _where(alive, x), diagonal=P[0].ndim == 2))
-    return (_plus(_where(alive, _times(adjoint, d_after)), d_x), d_P), d_after
+    x, d_x, reset = inputs
+    d_P = _plus(d_P, _outer(d_after, _cleared(reset, x), diagonal=P[0].ndim == 2))
+    return (_plus(_cleared(reset, _times(adjoint, d_after)), d_x), d_P), d_after
 
   d_before, d_after = gradients
   zero = jax.tree.map(lambda z: jnp.zeros_like(d_after[0]) if z.ndim == 2 else jnp.zeros_like(z), P)
-  (d_x, d_P), d_v = jax.lax.scan(step, (d_after, zero), (before, d_before, alive), reverse=True)
+  (d_x, d_P), d_v = jax.lax.scan(step, (d_after, zero), (before, d_before, reset), reverse=True)
   return tuple(z.sum(axis=1) for z in d_P) if P[0].ndim == 2 else d_P, d_v, d_x, None
 
 
@@ -189,8 +174,8 @@ def _plus(x: Parts, y: Parts) -> Parts:
   return tuple(a + b for a, b in zip(x, y))
 
 
-def _where(alive: Bool[Array, "b"] | None, x: Parts) -> Parts:
-  return x if alive is None else tuple(jnp.where(alive[:, None], z, 0) for z in x)
+def _cleared(reset: Bool[Array, "b"] | None, x: Parts) -> Parts:
+  return x if reset is None else tuple(jnp.where(reset[:, None], 0, z) for z in x)
 
 
 def _times(A: Parts, x: Parts) -> Parts:

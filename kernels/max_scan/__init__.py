@@ -42,8 +42,8 @@ def max_scan(
   """
   where, dtype = op.rows(x.shape[1], reset, lengths), inputs.compute_dtype(log_a, x, m)
   log_a, x, m = map(jax.lax.stop_gradient, op.cast(dtype, log_a, x, m))
-  if where.keep is not None:
-    log_a = jnp.where(where.keep[..., None], log_a, EMPTY)
+  if where.reset is not None:
+    log_a = jnp.where(where.reset[..., None], EMPTY, log_a)
   args = *where.fill(log_a), *where.fill(x, value=EMPTY), m
   # m_t stands still at padding, where others are 0
-  return op.outputs("max_scan", IMPLS, impl, args, op.rows(x.shape[1], None, None), out=x, one_token=reference.max_scan)
+  return op.outputs("max_scan", IMPLS, impl, args, op.Rows(), out=x, one_token=reference.max_scan)

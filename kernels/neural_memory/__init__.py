@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from kernels import decays, dispatch, inputs, nonfinite
+from kernels import decays, dispatch, inputs, nonfinite, op
 from kernels.neural_memory import reference, xla
 from mistake import Mistake
 
@@ -62,38 +62,22 @@ def neural_memory(
   """
   if chunk < 1:
     raise Mistake(f"neural_memory: chunk={chunk}; it must be at least 1")
-  dtype, y_dtype = inputs.compute_dtype(q, k, v, rate, log_eta, log_keep, *memory.weights), v.dtype
-  if v.shape[1] == 0:
-    return v, memory
-  there = jnp.ones(v.shape[:2], bool) if lengths is None else inputs.valid(lengths, v.shape[1])
-  tokens = inputs.blank(there, q, k, v, rate, log_eta, log_keep)
-  q, k, v, rate, log_eta, log_keep = (z.astype(dtype) for z in tokens)
-  log_eta, log_keep = (jnp.maximum(z, decays.least(dtype)) for z in (log_eta, log_keep))
-  reset = None if reset is None else reset & there
-  tokens = q, k, v, rate, log_eta, log_keep
-  (q, k, v, rate, log_eta, log_keep), after = nonfinite.contain(None if reset is None else ~reset, *tokens)
-  cast = lambda layers: tuple(z.astype(dtype) for z in layers)
-  memory = Memory(cast(memory.start), cast(memory.weights), cast(memory.momentum), memory.length)
-  args = (
-    q,
-    k,
-    v,
-    rate,
-    log_eta,
-    log_keep,
-    cast(initial),
-    memory,
-    chunk,
-    bounded,
-    there,
-    reset,
+  dtype, where = (
+    inputs.compute_dtype(q, k, v, rate, log_eta, log_keep, *memory.weights),
+    op.rows(v.shape[1], reset, lengths),
   )
-  y, last = nonfinite.mark(after, *dispatch.pick("neural_memory", IMPLS, impl, *args)(*args))
-  return inputs.blank(there, y)[0].astype(y_dtype), Memory(*last)
+  *tokens, log_eta, log_keep = op.cast(dtype, *where.fill(q, k, v, rate, log_eta, log_keep))
+  logs = (jnp.maximum(z, decays.least(dtype)) for z in (log_eta, log_keep))
+  tokens, after = nonfinite.contain(where.reset, *tokens, *logs)
+  initial, *layers = (op.cast(dtype, *layers) for layers in (initial, *memory[:3]))
+  memory = Memory(*layers, memory.length)
+  valid = jnp.ones(v.shape[:2], bool) if where.valid is None else where.valid
+  args = *tokens, initial, memory, chunk, bounded, valid, where.reset
+  y, last = op.run("neural_memory", IMPLS, impl, args, where, out=v, state=memory, after=after)
+  return y, Memory(*last)
 
 
 def recall(weights: tuple[Float[Array, "b h ..."], ...], q: Float[Array, "b t h k"]) -> Float[Array, "b t h p"]:
   """Returns M(q) for a memory that is not trained, in at least float32; see `neural_memory`."""
   dtype = inputs.compute_dtype(q, *weights)
-  weights = tuple(z.astype(dtype) for z in weights)
-  return jax.vmap(jax.vmap(reference.apply, in_axes=(None, 0)))(weights, q.astype(dtype))
+  return jax.vmap(jax.vmap(reference.apply, in_axes=(None, 0)))(op.cast(dtype, *weights), q.astype(dtype))

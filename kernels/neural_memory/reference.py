@@ -18,24 +18,24 @@ def neural_memory(
   memory: tuple,
   chunk: int,
   bounded: bool,
-  there: Bool[Array, "b t"],
+  valid: Bool[Array, "b t"],
   reset: Bool[Array, "b t"] | None,
 ) -> tuple[Float[Array, "b t h p"], tuple]:
-  """See the op; `there` is False in the padding."""
-  reset = jnp.zeros(there.shape, bool) if reset is None else reset
+  """See the op; `valid` is False in the padding."""
+  reset = jnp.zeros_like(valid) if reset is None else reset
   row = lambda memory, tokens: jax.lax.scan(functools.partial(step, initial, chunk, bounded), memory, tokens)
-  memory, y = jax.vmap(row)(tuple(memory), (q, k, v, rate, log_eta, log_keep, there, reset))
+  memory, y = jax.vmap(row)(tuple(memory), (q, k, v, rate, log_eta, log_keep, valid, reset))
   return y, memory
 
 
 def step(initial: tuple[Float[Array, "h ..."], ...], chunk: int, bounded: bool, before: tuple, token: tuple):
   """Takes one token of one row: the memory after it, and y."""
-  q, k, v, rate, log_eta, log_keep, there, reset = token
+  q, k, v, rate, log_eta, log_keep, valid, reset = token
   start, weights, momentum, length = before
-  fresh = reset | (length == 0)
-  start, weights = (pick(fresh, initial, old) for old in (start, weights))
-  momentum = pick(fresh, jax.tree.map(jnp.zeros_like, momentum), momentum)
-  length = jnp.where(fresh, 0, length) + 1
+  reset |= length == 0
+  start, weights = (pick(reset, initial, old) for old in (start, weights))
+  momentum = pick(reset, jax.tree.map(jnp.zeros_like, momentum), momentum)
+  length = jnp.where(reset, 0, length) + 1
   gradient = jax.grad(loss)(start, k, v)
   if bounded:
     squares = jnp.stack([jnp.square(g).sum((1, 2)) for g in gradient]).sum(0)
@@ -44,7 +44,7 @@ def step(initial: tuple[Float[Array, "h ..."], ...], chunk: int, bounded: bool, 
   momentum = jax.tree.map(lambda s, g: by_head(jnp.exp(log_eta)) * s - by_head(rate) * g, momentum, gradient)
   weights = jax.tree.map(lambda m, s: by_head(jnp.exp(log_keep)) * m + s, weights, momentum)
   start = pick(length % chunk == 0, weights, start)
-  return pick(there, (start, weights, momentum, length), before), apply(weights, q)
+  return pick(valid, (start, weights, momentum, length), before), apply(weights, q)
 
 
 def bounded_rate(

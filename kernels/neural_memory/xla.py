@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from kernels import chunks, decays
+from kernels import chunks, decays, inputs
 from kernels.neural_memory import reference
 
 # Tokens between two states that the backward pass keeps, with resets.
@@ -37,18 +37,18 @@ def neural_memory(
   memory: tuple,
   chunk: int,
   bounded: bool,
-  there: Bool[Array, "b t"],
+  valid: Bool[Array, "b t"],
   reset: Bool[Array, "b t"] | None,
 ) -> tuple[Float[Array, "b t h p"], tuple]:
   """Computes the op by chunks, or token by token where documents are packed; see `reference`."""
   t = v.shape[1]
   if reset is not None or t == 1:
-    return _by_token((q, k, v, rate, log_eta, log_keep, there, reset), initial, memory, chunk, bounded)
+    return _by_token((q, k, v, rate, log_eta, log_keep, valid, reset), initial, memory, chunk, bounded)
   start, weights, momentum, length = memory
-  fresh = (length == 0) & there[:, 0]
+  starts = (length == 0) & valid[:, 0]
   start, weights, momentum = (
-    tuple(jnp.where(fresh[:, None, None, None], new, old) for new, old in zip(first, layers))
-    for first, layers in ((initial, start), (initial, weights), (tuple(map(jnp.zeros_like, initial)), momentum))
+    tuple(inputs.where(starts, new, old) for new, old in zip(layers, olds))
+    for layers, olds in ((initial, start), (initial, weights), (tuple(map(jnp.zeros_like, initial)), momentum))
   )
   # token i stands in slot offset + i, so that all rows have their chunks at the same slots
   offset = length % chunk
@@ -57,28 +57,27 @@ def neural_memory(
   inside = (index >= 0) & (index < t)
 
   def lay(z):
-    z = jnp.take_along_axis(z, jnp.clip(index, 0, t - 1).reshape(*index.shape, *[1] * (z.ndim - 2)), axis=1)
-    z = jnp.where(inside.reshape(*index.shape, *[1] * (z.ndim - 2)), z, jnp.zeros((), z.dtype))
+    z = jnp.take_along_axis(z, jax.lax.expand_dims(jnp.clip(index, 0, t - 1), range(2, z.ndim)), axis=1)
+    z = inputs.where(inside, z, jnp.zeros((), z.dtype))
     return jnp.moveaxis(z.reshape(z.shape[0], count, chunk, *z.shape[2:]), 1, 0)
 
-  tokens = tuple(map(lay, (q, k, v, rate, log_eta, log_keep, there)))
+  tokens = tuple(map(lay, (q, k, v, rate, log_eta, log_keep, valid)))
   (start, weights, momentum), y = jax.lax.scan(
     jax.checkpoint(functools.partial(_chunk, bounded), prevent_cse=False), (start, weights, momentum), tokens
   )
   y = jnp.moveaxis(y, 0, 1).reshape(y.shape[1], count * chunk, *y.shape[3:])
   y = jnp.take_along_axis(y, (offset[:, None] + jnp.arange(t))[..., None, None], axis=1)
-  return y, (start, weights, momentum, length + there.sum(1, dtype=length.dtype))
+  return y, (start, weights, momentum, length + valid.sum(1, dtype=length.dtype))
 
 
 def _by_token(tokens, initial, memory, chunk, bounded):
   """Runs `reference`, keeping a state for every few tokens."""
-  *tokens, there, reset = tokens
-  t = there.shape[1]
-  tokens = (*tokens, there, jnp.zeros_like(there) if reset is None else reset)
+  *tokens, valid, reset = tokens
+  tokens = (*tokens, valid, jnp.zeros_like(valid) if reset is None else reset)
   step = jax.vmap(functools.partial(reference.step, initial, chunk, bounded))
   block = jax.checkpoint(lambda memory, tokens: jax.lax.scan(step, memory, tokens), prevent_cse=False)
   memory, y = jax.lax.scan(block, tuple(memory), jax.tree.map(lambda z: chunks.split(z, BLOCK), tokens))
-  return chunks.join(y, t), memory
+  return chunks.join(y, valid.shape[1]), memory
 
 
 def _chunk(bounded, memory, tokens):

@@ -21,7 +21,7 @@ def rg_lru(
   a_param: Float[Array, "e"],
   h: Float[Array, "b e"],
   *,
-  fresh: Bool[Array, "b"] | None = None,
+  row_reset: Bool[Array, "b"] | None = None,
   reset: Bool[Array, "b t"] | None = None,
   lengths: Int[Array, "b"] | None = None,
   impl: str = "auto",
@@ -36,7 +36,7 @@ def rg_lru(
   Args:
     r, i: the gates before their sigmoids.
     h: the state before the first token.
-    fresh: rows that start with a document; their h is taken as 0.
+    row_reset: True for rows whose first token starts a document; their h is taken as 0.
     reset: True where a document starts: the state is cleared before that token.
     lengths: tokens that are there per row; past them y is 0 and the state stands still.
     impl: "auto" or a name in IMPLS.
@@ -46,13 +46,13 @@ def rg_lru(
   """
   where, dtype = op.rows(u.shape[1], reset, lengths), inputs.compute_dtype(u, r, i, a_param, h)
   a_param, h = op.cast(dtype, a_param, h)
-  first = None if where.keep is None else ~where.keep
-  if fresh is not None:
-    h = jnp.where(fresh[:, None], 0, h)
-    (starts,) = where.fill((jnp.arange(u.shape[1]) == 0) & fresh[:, None], value=False)
-    first = starts if first is None else first | starts
+  reset, packed = where.reset, where.reset is not None
+  if row_reset is not None:
+    h = jnp.where(row_reset[:, None], 0, h)
+    (starts,) = where.fill((jnp.arange(u.shape[1]) == 0) & row_reset[:, None], value=False)
+    reset = reset | starts if packed else starts
   # At padding the decay is 1 and the input 0.
   u, i = where.fill(u, i)
   (r,) = where.fill(r, value=-jnp.inf)
-  args = u, r, i, a_param, h, first, where.keep
+  args = u, r, i, a_param, h, reset, packed
   return op.run("rg_lru", IMPLS, impl, args, where, out=u, state=h, one_token=reference.rg_lru)

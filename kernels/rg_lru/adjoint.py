@@ -16,27 +16,27 @@ from kernels.rg_lru.gates import C
 READ = (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16))  # as they lie in memory
 
 
-def others(u, r, i, a_param, h, first, keep) -> list[Float[Array, "..."]]:
+def others(u, r, i, a_param, h, reset, packed) -> list[Float[Array, "..."]]:
   """Arguments whose dtype a kernel must know as the one it computes in."""
-  del first, keep
+  del reset, packed
   return [a_param, h, *(z for z in (u, r, i) if z.dtype not in READ)]
 
 
 def differentiable(forward: Callable, backward: Callable) -> Callable:
   """`rg_lru` of two kernels.
 
-  `forward(u, r, i, rate, h, keep)` returns all y, in the dtype of u, and the last state, and
-  `backward(u, r, i, rate, h, y, keep, y_bar, last_bar)` returns the cotangents of the first five, in their dtypes. The
+  `forward(u, r, i, rate, h, reset)` returns all y, in the dtype of u, and the last state, and
+  `backward(u, r, i, rate, h, y, reset, y_bar, last_bar)` returns the cotangents of the first five, in their dtypes. The
   rate is C softplus(a_param).
   """
 
   @jax.custom_vjp
-  def scan(u, r, i, rate, h, keep):
-    return forward(u, r, i, rate, h, keep)
+  def scan(u, r, i, rate, h, reset):
+    return forward(u, r, i, rate, h, reset)
 
-  def save(u, r, i, rate, h, keep):
-    y, last = forward(u, r, i, rate, h, keep)
-    return (y, last), (u, r, i, rate, h, y, keep)
+  def save(u, r, i, rate, h, reset):
+    y, last = forward(u, r, i, rate, h, reset)
+    return (y, last), (u, r, i, rate, h, y, reset)
 
   scan.defvjp(save, lambda saved, cotangents: (*backward(*saved, *cotangents), None))
 
@@ -46,14 +46,13 @@ def differentiable(forward: Callable, backward: Callable) -> Callable:
     i: Float[Array, "b t e"],
     a_param: Float[Array, "e"],
     h: Float[Array, "b e"],
-    first: Bool[Array, "b t"] | None,
-    keep: Bool[Array, "b t"] | None,
+    reset: Bool[Array, "b t"] | None,
+    packed: bool,
   ) -> tuple[Float[Array, "b t e"], Float[Array, "b e"]]:
     """See `reference.rg_lru`."""
-    # A first token that is kept finds a state of 0, so that nothing is to be kept.
-    del keep
+    del packed
     axes = ("b t e", "b t e", "b t e", "e", "b e", "b t")
     run = dispatch.shard(scan, axes, ("b t e", "b e"))
-    return run(u, r, i, C * jax.nn.softplus(a_param), h, None if first is None else ~first)
+    return run(u, r, i, C * jax.nn.softplus(a_param), h, reset)
 
   return rg_lru

@@ -1,7 +1,7 @@
 """The gates of RG-LRU and their gradient for kernels: in float32, by what chips have instructions for.
 
-`rate` is C softplus(a_param), one number a channel. A token that keeps no state before it is a document's first, so its
-decay is 0 and its factor 1, as from a log decay of minus infinity.
+`rate` is C softplus(a_param), one number a channel. At the first token of a document the decay is 0 and the factor 1,
+as from a log decay of minus infinity.
 """
 
 from typing import NamedTuple
@@ -29,7 +29,7 @@ def opened(
   r: Float[Array, "*b e"],
   i: Float[Array, "*b e"],
   rate: Float[Array, "*#b e"],
-  kept: Bool[Array, "*b e"] | None,
+  reset: Bool[Array, "*b e"] | None,
 ) -> Gates:
   """The gates of tokens from what comes before their sigmoids."""
   r, i = (1 / (1 + jnp.exp(-z)) for z in (r, i))
@@ -38,7 +38,7 @@ def opened(
   # No difference of numbers near 1, where as many digits would be lost as the decay has nines.
   lost = jnp.where(log_a > -0.175, _small_loss(2 * log_a), 1 - decay * decay)
   factor = lost * lax.rsqrt(jnp.maximum(lost, TINY))
-  return Gates(r, i, select(kept, decay, 0.0), lost, select(kept, factor, 1.0))
+  return Gates(r, i, select(reset, decay, 0.0), lost, select(reset, factor, 1.0))
 
 
 def pull(
@@ -58,9 +58,9 @@ def pull(
   return flow * gates.i, rate * rate_bar * (1 - gates.r), flow * entered * (1 - gates.i), rate_bar
 
 
-def select(kept, value, other):
-  """Returns `value` where `kept` is True, else `other`; `value` everywhere if `kept` is None."""
-  return value if kept is None else jnp.where(kept, value, other)
+def select(reset, value, other):
+  """Returns `other` where `reset` is True, else `value`; `value` everywhere if `reset` is None."""
+  return value if reset is None else jnp.where(reset, other, value)
 
 
 def _small_loss(x):

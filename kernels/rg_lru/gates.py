@@ -15,14 +15,14 @@ def gate(
   r: Float[Array, "*b e"],
   i: Float[Array, "*b e"],
   a_param: Float[Array, "e"],
-  first: Bool[Array, "*b"] | None,
+  reset: Bool[Array, "*b"] | None,
 ) -> tuple[Float[Array, "*b e"], Float[Array, "*b e"]]:
   """a_t and what enters the state, in at least float32: bfloat16 has no numbers between 0.996 and 1."""
   u, r, i = (z.astype(jnp.promote_types(z.dtype, jnp.float32)) for z in (u, r, i))
   log_a = -C * jax.nn.sigmoid(r) * jax.nn.softplus(a_param)
   factor = bounded_sqrt(-jnp.expm1(2 * log_a))
-  if first is not None:
-    factor = jnp.where(first[..., None], 1.0, factor)
+  if reset is not None:
+    factor = jnp.where(reset[..., None], 1.0, factor)
   return jnp.exp(log_a), factor * jax.nn.sigmoid(i) * u
 
 

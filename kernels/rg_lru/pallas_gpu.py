@@ -15,7 +15,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from kernels import gpu
 from kernels.rg_lru import adjoint
-from kernels.rg_lru.fused import opened, pull
+from kernels.rg_lru.fused import opened, pull, select
 
 BYTES = 32  # of a channel in a tile: 16 tokens of bfloat16, 8 if any array is float32
 
@@ -25,9 +25,9 @@ def why_not(*args) -> str | None:
 
 
 class _Tiling(gpu.Tiling):
-  def __init__(self, by_token, keep, *, back):
+  def __init__(self, by_token, reset, *, back):
     size = max(z.dtype.itemsize for z in by_token)
-    super().__init__(by_token[0].shape, BYTES // size, keep, back=back)
+    super().__init__(by_token[0].shape, BYTES // size, reset, back=back)
 
   def slots(self, *like, count=gpu.STAGES, more=0):
     """Shared memory for a tile of each array, and `more` tokens, in each slot."""
@@ -36,9 +36,9 @@ class _Tiling(gpu.Tiling):
 
 class _Block(gpu.Block):
   def masks(self, word, i, k):
-    """Forward, too, a token that is not there must leave the state alone: the last one is a result."""
-    kept, _ = super().masks(word, i, k)
-    return kept, gpu.mask(self.first(i) + k < self.tiling.t)
+    """Forward, too, a token past the end must leave the state alone: the last state is a result."""
+    reset, _ = super().masks(word, i, k)
+    return reset, gpu.mask(self.first(i) + k < self.tiling.t)
 
   def start(self, maps, h):
     """The state before the segment."""
@@ -81,17 +81,17 @@ def _map_kernel(tiling, words, rate, arrays, decays, inflows, slots, ready):
 
   def token(slot, out, k, masks, carry):
     del out
-    (kept, here), (along, inflow) = masks, carry
+    (reset, valid), (along, inflow) = masks, carry
     if tiling.back:
       r, i, bar = (_read(z, slot, k) for z in slots)
-      decay = opened(r, i, rate, kept).decay
+      decay = opened(r, i, rate, reset).decay
       flow = decay * (bar + inflow)
     else:
       u, r, i = (_read(z, slot, k) for z in slots)
-      gates = opened(r, i, rate, kept)
+      gates = opened(r, i, rate, reset)
       decay = gates.decay
       flow = decay * inflow + gates.factor * gates.i * u
-    return gpu.choose(here, decay * along, along), gpu.choose(here, flow, inflow)
+    return gpu.choose(valid, decay * along, along), gpu.choose(valid, flow, inflow)
 
   fetch = lambda i, slot, barrier: block.fetch(i, slot, barrier, *zip(arrays, slots))
   along, inflow = block.scan(ready, fetch, token, None, (gpu.full(1.0), gpu.full(0.0)))
@@ -104,9 +104,9 @@ def _given(*by_token):
   return tuple(gpu.widen(z, 8) for z in by_token)
 
 
-def _forward(u, r, i, rate, h, keep):
+def _forward(u, r, i, rate, h, reset):
   arrays, rate = _given(u, r, i), gpu.widen(rate, gpu.LANES)
-  tiling = _Tiling(arrays, keep, back=False)
+  tiling = _Tiling(arrays, reset, back=False)
   y, last = gpu.kernel(
     functools.partial(_forward_kernel, tiling),
     (jax.ShapeDtypeStruct(arrays[0].shape, u.dtype), tiling.by_segment()),
@@ -123,10 +123,10 @@ def _forward_kernel(tiling, words, maps, rate, h, arrays, y, last, slots, y_slot
   rate = block.rate(rate)
 
   def token(slot, out, k, masks, carry):
-    (kept, here), (h,) = masks, carry
+    (reset, valid), (h,) = masks, carry
     u, r, i = (_read(z, slot, k) for z in slots)
-    gates = opened(r, i, rate, kept)
-    h = gpu.choose(here, gates.decay * h + gates.factor * gates.i * u, h)
+    gates = opened(r, i, rate, reset)
+    h = gpu.choose(valid, gates.decay * h + gates.factor * gates.i * u, h)
     y_slots[out, k] = h.astype(y_slots.dtype)
     return (h,)
 
@@ -135,11 +135,11 @@ def _forward_kernel(tiling, words, maps, rate, h, arrays, y, last, slots, y_slot
   block.end(last, h)
 
 
-def _backward(u, r, i, rate, h, y, keep, y_bar, last_bar):
+def _backward(u, r, i, rate, h, y, reset, y_bar, last_bar):
   n = u.shape[2]
   u, r, i, y, y_bar = _given(u, r, i, y, y_bar)
   rate, last_bar = (gpu.widen(z, gpu.LANES) for z in (rate, last_bar))
-  tiling = _Tiling((u, r, i), keep, back=True)
+  tiling = _Tiling((u, r, i), reset, back=True)
   *bars, rate_bar, h_bar = gpu.kernel(
     functools.partial(_backward_kernel, tiling),
     (*(jax.ShapeDtypeStruct(z.shape, z.dtype) for z in (u, r, i)), tiling.by_segment(), tiling.by_segment()),
@@ -172,16 +172,14 @@ def _backward_kernel(
     pl.when(first > 0)(lambda: edge(y, first - 1))
 
   def token(slot, out, k, masks, carry):
-    (kept, here), (s, total) = masks, carry
+    (reset, valid), (s, total) = masks, carry
     u, r, i, bar = (_read(z, slot, k) for z in slots)
-    gates = opened(r, i, rate, kept)
+    gates = opened(r, i, rate, reset)
     bar = bar + s
-    found = _read(before, slot, k)
-    found = found if kept is None else jnp.where(kept, found, 0.0)
-    *bars, along = pull(gates, u, rate, bar, found)
+    *bars, along = pull(gates, u, rate, bar, select(reset, _read(before, slot, k), 0.0))
     for z, value in zip(outs, bars):
       z[out, k] = value.astype(z.dtype)
-    return gpu.choose(here, gates.decay * bar, s), total + gpu.choose(here, along, 0.0)
+    return gpu.choose(valid, gates.decay * bar, s), total + gpu.choose(valid, along, 0.0)
 
   put = lambda i, out: block.put(i, out, *zip(outs, (u_bar, r_bar, i_bar)))
   s, total = block.scan(ready, fetch, token, put, (block.start(maps, last_bar), gpu.full(0.0)))

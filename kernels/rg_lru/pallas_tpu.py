@@ -26,15 +26,15 @@ def why_not(*args) -> str | None:
 
 
 class _Blocks(tpu_tiling.Blocks):
-  def __init__(self, u, keep, *, back):
-    super().__init__(u.shape, keep, most=(TOKENS, CHANNELS), rows=ROWS, back=back)
+  def __init__(self, u, reset, *, back):
+    super().__init__(u.shape, reset, most=(TOKENS, CHANNELS), rows=ROWS, back=back)
 
   def per_row(self, rows=1):
     return jax.ShapeDtypeStruct((self.b, rows, self.n), jnp.float32)
 
 
-def _forward(u, r, i, rate, h, keep):
-  blocks = _Blocks(u, keep, back=False)
+def _forward(u, r, i, rate, h, reset):
+  blocks = _Blocks(u, reset, back=False)
   words, words_spec = blocks.words()
   token, row = blocks.by_token(), blocks.by_row()
   y, last = pl.pallas_call(
@@ -57,11 +57,11 @@ def _forward_kernel(blocks, words, u, r, i, rate, h, y, last):
     last[...] = h[...]
 
   def tile(n, h):
-    rows, here = blocks.at(n), blocks.here(first, n)
-    gates = opened(_read(r, rows), _read(i, rows), rate[...], blocks.kept(words, n))
-    # What is not there leaves the last state alone.
-    decay = jnp.where(here, gates.decay, 1.0)
-    inflow = jnp.where(here, gates.factor * gates.i * _read(u, rows), 0.0)
+    rows, valid = blocks.at(n), blocks.valid(first, n)
+    gates = opened(_read(r, rows), _read(i, rows), rate[...], blocks.resets(words, n))
+    # Tokens past the end leave the last state alone.
+    decay = jnp.where(valid, gates.decay, 1.0)
+    inflow = jnp.where(valid, gates.factor * gates.i * _read(u, rows), 0.0)
     (tile,) = states((decay,), (inflow,), (h,), back=False)
     y[rows] = tile.astype(y.dtype)
     return tile[ROWS - 1 :]
@@ -69,8 +69,8 @@ def _forward_kernel(blocks, words, u, r, i, rate, h, y, last):
   last[...] = lax.fori_loop(0, blocks.tiles, tile, last[...])
 
 
-def _backward(u, r, i, rate, h, y, keep, y_bar, last_bar):
-  blocks = _Blocks(u, keep, back=True)
+def _backward(u, r, i, rate, h, y, reset, y_bar, last_bar):
+  blocks = _Blocks(u, reset, back=True)
   words, words_spec = blocks.words()
   token, row, sums = blocks.by_token(), blocks.by_row(), blocks.by_row(ROWS)
   *bars, rate_bar, h_bar = pl.pallas_call(
@@ -107,18 +107,18 @@ def _backward_kernel(
   def tile(j, s):
     n = blocks.tiles - 1 - j
     rows, rows_before = blocks.at(n), blocks.at(jnp.maximum(n - 1, 0))
-    kept, here = blocks.kept(words, n), blocks.here(first, n)
-    x, r_n, i_n, bar = (jnp.where(here, _read(z, rows), 0.0) for z in (u, r, i, y_bar))
+    reset, valid = blocks.resets(words, n), blocks.valid(first, n)
+    x, r_n, i_n, bar = (jnp.where(valid, _read(z, rows), 0.0) for z in (u, r, i, y_bar))
 
-    # What is not there has decay 1 and no cotangent, so that the one of the last state gets to the last token.
-    gates = opened(r_n, i_n, rate[...], kept)
-    decay = jnp.where(here, gates.decay, 1.0)
+    # Tokens past the end have decay 1 and no cotangent, so that that of the last state reaches the last token.
+    gates = opened(r_n, i_n, rate[...], reset)
+    decay = jnp.where(valid, gates.decay, 1.0)
     (into,) = states((decay,), (decay * bar,), (s,), back=True)
     bar += shift((into,), (s,), back=True)[0]
 
     entry = jnp.where(n == 0, start, _read(y, rows_before)[ROWS - 1 :])
     (before,) = shift((_read(y, rows),), (entry,), back=False)
-    before = jnp.where(here, select(kept, before, 0.0), 0.0)
+    before = jnp.where(valid, select(reset, before, 0.0), 0.0)
     for ref, z in zip((u_bar, r_bar, i_bar, rate_bar), pull(gates, x, rate[...], bar, before)):
       if ref is rate_bar:
         ref[...] += z

@@ -12,18 +12,20 @@ def rg_lru(
   i: Float[Array, "b t e"],
   a_param: Float[Array, "e"],
   h: Float[Array, "b e"],
-  first: Bool[Array, "b t"] | None,
-  keep: Bool[Array, "b t"] | None,
+  reset: Bool[Array, "b t"] | None,
+  packed: bool,
 ) -> tuple[Float[Array, "b t e"], Float[Array, "b e"]]:
-  """h_t = a_t * h_{t-1} + inflow_t, with h_{t-1} = 0 where `keep` is False, and a whole inflow where `first` is True.
+  """h_t = a_t * h_{t-1} + inflow_t; where `reset` is True h_{t-1} is 0 and the inflow is whole.
 
-  What is not kept is first; what is first and kept finds a state of 0.
+  Args:
+    packed: whether documents start after a row's first token; before that, h is 0 already where `reset` is True.
   """
+  del packed
 
   def token(h, inputs):
-    u, r, i, first, keep = inputs
-    a, inflow = gate(u, r, i, a_param, first)
-    h = a * op.kept(keep, h) + inflow
+    u, r, i, reset = inputs
+    a, inflow = gate(u, r, i, a_param, reset)
+    h = a * op.cleared(reset, h) + inflow
     return h, h
 
-  return op.loop(token, h, (u, r, i, first, keep))
+  return op.loop(token, h, (u, r, i, reset))

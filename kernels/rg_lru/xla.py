@@ -12,9 +12,9 @@ def rg_lru(
   i: Float[Array, "b t e"],
   a_param: Float[Array, "e"],
   h: Float[Array, "b e"],
-  first: Bool[Array, "b t"] | None,
-  keep: Bool[Array, "b t"] | None,
+  reset: Bool[Array, "b t"] | None,
+  packed: bool,
 ) -> tuple[Float[Array, "b t e"], Float[Array, "b e"]]:
   """See `reference.rg_lru`."""
-  a, inflow = gate(u, r, i, a_param, first)
-  return linear_scan(a, inflow, h, reset=None if keep is None else ~keep)
+  a, inflow = gate(u, r, i, a_param, reset)
+  return linear_scan(a, inflow, h, reset=reset if packed else None)

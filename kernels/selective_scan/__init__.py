@@ -72,14 +72,14 @@ def selective_scan(
   # What is as large as x stays as it lies in memory: whatever reads it casts it.
   A, B, C, h = op.cast(dtype, A, B, C, h)
   (D,) = op.cast(h.real.dtype, D)
-  args = x, dt, A, B, C, h, D, z, where.keep, softplus, disc
+  args = x, dt, A, B, C, h, D, z, where.reset, softplus, disc
   return op.run("selective_scan", IMPLS, impl, args, where, out=x, state=h, one_token=_one_token)
 
 
-def _one_token(x, dt, A, B, C, h, D, z, keep, softplus, disc):
+def _one_token(x, dt, A, B, C, h, D, z, reset, softplus, disc):
   """Computes one token with `selective_step`, in place of an implementation of `IMPLS`."""
   dt = dt.astype(h.real.dtype)
   dt = jax.nn.softplus(dt) if softplus else dt
   rest = None if z is None else z[:, 0]
-  y, h = selective_step(x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], D, rest, op.kept(keep, h), disc=disc)
+  y, h = selective_step(x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], D, rest, op.cleared(reset, h), disc=disc)
   return y[:, None], h

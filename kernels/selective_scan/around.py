@@ -25,17 +25,17 @@ def around(scan: Callable, why_not: Callable = dispatch.always) -> tuple[Callabl
     h: Inexact[Array, "b e n"],
     D: Float[Array, "e"] | None,
     z: Float[Array, "b t e"] | None,
-    keep: Bool[Array, "b t"] | None,
+    reset: Bool[Array, "b t"] | None,
     softplus: bool,
     disc: str,
   ) -> tuple[Float[Array, "b t e"], Inexact[Array, "b e n"]]:
     wide, dt = (m.astype(h.real.dtype) for m in (x, dt))
-    y, last = scan(wide, jax.nn.softplus(dt) if softplus else dt, A, B, C, h, keep, disc)
+    y, last = scan(wide, jax.nn.softplus(dt) if softplus else dt, A, B, C, h, reset, disc)
     # Of narrow inputs the gradient keeps what came in, and makes again what it was cast to.
     return (_finish if x.dtype == y.dtype else jax.checkpoint(_finish))(y, x, D, z), last
 
-  def rule(x, dt, A, B, C, h, D, z, keep, softplus, disc):
-    del x, dt, A, B, C, D, z, keep, softplus
+  def rule(x, dt, A, B, C, h, D, z, reset, softplus, disc):
+    del x, dt, A, B, C, D, z, reset, softplus
     return why_not(h, disc)
 
   return selective_scan, rule

@@ -25,7 +25,7 @@ def selective_scan(
   B: Inexact[Array, "b t g n"],
   C: Inexact[Array, "b t g n"],
   h: Inexact[Array, "b e n"],
-  keep: Bool[Array, "b t"] | None,
+  reset: Bool[Array, "b t"] | None,
   disc: str,
 ) -> tuple[Float[Array, "b t e"], Inexact[Array, "b e n"]]:
   """See `reference.selective_scan`."""
@@ -34,14 +34,14 @@ def selective_scan(
 
   @functools.partial(jax.checkpoint, prevent_cse=False)
   def chunk(h, tokens):
-    x, dt, B, C, keep = (None if z is None else z.swapaxes(0, 1) for z in tokens)
+    x, dt, B, C, reset = (None if z is None else z.swapaxes(0, 1) for z in tokens)
     decay, step_size = discretize(dt, A, disc)
     inflow = step_size * x[..., None] * repeat(B)
     flat = (*x.shape[:2], -1)
-    states, h = associative.linear_scan(decay.reshape(flat), inflow.reshape(flat), h, keep)
+    states, h = associative.linear_scan(decay.reshape(flat), inflow.reshape(flat), h, reset)
     return h, (states.reshape(decay.shape) * repeat(C)).sum(-1).real.swapaxes(0, 1)
 
   # The filling of the last chunk has dt = 0, which leaves the state alone.
-  tokens = *(chunks.split(z, CHUNK) for z in (x, dt, B, C)), None if keep is None else chunks.split(keep, CHUNK, True)
+  tokens = *(chunks.split(z, CHUNK) for z in (x, dt, B, C)), None if reset is None else chunks.split(reset, CHUNK)
   last, y = lax.scan(chunk, h.reshape(b, -1), tokens)
   return chunks.join(y, t), last.reshape(h.shape)

@@ -7,7 +7,7 @@
 // Backward goes through chunks of CHUNK tokens from the last: the states and decays of a chunk are made again from the
 // state that forward found at its start, and stay in the second-level cache until they are used, token by token back.
 //
-// Arrays: x, dt, y "b t e"; A "n e"; B, C "b t g n"; states "b n e"; keep "b t", or nothing; entries "b chunks n e".
+// Arrays: x, dt, y "b t e"; A "n e"; B, C "b t g n"; states "b n e"; reset "b t", or nothing; entries "b chunks n e".
 
 #include <algorithm>
 #include <atomic>
@@ -146,15 +146,15 @@ void share(ffi::ThreadPool& pool, int64_t units, Run run) {
 struct Inputs {
   Sizes s;
   const float *x, *dt, *A, *B, *C;
-  const bool* keep;
+  const bool* reset;
 
-  Inputs(const Sizes& s, const In& x, const In& dt, const In& A, const In& B, const In& C, const Mask& keep)
+  Inputs(const Sizes& s, const In& x, const In& dt, const In& A, const In& B, const In& C, const Mask& reset)
       : s(s), x(x.typed_data()), dt(dt.typed_data()), A(A.typed_data()), B(B.typed_data()), C(C.typed_data()),
-        keep(keep.element_count() ? keep.typed_data() : nullptr) {}
+        reset(reset.element_count() ? reset.typed_data() : nullptr) {}
 
   int64_t token(const Unit& u, int64_t i) const { return u.row * s.t + i; }
   int64_t column(const Unit& u, int64_t i) const { return (token(u, i) * s.g + u.group) * s.n; }
-  bool cleared(const Unit& u, int64_t i) const { return keep && !keep[token(u, i)]; }
+  bool cleared(const Unit& u, int64_t i) const { return reset && reset[token(u, i)]; }
 
   void constants(int64_t channel, int64_t lanes, Vector* scaled) const {
     for (int64_t k = 0; k < s.n; ++k) scaled[k] = load(A + k * s.e + channel, lanes) * LOG2_E;
@@ -282,10 +282,10 @@ void backward(const Inputs& in, const Unit& u, const float* entries, const float
   }
 }
 
-ffi::Error Forward(ffi::ThreadPool pool, int64_t parts, In x, In dt, In A, In B, In C, In h, Mask keep, Out y, Out last,
+ffi::Error Forward(ffi::ThreadPool pool, int64_t parts, In x, In dt, In A, In B, In C, In h, Mask reset, Out y, Out last,
                    Out entries) {
   Sizes s(x, B, parts);
-  Inputs in(s, x, dt, A, B, C, keep);
+  Inputs in(s, x, dt, A, B, C, reset);
   float* saved = entries->element_count() ? entries->typed_data() : nullptr;
   share(pool, s.units(), [=, first = h.typed_data(), y = y->typed_data(), last = last->typed_data()](int64_t unit) {
     forward(in, Unit(in.s, unit), first, y, last, saved);
@@ -293,10 +293,10 @@ ffi::Error Forward(ffi::ThreadPool pool, int64_t parts, In x, In dt, In A, In B,
   return ffi::Error::Success();
 }
 
-ffi::Error Backward(ffi::ThreadPool pool, int64_t parts, In x, In dt, In A, In B, In C, Mask keep, In entries, In y_bar,
+ffi::Error Backward(ffi::ThreadPool pool, int64_t parts, In x, In dt, In A, In B, In C, Mask reset, In entries, In y_bar,
                     In last_bar, Out x_bar, Out dt_bar, Out A_bar, Out B_bar, Out C_bar, Out h_bar) {
   Sizes s(x, B, parts);
-  Inputs in(s, x, dt, A, B, C, keep);
+  Inputs in(s, x, dt, A, B, C, reset);
   std::memcpy(h_bar->typed_data(), last_bar.typed_data(), last_bar.size_bytes());
   Bars bars{x_bar->typed_data(), dt_bar->typed_data(), A_bar->typed_data(),
             B_bar->typed_data(), C_bar->typed_data(),  h_bar->typed_data()};

@@ -32,40 +32,40 @@ def selective_scan(
   B: Float32[Array, "b t g n"],
   C: Float32[Array, "b t g n"],
   h: Float32[Array, "b e n"],
-  keep: Bool[Array, "b t"] | None,
+  reset: Bool[Array, "b t"] | None,
   disc: str,
 ) -> tuple[Float32[Array, "b t e"], Float32[Array, "b e n"]]:
   """See `reference.selective_scan`."""
   del disc
   axes = ("b t e", "b t e", "e n", "b t g n", "b t g n", "b e n", "b t")
-  return dispatch.shard(_scan, axes, ("b t e", "b e n"))(x, dt, A, B, C, h, keep)
+  return dispatch.shard(_scan, axes, ("b t e", "b e n"))(x, dt, A, B, C, h, reset)
 
 
 @jax.custom_vjp
-def _scan(x, dt, A, B, C, h, keep):
-  return _run(x, dt, A, B, C, h, keep, save=False)[:2]
+def _scan(x, dt, A, B, C, h, reset):
+  return _run(x, dt, A, B, C, h, reset, save=False)[:2]
 
 
-def _forward(x, dt, A, B, C, h, keep):
-  y, last, entries = _run(x, dt, A, B, C, h, keep, save=True)
-  return (y, last), (x, dt, A, B, C, keep, entries)
+def _forward(x, dt, A, B, C, h, reset):
+  y, last, entries = _run(x, dt, A, B, C, h, reset, save=True)
+  return (y, last), (x, dt, A, B, C, reset, entries)
 
 
-def _run(x, dt, A, B, C, h, keep, *, save):
+def _run(x, dt, A, B, C, h, reset, *, save):
   """Returns all y, the last state, and if `save` the states before each chunk, else none."""
   (b, t, e), n = x.shape, A.shape[1]
   shapes = (x.shape, (b, n, e), (b, -(-t // CHUNK) if save else 0, n, e))
-  y, last, entries = _call(FORWARD, shapes, B, e)(x, dt, A.T, B, C, h.swapaxes(1, 2), _mask(keep))
+  y, last, entries = _call(FORWARD, shapes, B, e)(x, dt, A.T, B, C, h.swapaxes(1, 2), _mask(reset))
   return y, last.swapaxes(1, 2), entries
 
 
 def _backward(saved, cotangents):
-  x, dt, A, B, C, keep, entries = saved
+  x, dt, A, B, C, reset, entries = saved
   y_bar, last_bar = cotangents
   (b, _, e), n = x.shape, A.shape[1]
   columns = (_parts(B, e), *B.shape)
   call = _call(BACKWARD, (x.shape, x.shape, (b, n, e), columns, columns, (b, n, e)), B, e)
-  bars = call(x, dt, A.T, B, C, _mask(keep), entries, y_bar, last_bar.swapaxes(1, 2))
+  bars = call(x, dt, A.T, B, C, _mask(reset), entries, y_bar, last_bar.swapaxes(1, 2))
   x_bar, dt_bar, A_bar, B_bar, C_bar, h_bar = bars
   return x_bar, dt_bar, A_bar.sum(0).T, B_bar.sum(0), C_bar.sum(0), h_bar.swapaxes(1, 2), None
 
@@ -87,5 +87,5 @@ def _parts(B, e):
   return max(1, min(-(-cores // max(1, b * g)), e // g // CHANNELS))
 
 
-def _mask(keep):
-  return jnp.zeros((0, 0), bool) if keep is None else keep
+def _mask(reset):
+  return jnp.zeros((0, 0), bool) if reset is None else reset

@@ -22,7 +22,7 @@ class Tiling(gpu.Tiling):
   Forward, a block has all matrices of its channels' states; `back`, one.
   """
 
-  def __init__(self, x, B, keep, *, softplus, gated, back):
+  def __init__(self, x, B, reset, *, softplus, gated, back):
     self.rows, t, self.g, self.entries = B.shape
     self.softplus = softplus
     # With a gate, three slots of all that backward reads are more than shared memory holds.
@@ -33,9 +33,9 @@ class Tiling(gpu.Tiling):
     self.parts = self.n // self.part
     self.held = 1 if back else self.parts
     self.summed = ROWS // (2 * self.part)  # tokens of which B and C fill the rows
-    keep = None if keep is None else jnp.repeat(keep, self.g, axis=0)
+    reset = None if reset is None else jnp.repeat(reset, self.g, axis=0)
     programs = self.parts if back else 1
-    super().__init__((self.rows * self.g, t, self.d), TOKENS, keep, back=back, programs=programs)
+    super().__init__((self.rows * self.g, t, self.d), TOKENS, reset, back=back, programs=programs)
     self.filled = self.segments * self.each * self.tokens > t
 
   def grid(self):
@@ -160,12 +160,12 @@ class Block(gpu.Block):
     if not self.tiling.softplus:
       return dt  # the copy engine reads zeros there
     dt = fused.softplus(dt)
-    return self.clear(self.first(i) + k < self.tiling.t, dt) if self.tiling.filled else dt
+    return self.clear(self.first(i) + k >= self.tiling.t, dt) if self.tiling.filled else dt
 
   def skip(self, D):
     """D in the block of the first part, which adds it for all."""
     D = gpu.load(D.at[self.group, self.cols], gpu.CHANNELS)
-    return D if self.tiling.parts == self.tiling.held else self.clear(self.part == 0, D)
+    return D if self.tiling.parts == self.tiling.held else self.clear(self.part > 0, D)
 
   def column(self, slots, slot, k, p):
     """The p-th part of what all channels share."""
@@ -190,10 +190,10 @@ class Block(gpu.Block):
 
     return lax.fori_loop(0, self.segment, one, h)
 
-  def kept(self, word, k):
-    """Returns whether token k of a tile keeps the state before it; None if all tokens do."""
+  def reset(self, word, k):
+    """Returns whether token k of a tile starts a document; None if no token does."""
     return (lax.shift_right_logical(word, k) & 1) == 1 if self.words else None
 
-  def clear(self, kept, z):
-    """Returns z of any shape, set to 0 where the token does not keep the state before it."""
-    return z if kept is None else jnp.where(jnp.broadcast_to(kept, z.shape), z, 0.0)
+  def clear(self, reset, z):
+    """Sets z of any shape to 0 where `reset` is True; None: nowhere."""
+    return z if reset is None else jnp.where(jnp.broadcast_to(reset, z.shape), 0.0, z)

@@ -25,9 +25,9 @@ from kernels.selective_scan.gpu_tiling import Block, Tiling
 MOST = 64  # entries of a state in registers
 
 
-def why_not(x, dt, A, B, C, h, D, z, keep, softplus, disc) -> str | None:
+def why_not(x, dt, A, B, C, h, D, z, reset, softplus, disc) -> str | None:
   """Returns why this kernel cannot run these arguments, after the reasons of `gpu.why_not`."""
-  del A, B, C, D, keep, softplus
+  del A, B, C, D, reset, softplus
   if reason := gpu.why_not(h) or fused.not_known(x, dt, h, z, disc):
     return reason
   return f"a state has {h.shape[2]} entries, and registers hold {MOST} at most" if h.shape[2] > MOST else None
@@ -42,14 +42,14 @@ def selective_scan(
   h: Float32[Array, "b e n"],
   D: Float32[Array, "e"] | None,
   z: Float[Array, "b t e"] | None,
-  keep: Bool[Array, "b t"] | None,
+  reset: Bool[Array, "b t"] | None,
   softplus: bool,
   disc: str,
 ) -> tuple[Float[Array, "b t e"], Float32[Array, "b e n"]]:
   """See `around.around`; y has the dtype of x."""
   del disc
   scan = functools.partial(_scan, softplus)
-  return dispatch.shard(scan, fused.AXES, ("b t e", "b e n"))(x, dt, A, B, C, h, D, z, keep)
+  return dispatch.shard(scan, fused.AXES, ("b t e", "b e n"))(x, dt, A, B, C, h, D, z, reset)
 
 
 class _Token(NamedTuple):
@@ -58,7 +58,7 @@ class _Token(NamedTuple):
   x: Float32[Array, "e"]
   dt: Float32[Array, "e"]
   B: Float32[Array, "n e"]
-  kept: Bool[Array, ""] | None
+  reset: Bool[Array, ""] | None
   decay: Float32[Array, "n e"]
   before: Float32[Array, "n e"]  # the state that it finds
   after: Float32[Array, "n e"]
@@ -80,10 +80,10 @@ class _Tile(NamedTuple):
   def token(self, k, h) -> _Token:
     """The token after the state h."""
     x, dt, _, B, *_ = self.slots
-    x_t, dt_t, kept = self.vector(x, k), self.block.step(dt, self.slot, self.i, k), self.block.kept(self.word, k)
+    x_t, dt_t, reset = self.vector(x, k), self.block.step(dt, self.slot, self.i, k), self.block.reset(self.word, k)
     B_t, wide = self.block.column(B, self.slot, k, 0), self.block.wide
-    before, decay = self.block.clear(kept, h), jnp.exp2(wide(dt_t) * self.A)
-    return _Token(x_t, dt_t, B_t, kept, decay, before, decay * before + wide(dt_t * x_t) * B_t)
+    before, decay = self.block.clear(reset, h), jnp.exp2(wide(dt_t) * self.A)
+    return _Token(x_t, dt_t, B_t, reset, decay, before, decay * before + wide(dt_t * x_t) * B_t)
 
 
 def _maps(tiling, A, dt, inflow, column, gate=()):
@@ -121,7 +121,7 @@ def _map_kernel(tiling, words, A, dt, x, B, z, decays, inflows, dt_in, x_in, B_i
 
     def token(k, carry):
       k = block.order(k)
-      (h, passed, time), kept = carry, block.kept(word, k)
+      (h, passed, time), reset = carry, block.reset(word, k)
       dt_t, x_t = block.step(dt_in, slot, i, k), block.vector(x_in, slot, k)
       for ref in z_in:
         x_t *= fused.silu(block.vector(ref, slot, k))
@@ -130,9 +130,9 @@ def _map_kernel(tiling, words, A, dt, x, B, z, decays, inflows, dt_in, x_in, B_i
       for p in block.held:
         decay, flow = jnp.exp2(block.wide(dt_t) * A[p]), inflow * block.column(B_in, slot, k, p)
         after.append(
-          block.clear(kept, decay * (h[p] + flow)) if tiling.back else decay * block.clear(kept, h[p]) + flow
+          block.clear(reset, decay * (h[p] + flow)) if tiling.back else decay * block.clear(reset, h[p]) + flow
         )
-      return after, block.clear(kept, passed), time + dt_t
+      return after, block.clear(reset, passed), time + dt_t
 
     return lax.fori_loop(0, tiling.tokens, token, carry)
 
@@ -145,13 +145,13 @@ def _map_kernel(tiling, words, A, dt, x, B, z, decays, inflows, dt_in, x_in, B_i
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _scan(softplus, x, dt, A, B, C, h, D, z, keep):
-  return _run(softplus, x, dt, A, B, C, h, D, z, keep, save=False)[:2]
+def _scan(softplus, x, dt, A, B, C, h, D, z, reset):
+  return _run(softplus, x, dt, A, B, C, h, D, z, reset, save=False)[:2]
 
 
-def _forward(softplus, x, dt, A, B, C, h, D, z, keep):
-  y, last, entering = _run(softplus, x, dt, A, B, C, h, D, z, keep, save=True)
-  return (y, last), (x, dt, A, B, C, D, z, keep, entering)
+def _forward(softplus, x, dt, A, B, C, h, D, z, reset):
+  y, last, entering = _run(softplus, x, dt, A, B, C, h, D, z, reset, save=True)
+  return (y, last), (x, dt, A, B, C, D, z, reset, entering)
 
 
 def _laid_out(tiling, x, dt, A, B, C, D, z):
@@ -163,9 +163,9 @@ def _laid_out(tiling, x, dt, A, B, C, D, z):
   )
 
 
-def _run(softplus, x, dt, A, B, C, h, D, z, keep, *, save):
+def _run(softplus, x, dt, A, B, C, h, D, z, reset, *, save):
   """Returns all y, the last state, and if `save` the states before each tile."""
-  tiling = Tiling(x, B, keep, softplus=softplus, gated=z is not None, back=False)
+  tiling = Tiling(x, B, reset, softplus=softplus, gated=z is not None, back=False)
   x, dt, A, B, C, D, z = _laid_out(tiling, x, dt, A, B, C, D, z)
   y, last, *entering = gpu.kernel(
     functools.partial(_forward_kernel, tiling),
@@ -196,11 +196,11 @@ def _forward_kernel(tiling, words, maps, A, x, dt, B, C, D, z, h, y, last, *ente
       block.write(ref, (block.row, block.index(i)), h)
 
     def token(k, h):
-      kept, x_t, dt_t = block.kept(word, k), block.vector(x_in, slot, k), block.step(dt_in, slot, i, k)
+      reset, x_t, dt_t = block.reset(word, k), block.vector(x_in, slot, k), block.step(dt_in, slot, i, k)
       inflow, after, y_t = block.wide(dt_t * x_t), [], None
       for p in block.held:
         decay = jnp.exp2(block.wide(dt_t) * A[p])
-        after.append(decay * block.clear(kept, h[p]) + inflow * block.column(B_in, slot, k, p))
+        after.append(decay * block.clear(reset, h[p]) + inflow * block.column(B_in, slot, k, p))
         read = (after[p] * block.column(C_in, slot, k, p)).sum(0)
         y_t = read if y_t is None else y_t + read
       for skip in D:
@@ -218,10 +218,10 @@ def _forward_kernel(tiling, words, maps, A, x, dt, B, C, D, z, h, y, last, *ente
 
 
 def _backward(softplus, saved, cotangents):
-  *inputs, keep, entering = saved
+  *inputs, reset, entering = saved
   x, dt, A, B, C, D, z = inputs
   y_bar, last_bar = cotangents
-  tiling = Tiling(x, B, keep, softplus=softplus, gated=z is not None, back=True)
+  tiling = Tiling(x, B, reset, softplus=softplus, gated=z is not None, back=True)
   y_bar = tiling.tokens_of(y_bar)
   x, dt, A, B, C, D, z = _laid_out(tiling, *inputs)
   states = plgpu.SMEM((tiling.stages, tiling.part, gpu.LANES), jnp.float32)
@@ -339,7 +339,7 @@ def _adjoint(block, A, token, y_bar, C, carry):
   inflow_bar = (h_bar * token.B).sum(0)
   dt_bar = (exponent_bar * A).sum(0) * math.log(2) + inflow_bar * token.x
   columns = h_bar * block.wide(token.dt * token.x), token.after * block.wide(y_bar)
-  carry = block.clear(token.kept, before_bar), A_bar + exponent_bar * block.wide(token.dt)
+  carry = block.clear(token.reset, before_bar), A_bar + exponent_bar * block.wide(token.dt)
   return carry, (inflow_bar * token.dt, dt_bar), columns
 
 

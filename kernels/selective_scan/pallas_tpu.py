@@ -23,9 +23,9 @@ CHANNELS = 512  # at most, of a block
 STATES = 2**20  # numbers, in VMEM, of all states of a chunk
 
 
-def why_not(x, dt, A, B, C, h, D, z, keep, softplus, disc) -> str | None:
+def why_not(x, dt, A, B, C, h, D, z, reset, softplus, disc) -> str | None:
   """Returns why this kernel cannot run these arguments, after the reasons of `tpu.why_not`."""
-  del A, B, C, D, keep, softplus
+  del A, B, C, D, reset, softplus
   return tpu.why_not(h) or fused.not_known(x, dt, h, z, disc)
 
 
@@ -38,21 +38,21 @@ def selective_scan(
   h: Float32[Array, "b e n"],
   D: Float32[Array, "e"] | None,
   z: Float[Array, "b t e"] | None,
-  keep: Bool[Array, "b t"] | None,
+  reset: Bool[Array, "b t"] | None,
   softplus: bool,
   disc: str,
 ) -> tuple[Float[Array, "b t e"], Float32[Array, "b e n"]]:
   """See `around.around`; y has the dtype of x."""
   del disc
   scan = functools.partial(_scan, softplus)
-  return dispatch.shard(scan, fused.AXES, ("b t e", "b e n"))(x, dt, A, B, C, h, D, z, keep)
+  return dispatch.shard(scan, fused.AXES, ("b t e", "b e n"))(x, dt, A, B, C, h, D, z, reset)
 
 
 class _Blocks:
   """How the arrays lie, and the blocks of one program. A row here is one group of a row of the batch."""
 
-  def __init__(self, x, B, keep, softplus, *, back):
-    (self.b, self.t, self.g, self.n), self.keep, self.softplus = B.shape, keep, softplus
+  def __init__(self, x, B, reset, softplus, *, back):
+    (self.b, self.t, self.g, self.n), self.reset, self.softplus = B.shape, reset, softplus
     self.channels_of_group = x.shape[2] // self.g
     self.width = chunks.up(self.channels_of_group, tpu.LANES)
     most = min(CHANNELS, STATES // (TOKENS * chunks.up(self.n, tpu.ROWS)))
@@ -103,11 +103,11 @@ class _Blocks:
 
   def words(self):
     """The mask, and its block, in scalar memory."""
-    if self.keep is None:
+    if self.reset is None:
       return (), ()
     place = lambda r, e, c: (lax.div(r, self.g), self.chunk(c), 0, 0)
     spec = pl.BlockSpec((None, None, 1, self.tiles), place, memory_space=pltpu.SMEM)
-    return (tpu.words(self.keep, self.tokens),), (spec,)
+    return (tpu.words(self.reset, self.tokens),), (spec,)
 
   def like(self, *shape, dtype=jnp.float32):
     return jax.ShapeDtypeStruct((self.b * self.g, *shape), dtype)
@@ -120,8 +120,8 @@ class _Blocks:
     """A chunk in 32 bits, for so many arrays."""
     return [pltpu.VMEM((self.tokens, self.channels), jnp.float32)] * count
 
-  def there(self, z, step):
-    """A chunk in 32 bits, and zero past the end of the arrays, where it is anything."""
+  def valid(self, z, step):
+    """Sets a chunk to 0 past the end of the arrays, where memory is undefined."""
     if self.t % self.tokens == 0:
       return z
     token = self.chunk(step) * self.tokens + lax.broadcasted_iota(jnp.int32, z.shape, 0)
@@ -129,18 +129,18 @@ class _Blocks:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _scan(softplus, x, dt, A, B, C, h, D, z, keep):
-  return _run(softplus, x, dt, A, B, C, h, D, z, keep, save=False)[:2]
+def _scan(softplus, x, dt, A, B, C, h, D, z, reset):
+  return _run(softplus, x, dt, A, B, C, h, D, z, reset, save=False)[:2]
 
 
-def _forward(softplus, x, dt, A, B, C, h, D, z, keep):
-  y, last, entries = _run(softplus, x, dt, A, B, C, h, D, z, keep, save=True)
-  return (y, last), (x, dt, A, B, C, D, z, keep, entries)
+def _forward(softplus, x, dt, A, B, C, h, D, z, reset):
+  y, last, entries = _run(softplus, x, dt, A, B, C, h, D, z, reset, save=True)
+  return (y, last), (x, dt, A, B, C, D, z, reset, entries)
 
 
-def _run(softplus, x, dt, A, B, C, h, D, z, keep, *, save):
+def _run(softplus, x, dt, A, B, C, h, D, z, reset, *, save):
   """Returns all y, the last state, and if `save` the states before each chunk."""
-  blocks = _Blocks(x, B, keep, softplus, back=False)
+  blocks = _Blocks(x, B, reset, softplus, back=False)
   words, words_spec = blocks.words()
   arrays, specs = _arrays(blocks, x, dt, A, B, C, D, z)
   out = [
@@ -178,8 +178,8 @@ def _arrays(blocks, x, dt, A, B, C, D, z):
 def _read(blocks, step, x, dt, x_in, dt_in):
   """Past the end dt is 0, which leaves the state alone."""
   wide = dt[...].astype(jnp.float32)
-  x_in[...] = blocks.there(x[...].astype(jnp.float32), step)
-  dt_in[...] = blocks.there(fused.softplus(wide) if blocks.softplus else wide, step)
+  x_in[...] = blocks.valid(x[...].astype(jnp.float32), step)
+  dt_in[...] = blocks.valid(fused.softplus(wide) if blocks.softplus else wide, step)
 
 
 def _forward_kernel(blocks, words, x, dt, A, B, C, D, z, h, y, last, *entries_and_scratch):
@@ -197,8 +197,8 @@ def _forward_kernel(blocks, words, x, dt, A, B, C, D, z, h, y, last, *entries_an
 
   def tile(i, h):
     out = jnp.zeros((tpu.ROWS, blocks.channels), jnp.float32)
-    for j, keep, (x_t, dt_t), (B_t, C_t) in _tokens(i, words, (x_in, dt_in), (B, C)):
-      h = _advance(A, _kept(h, keep), x_t, dt_t, B_t)
+    for j, reset, (x_t, dt_t), (B_t, C_t) in _tokens(i, words, (x_in, dt_in), (B, C)):
+      h = _advance(A, _cleared(h, reset), x_t, dt_t, B_t)
       out = _at_row(j, out, (C_t * h).sum(0, keepdims=True))
     y_out[_rows(i)] = out
     return h
@@ -213,9 +213,9 @@ def _forward_kernel(blocks, words, x, dt, A, B, C, D, z, h, y, last, *entries_an
 
 
 def _backward(softplus, saved, cotangents):
-  x, dt, A, B, C, D, z, keep, entries = saved
+  x, dt, A, B, C, D, z, reset, entries = saved
   y_bar, last_bar = cotangents
-  blocks = _Blocks(x, B, keep, softplus, back=True)
+  blocks = _Blocks(x, B, reset, softplus, back=True)
   words, words_spec = blocks.words()
   arrays, specs = _arrays(blocks, x, dt, A, B, C, D, z)
   tokens, row, columns_bar = blocks.by_token(), blocks.by_row(blocks.n), blocks.columns_bar()
@@ -263,12 +263,12 @@ def _backward_kernel(blocks, words, x, dt, A, B, C, D, z, entry, y_bar, last_bar
   _read(blocks, step, x, dt, x_in, dt_in)
   y_bar = y_bar[...].astype(jnp.float32)
   gates = [fused.silu_and_slope(ref[...].astype(jnp.float32)) for ref in z]
-  read_bar[...] = blocks.there(y_bar * gates[0][0] if gates else y_bar, step)
+  read_bar[...] = blocks.valid(y_bar * gates[0][0] if gates else y_bar, step)
 
   def enter(i, h):
     """Writes down what each token finds."""
-    for j, keep, (x_t, dt_t), (B_t,) in _tokens(i, words, (x_in, dt_in), (B,)):
-      h = _kept(h, keep)
+    for j, reset, (x_t, dt_t), (B_t,) in _tokens(i, words, (x_in, dt_in), (B,)):
+      h = _cleared(h, reset)
       states[i * tpu.ROWS + j] = h
       h = _advance(A, h, x_t, dt_t, B_t)
     return h
@@ -279,10 +279,10 @@ def _backward_kernel(blocks, words, x, dt, A, B, C, D, z, entry, y_bar, last_bar
     h_bar, *bars = carry
     i = blocks.tiles - 1 - k
     tiles = [jnp.zeros((tpu.ROWS, blocks.channels), jnp.float32)] * len(out)
-    for j, keep, rows, columns in reversed(list(_tokens(i, words, (x_in, dt_in, read_bar), (B, C)))):
+    for j, reset, rows, columns in reversed(list(_tokens(i, words, (x_in, dt_in, read_bar), (B, C)))):
       place = i * tpu.ROWS + j
       h_bar, made, bars = _adjoint(A, h_bar, bars, rows, columns, states[place], place)
-      h_bar, tiles = _kept(h_bar, keep), [_at_row(j, m, row) for m, row in zip(tiles, made)]
+      h_bar, tiles = _cleared(h_bar, reset), [_at_row(j, m, row) for m, row in zip(tiles, made)]
     for ref, m in zip(out, tiles):
       ref[_rows(i)] = m
     return h_bar, *bars
@@ -322,24 +322,24 @@ def _adjoint(A, h_bar, bars, rows, columns, entering, place):
   before_bar = decay * h_bar
   exponent_bar = before_bar * entering
   inflow_bar = (h_bar * B).sum(0, keepdims=True)
-  here = lax.broadcasted_iota(jnp.int32, B_bar.shape, 1) == place
-  B_bar = jnp.where(here, (h_bar * inflow).sum(1, keepdims=True), B_bar)
-  C_bar = jnp.where(here, (after * y_bar).sum(1, keepdims=True), C_bar)
+  lane = lax.broadcasted_iota(jnp.int32, B_bar.shape, 1) == place
+  B_bar = jnp.where(lane, (h_bar * inflow).sum(1, keepdims=True), B_bar)
+  C_bar = jnp.where(lane, (after * y_bar).sum(1, keepdims=True), C_bar)
   dt_bar = (exponent_bar * A).sum(0, keepdims=True) + inflow_bar * x
   y = (after * C).sum(0, keepdims=True)
   return before_bar, (inflow_bar * dt, dt_bar, y), (A_bar + exponent_bar * dt, B_bar, C_bar)
 
 
 def _tokens(i, words, by_row, by_column):
-  """The tokens of tile i: number, whether it keeps the state before it, its rows and its columns of the arrays."""
+  """Yields for each token of tile i its number, whether it starts a document, its rows and columns of the arrays."""
   rows = [z[_rows(i)] for z in by_row]
   # Lanes are taken at places known when compiled: the tile is turned to the front.
   turn = lax.rem(TOKENS - i * tpu.ROWS, TOKENS)
   columns = [pltpu.roll(z[...], turn, 1) for z in by_column]
   word = words[0][0, i] if words else None
   for j in range(tpu.ROWS):
-    keep = None if word is None else jnp.bitwise_and(word, 1 << j) != 0
-    yield j, keep, [z[j : j + 1] for z in rows], [z[:, j : j + 1] for z in columns]
+    reset = None if word is None else jnp.bitwise_and(word, 1 << j) != 0
+    yield j, reset, [z[j : j + 1] for z in rows], [z[:, j : j + 1] for z in columns]
 
 
 def _rows(i):
@@ -350,5 +350,5 @@ def _at_row(j, tile, row):
   return jnp.where(lax.broadcasted_iota(jnp.int32, tile.shape, 0) == j, row, tile)
 
 
-def _kept(h, keep):
-  return h if keep is None else jnp.where(keep, h, 0)
+def _cleared(h, reset):
+  return h if reset is None else jnp.where(reset, 0.0, h)

@@ -14,16 +14,16 @@ def selective_scan(
   B: Inexact[Array, "b t g n"],
   C: Inexact[Array, "b t g n"],
   h: Inexact[Array, "b e n"],
-  keep: Bool[Array, "b t"] | None,
+  reset: Bool[Array, "b t"] | None,
   disc: str,
 ) -> tuple[Float[Array, "b t e"], Inexact[Array, "b e n"]]:
-  """h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t, with h_{t-1} = 0 where `keep` is False; y_t = Re(C_t . h_t)."""
+  """h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t, with h_{t-1} = 0 where `reset` is True; y_t = Re(C_t . h_t)."""
   B, C = (jnp.repeat(z, x.shape[-1] // z.shape[2], axis=2) for z in (B, C))
 
   def token(h, inputs):
-    x, dt, B, C, keep = inputs
+    x, dt, B, C, reset = inputs
     decay, step_size = discretize(dt, A, disc)
-    h = decay * op.kept(keep, h) + step_size * x[..., None] * B
+    h = decay * op.cleared(reset, h) + step_size * x[..., None] * B
     return h, (C * h).sum(-1).real
 
-  return op.loop(token, h, (x, dt, B, C, keep))
+  return op.loop(token, h, (x, dt, B, C, reset))

@@ -24,7 +24,7 @@ class Tokens(NamedTuple):
   dt: Float[Array, "*t b g d"]
   B: Float[Array, "*t b g n"]
   C: Float[Array, "*t b g n"]
-  keep: Bool[Array, "*t b"] | None
+  reset: Bool[Array, "*t b"] | None
 
 
 def selective_scan(
@@ -34,25 +34,25 @@ def selective_scan(
   B: Float[Array, "b t g n"],
   C: Float[Array, "b t g n"],
   h: Float[Array, "b e n"],
-  keep: Bool[Array, "b t"] | None,
+  reset: Bool[Array, "b t"] | None,
   disc: str,
 ) -> tuple[Float[Array, "b t e"], Float[Array, "b e n"]]:
   """See `reference.selective_scan`."""
   del disc
-  return _scan(x, dt, A, B, C, h, keep)
+  return _scan(x, dt, A, B, C, h, reset)
 
 
 @jax.custom_vjp
-def _scan(x, dt, A, B, C, h, keep):
-  return _forward(x, dt, A, B, C, h, keep)[0]
+def _scan(x, dt, A, B, C, h, reset):
+  return _forward(x, dt, A, B, C, h, reset)[0]
 
 
-def _forward(x, dt, A, B, C, h, keep):
+def _forward(x, dt, A, B, C, h, reset):
   groups = B.shape[2]
-  tokens, A_lanes = _chunks(x, dt, B, C, keep), _lanes(A, groups)
+  tokens, A_lanes = _chunks(x, dt, B, C, reset), _lanes(A, groups)
 
   def step(h, token):
-    h = _advance(A_lanes, _kept(h, token), token)
+    h = _advance(A_lanes, _cleared(h, token), token)
     return h, _read(h, token.C)
 
   def chunk(h, tokens):
@@ -60,21 +60,21 @@ def _forward(x, dt, A, B, C, h, keep):
     return last, (y, h)
 
   last, (y, entries) = lax.scan(chunk, _lanes(h, groups), tokens)
-  return (_rows(y, x), _channels(last)), (x, dt, A, B, C, keep, entries)
+  return (_rows(y, x), _channels(last)), (x, dt, A, B, C, reset, entries)
 
 
 def _backward(saved, cotangents):
-  x, dt, A, B, C, keep, entries = saved
+  x, dt, A, B, C, reset, entries = saved
   y_bar, last_bar = cotangents
   groups = B.shape[2]
-  tokens, A_lanes = _chunks(x, dt, B, C, keep), _lanes(A, groups)
+  tokens, A_lanes = _chunks(x, dt, B, C, reset), _lanes(A, groups)
   y_bar = chunks.split(y_bar.reshape(*y_bar.shape[:2], groups, -1), CHUNK)
 
   def chunk(carry, inputs):
     tokens, y_bar, entry = inputs
 
     def enter(h, token):
-      h = _kept(h, token)
+      h = _cleared(h, token)
       return _advance(A_lanes, h, token), h
 
     _, entering = lax.scan(enter, entry, tokens)
@@ -110,7 +110,7 @@ def _adjoint(A, carry, inputs):
   inflow_bar = _read(h_bar, token.B)
   dt_bar = sum(exponent_bar[:, :, n] * A[:, n] for n in range(A.shape[1])) + inflow_bar * token.x
   B_bar, C_bar = _sum_channels(h_bar, inflow), _sum_channels(h, y_bar)
-  carry = _kept(before_bar, token), A_bar + exponent_bar * token.dt[:, :, None]
+  carry = _cleared(before_bar, token), A_bar + exponent_bar * token.dt[:, :, None]
   return carry, (inflow_bar * token.dt, dt_bar, B_bar, C_bar)
 
 
@@ -122,15 +122,15 @@ def _sum_channels(h, weights):
   return jnp.einsum("bgnd,bgd->bgn", h, weights, precision="highest")
 
 
-def _kept(h, token):
-  return h if token.keep is None else jnp.where(token.keep[:, None, None, None], h, 0)
+def _cleared(h, token):
+  return h if token.reset is None else jnp.where(token.reset[:, None, None, None], 0, h)
 
 
-def _chunks(x, dt, B, C, keep) -> Tokens:
+def _chunks(x, dt, B, C, reset) -> Tokens:
   """The inputs as Tokens; the filling of the last chunk has dt = 0, which leaves the state alone."""
   x, dt = (z.reshape(*z.shape[:2], B.shape[2], -1) for z in (x, dt))
   x, dt, B, C = (chunks.split(z, CHUNK) for z in (x, dt, B, C))
-  return Tokens(x, dt, B, C, None if keep is None else chunks.split(keep, CHUNK, True))
+  return Tokens(x, dt, B, C, None if reset is None else chunks.split(reset, CHUNK))
 
 
 def _rows(z, like):

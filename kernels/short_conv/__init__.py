@@ -45,14 +45,14 @@ def short_conv(
   if v != w - 1:
     raise Mistake(f"short_conv: {v} taps carried for a kernel of width {w}; it needs {w - 1}")
   dtype, where = inputs.compute_dtype(x, kernel, taps), op.rows(x.shape[1], reset, lengths)
-  args = *op.cast(dtype, *where.fill(x), kernel, taps, bias), where.keep, where.lengths
+  args = *op.cast(dtype, *where.fill(x), kernel, taps, bias), where.reset, where.lengths
   y, last = op.run("short_conv", IMPLS, impl, args, where, out=x, state=taps, one_token=_one_token)
   return y, last.astype(taps.dtype)
 
 
-def _one_token(x, kernel, taps, bias, keep, lengths):
+def _one_token(x, kernel, taps, bias, reset, lengths):
   """`conv_step` has kernels of its own, but masks nothing."""
-  if keep is not None or lengths is not None:
-    return reference.short_conv(x, kernel, taps, bias, keep, lengths)
+  if reset is not None or lengths is not None:
+    return reference.short_conv(x, kernel, taps, bias, reset, lengths)
   y, taps = conv_step(x[:, 0], taps, kernel, bias=bias)
   return y[:, None], taps

@@ -11,20 +11,20 @@ def short_conv(
   kernel: Float[Array, "w e"],
   taps: Float[Array, "b v e"],
   bias: Float[Array, "e"] | None,
-  keep: Bool[Array, "b t"] | None,
+  reset: Bool[Array, "b t"] | None,
   lengths: Int[Array, "b"] | None,
 ) -> tuple[Float[Array, "b t e"], Float[Array, "b v e"]]:
   """y_t = bias + sum_i kernel_i x_{t-(w-1)+i}.
 
-  The window is emptied where `keep` is False, and stands still past `lengths`.
+  The window is emptied where `reset` is True, and stands still past `lengths`.
   """
   valid = None if lengths is None else inputs.valid(lengths, x.shape[1])
 
   def token(taps, inputs):
-    x, keep, valid = inputs
-    window = jnp.concatenate([op.kept(keep, taps), x[:, None]], axis=1)
+    x, reset, valid = inputs
+    window = jnp.concatenate([op.cleared(reset, taps), x[:, None]], axis=1)
     y = (kernel * window).sum(1)
     after = window[:, 1:] if valid is None else jnp.where(valid[:, None, None], window[:, 1:], taps)
     return after, y if bias is None else y + bias
 
-  return op.loop(token, taps, (x, keep, valid))
+  return op.loop(token, taps, (x, reset, valid))

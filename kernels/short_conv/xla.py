@@ -19,7 +19,7 @@ def short_conv(
   kernel: Float[Array, "w e"],
   taps: Float[Array, "b v e"],
   bias: Float[Array, "e"] | None,
-  keep: Bool[Array, "b t"] | None,
+  reset: Bool[Array, "b t"] | None,
   lengths: Int[Array, "b"] | None,
   *,
   gradient: str,
@@ -27,39 +27,39 @@ def short_conv(
   """Prepends the carried taps, adds up the lags, and cuts the taps to carry out where each row ends."""
   t, v = x.shape[1], taps.shape[1]
   padded = jnp.concatenate([taps, x], axis=1)
-  y = add_lags(padded, kernel, keep, gradient)
+  y = add_lags(padded, kernel, reset, gradient)
   y = y if bias is None else y + bias
-  if lengths is None and keep is None:
+  if lengths is None and reset is None:
     return y, padded[:, t:]
   end = jnp.full(x.shape[:1], t) if lengths is None else lengths
   slots = jnp.arange(v)
   taps = jnp.take_along_axis(padded, (end[:, None] + slots)[..., None], axis=1)
-  if keep is not None:
+  if reset is not None:
     # The last token is slot v - 1 and sees `last` slots further back; all of them before the first token.
-    last = jnp.take_along_axis(_reach(keep, v), jnp.maximum(end - 1, 0)[:, None], axis=1)
+    last = jnp.take_along_axis(_reach(reset, v), jnp.maximum(end - 1, 0)[:, None], axis=1)
     last = jnp.where(end[:, None] > 0, last, v)
     taps = jnp.where((v - 1 - slots <= last)[..., None], taps, 0)
   return y, taps
 
 
-def _reach(keep: Bool[Array, "b t"], v: int) -> Int[Array, "b t"]:
+def _reach(reset: Bool[Array, "b t"], v: int) -> Int[Array, "b t"]:
   """Counts, for each token, the tokens before it in its document, v carried ones included."""
-  index = jnp.arange(keep.shape[1])
-  return index - jax.lax.cummax(jnp.where(keep, -v, index), axis=1)
+  index = jnp.arange(reset.shape[1])
+  return index - jax.lax.cummax(jnp.where(reset, index, -v), axis=1)
 
 
-def _room(keep: Bool[Array, "b t"], v: int) -> Int[Array, "b s"]:
+def _room(reset: Bool[Array, "b t"], v: int) -> Int[Array, "b s"]:
   """Counts, for each token, the tokens after it in its document, v carried ones included."""
-  t = keep.shape[1]
-  starts = jax.lax.cummin(jnp.where(keep, t, jnp.arange(t)), axis=1, reverse=True)
-  starts = jnp.pad(starts, ((0, 0), (0, 1)), constant_values=t)
+  t = reset.shape[1]
+  end = jax.lax.cummin(jnp.where(reset, jnp.arange(t), t), axis=1, reverse=True)
+  end = jnp.pad(end, ((0, 0), (0, 1)), constant_values=t)
   index = jnp.arange(-v, t)
-  return starts[:, jnp.maximum(index + 1, 0)] - 1 - index
+  return end[:, jnp.maximum(index + 1, 0)] - 1 - index
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def add_lags(
-  padded: Float[Array, "b s e"], kernel: Float[Array, "w e"], keep: Bool[Array, "b t"] | None, gradient: str
+  padded: Float[Array, "b s e"], kernel: Float[Array, "w e"], reset: Bool[Array, "b t"] | None, gradient: str
 ) -> Float[Array, "b t e"]:
   """y_t = sum_{lag < w} kernel_{w-1-lag} padded_{t+w-1-lag}, over the lags that stay in the document of token t.
 
@@ -67,7 +67,7 @@ def add_lags(
     gradient: how that of the kernel is added up: "by_token" or "by_tap".
   """
   w = kernel.shape[0]
-  return _slide(padded, kernel, w - 1 - jnp.arange(w), None if keep is None else _reach(keep, w - 1))
+  return _slide(padded, kernel, w - 1 - jnp.arange(w), None if reset is None else _reach(reset, w - 1))
 
 
 def _slide(
@@ -101,16 +101,16 @@ def _slide(
   return jax.lax.scan(body, start, (GROUP * jnp.arange(groups), kernel, lags))[0]
 
 
-def _add_lags_fwd(padded, kernel, keep, gradient):
-  return add_lags(padded, kernel, keep, gradient), (padded, kernel, keep)
+def _add_lags_fwd(padded, kernel, reset, gradient):
+  return add_lags(padded, kernel, reset, gradient), (padded, kernel, reset)
 
 
 def _add_lags_bwd(gradient, residuals, dy):
-  padded, kernel, keep = residuals
+  padded, kernel, reset = residuals
   w = kernel.shape[0]
   dy_padded = jnp.pad(dy, ((0, 0), (w - 1, w - 1), (0, 0)))
-  d_padded = _slide(dy_padded, kernel[::-1], jnp.arange(w), None if keep is None else _room(keep, w - 1))
-  return d_padded, GRADIENTS[gradient](padded, dy, None if keep is None else _reach(keep, w - 1), w), None
+  d_padded = _slide(dy_padded, kernel[::-1], jnp.arange(w), None if reset is None else _room(reset, w - 1))
+  return d_padded, GRADIENTS[gradient](padded, dy, None if reset is None else _reach(reset, w - 1), w), None
 
 
 def _by_token(padded, dy, reach, w: int) -> Float[Array, "w e"]:

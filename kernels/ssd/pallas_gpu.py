@@ -21,9 +21,9 @@ MOST = 128  # entries of a state in registers; with 256 they spill kilobytes
 STAGES = 2  # chunks that are on their way, or being read; so two blocks share a multiprocessor
 
 
-def why_not(q, k, v, log_a, S, keep) -> str | None:
+def why_not(q, k, v, log_a, S, reset) -> str | None:
   """Returns why this kernel cannot run these arguments: GPU, tensor cores and registers have limits."""
-  del v, keep
+  del v, reset
   if reason := gpu.why_not(log_a, S):
     return reason
   if (capability := gpu.compute_capability()) >= 10:
@@ -39,10 +39,10 @@ def ssd(
   v: Float[Array, "b t h p"],
   log_a: Float32[Array, "b t h"],
   S: Float32[Array, "b h k p"],
-  keep: Bool[Array, "b t"] | None,
+  reset: Bool[Array, "b t"] | None,
 ) -> tuple[BFloat16[Array, "b t h p"], Float32[Array, "b h k p"]]:
   """See `reference.ssd`; v is rounded to bfloat16, and so is y."""
-  log_a = decays.clear(log_a[..., None], keep)[..., 0]
+  log_a = decays.clear(log_a[..., None], reset)[..., 0]
   axes = ("b t g k", "b t g k", "b t h p", "b t h", "b h k p")
   return dispatch.shard(_ssd, axes, ("b t h p", "b h k p"))(q, k, v.astype(jnp.bfloat16), log_a, S)
 

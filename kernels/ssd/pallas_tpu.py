@@ -20,8 +20,8 @@ TOKENS = tpu.LANES  # of a chunk, at most
 HEADS = 4  # of a program, at most, if their channels fill lanes
 
 
-def why_not(q, k, v, log_a, S, keep) -> str | None:
-  del q, k, v, keep
+def why_not(q, k, v, log_a, S, reset) -> str | None:
+  del q, k, v, reset
   return tpu.why_not(log_a, S)
 
 
@@ -31,10 +31,10 @@ def ssd(
   v: Float32[Array, "b t h p"],
   log_a: Float32[Array, "b t h"],
   S: Float32[Array, "b h k p"],
-  keep: Bool[Array, "b t"] | None,
+  reset: Bool[Array, "b t"] | None,
 ) -> tuple[Float32[Array, "b t h p"], Float32[Array, "b h k p"]]:
   """See `reference.ssd`."""
-  log_a = decays.clear(log_a[..., None], keep)[..., 0]
+  log_a = decays.clear(log_a[..., None], reset)[..., 0]
   axes = ("b t g k", "b t g k", "b t h p", "b t h", "b h k p")
   return dispatch.shard(_ssd, axes, ("b t h p", "b h k p"))(q, k, v, log_a, S)
 

@@ -12,17 +12,17 @@ def ssd(
   v: Float[Array, "b t h p"],
   log_a: Float[Array, "b t h"],
   S: Float[Array, "b h k p"],
-  keep: Bool[Array, "b t"] | None,
+  reset: Bool[Array, "b t"] | None,
 ) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k p"]]:
-  """S_t = exp(log_a_t) S_{t-1} + k_t v_t^T, with S_{t-1} = 0 where `keep` is False; y_t = S_t^T q_t."""
+  """S_t = exp(log_a_t) S_{t-1} + k_t v_t^T, with S_{t-1} = 0 where `reset` is True; y_t = S_t^T q_t."""
   q, k = (jnp.repeat(z, v.shape[2] // z.shape[2], axis=2) for z in (q, k))
 
   def token(S, inputs):
-    q, k, v, log_a, keep = inputs
-    S = jnp.exp(log_a)[..., None, None] * op.kept(keep, S) + k[..., None] * v[..., None, :]
+    q, k, v, log_a, reset = inputs
+    S = jnp.exp(log_a)[..., None, None] * op.cleared(reset, S) + k[..., None] * v[..., None, :]
     return S, op.read(S, q)
 
-  return op.loop(token, S, (q, k, v, log_a, keep))
+  return op.loop(token, S, (q, k, v, log_a, reset))
 
 
 def quadratic(
@@ -31,7 +31,7 @@ def quadratic(
   v: Float[Array, "b t h p"],
   log_a: Float[Array, "b t h"],
   S: Float[Array, "b h k p"],
-  keep: Bool[Array, "b t"] | None,
+  reset: Bool[Array, "b t"] | None,
 ) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k p"]]:
   """y = (L * (q k^T)) v with L_ij = a_{j+1} .. a_i for j <= i of one document; the state before is a token -1.
 
@@ -39,7 +39,7 @@ def quadratic(
   """
   t = v.shape[1]
   q, k = (jnp.repeat(z, v.shape[2] // z.shape[2], axis=2) for z in (q, k))
-  document = jnp.zeros(v.shape[:2], int) if keep is None else jnp.cumsum(~keep, axis=1)
+  document = jnp.zeros(v.shape[:2], int) if reset is None else jnp.cumsum(reset, axis=1)
   past, later = jnp.tri(t, dtype=bool), jnp.tri(t, k=-1, dtype=bool)[..., None]
   segments = jnp.cumsum(jnp.where(later, log_a[:, :, None], 0), axis=1)  # "b i j h"
   seen = (past & (document[:, :, None] == document[:, None]))[..., None]

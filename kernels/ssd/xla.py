@@ -43,14 +43,14 @@ def ssd(
   v: Float[Array, "b t h p"],
   log_a: Float[Array, "b t h"],
   S: Float[Array, "b h k p"],
-  keep: Bool[Array, "b t"] | None,
+  reset: Bool[Array, "b t"] | None,
 ) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k p"]]:
   """See `reference.ssd`. Factors of products have the dtype of q, k and v."""
-  return _forward(q, k, v, log_a, S, keep)[0]
+  return _forward(q, k, v, log_a, S, reset)[0]
 
 
-def _forward(q, k, v, log_a, S, keep):
-  tokens, decays = _chunks(q, k, v), _decays(log_a, keep, k.shape[2])
+def _forward(q, k, v, log_a, S, reset):
+  tokens, decays = _chunks(q, k, v), _decays(log_a, reset, k.shape[2])
   product = functools.partial(multiply, factors=q.dtype)
   inflow = product("mcbgk,mcbgrp->mbgrkp", tokens.k, _by_token(decays.leave) * tokens.v)
 
@@ -62,12 +62,12 @@ def _forward(q, k, v, log_a, S, keep):
   weights = decays.inside * _scores(tokens)[:, :, :, None]
   y = product("mbgrij,mjbgrp->mibgrp", weights, tokens.v)
   y += _by_token(decays.enter) * product("mcbgk,mbgrkp->mcbgrp", tokens.q, entries)
-  return (_rows(y, v), last.reshape(S.shape)), (q, k, v, log_a, keep, entries)
+  return (_rows(y, v), last.reshape(S.shape)), (q, k, v, log_a, reset, entries)
 
 
 def _backward(saved, cotangents):
-  q, k, v, log_a, keep, entries = saved
-  tokens, decays = _chunks(q, k, v), _decays(log_a, keep, k.shape[2])
+  q, k, v, log_a, reset, entries = saved
+  tokens, decays = _chunks(q, k, v), _decays(log_a, reset, k.shape[2])
   product = functools.partial(multiply, factors=q.dtype)
   y_bar = _grouped(chunks.split(cotangents[0], CHUNK), 3, k.shape[2])
   last_bar = cotangents[1].reshape(entries.shape[1:])
@@ -105,16 +105,16 @@ def _scores(tokens):
   return multiply("mibgk,mjbgk->mbgij", tokens.q, tokens.k, tokens.q.dtype)
 
 
-def _decays(log_a, keep, groups) -> Decays:
+def _decays(log_a, reset, groups) -> Decays:
   """Exponentials of sums over segments of a chunk; the filling of the last chunk has log_a = 0."""
   log_a = _by_chunk(_grouped(chunks.split(log_a, CHUNK), 3, groups))
   high, low = running_sums(log_a, axis=log_a.ndim - 1)
   to_end = (high[..., -1:] - high) + (low[..., -1:] - low)
   inside = (high[..., None] - high[..., None, :]) + (low[..., None] - low[..., None, :])
   past = jnp.tri(log_a.shape[-1], dtype=bool)
-  if keep is None:
+  if reset is None:
     return Decays(_exp(inside, past), jnp.exp(high + low), jnp.exp(to_end), jnp.exp((high + low)[..., -1]))
-  document = jnp.cumsum(chunks.split(~keep, CHUNK), axis=1).swapaxes(1, 2)[:, :, None, None]  # "m b 1 1 c"
+  document = jnp.cumsum(chunks.split(reset, CHUNK), axis=1).swapaxes(1, 2)[:, :, None, None]  # "m b 1 1 c"
   last = document[..., -1:]
   return Decays(
     inside=_exp(inside, past & (document[..., None] == document[..., None, :])),

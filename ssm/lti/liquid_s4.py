@@ -165,8 +165,8 @@ def _official_product(x: Float[Array, "b t d"], p: int, where: Where) -> Float[A
   distance, length = jnp.asarray(sets)[at.slot], chunks.sizes(at)[..., None]
   index = (jnp.arange(t) - at.slot)[..., None] + length - 1 - distance
   factors = [jnp.take_along_axis(x, index[..., j, None], axis=1, mode="clip") for j in range(p)]
-  there = jnp.max(distance, axis=-1) < length[..., 0]
-  return jnp.where(there[..., None], math.prod(factors), 0)
+  inside = jnp.max(distance, axis=-1) < length[..., 0]
+  return jnp.where(inside[..., None], math.prod(factors), 0)
 
 
 def _check(module: LiquidS4) -> None:

@@ -1,5 +1,6 @@
 """Running a nonlinear recurrence token after token, which has no parallel form."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -30,13 +31,13 @@ def loop(
   state, entered = jax.tree.map(lambda z: z.astype(dtype), (state, entered))
 
   def token(state, now):
-    entered, clear, exists = now
-    state = state if clear is None else _choose(clear, jax.tree.map(jnp.zeros_like, state), state)
+    entered, reset, valid = now
+    state = jax.tree.map(functools.partial(op.cleared, reset), state)
     after, y = cell(state, entered)
-    return (after if exists is None else _choose(exists, after, state)), y
+    return after if valid is None else jax.tree.map(functools.partial(inputs.where, valid), after, state), y
 
-  exists = None if lengths is None else inputs.valid(lengths, entered.shape[1])
-  return op.loop(token, state, (entered, reset, exists))
+  valid = None if lengths is None else inputs.valid(lengths, entered.shape[1])
+  return op.loop(token, state, (entered, reset, valid))
 
 
 class Recurrent(Mixer):
@@ -59,7 +60,3 @@ def side_by_side(init: Initializer, count: int) -> Initializer:
     return jnp.concatenate([init(key, one, dtype) for key in jax.random.split(key, count)], axis=-1)
 
   return make
-
-
-def _choose(mask: Bool[Array, "b"], yes: Any, no: Any) -> Any:
-  return jax.tree.map(lambda a, b: jnp.where(jax.lax.expand_dims(mask, range(1, a.ndim)), a, b), yes, no)

@@ -93,7 +93,7 @@ class RGLRU(Mixer):
     u, taps = self.conv(self.x_proj(x), state.taps, **where.masks)
     wide = u.astype(jnp.promote_types(u.dtype, jnp.float32))
     r, i = self.a_gate(wide), self.input_gate(wide)
-    h, last = rg_lru(u, r, i, self.a_param, state.h, fresh=state.started == 0, **where.masks)
+    h, last = rg_lru(u, r, i, self.a_param, state.h, row_reset=state.started == 0, **where.masks)
     started = jnp.ones_like(state.started)
     if where.lengths is not None:
       started = jnp.where(where.lengths > 0, started, state.started)

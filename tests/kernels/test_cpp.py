@@ -124,7 +124,7 @@ def test_it_says_what_it_cannot_run(monkeypatch):
   with pytest.raises(ValueError, match="cpp: there is no C.. compiler"):
     op(*given)
   monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-  with pytest.raises(ValueError, match="cpp: it is for CPUs, not for a gpu"):
+  with pytest.raises(ValueError, match="cpp: it needs a CPU, not a gpu"):
     op(*given)
 
 

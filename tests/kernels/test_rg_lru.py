@@ -30,7 +30,7 @@ def sigmoid(z):
 def test_implementations_equal_the_reference(t, masked, dtype):
   with jax.enable_x64(dtype == "float64"):
     given = arrays(t, dtype)
-    where = {**masks(t), "fresh": np.array([False, True])} if masked else {}
+    where = {**masks(t), "row_reset": np.array([False, True])} if masked else {}
     want = values_and_gradients(functools.partial(rg_lru, impl="reference"), given, **where)
     if masked:
       given = tuple(spoil(where["lengths"], z) if z.ndim == 3 else z for z in given)
@@ -42,14 +42,14 @@ def test_implementations_equal_the_reference(t, masked, dtype):
 def test_equals_the_equations(impl):
   """A token that starts a document enters whole, wherever it stands."""
   u, r, i, a_param, h = given = arrays(8)
-  reset, fresh = np.zeros((B, 8), bool), np.array([True, False])
+  reset, row_reset = np.zeros((B, 8), bool), np.array([True, False])
   reset[1, 3] = True
-  y, last = op(*given, fresh=fresh, reset=reset, impl=impl)
+  y, last = op(*given, row_reset=row_reset, reset=reset, impl=impl)
   for row in range(B):
     state = h[row].astype(float)
     for t in range(8):
       a = np.exp(-C * sigmoid(r[row, t].astype(float)) * np.log1p(np.exp(a_param)))
-      entered, starts = sigmoid(i[row, t]) * u[row, t], reset[row, t] or (t == 0 and fresh[row])
+      entered, starts = sigmoid(i[row, t]) * u[row, t], reset[row, t] or (t == 0 and row_reset[row])
       state = entered if starts else a * state + np.sqrt(1 - a**2) * entered
       np.testing.assert_allclose(y[row, t], state, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(last[row], state, rtol=1e-4, atol=1e-6)
@@ -80,9 +80,9 @@ def test_the_gradient_of_kernels_is_that_of_the_gates(first):
     return a * before + inflow
 
   def fused(u, r, i, a_param):
-    kept = jnp.full(shape, False) if first else None
+    reset = jnp.full(shape, True) if first else None
     rate, pull_rate = jax.vjp(lambda z: C * jax.nn.softplus(z), a_param)
-    *bars, rate_bar = pull(opened(r, i, rate, kept), u, rate, jnp.asarray(bar), jnp.asarray(before))
+    *bars, rate_bar = pull(opened(r, i, rate, reset), u, rate, jnp.asarray(bar), jnp.asarray(before))
     return *bars, *pull_rate(rate_bar.sum(0))
 
   got = jax.jit(fused)(u, r, i, a_param)

@@ -27,7 +27,7 @@ def worn():
   return (jnp.asarray(OFFSET, jnp.int32), *(jnp.asarray(rng.standard_normal((B, D)), jnp.float32) for _ in range(2)))
 
 
-def fresh():
+def initial():
   return jnp.zeros(B, jnp.int32), jnp.zeros((B, D)), jnp.zeros((B, D))
 
 
@@ -54,7 +54,9 @@ def test_every_token_is_called_with_its_own_segment(packed, ragged):
   x = rng.standard_normal((B, T, D)).astype(np.float32)
   reset = rng.random((B, T)) < 0.3 if packed else np.zeros((B, T), bool)
   lengths = LENGTHS if ragged else np.full(B, T)
-  given = dict(size=SIZE, offset=jnp.asarray(OFFSET), fresh=fresh(), lengths=jnp.asarray(lengths) if ragged else None)
+  given = dict(
+    size=SIZE, offset=jnp.asarray(OFFSET), initial=initial(), lengths=jnp.asarray(lengths) if ragged else None
+  )
   run = jax.jit(lambda x, state: segments.each(piece, x, state, reset=jnp.asarray(reset) if packed else None, **given))
   poisoned = np.where(np.arange(T)[:, None] < lengths[:, None, None], x, np.nan)
   y, state = run(poisoned, worn())
@@ -70,7 +72,7 @@ def test_both_ways_have_the_same_gradient():
 
   def loss(x, floats, reset):
     state = (worn()[0], *floats)
-    y, last = segments.each(piece, x, state, size=SIZE, offset=state[0], fresh=fresh(), reset=reset)
+    y, last = segments.each(piece, x, state, size=SIZE, offset=state[0], initial=initial(), reset=reset)
     return jnp.sum(jnp.cos(y)) + jnp.sum(last[2] ** 2)
 
   none = jnp.zeros((B, T), bool)
@@ -80,6 +82,8 @@ def test_both_ways_have_the_same_gradient():
 
 
 def test_no_tokens_leave_the_state_alone():
-  y, state = segments.each(piece, jnp.zeros((B, 0, D)), worn(), size=SIZE, offset=jnp.asarray(OFFSET), fresh=fresh())
+  y, state = segments.each(
+    piece, jnp.zeros((B, 0, D)), worn(), size=SIZE, offset=jnp.asarray(OFFSET), initial=initial()
+  )
   assert y.shape == (B, 0, D)
   np.testing.assert_array_equal(state[1], worn()[1])

@@ -234,6 +234,29 @@ def test_a_loop_of_steps_copies_no_cache(batch, slots, kwargs):
   assert not [line for line in of_cache if re.search(r" (copy|transpose|select|concatenate)\(", line)]
 
 
+def test_a_step_makes_no_floats_of_a_cache_of_integers():
+  """Read from what is compiled for a CPU, which multiplies none: blocks of slots become floats one after another."""
+  module = Attention(width=64, heads=4, kv_heads=2, cache_dtype="int8")
+  variables = nn.unbox(jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 1, 64))))
+  state = jax.eval_shape(lambda: module.init_state(3, 600))
+  step = jax.jit(lambda variables, x, state: module.apply(variables, x, state, method="step"), donate_argnums=2)
+  text = step.lower(variables, jnp.zeros((3, 64)), state).compile().as_text()
+  wide = {int(np.prod([int(n) for n in shape.split(",")])) for shape in re.findall(r"f32\[([\d,]+)\]", text)}
+  assert max(wide) < 3 * 2 * 600 * 16 / 2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_a_token_of_an_earlier_document_that_is_not_finite_is_not_seen(dtype):
+  """Its vectors stay in the cache, where weights of 0 meet them."""
+  module, variables = ready(heads=2, cache_dtype=dtype)
+  _, state = run(module, variables, X[:, :8].at[:, 5].set(jnp.nan), module.init_state(2, 12))
+  reset = jnp.arange(2)[None].repeat(2, 0) == 0
+  _, state = run(module, variables, X[:, 8:10], state, reset=reset)
+  y, _ = run(module, variables, X[:, 10], state, method="step")
+  _, clean = run(module, variables, X[:, 8:10], module.init_state(2, 12))
+  np.testing.assert_array_equal(y, run(module, variables, X[:, 10], clean, method="step")[0])
+
+
 @pytest.mark.parametrize("dtype, size", [("float32", 4), ("bfloat16", 2), ("int8", 1)])
 def test_a_token_takes_two_vectors_for_each_head_of_keys(dtype, size):
   """2 kv_heads k numbers; with int8 also a unit of four bytes for each vector."""
