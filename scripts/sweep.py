@@ -27,9 +27,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from configs import files, grammar
+from configs import grammar
 from mistake import Mistake
 from scripts import results
+from training import config_file
 
 ROOT = Path(__file__).resolve().parents[1]
 LOG, SUMMARY, CONFIG = "log.txt", "summary.json", "config.json"
@@ -58,7 +59,7 @@ def overrides(config: str) -> list[dict[str, Any]]:
   Raises:
     Mistake: no such file, no `get_sweep` in it, or one that gives nothing or the same setting twice.
   """
-  path = files.find(config.partition(":")[0])
+  path = config_file.find(config.partition(":")[0])
   module = runpy.run_path(str(path))
   if "get_sweep" not in module:
     raise Mistake(f"--config: {path} has no get_sweep(); add one that yields dicts like dict(mixer='s5', lr=1e-3)")
@@ -74,7 +75,7 @@ def plan(config: str, flags: list[str]) -> list[Run]:
   """The runs of a config file, with digests of what each would run; raises what `overrides` does."""
   settings = overrides(config)
   name, _, given = config.partition(":")
-  file = files.find(name)
+  file = config_file.find(name)
   grammar.pairs(given)
   get_config, source = runpy.run_path(str(file))["get_config"], file.read_text()
 

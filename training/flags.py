@@ -11,9 +11,9 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from configs import files
 from hybrids import sections
 from mistake import Mistake
+from training import config_file
 from training import workdir as workdir_module
 
 MODES = ("train", "eval", "generate", "count")
@@ -30,7 +30,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> flags
   """
   argv = _with_stored_config(_with_home(list(argv)))
   if config := _value(argv, "config"):
-    files.find(config.partition(":")[0])
+    config_file.find(config.partition(":")[0])
   values = _define(argv, environ)
   try:
     stray = values(argv)[1:]
@@ -102,7 +102,7 @@ class _Complete(flags.ArgumentParser):
 
   def parse(self, argument: Any) -> Any:
     file, colon, given = argument.partition(":")
-    config = self._inner.parse(f"{files.find(file)}{colon}{given}")
+    config = self._inner.parse(f"{config_file.find(file)}{colon}{given}")
     if not isinstance(config, ml_collections.ConfigDict) or "model" not in config:
       return config
     with config.unlocked():

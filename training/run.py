@@ -105,7 +105,8 @@ class Run:
     """
     folder = Path(workdir)
     stored = workdir_lib.get_config(str(folder))
-    chosen = stored if config is None else workdir_lib.evaluating(folder, stored, settings.load(config))
+    facts = lambda data: build_task(**data).describe()
+    chosen = stored if config is None else workdir_lib.evaluating(folder, stored, settings.load(config), facts)
     run = cls(chosen, folder, devices)
     workdir_lib.refuse(folder, run._changes(), workdir_lib.LOOKING)
     with contextlib.closing(Checkpoints(folder / "checkpoints", read_only=True)) as checkpoints, run.on_mesh():

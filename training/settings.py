@@ -7,9 +7,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import files
 from hybrids import sections
 from mistake import Mistake, hint
+from training import config_file
 
 # defaults of keys that a config leaves out; data, model and optimizer have those of the class or function they are for
 DEFAULTS: dict[str, Any] = {
@@ -69,7 +69,7 @@ def load(config: ConfigDict | Mapping[str, Any] | str) -> ConfigDict:
 
 def _from_file(text: str) -> ConfigDict:
   file, _, argument = text.partition(":")
-  path = files.find(file)
+  path = config_file.find(file)
   spec = importlib.util.spec_from_file_location(path.stem, path)
   assert spec is not None, path
   assert spec.loader is not None, path

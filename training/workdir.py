@@ -17,7 +17,6 @@ from typing import Any
 
 import ml_collections
 
-from data.task import build_task
 from hybrids import sections
 from mistake import Mistake
 from training import settings
@@ -144,18 +143,24 @@ def check_data(workdir: Path, facts: Mapping[str, Any]) -> None:
 
 
 def evaluating(
-  workdir: Path, stored: ml_collections.ConfigDict, config: ml_collections.ConfigDict
+  workdir: Path,
+  stored: ml_collections.ConfigDict,
+  config: ml_collections.ConfigDict,
+  describe: Callable[[dict[str, Any]], Mapping[str, Any]],
 ) -> ml_collections.ConfigDict:
   """Returns a config that evaluates all of `data.files` where these are not the text that the run was trained on.
 
   The share for validation is held out of the run's own text alone; it stays if it was chosen for this evaluation.
+
+  Args:
+    describe: returns the facts about a task's data, given its section.
   """
   new, old = config.data.to_dict(), stored.data.to_dict()
   same = all(new.get(key) == old.get(key) for key in ("dir", "files"))
   if same or "files" not in new or new.get("validation_files") or new.get("validation") != old.get("validation"):
     return config
   try:
-    facts = build_task(**new).describe()
+    facts = describe(new)
   except Mistake:
     # perhaps there is too little to hold out a share; if it is something else, the caller meets it again
     facts = {}

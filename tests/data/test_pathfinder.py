@@ -10,7 +10,6 @@ from data import pathfinder, snakes
 from data.task import build_task
 from scripts import make_pathfinder
 
-
 COUNTS = {32: 30, 64: 10, 256: 5}
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mistake import Mistake, hint
 
-FOLDER = Path(__file__).resolve().parent
+FOLDER = Path(__file__).resolve().parents[1] / "configs"
 
 
 def find(name: str) -> Path:
