@@ -51,6 +51,8 @@ class Attention(Masked):
     theta, layout, rotary, scaling: theta, layout, share and scaling of `layers.positions.rope`; a scaling's amplitude
       multiplies the entries that turn, of queries and of keys.
     softcap: scores s become softcap * tanh(s / softcap).
+    out_features: rows of W_o, for a mixer around this one whose own width is another; the width if not given (Zamba's
+      attention reads twice the width of its model).
     qk_norm: RMSNorm of queries and keys before they are turned: "none", "head" (of each head, one scale for all: Qwen3)
       or "all" (of all heads together: OLMo 2).
     norm_eps: the epsilon of that.
@@ -83,6 +85,7 @@ class Attention(Masked):
   rotary: float = 1.0
   scaling: Mapping[str, Any] | None = None
   softcap: float | None = None
+  out_features: int | None = None
   qk_norm: str = "none"
   norm_eps: float = 1e-6
   scale: float | None = None
@@ -100,6 +103,11 @@ class Attention(Masked):
       return "none"
     return "grows" if self.window is None else "window"
 
+  @property
+  def out_width(self) -> int:
+    """The width of the outputs."""
+    return self.out_features or self.width
+
   def __post_init__(self):
     self.scaling = fixed(self.scaling)
     _check(self)
@@ -111,7 +119,7 @@ class Attention(Masked):
     self.q_proj = dense(heads * size, ("embed", "heads"), "qkv")
     self.k_proj = dense(groups * size, ("embed", "kv"), "qkv")
     self.v_proj = dense(groups * size, ("embed", "kv"), "qkv")
-    self.out_proj = dense(self.width, ("heads", "embed"), "out")
+    self.out_proj = dense(self.out_width, ("heads", "embed"), "out")
     if self.qk_norm != "none":
       norm = lambda axis: RMSNorm(eps=self.norm_eps, axis=axis if self.qk_norm == "all" else None)
       self.q_norm, self.k_norm = norm("heads"), norm("kv")
@@ -128,7 +136,7 @@ class Attention(Masked):
     slots = max_len if self.window is None else self.window
     return cache.empty(batch, slots, dict.fromkeys(("k", "v"), (groups, size)), self.cache_dtype)
 
-  def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
+  def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t e"]:
     at = cache.place(x, **where.masks)
     q, kv = self.project(x, at.offset)
     # the padding comes last, so that a causal token does not see it anyway
@@ -138,7 +146,7 @@ class Attention(Masked):
       places |= dict(q_position=at.position, k_position=at.position)
     return self.attend(x, q, **kv, **places)
 
-  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t e"], State]:
     at = cache.place(x, state, **where.masks)
     q, kv = self.project(x, at.offset)
     ring = self.window is not None
@@ -149,7 +157,7 @@ class Attention(Masked):
 
   def mix_token(
     self, x: Float[Array, "b d"], state: State, side: Mapping[str, Array]
-  ) -> tuple[Float[Array, "b d"], State]:
+  ) -> tuple[Float[Array, "b e"], State]:
     if self.persistent or self.position == "xpos":
       return super().mix_token(x, state, side)
     at, ring = cache.place(x[:, None], state), self.window is not None
@@ -189,7 +197,7 @@ class Attention(Masked):
       q, k = rope(q, offset, **turn), rope(k, offset, **turn)
     return q, dict(k=k, v=v)
 
-  def attend(self, x: Float[Array, "b t d"], q: Float[Array, "b t h k"], k, v, **where) -> Float[Array, "b t d"]:
+  def attend(self, x: Float[Array, "b t d"], q: Float[Array, "b t h k"], k, v, **where) -> Float[Array, "b t e"]:
     """W_o softmax(q k) v, perhaps gated; `where` are the places that `kernels.attention` wants.
 
     All four of these are needed with persistent tokens.
@@ -212,7 +220,7 @@ class Attention(Masked):
     )
     return self._out(x, y)
 
-  def _out(self, x: Float[Array, "*b d"], y: Float[Array, "*b h k"]) -> Float[Array, "*b d"]:
+  def _out(self, x: Float[Array, "*b d"], y: Float[Array, "*b h k"]) -> Float[Array, "*b e"]:
     """W_o y, gated by x where there is a gate."""
     if self.gate != "none":
       y = y * jax.nn.sigmoid(self.gate_proj(x)).reshape(*y.shape[:-1], -1)
@@ -255,7 +263,7 @@ def _check(module: Attention) -> None:
   if module.position not in POSITIONS:
     others = "; 'learned' and 'sinusoidal' are for the model's own position"
     raise Mistake(f"{name}: position={module.position!r}; choose from {list(POSITIONS)}{others}")
-  at_least_one(module, "width", "heads", "kv_heads", "head_size", "window")
+  at_least_one(module, "width", "heads", "kv_heads", "head_size", "window", "out_features")
   above_zero(module, "theta", "softcap", "scale")
   if module.persistent < 0:
     raise Mistake(f"{name}: persistent={module.persistent}; it must be at least 0")

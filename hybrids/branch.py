@@ -10,12 +10,16 @@ from flax.core import FrozenDict
 from jaxtyping import Array, Bool, Float, Int
 
 from hybrids import mixer as mixer_lib
+from layers import Dense
 from layers.choices import one_of
 from layers.mixer import Mixer, Where
 from layers.norms import NORMS, make_norm
 from mistake import Mistake
 
 POSITIONS = ("pre", "post", "sandwich", "output", "input", "none")
+READS = ("x", "fed", "both")
+# the input per token by which a stack hands on what the layer before feeds
+FED = "fed"
 
 
 class Branch(Mixer):
@@ -28,16 +32,25 @@ class Branch(Mixer):
   "input"     n + f(n) with n = norm(x), MiniMax-01
   "none"      x + f(x)
 
+  Zamba's shared blocks (Glorioso et al. 2024, arXiv:2405.16712, eq. (6)) change what the next layer reads, not the sum:
+
+  feeds             f(norm(x)) goes to the next layer of the stack alone
+  reads "both"      x + f(norm(x + W z)), z being what the layer before feeds, and W a map of this branch
+  reads "fed"       f(norm(z)), from a layer that feeds on
+
   Attributes:
     mixer: the mixer's `name` and arguments; its width is that of the branch.
     norm: the norm's `name` and arguments, for each norm that the branch has.
     skip, scale, input_scale: fixed factors, as muP, Granite and Falcon-H1 have them. skip=0 leaves the sum out.
+    feeds: whether the output goes to the next layer alone, and x passes as it is.
+    reads: "x", "both" or "fed", as above.
     dropout: share of the mixer's outputs that are dropped where a `dropout` rng is given.
     layer_drop: share of the rows that skip the branch where a `dropout` rng is given (stochastic depth, Huang et al.
       2016, arXiv:1603.09382).
     layer: which layer of the stack this is, counted from 0; with `depth`, for initialisers that want to know.
   Raises:
-    ValueError: when made, if a name is unknown or a share out of range; when used, if the mixer cannot be built.
+    ValueError: when made, if a name is unknown, a share out of range, or what is fed does not suit `norm_position` or
+      `feeds`; when used, if the mixer cannot be built.
   """
 
   width: int
@@ -47,6 +60,8 @@ class Branch(Mixer):
   skip: float = 1.0
   scale: float = 1.0
   input_scale: float = 1.0
+  feeds: bool = False
+  reads: str = "x"
   dropout: float = 0.0
   layer_drop: float = 0.0
   layer: int = 0
@@ -54,7 +69,11 @@ class Branch(Mixer):
 
   def __post_init__(self):
     self.mixer, self.norm = mixer_lib.frozen(self.mixer), mixer_lib.frozen(self.norm)
-    one_of(self, norm_position=POSITIONS)
+    one_of(self, norm_position=POSITIONS, reads=READS)
+    if (self.feeds or self.reads != "x") and self.norm_position in ("post", "input"):
+      raise Mistake(f"norm_position={self.norm_position!r} with feeds={self.feeds}, reads={self.reads!r}; use 'pre'")
+    if self.reads == "fed" and not self.feeds:
+      raise Mistake("reads='fed' leaves x out, so the answer is no change to it; set feeds=True, or reads='both'")
     for name in ("dropout", "layer_drop"):
       if not 0 <= getattr(self, name) < 1:
         raise Mistake(f"{name}={getattr(self, name)}; it is the share that is dropped, from 0 to below 1")
@@ -68,8 +87,8 @@ class Branch(Mixer):
 
   @property
   def SIDE(self) -> tuple[str, ...]:
-    """The names of the inputs per token that the wrapped mixer reads."""
-    return self.bare(parent=None).SIDE
+    """The names of the inputs per token that the wrapped mixer reads, and what the layer before feeds."""
+    return self.bare(parent=None).SIDE + ((FED,) if self.reads != "x" else ())
 
   def setup(self):
     if self.norm_position != "none":
@@ -78,6 +97,8 @@ class Branch(Mixer):
       self.norm_after = make_norm(**self.norm)
     self.inner = self.bare(parent=None).copy(parent=self, name="mixer")
     self.drop = nn.Dropout(self.dropout)
+    if self.reads == "both":
+      self.fed_proj = Dense(self.width, axes=("inner", "embed"))
 
   @nn.nowrap
   def bare(self, **kwargs) -> nn.Module:
@@ -97,16 +118,16 @@ class Branch(Mixer):
     return mixer.init_state(batch, max_len)
 
   def mix(self, x: Float[Array, "b t d"], state: Any, where: Where) -> tuple[Float[Array, "b t d"], Any]:
-    n = self._before(x)
-    y, state = self.inner.prefill(self._scaled(n), state, **where.masks, side=where.side)
+    n, side = self._before(x, where.side)
+    y, state = self.inner.prefill(self._scaled(n), state, **where.masks, side=side)
     return self._join(x, n, y), state
 
   def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
-    n = self._before(x)
-    return self._join(x, n, self.inner(self._scaled(n), **where.masks, side=where.side))
+    n, side = self._before(x, where.side)
+    return self._join(x, n, self.inner(self._scaled(n), **where.masks, side=side))
 
   def mix_token(self, x: Float[Array, "b d"], state: Any, side: Mapping[str, Array]) -> tuple[Float[Array, "b d"], Any]:
-    n = self._before(x)
+    n, side = self._before(x, side)
     y, state = self.inner.step(self._scaled(n), state, side=side)
     return self._join(x, n, y), state
 
@@ -119,10 +140,17 @@ class Branch(Mixer):
     lengths: Int[Array, "b"] | None = None,
   ) -> Mapping[str, Array]:
     """Returns the arrays per token that the mixer offers to the layers after it."""
-    return self.inner.offer(self._scaled(self._before(x)), state, reset=reset, lengths=lengths)
+    return self.inner.offer(self._scaled(self._before(x, {})[0]), state, reset=reset, lengths=lengths)
 
-  def _before(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    return self.first_norm(x) if self.norm_position in ("pre", "sandwich", "input") else x
+  def _before(
+    self, x: Float[Array, "*b d"], side: Mapping[str, Array]
+  ) -> tuple[Float[Array, "*b d"], Mapping[str, Array]]:
+    """Returns the input of the mixer, before it is scaled, and its inputs per token."""
+    if self.reads != "x":
+      fed = side.get(FED, jnp.zeros_like(x))
+      side = {name: value for name, value in side.items() if name != FED}
+      x = fed if self.reads == "fed" else x + self.fed_proj(fed)
+    return (self.first_norm(x) if self.norm_position in ("pre", "sandwich", "input") else x), side
 
   @nn.nowrap
   def _scaled(self, n: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
@@ -139,7 +167,7 @@ class Branch(Mixer):
       y = self.norm_after(y) if self.norm_position == "sandwich" else self.first_norm(y)
     y = self._survivors(self.drop(y, deterministic=not self.has_rng("dropout")))
     y = y if self.scale == 1 else y * self.scale
-    if self.skip:
+    if self.skip and not self.feeds:
       kept = n if self.norm_position == "input" else x
       y = (kept if self.skip == 1 else kept * self.skip) + y
     y = self.first_norm(y) if self.norm_position == "post" else y

@@ -5,6 +5,7 @@ have one more axis in front, over layers, with the logical name "layers".
 """
 
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from flax.core import meta
 from jaxtyping import Array, Float
 
 from hybrids import pattern
-from hybrids.branch import Branch
+from hybrids.branch import FED, Branch
 from mistake import Mistake
 
 REMAT: dict[str, Callable | None] = {
@@ -56,6 +57,16 @@ class Piece(NamedTuple):
   variables: Any
   adapters: Any
   state: Any
+
+
+class Stream(NamedTuple):
+  """The vectors that pass through the layers.
+
+  x: the sum of their outputs. fed: the output of a layer that feeds the next one alone; None where no layer does.
+  """
+
+  x: Array
+  fed: Array | None
 
 
 class Kind(NamedTuple):
@@ -107,9 +118,9 @@ def stack(trees: Sequence[Any]) -> Any:
 
 
 def run(
-  kind: Kind, call: Call, x: Float[Array, "b *t d"], piece: Piece, *, in_loop: bool = False
-) -> tuple[Float[Array, "b *t d"], Any, Variables]:
-  """Calls the branch of one layer, and returns its output, its new state and its changed variables.
+  kind: Kind, call: Call, stream: Stream, piece: Piece, *, in_loop: bool = False
+) -> tuple[Stream, Any, Variables]:
+  """Calls the branch of one layer, and returns the stream after it, its new state and its changed variables.
 
   Args:
     piece: that of one layer, without the axis over layers; its state is None where the method takes none.
@@ -128,22 +139,24 @@ def run(
     # inside a loop nothing merges the recomputation with the first computation, so that no barrier is needed
     apply = jax.checkpoint(apply, policy=REMAT[call.remat], prevent_cse=not in_loop)
   keys = {name: jax.random.fold_in(key, piece.number) for name, key in call.keys.items()}
-  return apply(x, piece, keys, dict(call.masks), _taken(branch, call.side), kind.shared)
+  side = call.side if stream.fed is None else {**call.side, FED: stream.fed}
+  y, state, changed = apply(stream.x, piece, keys, dict(call.masks), _taken(branch, side), kind.shared)
+  return stream._replace(fed=y) if branch.feeds else stream._replace(x=y), state, changed
 
 
 def run_program(
   items: Sequence[Any],
   kinds: Mapping[Any, Kind],
   call: Call,
-  x: Float[Array, "b t d"],
+  stream: Stream,
   pieces: Mapping[Any, Piece],
   *,
   in_loop: bool = False,
-) -> tuple[Float[Array, "b t d"], dict[Any, tuple[Any, Variables]]]:
+) -> tuple[Stream, dict[Any, tuple[Any, Variables]]]:
   """Runs the layers of a program (see `pattern.program`), each kind with its piece, in order.
 
   Returns:
-    The output, and for each kind the new states and what the layers changed, with the axis over layers.
+    The stream after them, and for each kind the new states and what the layers changed, with the axis over layers.
   """
   counts = {kind: [pattern.count([item], kind) for item in items] for kind in pieces}
   parts = {kind: iter(_split(piece, [count for count in counts[kind] if count])) for kind, piece in pieces.items()}
@@ -154,18 +167,18 @@ def run_program(
       inner = {kind: _fold(piece, item.times) for kind, piece in mine.items()}
       unroll = min(call.unroll, item.times)
       body = functools.partial(run_program, item.body, kinds, call, in_loop=unroll == 1)
-      x, made = jax.lax.scan(body, x, inner, unroll=unroll)
+      stream, made = jax.lax.scan(body, stream, inner, unroll=unroll)
       made = jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:]), made)
     else:
       one = jax.tree.map(lambda leaf: leaf[0], mine[item])
-      new = offered(kinds[item], call, x, one)
-      x, state, changed = run(kinds[item], call, x, one, in_loop=in_loop)
+      new = offered(kinds[item], call, stream.x, one)
+      stream, state, changed = run(kinds[item], call, stream, one, in_loop=in_loop)
       call = call._replace(side={**new, **call.side})
       made = {item: jax.tree.map(lambda leaf: leaf[None], (state, changed))}
     for kind, result in made.items():
       results[kind].append(result)
   join = lambda *leaves: leaves[0] if len(leaves) == 1 else jnp.concatenate(leaves)
-  return x, {kind: jax.tree.map(join, *made) for kind, made in results.items()}
+  return stream, {kind: jax.tree.map(join, *made) for kind, made in results.items()}
 
 
 def adapted(shared: Variables, adapters: Variables | None) -> Variables:
@@ -181,20 +194,30 @@ def adapted(shared: Variables, adapters: Variables | None) -> Variables:
   return {**shared, "params": add(shared["params"], adapters)}
 
 
-def init_adapters(params: Any, rank: int, key: Array, layers: int) -> dict[str, Any]:
-  """Fresh low-rank changes of shared parameters, stacked over layers: {"lora": …}."""
+def init_adapters(params: Any, rank: int, only: str, key: Array, layers: int) -> dict[str, Any]:
+  """Fresh low-rank changes of shared parameters, stacked over layers: {"lora": …}.
+
+  Args:
+    only: a regular expression that is searched for in the paths of matrices, as `mixer/in_proj/kernel`.
+
+  Raises:
+    ValueError: it is found in none.
+  """
   keys = jax.random.split(key, layers)
-  return {"lora": meta.add_axis(jax.vmap(lambda key: _adapters(params, rank, key))(keys), 0, LAYERS)}
+  made = jax.vmap(lambda key: _adapters(params, rank, re.compile(only), key, ""))(keys)
+  if not made:
+    raise Mistake(f"lora_only={only!r} is in the path of no matrix of a shared letter; give part of one")
+  return {"lora": meta.add_axis(made, 0, LAYERS)}
 
 
-def _adapters(params: Any, rank: int, key: Array) -> dict[str, Any]:
-  """Returns factors A, random, and B, zero, for every matrix called `kernel`."""
+def _adapters(params: Any, rank: int, only: re.Pattern, key: Array, path: str) -> dict[str, Any]:
+  """Returns factors A, random, and B, zero, for every matrix called `kernel` that is to have them."""
   made: dict[str, Any] = {}
   for index, (name, boxed) in enumerate(sorted(params.items())):
     own = jax.random.fold_in(key, index)
     if isinstance(boxed, Mapping):
-      made[name] = _adapters(boxed, rank, own)
-    elif name == "kernel" and jnp.ndim(meta.unbox(boxed)) == 2:
+      made[name] = _adapters(boxed, rank, only, own, f"{path}{name}/")
+    elif name == "kernel" and only.search(path + name) and jnp.ndim(meta.unbox(boxed)) == 2:
       (d, e), (left, right) = meta.unbox(boxed).shape, getattr(boxed, "names", (None, None))
       A = nn.LogicallyPartitioned(jax.random.normal(own, (d, rank)) * d**-0.5, names=(left, None))
       made[name] = {"A": A, "B": nn.LogicallyPartitioned(jnp.zeros((rank, e)), names=(None, right))}

@@ -52,6 +52,8 @@ class Mixer(nn.Module):
   `mix_parallel` or `mix_token` as well where that is faster; the contract suite holds them to `mix`. A mixer that reads
   the whole sequence at once (STATE "none") writes `mix_parallel` alone. The base class checks shapes, and sets x to 0
   in the padding before the mixer sees it (so that a NaN there reaches neither outputs nor gradients) and y after it.
+  A mixer or a body that ends at another width than it begins with has a property `out_width`; a layer of a stack does
+  not.
 
   Attributes (not annotated as fields, which Linen would make of them; they may be properties):
     STATE: how the state grows: "fixed"; "window", with at most a constant number of tokens; "grows", with every token
@@ -67,15 +69,15 @@ class Mixer(nn.Module):
   STATE = "fixed"
   SIDE: ClassVar[tuple[str, ...]] = ()
 
-  def mix(self, x: Float[Array, "b t d"], state: Any, where: Where) -> tuple[Float[Array, "b t d"], Any]:
+  def mix(self, x: Float[Array, "b t d"], state: Any, where: Where) -> tuple[Float[Array, "b t e"], Any]:
     """Returns all outputs, continuing from `state`, and the state after each row's last token."""
     raise TypeError(f"{type(self).__name__} defines no mix(x, state, where)")
 
-  def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
+  def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t e"]:
     """Returns all outputs from an empty state, without the next state."""
     return self.mix(x, self.init_state(*x.shape[:2]), where)[0]
 
-  def mix_token(self, x: Float[Array, "b d"], state: Any, side: Mapping[str, Array]) -> tuple[Float[Array, "b d"], Any]:
+  def mix_token(self, x: Float[Array, "b d"], state: Any, side: Mapping[str, Array]) -> tuple[Float[Array, "b e"], Any]:
     """Reads one token; ops and layers have a form of their own for a single token without resets or padding."""
     y, state = self.mix(x[:, None], state, Where(side={name: value[:, None] for name, value in side.items()}))
     return y[:, 0], state
@@ -97,7 +99,7 @@ class Mixer(nn.Module):
     reset: Bool[Array, "b t"] | None = None,
     lengths: Int[Array, "b"] | None = None,
     side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b t d"]:
+  ) -> Float[Array, "b t e"]:
     """Returns all outputs from an empty state; 0 in the padding.
 
     Args:
@@ -116,7 +118,7 @@ class Mixer(nn.Module):
     reset: Bool[Array, "b t"] | None = None,
     lengths: Int[Array, "b"] | None = None,
     side: Mapping[str, Array] | None = None,
-  ) -> tuple[Float[Array, "b t d"], Any]:
+  ) -> tuple[Float[Array, "b t e"], Any]:
     """Returns all outputs, continuing from `state`, and the state after each row's last token."""
     self._require_state()
     x, where = self._enter(x, reset, lengths, side)
@@ -125,7 +127,7 @@ class Mixer(nn.Module):
 
   def step(
     self, x: Float[Array, "b d"], state: Any, *, side: Mapping[str, Array] | None = None
-  ) -> tuple[Float[Array, "b d"], Any]:
+  ) -> tuple[Float[Array, "b e"], Any]:
     """Reads one token, and returns its output and the next state."""
     self._require_state()
     self._check(x, 2, side)

@@ -49,6 +49,7 @@ class Stack(Mixer):
     branch: fields of `Branch` that hold for every letter which does not set them.
     shared: letters whose variables exist once, for all their layers (Zamba).
     lora: rank of the low-rank changes that each layer of a shared letter makes to its matrices (Zamba2); 0 for none.
+    lora_only: a regular expression, found in the paths of the matrices that have such changes; in all, if empty.
     last_norm: whether the last layer's output is normalised, unless norms stand after the sums already ("post").
     remat: what the backward pass recomputes: "none", "full" (all of each branch) or "dots" (all but matrix products).
     unroll: how many rounds one iteration of a loop holds.
@@ -63,6 +64,7 @@ class Stack(Mixer):
   branch: Mapping[str, Any] = FrozenDict()
   shared: str = ""
   lora: int = 0
+  lora_only: str = ""
   last_norm: bool = True
   remat: str = "none"
   unroll: int = 1
@@ -81,6 +83,7 @@ class Stack(Mixer):
     if unknown:
       raise Mistake(f"shared={self.shared!r} names {unknown}, but the pattern is {self.pattern!r}")
     self._mixers()
+    self._check_feeding()
 
   @property
   def layout(self) -> layout_lib.Layout:
@@ -161,17 +164,17 @@ class Stack(Mixer):
     self, call: pure.Call, kept: Mapping[str, layout_lib.Kept], x: Array, state: tuple
   ) -> tuple[Array, tuple, dict[str, Any]]:
     """Runs the layers one after the other, without loops."""
-    states: list[Any] = list(state)
+    states, stream = list(state), self._stream(x)
     changed: dict[str, Any] = {}
     for index, layer in enumerate(self.layout.layers):
       kind = pure.Kind(self._branch(index), kept[layer.letter].shared, layer.offers)
       piece = pure.Piece(jnp.int32(index), *kept[layer.letter].layer(self.layout, layer), state[index])
-      new = pure.offered(kind, call, x, piece)
-      x, states[index], made = pure.run(kind, call, x, piece)
+      new = pure.offered(kind, call, stream.x, piece)
+      stream, states[index], made = pure.run(kind, call, stream, piece)
       call = call._replace(side={**new, **call.side})
       for collection, tree in made.items():
         changed.setdefault(layer.letter, {}).setdefault(collection, {})[str(layer.number)] = tree
-    return x, tuple(states), changed
+    return stream.x, tuple(states), changed
 
   def _in_loops(
     self, call: pure.Call, kept: Mapping[str, layout_lib.Kept], x: Array, state: tuple
@@ -183,7 +186,7 @@ class Stack(Mixer):
       kinds[name] = pure.Kind(self._branch(layers[0]), kept[first.letter].shared, first.offers)
       variables = kept[first.letter].layers(self.layout, first, len(layers))
       pieces[name] = pure.Piece(jnp.array(layers), *variables, pure.stack([state[layer] for layer in layers]))
-    x, results = pure.run_program(self.layout.program, kinds, call, x, pieces)
+    stream, results = pure.run_program(self.layout.program, kinds, call, self._stream(x), pieces)
     states: list[Any] = list(state)
     changed: dict[str, Any] = {}
     for name, layers in self.layout.kinds().items():
@@ -191,7 +194,13 @@ class Stack(Mixer):
       for place, layer in enumerate(layers):
         states[layer] = pure.at(new, place)
       layout_lib.collect(changed, self.layout.layers[layers[0]], made)
-    return x, tuple(states), changed
+    return stream.x, tuple(states), changed
+
+  @nn.nowrap
+  def _stream(self, x: Array) -> pure.Stream:
+    """Returns the stream before the first layer."""
+    feeds = any(self._branch(self.layout.letters.index(letter)).feeds for letter in set(self.layout.letters))
+    return pure.Stream(x, jnp.zeros_like(x) if feeds else None)
 
   def _call(self, method: str, masks: Mapping[str, Any], side: Mapping[str, Array]) -> pure.Call:
     assert self.scope is not None, "a stack runs inside init or apply"
@@ -239,12 +248,16 @@ class Stack(Mixer):
       one = pure.at(variables, 0)
       if layer.letter in self.shared:
         uses = len(self.layout.of_letter(layer.letter))
-        adapters = pure.init_adapters(one["params"], self.lora, keys[index], uses) if self.lora else {}
+        adapters = self._adapters(one["params"], keys[index], uses) if self.lora else {}
         variables = {**one, "params": {**one["params"], **adapters}}
       layout_lib.collect(fresh, layer, variables)
       if layer.offers:
         side = {**pure.offer_shapes(self._branch(index), meta.unbox(one)), **side}
     return fresh
+
+  @nn.nowrap
+  def _adapters(self, params: Any, key: Array, uses: int) -> dict[str, Any]:
+    return pure.init_adapters(params, self.lora, self.lora_only, key, uses)
 
   @nn.nowrap
   def _branch(self, layer: int) -> Branch:
@@ -254,6 +267,19 @@ class Stack(Mixer):
     fields |= branch_lib.fields(self.letters[letter])
     mixer_lib.check_fields(Branch, fields, f"letter {letter!r}")
     return Branch(**fields, parent=None)
+
+  @nn.nowrap
+  def _check_feeding(self) -> None:
+    """Checks that every layer which feeds the next one is before one that reads it, and the other way round."""
+    letters = pattern_lib.tile(self.pattern, self.depth)
+    branches = {letter: self._branch(letters.index(letter)) for letter in sorted(set(letters))}
+    before = [None, *letters]
+    for index, (first, second) in enumerate(zip(before, [*letters, None])):
+      feeds, reads = first is not None and branches[first].feeds, second is not None and branches[second].reads != "x"
+      if feeds != reads:
+        fed = f"layer {index - 1} {first!r} feeds the next one, and {second!r} does not read it"
+        unfed = f"layer {index} {second!r} reads what is fed to it, and {first!r} feeds nothing"
+        raise Mistake(f"pattern {self.pattern!r}, depth={self.depth}: {fed if feeds else unfed}")
 
   @nn.nowrap
   def _mixers(self) -> dict[str, nn.Module]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hybrids.body.stack import Stack
+from hybrids.mixer import build
 from tests.hybrids.filled import filled
 from tests.hybrids.test_stack import B, D, T, X, close, make, variables
 
@@ -91,3 +92,77 @@ def test_layers_of_one_letter_must_have_the_same_parameters():
   letters = {"g": dict(name="tests.hybrids.toys.Grows")}
   with pytest.raises(ValueError, match="'tests.hybrids.toys.Grows' has other parameters in layer 1 than in layer 0"):
     jax.eval_shape(Stack(width=D, depth=3, pattern="g", letters=letters).init, jax.random.key(0), X)
+
+
+ZAMBA = {
+  "m": dict(name="min_gru"),
+  # attention from [x, embedding] to the width, then an MLP; both feed on, and are shared
+  "s": dict(
+    mixer=dict(
+      name="with_embedding", norm=dict(name="rms"), mixer=dict(name="softmax", heads=2, scale=0.5, out_features=D)
+    ),
+    norm_position="none",
+    feeds=True,
+  ),
+  "f": dict(mixer=dict(name="gated_mlp", inner=4), reads="fed", feeds=True),
+  "g": dict(mixer=dict(name="min_gru"), reads="both"),
+}
+
+
+def test_what_a_layer_feeds_reaches_the_next_ones_input_alone():
+  """x + f(norm(x + W z)), z = MLP(norm(attention(norm([x, e])))), in loops as by hand; steps agree."""
+  stack = Stack(width=D, depth=8, pattern="msfg", letters=ZAMBA, shared="sf", lora=1, lora_only="[qkv]_proj|gate_proj")
+  e = jax.random.normal(jax.random.key(5), X.shape)
+  kept = filled(stack, X, side={"embedding": e})
+  params = kept["params"]
+  assert set(params["s"]["lora"]["mixer"]["inner"]) == {"q_proj", "k_proj", "v_proj"}
+  assert set(params["f"]["lora"]["mixer"]) == {"gate_proj"}
+  assert params["g"]["fed_proj"]["kernel"].shape == (2, D, D)
+
+  @jax.jit
+  def by_hand(x):
+    norm = lambda x, p: p["scale"] * x * jax.lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + 1e-5)
+    gru, mlp = build("min_gru", width=D), build("gated_mlp", width=D, inner=4)
+    attention = build("softmax", width=2 * D, heads=2, scale=0.5, out_features=D)
+    for i in (0, 1):
+      m, g = (jax.tree.map(lambda leaf, i=i: leaf[i], params[letter]) for letter in "mg")
+      s, f = (changed(params[letter], i) for letter in "sf")
+      x = x + gru.apply({"params": m["mixer"]}, norm(x, m["norm"]))
+      both = norm(jnp.concatenate([x, e], axis=-1), s["mixer"]["norm"])
+      z = attention.apply({"params": s["mixer"]["inner"]}, both)
+      z = mlp.apply({"params": f["mixer"]}, norm(z, f["norm"]))
+      x = x + gru.apply({"params": g["mixer"]}, norm(x + z @ g["fed_proj"]["kernel"], g["norm"]))
+    return norm(x, params["final_norm"])
+
+  def changed(p, i):
+    """The shared parameters as the i-th layer uses them."""
+
+    def add(tree, change):
+      if set(change) == {"A", "B"}:
+        return tree + change["A"][i] @ change["B"][i]
+      return {name: add(tree[name], change[name]) if name in change else tree[name] for name in tree}
+
+    return add({name: p[name] for name in p if name != "lora"}, p["lora"])
+
+  y = jax.jit(lambda x: stack.apply(kept, x, side={"embedding": e}))(X)
+  close(y, by_hand(X))
+  step = jax.jit(lambda kept, x, state, e: stack.apply(kept, x, state, side={"embedding": e}, method="step"))
+  state, own = stack.init_state(B, T), stack.apart(kept)
+  for t in range(3):
+    one, state = step(own, X[:, t], state, e[:, t])
+    close(one, y[:, t])
+
+
+@pytest.mark.parametrize(
+  "letters, pattern, reason",
+  [
+    (ZAMBA, "msfm", "layer 2 'f' feeds the next one, and 'm' does not read it"),
+    (ZAMBA, "msf", "layer 2 'f' feeds the next one, and None"),
+    (ZAMBA, "mg", "layer 1 'g' reads what is fed to it, and 'm' feeds nothing"),
+    ({"m": dict(mixer=ZAMBA["m"], reads="fed")}, "m", "reads='fed' leaves x out"),
+    ({"m": dict(mixer=ZAMBA["m"], feeds=True, norm_position="post")}, "m", "norm_position='post' with feeds=True"),
+  ],
+)
+def test_what_is_fed_is_read_and_what_is_read_is_fed(letters, pattern, reason):
+  with pytest.raises(ValueError, match=reason):
+    Stack(width=D, depth=len(pattern), pattern=pattern, letters=letters)
