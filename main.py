@@ -5,8 +5,11 @@
   --mode train      trains to config.steps; the same command goes on where the run in DIR was. The default.
                     --from-step N goes on from an older checkpoint, with other optimizer settings if you like.
   --mode eval       evaluates the newest checkpoint, or --step N, and writes eval.json.
+  --mode chat       answers line by line on the terminal, or those of a pipe; ./dev chat DIR is the same.
   --mode generate   continues --prompt by --tokens; --temperature, --top_k, --top_p,
-                    --min_p, --repetition_penalty, --stop, --seed.
+                    --min_p, --repetition_penalty, --stop, --seed. --prompts FILE (.txt: one a line; .jsonl: "prompt")
+                    writes lines of JSON, --out FILE to a file; --num_return_sequences, --num_beams, --length_penalty,
+                    --batch.
   --mode count      parameters, state, operations and memory, without allocating any.
   --list KIND       names the mixers, tasks, configs, optimizers, schedules, embeddings, heads or norms.
   --describe NAME   prints what can be set of one of them.
@@ -47,7 +50,7 @@ import jax  # noqa: E402
 from absl import flags as absl_flags  # noqa: E402
 from rich.console import Console  # noqa: E402
 
-from inference import count, text  # noqa: E402
+from inference import chat, completions, count, tokenizer  # noqa: E402
 from mistake import Mistake  # noqa: E402
 from training import describe, peers, platform, terminal  # noqa: E402
 from training import flags as flags_lib  # noqa: E402
@@ -86,7 +89,7 @@ def run(flags: Any) -> int:
   """Builds what the config names, and does what --mode says."""
   config, mode, mesh = flags.config, flags.mode, flags.config.mesh
   # one sequence at a time is not worth splitting over CPU devices
-  alone = mode in ("count", "generate") and mesh.fsdp == mesh.sequence == mesh.tensor == 1
+  alone = mode in ("count", "generate", "chat") and mesh.fsdp == mesh.sequence == mesh.tensor == 1
   processes = {name: flags[name].value for name in ("coordinator", "processes", "process", "patience")}
   platform.prepare(0 if alone else mesh.cpu_devices, **processes)
   if mode == "count":
@@ -99,16 +102,31 @@ def run(flags: Any) -> int:
     if status == "stopped":
       print(f"stopped at step {trained.step}, saved; the same command goes on", file=sys.stderr)
       return STOPPED
-    if trained.config.generate.tokens and text.has_text(trained.task) and jax.process_count() == 1:
+    if trained.config.generate.tokens and tokenizer.has_text(trained.task) and jax.process_count() == 1:
       show_sample(trained)
     return DONE
   devices = jax.devices()[:1] if alone else None
   opened = Run.open(flags.workdir, step=flags.step, config=config, devices=devices)
   if mode == "eval":
     report_evaluation(opened)
+  elif mode == "chat":
+    chat.talk(opened.text_model.chat(**flags_lib.generate_changes(flags)), sys.stdin, sys.stdout)
   else:
-    opened.generate(out=sys.stdout, **flags_lib.generate_changes(flags))
+    generate(opened, flags)
   return DONE
+
+
+def generate(opened: Run, flags: Any) -> None:
+  """Writes what follows one prompt as it is drawn; or lines of JSON, where many are asked for."""
+  changes, many = flags_lib.generate_changes(flags), flags_lib.completion_changes(flags)
+  if not many and not flags.prompts and not flags.out:
+    opened.generate(out=sys.stdout, **changes)
+    return
+  prompt = changes.pop("prompt", opened.config.generate.prompt)
+  records = completions.read_prompts(flags.prompts) if flags.prompts else [{"prompt": prompt}]
+  found = opened.text_model.complete([record["prompt"] for record in records], **changes, **many)
+  count = many.get("num_return_sequences", 1)
+  completions.write_lines(flags.out, completions.joined(records, found, count))
 
 
 def show_sample(trained: Run) -> None:

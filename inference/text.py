@@ -1,12 +1,10 @@
 """Text while it is generated: some tokens a call, decoded as they come."""
 
-import codecs
-import io
 import os
 import sys
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TextIO
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,8 +12,11 @@ import numpy as np
 
 from inference.generate import stream
 from inference.sampling import make_sampler
+from inference.tokenizer import Decoder, Tokenizer
 from mistake import Mistake
 
+# TextIO, or what the tests give; run-time checks of TextIO fail for a wrapper around bytes in memory
+Stream = Any
 # controls, and the surrogates that stand for bytes which are no UTF-8
 HIDDEN = ("Cc", "Cs")
 
@@ -49,7 +50,7 @@ class Stops:
 def write(
   model: nn.Module,
   variables: Mapping[str, Any],
-  task: Any,
+  tokenizer: Tokenizer,
   *,
   prompt: str,
   tokens: int,
@@ -61,43 +62,41 @@ def write(
   stop: Sequence[str] = (),
   logit_bias: Mapping[int, float | int] | None = None,
   seed: int = 0,
-  out: TextIO | io.TextIOBase | None = None,
+  out: Stream | None = None,
 ) -> str:
-  """Writes the prompt and its continuation to `out` (standard output) as it is generated; returns the continuation.
+  """Writes the prompt and its continuation to `out` as it is generated; returns the continuation.
 
   Args:
     tokens: at most so many are drawn.
     stop: texts before which the continuation ends.
+    out: nothing is written if None.
   Raises:
-    ValueError: the task is no language modelling of text, or as for `inference.stream` and `make_sampler`.
+    ValueError: as for `inference.stream` and `make_sampler`.
   """
   sampler = make_sampler(temperature, top_k, top_p, min_p, repetition_penalty)
-  if not has_text(task):
-    raise Mistake(f"generate: task {type(task).__name__} has no text; use a language modelling task such as 'bytes'")
   if tokens < 1:
     raise Mistake(f"generate: tokens={tokens}; give at least 1")
-  out = sys.stdout if out is None else out
-  first = np.asarray(task.encode(prompt))
-  settings = {"sampler": sampler, "stop": encoded_stops(task, stop), "logit_bias": logit_bias}
+  first = tokenizer.encode(prompt)
+  settings: dict[str, Any] = {"sampler": sampler, "stop": encoded_stops(tokenizer, stop)}
+  settings["logit_bias"] = known_only(tokenizer, model.vocab, logit_bias)
   drawn = pieces(model, variables, first, max_new_tokens=tokens, rng=jax.random.key(seed), **settings)
-  # a character may be spread over several tokens, tokens over several calls, and the prompt may end inside of one
-  decoder = codecs.getincrementaldecoder("utf-8")("replace")
-  continuation = codecs.getincrementaldecoder("utf-8")("replace")
+  # the prompt may end inside of a character
+  decoder, continuation = Decoder(tokenizer), Decoder(tokenizer, before=first)
   seen, kept = Stops(stop), Stops(stop)
-  text, shown = "", decode(task, first, decoder)
+  text, shown = "", decoder.push(first)
   try:
     for piece in drawn:
-      text += kept.push(decode(task, piece, continuation))
-      show(out, printable(shown + seen.push(decode(task, piece, decoder))))
+      text += kept.push(continuation.push(piece))
+      show(out, printable(shown + seen.push(decoder.push(piece))))
       shown = ""
       if kept.ended:
         break
-    show(out, printable(seen.push(decoder.decode(b"", final=True), last=True)) + "\n")
+    show(out, printable(seen.push(decoder.push([], last=True), last=True)) + "\n")
   except BrokenPipeError:
     # nobody reads any longer, which is no mistake; what is left in the buffer must not fail at the end of the program
-    if out is sys.stdout:
+    if out is not None and out is sys.stdout:
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-  return text + kept.push(continuation.decode(b"", final=True), last=True)
+  return text + kept.push(continuation.push([], last=True), last=True)
 
 
 def pieces(model: nn.Module, variables: Mapping[str, Any], prompt: np.ndarray, **settings: Any) -> Iterator[np.ndarray]:
@@ -106,35 +105,37 @@ def pieces(model: nn.Module, variables: Mapping[str, Any], prompt: np.ndarray, *
     yield np.asarray(piece.tokens[0, : piece.lengths[0]])
 
 
-def encoded_stops(task: Any, stop: Sequence[str]) -> list[list[int]]:
-  """Returns the tokens of each stop text.
+def encoded_stops(tokenizer: Tokenizer, stop: Sequence[str]) -> list[list[int]]:
+  """Returns the tokens of each stop text, and the token that ends texts.
+
+  A text may come in other tokens than these, so whoever shows it looks for the stop texts as well.
 
   Raises:
     ValueError: one is empty.
   """
   if not all(stop):
     raise Mistake("generate: stop has an empty text, before which everything would end; leave it out")
-  return [np.asarray(task.encode(text)).tolist() for text in stop]
+  end = [] if tokenizer.end is None else [[tokenizer.end]]
+  return end + [tokenizer.encode(text, begin=False).tolist() for text in stop]
 
 
-def decode(task: Any, tokens: np.ndarray, decoder: codecs.IncrementalDecoder) -> str:
-  """The text of tokens; of a task whose tokens are bytes, as far as the characters are complete."""
-  decoded = task.decode(tokens)
-  return decoder.decode(decoded) if isinstance(decoded, bytes) else decoded
+def known_only(
+  tokenizer: Tokenizer, vocab: int, logit_bias: Mapping[int, float | int] | None
+) -> Mapping[int, float | int] | None:
+  """Returns the biases, with -inf for tokens of a padded vocabulary that the tokenizer does not have."""
+  unknown = dict.fromkeys(range(tokenizer.size, vocab), float("-inf"))
+  return {**(logit_bias or {}), **unknown} or None
 
 
-def show(out: TextIO | io.TextIOBase, text: str) -> None:
+def show(out: Stream | None, text: str) -> None:
   """Writes the text at once, with question marks for what the encoding of `out`, such as ASCII, does not have."""
+  if out is None:
+    return
   try:
     out.write(text)
   except UnicodeEncodeError as error:
     out.write(text.encode(error.encoding, "replace").decode(error.encoding))
   out.flush()
-
-
-def has_text(task: Any) -> bool:
-  """Whether a task is language modelling of tokens that stand for text."""
-  return task.head == "lm" and hasattr(task, "encode")
 
 
 def printable(text: str) -> str:

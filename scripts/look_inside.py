@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hybrids.model import side_inputs
-from inference.text import has_text
+from inference.tokenizer import has_text
 from mistake import Mistake
 from scripts.pictures import draw, measure
 from training import platform

@@ -1,5 +1,6 @@
 """The command line, in this process: what a run leaves behind, how it goes on, and one line for each mistake."""
 
+import io
 import json
 import os
 import shutil
@@ -143,6 +144,25 @@ def test_generate_goes_on_from_the_prompt(trained, capsys):
   assert capsys.readouterr().out.startswith("the")
 
 
+def test_generate_reads_prompts_and_writes_lines_of_json(trained, tmp_path, capsys):
+  (tmp_path / "prompts.txt").write_text("the\na scan\n")
+  out, prompts = tmp_path / "out.jsonl", f"--prompts={tmp_path / 'prompts.txt'}"
+  more = ["--mode=generate", prompts, "--tokens=4", "--num_return_sequences=2"]
+  assert program.main(["main.py", f"--workdir={trained}", *more, f"--out={out}"]) == 0
+  rows = [json.loads(line) for line in out.read_text().splitlines()]
+  assert [row["prompt"] for row in rows] == ["the", "the", "a scan", "a scan"]
+  assert all(set(row) == {"prompt", "completion", "tokens", "logprobs"} and len(row["tokens"]) == 4 for row in rows)
+  capsys.readouterr()
+  assert program.main(["main.py", f"--workdir={trained}", *more]) == 0
+  assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == rows
+
+
+def test_chat_answers_a_pipe(trained, monkeypatch, capsys):
+  monkeypatch.setattr("sys.stdin", io.StringIO("the scan\n/quit\n"))
+  assert program.main(["main.py", f"--workdir={trained}", "--mode=chat", "--tokens=4"]) == 0
+  assert capsys.readouterr().out.endswith("\n")
+
+
 def test_count_needs_no_workdir(capsys):
   assert program.main(["main.py", "--config=configs/text.py:mixer=softmax,width=8", "--mode=count"]) == 0
   assert "parameters" in capsys.readouterr().out
@@ -204,6 +224,9 @@ BAD = [
   (["--mode=eval"], ["holds no run", "config.json"]),
   (["--step=3"], ["--step=3", "eval"]),
   (["--temperature=1.0"], ["--temperature", "generate"]),
+  (["--num_beams=2"], ["--num_beams", "generate"]),
+  (["--prompt=a", "--mode=chat"], ["--prompt", "generate", "chat"]),
+  (["--prompt=a", "--prompts=b", "--mode=generate"], ["--prompt ", "--prompts=b"]),
   (["--coordinator=localhost:1"], ["--processes", "--process"]),
   (["--coordinator=nonsense", "--processes=2", "--process=0"], ["--coordinator='nonsense'", "host:port"]),
   (["--config.optimizer.lr=nan"], ["optimizer.lr=nan"]),
@@ -260,7 +283,7 @@ def test_a_workdir_of_another_model_is_refused_unharmed(text, trained, capsys):
   assert "optimizer.lr" in capsys.readouterr().err
   assert program.main(["main.py", f"--workdir={trained}", "--mode=eval", "--step=5"]) == 2
   assert "checkpoint 5" in capsys.readouterr().err
-  for more in (["--temperature=-1"], ["--prompt="], ["--tokens=5000"]):
+  for more in (["--temperature=-1"], ["--prompt="], ["--tokens=5000"], ["--num_beams=0"], ["--prompts=no.txt"]):
     assert program.main(["main.py", f"--workdir={trained}", "--mode=generate", *more]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
   assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before

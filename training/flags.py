@@ -16,10 +16,13 @@ from mistake import Mistake
 from training import config_file
 from training import workdir as workdir_module
 
-MODES = ("train", "eval", "generate", "count")
+MODES = ("train", "eval", "generate", "chat", "count")
 KINDS = ("mixers", "tasks", "configs", "optimizers", "schedules", "embeddings", "heads", "norms", "models")
 # flags of --mode generate: where given, they replace the config's generate section
 GENERATE = ("prompt", "tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "stop", "seed")
+
+# flags of --mode generate that are no settings of a config: for many prompts, or many continuations of one
+COMPLETE = ("num_return_sequences", "num_beams", "length_penalty", "batch")
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> flags.FlagValues:
@@ -76,6 +79,12 @@ def _define(argv: list[str], environ: Mapping[str, str]) -> flags.FlagValues:
   flags.DEFINE_float("repetition_penalty", None, "generate: above 1 makes tokens of the context rarer", **here)
   flags.DEFINE_multi_string("stop", None, "generate: a text before which to end; may be given again", **here)
   flags.DEFINE_integer("seed", None, "generate: of the draws", **here)
+  flags.DEFINE_string("prompts", None, "generate: file of prompts, .txt (one a line) or .jsonl ('prompt')", **here)
+  flags.DEFINE_string("out", None, "generate: file for the lines of JSON; standard output by default", **here)
+  flags.DEFINE_integer("num_return_sequences", None, "generate: continuations of each prompt", **here)
+  flags.DEFINE_integer("num_beams", None, "generate: width of a beam search, which takes the place of drawing", **here)
+  flags.DEFINE_float("length_penalty", None, "generate: of a beam search; above 1 favours long texts", **here)
+  flags.DEFINE_integer("batch", None, "generate: prompts that are continued together", **here)
   address = environ.get("JAX_COORDINATOR_ADDRESS", "")
   flags.DEFINE_string("coordinator", address, "several processes: host:port of process 0", **here)
   flags.DEFINE_integer("processes", environ.get("JAX_NUM_PROCESSES", 0), "several processes: how many", **here)
@@ -149,15 +158,19 @@ def _check(values: flags.FlagValues) -> None:
     raise Mistake(
       "--config is missing, and there is no run in --workdir to take it from; e.g. --config configs/bytes.py"
     )
-  if values.step is not None and values.mode not in ("eval", "generate"):
+  if values.step is not None and values.mode not in ("eval", "generate", "chat"):
     raise Mistake(f"--step={values.step} is for --mode eval and generate; training goes on from the newest checkpoint")
   if values["from-step"].value is not None and values.mode != "train":
     raise Mistake(f"--from-step={values['from-step'].value} is for --mode train; give --step")
   if values.patience < 1:
     raise Mistake(f"--patience={values.patience}; give at least 1 second")
-  given = [name for name in GENERATE if values[name].present]
+  given = [name for name in (*GENERATE, *COMPLETE, "prompts", "out") if values[name].present]
+  if values.mode == "chat":
+    given = [name for name in given if name not in GENERATE or name == "prompt"]
   if given and values.mode != "generate":
     raise Mistake(f"--{given[0]} is for --mode generate, not {values.mode}")
+  if values.prompt is not None and values.prompts is not None:
+    raise Mistake(f"--prompt and --prompts={values.prompts} are both given; leave one out")
 
 
 def _with_stored_config(argv: list[str]) -> list[str]:
@@ -228,3 +241,8 @@ def _last_line(error: Exception) -> str:
 def generate_changes(values: flags.FlagValues) -> dict[str, Any]:
   """Returns the flags that replace values of the config's generate section."""
   return {name: values[name].value for name in GENERATE if values[name].present}
+
+
+def completion_changes(values: flags.FlagValues) -> dict[str, Any]:
+  """Returns the flags that ask for several continuations, or say how many prompts are continued together."""
+  return {name: values[name].value for name in COMPLETE if values[name].present}

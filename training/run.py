@@ -25,7 +25,8 @@ from ml_collections import ConfigDict
 
 from data.task import build_task
 from hybrids.model import build_model, side_inputs
-from inference import count, text
+from inference import count, tokenizer
+from inference.text_model import TextModel
 from kernels import dispatch
 from mistake import Mistake
 from training import flops, metrics, optimizer, peers, platform, schedule, settings, sharding, transfer
@@ -192,19 +193,24 @@ class Run:
       )
       return np.asarray(self._logits(self.variables, placed))
 
+  @property
+  def text_model(self) -> TextModel:
+    """The model with its current variables and its tokenizer, off the mesh: few sequences are not worth splitting."""
+    found = tokenizer.find(self.workdir, self.task, self.model.vocab)
+    return TextModel(self.model, jax.device_get(self.variables), found, **self.config.generate.to_dict())
+
   def generate(self, prompt: str | None = None, *, out: TextIO | io.TextIOBase | None = None, **changes: Any) -> str:
     """Returns the text that continues a prompt; needs a language model of text.
 
     Args:
       out: where prompt and text are written as they are drawn.
-      changes: to the config's generate section.
+      changes: to the config's generate section; and logit_bias.
     """
-    section = self.config.generate.to_dict()
-    settings.check_keys("generate", changes, section)
-    section |= changes if prompt is None else {"prompt": prompt, **changes}
-    # off the mesh: one sequence is not worth splitting
-    variables = jax.device_get(self.variables)
-    return text.write(self.model, variables, self.task, out=out or _Silent(), **section)
+    return self.text_model.generate(prompt, out=out, **changes)
+
+  def complete(self, prompts: Sequence[str], **changes: Any) -> list[dict[str, Any]]:
+    """Returns the completions of many prompts, batch by batch; see `inference.completions.complete`."""
+    return list(self.text_model.complete(prompts, **changes))
 
   def train(self, *, from_step: int | None = None) -> str:
     """Trains to config.steps: "done", or "stopped" by a signal and saved. The state is then the last one.
@@ -374,13 +380,6 @@ class Run:
     workdir_lib.refuse(self.workdir, changed, () if from_step is None else workdir_lib.TUNABLE)
     workdir_lib.check_data(self.workdir, facts)
     return changed
-
-
-class _Silent(io.TextIOBase):
-  """A stream that drops everything written to it."""
-
-  def write(self, text: str) -> int:
-    return len(text)
 
 
 def due(step: int, every: int, last: int) -> bool:

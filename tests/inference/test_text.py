@@ -5,12 +5,12 @@ import os
 import subprocess
 import sys
 
-import flax.linen as nn
 import numpy as np
 import pytest
 
 from data.task import build_task
 from inference import text as texts
+from inference.tokenizer import OfTask
 from tests import sources
 from tests.inference.models import language_model
 
@@ -18,7 +18,8 @@ from tests.inference.models import language_model
 def write(monkeypatch, raw: bytes, prompt: str, out, *, size: int = 1, stop=()) -> str:
   cut = [np.frombuffer(raw[i : i + size], np.uint8) for i in range(0, len(raw), size)]
   monkeypatch.setattr(texts, "pieces", lambda *_, **__: iter(cut))
-  return texts.write(nn.Dense(1), {}, build_task("bytes"), prompt=prompt, tokens=len(raw), stop=stop, out=out)
+  model = language_model("m", vocab=256)
+  return texts.write(model, {}, OfTask(build_task("bytes")), prompt=prompt, tokens=len(raw), stop=stop, out=out)
 
 
 def test_only_controls_and_escapes_are_replaced(monkeypatch):
@@ -65,14 +66,13 @@ def test_control_characters_do_not_reach_the_terminal(monkeypatch):
     (dict(tokens=5000), "max_len=4096"),
     (dict(top_p=0.0), r"top_p=0\.0"),
     (dict(stop=("",)), "stop has an empty text"),
-    (dict(task=build_task("mqar")), "task MQAR has no text"),
   ],
 )
 def test_what_cannot_be_written_is_an_error_before_anything_is_printed(kwargs, message):
-  kwargs, out = dict(prompt="a", tokens=4, task=build_task("bytes")) | kwargs, io.StringIO()
+  kwargs, out = dict(prompt="a", tokens=4) | kwargs, io.StringIO()
   model = language_model("a", vocab=256)
   with pytest.raises(ValueError, match=message):
-    texts.write(model, {}, kwargs.pop("task"), out=out, **kwargs)
+    texts.write(model, {}, OfTask(build_task("bytes")), out=out, **kwargs)
   assert out.getvalue() == ""
 
 
@@ -101,11 +101,15 @@ def test_a_reader_that_goes_away_is_no_error(monkeypatch):
 
 
 READER = """
+import sys
 import numpy as np
 from inference import text
 from data.task import build_task
 text.pieces = lambda *_, **__: iter([np.full(999, 97)] * 999)
-text.write(None, {}, build_task("bytes"), prompt="", tokens=4)
+from types import SimpleNamespace
+from inference.tokenizer import OfTask
+model = SimpleNamespace(vocab=256)
+text.write(model, {}, OfTask(build_task("bytes")), prompt="", tokens=4, out=sys.stdout)
 """
 
 

@@ -1,0 +1,189 @@
+"""Completions of many prompts: from a file of prompts to lines of JSON, batch by batch."""
+
+import contextlib
+import itertools
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from inference.beam import beam_search
+from inference.generate import PREFILL_CHUNK, check_room, generate
+from inference.sampling import make_sampler
+from inference.text import Stops, Stream, encoded_stops, known_only
+from inference.tokenizer import Decoder, Tokenizer
+from mistake import Mistake
+
+Record = dict[str, Any]
+
+
+def complete(
+  model: nn.Module,
+  variables: Mapping[str, Any],
+  tokenizer: Tokenizer,
+  prompts: Sequence[str],
+  *,
+  tokens: int,
+  temperature: float | int = 1.0,
+  top_k: int = 0,
+  top_p: float | int = 1.0,
+  min_p: float | int = 0.0,
+  repetition_penalty: float | int = 1.0,
+  stop: Sequence[str] = (),
+  logit_bias: Mapping[int, float | int] | None = None,
+  seed: int = 0,
+  num_return_sequences: int = 1,
+  num_beams: int = 1,
+  length_penalty: float | int = 1.0,
+  batch: int = 8,
+  prefill_chunk: int = PREFILL_CHUNK,
+) -> Iterator[Record]:
+  """Yields {"prompt", "completion", "tokens", "logprobs"} for each completion; all mistakes are found before the first.
+
+  What is drawn for a prompt depends on `seed` and its place among the prompts, not on `batch`. With `num_beams` above 1
+  nothing is drawn: the best `num_return_sequences` of the beams come, with "score" in place of "logprobs".
+
+  Args:
+    tokens: at most so many are drawn; those that are, an end or a stop included, are in "tokens".
+    stop: texts before which a completion ends.
+    batch: prompts that are continued together.
+    num_return_sequences, num_beams, length_penalty, prefill_chunk: see `inference.stream` and `beam_search`.
+  Raises:
+    ValueError: a prompt is empty or too long, `batch` is below 1, there are fewer beams than sequences, or as for these
+      two.
+  """
+  sampler = make_sampler(temperature, top_k, top_p, min_p, repetition_penalty)
+  beams = num_beams != 1
+  for name, value, least in (
+    ("tokens", tokens, 1),
+    ("batch", batch, 1),
+    ("num_return_sequences", num_return_sequences, 1),
+    ("num_beams", num_beams, num_return_sequences if beams and num_beams >= 1 else 1),
+  ):
+    if value < least:
+      raise Mistake(f"generate: {name}={value}; give at least {least}")
+  encoded = [tokenizer.encode(prompt) for prompt in prompts]
+  for number, (prompt, row) in enumerate(zip(prompts, encoded), 1):
+    if not prompt or not row.size:
+      raise Mistake(f"generate: prompt {number} is empty; give some text to start from")
+    check_room(model.longest, f"prompt is number {number} and the model has max_len", row.size, tokens)
+  settings: dict[str, Any] = {
+    "max_new_tokens": tokens,
+    "stop": encoded_stops(tokenizer, stop),
+    "logit_bias": known_only(tokenizer, model.vocab, logit_bias),
+    "prefill_chunk": prefill_chunk,
+  }
+  if beams:
+    settings |= {"num_beams": num_beams, "length_penalty": length_penalty, "repetition_penalty": repetition_penalty}
+  else:
+    settings |= {"sampler": sampler, "num_return_sequences": num_return_sequences}
+  return _completions(model, variables, tokenizer, prompts, encoded, stop, seed, num_return_sequences, batch, settings)
+
+
+def _completions(
+  model: nn.Module,
+  variables: Mapping[str, Any],
+  tokenizer: Tokenizer,
+  prompts: Sequence[str],
+  encoded: Sequence[np.ndarray],
+  stop: Sequence[str],
+  seed: int,
+  count: int,
+  batch: int,
+  settings: Mapping[str, Any],
+) -> Iterator[Record]:
+  for first in range(0, len(prompts), batch):
+    here = encoded[first : first + batch]
+    if "num_beams" in settings:
+      found = beam_search(model, variables, here, **settings)
+      rows = [
+        {"tokens": np.asarray(tokens[:length]).tolist(), "score": float(score)}
+        for some in zip(*(leaf[:, :count] for leaf in found))
+        for tokens, length, score in zip(*some)
+      ]
+    else:
+      number = np.arange(first * count, (first + len(here)) * count)
+      keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), number)
+      drawn = generate(model, variables, here, rng=keys, **settings)
+      logprobs = [row[: len(tokens)] for row, tokens in zip(np.asarray(drawn.logprobs).tolist(), drawn.rows())]
+      rows = [{"tokens": tokens, "logprobs": values} for tokens, values in zip(drawn.rows(), logprobs)]
+    for place, row in enumerate(rows):
+      which = first + place // count
+      cut = Stops(stop)
+      text = cut.push(Decoder(tokenizer, before=encoded[which]).push(row["tokens"], last=True), last=True)
+      yield {"prompt": prompts[which], "completion": text, **row}
+
+
+def read_prompts(path: str | Path) -> list[Record]:
+  """Returns the prompts of a file: one a line, or, of a .jsonl file, JSON objects with "prompt".
+
+  Raises:
+    ValueError: the file cannot be read, or a line has no prompt.
+  """
+  path = Path(path)
+  if not path.is_file():
+    raise Mistake(f"--prompts={path} does not exist; give a .txt file with a prompt a line, or a .jsonl file")
+  try:
+    lines = path.read_text(encoding="utf-8").splitlines()
+  except UnicodeDecodeError as error:
+    raise Mistake(f"--prompts={path} is not UTF-8: {error}") from None
+  records = [_record(path, number, line) for number, line in enumerate(lines, 1)]
+  if not records:
+    raise Mistake(f"--prompts={path} is empty; give one prompt a line")
+  return records
+
+
+def _record(path: Path, number: int, line: str) -> Record:
+  record: Any = {"prompt": line}
+  if path.suffix == ".jsonl":
+    try:
+      record = json.loads(line)
+    except json.JSONDecodeError as error:
+      raise Mistake(f"--prompts={path}, line {number}: no JSON ({error})") from None
+  if not isinstance(record, dict) or not isinstance(record.get("prompt"), str) or not record["prompt"]:
+    raise Mistake(
+      f'--prompts={path}, line {number}: no prompt; each line is one, or {{"prompt": "…"}} in a .jsonl file'
+    )
+  return record
+
+
+def write_lines(out: str | Path | None, records: Iterable[Record]) -> None:
+  """Writes one line of JSON for each record, to a file that appears when it is whole, or to standard output.
+
+  Raises:
+    ValueError: the file's folder does not exist.
+  """
+  if out is None:
+    _dump(sys.stdout, records)
+    return
+  path = Path(out)
+  if not path.parent.is_dir():
+    raise Mistake(f"--out={path}: the folder {path.parent} does not exist; make it first")
+  partial = path.with_name(f"{path.name}.partial")
+  try:
+    with open(partial, "w", encoding="utf-8") as file:
+      _dump(file, records)
+    os.replace(partial, path)
+  finally:
+    with contextlib.suppress(FileNotFoundError):
+      partial.unlink()
+
+
+def _dump(file: Stream, records: Iterable[Record]) -> None:
+  for record in records:
+    # ASCII, whatever the terminal's encoding is
+    file.write(json.dumps(record) + "\n")
+    file.flush()
+
+
+def joined(records: Sequence[Record], completions: Iterable[Record], count: int) -> Iterator[Record]:
+  """Yields each completion with the other fields of its prompt's record."""
+  repeated = itertools.chain.from_iterable(itertools.repeat(record, count) for record in records)
+  for record, completion in zip(repeated, completions):
+    yield {**record, **completion}

@@ -1,0 +1,53 @@
+"""A language model with its tokenizer: text in, text out."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+
+from inference import chat as chat_lib
+from inference import completions, text
+from inference.text import Stream
+from inference.tokenizer import Tokenizer
+from mistake import Mistake, hint
+
+
+class TextModel:
+  """A model, its variables and tokenizer, and the settings that hold where a call does not change them.
+
+  Args:
+    settings: keyword arguments of `inference.text.write`; a config's generate section.
+  """
+
+  def __init__(self, model: nn.Module, variables: Mapping[str, Any], tokenizer: Tokenizer, **settings: Any):
+    self.model, self.variables, self.tokenizer, self.settings = model, variables, tokenizer, settings
+
+  def generate(self, prompt: str | None = None, *, out: Stream | None = None, **changes: Any) -> str:
+    """Returns the text that continues a prompt, and writes both to `out` as it is drawn."""
+    given = changes if prompt is None else {"prompt": prompt, **changes}
+    return text.write(*self._parts, out=out, **self._settings(text.write, given))
+
+  def complete(self, prompts: Sequence[str], **changes: Any) -> Iterator[completions.Record]:
+    """Yields the completions of many prompts; see `inference.completions.complete`, whose arguments may be given."""
+    return completions.complete(*self._parts, prompts, **self._settings(completions.complete, changes))
+
+  def chat(self, **changes: Any) -> chat_lib.Chat:
+    """Returns a conversation, which keeps its state between turns."""
+    return chat_lib.Chat(*self._parts, **self._settings(chat_lib.Chat, changes))
+
+  @property
+  def _parts(self) -> tuple[nn.Module, Mapping[str, Any], Tokenizer]:
+    return self.model, self.variables, self.tokenizer
+
+  def _settings(self, taker: Callable[..., Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings that a function takes.
+
+    Raises:
+      ValueError: a change is none of them.
+    """
+    known = [name for name, p in inspect.signature(taker).parameters.items() if p.kind == p.KEYWORD_ONLY]
+    for name in changes:
+      if name not in known:
+        raise Mistake(f"generate has no {name!r}{hint(name, known)}; choose from {', '.join(known)}")
+    return {name: value for name, value in {**self.settings, **changes}.items() if name in known}

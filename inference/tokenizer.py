@@ -1,0 +1,184 @@
+"""Text to token numbers and back: by a run's own tokenizer file, or by the task, whose tokens are bytes."""
+
+import codecs
+import importlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from mistake import Mistake
+
+JSON, SETTINGS, MODEL = "tokenizer.json", "tokenizer_config.json", "*.model"
+# vocabularies of models are padded up to a multiple of at most this
+PADDED = 512
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+  """The tokens of a text.
+
+  Attributes:
+    size: how many different ones there are.
+    end: the token that ends a text, if there is one.
+  """
+
+  size: int
+  end: int | None
+
+  def encode(self, text: str, *, begin: bool = True) -> np.ndarray:
+    """Returns the tokens of a text; with `begin`, after those that stand before every text."""
+    ...
+
+  def decode(self, tokens: np.ndarray) -> str | bytes:
+    """Returns the text of tokens, which may end inside a character if it is bytes."""
+    ...
+
+
+class OfTask:
+  """The tokens of a task of text."""
+
+  def __init__(self, task: Any):
+    self._task, self.size = task, task.vocab
+    self.end: int | None = None
+
+  def encode(self, text: str, *, begin: bool = True) -> np.ndarray:
+    """Returns the tokens of a text."""
+    return np.asarray(self._task.encode(text))
+
+  def decode(self, tokens: np.ndarray) -> str | bytes:
+    """Returns the text, or the bytes, of tokens."""
+    return self._task.decode(tokens)
+
+
+class OfTokenizers:
+  """The tokens of a `tokenizer.json`, through the library `tokenizers`."""
+
+  def __init__(self, path: Path):
+    library = imported("tokenizers", path)
+    try:
+      self._tokenizer = library.Tokenizer.from_file(str(path))
+    # the library raises Exception itself
+    except Exception as error:
+      raise Mistake(f"tokenizer {path} cannot be read: {error}") from None
+    self.size = max(self._tokenizer.get_vocab(True).values(), default=-1) + 1
+    settings = path.with_name(SETTINGS)
+    end = json.loads(settings.read_text()).get("eos_token") if settings.is_file() else None
+    end = end.get("content") if isinstance(end, dict) else end
+    self.end = None if end is None else self._tokenizer.token_to_id(end)
+
+  def encode(self, text: str, *, begin: bool = True) -> np.ndarray:
+    """Returns the tokens of a text."""
+    return np.asarray(self._tokenizer.encode(text, add_special_tokens=begin).ids, np.int32)
+
+  def decode(self, tokens: np.ndarray) -> str:
+    """Returns the text of tokens, of which special ones have none."""
+    return self._tokenizer.decode(np.asarray(tokens).tolist(), skip_special_tokens=True)
+
+
+class OfSentencePiece:
+  """The tokens of a SentencePiece model, through the library `sentencepiece`."""
+
+  def __init__(self, path: Path):
+    library = imported("sentencepiece", path)
+    try:
+      self._processor = library.SentencePieceProcessor(model_file=str(path))
+    except (RuntimeError, OSError) as error:
+      raise Mistake(f"tokenizer {path} cannot be read: {error}") from None
+    self.size = self._processor.get_piece_size()
+    self.end = self._processor.eos_id() if self._processor.eos_id() >= 0 else None
+
+  def encode(self, text: str, *, begin: bool = True) -> np.ndarray:
+    """Returns the tokens of a text."""
+    first = [self._processor.bos_id()] if begin and self._processor.bos_id() >= 0 else []
+    return np.asarray(first + self._processor.encode(text), np.int32)
+
+  def decode(self, tokens: np.ndarray) -> str:
+    """Returns the text of tokens."""
+    return self._processor.decode(np.asarray(tokens).tolist())
+
+
+def imported(library: str, path: Path) -> Any:
+  """Returns a library that is needed for tokenizer files alone.
+
+  Raises:
+    ValueError: it is not installed.
+  """
+  try:
+    return importlib.import_module(library)
+  except ImportError:
+    raise Mistake(
+      f"{path} needs the package {library!r}, which is not installed; EXTRAS=text ./dev setup installs it"
+    ) from None
+
+
+def find(folder: Path | None, task: Any, vocab: int | None) -> Tokenizer:
+  """Returns the tokenizer in a run's folder, `tokenizer.json` or `*.model`; that of the task if there is none.
+
+  Raises:
+    ValueError: it cannot be read or does not match the model's vocabulary, or there is none and the task has no text.
+  """
+  files = [] if folder is None else [path for path in (folder / JSON,) if path.is_file()]
+  models = [] if folder is None else sorted(folder.glob(MODEL))
+  if files:
+    return checked(OfTokenizers(files[0]), files[0], vocab)
+  if len(models) > 1:
+    raise Mistake(f"{folder} has {len(models)} tokenizers, {', '.join(path.name for path in models)}; leave one")
+  if models:
+    return checked(OfSentencePiece(models[0]), models[0], vocab)
+  if not has_text(task):
+    raise Mistake(
+      f"generate: task {type(task).__name__} has no text; use a language modelling task such as 'bytes', or put the "
+      f"model's {JSON} or {MODEL} into the run's folder"
+    )
+  return OfTask(task)
+
+
+def checked(tokenizer: Tokenizer, path: Path, vocab: int | None) -> Tokenizer:
+  """Returns the tokenizer.
+
+  Raises:
+    ValueError: it has tokens that the model does not know, or many fewer.
+  """
+  most = -(-tokenizer.size // PADDED) * PADDED
+  if vocab is None or not tokenizer.size <= vocab <= most:
+    raise Mistake(
+      f"tokenizer {path} has {tokenizer.size} tokens, but the model has vocab={vocab}; it must have as many, or up to "
+      f"{most} if its vocabulary is padded: use the tokenizer that the model was trained with"
+    )
+  return tokenizer
+
+
+def has_text(task: Any) -> bool:
+  """Whether a task is language modelling of tokens that stand for text."""
+  return task.head == "lm" and hasattr(task, "encode")
+
+
+class Decoder:
+  """The text of tokens that come in pieces, as far as its characters are complete.
+
+  Args:
+    before: tokens that come first, whose text is not wanted.
+  """
+
+  def __init__(self, tokenizer: Tokenizer, before: Sequence[int] | np.ndarray = ()):
+    self._decode: Callable[[np.ndarray], Any] = tokenizer.decode
+    self._bytes = codecs.getincrementaldecoder("utf-8")("replace")
+    # the text of tokens depends on those just before: their spaces, and bytes of one character
+    self._tokens = [int(token) for token in before]
+    self._start, self._shown = 0, len(self._tokens)
+
+  def push(self, tokens: Sequence[int] | np.ndarray, *, last: bool = False) -> str:
+    """Returns the text that more tokens complete; with `last`, all of it."""
+    piece = self._decode(np.asarray(tokens, np.int32))
+    if isinstance(piece, bytes):
+      return self._bytes.decode(piece, final=last)
+    self._tokens += [int(token) for token in tokens]
+    text = lambda end: self._decode(np.asarray(self._tokens[self._start : end], np.int32))
+    shown, now = text(self._shown), text(None)
+    if now.endswith("\ufffd") and not last:
+      return ""
+    self._start, self._shown = self._shown, len(self._tokens)
+    return now[len(shown) :]

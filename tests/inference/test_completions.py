@@ -1,0 +1,181 @@
+"""Many prompts, from a file to lines of JSON; and a conversation that keeps its state."""
+
+import io
+import json
+import os
+import signal
+
+import jax
+import pytest
+
+from data.task import build_task
+from inference import chat as chat_lib
+from inference import generate, make_sampler
+from inference.completions import complete, joined, read_prompts, write_lines
+from inference.text_model import TextModel
+from inference.tokenizer import OfTask
+from tests.inference.models import language_model, variables_of
+
+BYTES = OfTask(build_task("bytes"))
+PROMPTS = ["abc", "a longer one", "z"]
+SETTINGS = dict(tokens=6, temperature=1.0, seed=3)
+
+
+@pytest.fixture(scope="module")
+def text_model():
+  model = language_model("ma", vocab=256)
+  return TextModel(model, variables_of(model), BYTES, **SETTINGS, prompt="unused")
+
+
+@pytest.fixture(scope="module")
+def found(text_model):
+  return list(text_model.complete(PROMPTS))
+
+
+def test_completions_do_not_depend_on_the_batch(text_model, found):
+  assert [row["prompt"] for row in found] == PROMPTS
+  assert list(text_model.complete(PROMPTS, batch=1)) == [
+    {**row, "logprobs": pytest.approx(row["logprobs"], abs=1e-4)} for row in found
+  ]
+  assert all(len(row["tokens"]) == len(row["logprobs"]) == 6 for row in found)
+  assert found[0]["completion"] == bytes(found[0]["tokens"]).decode(errors="replace")
+  assert text_model.generate(PROMPTS[0]) == found[0]["completion"]
+
+
+def test_several_completions_of_a_prompt_are_neighbours(text_model):
+  rows = list(text_model.complete(PROMPTS[:2], num_return_sequences=2))
+  assert [row["prompt"] for row in rows] == [PROMPTS[0]] * 2 + [PROMPTS[1]] * 2
+  assert rows[0]["tokens"] != rows[1]["tokens"]
+
+
+def test_beams_come_with_scores_the_best_first(text_model):
+  rows = list(text_model.complete(PROMPTS, num_beams=3, num_return_sequences=2))
+  assert [set(row) for row in rows] == [{"prompt", "completion", "tokens", "score"}] * 6
+  assert all(rows[i]["score"] >= rows[i + 1]["score"] for i in (0, 2, 4))
+
+
+def test_a_stop_cuts_the_completion_and_a_padded_vocabulary_is_never_drawn(text_model, found):
+  stop = chr(found[0]["tokens"][2]) if found[0]["tokens"][2] < 128 else None
+  bias = {token: -1e9 for token in range(128, 256)}
+  row = next(text_model.complete(PROMPTS[:1], logit_bias=bias))
+  cut = next(text_model.complete(PROMPTS[:1], logit_bias=bias, stop=[row["completion"][2]]))
+  assert cut["completion"] == row["completion"][: row["completion"].index(row["completion"][2])]
+  assert stop is None or stop not in next(text_model.complete(PROMPTS[:1], stop=[stop]))["completion"]
+  few = OfTask(build_task("bytes"))
+  few.size = 100
+  rows = complete(text_model.model, text_model.variables, few, PROMPTS, **SETTINGS | {"tokens": 16})
+  assert max(token for row in rows for token in row["tokens"]) < 100
+
+
+@pytest.mark.parametrize(
+  "kwargs, message",
+  [
+    (dict(prompts=["a", ""]), "prompt 2 is empty"),
+    (dict(tokens=5000), "the prompt is number 1 and the model has max_len=4096"),
+    (dict(num_beams=0), "num_beams=0; give at least 1"),
+    (dict(num_beams=2, num_return_sequences=3), "num_beams=2; give at least 3"),
+    (dict(batch=0), "batch=0"),
+    (dict(top_q=1), r"generate has no 'top_q' \(did you mean 'top_p'\?\)"),
+  ],
+)
+def test_mistakes_are_found_before_the_first_completion(text_model, kwargs, message):
+  kwargs = dict(prompts=PROMPTS) | kwargs
+  with pytest.raises(ValueError, match=message):
+    text_model.complete(kwargs.pop("prompts"), **kwargs)
+
+
+def test_prompts_are_read_and_lines_written(tmp_path):
+  (tmp_path / "p.txt").write_text("one\ntwo\n")
+  (tmp_path / "p.jsonl").write_text('{"prompt": "one", "id": 7}\n{"prompt": "tw\\u00f6"}\n')
+  assert read_prompts(tmp_path / "p.txt") == [{"prompt": "one"}, {"prompt": "two"}]
+  records = read_prompts(tmp_path / "p.jsonl")
+  assert records == [{"prompt": "one", "id": 7}, {"prompt": "twö"}]
+  completions = [{"prompt": "one", "completion": "1"}, {"prompt": "twö", "completion": "2"}]
+  write_lines(tmp_path / "out.jsonl", joined(records, completions, 1))
+  rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+  assert rows == [{"prompt": "one", "id": 7, "completion": "1"}, {"prompt": "twö", "completion": "2"}]
+
+
+@pytest.mark.parametrize(
+  "name, content, message",
+  [
+    ("no.txt", None, "does not exist"),
+    ("p.txt", b"", "is empty"),
+    ("p.txt", b"a\n\nb\n", "line 2: no prompt"),
+    ("p.txt", b"\xff", "is not UTF-8"),
+    ("p.jsonl", b"{", "line 1: no JSON"),
+    ("p.jsonl", b'{"text": "a"}', "line 1: no prompt"),
+    ("p.jsonl", b"3", "line 1: no prompt"),
+  ],
+)
+def test_files_without_prompts_are_refused(tmp_path, name, content, message):
+  if content is not None:
+    (tmp_path / name).write_bytes(content)
+  with pytest.raises(ValueError, match=message):
+    read_prompts(tmp_path / name)
+
+
+def test_nothing_half_written_stays(tmp_path):
+  def broken():
+    yield {"prompt": "a"}
+    raise ValueError("on the way")
+
+  with pytest.raises(ValueError, match="on the way"):
+    write_lines(tmp_path / "out.jsonl", broken())
+  assert not list(tmp_path.iterdir())
+  with pytest.raises(ValueError, match="the folder .*none does not exist"):
+    write_lines(tmp_path / "none" / "out.jsonl", [])
+
+
+def test_a_conversation_is_one_text(text_model, tmp_path):
+  chat = text_model.chat()
+  replies = [list("".join(chat.reply(text))) and chat.context for text in ("hello\n", "and\n")]
+  model, variables = text_model.model, text_model.variables
+  settings = dict(max_new_tokens=6, sampler=make_sampler(), rng=jax.random.key(3))
+  first = generate(model, variables, [BYTES.encode("hello\n")], room=64, **settings)
+  second = generate(model, variables, [BYTES.encode("and\n")], context=first.context, **settings)
+  assert replies[1].recent[0, -6:].tolist() == second.rows()[0]
+  # the same again after it was saved, reset and loaded
+  path = tmp_path / "talk"
+  assert "saved" in chat.command(f"/save {path}")
+  want = "".join(chat.reply("more\n"))
+  chat.command("/reset")
+  assert chat.context is None
+  chat.command(f"/load {path}")
+  assert "".join(chat.reply("more\n")) == want
+
+
+def test_a_pipe_is_answered_line_by_line(text_model, capsys):
+  out = io.StringIO()
+  chat_lib.talk(text_model.chat(), io.StringIO("hello\n/reset\nhello\n/none\n/quit\nnever read\n"), out)
+  error = capsys.readouterr().err
+  assert "the conversation starts anew" in error
+  assert "'/none' cannot be done" in error
+  one = text_model.chat()
+  reply = "".join(one.reply("hello\n"))
+  assert out.getvalue() == 2 * (chat_lib.printable(reply) + "\n")
+
+
+def test_ctrl_c_stops_the_reply_and_not_the_program(text_model):
+  chat = text_model.chat(tokens=40)
+  out = io.StringIO()
+  written = out.write
+
+  def write(text: str) -> int:
+    if not out.getvalue():
+      os.kill(os.getpid(), signal.SIGINT)
+    return written(text)
+
+  out.write = write
+  before = signal.getsignal(signal.SIGINT)
+  chat_lib.talk(chat, io.StringIO("hello\n"), out)
+  assert signal.getsignal(signal.SIGINT) == before
+  assert int(chat.context.state.position[0]) == len("hello\n") + chat_lib.CHUNK - 1
+  assert "".join(chat.reply("go on\n"))
+
+
+def test_a_full_conversation_says_so(text_model):
+  chat = text_model.chat(room=16, tokens=6)
+  "".join(chat.reply("0123456\n"))
+  with pytest.raises(ValueError, match="9 tokens do not fit the 2 that are left; /reset starts anew"):
+    "".join(chat.reply("01234567\n"))
