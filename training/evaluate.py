@@ -13,6 +13,8 @@ from mistake import Mistake
 from training import losses, sharding
 
 Batch = Mapping[str, np.ndarray]
+# a loss or a metric -> its weighted sum, a float or an array, and the sum of its weights
+Totals = dict[str, tuple[Any, Any]]
 
 
 def make_evaluate(
@@ -32,8 +34,8 @@ def make_evaluate(
     raise Mistake(f"eval.chunk={chunk} carries a state, but this model's STATE is 'none'; set eval.chunk=0")
   whole, resumed, start = _compiled(model, mesh)
 
-  def sums(variables: Any, rows: Iterator[Batch]) -> dict[str, tuple[float, float]]:
-    total: dict[str, tuple[float, float]] = {}
+  def sums(variables: Any, rows: Iterator[Batch]) -> Totals:
+    total: Totals = {}
     parts: list[losses.Sums] = []
     for batch in rows:
       # a batch late, so that the next one is made while the device works
@@ -68,10 +70,10 @@ def _check_room(model: nn.Module, length: int) -> None:
     )
 
 
-def _add(total: dict[str, tuple[float, float]], parts: list[losses.Sums]) -> dict[str, tuple[float, float]]:
+def _add(total: Totals, parts: list[losses.Sums]) -> Totals:
   """Adds up sums on the host in float64, whatever the devices' precision."""
   for part in parts:
-    floats = jax.tree.map(float, part)
+    floats = jax.tree.map(lambda x: np.asarray(x, np.float64)[()], part)
     total = losses.add(total, floats) if total else floats
   return total
 

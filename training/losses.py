@@ -2,25 +2,51 @@
 
 import math
 from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import Array
 
 from mistake import Mistake
 
-# name of a loss or a metric -> (weighted sum, sum of weights)
+# name of a loss or a metric -> (weighted sum, which may be an array, and sum of weights)
 Sums = dict[str, tuple[Array, Array]]
 
 
+def macro_f1(confusion: np.ndarray) -> float:
+  """F1 = 2 tp / (2 tp + fp + fn) of each class that occurs, as label or as prediction, averaged; "label prediction"."""
+  right, found = np.diag(confusion), confusion.sum(axis=0) + confusion.sum(axis=1)
+  return float(np.mean(2 * right[found > 0] / found[found > 0])) if found.any() else math.nan
+
+
+def area_under_curve(scores: np.ndarray) -> float:
+  """The probability that a row of class 1 has a larger score than one of class 0, ties half, from "class bins"."""
+  low, high = scores
+  if not (low.sum() and high.sum()):
+    return math.nan
+  below = np.cumsum(low) - low
+  return float((high * (below + low / 2)).sum() / (low.sum() * high.sum()))
+
+
+def determination(moments: np.ndarray) -> float:
+  """R² = 1 - mean (y - ŷ)² / var y, averaged over the numbers of an answer, from means of (y, y², (y - ŷ)²)."""
+  mean, square, error = moments
+  return float(np.mean(1 - error / np.maximum(square - mean**2, 1e-30)))
+
+
 # computed from averages, so they too are exact over a whole set
-DERIVED: dict[str, tuple[str, Callable[[float], float]]] = {
+DERIVED: dict[str, tuple[str, Callable[[Any], float]]] = {
+  "f1": ("confusion", macro_f1),
+  "auc": ("scores", area_under_curve),
+  "r2": ("moments", determination),
   "bits_per_byte": ("loss", lambda nats: nats / math.log(2)),
   "bits_per_token": ("loss", lambda nats: nats / math.log(2)),
   "error": ("accuracy", lambda right: 1 - right),
   "rmse": ("mse", math.sqrt),
   "perplexity": ("loss", lambda nats: math.exp(min(nats, 700.0))),
 }
-HIGHER_IS_BETTER = ("accuracy",)
+HIGHER_IS_BETTER = ("accuracy", "f1", "auc", "r2")
 
 
 def add(left: Mapping[str, tuple], right: Mapping[str, tuple]) -> dict[str, tuple]:
@@ -34,11 +60,11 @@ def averages(sums: Mapping[str, tuple], metrics: Collection[str]) -> dict[str, f
   Raises:
     ValueError: a metric that neither the loss nor DERIVED knows.
   """
-  means = {name: float(total) / max(float(weight), 1e-30) for name, (total, weight) in sums.items()}
-  values = {"loss": means["loss"]}
+  means = {name: np.asarray(total, float) / max(float(weight), 1e-30) for name, (total, weight) in sums.items()}
+  values = {"loss": float(means["loss"])}
   for name in metrics:
     source, function = DERIVED.get(name, (name, float))
     if source not in means:
       raise Mistake(f"the task asks for metric {name!r}; there are {', '.join([*means, *DERIVED])}")
-    values[name] = function(means[source])
+    values[name] = float(function(means[source]))
   return values

@@ -28,7 +28,8 @@ class Seen(NamedTuple):
 def nothing_seen(sums: Any) -> Seen:
   """Returns the Seen before any update, all 0; `sums` holds the sums that an update measures, or their shapes."""
   zero = lambda dtype: jnp.zeros([], dtype)
-  return Seen(jax.tree.map(lambda leaf: zero(leaf.dtype), sums), zero(jnp.float32), zero(jnp.int32), zero(jnp.int32))
+  sums = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), sums)
+  return Seen(sums, zero(jnp.float32), zero(jnp.int32), zero(jnp.int32))
 
 
 class TrainState(NamedTuple):

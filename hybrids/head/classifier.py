@@ -9,11 +9,15 @@ from jaxtyping import Array, Float, Int
 from hybrids.head.cross_entropy import cross_entropy
 from hybrids.head.head import Head, Outputs, Sums
 from layers import Dense
+from layers.choices import one_of
 from layers.event_pool import time_weights
 from layers.lengths import blank_past
 from mistake import Mistake
 
 POOLS = ("mean", "last", "cls", "time")
+COUNTS = ("none", "classes")
+# equal parts of the scores 0 … 1, within which the area under the curve takes scores for equal
+BINS = 1024
 
 
 class Pooled(NamedTuple):
@@ -68,11 +72,18 @@ class Pool(Head, kw_only=True):
 
 
 class Classifier(Pool, kw_only=True):
-  """Logits of one label a row: a linear map of its pooled outputs, whatever documents they are from."""
+  """Logits of one label a row: a linear map of its pooled outputs, whatever documents they are from.
+
+  Attributes:
+    counts: what is counted beside the accuracy: "none", or "classes" for the F1 score and the area under the curve of
+      two classes. That is classes² + 2 · BINS numbers a batch.
+  """
 
   classes: int | None = None
+  counts: str = "none"
 
   def __post_init__(self):
+    one_of(self, counts=COUNTS)
     if self.classes is None or self.classes < 1:
       raise Mistake(f"classes={self.classes}; a {type(self).__name__} needs at least 1")
     super().__post_init__()
@@ -86,5 +97,16 @@ class Classifier(Pool, kw_only=True):
     return self.out_proj(value), state
 
   def score(self, answer: Float[Array, "b c"], targets: Int[Array, "b"], weights: Float[Array, "b"]) -> Sums:
-    """Returns the sums of the cross entropy and of the accuracy."""
-    return cross_entropy(answer, targets, weights)
+    """Returns the sums of the cross entropy and of the accuracy, and of the counts."""
+    sums = cross_entropy(answer, targets, weights)
+    return sums if self.counts == "none" else {**sums, **class_counts(answer, targets, weights)}
+
+
+def class_counts(logits: Float[Array, "b c"], targets: Int[Array, "b"], weights: Float[Array, "b"]) -> Sums:
+  """Returns weighted counts: "confusion" by label and prediction, and "scores" of the last class by label and bin."""
+  classes, weights = logits.shape[1], weights.astype(jnp.float32)
+  logits = jnp.where(weights[:, None] > 0, logits.astype(jnp.float32), 0.0)
+  confusion = jnp.zeros((classes, classes)).at[targets, jnp.argmax(logits, axis=-1)].add(weights)
+  place = jnp.minimum((nn.softmax(logits)[:, -1] * BINS).astype(jnp.int32), BINS - 1)
+  scores = jnp.zeros((2, BINS)).at[(targets == classes - 1).astype(jnp.int32), place].add(weights)
+  return {"confusion": (confusion, weights.sum()), "scores": (scores, weights.sum())}

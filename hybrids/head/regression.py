@@ -41,11 +41,14 @@ class Regression(Pool, kw_only=True):
     return self.out_proj(value), state
 
   def score(self, answer: Float[Array, "b o"], targets: Float[Array, "b o"], weights: Float[Array, "b"]) -> Sums:
-    """Returns the sums of both errors; a row of weight 0 reaches neither values nor gradients."""
+    """Returns the sums of both errors and of moments; a row of weight 0 reaches neither values nor gradients."""
     weights = weights.astype(jnp.float32)
     wrong = jnp.where(weights[:, None] > 0, answer.astype(jnp.float32) - targets.astype(jnp.float32), 0.0)
     total = weights.sum()
+    # enough for R², whose denominator is a variance over the whole set
+    moments = jnp.stack([targets, jnp.square(targets), jnp.square(wrong)]).astype(jnp.float32)
     sums = {
+      "moments": (jnp.where(weights[:, None] > 0, weights[:, None] * moments, 0).sum(axis=1), total),
       "mse": ((weights * jnp.square(wrong).mean(axis=-1)).sum(), total),
       "mae": ((weights * jnp.abs(wrong).mean(axis=-1)).sum(), total),
     }

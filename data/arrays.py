@@ -1,0 +1,351 @@
+"""Sequences in files of arrays: classify them, predict a number of each, or forecast the next value of a series.
+
+data/sequences.py reads .npz, .npy, .h5, .csv, .parquet, idx and folders of .wav. What is wrong with the data is counted
+and said in one line: empty sequences, labels outside the classes, values that are not finite, sequences beyond the
+length, shapes that disagree with what a config declares.
+
+A file has splits of its own (`split`), or shares of its sequences are held out, whatever the seed; sequences of one
+group stay together. A forecast holds out the end of each series. Features are normalised by mean and standard deviation
+of the training part.
+"""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+
+from data import draws, events, pipeline
+from data.pipeline import Batch
+from data.sequences import Sequences, read, whole_table
+from mistake import Mistake
+
+PREDICTS = ("label", "number", "next")
+LAYOUTS = ("steps", "pixels")
+LONGER = ("refuse", "cut")
+SPLITS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Arrays:
+  """One answer a sequence.
+
+  Attributes:
+    dir, files: a file or a folder of .wav, `files` relative to `dir`.
+    predict: a "label", a "number", or the "next" value: number 1 of `targets`, `horizon` steps after `length` steps.
+    inputs, targets, offsets, lengths, times, groups, split, sequence: names of arrays or columns, empty for none. Of a
+      table, `inputs` are several by blanks, all the others if empty, and rows of equal `sequence` are its steps.
+    pattern: a regular expression for names of .wav files, with (?P<label>…) and maybe group and split.
+    unit: of the times, for `dt`, the gap before each step.
+    layout: "steps", or "pixels" of images "n h w" or "n h w c".
+    tokens: a vocabulary, where inputs are tokens; 0 where they are features.
+    channels, labels, length: features a step, classes, and steps of the longest sequence; 0 to take them from the data,
+      which is then read as soon as the task is made. A forecast needs `length`.
+    longer: whether sequences beyond `length` are an error ("refuse") or lose their end ("cut", counted).
+    validation, test: shares held out where there is no `split`.
+    normalise: features by mean and standard deviation of the training part.
+    balanced: training rows weigh n / (classes · rows of their class).
+  """
+
+  batch: int = 32
+  length: int = 0
+  seed: int = 0
+  dir: str = ""
+  files: str = ""
+  predict: str = "label"
+  inputs: str = "x"
+  targets: str = "y"
+  offsets: str = ""
+  lengths: str = ""
+  times: str = ""
+  groups: str = ""
+  split: str = ""
+  sequence: str = ""
+  pattern: str = ""
+  unit: float = 1.0
+  layout: str = "steps"
+  tokens: int = 0
+  channels: int = 0
+  labels: int = 0
+  longer: str = "refuse"
+  horizon: int = 1
+  validation: float = 0.1
+  test: float = 0.1
+  normalise: bool = True
+  balanced: bool = False
+
+  stateful: ClassVar[bool] = False
+
+  def __post_init__(self) -> None:
+    for field, allowed, choices in (
+      ("batch", self.batch >= 1, "at least 1"),
+      ("predict", self.predict in PREDICTS, f"choose from {PREDICTS}"),
+      ("layout", self.layout in LAYOUTS, f"choose from {LAYOUTS}"),
+      ("longer", self.longer in LONGER, f"choose from {LONGER}"),
+      ("validation", 0 < self.validation < 1, "a share between 0 and 1"),
+      ("test", 0 <= self.test < 1 - self.validation, "a share below 1 - data.validation"),
+      ("horizon", self.horizon >= 1, "at least 1"),
+      ("unit", self.unit > 0, "above 0"),
+      ("tokens", self.tokens >= 0, "at least 1, or 0 for features"),
+      ("length", self.length >= (self.predict == "next"), "at least 1; a forecast says how many steps it reads"),
+    ):
+      self.require(field, allowed, choices)
+    self.require("files", bool(self.files or self.dir), "name a file, or a folder of .wav files")
+    for field, value in (
+      ("channels", self._read_channels),
+      ("labels", self._read_labels),
+      ("length", self._read_length),
+    ):
+      if not getattr(self, field):
+        object.__setattr__(self, field, value())
+
+  def require(self, field: str, allowed: bool, choices: str) -> None:
+    """Raises the Mistake that names the field, its value and what it may be."""
+    pipeline.require(type(self).__name__, field, getattr(self, field), allowed, choices)
+
+  @property
+  def head(self) -> str:
+    """Of labels a classifier's, of numbers a regression's."""
+    return "classifier" if self.predict == "label" else "regression"
+
+  @property
+  def loss(self) -> str:
+    """The loss of the head."""
+    return "cross_entropy" if self.predict == "label" else "mse"
+
+  @property
+  def metrics(self) -> tuple[str, ...]:
+    """Names of what evaluation reports; the counts of F1 and of the area under the curve are the classifier's."""
+    if self.predict != "label":
+      return ("loss", "mse", "mae", "r2")
+    return ("loss", "accuracy", "f1", "auc") if self.labels == 2 else ("loss", "accuracy", "f1")
+
+  @property
+  def vocab(self) -> int | None:
+    """Tokens there are, None where inputs are features."""
+    return self.tokens or None
+
+  @property
+  def features(self) -> int | None:
+    """Features of a step, None where inputs are tokens."""
+    return None if self.tokens else self.channels
+
+  @property
+  def classes(self) -> int | None:
+    """Classes there are."""
+    return self.labels if self.predict == "label" else None
+
+  @functools.cached_property
+  def data(self) -> Sequences:
+    """All sequences, checked."""
+    path = pipeline.folder("dir", self.dir) / pipeline.folder("files", self.files)
+    if not path.exists():
+      raise Mistake(f"{str(path)!r} does not exist: check data.dir={self.dir!r} and data.files={self.files!r}")
+    kinds = ("inputs", "targets", "offsets", "lengths", "times", "groups", "split", "sequence")
+    names = {kind: getattr(self, kind) for kind in kinds}
+    if self.predict == "next" and path.suffix in (".csv", ".parquet") and not self.sequence:
+      values, columns = whole_table(path, names)
+      order = [columns.index(self.targets)] if self.targets in columns else []
+      values = values[:, [*order, *(i for i in range(len(columns)) if i not in order)]]
+      return self._checked(Sequences(values, np.array([0, len(values)])))
+    if self.predict == "next":
+      names["targets"] = ""
+    return self._checked(read(path, names, layout=self.layout, pattern=self.pattern))
+
+  def _checked(self, data: Sequences) -> Sequences:
+    empty = np.flatnonzero(data.lengths == 0)
+    self._count(empty, len(data), "sequences are empty")
+    if not len(data):
+      raise Mistake(f"data.files={self.files!r} holds no sequence")
+    if self.channels and data.values.shape[1] != self.channels:
+      raise Mistake(
+        f"data.channels={self.channels}, but the steps of {self.files!r} have {data.values.shape[1]} features"
+      )
+    if self.tokens:
+      wrong = (data.values < 0) | (data.values >= self.tokens) | (data.values != np.floor(data.values))
+      self._count(np.flatnonzero(wrong.any(1)), len(data.values), f"steps are no token of 0 … {self.tokens - 1}")
+    else:
+      self._count(
+        np.flatnonzero(~np.isfinite(data.values.astype(float)).all(1)), len(data.values), "steps are not finite"
+      )
+    if self.predict != "next" and data.targets is None:
+      raise Mistake(f"data.predict={self.predict!r} needs targets, but data.targets is empty; name them")
+    if self.predict == "number":
+      finite = np.isfinite(np.asarray(data.targets, np.float64).reshape(len(data), -1)).all(1)
+      self._count(np.flatnonzero(~finite), len(data), "targets are not finite")
+    return data
+
+  def _count(self, wrong: np.ndarray, of: int, what: str) -> None:
+    if len(wrong):
+      raise Mistake(f"data.files={self.files!r}: {len(wrong)} of {of} {what}, the first is number {wrong[0]}")
+
+  def _read_channels(self) -> int:
+    return self.data.values.shape[1]
+
+  def _read_labels(self) -> int:
+    return len(np.unique(np.asarray(self.data.targets))) if self.predict == "label" else 1
+
+  def _read_length(self) -> int:
+    return int(self.data.lengths.max())
+
+  @functools.cached_property
+  def answers(self) -> np.ndarray:
+    """The label (int32 `n`) or number (float32 `n 1`) of each sequence."""
+    targets = np.asarray(self.data.targets)
+    if self.predict == "number":
+      return targets.astype(np.float32).reshape(len(targets), -1)
+    if np.issubdtype(targets.dtype, np.integer):
+      self._count(
+        np.flatnonzero((targets < 0) | (targets >= self.labels)),
+        len(targets),
+        f"labels are outside 0 … {self.labels - 1}",
+      )
+      return targets.astype(np.int32)
+    names, numbers = np.unique(targets, return_inverse=True)
+    if len(names) > self.labels:
+      raise Mistake(f"data.labels={self.labels}, but there are {len(names)} different labels: {names[:10].tolist()} …")
+    return numbers.astype(np.int32)
+
+  @functools.cached_property
+  def rows(self) -> dict[str, np.ndarray]:
+    """Split -> where its rows begin and of which sequence they are, int64 `rows 2`."""
+    data = self.data
+    if self.predict == "next":
+      return self._windows()
+    if data.split is not None:
+      named = np.char.lower(data.split.astype(str))
+      known = {"0": "train", "1": "validation", "2": "test", "valid": "validation", "val": "validation"}
+      named = np.array([known.get(name, name) for name in named.tolist()])
+      self._count(np.flatnonzero(~np.isin(named, SPLITS)), len(named), f"splits are none of {SPLITS}")
+    else:
+      named = self._shares()
+    rows = {split: np.flatnonzero(named == split) for split in SPLITS if (named == split).any()}
+    missing = [split for split in SPLITS[:2] if split not in rows]
+    if missing:
+      raise Mistake(f"data.files={self.files!r} has no {missing[0]} sequences; it has {len(data)} in all")
+    return {split: np.stack([data.starts[which], which], axis=1) for split, which in rows.items()}
+
+  def _shares(self) -> np.ndarray:
+    """The split of each sequence: whole groups in a fixed random order until a share is full."""
+    groups = self.data.groups if self.data.groups is not None else np.arange(len(self.data))
+    _, number, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    order = draws.permutation(0, "arrays/groups", 0, len(sizes))
+    before = np.empty(len(sizes))
+    before[order] = (np.cumsum(sizes[order]) - sizes[order]) / len(groups)
+    edge = np.where(before < self.test, 2, np.where(before < self.test + self.validation, 1, 0))
+    return np.array(SPLITS)[edge][number.ravel()]
+
+  def _windows(self) -> dict[str, np.ndarray]:
+    """Windows of every series whose inputs and target lie in one part of it: the first, then validation, then test."""
+    parts: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
+    for which, (start, size) in enumerate(zip(self.data.starts, self.data.lengths)):
+      cuts = [round(size * share) for share in (0, 1 - self.validation - self.test, 1 - self.test, 1)]
+      for split, low, high in zip(SPLITS, cuts[:-1], cuts[1:]):
+        first = np.arange(start + low, start + high - self.length - self.horizon + 1)
+        parts[split].append(np.stack([first, np.full(len(first), which)], axis=1))
+    rows = {split: np.concatenate(windows) for split, windows in parts.items()}
+    short = [split for split in SPLITS if not len(rows[split]) and (split != "test" or self.test)]
+    if short:
+      need = self.length + self.horizon
+      raise Mistake(
+        f"the {short[0]} part of data.files={self.files!r} has no {need} steps; lower data.length={self.length}"
+      )
+    return {split: windows for split, windows in rows.items() if len(windows)}
+
+  @functools.cached_property
+  def scale(self) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each feature in the training part."""
+    data, rows = self.data, self.rows["train"]
+    mask = np.zeros(len(data.values), bool)
+    reach = self.length + self.horizon if self.predict == "next" else 0
+    ends = rows[:, 0] + (reach or data.lengths[rows[:, 1]])
+    # one more where a row begins, one less where it ends
+    change = np.zeros(len(mask) + 1, np.int64)
+    np.add.at(change, rows[:, 0], 1)
+    np.add.at(change, ends, -1)
+    part = data.values[np.cumsum(change)[:-1] > 0].astype(np.float64)
+    deviation = part.std(axis=0)
+    return part.mean(axis=0), np.where(deviation > 0, deviation, 1)
+
+  def take(self, rows: np.ndarray, *, weigh: bool = False) -> Batch:
+    """The batch of rows (place, sequence)."""
+    data, place = self.data, np.arange(self.length)
+    sizes = np.full(len(rows), self.length) if self.predict == "next" else data.lengths[rows[:, 1]]
+    sizes = self._fitting(sizes)
+    there = place < sizes[:, None]
+    index = np.where(there, rows[:, :1] + place, 0)
+    mean, deviation = self.scale if self.normalise and not self.tokens else (0.0, 1.0)
+    values = (data.values[index] - mean) / deviation
+    batch = {
+      "inputs": np.where(there, data.values[index][..., 0], 0).astype(np.int32)
+      if self.tokens
+      else np.where(there[..., None], values, 0).astype(np.float32)
+    }
+    if self.predict == "next":
+      after = data.values[rows[:, 0] + self.length + self.horizon - 1, :1]
+      answers = ((after - self.scale[0][:1]) / self.scale[1][:1] if self.normalise else after).astype(np.float32)
+    else:
+      answers = self.answers[rows[:, 1]]
+    batch |= {"targets": answers, "weights": np.ones(len(rows), np.float32)}
+    if weigh and self.balanced and self.predict == "label":
+      batch["weights"] = self.class_weights[answers]
+    if self.ragged:
+      batch["lengths"] = sizes.astype(np.int32)
+    if data.times is not None:
+      times = np.where(there, data.times[index], np.take_along_axis(data.times[index], sizes[:, None] - 1, axis=1))
+      batch["dt"] = events.gaps(times, unit=self.unit)
+    return batch
+
+  def _fitting(self, sizes: np.ndarray) -> np.ndarray:
+    longest = self.data.lengths
+    if self.longer == "refuse" and self.predict != "next":
+      self._count(
+        np.flatnonzero(longest > self.length), len(longest), f"sequences have more than data.length={self.length} steps"
+      )
+    return np.minimum(sizes, self.length)
+
+  @property
+  def ragged(self) -> bool:
+    """Whether rows have lengths of their own."""
+    return self.predict != "next" and bool((self.data.lengths < self.length).any())
+
+  @functools.cached_property
+  def class_weights(self) -> np.ndarray:
+    """The weight of a training row of each class; 0 of a class without any."""
+    counts = np.bincount(self.answers[self.rows["train"][:, 1]], minlength=self.labels)
+    return np.where(counts > 0, counts.sum() / (self.labels * np.maximum(counts, 1)), 0).astype(np.float32)
+
+  def train(self, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
+    """See data.task.Task; each epoch visits every row once, in a new order."""
+    rows = self.rows["train"]
+
+    def make(first: int, count: int) -> Batch:
+      return self.take(rows[pipeline.shuffled(self.seed, "arrays/order", first, count, len(rows))], weigh=True)
+
+    return pipeline.training(make, self.batch, process_index, process_count)
+
+  def eval_sets(self, process_index: int = 0, process_count: int = 1) -> dict[str, Callable[[], Iterator[Batch]]]:
+    """'validation', and 'test' where there is one."""
+
+    def make(rows: np.ndarray, first: int, count: int) -> Batch:
+      return self.take(rows[first : first + count])
+
+    return {
+      split: pipeline.evaluation(functools.partial(make, rows), len(rows), self.batch, process_index, process_count)
+      for split, rows in self.rows.items()
+      if split != "train"
+    }
+
+  def describe(self) -> dict[str, Any]:
+    """The fields but for the folder, the rows of each split, what was cut, the classes' counts, and a checksum."""
+    fields = {key: value for key, value in dataclasses.asdict(self).items() if key != "dir"}
+    facts: dict[str, Any] = {f"{split} rows": len(rows) for split, rows in self.rows.items()}
+    checksum = hashlib.sha256(np.ascontiguousarray(self.data.values).tobytes())
+    if self.predict != "next":
+      checksum.update(self.answers.tobytes())
+      facts["cut"] = int((self.data.lengths > self.length).sum())
+    if self.predict == "label":
+      facts["rows of each class"] = np.bincount(self.answers, minlength=self.labels).tolist()
+    return {"task": type(self).__name__, **fields, **facts, "sha256": checksum.hexdigest()}

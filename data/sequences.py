@@ -1,0 +1,275 @@
+"""Sequences in files of arrays, read into one array with the place where each sequence begins.
+
+.npz, .h5       arrays by name; inputs "n t", "n t f", images "n h w" or "n h w c", or flat with offsets
+.npy            one array of inputs
+.csv, .parquet  columns by name; a row is a sequence of one number a step, or a step of the sequence it names
+idx, idx.gz     inputs, and a second file of labels
+a folder        of .wav files, whose folder or name is the label
+"""
+
+import csv
+import dataclasses
+import gzip
+import pathlib
+import re
+import struct
+import wave
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mistake import Mistake, hint
+
+# dtypes of idx files by their third byte
+IDX = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+# bytes of a sample of sound -> its dtype and the value of silence
+PCM = {1: ("u1", 128), 2: ("<i2", 0), 4: ("<i4", 0)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Sequences:
+  """n sequences, one after the other.
+
+  Attributes:
+    values: "total f".
+    starts: n + 1 places in `values`.
+    targets, groups, split: one of each sequence; None where the files have none.
+    times: of each step.
+  """
+
+  values: np.ndarray
+  starts: np.ndarray
+  targets: np.ndarray | None = None
+  groups: np.ndarray | None = None
+  split: np.ndarray | None = None
+  times: np.ndarray | None = None
+
+  def __len__(self) -> int:
+    return len(self.starts) - 1
+
+  @property
+  def lengths(self) -> np.ndarray:
+    """Steps of each sequence."""
+    return np.diff(self.starts)
+
+
+def read(path: pathlib.Path, names: Mapping[str, str], *, layout: str, pattern: str) -> Sequences:
+  """Reads the sequences of a file or a folder.
+
+  Args:
+    names: what ("inputs", "targets", "offsets", "lengths", "times", "groups", "split", "sequence") -> its name in the
+      file, empty for what it lacks.
+    layout: "steps", or "pixels" for images that are read row by row.
+    pattern: a regular expression for names of .wav files, with groups named label, group and split.
+  Raises:
+    Mistake: a file or a name is missing, a file is damaged, or shapes disagree.
+  """
+  kind = path.name.lower().removesuffix(".gz").rsplit(".", 1)[-1]
+  try:
+    if path.is_dir():
+      return from_sounds(path, pattern)
+    if kind in ("npz", "h5", "hdf5"):
+      return from_arrays(path, dict(_h5(path) if kind != "npz" else np.load(path)), names, layout)
+    if kind == "npy":
+      return from_arrays(path, {names["inputs"]: np.load(path)}, {**names, "targets": ""}, layout)
+    if kind in ("csv", "parquet"):
+      return from_columns(path, _csv(path) if kind == "csv" else _parquet(path), names)
+    if "idx" in path.name or "ubyte" in path.name:
+      arrays = {names["inputs"]: read_idx(path)}
+      if names["targets"]:
+        arrays[names["targets"]] = read_idx(path.parent / names["targets"])
+      return from_arrays(path, arrays, names, layout)
+  except (OSError, EOFError, ValueError, KeyError, struct.error, wave.Error, zipfile.BadZipFile) as error:
+    if isinstance(error, Mistake):
+      raise
+    raise Mistake(f"cannot read {str(path)!r}: {error}") from None
+  raise Mistake(f"cannot tell what {str(path)!r} is: a folder of .wav, or .npz .npy .h5 .csv .parquet, or an idx file")
+
+
+def from_arrays(path: pathlib.Path, arrays: Mapping[str, Any], names: Mapping[str, str], layout: str) -> Sequences:
+  """Sequences of named arrays."""
+
+  def take(what: str) -> np.ndarray | None:
+    name = names.get(what, "")
+    if not name:
+      return None
+    if name not in arrays:
+      raise Mistake(f"{str(path)!r} has no array data.{what}={name!r}{hint(name, arrays)}; it has {sorted(arrays)}")
+    return np.asarray(arrays[name])
+
+  inputs, offsets, lengths = take("inputs"), take("offsets"), take("lengths")
+  assert inputs is not None, "the task has checked that inputs have a name"
+  one = {what: take(what) for what in ("targets", "groups", "split")}
+  if offsets is not None:
+    values, starts = inputs.reshape(len(inputs), -1), offsets.astype(np.int64)
+    if len(starts) < 1 or starts[0] != 0 or starts[-1] != len(values) or (np.diff(starts) < 0).any():
+      raise Mistake(f"{str(path)!r}: data.offsets={names['offsets']!r} must rise from 0 to the {len(values)} steps")
+    times = take("times")
+  else:
+    shape = inputs.shape
+    if inputs.ndim < 2:
+      raise Mistake(
+        f"{str(path)!r}: inputs have the shape {shape}; they are n sequences of steps, or flat with offsets"
+      )
+    if layout == "pixels":
+      inputs = inputs.reshape(len(inputs), -1, shape[3] if inputs.ndim == 4 else 1)
+    inputs = inputs.reshape(len(inputs), inputs.shape[1], -1)
+    keep = np.full(len(inputs), inputs.shape[1]) if lengths is None else lengths.astype(np.int64)
+    if keep.shape != (len(inputs),) or (keep < 0).any() or (keep > inputs.shape[1]).any():
+      raise Mistake(f"{str(path)!r}: data.lengths={names['lengths']!r} must be {len(inputs)} numbers up to {shape[1]}")
+    there = np.arange(inputs.shape[1]) < keep[:, None]
+    values, starts = inputs[there], np.concatenate([[0], np.cumsum(keep)])
+    times = take("times")
+    if times is not None:
+      if times.shape != there.shape:
+        raise Mistake(f"{str(path)!r}: times have the shape {times.shape}, inputs {shape}: one time a step")
+      times = times[there]
+  for what, array in one.items():
+    if array is not None and len(array) != len(starts) - 1:
+      raise Mistake(f"{str(path)!r}: {len(array)} {what} for {len(starts) - 1} sequences; there is one for each")
+  if times is not None and times.shape != (len(values),):
+    raise Mistake(f"{str(path)!r}: {times.shape} times for {len(values)} steps; there is one for each")
+  return Sequences(values, starts, one["targets"], one["groups"], one["split"], times)
+
+
+def from_columns(path: pathlib.Path, columns: Mapping[str, np.ndarray], names: Mapping[str, str]) -> Sequences:
+  """Sequences of a table; the inputs are the columns that no other name takes, or those listed, by blanks."""
+  for what, name in names.items():
+    for part in name.split() if what == "inputs" else [name]:
+      if part and part not in columns:
+        raise Mistake(f"{str(path)!r} has no column data.{what}={part!r}{hint(part, columns)}; it has {list(columns)}")
+  taken = {name for what, name in names.items() if what != "inputs"}
+  chosen = names["inputs"].split() or [name for name in columns if name not in taken]
+  rows = len(next(iter(columns.values()), ()))
+  values = np.stack([numbers(path, name, columns[name]) for name in chosen], axis=1) if rows else np.zeros((0, 1))
+  column = lambda what: columns[names[what]] if names.get(what) else None
+  times = None if column("times") is None else numbers(path, names["times"], columns[names["times"]])
+  if not names["sequence"]:
+    one = {what: column(what) for what in ("targets", "groups", "split")}
+    starts = np.arange(rows + 1) * len(chosen)
+    return Sequences(values.reshape(-1, 1), starts, one["targets"], one["groups"], one["split"])
+  which = columns[names["sequence"]]
+  changes = np.flatnonzero(which[1:] != which[:-1]) + 1
+  starts = np.concatenate([[0], changes, [rows]]) if rows else np.zeros(1, int)
+  if len(np.unique(which)) != len(starts) - 1:
+    raise Mistake(
+      f"{str(path)!r}: the steps of a data.sequence={names['sequence']!r} must stand together: sort the rows"
+    )
+  first = {what: columns[names[what]][starts[:-1]] if names[what] else None for what in ("targets", "groups", "split")}
+  return Sequences(values, starts, first["targets"], first["groups"], first["split"], times)
+
+
+def whole_table(path: pathlib.Path, names: Mapping[str, str]) -> tuple[np.ndarray, list[str]]:
+  """A table as one series: its numbers "steps columns", and the columns' names."""
+  kind = path.name.lower().rsplit(".", 1)[-1]
+  columns = _csv(path) if kind == "csv" else _parquet(path)
+  chosen = names["inputs"].split() or [
+    name for name in columns if name not in {v for k, v in names.items() if k != "targets"}
+  ]
+  missing = [name for name in chosen if name not in columns]
+  if missing:
+    raise Mistake(f"{str(path)!r} has no column {missing[0]!r}{hint(missing[0], columns)}; it has {list(columns)}")
+  return np.stack([numbers(path, name, columns[name]) for name in chosen], axis=1), chosen
+
+
+def numbers(path: pathlib.Path, name: str, column: np.ndarray) -> np.ndarray:
+  """A column as floats; what is no number is counted and named."""
+  try:
+    return column.astype(np.float64)
+  except ValueError:
+    wrong = [i for i, text in enumerate(column) if not _is_number(text)]
+    first = f"first {str(column[wrong[0]])!r} in row {wrong[0] + 1}"
+    fix = "leave the column out with data.inputs, or mend it"
+    raise Mistake(
+      f"{str(path)!r}: column {name!r} has {len(wrong)} values that are no numbers, {first}; {fix}"
+    ) from None
+
+
+def _is_number(text: Any) -> bool:
+  try:
+    float(text)
+  except ValueError:
+    return False
+  return True
+
+
+def _csv(path: pathlib.Path) -> dict[str, np.ndarray]:
+  with path.open(newline="") as file:
+    rows = list(csv.reader(file))
+  if not rows:
+    raise Mistake(f"{str(path)!r} is empty; its first line names the columns")
+  ragged = [i for i, row in enumerate(rows) if len(row) != len(rows[0])]
+  if ragged:
+    raise Mistake(f"{str(path)!r}: {len(ragged)} lines have not {len(rows[0])} values, first line {ragged[0] + 1}")
+  return {name: np.array([row[i] for row in rows[1:]]) for i, name in enumerate(rows[0])}
+
+
+def _parquet(path: pathlib.Path) -> dict[str, np.ndarray]:
+  try:
+    import pyarrow.parquet
+  except ImportError:
+    raise Mistake(
+      f"{str(path)!r} needs pyarrow, which is not installed; install it, or write the table as .csv"
+    ) from None
+  table = pyarrow.parquet.read_table(path)
+  return {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names}
+
+
+def _h5(path: pathlib.Path) -> dict[str, np.ndarray]:
+  try:
+    import h5py
+  except ImportError:
+    raise Mistake(
+      f"{str(path)!r} needs h5py, which is not installed; install it, or write the arrays as .npz"
+    ) from None
+  arrays: dict[str, np.ndarray] = {}
+  with h5py.File(path) as file:
+    file.visititems(lambda name, each: arrays.update({name: each[()]}) if isinstance(each, h5py.Dataset) else None)
+  return arrays
+
+
+def read_idx(path: pathlib.Path) -> np.ndarray:
+  """The array of an idx file, gzipped or not: 0, 0, type, rank, then big-endian sizes."""
+  data = path.read_bytes()
+  data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+  if data[:2] != b"\0\0" or len(data) < 4 or data[2] not in IDX:
+    raise Mistake(f"{str(path)!r} is no idx file: it begins with {data[:4]!r}")
+  shape = struct.unpack(f">{data[3]}I", data[4 : 4 + 4 * data[3]])
+  return np.frombuffer(data, IDX[data[2]], offset=4 + 4 * data[3]).reshape(shape)
+
+
+def from_sounds(folder: pathlib.Path, pattern: str) -> Sequences:
+  """Sequences of the samples of .wav files, -1 … 1, in the order of their paths."""
+  paths = sorted(folder.rglob("*.wav"))
+  if not paths:
+    raise Mistake(f"folder {str(folder)!r} has no .wav file")
+  found = [re.fullmatch(pattern, path.stem) if pattern else None for path in paths]
+  wrong = [path.name for path, match in zip(paths, found) if pattern and match is None]
+  if wrong:
+    raise Mistake(
+      f"{len(wrong)} of {len(paths)} names in {str(folder)!r} do not match data.pattern, first {wrong[0]!r}"
+    )
+  sounds = [sound(path) for path in paths]
+  widths = sorted({each.shape[1] for each in sounds})
+  if len(widths) > 1:
+    raise Mistake(f"{str(folder)!r} has sounds of {widths} channels; they must be alike")
+  named = lambda group: (
+    np.array([match[group] for match in found if match]) if group in re.compile(pattern).groupindex else None
+  )
+  labels = named("label") if pattern else np.array([path.parent.name for path in paths])
+  starts = np.concatenate([[0], np.cumsum([len(each) for each in sounds])])
+  return Sequences(np.concatenate(sounds), starts, labels, named("group"), named("split"))
+
+
+def sound(path: pathlib.Path) -> np.ndarray:
+  """The samples of a .wav file, float32 "t channels" in -1 … 1."""
+  with wave.open(str(path)) as file:
+    size, channels = file.getsampwidth(), file.getnchannels()
+    if size not in PCM:
+      raise Mistake(f"{str(path)!r} has {8 * size} bits a sample; 8, 16 and 32 are read")
+    data = file.readframes(file.getnframes())
+  dtype, silence = PCM[size]
+  samples = (np.frombuffer(data, dtype).astype(np.float32) - silence) / np.float32(2.0 ** (8 * size - 1))
+  return samples.reshape(-1, channels)
