@@ -40,6 +40,8 @@ class MoE(Mixer):
     scores: s is the "softmax" of all logits (Jamba), the "softmax_of_chosen" (Mixtral, Granite), or the "sigmoid"
       (DeepSeek-V3, Kimi, Nemotron 3).
     selection_bias: whether the buffer of that name, one number an expert, is added to s for choosing, and only there.
+    bias_rate: by how much each call that may change buffers, as in training, raises the bias of experts that are chosen
+      less than their share, and lowers that of the others (Wang et al. 2024, arXiv:2408.15664, alg. 1; DeepSeek-V3).
     groups, top_groups: experts are chosen from the `top_groups` best of `groups` equal parts; all if not given.
     renormalize: g is divided by its sum over the chosen plus renormalize_eps (DeepSeek-V3 1e-20, LFM2 1e-6).
     shared: channels of the shared expert, which every token passes; None: there is none. Several shared experts are
@@ -60,6 +62,7 @@ class MoE(Mixer):
   gated: bool = True
   scores: str = "softmax"
   selection_bias: bool = False
+  bias_rate: float = 1e-3
   groups: int = 1
   top_groups: int | None = None
   renormalize: bool = False
@@ -106,7 +109,12 @@ class MoE(Mixer):
     here = jnp.ones(x.shape[:2], bool) if where.lengths is None else valid(where.lengths, x.shape[1])
     logits = self._logits(x)
     routes = self._route(logits)
-    self._sow(use(logits, routes, here))
+    used = use(logits, routes, here)
+    self._sow(used)
+    if self.selection_bias and self.is_mutable_collection("buffers") and not self.is_initializing():
+      # without a token no expert is chosen less than another
+      step = self.bias_rate * jnp.sign(1 / self.experts - used.share) * jnp.any(here)
+      self.put_variable("buffers", "selection_bias", self.bias + step)
     chosen = jnp.where(here[..., None], routes.chosen, self.experts)
     return self._experts(x, routes._replace(chosen=chosen)), state
 
@@ -174,7 +182,8 @@ def _check(module: MoE) -> None:
   if kept > groups or module.top_k > kept * (experts // groups):
     what = f"top_groups={kept} of groups={groups} with {experts // groups} experts each"
     raise Mistake(f"moe: {what}; there must be as many groups, and experts enough in them for top_k={module.top_k}")
-  if not module.renormalize_eps >= 0:
-    raise Mistake(f"moe: renormalize_eps={module.renormalize_eps}; it must be at least 0")
+  for field in ("renormalize_eps", "bias_rate"):
+    if not getattr(module, field) >= 0:
+      raise Mistake(f"moe: {field}={getattr(module, field)}; it must be at least 0")
   if module.shared_gate and module.shared is None:
     raise Mistake("moe: shared_gate=True is the gate of a shared expert; give shared, its channels")

@@ -44,6 +44,7 @@ REFUSED = [
   (dict(groups=4, top_groups=5), "top_groups=5 of groups=4"),
   (dict(groups=4, top_groups=1, top_k=3), "experts enough in them for top_k=3"),
   (dict(renormalize_eps=-1.0), "renormalize_eps=-1.0; it must be at least 0"),
+  (dict(bias_rate=-1.0), "bias_rate=-1.0; it must be at least 0"),
   (dict(shared_gate=True), "give shared, its channels"),
 ]
 
@@ -86,6 +87,27 @@ def test_the_selection_bias_chooses_and_does_not_weigh():
   score = 1 / (1 + np.exp(-x @ params["router"]))
   outputs = [run_expert(params, x, e) for e in (1, 3)]
   np.testing.assert_allclose(y, score[..., 1:2] * outputs[0] + score[..., 3:] * outputs[1], rtol=2e-4, atol=1e-5)
+
+
+def test_in_training_the_selection_bias_evens_out_the_choices():
+  """A router that wants one expert alone; what the bias does to it in a hundred calls, but not where it is fixed."""
+  module = MoE(width=4, experts=4, top_k=1, inner=2, scores="sigmoid", selection_bias=True, bias_rate=0.02)
+  x = jax.random.normal(jax.random.key(0), (8, 16, 4)).at[..., 0].set(1.0)
+  kept = filled(module, x)
+  kept["params"]["router"] = kept["params"]["router"].at[0].set(jnp.array([3.0, 0, 0, 0]))
+  largest = lambda sown: sown["intermediates"]["share"][0].max()
+
+  @jax.jit
+  def train(buffers, _):
+    _, changed = module.apply({**kept, "buffers": buffers}, x, mutable=["buffers", "intermediates"])
+    return changed["buffers"], largest(changed)
+
+  after, shares = jax.lax.scan(train, kept["buffers"], None, length=100)
+  assert shares[0] > 0.9
+  assert shares[-1] < 0.4
+  lengths = jnp.zeros(8, int)
+  _, none = jax.jit(lambda x: module.apply({**kept, "buffers": after}, x, lengths=lengths, mutable=["buffers"]))(x)
+  np.testing.assert_array_equal(none["buffers"]["selection_bias"], after["selection_bias"])
 
 
 def run_expert(params, x, e):
