@@ -1,8 +1,9 @@
 """Keeps inf and NaN from the tokens before them, in ops that multiply blocks of tokens by masked matrices.
 
-Such a mask is a zero, and 0 * inf is NaN: a token that is not finite would spoil the earlier tokens of its block. So
-its inputs are replaced by zeros, and the outputs from it on are set to NaN afterwards. Gradients are kept apart in the
-same way: those of earlier outputs in earlier tokens stay what they are.
+Such a mask is a zero, and 0 * inf is NaN: a token that is not finite would spoil the earlier tokens of its block, and a
+state that is not finite the next documents. So zeros replace the inputs of such a token, and the outputs from it on are
+set to NaN afterwards. Gradients are kept apart in the same way: those of earlier outputs in earlier tokens stay as they
+are.
 
 Ops that go from token to token (`linear_scan`, `selective_scan`, `rg_lru`, `short_conv`, `lti` by lags) need none of
 this for their outputs. In their backward passes a decay or an output that is not finite spoils the gradients of all
@@ -19,20 +20,22 @@ from kernels import inputs
 
 
 def contain(
-  reset: Bool[Array, "b t"] | None, *arrays: Float[Array, "b t ..."] | None
-) -> tuple[tuple[Any, ...], Bool[Array, "b t"] | None]:
+  reset: Bool[Array, "b t"] | None, state: Float[Array, "b ..."] | None, *arrays: Float[Array, "b t ..."] | None
+) -> tuple[tuple[Any, ...], Any, Bool[Array, "b t"] | None]:
   """Replaces tokens that are not finite in one of the arrays by zeros in all of them.
 
   Args:
     reset: True where a document starts.
+    state: the state before the first token. If documents start, zeros replace one that is not finite, too.
     arrays: None stays None. Logarithms of decays have to be cut off above minus infinity before.
 
   Returns:
-    The arrays, and where such a token stands at or before each token in its document; None for fewer than two tokens.
+    The arrays, the state, and where something that is not finite stands at or before each token in its document; None
+    for fewer than two tokens.
   """
   known = [z for z in arrays if z is not None]
   if known[0].shape[1] <= 1:
-    return arrays, None
+    return arrays, state, None
   finite = jnp.ones(known[0].shape[:2], bool)
   for z in known:
     # a maximum of floats is vectorised, where XLA on CPUs goes through truth values one by one
@@ -40,7 +43,11 @@ def contain(
   time = jnp.arange(finite.shape[1])
   last = jax.lax.cummax(jnp.where(finite, -1, time), axis=1)
   start = 0 if reset is None else jax.lax.cummax(jnp.where(reset, time, 0), axis=1)
-  return inputs.blank(finite, *arrays), last >= start
+  after = last >= start
+  if state is not None and reset is not None:
+    lost = ~jnp.isfinite(jnp.abs(state).max(axis=tuple(range(1, state.ndim))))
+    state, after = inputs.where(lost, 0, state), after | (lost[:, None] & (jnp.cumsum(reset, axis=1) == 0))
+  return inputs.blank(finite, *arrays), state, after
 
 
 def mark(

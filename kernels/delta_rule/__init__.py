@@ -62,7 +62,7 @@ def delta_rule(
   q, k, v, w, u, log_a = where.fill(q, k, v, w, u, log_a)
   log_a, S = op.cast(dtype, log_a, S)
   log_a = None if log_a is None else jnp.maximum(log_a, decays.least(dtype))
-  tokens, after = nonfinite.contain(where.reset, q, k, v, w, u, log_a)
+  tokens, S, after = nonfinite.contain(where.reset, S, q, k, v, w, u, log_a)
   args = *tokens, S, where.reset
   one_token, _ = IMPLS["reference"]
   return op.run("delta_rule", IMPLS, impl, args, where, out=v, state=S, one_token=one_token, after=after)

@@ -49,7 +49,7 @@ def gated_linear_attention(
   # At padding the decay is 1 and the input 0.
   q, k, v, log_a = where.fill(q, k, v, log_a)
   log_a, u, S = op.cast(dtype, log_a, u, S)
-  tokens, after = nonfinite.contain(where.reset, q, k, v, jnp.maximum(log_a, decays.least(dtype)))
+  tokens, S, after = nonfinite.contain(where.reset, S, q, k, v, jnp.maximum(log_a, decays.least(dtype)))
   args = *tokens, u, S, where.reset
   one_token, _ = IMPLS["reference"]
   return op.run("gated_linear_attention", IMPLS, impl, args, where, out=v, state=S, one_token=one_token, after=after)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import lax
 
-from kernels import chunks
+from kernels import chunks, op
 from kernels.linear_scan import adjoint
 
 CHUNK = 256
@@ -21,12 +21,14 @@ def _run(a, x, h, reset, *, reverse):
     x, decay, reset = tokens
     if constant:
       decay = jnp.broadcast_to(a, (x.shape[0], 1, a.shape[0]))
-    if reset is not None:
-      decay = jnp.where(reset[..., None], 0, decay)
+    # a decay of 0 where a document starts would not do: 0 times NaN is NaN
+    starts = () if reset is None else (jnp.broadcast_to(reset[..., None], x.shape),)
+    pass_on = lambda z: op.cleared(starts[0][0] if starts else None, decay[0] * z)
     if reverse:
-      _, y = lax.associative_scan(_combine, (jnp.roll(decay, -1, axis=0), x.at[-1].add(h)), reverse=True)
-      return decay[0] * y[0], y
-    _, y = lax.associative_scan(_combine, (decay, x.at[0].add(decay[0] * h)))
+      decays, *ends = (jnp.roll(z, -1, axis=0) for z in (decay, *starts))
+      _, y, *_ = lax.associative_scan(_combine, (decays, x.at[-1].add(h), *ends), reverse=True)
+      return pass_on(y[0]), y
+    _, y, *_ = lax.associative_scan(_combine, (decay, x.at[0].add(pass_on(h)), *starts))
     return y[-1], y
 
   tokens = (
@@ -52,5 +54,8 @@ linear_scan = adjoint.differentiable(_forward, _backward)
 
 
 def _combine(first, second):
-  """h -> a h + x, one after the other."""
-  return first[0] * second[0], second[0] * first[1] + second[1]
+  """h -> a h + x, one after the other, or h -> x if a document starts in it."""
+  decay, flow = second[0] * first[0], second[0] * first[1]
+  if len(second) == 2:
+    return decay, flow + second[1]
+  return decay, op.cleared(second[2], flow) + second[1], first[2] | second[2]

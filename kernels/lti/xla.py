@@ -38,7 +38,7 @@ def lti(
   """Computes chunks by "lags" or "products", and the states between them and after each row's last token."""
   (b, t, e), c = u.shape, system.O.shape[1]
   # a product of matrices spreads an inf over its chunk
-  (u,), after = ((u,), None) if within == "lags" else nonfinite.contain(None, u)
+  (u,), _, after = ((u,), None, None) if within == "lags" else nonfinite.contain(None, None, u)
   extra = -t % c
   chunks = jnp.pad(u, ((0, 0), (0, extra), (0, 0))).reshape(b, -1, c, e)
   starts = None if reset is None else jnp.pad(reset, ((0, 0), (0, extra))).reshape(b, -1, c)

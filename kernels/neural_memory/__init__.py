@@ -68,7 +68,7 @@ def neural_memory(
   )
   *tokens, log_eta, log_keep = op.cast(dtype, *where.fill(q, k, v, rate, log_eta, log_keep))
   logs = (jnp.maximum(z, decays.least(dtype)) for z in (log_eta, log_keep))
-  tokens, after = nonfinite.contain(where.reset, *tokens, *logs)
+  tokens, _, after = nonfinite.contain(where.reset, None, *tokens, *logs)
   initial, *layers = (op.cast(dtype, *layers) for layers in (initial, *memory[:3]))
   memory = Memory(*layers, memory.length)
   valid = jnp.ones(v.shape[:2], bool) if where.valid is None else where.valid

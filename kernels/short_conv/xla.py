@@ -86,19 +86,17 @@ def _slide(
   start = jnp.zeros((source.shape[0], t, source.shape[2]), source.dtype)
   if w <= GROUP:
     return add(start, source, kernel, lags)
-  groups = -(-w // GROUP)
-  extra = groups * GROUP - w
-  # in front, where the zeros meet tokens of the past: a later inf times 0 would be NaN
-  source = jnp.pad(source, ((0, 0), (extra, 0), (0, 0)))
-  kernel = jnp.pad(kernel, ((extra, 0), (0, 0))).reshape(groups, GROUP, -1)
-  lags = jnp.pad(lags, (extra, 0), constant_values=w).reshape(groups, GROUP)
+  rest = w % GROUP
 
   def body(total, group):
     first, kernel, lags = group
     window = jax.lax.dynamic_slice_in_dim(source, first, t + GROUP - 1, axis=1)
     return add(total, window, kernel, lags), None
 
-  return jax.lax.scan(body, start, (GROUP * jnp.arange(groups), kernel, lags))[0]
+  groups = rest + jnp.arange(0, w - rest, GROUP), kernel[rest:].reshape(-1, GROUP, *kernel.shape[1:])
+  return jax.lax.scan(body, add(start, source, kernel[:rest], lags[:rest]), (*groups, lags[rest:].reshape(-1, GROUP)))[
+    0
+  ]
 
 
 def _add_lags_fwd(padded, kernel, reset, gradient):

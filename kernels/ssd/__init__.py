@@ -49,6 +49,6 @@ def ssd(
   # At padding the decay is 1 and the input 0.
   q, k, v, log_a = where.fill(q, k, v, log_a)
   log_a, S = op.cast(dtype, log_a, S)
-  tokens, after = nonfinite.contain(where.reset, q, k, v, jnp.maximum(log_a, decays.least(dtype)))
+  tokens, S, after = nonfinite.contain(where.reset, S, q, k, v, jnp.maximum(log_a, decays.least(dtype)))
   args = *tokens, S, where.reset
   return op.run("ssd", IMPLS, impl, args, where, out=v, state=S, one_token=IMPLS["reference"][0], after=after)

@@ -124,6 +124,24 @@ def test_reset_separates_documents(name, impl):
 
 
 @pytest.mark.parametrize("name, impl", ALL)
+def test_a_document_that_is_not_finite_spoils_no_other(name, impl):
+  """Neither through the state from an earlier call nor through its tokens: a decay of 0 times NaN is NaN."""
+  op = OPS[name]
+  arrays, where = op.draw(40), dict(reset=np.isin(np.arange(40), [5, 20])[None].repeat(2, 0))
+  y, last = call(name, impl, arrays, **where)
+  for now in (slice(0, 0), slice(7, 8)):
+    spoilt = {key: np.array(z) for key, z in arrays.items()}
+    for key in op.tokens():
+      spoilt[key][:, now] = np.nan
+    if now.stop == 0:
+      spoilt[op.state][:] = np.nan
+    got, got_last = call(name, impl, spoilt, **where)
+    start = 20 if now.stop else 5
+    np.testing.assert_array_equal(got[:, start:], y[:, start:])
+    np.testing.assert_array_equal(got_last, last)
+
+
+@pytest.mark.parametrize("name, impl", ALL)
 def test_bfloat16_comes_back_with_a_float32_state(name, impl):
   op = OPS[name]
   arrays = {key: z if np.iscomplexobj(z) else np.asarray(z, jnp.bfloat16) for key, z in op.draw(8).items()}
