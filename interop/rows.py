@@ -102,9 +102,10 @@ def constant(ours: str, value: np.ndarray) -> Row:
   return Row((), (ours,), (Step(lambda arrays: [value], away),))
 
 
-def dense(theirs: str, ours: str, *, bias: bool = False) -> list[Row]:
-  """The rows of a Linear: its weight, and its bias if it has one."""
-  return [row(f"{theirs}.weight", f"{ours}/kernel", turn), *([row(f"{theirs}.bias", f"{ours}/bias")] if bias else [])]
+def dense(theirs: str, ours: str, *steps: Step, bias: bool = False) -> list[Row]:
+  """The rows of a Linear: its weight, and its bias if it has one; the steps hold for the outputs of both."""
+  weight = row(f"{theirs}.weight", f"{ours}/kernel", *steps, turn)
+  return [weight, *([row(f"{theirs}.bias", f"{ours}/bias", *steps)] if bias else [])]
 
 
 def depthwise_conv(theirs: str, ours: str, *, bias: bool = False) -> list[Row]:
@@ -123,9 +124,10 @@ def reshaped(*theirs: int, ours: tuple[int, ...] = (-1,)) -> Step:
   return elementwise(lambda x: x.reshape(ours), lambda x: x.reshape(theirs))
 
 
-def times(factor: float) -> Step:
-  """Ours has the factor in it."""
-  return elementwise(lambda x: x * np.float32(factor), lambda x: x / np.float32(factor))
+def times(factor: float | np.ndarray) -> Step:
+  """Ours has the factor in it, or a factor for each row of theirs."""
+  by_row = lambda x: np.float32(factor).reshape(-1, *(1,) * (x.ndim - 1)) if np.ndim(factor) else np.float32(factor)
+  return elementwise(lambda x: x * by_row(x), lambda x: x / by_row(x))
 
 
 def split(*sizes: int, axis: int = 0) -> Step:

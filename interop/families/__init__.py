@@ -23,7 +23,7 @@ from typing import Any
 from mistake import Mistake, hint
 
 # model types that another family's file serves
-ALIASES: dict[str, str] = {}
+ALIASES: dict[str, str] = {"lfm2_moe": "lfm2", "qwen3_5_moe_text": "qwen3_5_text"}
 
 
 def names() -> list[str]:

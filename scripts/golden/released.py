@@ -20,13 +20,125 @@ FOLDER = Path(__file__).parents[2] / "tests" / "golden" / "hf"
 VOCAB, PROMPT, NEW = 53, 12, 16
 TOKENS = {"vocab_size": VOCAB, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 
+SMALL = dict(hidden_size=24, num_attention_heads=4, num_key_value_heads=2, intermediate_size=40)
+LINEAR, FULL = "linear_attention", "full_attention"
+MAMBA2 = dict(mamba_n_heads=6, mamba_d_head=8, mamba_n_groups=2, mamba_d_state=10, mamba_d_conv=3, mamba_chunk_size=16)
+EPS = dict(rms_norm_eps=3e-5)
+
 # folder -> model type, class of the causal model, arguments of its configuration
 MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
   "gpt2": (
     *("gpt2", "GPT2LMHeadModel"),
     dict(n_embd=24, n_layer=2, n_head=3, n_inner=56, n_positions=160, layer_norm_epsilon=2e-5),
   ),
-}
+  "llama3_rope": (
+    *("llama", "LlamaForCausalLM"),
+    dict(SMALL, num_hidden_layers=2, head_dim=8, tie_word_embeddings=True, max_position_embeddings=256)
+    | dict(
+      rope_parameters=dict(
+        rope_type="llama3", rope_theta=5e3, factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0,
+        original_max_position_embeddings=64,
+      )
+    ),
+  ),
+  "yarn_rope": (
+    *("llama", "LlamaForCausalLM"),
+    dict(SMALL, num_hidden_layers=2, head_dim=8, max_position_embeddings=256)
+    | dict(
+      rope_parameters=dict(rope_type="yarn", rope_theta=5e3, factor=4.0, original_max_position_embeddings=64)
+    ),
+  ),
+  "jamba": (
+    *("jamba", "JambaForCausalLM"),
+    dict(SMALL, **EPS, num_hidden_layers=4, num_experts=3, num_experts_per_tok=2, expert_layer_period=2)
+    | dict(expert_layer_offset=1, attn_layer_period=4, attn_layer_offset=2, mamba_d_state=5, mamba_d_conv=3)
+    | dict(mamba_expand=3, mamba_dt_rank=7, mamba_proj_bias=True, use_mamba_kernels=False),
+  ),
+  "bamba": (
+    *("bamba", "BambaForCausalLM"),
+    dict(SMALL, **MAMBA2, **EPS, num_hidden_layers=3, attn_layer_indices=[1], mamba_expand=2, attention_bias=True)
+    | dict(num_attention_heads=3, num_key_value_heads=1, mamba_proj_bias=True, mlp_bias=True, time_step_limit=(0.05, 0.9)),
+  ),
+  "granitemoehybrid": (
+    *("granitemoehybrid", "GraniteMoeHybridForCausalLM"),
+    dict(SMALL, **MAMBA2, **EPS, num_hidden_layers=3, layer_types=[LINEAR, FULL, LINEAR], mamba_expand=2)
+    | dict(num_local_experts=3, num_experts_per_tok=2, shared_intermediate_size=20, embedding_multiplier=6.0)
+    | dict(logits_scaling=3.0, residual_multiplier=0.3, attention_multiplier=0.2, tie_word_embeddings=True)
+    | dict(position_embedding_type="rope"),
+  ),
+  "granite_dense": (
+    *("granitemoehybrid", "GraniteMoeHybridForCausalLM"),
+    dict(SMALL, **MAMBA2, num_hidden_layers=2, layer_types=[LINEAR, FULL], mamba_expand=2, num_local_experts=0)
+    | dict(shared_intermediate_size=20, attention_bias=True, position_embedding_type="nope"),
+  ),
+  "falcon_h1": (
+    *("falcon_h1", "FalconH1ForCausalLM"),
+    dict(SMALL, **EPS, num_hidden_layers=2, head_dim=8, mamba_d_ssm=36, mamba_n_heads=6, mamba_d_head=6)
+    | dict(mamba_n_groups=2, mamba_d_state=10, mamba_d_conv=3, mamba_chunk_size=16, mamba_rms_norm=True)
+    | dict(mamba_norm_before_gate=True, lm_head_multiplier=0.4, embedding_multiplier=3.0, key_multiplier=0.7)
+    | dict(mlp_multipliers=[0.8, 1.3], attention_out_multiplier=0.9, attention_in_multiplier=1.1)
+    | dict(ssm_multipliers=[0.7, 0.9, 1.2, 1.1, 0.6], ssm_in_multiplier=1.2, ssm_out_multiplier=0.8),
+  ),
+  "falcon_h1_plain": (
+    *("falcon_h1", "FalconH1ForCausalLM"),
+    dict(SMALL, num_hidden_layers=2, mamba_d_ssm=36, mamba_n_heads=6, mamba_d_head=6, mamba_n_groups=2)
+    | dict(mamba_d_state=10, mamba_rms_norm=False, tie_word_embeddings=True, mlp_bias=True, attention_bias=True)
+    | dict(mamba_proj_bias=True, projectors_bias=True),
+  ),
+  "nemotron_h": (
+    *("nemotron_h", "NemotronHForCausalLM"),
+    dict(SMALL, layers_block_type=[LINEAR, "moe", FULL, "mlp", LINEAR], head_dim=8, ssm_state_size=10)
+    | dict(mamba_num_heads=6, mamba_head_dim=8, n_groups=2, conv_kernel=3, n_routed_experts=4, n_group=2)
+    | dict(topk_group=1, num_experts_per_tok=2, moe_intermediate_size=20, moe_shared_expert_intermediate_size=28)
+    | dict(routed_scaling_factor=1.7, layer_norm_epsilon=3e-5, use_mamba_kernels=False, chunk_size=16)
+    | dict(time_step_limit=(0.0, 0.4), time_step_min=0.02),
+  ),
+  "nemotron_h_latent": (
+    *("nemotron_h", "NemotronHForCausalLM"),
+    dict(SMALL, layers_block_type=[LINEAR, "moe", FULL], head_dim=8, ssm_state_size=10, mamba_num_heads=6)
+    | dict(mamba_head_dim=8, n_groups=2, n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=20)
+    | dict(moe_shared_expert_intermediate_size=28, moe_latent_size=12, use_mamba_kernels=False, chunk_size=16),
+  ),
+  "lfm2": (
+    *("lfm2", "Lfm2ForCausalLM"),
+    dict(SMALL, norm_eps=3e-5, num_hidden_layers=3, layer_types=["conv", FULL, "conv"], conv_L_cache=4)
+    | dict(conv_bias=True, block_multiple_of=8, block_ffn_dim_multiplier=1.0),
+  ),
+  "lfm2_moe": (
+    *("lfm2_moe", "Lfm2MoeForCausalLM"),
+    dict(SMALL, norm_eps=3e-5, num_hidden_layers=3, layer_types=["conv", FULL, "conv"], num_dense_layers=1)
+    | dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=20, routed_scaling_factor=1.3),
+  ),
+  "lfm3": (
+    *("lfm3", "Lfm3ForCausalLM"),
+    dict(SMALL, norm_eps=3e-5, num_hidden_layers=3, layer_types=["conv", "sliding_attention", FULL], head_dim=8)
+    | dict(sliding_window=20, conv_L_cache=5),
+  ),
+  "olmo_hybrid": (
+    *("olmo_hybrid", "OlmoHybridForCausalLM"),
+    dict(SMALL, **EPS, num_hidden_layers=3, layer_types=[LINEAR, FULL, LINEAR], linear_num_key_heads=2)
+    | dict(linear_num_value_heads=2, linear_key_head_dim=10, linear_value_head_dim=14, linear_conv_kernel_dim=3),
+  ),
+  "qwen3_5": (
+    *("qwen3_5_text", "Qwen3_5ForCausalLM"),
+    dict(SMALL, **EPS, num_hidden_layers=3, layer_types=[LINEAR, FULL, LINEAR], head_dim=16)
+    | dict(linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=6, linear_value_head_dim=10)
+    | dict(linear_conv_kernel_dim=3),
+  ),
+  "qwen3_5_moe": (
+    *("qwen3_5_moe_text", "Qwen3_5MoeForCausalLM"),
+    dict(SMALL, num_hidden_layers=2, layer_types=[LINEAR, FULL], head_dim=16, num_experts=4)
+    | dict(linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=6, linear_value_head_dim=10)
+    | dict(num_experts_per_tok=2, moe_intermediate_size=20, shared_expert_intermediate_size=28),
+  ),
+  "bailing_hybrid": (
+    *("bailing_hybrid", "BailingHybridForCausalLM"),
+    dict(SMALL, **EPS, num_key_value_heads=4, num_hidden_layers=3, layer_types=[LINEAR, FULL, LINEAR])
+    | dict(mlp_layer_types=["dense", "sparse", "sparse"], moe_intermediate_size=20, num_local_experts=8)
+    | dict(n_group=4, topk_group=2, num_experts_per_tok=2, kv_lora_rank=14, q_lora_rank=12, qk_rope_head_dim=6)
+    | dict(qk_nope_head_dim=10, v_head_dim=8, head_dim=10, short_conv_kernel_size=3, first_k_dense_replace=1),
+  ),
+}  # fmt: skip
 
 
 def draw(model: Any, seed: int) -> None:
@@ -43,7 +155,7 @@ def draw(model: Any, seed: int) -> None:
       if "embed" in name or "wte" in name or "wpe" in name:
         tensor.copy_(noise)
       elif is_matrix:
-        tensor.copy_(noise * tensor[0].numel() ** -0.5)
+        tensor.copy_(noise * tensor.shape[-1] ** -0.5)
       else:
         tensor.add_(0.3 * noise)
 

@@ -1,0 +1,96 @@
+"""Falcon-H1 (2025) as transformers saves it: Mamba-2 beside attention behind one norm, then a gated MLP.
+
+Of its fixed factors those of keys, of the MLP's gate and of the parts of Mamba-2's input are in the weights here.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from hybrids.recipes.recipe import language_model
+from interop.config import Config
+from interop.parts import mamba2_fields, table
+from interop.rope import rope
+from interop.rows import Row, dense, depthwise_conv, row, times
+
+LETTERS = 2
+IGNORED = "mamba_chunk_size mamba_expand mamba_use_mlp max_position_embeddings num_logits_to_keep"
+SKIPPED = ()
+
+
+def sections(config: Config) -> dict[str, Any]:
+  """The model section."""
+  config.expect("hidden_act", "silu")
+  factor = lambda key: float(config.get(f"{key}_multiplier", 1.0))
+  width, heads, eps = config.get("hidden_size"), config.get("num_attention_heads"), config.get("rms_norm_eps", 1e-5)
+  size = config.get("head_dim", width // heads)
+  bias = config.get("mamba_proj_bias", False)
+  if config.get("projectors_bias", False) != bias:
+    raise config.refuse("projectors_bias", f"that of mamba_proj_bias, {bias}")
+  before = config.get("mamba_norm_before_gate", True)
+  norm = ("norm_first" if before else "gate_first") if config.get("mamba_rms_norm", False) else "none"
+  inner = config.get("mamba_d_ssm", config.get("mamba_expand", 2) * width)
+  attention = dict(
+    name="softmax",
+    heads=heads,
+    kv_heads=config.get("num_key_value_heads", heads),
+    head_size=size,
+    bias="all" if config.get("attention_bias", False) else "none",
+    **rope(config, size),
+  )
+  mlp = dict(name="gated_mlp", inner=config.get("intermediate_size"), bias=config.get("mlp_bias", False))
+  both = [
+    dict(
+      mixer=dict(mamba2_fields(config, inner=inner, eps=eps), norm=norm),
+      input_scale=factor("ssm_in"),
+      scale=factor("ssm_out"),
+    ),
+    dict(mixer=attention, input_scale=factor("attention_in"), scale=factor("attention_out")),
+  ]
+  return language_model(
+    width=width,
+    pattern="p-" * config.get("num_hidden_layers"),
+    letters={
+      "p": dict(mixer=dict(name="parallel", branches=both)),
+      "-": dict(mixer=mlp, scale=float(config.get("mlp_multipliers", [1.0, 1.0])[1])),
+    },
+    norm_eps=eps,
+    embed=dict(scale=factor("embedding")),
+    head=dict(tie=config.get("tie_word_embeddings", False), scale=factor("lm_head")),
+  )
+
+
+def rows(config: Config) -> list[Row]:
+  """The mapping table."""
+  layer, ssm, attention = "model.layers.{i}.", "p/mixer/branch_0/mixer/", "p/mixer/branch_1/mixer/"
+  bias, mlp_bias, ssm_bias = (config.get(f"{name}_bias", False) for name in ("attention", "mlp", "mamba_proj"))
+  mamba, feed = layer + "mamba.", layer + "feed_forward."
+  gate = times(config.get("mlp_multipliers", [1.0, 1.0])[0])
+  norm = [row(mamba + "norm.weight", ssm + "gated_norm/scale")] if config.get("mamba_rms_norm", False) else []
+  return [
+    row("model.embed_tokens.weight", "embed/embedding"),
+    row(layer + "input_layernorm.weight", "p/norm/scale"),
+    *dense(mamba + "in_proj", ssm + "in_proj", times(_parts(config)), bias=ssm_bias),
+    *depthwise_conv(mamba + "conv1d", ssm + "conv", bias=config.get("mamba_conv_bias", True)),
+    *(row(mamba + name, ssm + name) for name in ("dt_bias", "A_log", "D")),
+    *norm,
+    *dense(mamba + "out_proj", ssm + "out_proj", bias=ssm_bias),
+    *dense(layer + "self_attn.q_proj", attention + "q_proj", bias=bias),
+    *dense(layer + "self_attn.k_proj", attention + "k_proj", times(config.get("key_multiplier", 1.0)), bias=bias),
+    *dense(layer + "self_attn.v_proj", attention + "v_proj", bias=bias),
+    *dense(layer + "self_attn.o_proj", attention + "out_proj", bias=bias),
+    row(layer + "pre_ff_layernorm.weight", "-/norm/scale"),
+    *dense(feed + "gate_proj", "-/mixer/gate_proj", gate, bias=mlp_bias),
+    *dense(feed + "up_proj", "-/mixer/in_proj", bias=mlp_bias),
+    *dense(feed + "down_proj", "-/mixer/out_proj", bias=mlp_bias),
+    row("model.final_layernorm.weight", "body/final_norm/scale"),
+    *table(config, tie=False),
+  ]
+
+
+def _parts(config: Config) -> np.ndarray:
+  """The factor of each output of Mamba-2's input map: of z, u, B, C and dt."""
+  inner = config.get("mamba_d_ssm", config.get("mamba_expand", 2) * config.get("hidden_size"))
+  states = config.get("mamba_n_groups", 1) * config.get("mamba_d_state", 256)
+  sizes = (inner, inner, states, states, config.get("mamba_n_heads", 128))
+  return np.repeat(np.float32(config.get("ssm_multipliers", [1.0] * 5)), sizes)

@@ -1,0 +1,97 @@
+"""OLMo Hybrid (Ai2 2025) as transformers saves it: gated delta nets before norms, attention and its MLP behind them.
+
+The three convolutions of a delta net are cut into parts whose sizes need not be those of queries, keys and values: here
+they are put together. Attention has positions only where the config
+has `rope_parameters`. The norm inside of the delta net has an epsilon of 1e-5 whatever
+`rms_norm_eps` is. The norm behind attention is saved as `feedforward_layer_norm`, and `post_attention_layernorm` too.
+"""
+
+from typing import Any
+
+from hybrids.recipes.recipe import language_model
+from interop.config import Config
+from interop.parts import attention, gated_mlp, table
+from interop.rope import rope
+from interop.rows import Row, dense, depthwise, join, row
+
+LETTERS = 2
+# initial values
+IGNORED = "linear_a_log_max linear_a_log_min linear_dt_init_floor linear_dt_max linear_dt_min max_position_embeddings"
+SKIPPED = ()
+RENAMED = ((r"post_attention_layernorm", "feedforward_layer_norm"),)
+# the letters of a layer; the MLP of each kind has its norm elsewhere
+KINDS = {"linear_attention": "d-", "full_attention": "af"}
+
+
+def sections(config: Config) -> dict[str, Any]:
+  """The model section."""
+  config.expect("hidden_act", "silu")
+  heads, values, size, value_size = _sizes(config)
+  eps, depth = config.get("rms_norm_eps", 1e-6), config.get("num_hidden_layers")
+  delta = dict(
+    name="gated_delta_net",
+    heads=heads,
+    value_heads=values,
+    head_size=size,
+    expand_v=value_size / size,
+    taps=config.get("linear_conv_kernel_dim", 4),
+    negative_eigenvalues=config.get("linear_allow_neg_eigval", True),
+    norm_eps=1e-5,
+  )
+  softmax = dict(
+    name="softmax",
+    heads=config.get("num_attention_heads"),
+    kv_heads=config.get("num_key_value_heads", config.get("num_attention_heads")),
+    qk_norm="all",
+    norm_eps=eps,
+    bias="all" if config.get("attention_bias", False) else "none",
+  )
+  if config.has("rope_parameters"):
+    softmax |= rope(config, config.get("hidden_size") // config.get("num_attention_heads"))
+  mlp = dict(name="gated_mlp", inner=config.get("intermediate_size"))
+  kinds = config.get("layer_types", [list(KINDS)[i % 4 == 3] for i in range(depth)])
+  return language_model(
+    width=config.get("hidden_size"),
+    pattern="".join(KINDS[kind] for kind in kinds),
+    letters={
+      "d": delta,
+      "-": mlp,
+      "a": dict(mixer=softmax, norm_position="output"),
+      "f": dict(mixer=mlp, norm_position="output"),
+    },
+    norm_eps=eps,
+    head=dict(tie=config.get("tie_word_embeddings", False)),
+  )
+
+
+def _sizes(config: Config) -> tuple[int, int, int, int]:
+  heads = config.get("linear_num_key_heads", config.get("num_attention_heads"))
+  values = config.get("linear_num_value_heads", config.get("num_attention_heads"))
+  size = config.get("linear_key_head_dim", int(0.75 * config.get("hidden_size") / heads))
+  return heads, values, size, config.get("linear_value_head_dim", 2 * size)
+
+
+def rows(config: Config) -> list[Row]:
+  """The mapping table."""
+  layer, (heads, values, size, value_size) = "model.layers.{i}.", _sizes(config)
+  net, bias = layer + "linear_attn.", config.get("attention_bias", False)
+  convs = [f"{net}{name}_conv1d.weight" for name in "qkv"]
+  parts = join(heads * size, heads * size, values * value_size, axis=-1)
+  return [
+    row("model.embed_tokens.weight", "embed/embedding"),
+    row(layer + "attention_layer_norm.weight", "d/norm/scale"),
+    *(line for name in "qkv" for line in dense(f"{net}{name}_proj", f"d/mixer/qkv/{name}_proj")),
+    row(convs, "d/mixer/qkv/conv/kernel", depthwise, parts),
+    *(line for name in "abg" for line in dense(f"{net}{name}_proj", f"d/mixer/{name}_proj")),
+    row(net + "A_log", "d/mixer/A_log"),
+    row(net + "dt_bias", "d/mixer/dt_bias"),
+    row(net + "o_norm.weight", "d/mixer/gated_norm/scale"),
+    *dense(net + "o_proj", "d/mixer/out_proj"),
+    *attention(layer + "self_attn", "a/mixer", bias=bias),
+    *(row(f"{layer}self_attn.{name}_norm.weight", f"a/mixer/{name}_norm/scale") for name in "qk"),
+    row(layer + "feedforward_layer_norm.weight", "-a/norm/scale"),
+    row(layer + "post_feedforward_layernorm.weight", "f/norm/scale"),
+    *gated_mlp(layer + "mlp", "-f/mixer"),
+    row("model.norm.weight", "body/final_norm/scale"),
+    *table(config, tie=False),
+  ]
