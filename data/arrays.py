@@ -5,8 +5,8 @@ and said in one line: empty sequences, labels outside the classes, values that a
 length, shapes that disagree with what a config declares.
 
 A file has splits of its own (`split`), or shares of its sequences are held out, whatever the seed; sequences of one
-group stay together. A forecast holds out the end of each series. Features are normalised by mean and standard deviation
-of the training part.
+group stay together. Where its own splits lack a validation part, a share of the training part is held out. A forecast
+holds out the end of each series. Features are normalised by mean and standard deviation of the training part.
 """
 
 import dataclasses
@@ -164,7 +164,9 @@ class Arrays:
         f"data.channels={self.channels}, but the steps of {self.files!r} have {data.values.shape[1]} features"
       )
     if self.tokens:
-      wrong = (data.values < 0) | (data.values >= self.tokens) | (data.values != np.floor(data.values))
+      wrong = (data.values < 0) | (data.values >= self.tokens)
+      if not np.issubdtype(data.values.dtype, np.integer):
+        wrong |= data.values != np.floor(data.values)
       self._count(np.flatnonzero(wrong.any(1)), len(data.values), f"steps are no token of 0 … {self.tokens - 1}")
     else:
       self._count(
@@ -219,22 +221,26 @@ class Arrays:
       known = {"0": "train", "1": "validation", "2": "test", "valid": "validation", "val": "validation"}
       named = np.array([known.get(name, name) for name in named.tolist()])
       self._count(np.flatnonzero(~np.isin(named, SPLITS)), len(named), f"splits are none of {SPLITS}")
+      if "validation" not in named:
+        train = np.flatnonzero(named == "train")
+        named = named.astype(object)
+        named[train] = self._shares(train, 0.0)
     else:
-      named = self._shares()
+      named = self._shares(np.arange(len(data)), self.test)
     rows = {split: np.flatnonzero(named == split) for split in SPLITS if (named == split).any()}
     missing = [split for split in SPLITS[:2] if split not in rows]
     if missing:
       raise Mistake(f"data.files={self.files!r} has no {missing[0]} sequences; it has {len(data)} in all")
     return {split: np.stack([data.starts[which], which], axis=1) for split, which in rows.items()}
 
-  def _shares(self) -> np.ndarray:
-    """The split of each sequence: whole groups in a fixed random order until a share is full."""
-    groups = self.data.groups if self.data.groups is not None else np.arange(len(self.data))
+  def _shares(self, which: np.ndarray, test: float) -> np.ndarray:
+    """The split of some sequences: whole groups in a fixed random order until a share is full."""
+    groups = which if self.data.groups is None else self.data.groups[which]
     _, number, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = draws.permutation(0, "arrays/groups", 0, len(sizes))
     before = np.empty(len(sizes))
     before[order] = (np.cumsum(sizes[order]) - sizes[order]) / len(groups)
-    edge = np.where(before < self.test, 2, np.where(before < self.test + self.validation, 1, 0))
+    edge = np.where(before < test, 2, np.where(before < test + self.validation, 1, 0))
     return np.array(SPLITS)[edge][number.ravel()]
 
   def _windows(self) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ import struct
 import wave
 import zipfile
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -263,12 +263,12 @@ def from_sounds(folder: pathlib.Path, pattern: str) -> Sequences:
   return Sequences(np.concatenate(sounds), starts, labels, named("group"), named("split"))
 
 
-def sound(path: pathlib.Path) -> np.ndarray:
+def sound(source: pathlib.Path | BinaryIO) -> np.ndarray:
   """The samples of a .wav file, float32 "t channels" in -1 … 1."""
-  with wave.open(str(path)) as file:
+  with wave.open(str(source) if isinstance(source, pathlib.Path) else source) as file:
     size, channels = file.getsampwidth(), file.getnchannels()
     if size not in PCM:
-      raise Mistake(f"{str(path)!r} has {8 * size} bits a sample; 8, 16 and 32 are read")
+      raise Mistake(f"{str(source)!r} has {8 * size} bits a sample; 8, 16 and 32 are read")
     data = file.readframes(file.getnframes())
   dtype, silence = PCM[size]
   samples = (np.frombuffer(data, dtype).astype(np.float32) - silence) / np.float32(2.0 ** (8 * size - 1))

@@ -42,6 +42,7 @@ VARIANTS = {
     "files=x.npz,channels=2,labels=3,length=16",
     "files=x.csv,predict=next,channels=2,labels=1,length=16",
   ),
+  "named": ("dataset=imdb,dir=FOLDER",),
   "phonebook": ("pattern=ma,m=mamba2,a=softmax",),
   "smnist": ("", "permuted=true,mixer=s4d"),
   "every_state_space": ("mixer=s4", "task=copying,dir=ignored,mixer=mamba"),

@@ -66,6 +66,7 @@ def test_every_task_without_files_is_here():
     "tiny_shakespeare",
     "image_sequence",
     "arrays",
+    "named",
   }
 
 

@@ -1,0 +1,76 @@
+"""Named data sets: their published counts where the files are at hand, and what is said where they are not."""
+
+import numpy as np
+import pytest
+
+from data.known_sets import KNOWN, SIDE
+from data.task import build_task
+from tests import originals
+
+
+def named(dataset, **fields):
+  return build_task("named", dataset=dataset, dir=str(originals.folder(KNOWN[dataset].folder)), **fields)
+
+
+@pytest.mark.parametrize(
+  "dataset,length,classes",
+  [
+    ("promoters_ecoli", 81, [3000, 839]),
+    ("promoters_bacillus", 81, [1000, 373]),
+    ("promoters_mouse", 251, [3530, 1255]),
+    ("promoters_arabidopsis", 251, [2879, 1497]),
+  ],
+)
+def test_promoters_have_their_published_counts(dataset, length, classes):
+  task = named(dataset)
+  facts = task.describe()
+  assert (task.length, facts["rows of each class"], task.vocab) == (length, classes, 6)
+  batch = task.take(task.rows["test"])
+  assert set(np.unique(batch["inputs"])) <= {1, 2, 3, 4, 5}
+  assert (batch["inputs"] < 5).mean() > 0.99
+  assert set(task.metrics) >= {"f1", "auc"}
+
+
+def test_recordings_of_digits_are_split_by_their_takes():
+  task = named("spoken_digits")
+  facts = task.describe()
+  assert facts["test rows"] == 300
+  assert facts["rows of each class"] == [90] * 10
+  # speakers stay together in what is held out of training
+  speakers = {split: set(task.data.groups[task.rows[split][:, 1]]) for split in ("train", "validation")}
+  assert not speakers["train"] & speakers["validation"]
+  assert abs(task.data.values).max() <= 1
+  assert (task.data.lengths.min(), task.data.lengths.max()) == (1148, 10504)
+
+
+def test_events_have_addresses_and_gaps():
+  task = named("nmnist_subset", length=500, longer="cut")
+  batch = task.take(task.rows["test"][:8])
+  assert batch["inputs"].max() < 2 * SIDE**2
+  assert batch["dt"].shape == (8, 500)
+  # about 4,100 events in 0.31 s
+  assert 0.02 < batch["dt"][:, 1:].mean() < 0.3
+  assert {split: len(rows) for split, rows in task.rows.items()} == {"train": 900, "validation": 100, "test": 100}
+
+
+@pytest.mark.slow
+def test_images_and_reviews_have_their_published_counts():
+  grey = named("cifar10_subset_grey")
+  assert (grey.features, grey.length, len(grey.rows["test"])) == (1, 1024, 1000)
+  assert abs(grey.scale[0][0] - 122.6) < 3
+  reviews = named("imdb", length=256, longer="cut")
+  assert len(reviews.data) == 50000
+  assert np.bincount(reviews.answers).tolist() == [25000, 25000]
+  assert len(reviews.rows["test"]) == 25000
+
+
+def test_what_is_missing_or_different_is_named(tmp_path):
+  with pytest.raises(ValueError, match=r"data.dir='' .* a folder with \['cifar10_train4000_test1000.npz'\]"):
+    build_task("named")
+  with pytest.raises(ValueError, match="has none of .*Ecoli_prom.fa.gz.*CNNPromoterData"):
+    build_task("named", dataset="promoters_ecoli", dir=str(tmp_path))
+  (tmp_path / "Ecoli_prom.fa.gz").write_bytes(b"other")
+  with pytest.raises(ValueError, match="Ecoli_prom.fa.gz' is not the published file: sha256 .* expected 721d1483"):
+    build_task("named", dataset="promoters_ecoli", dir=str(tmp_path))
+  with pytest.raises(ValueError, match="data.dataset='cifar' .*choose from"):
+    build_task("named", dataset="cifar")
