@@ -10,7 +10,7 @@ from flax.core import FrozenDict
 from jaxtyping import Array, Bool, Float, Int
 
 from hybrids import mixer as mixer_lib
-from layers import Dense
+from layers import Dense, param
 from layers.choices import one_of
 from layers.mixer import Mixer, Where
 from layers.norms import NORMS, make_norm
@@ -42,6 +42,8 @@ class Branch(Mixer):
     mixer: the mixer's `name` and arguments; its width is that of the branch.
     norm: the norm's `name` and arguments, for each norm that the branch has.
     skip, scale, input_scale: fixed factors, as muP, Granite and Falcon-H1 have them. skip=0 leaves the sum out.
+    scaled: whether x and the output have a learned bias and scale by channel each, before they are added: (x + b) s +
+      (f + c) r (Zaya).
     feeds: whether the output goes to the next layer alone, and x passes as it is.
     reads: "x", "both" or "fed", as above.
     dropout: share of the mixer's outputs that are dropped where a `dropout` rng is given.
@@ -60,6 +62,7 @@ class Branch(Mixer):
   skip: float = 1.0
   scale: float = 1.0
   input_scale: float = 1.0
+  scaled: bool = False
   feeds: bool = False
   reads: str = "x"
   dropout: float = 0.0
@@ -90,6 +93,11 @@ class Branch(Mixer):
     """The names of the inputs per token that the wrapped mixer reads, and what the layer before feeds."""
     return self.bare(parent=None).SIDE + ((FED,) if self.reads != "x" else ())
 
+  @property
+  def CARRIES(self) -> Mapping[str, int]:
+    """The names and widths of the arrays that the wrapped mixer takes from the layer before, and hands on."""
+    return getattr(self.bare(parent=None), "CARRIES", {})
+
   def setup(self):
     if self.norm_position != "none":
       self.first_norm = make_norm(**self.norm, parent=None).copy(parent=self, name="norm")
@@ -97,6 +105,11 @@ class Branch(Mixer):
       self.norm_after = make_norm(**self.norm)
     self.inner = self.bare(parent=None).copy(parent=self, name="mixer")
     self.drop = nn.Dropout(self.dropout)
+    if self.scaled:
+      vector = lambda name, init: param(self, name, init, (self.width,), ("embed",))
+      zeros, ones = nn.initializers.zeros, nn.initializers.ones
+      self.skip_bias, self.skip_scale = vector("skip_bias", zeros), vector("skip_scale", ones)
+      self.output_bias, self.output_scale = vector("output_bias", zeros), vector("output_scale", ones)
     if self.reads == "both":
       self.fed_proj = Dense(self.width, axes=("inner", "embed"))
 
@@ -167,8 +180,12 @@ class Branch(Mixer):
       y = self.norm_after(y) if self.norm_position == "sandwich" else self.first_norm(y)
     y = self._survivors(self.drop(y, deterministic=not self.has_rng("dropout")))
     y = y if self.scale == 1 else y * self.scale
+    if self.scaled:
+      y = (y + self.output_bias.astype(y.dtype)) * self.output_scale.astype(y.dtype)
     if self.skip and not self.feeds:
       kept = n if self.norm_position == "input" else x
+      if self.scaled:
+        kept = (kept + self.skip_bias.astype(x.dtype)) * self.skip_scale.astype(x.dtype)
       y = (kept if self.skip == 1 else kept * self.skip) + y
     y = self.first_norm(y) if self.norm_position == "post" else y
     return nn.with_logical_constraint(y, ("batch", "time", "embed")[:: 1 if y.ndim == 3 else 2])

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.core import meta
+from flax.core import meta, scope
 from jaxtyping import Array, Float
 
 from hybrids import pattern
@@ -26,7 +26,9 @@ REMAT: dict[str, Callable | None] = {
 }
 LAYERS = {nn.PARTITION_NAME: "layers"}
 # collections that a call adds to, as opposed to the variables of a layer
-SOWN = ("losses", "intermediates")
+SOWN = ("losses", "intermediates", "carried")
+# the one among them by which a layer hands arrays per token to the next layer that wants them
+CARRIED = "carried"
 Variables = Mapping[str, Any]
 
 
@@ -63,10 +65,12 @@ class Stream(NamedTuple):
   """The vectors that pass through the layers.
 
   x: the sum of their outputs. fed: the output of a layer that feeds the next one alone; None where no layer does.
+  carried: what a layer hands to the next one with a mixer that CARRIES it, by name; 0 before the first.
   """
 
   x: Array
   fed: Array | None
+  carried: dict[str, Array]
 
 
 class Kind(NamedTuple):
@@ -126,21 +130,26 @@ def run(
     piece: that of one layer, without the axis over layers; its state is None where the method takes none.
   """
   branch = kind.branch
+  mutable = scope.union_filters(call.mutable, CARRIED) if branch.CARRIES else call.mutable
 
   def apply(x, piece, keys, masks, taken, shared):
     variables = piece.variables if shared is None else adapted(shared, piece.adapters)
     arguments = (x,) if call.method == "__call__" else (x, piece.state)
     out, changed = branch.apply(
-      variables, *arguments, **masks, side=taken, method=call.method, rngs=keys, mutable=call.mutable
+      variables, *arguments, **masks, side=taken, method=call.method, rngs=keys, mutable=mutable
     )
-    return (out, None, changed) if call.method == "__call__" else (*out, changed)
+    changed = dict(changed)
+    carried = {path[-1].key: leaf for path, leaf in jax.tree.leaves_with_path(changed.pop(CARRIED, {}))}
+    out, state = (out, None) if call.method == "__call__" else out
+    return out, state, changed, carried
 
   if REMAT[call.remat] is not None and call.method != "step":
     # inside a loop nothing merges the recomputation with the first computation, so that no barrier is needed
     apply = jax.checkpoint(apply, policy=REMAT[call.remat], prevent_cse=not in_loop)
   keys = {name: jax.random.fold_in(key, piece.number) for name, key in call.keys.items()}
-  side = call.side if stream.fed is None else {**call.side, FED: stream.fed}
-  y, state, changed = apply(stream.x, piece, keys, dict(call.masks), _taken(branch, side), kind.shared)
+  side = {**call.side, **stream.carried, **({} if stream.fed is None else {FED: stream.fed})}
+  y, state, changed, carried = apply(stream.x, piece, keys, dict(call.masks), _taken(branch, side), kind.shared)
+  stream = stream._replace(carried={**stream.carried, **carried})
   return stream._replace(fed=y) if branch.feeds else stream._replace(x=y), state, changed
 
 

@@ -59,6 +59,8 @@ class Mixer(nn.Module):
     STATE: how the state grows: "fixed"; "window", with at most a constant number of tokens; "grows", with every token
       up to `max_len`; "whole input", a buffer of `max_len` inputs; "none", there is no state, and `__call__` is all.
     SIDE: names of the optional inputs beside each token that it reads.
+    CARRIES: name -> width of those among them that a stack hands from layer to layer: 0 before the first one, then what
+      the mixer stored by `put_variable("carried", name, ...)` in the last layer that did.
   A mixer with fields `layer` (counted from 0) and `depth`, both with defaults, is told its place in the stack. `layer`
   is for initialisers only: in a scanned stack one program runs every layer.
   A mixer may have `offer(x, state, *, reset, lengths) -> Mapping[str, "b t ..."]`, called with the arguments of
@@ -68,6 +70,7 @@ class Mixer(nn.Module):
 
   STATE = "fixed"
   SIDE: ClassVar[tuple[str, ...]] = ()
+  CARRIES: ClassVar[Mapping[str, int]] = {}
 
   def mix(self, x: Float[Array, "b t d"], state: Any, where: Where) -> tuple[Float[Array, "b t e"], Any]:
     """Returns all outputs, continuing from `state`, and the state after each row's last token."""

@@ -92,7 +92,9 @@ class Stack(Mixer):
     mixers = self._mixers()
     offers = lambda mixer: hasattr(type(mixer), "offer") and getattr(mixer, "OFFERS", True)
     offering = frozenset(letter for letter, mixer in mixers.items() if offers(mixer))
-    reading = frozenset(letter for letter, mixer in mixers.items() if set(mixer.SIDE) - {EMBEDDING})
+    reading = frozenset(
+      letter for letter, mixer in mixers.items() if set(mixer.SIDE) - {EMBEDDING} - set(_carries(mixer))
+    )
     return layout_lib.make(letters, offering=offering, reading=reading, shared=frozenset(self.shared))
 
   @property
@@ -102,8 +104,8 @@ class Stack(Mixer):
 
   @property
   def SIDE(self) -> tuple[str, ...]:
-    """The names of the inputs per token that any mixer reads; each mixer gets those that it names."""
-    return tuple(sorted({name for mixer in self._mixers().values() for name in mixer.SIDE}))
+    """The names of the inputs per token that any mixer reads and no layer carries; each mixer gets those it names."""
+    return tuple(sorted({name for mixer in self._mixers().values() for name in set(mixer.SIDE) - set(_carries(mixer))}))
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> tuple:
@@ -200,7 +202,9 @@ class Stack(Mixer):
   def _stream(self, x: Array) -> pure.Stream:
     """Returns the stream before the first layer."""
     feeds = any(self._branch(self.layout.letters.index(letter)).feeds for letter in set(self.layout.letters))
-    return pure.Stream(x, jnp.zeros_like(x) if feeds else None)
+    carries = {name: width for mixer in self._mixers().values() for name, width in _carries(mixer).items()}
+    carried = {name: jnp.zeros((*x.shape[:-1], width), x.dtype) for name, width in carries.items()}
+    return pure.Stream(x, jnp.zeros_like(x) if feeds else None, carried)
 
   def _call(self, method: str, masks: Mapping[str, Any], side: Mapping[str, Array]) -> pure.Call:
     assert self.scope is not None, "a stack runs inside init or apply"
@@ -286,3 +290,7 @@ class Stack(Mixer):
     """Returns one mixer for each letter in use, without variables."""
     letters = pattern_lib.tile(self.pattern, self.depth)
     return {letter: self._branch(letters.index(letter)).bare(parent=None) for letter in sorted(set(letters))}
+
+
+def _carries(mixer: nn.Module) -> Mapping[str, int]:
+  return getattr(mixer, "CARRIES", {})

@@ -9,17 +9,19 @@ from jaxtyping import Array, Float, Int
 
 from hybrids.channel.gated_mlp import GatedMLP
 from hybrids.channel.mlp import MLP
-from hybrids.channel.routing import SCORES, Routes, route, use
+from hybrids.channel.routing import SCORES, CarriedRouter, Routes, route, use
 from kernels.experts import experts
 from kernels.inputs import valid
 from layers import Dense, buffer, param
 from layers.activations import some
 from layers.choices import one_of
-from layers.initializers import uniform_fan_in
+from layers.initializers import constant, uniform_fan_in
 from layers.mixer import Mixer, Stateless, Where
 from layers.sizes import at_least_one
 from mistake import Mistake
 
+# the name of the vector that routers hand from layer to layer
+ROUTER = "router"
 ACTIVATIONS = some("silu", "gelu", "gelu_tanh", "relu", "relu2")
 
 
@@ -42,6 +44,10 @@ class MoE(Mixer):
     selection_bias: whether the buffer of that name, one number an expert, is added to s for choosing, and only there.
     bias_rate: by how much each call that may change buffers, as in training, raises the bias of experts that are chosen
       less than their share, and lowers that of the others (Wang et al. 2024, arXiv:2408.15664, alg. 1; DeepSeek-V3).
+    skip_expert: whether a last expert, beside the others, can be chosen that does nothing (Zaya). The selection bias
+      has a number for it, which starts at -1.
+    router_size: if given, the router is a perceptron on a vector of that size, to which that of the layer before is
+      added (Zaya); norm_eps is the epsilon of its norm. Otherwise it is one matrix.
     groups, top_groups: experts are chosen from the `top_groups` best of `groups` equal parts; all if not given.
     renormalize: g is divided by its sum over the chosen plus renormalize_eps (DeepSeek-V3 1e-20, LFM2 1e-6).
     shared: channels of the shared expert, which every token passes; None: there is none. Several shared experts are
@@ -63,6 +69,9 @@ class MoE(Mixer):
   scores: str = "softmax"
   selection_bias: bool = False
   bias_rate: float = 1e-3
+  skip_expert: bool = False
+  router_size: int | None = None
+  norm_eps: float = 1e-5
   groups: int = 1
   top_groups: int | None = None
   renormalize: bool = False
@@ -79,15 +88,30 @@ class MoE(Mixer):
     _check(self)
     super().__post_init__()
 
+  @property
+  def CARRIES(self) -> Mapping[str, int]:
+    """The router's vector, if it has one."""
+    return {} if self.router_size is None else {ROUTER: self.router_size}
+
+  @property
+  def SIDE(self) -> tuple[str, ...]:
+    """The router's vector of the layer before, if there is one."""
+    return tuple(self.CARRIES)
+
   def setup(self):
     inner, d, out = self._inner, self.latent or self.width, 1 / self.depth
     init = lambda gain: nn.initializers.variance_scaling(gain / 3, "fan_in", "uniform", batch_axis=(0,))
     stacked = lambda name, gain, shape, axes: param(
       self, name, init(gain), (self.experts, *shape), ("expert", *axes), used=self.top_k / self.experts
     )
-    self.router = param(self, "router", nn.initializers.normal(0.02), (self.width, self.experts), ("embed", None))
+    if self.router_size is None:
+      shape = self.width, self._choices
+      self.router = param(self, "router", nn.initializers.normal(0.02), shape, ("embed", None))
+    else:
+      self.router_mlp = CarriedRouter(self._choices, self.router_size, self.norm_eps)
     if self.selection_bias:
-      self.bias = buffer(self, "selection_bias", nn.initializers.zeros, (self.experts,), (None,))
+      start = constant(-1.0 * (jnp.arange(self._choices) == self.experts))
+      self.bias = buffer(self, "selection_bias", start, (self._choices,), (None,))
     if self.gated:
       self.gate_proj = stacked("gate_proj", 1.0, (d, inner), ("embed", "mlp"))
     self.in_proj = stacked("in_proj", 1.0, (d, inner), ("embed", "mlp"))
@@ -107,13 +131,13 @@ class MoE(Mixer):
 
   def mix(self, x: Float[Array, "b t d"], state: Stateless, where: Where) -> tuple[Float[Array, "b t d"], Stateless]:
     here = jnp.ones(x.shape[:2], bool) if where.lengths is None else valid(where.lengths, x.shape[1])
-    logits = self._logits(x)
+    logits = self._logits(x, where.side)
     routes = self._route(logits)
     used = use(logits, routes, here)
     self._sow(used)
     if self.selection_bias and self.is_mutable_collection("buffers") and not self.is_initializing():
       # without a token no expert is chosen less than another
-      step = self.bias_rate * jnp.sign(1 / self.experts - used.share) * jnp.any(here)
+      step = self.bias_rate * jnp.sign(1 / self._choices - used.share) * jnp.any(here)
       self.put_variable("buffers", "selection_bias", self.bias + step)
     chosen = jnp.where(here[..., None], routes.chosen, self.experts)
     return self._experts(x, routes._replace(chosen=chosen)), state
@@ -121,10 +145,16 @@ class MoE(Mixer):
   def mix_token(
     self, x: Float[Array, "b d"], state: Stateless, side: Mapping[str, Array]
   ) -> tuple[Float[Array, "b d"], Stateless]:
-    return self._experts(x, self._route(self._logits(x))), state
+    return self._experts(x, self._route(self._logits(x, side))), state
 
-  def _logits(self, x: Float[Array, "*b d"]) -> Float[Array, "*b e"]:
+  def _logits(self, x: Float[Array, "*b d"], side: Mapping[str, Array]) -> Float[Array, "*b e"]:
     wide = jnp.promote_types(x.dtype, jnp.float32)
+    if self.router_size is not None:
+      before = side.get(ROUTER, jnp.zeros((*x.shape[:-1], self.router_size)))
+      logits, after = self.router_mlp(x.astype(wide), before.astype(wide))
+      if self.is_mutable_collection("carried") and not self.is_initializing():
+        self.put_variable("carried", ROUTER, after.astype(x.dtype))
+      return logits
     return jnp.einsum("...d,de->...e", x.astype(wide), self.router.astype(wide), precision="highest")
 
   def _route(self, logits: Float[Array, "*b e"]) -> Routes:
@@ -167,22 +197,29 @@ class MoE(Mixer):
       self.sow("losses", "router_z", self.router_z * used.router_z)
 
   @property
+  def _choices(self) -> int:
+    """The experts, and the one that does nothing."""
+    return self.experts + self.skip_expert
+
+  @property
   def _inner(self) -> int:
     return -(-self.width // 3) * 8 if self.inner is None else self.inner
 
 
 def _check(module: MoE) -> None:
   one_of(module, activation=ACTIVATIONS, scores=SCORES)
-  at_least_one(module, "width", "inner", "groups", "top_groups", "shared", "latent", "depth")
+  at_least_one(module, "width", "inner", "groups", "top_groups", "shared", "latent", "router_size", "depth")
   experts, groups, kept = module.experts, module.groups, module.top_groups or module.groups
   if not 1 <= module.top_k <= experts:
     raise Mistake(f"moe: top_k={module.top_k} of experts={experts}; it is at least 1 and at most all")
+  if module.skip_expert and groups > 1:
+    raise Mistake(f"moe: skip_expert=True with groups={groups}; the expert that does nothing is in no group")
   if experts % groups:
     raise Mistake(f"moe: groups={groups} do not divide experts={experts}")
   if kept > groups or module.top_k > kept * (experts // groups):
     what = f"top_groups={kept} of groups={groups} with {experts // groups} experts each"
     raise Mistake(f"moe: {what}; there must be as many groups, and experts enough in them for top_k={module.top_k}")
-  for field in ("renormalize_eps", "bias_rate"):
+  for field in ("renormalize_eps", "bias_rate", "norm_eps"):
     if not getattr(module, field) >= 0:
       raise Mistake(f"moe: {field}={getattr(module, field)}; it must be at least 0")
   if module.shared_gate and module.shared is None:

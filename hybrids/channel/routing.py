@@ -2,9 +2,13 @@
 
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+
+from layers import Dense, RMSNorm, param
+from layers.activations import gelu
 
 SCORES = ("softmax", "softmax_of_chosen", "sigmoid")
 
@@ -76,3 +80,31 @@ def use(logits: Float[Array, "b t e"], routes: Routes, here: Bool[Array, "b t"])
   share = mean(jnp.sum(jax.nn.one_hot(routes.chosen, experts, dtype=logits.dtype), axis=-2)) / top_k
   squares = jnp.square(jax.nn.logsumexp(logits, axis=-1, keepdims=True))
   return Use(share, experts * jnp.sum(share * mean(routes.probability)), mean(squares)[0])
+
+
+class CarriedRouter(nn.Module):
+  """r = W x + b + a * r_before, and the logits of a perceptron of two hidden layers on norm(r), as in Zaya.
+
+  Departs: the first layer has an `a` too, which nothing reads, as r_before is 0 there.
+
+  Attributes:
+    choices: the number of logits.
+    size: of r, and of both hidden layers.
+    eps: of the norm.
+  """
+
+  choices: int
+  size: int
+  eps: float
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "*b d"], before: Float[Array, "*b r"]
+  ) -> tuple[Float[Array, "*b e"], Float[Array, "*b r"]]:
+    """Returns the logits, and r for the next router."""
+    inside = lambda name: Dense(self.size, use_bias=True, axes=(None, None), name=name)
+    a = param(self, "carry_scale", nn.initializers.ones, (self.size,), (None,))
+    r = Dense(self.size, use_bias=True, axes=("embed", None), name="down_proj")(x) + a.astype(x.dtype) * before
+    z = RMSNorm(eps=self.eps, axis=None, name="norm")(r)
+    z = gelu(inside("second")(gelu(inside("first")(z))))
+    return Dense(self.choices, axes=(None, None), name="out_proj")(z), r

@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hybrids.body.stack import Stack
 from hybrids.channel.moe import MoE
+from hybrids.mixer import build
 from tests.hybrids.filled import filled
 
 KIMI = dict(scores="sigmoid", selection_bias=True, renormalize=True, renormalize_eps=1e-20, scale=2.5, shared=5)
@@ -28,11 +30,13 @@ ORACLE = {
     dict(experts=6, top_k=2, inner=3, latent=5, gated=False, activation="relu2", **KIMI),
     dict(top_k=2, score="sigmoid", renormalize=True, eps=1e-20, scale=2.5, activation="relu2"),
   ),
+  "zaya": (dict(experts=4, top_k=2, inner=3, selection_bias=True, skip_expert=True, router_size=5), dict(top_k=2)),
   "lfm2": (
     dict(experts=4, top_k=2, inner=3, scores="sigmoid", selection_bias=True, renormalize=True, renormalize_eps=1e-6),
     dict(top_k=2, score="sigmoid", renormalize=True, eps=1e-6),
   ),
 }
+SIDE = {"zaya": {"router": lambda b, t: np.random.default_rng(0).standard_normal((b, t, 5))}}
 SLOW = ("renormalized", "of chosen", "lfm2")
 REFUSED = [
   (dict(experts=2, top_k=3), "top_k=3 of experts=2"),
@@ -40,6 +44,8 @@ REFUSED = [
   (dict(inner=0), "inner=0"),
   (dict(scores="tanh"), "scores='tanh'; choose from"),
   (dict(activation="glu"), "activation='glu'; choose from"),
+  (dict(skip_expert=True, groups=2), "skip_expert=True with groups=2"),
+  (dict(router_size=0), "router_size=0; it must be at least 1"),
   (dict(groups=3), "groups=3 do not divide experts=8"),
   (dict(groups=4, top_groups=5), "top_groups=5 of groups=4"),
   (dict(groups=4, top_groups=1, top_k=3), "experts enough in them for top_k=3"),
@@ -127,3 +133,38 @@ def test_in_the_padding_outputs_are_zero_and_no_expert_is_chosen():
   assert np.all(np.abs(y[0]).max(-1) > 0)
   np.testing.assert_array_equal(y, other)
   jax.tree.map(np.testing.assert_array_equal, sown, same)
+
+
+def test_a_router_reads_the_vector_of_the_layer_before():
+  """In a stack's loop as by hand, and token by token; between the layers with routers stand others."""
+  moe = dict(name="moe", experts=4, top_k=1, inner=2, router_size=3, selection_bias=True, skip_expert=True)
+  letters = {"e": dict(mixer=moe, scaled=True), "m": dict(name="mlp", inner=4)}
+  stack = Stack(width=4, depth=6, pattern="em", letters=letters)
+  assert stack.SIDE == ()
+  x = jax.random.normal(jax.random.key(0), (2, 5, 4))
+  kept = filled(stack, x)
+
+  @jax.jit
+  def by_hand(x):
+    own = stack.apart(kept)
+    before = jnp.zeros((2, 5, 3))
+    norm = lambda x, p: p["scale"] * x * jax.lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + 1e-5)
+    for i in map(str, range(3)):
+      p, module = own["params"]["e"][i], build(width=4, **moe)
+      variables = {"params": p["mixer"], "buffers": own["buffers"]["e"][i]["mixer"]}
+      n = norm(x, p["norm"])
+      y, new = module.apply(variables, n, side={"router": before}, mutable=["carried"])
+      before = new["carried"]["router"]
+      x = (x + p["skip_bias"]) * p["skip_scale"] + (y + p["output_bias"]) * p["output_scale"]
+      p = own["params"]["m"][i]
+      x = x + build("mlp", width=4, inner=4).apply({"params": p["mixer"]}, norm(x, p["norm"]))
+    return norm(x, kept["params"]["final_norm"])
+
+  y = jax.jit(stack.apply)(kept, x)
+  np.testing.assert_allclose(y, by_hand(x), rtol=1e-4, atol=1e-5)
+  assert np.abs(y).max() > 0.1
+  step = jax.jit(lambda x: stack.apply(stack.apart(kept), x, stack.init_state(2, 1), method="step")[0])
+  np.testing.assert_allclose(step(x[:, 0]), y[:, 0], rtol=1e-4, atol=1e-5)
+  moved = jax.tree.map(lambda leaf: leaf, kept)
+  moved["params"]["e"]["mixer"]["router_mlp"]["carry_scale"] += 1.0
+  assert np.abs(jax.jit(stack.apply)(moved, x) - y).max() > 1e-4

@@ -5,7 +5,7 @@ The sigmoid router with a bias and groups: DeepSeek-AI 2024, arXiv:2412.19437, e
 
 import numpy as np
 
-from tests.oracles.parts import dense, sigmoid, silu, tokens
+from tests.oracles.parts import dense, gelu, sigmoid, silu, tokens
 
 ACTIVATIONS = {"silu": silu, "relu2": lambda x: np.maximum(x, 0) ** 2}
 
@@ -15,6 +15,14 @@ def choose(wish, top_k, groups, top_groups):
   worth = [np.sort(wish[part])[-2:].sum() for part in parts]
   allowed = np.concatenate([parts[i] for i in np.argsort(worth)[::-1][:top_groups]])
   return allowed[np.argsort(wish[allowed])[::-1][:top_k]]
+
+
+def carried(p, u, before):
+  """Zaya's router, `models/zaya` of transformers: a vector to which the layer before's is added, and a perceptron."""
+  r = dense(p, "router_mlp/down_proj", u) + p["router_mlp/carry_scale"] * before
+  z = r / np.sqrt(np.mean(r**2) + 1e-5) * p["router_mlp/norm/scale"]
+  z = gelu(dense(p, "router_mlp/second", gelu(dense(p, "router_mlp/first", z))))
+  return dense(p, "router_mlp/out_proj", z)
 
 
 def run(
@@ -31,6 +39,7 @@ def run(
   eps=0.0,
   scale=1.0,
   activation="silu",
+  router=None,
 ):
   f = ACTIVATIONS[activation]
 
@@ -40,13 +49,15 @@ def run(
   y = np.zeros_like(x)
   for row, time, _ in tokens(x, reset, lengths):
     u = x[row, time]
-    logits = u @ p["router"]
+    logits = u @ p["router"] if router is None else carried(p, u, router[row, time])
     scores = sigmoid(logits) if score == "sigmoid" else np.exp(logits) / np.exp(logits).sum()
     chosen = choose(scores + p.get("selection_bias", 0.0), top_k, groups, top_groups)
     weights = scale * scores[chosen] / (scores[chosen].sum() + eps if renormalize else 1)
     z = dense(p, "latent_in", u) if "latent_in/kernel" in p else u
     total = np.zeros_like(z)
     for expert, weight in zip(chosen, weights):
+      if expert == len(p["in_proj"]):
+        continue  # the one that does nothing
       gate = p["gate_proj"][expert] if "gate_proj" in p else None
       total += weight * perceptron(z, p["in_proj"][expert], p["out_proj"][expert], gate)
     y[row, time] = dense(p, "latent_out", total) if "latent_out/kernel" in p else total
