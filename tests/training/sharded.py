@@ -14,10 +14,14 @@ from tests.training import toy
 from training import optimizer, platform, sharding, state, step
 from training.evaluate import make_evaluate
 
+ADAM = dict(lr=0.01, weight_decay=0.1, clip=1.0, ema=0.9)
+# the update is the gradient itself
+PLAIN = dict(name="sgd", lr=1.0, b1=0.0, schedule="constant")
 
-def build(model, task, mesh):
+
+def build(model, task, mesh, settings=ADAM):
   shapes = state.variables_shape(model, task)
-  tx = optimizer.build(shapes["params"], steps=10, lr=0.01, weight_decay=0.1, clip=1.0, ema=0.9)
+  tx = optimizer.build(shapes["params"], steps=10, **settings)
   return (tx, *state.blueprint(model, task, tx, mesh, stateful=False))
 
 
@@ -56,6 +60,32 @@ def on_mesh(model, task, mesh, variables, *, whole):
       after = step.make_update(model, tx, like=like)(now, batch)
       value = make_evaluate(model, task, mesh)(after.variables)
   return loss, gradient, value, specs
+
+
+def updated(model, task, mesh, variables, *batches):
+  """The parameters after one update from all of the batches."""
+  with sharding.active(mesh):
+    tx, init, like = build(model, task, mesh, PLAIN)
+    params = jax.tree.map(lambda value, x: jax.device_put(value, x.sharding), variables, like.params)
+    update = step.make_update(model, tx, like=like)
+    return jax.device_get(update(init(0)._replace(params=params), *(sharding.put(b, mesh) for b in batches)).params)
+
+
+def accumulation(**sizes):
+  """What accumulation over several devices differs by from one large batch on one, next to the update itself."""
+  task, model = toy.Task(), toy.Model()
+  batches = [task.make(i) for i in range(3)]
+  # one batch has almost nothing to predict, another nothing on half of the devices
+  batches[1]["weights"][1:] = 0
+  batches[2]["weights"][: task.batch // 2] = 0
+  single = sharding.make_mesh(devices=jax.devices()[:1])
+  with sharding.active(single):
+    before = jax.device_get(build(model, task, single)[1](0).params)
+  whole = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
+  large = updated(model, task, single, before, whole)
+  found = updated(model, task, sharding.make_mesh(**sizes), before, *batches)
+  subtract = lambda left, right: jax.tree.map(lambda a, b: a - b, left, right)
+  print(json.dumps({"difference": largest(subtract(found, large)) / largest(subtract(large, before))}))
 
 
 def compare(kind, **sizes):
@@ -115,6 +145,8 @@ if __name__ == "__main__":
   if sys.argv[1] == "mesh":
     platform.prepare(8)
     sizes = {"sequence": 2} if sys.argv[2] == "sequence" else {"tensor": 2}
+    if sys.argv[2] == "toy":
+      accumulation(data=2, fsdp=2, **sizes)
     compare("toy" if sys.argv[2] == "sequence" else sys.argv[2], data=2, fsdp=2, **sizes)
   else:
     processes(*map(int, sys.argv[2:]))

@@ -38,12 +38,14 @@ def result(process):
   "kind", ["toy", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("sequence", "language_model", "mixture"))]
 )
 def test_eight_devices_compute_what_one_does(kind):
-  found = json.loads(result(start("mesh", kind))[-1])
+  *accumulated, found = map(json.loads, result(start("mesh", kind)))
   assert found["loss"] < 1e-5
   assert found["gradient"] < 1e-4
   assert found["eval"] < 1e-4
   if kind != "sequence":
     assert any("tensor" in spec and "fsdp" in spec for spec in found["specs"]), "the moments are not sharded"
+  if kind == "toy":
+    assert accumulated[0]["difference"] < 1e-6, "several batches are not one large batch"
 
 
 def free_port():
