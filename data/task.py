@@ -97,6 +97,8 @@ def form(annotation: Any) -> str:
 def find(name: str) -> Any:
   """The task class called `name`."""
   everything = available()
+  if not isinstance(name, str):
+    raise Mistake(f"data.name={name!r}; it is the name of a task: {sorted(everything)}")
   if name in everything:
     name = everything[name]
   if name not in everything.values():

@@ -1,12 +1,16 @@
 """Any text: plain files, one document each, or JSON lines, one document a line under a key."""
 
+import bz2
 import dataclasses
 import functools
 import glob
+import gzip
 import json
+import lzma
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from data import pipeline
@@ -16,6 +20,9 @@ from mistake import Mistake
 
 LINES = ".jsonl"
 KNOWN = (".txt", LINES)
+UNPACK: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress}
+# they hold text in a form that is not read here
+FOREIGN = (".zip", ".tar", ".tgz", ".7z", ".zst", ".parquet", ".arrow", ".pdf", ".docx")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +32,7 @@ class TextFile(PackedText):
   Attributes:
     files: a path, a glob, or a folder (its .txt and .jsonl files in any case, folders and links in it followed),
       relative to `dir`; empty for `dir` itself. Files of other endings are read as plain text when they are named or
-      globbed.
+      globbed; .gz, .bz2 and .xz are unpacked, other archives refused.
     validation_files: the same for validation; then nothing of `files` is held out.
     test_files: the same for a set "test", which is evaluated beside "validation". A file that is named for either of
       them is not trained on.
@@ -98,7 +105,7 @@ def find(folder: str, files: str, key: str = "files") -> list[pathlib.Path]:
   root = pipeline.folder("dir", folder)
   where = root / pipeline.folder(key, files)
   if where.is_dir():
-    paths = distinct(path for path in walk(where) if path.suffix.lower() in KNOWN)
+    paths = distinct(path for path in walk(where) if ending(path) in KNOWN)
     if not paths:
       endings = " or ".join(KNOWN)
       raise Mistake(f"folder {str(where)!r} has no {endings} file: name others with data.{key}, e.g. data.{key}=*.md")
@@ -133,17 +140,38 @@ def distinct(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
   return sorted(files.values())
 
 
+def ending(path: pathlib.Path) -> str:
+  """The ending of a file's name in small letters, beneath that of a packed one: .jsonl of a.JSONL.gz."""
+  inner = pathlib.PurePath(path.stem if path.suffix.lower() in UNPACK else path.name)
+  return inner.suffix.lower()
+
+
+def content(path: pathlib.Path) -> bytes:
+  """The bytes of a file, unpacked.
+
+  Raises:
+    Mistake: it cannot be read or unpacked.
+  """
+  if ending(path) in FOREIGN:
+    raise Mistake(f"{str(path)!r} is no text but a {ending(path)} file; unpack or convert it to .txt or .jsonl first")
+  try:
+    packed = path.read_bytes()
+  except OSError as error:
+    raise Mistake(f"cannot read {str(path)!r}: {error.strerror}; check the path and its permissions") from error
+  try:
+    return UNPACK.get(path.suffix.lower(), bytes)(packed)
+  except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+    raise Mistake(f"cannot unpack {str(path)!r}: {error}; it is damaged, or no {path.suffix} file") from None
+
+
 def parse(path: pathlib.Path, key: str = "text") -> Iterator[Document]:
   """The documents of one file.
 
   Raises:
     Mistake: it cannot be read, or a line is no JSON object with text under the key.
   """
-  try:
-    text = path.read_bytes()
-  except OSError as error:
-    raise Mistake(f"cannot read {str(path)!r}: {error.strerror}; check the path and its permissions") from error
-  if path.suffix.lower() != LINES:
+  text = content(path)
+  if ending(path) != LINES:
     yield Document(str(path), text)
     return
   for number, line in enumerate(text.splitlines(), 1):

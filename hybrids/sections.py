@@ -44,7 +44,7 @@ def complete(section: Mapping[str, Any]) -> dict[str, Any]:
   """
   full = _filled(Model, section, Model.FROM_TASK)
   for what, classes in (("embed", EMBEDDINGS), ("head", HEADS)):
-    part = dict(full[what])
+    part = dict(_section(what, full[what]))
     if "name" in part:
       cls = _named(what, part["name"], classes)
       part = {"name": part["name"], **_filled(cls, part, cls.FROM_TASK)}
@@ -80,7 +80,13 @@ def upgrade(section: Mapping[str, Any]) -> dict[str, Any]:
   return new
 
 
-def _named(what: str, name: str, classes: Mapping[str, Any]) -> Any:
+def _section(what: str, value: Any) -> Mapping[str, Any]:
+  if not isinstance(value, Mapping):
+    raise Mistake(f"model: {what} is {value!r}; it must be a section of keys and values, such as {{'name': …}}")
+  return value
+
+
+def _named(what: str, name: Any, classes: Mapping[str, Any]) -> Any:
   if name not in classes:
     raise Mistake(f"no {what} {name!r}{hint(str(name), classes)}; choose from {sorted(classes)}")
   return classes[name]
@@ -98,9 +104,9 @@ def _filled(cls: type[nn.Module], section: Mapping[str, Any], excluded: tuple[st
   return full | {name: float(full[name]) for name in whole if not isinstance(full[name], bool)}
 
 
-def _mixer(section: Mapping[str, Any]) -> dict[str, Any]:
+def _mixer(section: Any) -> dict[str, Any]:
   """The section of a mixer, and of mixers within it."""
-  if "name" not in section:
+  if "name" not in _section("body, or a mixer,", section):
     return dict(section)
   cls = mixer_lib.find(section["name"])
   # a body has a depth of its own; a mixer gets that of its stack
@@ -108,9 +114,9 @@ def _mixer(section: Mapping[str, Any]) -> dict[str, Any]:
   full = {"name": section["name"], **_filled(cls, {k: v for k, v in section.items() if k != "name"}, excluded)}
   known = mixer_lib.fields(cls)
   if "letters" in known:
-    full["letters"] = {letter: _letter(value) for letter, value in full.get("letters", {}).items()}
+    full["letters"] = {letter: _letter(value) for letter, value in _section("letters", full.get("letters", {})).items()}
   if "branch" in known:
-    branch = _filled(Branch, full["branch"], (*FROM_STACK, "mixer"))
+    branch = _filled(Branch, _section("branch", full["branch"]), (*FROM_STACK, "mixer"))
     full["branch"] = branch | {"norm": _norm(branch["norm"])}
   for name in ("stages", "stack"):
     if name in known:
@@ -130,15 +136,15 @@ def _stacks(value: Any) -> Any:
   return {key: item for key, item in full.items() if key not in ("name", "last_norm") or key in value}
 
 
-def _letter(section: Mapping[str, Any]) -> dict[str, Any]:
+def _letter(section: Any) -> dict[str, Any]:
   """A mixer, or some fields of a branch; the others are those of the stack's `branch`."""
-  if "name" in section:
+  if "name" in _section("letter", section):
     return _mixer(section)
   return {key: _mixer(value) if key == "mixer" else value for key, value in section.items()}
 
 
-def _norm(section: Mapping[str, Any]) -> dict[str, Any]:
-  if section.get("name") not in NORMS:
+def _norm(section: Any) -> dict[str, Any]:
+  if _section("norm", section).get("name") not in NORMS:
     return dict(section)
   return {"name": section["name"], **_filled(NORMS[section["name"]], section, ("axis",))}
 

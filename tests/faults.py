@@ -118,10 +118,11 @@ def config_damaged(folder: Path) -> None:
 
 @in_folder
 def journal_damaged(folder: Path) -> None:
-  """run.json is no JSON | refused in one line"""
+  """run.json is no JSON, or has values of wrong types | refused in one line"""
   run_folder = trained(folder)
-  (run_folder / "run.json").write_text("[1]")
-  refused(folder, "run.json cannot be read")
+  for text in ("", "[1]", '{"id": 3, "saved": 4, "changes": []}', '{"id": "x", "saved": "4", "changes": []}'):
+    (run_folder / "run.json").write_text(text)
+    refused(folder, "run.json cannot be read")
 
 
 @in_folder

@@ -144,6 +144,8 @@ def _with_home(argv: list[str]) -> list[str]:
     return argv
   if not folder.strip() or "\0" in folder:
     raise Mistake("--workdir is empty or has a zero byte; give the folder of the run, --workdir=. for the current one")
+  if not folder.isascii() and folder != folder.encode(errors="replace").decode():
+    raise Mistake(f"--workdir={ascii(folder)} has bytes that are no UTF-8, which checkpoints cannot be written to")
   try:
     # the last one counts
     return [*argv, f"--workdir={Path(folder).expanduser()}"]

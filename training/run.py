@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 
 from data.task import build_task
 from hybrids.model import build_model, side_inputs
-from inference import count, tokenizer
+from inference import count, sampling, tokenizer
 from inference.text_model import TextModel
 from kernels import dispatch
 from mistake import Mistake
@@ -57,6 +57,8 @@ class Run:
     if config.kernels != "auto":
       # "auto" leaves KERNEL_IMPL in force
       dispatch.force(config.kernels)
+    # or the run would be trained before it is said that it cannot write
+    sampling.make_sampler(**{key: config.generate[key] for key in sampling.Sampler._fields if key in config.generate})
     data, optimizer_section = config.data.to_dict(), config.optimizer.to_dict()
     settings.check_keys("optimizer", optimizer_section, optimizer.build)
     self.task = build_task(**data)
@@ -227,6 +229,9 @@ class Run:
     facts = self.task.describe()
     changed = self._check_folder(facts, from_step)
     wandb = metrics.find_wandb(self.config.wandb)
+    if not (self.workdir and (self.workdir / workdir_lib.JOURNAL).exists()):
+      # the weights of init_from may be refused
+      _ = self.state
     with self.on_mesh(), contextlib.closing(Folder(self.workdir, self.config)) as folder:
       folder.lock()
       # checked again, as the last holder of the lock may have written to the folder

@@ -55,13 +55,17 @@ def load(config: ConfigDict | Mapping[str, Any] | str) -> ConfigDict:
   unknown = [name for name in plain if name not in (*SECTIONS, "steps", *DEFAULTS)]
   if unknown:
     raise Mistake(f"the config has no key {unknown[0]!r}{hint(unknown[0], (*SECTIONS, 'steps', *DEFAULTS))}")
+  check_type("steps", plain["steps"], 0)
+  for name in SECTIONS:
+    if not isinstance(plain[name], Mapping):
+      raise Mistake(f"config {name}={plain[name]!r}; it is a section, see configs/base.py")
   plain["model"] = sections.complete(sections.upgrade(plain["model"]))
   for name, default in DEFAULTS.items():
     if isinstance(default, dict):
       check_keys(name, plain.get(name, {}), default)
       plain[name] = default | plain.get(name, {})
     else:
-      plain.setdefault(name, default)
+      check_type(name, plain.setdefault(name, default), default)
   complete = ConfigDict(plain)
   check(complete)
   return complete.lock()
@@ -93,15 +97,40 @@ def check(config: ConfigDict) -> None:
     ("generate.seed", config.generate.seed, config.generate.seed in SEEDS, "a whole number of 32 bits, e.g. 0"),
     ("generate.tokens", config.generate.tokens, config.generate.tokens >= 0, "0 (none) or more"),
   ):
-    if not fine:
-      raise Mistake(f"{key}={value}; it must be {need}")
+    if not fine or value >= 2**31:
+      raise Mistake(f"{key}={value}; it must be {need}, and below 2^31")
   if config.init_only and not config.init_from:
     raise Mistake(f"init_only={config.init_only!r} chooses among the weights of init_from, which is empty; set both")
 
 
-def check_keys(name: str, section: Mapping[str, Any], taker: Callable[..., Any] | Mapping[str, Any]) -> None:
-  """Raises a Mistake where a section has a key that the function (or the defaults) it is for does not take."""
-  known = list(taker) if isinstance(taker, Mapping) else list(inspect.signature(taker).parameters)
-  for key in section:
-    if key not in known:
-      raise Mistake(f"config has no key '{name}.{key}'{hint(key, known)}; {name} has {', '.join(known)}")
+def check_keys(name: str, section: Any, taker: Callable[..., Any] | Mapping[str, Any]) -> None:
+  """Checks a section against the function, or the defaults, that it is for.
+
+  Raises:
+    Mistake: it has a key that those do not know, or a value of another type than the default.
+  """
+  if isinstance(taker, Mapping):
+    defaults = dict(taker)
+  else:
+    defaults = {key: parameter.default for key, parameter in inspect.signature(taker).parameters.items()}
+  if not isinstance(section, Mapping):
+    raise Mistake(f"config {name}={section!r}; it is a section with the keys {', '.join(defaults)}")
+  for key, value in section.items():
+    if key not in defaults:
+      raise Mistake(f"config has no key '{name}.{key}'{hint(key, defaults)}; {name} has {', '.join(defaults)}")
+    check_type(f"{name}.{key}", value, defaults[key])
+
+
+def check_type(key: str, value: Any, default: Any) -> None:
+  """Raises a Mistake where a value is not of the kind that its default is of; a default of None says nothing."""
+  for kinds, taken, words in (
+    (bool, bool, "true or false"),
+    (int, int, "a whole number"),
+    (float, (int, float), "a number"),
+    (str, str, "text"),
+    ((tuple, list), (tuple, list), "a sequence"),
+  ):
+    if isinstance(default, kinds):
+      if not isinstance(value, taken) or (isinstance(value, bool) and kinds is not bool):
+        raise Mistake(f"config {key}={value!r}; it must be {words}, e.g. {default!r}")
+      return

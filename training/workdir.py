@@ -68,7 +68,17 @@ def read_config(workdir: Path) -> dict[str, Any] | None:
 
 def read_journal(workdir: Path) -> dict[str, Any]:
   """Reads the journal of the run in a folder; returns a new one where there is none."""
-  return {"id": uuid.uuid4().hex, "saved": 0, "changes": []} | (_read(workdir / JOURNAL) or {})
+  fresh = {"id": uuid.uuid4().hex, "saved": 0, "changes": []}
+  stored = _read(workdir / JOURNAL)
+  if stored is None:
+    return fresh
+  for key, value in fresh.items():
+    if type(stored.get(key)) is not type(value):
+      raise Mistake(
+        f"{workdir / JOURNAL} cannot be read ({key!r} is {stored.get(key)!r}, not a {type(value).__name__}); restore "
+        "it, or move it away: its checkpoints know whose they are"
+      )
+  return stored
 
 
 def _read(path: Path) -> dict[str, Any] | None:

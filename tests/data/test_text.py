@@ -1,8 +1,11 @@
 """Text tasks: every byte once, documents apart, streams unbroken, what goes wrong said in one line."""
 
+import bz2
+import gzip
 import hashlib
 import itertools
 import json
+import lzma
 import platform
 import time
 
@@ -190,6 +193,24 @@ def test_endings_count_in_any_case_and_links_are_followed_once(tmp_path):
     documents = [d for path in text_file.find(str(inside), files) for d in text_file.parse(path)]
     texts = ["inside/A.TXT", "inside/deep/d.txt", "of a line", "outside/c.Txt", "outside/g.txt"]
     assert sorted(d.text.decode() for d in documents) == texts
+
+
+@pytest.mark.parametrize("pack, suffix", [(gzip.compress, ".gz"), (bz2.compress, ".BZ2"), (lzma.compress, ".xz")])
+def test_packed_files_are_unpacked(tmp_path, pack, suffix):
+  (tmp_path / f"a.txt{suffix}").write_bytes(pack(b"plain text"))
+  (tmp_path / f"b.jsonl{suffix}").write_bytes(pack(b'{"text": "of a line"}'))
+  documents = [d.text for path in text_file.find(str(tmp_path), "") for d in text_file.parse(path)]
+  assert documents == [b"plain text", b"of a line"]
+
+
+@pytest.mark.parametrize(
+  "name, words",
+  [("a.txt.gz", "cannot unpack .*a.txt.gz"), ("a.ZIP", "is no text but a .zip file"), ("a.tar.gz", "but a .tar file")],
+)
+def test_what_cannot_be_unpacked_is_named(tmp_path, name, words):
+  (tmp_path / name).write_bytes(b"x" * 99)
+  with pytest.raises(ValueError, match=words):
+    build_task("text_file", files=str(tmp_path / name)).describe()
 
 
 def test_text_may_stand_under_another_key(tmp_path):
