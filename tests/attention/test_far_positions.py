@@ -1,5 +1,7 @@
 """Layers that turn queries and keys give the same outputs however far from its document's start a window stands."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +22,9 @@ WINDOWS = {
   "mal": TitansMAL(D, heads=2, window=8, persistent=0),
 }
 
+RETNET = RetNet(D, heads=2)
+FAR = [262_144, 16_777_216, 2**31 - T]
+
 
 def later(state, tokens):
   """The state of a document of `tokens` tokens whose window holds none of them."""
@@ -28,35 +33,38 @@ def later(state, tokens):
   return state._replace(consumed=state.consumed + tokens)
 
 
-def values_and_gradient(module, params, state, x):
-  loss = lambda x: jnp.sum(jnp.sin(module.apply(params, x, state, method="prefill")[0]))
-  return module.apply(params, x, state, method="prefill")[0], jax.grad(loss)(x)
+@functools.cache
+def ready(module):
+  """Its parameters, and the program for the outputs of X after a state and their gradient in X, for any dtype."""
+
+  def run(params, state, x):
+    def loss(x):
+      y = module.apply(params, x, state, method="prefill")[0]
+      return jnp.sum(jnp.sin(y)), y
+
+    gradient, y = jax.grad(loss, has_aux=True)(x)
+    return y, gradient
+
+  return jax.jit(module.init)(jax.random.key(1), X), jax.jit(run)
 
 
-@pytest.mark.parametrize("tokens", [262_144, 16_777_216, 2**31 - T])
+@pytest.mark.parametrize("tokens", FAR)
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "mal")) for name in WINDOWS])
 def test_an_empty_window_far_out_is_one_at_the_start(name, tokens):
   module = WINDOWS[name]
-  state, params = module.init_state(B, T), module.init(jax.random.key(1), X)
-  run = jax.jit(lambda state: values_and_gradient(module, params, state, X))
-  for got, want in zip(run(later(state, tokens)), run(state)):
+  state, (params, run) = module.init_state(B, T), ready(module)
+  for got, want in zip(run(params, later(state, tokens), X), run(params, state, X)):
     np.testing.assert_allclose(got, want, atol=1e-5)
 
 
-@pytest.mark.parametrize("tokens", [262_144, 16_777_216, 2**31 - T])
+@pytest.mark.parametrize("tokens", FAR)
 def test_retnet_far_out_is_retnet_in_float64(tokens):
-  module = RetNet(D, heads=2)
-  params = module.init(jax.random.key(1), X)
-
-  def run(dtype):
-    cast = lambda z: z.astype(dtype) if jnp.issubdtype(z.dtype, jnp.floating) else z
-    state = module.init_state(B, T)
-    state = state._replace(length=state.length + tokens)
-    given = jax.tree.map(cast, (params, state, X))
-    return jax.jit(lambda params, state, x: values_and_gradient(module, params, state, x))(*given)
-
-  got = run(jnp.float32)
+  params, run = ready(RETNET)
+  state = RETNET.init_state(B, T)
+  state = state._replace(length=state.length + tokens)
+  got = run(params, state, X)
   with jax.enable_x64(True):
-    want = run(jnp.float64)
+    wide = lambda z: z.astype(jnp.float64) if jnp.issubdtype(z.dtype, jnp.floating) else z
+    want = run(*jax.tree.map(wide, (params, state, X)))
   for z, exact in zip(got, want):
     np.testing.assert_allclose(z, exact, atol=2e-5)
