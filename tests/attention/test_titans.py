@@ -9,7 +9,7 @@ import pytest
 
 from attention.recurrent.delta_net import DeltaNet
 from attention.recurrent.titans import Titans
-from tests.attention.initial import initial
+from tests.initial import initial
 
 
 def sigmoid(x):

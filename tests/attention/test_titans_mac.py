@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from attention.recurrent.titans_mac import TitansMAC
-from tests.attention.initial import initial
 from tests.attention.test_titans_mag import unwritten
+from tests.initial import initial
 
 SIZES = dict(width=8, heads=2, persistent=1, segment=4)
 

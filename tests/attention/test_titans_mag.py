@@ -6,7 +6,7 @@ import pytest
 
 from attention.recurrent.titans_mag import TitansMAG
 from attention.softmax import Attention
-from tests.attention.initial import initial
+from tests.initial import initial
 
 X = jax.random.normal(jax.random.key(0), (2, 13, 8))
 

@@ -6,7 +6,7 @@ import pytest
 
 from attention.recurrent.titans import Titans
 from attention.recurrent.titans_mal import TitansMAL
-from tests.attention.initial import initial
+from tests.initial import initial
 
 X = jax.random.normal(jax.random.key(0), (2, 13, 8))
 

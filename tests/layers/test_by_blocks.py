@@ -13,7 +13,7 @@ X = jax.random.normal(jax.random.key(1), (3, 12))
 
 
 def initial(module):
-  v = nn.unbox(jax.jit(module.init)(jax.random.key(0), X))
+  v = variables(module, X)
   return jax.tree.map(lambda leaf: leaf + jax.random.normal(jax.random.key(2), leaf.shape), v)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from attention.recurrent.based import Based, taylor
 from hybrids.mixer import build
-from tests.attention.initial import initial
+from tests.initial import initial
 
 SMALL = {"": dict(heads=2, key_size=3)}
 ORACLE = {

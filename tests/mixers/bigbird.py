@@ -1,6 +1,5 @@
 """BigBird's initial values, what its blocks see, and its limit."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 
 from attention.efficient.bigbird import BigBird
 from tests.attention.exact import exact
-from tests.attention.initial import initial
+from tests.initial import initial, variables
 
 SMALL = {"": dict(heads=2, block=2, random=1)}
 ORACLE = {
@@ -41,8 +40,7 @@ def ready(**kwargs):
 
 def test_initial_values():
   module = BigBird(width=64)
-  variables = nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, 64))))
-  assert variables["buffers"]["priority"].shape == (8, 64, 64)
+  assert variables(module)["buffers"]["priority"].shape == (8, 64, 64)
   np.testing.assert_allclose(np.abs(initial(module)["qkv"]["q_proj"]["kernel"]).max(), (6 / 128) ** 0.5, rtol=0.02)
 
 

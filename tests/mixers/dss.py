@@ -1,6 +1,5 @@
 """DSS: small sizes, parameter count, oracle, refusals; initial values, and the softmax kernel of modes that grow."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 
 from ssm.lti import hippo
 from ssm.lti.dss import DSS
+from tests.initial import initial
 from tests.oracles import dss as oracle
 
 SMALL = {"": dict(state=3), "softmax": dict(state=3, kernel="softmax")}
@@ -26,12 +26,6 @@ TRAINED = {"slow": {"lam_log", "lam_re", "lam_im", "C_re", "C_im", "log_dt"}}
 def count(d, state, **_):
   """lam, C; D and two dt; the map to 2d with bias."""
   return 2 * state + 2 * d * state + 3 * d + 2 * d * (d + 1)
-
-
-def initial(module):
-  shape = jnp.zeros((1, 1, module.width))
-  params = nn.unbox(jax.jit(module.init)(jax.random.key(0), shape))["params"]
-  return {name: value if isinstance(value, dict) else np.asarray(value) for name, value in params.items()}
 
 
 def test_initial_values():

@@ -2,13 +2,13 @@
 
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ssm.lti.event_ssm import EventSSM
+from tests.initial import variables
 from tests.mixers import s5
 
 SMALL = {"": dict(state=8, blocks=2)}
@@ -35,7 +35,7 @@ def count(d, **fields):
 @functools.cache
 def initial(disc):
   module = EventSSM(width=D, state=8, disc=disc)
-  return module, nn.unbox(jax.jit(module.init)(jax.random.key(0), X))
+  return module, variables(module, X)
 
 
 def after(disc, x, gaps):

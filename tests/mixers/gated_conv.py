@@ -1,11 +1,9 @@
 """LFM2's gated short convolution: small sizes, parameter count, oracle, refusals; initial values."""
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ssm.lti.gated_conv import GatedConv
+from tests.initial import initial
 
 SMALL = {"": {}}
 ORACLE = {"": ({}, {}), "biases": (dict(taps=4, bias=True), {})}
@@ -18,7 +16,7 @@ def count(d, taps=3):
 
 
 def test_initial_values():
-  p = nn.unbox(GatedConv(width=64).init(jax.random.key(0), jnp.zeros((1, 1, 64))))["params"]
+  p = initial(GatedConv(width=64))
   np.testing.assert_allclose(np.mean(np.square(p["in_proj"]["kernel"])), 1 / 64, rtol=0.1)
   np.testing.assert_allclose(np.mean(np.square(p["out_proj"]["kernel"])), 1 / 64, rtol=0.1)
   np.testing.assert_allclose(np.abs(p["conv"]["kernel"]).max(), 3**-0.5, rtol=0.05)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from attention.recurrent.gla import GLA
-from tests.attention.initial import initial
+from tests.initial import initial
 
 SMALL = {"": dict(heads=2, gate_rank=3)}
 ORACLE = {

@@ -1,11 +1,9 @@
 """GSS: small sizes, parameter count, oracle, refusals; initial values and default sizes."""
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ssm.lti.gss import GSS
+from tests.initial import initial
 
 SMALL = {"": dict(inner=3, outer=12, state=4)}
 ORACLE = {"": (dict(inner=3, outer=12, state=4), {})}
@@ -20,12 +18,6 @@ TRAINED = {"slow": {"lam_log", "lam_im_log", "C_re", "C_im"}}
 def count(d, inner, outer, state):
   """Gate and out, in and out of the state space; lam, C; D."""
   return (2 * outer + inner) * d + inner * outer + 2 * state * (inner + 1) + inner
-
-
-def initial(module):
-  shape = jnp.zeros((1, 1, module.width))
-  params = nn.unbox(jax.jit(module.init)(jax.random.key(0), shape))["params"]
-  return {name: value if isinstance(value, dict) else np.asarray(value) for name, value in params.items()}
 
 
 def test_initial_values_and_sizes():

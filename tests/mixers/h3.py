@@ -1,11 +1,10 @@
 """H3: small sizes, parameter count, oracle, refusals; its shift state space and initial values."""
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ssm.lti.h3 import H3
+from tests.initial import initial
 
 SMALL = {"": dict(state=4), "heads": dict(state=4, head_dim=2)}
 ORACLE = {
@@ -24,11 +23,6 @@ TRAINED = {"slow": {"shift_B", "ssm/A_log", "ssm/A_im", "ssm/B_re", "ssm/B_im", 
 def count(d, state, head_dim=1):
   """Queries, keys, values and out, with biases; B, C and D of the shift; the diagonal's A, B and C, D and dt."""
   return 4 * d * (d + 1) + d * (2 * state + 1) + d // head_dim * (3 * state + 2)
-
-
-def initial(module):
-  shape = jnp.zeros((1, 1, module.width))
-  return nn.unbox(jax.jit(module.init)(jax.random.key(0), shape))["params"]
 
 
 def test_the_shift_starts_as_a_filter_with_taps_c():

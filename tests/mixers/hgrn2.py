@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from attention.recurrent.hgrn2 import HGRN2
-from tests.attention.initial import initial
+from tests.initial import initial
 
 SMALL = {"": dict(head_size=4)}
 ORACLE = {

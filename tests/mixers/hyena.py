@@ -1,12 +1,14 @@
 """Hyena: small sizes, parameter count, oracle, refusals; its filters' windows and initial values."""
 
-import flax.linen as nn
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ssm.lti.hyena import Hyena
+from tests.initial import made
 
 SMALL = {
   "": dict(filter_width=6, filter_depth=1),
@@ -53,9 +55,7 @@ def count(d, order=2, filter_width=64, filter_depth=2, features=3, taps=3, heads
   return (d + 1) * (inner + d) + inner * (taps + 1) + filters + filtered
 
 
-def initial(width=4, **kwargs):
-  module = Hyena(width=width, **kwargs)
-  return module, nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, width))))
+initial = functools.partial(made, Hyena, width=4)
 
 
 def filters(module, variables, l):

@@ -6,7 +6,7 @@ import pytest
 
 from attention.recurrent.gated_delta_net import GatedDeltaNet
 from attention.recurrent.kda import KDA
-from tests.attention.initial import initial
+from tests.initial import initial
 
 SMALL = {"": dict(heads=2)}
 ORACLE = {

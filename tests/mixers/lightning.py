@@ -1,6 +1,5 @@
 """Lightning attention: decays, initial values, published sizes."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 
 from attention.recurrent.lightning import Lightning
 from hybrids.mixer import build
-from tests.attention.initial import initial
+from tests.initial import initial, variables
 
 SMALL = {"": dict(heads=2, head_size=3)}
 ORACLE = {
@@ -29,8 +28,7 @@ def count(d, heads, head_size):
 
 
 def rates(**kwargs):
-  variables = jax.jit(Lightning(**kwargs).init)(jax.random.key(0), jnp.zeros((1, 1, kwargs["width"])))
-  return nn.unbox(variables)["buffers"]["rate"]
+  return variables(Lightning(**kwargs))["buffers"]["rate"]
 
 
 def test_heads_forget_at_rates_from_one_half_to_an_eighth_power_of_it():

@@ -6,7 +6,7 @@ import numpy as np
 
 from attention.efficient.linear_transformer import LinearTransformer, phi
 from kernels.ssd import reference
-from tests.attention.initial import initial
+from tests.initial import initial
 
 SMALL = {"": dict(heads=2), "full": dict(heads=2, mask="full", bias=True)}
 ORACLE = {

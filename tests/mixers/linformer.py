@@ -7,7 +7,7 @@ import pytest
 
 from attention.efficient.linformer import Linformer, mix
 from tests.attention.exact import exact
-from tests.attention.initial import initial
+from tests.initial import initial
 
 SMALL = {"": dict(heads=2, rank=3), "two mixtures": dict(heads=2, rank=3, shared=False, bias=True)}
 ORACLE = {

@@ -1,13 +1,12 @@
 """Liquid-S4: small sizes, parameter count, oracle, refusals; degree one, and the form without a state."""
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ssm.lti.liquid_s4 import LiquidS4
 from ssm.lti.s4d import S4D
+from tests.initial import initial
 from tests.mixers import s4d
 
 SMALL = {
@@ -36,10 +35,6 @@ TRAINED = {"slow": {"ssm/A_log", "ssm/A_im", "ssm/B_re", "ssm/B_im", "ssm/log_dt
 def count(d, state, **_):
   """As many as S4D, whose B and C also weigh the products."""
   return s4d.count(d, state)
-
-
-def initial(module):
-  return nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, module.width))))["params"]
 
 
 @pytest.mark.parametrize("kwargs", [{}, dict(kernel="kb"), dict(form="official")])

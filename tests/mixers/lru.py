@@ -2,7 +2,6 @@
 
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 
 from layers.initializers import ring
 from ssm.lti.lru import LRU
+from tests.initial import made
 
 SMALL = {"": dict(state=6)}
 ORACLE = {"": (dict(state=6), {}), "plain": (dict(state=5, activation="none"), dict(activation="none"))}
@@ -28,9 +28,7 @@ def count(d, state):
   return 3 * state + 4 * state * d + d + 2 * d * (d + 1)
 
 
-def initial(width, **kwargs):
-  module = LRU(width=width, **kwargs)
-  return module, nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, width))))
+initial = functools.partial(made, LRU)
 
 
 def spectrum(p):

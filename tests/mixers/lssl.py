@@ -1,13 +1,11 @@
 """LSSL: small sizes, parameter count, oracle, refusals; fixed transitions, and initial values."""
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ssm.lti import hippo
 from ssm.lti.lssl import LSSL
 from tests.contract.case import D
+from tests.initial import initial
 
 SMALL = {"": dict(state=4)}
 ORACLE = {
@@ -38,11 +36,6 @@ TRAINED = {"slow": {"A", "B", "log_dt"}}
 def count(d, state):
   """A and B, shared; C; D and dt; the map with bias."""
   return state * (state + 1) + d * state + 2 * d + d * (d + 1)
-
-
-def initial(module):
-  shape = jnp.zeros((1, 1, module.width))
-  return nn.unbox(jax.jit(module.init)(jax.random.key(0), shape))["params"]
 
 
 def test_with_a_learned_output_alone_a_b_and_dt_are_no_parameters():

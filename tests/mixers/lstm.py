@@ -3,7 +3,7 @@
 import numpy as np
 
 from ssm.rnn.lstm import LSTM
-from tests.attention.initial import initial
+from tests.initial import initial
 
 SMALL = {"": {}}
 ORACLE = {"": ({}, {})}

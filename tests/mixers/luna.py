@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from attention.efficient.luna import Luna
-from tests.attention.initial import initial
+from tests.initial import initial
 
 SMALL = {"": dict(heads=2, packed=3), "tied": dict(heads=2, packed=3, tied=True, bias=False)}
 ORACLE = {

@@ -2,7 +2,6 @@
 
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 
 from kernels.selective_scan import selective_scan
 from ssm.selective.mamba import Mamba
+from tests.initial import made
 
 SMALL = {
   "": dict(state=4, dt_rank=2),
@@ -48,9 +48,7 @@ def count(d, state=16, expand=2, taps=4, dt_rank=1, groups=1, norms="none", **_)
   return total + (norms == "learned") * selected
 
 
-def initial(width, **kwargs):
-  module = Mamba(width=width, **kwargs)
-  return module, nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, width))))
+initial = functools.partial(made, Mamba)
 
 
 def test_initial_values():

@@ -2,7 +2,6 @@
 
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 from kernels.ssd import IMPLS, reference
 from ssm.selective.mamba2 import Mamba2
 from tests.contract.case import quick
+from tests.initial import made
 
 SMALL = {
   "": dict(state=4, head_size=4, groups=2, dt_most=0.1),
@@ -51,9 +51,7 @@ def count(d, state, head_size, groups=1, ssm_width=None, **_):
   return d * (2 * (inner - e) + e + mixed + heads) + inner * d + mixed * (4 + 1) + 3 * heads + e
 
 
-def initial(width, **kwargs):
-  module = Mamba2(width=width, **kwargs)
-  return module, nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, width))))
+initial = functools.partial(made, Mamba2)
 
 
 def test_initial_values():

@@ -1,6 +1,5 @@
 """Mega: small sizes, parameter count, oracle, refusals; its chunks, its place in a block, and initial values."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +9,7 @@ from hybrids.branch import Branch
 from ssm.lti import chunks
 from ssm.lti.mega import Mega
 from tests.hybrids.filled import filled
+from tests.initial import initial
 
 SMALL = {
   "": dict(state=2, keys=4, chunk=5),
@@ -83,8 +83,7 @@ def test_a_block_with_a_norm_after_it_is_the_papers_layer():
 
 
 def test_initial_values():
-  module = Mega(width=64, state=8, keys=32)
-  p = nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, 64))))["params"]
+  p = initial(Mega(width=64, state=8, keys=32))
   np.testing.assert_allclose([np.std(p[name]) for name in ("alpha", "delta", "gamma")], [0.2, 0.2, 1], rtol=0.1)
   np.testing.assert_allclose(np.mean(p["beta"], axis=0), [1, -1] * 4, atol=0.02)
   np.testing.assert_allclose(np.std(p["beta"] - np.array([1, -1] * 4)), 0.02, rtol=0.1)

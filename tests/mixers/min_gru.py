@@ -1,11 +1,12 @@
 """minGRU: initial values, the form in logarithms, and the bound of its outputs."""
 
-import flax.linen as nn
+import functools
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ssm.rnn.min_gru import MinGRU
+from tests.initial import made
 
 SMALL = {"": dict(expand=2)}
 ORACLE = {"": (dict(expand=2), {}), "positive": (dict(candidate="positive"), dict(candidate="positive"))}
@@ -23,9 +24,7 @@ def count(d, expand=1):
   return 2 * expand * d * (d + 1) + (expand > 1) * d * (expand * d + 1)
 
 
-def initial(width=D, **kwargs):
-  module = MinGRU(width=width, **kwargs)
-  return module, nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, width))))
+initial = functools.partial(made, MinGRU, width=D)
 
 
 def noisy(**kwargs):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from attention.mla import MLA
+from tests.initial import variables
 
 SMALL = {"": dict(heads=2, rank=5, q_rank=6, head_size=3, rope_size=4, value_size=5, gate="head")}
 ORACLE = {
@@ -55,7 +56,7 @@ SIZES = dict(heads=2, rank=6, head_size=3, rope_size=4, value_size=5)
 @functools.cache
 def ready(**kwargs):
   module = MLA(width=8, **SIZES, **kwargs)
-  return module, nn.unbox(jax.jit(module.init)(jax.random.key(0), X))
+  return module, variables(module, X)
 
 
 @pytest.mark.parametrize("dtype, size", [("float32", 4), ("bfloat16", 2), ("int8", 1)])

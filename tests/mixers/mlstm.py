@@ -8,7 +8,7 @@ import pytest
 from attention.recurrent.mlstm import MLSTM
 from kernels.max_scan import EMPTY
 from layers.mlstm_cell import mlstm_cell
-from tests.attention.initial import initial
+from tests.initial import initial
 
 SMALL = {"": dict(expand=1, heads=2, block_size=2)}
 ORACLE = {

@@ -6,7 +6,7 @@ import numpy as np
 
 from attention.recurrent.mlstm_large import MLSTMLarge
 from layers.mlstm_cell import empty, mlstm_cell
-from tests.attention.initial import initial
+from tests.initial import initial
 
 SMALL = {"": dict(heads=2, qk_factor=1.5, i_bias=0.0)}
 ORACLE = {

@@ -6,7 +6,7 @@ import numpy as np
 
 from attention.efficient.nystromformer import Nystromformer, pseudo_inverse, segment_means
 from tests.attention.exact import exact
-from tests.attention.initial import initial
+from tests.initial import initial
 
 SMALL = {"": dict(heads=2, landmarks=3, taps=3)}
 ORACLE = {

@@ -1,14 +1,12 @@
 """Performer's random features: how they are drawn, and that many of them are softmax attention."""
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from attention.efficient.performer import Performer, orthogonal
 from attention.softmax import Attention
-from tests.attention.initial import initial
+from tests.initial import initial, variables
 
 SMALL = {
   "": dict(heads=2, features=5),
@@ -55,8 +53,7 @@ def test_features_are_orthogonal_in_blocks_and_as_long_as_gaussian_vectors():
 
 def test_initial_values():
   module = Performer(width=64, features=10)
-  variables = nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, 64))))
-  assert variables["buffers"]["W"].shape == (10, 8)
+  assert variables(module)["buffers"]["W"].shape == (10, 8)
   np.testing.assert_allclose(np.abs(initial(module)["qkv"]["q_proj"]["kernel"]).max(), (6 / 128) ** 0.5, rtol=0.02)
 
 

@@ -1,13 +1,12 @@
 """Reformer's initial values, its hashes and its limit."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from attention.efficient.reformer import Reformer
-from tests.attention.initial import initial
+from tests.initial import initial, variables
 
 SMALL = {"": dict(heads=2, buckets=2, rounds=2, chunk=3)}
 ORACLE = {
@@ -37,8 +36,7 @@ def ready(**kwargs):
 
 def test_initial_values():
   module = Reformer(width=64)
-  variables = nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, 64))))
-  R = np.asarray(variables["buffers"]["R"])
+  R = np.asarray(variables(module)["buffers"]["R"])
   assert R.shape == (8, 8, 1, 5)
   np.testing.assert_allclose([R.mean(), R.std()], [0, 1], atol=0.2)
   np.testing.assert_allclose(np.abs(initial(module)["q_proj"]["kernel"]).max(), (6 / 128) ** 0.5, rtol=0.02)

@@ -7,7 +7,7 @@ import pytest
 
 from attention.recurrent.retnet import RetNet, State
 from kernels.ssd import ssd
-from tests.attention.initial import initial
+from tests.initial import initial
 
 SMALL = {"": dict(heads=2)}
 ORACLE = {

@@ -1,12 +1,14 @@
 """RG-LRU: both initialisations, the first token, gradients at a decay of 1, and the sizes of published blocks."""
 
-import flax.linen as nn
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ssm.selective.rglru import RGLRU
+from tests.initial import made
 
 SMALL = {"": dict(inner=12, heads=3)}
 ORACLE = {"": (dict(inner=12, heads=3), {})}
@@ -25,9 +27,7 @@ def count(d, inner, heads):
   return 3 * d * inner + 2 * inner + d + 5 * inner + 2 * (inner**2 // heads + inner) + inner
 
 
-def initial(width, **kwargs):
-  module = RGLRU(width=width, **kwargs)
-  return module, nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, width))))
+initial = functools.partial(made, RGLRU)
 
 
 @pytest.mark.slow

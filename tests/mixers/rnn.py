@@ -2,11 +2,11 @@
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from hybrids.mixer import build
+from tests.initial import variables
 
 SMALL = {"": {}}
 ORACLE = {"": ({}, {}), "relu": (dict(activation="relu"), dict(activation="relu"))}
@@ -23,8 +23,7 @@ def count(d):
 
 def initial(name, width=D, **kwargs):
   module = build(name, width=width, **kwargs)
-  v = nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, width))))
-  return module, v
+  return module, variables(module)
 
 
 def noisy(name, **kwargs):

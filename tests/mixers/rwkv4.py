@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from attention.recurrent.rwkv4 import RWKV4
-from tests.attention.initial import initial
+from tests.initial import initial
 
 SMALL = {"": {}}
 ORACLE = {

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from attention.recurrent.rwkv6 import RWKV6
-from tests.attention.initial import initial
+from tests.initial import initial
 
 SMALL = {"": dict(head_size=4, mix_rank=2, decay_rank=2)}
 ORACLE = {

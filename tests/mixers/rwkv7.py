@@ -7,8 +7,8 @@ import pytest
 
 from attention.recurrent.rwkv7 import RWKV7
 from hybrids.mixer import build
-from tests.attention.initial import initial
 from tests.contract.case import D
+from tests.initial import initial
 
 RANKS = dict(w_rank=2, a_rank=3, v_rank=2, g_rank=40)  # the last: outputs that are not all small
 SMALL = {

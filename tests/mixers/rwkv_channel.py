@@ -1,12 +1,11 @@
 """RWKV's channel mixing: initial values of the three versions."""
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from hybrids.channel.rwkv_channel import RWKVChannel
+from tests.initial import variables
 
 SMALL = {"": {}, "with receptance": dict(version=4, inner=12)}
 ORACLE = {
@@ -26,9 +25,7 @@ def count(d, version=7, inner=32):
 
 
 def initial(**kwargs):
-  module = RWKVChannel(**kwargs)
-  variables = nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, module.width))))
-  return jax.tree.map(np.asarray, variables["params"])
+  return jax.tree.map(np.asarray, variables(RWKVChannel(**kwargs))["params"])
 
 
 @pytest.mark.parametrize("version, power, inner", [(4, 2 / 3, 256), (6, 8 / 27, 224), (7, 16 / 81, 256)])

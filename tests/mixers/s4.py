@@ -10,6 +10,7 @@ import pytest
 
 from ssm.lti import dense, dplr, hippo
 from ssm.lti.s4 import S4
+from tests.initial import variables
 
 SMALL = {"": dict(state=6)}
 ORACLE = {
@@ -40,8 +41,7 @@ def run(module, variables, *args, method="__call__", **kwargs):
 @functools.cache
 def initial(width, **kwargs):
   module = S4(width=width, activation="none", **kwargs)
-  params = nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, width))))["params"]
-  return module, {name: np.asarray(value) for name, value in params.items()}
+  return module, jax.tree.map(np.asarray, variables(module)["params"])
 
 
 def continuous(p, dtype=complex):

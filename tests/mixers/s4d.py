@@ -1,12 +1,11 @@
 """S4D: small sizes, parameter count, oracle, refusals; initial spectra, inputs and steps."""
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ssm.lti import hippo
 from ssm.lti.s4d import S4D
+from tests.initial import variables
 
 SMALL = {"": dict(state=6)}
 ORACLE = {
@@ -34,8 +33,7 @@ def count(d, state):
 
 def initial(width=512, **kwargs):
   module = S4D(width=width, activation="none", **kwargs)
-  variables = nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, width))))
-  return {name: np.asarray(value) for name, value in variables["params"].items()}
+  return jax.tree.map(np.asarray, variables(module)["params"])
 
 
 def test_initial_spectra():

@@ -1,6 +1,5 @@
 """S4ND: small sizes, parameter count, oracle, refusals; videos, one way, the band limit, and initial values."""
 
-import flax.linen as nn
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 
 from ssm.lti.s4nd import S4ND
+from tests.initial import variables
 from tests.oracles import s4nd as oracle
 
 SMALL = {"": dict(state=4, rank=2), "DPLR": dict(state=4, structure="dplr"), "video": dict(state=2, dim=3)}
@@ -45,7 +45,7 @@ def count(d, state, rank=1, dim=2, structure="diagonal"):
 
 
 def initial(module, t=12):
-  return nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, t, module.width))))
+  return variables(module, jnp.zeros((1, t, module.width)))
 
 
 @pytest.mark.slow

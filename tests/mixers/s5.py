@@ -2,7 +2,6 @@
 
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 
 from ssm.lti import hippo
 from ssm.lti.s5 import S5
+from tests.initial import variables
 
 # the time before each token
 GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
@@ -61,8 +61,7 @@ def run(module, variables, *args, method="__call__", **kwargs):
 
 def initial(width, **kwargs):
   module = S5(width=width, activation="none", **kwargs)
-  variables = nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, width))))
-  return module, {"params": {name: np.asarray(value) for name, value in variables["params"].items()}}
+  return module, {"params": jax.tree.map(np.asarray, variables(module)["params"])}
 
 
 def test_both_halves_of_C_start_alike_and_apart():

@@ -1,12 +1,14 @@
 """SGConv: small sizes, parameter count, oracle, refusals; its kernel's norm, scales and initial values."""
 
-import flax.linen as nn
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ssm.lti.sgconv import SGConv
+from tests.initial import made
 
 SMALL = {"": dict(taps=4)}
 ORACLE = {
@@ -37,9 +39,7 @@ def count(d, taps):
   return taps * d * (13 - taps.bit_length() + 1) + d + 2 * d * (d + 1)
 
 
-def initial(width=64, **kwargs):
-  module = SGConv(width=width, activation="none", **kwargs)
-  return module, nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, width))))
+initial = functools.partial(made, SGConv, width=64, activation="none")
 
 
 def response(module, variables, t):

@@ -1,12 +1,14 @@
 """sLSTM: stable gates, heads that do not mix, and the initial bias of its forget gate."""
 
-import flax.linen as nn
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ssm.rnn.slstm import SLSTM
+from tests.initial import made
 
 SMALL = {"": dict(heads=2)}
 ORACLE = {"": (dict(heads=2), {}), "exp": (dict(heads=4, forget="exp", taps=2), dict(forget="exp"))}
@@ -26,9 +28,7 @@ def count(d, heads, taps=4):
   return (taps + 1) * d + 4 * (2 * d * d // heads + d) + d
 
 
-def initial(width=D, **kwargs):
-  module = SLSTM(width=width, **kwargs)
-  return module, nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, width))))
+initial = functools.partial(made, SLSTM, width=D)
 
 
 def noisy(**kwargs):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from attention.softmax import Attention
+from tests.initial import variables
 
 YARN = dict(rule="yarn", factor=4.0, trained=300)
 SMALL = {
@@ -105,7 +106,7 @@ X = jax.random.normal(jax.random.key(1), (2, 12, 8))
 
 def ready(**kwargs):
   module = Attention(width=8, **kwargs)
-  return module, nn.unbox(jax.jit(module.init)(jax.random.key(0), X))
+  return module, variables(module, X)
 
 
 def run(module, variables, x, *state, method=None, **kwargs):

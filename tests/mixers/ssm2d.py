@@ -1,12 +1,12 @@
 """2-D SSM: small sizes, parameter count, oracle, refusals; initial values."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ssm.lti.ssm2d import SSM2D
+from tests.initial import variables
 
 SMALL = {"": dict(state=2, numbers="complex")}
 ORACLE = {
@@ -29,7 +29,7 @@ def count(d, state, numbers):
 
 
 def initial(module, t=12):
-  return nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, t, module.width))))
+  return variables(module, jnp.zeros((1, t, module.width)))
 
 
 def test_initial_values():
