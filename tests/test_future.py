@@ -9,15 +9,16 @@ from kernels import dispatch
 from kernels.attention import attention
 from kernels.long_conv import long_conv
 from tests.contract.case import D, jit
-from tests.contract.sizes import SIDE, SMALL
 from tests.kernels.ops import OPS
-from tests.test_mixers import build, state_of
+from tests.test_mixers import ALL, SIDE, SMALL, build, first_rows, state_of
 
 # More tokens than the taps that are added up one by one; the large one is within a block of all ops.
 T, AT = 80, 50
 LATER = {"spike": 1e6, "inf": np.inf, "nan": np.nan}
 CAUSAL = [row for row in SMALL if state_of(row) != "none"]
-ROWS = [pytest.param(row, marks=pytest.mark.slow) if "," in row else row for row in CAUSAL]
+# One row for each kernel in the default suite.
+FIRST = first_rows(CAUSAL, ALL)
+ROWS = [row if row in FIRST else pytest.param(row, marks=pytest.mark.slow) for row in CAUSAL]
 
 
 def with_token(x, value):

@@ -7,7 +7,7 @@ every comparison in float64. The checks are in tests/contract/checks.py.
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import flax.traverse_util
@@ -19,10 +19,9 @@ from hybrids import mixer as mixer_lib
 from tests import mixers, sources
 from tests.contract.case import Case, D
 from tests.contract.checks import CHECKS, IN_FLOAT64
-from tests.contract.counts import COUNT, count
-from tests.contract.sizes import PATHS, SIDE, SMALL
 from training import optimizer
 
+SMALL, SIDE = mixers.table("SMALL"), mixers.table("SIDE")
 # Checks that compile programs of their own: a mixer's first row has them in the default suite, others in the slow one.
 COSTLY = (
   "bfloat16_keeps_a_float32_state",
@@ -41,14 +40,14 @@ COMPOSED = ("titans_mac", "titans_mag", "titans_mal")
 RECURRENCES = frozenset(
   {"delta_rule", "gated_linear_attention", "linear_scan", "lti", "rg_lru", "selective_scan", "ssd"}
 )
+ALL = frozenset(path.name for path in (sources.ROOT / "kernels").iterdir() if path.is_dir())
 # Rows for the newer Python.
 SMOKE = ("mamba", "softmax")
 
 
 @functools.cache
 def build(row: str) -> Any:
-  name = row.split(",")[0]
-  return mixer_lib.build(PATHS.get(name, name), width=D, **SMALL[row])
+  return mixer_lib.build(mixers.path(row.split(",")[0]), width=D, **SMALL[row])
 
 
 def primitives(row: str) -> frozenset[str]:
@@ -67,8 +66,7 @@ def primitives(row: str) -> frozenset[str]:
 
 def make_case(row: str, dtype: Any) -> Case:
   exact = not primitives(row) & {"lti", "long_conv"}
-  name = row.split(",")[0]
-  total = count(name, **SMALL[row])
+  total = mixers.count(row.split(",")[0], D, **SMALL[row])
   return Case(build(row), exact=exact, side=SIDE.get(row), dtype=dtype, count=total)
 
 
@@ -84,20 +82,20 @@ def state_of(row: str) -> str:
     return "fixed"
 
 
-def rows_of_long_check() -> set[str]:
-  """The first row for each recurrence; what others do over many tokens is left to the slow suite."""
+def first_rows(rows: Iterable[str], kernels: frozenset[str]) -> set[str]:
+  """The first of the rows for each of these kernels, which stands for the other mixers that call it."""
   first: dict[str, str] = {}
-  for row in SMALL:
+  for row in rows:
     # what is made of other mixers costs more and shows no more
-    if "," in row or row in COMPOSED or row in PATHS:
+    if "," in row or row in COMPOSED or "mixer" in SMALL[row] or row not in sources.mixer_files():
       continue
-    for primitive in primitives(row) & RECURRENCES:
+    for primitive in primitives(row) & kernels:
       first.setdefault(primitive, row)
   return set(first.values())
 
 
 def parameters(checks: Mapping[str, Any]) -> list:
-  long, found = rows_of_long_check(), []
+  long, found = first_rows(SMALL, RECURRENCES), []
   for row in SMALL:
     for name, (_, states) in checks.items():
       further = "," in row or row in COMPOSED
@@ -109,12 +107,14 @@ def parameters(checks: Mapping[str, Any]) -> list:
   return found
 
 
-def test_every_mixer_has_a_row():
-  files, rows = set(sources.mixer_files()), {row.split(",")[0] for row in SMALL} - set(PATHS)
-  assert files - rows == set(), "these mixer files have no row in SMALL"
-  assert rows - files == set(), "these rows of SMALL have no mixer file"
-  assert files == set(mixer_lib.available()), "build knows other mixers than there are files"
-  assert rows | set(PATHS) == set(COUNT), "SMALL and COUNT differ"
+def test_every_mixer_has_a_test_file():
+  """With all its tables; and of these files, each is a mixer's."""
+  by_path = {name for name, file in mixers.files().items() if hasattr(file, "PATH")}
+  assert set(mixers.files()) - by_path == set(sources.mixer_files()) == set(mixer_lib.available())
+  for name, file in mixers.files().items():
+    missing = [table for table in ("SMALL", "count", "ORACLE", "REFUSED") if not hasattr(file, table)]
+    assert not missing, f"tests/mixers/{name}.py has no {missing}; tests/mixers/__init__.py says what they are"
+    assert "" in file.SMALL, f"tests/mixers/{name}.py: the first row of SMALL is called ''"
 
 
 @pytest.mark.parametrize("name", sorted(sources.mixer_files()))
@@ -136,8 +136,11 @@ def refusals():
 
 @pytest.mark.parametrize("name, fields, reason", refusals())
 def test_what_does_not_fit_is_refused_when_the_mixer_is_built(name, fields, reason):
+  def made(x):
+    return mixer_lib.build(mixers.path(name), **{"width": D, **fields}).init(jax.random.key(0), x)
+
   with pytest.raises(ValueError, match=re.escape(reason)):
-    mixer_lib.build(PATHS.get(name, name), **{"width": D, **fields})
+    jax.eval_shape(made, jnp.zeros((1, 2, D)))
 
 
 @pytest.mark.parametrize("name", [name for name, file in mixers.files().items() if hasattr(file, "TRAINED")])
@@ -145,7 +148,7 @@ def test_slow_parameters_and_biases_in_matrices_do_not_decay(name):
   """A small learning rate without weight decay, and no weight decay for biases, scales and mixtures in matrices."""
   file, trained = mixers.files()[name], {"slow": set(), "undecayed": set()}
   for fields in file.SMALL.values():
-    module = mixer_lib.build(PATHS.get(name, name), width=D, **fields)
+    module = mixer_lib.build(mixers.path(name), width=D, **fields)
     params = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 2, D)))["params"]
     matrices = {path for path, box in flax.traverse_util.flatten_dict(params, sep="/").items() if box.value.ndim > 1}
     rules = optimizer.assign(params, weight_decay=1.0, slow_lr=0.5, groups=())

@@ -11,19 +11,12 @@ import pytest
 from hybrids.mixer import build
 from tests import mixers, sources
 from tests.contract.case import LENGTHS, Case, D, resets
-from tests.oracles import of_attention
 
-CASES = of_attention.CASES | mixers.oracles()
-SIDE = mixers.table("SIDE")
-# Second rows that take longest to compile.
-SLOW = (
-  "titans_mac, linear",
-  *mixers.rows("SLOW"),
-)
+CASES, SIDE, SLOW = mixers.oracles(), mixers.table("SIDE"), mixers.rows("SLOW")
 PACKED = dict(reset=resets(), lengths=LENGTHS)
 
 
-# Compositions of other mixers, and maps of one token, each compared with its equation in tests/hybrids/.
+# Compositions of other mixers, and maps of one token, each compared with its equation in its own file.
 WITHOUT = {"bidirectional", "image_scan", "mlp", "gated_mlp", "parallel", "with_embedding"}
 
 
@@ -54,17 +47,7 @@ def test_equals_the_papers_equations(name):
     assert_equal(case.call(case.tokens.poisoned(LENGTHS), **PACKED), oracle(case.tokens.x, **PACKED))
 
 
-@pytest.mark.parametrize(
-  "name",
-  [
-    "titans",
-    "titans, linear",
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("titans_mac", "titans_mac, linear")),
-    "titans_mag",
-    "titans_mal",
-    *sorted(mixers.rows("RESUMED")),
-  ],
-)
+@pytest.mark.parametrize("name", sorted(mixers.rows("RESUMED")))
 def test_other_ways_equal_the_papers_equations(name):
   """Where __call__ is more than a prefill: the resumable form, and the plain one without documents."""
   with jax.enable_x64(True):

@@ -28,8 +28,10 @@ from tests.kernels.ops import OPS
 REFUSED = {("selective_scan, complex", "xla"), ("lti", "products")}
 ALL = [(name, impl) for name, op in OPS.items() for impl in anywhere(op.impls) if (name, impl) not in REFUSED]
 FAST = [(name, impl) for name, impl in ALL if impl != "reference"]
-# One token; less and more than a chunk, with a ragged end.
-SHAPES = [(1, True), (63, False), (100, True)]
+# The others are compared with the reference, for which the default suite shows that rows and documents stand alone.
+ALONE = [pytest.param(*case, marks=[pytest.mark.slow] * (case[1] != "reference")) for case in ALL]
+# Less and more than a chunk, with a ragged end; one token has a test of its own.
+SHAPES = [pytest.param(1, True, marks=pytest.mark.slow), (63, False), (100, True)]
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +77,7 @@ def test_values_and_gradients_equal_the_reference(name, impl, t, masked, dtype):
     assert_close(got, expected(name, t, masked, dtype), TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("name, impl", ALL)
+@pytest.mark.parametrize("name, impl", ALONE)
 def test_lengths_equal_each_row_alone(name, impl):
   op, (first, second) = OPS[name], (0, 4)
   arrays = op.draw(8)
@@ -99,7 +101,7 @@ def test_no_tokens_leave_the_state_alone(name):
   np.testing.assert_array_equal(last, arrays[op.state])
 
 
-@pytest.mark.parametrize("name, impl", ALL)
+@pytest.mark.parametrize("name, impl", ALONE)
 def test_two_calls_make_one(name, impl):
   op = OPS[name]
   arrays = op.draw(100)
@@ -110,7 +112,7 @@ def test_two_calls_make_one(name, impl):
   np.testing.assert_allclose(last_again, last, rtol=1e-4, atol=2e-4)
 
 
-@pytest.mark.parametrize("name, impl", ALL)
+@pytest.mark.parametrize("name, impl", ALONE)
 def test_reset_separates_documents(name, impl):
   op = OPS[name]
   arrays = op.draw(8)

@@ -8,10 +8,10 @@ A file `tests/mixers/NAME.py` has, with D = 8 as the width (tests/contract/case.
              Optional.
   count      (d, **fields) -> the number of parameters, from the equations.
   ORACLE     row -> (fields, what the oracle is told). tests/oracles/NAME.py `run`, a transcription of the paper in
-             NumPy, is compared with each in float64 (tests/test_oracles.py).
+             NumPy, is compared with each in float64 (tests/test_oracles.py). Empty for what is made of other mixers.
   RESUMED    rows of ORACLE whose `prefill` is compared too, since `__call__` is another computation. Optional.
   SLOW       rows of ORACLE for the slow suite. Optional.
-  REFUSED    (fields, part of the message) for each mistake that is refused when the mixer is built.
+  REFUSED    (fields, part of the message) for each mistake that is refused when the mixer is built or set up.
   TRAINED    {"slow": names, "undecayed": names}: the parameters declared slow, and those of two axes or more declared
              without weight decay (biases, scales, mixtures). Optional.
   PATH       the dotted path, for what is built by path alone. Optional.
@@ -49,12 +49,21 @@ def rows(attribute: str) -> set[str]:
   }
 
 
+def path(name: str) -> str:
+  """What `build` is told."""
+  return getattr(files()[name], "PATH", name)
+
+
+def count(name: str, width: int, **fields: Any) -> int:
+  """The number of parameters that a mixer should have."""
+  return files()[name].count(width, **fields)
+
+
 def oracles() -> dict[str, Any]:
   """The rows of ORACLE of all files: what is built, the oracle, and what it is told."""
   cases = {}
   for name, module in files().items():
     for row, (fields, told) in module.ORACLE.items():
       oracle = importlib.import_module(f"tests.oracles.{name}")
-      path = getattr(module, "PATH", name)
-      cases[f"{name}, {row}" if row else name] = (dict(name=path, **fields), oracle.run, told)
+      cases[f"{name}, {row}" if row else name] = (dict(name=path(name), **fields), oracle.run, told)
   return cases

@@ -9,6 +9,7 @@ from hybrids.channel.mlp import MLP
 from hybrids.wrap.parallel import Parallel
 from layers.norms import RMSNorm
 from ssm.rnn.min_gru import MinGRU
+from tests import mixers
 from tests.hybrids.filled import filled
 
 BRANCHES = (dict(name="min_gru"), dict(mixer=dict(name="mlp", expand=1), norm_position="pre", scale=0.5))
@@ -21,15 +22,10 @@ REFUSED = [
 ]
 
 
-def count(d, branches, join="sum", **_):
-  """Two maps of minGRU and one back, a norm, the MLP's two, and the map of both answers."""
-  return filled_size(Parallel(width=d, branches=branches)) + 2 * d * d * (join == "concat")
-
-
-def filled_size(module):
-  x = jnp.zeros((1, 1, module.width))
-  size = lambda part: sum(leaf.size for leaf in jax.tree.leaves(filled(part, x)))
-  return size(MinGRU(width=module.width)) + size(MLP(width=module.width, expand=1)) + module.width
+def count(d, branches, join):
+  """Each branch, the norm before the second, and the map of both answers."""
+  assert branches == BRANCHES
+  return mixers.count("min_gru", d) + mixers.count("mlp", d, expand=1) + d + 2 * d * d * (join == "concat")
 
 
 @pytest.mark.parametrize("join", ["sum", "mean", "concat"])

@@ -6,6 +6,7 @@ import numpy as np
 
 from hybrids.channel.mlp import MLP
 from hybrids.wrap.with_embedding import WithEmbedding
+from tests import mixers
 from tests.contract.case import D
 from tests.hybrids.filled import filled
 
@@ -17,10 +18,7 @@ REFUSED = [(dict(mixer=dict(name="mpl")), "no mixer is called 'mpl' (did you mea
 
 def count(d, mixer):
   """The mixer of twice the width, and the map back."""
-  from tests.contract.counts import COUNT
-
-  inner = {"mlp": lambda: 2 * (2 * d) * (2 * d), "min_gru": lambda: COUNT["min_gru"](2 * d)}[mixer["name"]]()
-  return inner + 2 * d * d
+  return mixers.count(width=2 * d, **mixer) + 2 * d * d
 
 
 def test_it_reads_token_and_embedding_side_by_side():

@@ -1,4 +1,4 @@
-"""Reading in both directions: each row turned within its length, each document within itself."""
+"""Bidirectional: small sizes, parameter count, refusals; each row turns within its length, a document within itself."""
 
 import functools
 
@@ -10,12 +10,24 @@ import pytest
 from hybrids import mixer as mixer_lib
 from hybrids.body.stack import Stack
 from hybrids.wrap import Bidirectional
+from tests import mixers
 from tests.hybrids.filled import filled
+from tests.hybrids.toys import Decay, Offers
 
 B, T, D = 2, 6, 3
 X = jax.random.normal(jax.random.key(3), (B, T, D))
-DECAY = dict(name="tests.hybrids.toys.Decay")
+DECAY = dict(name=Decay)
+SMALL = {"": dict(mixer=dict(name="mamba", state=4, dt_rank=2))}
+ORACLE = {}
+REFUSED = [
+  (dict(mixer=dict(name="mlp"), merge="add"), "Bidirectional: merge='add'; choose from ['sum', 'concat']"),
+  (dict(mixer=dict(name="mlp", tpas=1)), "has no field 'tpas'"),
+]
 close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+
+
+def count(d, mixer, merge="sum"):
+  return 2 * mixers.count(width=d, **mixer) + (merge == "concat") * 2 * d * d
 
 
 @functools.cache
@@ -75,18 +87,11 @@ def test_concatenated_directions_are_mapped_back():
 
 
 def test_side_inputs_turn_too():
-  module = Bidirectional(width=D, mixer=dict(name="tests.hybrids.toys.Offers"), shared=True)
+  module = Bidirectional(width=D, mixer=dict(name=Offers), shared=True)
   assert module.SIDE == ("first", "given", "first_backward", "given_backward")
   given = jax.random.normal(jax.random.key(4), (B, T, D))
   variables = filled(module, X)
   close(jax.jit(module.apply)(variables, X, side={"given": given}), 2 * (jnp.sin(X) + given))
-
-
-def test_bad_arguments_are_named():
-  with pytest.raises(ValueError, match=r"Bidirectional: merge='add'; choose from \['sum', 'concat'\]"):
-    mixer_lib.build("bidirectional", width=D, mixer=DECAY, merge="add")
-  with pytest.raises(ValueError, match="has no field 'tpas'"):
-    mixer_lib.build("bidirectional", width=D, mixer={**DECAY, "tpas": 1})
 
 
 def test_both_directions_of_rwkv7_read_the_values_of_their_first_layer():
@@ -105,7 +110,7 @@ def test_both_directions_of_rwkv7_read_the_values_of_their_first_layer():
 
 
 def test_what_the_first_layer_offers_backwards_is_turned_for_the_second():
-  mixer = dict(name="tests.hybrids.toys.Offers")
+  mixer = dict(name=Offers)
   module = Bidirectional(width=D, mixer=mixer)
   variables = filled(module, X)
   offered = module.apply(variables, X, None, lengths=jnp.array([4, 6]), method="offer")

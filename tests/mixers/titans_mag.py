@@ -1,4 +1,4 @@
-"""MAG: the gate, the parts it is made of, and what they refuse."""
+"""TitansMAG: small sizes, parameter count, oracle, refusals; the gate, and the parts it is made of."""
 
 import jax
 import numpy as np
@@ -7,8 +7,31 @@ import pytest
 from attention.recurrent.titans_mag import TitansMAG
 from attention.softmax import Attention
 from tests.initial import initial
+from tests.mixers import titans_mal
+
+SMALL = {"": dict(heads=2, persistent=2, window=4, memory=dict(inner=3, chunk=3))}
+ORACLE = {
+  "": (
+    dict(heads=2, persistent=3, window=4, memory=dict(heads=2, inner=3, chunk=4)),
+    dict(memory=dict(heads=2, layers=2, chunk=4), attention=dict(heads=2, window=4, position="rope", persistent=3)),
+  ),
+}
+RESUMED = ("",)
+REFUSED = [
+  (dict(heads=3), "heads=3 does not divide width=8"),
+  (dict(persistent=-1), "persistent=-1; it must be at least 0"),
+  (dict(window=0), "window=0; it must be at least 1"),
+  (dict(position="alibi"), "persistent=4 with position='alibi'"),
+  (dict(memory=dict(chunk=0)), "Titans: chunk=0"),
+]
+
 
 X = jax.random.normal(jax.random.key(0), (2, 13, 8))
+
+
+def count(d, **fields):
+  """A memory and attention, and a norm of each."""
+  return titans_mal.count(d, **fields) + 2 * d
 
 
 def unwritten(p):
@@ -39,21 +62,6 @@ def test_its_state_is_a_memory_and_a_window():
   state = TitansMAG(width=64, heads=4, window=5, memory=dict(layers=1, chunk=1)).init_state(3, 100)
   assert [W.shape for W in state.memory.weights] == [(3, 1, 64, 64)]
   assert state.attention.kept["k"].shape == (3, 4, 5, 16)
-
-
-@pytest.mark.parametrize(
-  "kwargs, reason",
-  [
-    (dict(heads=3), "heads=3 does not divide width=8"),
-    (dict(persistent=-1), "persistent=-1; it must be at least 0"),
-    (dict(window=0), "window=0; it must be at least 1"),
-    (dict(position="alibi"), "persistent=4 with position='alibi'"),
-    (dict(memory=dict(chunk=0)), "Titans: chunk=0"),
-  ],
-)
-def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
-  with pytest.raises(ValueError, match=reason):
-    TitansMAG(width=8, **kwargs)
 
 
 def test_fields_that_a_memory_does_not_have_are_refused():

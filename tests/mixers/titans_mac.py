@@ -1,4 +1,4 @@
-"""MAC: segments that know of each other through the memory alone, counted from the document's start."""
+"""TitansMAC: small sizes, parameter count, oracle, refusals; segments know of each other through the memory alone."""
 
 import jax
 import jax.numpy as jnp
@@ -6,10 +6,34 @@ import numpy as np
 import pytest
 
 from attention.recurrent.titans_mac import TitansMAC
-from tests.attention.test_titans_mag import unwritten
 from tests.initial import initial
+from tests.mixers import titans_mag
+from tests.mixers.titans_mag import unwritten
+
+SMALL = {
+  "": dict(heads=2, persistent=2, segment=4, memory=dict(inner=3, chunk=3)),
+  "linear": dict(heads=2, persistent=0, segment=3, position="none", memory=dict(layers=1, chunk=3)),
+}
+ORACLE = {
+  "": (
+    dict(heads=2, persistent=3, segment=4, memory=dict(heads=2, inner=3, chunk=3)),
+    dict(heads=2, segment=4, position="rope", memory=dict(heads=2, layers=2, chunk=3)),
+  ),
+  "linear": (
+    dict(heads=4, persistent=0, segment=5, position="none", memory=dict(layers=1, chunk=5)),
+    dict(heads=4, segment=5, position="none", memory=dict(heads=1, layers=1, chunk=5)),
+  ),
+}
+SLOW = ("linear",)
+REFUSED = [(dict(segment=0), "TitansMAC: segment=0; it must be at least 1")]
+
 
 SIZES = dict(width=8, heads=2, persistent=1, segment=4)
+
+
+def count(d, **fields):
+  """A memory beside attention, and the map of what asks the memory."""
+  return titans_mag.count(d, **fields) + d * d
 
 
 @pytest.mark.slow
@@ -51,8 +75,3 @@ def test_its_state_has_room_for_a_segment_and_what_is_recalled_for_it():
   state = TitansMAC(width=64, heads=4).init_state(3, 1000)
   assert {name: z.shape for name, z in state.kept.items()} == {name: (3, 256, 4, 16) for name in "kv"}
   assert [W.shape for W in state.past] == [(3, 1, 64, 256), (3, 1, 256, 64)]
-
-
-def test_segments_of_no_token_are_refused():
-  with pytest.raises(ValueError, match="TitansMAC: segment=0; it must be at least 1"):
-    TitansMAC(width=8, segment=0)

@@ -1,4 +1,4 @@
-"""Reading images along paths: the paths, and that mixers see them."""
+"""ImageScan: small sizes, parameter count, refusals; the paths through an image, and that mixers see them."""
 
 import functools
 
@@ -10,13 +10,29 @@ import pytest
 from hybrids import mixer as mixer_lib
 from hybrids.wrap import ImageScan
 from hybrids.wrap.image_scan import ORDERS, rank
+from tests import mixers
 from tests.hybrids.filled import filled
-from tests.hybrids.test_wrap import one_way
+from tests.hybrids.toys import Decay, Offers
+from tests.mixers.bidirectional import one_way
 
 D = 3
 X = jax.random.normal(jax.random.key(3), (2, 6, D))
-DECAY = dict(name="tests.hybrids.toys.Decay")
+DECAY = dict(name=Decay)
+SMALL = {
+  "": dict(mixer=dict(name="mamba", state=4, dt_rank=2), orders=("column", "snake_reversed"), merge="mean"),
+}
+ORACLE = {}
+REFUSED = [
+  (dict(mixer=dict(name="mlp"), orders=("row", "spiral")), "has ['spiral']; choose from ['column', 'column_reversed'"),
+  (dict(mixer=dict(name="mlp"), orders=()), "orders=() has none; choose from"),
+  (dict(mixer=dict(name="mlp"), merge="max"), "merge='max'; choose from ['sum', 'mean']"),
+  (dict(mixer=dict(name="mlp", tpas=1)), "has no field 'tpas'"),
+]
 close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+
+
+def count(d, mixer, orders, **_):
+  return len(orders) * mixers.count(width=d, **mixer)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +92,7 @@ def test_each_document_is_an_image_of_its_own():
 
 
 def test_side_inputs_are_read_along_the_path_too():
-  module = ImageScan(width=D, mixer=dict(name="tests.hybrids.toys.Offers"), shared=True, orders=("column", "snake"))
+  module = ImageScan(width=D, mixer=dict(name=Offers), shared=True, orders=("column", "snake"))
   given = jax.random.normal(jax.random.key(4), X.shape)
   close(jax.jit(module.apply)(filled(module, X), X, side={"given": given}), 2 * (jnp.sin(X) + given))
 
@@ -85,20 +101,6 @@ def test_a_config_may_name_orders_in_a_list():
   module = mixer_lib.build("image_scan", width=D, mixer=DECAY, orders=["row", "hilbert"])
   assert hash(module) is not None
   assert module.orders == ("row", "hilbert")
-
-
-@pytest.mark.parametrize(
-  "kwargs, reason",
-  [
-    (dict(orders=("row", "spiral")), r"has \['spiral'\]; choose from \['column', 'column_reversed'"),
-    (dict(orders=()), r"orders=\(\) has none; choose from"),
-    (dict(merge="max"), r"merge='max'; choose from \['sum', 'mean'\]"),
-    (dict(mixer={**DECAY, "tpas": 1}), "has no field 'tpas'"),
-  ],
-)
-def test_bad_arguments_are_named(kwargs, reason):
-  with pytest.raises(ValueError, match=reason):
-    mixer_lib.build("image_scan", **{"width": D, "mixer": DECAY, **kwargs})
 
 
 def test_sides_that_do_not_match_the_sequence_are_refused():

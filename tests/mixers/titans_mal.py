@@ -1,4 +1,4 @@
-"""MAL: attention over a memory's answers."""
+"""TitansMAL: small sizes, parameter count, oracle; attention over a memory's answers."""
 
 import jax
 import numpy as np
@@ -7,8 +7,25 @@ import pytest
 from attention.recurrent.titans import Titans
 from attention.recurrent.titans_mal import TitansMAL
 from tests.initial import initial
+from tests.mixers import titans
+
+SMALL = {"": dict(heads=2, persistent=2, window=4, memory=dict(layers=1, chunk=3))}
+ORACLE = {
+  "": (
+    dict(heads=1, persistent=2, window=3, memory=dict(heads=2, inner=3, chunk=4)),
+    dict(memory=dict(heads=2, layers=2, chunk=4), attention=dict(heads=1, window=3, position="rope", persistent=2)),
+  ),
+}
+RESUMED = ("",)
+REFUSED = [(dict(window=0), "window=0; it must be at least 1")]
+
 
 X = jax.random.normal(jax.random.key(0), (2, 13, 8))
+
+
+def count(d, persistent, memory, **_):
+  """Four maps of attention and its persistent tokens; a memory."""
+  return 4 * d * d + persistent * d + titans.count(d, **memory)
 
 
 @pytest.mark.slow

@@ -1,22 +1,39 @@
-"""Local attention: a ring of the last window, and what it is a special case of."""
+"""Local attention: small sizes, parameter count, oracle, refusals; its ring, and what it is a special case of."""
 
 import functools
 
-import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
 from attention.local import LocalAttention
 from attention.softmax import Attention
+from tests.initial import variables
+from tests.mixers import softmax
+
+SMALL = {"": dict(heads=2, window=5)}
+ORACLE = {"": (dict(heads=2, window=5), dict(heads=2, kv_heads=1, position="rope", turned=2, window=5))}
+REFUSED = [
+  (dict(window=None), "LocalAttention: window=None, mask='causal'; without a window use 'softmax'"),
+  (dict(mask="full"), "LocalAttention: window=2048, mask='full'"),
+  (dict(window=0), "LocalAttention: window=0; it must be at least 1"),
+  (dict(heads=3), "LocalAttention: heads=3 does not divide width=8"),
+  (dict(heads=4), "LocalAttention: heads=4 of width=8 have size 2; "),
+  (dict(heads=4), "rotary=0.5 of that is 1"),
+]
+
 
 X = jax.random.normal(jax.random.key(1), (2, 23, 8))
+
+
+def count(d, heads, **_):
+  return softmax.count(d, heads, kv_heads=1, bias="out")
 
 
 @functools.cache
 def ready(**kwargs):
   module = LocalAttention(width=8, heads=2, **kwargs)
-  return module, nn.unbox(jax.jit(module.init)(jax.random.key(0), X))
+  return module, variables(module, X)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -57,18 +74,3 @@ def test_it_is_attention_with_other_defaults():
 @pytest.mark.parametrize("width, heads", [(2560, 10), (4096, 8), (48, 6), (8, 2)])
 def test_derived_heads_leave_halves_that_can_be_turned(width, heads):
   assert LocalAttention(width=width)._sizes == (heads, 1, width // heads)
-
-
-@pytest.mark.parametrize(
-  "kwargs, reason",
-  [
-    (dict(window=None), "LocalAttention: window=None, mask='causal'; without a window use 'softmax'"),
-    (dict(mask="full"), "LocalAttention: window=2048, mask='full'"),
-    (dict(window=0), "LocalAttention: window=0; it must be at least 1"),
-    (dict(heads=3), "LocalAttention: heads=3 does not divide width=8"),
-    (dict(heads=4), "LocalAttention: heads=4 of width=8 have size 2; .* rotary=0.5 of that is 1"),
-  ],
-)
-def test_what_does_not_fit_is_named_when_the_model_is_built(kwargs, reason):
-  with pytest.raises(ValueError, match=reason):
-    LocalAttention(width=8, **kwargs)

@@ -1,4 +1,4 @@
-"""Titans' initial values and sizes; DeltaNet as its simplest memory; chunks that count from the document's start."""
+"""Titans: small sizes, parameter count, oracle, refusals; DeltaNet as its simplest memory; where chunks begin."""
 
 import functools
 
@@ -10,6 +10,37 @@ import pytest
 from attention.recurrent.delta_net import DeltaNet
 from attention.recurrent.titans import Titans
 from tests.initial import initial
+
+SMALL = {
+  "": dict(heads=2, inner=3, chunk=4),
+  "delta rule": dict(heads=2, layers=1, chunk=1, momentum=False),
+  "linear": dict(layers=1, chunk=5, decay=False),
+}
+ORACLE = {
+  "": (dict(heads=2, inner=3, chunk=4), dict(heads=2, layers=2, chunk=4)),
+  "deep": (
+    dict(layers=3, inner=5, chunk=3, rate_max=0.2, momentum=False, taps=2),
+    dict(heads=1, layers=3, chunk=3, rate_max=0.2, momentum=False),
+  ),
+  "delta rule": 2 * (dict(heads=2, layers=1, chunk=1, momentum=False),),
+  "linear": 2 * (dict(heads=4, layers=1, chunk=5, decay=False, bounded=False),),
+}
+RESUMED = ("", "linear")
+REFUSED = [
+  (dict(heads=3), "Titans: heads=3 does not divide width=8"),
+  (dict(layers=0), "Titans: layers=0; it must be at least 1"),
+  (dict(chunk=0), "Titans: chunk=0; it must be at least 1"),
+  (dict(inner=0), "Titans: inner=0; it must be at least 1"),
+  (dict(rate_max=0.0), "Titans: rate_max=0.0; it must be above 0"),
+]
+
+
+def count(d, heads=1, layers=2, inner=None, momentum=True, decay=True, taps=4, **_):
+  """Queries, keys, values and out; convolution; a rate, a momentum and a decay with bias; the initial memory; norm."""
+  size = d // heads
+  sides = [size, *[inner or 4 * size] * (layers - 1), size]
+  memory = heads * sum(i * o for i, o in zip(sides, sides[1:])) if layers > 1 else 0
+  return 4 * d * d + taps * 3 * d + (d + 1) * heads * (1 + momentum + decay) + memory + size
 
 
 def sigmoid(x):
@@ -107,18 +138,3 @@ def test_the_state_is_where_the_chunk_began_the_weights_and_the_momentum():
   assert [int(state.length[0]) for state in states] == [1, 2, 3, 4, 5, 6]
   alpha = sigmoid(np.asarray(module.bind(p).gates(x))[0, 5, 4:])[:, None, None]
   np.testing.assert_allclose(at(5, "weights"), (1 - alpha) * at(4, "weights") + at(5, "momentum"), atol=1e-6)
-
-
-@pytest.mark.parametrize(
-  "kwargs, message",
-  [
-    (dict(heads=3), "heads=3 does not divide width=8"),
-    (dict(layers=0), "layers=0; it must be at least 1"),
-    (dict(chunk=0), "chunk=0; it must be at least 1"),
-    (dict(inner=0), "inner=0; it must be at least 1"),
-    (dict(rate_max=0.0), "rate_max=0.0; it must be above 0"),
-  ],
-)
-def test_bad_arguments_are_named(kwargs, message):
-  with pytest.raises(ValueError, match=f"Titans: {message}"):
-    Titans(width=8, **kwargs)
