@@ -11,8 +11,7 @@ from kernels import _compat
 
 # These programs run once, and compile in half the time so.
 QUICK = {"xla_backend_optimization_level": 0}
-# Where a comparison is made in both precisions, the second is for the slow suite.
-DTYPES = ["float32", pytest.param("float64", marks=pytest.mark.slow)]
+DTYPES = ["float32", "float64"]  # conftest.py leaves the second to the slow suite
 TOLERANCE = {"float32": 3e-5, "float64": 1e-12}
 DIGIT = 2.0**-7  # the last of bfloat16
 

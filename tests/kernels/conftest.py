@@ -1,4 +1,6 @@
-"""What the tests of kernels for TPUs share."""
+"""Double precision is for the slow suite; and what the tests of kernels for TPUs share."""
+
+from pathlib import Path
 
 import jax
 import pytest
@@ -6,14 +8,20 @@ import pytest
 from kernels import _compat
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+  """Tests of one comparison in both precisions have the second, by its name, in the slow suite."""
+  for item in items:
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    if item.path.parent == Path(__file__).parent and params.get("dtype") in ("float64", "complex128"):
+      item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture
 def on_tpu(monkeypatch):
   """What chooses by platform sees a TPU, and its kernels are interpreted."""
   monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-  # the interpreter compiles a program per kernel and core, which costs more than to run it
+  # the interpreter compiles a program per kernel and core, which costs more than to run it, in the slow suite too
   jax.config.update("jax_disable_most_optimizations", True)
-  try:
-    with _compat.interpreted_tpu():
-      yield
-  finally:
-    jax.config.update("jax_disable_most_optimizations", False)
+  with _compat.interpreted_tpu():
+    yield

@@ -28,7 +28,7 @@ from tests.kernels.ops import OPS
 REFUSED = {("selective_scan, complex", "xla"), ("lti", "products")}
 ALL = [(name, impl) for name, op in OPS.items() for impl in anywhere(op.impls) if (name, impl) not in REFUSED]
 FAST = [(name, impl) for name, impl in ALL if impl != "reference"]
-# The others are compared with the reference, for which the default suite shows that rows and documents stand alone.
+# The others are compared with the reference, and the default suite shows these properties of it alone.
 ALONE = [pytest.param(*case, marks=[pytest.mark.slow] * (case[1] != "reference")) for case in ALL]
 # Less and more than a chunk, with a ragged end; one token has a test of its own.
 SHAPES = [pytest.param(1, True, marks=pytest.mark.slow), (63, False), (100, True)]
@@ -143,7 +143,7 @@ def test_a_document_that_is_not_finite_spoils_no_other(name, impl):
     np.testing.assert_array_equal(got_last, last)
 
 
-@pytest.mark.parametrize("name, impl", ALL)
+@pytest.mark.parametrize("name, impl", ALONE)
 def test_bfloat16_comes_back_with_a_float32_state(name, impl):
   op = OPS[name]
   arrays = {key: z if np.iscomplexobj(z) else np.asarray(z, jnp.bfloat16) for key, z in op.draw(8).items()}
