@@ -3,7 +3,6 @@
 import flax.linen as nn
 
 from layers.mixer import Mixer
-from mistake import Mistake
 
 
 class Masked(Mixer):
@@ -15,7 +14,5 @@ class Masked(Mixer):
     return "none" if self.mask == "full" else "fixed"
 
   @nn.nowrap
-  def _require_state(self) -> None:
-    if self.mask == "full":
-      name = type(self).__name__
-      raise Mistake(f"{name}: mask='full' sees later tokens, so it has no state; call it, or use mask='causal'")
+  def no_state(self) -> str:
+    return "mask='full' sees later tokens, so it has no state; call it, or use mask='causal'"

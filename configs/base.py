@@ -2,19 +2,21 @@
 
 A section is exactly the keyword arguments of what it names (data: the task; model: the model, with sections for its
 embedding, body and head; optimizer: the update rule). The model's sections need not be complete: a field that is
-missing has the default of its class. configs/grammar.py says how pairs are written and quoted; a key is one of
+missing has the default of its class. configs/grammar.py says how pairs are written and quoted. For example:
 
-  mixer=NAME            a model of that one mixer: pattern 'm', letter m
-  mlp=EXPAND            a letter '-' (a two-layer MLP of that expansion) after each letter of the pattern; depth counts
-                        letters
-  a=NAME                letter a of the pattern is the mixer NAME ('-' is the MLP unless said otherwise)
-  a.heads=4             an argument of letter a's mixer
-  a.branch.scale=0.5    a field of letter a's branch: norm_position, scale, dropout …; body.branch.scale for all
-  width=64              a key of the top level or of the sections data, model, optimizer, mesh, the first that has it;
-                        MODEL lists those of the model
-  head.z_loss=1e-4      any field of the model's embed, body and head
-  seed=1                both seeds: of the parameters and of the data
-  eval.every=500        any key by its full path
+| written              | sets                              | which is                                                 |
+|----------------------|-----------------------------------|----------------------------------------------------------|
+| mixer=s5             | model.body.letters.m.name=s5      | the one mixer of the model: the pattern is 'm'           |
+| mlp=2                | model.body.letters.-.expand=2     | an MLP of that expansion, as a letter '-' after each one |
+| pattern=ma,a=softmax | model.body.letters.a.name=softmax | the mixer of a letter ('-' is the MLP without it)        |
+| m.state=4            | model.body.letters.m.state=4      | an argument of a letter's mixer                          |
+| m.branch.scale=0.5   | model.body.letters.m.scale=0.5    | a field of a letter's branch: norm_position, dropout …   |
+| body.branch.scale=2  | model.body.branch.scale=2         | a field of the branches of all letters                   |
+| head.z_loss=1e-4     | model.head.z_loss=0.0001          | any field of the model's embed, body and head            |
+| dropout=0.1          | model.body.branch.dropout=0.1     | a field of the model with a short name: see MODEL        |
+| lr=0.5               | optimizer.lr=0.5                  | a key of the top level or the first section that has it  |
+| seed=1               | data.seed=1                       | both seeds: of the parameters and of the data            |
+| eval.every=7         | eval.every=7                      | any key by its full path                                 |
 
 Later pairs win. The result is locked: a key that is not there cannot be set, but for the model's.
 """

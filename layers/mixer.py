@@ -95,6 +95,11 @@ class Mixer(nn.Module):
     self._require_state()
     raise TypeError(f"{type(self).__name__} defines no init_state(batch, max_len)")
 
+  @nn.nowrap
+  def no_state(self) -> str:
+    """Says why there is no state where STATE is "none"; a mixer names the field that makes it so, and the way out."""
+    return "it reads the whole sequence at once, so it has no state, prefill or step"
+
   def __call__(
     self,
     x: Float[Array, "b t d"],
@@ -160,7 +165,7 @@ class Mixer(nn.Module):
   @nn.nowrap
   def _require_state(self) -> None:
     if self.STATE == "none":
-      raise Mistake(f"{type(self).__name__} reads the whole sequence at once: it has no state, prefill or step")
+      raise Mistake(f"{type(self).__name__}: {self.no_state()}")
 
 
 class Stateless(NamedTuple):

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import pytest
 
 from hybrids import mixer as mixer_lib
+from layers.mixer import Mixer
 from tests import mixers, sources
 from tests.contract.case import Case, D
 from tests.contract.checks import CHECKS, IN_FLOAT64
@@ -115,6 +116,17 @@ def test_every_mixer_has_a_test_file():
     missing = [table for table in ("SMALL", "count", "ORACLE", "REFUSED") if not hasattr(file, table)]
     assert not missing, f"tests/mixers/{name}.py has no {missing}; tests/mixers/__init__.py says what they are"
     assert "" in file.SMALL, f"tests/mixers/{name}.py: the first row of SMALL is called ''"
+
+
+@pytest.mark.parametrize("name", mixers.files())
+def test_a_mixer_overrides_no_private_name_of_its_base_class(name):
+  """What the base class keeps to itself can change; a subclass has the public methods for all it may say."""
+  own = [name for name, value in vars(Mixer).items() if getattr(value, "__module__", "") == Mixer.__module__]
+  private = {name for name in own if name.startswith("_") and not name.startswith("__")}
+  assert private, "the base class has no private names, or they are looked for in the wrong way"
+  bases = mixer_lib.find(mixers.path(name)).__mro__
+  found = {cls.__qualname__: sorted(set(vars(cls)) & private) for cls in bases[: bases.index(Mixer)]}
+  assert not any(found.values()), f"{name} overrides private names of layers.mixer.Mixer: {found}"
 
 
 @pytest.mark.parametrize("name", sorted(sources.mixer_files()))

@@ -119,9 +119,8 @@ class LiquidS4(Mixer):
     return self._read(y, liquid), State(h=h, taps=taps)
 
   @nn.nowrap
-  def _require_state(self) -> None:
-    if self.form == "official":
-      raise Mistake("LiquidS4: form='official' sees later tokens, so it has no state; call it, or use form='causal'")
+  def no_state(self) -> str:
+    return "form='official' sees later tokens, so it has no state; call it, or use form='causal'"
 
   def _recurrences(self) -> list[diagonal.Recurrence]:
     """The recurrences that the products of two inputs drive, of three inputs, and so on."""

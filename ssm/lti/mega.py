@@ -137,9 +137,8 @@ class Mega(Mixer):
     return self.inner or 2 * self.width
 
   @nn.nowrap
-  def _require_state(self) -> None:
-    if self.bidirectional:
-      raise Mistake("Mega: bidirectional=True sees later tokens, so it has no state; call it")
+  def no_state(self) -> str:
+    return "bidirectional=True sees later tokens, so it has no state; call it"
 
   def _coefficients(self) -> moving_average.Average:
     return moving_average.Average(self.alpha, self.delta, self.beta, self.gamma)

@@ -127,9 +127,8 @@ class S5(Mixer):
     return self._read(h, x), State(h=last)
 
   @nn.nowrap
-  def _require_state(self) -> None:
-    if self.bidirectional:
-      raise Mistake(f"{type(self).__name__}: bidirectional=True sees later tokens, so it has no state; call it")
+  def no_state(self) -> str:
+    return "bidirectional=True sees later tokens, so it has no state; call it"
 
   @nn.nowrap
   def _spectrum(self) -> tuple[np.ndarray, np.ndarray]:

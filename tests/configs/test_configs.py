@@ -1,6 +1,7 @@
 """Every config file loads locked and complete, builds what it names, and says what is wrong with its argument."""
 
 import dataclasses
+import functools
 import inspect
 import itertools
 import json
@@ -165,6 +166,29 @@ def test_every_state_is_tried_at_every_rate_with_the_same_rows():
   tried = [(size, mixer) for size, mixer, _ in rates]
   assert {tried.count(pair) for pair in tried} == {3}
   assert len(set(tried)) == 2 * 7
+
+
+def at(config, path):
+  return functools.reduce(lambda section, key: section[key], path.split("."), config.to_dict())
+
+
+ROWS = [[cell.strip() for cell in line.split("|")[1:-1]] for line in base.__doc__.splitlines() if line.startswith("|")]
+
+
+@pytest.mark.parametrize("written, sets", [row[:2] for row in ROWS[2:]])
+def test_every_row_of_the_table_of_keys_does_what_it_says(written, sets):
+  path, value = sets.split("=")
+  config = base.get_config(written)
+  assert str(at(config, path)) == value
+  assert config.to_dict() != base.get_config().to_dict()
+  build_model(build_task(**config.data.to_dict()), **sections.complete(config.model.to_dict()))
+
+
+@pytest.mark.parametrize("key", base.MODEL)
+def test_every_short_name_of_the_model_sets_its_field(key):
+  path, kind = base.MODEL[key]
+  value = {int: 3, float: 0.25, bool: False, str: "mm" if key == "pattern" else "x"}[kind]
+  assert at(base.get_config(f"{key}={value}"), f"model.{path}") == value
 
 
 def test_mixers_are_named_and_given_arguments():
