@@ -94,6 +94,7 @@ def test_side_inputs_turn_too():
   close(jax.jit(module.apply)(variables, X, side={"given": given}), 2 * (jnp.sin(X) + given))
 
 
+@pytest.mark.slow
 def test_both_directions_of_rwkv7_read_the_values_of_their_first_layer():
   """The second layer's maps that mix in v_first have a gradient in either direction."""
   letters = {"r": dict(name="bidirectional", mixer=dict(name="rwkv7", head_size=2))}
