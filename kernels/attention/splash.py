@@ -4,28 +4,14 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array
 
 from kernels import dispatch, inputs, tpu
 
 BLOCK = 512  # queries and keys, at most
 
 
-def attention(
-  q: Float[Array, "b t h k"],
-  k: Float[Array, "b t g k"],
-  v: Float[Array, "b t g p"],
-  q_position: None,
-  k_position: None,
-  q_segment: Int[Array, "b t"] | None,
-  k_segment: Int[Array, "b t"] | None,
-  *,
-  mask: str,
-  window: int | None,
-  scale: float,
-  softcap: float | None,
-  **_,
-) -> Float[Array, "b t h p"]:
+def attention(q, k, v, q_position, k_position, q_segment, k_segment, *, mask, window, scale, softcap, **_):
   """Scores are never in memory. What fills up the last lanes stands after all tokens, in a segment of its own.
 
   Queries are multiplied by `scale` first, and rounded once more if they are of 16 bits.

@@ -48,22 +48,8 @@ class Places(NamedTuple):
 
 
 def attention(
-  q: Float[Array, "b t h k"],
-  k: Float[Array, "b s g k"],
-  v: Float[Array, "b s g p"],
-  q_position: Int[Array, "b t"] | None,
-  k_position: Int[Array, "b s"] | None,
-  q_segment: Int[Array, "b t"] | None,
-  k_segment: Int[Array, "b s"] | None,
-  *,
-  mask: str,
-  window: int | None,
-  scale: float,
-  softcap: float | None,
-  weights: str,
-  slopes: tuple[float, ...] | None,
-  decays: tuple[float, ...] | None,
-) -> Float[Array, "b t h p"]:
+  q, k, v, q_position, k_position, q_segment, k_segment, *, mask, window, scale, softcap, weights, slopes, decays
+):
   """Cuts queries into blocks, and puts their answers together again; keys and values are read where they are."""
   b, t, h, _ = q.shape
   s, g = k.shape[1:3]

@@ -5,7 +5,6 @@ import functools
 import jax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from jaxtyping import Array, Float32
 
 from kernels import dispatch, tpu
 
@@ -17,13 +16,7 @@ def why_not(x, taps, kernel, bias, activation) -> str | None:
   return tpu.why_not(x, taps, kernel) if taps.shape[1] else "a kernel of one tap carries none"
 
 
-def conv_step(
-  x: Float32[Array, "b e"],
-  taps: Float32[Array, "b v e"],
-  kernel: Float32[Array, "w e"],
-  bias: Float32[Array, "e"] | None,
-  activation: str,
-) -> tuple[Float32[Array, "b e"], Float32[Array, "b v e"]]:
+def conv_step(x, taps, kernel, bias, activation):
   """See `reference.conv_step`."""
   step = functools.partial(_step, activation=activation)
   axes = "b e", "b v e", "w e", "e"

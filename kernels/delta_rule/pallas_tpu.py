@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
-from jaxtyping import Array, Bool, Float, Float32
+from jaxtyping import Array, Float
 
 from kernels import decays, dispatch, tpu
 from kernels.ssd import tpu_blocks
@@ -31,16 +31,7 @@ def why_not(q, k, v, w, u, log_a, S, reset) -> str | None:
   return tpu.why_not(q, k, v, w, S, *(() if log_a is None else (log_a,)))
 
 
-def delta_rule(
-  q: Float32[Array, "b t h k"],
-  k: Float32[Array, "b t h k"],
-  v: Float32[Array, "b t h p"],
-  w: Float32[Array, "b t h k"],
-  u: None,
-  log_a: Float32[Array, "b t h 1"] | None,
-  S: Float32[Array, "b h k p"],
-  reset: Bool[Array, "b t"] | None,
-) -> tuple[Float32[Array, "b t h p"], Float32[Array, "b h k p"]]:
+def delta_rule(q, k, v, w, u, log_a, S, reset):
   """See `reference.delta_rule`."""
   del u
   log_a = jnp.zeros((*v.shape[:3], 1), v.dtype) if log_a is None else log_a

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from kernels import chunks, decays
 from kernels.products import multiply
@@ -43,16 +43,7 @@ class Local(NamedTuple):
   inflow: Float[Array, "*b k p"] | None
 
 
-def delta_rule(
-  q: Float[Array, "b t h k"],
-  k: Float[Array, "b t h k"],
-  v: Float[Array, "b t h p"],
-  w: Float[Array, "b t h k"],
-  u: Float[Array, "b t h k"] | None,
-  log_a: Float[Array, "b t h _"] | None,
-  S: Float[Array, "b h k p"],
-  reset: Bool[Array, "b t"] | None,
-) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k p"]]:
+def delta_rule(q, k, v, w, u, log_a, S, reset):
   """See `reference.delta_rule`. Factors of products, but for those of the solve, have the dtype of the vectors."""
   # a document finds nothing of the one before it
   w = w if reset is None else jnp.where(reset[:, :, None, None], 0, w)

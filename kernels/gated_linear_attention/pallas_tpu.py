@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from jaxtyping import Array, Bool, Float, Float32
+from jaxtyping import Array, Float
 
 from kernels import decays, dispatch, tpu
 
@@ -31,15 +31,7 @@ def why_not(q, k, v, log_a, u, S, reset) -> str | None:
   return tpu.why_not(q, k, v, log_a, S, *(() if u is None else (u,)))
 
 
-def gated_linear_attention(
-  q: Float32[Array, "b t h k"],
-  k: Float32[Array, "b t h k"],
-  v: Float32[Array, "b t h p"],
-  log_a: Float32[Array, "b t h k"],
-  u: Float32[Array, "h k"] | None,
-  S: Float32[Array, "b h k p"],
-  reset: Bool[Array, "b t"] | None,
-) -> tuple[Float32[Array, "b t h p"], Float32[Array, "b h k p"]]:
+def gated_linear_attention(q, k, v, log_a, u, S, reset):
   """See `reference.gated_linear_attention`."""
   axes = ("b t h k", "b t h k", "b t h p", "b t h k", "h k", "b h k p", "b t")
   return dispatch.shard(_attend, axes, ("b t h p", "b h k p"))(q, k, v, log_a, u, S, reset)

@@ -8,7 +8,7 @@ import functools
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from kernels import chunks, decays
 from kernels.products import multiply
@@ -26,15 +26,7 @@ class Local(NamedTuple):
   inflow: Float[Array, "*b k p"]
 
 
-def gated_linear_attention(
-  q: Float[Array, "b t h k"],
-  k: Float[Array, "b t h k"],
-  v: Float[Array, "b t h p"],
-  log_a: Float[Array, "b t h k"],
-  u: Float[Array, "h k"] | None,
-  S: Float[Array, "b h k p"],
-  reset: Bool[Array, "b t"] | None,
-) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k p"]]:
+def gated_linear_attention(q, k, v, log_a, u, S, reset):
   """See `reference.gated_linear_attention`. Factors of products have the dtype of q, k and v."""
 
   def local(tokens):

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from jaxtyping import Array, Bool, Complex64, Float32
 
 from kernels import dispatch, tpu
 from kernels.linear_scan import adjoint, tpu_tiling
@@ -28,12 +27,7 @@ def why_not(a, x, h, reset) -> str | None:
   return tpu.why_not(a, x, h)
 
 
-def linear_scan(
-  a: Float32[Array, "b t n"] | Float32[Array, "n"] | Complex64[Array, "b t n"] | Complex64[Array, "n"],
-  x: Float32[Array, "b t n"] | Complex64[Array, "b t n"],
-  h: Float32[Array, "b n"] | Complex64[Array, "b n"],
-  reset: Bool[Array, "b t"] | None,
-) -> tuple[Float32[Array, "b t n"] | Complex64[Array, "b t n"], Float32[Array, "b n"] | Complex64[Array, "b n"]]:
+def linear_scan(a, x, h, reset):
   """See `reference.linear_scan`."""
   axes = ("b t e" if a.ndim == 3 else "e", "b t e", "b e", "b t")
   return dispatch.shard(_scan, axes, ("b t e", "b e"))(a, x, h, reset)

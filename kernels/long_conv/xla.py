@@ -28,12 +28,7 @@ FEW_TAPS = 64
 BLOCK = 128
 
 
-def long_conv(
-  u: Float[Array, "b t e"],
-  k: Float[Array, "e l"],
-  k_back: Float[Array, "e m"] | None,
-  reset: Bool[Array, "b t"] | None,
-) -> Float[Array, "b t e"]:
+def long_conv(u, k, k_back, reset):
   """One negacyclic convolution for both directions, or `causal` where taps are few or documents packed."""
   t = u.shape[1]
   most = max(k.shape[1], 0 if k_back is None else k_back.shape[1])
@@ -48,12 +43,7 @@ def long_conv(
   return _each_its_part(u, kernel, 0, t)
 
 
-def causal(
-  u: Float[Array, "b t e"],
-  k: Float[Array, "e l"],
-  k_back: Float[Array, "e m"] | None,
-  reset: Bool[Array, "b t"] | None,
-) -> Float[Array, "b t e"]:
+def causal(u, k, k_back, reset):
   """By halves, each direction for itself: no token reaches those that its taps do not."""
   y = _causal(u, k, reset)
   if k_back is not None:

@@ -26,15 +26,7 @@ Parts = tuple[Float[Array, "..."], ...]
 _einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
-def lti(
-  u: Float[Array, "b t e"],
-  system: System,
-  x: Inexact[Array, "b e n"],
-  reset: Bool[Array, "b t"] | None,
-  lengths: Int[Array, "b"] | None,
-  *,
-  within: str,
-) -> tuple[Float[Array, "b t e"], Inexact[Array, "b e n"]]:
+def lti(u, system, x, reset, lengths, *, within):
   """Computes chunks by "lags" or "products", and the states between them and after each row's last token."""
   (b, t, e), c = u.shape, system.O.shape[1]
   # a product of matrices spreads an inf over its chunk

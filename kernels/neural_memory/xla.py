@@ -17,7 +17,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from kernels import chunks, decays, inputs
 from kernels.neural_memory import reference
@@ -26,20 +26,7 @@ from kernels.neural_memory import reference
 BLOCK = 64
 
 
-def neural_memory(
-  q: Float[Array, "b t h k"],
-  k: Float[Array, "b t h k"],
-  v: Float[Array, "b t h p"],
-  rate: Float[Array, "b t h"],
-  log_eta: Float[Array, "b t h"],
-  log_keep: Float[Array, "b t h"],
-  initial: tuple[Float[Array, "h ..."], ...],
-  memory: tuple,
-  chunk: int,
-  bounded: bool,
-  valid: Bool[Array, "b t"],
-  reset: Bool[Array, "b t"] | None,
-) -> tuple[Float[Array, "b t h p"], tuple]:
+def neural_memory(q, k, v, rate, log_eta, log_keep, initial, memory, chunk, bounded, valid, reset):
   """Computes the op by chunks, or token by token where documents are packed; see `reference`."""
   t = v.shape[1]
   if reset is not None or t == 1:

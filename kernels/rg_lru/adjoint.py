@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from kernels import dispatch
 from kernels.rg_lru.gates import C
@@ -40,15 +40,7 @@ def differentiable(forward: Callable, backward: Callable) -> Callable:
 
   scan.defvjp(save, lambda saved, cotangents: (*backward(*saved, *cotangents), None))
 
-  def rg_lru(
-    u: Float[Array, "b t e"],
-    r: Float[Array, "b t e"],
-    i: Float[Array, "b t e"],
-    a_param: Float[Array, "e"],
-    h: Float[Array, "b e"],
-    reset: Bool[Array, "b t"] | None,
-    packed: bool,
-  ) -> tuple[Float[Array, "b t e"], Float[Array, "b e"]]:
+  def rg_lru(u, r, i, a_param, h, reset, packed):
     """See `reference.rg_lru`."""
     del packed
     axes = ("b t e", "b t e", "b t e", "e", "b e", "b t")

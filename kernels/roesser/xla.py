@@ -2,19 +2,11 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact
 
 from kernels.linear_scan import linear_scan
 
 
-def roesser(
-  A: Inexact[Array, "four e n"],
-  B: Inexact[Array, "two e n"],
-  C: Inexact[Array, "two e n"],
-  rows: int,
-  columns: int,
-  inside: float,
-) -> Float[Array, "e i j"]:
+def roesser(A, B, C, rows, columns, inside):
   """A loop over rows, in which only the states of one row are in memory."""
   along = jnp.ones((columns, 1, 1), A.dtype).at[1:].set(inside)
 

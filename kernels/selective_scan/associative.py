@@ -9,7 +9,6 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Inexact
 
 from kernels import chunks
 from kernels.discretize import discretize
@@ -18,16 +17,7 @@ from kernels.linear_scan import associative
 CHUNK = 64
 
 
-def selective_scan(
-  x: Float[Array, "b t e"],
-  dt: Float[Array, "b t e"],
-  A: Inexact[Array, "e n"],
-  B: Inexact[Array, "b t g n"],
-  C: Inexact[Array, "b t g n"],
-  h: Inexact[Array, "b e n"],
-  reset: Bool[Array, "b t"] | None,
-  disc: str,
-) -> tuple[Float[Array, "b t e"], Inexact[Array, "b e n"]]:
+def selective_scan(x, dt, A, B, C, h, reset, disc):
   """See `reference.selective_scan`."""
   b, t, e = x.shape
   repeat = functools.partial(jnp.repeat, repeats=e // B.shape[2], axis=2)

@@ -9,7 +9,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float32
 
 from kernels import cpp, dispatch
 from kernels.discretize import not_real_euler
@@ -25,16 +24,7 @@ def why_not(h, disc) -> str | None:
   return not_real_euler(h, disc) or cpp.why_not(SOURCE, h)
 
 
-def selective_scan(
-  x: Float32[Array, "b t e"],
-  dt: Float32[Array, "b t e"],
-  A: Float32[Array, "e n"],
-  B: Float32[Array, "b t g n"],
-  C: Float32[Array, "b t g n"],
-  h: Float32[Array, "b e n"],
-  reset: Bool[Array, "b t"] | None,
-  disc: str,
-) -> tuple[Float32[Array, "b t e"], Float32[Array, "b e n"]]:
+def selective_scan(x, dt, A, B, C, h, reset, disc):
   """See `reference.selective_scan`."""
   del disc
   axes = ("b t e", "b t e", "e n", "b t g n", "b t g n", "b e n", "b t")

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from jaxtyping import Array, Bool, Float, Float32
 
 from kernels import chunks, dispatch, tpu
 from kernels.selective_scan import fused
@@ -29,19 +28,7 @@ def why_not(x, dt, A, B, C, h, D, z, reset, softplus, disc) -> str | None:
   return tpu.why_not(h) or fused.not_known(x, dt, h, z, disc)
 
 
-def selective_scan(
-  x: Float[Array, "b t e"],
-  dt: Float[Array, "b t e"],
-  A: Float32[Array, "e n"],
-  B: Float32[Array, "b t g n"],
-  C: Float32[Array, "b t g n"],
-  h: Float32[Array, "b e n"],
-  D: Float32[Array, "e"] | None,
-  z: Float[Array, "b t e"] | None,
-  reset: Bool[Array, "b t"] | None,
-  softplus: bool,
-  disc: str,
-) -> tuple[Float[Array, "b t e"], Float32[Array, "b e n"]]:
+def selective_scan(x, dt, A, B, C, h, D, z, reset, softplus, disc):
   """See `around.around`; y has the dtype of x."""
   del disc
   scan = functools.partial(_scan, softplus)

@@ -27,16 +27,7 @@ class Tokens(NamedTuple):
   reset: Bool[Array, "*t b"] | None
 
 
-def selective_scan(
-  x: Float[Array, "b t e"],
-  dt: Float[Array, "b t e"],
-  A: Float[Array, "e n"],
-  B: Float[Array, "b t g n"],
-  C: Float[Array, "b t g n"],
-  h: Float[Array, "b e n"],
-  reset: Bool[Array, "b t"] | None,
-  disc: str,
-) -> tuple[Float[Array, "b t e"], Float[Array, "b e n"]]:
+def selective_scan(x, dt, A, B, C, h, reset, disc):
   """See `reference.selective_scan`."""
   del disc
   return _scan(x, dt, A, B, C, h, reset)

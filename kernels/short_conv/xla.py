@@ -14,16 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 GROUP = 16
 
 
-def short_conv(
-  x: Float[Array, "b t e"],
-  kernel: Float[Array, "w e"],
-  taps: Float[Array, "b v e"],
-  bias: Float[Array, "e"] | None,
-  reset: Bool[Array, "b t"] | None,
-  lengths: Int[Array, "b"] | None,
-  *,
-  gradient: str,
-) -> tuple[Float[Array, "b t e"], Float[Array, "b v e"]]:
+def short_conv(x, kernel, taps, bias, reset, lengths, *, gradient):
   """Prepends the carried taps, adds up the lags, and cuts the taps to carry out where each row ends."""
   t, v = x.shape[1], taps.shape[1]
   padded = jnp.concatenate([taps, x], axis=1)

@@ -11,7 +11,6 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax.experimental.pallas import mosaic_gpu as plgpu
-from jaxtyping import Array, BFloat16, Bool, Float, Float32
 
 from kernels import decays, dispatch, gpu
 from kernels.ssd import gpu_tiling as to
@@ -33,14 +32,7 @@ def why_not(q, k, v, log_a, S, reset) -> str | None:
   return f"a state has {k.shape[3]} entries, and registers hold {MOST} at most" if k.shape[3] > MOST else None
 
 
-def ssd(
-  q: BFloat16[Array, "b t g k"],
-  k: BFloat16[Array, "b t g k"],
-  v: Float[Array, "b t h p"],
-  log_a: Float32[Array, "b t h"],
-  S: Float32[Array, "b h k p"],
-  reset: Bool[Array, "b t"] | None,
-) -> tuple[BFloat16[Array, "b t h p"], Float32[Array, "b h k p"]]:
+def ssd(q, k, v, log_a, S, reset):
   """See `reference.ssd`; v is rounded to bfloat16, and so is y."""
   log_a = decays.clear(log_a[..., None], reset)[..., 0]
   axes = ("b t g k", "b t g k", "b t h p", "b t h", "b h k p")

@@ -10,7 +10,6 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jaxtyping import Array, Bool, Float32
 
 from kernels import decays, dispatch, tpu
 from kernels.ssd import tpu_blocks
@@ -25,14 +24,7 @@ def why_not(q, k, v, log_a, S, reset) -> str | None:
   return tpu.why_not(log_a, S)
 
 
-def ssd(
-  q: Float32[Array, "b t g k"],
-  k: Float32[Array, "b t g k"],
-  v: Float32[Array, "b t h p"],
-  log_a: Float32[Array, "b t h"],
-  S: Float32[Array, "b h k p"],
-  reset: Bool[Array, "b t"] | None,
-) -> tuple[Float32[Array, "b t h p"], Float32[Array, "b h k p"]]:
+def ssd(q, k, v, log_a, S, reset):
   """See `reference.ssd`."""
   log_a = decays.clear(log_a[..., None], reset)[..., 0]
   axes = ("b t g k", "b t g k", "b t h p", "b t h", "b h k p")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from kernels import chunks
 from kernels.decays import einsum, running_sums
@@ -37,14 +37,7 @@ class Decays(NamedTuple):
 
 
 @jax.custom_vjp
-def ssd(
-  q: Float[Array, "b t g k"],
-  k: Float[Array, "b t g k"],
-  v: Float[Array, "b t h p"],
-  log_a: Float[Array, "b t h"],
-  S: Float[Array, "b h k p"],
-  reset: Bool[Array, "b t"] | None,
-) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k p"]]:
+def ssd(q, k, v, log_a, S, reset):
   """See `reference.ssd`. Factors of products have the dtype of q, k and v."""
   return _forward(q, k, v, log_a, S, reset)[0]
 

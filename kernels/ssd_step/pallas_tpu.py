@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from jaxtyping import Array, Float32
 
 from kernels import tpu
 from kernels.conv_step.pallas_tpu import advance
@@ -30,21 +29,7 @@ def why_not(x, z, dt, taps, S, kernel, bias, A, D, scale, norm, norm_groups, eps
   return over_heads.why_not(S, taps, norm, norm_groups) or tpu.why_not(x, z, dt, taps, S, kernel, A, D)
 
 
-def ssd_step(
-  x: Float32[Array, "b m"],
-  z: Float32[Array, "b e"],
-  dt: Float32[Array, "b h"],
-  taps: Float32[Array, "b v m"],
-  S: Float32[Array, "b h k p"],
-  kernel: Float32[Array, "w m"],
-  bias: Float32[Array, "m"] | None,
-  A: Float32[Array, "h"],
-  D: Float32[Array, "h q"],
-  scale: Float32[Array, "e"] | None,
-  norm: str,
-  norm_groups: int,
-  eps: float,
-) -> tuple[Float32[Array, "b e"], Float32[Array, "b v m"], Float32[Array, "b h k p"]]:
+def ssd_step(x, z, dt, taps, S, kernel, bias, A, D, scale, norm, norm_groups, eps):
   """See `reference.ssd_step`."""
   return over_heads.divided(_step, x, z, dt, taps, S, kernel, bias, A, D, scale, norm, norm_groups, eps)
 
