@@ -125,7 +125,9 @@ class CCA(Mixer):
     at, ring = cache.place(x, state.cache, **where.masks), self.window is not None
     new = self._project(x, at, state, where)
     seen, kept = cache.extend(state.cache, dict(k=new.k, v=new.v), at, ring=ring, packed=where.reset is not None)
-    places = dict(q_position=at.position, k_position=seen.position, q_segment=at.segment, k_segment=seen.segment)
+    places: dict[str, Any] = dict(
+      q_position=at.position, k_position=seen.position, q_segment=at.segment, k_segment=seen.segment
+    )
     y = self._out(attention(new.q, **seen.kept, window=self.window, **places))
     y = y if ring else cache.nan_where_full(y, at, kept)
     return y, State(kept, new.taps, new.mixed, new.last)

@@ -84,7 +84,8 @@ def _replace(run: Run, variables: dict[str, Any]) -> None:
   """Puts the variables in the place of the run's fresh ones, with their dtypes and shardings."""
   given = plan.leaves(variables)
   fresh = plan.leaves({"params": run.state.params, **run.state.buffers})
-  if wrong := {name for name in given.keys() | fresh.keys() if np.shape(given.get(name)) != np.shape(fresh.get(name))}:
+  shapes = lambda leaves: {name: np.shape(leaf) for name, leaf in leaves.items()}
+  if wrong := dict(shapes(given).items() ^ shapes(fresh).items()):
     raise Mistake(f"the run's model is another one than the loaded: {sorted(wrong)[:8]}")
   new: dict[str, Any] = {}
   for name, leaf in fresh.items():

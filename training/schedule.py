@@ -17,7 +17,7 @@ Past `steps` the rate of cosine, linear and wsd stays where it is then.
 import inspect
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 
 from mistake import Mistake
 
-Section = Mapping[str, Any] | ConfigDict
+Section: TypeAlias = Mapping[str, Any] | ConfigDict
 SCHEDULES = ("constant", "cosine", "linear", "wsd", "inverse_sqrt")
 # whose rate depends on `steps`
 DRAWN = ("cosine", "linear")

@@ -63,9 +63,9 @@ def model(
   )
 
 
-PAPER = dict(blocks=16, window=1024, a_init="paper", softcap=0.0)
-NOMINAL = dict(vocab=32_000, within=0.06)
-TOY = dict(width=8, heads=2, window=3, mlp=12)
+PAPER: dict[str, Any] = dict(blocks=16, window=1024, a_init="paper", softcap=0.0)
+NOMINAL: dict[str, Any] = dict(vocab=32_000, within=0.06)
+TOY: dict[str, Any] = dict(width=8, heads=2, window=3, mlp=12)
 
 RECIPES = {
   "hawk_1b": Recipe(

@@ -44,7 +44,7 @@ def model(
   )
 
 
-TEXT = dict(within=0.03, vocab=50_264)
+TEXT: dict[str, Any] = dict(within=0.03, vocab=50_264)
 SIZES = {
   "125m": (dict(width=768, depth=12), dict(heads=12, attention=(6,)), 125_000_000),
   "355m": (dict(width=1024, depth=24), dict(heads=16, attention=(8, 16)), 355_000_000),

@@ -42,9 +42,9 @@ def model(
   )
 
 
-MINI = dict(width=4096, depth=32, inner=14_336, heads=32, kv_heads=8)
-LARGE = dict(width=8192, depth=72, inner=24_576, heads=64, kv_heads=8)
-LONG = dict(vocab=65_536, length=262_144)
+MINI: dict[str, Any] = dict(width=4096, depth=32, inner=14_336, heads=32, kv_heads=8)
+LARGE: dict[str, Any] = dict(width=8192, depth=72, inner=24_576, heads=64, kv_heads=8)
+LONG: dict[str, Any] = dict(vocab=65_536, length=262_144)
 
 RECIPES = {
   "jamba_v0.1": Recipe(model, MINI, 51_570_323_328, 12_000_000_000, 0.02, **LONG),

@@ -5,10 +5,12 @@ Departs: the paper rounds its sizes to millions.
 Source: Wang et al. 2024, arXiv:2401.13660, table 1: 53 layers of width 1024, 48 of width 1792.
 """
 
+from typing import Any
+
 from hybrids.recipes import mamba
 from hybrids.recipes.recipe import Recipe
 
-BYTES = dict(vocab=256, length=8192, within=0.02)
+BYTES: dict[str, Any] = dict(vocab=256, length=8192, within=0.02)
 
 RECIPES = {
   "mambabyte_353m": Recipe(mamba.model, dict(width=1024, depth=53), 353_000_000, **BYTES),

@@ -67,7 +67,7 @@ def model(
 BIG = "M-M-M--M-M*-M-M-M-M--M*-M-M-M-M-M*--M-M-M-M-M*-M--M-M-M-"
 SMALL = "M-M-M--M-*M-M-M-M--*M-M-M-M-*M--M-M-M-*M-M--M-M-"
 NEMOTRON_8B = "M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M-"
-TOY = dict(width=8, heads=2, kv_heads=1, inner=12, state=2, ssm_head_size=4, groups=2)
+TOY: dict[str, Any] = dict(width=8, heads=2, kv_heads=1, inner=12, state=2, ssm_head_size=4, groups=2)
 
 RECIPES = {
   "nvidia_hybrid_800m": Recipe(

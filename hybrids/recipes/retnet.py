@@ -24,7 +24,7 @@ def model(
   )
 
 
-NOMINAL = dict(within=0.05, vocab=50_257)
+NOMINAL: dict[str, Any] = dict(within=0.05, vocab=50_257)
 
 RECIPES = {
   "retnet_1.3b": Recipe(model, dict(width=2048, depth=24, heads=8), 1_300_000_000, **NOMINAL),

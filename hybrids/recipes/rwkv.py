@@ -62,7 +62,8 @@ def _model(width: int, depth: int, time: dict[str, Any], channel: dict[str, Any]
   )
 
 
-PILE, WORLD = dict(vocab=50_277, length=1024), dict(vocab=65_536, length=4096)
+PILE: dict[str, Any] = dict(vocab=50_277, length=1024)
+WORLD: dict[str, Any] = dict(vocab=65_536, length=4096)
 
 
 def goose(width: int, depth: int, w: int, a: int, v: int, g: int) -> dict[str, Any]:

@@ -95,7 +95,9 @@ def llama(
   )
 
 
-GPT2, NEOX, LLAMA = dict(vocab=50_257, length=1024), dict(vocab=50_304), dict(vocab=32_000)
+GPT2: dict[str, Any] = dict(vocab=50_257, length=1024)
+NEOX: dict[str, Any] = dict(vocab=50_304)
+LLAMA: dict[str, Any] = dict(vocab=32_000)
 
 RECIPES = {
   "gpt2": Recipe(gpt2, dict(width=768, depth=12, heads=12), 124_439_808, **GPT2),

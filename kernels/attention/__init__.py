@@ -6,6 +6,8 @@ decoding, see `step`. In `xla` a key, value or query that is not finite reaches 
 alone, and the gradients of no others.
 """
 
+from typing import Any
+
 import jax
 from jaxtyping import Array, Float, Int
 
@@ -73,9 +75,9 @@ def attention(
   where = op.Rows(None if q_segment is None else q_segment >= 0)
   args = *where.fill(q), k, v, q_position, k_position, q_segment, k_segment
   scale = q.shape[-1] ** -0.5 if scale is None else scale
-  settings = dict(mask=mask, window=window, scale=scale, softcap=softcap, weights=weights, slopes=slopes, decays=decays)
+  rules: dict[str, Any] = dict(mask=mask, window=window, weights=weights, slopes=slopes, decays=decays)
   out = jax.ShapeDtypeStruct((*q.shape[:3], v.shape[-1]), q.dtype)
-  return op.outputs("attention", IMPLS, impl, args, where, out=out, **settings)
+  return op.outputs("attention", IMPLS, impl, args, where, out=out, scale=scale, softcap=softcap, **rules)
 
 
 def _check(q, k, mask, weights, slopes, decays) -> None:

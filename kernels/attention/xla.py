@@ -57,8 +57,8 @@ def attention(
     return jnp.zeros((b, t, h, v.shape[3]), inputs.compute_dtype(q, k, v))
   q_position, k_position = places(q, k, q_position, k_position)
   # A weight of 0 times a value that is not finite would be NaN, as would be a gradient.
-  finite = lambda *arrays: functools.reduce(jnp.logical_and, (jnp.isfinite(z).all(axis=(2, 3)) for z in arrays))
-  q_finite, finite = finite(q), finite(k, v)
+  all_finite = lambda *arrays: functools.reduce(jnp.logical_and, (jnp.isfinite(z).all(axis=(2, 3)) for z in arrays))
+  q_finite, finite = all_finite(q), all_finite(k, v)
   (q,), (k, v) = inputs.blank(q_finite, q), inputs.blank(finite, k, v)
   most = dispatch.tuned(**BLOCKS)
   limit = max(most) if window is None else max(LEAST_BLOCK, window // 2)
@@ -69,7 +69,7 @@ def attention(
       q_segment, k_segment = jnp.zeros_like(q_position), jnp.zeros_like(k_position)
     k, v, k_position, finite = (_filled(z, columns) for z in (k, v, k_position, finite))
     k_segment = _filled(k_segment, columns, -1)
-  cut = lambda c, *places: Places(*(None if z is None else _blocks(z, c) for z in places))
+  cut = lambda c, *arrays: Places(*jax.tree.map(lambda z: _blocks(z, c), arrays))
   y, spoilt = blockwise(
     Rules(mask, window, scale, softcap, weights, slopes, decays),
     _blocks(_filled(q.reshape(b, t, g, h // g, -1), rows), rows).transpose(0, 1, 3, 4, 2, 5),

@@ -1,6 +1,7 @@
 """Tokens sorted by their expert, so that each expert multiplies its own rows and no others."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ def ragged(x: Float[Array, "r d"], W: Float[Array, "e d f"], sizes: Int[Array, "
   return jax.lax.ragged_dot(x, W, sizes, preferred_element_type=wide).astype(x.dtype)
 
 
-PRODUCTS = {"ragged": ragged, "chunks": chunks.product}
+PRODUCTS: dict[str, Callable[..., Array]] = {"ragged": ragged, "chunks": chunks.product}
 
 
 def experts(x, chosen, weights, W_in, W_out, W_gate, activation, *, product: str):

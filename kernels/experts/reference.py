@@ -11,8 +11,9 @@ def experts(x: Float[Array, "b t d"], chosen: Int[Array, "b t k"], weights, W_in
   """Returns the sum over all experts."""
   mask = jax.nn.one_hot(chosen, len(W_in), dtype=weights.dtype)
   weights = jnp.sum(mask * weights[..., None], axis=-2)
-  everywhere = lambda W: None if W is None else jnp.broadcast_to(W, (*x.shape[:2], *W.shape))
-  return of_each(x, weights, everywhere(W_in), everywhere(W_out), everywhere(W_gate), activation)
+  everywhere = lambda W: jnp.broadcast_to(W, (*x.shape[:2], *W.shape))
+  gate = None if W_gate is None else everywhere(W_gate)
+  return of_each(x, weights, everywhere(W_in), everywhere(W_out), gate, activation)
 
 
 def of_each(

@@ -68,11 +68,11 @@ def neural_memory(
   )
   *tokens, log_eta, log_keep = op.cast(dtype, *where.fill(q, k, v, rate, log_eta, log_keep))
   logs = (jnp.maximum(z, decays.least(dtype)) for z in (log_eta, log_keep))
-  tokens, _, after = nonfinite.contain(where.reset, None, *tokens, *logs)
-  initial, *layers = (op.cast(dtype, *layers) for layers in (initial, *memory[:3]))
-  memory = Memory(*layers, memory.length)
+  arrays, _, after = nonfinite.contain(where.reset, None, *tokens, *logs)
+  initial, start, weights, momentum = (tuple(op.cast(dtype, *layers)) for layers in (initial, *memory[:3]))
+  memory = Memory(start, weights, momentum, memory.length)
   valid = jnp.ones(v.shape[:2], bool) if where.valid is None else where.valid
-  args = *tokens, initial, memory, chunk, bounded, valid, where.reset
+  args = *arrays, initial, memory, chunk, bounded, valid, where.reset
   y, last = op.run("neural_memory", IMPLS, impl, args, where, out=v, state=memory, after=after)
   return y, Memory(*last)
 

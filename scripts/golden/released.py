@@ -176,7 +176,7 @@ def record(name: str) -> None:
   draw(model, seed=len(name))
   model.save_pretrained(folder)
   rng = np.random.default_rng(len(name))
-  numbers: dict[str, np.ndarray] = {}
+  numbers: dict[str, Any] = {}
 
   def logits(tokens: np.ndarray) -> np.ndarray:
     with torch.no_grad():
