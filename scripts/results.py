@@ -23,7 +23,7 @@ def read(path: Path) -> list[dict[str, Any]]:
       continue
     try:
       result = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
       result = None
     if isinstance(result, dict) and isinstance(result.get("name"), str) and isinstance(result.get("overrides"), dict):
       results.append(OLDER | {"folder": result["name"], "status": "failed", "summary": {}} | result)

@@ -237,7 +237,7 @@ def _text(path: Path) -> str:
 def _json(path: Path) -> dict[str, Any]:
   try:
     return json.loads(_text(path) or "{}")
-  except ValueError:
+  except (ValueError, RecursionError):
     return {}
 
 

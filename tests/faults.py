@@ -120,7 +120,13 @@ def config_damaged(folder: Path) -> None:
 def journal_damaged(folder: Path) -> None:
   """run.json is no JSON, or has values of wrong types | refused in one line"""
   run_folder = trained(folder)
-  for text in ("", "[1]", '{"id": 3, "saved": 4, "changes": []}', '{"id": "x", "saved": "4", "changes": []}'):
+  for text in (
+    "",
+    "[1]",
+    "[" * 100_000,
+    '{"id": 3, "saved": 4, "changes": []}',
+    '{"id": "x", "saved": "4", "changes": []}',
+  ):
     (run_folder / "run.json").write_text(text)
     refused(folder, "run.json cannot be read")
 

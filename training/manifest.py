@@ -49,7 +49,7 @@ def run_of(folder: Path) -> str:
   """Returns the identity of the run that saved a step; empty where its manifest does not name it."""
   try:
     return str(json.loads((folder / NAME).read_text()).get(RUN, ""))
-  except (OSError, ValueError, AttributeError):
+  except (OSError, ValueError, AttributeError, RecursionError):
     return ""
 
 
@@ -64,7 +64,7 @@ def _read(folder: Path, step: int) -> dict[str, dict]:
       if Path(name).is_absolute() or ".." in Path(name).parts:
         raise Mistake(f"it names {name!r}, which is outside of the folder")
     return files
-  except (ValueError, KeyError, TypeError, AttributeError) as e:
+  except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
     raise Mistake(f"its {NAME} cannot be read ({type(e).__name__}: {e})") from e
 
 

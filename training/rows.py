@@ -106,7 +106,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
   for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
     try:
       row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
       continue
     if isinstance(row, dict) and isinstance(row.get("step"), int):
       rows.append(row)

@@ -9,6 +9,7 @@ is what leaving out `--config` means.
 """
 
 import json
+import math
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -88,7 +89,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     stored = json.loads(path.read_text())
     if not isinstance(stored, dict):
       raise Mistake("it is not a JSON object")
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, RecursionError) as error:
     raise Mistake(f"{path} cannot be read ({error}); restore it, or use another --workdir") from None
   if "model" in stored:
     stored["model"] = sections.complete(sections.upgrade(stored["model"]))
@@ -188,8 +189,16 @@ def plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-  """Writes a JSON file atomically: it appears complete or not at all."""
-  write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+  """Writes a JSON file atomically: it appears complete or not at all. NaN and infinities, which JSON lacks, are null."""
+  write_text(path, json.dumps(_finite(value), indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+  if isinstance(value, Mapping):
+    return {key: _finite(part) for key, part in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_finite(part) for part in value]
+  return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_text(path: Path, text: str | bytes) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from configs import base, text
+from data import packing
 from mistake import Mistake
 from training import describe, settings, workdir
 from training.run import Run
@@ -127,6 +128,23 @@ def test_wsd_is_extended_from_before_its_decay_as_if_never_shorter(file, tmp_pat
   whole = Run.from_config(config(file, sizes + "6"))
   whole.train()
   assert same(extended.state.params, whole.state.params)
+
+
+@pytest.mark.parametrize(
+  "source, words",
+  [
+    ("training", "training batches have nothing to predict: all weights are 0"),
+    ("evaluation", "evaluation set 'validation' has nothing to score"),
+  ],
+)
+def test_nothing_to_score_is_refused_before_the_folder_is_made(file, tmp_path, monkeypatch, source, words):
+  make = getattr(packing.pipeline, source)
+  blank = lambda batch: batch | {"weights": np.zeros_like(batch["weights"])}
+  patched = lambda rows, *more: make(lambda first, count: blank(rows(first, count)), *more)
+  monkeypatch.setattr(packing.pipeline, source, patched)
+  with pytest.raises(Mistake, match=words):
+    Run.from_config(config(file), tmp_path / "run").train()
+  assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

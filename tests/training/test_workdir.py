@@ -1,5 +1,8 @@
 """The config that a folder holds."""
 
+import json
+import math
+
 from configs import base
 from training import settings, workdir
 
@@ -9,3 +12,8 @@ def test_stored_tuples_come_back_as_tuples(tmp_path):
   config = settings.load({"steps": 1, "data": data, "model": base.defaults().model, "optimizer": {"groups": ()}})
   (tmp_path / workdir.CONFIG).write_text(config.to_json())
   assert workdir.get_config(str(tmp_path)).to_dict() == config.to_dict()
+
+
+def test_numbers_that_json_lacks_are_null(tmp_path):
+  workdir.write_json(tmp_path / "eval.json", {"loss": math.nan, "all": [{"x": math.inf}, (1.5, "nan")]})
+  assert json.loads((tmp_path / "eval.json").read_text()) == {"loss": None, "all": [{"x": None}, [1.5, "nan"]]}
