@@ -17,6 +17,8 @@ from configs import base, grammar
 DATASETS = {
   "cifar10_subset_grey": "features",
   "cifar10_subset": "features",
+  "cifar10_grey": "features",
+  "cifar10": "features",
   "spoken_digits": "features",
   "promoters_ecoli": "tokens",
   "promoters_bacillus": "tokens",
@@ -26,7 +28,8 @@ DATASETS = {
   "imdb": "tokens",
 }
 LENGTHS = {"imdb": 1024, "spoken_digits": 8000, "nmnist_subset": 4096, "promoters_ecoli": 81, "promoters_bacillus": 81}
-LENGTHS |= {"cifar10_subset_grey": 1024, "cifar10_subset": 1024, "promoters_mouse": 251, "promoters_arabidopsis": 251}
+LENGTHS |= dict.fromkeys(("cifar10_subset_grey", "cifar10_subset", "cifar10_grey", "cifar10"), 1024)
+LENGTHS |= {"promoters_mouse": 251, "promoters_arabidopsis": 251}
 
 
 def get_config(arg: str = "") -> ConfigDict:

@@ -1,12 +1,13 @@
 """Named data sets as sequences, from the files their authors or others published, checked byte for byte.
 
-cifar10_subset, cifar10_subset_grey   4,000 training and 1,000 test images of CIFAR-10, 1,024 pixels in a row
+cifar10_subset, cifar10_subset_grey   4,000 training and 1,000 test images of these
 spoken_digits                         900 recordings of the Free Spoken Digit Dataset at 8 kHz; takes 0 … 4 are the test
 promoters_NAME                        promoters and other DNA of ecoli, bacillus, mouse and arabidopsis
 nmnist_subset                         1,000 training and 100 test recordings of N-MNIST: an event a step, with its time
 imdb                                  50,000 film reviews as bytes, good or bad (the Long Range Arena's Text)
 """
 
+import functools
 import gzip
 import hashlib
 import io
@@ -79,17 +80,33 @@ def flat(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
   return np.concatenate(parts), np.concatenate([[0], np.cumsum([len(part) for part in parts])])
 
 
-def cifar(paths: list[pathlib.Path], *, grey: bool) -> Sequences:
-  """Images row by row; grey is 0.299 red + 0.587 green + 0.114 blue, rounded, as PIL has it."""
+def cifar_subset(paths: list[pathlib.Path], *, grey: bool) -> Sequences:
+  """Images of an .npz."""
   arrays = np.load(paths[0])
-  images = np.concatenate([arrays["x_train"], arrays["x_test"]])
+  images, labels = (np.concatenate([arrays[f"{key}_train"], arrays[f"{key}_test"]]) for key in "xy")
+  return pictures(images, labels, len(arrays["x_train"]), grey=grey)
+
+
+def cifar(paths: list[pathlib.Path], *, grey: bool) -> Sequences:
+  """Images of the binary archive: six files of records, a byte for the label and 1,024 for each colour."""
+  with tarfile.open(paths[0]) as archive:
+    members = {pathlib.PurePath(member.name).name: member for member in archive}
+    names = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
+    files = [archive.extractfile(members[name]) for name in names]
+    parts = [np.frombuffer(file.read(), np.uint8).reshape(-1, 3073) for file in files if file]
+  records = np.concatenate(parts)
+  images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+  return pictures(images, records[:, 0], len(records) - len(parts[-1]), grey=grey)
+
+
+def pictures(images: np.ndarray, labels: np.ndarray, train: int, *, grey: bool) -> Sequences:
+  """Images row by row, the first `train` to train on; grey is 0.299 red + 0.587 green + 0.114 blue, as PIL has it."""
   n, pixels = len(images), images.shape[1] * images.shape[2]
   values = images.reshape(n * pixels, 3)
   if grey:
     values = np.rint(values @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)[:, None]
-  labels = np.concatenate([arrays["y_train"], arrays["y_test"]]).astype(np.int32)
-  split = np.repeat(["train", "test"], [len(arrays["x_train"]), len(arrays["x_test"])])
-  return Sequences(values, np.arange(n + 1) * pixels, labels, split=split)
+  split = np.repeat(["train", "test"], [train, n - train])
+  return Sequences(values, np.arange(n + 1) * pixels, labels.astype(np.int32), split=split)
 
 
 def spoken_digits(paths: list[pathlib.Path]) -> Sequences:
@@ -156,11 +173,15 @@ def _dna(files: Mapping[str, str]) -> KnownSet:
   return KnownSet(files, "promoters", source, promoters, tokens=DNA_TOKENS, labels=2)
 
 
-CIFAR = {"cifar10_train4000_test1000.npz": "7e296b9ca5f7a130ce6462f6b2c1d8d83471063d2da6d2f40c867ac48dc77ebc"}
+CIFAR = "www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz, 170,052,171 bytes"
+WHOLE = {"cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"}
+PART = {"cifar10_train4000_test1000.npz": "7e296b9ca5f7a130ce6462f6b2c1d8d83471063d2da6d2f40c867ac48dc77ebc"}
 SUBSET = "the first images of cs.toronto.edu/~kriz/cifar.html as x_train, y_train, x_test, y_test"
 KNOWN: dict[str, KnownSet] = {
-  "cifar10_subset": KnownSet(CIFAR, "cifar10_subset", SUBSET, lambda paths: cifar(paths, grey=False), channels=3),
-  "cifar10_subset_grey": KnownSet(CIFAR, "cifar10_subset", SUBSET, lambda paths: cifar(paths, grey=True)),
+  "cifar10": KnownSet(WHOLE, "cifar10", CIFAR, functools.partial(cifar, grey=False), channels=3),
+  "cifar10_grey": KnownSet(WHOLE, "cifar10", CIFAR, functools.partial(cifar, grey=True)),
+  "cifar10_subset": KnownSet(PART, "cifar10_subset", SUBSET, functools.partial(cifar_subset, grey=False), channels=3),
+  "cifar10_subset_grey": KnownSet(PART, "cifar10_subset", SUBSET, functools.partial(cifar_subset, grey=True)),
   "spoken_digits": KnownSet(
     {"fsdd_idx0-14.tar.xz": "1a82892998626789b348860af123991fd5bc14ee4c58c1e48c7835c56a8696c8"},
     "spoken_digit",

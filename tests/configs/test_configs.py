@@ -44,6 +44,12 @@ VARIANTS = {
     "files=x.csv,predict=next,channels=2,labels=1,length=16",
   ),
   "named": ("dataset=imdb,dir=FOLDER",),
+  "lra": (
+    "",
+    "task=path_x,mixer=s4,dir=FOLDER",
+    "task=text,mixer=softmax,dir=FOLDER",
+    "task=image,mixer=mega,dir=FOLDER",
+  ),
   "phonebook": ("pattern=ma,m=mamba2,a=softmax",),
   "smnist": ("", "permuted=true,mixer=s4d"),
   "every_state_space": ("mixer=s4", "task=copying,dir=ignored,mixer=mamba"),

@@ -1,8 +1,12 @@
 """Named data sets: their published counts where the files are at hand, and what is said where they are not."""
 
+import io
+import tarfile
+
 import numpy as np
 import pytest
 
+from data import known_sets
 from data.known_sets import KNOWN, SIDE
 from data.task import build_task
 from tests import originals
@@ -62,6 +66,24 @@ def test_images_and_reviews_have_their_published_counts():
   assert len(reviews.data) == 50000
   assert np.bincount(reviews.answers).tolist() == [25000, 25000]
   assert len(reviews.rows["test"]) == 25000
+
+
+def test_the_binary_archive_of_images_is_read(tmp_path):
+  rng = np.random.default_rng(0)
+  records = rng.integers(0, 256, (12, 3073)).astype(np.uint8)
+  with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
+    for i, name in enumerate([*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]):
+      content = records[2 * i : 2 * i + 2].tobytes()
+      member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+      member.size = len(content)
+      archive.addfile(member, io.BytesIO(content))
+  images = known_sets.cifar([tmp_path / "a.tar.gz"], grey=False)
+  assert images.targets.tolist() == records[:, 0].tolist()
+  assert images.split.tolist() == ["train"] * 10 + ["test"] * 2
+  # the third pixel of the second row, of the second image
+  assert images.values[1024 + 34].tolist() == records[1, [1 + 34, 1 + 1024 + 34, 1 + 2048 + 34]].tolist()
+  grey = known_sets.cifar([tmp_path / "a.tar.gz"], grey=True).values
+  assert abs(grey[:, 0] - images.values @ [0.299, 0.587, 0.114]).max() <= 0.5
 
 
 def test_what_is_missing_or_different_is_named(tmp_path):
