@@ -57,7 +57,8 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
   "bamba": (
     *("bamba", "BambaForCausalLM"),
     dict(SMALL, **MAMBA2, **EPS, num_hidden_layers=3, attn_layer_indices=[1], mamba_expand=2, attention_bias=True)
-    | dict(num_attention_heads=3, num_key_value_heads=1, mamba_proj_bias=True, mlp_bias=True, time_step_limit=(0.05, 0.9)),
+    | dict(num_attention_heads=3, num_key_value_heads=1, mamba_proj_bias=True, mlp_bias=True)
+    | dict(time_step_limit=(0.05, 0.9)),
   ),
   "granitemoehybrid": (
     *("granitemoehybrid", "GraniteMoeHybridForCausalLM"),

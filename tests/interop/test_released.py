@@ -10,11 +10,12 @@ from interop import hf
 from tests.contract.case import jit
 from tests.interop.released import loaded, marked, tolerance
 
-# their other forms are compared in the default suite, those of the rest by the slow tests
-QUICK = ("mamba",)
+# these are compared in the default suite, the rest by the slow tests, and so are all forms but the parallel one
+QUICK = ("gpt2", "llama", "mamba", "rwkv4")
+FORMS = ("mamba",)
 
 
-@pytest.mark.parametrize("folder", marked())
+@pytest.mark.parametrize("folder", marked(slow=True, quick=QUICK))
 def test_logits_are_those_of_transformers(folder):
   model, variables, config, reference = loaded(folder)
   long, short = reference["input_ids_128"], reference["input_ids_37"]
@@ -24,7 +25,7 @@ def test_logits_are_those_of_transformers(folder):
     np.testing.assert_allclose(logits, reference[name], rtol=0, atol=tolerance(config), err_msg=name)
 
 
-@pytest.mark.parametrize("folder", marked(slow=True, quick=QUICK))
+@pytest.mark.parametrize("folder", marked(slow=True, quick=FORMS))
 def test_prefill_and_steps_are_the_full_forward(folder):
   model, variables, config, reference = loaded(folder)
   tokens, first = reference["input_ids_37"], 12
@@ -56,7 +57,7 @@ def test_greedy_continuation_is_that_of_the_full_forward(folder):
   np.testing.assert_array_equal(new.tokens, full.argmax(-1))
 
 
-@pytest.mark.parametrize("folder", marked(slow=True, quick=QUICK))
+@pytest.mark.parametrize("folder", marked(slow=True, quick=FORMS))
 def test_the_loss_is_that_of_transformers_and_its_gradient_finite(folder):
   model, variables, _, reference = loaded(folder)
   tokens = reference["input_ids_37"]
@@ -76,7 +77,7 @@ def test_the_loss_is_that_of_transformers_and_its_gradient_finite(folder):
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
-@pytest.mark.parametrize("folder", marked())
+@pytest.mark.parametrize("folder", marked(slow=True, quick=QUICK))
 def test_what_is_saved_is_what_was_loaded(folder, tmp_path):
   model, variables, config, _ = loaded(folder)
   hf.save(tmp_path / "out", model, variables, config)
