@@ -140,7 +140,9 @@ def make(values: Mapping[str, Any], where: str, dtype: str) -> Plan:
   boxed = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
   shapes = leaves(meta.unbox(boxed))
   places = _places(model, shapes)
-  lines = list(_lines(model, rows, family.LETTERS))
+  letters = len(model._body(parent=None).layout.layers)
+  count = getattr(family, "LETTERS", 0)
+  lines = list(_lines(model, rows, [i // count for i in range(letters)] if count else family.numbers(config)))
   made = [key for line in lines for key in line.ours]
   unmade, unknown = places.keys() - made, set(made) - places.keys()
   assert not unmade, f"{family.__name__} has no row for {some(unmade)}"
@@ -189,16 +191,15 @@ def _places(model: Model, shapes: Mapping[str, Any]) -> dict[str, Place]:
   return found
 
 
-def _lines(model: Model, rows: list[Row], count: int) -> Iterator[Line]:
+def _lines(model: Model, rows: list[Row], numbers: list[int]) -> Iterator[Line]:
   layout = model._body(parent=None).layout
-  assert len(layout.layers) % count == 0, f"{len(layout.layers)} letters are no multiple of {count}"
   for row in rows:
     if not row.by_layer:
       yield Line(row.theirs, tuple(map(_with_collection, row.ours)), row)
       continue
-    for index, layer in enumerate(layout.layers):
+    for number, layer in zip(numbers, layout.layers, strict=True):
       if layer.letter in row.letters:
-        theirs = tuple(name.replace("{i}", str(index // count)) for name in row.theirs)
+        theirs = tuple(name.replace("{i}", str(number)) for name in row.theirs)
         yield Line(theirs, tuple(_of_layer(path, layer) for path in row.ours), row)
 
 

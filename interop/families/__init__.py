@@ -2,7 +2,8 @@
 
 A family's file holds facts, no code for single tensors:
 
-  LETTERS        how many letters of our pattern one of their layers is: 1 for Mamba, 2 for attention and an MLP
+  LETTERS        how many letters of our pattern one of their layers is: 1 for Mamba, 2 for attention and an MLP; where
+                 layers differ in that, a function numbers(config) returns their layer of each letter instead
   IGNORED        keys of config.json, between blanks, that do not change what the model computes, or that transformers
                  itself ignores
   SKIPPED        regular expressions of tensors that hold nothing the model needs, such as a table that is tied

@@ -139,6 +139,12 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     | dict(n_group=4, topk_group=2, num_experts_per_tok=2, kv_lora_rank=14, q_lora_rank=12, qk_rope_head_dim=6)
     | dict(qk_nope_head_dim=10, v_head_dim=8, head_dim=10, short_conv_kernel_size=3, first_k_dense_replace=1),
   ),
+  "zamba": (
+    *("zamba", "ZambaForCausalLM"),
+    dict(SMALL, **EPS, num_hidden_layers=6, layers_block_type=[LINEAR, LINEAR, "hybrid", LINEAR, "hybrid", LINEAR])
+    | dict(mamba_d_state=5, mamba_d_conv=3, mamba_dt_rank=4, n_mamba_heads=2, mamba_expand=2, mamba_proj_bias=True)
+    | dict(use_mamba_kernels=False),
+  ),
 }  # fmt: skip
 
 
