@@ -11,12 +11,13 @@ from hybrids.head.classifier import Pool, Pooled
 from hybrids.head.cross_entropy import cross_entropy
 from hybrids.head.head import Outputs, Sums
 from layers import Dense, RMSNorm
+from layers.activations import gelu_tanh
 from layers.positions import sinusoidal
 from mistake import Mistake
 
 
 class Autoencoder(Pool, kw_only=True):
-  """logits_i = W_3 n(f(n(f(n(u + p_i))))) of token i, f(z) = gelu(W z), u the pooled outputs, n an RMS norm.
+  """logits_i = W_3 n(f(n(f(n(u + p_i))))) of token i, f(z) = gelu_tanh(W z), u the pooled outputs, n an RMS norm.
 
   Source: the decoder of MAD's compression task (Poli et al. 2024, arXiv:2403.17844; its `auto_encoder.py`), with the
   sinusoidal positions p of Vaswani et al. 2017. An answer has as many tokens as the row that was read in one call.
@@ -48,7 +49,7 @@ class Autoencoder(Pool, kw_only=True):
     value, state = self.pooled(outputs, state)
     x = value[:, None] + sinusoidal(jnp.arange(outputs.y.shape[1]), self.width).astype(value.dtype)
     for norm, linear in zip(self.norms, self.maps):
-      x = nn.gelu(linear(norm(x)))
+      x = gelu_tanh(linear(norm(x)))
     return self.out_proj(self.norms[2](x)), state
 
   def score(self, answer: Float[Array, "b t v"], targets: Int[Array, "b t"], weights: Float[Array, "b t"]) -> Sums:

@@ -77,7 +77,7 @@ REFUSED = [
   (dict(theta=-1.0), "Attention: theta=-1.0; it must be above 0"),
   (dict(norm_eps=-1e-6), "Attention: norm_eps=-1e-06; it must be at least 0"),
   (dict(head_size=0), "head_size=0; it must be at least 1"),
-  (dict(position="rope", scaling=dict(rule="dynamic")), "no rule 'dynamic'; choose from"),
+  (dict(position="rope", scaling=dict(rule="cubic")), "no rule 'cubic'; choose from"),
   (dict(position="alibi", scaling=dict(rule="ntk", factor=2.0)), "position='alibi' has none"),
   (dict(position="xpos", mask="full"), "position='xpos' looks back only"),
   (dict(qk_norm="layer"), "qk_norm='layer'; choose from ['none', 'head', 'all']"),
