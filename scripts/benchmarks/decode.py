@@ -1,39 +1,111 @@
-"""Greedy decoding of a Mamba language model, batch 1, from contexts of growing length, beside `transformers`."""
+"""Reading prompts and greedy decoding, of two state space models, a hybrid and a Transformer, beside `transformers`.
+
+The models are recipes at width 256 and four layers, with as many parameters as their peers. Decoding is timed from
+contexts of growing length. Their content is made up, since times do not depend on it; a hybrid's or a Transformer's
+caches are full of it.
+"""
 
 import functools
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
-from inference.generate import generate
+from attention.cache import Cache
+from hybrids.model import Model, build_model
+from hybrids.recipes import jamba, mamba, mamba2, transformer
+from hybrids.recipes.recipe import Recipe
+from inference.context import Context, start
+from inference.decode import draw, read, unstacked
+from inference.sampling import make_sampler, row_keys
 from scripts.benchmarks.case import Case, Timed
-from scripts.benchmarks.models import SIZES, language_model
 from scripts.peers.own_process import own_process
 
-TOKENS = 128
+VOCAB, WIDTH = 256, 256
+SIZES = dict(width=WIDTH, depth=4)
+ATTENTION = dict(heads=4, inner=2 * WIDTH)
+# kind -> a recipe and its fields; `scripts.peers.hugging_face.CONFIGS` has the same
+MODELS: dict[str, Recipe] = {
+  "Mamba": Recipe(mamba.model, SIZES, vocab=VOCAB),
+  "Mamba-2": Recipe(mamba2.model, SIZES, vocab=VOCAB),
+  "Jamba": Recipe(jamba.model, SIZES | ATTENTION | dict(kv_heads=4, pattern="m-m-a-m-"), vocab=VOCAB),
+  "Llama": Recipe(transformer.llama, SIZES | ATTENTION, vocab=VOCAB),
+}
+CONTEXTS, BATCHES, PROMPTS = (128, 1024, 4096, 32_768), (1, 16), (512, 4096)
+# with more tokens of context than this altogether, a call draws few
+MANY = 2**17
 
 
 def cases() -> list[Case]:
-  """Three lengths of context, beside the peer."""
+  """Decoding at four lengths of context and two sizes of batch, and two lengths of prompt; each beside its peer."""
   rows = []
-  for context in (128, 1024, 4096):
-    group = f"Mamba decode, batch 1, context {context}, width 256, 4 layers, {TOKENS} tokens"
-    peer = functools.partial(own_process, "scripts.peers.hugging_face:decode", **SIZES, context=context, tokens=TOKENS)
-    rows += [
-      Case(group, "ours", functools.partial(decode, context)),
-      Case(group, "transformers, use_mambapy", peer),
-    ]
+  for kind in MODELS:
+    for batch in BATCHES:
+      for context in CONTEXTS:
+        tokens = 8 if batch * context > MANY else 64
+        shape = dict(kind=kind, batch=batch, context=context, tokens=tokens)
+        group = f"{kind} decode, batch {batch}, context {context}, width {WIDTH}, 4 layers, {tokens} tokens a row"
+        rows += pair(group, decode, "decode", shape)
+    for length in PROMPTS:
+      group = f"{kind} prompt of {length} tokens, batch 1, width {WIDTH}, 4 layers"
+      rows += pair(group, prefill, "prefill", dict(kind=kind, length=length))
   return rows
 
 
-def decode(context: int) -> Timed:
-  """`TOKENS` greedy steps from the state after `context` tokens; the prefill is not timed."""
-  model = language_model(**SIZES)
-  prompt = jax.random.randint(jax.random.key(0), (1, context), 0, SIZES["vocab"])
-  params = jax.jit(model.init)(jax.random.key(1), prompt[:, :1])
-  first = generate(model, params, prompt, max_new_tokens=1, room=context + TOKENS + 1).context
+def pair(group: str, ours: Any, theirs: str, shape: dict[str, Any]) -> list[Case]:
+  """Returns our case and the peer's."""
+  peer = functools.partial(own_process, f"scripts.peers.hugging_face:{theirs}", **shape)
+  return [Case(group, "ours", functools.partial(ours, **shape)), Case(group, "transformers", peer)]
+
+
+def made(kind: str) -> tuple[Model, Any]:
+  """Returns a model of MODELS and fresh parameters."""
+  recipe = MODELS[kind]
+  model = build_model(recipe, **recipe.model)
+  return model, jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
+
+
+def decode(*, kind: str, batch: int, context: int, tokens: int) -> Timed:
+  """`tokens` greedy steps a row after `context` tokens. The loop updates the caches in place, and starts there anew."""
+  model, variables = made(kind)
+  variables, keys = unstacked(model, variables), row_keys(None, batch)
+  limits, sampler = np.full(batch, tokens, np.int32), make_sampler(temperature=0.0)
+  kept = [start(model, batch, context + tokens)]
 
   def call():
-    # the sampler's default is greedy; the compiled loop is reused from the second call on
-    return jax.block_until_ready(generate(model, params, None, max_new_tokens=TOKENS, context=first).tokens)
+    begun = filled(kept.pop(), context)
+    drawn, after = draw(model, variables, begun, keys, limits, None, None, size=tokens, sampler=sampler, alike=True)
+    kept.append(after)
+    return jax.block_until_ready(drawn.tokens)
 
-  return Timed(call, per_call=TOKENS, unit="tokens")
+  return Timed(call, per_call=tokens * batch, unit="tokens")
+
+
+@functools.partial(jax.jit, static_argnums=(1,), donate_argnums=(0,))
+def filled(context: Context, tokens: int) -> Context:
+  """Returns the context with states that have read `tokens` tokens, whose content is whatever is there."""
+
+  def fill(node: Any) -> Any:
+    if not isinstance(node, Cache):
+      return node
+    slot = jnp.broadcast_to(jnp.arange(node.segment.shape[1], dtype=jnp.int32), node.segment.shape)
+    here = slot < tokens
+    consumed = jnp.full_like(node.consumed, tokens)
+    return node._replace(segment=jnp.where(here, 0, -1), position=jnp.where(here, slot, -1), consumed=consumed)
+
+  state = jax.tree.map(fill, context.state, is_leaf=lambda node: isinstance(node, Cache))
+  return context._replace(state=state._replace(position=jnp.full_like(state.position, tokens)))
+
+
+def prefill(*, kind: str, length: int) -> Timed:
+  """Reads a prompt at once into a new state."""
+  model, variables = made(kind)
+  tokens = np.random.default_rng(0).integers(0, VOCAB, (1, length + 1)).astype(np.int32)
+  lengths = np.array([length + 1], np.int32)
+
+  def call():
+    begun = start(model, 1, length + 1)
+    return jax.block_until_ready(read(model, variables, begun, tokens, lengths, chunk=length))
+
+  return Timed(call, per_call=length, unit="tokens")
