@@ -7,7 +7,7 @@ Source: MiniMax 2025, arXiv:2501.08313, and checkpoint MiniMaxAI/MiniMax-Text-01
 
 from typing import Any
 
-from hybrids.recipes.recipe import language_model
+from hybrids.recipes.recipe import Recipe, language_model
 
 
 def model(
@@ -50,3 +50,35 @@ def model(
     branch=dict(norm_position="input"),
     head=dict(tie=tie),
   )
+
+
+# α of all branches; β is 1
+ALPHA = (3.5565588200778455, 1.0)
+
+RECIPES = {
+  "minimax_text_01": Recipe(
+    model,
+    dict(
+      width=6144,
+      depth=80,
+      heads=64,
+      kv_heads=8,
+      head_size=128,
+      inner=9216,
+      experts=32,
+      linear=ALPHA,
+      full=ALPHA,
+      channel=ALPHA,
+    ),
+    456_000_000_000,
+    45_900_000_000,
+    within=0.005,
+    vocab=200_064,
+    length=8192,
+  ),
+  "minimax_toy": Recipe(
+    model,
+    dict(width=8, depth=2, heads=2, kv_heads=1, inner=4, experts=3, pattern="la"),
+    vocab=256,
+  ),
+}

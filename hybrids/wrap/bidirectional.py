@@ -43,8 +43,10 @@ class Bidirectional(Mixer):
   def __post_init__(self):
     self.mixer = mixer_lib.frozen(self.mixer)
     one_of(self, merge=MERGES)
+    if not getattr(self._one_way(parent=None), "layer", 0):
+      # layers are then alike, and made and run by one loop
+      self.layer = 0
     super().__post_init__()
-    self._one_way(parent=None)
 
   @property
   def SIDE(self) -> tuple[str, ...]:

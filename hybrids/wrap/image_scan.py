@@ -60,8 +60,10 @@ class ImageScan(Mixer):
     if unknown or not self.orders:
       raise Mistake(f"image_scan: orders={self.orders} has {unknown or 'none'}; choose from {sorted(ORDERS)}")
     one_of(self, merge=MERGES)
+    if not getattr(self._one_way(parent=None), "layer", 0):
+      # layers are then alike, and made and run by one loop
+      self.layer = 0
     super().__post_init__()
-    self._one_way(parent=None)
 
   @property
   def SIDE(self) -> tuple[str, ...]:

@@ -42,8 +42,10 @@ class Parallel(Mixer):
     one_of(self, join=JOINS)
     if not self.branches:
       raise Mistake("parallel: branches is empty; give the section of at least one mixer")
+    if not any(getattr(branch.bare(parent=None), "layer", 0) for branch in self._each()):
+      # layers are then alike, and made and run by one loop
+      self.layer = 0
     super().__post_init__()
-    self._each()
 
   @property
   def STATE(self) -> str:
