@@ -204,19 +204,14 @@ def adapted(shared: Variables, adapters: Variables | None) -> Variables:
 
 
 def init_adapters(params: Any, rank: int, only: str, key: Array, layers: int) -> dict[str, Any]:
-  """Fresh low-rank changes of shared parameters, stacked over layers: {"lora": …}.
+  """Fresh low-rank changes of shared parameters, stacked over layers: {"lora": …}, or nothing where there are none.
 
   Args:
     only: a regular expression that is searched for in the paths of matrices, as `mixer/in_proj/kernel`.
-
-  Raises:
-    ValueError: it is found in none.
   """
   keys = jax.random.split(key, layers)
   made = jax.vmap(lambda key: _adapters(params, rank, re.compile(only), key, ""))(keys)
-  if not made:
-    raise Mistake(f"lora_only={only!r} is in the path of no matrix of a shared letter; give part of one")
-  return {"lora": meta.add_axis(made, 0, LAYERS)}
+  return {"lora": meta.add_axis(made, 0, LAYERS)} if made else {}
 
 
 def _adapters(params: Any, rank: int, only: re.Pattern, key: Array, path: str) -> dict[str, Any]:

@@ -257,6 +257,8 @@ class Stack(Mixer):
       layout_lib.collect(fresh, layer, variables)
       if layer.offers:
         side = {**pure.offer_shapes(self._branch(index), meta.unbox(one)), **side}
+    if self.lora and not any(layout_lib.LORA in fresh[letter]["params"] for letter in self.shared):
+      raise Mistake(f"lora_only={self.lora_only!r} is in the path of no matrix of a shared letter; give part of one")
     return fresh
 
   @nn.nowrap

@@ -10,6 +10,8 @@ from inference.count import active, size
 
 # Recipe -> parameters. Where the published number is exact the two are equal.
 COUNTS = {
+  "bailing_hybrid_124b": 124_414_191_072,
+  "bailing_hybrid_toy": 5_738,
   "bamba_9b": 9_780_235_392,
   "bamba_toy": 12_156,
   "falcon_h1_0.5b": 521_411_104,
@@ -65,10 +67,14 @@ COUNTS = {
   "jamba_toy": 5_365,
   "kimi_linear_48b": 49_122_675_072,
   "kimi_linear_toy": 5_618,
+  "lara_mini_7b": 7_281_684_672,
+  "lara_mini_toy": 4_088,
   "lfm2_350m": 354_483_968,
   "lfm2_700m": 742_489_344,
   "lfm2_1.2b": 1_170_340_608,
   "lfm2_8b_a1b": 8_339_929_856,
+  "lfm3_1.7b": 1_728_801_536,
+  "lfm3_toy": 3_728,
   "lfm2_toy": 3_144,
   "lfm2_moe_toy": 3_168,
   "mamba_130m": 129_135_360,
@@ -148,6 +154,10 @@ COUNTS = {
   "xlstm_400m_1to0": 409_340_288,
   "xlstm_400m_7to1": 409_672_016,
   "xlstm_toy": 5_572,
+  "zamba_7b": 7_512_345_600,
+  "zamba_toy": 6_112,
+  "zamba2_2.7b": 2_665_163_680,
+  "zamba2_toy": 7_856,
 }
 EVERYDAY = ("gpt2", "llama_7b", "mamba_2.8b", "mamba2_2.7b")
 TOYS = recipes.names(toys=True)
