@@ -4,6 +4,7 @@ The masks replace values by `where`, never by multiplication, so that whatever s
 reaches neither values nor gradients.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -31,6 +32,13 @@ def product(spec: str, x: Inexact[Array, "..."], y: Inexact[Array, "..."], dtype
 def valid(lengths: Int[Array, "b"], t: int) -> Bool[Array, "b t"]:
   """Returns True at the tokens of a right-padded batch, False at the padding."""
   return jnp.arange(t) < lengths[:, None]
+
+
+def finite(*arrays: Inexact[Array, "b t ..."]) -> Bool[Array, "b t"]:
+  """Returns whether all entries of a token are finite, in every one of the arrays."""
+  # a maximum of floats is vectorised, where XLA on CPUs goes through truth values one by one
+  largest = (jnp.abs(z).max(axis=tuple(range(2, z.ndim)), initial=0) for z in arrays)
+  return functools.reduce(jnp.logical_and, map(jnp.isfinite, largest))
 
 
 def where(mask: Bool[Array, "..."], x: Shaped[Array, "..."] | float, y: Shaped[Array, "..."] | float) -> Any:

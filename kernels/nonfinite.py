@@ -36,17 +36,14 @@ def contain(
   known = [z for z in arrays if z is not None]
   if known[0].shape[1] <= 1:
     return arrays, state, None
-  finite = jnp.ones(known[0].shape[:2], bool)
-  for z in known:
-    # a maximum of floats is vectorised, where XLA on CPUs goes through truth values one by one
-    finite &= jnp.isfinite(jnp.abs(z).max(axis=tuple(range(2, z.ndim)), initial=0))
+  finite = inputs.finite(*known)
   time = jnp.arange(finite.shape[1])
   last = jax.lax.cummax(jnp.where(finite, -1, time), axis=1)
   start = 0 if reset is None else jax.lax.cummax(jnp.where(reset, time, 0), axis=1)
   after = last >= start
   if state is not None and reset is not None:
-    lost = ~jnp.isfinite(jnp.abs(state).max(axis=tuple(range(1, state.ndim))))
-    state, after = inputs.where(lost, 0, state), after | (lost[:, None] & (jnp.cumsum(reset, axis=1) == 0))
+    lost = ~inputs.finite(state[:, None])
+    state, after = inputs.where(lost[:, 0], 0, state), after | (lost & (jnp.cumsum(reset, axis=1) == 0))
   return inputs.blank(finite, *arrays), state, after
 
 

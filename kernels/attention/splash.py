@@ -46,9 +46,10 @@ def attention(q, k, v, q_position, k_position, q_segment, k_segment, *, mask, wi
 
 def why_not(q, k, v, *where, mask, window, scale, softcap, weights, slopes, decays) -> str | None:
   """Returns why the splash attention kernels cannot run these arguments, or None."""
+  if reason := dispatch.elsewhere("tpu"):
+    return reason
   q_position, _, q_segment, k_segment = where
   reasons = {
-    f"it needs a TPU, not a {dispatch.platform()}": dispatch.platform() != "tpu",
     "a TPU computes in 32 bits": any(z.dtype == jnp.float64 for z in (q, k, v)),
     f"it needs as many queries as keys, and some, not {q.shape[1]} and {k.shape[1]}": not 0 < q.shape[1] == k.shape[1],
     "it knows no places but the tokens' own indices": q_position is not None,

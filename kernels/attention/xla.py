@@ -57,8 +57,7 @@ def attention(
     return jnp.zeros((b, t, h, v.shape[3]), inputs.compute_dtype(q, k, v))
   q_position, k_position = places(q, k, q_position, k_position)
   # A weight of 0 times a value that is not finite would be NaN, as would be a gradient.
-  all_finite = lambda *arrays: functools.reduce(jnp.logical_and, (jnp.isfinite(z).all(axis=(2, 3)) for z in arrays))
-  q_finite, finite = all_finite(q), all_finite(k, v)
+  q_finite, finite = inputs.finite(q), inputs.finite(k, v)
   (q,), (k, v) = inputs.blank(q_finite, q), inputs.blank(finite, k, v)
   most = dispatch.tuned(**BLOCKS)
   limit = max(most) if window is None else max(LEAST_BLOCK, window // 2)
