@@ -62,5 +62,5 @@ def store(ref, z):
 
 
 def transposed(ref):
-  """A matrix in a memory of a GPU, read with rows and columns exchanged."""
+  """Returns a matrix in a memory of a GPU, read with rows and columns exchanged."""
   return ref.transpose((1, 0)) if hasattr(ref, "transpose") else plgpu.transpose_ref(ref, (1, 0))

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 
 def up(size: int, multiple: int) -> int:
-  """The least multiple that is not below `size`."""
+  """Returns the least multiple that is not below `size`."""
   return -(-size // multiple) * multiple
 
 
@@ -33,7 +33,7 @@ def split(z: Shaped[Array, "b t ..."], most: int) -> Shaped[Array, "chunks c b .
 
 
 def join(z: Shaped[Array, "chunks c b ..."], t: int) -> Shaped[Array, "b t ..."]:
-  """The inverse of `split` for t tokens."""
+  """Returns the inverse of `split` for t tokens."""
   return z.reshape(-1, *z.shape[2:])[:t].swapaxes(0, 1)
 
 
@@ -47,7 +47,7 @@ def fold(
   most: int,
   together: int,
 ) -> tuple[Any, Float[Array, "b t h p"]]:
-  """The last S, and all y; tokens are "b t h k", y "b t h p".
+  """Returns the last S, and all y; tokens are "b t h k", y "b t h p".
 
   Of a chunk of blocks, `locals = local(tokens)` sees all tokens at once, as "n b h c k". `S, found = block(S, its
   local)` goes from block to block. `y = finish(locals, all S before blocks, all found)` is for all at once again, as

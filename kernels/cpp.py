@@ -53,12 +53,12 @@ def _registered(source: Path) -> str | None:
 
 
 def handlers(source: Path) -> tuple[str, str]:
-  """Names of the forward and the backward pass."""
+  """Returns names of the forward and the backward pass."""
   return f"{source.parent.name}_forward", f"{source.parent.name}_backward"
 
 
 def folder() -> Path:
-  """Beside the programs that XLA compiled, where they are kept on a disk, else in the user's cache."""
+  """Returns the folder of the programs that XLA compiled, if it keeps them on a disk, else one in the user's cache."""
   kept = jax.config.jax_compilation_cache_dir
   if kept and "://" not in kept:
     return Path(kept) / "cpp"
@@ -66,7 +66,7 @@ def folder() -> Path:
 
 
 def built(source: Path, where: Path) -> Path:
-  """The library of a source file in a folder, which is built if it is not there.
+  """Returns the library of a source file in a folder, which is built if it is not there.
 
   Raises:
     Unavailable: there is no compiler, it fails, or the folder cannot be written.
@@ -87,7 +87,7 @@ def built(source: Path, where: Path) -> Path:
 
 
 def _compiler() -> list[str]:
-  """The one that CXX names, or one that is here."""
+  """Returns the command of the compiler that CXX names, or of one that is installed."""
   if command := shlex.split(os.environ.get("CXX", "")):
     return command
   if found := next(filter(None, map(shutil.which, COMPILERS)), None):

@@ -28,7 +28,7 @@ class Factors(NamedTuple):
 
 
 def least(dtype: jnp.dtype) -> Float[Array, ""]:
-  """A log decay whose exponential is 0, far enough from minus infinity for sums of it to have differences."""
+  """Returns a log decay whose exponential is 0, far enough from minus infinity for sums of it to have differences."""
   return 2 * jnp.log(jnp.finfo(dtype).tiny)
 
 
@@ -38,7 +38,7 @@ def clear(log_a: Float[Array, "b t h k"], reset: Bool[Array, "b t"] | None) -> F
 
 
 def factors(log_a: Float[Array, "*b c k"] | None) -> Factors:
-  """Every one adds up its own tokens, so that gradients, too, are sums without differences; 1 without decays."""
+  """Adds up the tokens of each product by itself, so that gradients are sums without differences; 1 without decays."""
   if log_a is None:
     return Factors(*(jnp.ones((1, 1)),) * 3, jnp.ones(1))
   tokens = jnp.arange(log_a.shape[-2])
@@ -89,12 +89,12 @@ scores.defvjp(_scores_fwd, _scores_bwd)
 
 
 def _kinds(writes):
-  """One at a time: together they have an axis more, and XLA's CPU backend (0.10.2) crashes on fusions of seven."""
+  """Takes one kind at a time: together they have seven axes, and XLA's CPU backend (0.10.2) crashes on fusing these."""
   return [writes[..., s, :, :] for s in range(writes.shape[-3])]
 
 
 def _read(reads, write, decay):
-  """[r, i, j] of one kind of writing."""
+  """Returns the scores [r, i, j] of one kind of writing."""
   product = functools.partial(multiply, factors=reads.dtype)
   if decay.shape[-1] < write.shape[-1]:
     return product("...rik,...jk->...rij", reads, write) * decay[..., None, :, :, 0]
@@ -102,7 +102,7 @@ def _read(reads, write, decay):
 
 
 def _read_bwd(reads, write, decay, bar):
-  """Cotangents of `reads`, of `write`, and of the logarithm of each entry of `decay`."""
+  """Returns cotangents of `reads`, of `write`, and of the logarithm of each entry of `decay`."""
   product = functools.partial(multiply, factors=reads.dtype)
   if decay.shape[-1] < write.shape[-1]:
     plain = bar * decay[..., None, :, :, 0]
@@ -121,7 +121,7 @@ def _decay(log_a: Float[Array, "*b c k"]) -> Float[Array, "*b c c k"]:
 
 
 def _log_decay_bar(pairs: Float[Array, "*b c c k"]) -> Float[Array, "*b c k"]:
-  """A log decay is part of the factor of every two tokens it stands between: sum over i >= n > j."""
+  """Returns a log decay is part of the factor of every two tokens it stands between: sum over i >= n > j."""
   c = pairs.shape[-2]
   past = jnp.tri(c, k=-1, dtype=pairs.dtype)  # [n, j]
   ends = einsum("nj,...ijk->...ink", past, pairs)
@@ -129,7 +129,7 @@ def _log_decay_bar(pairs: Float[Array, "*b c c k"]) -> Float[Array, "*b c k"]:
 
 
 def running_sums(x: Float[Array, "..."], axis: int) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-  """Sums of x up to each place of an axis, as a rounded part and what rounding took away from it.
+  """Returns sums of x up to each place of an axis, as a rounded part and what rounding took away from it.
 
   A difference of two is as exact as if its terms were added up alone, whatever precedes them: after a decay of e^-100,
   plain float32 sums would know the decays of the next tokens to 5 digits.

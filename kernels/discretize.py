@@ -11,7 +11,7 @@ RULES = ("euler", "zoh")
 def discretize(
   dt: Float[Array, "*t e"], A: Inexact[Array, "e n"], disc: str
 ) -> tuple[Inexact[Array, "*t e n"], Inexact[Array, "*t e #n"]]:
-  """exp(dt A), and the factor of x B: dt ("euler") or (exp(dt A) - 1) / A ("zoh")."""
+  """Returns exp(dt A), and the factor of x B: dt ("euler") or (exp(dt A) - 1) / A ("zoh")."""
   dt = dt[..., None]
   return jnp.exp(dt * A), dt if disc == "euler" else dt * phi1(dt * A)
 

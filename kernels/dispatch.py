@@ -38,7 +38,7 @@ _forced = "auto"
 
 
 def always(*_: Any, **__: Any) -> None:
-  """The rule of an implementation that runs on everything."""
+  """Is the rule of an implementation that runs on everything."""
 
 
 def imported(module: str, op: str, wrap: Callable[[Callable], Callable] = lambda form: form) -> tuple[Callable, Rule]:
@@ -74,7 +74,7 @@ def force(impl: str) -> None:
 
 @contextlib.contextmanager
 def use(impl: str) -> Iterator[None]:
-  """`force(impl)` for the length of a `with` block."""
+  """Calls `force(impl)` for the length of a `with` block."""
   before = _forced
   force(impl)
   try:
@@ -94,7 +94,7 @@ def elsewhere(kind: str) -> str | None:
 
 
 def multiplies_bfloat16() -> bool:
-  """Whether the device multiplies bfloat16 and adds up in float32, at a rate above that of float32."""
+  """Returns whether the device multiplies bfloat16 and adds up in float32, at a rate above that of float32."""
   return platform() != "cpu"
 
 
@@ -110,7 +110,7 @@ def prefer(*names: str) -> str:
 
 
 def pick(op: str, impls: Impls, want: str, *args: Any, **kwargs: Any) -> Callable:
-  """The implementation named `want`, or for `"auto"` the preferred one among those able to run these arguments.
+  """Returns the implementation named `want`, or for `"auto"` the preferred one among those able to run these arguments.
 
   Args:
     op: the op's name, for messages.
@@ -144,7 +144,7 @@ def _others(impls: Impls, tried: Mapping[str, Any]) -> list[str]:
 
 
 def shard(fn: Callable, axes_in: Sequence[str], axes_out: Sequence[str]) -> Callable:
-  """`fn` run by each device on its own part, where the compiler could not divide it: a kernel of our own.
+  """Makes each device run `fn`, a kernel of our own that the compiler could not divide, on its own part.
 
   Over the ambient mesh (`jax.set_mesh`) the batch is cut over data and fsdp; heads, groups, experts and channels over
   tensor. An axis of the mesh that does not divide all it would cut is left out; an op's axis of size 1 is given to
@@ -177,7 +177,7 @@ def shard(fn: Callable, axes_in: Sequence[str], axes_out: Sequence[str]) -> Call
 
 
 def _cut(sizes: Mapping[str, int], mesh: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
-  """Letter -> the mesh axes that cut it."""
+  """Returns for each letter the mesh axes that cut it."""
   cut = {}
   for together, names in CUTS.items():
     letters = [letter for letter in together if sizes.get(letter, 1) > 1]

@@ -96,7 +96,7 @@ def _count(document: Int[Array, "b t"]) -> Int[Array, ""]:
 
 
 def _one(fn, shared, tokens, document: Int[Array, "b t"], i: Int[Array, ""]) -> Float[Array, "b t ..."]:
-  """Document i of each row moved to the front, through fn, and back to its place among zeros."""
+  """Moves document i of each row to the front, calls fn, and moves the outputs back to their place among zeros."""
   t = document.shape[1]
   ours = document == i
   lengths, first = ours.sum(axis=1, dtype=jnp.int32), jnp.argmax(ours, axis=1)[:, None]

@@ -51,12 +51,12 @@ def compute_capability() -> float:
 
 
 def widen(z: Inexact[Array, "..."], multiple: int) -> Inexact[Array, "..."]:
-  """Zeros after the last axis up to a multiple."""
+  """Returns zeros after the last axis up to a multiple."""
   return jnp.pad(z, [(0, 0)] * (z.ndim - 1) + [(0, chunks.up(z.shape[-1], multiple) - z.shape[-1])])
 
 
 def segments(programs: int, tiles: int) -> int:
-  """Into how many parts to cut the time axis, so that there is a block for each multiprocessor.
+  """Returns into how many parts to cut the time axis, so that there is a block for each multiprocessor.
 
   Every part but the first is read twice, so at least two must fit. More parts than 32 would wait for each other's
   summaries longer than they run, parts of less than four tiles would have nothing on its way.
@@ -72,7 +72,7 @@ def words(reset: Bool[Array, "b t"], tokens: int, tiles: int) -> Int[Array, "b t
 
 
 def kernel(body, out, scratch, grid, name):
-  """`plgpu.kernel`, with all that is the same for ours; `grid` maps names to sizes."""
+  """Calls `plgpu.kernel` with what is the same for all our kernels; `grid` maps names to sizes."""
   return plgpu.kernel(
     body,
     out_type=out,
@@ -85,7 +85,7 @@ def kernel(body, out, scratch, grid, name):
 
 
 def kernel_in_place(body, out, grid, name, *scratch):
-  """As `kernel`, but the first argument is a state, which comes back beside the results.
+  """Does the same as `kernel`, but the first argument is a state, which comes back beside the results.
 
   `body` writes it where it read it. Who still needs the old one gets a copy made before, by XLA.
   """
@@ -102,7 +102,7 @@ def kernel_in_place(body, out, grid, name, *scratch):
 
 
 def lanes(z):
-  """A vector of channels, one a thread."""
+  """Returns a vector of channels, one a thread."""
   return plgpu.layout_cast(z, plgpu.Layout.WG_STRIDED((LANES,), vec_size=1))
 
 
@@ -115,12 +115,12 @@ def store(ref, z):
 
 
 def wide(z, n: int):
-  """A vector of channels in each of n rows."""
+  """Returns a vector of channels in each of n rows."""
   return plgpu.layout_cast(lax.broadcast_in_dim(z, (n, LANES), (1,)), COLUMNS)
 
 
 def tall(z):
-  """A vector of entries in the columns of all channels."""
+  """Returns a vector of entries in the columns of all channels."""
   return plgpu.layout_cast(lax.broadcast_in_dim(z, (*z.shape, LANES), (0,)), COLUMNS)
 
 
@@ -129,12 +129,12 @@ def full(value: float):
 
 
 def mask(condition):
-  """A boolean for all channels alike."""
+  """Returns a boolean for all channels alike."""
   return jnp.broadcast_to(condition, (LANES,))
 
 
 def barriers(copies: int, stages: int = STAGES):
-  """One for each slot of `stream`, into which `copies` arrays are read."""
+  """Returns a barrier for each slot of `stream`, into which `copies` arrays are read."""
   return plgpu.Barrier(num_arrivals=copies, num_barriers=stages)
 
 
@@ -198,7 +198,7 @@ class Tiling:
     return jax.ShapeDtypeStruct((self.b, self.t, self.width), jnp.float32)
 
   def by_segment(self, *axes):
-    """A vector of channels for each segment of each row."""
+    """Returns a vector of channels for each segment of each row."""
     return jax.ShapeDtypeStruct((self.b, self.segments, *axes, self.blocks * LANES), jnp.float32)
 
 
@@ -211,7 +211,7 @@ class Block:
     self.cols = pl.ds(lax.axis_index("e") * LANES, LANES)
 
   def index(self, i):
-    """The i-th tile of the segment, counted from the start of the row; it may lie past the end."""
+    """Returns the i-th tile of the segment, counted from the start of the row; it may lie past the end."""
     i = self.segment * self.tiling.each + i
     return self.tiling.segments * self.tiling.each - 1 - i if self.tiling.back else i
 
@@ -219,11 +219,11 @@ class Block:
     return self.index(i) * self.tiling.tokens
 
   def at(self, i):
-    """Where the i-th tile lies in an array by token."""
+    """Returns where the i-th tile lies in an array by token."""
     return self.row, pl.ds(self.first(i), self.tiling.tokens), self.cols
 
   def to(self, i):
-    """Where it lies in what leaves."""
+    """Returns where it lies in what leaves."""
     return self.at(i)
 
   def fetch(self, i, slot, barrier, *arrays):
@@ -242,12 +242,12 @@ class Block:
     return self.words[0][self.row, jnp.clip(self.index(i), 0, last)] if self.words else jnp.int32(0)
 
   def masks(self, word, i, k):
-    """Whether token k of a tile starts a document, None if none does; and, `back`, whether it is not past the end."""
+    """Returns whether token k of a tile starts a document, None if none does; `back`, whether it is not past the end."""
     reset = mask((lax.shift_right_logical(word, k) & 1) == 1) if self.words else None
     return reset, mask(self.first(i) + k < self.tiling.t) if self.tiling.back else None
 
   def order(self, k):
-    """The k-th token of a tile to be scanned."""
+    """Returns the k-th token of a tile to be scanned."""
     return self.tiling.tokens - 1 - k if self.tiling.back else k
 
   def tiles(self, ready, fetch, tile, put, carry):
@@ -278,5 +278,5 @@ class Block:
 
 
 def choose(condition, value, other):
-  """`value` where the condition holds; None, it does."""
+  """Returns `value` where the condition holds, else `other`; None: it holds everywhere."""
   return value if condition is None else jnp.where(condition, value, other)

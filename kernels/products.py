@@ -21,7 +21,7 @@ def factors(dtype: jnp.dtype, *arrays: Inexact[Array, "..."] | None) -> tuple:
 
 
 def widened(form: Callable, vectors: int, cast: Callable = op.cast) -> Callable:
-  """`form` for vectors of any dtype, which are cast to that of the state, or by `factors`.
+  """Makes `form` take vectors of any dtype, which are cast to that of the state, or by `factors`.
 
   Args:
     vectors: how many of the first arguments they are; the last but one is the state.
@@ -30,7 +30,7 @@ def widened(form: Callable, vectors: int, cast: Callable = op.cast) -> Callable:
 
 
 def multiply(spec: str, x: Float[Array, "..."], y: Float[Array, "..."], factors: jnp.dtype) -> Float[Array, "..."]:
-  """`jnp.einsum` of two arrays whose entries are rounded to the dtype `factors` first.
+  """Computes `jnp.einsum` of two arrays whose entries are rounded to the dtype `factors` first.
 
   Sums are in the dtype of x and y together, at least float32, in the backward pass, too. No axis is in one array alone.
   """

@@ -22,7 +22,7 @@ def why_not(*arrays: Inexact[Array, "..."]) -> str | None:
 
 
 def even(size: int, most: int, multiple: int) -> int:
-  """The size of blocks of about equal size, a multiple and at most `most`, that `size` is cut into."""
+  """Returns the size of blocks of about equal size, a multiple and at most `most`, that `size` is cut into."""
   return chunks.up(-(-size // -(-size // most)), multiple)
 
 
@@ -43,13 +43,13 @@ def unpack(word: Int[Array, ""], row: Int[Array, "rows lanes"]) -> Bool[Array, "
 
 
 def product(x: Float[Array, "..."], y: Float[Array, "..."], of_x: int = 1, of_y: int = 0) -> Float[Array, "..."]:
-  """The product of two matrices over axis `of_x` of x and `of_y` of y; float32 means float32 here, too."""
+  """Returns the product of two matrices over axis `of_x` of x and `of_y` of y; float32 means float32 here, too."""
   dims = (((of_x,), (of_y,)), ((), ()))
   return lax.dot_general(x, y, dims, precision=lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
 
 
 def turn(z: Float[Array, "r c"]) -> Float[Array, "c r"]:
-  """A row as a column, or a column as a row; every sum has one term."""
+  """Turns a row into a column, or a column into a row; every sum has one term."""
   size, rows = z.size, z.shape[0]
   wide = jnp.broadcast_to(z, (size, size))
   row, column = (lax.broadcasted_iota(jnp.int32, wide.shape, axis) for axis in (0, 1))

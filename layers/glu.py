@@ -12,13 +12,13 @@ ACTIVATIONS = ("glu", "gelu", "gelu_tanh", "none")
 
 
 def glu_dense(width: int) -> Dense:
-  """The linear map to twice the width, which starts at PyTorch's initial values."""
+  """Returns the linear map to twice the width, which starts at PyTorch's initial values."""
   init = uniform_fan_in(width)
   return Dense(2 * width, use_bias=True, kernel_init=init, bias_init=init, axes=("inner", "embed"))
 
 
 def activate(y: Float[Array, "*b d"], kind: str, dense: Dense | None) -> Float[Array, "*b d"]:
-  """y for "none", GELU(y) for "gelu", and GLU(dense(GELU(y))) for "glu", the only kind with a `dense`."""
+  """Returns y for "none", GELU(y) for "gelu", and GLU(dense(GELU(y))) for "glu", the only kind with a `dense`."""
   if kind == "none":
     return y
   y = gelu_tanh(y) if kind == "gelu_tanh" else gelu(y)

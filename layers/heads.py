@@ -48,7 +48,7 @@ def split(z: Float[Array, "*b e"], heads: int) -> Float[Array, "*b h k"]:
 
 
 def count(module: Any, most: int = 8) -> int:
-  """`heads` of a mixer of that `width`; if not given, the largest divisor of the width not above `most`.
+  """Returns `heads` of a mixer of that `width`; if not given, the largest divisor of the width not above `most`.
 
   Raises:
     ValueError: a size is below 1, or the heads do not divide the width.

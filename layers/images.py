@@ -51,7 +51,7 @@ def convolve(
   reset: Bool[Array, "b t"] | None = None,
   lengths: Int[Array, "b"] | None = None,
 ) -> Float[Array, "b t e"]:
-  """`kernels.long_conv.long_conv_nd` over all axes; with `reset` each document is an image, or a video, of its own.
+  """Calls `kernels.long_conv.long_conv_nd`; with `reset` each document is an image, or a video, of its own.
 
   What it returns in the padding means nothing; the base class of mixers sets it to 0.
 

@@ -118,7 +118,7 @@ class GatedRMSNorm(nn.Module):
 
   @nn.compact
   def scale(self, features: int) -> Float[Array, "e"]:
-    """The scale itself, for an op that has the norm in it."""
+    """Returns the scale itself, for an op that has the norm in it."""
     return param(self, "scale", nn.initializers.ones, (features,), (self.axis,))
 
 

@@ -52,7 +52,7 @@ class ConvQKV(nn.Module):
     reset: Bool[Array, "b t"] | None = None,
     lengths: Int[Array, "b"] | None = None,
   ) -> tuple[tuple[Float[Array, "b t h k"], Float[Array, "b t h k"], Float[Array, "b t h p"]], Float[Array, "b w e"]]:
-    """q, k and v by heads of values, and the last inputs of the convolution."""
+    """Returns q, k and v by heads of values, and the last inputs of the convolution."""
     keys, _ = self._widths
     mixed = jnp.concatenate([self.q_proj(x), self.k_proj(x), self.v_proj(x)], axis=-1)
     mixed, taps = self.conv(mixed, taps, reset=reset, lengths=lengths)

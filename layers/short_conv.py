@@ -57,7 +57,7 @@ class ShortConv(nn.Module):
   def step(
     self, x: Float[Array, "b e"], taps: Float[Array, "b w e"], *, activation: str = "none"
   ) -> tuple[Float[Array, "b e"], Float[Array, "b w e"]]:
-    """__call__ on one token without packed documents or padding, and with an activation ("silu") after it."""
+    """Does __call__ on one token without packed documents or padding, and an activation ("silu") after it."""
     return conv_step(x, taps, self.kernel, bias=self._bias(), activation=activation)
 
   def _bias(self) -> jax.Array | None:

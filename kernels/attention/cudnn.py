@@ -44,7 +44,7 @@ def why_not(q, k, v, *where, mask, window, scale, softcap, weights, slopes, deca
 
 
 def has_kernels() -> bool:
-  """Whether the first device is a GPU of NVIDIA's that is new enough."""
+  """Returns whether the first device is a GPU of NVIDIA's that is new enough."""
   if dispatch.elsewhere("gpu"):
     return False
   # AMD's are called "gfx..."

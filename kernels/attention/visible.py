@@ -12,7 +12,7 @@ def places(
   q_position: Int[Array, "b t"] | None,
   k_position: Int[Array, "b s"] | None,
 ) -> tuple[Int[Array, "b t"], Int[Array, "b s"]]:
-  """The positions, which are the tokens' own indices if none are given."""
+  """Returns the positions, which are the tokens' own indices if none are given."""
   index = lambda z: jnp.broadcast_to(jnp.arange(z.shape[1], dtype=jnp.int32), z.shape[:2])
   return (index(q), index(k)) if q_position is None or k_position is None else (q_position, k_position)
 
@@ -26,7 +26,7 @@ def visible(
   mask: str,
   window: int | None,
 ) -> Bool[Array, "b t s"]:
-  """Same segment, not an empty slot; not later if causal; less than `window` tokens back; or a key for everyone."""
+  """Returns which keys each query sees: those of its segment, no later, and in the window; and those for everyone."""
   back = q_position[:, :, None] - k_position[:, None, :]
   see = back >= 0 if mask == "causal" else jnp.ones(back.shape, bool)
   if window is not None:

@@ -109,7 +109,7 @@ def blockwise(
   at: Places,
   of: Places,
 ) -> tuple[Float[Array, "x b g r c p"], Bool[Array, "x b c"]]:
-  """Each block of queries meets the blocks of keys in turn; also returns which queries see a key that is not finite."""
+  """Lets each block of queries meet the blocks of keys in turn, and says which queries see a key that is not finite."""
   y, spoilt, _ = _forward(rules, q, k, v, at, of)
   return y, spoilt
 
@@ -226,7 +226,7 @@ def _add(total: Float[Array, "z b g k c"], j: Int[Array, ""], part: Float[Array,
 
 
 def _scores(rules: Rules, q, k, at: Places, of: Places) -> tuple[Float[Array, "b g r c s"], Float[Array, "..."]]:
-  """The scores of one pair of blocks, and their derivatives by q . k."""
+  """Returns the scores of one pair of blocks, and their derivatives by q . k."""
   left, rest = _left(rules, at, of, inputs.compute_dtype(q, k))
   scores = rules.scale * _dot("bgrck,bgks->bgrcs", _times(q, left), _times(k, rest))
   slope = jnp.asarray(rules.scale, scores.dtype)
@@ -265,7 +265,7 @@ def _see(rules: Rules, at: Places, of: Places) -> Bool[Array, "b 1 1 c s"]:
 
 
 def _needed(rules: Rules, at: Places, of: Places) -> Bool[Array, "x z"]:
-  """Whether a block of queries may see any of a block of keys, by the ranges of their positions and segments."""
+  """Returns whether a block of queries may see a key of a block, by the ranges of their positions and segments."""
   (q_first, q_last), (k_first, k_last) = (_range(z.position, z.segment) for z in (at, of))
   pairs = lambda x, z: x[:, None] - z[None]
   may = pairs(q_last, k_first) >= 0 if rules.mask == "causal" else jnp.ones(pairs(q_last, k_first).shape, bool)
@@ -287,7 +287,7 @@ def _range(z: Int[Array, "x b c"], segment: Int[Array, "x b c"] | None) -> tuple
 
 
 def _dot(spec: str, x: Array, y: Array) -> Array:
-  """Products of the operands' dtype, sums in float32 at least; float32 means float32 on accelerators, too."""
+  """Multiplies in the operands' dtype and adds up in float32 at least, which it is on accelerators, too."""
   dtype = inputs.compute_dtype(x, y)
   if jnp.result_type(x, y) == dtype:
     return jnp.einsum(spec, x, y, precision=jax.lax.Precision.HIGHEST)

@@ -10,7 +10,7 @@ CHUNK = 64  # points at a time
 def cauchy(
   v: Complex[Array, "e k n"], a: Complex[Array, "e n"], p: Float[Array, "m"], q: Float[Array, "m"]
 ) -> Complex[Array, "e k m"]:
-  """Real arithmetic: 1/(x + iy) twice for each pole and point, and sums and differences of the two."""
+  """Computes 1/(x + iy) in real arithmetic twice for each pole and point, and sums and differences of the two."""
   e, k, _ = v.shape
   m = p.shape[0]
   extra = -m % CHUNK

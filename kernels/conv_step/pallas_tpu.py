@@ -49,7 +49,7 @@ def _kernel(activation, x, taps, weights, y, taps_out):
 
 
 def advance(x, taps, weights, taps_out, activation):
-  """The convolution of one row of the batch, a row of channels; moves its taps on."""
+  """Returns the convolution of one row of the batch, a row of channels; moves its taps on."""
   kernel, *bias = weights
   v = taps.shape[0]
   y = (kernel[:v] * taps[...]).sum(0, keepdims=True) + kernel[v:] * x

@@ -53,12 +53,12 @@ def _forward(q, k, v, w, log_a, S):
 
 
 def _blocks(k, v, *, back):
-  """Every head is a group of its own."""
+  """Makes every head a group of its own."""
   return Blocks(k, v, most=(TOKENS, 1), back=back)
 
 
 def _arrays(blocks, q, k, v, w, log_a):
-  """With the decays up to and with each token of a chunk and, below them, those before it."""
+  """Returns the arrays with the decays up to and with each token of a chunk and, below them, those before it."""
   sums = jnp.concatenate(decays.running_sums(blocks.fold_decays(log_a), axis=4), axis=3)
   before = jnp.pad(sums[..., :-1], [(0, 0)] * 4 + [(1, 0)])
   return *map(blocks.fold, (q, k, v, w)), jnp.concatenate([sums, before], axis=3)
@@ -188,7 +188,7 @@ def _inverse(lower: Float[Array, "c c"]) -> Float[Array, "c c"]:
 
 
 def _log_decay_bar(through: Decays, between: Float[Array, "c c"], before: Float[Array, "c 1"]) -> Float[Array, "1 c"]:
-  """As `tpu_blocks.log_decay_bar`, and of segments that end before the token that they belong to."""
+  """Does the same as `tpu_blocks.log_decay_bar`, also for segments that end before the token that they belong to."""
   row, column = index(0, between), index(1, between)
   ends = tpu.product(between, jnp.where(row < column, 1.0, 0.0)) + before
   return tpu_blocks.log_decay_bar(through) + jnp.where(row > column, ends, 0.0).sum(0, keepdims=True)

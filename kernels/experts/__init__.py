@@ -56,7 +56,7 @@ def experts(
 
 
 def _few(x: Array, chosen: Array, W_in: Array) -> bool:
-  """Whether these are single tokens that choose no more experts together than there are."""
+  """Returns whether these are single tokens that choose no more experts together than there are."""
   return x.shape[1] == 1 and chosen.size <= len(W_in)
 
 

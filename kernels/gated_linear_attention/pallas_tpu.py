@@ -65,20 +65,20 @@ class _Blocks:
     return pl.BlockSpec(shape, lambda b, e, c: (b, self.chunk(c), e, 0, 0))
 
   def bonuses(self, u):
-    """The bonus, and its block."""
+    """Returns the bonus, and its block."""
     if u is None:
       return (), ()
     return (u.reshape(1, -1),), (pl.BlockSpec((1, self.heads * self.k), lambda b, e, c: (0, e)),)
 
   def bonus_sums(self):
-    """The gradient of the bonus in each row, and its block."""
+    """Returns the gradient of the bonus in each row, and its block."""
     if not self.bonus:
       return (), ()
     spec = pl.BlockSpec((None, 1, self.heads * self.k), lambda b, e, c: (b, 0, e))
     return (self.like(1, self.h * self.k),), (spec,)
 
   def words(self):
-    """The mask, and its block, in scalar memory."""
+    """Returns the mask, and its block, in scalar memory."""
     if self.reset is None:
       return (), ()
     shape = None, None, 1, self.blocks
@@ -92,11 +92,11 @@ class _Blocks:
     return slice(n * width, (n + 1) * width)
 
   def first(self):
-    """The token this chunk starts with."""
+    """Returns the token this chunk starts with."""
     return self.chunk(pl.program_id(2)) * self.tokens
 
   def at(self, n):
-    """The rows of block n."""
+    """Returns the rows of block n."""
     return pl.ds(pl.multiple_of(n * ROWS, ROWS), ROWS)
 
   def read(self, ref, first, n, head, width):
@@ -270,7 +270,7 @@ def _old(q, reset, bonus):
 
 
 def _decays(log_a, reset, bonus) -> _Decays:
-  """With a bonus a token reads before its own decay."""
+  """Returns the products of decays; with a bonus a token reads before its own decay."""
   if reset is not None:
     log_a = jnp.where(reset, decays.least(log_a.dtype), log_a)
   row, since = _row(log_a), jnp.zeros_like(log_a)
@@ -284,7 +284,7 @@ def _decays(log_a, reset, bonus) -> _Decays:
 
 
 def _scores(decay, reads, writes) -> Float[Array, "c c"]:
-  """How much of token j reaches token i, at [j, i]."""
+  """Returns how much of token j reaches token i, at [j, i]."""
   scores = jnp.zeros((ROWS, ROWS), jnp.float32)
   column = lax.broadcasted_iota(jnp.int32, scores.shape, 1)
   for i, pairs in enumerate(decay.pairs):
@@ -293,7 +293,7 @@ def _scores(decay, reads, writes) -> Float[Array, "c c"]:
 
 
 def _pairs_bar(decay, reads, writes, scores_bar, logs, bonus):
-  """Cotangents of `reads` and `writes` through the scores, and of the log decays through everything.
+  """Returns cotangents of `reads` and `writes` through the scores, and of the log decays through everything.
 
   `logs` are cotangents of the logarithms of `enter`, `leave` and `across`. A token's decay is part of all segments that
   contain it, which are added up without differences: those that end at it or later and begin before it.

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 
 def differentiable(forward: Callable, backward: Callable) -> Callable:
-  """The differentiable `scan(a, x, h, reset)` of two loops that know nothing of each other.
+  """Returns the differentiable `scan(a, x, h, reset)` of two loops that know nothing of each other.
 
   `forward(a, x, h, reset)` returns (all h_t, the last h), and `backward(a, h, y, reset, y_bar, s_T)` returns
   (a_bar, x_bar, s_0), where h is the state before the first token and y all h_t.
@@ -34,7 +34,7 @@ def differentiable(forward: Callable, backward: Callable) -> Callable:
 
 
 def decay_bar(a, h, y, reset, x_bar):
-  """a_bar for all tokens, from x_bar; of a constant decay their sum."""
+  """Returns a_bar for all tokens from x_bar; for a constant decay, their sum."""
   before = jnp.concatenate([h[:, None], y[:, :-1]], axis=1)
   if reset is not None:
     before = jnp.where(reset[..., None], 0, before)

@@ -39,14 +39,14 @@ class _Tiling(gpu.Tiling):
     super().__init__(x.shape, TOKENS // self.pairs, reset, back=back)
 
   def slots(self, count=gpu.STAGES, tokens=None):
-    """Shared memory for a tile in each slot."""
+    """Returns shared memory for a tile in each slot."""
     return (plgpu.SMEM((count, tokens or self.tokens, gpu.LANES), jnp.float32),) * self.pairs
 
   def decay_slots(self):
     return () if self.constant else self.slots()
 
   def ready(self, by_token):
-    """Barriers for the copies of the decay and of `by_token` more arrays."""
+    """Returns barriers for the copies of the decay and of `by_token` more arrays."""
     return gpu.barriers(self.pairs * (by_token + (not self.constant)))
 
   def each_token(self):
@@ -58,7 +58,7 @@ class _Tiling(gpu.Tiling):
 
 class _Block(gpu.Block):
   def vectors(self, value=0.0):
-    """A number in each channel."""
+    """Returns a number in each channel."""
     return tuple(gpu.full(value if i == 0 else 0.0) for i in range(self.tiling.pairs))
 
   def vector(self, refs, *at):
@@ -66,7 +66,7 @@ class _Block(gpu.Block):
     return tuple(gpu.lanes(ref[*at, self.cols]) for ref in refs)
 
   def start(self, maps, h):
-    """The state before the segment."""
+    """Returns the state before the segment."""
     h = self.vector(h, self.row)
     if not maps:
       return h
@@ -79,7 +79,7 @@ class _Block(gpu.Block):
       ref[self.row, self.segment, self.cols] = z
 
   def decay(self, a, slots):
-    """The decay as a function of slot and token: by token in shared memory, or one for all in registers."""
+    """Returns the decay as a function of slot and token: by token in shared memory, or one for all in registers."""
     if self.tiling.constant:
       everywhere = self.vector(a, 0)
       return lambda slot, k: everywhere
@@ -96,7 +96,7 @@ def _write(slots, out, k, values):
 
 
 def _maps(tiling, a, x):
-  """P and E of each segment but the last to be scanned."""
+  """Returns P and E of each segment but the last to be scanned."""
   if tiling.segments == 1:
     return ()
   kernel = gpu.kernel(
@@ -138,7 +138,7 @@ def _given(a, *by_token):
 
 
 def _vector(z):
-  """The parts of one vector of channels a row, filled up to whole blocks."""
+  """Returns the parts of one vector of channels a row, filled up to whole blocks."""
   return parts(gpu.widen(z, gpu.LANES))
 
 

@@ -35,7 +35,7 @@ class Blocks:
     return pl.BlockSpec((None, self.tokens, self.channels), lambda b, e, c: (b, self.chunk(c), e))
 
   def tile_before(self):
-    """The last tokens of the chunk before; of the first chunk, its own."""
+    """Returns the last tokens of the chunk before; of the first chunk, its own."""
     where = lambda b, e, c: (b, jnp.maximum(self.chunk(c) * self.tiles - 1, 0), e)
     return pl.BlockSpec((None, self.rows, self.channels), where)
 
@@ -46,18 +46,18 @@ class Blocks:
     return pl.BlockSpec((1, self.channels), lambda b, e, c: (0, e))
 
   def words(self):
-    """The mask, and its block, in scalar memory."""
+    """Returns the mask, and its block, in scalar memory."""
     if self.reset is None:
       return (), ()
     spec = pl.BlockSpec((None, None, 1, self.tiles), lambda b, e, c: (b, self.chunk(c), 0, 0), memory_space=pltpu.SMEM)
     return (tpu.words(self.reset, self.tokens, self.rows),), (spec,)
 
   def first(self):
-    """The token this chunk starts with."""
+    """Returns the token this chunk starts with."""
     return self.chunk(pl.program_id(2)) * self.tokens
 
   def at(self, i):
-    """The rows of tile i."""
+    """Returns the rows of tile i."""
     return pl.ds(pl.multiple_of(i * self.rows, self.rows), self.rows)
 
   def resets(self, words, i):
@@ -84,7 +84,7 @@ def states(decay, inflow, h, *, back):
 
 
 def shift(tile, edge, *, back, distance=1):
-  """Every token gets what belongs to the one `distance` before it, or after it; those that have none get `edge`."""
+  """Gives every token the value of the one `distance` before it, or after it; those that have none get `edge`."""
   rows = tile[0].shape[0]
   row = lax.broadcasted_iota(jnp.int32, tile[0].shape, 0)
   has = row < rows - distance if back else row >= distance

@@ -12,7 +12,7 @@ def long_conv(
   k_back: Float[Array, "e m"] | None,
   reset: Bool[Array, "b t"] | None,
 ) -> Float[Array, "b t e"]:
-  """One Toeplitz matrix per channel and direction, blanked where two tokens belong to different documents."""
+  """Multiplies by one Toeplitz matrix for each channel and direction, which is 0 between different documents."""
   b, t, _ = u.shape
   document = jnp.zeros((b, t), int) if reset is None else jnp.cumsum(reset, axis=1)
   same = document[:, :, None] == document[:, None, :]
@@ -24,13 +24,13 @@ def long_conv(
 
 
 def _taps(k: Float[Array, "e l"], lag) -> Float[Array, "e t s"]:
-  """k at every lag, 0 where it has no such tap."""
+  """Returns k at every lag, 0 where it has no such tap."""
   known = (lag >= 0) & (lag < k.shape[1])
   return jnp.where(known, k[:, jnp.where(known, lag, 0)], 0)
 
 
 def long_conv_nd(u: Float[Array, "b *t e"], k: Float[Array, "e *l"], origin: tuple[int, ...]) -> Float[Array, "b *t e"]:
-  """Tap by tap: u moved by the tap's lag, with what leaves the array gone."""
+  """Adds up u moved by each tap's lag; what leaves the array is gone."""
   y = jnp.zeros_like(u)
   for tap in itertools.product(*map(range, k.shape[1:])):
     moved = u

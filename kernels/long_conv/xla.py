@@ -29,7 +29,7 @@ BLOCK = 128
 
 
 def long_conv(u, k, k_back, reset):
-  """One negacyclic convolution for both directions, or `causal` where taps are few or documents packed."""
+  """Takes one negacyclic convolution for both directions, or `causal` where taps are few or documents packed."""
   t = u.shape[1]
   most = max(k.shape[1], 0 if k_back is None else k_back.shape[1])
   if reset is not None or most <= FEW_TAPS:
@@ -44,7 +44,7 @@ def long_conv(u, k, k_back, reset):
 
 
 def causal(u, k, k_back, reset):
-  """By halves, each direction for itself: no token reaches those that its taps do not."""
+  """Convolves by halves, each direction by itself: no token reaches those that its taps do not."""
   y = _causal(u, k, reset)
   if k_back is not None:
     # A document starts, seen from the end, one token before the next one starts.
@@ -54,7 +54,7 @@ def causal(u, k, k_back, reset):
 
 
 def fast_size(least: int) -> int:
-  """The smallest length of at least `least` whose only prime factors are 2, 3 and 5."""
+  """Returns the smallest length of at least `least` whose only prime factors are 2, 3 and 5."""
   sizes = [1]
   for prime in (2, 3, 5):
     sizes = [size * prime**i for size in sizes for i in range(least.bit_length() + 1) if size * prime**i < 2 * least]
@@ -62,7 +62,7 @@ def fast_size(least: int) -> int:
 
 
 def even_size(least: int) -> int:
-  """Twice a fast size: halves of a sequence are the two parts of complex numbers."""
+  """Returns twice a fast size: halves of a sequence are the two parts of complex numbers."""
   return 2 * fast_size(-(-least // 2))
 
 
@@ -91,7 +91,7 @@ def _causal(
 
 
 def _by_halves(u: Float[Array, "b t e"], k: Float[Array, "e l"]) -> Float[Array, "b t e"]:
-  """`_causal` for one document a row and more taps than a few."""
+  """Does the same as `_causal` for one document a row and more taps than a few."""
   b, t, e = u.shape
   blocks = jnp.pad(u, ((0, 0), (0, -t % BLOCK), (0, 0))).reshape(b, -1, BLOCK, e)
   y, half = within_chunks(blocks, k).reshape(b, -1, e)[:, :t], BLOCK
@@ -134,7 +134,7 @@ def _across(
 
 
 def _each_its_part(u: Float[Array, "b t e"], kernel: Float[Array, "e n"], first: int, count: int):
-  """`negacyclic`, told to run on each device's part of batch and channels: XLA has every device do a whole FFT."""
+  """Runs `negacyclic` on each device's part of batch and channels; XLA would have every device do a whole FFT."""
   run = lambda u, kernel: (negacyclic(u, kernel, first, count),)
   return dispatch.shard(run, ("b t e", "e n"), ("b t e",))(u, kernel)[0]
 
@@ -201,7 +201,7 @@ negacyclic.defvjp(_negacyclic_fwd, _negacyclic_bwd)
 
 
 def long_conv_nd(u: Float[Array, "b *t e"], k: Float[Array, "e *l"], origin: tuple[int, ...]) -> Float[Array, "b *t e"]:
-  """One circular convolution along all axes, each padded until nothing comes around."""
+  """Takes one circular convolution along all axes, each padded until nothing comes around."""
   letters = " ".join("xyzw"[: len(origin)])
   run = lambda u, k: (_zero_padded(u, k, origin),)
   return dispatch.shard(run, (f"b {letters} e", f"e {letters}"), (f"b {letters} e",))(u, k)[0]

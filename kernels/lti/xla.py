@@ -47,7 +47,7 @@ def lti(u, system, x, reset, lengths, *, within):
 
 
 def why_no_products(u, system, x, reset, lengths) -> str | None:
-  """A triangular matrix knows no documents."""
+  """Says why products cannot run these arguments: a triangular matrix knows no documents."""
   return None if reset is None else "it masks no documents"
 
 
@@ -78,7 +78,7 @@ def _states(
 def _read(
   before: Parts, O: Inexact[Array, "e c n"], reset: Bool[Array, "b m c"] | None, factors: jnp.dtype
 ) -> Float[Array, "b m c e"]:
-  """Re(O x) for the tokens of a chunk before its first document start."""
+  """Returns Re(O x) for the tokens of a chunk before its first document start."""
   states = jnp.concatenate(before, axis=-1).swapaxes(0, 1)
   weights = jnp.concatenate([z if i == 0 else -z for i, z in enumerate(_parts(O))], axis=-1)
   y = multiply("embn,ecn->embc", states, weights, factors).transpose(2, 1, 3, 0)
@@ -88,7 +88,7 @@ def _read(
 def _tail(
   u: Float[Array, "b t e"], system: System, states: Parts, reset: Bool[Array, "b t"] | None, ends: Int[Array, "b"]
 ) -> Parts:
-  """The states after `ends` tokens of each row, "e b n".
+  """Returns the states after `ends` tokens of each row, "e b n".
 
   That is A^r x + I u, with x the state at the last chunk boundary and u the r < c tokens after it, moved to the end of
   a chunk.
@@ -171,7 +171,7 @@ def _cleared(reset: Bool[Array, "b"] | None, x: Parts) -> Parts:
 
 
 def _times(A: Parts, x: Parts) -> Parts:
-  """A x per channel: "e n" or "e i j" times "e b n"."""
+  """Returns a x per channel: "e n" or "e i j" times "e b n"."""
   if A[0].ndim == 2:
     return _product(lambda a, z: a[:, None] * z, A, x)
   return _product(lambda a, z: _einsum("eij,ebj->ebi", a, z), A, x)
@@ -188,13 +188,13 @@ def _outer(d: Parts, x: Parts, *, diagonal: bool) -> Parts:
 
 
 def _adjoint(A: Parts) -> Parts:
-  """The conjugate transpose."""
+  """Returns the conjugate transpose."""
   transposed = A if A[0].ndim == 2 else tuple(z.swapaxes(1, 2) for z in A)
   return tuple(z if i == 0 else -z for i, z in enumerate(transposed))
 
 
 def _product(times, x: Parts, y: Parts) -> Parts:
-  """The complex product made of a real one."""
+  """Returns the complex product made of a real one."""
   if len(x) == 1:
     return (times(x[0], y[0]),)
   (x_re, x_im), (y_re, y_im) = x, y

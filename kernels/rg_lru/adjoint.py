@@ -23,7 +23,7 @@ def others(u, r, i, a_param, h, reset, packed) -> list[Float[Array, "..."]]:
 
 
 def differentiable(forward: Callable, backward: Callable) -> Callable:
-  """`rg_lru` of two kernels.
+  """Makes `rg_lru` of two kernels.
 
   `forward(u, r, i, rate, h, reset)` returns all y, in the dtype of u, and the last state, and
   `backward(u, r, i, rate, h, y, reset, y_bar, last_bar)` returns the cotangents of the first five, in their dtypes. The

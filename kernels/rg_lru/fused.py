@@ -31,7 +31,7 @@ def opened(
   rate: Float[Array, "*#b e"],
   reset: Bool[Array, "*b e"] | None,
 ) -> Gates:
-  """The gates of tokens from what comes before their sigmoids."""
+  """Returns the gates of tokens from what comes before their sigmoids."""
   r, i = (1 / (1 + jnp.exp(-z)) for z in (r, i))
   log_a = -rate * r
   decay = jnp.exp(log_a)
@@ -48,7 +48,7 @@ def pull(
   bar: Float[Array, "*b e"],
   before: Float[Array, "*b e"],
 ) -> tuple[Float[Array, "*b e"], ...]:
-  """Cotangents of u, r, i and the rate by token, from that of h_t and from h_{t-1}, in this order."""
+  """Returns cotangents of u, r, i and the rate by token, from that of h_t and from h_{t-1}, in this order."""
   entered = gates.i * u
   # of factor^2, by its bounded slope
   lost_bar = bar * entered * (0.5 * lax.rsqrt(jnp.maximum(gates.lost, 0.25 / MAX_SLOPE**2)))

@@ -30,18 +30,18 @@ class _Tiling(gpu.Tiling):
     super().__init__(by_token[0].shape, BYTES // size, reset, back=back)
 
   def slots(self, *like, count=gpu.STAGES, more=0):
-    """Shared memory for a tile of each array, and `more` tokens, in each slot."""
+    """Returns shared memory for a tile of each array, and `more` tokens, in each slot."""
     return tuple(plgpu.SMEM((count, self.tokens + more, gpu.LANES), z.dtype) for z in like)
 
 
 class _Block(gpu.Block):
   def masks(self, word, i, k):
-    """Forward, too, a token past the end must leave the state alone: the last state is a result."""
+    """Does not pass over tokens past the end in the forward pass either: the last state is a result."""
     reset, _ = super().masks(word, i, k)
     return reset, gpu.mask(self.first(i) + k < self.tiling.t)
 
   def start(self, maps, h):
-    """The state before the segment."""
+    """Returns the state before the segment."""
     h = gpu.lanes(h[self.row, self.cols])
     if not maps:
       return h
@@ -62,7 +62,7 @@ def _read(slots, slot, k):
 
 
 def _maps(tiling, rate, arrays):
-  """P and E of each segment but the last to be scanned; `arrays` are u, r, i, or `back` r, i, y_bar."""
+  """Returns P and E of each segment but the last to be scanned; `arrays` are u, r, i, or `back` r, i, y_bar."""
   if tiling.segments == 1:
     return ()
   kernel = gpu.kernel(

@@ -12,7 +12,7 @@ def roesser(
   columns: int,
   inside: float,
 ) -> Float[Array, "e i j"]:
-  """Place by place."""
+  """Goes from place to place."""
   zero = jnp.zeros_like(B[0])
   h: dict[tuple[int, int], Array] = {}
   v: dict[tuple[int, int], Array] = {}

@@ -7,7 +7,7 @@ from kernels.linear_scan import linear_scan
 
 
 def roesser(A, B, C, rows, columns, inside):
-  """A loop over rows, in which only the states of one row are in memory."""
+  """Loops over rows, so that only the states of one row are in memory."""
   along = jnp.ones((columns, 1, 1), A.dtype).at[1:].set(inside)
 
   def row(v, first, weight):

@@ -9,7 +9,7 @@ from kernels import dispatch
 
 
 def around(scan: Callable, why_not: Callable = dispatch.always) -> tuple[Callable, dispatch.Rule]:
-  """`scan` with softplus before it and skip and gate after it, and the rule that belongs to it.
+  """Adds softplus before `scan`, skip and gate after it, and returns that with the rule that belongs to it.
 
   Args:
     scan: see `reference.selective_scan`.

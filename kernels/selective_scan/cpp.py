@@ -71,7 +71,7 @@ def _call(name, shapes, B, e):
 
 
 def _parts(B, e):
-  """Into how many parts the channels of a group are cut, so that every core has one."""
+  """Returns into how many parts the channels of a group are cut, so that every core has one."""
   b, _, g, _ = B.shape
   cores = os.cpu_count() or 1
   return max(1, min(-(-cores // max(1, b * g)), e // g // CHANNELS))

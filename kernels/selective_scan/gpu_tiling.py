@@ -42,7 +42,7 @@ class Tiling(gpu.Tiling):
     return {**super().grid(), "n": self.parts // self.held}
 
   def by_token(self, z):
-    """From each block of the same channels, of which several are added up; else in the dtype of z."""
+    """Returns the shape of results of each block of the same channels, of which several are added up."""
     blocks, dtype = self.parts // self.held, self.dtype_like(z)
     return jax.ShapeDtypeStruct((blocks * self.rows, self.t, self.g, chunks.up(self.d, _align(dtype))), dtype)
 
@@ -50,48 +50,48 @@ class Tiling(gpu.Tiling):
     return z.dtype if self.parts == self.held else jnp.dtype(jnp.float32)
 
   def by_part(self):
-    """A vector of channels for each part of each segment."""
+    """Returns a vector of channels for each part of each segment."""
     return self.by_segment(self.parts // self.held)
 
   def by_tile(self):
-    """A state for each tile of each row."""
+    """Returns a state for each tile of each row."""
     shape = self.b, self.segments * self.each, self.n, self.blocks * gpu.LANES
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
   def sums(self):
-    """For each block and part: the rows of B and C of tokens that are summed at once."""
+    """Returns the shape that has for each block and part the rows of B and C of tokens that are summed at once."""
     count = self.segments * self.each * self.tokens // self.summed
     return jax.ShapeDtypeStruct((self.b, self.blocks, self.parts, count, ROWS), jnp.float32)
 
   def slots(self, z):
-    """For tiles of what is like z."""
+    """Returns memory for tiles of arrays like z."""
     return plgpu.SMEM((self.stages, self.tokens, gpu.LANES), z.dtype)
 
   def leaving(self, z):
-    """For tiles of what `by_token` has."""
+    """Returns memory for tiles of the results of `by_token`."""
     return plgpu.SMEM((2, self.tokens, gpu.LANES), self.dtype_like(z))
 
   def columns(self):
     return plgpu.SMEM((self.stages, self.tokens, self.held * self.part), jnp.float32)
 
   def tokens_of(self, z):
-    """Channels by group, up to rows that are whole 16 bytes, which the copy engine wants."""
+    """Lays out channels by group, up to rows that are whole 16 bytes, which the copy engine wants."""
     return gpu.widen(z.reshape(*z.shape[:2], self.g, self.d), _align(z.dtype))
 
   def channels_of(self, D):
-    """By group, up to whole blocks."""
+    """Lays out channels by group, up to whole blocks."""
     return gpu.widen(D.reshape(self.g, self.d), gpu.LANES)
 
   def columns_of(self, z):
     return jnp.pad(z, [(0, 0)] * 3 + [(0, self.n - self.entries)])
 
   def states_of(self, z):
-    """Channels last, up to whole blocks: "b (g d) n" -> "(b g) n e"."""
+    """Lays out channels last, up to whole blocks: "b (g d) n" -> "(b g) n e"."""
     z = z.reshape(-1, self.d, self.entries).swapaxes(1, 2)
     return gpu.widen(jnp.pad(z, ((0, 0), (0, self.n - self.entries), (0, 0))), gpu.LANES)
 
   def decays_of(self, A):
-    """For powers of 2, which are what a GPU computes."""
+    """Scales A for powers of 2, which GPUs compute."""
     return self.states_of(A / math.log(2))
 
   def tokens_from(self, z, like):
@@ -99,14 +99,14 @@ class Tiling(gpu.Tiling):
     return z[..., : self.d].reshape(self.rows, self.t, -1).astype(like.dtype)
 
   def channels_from(self, z):
-    """The first part's has all."""
+    """Sums over blocks; the first part has all."""
     return z[:, :, 0, : self.d].sum(1).reshape(self.rows, -1).sum(0)
 
   def states_from(self, z):
     return z[:, : self.entries, : self.d].swapaxes(1, 2).reshape(-1, self.g * self.d, self.entries)
 
   def columns_from(self, z):
-    """From the sums of the blocks those of B and of C."""
+    """Takes the cotangents of B and of C from the sums of the blocks."""
     z = z.sum(1).reshape(self.rows, self.g, self.parts, -1, self.summed, 2, self.part)
     z = z.transpose(5, 0, 3, 4, 1, 2, 6).reshape(2, self.rows, -1, self.g, self.n)
     return z[:, :, : self.t, :, : self.entries]
@@ -151,11 +151,11 @@ class Block(gpu.Block):
       ref[*at, self.entries(p), self.cols] = z
 
   def vector(self, slots, slot, k):
-    """A vector of channels, in 32 bits."""
+    """Returns a vector of channels, in 32 bits."""
     return gpu.load(slots.at[slot, k], gpu.CHANNELS).astype(jnp.float32)
 
   def step(self, slots, slot, i, k):
-    """The steps of token k of the i-th tile; past the end 0, which leaves the state alone."""
+    """Returns the steps of token k of the i-th tile; past the end 0, which leaves the state alone."""
     dt = self.vector(slots, slot, k)
     if not self.tiling.softplus:
       return dt  # the copy engine reads zeros there
@@ -163,12 +163,12 @@ class Block(gpu.Block):
     return self.clear(self.first(i) + k >= self.tiling.t, dt) if self.tiling.filled else dt
 
   def skip(self, D):
-    """D in the block of the first part, which adds it for all."""
+    """Returns D in the block of the first part, which adds it for all, else 0."""
     D = gpu.load(D.at[self.group, self.cols], gpu.CHANNELS)
     return D if self.tiling.parts == self.tiling.held else self.clear(self.part > 0, D)
 
   def column(self, slots, slot, k, p):
-    """The p-th part of what all channels share."""
+    """Returns the p-th part of what all channels share."""
     return gpu.tall(gpu.load(slots.at[slot, k, pl.ds(p * self.tiling.part, self.tiling.part)], gpu.ENTRIES))
 
   def wide(self, z):
@@ -179,7 +179,7 @@ class Block(gpu.Block):
     return [plgpu.layout_cast(empty, gpu.COLUMNS) for _ in self.held]
 
   def start(self, maps, h):
-    """The state before the segment."""
+    """Returns the state before the segment."""
     h = self.states(h, self.row)
     if not maps:
       return h

@@ -66,7 +66,7 @@ class _Tile(NamedTuple):
     return self.block.vector(slots, self.slot, k)
 
   def token(self, k, h) -> _Token:
-    """The token after the state h."""
+    """Returns the token after the state h."""
     x, dt, _, B, *_ = self.slots
     x_t, dt_t, reset = self.vector(x, k), self.block.step(dt, self.slot, self.i, k), self.block.reset(self.word, k)
     B_t, wide = self.block.column(B, self.slot, k, 0), self.block.wide
@@ -143,7 +143,7 @@ def _forward(softplus, x, dt, A, B, C, h, D, z, reset):
 
 
 def _laid_out(tiling, x, dt, A, B, C, D, z):
-  """D and z in tuples, which are empty without them."""
+  """Lays out all arrays; D and z in tuples, which are empty without them."""
   skip, gate = (() if m is None else (m,) for m in (D, z))
   return (
     *(tiling.tokens_of(x), tiling.tokens_of(dt), tiling.decays_of(A), tiling.columns_of(B), tiling.columns_of(C)),

@@ -52,22 +52,22 @@ class _Blocks:
     self.chunk = (lambda c: self.chunks - 1 - c) if back else (lambda c: c)
 
   def fold(self, z):
-    """Groups to rows: "b s (g d)" -> "(b g) s d", with empty channels to fill the lanes."""
+    """Moves groups to rows: "b s (g d)" -> "(b g) s d", with empty channels to fill the lanes."""
     z = z.reshape(*z.shape[:2], self.g, -1).swapaxes(1, 2)
     return jnp.pad(z.reshape(-1, *z.shape[2:]), ((0, 0), (0, 0), (0, self.width - self.channels_of_group)))
 
   def unfold(self, z):
-    """The inverse of `fold`."""
+    """Returns the inverse of `fold`."""
     z = z[..., : self.channels_of_group].reshape(-1, self.g, z.shape[1], self.channels_of_group).swapaxes(1, 2)
     return z.reshape(*z.shape[:2], -1)
 
   def fold_columns(self, z):
-    """Groups to rows and tokens last: "b t g n" -> "(b g) n t", with empty tokens to fill the last chunk."""
+    """Moves groups to rows and tokens last: "b t g n" -> "(b g) n t"; empty tokens fill the last chunk."""
     z = z.transpose(0, 2, 3, 1).reshape(-1, self.n, self.t)
     return jnp.pad(z, ((0, 0), (0, 0), (0, self.chunks * TOKENS - self.t)))
 
   def unfold_columns(self, z):
-    """The sum of what the blocks of channels have, as "b t g n"."""
+    """Returns the sum of what the blocks of channels have, as "b t g n"."""
     return z.sum(1)[..., : self.t].reshape(self.b, self.g, self.n, self.t).transpose(0, 3, 1, 2)
 
   def by_token(self):
@@ -89,7 +89,7 @@ class _Blocks:
     return pl.BlockSpec((None, None, self.n, TOKENS), lambda r, e, c: (r, e, 0, self.chunk(c)))
 
   def words(self):
-    """The mask, and its block, in scalar memory."""
+    """Returns the mask, and its block, in scalar memory."""
     if self.reset is None:
       return (), ()
     place = lambda r, e, c: (lax.div(r, self.g), self.chunk(c), 0, 0)
@@ -100,11 +100,11 @@ class _Blocks:
     return jax.ShapeDtypeStruct((self.b * self.g, *shape), dtype)
 
   def like_tokens(self, z):
-    """In the dtype of z."""
+    """Returns the shape of an array by token in the dtype of z."""
     return self.like(self.t, self.width, dtype=z.dtype)
 
   def wide(self, count):
-    """A chunk in 32 bits, for so many arrays."""
+    """Returns a chunk in 32 bits, for so many arrays."""
     return [pltpu.VMEM((self.tokens, self.channels), jnp.float32)] * count
 
   def valid(self, z, step):
@@ -151,7 +151,7 @@ def _run(softplus, x, dt, A, B, C, h, D, z, reset, *, save):
 
 
 def _arrays(blocks, x, dt, A, B, C, D, z):
-  """As they are folded, and their blocks; D and z in tuples, which are empty without them."""
+  """Returns the folded arrays and their blocks; D and z in tuples, which are empty without them."""
   tokens, columns = blocks.by_token(), blocks.columns()
   skip, gate = (() if m is None else (m,) for m in (D, z))
   arrays = (
@@ -163,7 +163,7 @@ def _arrays(blocks, x, dt, A, B, C, D, z):
 
 
 def _read(blocks, step, x, dt, x_in, dt_in):
-  """Past the end dt is 0, which leaves the state alone."""
+  """Reads x and dt in float32; past the end dt is 0, which leaves the state alone."""
   wide = dt[...].astype(jnp.float32)
   x_in[...] = blocks.valid(x[...].astype(jnp.float32), step)
   dt_in[...] = blocks.valid(fused.softplus(wide) if blocks.softplus else wide, step)

@@ -118,23 +118,23 @@ def _cleared(h, token):
 
 
 def _chunks(x, dt, B, C, reset) -> Tokens:
-  """The inputs as Tokens; the filling of the last chunk has dt = 0, which leaves the state alone."""
+  """Returns the inputs as Tokens; the filling of the last chunk has dt = 0, which leaves the state alone."""
   x, dt = (z.reshape(*z.shape[:2], B.shape[2], -1) for z in (x, dt))
   x, dt, B, C = (chunks.split(z, CHUNK) for z in (x, dt, B, C))
   return Tokens(x, dt, B, C, None if reset is None else chunks.split(reset, CHUNK))
 
 
 def _rows(z, like):
-  """One token after the other again, in the shape of `like`."""
+  """Puts the tokens after one another again, in the shape of `like`."""
   return chunks.join(z, like.shape[1]).reshape(like.shape)
 
 
 def _lanes(z, groups):
-  """Channels by group, and last: "... e n" -> "... g n d"."""
+  """Moves channels by group, and last: "... e n" -> "... g n d"."""
   return z.reshape(*z.shape[:-2], groups, -1, z.shape[-1]).swapaxes(-1, -2)
 
 
 def _channels(z):
-  """The inverse of `_lanes`: "... g n d" -> "... e n"."""
+  """Returns the inverse of `_lanes`: "... g n d" -> "... e n"."""
   z = z.swapaxes(-1, -2)
   return z.reshape(*z.shape[:-3], -1, z.shape[-1])

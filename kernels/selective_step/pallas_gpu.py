@@ -73,5 +73,5 @@ def _kernel(h, x, dt, A, B, C, D, z, y):
 
 
 def _spread(z, axis):
-  """A vector along an axis of a matrix, the same in all places of the other."""
+  """Returns a vector along an axis of a matrix, the same in all places of the other."""
   return plgpu.layout_cast(lax.broadcast_in_dim(z, (gpu.LANES, ENTRIES), (axis,)), ROWS)

@@ -51,7 +51,7 @@ def short_conv(
 
 
 def _one_token(x, kernel, taps, bias, reset, lengths):
-  """`conv_step` has kernels of its own, but masks nothing."""
+  """Takes `conv_step`, which has kernels of its own, but masks nothing."""
   if reset is not None or lengths is not None:
     return reference.short_conv(x, kernel, taps, bias, reset, lengths)
   y, taps = conv_step(x[:, 0], taps, kernel, bias=bias)

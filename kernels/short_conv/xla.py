@@ -122,7 +122,7 @@ def _by_token(padded, dy, reach, w: int) -> Float[Array, "w e"]:
 
 
 def _by_tap(padded, dy, reach, w: int) -> Float[Array, "w e"]:
-  """The same with one reduction over all tokens for each tap, for accelerators."""
+  """Does the same with one reduction over all tokens for each tap, for accelerators."""
 
   def tap(index):
     i, lag = index

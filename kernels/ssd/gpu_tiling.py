@@ -48,7 +48,7 @@ class Tiling:
     return plgpu.SMEM((count, 2, SIDE), jnp.float32)
 
   def tokens_of(self, z):
-    """For tensor cores; also tokens are filled up."""
+    """Lays out tokens for tensor cores, whose number is filled up as well."""
     z = jnp.pad(z.astype(jnp.bfloat16), [(0, 0), (0, self.rows - self.t), (0, 0), (0, 0)])
     return gpu.widen(z, SIDE)
 
@@ -63,7 +63,7 @@ class Tiling:
     return S[:, :, : self.entries, : self.channels]
 
   def sums_of(self, log_a: Float[Array, "b t h"]) -> Float[Array, "b h chunks 2 c"]:
-    """Running sums of a chunk's log decays, as `decays.running_sums` has them; the filling has the decay 1."""
+    """Returns running sums of a chunk's log decays, as `decays.running_sums` has them; the filling has the decay 1."""
     log_a = jnp.pad(log_a, ((0, 0), (0, self.chunks * SIDE - self.t), (0, 0)))
     log_a = log_a.reshape(self.b, self.chunks, SIDE, self.h).transpose(0, 3, 1, 2)
     return jnp.stack(decays.running_sums(log_a, axis=3), axis=3)
@@ -90,7 +90,7 @@ class Tiling:
     return jnp.concatenate([S[None], lax.scan(fold, S, maps)[1]]).swapaxes(0, 1)
 
   def sums_from(self, log_a_bar):
-    """From the blocks' parts of the cotangents of log decays: "b (h blocks) chunks tokens" -> "b t h"."""
+    """Sums the blocks' parts of the cotangents of log decays: "b (h blocks) chunks tokens" -> "b t h"."""
     z = log_a_bar.reshape(self.b, self.h, self.blocks, -1).sum(2)
     return z[..., : self.t].swapaxes(1, 2)
 
@@ -148,7 +148,7 @@ class Block:
       ref[self._state(n)] = z
 
   def _state(self, n):
-    """Where the n-th part is of the state that a segment begins or ends with."""
+    """Returns where the n-th part is of the state that a segment begins or ends with."""
     return self.row, self.segment, self.head, part(n), self.channels
 
 
@@ -187,17 +187,17 @@ def index(axis):
 
 
 def past():
-  """Whether a column is a token that the row has seen."""
+  """Returns whether a column is a token that the row has seen."""
   return index(0) >= index(1)
 
 
 def spread(z, axis):
-  """A vector along an axis of a matrix, the same in all places of the other."""
+  """Returns a vector along an axis of a matrix, the same in all places of the other."""
   return plgpu.layout_cast(lax.broadcast_in_dim(z, (SIDE, SIDE), (axis,)), MATRIX)
 
 
 def shared(*shape):
-  """Shared memory for matrices that tensor cores read: rows of 128 bytes, in the order that they want."""
+  """Returns shared memory for matrices that tensor cores read: rows of 128 bytes, in the order that they want."""
   transforms = plgpu.TilingTransform((EIGHT, SIDE)), plgpu.SwizzleTransform(2 * SIDE)
   return plgpu.SMEM(shape, jnp.bfloat16, transforms=transforms)
 
@@ -225,5 +225,5 @@ def zeros():
 
 
 def load(ref):
-  """A matrix of shared memory, in float32."""
+  """Returns a matrix of shared memory, in float32."""
   return gpu.load(ref, MATRIX).astype(jnp.float32)

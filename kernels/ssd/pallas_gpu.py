@@ -229,7 +229,7 @@ def _backward_kernel(tiling, q, k, v, y_bar, sums, entries, last_bar, *out_and_s
 
 
 def _parts(n, after_bar, decay, q, k, stored, read_bar, entry, after, scores_bar):
-  """The n-th part of what flows to the state before; those of q and k come where the tokens were."""
+  """Returns the n-th part of what flows to the state before; those of q and k come where the tokens were."""
   columns = to.part(n)
   q_n, k_n = q.at[:, columns], k.at[:, columns]
   q_bar = product(scores_bar, k_n) + product(read_bar, to.turned(entry.at[columns]))

@@ -30,22 +30,22 @@ class Blocks:
     self.chunk = (lambda c: self.chunks - 1 - c) if back else (lambda c: c)
 
   def fold(self, z):
-    """Groups to rows, and the heads of a group beside each other: "b t (g r) p" -> "(b g) t (r p)"."""
+    """Moves groups to rows, and the heads of a group beside each other: "b t (g r) p" -> "(b g) t (r p)"."""
     z = z.reshape(self.b, self.t, self.g, -1).swapaxes(1, 2)
     return z.reshape(-1, *z.shape[2:])
 
   def unfold(self, z, like):
-    """The inverse of `fold`."""
+    """Returns the inverse of `fold`."""
     return z.reshape(self.b, self.g, self.t, -1).swapaxes(1, 2).reshape(like.shape)
 
   def fold_decays(self, z):
-    """Tokens last, by chunk and by the heads of a program: "b t h" -> "(b g) blocks m heads c"."""
+    """Moves tokens last, by chunk and by the heads of a program: "b t h" -> "(b g) blocks m heads c"."""
     z = jnp.pad(z, ((0, 0), (0, self.chunks * self.tokens - self.t), (0, 0)))
     z = z.reshape(self.b, self.chunks, self.tokens, self.g, -1, self.heads).transpose(0, 3, 4, 1, 5, 2)
     return z.reshape(-1, *z.shape[2:])
 
   def unfold_decays(self, z):
-    """The inverse of `fold_decays`."""
+    """Returns the inverse of `fold_decays`."""
     z = z.reshape(self.b, self.g, *z.shape[1:]).transpose(0, 3, 5, 1, 2, 4)
     return z.reshape(self.b, self.chunks * self.tokens, -1)[:, : self.t]
 
@@ -74,7 +74,7 @@ class Blocks:
     return jax.ShapeDtypeStruct((self.b * self.g, *shape), jnp.float32)
 
   def read(self, refs):
-    """Their values. What lies past the end of the arrays is anything, and becomes 0."""
+    """Reads a block; past the end of the arrays, where memory is undefined, it is 0."""
     if self.t % self.tokens == 0:
       return [z[...] for z in refs]
     first = self.chunk(pl.program_id(2)) * self.tokens
@@ -92,7 +92,7 @@ class Decays(NamedTuple):
 
 
 def decays_of(high: Float[Array, "1 c"], low: Float[Array, "1 c"]) -> Decays:
-  """From the running sums of log decays, see `decays.running_sums`."""
+  """Makes decays of the running sums of log decays, see `decays.running_sums`."""
   high_end, low_end = high[:, -1:], low[:, -1:]
   high_i, low_i = tpu.turn(high), tpu.turn(low)
   inside = (high_i - high) + (low_i - low)
@@ -105,7 +105,7 @@ def decays_of(high: Float[Array, "1 c"], low: Float[Array, "1 c"]) -> Decays:
 
 
 def log_decay_bar(bar: Decays) -> Float[Array, "1 c"]:
-  """From the cotangents of log decays to those of one token's: each is part of every segment that contains it.
+  """Sums the cotangents of a token's log decay, which is part of every segment that contains the token.
 
   Added up without differences of sums, which would leave rounding errors of the largest cotangents in the smallest.
   """

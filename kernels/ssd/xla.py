@@ -122,7 +122,7 @@ def _exp(x, where):
 
 
 def _log_decay_bar(bar: Decays) -> Float[Array, "m b g r c"]:
-  """From the cotangents of log decays to those of one token's: each is part of every segment that contains it.
+  """Sums the cotangents of a token's log decay, which is part of every segment that contains the token.
 
   Added up without differences of sums, which would leave rounding errors of the largest cotangents in the smallest.
   """
@@ -139,20 +139,20 @@ def _chunks(q, k, v) -> Tokens:
 
 
 def _grouped(z, axis, groups):
-  """Heads by group: "... h ..." -> "... g r ..."."""
+  """Splits heads by group: "... h ..." -> "... g r ..."."""
   return z.reshape(*z.shape[:axis], groups, -1, *z.shape[axis + 1 :])
 
 
 def _rows(z, like):
-  """One token after the other again, in the shape of `like`."""
+  """Puts the tokens after one another again, in the shape of `like`."""
   return chunks.join(z, like.shape[1]).reshape(like.shape)
 
 
 def _by_chunk(z):
-  """Tokens last: "m c b g r" -> "m b g r c"."""
+  """Moves tokens last: "m c b g r" -> "m b g r c"."""
   return jnp.moveaxis(z, 1, -1)
 
 
 def _by_token(z):
-  """As a factor of values: "m b g r c" -> "m c b g r 1"."""
+  """Makes a factor of values: "m b g r c" -> "m c b g r 1"."""
   return jnp.moveaxis(z, -1, 1)[..., None]

@@ -10,7 +10,7 @@ from kernels import dispatch
 
 
 def divided(step: Callable, x, z, dt, taps, S, kernel, bias, A, D, scale, norm, norm_groups, eps):
-  """`reference.ssd_step` by a kernel of our own.
+  """Makes `reference.ssd_step` of a kernel of our own.
 
   Args:
     step: on x, z, dt, A, D, taps, S, kernel, bias and norm of a device's heads, with z as "b h p" and a bias; returns y
@@ -48,12 +48,12 @@ def why_not(S, taps, norm, norm_groups) -> str | None:
 
 
 def cut(z, h, *, k, p):
-  """Channels of the convolution as those of heads and, twice, of groups: u, B and C."""
+  """Cuts the convolution's channels into those of heads, u, and of groups, B and C."""
   u, B, C = jnp.split(z, [h * p, (z.shape[-1] + h * p) // 2], axis=-1)
   part = lambda m, size: m.reshape(*m.shape[:-1], -1, size)
   return part(u, p), part(B, k), part(C, k)
 
 
 def join(*parts):
-  """The inverse of `cut`."""
+  """Returns the inverse of `cut`."""
   return jnp.concatenate([part.reshape(*part.shape[:-2], -1) for part in parts], axis=-1)

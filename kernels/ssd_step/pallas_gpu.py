@@ -60,27 +60,27 @@ class _Blocks:
     self.all = self.of_heads + 2 * self.g * self.of_column
 
   def mixed(self, z):
-    """Channels of the convolution: "... m" -> "... rows width"."""
+    """Lays out channels of the convolution: "... m" -> "... rows width"."""
     u, B, C = over_heads.cut(z, self.h, k=self.k, p=self.p)
     u = self.by_head(u, axis=u.ndim - 2)
     B, C = (gpu.widen(m, gpu.LANES) for m in (B, C))
     return over_heads.join(u, B, C).reshape(*z.shape[:-1], -1, self.width)
 
   def unmixed(self, z):
-    """The inverse of `mixed`."""
+    """Returns the inverse of `mixed`."""
     z = z.reshape(*z.shape[:-2], -1)
     u, B, C = over_heads.cut(z, self.g * self.of_group, k=self.of_column * gpu.LANES, p=self.width)
     return over_heads.join(self.from_head(u, axis=u.ndim - 2), B[..., : self.k], C[..., : self.k])
 
   def by_head(self, z, axis):
-    """Heads filled up group by group, and with "h p" and "h k p" what each has."""
+    """Fills up heads group by group, in "h", "h p" and "h k p"."""
     z = z.reshape(*z.shape[:axis], self.g, -1, *z.shape[axis + 1 :])
     sizes = self.of_group, *{0: (), 1: (self.width,), 2: (self.entries, self.width)}[z.ndim - axis - 2]
     z = jnp.pad(z, [(0, 0)] * (axis + 1) + [(0, to - size) for to, size in zip(sizes, z.shape[axis + 1 :])])
     return z.reshape(*z.shape[:axis], -1, *sizes[1:])
 
   def from_head(self, z, axis):
-    """The inverse of `by_head`."""
+    """Returns the inverse of `by_head`."""
     sizes = (self.h // self.g, *{0: (), 1: (self.p,), 2: (self.k, self.p)}[z.ndim - axis - 1])
     z = z.reshape(*z.shape[:axis], self.g, -1, *z.shape[axis + 1 :])
     z = z[(slice(None),) * (axis + 1) + tuple(map(slice, sizes))]
@@ -147,18 +147,18 @@ def _kernel(blocks, norm, S, x, z, dt, taps, kernel, bias, A, D, y, squares, tap
 
 
 def _rows(blocks, block):
-  """Where the channels of a block are among all; those of heads, which heads."""
+  """Returns where the channels of a block are among all; those of heads, which heads."""
   return pl.ds(block * blocks.heads, blocks.heads)
 
 
 def _spread(z, axes, layout, blocks):
-  """The same numbers in all places of the axes of heads, entries and channels that z lacks."""
+  """Repeats z along the axes of heads, entries and channels that it lacks."""
   shape = blocks.heads, ENTRIES, blocks.width
   return plgpu.layout_cast(lax.broadcast_in_dim(z, shape, axes), layout)
 
 
 def _column(columns, kind, i, layout, blocks):
-  """The i-th entries of B or C, for all channels."""
+  """Returns the i-th entries of B or C, for all channels."""
   first = kind * blocks.of_column * gpu.LANES + i * ENTRIES
   place = lax.div(first, blocks.width), pl.ds(lax.rem(first, blocks.width), ENTRIES)
   return _spread(gpu.load(columns.at[*place], layout.reduce((0, 2))), (1,), layout, blocks)

@@ -47,7 +47,7 @@ class _Blocks:
     self.grid = self.b, self.h // self.heads
 
   def by_row(self, rows=1):
-    """All channels of a row of the batch, to which all its programs come back."""
+    """Returns all channels of a row of the batch, to which all its programs come back."""
     return pl.BlockSpec((None, rows, self.channels), lambda b, e: (b, 0, 0))
 
   def weights(self, rows):
