@@ -242,7 +242,7 @@ class Block:
     return self.words[0][self.row, jnp.clip(self.index(i), 0, last)] if self.words else jnp.int32(0)
 
   def masks(self, word, i, k):
-    """Returns whether token k of a tile starts a document, None if none does; `back`, whether it is not past the end."""
+    """Returns whether token k of a tile starts a document, None: none does; `back`, whether it is not past the end."""
     reset = mask((lax.shift_right_logical(word, k) & 1) == 1) if self.words else None
     return reset, mask(self.first(i) + k < self.tiling.t) if self.tiling.back else None
 
