@@ -189,7 +189,7 @@ def plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-  """Writes a JSON file atomically: it appears complete or not at all. NaN and infinities, which JSON lacks, are null."""
+  """Writes a JSON file atomically: it appears complete or not at all. NaN and infinity, which JSON lacks, are null."""
   write_text(path, json.dumps(_finite(value), indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
