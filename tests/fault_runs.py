@@ -103,15 +103,15 @@ def started(folder: Path, *more: str, limit: int = 0, **settings):
 
 
 @contextlib.contextmanager
-def pair(folder: Path, *more: str, **settings):
-  """Two processes of one run."""
+def pair(folder: Path, *more: str, second: tuple[str, ...] = (), **settings):
+  """Two processes of one run; `second` is for the second one alone."""
   with socket.socket() as free:
     free.bind(("localhost", 0))
     where = f"--coordinator=localhost:{free.getsockname()[1]}"
   both = [where, "--processes=2", "--patience=10", *more]
   with (
     started(folder, *both, "--process=0", **settings) as one,
-    started(folder, *both, "--process=1", **settings) as two,
+    started(folder, *both, "--process=1", *second, **settings) as two,
   ):
     yield one, two
 

@@ -318,6 +318,18 @@ def peer_killed(folder: Path) -> None:
 
 
 @in_process
+def peer_mistaken(folder: Path) -> None:
+  """one of two processes does not find its data | code 2 there and code 4 in the other, a line each"""
+  with pair(folder, sizes=ENDLESS, second=("--config.data.files=nowhere",)) as processes:
+    for process, code, words in zip(
+      processes, (peers.LOST, program.MISTAKE), ("has died", "no file matches 'nowhere'")
+    ):
+      errors = [line for line in ends(process, code).splitlines() if line.startswith("error: ")]
+      assert len(errors) == 1, errors
+      assert words in errors[0]
+
+
+@in_process
 def signal_to_one_of_two(folder: Path) -> None:
   """SIGHUP, SIGUSR1, SIGINT or SIGTERM to one of two processes | both save the same step and end with code 75"""
   for i, number in enumerate((signal.SIGHUP, signal.SIGUSR1, signal.SIGINT, signal.SIGTERM)):
