@@ -50,6 +50,7 @@ VARIANTS = {
     "task=text,mixer=softmax,dir=FOLDER",
     "task=image,mixer=mega,dir=FOLDER",
   ),
+  "ruler": ("problem=variable_tracking,mixer=softmax,m.position=rope",),
   "phonebook": ("pattern=ma,m=mamba2,a=softmax",),
   "smnist": ("", "permuted=true,mixer=s4d"),
   "every_state_space": ("mixer=s4", "task=copying,dir=ignored,mixer=mamba"),

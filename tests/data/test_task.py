@@ -43,6 +43,7 @@ SMALL = {
   "mqar_forms compositional": {"batch": 4, "length": 32, "vocab": 64, "form": "compositional", "eval_rows": 6},
   "continuous_mqar": {"batch": 4, "values": 16, "size": 4, "pairs": 6, "eval_rows": 6},
   "pathfinder": {"batch": 4, "contour": 6, "train_rows": 6, "eval_rows": 6},
+  "ruler": {"batch": 4, "length": 48, "vocab": 64, "keys": 2, "eval_lengths": (48, 96), "eval_rows": 6},
   "modular_arithmetic brackets": {"batch": 4, "length": 12, "vocab": 12, "brackets": True, "eval_rows": 6},
 }
 
