@@ -13,7 +13,7 @@ class Recipe(NamedTuple):
     function: returns the model's sections.
     fields: the function's arguments, as published.
     parameters, active: the published numbers, in all and those that one token passes. Where none is, `parameters` is
-      the count of transformers or our own, as the file says; toys have none.
+      the count of transformers or our own, as the file says, or None.
     within: how far the count may be from these, as a share of them, because they were published rounded; 0 for exact.
     head, vocab, features, classes: of the task that the model was published for.
     length: tokens of a sequence in that task.

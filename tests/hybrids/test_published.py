@@ -20,8 +20,7 @@ from tests.contract.case import jit
 B, T, V = 2, 8, 7
 MAMBA, MAMBA2 = dict(name="mamba", state=2, dt_rank=1), dict(name="mamba2", state=2, head_size=4)
 ATTENTION, MLP = dict(name="softmax", heads=2), dict(name="gated_mlp", inner=4)
-LOCAL, S4D, BOTH = dict(name="softmax", heads=2, window=3), dict(name="s4d", state=2), (MAMBA, ATTENTION)
-S4D_AND_MLP = {"s": S4D, "-": MLP}
+LOCAL, BOTH = dict(name="softmax", heads=2, window=3), (MAMBA, ATTENTION)
 SANDWICH = dict(norm_position="sandwich", norm=dict(name="rms", eps=1e-6))
 VIM = dict(mixer=dict(name="bidirectional", mixer=MAMBA))
 SS2D = dict(name="image_scan", mixer=MAMBA)
@@ -45,8 +44,6 @@ LANGUAGE = {
     embed=dict(scale=8**0.5), head=dict(name="lm", softcap=30.0),
   ),
   "olmo_2": dict(body=stack("a-", 4, {"a": ATTENTION, "-": MLP}, branch=dict(norm_position="output"))),
-  "sashimi": dict(body=dict(name="unet", pools=(2, 2), stack=dict(pattern="s-", depth=2, letters=S4D_AND_MLP))),
-  "titans_mac": dict(body=dict(name="titans_mac", heads=2, segment=4)),
   "stochastic_depth": dict(body=stack("m", 2, {"m": MAMBA}, branch=dict(layer_drop=0.5, dropout=0.1))),
 }  # fmt: skip
 OTHERS = {
@@ -92,7 +89,7 @@ RECIPES = {
 }
 CASES = RECIPES | {name: (TEXT, {"width": 8, **section}) for name, section in LANGUAGE.items()} | OTHERS
 # each shows a part of a model that the others do not have; the rest is slow
-EVERYDAY = {"jamba_toy", "gpt2_toy", "zamba2_toy", "sashimi", "stochastic_depth", *OTHERS} - {"vmamba"}
+EVERYDAY = {"jamba_toy", "gpt2_toy", "zamba2_toy", "sashimi_toy", "stochastic_depth", *OTHERS} - {"vmamba"}
 
 
 def rows(names):
@@ -190,7 +187,7 @@ def test_a_body_may_change_time_and_width():
 
 
 def test_a_unet_sees_no_later_token():
-  model, variables, batch = ready("sashimi")
+  model, variables, batch = ready("sashimi_toy")
   run = jit(model.apply)
   for t in (0, 3, 5, 7):
     other = batch["inputs"].at[:, t].set(V - 1)

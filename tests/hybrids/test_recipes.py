@@ -1,5 +1,7 @@
 """Recipes of published models: their parameters are counted exactly, from shapes alone."""
 
+import re
+
 import jax
 import pytest
 
@@ -7,6 +9,7 @@ from hybrids import recipes, sections
 from hybrids.mixer import frozen
 from hybrids.model import Model
 from inference.count import active, size
+from tests import sources
 
 # Recipe -> parameters. Where the published number is exact the two are equal.
 COUNTS = {
@@ -77,6 +80,19 @@ COUNTS = {
   "lfm3_toy": 3_728,
   "lfm2_toy": 3_144,
   "lfm2_moe_toy": 3_168,
+  "lra_s4_listops": 809_042,
+  "lra_s4_text": 868_426,
+  "lra_s4_image": 3_368_074,
+  "lra_s4d_listops": 809_018,
+  "lra_s4d_image": 3_367_690,
+  "lra_s5_listops": 188_362,
+  "lra_s5_text": 1_352_386,
+  "lra_s5_image": 5_134_730,
+  "lra_lru_listops": 1_062_922,
+  "lra_mega_listops": 534_538,
+  "lra_transformer_listops": 8_418_314,
+  "lra_transformer_text": 3_221_506,
+  "lra_toy": 455,
   "mamba_130m": 129_135_360,
   "mamba_370m": 371_516_416,
   "mamba_790m": 793_204_224,
@@ -134,6 +150,14 @@ COUNTS = {
   "samba_421m": 421_793_280,
   "samba_1.3b": 1_330_207_488,
   "samba_toy": 3_544,
+  "sashimi_8_layers": 5_216_832,
+  "sashimi_toy": 15_680,
+  "titans_mac_170m": 172_217_118,
+  "titans_mac_toy": 5_150,
+  "titans_mag_170m": 166_318_878,
+  "titans_mag_toy": 5_022,
+  "titans_mal_170m": 166_303_518,
+  "titans_mal_toy": 4_990,
   "gpt2": 124_439_808,
   "gpt2_medium": 354_823_168,
   "gpt2_large": 774_030_080,
@@ -212,3 +236,22 @@ def test_sections_name_fields_that_there_are(name):
 def test_a_size_that_does_not_exist_is_answered_by_those_that_do(name, said):
   with pytest.raises(ValueError, match=said):
     recipes.get_recipe(name)
+
+
+PAGE = sources.ROOT / "docs" / "models.md"
+
+
+def test_the_page_lists_every_recipe_with_its_number():
+  rows = [line.split("|") for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+  listed = {row[1].strip(): int(row[2].replace(",", "")) for row in rows if row[1].strip() != "recipe"}
+  assert listed == {name: count for name, count in COUNTS.items() if name not in TOYS}
+
+
+@pytest.mark.slow
+def test_the_pages_code_builds_what_it_says():
+  blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.S)
+  names = [{}, {}]
+  for block, into in zip(blocks, names, strict=True):
+    exec(block, into)
+  jamba = names[1]["model"]
+  assert size(shapes(jamba, recipes.get_recipe("jamba_v0.1"))["params"]) == COUNTS["jamba_v0.1"]

@@ -1,0 +1,97 @@
+"""Classifiers of Long Range Arena: a mixer, its sizes by task, and the mean of the outputs before the logits.
+
+A name is that of a mixer and a task: listops (tokens), text (bytes) and image (grey pixels). The Transformer has a
+class token and learned positions in the paper; here its logits are of the mean, too, and its positions sinusoidal.
+Departs: norms are LayerNorm, where S4, S4D, S5 and LRU have batch norm; S4, S4D, LRU and Mega read forwards alone,
+where they read both ways. No numbers of parameters are published with these sizes.
+
+Source: Tay et al. 2020, arXiv:2011.04006 (Transformer); Gu et al. 2022, arXiv:2111.00396 and 2206.11893 (S4, S4D);
+Smith et al. 2023, arXiv:2208.04933 (S5); Orvieto et al. 2023, arXiv:2303.06349 (LRU); Ma et al. 2022, arXiv:2209.10655
+(Mega).
+"""
+
+from typing import Any
+
+from hybrids.recipes.recipe import Recipe
+
+
+def model(
+  *,
+  width: int,
+  depth: int,
+  mixer: dict[str, Any],
+  inner: int | None = None,
+  norm_position: str = "pre",
+  position: str = "none",
+  features: bool = False,
+) -> dict[str, Any]:
+  """Returns the sections of a classifier with `depth` layers of a mixer.
+
+  Args:
+    mixer: its name and fields.
+    inner: channels of an MLP behind each; there is none if not given.
+    features: whether inputs are features, not tokens.
+  """
+  letters = {"m": mixer} | ({"-": dict(name="mlp", inner=inner, bias=True)} if inner else {})
+  return dict(
+    width=width,
+    embed=dict(name="features" if features else "tokens", position=position),
+    body=dict(
+      name="stack",
+      pattern="".join(letters),
+      depth=len(letters) * depth,
+      letters=letters,
+      branch=dict(norm=dict(name="layer", eps=1e-5), norm_position=norm_position),
+    ),
+    head=dict(name="classifier", pool="mean"),
+  )
+
+
+LISTOPS = dict(head="classifier", vocab=18, classes=10, length=2048)
+TEXT = dict(head="classifier", vocab=256, classes=2, length=4096)
+IMAGE = dict(head="classifier", features=1, classes=10, length=1024)
+
+
+def s5(state: int, blocks: int, **fields: Any) -> dict[str, Any]:
+  """Returns the section of an S5 that reads both ways."""
+  return dict(name="s5", state=state, blocks=blocks, bidirectional=True, **fields)
+
+
+MLP = dict(inner=1024, position="sinusoidal")
+HALF = dict(activation="half_glu2", C_init="lecun_normal")
+
+SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+  "s4_listops": (dict(width=256, depth=6, mixer=dict(name="s4", state=4, copies=1), norm_position="post"), LISTOPS),
+  "s4_text": (dict(width=256, depth=6, mixer=dict(name="s4", state=4, copies=1)), TEXT),
+  "s4_image": (
+    dict(width=512, depth=6, mixer=dict(name="s4", copies=1), norm_position="post", features=True),
+    IMAGE,
+  ),
+  "s4d_listops": (dict(width=256, depth=6, mixer=dict(name="s4d", state=4, copies=1), norm_position="post"), LISTOPS),
+  "s4d_image": (
+    dict(width=512, depth=6, mixer=dict(name="s4d", copies=1), norm_position="post", features=True),
+    IMAGE,
+  ),
+  "s5_listops": (dict(width=128, depth=8, mixer=s5(16, 8, **HALF)), LISTOPS),
+  "s5_text": (dict(width=256, depth=6, mixer=s5(192, 12, **HALF)), TEXT),
+  "s5_image": (
+    dict(width=512, depth=6, mixer=s5(384, 3, C_init="lecun_normal", clip_eigs=True), features=True),
+    IMAGE,
+  ),
+  "lru_listops": (dict(width=256, depth=4, mixer=dict(name="lru", state=128)), LISTOPS),
+  "mega_listops": (dict(width=80, depth=6, mixer=dict(name="mega", inner=160), inner=160), LISTOPS),
+  "transformer_listops": (dict(MLP, width=512, depth=4, mixer=dict(name="softmax", heads=8, mask="full")), LISTOPS),
+  "transformer_text": (dict(MLP, width=256, depth=4, mixer=dict(name="softmax", heads=4, mask="full")), TEXT),
+}
+
+RECIPES = {
+  **{f"lra_{name}": Recipe(model, fields, **task) for name, (fields, task) in SIZES.items()},
+  "lra_toy": Recipe(
+    model,
+    dict(width=8, depth=2, mixer=s5(4, 2), features=True),
+    head="classifier",
+    features=1,
+    classes=3,
+    length=16,
+  ),
+}
