@@ -31,7 +31,9 @@ def pooled(kind: str, **settings) -> dict:
   return done
 
 
-@pytest.mark.parametrize("kind", PATTERNS)
+@pytest.mark.parametrize(
+  "kind", [kind if kind == "hybrid" else pytest.param(kind, marks=pytest.mark.slow) for kind in PATTERNS]
+)
 def test_each_request_equals_itself_alone(kind):
   done = pooled(kind)
   assert sorted(done) == list(range(6))
