@@ -119,6 +119,17 @@ def layer_norm(theirs: str, ours: str) -> list[Row]:
   return [row(f"{theirs}.weight", f"{ours}/scale"), row(f"{theirs}.bias", f"{ours}/bias")]
 
 
+def copied(times: int) -> Step:
+  """Ours are several copies of one of theirs; they must be equal to become one again."""
+
+  def back(arrays: Arrays) -> Arrays:
+    if any(not np.array_equal(arrays[0], other) for other in arrays[1:]):
+      raise Mistake("what is one tensor in this family's files has become several different ones, as after training")
+    return arrays[:1]
+
+  return Step(lambda arrays: arrays * times, back)
+
+
 def reshaped(*theirs: int, ours: tuple[int, ...] = (-1,)) -> Step:
   """Their shape and ours, of the same numbers in the same order."""
   return elementwise(lambda x: x.reshape(ours), lambda x: x.reshape(theirs))

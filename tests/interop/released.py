@@ -11,8 +11,8 @@ from interop import families, hf
 from tests.sources import ROOT
 
 SHARED, OWN = ROOT.parent / "shared" / "golden_hf", ROOT / "tests" / "golden" / "hf"
-# families whose reference is itself further than 1e-4 from double precision
-TOLERANCE = {"olmo_hybrid": 3e-4, "bailing_hybrid": 2.5e-4, "qwen3_next": 2e-4, "rwkv": 5e-4}
+# families whose reference is itself further than that from double precision, and recorded no noise
+TOLERANCE = {"qwen3_next": 2e-4, "rwkv": 5e-4}
 
 
 def folders() -> list[Path]:
@@ -39,6 +39,6 @@ def loaded(folder: Path):
     return *hf.load(folder), dict(file)
 
 
-def tolerance(config) -> float:
-  """How far logits may be from the reference."""
-  return TOLERANCE.get(config["model_type"], 1e-4)
+def tolerance(config, reference) -> float:
+  """How far logits may be from the reference: 1e-4, or 5 times its own distance from double precision."""
+  return max(TOLERANCE.get(config["model_type"], 1e-4), 5 * float(reference.get("noise", 0)))

@@ -22,7 +22,7 @@ def test_logits_are_those_of_transformers(folder):
   # both lengths in one program: what follows a row's end does not reach back
   y = jit(model.apply)(variables, np.concatenate([long, np.pad(short, ((0, 0), (0, long.shape[1] - short.shape[1])))]))
   for logits, name in ((y[: len(long)], "logits_128"), (y[len(long) :, : short.shape[1]], "logits_37")):
-    np.testing.assert_allclose(logits, reference[name], rtol=0, atol=tolerance(config), err_msg=name)
+    np.testing.assert_allclose(logits, reference[name], rtol=0, atol=tolerance(config, reference), err_msg=name)
 
 
 @pytest.mark.parametrize("folder", marked(slow=True, quick=FORMS))
@@ -43,7 +43,7 @@ def test_prefill_and_steps_are_the_full_forward(folder):
     _, rest = jax.lax.scan(step, state, tokens[:, first:].T)
     return jnp.concatenate([y, rest.swapaxes(0, 1)], axis=1)
 
-  np.testing.assert_allclose(run(variables, tokens), reference["logits_37"], rtol=0, atol=tolerance(config))
+  np.testing.assert_allclose(run(variables, tokens), reference["logits_37"], rtol=0, atol=tolerance(config, reference))
 
 
 @pytest.mark.parametrize("folder", marked(slow=True))
