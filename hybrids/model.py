@@ -258,7 +258,8 @@ class Model(nn.Module, kw_only=True):
     if embedded.lengths is not None and y.shape[1] != embedded.x.shape[1]:
       raise Mistake(f"body.name={self.body['name']!r} changes the number of tokens, so that rows cannot be padded")
     n = jnp.full((len(y),), y.shape[1], jnp.int32) if embedded.lengths is None else embedded.lengths
-    return Outputs(y, n, gaps, embedded.place, self._table())
+    reset = embedded.reset if y.shape[1] == embedded.x.shape[1] else None
+    return Outputs(y, n, gaps, embedded.place, self._table(), reset)
 
   def _ask(self, outputs: Outputs, state: ModelState) -> Outputs:
     """Returns the outputs; or the output of a class token after `state`, which is left as it was."""

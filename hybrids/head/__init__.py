@@ -5,6 +5,7 @@ from hybrids.head.classifier import Classifier
 from hybrids.head.dual_encoder import DualEncoder
 from hybrids.head.head import Head, Outputs, Sums
 from hybrids.head.lm import LanguageModel, MaskedLanguageModel
+from hybrids.head.multi_token import MultiToken
 from hybrids.head.regression import Regression
 
 __all__ = ["HEADS", "Head", "Outputs", "Sums"]
@@ -15,5 +16,6 @@ HEADS: dict[str, type[Head]] = {
   "dual_encoder": DualEncoder,
   "lm": LanguageModel,
   "masked_lm": MaskedLanguageModel,
+  "multi_token": MultiToken,
   "regression": Regression,
 }

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from mistake import Mistake
 
@@ -21,6 +21,7 @@ class Outputs(NamedTuple):
     gaps: the time before each token, if the batch has it.
     place: where the output of the class token stands, if there is one.
     table: the embedding's, for heads that share it.
+    reset: True at the first token of each packed document, if there are any.
   """
 
   y: Float[Array, "b t d"]
@@ -28,6 +29,7 @@ class Outputs(NamedTuple):
   gaps: Float[Array, "b t"] | None = None
   place: Int[Array, "b"] | None = None
   table: Float[Array, "v d"] | None = None
+  reset: Bool[Array, "b t"] | None = None
 
 
 class Head(nn.Module, kw_only=True):

@@ -69,6 +69,13 @@ OTHERS = {
     dict(head="autoencoder", vocab=V, features=None, classes=None, length=T),
     dict(body=stack("m", 1, {"m": MAMBA})),
   ),
+  "multi_token": (
+    dict(head="lm", vocab=V, features=None, classes=None, length=T),
+    dict(
+      body=stack("m", 1, {"m": MAMBA}),
+      head=dict(name="multi_token", block=stack("a-", 2, {"a": ATTENTION, "-": MLP})),
+    ),
+  ),
   "masked_lm": (
     dict(head="masked_lm", vocab=V, features=None, classes=None, length=T),
     dict(body=stack("m", 1, {"m": dict(name="bidirectional", mixer=MAMBA)})),
@@ -89,7 +96,7 @@ RECIPES = {
 }
 CASES = RECIPES | {name: (TEXT, {"width": 8, **section}) for name, section in LANGUAGE.items()} | OTHERS
 # each shows a part of a model that the others do not have; the rest is slow
-EVERYDAY = {"jamba_toy", "gpt2_toy", "zamba2_toy", "sashimi_toy", "stochastic_depth", *OTHERS} - {"vmamba"}
+EVERYDAY = {"jamba_toy", "gpt2_toy", "zamba2_toy", "sashimi_toy", "stochastic_depth", *OTHERS} - {"vmamba", "multi_token"}
 
 
 def rows(names):
