@@ -1,8 +1,8 @@
 """Every mixer obeys the contract; its own file in tests/mixers/ says with which small sizes.
 
-In the default suite one row for each primitive runs over a long sequence, and a mixer's first row has the checks in
-COSTLY, unless it is made of other mixers; the rest do in the slow one, which also has the checks in RARE and repeats
-every comparison in float64. The checks are in tests/contract/checks.py.
+The checks are in tests/contract/checks.py. In the default suite a mixer's first row has them, those in COSTLY unless it
+is made of other mixers, and those in RARE for one mixer of each kernel; a later row has those outside of COSTLY if it
+has another kind of state than the first. The slow suite has all others, and every comparison in float64 again.
 """
 
 import functools
@@ -31,11 +31,10 @@ COSTLY = (
   "causal",
   "gradients_of_prefill_are_those_of_call",
   "ignores_side_inputs_it_does_not_declare",
-  "prefill_composes",
   "prefill_gradients_ignore_what_lies_past_lengths",
 )
-# Checks of the slow suite alone, on every row.
-RARE = ("can_be_made_abstractly_and_in_bulk",)
+# Checks of one mixer of each kernel: another check shows that prefill goes on from a worn state as steps do.
+RARE = ("can_be_made_abstractly_and_in_bulk", "prefill_composes")
 # Mixers made of others that have these in the default suite.
 COMPOSED = ("titans_mac", "titans_mag", "titans_mal")
 RECURRENCES = frozenset(
@@ -96,12 +95,13 @@ def first_rows(rows: Iterable[str], kernels: frozenset[str]) -> set[str]:
 
 
 def parameters(checks: Mapping[str, Any]) -> list:
-  long, found = first_rows(SMALL, RECURRENCES), []
+  long, of_each, found = first_rows(SMALL, RECURRENCES), first_rows(SMALL, ALL), []
   for row in SMALL:
+    first = row.split(",")[0]
+    alike = row != first and state_of(row) == state_of(first)
     for name, (_, states) in checks.items():
-      further = "," in row or row in COMPOSED
-      slow = name in RARE or (further and name in COSTLY)
-      slow |= name == "finite_over_a_long_sequence" and row not in long
+      slow = alike or (name in COSTLY and (row != first or row in COMPOSED))
+      slow |= name in RARE and row not in of_each or name == "finite_over_a_long_sequence" and row not in long
       marks = [pytest.mark.xdist_group(row), *[pytest.mark.slow] * slow, *[pytest.mark.smoke] * (row in SMOKE)]
       if state_of(row) in states:
         found.append(pytest.param(row, name, id=f"{row}-{name}", marks=marks))

@@ -136,7 +136,7 @@ def test_u_is_minus_k_where_it_is_not_given():
     assert_close(got, want, 1e-5)
 
 
-@pytest.mark.parametrize("kind", ["gated", "by channel", "general"])
+@pytest.mark.parametrize("kind", ["gated", "by channel", pytest.param("general", marks=pytest.mark.slow)])
 def test_strong_decays_are_forgotten_and_weak_ones_exact(kind):
   """After a decay of e^-170 or 0, those of the next tokens keep all their digits."""
   *given, log_a = arrays(kind, 60)

@@ -77,7 +77,7 @@ def test_equals_ssd_where_a_head_has_one_decay():
   assert_close(got, jax.jit(ssd)(q, k, v, one, S), 1e-5)
 
 
-@pytest.mark.parametrize("bonus", [False, True])
+@pytest.mark.parametrize("bonus", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_strong_decays_are_forgotten_and_weak_ones_exact(bonus):
   """A decay of 0 clears its channel; after one of e^-170, the next tokens' keep all digits; without decay all stays."""
   q, k, v, log_a, S, *u = arrays(60, bonus)

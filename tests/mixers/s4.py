@@ -89,8 +89,9 @@ def test_three_views_are_equal():
   np.testing.assert_allclose(convolved[0, fine - 1 :: fine], expected, atol=3e-3 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("measure", ["legs", "fout"])
-@pytest.mark.parametrize("l", [1, 2, 15, 32])
+@pytest.mark.parametrize(
+  "measure, l", [("legs", 32), ("fout", 15), *(pytest.param("legs", l, marks=pytest.mark.slow) for l in (1, 2, 15))]
+)
 def test_kernel_is_finite_at_every_root_of_unity(measure, l):
   """w = -1 is among those of even l; the taps are the powers' and their gradients finite."""
   dt, lam, P, B, C = continuous(initial(3, state=16, A_init=measure)[1])
