@@ -185,7 +185,7 @@ def main(argv: Sequence[str]) -> int:
   given = parser.parse_args(argv)
   try:
     step = convert(given.workdir, given.out, given.step)
-  except Mistake as error:
+  except (Mistake, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
   print(f"{given.out}: step {step} of {given.workdir}; go on with --workdir {given.out}")

@@ -125,12 +125,12 @@ def main(argv: list[str] | None = None) -> int:
     platform.prepare()
     devices = jax.devices()[:1]
     found = [views(Run.open(folder, step=args.step, devices=devices), args) for folder in args.workdirs]
-  except Mistake as error:
+    args.out.mkdir(parents=True, exist_ok=True)
+    for path in draw.pages(found, args.out):
+      print(path)
+  except (Mistake, OSError) as error:
     print(f"look_inside: {' '.join(str(error).split())}", file=sys.stderr)
     return 2
-  args.out.mkdir(parents=True, exist_ok=True)
-  for path in draw.pages(found, args.out):
-    print(path)
   return 0
 
 

@@ -173,6 +173,9 @@ def test_a_step_that_was_not_saved_is_one_line(workdir, tmp_path, capsys):
   assert error.startswith("look_inside: checkpoint 5 in")
   assert error.count("\n") == 1
   assert not (tmp_path / "pictures").exists()
+  (tmp_path / "file").touch()
+  assert look_inside.main([str(workdir), f"--out={tmp_path / 'file'}"]) == 2
+  assert capsys.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
