@@ -31,8 +31,9 @@ NAMES = (*PREFERENCE["cpu"], *KERNELS[1:])
 # No device has run these yet: they are taken only by name, `impl=` or `KERNEL_IMPL=`.
 UNPROVEN = ("pallas_gpu", "pallas_tpu")
 
-# Which axes of an op are cut together over which axes of the mesh: batch; heads, groups, experts and channels.
-CUTS = {"b": ("data", "fsdp"), "hge": ("tensor",)}
+# Which axes of an op are cut together over which axes of the mesh: batch; heads, groups, experts and channels; tokens,
+# where each is by itself.
+CUTS = {"b": ("data", "fsdp"), "hge": ("tensor",), "i": ("sequence",)}
 
 _forced = "auto"
 
@@ -147,8 +148,8 @@ def shard(fn: Callable, axes_in: Sequence[str], axes_out: Sequence[str]) -> Call
   """Makes each device run `fn`, a kernel of our own that the compiler could not divide, on its own part.
 
   Over the ambient mesh (`jax.set_mesh`) the batch is cut over data and fsdp; heads, groups, experts and channels over
-  tensor. An axis of the mesh that does not divide all it would cut is left out; an op's axis of size 1 is given to
-  every device.
+  tensor; the axis "i" of tokens that do not depend on each other over sequence. An axis of the mesh that does not
+  divide all it would cut is left out; an op's axis of size 1 is given to every device.
   Without a mesh, or inside another shard_map, `fn` itself runs.
 
   Args:

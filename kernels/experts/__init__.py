@@ -48,7 +48,7 @@ def experts(
     return (run(x, here, weights, W_in, W_out, W_gate, activation)[None],)
 
   matrices = ("e d f", "e f d", "e d f", "e")
-  divided = dispatch.shard(local, ("b t d", "b t k", "b t k", *matrices), ("e b t d",))
+  divided = dispatch.shard(local, ("b i d", "b i k", "b i k", *matrices), ("e b i d",))
   W_in, W_out = W_in.astype(x.dtype), W_out.astype(x.dtype)
   W_gate = None if W_gate is None else W_gate.astype(x.dtype)
   (parts,) = divided(x, chosen, weights.astype(x.dtype), W_in, W_out, W_gate, jnp.arange(len(W_in)))

@@ -96,7 +96,8 @@ RECIPES = {
 }
 CASES = RECIPES | {name: (TEXT, {"width": 8, **section}) for name, section in LANGUAGE.items()} | OTHERS
 # each shows a part of a model that the others do not have; the rest is slow
-EVERYDAY = {"jamba_toy", "gpt2_toy", "zamba2_toy", "sashimi_toy", "stochastic_depth", *OTHERS} - {"vmamba", "multi_token"}
+RARELY = {"vmamba", "multi_token"}
+EVERYDAY = {"jamba_toy", "gpt2_toy", "zamba2_toy", "sashimi_toy", "stochastic_depth", *OTHERS} - RARELY
 
 
 def rows(names):

@@ -7,6 +7,7 @@ import numpy as np
 
 from kernels import cpp, dispatch
 from kernels.delta_rule import delta_rule
+from kernels.experts import experts
 from kernels.gated_linear_attention import gated_linear_attention
 from kernels.linear_scan import linear_scan
 from kernels.selective_scan import cpp as selective_scan_cpp
@@ -77,8 +78,25 @@ def a_kernel_in_cpp_is_divided(mesh):
     assert "f32[2,20,2]" in compiled, "every device runs the whole"
 
 
+def experts_are_divided():
+  """Tokens by batch and time, experts over tensor; each device multiplies no rows but its own."""
+  mesh = jax.make_mesh((1, 2, 2), ("data", "sequence", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3)
+  rng = np.random.default_rng(0)
+  draw = lambda *shape: rng.standard_normal(shape).astype(np.float32)
+  x, weights, W_in, W_out = draw(3, 8, 5), draw(3, 8, 2), draw(4, 5, 7), draw(4, 7, 5)
+  chosen = jax.numpy.asarray(rng.integers(0, 5, (3, 8, 2)))  # the last is none
+  op = lambda *z: (experts(z[0], chosen, *z[1:], activation=jax.nn.silu, impl="chunks"),)
+  want = values_and_gradients(op, (x, weights, W_in, W_out))
+  with jax.set_mesh(mesh):
+    assert_close(values_and_gradients(op, (x, weights, W_in, W_out)), want, 1e-5)
+    compiled = jax.jit(op).lower(x, weights, W_in, W_out).compile(QUICK).as_text()
+  assert "f32[2,5,7]" in compiled, "every device has all experts"
+  assert "f32[24,5]" in compiled, "every device has all tokens"  # 3 rows of 4 tokens with 2 choices
+
+
 if __name__ == "__main__":
   mesh = jax.make_mesh((2, 1, 2), ("data", "sequence", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3)
   the_compiler_divides_the_batch(mesh)
   dispatch_divides_an_implementation(mesh)
   a_kernel_in_cpp_is_divided(mesh)
+  experts_are_divided()
