@@ -115,7 +115,10 @@ def imported(library: str, path: Path) -> Any:
 
 
 def find(folder: Path | None, task: Any, vocab: int | None) -> Tokenizer:
-  """Returns the tokenizer in a run's folder, `tokenizer.json` or `*.model`; that of the task if there is none.
+  """Returns the tokenizer in a folder, `tokenizer.json` or `*.model`; that of the task if there is none.
+
+  Args:
+    task: None for folders of released models, which have no task.
 
   Raises:
     ValueError: it cannot be read or does not match the model's vocabulary, or there is none and the task has no text.
@@ -128,6 +131,8 @@ def find(folder: Path | None, task: Any, vocab: int | None) -> Tokenizer:
     raise Mistake(f"{folder} has {len(models)} tokenizers, {', '.join(path.name for path in models)}; leave one")
   if models:
     return checked(OfSentencePiece(models[0]), models[0], vocab)
+  if task is None:
+    raise Mistake(f"{folder} has no tokenizer, {JSON} or {MODEL}")
   if not has_text(task):
     raise Mistake(
       f"generate: task {type(task).__name__} has no text; use a language modelling task such as 'bytes', or put the "

@@ -90,6 +90,8 @@ def test_a_tokenizer_of_another_vocabulary_is_refused(tmp_path, vocab, fits):
 def test_what_is_no_tokenizer_is_refused(tmp_path, monkeypatch):
   with pytest.raises(ValueError, match="task MQAR has no text"):
     find(tmp_path, build_task("mqar"), 256)
+  with pytest.raises(ValueError, match=r"has no tokenizer, tokenizer\.json or \*\.model"):
+    find(tmp_path, None, 256)
   (tmp_path / "a.model").touch()
   (tmp_path / "b.model").touch()
   with pytest.raises(ValueError, match="has 2 tokenizers, a.model, b.model; leave one"):
