@@ -1,4 +1,4 @@
-"""Sequential MNIST: 784 pixels, one a step; `:permuted=true` for permuted sequential MNIST.
+"""Sequential MNIST: 784 pixels, one a step; `:permuted=true` for psMNIST, `:dataset=cifar10` for sCIFAR.
 
 Published test accuracies in per cent (from memory of the papers, sequential / permuted): S4 99.63 / 98.70, S5 99.65 /
 98.67, LSTM 98.9 / 95.1, Transformer 98.9 / 97.9. The images are downloaded unless `dir` names a folder with the four

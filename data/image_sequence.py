@@ -1,4 +1,4 @@
-"""Images read pixel by pixel: sequential and permuted sequential MNIST (Le, Jaitly & Hinton 2015, arXiv:1504.00941)."""
+"""Images read pixel by pixel: sequential, permuted MNIST and CIFAR-10 (Le, Jaitly & Hinton 2015, arXiv:1504.00941)."""
 
 import dataclasses
 import functools
@@ -8,21 +8,38 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from data import draws, pipeline
+from data import draws, known_sets, pipeline
 from data.pipeline import Batch
 
-# mean and standard deviation of MNIST's training pixels in [0, 1], as most published models use them
+
+class Kind(NamedTuple):
+  """A set of images: sizes, and mean and standard deviation of its pixels in [0, 1], as most published models have."""
+
+  pixels: int
+  mean: tuple[float, ...]
+  deviation: tuple[float, ...]
+  train: int  # images, of which some are held out
+
+
+# mean and standard deviation of MNIST's training pixels in [0, 1]
 MEAN, STD = 0.1307, 0.3081
-SIZE = 28 * 28
+COLOURS = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)
+GREY = (122.6 / 255,), (61 / 255,)
+KINDS = {
+  "mnist": Kind(28 * 28, (MEAN,), (STD,), 60000),
+  "cifar10": Kind(32 * 32, *COLOURS, 50000),
+  "cifar10_grey": Kind(32 * 32, *GREY, 50000),
+  "cifar10_subset": Kind(32 * 32, *COLOURS, 4000),
+  "cifar10_subset_grey": Kind(32 * 32, *GREY, 4000),
+}
 # the seed of the permutation in the orthogonal-RNN line of work; RandomState's streams are frozen by numpy
 PERMUTATION = 92916
-DATASETS = ("mnist",)
 
 
 class Images(NamedTuple):
   """One split."""
 
-  pixels: np.ndarray  # uint8 `n t`
+  pixels: np.ndarray  # uint8 `n t c`
   labels: np.ndarray  # int32 `n`
 
 
@@ -34,9 +51,10 @@ class ImageSequence:
   own, not to be used for choices.
 
   Attributes:
-    permuted: permuted sequential MNIST; `permutation_seed` fixes the order.
-    held_out: training images kept for validation (10 %, as in the S4 code base).
-    dir: a folder with the original idx .gz files, or with mnist/ that holds them; empty to download them.
+    dataset: "mnist", or "cifar10" with three colours a pixel, or one with "_grey"; the "_subset"s are its first images.
+    permuted: whether pixels are read in a random order, which `permutation_seed` fixes.
+    held_out: training images kept for validation (10 % of MNIST, as in the S4 code base).
+    dir: a folder with the original files, or with one named like the set that holds them; MNIST is downloaded without.
     cache: where the prepared data set is kept; empty for the user's cache folder.
   """
 
@@ -53,31 +71,56 @@ class ImageSequence:
   loss: ClassVar[str] = "cross_entropy"
   metrics: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
   vocab: ClassVar[None] = None
-  features: ClassVar[int] = 1
   classes: ClassVar[int] = 10
-  length: ClassVar[int] = SIZE
   stateful: ClassVar[bool] = False
 
   def __post_init__(self) -> None:
+    pipeline.require("ImageSequence", "dataset", self.dataset, self.dataset in KINDS, f"choose from {tuple(KINDS)}")
+    train = self.kind.train
     for field, allowed, choices in (
-      ("dataset", self.dataset in DATASETS, f"choose from {DATASETS}"),
       ("batch", self.batch >= 1, "at least 1"),
       ("permutation_seed", 0 <= self.permutation_seed < 2**32, "0 … 2^32 - 1"),
-      ("held_out", 1 <= self.held_out < 60000, "1 … 59999 of the 60000 training images"),
+      ("held_out", 1 <= self.held_out < train, f"1 … {train - 1} of the {train} training images"),
     ):
       pipeline.require("ImageSequence", field, getattr(self, field), allowed, choices)
+
+  @property
+  def kind(self) -> Kind:
+    """Facts about the set."""
+    return KINDS[self.dataset]
+
+  @property
+  def length(self) -> int:
+    """The pixels of an image."""
+    return self.kind.pixels
+
+  @property
+  def features(self) -> int:
+    """The colours of a pixel."""
+    return len(self.kind.mean)
+
+  def _read(self) -> dict[str, Images]:
+    """The split of the files: 'train' and 'test'."""
+    if self.dataset == "mnist":
+      # tensorflow-datasets takes more than a second to import
+      from data.builders import mnist
+
+      whole = mnist.load(self.dir, self.cache)
+      return {split: Images(images.reshape(len(images), -1, 1), labels) for split, (images, labels) in whole.items()}
+    data = known_sets.load(self.dataset, pipeline.folder("dir", self.dir))
+    assert data.split is not None, "sets of images have splits"
+    assert data.targets is not None, "sets of images have labels"
+    images = data.values.reshape(len(data), self.length, self.features)
+    return {
+      split: Images(images[data.split == split], data.targets[data.split == split]) for split in ("train", "test")
+    }
 
   @functools.cached_property
   def splits(self) -> dict[str, Images]:
     """'train', 'validation' and 'test', read once."""
-    # tensorflow-datasets takes more than a second to import
-    from data.builders import mnist
-
-    order = np.random.RandomState(self.permutation_seed).permutation(SIZE) if self.permuted else np.arange(SIZE)
-    whole = {
-      split: Images(images.reshape(len(images), -1)[:, order], labels)
-      for split, (images, labels) in mnist.load(self.dir, self.cache).items()
-    }
+    size = self.length
+    order = np.random.RandomState(self.permutation_seed).permutation(size) if self.permuted else np.arange(size)
+    whole = {split: Images(images.pixels[:, order], images.labels) for split, images in self._read().items()}
     shuffled = draws.permutation(0, "image_sequence/validation", 0, len(whole["train"].labels))
     kept, held = shuffled[self.held_out :], shuffled[: self.held_out]
     train = whole["train"]
@@ -95,7 +138,7 @@ class ImageSequence:
 
     def rows(first: int, count: int) -> Batch:
       places = np.arange(first, first + count)
-      return batch_of(images, np.array([epoch(place // size)[place % size] for place in places]))
+      return batch_of(images, np.array([epoch(place // size)[place % size] for place in places]), self.kind)
 
     return pipeline.training(rows, self.batch, process_index, process_count)
 
@@ -105,7 +148,7 @@ class ImageSequence:
 
   def _in_order(self, images: Images, process_index: int, process_count: int) -> Callable[[], Iterator[Batch]]:
     return pipeline.evaluation(
-      lambda first, count: batch_of(images, np.arange(first, first + count)),
+      lambda first, count: batch_of(images, np.arange(first, first + count), self.kind),
       len(images.labels),
       self.batch,
       process_index,
@@ -123,11 +166,11 @@ class ImageSequence:
     return {"task": "ImageSequence", **fields, **sizes, "sha256": checksum.hexdigest()}
 
 
-def batch_of(images: Images, places: np.ndarray) -> Batch:
-  """Normalised pixels `b t 1`, labels `b`, weights `b`."""
-  pixels = (images.pixels[places].astype(np.float32) / 255 - MEAN) / STD
+def batch_of(images: Images, places: np.ndarray, kind: Kind) -> Batch:
+  """Normalised pixels `b t c`, labels `b`, weights `b`."""
+  pixels = (images.pixels[places].astype(np.float32) / 255 - np.array(kind.mean)) / np.array(kind.deviation)
   return {
-    "inputs": pixels.astype(np.float32)[..., None],
+    "inputs": pixels.astype(np.float32),
     "targets": images.labels[places],
     "weights": np.ones(len(places), np.float32),
   }

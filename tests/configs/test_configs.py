@@ -51,6 +51,7 @@ VARIANTS = {
     "task=image,mixer=mega,dir=FOLDER",
   ),
   "ruler": ("problem=variable_tracking,mixer=softmax,m.position=rope",),
+  "dna": ("files=GENOME.fna.gz,mixer=hyena",),
   "phonebook": ("pattern=ma,m=mamba2,a=softmax",),
   "smnist": ("", "permuted=true,mixer=s4d"),
   "every_state_space": ("mixer=s4", "task=copying,dir=ignored,mixer=mamba"),

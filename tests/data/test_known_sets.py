@@ -1,12 +1,13 @@
 """Named data sets: their published counts where the files are at hand, and what is said where they are not."""
 
+import gzip
 import io
 import tarfile
 
 import numpy as np
 import pytest
 
-from data import known_sets
+from data import fasta, known_sets
 from data.known_sets import KNOWN, SIDE
 from data.task import build_task
 from tests import originals
@@ -84,6 +85,45 @@ def test_the_binary_archive_of_images_is_read(tmp_path):
   assert images.values[1024 + 34].tolist() == records[1, [1 + 34, 1 + 1024 + 34, 1 + 2048 + 34]].tolist()
   grey = known_sets.cifar([tmp_path / "a.tar.gz"], grey=True).values
   assert abs(grey[:, 0] - images.values @ [0.299, 0.587, 0.114]).max() <= 0.5
+
+
+def test_genomes_are_documents_of_capital_letters(tmp_path):
+  (tmp_path / "a.fa").write_text(">one thing\nacgt\nNNac\n>two\n" + "ACGT" * 50 + "\n")
+  (tmp_path / "b.fna.gz").write_bytes(gzip.compress(b">three\n" + b"G" * 300))
+  assert [record.text for record in fasta.records(tmp_path / "a.fa")] == [b"ACGTNNAC", b"ACGT" * 50]
+  facts = build_task("fasta", dir=str(tmp_path), validation=0.3, length=16).describe()
+  assert facts["bytes"] == 8 + 200 + 300
+  assert 100 < facts["validation"]["bytes"] < 210
+  (tmp_path / "b.fna.gz").write_bytes(b"no DNA")
+  with pytest.raises(ValueError, match="b.fna.gz' is no FASTA file: it begins with b'no DNA'"):
+    build_task("fasta", dir=str(tmp_path), length=16).describe()
+  with pytest.raises(ValueError, match="data.files='' .*name a file or a folder"):
+    build_task("fasta").describe()
+
+
+def test_the_genome_of_e_coli_has_its_published_length():
+  folder = originals.folder("genomics")
+  facts = build_task("fasta", dir=str(folder), files="genomics/ecoli536_NC_008253.fna.gz").describe()
+  assert facts["bytes"] == 4938920
+  assert facts["train"]["unigram_bits_per_byte"] == pytest.approx(2, abs=0.01)
+
+
+def test_images_are_read_pixel_by_pixel_whatever_their_set():
+  fields = dict(dataset="cifar10_subset", dir=str(originals.folder("cifar10_subset")), held_out=400)
+  task = build_task("image_sequence", **fields)
+  assert (task.length, task.features) == (1024, 3)
+  assert {split: len(images.labels) for split, images in task.splits.items()} == {
+    "train": 3600,
+    "validation": 400,
+    "test": 1000,
+  }
+  plain = next(task.eval_sets()["test"]())["inputs"]
+  assert abs(plain.mean()) < 0.2
+  assert 0.8 < plain.std() < 1.2
+  permuted = next(build_task("image_sequence", permuted=True, **fields).eval_sets()["test"]())["inputs"]
+  assert np.array_equal(np.sort(plain, axis=1), np.sort(permuted, axis=1))
+  with pytest.raises(ValueError, match="data.held_out=6000 .*1 … 3999 of the 4000 training images"):
+    build_task("image_sequence", **fields | {"held_out": 6000})
 
 
 def test_what_is_missing_or_different_is_named(tmp_path):
