@@ -2,7 +2,8 @@
 
 A program of the grid has a chunk of time of some channels of one row, and goes through it tile by tile, whose rows are
 tokens. Doublings give every token of a tile the product of decays and the sum of inputs from the tile's start; the
-state before the tile is added once. Numbers come in parts, see `pairs`.
+state before the tile is added once. Numbers come in parts, see `pairs`. A token that is not finite spoils the next
+documents of its tile, to which it is multiplied by a decay of 0.
 """
 
 import jax.numpy as jnp
