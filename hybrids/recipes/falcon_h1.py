@@ -86,7 +86,7 @@ def size(
   )
 
 
-WIDE = dict(vocab=65_536, length=4096)
+WIDE: dict[str, Any] = dict(vocab=65_536, length=4096)
 
 RECIPES = {
   "falcon_h1_0.5b": Recipe(

@@ -41,7 +41,7 @@ def model(
   )
 
 
-H1 = dict(width=2304, depth=18, inner=6144, heads=18, delta_heads=9, key_size=192)
+H1: dict[str, Any] = dict(width=2304, depth=18, inner=6144, heads=18, delta_heads=9, key_size=192)
 TOY: dict[str, Any] = dict(width=8, inner=12, heads=2, delta_heads=2, key_size=2, window=3)
 NOMINAL: dict[str, Any] = dict(vocab=32_000, length=4096)
 

@@ -73,8 +73,8 @@ def model(
   )
 
 
-PLACES = dict(depth=40, attention=(5, 15, 25, 35))
-TEXT = dict(vocab=100_352, length=4096, within=0.01)
+PLACES: dict[str, Any] = dict(depth=40, attention=(5, 15, 25, 35))
+TEXT: dict[str, Any] = dict(vocab=100_352, length=4096, within=0.01)
 
 RECIPES = {
   "granite_4_h_micro": Recipe(model, dict(PLACES, width=2048, heads=32, kv_heads=8, inner=8192), 3_190_000_000, **TEXT),

@@ -100,9 +100,9 @@ def lfm3(
   )
 
 
-SMALL = dict(depth=16, attention=(2, 5, 8, 10, 12, 14), kv_heads=8)
-TEXT = dict(vocab=65_536, length=4096)
-TOY = dict(width=8, depth=2, attention=(1,), inner=12, heads=2, kv_heads=1)
+SMALL: dict[str, Any] = dict(depth=16, attention=(2, 5, 8, 10, 12, 14), kv_heads=8)
+TEXT: dict[str, Any] = dict(vocab=65_536, length=4096)
+TOY: dict[str, Any] = dict(width=8, depth=2, attention=(1,), inner=12, heads=2, kv_heads=1)
 
 RECIPES = {
   "lfm2_350m": Recipe(model, dict(SMALL, width=1024, inner=4608, heads=16), 354_483_968, **TEXT),

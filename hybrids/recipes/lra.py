@@ -47,9 +47,9 @@ def model(
   )
 
 
-LISTOPS = dict(head="classifier", vocab=18, classes=10, length=2048)
-TEXT = dict(head="classifier", vocab=256, classes=2, length=4096)
-IMAGE = dict(head="classifier", features=1, classes=10, length=1024)
+LISTOPS: dict[str, Any] = dict(head="classifier", vocab=18, classes=10, length=2048)
+TEXT: dict[str, Any] = dict(head="classifier", vocab=256, classes=2, length=4096)
+IMAGE: dict[str, Any] = dict(head="classifier", features=1, classes=10, length=1024)
 
 
 def s5(state: int, blocks: int, **fields: Any) -> dict[str, Any]:
@@ -57,8 +57,8 @@ def s5(state: int, blocks: int, **fields: Any) -> dict[str, Any]:
   return dict(name="s5", state=state, blocks=blocks, bidirectional=True, **fields)
 
 
-MLP = dict(inner=1024, position="sinusoidal")
-HALF = dict(activation="half_glu2", C_init="lecun_normal")
+MLP: dict[str, Any] = dict(inner=1024, position="sinusoidal")
+HALF: dict[str, Any] = dict(activation="half_glu2", C_init="lecun_normal")
 
 SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
   "s4_listops": (dict(width=256, depth=6, mixer=dict(name="s4", state=4, copies=1), norm_position="post"), LISTOPS),

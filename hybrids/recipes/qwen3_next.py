@@ -44,9 +44,9 @@ def model(
   )
 
 
-DELTA = dict(heads=16, head_size=128, value_heads=32, expand_v=1.0)
-ATTENTION = dict(heads=16, kv_heads=2, head_size=256, rotary=0.25)
-TOY = dict(
+DELTA: dict[str, Any] = dict(heads=16, head_size=128, value_heads=32, expand_v=1.0)
+ATTENTION: dict[str, Any] = dict(heads=16, kv_heads=2, head_size=256, rotary=0.25)
+TOY: dict[str, Any] = dict(
   width=8,
   delta=dict(heads=1, head_size=4, value_heads=2, expand_v=1.0),
   attention=dict(heads=2, kv_heads=1, head_size=8, rotary=0.25),

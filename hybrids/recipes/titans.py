@@ -44,8 +44,8 @@ def model(
   )
 
 
-BASE = dict(width=768, depth=10, heads=12, inner=2048)
-TOY = dict(width=8, depth=2, heads=2, inner=12, persistent=1, segment=3, window=3)
+BASE: dict[str, Any] = dict(width=768, depth=10, heads=12, inner=2048)
+TOY: dict[str, Any] = dict(width=8, depth=2, heads=2, inner=12, persistent=1, segment=3, window=3)
 
 RECIPES = {
   f"titans_{kind}_{size}": recipe

@@ -217,7 +217,7 @@ def record(name: str) -> None:
   print(f"{name}: {size / 1e3:.0f} kB, largest logit {np.abs(numbers['logits_128']).max():.1f}", flush=True)
 
 
-def noise(model: Any, numbers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def noise(model: Any, numbers: dict[str, np.ndarray]) -> dict[str, Any]:
   """The distance of the recorded logits from those in double precision, where it is not small."""
   import torch
 
