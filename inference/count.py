@@ -141,6 +141,8 @@ def table(counts: Mapping[str, Any]) -> Table:
 def _label(head: str, rest: str) -> str:
   if rest.startswith("bytes@"):
     return f"state of a sequence of {int(rest.removeprefix('bytes@')):,} tokens"
+  if head == "parameters" and rest == "active":
+    return "  of which a token passes"
   if head == "parameters" and rest:
     return f"  {rest}"
   return {"flops": f"FLOPs per token, {rest}", "memory": f"memory, {rest}"}.get(head, f"{head} {rest}".strip())
