@@ -38,7 +38,7 @@ def released(tmp_path):
   (tmp_path / "text").mkdir()
   for number in range(40):
     (tmp_path / "text" / f"{number}.txt").write_text(f"line {number} of a small text that says little\n" * 20)
-  return tmp_path / "released", variables, f"configs/text.py:dir={tmp_path}/text,length=16,batch=4,steps=4,warmup=0"
+  return tmp_path / "released", variables, f"configs/text.py:dir={tmp_path}/text,length=16,batch=4,steps=30,warmup=0"
 
 
 def test_a_run_starts_from_it_and_gives_it_back(released, tmp_path):
@@ -67,9 +67,13 @@ def test_the_command_line_loads_trains_evaluates_generates_and_saves(released, t
   assert hf.main(["check", str(folder)]) == 0
   assert "mamba, width 8, pattern m, depth 2" in capsys.readouterr().out
   assert hf.main(["load", str(folder), "--workdir", run, "--config", config]) == 0
+  losses = []
   for mode in ("eval", "train", "eval", "generate"):
     assert main.main(["main.py", "--workdir", run, "--mode", mode]) == 0
-  assert json.loads((tmp_path / "run" / "summary.json").read_text())["step"] == 4
+    if mode == "eval":
+      losses.append(json.loads((tmp_path / "run" / "eval.json").read_text())["eval/validation/loss"])
+  assert losses[1] < losses[0], losses
+  assert json.loads((tmp_path / "run" / "summary.json").read_text())["step"] == 30
   assert hf.main(["save", run, str(tmp_path / "tuned")]) == 0
   _, tuned, _ = hf.load(tmp_path / "tuned")
   jax.tree.map(np.testing.assert_array_equal, tuned, jax.device_get(Run.open(run).variables))
