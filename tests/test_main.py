@@ -277,6 +277,26 @@ def test_a_mistaken_config_is_one_line(tmp_path, capsys, config, words):
   assert all(word in error for word in words), error
 
 
+@pytest.mark.parametrize(
+  "source, words",
+  [
+    ("import nothing_like_this", ["ModuleNotFoundError", "nothing_like_this"]),
+    ("def get_config(arg=''): return 1 / 0", ["ZeroDivisionError"]),
+    ("def get_config(arg=''):\n  return (", ["SyntaxError", "line 2"]),
+    ("raise SystemExit(3)", ["SystemExit"]),
+    ("def get_config(arg=''): pass", ["NoneType", "must return a ConfigDict"]),
+    ("x = 1", ["get_config"]),
+  ],
+)
+def test_a_config_file_that_fails_is_one_line(tmp_path, capsys, source, words):
+  (tmp_path / "own.py").write_text(source)
+  assert program.main(["main.py", f"--config={tmp_path / 'own.py'}", f"--workdir={tmp_path / 'new'}"]) == 2
+  error = capsys.readouterr().err.strip()
+  assert len(error.splitlines()) == 1, error
+  assert all(word in error for word in ("own.py", *words)), error
+  assert not (tmp_path / "new").exists()
+
+
 def test_a_workdir_of_another_model_is_refused_unharmed(text, trained, capsys):
   before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
   assert program.main(command(text, trained, "--config.model.width=16")) == 2

@@ -111,8 +111,16 @@ class _Complete(flags.ArgumentParser):
 
   def parse(self, argument: Any) -> Any:
     file, colon, given = argument.partition(":")
-    config = self._inner.parse(f"{config_file.find(file)}{colon}{given}")
-    if not isinstance(config, ml_collections.ConfigDict) or "model" not in config:
+    path = config_file.find(file)
+    try:
+      config = self._inner.parse(f"{path}{colon}{given}")
+    except Mistake:
+      raise
+    except (Exception, SystemExit) as error:
+      raise Mistake(f"config file {path} failed: {type(error).__name__}: {_last_line(error)}; correct it") from error
+    if not isinstance(config, ml_collections.ConfigDict):
+      raise Mistake(f"get_config() of {path} gives a {type(config).__name__}; it must return a ConfigDict")
+    if "model" not in config:
       return config
     with config.unlocked():
       model = config.model.to_dict()
@@ -227,7 +235,7 @@ def _missing(config: Mapping[str, Any], key: str) -> str | None:
   return None
 
 
-def _last_line(error: Exception) -> str:
+def _last_line(error: BaseException) -> str:
   """Returns the reason at the end of an error, perhaps a whole traceback: one line, or three with a caret below."""
   text = str(error).rstrip()
   if text.endswith("^"):
