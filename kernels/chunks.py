@@ -49,8 +49,8 @@ def fold(
 ) -> tuple[Any, Float[Array, "b t h p"]]:
   """Returns the last S, and all y; tokens are "b t h k", y "b t h p".
 
-  Of a chunk of blocks, `locals = local(tokens)` sees all tokens at once, as "n b h c k". `S, found = block(S, its
-  local)` goes from block to block. `y = finish(locals, all S before blocks, all found)` is for all at once again, as
+  Of a chunk of blocks, `locals = local(tokens)` sees all tokens at once, as "n b h c k". `S, result = block(S, its
+  local)` goes from block to block. `y = finish(locals, all S before blocks, all results)` is for all at once again, as
   "n b h c p". For the gradient only the S before each chunk is kept, and within a chunk all is computed again. What
   fills the last blocks and the last chunk is zero.
 
@@ -65,11 +65,11 @@ def fold(
     locals_ = local(tokens)
 
     def step(S, local):
-      after, found = block(S, local)
-      return after, (S, found)
+      after, result = block(S, local)
+      return after, (S, result)
 
-    S, (before, found) = jax.lax.scan(step, S, locals_)
-    return S, finish(locals_, before, found)
+    S, (before, result) = jax.lax.scan(step, S, locals_)
+    return S, finish(locals_, before, result)
 
   by_head = jax.tree.map(lambda z: jnp.moveaxis(z, 2, 4), blocks)
   S, y = jax.lax.scan(jax.checkpoint(chunk, prevent_cse=False), S, by_head)

@@ -59,9 +59,9 @@ def handlers(source: Path) -> tuple[str, str]:
 
 def folder() -> Path:
   """Returns the folder of the programs that XLA compiled, if it keeps them on a disk, else one in the user's cache."""
-  kept = jax.config.jax_compilation_cache_dir
-  if kept and "://" not in kept:
-    return Path(kept) / "cpp"
+  cache = jax.config.jax_compilation_cache_dir
+  if cache and "://" not in cache:
+    return Path(cache) / "cpp"
   return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "state-space-models-jax"
 
 

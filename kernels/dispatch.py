@@ -136,8 +136,8 @@ def pick(op: str, impls: Impls, want: str, *args: Any, **kwargs: Any) -> Callabl
     reasons[name] = why_not(*args, **kwargs)
     if reasons[name] is None:
       return fn
-  told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-  raise Mistake(f"{op} cannot run on {platform()} ({told}); other choices: {_others(impls, reasons)}")
+  why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+  raise Mistake(f"{op} cannot run on {platform()} ({why}); other choices: {_others(impls, reasons)}")
 
 
 def _others(impls: Impls, tried: Mapping[str, Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """`delta_rule` block by block as matrix products and a triangular solve, with states kept for every few blocks.
 
-What the tokens of a block find in the state, r_i = w_i^T S_{i-1}, depends on what earlier ones of them found. Written
-out (the WY form of the product of the transitions: Yang et al. 2024, arXiv:2406.06484, sec. 3.2),
+What the tokens of a block retrieve from the state, r_i = w_i^T S_{i-1}, depends on what earlier ones of them retrieved.
+Written out (the WY form of the product of the transitions: Yang et al. 2024, arXiv:2406.06484, sec. 3.2),
 
   r_i = w_i . (a_1 .. a_{i-1} S_0) + sum_{j<i} (w_i . a_{j+1} .. a_{i-1} u_j) r_j + (w_i . a_{j+1} .. a_{i-1} k_j) v_j
 
@@ -28,17 +28,17 @@ ROWS = 16
 
 
 class Local(NamedTuple):
-  """The matrices of a block: `found` = new + find S for the S before it, and S becomes across S + inflow + put^T found.
+  """The matrices of a block, whose tokens retrieve r = new + retrieve S and read y = own + read S + scores r.
 
-  Its tokens read y = own + read S + seen found.
+  S before the block becomes across S + inflow + write^T r after it.
   """
 
   across: Float[Array, "*b k"]
   new: Float[Array, "*b c p"]
-  find: Float[Array, "*b c k"]
-  put: Float[Array, "*b c k"]
+  retrieve: Float[Array, "*b c k"]
+  write: Float[Array, "*b c k"]
   read: Float[Array, "*b c k"]
-  seen: Float[Array, "*b c c"]
+  scores: Float[Array, "*b c c"]
   own: Float[Array, "*b c p"] | None
   inflow: Float[Array, "*b k p"] | None
 
@@ -60,20 +60,20 @@ def _local(tokens) -> Local:
   q, k, v, w, u, log_a = tokens
   factors = decays.factors(log_a)
   writes = jnp.stack([k] if u is None else [k, u], axis=-3)
-  seen, found = _weights(q, w, writes, log_a)
+  scores, retrieved = _weights(q, w, writes, log_a)
   before, leaving = factors.before * w, factors.leave[..., None, :, :] * writes
   own = inflow = None
   if u is None:
-    # found is e = v - r, written at k
-    new, find = _solve(found[..., 0, :, :], v.astype(found.dtype), -before)
+    # e = v - r takes the place of r, and is written at k
+    new, retrieve = _solve(retrieved[..., 0, :, :], v.astype(retrieved.dtype), -before)
   else:
-    # found is r, written at u, and v at k
+    # r is written at u, and v at k
     through = lambda weights: multiply("...ij,...jp->...ip", weights, v, v.dtype)
-    own, inflow = through(seen[..., 0, :, :]), multiply("...ck,...cp->...kp", leaving[..., 0, :, :], v, v.dtype)
-    new, find = _solve(-found[..., 1, :, :], through(found[..., 0, :, :]), before)
-  across = jnp.broadcast_to(factors.across, (*find.shape[:-2], factors.across.shape[-1]))
-  put, seen = leaving[..., -1, :, :], seen[..., -1, :, :]
-  return Local(across, new, find, put, factors.enter * q, seen, own, inflow)
+    own, inflow = through(scores[..., 0, :, :]), multiply("...ck,...cp->...kp", leaving[..., 0, :, :], v, v.dtype)
+    new, retrieve = _solve(-retrieved[..., 1, :, :], through(retrieved[..., 0, :, :]), before)
+  across = jnp.broadcast_to(factors.across, (*retrieve.shape[:-2], factors.across.shape[-1]))
+  write, scores = leaving[..., -1, :, :], scores[..., -1, :, :]
+  return Local(across, new, retrieve, write, factors.enter * q, scores, own, inflow)
 
 
 def _weights(q, w, writes, log_a) -> tuple[Float[Array, "*b s c c"], Float[Array, "*b s c c"]]:
@@ -86,14 +86,14 @@ def _weights(q, w, writes, log_a) -> tuple[Float[Array, "*b s c c"], Float[Array
 
 
 def _block(S, local, factors):
-  found = local.new + multiply("...ck,...kp->...cp", local.find, S, factors)
-  after = local.across[..., None] * S + multiply("...ck,...cp->...kp", local.put, found, factors)
-  return after if local.inflow is None else after + local.inflow, found
+  retrieved = local.new + multiply("...ck,...kp->...cp", local.retrieve, S, factors)
+  after = local.across[..., None] * S + multiply("...ck,...cp->...kp", local.write, retrieved, factors)
+  return after if local.inflow is None else after + local.inflow, retrieved
 
 
-def _finish(local, S, found, factors):
+def _finish(local, S, retrieved, factors):
   product = functools.partial(multiply, factors=factors)
-  y = product("...ck,...kp->...cp", local.read, S) + product("...ij,...jp->...ip", local.seen, found)
+  y = product("...ck,...kp->...cp", local.read, S) + product("...ij,...jp->...ip", local.scores, retrieved)
   return y if local.own is None else y + local.own
 
 
