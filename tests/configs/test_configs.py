@@ -47,7 +47,7 @@ VARIANTS = {
   "lra": (
     "",
     "task=path_x,mixer=s4,dir=FOLDER",
-    "task=text,mixer=softmax,dir=FOLDER",
+    "task=retrieval,mixer=softmax,dir=FOLDER",
     "task=image,mixer=mega,dir=FOLDER",
   ),
   "ruler": ("problem=variable_tracking,mixer=softmax,m.position=rope",),

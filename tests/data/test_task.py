@@ -69,6 +69,7 @@ def test_every_task_without_files_is_here():
     "arrays",
     "fasta",
     "named",
+    "retrieval",
   }
 
 
