@@ -116,6 +116,7 @@ def test_the_best_checkpoint_is_kept(file, tmp_path, monkeypatch):
   assert saved == ["1", "5"], "step 1 had the lowest loss, and was not due"
 
 
+@pytest.mark.slow
 def test_wsd_is_extended_from_before_its_decay_as_if_never_shorter(file, tmp_path, capsys):
   sizes = ",schedule=wsd,decay=2,save.every=0,save.keep=1,eval.every=0,steps="
   assert Run.from_config(config(file, sizes + "4"), tmp_path / "run").train() == "done"
