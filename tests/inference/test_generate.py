@@ -83,6 +83,20 @@ def test_a_stop_sequence_ends_its_row_alone_and_leaves_it_fit_to_go_on(kind):
   assert [a + b for a, b in zip(want, rest.rows())] == [row[: len(a) + 3] for a, row in zip(want, free)]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mla", "hyena", "mega", "titans_mag", "rwkv7"])
+def test_states_of_other_forms_stand_still_where_a_row_has_ended(name):
+  body = {"name": "stack", "depth": 1, "pattern": "m", "letters": {"m": {"name": name}}}
+  made = (language_model(body=body, max_len=64),)
+  made += (variables_of(*made),)
+  settings = dict(max_new_tokens=6, sampler=make_sampler(), rng=KEYS)
+  free = generate(*made, PROMPTS, room=32, **settings | {"max_new_tokens": 9}).rows()
+  found = generate(*made, PROMPTS, room=32, stop=[free[0][1:3]], **settings)
+  rest = generate(*made, None, context=found.context, **settings | {"max_new_tokens": 3}).rows()
+  assert len(found.rows()[0]) < 6
+  assert [a + b for a, b in zip(found.rows(), rest)] == [row[: len(a) + 3] for a, row in zip(found.rows(), free)]
+
+
 def cut_after(row: list[int], stop: list[int]) -> list[int]:
   ends = [n for n in range(len(stop), len(row) + 1) if row[n - len(stop) : n] == stop]
   return row[: ends[0]] if ends else row
