@@ -11,7 +11,7 @@ from tests.contract.case import jit
 from tests.interop.released import loaded, marked, tolerance
 
 # these are compared in the default suite, the rest by the slow tests, and so are all forms but the parallel one
-QUICK = ("gpt2", "llama", "mamba", "rwkv4")
+QUICK = ("gpt2", "mamba")
 FORMS = ("mamba",)
 
 

@@ -41,6 +41,7 @@ def released(tmp_path):
   return tmp_path / "released", variables, f"configs/text.py:dir={tmp_path}/text,length=16,batch=4,steps=30,warmup=0"
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_it_and_gives_it_back(released, tmp_path):
   folder, variables, config = released
   workdir.adopt(folder, config, tmp_path / "run")
@@ -82,7 +83,9 @@ def test_the_command_line_loads_trains_evaluates_generates_and_saves(released, t
   assert capsys.readouterr().err.startswith("error: ")
 
 
-@pytest.mark.parametrize("name", ["mamba_toy", "jamba_toy", "samba_toy", "gpt2_toy"])
+@pytest.mark.parametrize(
+  "name", ["mamba_toy", *(pytest.param(n, marks=pytest.mark.slow) for n in ("jamba_toy", "samba_toy", "gpt2_toy"))]
+)
 def test_any_model_is_saved_under_our_own_names(name, tmp_path):
   model, variables = small(get_recipe(name))
   hf.save(tmp_path / "own", model, variables)
