@@ -7,6 +7,7 @@ import pytest
 
 from hybrids.body.hyper_stack import HyperStack
 from hybrids.wrap.hyper_connection import HyperConnection
+from tests import mixers
 from tests.hybrids.filled import filled
 
 MLP = dict(name="mlp", inner=3, activation="silu")
@@ -25,10 +26,8 @@ REFUSED = [
 
 def count(d, mixer, streams, **_):
   """The mixer of one stream and its norm; three sets of weights, their biases and three scales."""
-  from tests.contract.counts import COUNT
-
   one, weights = d // streams, streams * (streams + 2)
-  return COUNT[mixer["name"]](one) + one + (d + 1) * weights + 3
+  return mixers.count(width=one, **mixer) + one + (d + 1) * weights + 3
 
 
 def test_the_sums_of_columns_and_rows_are_one():
