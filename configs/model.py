@@ -12,18 +12,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import base, grammar
+from configs import base, grammar, text
 from hybrids.recipes import Recipe, get_recipe
 from mistake import Mistake
 
 DEFAULT = "mamba_130m"
 # tokens of a row, where a recipe has been published for more
 LONGEST = 2048
-TEXTS: dict[str, dict[str, Any]] = {
-  "bytes": {},
-  "text_file": {"dir": "", "files": "", "key": "text", "validation": 0.05},
-  "tiny_shakespeare": {"dir": "", "cache": ""},
-}
+TEXTS: dict[str, dict[str, Any]] = {"bytes": {}, **text.SECTIONS}
 
 
 def get_config(arg: str = "") -> ConfigDict:
