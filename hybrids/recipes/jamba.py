@@ -47,9 +47,9 @@ LARGE: dict[str, Any] = dict(width=8192, depth=72, inner=24_576, heads=64, kv_he
 LONG: dict[str, Any] = dict(vocab=65_536, length=262_144)
 
 RECIPES = {
-  "jamba_v0.1": Recipe(model, MINI, 51_570_323_328, 12_000_000_000, 0.02, **LONG),
-  "jamba_1.5_mini": Recipe(model, MINI, 51_570_323_328, 12_000_000_000, 0.02, **LONG),
-  "jamba_1.5_large": Recipe(model, LARGE, 398_000_000_000, 94_000_000_000, 0.02, **LONG),
+  "jamba_v0.1": Recipe(model, MINI, 51_570_323_328, 12_000_000_000, **LONG),
+  "jamba_1.5_mini": Recipe(model, MINI, 51_570_323_328, 12_000_000_000, **LONG),
+  "jamba_1.5_large": Recipe(model, LARGE, 398_000_000_000, 94_000_000_000, within=0.02, **LONG),
   "jamba_toy": Recipe(
     model,
     dict(width=8, depth=2, pattern="m-ae", inner=4, heads=2, kv_heads=1, experts=3, state=2, dt_rank=1),
