@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from scripts.golden.recipe import FOLDER
-from tests.contract.case import jit
 
 TOLERANCE = 1e-5
 
@@ -27,7 +26,7 @@ def check(run, given, gradients, outputs, weights):
   """`run(given)` returns the outputs; compares them and the gradients of the first one's sum with `weights`."""
   assert gradients.keys() == given.keys(), "theirs does not depend on all it is given"
 
-  @jit
+  @jax.jit
   def both(given):
     def loss(given):
       out = run(given)
