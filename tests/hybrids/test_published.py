@@ -98,7 +98,7 @@ RECIPES = {
 CASES = RECIPES | {name: (TEXT, {"width": 8, **section}) for name, section in LANGUAGE.items()} | OTHERS
 # each shows a part of a model that the others do not have; the rest is slow
 RARELY = {"vmamba", "multi_token"}
-EVERYDAY = {"jamba_toy", "gpt2_toy", "zamba2_toy", "sashimi_toy", "stochastic_depth", *OTHERS} - RARELY
+EVERYDAY = {"jamba_toy", "gpt2_toy", "stochastic_depth", *OTHERS} - RARELY
 
 
 def rows(names):
@@ -187,6 +187,7 @@ def test_shared_letters_have_one_set_of_variables_and_adapters_a_use():
   assert np.abs(run(moved, batch["inputs"]) - run(variables, batch["inputs"])).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_body_may_change_time_and_width():
   model, variables, batch = ready("vmamba")
   assert variables["params"]["head"]["out_proj"]["kernel"].shape == (16, 3)

@@ -63,6 +63,7 @@ def test_its_state_has_one_window_a_stage():
   assert shapes(10) == shapes(10_000)
 
 
+@pytest.mark.slow
 def test_apart_and_together_are_inverses():
   unet = CASES["stacks both ways"]
   _, variables, _ = ready("stacks both ways")

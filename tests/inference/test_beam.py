@@ -33,7 +33,7 @@ def every_continuation(model, variables, prompt: list[int], penalty: float) -> l
   return sorted(((score, list(row)) for row, score in found.items()), reverse=True)
 
 
-@pytest.mark.parametrize("penalty", [0.0, 1.0, 2.0, -1.0])
+@pytest.mark.parametrize("penalty", [1.0, *(pytest.param(p, marks=pytest.mark.slow) for p in (0.0, 2.0, -1.0))])
 def test_a_wide_beam_finds_the_best_of_all(made, penalty):
   beams = 3 * VOCAB**2
   found = beam_search(*made, PROMPTS, max_new_tokens=NEW, num_beams=beams, length_penalty=penalty, stop=[[END]])

@@ -16,7 +16,11 @@ KEYS = jax.random.split(jax.random.key(3), len(PROMPTS))
 SETTINGS = dict(max_new_tokens=NEW, sampler=SAMPLER, rng=KEYS)
 
 
-@pytest.fixture(scope="module", params=PATTERNS)
+# the hybrid has a state of either kind
+@pytest.fixture(
+  scope="module",
+  params=[pytest.param(kind, marks=[pytest.mark.slow] * (kind != "hybrid")) for kind in PATTERNS],
+)
 def kind(request) -> str:
   return request.param
 

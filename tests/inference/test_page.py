@@ -2,12 +2,15 @@
 
 import re
 
+import pytest
+
 from tests import sources
 from training.run import Run
 
 PAGE = sources.ROOT / "docs" / "inference.md"
 
 
+@pytest.mark.slow
 def test_the_code_of_the_page_runs(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   config = f"{sources.ROOT}/configs/bytes.py:mixer=mamba,width=8,depth=1,length=16,batch=2,steps=1,warmup=0"

@@ -43,6 +43,7 @@ def test_each_request_equals_itself_alone(kind):
     np.testing.assert_allclose(done[number].logprobs, want.logprobs[0], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_stop_sequence_frees_the_row():
   kind = "hybrid"
   stop = [alone(kind, 0).rows()[0][2:4]]

@@ -18,7 +18,10 @@ NEW, VOCAB = 10, 4
 
 @pytest.mark.parametrize(
   "large, small",
-  [("hybrid", "mamba"), ("hybrid", "hybrid"), pytest.param("mamba", "attention", marks=pytest.mark.slow)],
+  [
+    ("hybrid", "mamba"),
+    *(pytest.param(*pair, marks=pytest.mark.slow) for pair in (("hybrid", "hybrid"), ("mamba", "attention"))),
+  ],
 )
 def test_greedy_tokens_are_those_of_the_large_model(large, small):
   want = generate(*made(large), PROMPTS, max_new_tokens=NEW)

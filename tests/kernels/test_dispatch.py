@@ -103,6 +103,7 @@ def test_a_mistyped_environment_lists_the_choices():
     child("-c", "from kernels import dispatch", KERNEL_IMPL="refrence")
 
 
+@pytest.mark.slow
 def test_scans_run_on_a_mesh():
   child("-m", "tests.kernels.on_a_mesh", JAX_NUM_CPU_DEVICES="4")
 
