@@ -8,6 +8,7 @@ import pytest
 
 from layers import BlockDense, HeadNorm, LayerNorm
 from layers.sizes import largest_divisor
+from tests.initial import variables
 
 X = jax.random.normal(jax.random.key(1), (3, 12))
 
