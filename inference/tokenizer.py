@@ -65,7 +65,10 @@ class OfTokenizers:
       raise Mistake(f"tokenizer {path} cannot be read: {error}") from None
     self.size = max(self._tokenizer.get_vocab(True).values(), default=-1) + 1
     settings = path.with_name(SETTINGS)
-    end = json.loads(settings.read_text()).get("eos_token") if settings.is_file() else None
+    try:
+      end = json.loads(settings.read_text()).get("eos_token") if settings.is_file() else None
+    except (ValueError, AttributeError) as error:
+      raise Mistake(f"{settings} cannot be read: {error}; it is the model's own file of settings") from None
     end = end.get("content") if isinstance(end, dict) else end
     self.end = None if end is None else self._tokenizer.token_to_id(end)
 
@@ -100,21 +103,39 @@ class OfSentencePiece:
     return self._processor.decode(np.asarray(tokens).tolist())
 
 
+class NotInstalled(Mistake):
+  """A tokenizer file is there, but not the library that reads it."""
+
+
 def imported(library: str, path: Path) -> Any:
   """Returns a library that is needed for tokenizer files alone.
 
   Raises:
-    ValueError: it is not installed.
+    NotInstalled: it is not installed.
   """
   try:
     return importlib.import_module(library)
   except ImportError:
-    raise Mistake(
+    raise NotInstalled(
       f"{path} needs the package {library!r}, which is not installed; EXTRAS=text ./dev setup installs it"
     ) from None
 
 
-def find(folder: Path | None, task: Any, vocab: int | None) -> Tokenizer:
+def file(folder: Path) -> Path | None:
+  """Returns the tokenizer file in a folder, `tokenizer.json` or else the one `*.model`; None if there is none.
+
+  Raises:
+    ValueError: there are several.
+  """
+  if (folder / JSON).is_file():
+    return folder / JSON
+  models = sorted(folder.glob(MODEL))
+  if len(models) > 1:
+    raise Mistake(f"{folder} has {len(models)} tokenizers, {', '.join(path.name for path in models)}; leave one")
+  return models[0] if models else None
+
+
+def find(folder: str | Path | None, task: Any, vocab: int | None) -> Tokenizer:
   """Returns the tokenizer in a folder, `tokenizer.json` or `*.model`; that of the task if there is none.
 
   Args:
@@ -123,14 +144,9 @@ def find(folder: Path | None, task: Any, vocab: int | None) -> Tokenizer:
   Raises:
     ValueError: it cannot be read or does not match the model's vocabulary, or there is none and the task has no text.
   """
-  files = [] if folder is None else [path for path in (folder / JSON,) if path.is_file()]
-  models = [] if folder is None else sorted(folder.glob(MODEL))
-  if files:
-    return checked(OfTokenizers(files[0]), files[0], vocab)
-  if len(models) > 1:
-    raise Mistake(f"{folder} has {len(models)} tokenizers, {', '.join(path.name for path in models)}; leave one")
-  if models:
-    return checked(OfSentencePiece(models[0]), models[0], vocab)
+  path = None if folder is None else file(Path(folder).expanduser())
+  if path is not None:
+    return checked((OfTokenizers if path.name == JSON else OfSentencePiece)(path), path, vocab)
   if task is None:
     raise Mistake(f"{folder} has no tokenizer, {JSON} or {MODEL}")
   if not has_text(task):

@@ -322,6 +322,12 @@ def test_a_bug_keeps_its_traceback(text, tmp_path, monkeypatch):
     program.main(command(text, tmp_path))
 
 
+@pytest.mark.parametrize("mode", ["train", "eval", "chat"])
+def test_a_folder_without_a_run_is_named_where_there_is_no_config(tmp_path, capsys, mode):
+  assert program.main(["main.py", f"--workdir={tmp_path / 'nope'}", f"--mode={mode}"]) == 2
+  assert f"--config is missing, and {tmp_path / 'nope'} holds no run" in capsys.readouterr().err
+
+
 def test_debug_shows_where_a_mistake_comes_from(text, tmp_path, capsys):
   assert program.main(command(text, tmp_path, "--debug", "--config.optimizer.name=x")) == 2
   assert "Traceback" in capsys.readouterr().err

@@ -165,9 +165,8 @@ def _check(values: flags.FlagValues) -> None:
   if values.workdir is None and values.mode != "count":
     raise Mistake(f"--mode {values.mode} needs --workdir, the folder of the run")
   if not values["config"].present:
-    raise Mistake(
-      "--config is missing, and there is no run in --workdir to take it from; e.g. --config configs/bytes.py"
-    )
+    where = "" if values.workdir is None else f", and {values.workdir} holds no run to take it from"
+    raise Mistake(f"--config is missing{where}; e.g. --config configs/bytes.py")
   if values.step is not None and values.mode not in ("eval", "generate", "chat"):
     raise Mistake(f"--step={values.step} is for --mode eval and generate; training goes on from the newest checkpoint")
   if values["from-step"].value is not None and values.mode != "train":

@@ -91,7 +91,7 @@ def test_what_is_no_tokenizer_is_refused(tmp_path, monkeypatch):
   with pytest.raises(ValueError, match="task MQAR has no text"):
     find(tmp_path, build_task("mqar"), 256)
   with pytest.raises(ValueError, match=r"has no tokenizer, tokenizer\.json or \*\.model"):
-    find(tmp_path, None, 256)
+    find(str(tmp_path), None, 256)
   (tmp_path / "a.model").touch()
   (tmp_path / "b.model").touch()
   with pytest.raises(ValueError, match="has 2 tokenizers, a.model, b.model; leave one"):
@@ -106,4 +106,11 @@ def test_a_broken_file_is_one_line(tmp_path):
   pytest.importorskip("tokenizers")
   (tmp_path / "tokenizer.json").write_text("{}")
   with pytest.raises(ValueError, match="tokenizer.json cannot be read"):
-    find(tmp_path, BYTES, 256)
+    find(str(tmp_path), BYTES, 256)
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_broken_settings_are_one_line(json_folder, text):
+  (json_folder / "tokenizer_config.json").write_text(text)
+  with pytest.raises(ValueError, match="tokenizer_config.json cannot be read"):
+    find(json_folder, BYTES, 300)
