@@ -5,6 +5,14 @@ from pathlib import Path
 from mistake import Mistake, hint
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
+# configs/base.py can be run, but holds what the others share
+BASE = FOLDER / "base.py"
+
+
+def all_in(folder: Path) -> list[Path]:
+  """Returns the config files of a folder: those that have a `get_config`, but for what they all start from."""
+  files = (path for path in sorted(folder.glob("*.py")) if path.is_file() and path.resolve() != BASE)
+  return [path for path in files if path.stem != "__init__" and "get_config" in path.read_text(errors="replace")]
 
 
 def find(name: str) -> Path:
@@ -13,7 +21,7 @@ def find(name: str) -> Path:
   Raises:
     Mistake: there is none, or it is no .py file.
   """
-  own = [path for path in sorted(FOLDER.glob("*.py")) if "\ndef get_config(" in path.read_text()]
+  own = all_in(FOLDER)
   places = (Path(name).expanduser() if name.startswith("~/") else Path(name), FOLDER.parent / name)
   for path in (*places, *(path for path in own if path.stem == name)):
     try:
@@ -22,7 +30,7 @@ def find(name: str) -> Path:
     except (OSError, ValueError):
       # a name that no file can have
       continue
-  beside = [str(path) for path in places[0].parent.glob("*.py") if not path.stem.startswith("_")] if "/" in name else []
+  beside = map(str, all_in(places[0].parent)) if "/" in name else ()
   there = sorted({*beside, *(f"configs/{path.name}" for path in own)})
   close = hint(name, [*there, *(path.stem for path in own)])
   raise Mistake(f"--config={name} does not exist, or is no .py file{close}; there are {', '.join(there)}")

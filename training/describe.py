@@ -17,18 +17,15 @@ from hybrids.embed import EMBEDDINGS
 from hybrids.head import HEADS
 from layers import norms
 from mistake import Mistake, hint
-from training import optimizer, schedule, settings
-
-CONFIGS = Path(__file__).parents[1] / "configs"
+from training import config_file, optimizer, schedule, settings
 
 
 def kinds() -> dict[str, dict[str, Callable[[], Any]]]:
   """Maps each kind to its names, and each name to a function that returns its class, function or file."""
-  configs = [path for path in sorted(CONFIGS.glob("*.py")) if "def get_config" in path.read_text()]
   return {
     "mixers": {name: partial(mixer_lib.find, name) for name in sorted(mixer_lib.available())},
     "tasks": {name: partial(task_lib.find, name) for name in sorted(task_lib.available())},
-    "configs": {f"configs/{path.name}": partial(_itself, path) for path in configs},
+    "configs": {f"configs/{path.name}": partial(_itself, path) for path in config_file.all_in(config_file.FOLDER)},
     "optimizers": dict.fromkeys(optimizer.OPTIMIZERS, partial(_itself, optimizer.build)),
     "schedules": dict.fromkeys(schedule.SCHEDULES, partial(_itself, schedule.learning_rate)),
     "embeddings": {name: partial(_itself, cls) for name, cls in EMBEDDINGS.items()},
@@ -49,7 +46,18 @@ def names(kind: str) -> str:
     return _models(entries)
   width = max(map(len, entries))
   shared = kind in ("optimizers", "schedules")
-  return "\n".join(name if shared else f"{name:{width}}  {_first_line(get())}" for name, get in entries.items())
+  return "\n".join(name if shared else f"{name:{width}}  {_line(kind, name, get)}" for name, get in entries.items())
+
+
+def _line(kind: str, name: str, get: Callable[[], Any]) -> str:
+  """Returns the first line about an entry, or why its file cannot be imported, so that the others are listed still."""
+  try:
+    return _doc(get()).split("\n", 1)[0]
+  except Exception as error:
+    if kind != "mixers":
+      raise
+    file = mixer_lib.available()[name].replace(".", "/") + ".py"
+    return f"{file} cannot be used: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _models(entries: Mapping[str, Callable[[], Any]]) -> str:
@@ -124,14 +132,13 @@ def _doc(thing: Any) -> str:
     return inspect.getdoc(inspect.getmodule(thing.function)) or ""
   if isinstance(thing, Path):
     return ast.get_docstring(ast.parse(thing.read_text())) or ""
+  if isinstance(thing, type) and thing.__module__.startswith("data."):
+    # what the task is stands in its module, what its fields mean in its class
+    return "\n\n".join(filter(None, (inspect.getdoc(inspect.getmodule(thing)), inspect.cleandoc(thing.__doc__ or ""))))
   if isinstance(thing, type):
     # a class that only inherits its docstring is described by its module
     return inspect.cleandoc(thing.__dict__.get("__doc__") or "") or inspect.getdoc(inspect.getmodule(thing)) or ""
   return inspect.getdoc(thing) or ""
-
-
-def _first_line(thing: Any) -> str:
-  return _doc(thing).split("\n", 1)[0]
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

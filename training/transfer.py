@@ -41,17 +41,25 @@ def start_from(state: state_lib.TrainState, folder: str, only: str = "") -> stat
   with contextlib.closing(Checkpoints(directory, read_only=True)) as checkpoints:
     step, layout = checkpoints.layout(step)
     sources = _sources(layout)
-    fits = lambda path, x: path in sources and layout[sources[path]]["shape"] == list(x.shape)
-    taken = {path: x for path, x in params.items() if chosen.search(path) and fits(path, x)}
+    known = {path: x for path, x in params.items() if chosen.search(path) and path in sources}
+    shape = {path: tuple(layout[sources[path]]["shape"]) for path in known}
+    taken = {path: x for path, x in known.items() if shape[path] == x.shape}
+    others = {
+      path: f"{path} is {shape[path]} there and {x.shape} here" for path, x in known.items() if path not in taken
+    }
     if not taken:
       raise Mistake(
         f"init_from={folder}: nothing there fits this model"
         + (f" and init_only={only!r}" if only else "")
-        + f"; it has {_some(sorted(sources))}, this model {_some(sorted(params))}"
+        + (
+          f": {_some(list(others.values()))}"
+          if others
+          else f"; it has {_some(sorted(sources))}, this model {_some(sorted(params))}"
+        )
       )
     as_stored = lambda path, x: jax.ShapeDtypeStruct(x.shape, layout[sources[path]]["dtype"], sharding=x.sharding)
     arrays = checkpoints.arrays(step, {sources[path]: as_stored(path, x) for path, x in taken.items()})
-  report(directory / str(step), params, taken, sources)
+  report(directory / str(step), params, taken, sources, others)
   new = [arrays[sources[path]].astype(x.dtype) if path in taken else x for path, x in params.items()]
   replaced = jax.tree.unflatten(jax.tree.structure(state.params), new)
   return state._replace(params=replaced, opt=state_lib.with_average(state.opt, replaced))
@@ -75,14 +83,20 @@ def _sources(layout: dict[str, Any]) -> dict[str, str]:
   return plain | {path: source for path, source in averaged.items() if path in plain}
 
 
-def report(source: Path, params: dict[str, Any], taken: dict[str, Any], sources: dict[str, str]) -> None:
-  """Prints which parameters were taken from the other run, and which were not."""
+def report(
+  source: Path, params: dict[str, Any], taken: dict[str, Any], sources: dict[str, str], others: dict[str, str]
+) -> None:
+  """Prints which parameters were taken from the other run, and which were not; `others` have other shapes there."""
   if jax.process_index() > 0:
     return
   print(f"init_from {source}: {len(taken)} of {len(params)} parameters taken", flush=True)
-  fresh = [path for path in params if path not in taken]
-  unused = [path for path in sources if path not in taken]
-  for text, paths in (("these start fresh", fresh), ("these of the other run are not used", unused)):
+  fresh = [path for path in params if path not in taken and path not in others]
+  unused = [path for path in sources if path not in taken and path not in others]
+  for text, paths in (
+    ("these start fresh, as the shapes differ", list(others.values())),
+    ("these start fresh", fresh),
+    ("these of the other run are not used", unused),
+  ):
     if paths:
       print(f"  {text}: {_some(paths)}", flush=True)
 

@@ -1,7 +1,11 @@
 """The lists and descriptions of what has a name."""
 
+import pytest
+
+from hybrids import mixer as mixer_lib
 from hybrids import recipes
-from training import describe
+from mistake import Mistake
+from training import config_file, describe
 
 
 def test_published_models_are_listed_with_their_parameters():
@@ -16,3 +20,36 @@ def test_a_model_is_described_by_its_source_and_its_sections():
   page = describe.page("mamba_130m")
   assert "arXiv:2312.00752" in page
   assert "body.letters.m.name" in page
+
+
+def test_tasks_are_described_by_what_they_are():
+  lines = dict(line.split(maxsplit=1) for line in describe.names("tasks").splitlines())
+  assert lines["mqar"].startswith("Multi-query associative recall")
+  page = describe.page("copying")
+  assert page.index("repeat the tokens at the front") < page.index("Data tokens are uniform") < page.index("settings")
+
+
+def test_files_without_a_config_are_not_listed():
+  names = [line.split()[0] for line in describe.names("configs").splitlines()]
+  assert "configs/mqar.py" in names
+  assert not {"configs/base.py", "configs/grammar.py", "configs/__init__.py"} & {*names}
+  with pytest.raises(Mistake, match="there are configs/adding.py") as error:
+    config_file.find("configs/nothing.py")
+  assert "grammar.py" not in str(error.value)
+
+
+def test_mixers_are_listed_though_a_file_fails(tmp_path, monkeypatch):
+  (tmp_path / "odd_mixers").mkdir()
+  (tmp_path / "odd_mixers" / "broken.py").write_text("import no_such_library\n")
+  monkeypatch.syspath_prepend(tmp_path)
+  monkeypatch.setattr(mixer_lib, "FOLDERS", ("hybrids.channel", "odd_mixers"))
+  cached = (mixer_lib.available, mixer_lib._files, mixer_lib._load)
+  for function in cached:
+    function.cache_clear()
+  lines = dict(line.split(maxsplit=1) for line in describe.names("mixers").splitlines())
+  for function in cached:
+    function.cache_clear()
+  assert "mlp" in lines
+  assert (
+    lines["broken"] == "odd_mixers/broken.py cannot be used: ModuleNotFoundError: No module named 'no_such_library'"
+  )

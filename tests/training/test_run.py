@@ -154,6 +154,7 @@ def test_nothing_to_score_is_refused_before_the_folder_is_made(file, tmp_path, m
     (",init_from=nowhere", "nowhere does not exist"),
     (",init_from={},init_only=[", "not a regular expression"),
     (",init_from={},init_only=nothing", "nothing there fits"),
+    (",init_from={},init_only=^embed,width=16", r"fits .*: embed/\S+ is \(\d+, 8\) there and \(\d+, 16\) here"),
     (",init_only=embed", "init_from, which is empty"),
   ],
 )
