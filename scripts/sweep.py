@@ -3,10 +3,11 @@
   ./dev sweep --config configs/mqar.py[:key=value,…] --out DIR [--jobs N] [-- --config.a.b=v …]
 
 DIR/NAME is the workdir of the run NAME (its overrides), DIR/NAME/log.txt what it printed, DIR/results.jsonl one line a
-run: name, overrides, status, exit code, seconds, the run's summary, and its last line of output if it failed. The same
-command again skips what is done and resumes the rest. A run is known by a digest of what it runs (overrides, the config
-they resolve to, flags after `--`): where any of these has changed it starts anew, in a folder NAME,DIGEST. Runs that
-outlive a killed sweep are waited for. A failed run stops nothing; it makes the exit code 1.
+run: name, overrides, status, exit code, seconds, the run's summary, and its last line of output if it failed; the
+terminal shows a short line a run. The same command again skips what is done and resumes the rest. A run is known by a
+digest of what it runs (overrides, the config they resolve to, flags after `--`): where any of these has changed it
+starts anew, in a folder NAME,DIGEST. Runs that outlive a killed sweep are waited for. A failed run stops nothing; it
+makes the exit code 1.
 """
 
 import argparse
@@ -116,8 +117,9 @@ def argument(setting: Mapping[str, Any]) -> str:
 class Sweep:
   """The runs of one command and the file of their results."""
 
-  def __init__(self, out: Path, argument: str, flags: list[str]):
+  def __init__(self, out: Path, runs: list[Run], argument: str, flags: list[str]):
     self._out, self._argument, self._flags = out, argument, flags
+    self._ended, self._total = 0, len(runs)
     self._lock = threading.Lock()
     self._running: set[int] = set()
     self._stopped = False
@@ -135,7 +137,11 @@ class Sweep:
     """Runs one setting, unless it is done already; its line is written when it ends."""
     with self._lock:
       folder = self._folder(run)
-    if self._stopped or self.status(run) == "done":
+    if self._stopped:
+      return
+    if self.status(run) == "done":
+      with self._lock:
+        self._ended += 1
       return
     with self._held(folder / LOCK, run.name) as lock:
       if lock is None:
@@ -153,7 +159,9 @@ class Sweep:
     with self._lock:
       self._results[run.digest] = result
       results.write(self._out / results.RESULTS, self._results.values())
-    say(json.dumps(result))
+      self._ended += 1
+      line = f"{self._ended}/{self._total} {outcome(result)}"
+    say(line)
 
   def _folder(self, run: Run) -> Path:
     """Where a run lives: DIR/NAME, or DIR/NAME,DIGEST if another run has that folder."""
@@ -241,6 +249,16 @@ def _json(path: Path) -> dict[str, Any]:
     return {}
 
 
+def outcome(result: Mapping[str, Any]) -> str:
+  """A run's line in words: its name and how it ended, with one metric, accuracy before loss, or why it failed."""
+  found = result["summary"].get("metrics", {})
+  metrics = {key: value for key, value in found.items() if key.startswith("eval/") and value is not None}
+  least = lambda key: (not key.endswith("/accuracy"), not key.endswith("/loss"), not key.startswith("eval/validation/"))
+  shown = [f"{key.removeprefix('eval/').replace('/', ' ')} {metrics[key]:.3g}" for key in sorted(metrics, key=least)]
+  more = [result["error"]] if "error" in result else shown[:1]
+  return ", ".join([f"{result['name']}: {result['status']} in {result['seconds']:.0f} s", *more])
+
+
 def _reason(code: int, log: Path) -> str:
   lines = [line.strip() for line in _text(log).splitlines() if line.strip()]
   last = lines[-1] if lines else "it printed nothing"
@@ -285,7 +303,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run_all(runs: list[Run], args: argparse.Namespace) -> int:
   """Runs what is not done, some at once, and says how it ended."""
-  sweep = Sweep(args.out.absolute(), args.config.partition(":")[2], args.flags)
+  sweep = Sweep(args.out.absolute(), runs, args.config.partition(":")[2], args.flags)
   if others := sweep.others(runs):
     print(f"sweep: {others} lines of {args.out / results.RESULTS} are of other settings; they stay", file=sys.stderr)
   before = {number: signal.signal(number, sweep.stop) for number in STOPPING_SIGNALS}

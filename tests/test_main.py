@@ -221,6 +221,8 @@ BAD = [
   (["--config.model.body.letters.m.name=s6"], ["no mixer is called 's6'", "'s5'"]),
   (["--mode=trian"], ["mode", "train"]),
   (["--wrkdir=x"], ["wrkdir", "workdir"]),
+  (["--steps", "10"], ["--steps is", "--config.steps=10", ":steps=10 after the config"]),
+  (["--lr=0.1"], ["--config.optimizer.lr=0.1"]),
   (["--mode=eval"], ["holds no run", "config.json"]),
   (["--step=3"], ["--step=3", "eval"]),
   (["--temperature=1.0"], ["--temperature", "generate"]),

@@ -43,6 +43,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> flags
       values.config.to_dict()
   except (AttributeError, KeyError) as error:
     raise Mistake(_explain(argv, error)) from None
+  except flags.UnrecognizedFlagError as error:
+    raise Mistake(_of_config(argv, values, error.flagname) or _last_line(error)) from None
   except (flags.Error, OSError) as error:
     raise Mistake(_last_line(error)) from None
   if stray:
@@ -220,6 +222,27 @@ def _explain(argv: list[str], error: Exception) -> str:
       if found:
         return found
   return f"{path}: {_last_line(error)}"
+
+
+def _of_config(argv: list[str], values: flags.FlagValues, name: str) -> str:
+  """Says how to write a flag that is the name of a key of the config; nothing where it is none."""
+  if not values["config"].present:
+    return ""
+  config = values.config.to_dict()
+  sections = [key for key, section in config.items() if isinstance(section, Mapping) and name in section]
+  if name in config and not isinstance(config[name], Mapping):
+    key = name
+  elif sections:
+    key = f"{sections[0]}.{name}"
+  elif "." in name and not _missing(config, name):
+    key = name
+  else:
+    return ""
+  value = _value(argv, name)
+  value = "VALUE" if not value or value.startswith("--") else value
+  return (
+    f"--{name} is no flag but a key of the config: write --config.{key}={value}, or :{key}={value} after the config"
+  )
 
 
 def _missing(config: Mapping[str, Any], key: str) -> str | None:

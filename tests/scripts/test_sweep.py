@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -84,7 +85,20 @@ def test_every_setting_runs_and_failures_are_told(place, capsys):
   assert bad["error"] == "main: no mixer is called 'broken'"
   captured = capsys.readouterr()
   assert "2 of 4 runs done" in captured.err
-  assert len(captured.out.splitlines()) == 4
+  said = captured.out.splitlines()
+  assert sorted(line.split()[0] for line in said) == ["1/4", "2/4", "3/4", "4/4"]
+  assert any(re.fullmatch(r"./4 mixer=s5,lr=0.01: done in \d+ s", line) for line in said)
+  assert sum(line.endswith(" s, main: no mixer is called 'broken'") for line in said) == 2
+
+
+def test_a_line_on_the_terminal_has_the_accuracy_or_else_the_loss():
+  values = {"train/loss": 1.0, "eval/longer/accuracy": 0.1, "eval/validation/loss": 2.0}
+  result = {"name": "mixer=s5", "status": "done", "seconds": 8.2, "summary": {"metrics": values}}
+  assert sweep.outcome(result) == "mixer=s5: done in 8 s, longer accuracy 0.1"
+  values["eval/validation/accuracy"] = 0.16412
+  assert sweep.outcome(result) == "mixer=s5: done in 8 s, validation accuracy 0.164"
+  result["summary"] = {"metrics": {"eval/validation/loss": 2.0, "eval/validation/accuracy": None}}
+  assert sweep.outcome(result) == "mixer=s5: done in 8 s, validation loss 2"
 
 
 def test_same_command_repeats_only_what_failed(place):
