@@ -30,6 +30,11 @@ class Noise(Generated):
   size: int = 256
   labels: int = 0
 
+  # said when a run starts training
+  notice: ClassVar[str] = (
+    "the data are noise (task 'noise'), of which nothing can be learned; a released model is trained on a task once "
+    "`interop.hf load` has made a run of it with --config FILE.py, e.g. configs/copying.py:vocab=…"
+  )
   # properties, as the fields decide them
   head: ClassVar[Any] = property(lambda self: "classifier" if self.labels else "lm")
   vocab: ClassVar[Any] = property(lambda self: self.size if self.inputs == "tokens" else None)  # type: ignore[misc]

@@ -1,8 +1,8 @@
 """Released checkpoints, in and out, without PyTorch and without pickle.
 
   python -m interop.hf check FOLDER                           which model it holds, and whether all of it is understood
-  python -m interop.hf load FOLDER --workdir DIR --config FILE.py[:key=value,…]
-                                                              a run that main.py evaluates, continues or trains on
+  python -m interop.hf load FOLDER --workdir DIR [--config FILE.py[:key=value,…]]
+                                                              a run that main.py lets write, evaluates or trains on
   python -m interop.hf save DIR FOLDER [--step N]             the model of a run, for transformers if it came from there
 
 model, variables, config = hf.load("downloads/mamba-130m-hf")     # any family of interop/families
@@ -106,7 +106,9 @@ def main(arguments: Sequence[str]) -> int:
   loading = commands.add_parser("load", help="makes a run of a released model")
   loading.add_argument("folder")
   loading.add_argument("--workdir", required=True, help="folder of the run")
-  loading.add_argument("--config", required=True, help="data and optimizer of the run, FILE.py[:key=value,…]")
+  loading.add_argument(
+    "--config", default=None, help="data and optimizer of the run, FILE.py[:key=value,…]; noise for data by default"
+  )
   loading.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
   saving = commands.add_parser("save", help="writes the model of a run")
   saving.add_argument("workdir")

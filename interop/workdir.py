@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from hybrids.model import Model
+from inference import tokenizer
 from interop import hf, own, plan
 from mistake import Mistake
 from training import settings, workdir
@@ -20,33 +22,37 @@ from training.state import with_average
 
 # the released config.json, kept beside the run's own config for `export`
 RELEASED = "released.json"
+# tokens of a row of noise, where there is no task
+LENGTH = 256
+BYTES = 256
 
 
-def adopt(folder: str | Path, config: ConfigDict | str, out: str | Path, *, dtype: str = "float32") -> Run:
+def adopt(folder: str | Path, config: ConfigDict | str | None, out: str | Path, *, dtype: str = "float32") -> Run:
   """Makes a run of a released model: `main.py --workdir OUT` then evaluates, generates or trains on.
+
+  The folder's tokenizer, if it has one, is copied into the workdir, where generation and chat find it.
 
   Args:
     folder: what `interop.hf.load` reads.
-    config: the data, optimizer and all else of the run, but for its model: a config, or its file and argument.
+    config: the data, optimizer and all else of the run, but for its model: a config, or its file and argument. None
+      takes noise of the model's sizes for data, which is enough to generate and chat.
     out: the workdir, which must not hold a run.
 
   Raises:
-    Mistake: the folder cannot be read, the workdir is taken, or the task has another vocabulary than the model.
+    Mistake: the folder cannot be read, the workdir is taken, the tokenizer is not the model's, the task has another
+      vocabulary than the model, or it reads text as bytes and the model does not.
   """
   out = Path(out).expanduser()
   if (out / workdir.CONFIG).exists():
     raise Mistake(f"{out} holds a run already; give another --workdir")
-  settings_of_run = settings.load(config)
+  given = None if config is None else settings.load(config)
   model, variables, released = hf.load(folder, dtype)
+  tokens = _tokenizer(Path(folder).expanduser(), model)
+  settings_of_run = _idle(model) if given is None else given
   with settings_of_run.unlocked():
     settings_of_run.model = ConfigDict(section(model))
   run = Run.from_config(settings_of_run, out)
-  for size in own.SIZES:
-    if getattr(run.task, size) != getattr(model, size):
-      raise Mistake(
-        f"the task {type(run.task).__name__} has {size}={getattr(run.task, size)}, but the model in {folder} has "
-        f"{getattr(model, size)}; give --config a task of the model's own tokens"
-      )
+  _check_tokens(run.task, model, folder, tokens, ours=released.get("model_type") == own.MODEL_TYPE)
   _replace(run, variables)
   with run.on_mesh(), contextlib.closing(Folder(out, run.config)) as kept:
     kept.lock()
@@ -57,6 +63,7 @@ def adopt(folder: str | Path, config: ConfigDict | str, out: str | Path, *, dtyp
     kept.checkpoints.save(0, run.state, data_state=batches.get_state(), extra=extra)
     kept.finish(0)
   workdir.write_json(out / RELEASED, released)
+  _copy_tokenizer(tokens, out)
   return run
 
 
@@ -73,11 +80,69 @@ def export(folder: str | Path, out: str | Path, *, step: int | None = None) -> N
   released = json.loads(path.read_text()) if path.exists() else None
   run = Run.open(folder, step=step, devices=jax.devices()[:1])
   hf.save(out, run.model, jax.tree.map(np.asarray, run.variables), released)
+  _copy_tokenizer(tokenizer.file(Path(folder).expanduser()), Path(out).expanduser())
 
 
 def section(model: Model) -> dict[str, Any]:
   """The model section of a config that makes this model."""
   return {name: value for name, value in own.section(model).items() if value is not None}
+
+
+def _idle(model: Model) -> ConfigDict:
+  """The config of a run that has noise for data, in rows that the model has room for, and makes no updates."""
+  if model.vocab is None and model.classes is None:
+    raise Mistake("the model reads features and has no classes; give its task with --config FILE.py")
+  config = settings.load("configs/base.py")
+  inputs, size = ("features", model.features) if model.vocab is None else ("tokens", model.vocab)
+  length = min(model.longest or LENGTH, LENGTH)
+  with config.unlocked():
+    config.steps = 0
+    config.data = ConfigDict(
+      dict(name="noise", batch=8, length=length, eval_rows=8, inputs=inputs, size=size, labels=model.classes or 0)
+    )
+  return config
+
+
+def _tokenizer(folder: Path, model: Model) -> Path | None:
+  """Returns the file of the folder's tokenizer, once it is known to be the model's if it can be read here."""
+  path = tokenizer.file(folder)
+  if path is not None:
+    # whoever generates is told which package to install
+    with contextlib.suppress(tokenizer.NotInstalled):
+      tokenizer.find(folder, None, model.vocab)
+  return path
+
+
+def _copy_tokenizer(path: Path | None, out: Path) -> None:
+  """Copies a tokenizer's file, and the settings beside it."""
+  if path is not None:
+    for one in (path, path.with_name(tokenizer.SETTINGS)):
+      if one.is_file():
+        shutil.copyfile(one, out / one.name)
+
+
+def _check_tokens(task: Any, model: Model, folder: str | Path, tokens: Path | None, *, ours: bool) -> None:
+  """Raises a Mistake where the task's tokens are not those of the model.
+
+  Args:
+    tokens: the file of the model's tokenizer.
+    ours: the model was trained here, where a vocabulary may be larger than the bytes that it reads.
+  """
+  name = type(task).__name__
+  fits = "a task of the model's own tokens"
+  fits = f"{fits}, e.g. --config configs/copying.py:vocab={model.vocab}" if model.vocab else fits
+  if tokenizer.has_text(task) and (tokens or (model.vocab != BYTES and not ours)):
+    has = f"vocab={model.vocab}" + (f" and {tokens.name}" if tokens else "")
+    raise Mistake(
+      f"the task {name} reads text as bytes, but the tokens of the model in {folder} are no bytes: it has {has}; give "
+      f"{fits}, or leave --config out to generate and chat"
+    )
+  for size in own.SIZES:
+    if getattr(task, size) != getattr(model, size):
+      raise Mistake(
+        f"the task {name} has {size}={getattr(task, size)}, but the model in {folder} has {getattr(model, size)}; "
+        f"give {fits}"
+      )
 
 
 def _replace(run: Run, variables: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ ARROWS = {
 JOINING = {
   "training/run.py": {"data", "inference"},
   "training/describe.py": {"data", "inference", "configs"},
+  "interop/workdir.py": {"inference"},
   # published models by name, which are numbers alone
   "configs/model.py": {"hybrids"},
 }

@@ -259,8 +259,8 @@ class Run:
       )
       session = Session(folder, batches, progress, writer, self._clock(progress))
       session.greet(restored is not None, self.costs["parameters"], self.mesh.size)
-      if notice:
-        writer.say(notice)
+      for line in filter(None, (notice, getattr(self.task, "notice", ""))):
+        writer.say(line)
       status = "failed"
       try:
         status = self._loop(session)

@@ -1,10 +1,16 @@
 """The page about checkpoints: its code runs, and its table names every family."""
 
+import io
 import re
+import shlex
+import shutil
+import sys
+from types import SimpleNamespace
 
 import pytest
 
-from interop import families
+import main
+from interop import families, hf
 from tests.interop.released import OWN
 from tests.sources import ROOT
 
@@ -21,6 +27,61 @@ def test_the_code_of_the_page_runs(tmp_path):
   assert names["logits"].shape == (1, 5, 53)
   assert len(names["text"][0]) == 8
   assert {path.name for path in tmp_path.iterdir()} == {"mine", "ours"}
+
+
+class Letters:
+  """A tokenizer of the library's form: a letter is a token."""
+
+  SIZE = 53
+
+  @classmethod
+  def from_file(cls, path):
+    assert path.endswith("tokenizer.json")
+    return cls()
+
+  def get_vocab(self, _added):
+    return {str(number): number for number in range(self.SIZE)}
+
+  def encode(self, text, add_special_tokens):
+    return SimpleNamespace(ids=[ord(letter) % self.SIZE for letter in text])
+
+  def decode(self, tokens, skip_special_tokens):
+    return "".join(chr(65 + token) for token in tokens)
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_run(tmp_path, monkeypatch, capsys):
+  """Each line by its own entry point, on a tiny model, a task of its vocabulary and a tokenizer of its own."""
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setitem(sys.modules, "tokenizers", SimpleNamespace(Tokenizer=Letters))
+  monkeypatch.setattr(sys, "stdin", io.StringIO("abc\n"))
+  shutil.copytree(OWN / "gpt2", "downloads/mamba-130m-hf")
+  (tmp_path / "downloads/mamba-130m-hf/tokenizer.json").write_text("{}")
+  (block,) = re.findall(r"^```\n(\w.*?)```", PAGE, re.S | re.M)
+  small = "vocab=53,steps=2,warmup=1,batch=2,length=24,eval_rows=4,generate.tokens=0"
+  commands = [shlex.split(line.replace("vocab=50280", small), comments=True) for line in block.splitlines()]
+  for command in commands:
+    if command == ["EXTRAS=text", "./dev", "setup"]:
+      continue
+    match command:
+      case ["./dev", "python", "-m", "interop.hf", *rest]:
+        assert hf.main(rest) == 0, command
+      case ["./dev", "chat", folder]:
+        assert main.main(["main.py", "--mode=chat", f"--workdir={folder}"]) == 0, command
+      case ["./dev", "run", *rest]:
+        assert main.main(["main.py", *rest]) == 0, command
+      case _:
+        raise AssertionError(f"{command} is not tried")
+  assert len(commands) > 5
+  assert "error" not in capsys.readouterr().err
+  assert (tmp_path / "mine" / "tokenizer.json").exists()
+
+
+def test_the_pages_agree_on_the_number_of_families():
+  readme = (ROOT / "README.md").read_text()
+  numbers = re.findall(r"(\d+) (?:families|model\s+types)", readme + PAGE)
+  assert numbers
+  assert set(map(int, numbers)) == {len(families.names())}
 
 
 def test_the_table_names_every_family():

@@ -1,6 +1,8 @@
 """A released model in a workdir: it evaluates, generates and trains on, and is given back as it came."""
 
 import json
+import shutil
+import sys
 
 import jax
 import numpy as np
@@ -55,10 +57,47 @@ def test_a_run_starts_from_it_and_gives_it_back(released, tmp_path):
   assert values == RELEASED | {"dtype": "float32"}
 
 
-def test_other_tokens_than_the_models_are_refused(released, tmp_path):
-  with pytest.raises(Mistake, match="vocab=256, but the model in .* has 53"):
-    workdir.adopt(OWN / "gpt2", released[2], tmp_path / "run")
+@pytest.mark.parametrize(
+  "config, tokenizer, message",
+  [
+    (
+      "configs/text.py",
+      "",
+      "TextFile reads text as bytes, but .* no bytes: it has vocab=53; give .*copying.py:vocab=53",
+    ),
+    ("configs/text.py:vocab=5000", "tokenizer.json", "no bytes: it has vocab=53 and tokenizer.json"),
+    ("configs/mqar.py", "", "MQAR has vocab=256, but the model in .* has 53; give .*copying.py:vocab=53"),
+    ("configs/copying.py:vocab=53", "a.model b.model", "has 2 tokenizers, a.model, b.model; leave one"),
+  ],
+)
+def test_other_tokens_than_the_models_are_refused(tmp_path, monkeypatch, config, tokenizer, message):
+  shutil.copytree(OWN / "gpt2", tmp_path / "released")
+  for name in tokenizer.split():
+    (tmp_path / "released" / name).touch()
+  monkeypatch.setitem(sys.modules, "tokenizers", None)
+  with pytest.raises(Mistake, match=message):
+    workdir.adopt(tmp_path / "released", config, tmp_path / "run")
   assert not (tmp_path / "run").exists()
+
+
+def test_a_broken_tokenizer_is_refused(tmp_path, capsys):
+  pytest.importorskip("tokenizers")
+  shutil.copytree(OWN / "gpt2", tmp_path / "released")
+  (tmp_path / "released" / "tokenizer.json").write_text("{}")
+  assert hf.main(["load", str(tmp_path / "released"), "--workdir", str(tmp_path / "run")]) == 2
+  error = capsys.readouterr().err
+  assert "tokenizer.json cannot be read" in error
+  assert len(error.splitlines()) == 1
+  assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_without_a_config_the_data_are_noise_which_training_says(tmp_path, capsys):
+  assert hf.main(["load", str(OWN / "gpt2"), "--workdir", str(tmp_path / "run")]) == 0
+  before = jax.device_get(Run.open(tmp_path / "run").variables)
+  assert main.main(["main.py", f"--workdir={tmp_path / 'run'}"]) == 0
+  assert "the data are noise" in capsys.readouterr().out
+  jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(Run.open(tmp_path / "run").variables))
 
 
 @pytest.mark.slow
