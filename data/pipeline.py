@@ -62,19 +62,27 @@ def training(rows: Rows, batch: int, process_index: int, process_count: int) -> 
   return iter(grain.MapDataset.source(source).to_iter_dataset(options))
 
 
-def evaluation(
-  rows: Rows, total: int, batch: int, process_index: int, process_count: int
-) -> Callable[[], Iterator[Batch]]:
-  """Rows 0 … total - 1 in order, once per call. Rows of zeros, weights included, fill up the last batch."""
-  count = share(batch, process_index, process_count)
+class InOrder:
+  """Rows 0 … total - 1 in order, once per call; its length is the number of batches."""
 
-  def run() -> Iterator[Batch]:
-    for start in range(process_index * count, -(-total // batch) * batch, batch):
-      have = min(max(total - start, 0), count)
+  def __init__(self, rows: Rows, total: int, batch: int, process_index: int, process_count: int):
+    self._rows, self._total, self._batch = rows, total, batch
+    self._count = share(batch, process_index, process_count)
+    self._offset = process_index * self._count
+
+  def __len__(self) -> int:
+    return -(-self._total // self._batch)
+
+  def __call__(self) -> Iterator[Batch]:
+    for start in range(self._offset, len(self) * self._batch, self._batch):
+      have = min(max(self._total - start, 0), self._count)
       # a share beyond the end takes its shapes from some row
-      yield filled(events.checked(rows(start if have else 0, max(have, 1))), have, count)
+      yield filled(events.checked(self._rows(start if have else 0, max(have, 1))), have, self._count)
 
-  return run
+
+def evaluation(rows: Rows, total: int, batch: int, process_index: int, process_count: int) -> InOrder:
+  """Rows 0 … total - 1 in order, once per call. Rows of zeros, weights included, fill up the last batch."""
+  return InOrder(rows, total, batch, process_index, process_count)
 
 
 def filled(batch: Batch, have: int, want: int) -> Batch:

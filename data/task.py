@@ -47,7 +47,7 @@ class Task(Protocol):
     ...
 
   def eval_sets(self, process_index: int = 0, process_count: int = 1) -> dict[str, Callable[[], Iterator[Batch]]]:
-    """Name -> a function that starts a finite pass, the same each time."""
+    """Name -> a function that starts a finite pass, the same each time; its `len`, if any, is the number of batches."""
     ...
 
   def describe(self) -> dict[str, Any]:

@@ -60,6 +60,24 @@ def make_evaluate(
   return evaluate
 
 
+def size(task: Any, batches: int = 0) -> str:
+  """Returns what an evaluation reads, 'validation: 12 batches of 8 x 8,192 tokens'; shapes are those of first batches.
+
+  Args:
+    batches: batches of each set, 0 for all.
+  """
+  texts = []
+  for name, rows in task.eval_sets(jax.process_index(), jax.process_count()).items():
+    inputs = next(iter(rows()))["inputs"]
+    shape = inputs.shape[1:-1] if task.features else inputs.shape[1:]
+    # a task of one's own need not know how many there are
+    count = min(len(rows), batches or len(rows)) if hasattr(rows, "__len__") else batches
+    many = "1 batch" if count == 1 else f"{count:,} batches" if count else "batches"
+    sizes = " x ".join(f"{n:,}" for n in (len(inputs) * jax.process_count(), *shape))
+    texts.append(f"{name}: {many} of {sizes} tokens")
+  return "; ".join(texts)
+
+
 def _check_room(model: nn.Module, length: int) -> None:
   """Refuses chunks beyond the table of positions, which would give NaN; a call of the whole length raises by itself."""
   limit = getattr(model, "positions", None)

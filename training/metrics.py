@@ -141,6 +141,19 @@ class Writer:
       eta = f"  {_duration(left)} left" if math.isfinite(left) else ""
       self.say(f"step {step}/{self._steps}  {text}{eta}")
 
+  @contextmanager
+  def doing(self, text: str) -> Iterator[None]:
+    """Shows what takes its time inside: beside the bar, or as a line where there is no bar."""
+    bar = self._progress if self._active else None
+    if bar is None:
+      self.say(text)
+      yield
+      return
+    before = bar.tasks[0].description
+    bar.update(self._task, description=text)
+    yield
+    bar.update(self._task, description=before)
+
   def say(self, text: str) -> None:
     """Prints a line, above the bar where there is one."""
     if self._active:

@@ -29,12 +29,12 @@ from inference import count, sampling, tokenizer
 from inference.text_model import TextModel
 from kernels import dispatch
 from mistake import Mistake
+from training import evaluate as evaluate_lib
 from training import flops, metrics, optimizer, peers, platform, schedule, settings, sharding, transfer
 from training import state as state_lib
 from training import step as step_lib
 from training import workdir as workdir_lib
 from training.checkpoint import Checkpoints
-from training.evaluate import make_evaluate
 from training.session import Folder, Progress, Session
 
 # batches that are looked at for something to score
@@ -288,7 +288,7 @@ class Run:
         better = False
         if due(step, config.eval.every, last) and session.progress.evaluated < step and not stop:
           step_lib.check_finite(self.state.seen)
-          with session.pause(self.state):
+          with session.pause(self.state), session.evaluating(self._evaluation_size):
             better = session.evaluated(step, self._evaluate(self.variables))
         session.at(step)
         if step > first and (stop or better or step == turn or due(step, config.save.every, last)):
@@ -316,9 +316,13 @@ class Run:
 
   @functools.cached_property
   def _evaluate(self) -> Any:
-    return make_evaluate(
+    return evaluate_lib.make_evaluate(
       self.model, self.task, self.mesh, chunk=self.config.eval.chunk, batches=self.config.eval.batches
     )
+
+  @functools.cached_property
+  def _evaluation_size(self) -> str:
+    return evaluate_lib.size(self.task, self.config.eval.batches)
 
   @functools.cached_property
   def _logits(self) -> Any:

@@ -162,6 +162,10 @@ class Session:
     """Leaves the time inside out of the speed."""
     return self.clock.pause(work)
 
+  def evaluating(self, what: str) -> contextlib.AbstractContextManager[None]:
+    """Says what the evaluation inside reads, as it may take minutes."""
+    return self.writer.doing(f"evaluating {what}")
+
   def row(self, step: int, row: Mapping[str, float]) -> None:
     """Logs a row of training, and the speed since the row before."""
     row = {**row, **self.clock.lap()}

@@ -4,10 +4,11 @@ import jax
 import numpy as np
 import pytest
 
+from data.task import build_task
 from hybrids.head.cross_entropy import cross_entropy
 from tests.training import toy
 from training import losses, sharding
-from training.evaluate import make_evaluate
+from training.evaluate import make_evaluate, size
 
 MODEL, TASK = toy.Model(), toy.Task()
 VARIABLES = jax.jit(MODEL.init)(jax.random.PRNGKey(0), TASK.make(0)["inputs"])
@@ -72,3 +73,10 @@ def test_errors_name_the_setting():
 
   with pytest.raises(ValueError, match="eval.chunk=2.*'none'"):
     make_evaluate(Whole(), TASK, sharding.make_mesh(devices=jax.devices()[:1]), chunk=2)
+
+
+def test_what_is_read_is_told_beforehand():
+  assert size(TASK) == "valid: batches of 8 x 6 tokens", "the toy does not know how many"
+  task = build_task("noise", batch=4, length=2000, eval_rows=10)
+  assert size(task) == "validation: 3 batches of 4 x 2,000 tokens"
+  assert size(task, batches=2) == "validation: 2 batches of 4 x 2,000 tokens"

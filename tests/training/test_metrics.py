@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+import rich.console
 
 from training import metrics, rows
 
@@ -35,6 +36,20 @@ def test_rows_are_written_at_once_and_numbers_that_are_none_as_null(tmp_path, ca
   assert printed[0] == "step 1/10  loss 2.5  12.3k tokens/s  2.5G FLOP/s  0:01:15 left"
   out.close()
   assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_takes_its_time_is_a_line_or_stands_beside_the_bar(tmp_path, capsys, monkeypatch, terminal):
+  monkeypatch.setattr(metrics, "Console", lambda **more: rich.console.Console(force_terminal=terminal, **more))
+  out = writer(tmp_path)
+  described = lambda: out._progress.tasks[0].description if terminal else ""
+  out.log(1, {"train/loss": 2.5})
+  before = described()
+  with out.doing("evaluating validation: 3 batches"):
+    inside = described()
+  assert described() == before
+  out.close()
+  assert "evaluating validation: 3 batches" in (inside if terminal else capsys.readouterr().out)
 
 
 def test_rows_of_steps_that_were_not_saved_are_dropped(tmp_path):
