@@ -62,13 +62,13 @@ class OfTokenizers:
       self._tokenizer = library.Tokenizer.from_file(str(path))
     # the library raises Exception itself
     except Exception as error:
-      raise Mistake(f"tokenizer {path} cannot be read: {error}") from None
+      raise unreadable(path, error) from None
     self.size = max(self._tokenizer.get_vocab(True).values(), default=-1) + 1
     settings = path.with_name(SETTINGS)
     try:
       end = json.loads(settings.read_text()).get("eos_token") if settings.is_file() else None
     except (ValueError, AttributeError) as error:
-      raise Mistake(f"{settings} cannot be read: {error}; it is the model's own file of settings") from None
+      raise unreadable(settings, error) from None
     end = end.get("content") if isinstance(end, dict) else end
     self.end = None if end is None else self._tokenizer.token_to_id(end)
 
@@ -89,7 +89,7 @@ class OfSentencePiece:
     try:
       self._processor = library.SentencePieceProcessor(model_file=str(path))
     except (RuntimeError, OSError) as error:
-      raise Mistake(f"tokenizer {path} cannot be read: {error}") from None
+      raise unreadable(path, error) from None
     self.size = self._processor.get_piece_size()
     self.end = self._processor.eos_id() if self._processor.eos_id() >= 0 else None
 
@@ -101,6 +101,11 @@ class OfSentencePiece:
   def decode(self, tokens: np.ndarray) -> str:
     """Returns the text of tokens."""
     return self._processor.decode(np.asarray(tokens).tolist())
+
+
+def unreadable(path: Path, error: Exception) -> Mistake:
+  """The error for a file that is not what its name says."""
+  return Mistake(f"tokenizer {path} cannot be read: {error}; take the model's own, or move this file away")
 
 
 class NotInstalled(Mistake):

@@ -92,6 +92,14 @@ def test_a_broken_tokenizer_is_refused(tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_a_larger_vocabulary_of_ours_still_reads_bytes(released, tmp_path):
+  model, variables = small(get_recipe("mamba_toy"), vocab=300)
+  hf.save(tmp_path / "own", model, variables)
+  run = workdir.adopt(tmp_path / "own", f"{released[2]},vocab=300", tmp_path / "run")
+  jax.tree.map(np.testing.assert_array_equal, jax.device_get(run.variables), variables)
+
+
+@pytest.mark.slow
 def test_without_a_config_the_data_are_noise_which_training_says(tmp_path, capsys):
   assert hf.main(["load", str(OWN / "gpt2"), "--workdir", str(tmp_path / "run")]) == 0
   before = jax.device_get(Run.open(tmp_path / "run").variables)
