@@ -79,7 +79,7 @@ def test_float32_stays_float32(name, monkeypatch):
     assert "HIGHEST" in line, line
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "ssd")) for n in ALL])
 def test_errors_are_those_of_8_bits(name, monkeypatch):
   """Against float64 of the same numbers; the arithmetic of an accelerator, done on this machine."""
   op = ALL[name]

@@ -3,7 +3,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_convolutions_and_attention_run_on_a_mesh():
   command = [sys.executable, "-m", "tests.kernels.convolutions_on_a_mesh"]
   env = {**os.environ, "JAX_NUM_CPU_DEVICES": "4"}
