@@ -92,7 +92,7 @@ def length_sets(
   count: int,
 ) -> dict[str, Callable[[], Iterator[Batch]]]:
   """Evaluation sets of several lengths, from name -> (what `make` needs, length): whole batches, `budget` tokens."""
-  out = {}
+  out: dict[str, Callable[[], Iterator[Batch]]] = {}
   for name, (what, length) in sets.items():
     batch = eval_batch(task.batch, length, task.eval_rows)
     rows = max(1, min(task.eval_rows, budget // length) // batch) * batch
