@@ -339,7 +339,7 @@ class Arrays:
       return self.take(rows[first : first + count])
 
     return {
-      split: pipeline.evaluation(functools.partial(make, rows), len(rows), self.batch, process_index, process_count)
+      split: pipeline.InOrder(functools.partial(make, rows), len(rows), self.batch, process_index, process_count)
       for split, rows in self.rows.items()
       if split != "train"
     }

@@ -57,7 +57,7 @@ class Generated(abc.ABC):
   def eval_sets(self, process_index: int = 0, process_count: int = 1) -> dict[str, Callable[[], Iterator[Batch]]]:
     """One set, 'validation', of `eval_rows` rows."""
     return {
-      "validation": pipeline.evaluation(self.validation_rows, self.eval_rows, self.batch, process_index, process_count)
+      "validation": pipeline.InOrder(self.validation_rows, self.eval_rows, self.batch, process_index, process_count)
     }
 
   def describe(self) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def length_sets(
   for name, (what, length) in sets.items():
     batch = eval_batch(task.batch, length, task.eval_rows)
     rows = max(1, min(task.eval_rows, budget // length) // batch) * batch
-    out[name] = pipeline.evaluation(functools.partial(make, what), rows, batch, index, count)
+    out[name] = pipeline.InOrder(functools.partial(make, what), rows, batch, index, count)
   return out
 
 

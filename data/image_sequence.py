@@ -147,7 +147,7 @@ class ImageSequence:
     return {name: self._in_order(self.splits[name], process_index, process_count) for name in ("validation", "test")}
 
   def _in_order(self, images: Images, process_index: int, process_count: int) -> Callable[[], Iterator[Batch]]:
-    return pipeline.evaluation(
+    return pipeline.InOrder(
       lambda first, count: batch_of(images, np.arange(first, first + count), self.kind),
       len(images.labels),
       self.batch,

@@ -189,7 +189,7 @@ class PackedText(abc.ABC):
     def take(first: int, count: int) -> Batch:
       return gather(packed, np.arange(first, first + count) * length, length)
 
-    return pipeline.evaluation(take, rows, self.batch, process_index, process_count)
+    return pipeline.InOrder(take, rows, self.batch, process_index, process_count)
 
   def describe(self) -> dict[str, Any]:
     """Files, bytes and checksum of the whole, and bytes, documents and unigram entropy (bits a byte) of each split."""

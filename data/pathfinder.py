@@ -86,7 +86,7 @@ class Pathfinder(Generated):
   def eval_sets(self, process_index: int = 0, process_count: int = 1) -> dict[str, Callable[[], Iterator[Batch]]]:
     """'validation' and 'test', each of `eval_rows` images."""
     return {
-      split: pipeline.evaluation(
+      split: pipeline.InOrder(
         functools.partial(self.held_out, split), self.eval_rows, self.batch, process_index, process_count
       )
       for split in SPLITS[1:]

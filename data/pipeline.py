@@ -63,7 +63,10 @@ def training(rows: Rows, batch: int, process_index: int, process_count: int) -> 
 
 
 class InOrder:
-  """Rows 0 … total - 1 in order, once per call; its length is the number of batches."""
+  """Rows 0 … total - 1 in order, once per call; its length is the number of batches.
+
+  Rows of zeros, weights included, fill up the last batch.
+  """
 
   def __init__(self, rows: Rows, total: int, batch: int, process_index: int, process_count: int):
     self._rows, self._total, self._batch = rows, total, batch
@@ -78,11 +81,6 @@ class InOrder:
       have = min(max(self._total - start, 0), self._count)
       # a share beyond the end takes its shapes from some row
       yield filled(events.checked(self._rows(start if have else 0, max(have, 1))), have, self._count)
-
-
-def evaluation(rows: Rows, total: int, batch: int, process_index: int, process_count: int) -> InOrder:
-  """Rows 0 … total - 1 in order, once per call. Rows of zeros, weights included, fill up the last batch."""
-  return InOrder(rows, total, batch, process_index, process_count)
 
 
 def filled(batch: Batch, have: int, want: int) -> Batch:

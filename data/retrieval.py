@@ -103,7 +103,7 @@ class Retrieval:
       return self.take(split, np.arange(first, first + count))
 
     return {
-      split: pipeline.evaluation(
+      split: pipeline.InOrder(
         functools.partial(make, split), len(self.splits[split].starts), self.batch, process_index, process_count
       )
       for split in ("validation", "test")

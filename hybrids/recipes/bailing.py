@@ -10,7 +10,8 @@ Kimi delta attention is arXiv:2510.26692.
 from collections.abc import Mapping
 from typing import Any
 
-from hybrids.recipes.recipe import Recipe, language_model
+from hybrids.recipes import kimi_linear
+from hybrids.recipes.recipe import Recipe
 
 
 def model(
@@ -33,18 +34,15 @@ def model(
     inner: channels of the MLP.
     lower_bound: of the logarithms of decays.
   """
-  moe = dict(name="moe", scores="sigmoid", selection_bias=True, renormalize=True, renormalize_eps=1e-20, balance=0.0)
-  return language_model(
+  return kimi_linear.model(
     width=width,
     pattern=pattern,
-    letters={
-      "k": dict(name="kda", maps="full", lower_bound=lower_bound, norm_eps=norm_eps, **delta),
-      "a": dict(name="mla", gate="head", theta=theta, **latent),
-      "-": dict(name="gated_mlp", inner=inner),
-      "e": moe | dict(experts),
-    },
+    delta=dict(delta, maps="full", lower_bound=lower_bound),
+    latent=dict(latent, position="rope", gate="head", theta=theta),
+    experts=experts,
+    inner=inner,
     norm_eps=norm_eps,
-    head=dict(tie=tie),
+    tie=tie,
   )
 
 

@@ -32,7 +32,7 @@ def model(
     pattern=pattern,
     letters={
       "k": dict(name="kda", norm_eps=norm_eps, **delta),
-      "a": dict(name="mla", position="none", **latent),
+      "a": dict(name="mla", position="none") | dict(latent),
       "-": dict(name="gated_mlp", inner=inner),
       "e": moe | dict(experts),
     },

@@ -49,4 +49,4 @@ def test_steps_that_are_none_are_refused_on_the_host(wrong):
   with pytest.raises(ValueError, match=message):
     next(pipeline.training(rows, 2, 0, 1))
   with pytest.raises(ValueError, match=message):
-    next(pipeline.evaluation(rows, 2, 2, 0, 1)())
+    next(pipeline.InOrder(rows, 2, 2, 0, 1)())

@@ -216,8 +216,8 @@ def test_building_a_task_imports_no_heavy_library():
 
 def test_the_last_evaluation_batch_is_filled_up_with_rows_of_weight_zero():
   rows = lambda first, count: {"x": np.arange(first, first + count), "weights": np.ones(count, np.float32)}
-  whole = list(pipeline.evaluation(rows, 5, 4, 0, 1)())
+  whole = list(pipeline.InOrder(rows, 5, 4, 0, 1)())
   assert [batch["x"].tolist() for batch in whole] == [[0, 1, 2, 3], [4, 0, 0, 0]]
   assert whole[1]["weights"].tolist() == [1, 0, 0, 0]
   # a process whose share lies beyond the end
-  assert [batch["weights"].sum() for batch in pipeline.evaluation(rows, 5, 4, 1, 2)()] == [2, 0]
+  assert [batch["weights"].sum() for batch in pipeline.InOrder(rows, 5, 4, 1, 2)()] == [2, 0]
