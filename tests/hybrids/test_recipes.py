@@ -212,8 +212,11 @@ def test_parameters_are_those_published(name):
     # what is published may leave the tables of the embedding and of the logits out
     tables = size(params["embed"]) + size(params.get("head", {}))
     assert min(abs(active(params) - less - recipe.active) for less in (0, tables)) < 0.1 * recipe.active
+  elif "'moe'" in str(recipe.model):
+    # transformers counts all experts; nobody has published how many of them a token passes
+    assert active(params) < count or name.endswith("_toy")
   else:
-    assert active(params) == count or name.endswith("_toy")
+    assert active(params) == count
 
 
 def test_every_recipe_is_counted_and_says_where_it_is_from():
