@@ -3,6 +3,7 @@
 import difflib
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,8 @@ class _Complete(flags.ArgumentParser):
   def parse(self, argument: Any) -> Any:
     file, colon, given = argument.partition(":")
     path = config_file.find(file)
+    # the parser runs a file in what is left of the last one's module, whose get_config it would take for this one's
+    sys.modules.pop("config_config", None)
     try:
       config = self._inner.parse(f"{path}{colon}{given}")
     except Mistake:

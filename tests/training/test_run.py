@@ -135,7 +135,7 @@ def test_wsd_is_extended_from_before_its_decay_as_if_never_shorter(file, tmp_pat
   "source, words",
   [
     ("training", "training batches have nothing to predict: all weights are 0"),
-    ("evaluation", "evaluation set 'validation' has nothing to score"),
+    ("InOrder", "evaluation set 'validation' has nothing to score"),
   ],
 )
 def test_nothing_to_score_is_refused_before_the_folder_is_made(file, tmp_path, monkeypatch, source, words):
