@@ -61,12 +61,10 @@ def attention(
     slopes: for each head, what a score loses for each position between query and key (ALiBi).
     decays: for each entry of a head, the logarithm, at most 0, of what is left of its product after each position
       between (xPos): sum_i q_i k_i exp(decays_i (t - s)). The keys themselves stay as they are, and nothing overflows.
-    impl: "auto" or a name in IMPLS.
 
   Raises:
     ValueError: g does not divide h; `mask` or `weights` is unknown; of two position or segment arrays one is given;
-      there is not a slope for each head, or not a decay for each entry, or one is above 0 or stands beside mask="full";
-      `impl` does not exist or cannot run these arguments.
+      there is not a slope for each head, or not a decay for each entry, or one is above 0 or stands beside mask="full".
   """
   _check(q, k, mask, weights, slopes, decays)
   for what, pair in (("segment", (q_segment, k_segment)), ("position", (q_position, k_position))):

@@ -1,7 +1,6 @@
 """The definition of `attention`."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
 
 from kernels import inputs
 from kernels.attention.visible import places, visible
@@ -9,22 +8,8 @@ from kernels.attention.weights import POINTWISE
 
 
 def attention(
-  q: Float[Array, "b t h k"],
-  k: Float[Array, "b s g k"],
-  v: Float[Array, "b s g p"],
-  q_position: Int[Array, "b t"] | None,
-  k_position: Int[Array, "b s"] | None,
-  q_segment: Int[Array, "b t"] | None,
-  k_segment: Int[Array, "b s"] | None,
-  *,
-  mask: str,
-  window: int | None,
-  scale: float,
-  softcap: float | None,
-  weights: str,
-  slopes: tuple[float, ...] | None,
-  decays: tuple[float, ...] | None,
-) -> Float[Array, "b t h p"]:
+  q, k, v, q_position, k_position, q_segment, k_segment, *, mask, window, scale, softcap, weights, slopes, decays
+):
   """Computes all scores at once, with keys and values repeated for the heads that share them."""
   dtype = inputs.compute_dtype(q, k, v)
   q_position, k_position = places(q, k, q_position, k_position)

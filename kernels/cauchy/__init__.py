@@ -20,12 +20,6 @@ def cauchy(
 
   The points are i p/q, in two coordinates so that q = 0, at infinity, is one like the others. Computed in at least
   complex64, without an `e n m` array. Differentiable in v and a, whose real parts must be negative.
-
-  Args:
-    impl: "auto" or a name in IMPLS.
-
-  Raises:
-    ValueError: `impl` does not exist or cannot run these arguments.
   """
   dtype = inputs.compute_dtype(v, a)
   v, a = v.astype(dtype), a.astype(dtype)

@@ -2,14 +2,12 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Float
 
 CHUNK = 64  # points at a time
 
 
-def cauchy(
-  v: Complex[Array, "e k n"], a: Complex[Array, "e n"], p: Float[Array, "m"], q: Float[Array, "m"]
-) -> Complex[Array, "e k m"]:
+def cauchy(v, a, p, q):
   """Computes 1/(x + iy) in real arithmetic twice for each pole and point, and sums and differences of the two."""
   e, k, _ = v.shape
   m = p.shape[0]

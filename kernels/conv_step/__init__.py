@@ -31,10 +31,9 @@ def conv_step(
   Args:
     taps: the w - 1 inputs before x, oldest first.
     activation: "none" or "silu".
-    impl: "auto" or a name in IMPLS.
 
   Raises:
-    ValueError: the taps are not w - 1; `activation` is unknown; `impl` does not exist or cannot run these arguments.
+    ValueError: the taps are not w - 1; `activation` is unknown.
   """
   w, v = kernel.shape[0], taps.shape[1]
   if v != w - 1:

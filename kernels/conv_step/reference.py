@@ -2,16 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 
-def conv_step(
-  x: Float[Array, "b e"],
-  taps: Float[Array, "b v e"],
-  kernel: Float[Array, "w e"],
-  bias: Float[Array, "e"] | None,
-  activation: str,
-) -> tuple[Float[Array, "b e"], Float[Array, "b v e"]]:
+def conv_step(x, taps, kernel, bias, activation):
   """y = act(bias + sum_i kernel_i window_i)."""
   window = jnp.concatenate([taps, x[:, None]], axis=1)
   y = jnp.sum(window * kernel, axis=1)

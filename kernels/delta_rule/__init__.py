@@ -39,20 +39,14 @@ def delta_rule(
     KDA              k = beta x, w = a x, a by channel            Kimi Team 2025, arXiv:2510.26692
     RWKV-7           k, w = kappa, u = -alpha kappa, a by channel Peng et al. 2025, arXiv:2503.14456
 
-  Computed in at least float32; y has the dtype of v, the returned state that of the computation. Differentiable in all
-  arrays.
-
   Args:
     w: finds what is there before the decay.
     log_a: by row of the state or, with a last axis of 1, one for all; at most 0, and minus infinity is fine. None: no
       decay.
-    S: the state before the first token.
-    reset: True where a document starts: the state is cleared before that token.
-    lengths: tokens that are there per row; past them y is 0 and the state stands still.
-    impl: "auto" or a name in IMPLS.
+    S, reset, lengths, impl: as in all ops, see `kernels`.
 
   Raises:
-    ValueError: log_a has neither one nor k entries; `impl` does not exist or cannot run these arguments.
+    ValueError: log_a has neither one nor k entries.
   """
   if log_a is not None and log_a.shape[-1] not in (1, k.shape[-1]):
     raise Mistake(f"delta_rule: {log_a.shape[-1]} decays for {k.shape[-1]} rows; give one, or one for each")

@@ -1,21 +1,11 @@
 """The definition of `delta_rule`: one token after the other."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
 
 from kernels import op
 
 
-def delta_rule(
-  q: Float[Array, "b t h k"],
-  k: Float[Array, "b t h k"],
-  v: Float[Array, "b t h p"],
-  w: Float[Array, "b t h k"],
-  u: Float[Array, "b t h k"] | None,
-  log_a: Float[Array, "b t h _"] | None,
-  S: Float[Array, "b h k p"],
-  reset: Bool[Array, "b t"] | None,
-) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k p"]]:
+def delta_rule(q, k, v, w, u, log_a, S, reset):
   """S_t = diag(a_t) S_{t-1} + u_t (S_{t-1}^T w_t)^T + k_t v_t^T, with S_{t-1} = 0 where `reset` is True.
 
   u is -k where it is None, and log_a is 0.

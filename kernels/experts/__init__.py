@@ -35,10 +35,6 @@ def experts(
   Args:
     chosen: the numbers of the experts; e, or any number that is not one of 0 .. e - 1, is none, whose output is 0.
     activation: f, of each entry alone.
-    impl: "auto" or a name in IMPLS.
-
-  Raises:
-    ValueError: `impl` does not exist.
   """
   run = _one_token if impl == "auto" and _few(x, chosen, W_in) else dispatch.pick("experts", IMPLS, impl)
 

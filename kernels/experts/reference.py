@@ -2,12 +2,12 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from kernels.inputs import product
 
 
-def experts(x: Float[Array, "b t d"], chosen: Int[Array, "b t k"], weights, W_in, W_out, W_gate, activation):
+def experts(x, chosen, weights, W_in, W_out, W_gate, activation):
   """Returns the sum over all experts."""
   mask = jax.nn.one_hot(chosen, len(W_in), dtype=weights.dtype)
   weights = jnp.sum(mask * weights[..., None], axis=-2)

@@ -31,18 +31,11 @@ def gated_linear_attention(
 
   Yang et al. 2024, arXiv:2312.06635, sec. 4.1. With a bonus u, y_t = (S_{t-1} + (u k_t) v_t^T)^T q_t instead: what a
   token adds is read with a weight of its own, and no decay stands between a token and the one before it (Peng et al.
-  2024, arXiv:2404.05892, RWKV-6). Computed in at least float32; y has the dtype of v, the returned state that
-  of the computation. Differentiable in all arrays.
+  2024, arXiv:2404.05892, RWKV-6).
 
   Args:
     log_a: at most 0; a decay of exactly 0, minus infinity, is fine.
-    S: the state before the first token.
-    reset: True where a document starts: the state is cleared before that token.
-    lengths: tokens that are there per row; past them y is 0 and the state stands still.
-    impl: "auto" or a name in IMPLS.
-
-  Raises:
-    ValueError: `impl` does not exist or cannot run these arguments.
+    S, reset, lengths, impl: as in all ops, see `kernels`.
   """
   dtype = inputs.compute_dtype(q, k, v, log_a, u, S)
   where = op.rows(v.shape[1], reset, lengths)

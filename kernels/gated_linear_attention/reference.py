@@ -1,20 +1,11 @@
 """The definition of `gated_linear_attention`: one token after the other."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
 
 from kernels import op
 
 
-def gated_linear_attention(
-  q: Float[Array, "b t h k"],
-  k: Float[Array, "b t h k"],
-  v: Float[Array, "b t h p"],
-  log_a: Float[Array, "b t h k"],
-  u: Float[Array, "h k"] | None,
-  S: Float[Array, "b h k p"],
-  reset: Bool[Array, "b t"] | None,
-) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k p"]]:
+def gated_linear_attention(q, k, v, log_a, u, S, reset):
   """S_t = diag(a_t) S_{t-1} + k_t v_t^T, with S_{t-1} = 0 where `reset` is True; y_t = S_t^T q_t, or with u."""
 
   def token(S, inputs):

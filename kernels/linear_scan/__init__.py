@@ -26,20 +26,13 @@ def linear_scan(
   lengths: Int[Array, "b"] | None = None,
   impl: str = "auto",
 ) -> tuple[Inexact[Array, "b t n"], Inexact[Array, "b n"]]:
-  """y_t = h_t = a_t * h_{t-1} + x_t; returns all y and the state after the last token. Differentiable in a, x and h.
+  """y_t = h_t = a_t * h_{t-1} + x_t; returns all y and the state after the last token.
 
-  Real or complex; computed in at least float32 (complex64). y has the dtype of x (complex if a or h is); the returned
-  state keeps the dtype of the computation.
+  Real or complex; y has the dtype of x, or a complex one if a or h has.
 
   Args:
     a: the decay, one per token or one for all tokens (never broadcast over time then).
-    h: the state before the first token.
-    reset: True where a document starts: the state is cleared before that token.
-    lengths: tokens that are there per row; past them y is 0 and the state stands still.
-    impl: "auto" or a name in IMPLS.
-
-  Raises:
-    ValueError: `impl` does not exist or cannot run these arguments.
+    h, reset, lengths, impl: as in all ops, see `kernels`.
   """
   dtype, where = inputs.compute_dtype(a, x, h), op.rows(x.shape[1], reset, lengths)
   y_dtype = dtype if jnp.issubdtype(dtype, jnp.complexfloating) else x.dtype

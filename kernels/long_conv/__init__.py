@@ -25,8 +25,7 @@ def long_conv(
 ) -> Float[Array, "b t e"]:
   """y_t = sum_{s<=t} k_{t-s} u_s + sum_{s>=t} k_back_{s-t} u_s, the second sum if `k_back` is given.
 
-  Computed in at least float32; y has the dtype of u. Differentiable in all arrays. Taps past the last are 0, taps past
-  the last token are not used.
+  Taps past the last are 0, taps past the last token are not used.
 
   "xla" is one FFT, which rounds: a token u_s changes the outputs before it, and all others, by at most 1e-6 |u_s| |k|
   in float32 and 1e-15 |u_s| |k| in float64, with |k| the root of the sum of the squares of the taps. "causal" is causal
@@ -35,12 +34,7 @@ def long_conv(
 
   Args:
     k, k_back: taps by lag, from lag 0 on. Both multiply the current token: zero `k_back[:, 0]` to count it once.
-    reset: True where a document starts: documents do not see each other.
-    lengths: tokens that are there per row; the others are not seen, and y is 0 there.
-    impl: "auto" or a name in IMPLS.
-
-  Raises:
-    ValueError: `impl` does not exist or cannot run these arguments.
+    reset, lengths, impl: as in all ops, see `kernels`.
   """
   t, where = u.shape[1], op.rows(u.shape[1], reset, lengths)
   dtype = inputs.compute_dtype(u, k, k_back)
@@ -54,14 +48,13 @@ def long_conv_nd(
 ) -> Float[Array, "b *t e"]:
   """y_p = sum_s k_{p - s + origin} u_s over all places s, where p, s and the indices of k have as many axes as wanted.
 
-  Computed in at least float32; y has the dtype of u. Differentiable in both arrays. What lies outside of u is 0.
+  What lies outside of u is 0.
 
   Args:
     origin: the index of lag 0 along each axis: 0 for a causal axis, l - 1 for one that looks ahead only.
-    impl: "auto" or a name in ND_IMPLS.
 
   Raises:
-    ValueError: u, k and `origin` differ in their number of axes, or `origin` lies outside of k; `impl` does not exist.
+    ValueError: u, k and `origin` differ in their number of axes, or `origin` lies outside of k.
   """
   axes = u.ndim - 2
   if k.ndim - 1 != axes or len(origin) != axes:

@@ -3,15 +3,9 @@
 import itertools
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
 
 
-def long_conv(
-  u: Float[Array, "b t e"],
-  k: Float[Array, "e l"],
-  k_back: Float[Array, "e m"] | None,
-  reset: Bool[Array, "b t"] | None,
-) -> Float[Array, "b t e"]:
+def long_conv(u, k, k_back, reset):
   """Multiplies by one Toeplitz matrix for each channel and direction, which is 0 between different documents."""
   b, t, _ = u.shape
   document = jnp.zeros((b, t), int) if reset is None else jnp.cumsum(reset, axis=1)
@@ -23,13 +17,13 @@ def long_conv(
   return y
 
 
-def _taps(k: Float[Array, "e l"], lag) -> Float[Array, "e t s"]:
+def _taps(k, lag):
   """Returns k at every lag, 0 where it has no such tap."""
   known = (lag >= 0) & (lag < k.shape[1])
   return jnp.where(known, k[:, jnp.where(known, lag, 0)], 0)
 
 
-def long_conv_nd(u: Float[Array, "b *t e"], k: Float[Array, "e *l"], origin: tuple[int, ...]) -> Float[Array, "b *t e"]:
+def long_conv_nd(u, k, origin):
   """Adds up u moved by each tap's lag; what leaves the array is gone."""
   y = jnp.zeros_like(u)
   for tap in itertools.product(*map(range, k.shape[1:])):

@@ -29,18 +29,14 @@ def lti(
 ) -> tuple[Float[Array, "b t e"], Inexact[Array, "b e n"]]:
   """x_t = A x_{t-1} + B u_t;  y_t = Re(C x_t);  returns all y and the last x.
 
-  Gu, Goel & Re 2021, arXiv:2111.00396, and all that followed. Computed in at least float32 (complex64); y has the dtype
-  of u, the returned state that of the computation. Differentiable in u, x and every field of the system.
+  Gu, Goel & Re 2021, arXiv:2111.00396, and all that followed. Differentiable in u, x and every field of the system.
 
   Args:
     system: with the chunk length that `plan` asks for (others work too), and as many taps or more.
-    x: the state before the first token.
-    reset: True where a document starts: the state is cleared before that token.
-    lengths: tokens that are there per row; past them y is 0 and the state stands still.
-    impl: "auto" or a name in IMPLS.
+    x, reset, lengths, impl: as in all ops, see `kernels`.
 
   Raises:
-    ValueError: the system has too few taps; `impl` does not exist or cannot run these arguments.
+    ValueError: the system has too few taps.
   """
   t, l, c = u.shape[1], system.K.shape[1], system.O.shape[1]
   if l < min(t, c):

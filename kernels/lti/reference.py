@@ -1,19 +1,11 @@
 """The definition of `lti`."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Inexact, Int
 
 from kernels import inputs, op
-from kernels.lti.system import System
 
 
-def lti(
-  u: Float[Array, "b t e"],
-  system: System,
-  x: Inexact[Array, "b e n"],
-  reset: Bool[Array, "b t"] | None,
-  lengths: Int[Array, "b"] | None,
-) -> tuple[Float[Array, "b t e"], Inexact[Array, "b e n"]]:
+def lti(u, system, x, reset, lengths):
   """y_t = Re(C A x_{t-1}) + C B u_t;  x_t = A x_{t-1} + B u_t, cleared where `reset` is True, still past `lengths`."""
   valid = None if lengths is None else inputs.valid(lengths, u.shape[1])
   CA, CB, B = system.O[:, 0], system.K[:, 0], system.I[..., -1]

@@ -27,18 +27,13 @@ def max_scan(
 ) -> Float[Array, "b t n"]:
   """m_t = max(log_a_t + m_{t-1}, x_t) for all tokens.
 
-  Computed in at least float32. Its gradient is 0: what is divided by e^m and multiplied by it again knows nothing of m.
+  Its gradient is 0: what is divided by e^m and multiplied by it again knows nothing of m.
 
   Args:
     log_a: log decays, at most 0.
     x: log weights of the tokens.
     m: that before the first token; EMPTY if there is nothing.
-    reset: True where a document starts: nothing is before that token.
-    lengths: tokens that are there per row; past them m_t stands still.
-    impl: "auto" or a name in IMPLS.
-
-  Raises:
-    ValueError: `impl` does not exist or cannot run these arguments.
+    reset, lengths, impl: as in all ops, see `kernels`; but m_t stands still in the padding, where outputs are not 0.
   """
   where, dtype = op.rows(x.shape[1], reset, lengths), inputs.compute_dtype(log_a, x, m)
   log_a, x, m = map(jax.lax.stop_gradient, op.cast(dtype, log_a, x, m))

@@ -2,10 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 
-def max_scan(log_a: Float[Array, "b t n"], x: Float[Array, "b t n"], m: Float[Array, "b n"]) -> Float[Array, "b t n"]:
+def max_scan(log_a, x, m):
   """See `reference.max_scan`."""
   log_a, x = jax.lax.associative_scan(_combine, (log_a, x), axis=1)
   return jnp.maximum(log_a + m[:, None], x)

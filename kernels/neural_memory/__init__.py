@@ -47,18 +47,13 @@ def neural_memory(
   at the weights with which the token's chunk of `chunk` tokens began, counted from the document's start; before its
   first token M is `initial` and S is 0. Behrouz, Zhong & Mirrokni 2025, arXiv:2501.00663, sec. 3.1 and 3.2.
 
-  Computed in at least float32; y has the dtype of v, the returned memory that of the computation. Differentiable in all
-  arrays of floats.
-
   Args:
     log_eta, log_keep: at most 0, and minus infinity is fine.
     bounded: lowers rates to what keeps a chunk of equal tokens from overshooting, see `reference.bounded_rate`.
-    reset: True where a document starts.
-    lengths: tokens of each right-padded row; in the padding y is 0 and the memory does not change.
-    impl: "auto" or a name in IMPLS.
+    memory, reset, lengths, impl: as in all ops, see `kernels`.
 
   Raises:
-    ValueError: `chunk` is below 1; `impl` does not exist.
+    ValueError: `chunk` is below 1.
   """
   if chunk < 1:
     raise Mistake(f"neural_memory: chunk={chunk}; it must be at least 1")

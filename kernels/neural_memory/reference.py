@@ -7,20 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 
-def neural_memory(
-  q: Float[Array, "b t h k"],
-  k: Float[Array, "b t h k"],
-  v: Float[Array, "b t h p"],
-  rate: Float[Array, "b t h"],
-  log_eta: Float[Array, "b t h"],
-  log_keep: Float[Array, "b t h"],
-  initial: tuple[Float[Array, "h ..."], ...],
-  memory: tuple,
-  chunk: int,
-  bounded: bool,
-  valid: Bool[Array, "b t"],
-  reset: Bool[Array, "b t"] | None,
-) -> tuple[Float[Array, "b t h p"], tuple]:
+def neural_memory(q, k, v, rate, log_eta, log_keep, initial, memory, chunk, bounded, valid, reset):
   """See the op; `valid` is False in the padding."""
   reset = jnp.zeros_like(valid) if reset is None else reset
   row = lambda memory, tokens: jax.lax.scan(functools.partial(step, initial, chunk, bounded), memory, tokens)

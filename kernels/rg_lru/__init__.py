@@ -29,20 +29,12 @@ def rg_lru(
   """y_t = h_t = a_t * h_{t-1} + sqrt(1 - a_t^2) sigmoid(i_t) u_t,  a_t = exp(-8 sigmoid(r_t) softplus(a_param))
 
   De et al. 2024, arXiv:2402.19427, eqs. (1)-(4); at the first token of a document, which nothing precedes, the factor
-  of the input is 1, as in the authors' code. Returns all y and the state after the last token. Differentiable in the
-  first five; the slope of the square root is at most 1000. Computed in at least float32; y has the dtype of u, the
-  returned state that of the computation.
+  of the input is 1, as in the authors' code. The slope of the square root is at most 1000.
 
   Args:
     r, i: the gates before their sigmoids.
-    h: the state before the first token.
     row_reset: True for rows whose first token starts a document; their h is taken as 0.
-    reset: True where a document starts: the state is cleared before that token.
-    lengths: tokens that are there per row; past them y is 0 and the state stands still.
-    impl: "auto" or a name in IMPLS.
-
-  Raises:
-    ValueError: `impl` does not exist or cannot run these arguments.
+    h, reset, lengths, impl: as in all ops, see `kernels`.
   """
   where, dtype = op.rows(u.shape[1], reset, lengths), inputs.compute_dtype(u, r, i, a_param, h)
   a_param, h = op.cast(dtype, a_param, h)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from kernels.rg_lru.gates import MAX_SLOPE
 
@@ -25,12 +25,7 @@ class Gates(NamedTuple):
   factor: Float[Array, "*b e"]  # its square root
 
 
-def opened(
-  r: Float[Array, "*b e"],
-  i: Float[Array, "*b e"],
-  rate: Float[Array, "*#b e"],
-  reset: Bool[Array, "*b e"] | None,
-) -> Gates:
+def opened(r, i, rate, reset) -> Gates:
   """Returns the gates of tokens from what comes before their sigmoids."""
   r, i = (1 / (1 + jnp.exp(-z)) for z in (r, i))
   log_a = -rate * r
@@ -41,13 +36,7 @@ def opened(
   return Gates(r, i, select(reset, decay, 0.0), lost, select(reset, factor, 1.0))
 
 
-def pull(
-  gates: Gates,
-  u: Float[Array, "*b e"],
-  rate: Float[Array, "*#b e"],
-  bar: Float[Array, "*b e"],
-  before: Float[Array, "*b e"],
-) -> tuple[Float[Array, "*b e"], ...]:
+def pull(gates, u, rate, bar, before):
   """Returns cotangents of u, r, i and the rate by token, from that of h_t and from h_{t-1}, in this order."""
   entered = gates.i * u
   # of factor^2, by its bounded slope

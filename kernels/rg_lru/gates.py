@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 # the constant c of sec. 2.4
 C = 8.0
@@ -10,13 +10,7 @@ C = 8.0
 MAX_SLOPE = 1000.0
 
 
-def gate(
-  u: Float[Array, "*b e"],
-  r: Float[Array, "*b e"],
-  i: Float[Array, "*b e"],
-  a_param: Float[Array, "e"],
-  reset: Bool[Array, "*b"] | None,
-) -> tuple[Float[Array, "*b e"], Float[Array, "*b e"]]:
+def gate(u, r, i, a_param, reset):
   """a_t and what enters the state, in at least float32: bfloat16 has no numbers between 0.996 and 1."""
   u, r, i = (z.astype(jnp.promote_types(z.dtype, jnp.float32)) for z in (u, r, i))
   log_a = -C * jax.nn.sigmoid(r) * jax.nn.softplus(a_param)

@@ -28,10 +28,9 @@ def roesser(
   Args:
     inside: factor on what arrives where neither i nor j is 0. At 1/2, h and v there are means of two terms and do not
       grow with |A| < 1.
-    impl: "auto" or a name in IMPLS.
 
   Raises:
-    ValueError: a side is below 1; `impl` does not exist.
+    ValueError: a side is below 1.
   """
   if min(rows, columns) < 1:
     raise Mistake(f"roesser: rows={rows}, columns={columns}; both must be at least 1")

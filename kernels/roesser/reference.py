@@ -1,17 +1,10 @@
 """The definition of `roesser`."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact
+from jaxtyping import Array
 
 
-def roesser(
-  A: Inexact[Array, "four e n"],
-  B: Inexact[Array, "two e n"],
-  C: Inexact[Array, "two e n"],
-  rows: int,
-  columns: int,
-  inside: float,
-) -> Float[Array, "e i j"]:
+def roesser(A, B, C, rows, columns, inside):
   """Goes from place to place."""
   zero = jnp.zeros_like(B[0])
   h: dict[tuple[int, int], Array] = {}

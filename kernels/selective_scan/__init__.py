@@ -41,24 +41,20 @@ def selective_scan(
 ) -> tuple[Float[Array, "b t e"], Inexact[Array, "b e n"]]:
   """h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t;  y_t = (Re(C_t . h_t) + D x_t) SiLU(z_t);  returns all y and the last h.
 
-  Gu & Dao 2023, arXiv:2312.00752, algorithm 2 and the gate of fig. 3. Computed in at least float32; y has the dtype of
-  x, the returned state that of the computation. Differentiable in all arrays. C . h is a sum of products, nothing is
+  Gu & Dao 2023, arXiv:2312.00752, algorithm 2 and the gate of fig. 3. C . h is a sum of products, nothing is
   conjugated; states that stand for conjugate pairs want a factor 2 in C.
 
   Args:
     dt: step sizes, positive already, or any numbers if `softplus` makes them so.
     A, B, C, h: real or complex.
     B, C: shared by the e/g channels of a group; g divides e.
-    h: the state before the first token.
     D, z: without them, no skip and no gate.
     disc: how the input is discretised: "euler", dt B as above (the authors' code), or "zoh", (exp(dt A) - 1) / A B
       (their text).
-    reset: True where a document starts: the state is cleared before that token.
-    lengths: tokens that are there per row; past them y is 0 and the state stands still.
-    impl: "auto" or a name in IMPLS.
+    h, reset, lengths, impl: as in all ops, see `kernels`.
 
   Raises:
-    ValueError: g does not divide e; `disc` is unknown; `impl` does not exist or cannot run these arguments.
+    ValueError: g does not divide e; `disc` is unknown.
   """
   if disc not in RULES:
     raise Mistake(f"selective_scan: disc={disc!r}; choose from {list(RULES)}")

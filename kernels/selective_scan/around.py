@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import jax
-from jaxtyping import Array, Bool, Float, Inexact
 
 from kernels import dispatch
 
@@ -16,19 +15,7 @@ def around(scan: Callable, why_not: Callable = dispatch.always) -> tuple[Callabl
     why_not: what keeps `scan` from states h, which have the dtype of the computation, and from a discretisation.
   """
 
-  def selective_scan(
-    x: Float[Array, "b t e"],
-    dt: Float[Array, "b t e"],
-    A: Inexact[Array, "e n"],
-    B: Inexact[Array, "b t g n"],
-    C: Inexact[Array, "b t g n"],
-    h: Inexact[Array, "b e n"],
-    D: Float[Array, "e"] | None,
-    z: Float[Array, "b t e"] | None,
-    reset: Bool[Array, "b t"] | None,
-    softplus: bool,
-    disc: str,
-  ) -> tuple[Float[Array, "b t e"], Inexact[Array, "b e n"]]:
+  def selective_scan(x, dt, A, B, C, h, D, z, reset, softplus, disc):
     wide, dt = (m.astype(h.real.dtype) for m in (x, dt))
     y, last = scan(wide, jax.nn.softplus(dt) if softplus else dt, A, B, C, h, reset, disc)
     # Of narrow inputs the gradient keeps what came in, and makes again what it was cast to.

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Float32, Inexact
+from jaxtyping import Array, Float32
 
 from kernels.discretize import not_real_euler
 
@@ -10,13 +10,7 @@ from kernels.discretize import not_real_euler
 AXES = "b t e", "b t e", "e n", "b t g n", "b t g n", "b e n", "e", "b t e", "b t"
 
 
-def not_known(
-  x: Float[Array, "b t e"],
-  dt: Float[Array, "b t e"],
-  h: Inexact[Array, "b e n"],
-  z: Float[Array, "b t e"] | None,
-  disc: str,
-) -> str | None:
+def not_known(x, dt, h, z, disc) -> str | None:
   """Returns why the kernels cannot run these arguments on any device, or None."""
   if reason := not_real_euler(h, disc):
     return reason

@@ -1,22 +1,12 @@
 """The definition of `selective_scan`."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Inexact
 
 from kernels import op
 from kernels.discretize import discretize
 
 
-def selective_scan(
-  x: Float[Array, "b t e"],
-  dt: Float[Array, "b t e"],
-  A: Inexact[Array, "e n"],
-  B: Inexact[Array, "b t g n"],
-  C: Inexact[Array, "b t g n"],
-  h: Inexact[Array, "b e n"],
-  reset: Bool[Array, "b t"] | None,
-  disc: str,
-) -> tuple[Float[Array, "b t e"], Inexact[Array, "b e n"]]:
+def selective_scan(x, dt, A, B, C, h, reset, disc):
   """h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t, with h_{t-1} = 0 where `reset` is True; y_t = Re(C_t . h_t)."""
   B, C = (jnp.repeat(z, x.shape[-1] // z.shape[2], axis=2) for z in (B, C))
 

@@ -41,10 +41,9 @@ def selective_step(
     B, C: shared by the e/g channels of a group; g divides e.
     D, z: without them, no skip and no gate.
     disc: see `selective_scan`.
-    impl: "auto" or a name in IMPLS.
 
   Raises:
-    ValueError: g does not divide e; `disc` is unknown; `impl` does not exist or cannot run these arguments.
+    ValueError: g does not divide e; `disc` is unknown.
   """
   if disc not in RULES:
     raise Mistake(f"selective_step: disc={disc!r}; choose from {list(RULES)}")

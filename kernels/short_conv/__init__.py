@@ -28,18 +28,15 @@ def short_conv(
 ) -> tuple[Float[Array, "b t e"], Float[Array, "b v e"]]:
   """y_t = bias + sum_{i<w} kernel_i x_{t-(w-1)+i}; returns all y and the last w - 1 inputs.
 
-  Computed in at least float32; y has the dtype of x, the returned taps that of the taps given. Differentiable in all
-  arrays.
+  The returned taps have the dtype of the taps given.
 
   Args:
     kernel: the last row multiplies the current token.
     taps: the w - 1 inputs before the first token, oldest first; zeros for those of another document, as in the result.
-    reset: True where a document starts: nothing is seen across it.
-    lengths: tokens that are there per row; past them y is 0 and the taps stand still.
-    impl: "auto" or a name in IMPLS.
+    reset, lengths, impl: as in all ops, see `kernels`.
 
   Raises:
-    ValueError: the taps are not w - 1; `impl` does not exist or cannot run these arguments.
+    ValueError: the taps are not w - 1.
   """
   w, v = kernel.shape[0], taps.shape[1]
   if v != w - 1:

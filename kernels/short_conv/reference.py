@@ -1,19 +1,11 @@
 """The definition of `short_conv`."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
 
 from kernels import inputs, op
 
 
-def short_conv(
-  x: Float[Array, "b t e"],
-  kernel: Float[Array, "w e"],
-  taps: Float[Array, "b v e"],
-  bias: Float[Array, "e"] | None,
-  reset: Bool[Array, "b t"] | None,
-  lengths: Int[Array, "b"] | None,
-) -> tuple[Float[Array, "b t e"], Float[Array, "b v e"]]:
+def short_conv(x, kernel, taps, bias, reset, lengths):
   """y_t = bias + sum_i kernel_i x_{t-(w-1)+i}.
 
   The window is emptied where `reset` is True, and stands still past `lengths`.

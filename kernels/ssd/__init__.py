@@ -29,19 +29,15 @@ def ssd(
   """S_t = exp(log_a_t) S_{t-1} + k_t v_t^T;  y_t = S_t^T q_t;  returns all y and the last S.
 
   Dao & Gu 2024, arXiv:2405.21060, eq. (6) with C = q, B = k, X = v (a step size belongs into v or k, and there is no
-  skip). Computed in at least float32, but for factors of products in `pallas_gpu`; y has the dtype of v, the returned
-  state that of the computation. Differentiable in all five arrays.
+  skip). The form `pallas_gpu` rounds factors of products to bfloat16.
 
   Args:
     q, k: shared by the h/g consecutive heads of a group; g divides h.
     log_a: at most 0; a decay of exactly 0, minus infinity, is fine.
-    S: the state before the first token.
-    reset: True where a document starts: the state is cleared before that token.
-    lengths: tokens that are there per row; past them y is 0 and the state stands still.
-    impl: "auto" or a name in IMPLS.
+    S, reset, lengths, impl: as in all ops, see `kernels`.
 
   Raises:
-    ValueError: g does not divide h; `impl` does not exist or cannot run these arguments.
+    ValueError: g does not divide h.
   """
   if v.shape[2] % k.shape[2]:
     raise Mistake(f"ssd: {v.shape[2]} heads in {k.shape[2]} groups; make the groups divide them")

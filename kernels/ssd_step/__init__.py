@@ -46,11 +46,9 @@ def ssd_step(
     D: q is 1, one for all channels of a head, or p.
     scale: of the norm; None without one.
     norm, norm_groups, eps: see `gated_norm`; norm="none" is the gate alone.
-    impl: "auto" or a name in IMPLS.
 
   Raises:
-    ValueError: `norm` is unknown; `scale` is there without a norm, or is not with one; `impl` does not exist or cannot
-      run these arguments.
+    ValueError: `norm` is unknown; `scale` is there without a norm, or is not with one.
   """
   if norm not in NORMS:
     raise Mistake(f"ssd_step: norm={norm!r}; choose from {list(NORMS)}")

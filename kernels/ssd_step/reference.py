@@ -2,27 +2,12 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from kernels.conv_step.reference import conv_step
 from kernels.gated_norm import gated_rms_norm
 
 
-def ssd_step(
-  x: Float[Array, "b m"],
-  z: Float[Array, "b e"],
-  dt: Float[Array, "b h"],
-  taps: Float[Array, "b v m"],
-  S: Float[Array, "b h k p"],
-  kernel: Float[Array, "w m"],
-  bias: Float[Array, "m"] | None,
-  A: Float[Array, "h"],
-  D: Float[Array, "h q"],
-  scale: Float[Array, "e"] | None,
-  norm: str,
-  norm_groups: int,
-  eps: float,
-) -> tuple[Float[Array, "b e"], Float[Array, "b v m"], Float[Array, "b h k p"]]:
+def ssd_step(x, z, dt, taps, S, kernel, bias, A, D, scale, norm, norm_groups, eps):
   """S <- exp(dt A) S + B (dt u)^T;  y = norm(S^T C + D u, gated by SiLU(z))."""
   b, h, k, p = S.shape
   x, taps = conv_step(x, taps, kernel, bias, "silu")

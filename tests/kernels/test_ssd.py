@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from kernels.selective_scan import selective_scan
-from kernels.ssd import IMPLS, reference, ssd, xla
+from kernels.ssd import IMPLS, ssd, xla
 from tests.kernels.compare import QUICK, TOLERANCE, anywhere, assert_close, draw, masks, spoil, values_and_gradients
+from tests.kernels.dual_of_ssd import quadratic
 
 ROWS, H, K, P = 2, 4, 3, 5
 ALL = anywhere(IMPLS)
@@ -59,7 +60,7 @@ def test_attention_with_decay_is_the_recurrence(masked, monkeypatch):
   """The duality: quadratic and recurrent form are the same function, as the chunked one is (above)."""
   with jax.enable_x64(True):
     expected(100, 2, masked, "float64")  # before the definition is replaced
-  monkeypatch.setitem(IMPLS, "reference", (reference.quadratic, IMPLS["reference"][1]))
+  monkeypatch.setitem(IMPLS, "reference", (quadratic, IMPLS["reference"][1]))
   with jax.enable_x64(True):
     run = functools.partial(ssd, impl="reference")
     got = values_and_gradients(run, arrays(100, 2, "float64"), **masks(100) if masked else {})

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from attention.efficient.linear_transformer import LinearTransformer, phi
-from kernels.ssd import reference
 from tests.initial import initial
+from tests.kernels import dual_of_ssd
 
 SMALL = {"": dict(heads=2), "full": dict(heads=2, mask="full", bias=True)}
 ORACLE = {
@@ -52,7 +52,7 @@ def test_the_recurrence_is_attention_with_other_weights():
     q, k, v = module.bind(variables).qkv(X)
     one = jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
     S = jnp.zeros((2, 2, 4, 5))
-    y, S = reference.quadratic(phi(q), phi(k), one, jnp.zeros((2, 12, 2)), S, None)
+    y, S = dual_of_ssd.quadratic(phi(q), phi(k), one, jnp.zeros((2, 12, 2)), S, None)
     return module.bind(variables).qkv.out(y[..., :-1] / (y[..., -1:] + 1e-6)), S
 
   y, S = quadratic(variables)

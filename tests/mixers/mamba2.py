@@ -11,6 +11,7 @@ from kernels.ssd import IMPLS, reference
 from ssm.selective.mamba2 import Mamba2
 from tests.contract.case import quick
 from tests.initial import made
+from tests.kernels.dual_of_ssd import quadratic
 
 SMALL = {
   "": dict(state=4, head_size=4, groups=2, dt_most=0.1),
@@ -97,7 +98,7 @@ def test_attention_chunks_and_recurrence_are_dual(monkeypatch):
   for t in range(5):
     y, state = step(variables, x[:, t], state)
     np.testing.assert_allclose(y, chunked[:, t], atol=1e-5)
-  for form in (reference.ssd, reference.quadratic):
+  for form in (reference.ssd, quadratic):
     monkeypatch.setitem(IMPLS, "xla", (form, lambda *_: None))
     np.testing.assert_allclose(run(), chunked, atol=1e-5)
 
