@@ -8,7 +8,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Float64
 
 from kernels.long_conv import long_conv
 from kernels.lti import plan
@@ -21,6 +21,19 @@ from mistake import Mistake
 from ssm.lti import dense, hippo
 
 LEARN = ("all", "output")
+
+
+def random(n: int) -> tuple[Float64[np.ndarray, "n n"], Float64[np.ndarray, "n"]]:
+  """A and B of independent normal numbers, always the same ones.
+
+  A has variance 1/n, less a multiple of the identity, so that its slowest state decays like HiPPO's, by exp(-t/2).
+  """
+  rng = np.random.default_rng(0)
+  A = rng.standard_normal((n, n)) / n**0.5
+  return A - (np.linalg.eigvals(A).real.max() + 0.5) * np.eye(n), rng.standard_normal(n)
+
+
+INITS = {**hippo.MEASURES, "random": random}
 
 
 class State(NamedTuple):
@@ -41,7 +54,8 @@ class LSSL(Mixer):
 
   Attributes:
     state: N, numbers per channel.
-    A_init: the HiPPO matrix from which A and B start: "legs", "legt", "lagt" or "fout".
+    A_init: the HiPPO matrix from which A and B start: "legs", "legt", "lagt" or "fout"; or "random" numbers, the
+      comparison of Gu et al. 2022 (arXiv:2111.00396, sec. 2.2).
     learn: "all", or "output": A, B and dt stay as they are, the steps evenly spaced in their logarithm ("LSSL-f").
     alpha: a; 1/2 is Tustin's rule, 1 backward Euler; below 1/2 fast states may grow.
     dt_min, dt_max: range of the initial time step; log-uniform, one per channel.
@@ -66,7 +80,7 @@ class LSSL(Mixer):
 
   def setup(self):
     n = self.state
-    A, B = hippo.MEASURES[self.A_init](n)
+    A, B = INITS[self.A_init](n)
     if self.learn == "all":
       share = "inner" if self.copies == self.width else None
       self.A = param(self, "A", constant(A), (self.copies, n, n), (share, "state", None), slow=True)
@@ -110,7 +124,7 @@ class LSSL(Mixer):
 
 
 def _check(module: LSSL) -> None:
-  one_of(module, A_init=hippo.MEASURES, learn=LEARN)
+  one_of(module, A_init=INITS, learn=LEARN)
   if module.state < 1 or (module.A_init == "fout" and module.state % 2):
     raise Mistake(f"LSSL: state={module.state}; it must be at least 1, and even for A_init='fout'")
   if module.copies < 1 or module.width % module.copies:

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from ssm.lti import hippo
-from ssm.lti.lssl import LSSL
+from ssm.lti.lssl import INITS, LSSL
 from tests.contract.case import D
 from tests.initial import initial
 
@@ -24,7 +23,7 @@ RESUMED = ("",)
 REFUSED = [
   (dict(state=0), "state=0; it must be at least 1"),
   (dict(state=7, A_init="fout"), "state=7; it must be at least 1, and even for A_init='fout'"),
-  (dict(A_init="lin"), "A_init='lin'; choose from ['legs', 'legt', 'lagt', 'fout']"),
+  (dict(A_init="lin"), "A_init='lin'; choose from ['legs', 'legt', 'lagt', 'fout', 'random']"),
   (dict(learn="C"), "learn='C'; choose from ['all', 'output']"),
   (dict(alpha=1.5), "alpha=1.5; it must be in [0, 1]"),
   (dict(copies=3), "copies=3 does not divide width=8"),
@@ -44,9 +43,10 @@ def test_with_a_learned_output_alone_a_b_and_dt_are_no_parameters():
 
 
 def test_initial_values():
-  for measure in hippo.MEASURES:
+  for measure, matrices in INITS.items():
     p = initial(LSSL(width=128, state=6, A_init=measure, copies=2))
-    A, B = hippo.MEASURES[measure](6)
+    A, B = matrices(6)
+    assert np.linalg.eigvals(A).real.max() <= 1e-6
     np.testing.assert_allclose(p["A"], np.stack([A, A]), rtol=1e-6)
     np.testing.assert_allclose(p["B"], np.stack([B, B]), rtol=1e-6)
   np.testing.assert_allclose([np.mean(p["C"] ** 2), np.mean(p["D"] ** 2)], 1, rtol=0.25)
