@@ -10,7 +10,7 @@
                     --min_p, --repetition_penalty, --stop, --seed. --prompts FILE (.txt: one a line; .jsonl: "prompt")
                     writes lines of JSON, --out FILE to a file; --num_return_sequences, --num_beams, --length_penalty,
                     --batch.
-  --mode count      parameters, state, operations and memory, without allocating any.
+  --mode count      parameters, state, operations and memory, without allocating any; --json prints them as one line.
   --list KIND       names the mixers, tasks, configs, optimizers, schedules, embeddings, heads or norms.
   --describe NAME   prints what can be set of one of them.
 
@@ -23,6 +23,7 @@ the run died; 75 stopped by SIGTERM, SIGHUP, SIGUSR1 or Ctrl-C, and saved if tra
 on; 130 a Ctrl-C outside of training, or a second one: not saved.
 """
 
+import json
 import os
 import signal
 import sys
@@ -94,7 +95,11 @@ def run(flags: Any) -> int:
   platform.prepare(0 if alone else mesh.cpu_devices, **processes)
   if mode == "count":
     counted = Run.from_config(config)
-    Console().print(count.table(count.count(counted.model, counted.task, tx=counted.tx)))
+    counts = count.count(counted.model, counted.task, tx=counted.tx)
+    if flags.json:
+      print(json.dumps(counts))
+    else:
+      Console().print(count.table(counts))
     return DONE
   if mode == "train":
     trained = Run.from_config(config, flags.workdir)

@@ -10,7 +10,7 @@ import numpy as np
 
 from mistake import Mistake
 from scripts import results
-from scripts.sweep import argument
+from scripts.plan import argument
 from training import metrics
 
 # overrides that only choose one of several equal runs

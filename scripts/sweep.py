@@ -1,6 +1,14 @@
-"""Runs every setting of a config's `get_sweep()`, several at once if asked, each by main.py in a folder of its own.
+"""Runs every setting of a grid or a config's `get_sweep()`, several at once, each by main.py in a folder of its own.
 
   ./dev sweep --config configs/mqar.py[:key=value,…] --out DIR [--jobs N] [-- --config.a.b=v …]
+      [--grid lr=1e-3,2e-3 mixer=mamba,s5 seed=0,1,2]
+      [--match parameters=100k|state=8k|flops=1M [--solve width|depth|m.state] [--tolerance 0.02]]
+      [--launcher local|ssh|slurm] [--hosts a b] [--slurm timeout_min=600 slurm_partition=gpu] [--mode count [--json]]
+
+--grid takes the place of get_sweep(): each value with each of all others; several --grid stand beside each other.
+--match solves the width, or the key of --solve, of each model so that all have as many parameters, bytes of state or
+forward operations per token; it prints the table first, and what cannot be matched does not run. --mode count prints
+what all settings count and runs none.
 
 DIR/NAME is the workdir of the run NAME (its overrides), DIR/NAME/log.txt what it printed, DIR/results.jsonl one line a
 run: name, overrides, status, exit code, seconds, the run's summary, and its last line of output if it failed; the
@@ -13,115 +21,38 @@ makes the exit code 1.
 import argparse
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
-import re
-import runpy
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 from configs import grammar
 from mistake import Mistake
-from scripts import results
-from training import config_file
+from scripts import launchers, results
+from scripts.plan import Run, grid, overrides, plan, run_name
 
 ROOT = Path(__file__).resolve().parents[1]
 LOG, SUMMARY, CONFIG = "log.txt", "summary.json", "config.json"
 # in a run's folder: the digest of what runs there, and a lock that its process holds while it lives
 DIGEST, LOCK = "sweep_digest.txt", "sweep.lock"
-# file systems allow 255 bytes; a suffix of digest and comma must fit as well
-LONGEST_NAME = 200
 SAVED_AND_STOPPED = 75
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class Run(NamedTuple):
-  """One setting of a sweep."""
-
-  name: str  # of its folder
-  overrides: dict[str, Any]
-  config: str  # as main.py takes it: file and argument
-  resolved: Any  # the config as JSON, None where the file does not give one
-  digest: str  # of all that decides what runs
-  origin: str  # digest of what all runs of this command share
-
-
-def overrides(config: str) -> list[dict[str, Any]]:
-  """The override dicts of a config file.
-
-  Raises:
-    Mistake: no such file, no `get_sweep` in it, or one that gives nothing or the same setting twice.
-  """
-  path = config_file.find(config.partition(":")[0])
-  module = runpy.run_path(str(path))
-  if "get_sweep" not in module:
-    raise Mistake(f"--config: {path} has no get_sweep(); add one that yields dicts like dict(mixer='s5', lr=1e-3)")
-  settings = [dict(each) for each in module["get_sweep"]()]
-  arguments = [argument(setting) for setting in settings]
-  if not settings or len(set(arguments)) < len(arguments):
-    twice = sorted({each for each in arguments if arguments.count(each) > 1})
-    raise Mistake(f"--config: get_sweep() of {path} gives " + (f"{twice} more than once" if settings else "nothing"))
-  return settings
-
-
-def plan(config: str, flags: list[str]) -> list[Run]:
-  """The runs of a config file, with digests of what each would run; raises what `overrides` does."""
-  settings = overrides(config)
-  name, _, given = config.partition(":")
-  file = config_file.find(name)
-  grammar.pairs(given)
-  get_config, source = runpy.run_path(str(file))["get_config"], file.read_text()
-
-  def resolve(text: str) -> Any:
-    # what is wrong with a config is for main.py to say, run by run
-    with contextlib.suppress(Exception):
-      return json.loads(get_config(text).to_json())
-
-  shared = resolve(given)
-  origin = digest(shared if shared is not None else [source, given], flags)
-  runs = []
-  for setting in settings:
-    text = argument(setting)
-    whole = ",".join(filter(None, (given, text)))
-    resolved = resolve(whole)
-    identity = digest(resolved if resolved is not None else [source, given], text, flags)
-    runs.append(Run(run_name(setting), setting, f"{file}:{whole}", resolved, identity, origin))
-  return runs
-
-
-def digest(*parts: Any) -> str:
-  """Twelve hexadecimal digits that tell JSON values apart."""
-  return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()[:12]
-
-
-def run_name(setting: Mapping[str, Any]) -> str:
-  """The folder of a run: its overrides, with what a file system may not like replaced and what is too long cut."""
-  name = re.sub(r"[^A-Za-z0-9=.,+-]", "_", argument(setting)) or "default"
-  return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]},{digest(argument(setting))}"
-
-
-def argument(setting: Mapping[str, Any]) -> str:
-  """`{'mixer': 's5', 'lr': 0.001}` -> `mixer=s5,lr=0.001`, as config files take it."""
-  texts = {key: grammar.quoted(value) if isinstance(value, str) else value for key, value in setting.items()}
-  return ",".join(f"{key}={text}" for key, text in texts.items())
 
 
 class Sweep:
   """The runs of one command and the file of their results."""
 
-  def __init__(self, out: Path, runs: list[Run], argument: str, flags: list[str]):
-    self._out, self._argument, self._flags = out, argument, flags
+  def __init__(self, out: Path, runs: list[Run], argument: str, flags: list[str], launcher: launchers.Launcher):
+    self._out, self._argument, self._flags, self._launcher = out, argument, flags, launcher
     self._ended, self._total = 0, len(runs)
     self._lock = threading.Lock()
-    self._running: set[int] = set()
+    self._running: set[launchers.Process] = set()
     self._stopped = False
     self._results = {line["digest"] or line["name"]: line for line in results.read(out / results.RESULTS)}
 
@@ -200,17 +131,11 @@ class Sweep:
     with self._lock:
       if self._stopped:
         return -signal.SIGTERM
-      # the process inherits the lock and so holds it as long as it lives, whatever becomes of this one
-      process = subprocess.Popen(
-        command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, pass_fds=(lock.fileno(),)
-      )
-      self._running.add(process.pid)
-    lock.truncate(0)
-    lock.write(str(process.pid))
-    lock.flush()
+      process = self._launcher.start(command, log, lock)
+      self._running.add(process)
     code = process.wait()
     with self._lock:
-      self._running.discard(process.pid)
+      self._running.discard(process)
     return code
 
   def stop(self, *_: Any) -> None:
@@ -218,9 +143,8 @@ class Sweep:
     # signal handlers run in the main thread, which never holds the lock itself
     with self._lock:
       self._stopped = True
-      for number in self._running:
-        with contextlib.suppress(ProcessLookupError):
-          os.kill(number, signal.SIGTERM)
+      for process in self._running:
+        process.stop()
 
 
 def _status(done: bool, saved: bool) -> str:
@@ -276,39 +200,123 @@ def say(line: str) -> None:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
   """The command line; what follows `--` is passed on to main.py."""
-  parser = argparse.ArgumentParser(prog="sweep", description=__doc__.partition("\n")[0])
-  parser.add_argument("--config", required=True, help="config file with a get_sweep(), as main.py takes it")
-  parser.add_argument("--out", required=True, type=Path, help="folder of all runs")
-  parser.add_argument("--jobs", type=int, default=1, help="runs at once")
+  form = argparse.RawDescriptionHelpFormatter
+  parser = argparse.ArgumentParser(prog="sweep", description=__doc__, formatter_class=form)
+  parser.add_argument("--config", required=True, help="config file, as main.py takes it")
+  parser.add_argument("--out", type=Path, help="folder of all runs")
+  parser.add_argument("--jobs", type=int, default=1, help="runs at once; on each host, with --launcher ssh")
+  parser.add_argument("--grid", nargs="+", action="append", metavar="KEY=VALUE,…", help="settings without get_sweep()")
+  parser.add_argument("--match", metavar="QUANTITY=VALUE", help="a budget: parameters, state (bytes) or flops")
+  parser.add_argument("--solve", default="width", metavar="KEY", help="the key that --match solves for")
+  parser.add_argument("--tolerance", type=float, default=0.02, help="how far from the budget a model may be")
+  parser.add_argument("--launcher", choices=("local", "ssh", "slurm"), default="local", help="where the runs are")
+  parser.add_argument("--hosts", nargs="+", default=[], help="machines of --launcher ssh")
+  parser.add_argument("--slurm", nargs="+", default=[], metavar="KEY=VALUE", help="submitit's parameters of a job")
+  parser.add_argument("--mode", choices=("train", "count"), default="train", help="count prints and runs nothing")
+  parser.add_argument("--json", action="store_true", help="--mode count: a line of JSON for each setting")
   parser.add_argument("flags", nargs="*", help="further flags of main.py, after --")
   return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
-  """Runs what is not done. Exit code: 0 all done, 1 some failed, 2 wrong arguments, 75 interrupted."""
+  """Runs what is not done.
+
+  Exit code: 0 all done, 1 some failed or could not be matched, 2 wrong arguments, 75 interrupted.
+  """
   args = parse(argv)
   try:
-    if args.jobs < 1:
-      raise Mistake(f"--jobs: {args.jobs}; give at least 1")
-    runs = plan(args.config, args.flags)
+    check(args)
+    settings = grid(args.grid) if args.grid else overrides(args.config)
+    if args.mode == "count":
+      return count_all(settings, args)
+    matched = match_all(settings, args) if args.match else settings
+    runs = plan(args.config, args.flags, matched)
     args.out.mkdir(parents=True, exist_ok=True)
     with open(args.out / LOCK, "a") as lock:
       if not _locks(lock):
         raise Mistake(f"--out: another sweep is running in {args.out}; wait for it, or give another folder")
-      return run_all(runs, args)
+      code = run_all(runs, args)
+    return code if len(matched) == len(settings) else code or 1
   except (Mistake, OSError) as error:
     print(f"sweep: {error}", file=sys.stderr)
     return 2
 
 
+def check(args: argparse.Namespace) -> None:
+  """Raises a Mistake where flags do not fit together."""
+  if args.jobs < 1:
+    raise Mistake(f"--jobs: {args.jobs}; give at least 1")
+  if args.out is None and args.mode == "train":
+    raise Mistake("--out is missing; give the folder of all runs")
+  if args.json and args.mode != "count":
+    raise Mistake("--json is for --mode count; results of runs are in results.jsonl of --out")
+  if args.hosts and args.launcher != "ssh":
+    raise Mistake(f"--hosts is for --launcher ssh, not {args.launcher}")
+  if args.slurm and args.launcher != "slurm":
+    raise Mistake(f"--slurm is for --launcher slurm, not {args.launcher}")
+
+
+def match_all(settings: list[dict[str, Any]], args: argparse.Namespace) -> list[dict[str, Any]]:
+  """The settings with the sizes that meet the budget; those that cannot are named and left out.
+
+  Raises:
+    Mistake: none can.
+  """
+  # models take seconds to import, which a sweep without them need not wait for
+  from scripts import match
+
+  wanted = match.budget(args.match, args.solve, args.tolerance)
+  rows = match.match(match.Models(args.config, args.flags), settings, wanted, args.out)
+  say(match.table(rows, wanted))
+  fine = [row for row in rows if not row.reason]
+  if not fine:
+    raise Mistake(f"--match {args.match}: no setting can be matched; the table says why")
+  if len(fine) < len(rows):
+    print(f"sweep: {len(rows) - len(fine)} of {len(rows)} settings cannot be matched and do not run", file=sys.stderr)
+  return [row.setting | {wanted.key: row.size} for row in fine]
+
+
+def count_all(settings: list[dict[str, Any]], args: argparse.Namespace) -> int:
+  """Prints what each setting counts, or why it cannot be built. Exit code: 1 where one cannot."""
+  from scripts import match
+
+  if args.match:
+    raise Mistake("--match is not for --mode count; it prints its own table before the runs")
+  models, rows = match.Models(args.config, args.flags), []
+  for setting in settings:
+    try:
+      line = {"name": run_name(setting), "overrides": setting} | models.counts(setting)
+    except Mistake as error:
+      line = {"name": run_name(setting), "overrides": setting, "error": match.reason(error)}
+    rows.append(line)
+    if args.json:
+      say(json.dumps(line))
+  if not args.json:
+    say(match.counted(rows))
+  return int(any("error" in row for row in rows))
+
+
+def make_launcher(args: argparse.Namespace) -> tuple[launchers.Launcher, int]:
+  """What starts the runs, and how many it may have at once."""
+  if args.launcher == "ssh":
+    hosts = args.jobs * args.hosts
+    return launchers.Ssh(hosts, ROOT), len(hosts)
+  if args.launcher == "slurm":
+    given = dict(grammar.pairs(",".join(args.slurm)))
+    parameters = {key: grammar.literal(value, key) for key, value in given.items()}
+    return launchers.Slurm(args.out.absolute() / "slurm", parameters), args.jobs
+  return launchers.Local(), args.jobs
+
+
 def run_all(runs: list[Run], args: argparse.Namespace) -> int:
   """Runs what is not done, some at once, and says how it ended."""
-  sweep = Sweep(args.out.absolute(), runs, args.config.partition(":")[2], args.flags)
+  launcher, jobs = make_launcher(args)
+  sweep = Sweep(args.out.absolute(), runs, args.config.partition(":")[2], args.flags, launcher)
   if others := sweep.others(runs):
     print(f"sweep: {others} lines of {args.out / results.RESULTS} are of other settings; they stay", file=sys.stderr)
   before = {number: signal.signal(number, sweep.stop) for number in STOPPING_SIGNALS}
   try:
-    with ThreadPoolExecutor(args.jobs) as pool:
+    with ThreadPoolExecutor(jobs) as pool:
       for future in [pool.submit(sweep.run, run) for run in runs]:
         future.result()
   finally:

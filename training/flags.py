@@ -95,6 +95,7 @@ def _define(argv: list[str], environ: Mapping[str, str]) -> flags.FlagValues:
   flags.DEFINE_integer("patience", 300, "several processes: seconds to wait for the others", **here)
   flags.DEFINE_enum("list", None, KINDS, "name all of a kind", **here)
   flags.DEFINE_string("describe", None, "what can be set of a mixer, task, config, optimizer …", **here)
+  flags.DEFINE_bool("json", False, "count: print one line of JSON", **here)
   flags.DEFINE_bool("debug", False, "show where an error comes from", **here)
   flags.DEFINE_bool("help", False, "show this", short_name="h", **here)
   return values
@@ -178,6 +179,8 @@ def _check(values: flags.FlagValues) -> None:
     raise Mistake(f"--from-step={values['from-step'].value} is for --mode train; give --step")
   if values.patience < 1:
     raise Mistake(f"--patience={values.patience}; give at least 1 second")
+  if values.json and values.mode != "count":
+    raise Mistake(f"--json is for --mode count, not {values.mode}")
   given = [name for name in (*GENERATE, *COMPLETE, "prompts", "out") if values[name].present]
   if values.mode == "chat":
     given = [name for name in given if name not in GENERATE or name == "prompt"]

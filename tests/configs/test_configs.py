@@ -17,7 +17,7 @@ from hybrids import sections
 from hybrids.mixer import available
 from hybrids.model import build_model
 from inference import text
-from scripts import sweep
+from scripts import plan
 from tests import sources
 from training import optimizer, schedule, sharding, state
 
@@ -139,13 +139,13 @@ def test_a_config_is_labelled_with_its_command(path):
 @pytest.mark.parametrize("name", ["mqar", "selective_copying"])
 def test_a_sweep_tries_every_mixer_on_the_same_grid(name):
   path = next(path for path in FILES if path.stem == name)
-  settings = sweep.overrides(str(path))
+  settings = plan.overrides(str(path))
   rates = {mixer: [s["lr"] for s in group] for mixer, group in itertools.groupby(settings, lambda s: s["mixer"])}
   assert list(rates) == ["mamba", "softmax", "s4d", "s5"]
   assert len({tuple(each) for each in rates.values()}) == 1
   plain = load(path, "")
   for setting in settings:
-    config = load(path, sweep.argument(setting))
+    config = load(path, plan.argument(setting))
     assert config.optimizer.lr == setting["lr"]
     assert config.model.body.letters.m.name == setting["mixer"]
     assert (config.data, config.steps) == (plain.data, plain.steps)
@@ -153,19 +153,19 @@ def test_a_sweep_tries_every_mixer_on_the_same_grid(name):
 
 def test_every_state_space_is_tried_on_every_task_it_can_do():
   path = next(path for path in FILES if path.stem == "every_state_space")
-  settings = sweep.overrides(str(path))
+  settings = plan.overrides(str(path))
   mixers = {name for name, dotted in available().items() if dotted.startswith("ssm.")}
   tried = {task: {s["mixer"] for s in settings if s["task"] == task} for task in ("smnist", "copying")}
   assert tried == {"smnist": mixers, "copying": mixers - {"s4nd", "ssm2d"}}
   for setting in settings:
-    config = load(path, "dir=somewhere," + sweep.argument(setting))
+    config = load(path, "dir=somewhere," + plan.argument(setting))
     assert config.model.body.letters.m.name == setting["mixer"]
     assert (config.model.get("width", 64), config.model.body.depth) == (64, 2)
 
 
 def test_state_tracking_is_tried_by_all_with_the_same_seeds():
   path = next(path for path in FILES if path.stem == "state_tracking")
-  configs = [load(path, sweep.argument(setting)) for setting in sweep.overrides(str(path))]
+  configs = [load(path, plan.argument(setting)) for setting in plan.overrides(str(path))]
   seeds = {}
   for config in configs:
     assert config.seed == config.data.seed
@@ -177,8 +177,8 @@ def test_state_tracking_is_tried_by_all_with_the_same_seeds():
 def test_every_state_is_tried_at_every_rate_with_the_same_rows():
   path = next(path for path in FILES if path.stem == "mqar_states")
   rates, same = {}, {}
-  for setting in sweep.overrides(str(path)):
-    config = load(path, sweep.argument(setting))
+  for setting in plan.overrides(str(path)):
+    config = load(path, plan.argument(setting))
     model = config.model.to_dict()
     rates.setdefault((setting["size"], setting["mixer"], str(model)), []).append(config.optimizer.lr)
     same.setdefault(setting["size"], set()).add((str(config.data), config.steps))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import sweep
+from scripts import plan, sweep
 
 CONFIG = """
 from configs import base
@@ -269,9 +269,9 @@ def test_a_reader_that_goes_away_does_not_end_the_sweep(place):
 
 def test_tuples_keep_their_commas():
   setting = {"data.stages": ((0, 1), (5, 2)), "lr": 1e-3}
-  assert sweep.argument(setting) == "data.stages=((0, 1), (5, 2)),lr=0.001"
-  assert sweep.run_name(setting) == "data.stages=__0,_1_,__5,_2__,lr=0.001"
-  assert sweep.argument({"generate.prompt": "a, b", "lr": 1}) == 'generate.prompt="a, b",lr=1'
+  assert plan.argument(setting) == "data.stages=((0, 1), (5, 2)),lr=0.001"
+  assert plan.run_name(setting) == "data.stages=__0,_1_,__5,_2__,lr=0.001"
+  assert plan.argument({"generate.prompt": "a, b", "lr": 1}) == 'generate.prompt="a, b",lr=1'
 
 
 def test_interrupted_sweep_lets_its_runs_save_and_starts_no_more(place):

@@ -1,0 +1,130 @@
+"""The runs of a sweep: settings from a config's `get_sweep()` or from `--grid`, with digests of what each would run."""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import re
+import runpy
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from configs import grammar
+from mistake import Mistake
+from training import config_file
+
+# file systems allow 255 bytes; a suffix of digest and comma must fit as well
+LONGEST_NAME = 200
+
+
+class Run(NamedTuple):
+  """One setting of a sweep."""
+
+  name: str  # of its folder
+  overrides: dict[str, Any]
+  config: str  # as main.py takes it: file and argument
+  resolved: Any  # the config as JSON, None where the file does not give one
+  digest: str  # of all that decides what runs
+  origin: str  # digest of what all runs of this command share
+
+
+def overrides(config: str) -> list[dict[str, Any]]:
+  """The override dicts of a config file.
+
+  Raises:
+    Mistake: no such file, no `get_sweep` in it, or one that gives nothing or the same setting twice.
+  """
+  path = config_file.find(config.partition(":")[0])
+  module = runpy.run_path(str(path))
+  if "get_sweep" not in module:
+    raise Mistake(
+      f"--config: {path} has no get_sweep(); add one that yields dicts like dict(mixer='s5', lr=1e-3), or give "
+      "--grid mixer=s5,mamba lr=1e-3,2e-3"
+    )
+  return once([dict(each) for each in module["get_sweep"]()], f"--config: get_sweep() of {path}")
+
+
+def grid(grids: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+  """The settings of `--grid lr=1e-3,2e-3 mixer=s5,mamba`: each value of a key with each of all others.
+
+  Several grids stand beside each other, which is how a hybrid gets its letters: `--grid mixer=s5,mamba seed=0,1 --grid
+  pattern=ma m=mamba a=softmax seed=0,1`. The first key varies slowest. A comma in brackets or quotes is no separator.
+
+  Raises:
+    Mistake: a part is not key=value,…, a key has no value or stands twice in a grid, or a setting comes twice.
+  """
+  settings: list[dict[str, Any]] = []
+  for parts in grids:
+    values: dict[str, list[Any]] = {}
+    for part in parts:
+      key, equals, text = part.partition("=")
+      if not (key.strip() and equals and text.strip()):
+        raise Mistake(f"--grid {part!r} is not key=value,…; write e.g. --grid lr=1e-3,2e-3 mixer=mamba,s5 seed=0,1,2")
+      if key.strip() in values:
+        raise Mistake(f"--grid {part!r}: {key.strip()} stands twice; give its values once, or in a --grid of their own")
+      commas, _ = grammar.outline(text)
+      words = [text[i:j] for i, j in zip([0, *(i + 1 for i in commas)], [*commas, len(text)])]
+      if not all(word.strip() for word in words):
+        raise Mistake(f"--grid {part!r} has an empty value; write '' for empty text")
+      values[key.strip()] = [grammar.literal(word, key) for word in words]
+    settings += [dict(zip(values, chosen)) for chosen in itertools.product(*values.values())]
+  return once(settings, "--grid")
+
+
+def once(settings: list[dict[str, Any]], source: str) -> list[dict[str, Any]]:
+  """The settings as they are; a Mistake where there is none, or one twice."""
+  arguments = [argument(setting) for setting in settings]
+  if not settings or len(set(arguments)) < len(arguments):
+    twice = sorted({each for each in arguments if arguments.count(each) > 1})
+    raise Mistake(f"{source} gives " + (f"{twice} more than once" if settings else "nothing"))
+  return settings
+
+
+def plan(config: str, flags: list[str], settings: Sequence[dict[str, Any]]) -> list[Run]:
+  """The runs of these settings of a config file, with digests of what each would run."""
+  name, _, given = config.partition(":")
+  file = config_file.find(name)
+  grammar.pairs(given)
+  module = runpy.run_path(str(file))
+  if "get_config" not in module:
+    raise Mistake(f"--config: {file} has no get_config(); see docs/configs.md")
+  get_config, source = module["get_config"], file.read_text()
+
+  def resolve(text: str) -> Any:
+    # what is wrong with a config is for main.py to say, run by run
+    with contextlib.suppress(Exception):
+      return json.loads(get_config(text).to_json())
+
+  shared = resolve(given)
+  origin = digest(shared if shared is not None else [source, given], flags)
+  runs = []
+  for setting in settings:
+    text = argument(setting)
+    whole = joined(config, setting)
+    resolved = resolve(whole.partition(":")[2])
+    identity = digest(resolved if resolved is not None else [source, given], text, flags)
+    runs.append(Run(run_name(setting), setting, whole, resolved, identity, origin))
+  return runs
+
+
+def joined(config: str, setting: Mapping[str, Any]) -> str:
+  """The config's file and argument with the setting's pairs after it, as main.py takes them."""
+  name, _, given = config.partition(":")
+  return f"{config_file.find(name)}:{','.join(filter(None, (given, argument(setting))))}"
+
+
+def digest(*parts: Any) -> str:
+  """Twelve hexadecimal digits that tell JSON values apart."""
+  return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()[:12]
+
+
+def run_name(setting: Mapping[str, Any]) -> str:
+  """The folder of a run: its overrides, with what a file system may not like replaced and what is too long cut."""
+  name = re.sub(r"[^A-Za-z0-9=.,+-]", "_", argument(setting)) or "default"
+  return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]},{digest(argument(setting))}"
+
+
+def argument(setting: Mapping[str, Any]) -> str:
+  """`{'mixer': 's5', 'lr': 0.001}` -> `mixer=s5,lr=0.001`, as config files take it."""
+  texts = {key: grammar.quoted(value) if isinstance(value, str) else value for key, value in setting.items()}
+  return ",".join(f"{key}={text}" for key, text in texts.items())
