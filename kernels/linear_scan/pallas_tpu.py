@@ -77,8 +77,7 @@ def _forward_kernel(blocks, words, a, x, h, y, state):
 
   def tile(i, h):
     rows = blocks.at(i)
-    decay = clear(blocks.resets(words, i), _decay(a, rows, blocks))
-    states = tpu_tiling.states(decay, _read(x, rows), h, back=False)
+    states = tpu_tiling.states(_decay(a, rows, blocks), _read(x, rows), h, blocks.resets(words, i), back=False)
     _write(y, rows, states)
     return row(states, blocks.rows - 1)
 
@@ -128,9 +127,9 @@ def _backward_kernel(blocks, constant, words, a, h, y_before, y, y_bar, last_bar
     reset, valid = blocks.resets(words, i), blocks.valid(first, i)
 
     # Tokens past the end have decay 1 and no cotangent, so that that of the last state reaches the last token.
-    decay = where(valid, clear(reset, _decay(a, rows, blocks)), 1.0)
+    decay = where(valid, _decay(a, rows, blocks), 1.0)
     bar = where(valid, _read(y_bar, rows))
-    into = tpu_tiling.states(decay, product(decay, bar), s, back=True)
+    into = tpu_tiling.states(decay, clear(reset, product(decay, bar)), s, reset, back=True)
     bar = add(bar, shift(into, s, back=True))
     _write(x_bar, rows, bar)
 

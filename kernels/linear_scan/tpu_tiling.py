@@ -2,8 +2,8 @@
 
 A program of the grid has a chunk of time of some channels of one row, and goes through it tile by tile, whose rows are
 tokens. Doublings give every token of a tile the product of decays and the sum of inputs from the tile's start; the
-state before the tile is added once. Numbers come in parts, see `pairs`. A token that is not finite spoils the next
-documents of its tile, to which it is multiplied by a decay of 0.
+state before the tile is added once. Numbers come in parts, see `pairs`. A decay of 0 would not keep documents apart,
+since 0 times NaN is NaN: no product is taken across the start of one.
 """
 
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from kernels import tpu
-from kernels.linear_scan.pairs import add, product
+from kernels.linear_scan.pairs import add, clear, product
 
 
 class Blocks:
@@ -73,15 +73,22 @@ class Blocks:
     return lax.broadcasted_iota(jnp.int32, (self.rows, self.channels), 0)
 
 
-def states(decay, inflow, h, *, back):
-  """All h_t = decay_t h_{t-1} + inflow_t of a tile, after the row h; `back`, from its last token to its first."""
+def states(decay, inflow, h, reset, *, back):
+  """All h_t = decay_t h_{t-1} + inflow_t of a tile, after the row h; `back`, from its last token to its first.
+
+  At a token of `reset` h_t = inflow_t; None: nowhere.
+  """
   zero, one = (tuple(jnp.full_like(z, v if i == 0 else 0.0) for i, z in enumerate(decay)) for v in (0.0, 1.0))
+  starts = () if reset is None else (reset.astype(jnp.float32),)
+  passed = lambda z: clear(starts[0] > 0 if starts else None, z)
   distance = 1
   while distance < decay[0].shape[0]:
-    inflow = add(inflow, product(decay, shift(inflow, zero, back=back, distance=distance)))
-    decay = product(decay, shift(decay, one, back=back, distance=distance))
+    before = lambda z, edge: shift(z, edge, back=back, distance=distance)
+    inflow = add(inflow, passed(product(decay, before(inflow, zero))))
+    decay = product(decay, before(decay, one))
+    starts = tuple(jnp.maximum(z, *before((z,), (0.0,))) for z in starts)
     distance *= 2
-  return add(inflow, product(decay, h))
+  return add(inflow, passed(product(decay, h)))
 
 
 def shift(tile, edge, *, back, distance=1):

@@ -58,11 +58,12 @@ def _forward_kernel(blocks, words, u, r, i, rate, h, y, last):
 
   def tile(n, h):
     rows, valid = blocks.at(n), blocks.valid(first, n)
-    gates = opened(_read(r, rows), _read(i, rows), rate[...], blocks.resets(words, n))
+    reset = blocks.resets(words, n)
+    gates = opened(_read(r, rows), _read(i, rows), rate[...], reset)
     # Tokens past the end leave the last state alone.
     decay = jnp.where(valid, gates.decay, 1.0)
     inflow = jnp.where(valid, gates.factor * gates.i * _read(u, rows), 0.0)
-    (tile,) = states((decay,), (inflow,), (h,), back=False)
+    (tile,) = states((decay,), (inflow,), (h,), reset, back=False)
     y[rows] = tile.astype(y.dtype)
     return tile[ROWS - 1 :]
 
@@ -113,7 +114,7 @@ def _backward_kernel(
     # Tokens past the end have decay 1 and no cotangent, so that that of the last state reaches the last token.
     gates = opened(r_n, i_n, rate[...], reset)
     decay = jnp.where(valid, gates.decay, 1.0)
-    (into,) = states((decay,), (decay * bar,), (s,), back=True)
+    (into,) = states((decay,), (select(reset, decay * bar, 0.0),), (s,), reset, back=True)
     bar += shift((into,), (s,), back=True)[0]
 
     entry = jnp.where(n == 0, start, _read(y, rows_before)[ROWS - 1 :])

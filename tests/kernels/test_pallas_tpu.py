@@ -121,6 +121,39 @@ def test_rg_lru_equals_the_reference(t, e, dtype, masked, tolerance, monkeypatch
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+  "op, arrays",
+  [
+    (linear_scan, scan_arrays(2, 30, 3, False, "float32")),
+    (linear_scan, scan_arrays(2, 30, 3, True, "complex64")),
+    (rg_lru, gated_arrays(30, 3)),
+  ],
+)
+def test_a_document_that_is_not_finite_spoils_no_other_of_its_tile(op, arrays, on_tpu):
+  """Of three documents, the second has a token of NaN and cotangents of NaN."""
+  reset = jnp.isin(jnp.arange(30), jnp.array([5, 13]))[None].repeat(2, 0)
+  second = (np.arange(30) >= 5) & (np.arange(30) < 13)
+  late = second & (np.arange(30) >= 10)
+  tokens = [np.shape(z)[:2] == (2, 30) for z in arrays]
+
+  @jax.jit
+  def run(arrays, bar):
+    (y, last), pull = jax.vjp(lambda *z: op(*z, reset=reset), *arrays)
+    gradients = pull((y * 0 + bar, last * 0 + 1))
+    return (y, *(z for z, token in zip(gradients, tokens) if token)), (last, gradients[-1])
+
+  spoil = lambda z, where: np.where(where[:, None], np.asarray(np.nan, z.dtype), z)
+  bar = np.ones((2, 30, 3), np.float32)
+  want, want_states = run(arrays, bar)
+  spoilt = [spoil(z, late) if token else z for z, token in zip(arrays, tokens)]
+  got, got_states = run(spoilt, spoil(bar, second))
+  for one, other in zip(got, want):
+    np.testing.assert_array_equal(np.where(second[:, None], 0, one), np.where(second[:, None], 0, other))
+  for one, other in zip(got_states, want_states):
+    np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.slow
 # groups that do not fill the lanes, several blocks of channels, states that do and do not fill registers; softplus,
 # skip and gate or some of them
 @pytest.mark.parametrize(
