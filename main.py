@@ -175,6 +175,8 @@ if __name__ == "__main__":
       raise
     traceback.print_exc()
     status = 1
+  if status == DONE and (reason := terminal.lost()):
+    status = fail(Mistake(f"standard output cannot be written ({reason}); a part of it is lost"), MISTAKE, False)
   if status not in (DONE, STOPPED) and peers.several():
     peers.leave(status)
   sys.exit(status)

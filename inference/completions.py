@@ -1,9 +1,7 @@
 """Completions of many prompts: from a file of prompts to lines of JSON, batch by batch."""
 
-import contextlib
 import itertools
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +11,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from inference import whole_file
 from inference.beam import beam_search
 from inference.generate import PREFILL_CHUNK, check_room, generate
 from inference.sampling import make_sampler
@@ -128,15 +127,16 @@ def read_prompts(path: str | Path) -> list[Record]:
   """
   path = Path(path)
   if not path.is_file():
-    raise Mistake(f"--prompts={path} does not exist; give a .txt file with a prompt a line, or a .jsonl file")
+    what = "is no file" if path.exists() else "does not exist"
+    raise Mistake(f"--prompts={path} {what}; give a .txt file with a prompt a line, or a .jsonl file")
   try:
-    lines = path.read_text(encoding="utf-8").splitlines()
+    # not by `splitlines`, which also ends lines at characters that JSON and prompts may hold
+    lines = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
   except UnicodeDecodeError as error:
     raise Mistake(f"--prompts={path} is not UTF-8: {error}") from None
-  records = [_record(path, number, line) for number, line in enumerate(lines, 1)]
-  if not records:
+  if lines == [""]:
     raise Mistake(f"--prompts={path} is empty; give one prompt a line")
-  return records
+  return [_record(path, number, line) for number, line in enumerate(lines, 1)]
 
 
 def _record(path: Path, number: int, line: str) -> Record:
@@ -144,7 +144,7 @@ def _record(path: Path, number: int, line: str) -> Record:
   if path.suffix == ".jsonl":
     try:
       record = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
       raise Mistake(f"--prompts={path}, line {number}: no JSON ({error})") from None
   if not isinstance(record, dict) or not isinstance(record.get("prompt"), str) or not record["prompt"]:
     raise Mistake(
@@ -157,22 +157,13 @@ def write_lines(out: str | Path | None, records: Iterable[Record]) -> None:
   """Writes one line of JSON for each record, to a file that appears when it is whole, or to standard output.
 
   Raises:
-    ValueError: the file's folder does not exist.
+    ValueError: as `whole_file.writing`.
   """
   if out is None:
     _dump(sys.stdout, records)
     return
-  path = Path(out)
-  if not path.parent.is_dir():
-    raise Mistake(f"--out={path}: the folder {path.parent} does not exist; make it first")
-  partial = path.with_name(f"{path.name}.partial")
-  try:
-    with open(partial, "w", encoding="utf-8") as file:
-      _dump(file, records)
-    os.replace(partial, path)
-  finally:
-    with contextlib.suppress(FileNotFoundError):
-      partial.unlink()
+  with whole_file.writing(out) as file:
+    _dump(file, records)
 
 
 def _dump(file: Stream, records: Iterable[Record]) -> None:

@@ -3,8 +3,8 @@
 import dataclasses
 import hashlib
 import json
-import os
 import zipfile
+import zlib
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -15,11 +15,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from inference import whole_file
 from inference.context import ENDLESS, SMALLEST, Context, make
 from mistake import Mistake
 
 FORMAT = "ssm-jax context 1"
 META = "meta"
+# what numpy, zip and JSON raise for a file that is something else
+DAMAGED = (
+  *(zipfile.BadZipFile, zlib.error, AttributeError, EOFError, LookupError, NotImplementedError, RuntimeError),
+  *(TypeError, ValueError),
+)
 # entries of each array that identify the parameters
 ENTRIES = 8
 
@@ -29,7 +35,6 @@ def save(path: str | Path, model: nn.Module, variables: Mapping[str, Any], conte
 
   The keys of draws are not in it: going on gives the same tokens with the same `rng`.
   """
-  path = Path(path)
   leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(context)]
   room = int(np.asarray(context.room)[0])
   meta = {
@@ -42,13 +47,8 @@ def save(path: str | Path, model: nn.Module, variables: Mapping[str, Any], conte
   # as bytes: the format knows no bfloat16
   arrays: dict[str, Any] = {str(number): np.frombuffer(leaf.tobytes(), np.uint8) for number, leaf in enumerate(leaves)}
   arrays[META] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
-  partial_path = path.with_name(f"{path.name}.partial")
-  try:
-    with open(partial_path, "wb") as file:
-      np.savez(file, **arrays)
-    os.replace(partial_path, path)
-  finally:
-    partial_path.unlink(missing_ok=True)
+  with whole_file.writing(path, binary=True) as file:
+    np.savez(file, **arrays)
 
 
 def restore(path: str | Path, model: nn.Module, variables: Mapping[str, Any]) -> Context:
@@ -64,9 +64,11 @@ def restore(path: str | Path, model: nn.Module, variables: Mapping[str, Any]) ->
     with np.load(path, allow_pickle=False) as file:
       arrays = {name: file[name] for name in file.files}
     meta = json.loads(arrays[META].tobytes())
-  except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
+    kinds = {"format": str, "model": dict, "parameters": str, "batch": int, "room": int}
+    known = meta["format"] == FORMAT and all(isinstance(meta[key], kind) for key, kind in kinds.items())
+  except DAMAGED as error:
     raise Mistake(f"state {path} cannot be read: it is damaged or no saved context ({error})") from None
-  if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+  if not known:
     raise Mistake(f"state {path} is no context of this version, {FORMAT!r}")
   here = _description(model)
   differ = [name for name in here if meta["model"].get(name) != here[name]]
@@ -85,7 +87,7 @@ def restore(path: str | Path, model: nn.Module, variables: Mapping[str, Any]) ->
 def _leaf(path: str | Path, raw: np.ndarray | None, like: jax.ShapeDtypeStruct) -> jax.Array:
   if raw is None or raw.nbytes != like.size * like.dtype.itemsize:
     raise Mistake(f"state {path} is damaged: an array is missing or has another size")
-  return jnp.asarray(raw.view(like.dtype).reshape(like.shape))
+  return jnp.asarray(np.frombuffer(raw.tobytes(), like.dtype).reshape(like.shape))
 
 
 def _description(model: nn.Module) -> dict[str, str]:

@@ -74,7 +74,7 @@ class OfTokenizers:
 
   def encode(self, text: str, *, begin: bool = True) -> np.ndarray:
     """Returns the tokens of a text."""
-    return np.asarray(self._tokenizer.encode(text, add_special_tokens=begin).ids, np.int32)
+    return np.asarray(self._tokenizer.encode(whole(text), add_special_tokens=begin).ids, np.int32)
 
   def decode(self, tokens: np.ndarray) -> str:
     """Returns the text of tokens, of which special ones have none."""
@@ -96,11 +96,26 @@ class OfSentencePiece:
   def encode(self, text: str, *, begin: bool = True) -> np.ndarray:
     """Returns the tokens of a text."""
     first = [self._processor.bos_id()] if begin and self._processor.bos_id() >= 0 else []
-    return np.asarray(first + self._processor.encode(text), np.int32)
+    return np.asarray(first + self._processor.encode(whole(text)), np.int32)
 
   def decode(self, tokens: np.ndarray) -> str:
     """Returns the text of tokens."""
     return self._processor.decode(np.asarray(tokens).tolist())
+
+
+def whole(text: str) -> str:
+  """Returns the text.
+
+  Raises:
+    ValueError: it holds a byte that is no UTF-8 or half of a surrogate pair, of which only bytes can be made.
+  """
+  try:
+    text.encode()
+  except UnicodeEncodeError as error:
+    raise Mistake(
+      f"the text has {ascii(text[error.start])} at {error.start}, which is no character; leave it out"
+    ) from None
+  return text
 
 
 def unreadable(path: Path, error: Exception) -> Mistake:

@@ -11,17 +11,33 @@ hf.save("out", model, variables, config)                          # a folder tha
 """
 
 import argparse
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 
-from hybrids.model import Model
-from interop import own, plan, tensors
-from mistake import Mistake
-from training import sharding
+def stop(number: int, _frame: Any) -> None:
+  """Ends the process on a signal by an exception, so that what is half written is deleted on the way."""
+  # not once more while that is done
+  signal.signal(number, signal.SIG_IGN)
+  print(f"stopped by {signal.Signals(number).name}; nothing was written", file=sys.stderr, flush=True)
+  sys.exit(130 if number == signal.SIGINT else 75)
+
+
+if __name__ == "__main__":
+  # before the imports, which take seconds
+  for kind in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+    if signal.getsignal(kind) is not signal.SIG_IGN:
+      signal.signal(kind, stop)
+
+import jax  # noqa: E402
+
+from hybrids.model import Model  # noqa: E402
+from interop import own, plan, tensors  # noqa: E402
+from mistake import Mistake  # noqa: E402
+from training import sharding  # noqa: E402
 
 # bytes of one file, as transformers cuts them
 SHARD = 5e9
@@ -57,23 +73,30 @@ def load(
     opened.close()
 
 
-def save(path: str | Path, model: Model, variables: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> None:
+def save(
+  path: str | Path,
+  model: Model,
+  variables: Mapping[str, Any],
+  config: Mapping[str, Any] | None = None,
+  beside: Sequence[Path] = (),
+) -> None:
   """Writes a folder with a config.json and safetensors, which appears once it is complete.
 
   Args:
     config: the values of the config.json with which `load` found the model: the folder is then one that transformers
       loads. None writes our own names, which `load` alone reads, for any model.
+    beside: more files, such as a tokenizer's, of which the folder gets copies.
 
   Raises:
-    Mistake: the folder is not empty, or the model is not that of the config.
+    Mistake: the folder is not empty or cannot be written, or the model is not that of the config.
   """
   folder = Path(path).expanduser()
   if config is None or config.get("model_type") == own.MODEL_TYPE:
-    own.save(folder, model, variables)
+    own.save(folder, model, variables, beside)
     return
   made = plan.make(config, str(folder / tensors.CONFIG), model.dtype)
   made.check_variables(variables)
-  tensors.write(folder, {**config, "dtype": "float32"}, made.tensors(variables), SHARD)
+  tensors.write(folder, {**config, "dtype": "float32"}, made.tensors(variables), SHARD, beside)
 
 
 def check(path: str | Path) -> str:
@@ -127,7 +150,7 @@ def main(arguments: Sequence[str]) -> int:
     else:
       workdir.export(given.workdir, given.folder, step=given.step)
       print(f"{given.folder} holds the model of {given.workdir}")
-  except Mistake as error:
+  except (Mistake, OSError) as error:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     return 2
   return 0

@@ -1,7 +1,7 @@
 """Any model trained here as one folder: safetensors under our own names, and a config.json that rebuilds it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +21,7 @@ MODEL_TYPE = "state-space-models-jax"
 SIZES = ("vocab", "features", "classes")
 
 
-def save(folder: Path, model: Model, variables: Mapping[str, Any]) -> None:
+def save(folder: Path, model: Model, variables: Mapping[str, Any], beside: Sequence[Path] = ()) -> None:
   """Writes the folder; see `interop.hf.save`."""
   config = {"model_type": MODEL_TYPE, "model": section(model), **{name: getattr(model, name) for name in SIZES}}
   try:
@@ -31,7 +31,7 @@ def save(folder: Path, model: Model, variables: Mapping[str, Any]) -> None:
       f"the model's section cannot be written ({error}); give mixers by their names, not as classes"
     ) from None
   leaves = plan.leaves(variables)
-  tensors.write(folder, config, ((name, np.asarray(leaf)) for name, leaf in leaves.items()), 0)
+  tensors.write(folder, config, ((name, np.asarray(leaf)) for name, leaf in leaves.items()), 0, beside)
 
 
 def load(folder: Path, config: dict[str, Any], dtype: str) -> tuple[Model, dict[str, Any], dict[str, Any]]:

@@ -41,10 +41,11 @@ def read_json(path: Path) -> dict[str, Any]:
   Raises:
     Mistake: the file is missing, or is no JSON object.
   """
+  if not path.is_file():
+    what = "is no file" if path.exists() else "does not exist"
+    raise Mistake(f"{path} {what}; give a folder with {CONFIG} and {SINGLE}")
   try:
     value = json.loads(path.read_text(encoding="utf-8"))
-  except FileNotFoundError:
-    raise Mistake(f"{path} does not exist; give a folder with {CONFIG} and {SINGLE}") from None
   except (OSError, ValueError, RecursionError) as error:
     raise Mistake(f"{path} cannot be read: {error}") from None
   if not isinstance(value, dict):
@@ -126,7 +127,7 @@ class Tensors:
       raise Mistake(f"{self.folder} is no folder; give one with {CONFIG} and {SINGLE}")
     index = self.folder / INDEX
     if not index.exists():
-      if not (self.folder / SINGLE).exists():
+      if not (self.folder / SINGLE).is_file():
         others = sorted(path.name for path in self.folder.glob("*.bin")) + sorted(
           path.name for path in self.folder.glob("*.safetensors")
         )
@@ -163,19 +164,22 @@ class Tensors:
       self.shapes[name], self._kinds[name] = tuple(part.get_shape()), part.get_dtype()
 
 
-def write(folder: Path, config: Mapping[str, Any], tensors: Iterator[tuple[str, np.ndarray]], shard: float) -> None:
+def write(
+  folder: Path,
+  config: Mapping[str, Any],
+  tensors: Iterator[tuple[str, np.ndarray]],
+  shard: float,
+  beside: Sequence[Path] = (),
+) -> None:
   """Writes config.json and the tensors into a new folder, which appears once it is complete.
 
   Args:
     shard: bytes after which the next file begins.
+    beside: more files, of which the folder gets copies.
   Raises:
-    Mistake: the folder exists and is not empty.
+    Mistake: the folder exists and is not empty, or it cannot be written.
   """
-  if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-    raise Mistake(f"{folder} exists; give a folder that does not, or an empty one")
-  partial = folder.absolute().with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
-  partial.mkdir(parents=True)
-  try:
+  with new_folder(folder) as partial:
     sizes, names = _write_shards(partial, tensors, shard)
     if len(sizes) == 1:
       (partial / _shard(0)).rename(partial / SINGLE)
@@ -186,12 +190,30 @@ def write(folder: Path, config: Mapping[str, Any], tensors: Iterator[tuple[str, 
       index = {"metadata": {"total_size": sum(sizes)}, "weight_map": {name: final[i] for name, i in names.items()}}
       (partial / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
     (partial / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    for path in beside:
+      shutil.copyfile(path, partial / path.name)
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+  """Makes a folder beside `folder` to be filled, which takes its name once the block has ended well.
+
+  Raises:
+    Mistake: `folder` exists and is not empty, or a file cannot be written.
+  """
+  if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    raise Mistake(f"{folder} exists; give a folder that does not, or an empty one")
+  partial = folder.absolute().with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
+  try:
+    partial.mkdir(parents=True)
+    yield partial
     if folder.exists():
       folder.rmdir()
     os.rename(partial, folder)
-  except BaseException:
+  except (OSError, SafetensorError) as error:
+    raise Mistake(f"{folder} cannot be written: {error}; give another folder, or make room") from None
+  finally:
     shutil.rmtree(partial, ignore_errors=True)
-    raise
 
 
 def _write_shards(

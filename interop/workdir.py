@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from ml_collections import ConfigDict
 
 from hybrids.model import Model
 from inference import tokenizer
-from interop import hf, own, plan
+from interop import hf, own, plan, tensors
 from mistake import Mistake
 from training import settings, workdir
 from training.run import Run
@@ -36,34 +35,38 @@ def adopt(folder: str | Path, config: ConfigDict | str | None, out: str | Path, 
     folder: what `interop.hf.load` reads.
     config: the data, optimizer and all else of the run, but for its model: a config, or its file and argument. None
       takes noise of the model's sizes for data, which is enough to generate and chat.
-    out: the workdir, which must not hold a run.
+    out: the workdir, a new or an empty folder. It appears once it is complete.
 
   Raises:
-    Mistake: the folder cannot be read, the workdir is taken, the tokenizer is not the model's, the task has another
-      vocabulary than the model, or it reads text as bytes and the model does not.
+    Mistake: the folder cannot be read, the workdir is taken or cannot be written, the tokenizer is not the model's, the
+      task has another vocabulary than the model, or it reads text as bytes and the model does not.
   """
-  out = Path(out).expanduser()
-  if (out / workdir.CONFIG).exists():
-    raise Mistake(f"{out} holds a run already; give another --workdir")
+  target = Path(out).expanduser()
+  if (target / workdir.CONFIG).exists():
+    raise Mistake(f"{target} holds a run already; give another --workdir")
   given = None if config is None else settings.load(config)
   model, variables, released = hf.load(folder, dtype)
   tokens = _tokenizer(Path(folder).expanduser(), model)
   settings_of_run = _idle(model) if given is None else given
   with settings_of_run.unlocked():
     settings_of_run.model = ConfigDict(section(model))
-  run = Run.from_config(settings_of_run, out)
-  _check_tokens(run.task, model, folder, tokens, ours=released.get("model_type") == own.MODEL_TYPE)
-  _replace(run, variables)
-  with run.on_mesh(), contextlib.closing(Folder(out, run.config)) as kept:
-    kept.lock()
-    kept.write(run.task.describe(), {}, 0)
-    batches = run.task.train(jax.process_index(), jax.process_count())
-    assert kept.checkpoints is not None, "the folder is locked"
-    extra = dataclasses.asdict(Progress())
-    kept.checkpoints.save(0, run.state, data_state=batches.get_state(), extra=extra)
-    kept.finish(0)
-  workdir.write_json(out / RELEASED, released)
-  _copy_tokenizer(tokens, out)
+  # a folder without the loaded weights must not look like a run: it would start from fresh ones
+  with tensors.new_folder(target) as partial:
+    run = Run.from_config(settings_of_run, partial)
+    _check_tokens(run.task, model, folder, tokens, ours=released.get("model_type") == own.MODEL_TYPE)
+    _replace(run, variables)
+    with run.on_mesh(), contextlib.closing(Folder(partial, run.config)) as kept:
+      kept.lock()
+      kept.write(run.task.describe(), {}, 0)
+      batches = run.task.train(jax.process_index(), jax.process_count())
+      assert kept.checkpoints is not None, "the folder is locked"
+      extra = dataclasses.asdict(Progress())
+      kept.checkpoints.save(0, run.state, data_state=batches.get_state(), extra=extra)
+      kept.finish(0)
+    workdir.write_json(partial / RELEASED, released)
+    for path in _files(tokens):
+      shutil.copyfile(path, partial / path.name)
+  run.workdir = target
   return run
 
 
@@ -77,10 +80,10 @@ def export(folder: str | Path, out: str | Path, *, step: int | None = None) -> N
     Mistake: the workdir holds no run, or `out` is not empty.
   """
   path = Path(folder).expanduser() / RELEASED
-  released = json.loads(path.read_text()) if path.exists() else None
+  released = tensors.read_json(path) if path.exists() else None
   run = Run.open(folder, step=step, devices=jax.devices()[:1])
-  hf.save(out, run.model, jax.tree.map(np.asarray, run.variables), released)
-  _copy_tokenizer(tokenizer.file(Path(folder).expanduser()), Path(out).expanduser())
+  beside = _files(tokenizer.file(Path(folder).expanduser()))
+  hf.save(out, run.model, jax.tree.map(np.asarray, run.variables), released, beside)
 
 
 def section(model: Model) -> dict[str, Any]:
@@ -113,12 +116,9 @@ def _tokenizer(folder: Path, model: Model) -> Path | None:
   return path
 
 
-def _copy_tokenizer(path: Path | None, out: Path) -> None:
-  """Copies a tokenizer's file, and the settings beside it."""
-  if path is not None:
-    for one in (path, path.with_name(tokenizer.SETTINGS)):
-      if one.is_file():
-        shutil.copyfile(one, out / one.name)
+def _files(tokens: Path | None) -> list[Path]:
+  """Returns a tokenizer's file, and the settings beside it."""
+  return [] if tokens is None else [path for path in (tokens, tokens.with_name(tokenizer.SETTINGS)) if path.is_file()]
 
 
 def _check_tokens(task: Any, model: Model, folder: str | Path, tokens: Path | None, *, ours: bool) -> None:

@@ -186,6 +186,10 @@ def _check(values: flags.FlagValues) -> None:
     given = [name for name in given if name not in GENERATE or name == "prompt"]
   if given and values.mode != "generate":
     raise Mistake(f"--{given[0]} is for --mode generate, not {values.mode}")
+  if values.prompts == "" or values.out == "":
+    raise Mistake(f"--{'out' if values.out == '' else 'prompts'} is empty; name a file")
+  if values.prompts and values.out and os.path.realpath(values.prompts) == os.path.realpath(values.out):
+    raise Mistake(f"--out={values.out} is the file of --prompts, which would be lost; give another")
   if values.prompt is not None and values.prompts is not None:
     raise Mistake(f"--prompt and --prompts={values.prompts} are both given; leave one out")
 

@@ -6,6 +6,8 @@ state before the tile is added once. Numbers come in parts, see `pairs`. A decay
 since 0 times NaN is NaN: no product is taken across the start of one.
 """
 
+import functools
+
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
@@ -83,7 +85,7 @@ def states(decay, inflow, h, reset, *, back):
   passed = lambda z: clear(starts[0] > 0 if starts else None, z)
   distance = 1
   while distance < decay[0].shape[0]:
-    before = lambda z, edge: shift(z, edge, back=back, distance=distance)
+    before = functools.partial(shift, back=back, distance=distance)
     inflow = add(inflow, passed(product(decay, before(inflow, zero))))
     decay = product(decay, before(decay, one))
     starts = tuple(jnp.maximum(z, *before((z,), (0.0,))) for z in starts)

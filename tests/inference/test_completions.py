@@ -86,14 +86,15 @@ def test_mistakes_are_found_before_the_first_completion(text_model, kwargs, mess
 
 def test_prompts_are_read_and_lines_written(tmp_path):
   (tmp_path / "p.txt").write_text("one\ntwo\n")
-  (tmp_path / "p.jsonl").write_text('{"prompt": "one", "id": 7}\n{"prompt": "tw\\u00f6"}\n')
+  # one prompt a line as JSON has lines: U+2028 may stand in a text
+  (tmp_path / "p.jsonl").write_text('\ufeff{"prompt": "one", "id": 7}\r\n{"prompt": "tw\\u00f6", "note": "\u2028"}\n')
   assert read_prompts(tmp_path / "p.txt") == [{"prompt": "one"}, {"prompt": "two"}]
   records = read_prompts(tmp_path / "p.jsonl")
-  assert records == [{"prompt": "one", "id": 7}, {"prompt": "twö"}]
+  assert records == [{"prompt": "one", "id": 7}, {"prompt": "twö", "note": "\u2028"}]
   completions = [{"prompt": "one", "completion": "1"}, {"prompt": "twö", "completion": "2"}]
   write_lines(tmp_path / "out.jsonl", joined(records, completions, 1))
   rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-  assert rows == [{"prompt": "one", "id": 7, "completion": "1"}, {"prompt": "twö", "completion": "2"}]
+  assert rows == [{"prompt": "one", "id": 7, "completion": "1"}, {"prompt": "twö", "note": "\u2028", "completion": "2"}]
 
 
 @pytest.mark.parametrize(
@@ -106,6 +107,9 @@ def test_prompts_are_read_and_lines_written(tmp_path):
     ("p.jsonl", b"{", "line 1: no JSON"),
     ("p.jsonl", b'{"text": "a"}', "line 1: no prompt"),
     ("p.jsonl", b"3", "line 1: no prompt"),
+    ("p.jsonl", b"[" * 100_000, "line 1: no JSON"),
+    ("p.jsonl", b'{"prompt": "a", "n": ' + b"9" * 5000 + b"}", "line 1: no JSON"),
+    ("..", None, "is no file"),
   ],
 )
 def test_files_without_prompts_are_refused(tmp_path, name, content, message):
@@ -123,8 +127,25 @@ def test_nothing_half_written_stays(tmp_path):
   with pytest.raises(ValueError, match="on the way"):
     write_lines(tmp_path / "out.jsonl", broken())
   assert not list(tmp_path.iterdir())
-  with pytest.raises(ValueError, match="the folder .*none does not exist"):
-    write_lines(tmp_path / "none" / "out.jsonl", [])
+  for out, message in (
+    (tmp_path / "none" / "out.jsonl", "the folder .*none does not exist"),
+    (tmp_path, "is a folder"),
+    ("", "is a folder or no name"),
+    ("a\0b", "is a folder or no name"),
+    (tmp_path / ("x" * 300), "cannot be written: File name too long"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      write_lines(out, [])
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_pipe_or_a_device_is_written_to_and_not_replaced(tmp_path):
+  os.mkfifo(tmp_path / "pipe")
+  reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+  write_lines(tmp_path / "pipe", [{"prompt": "a"}])
+  assert os.read(reader, 100) == b'{"prompt": "a"}\n'
+  assert (tmp_path / "pipe").is_fifo()
+  os.close(reader)
 
 
 def test_a_conversation_is_one_text(text_model, tmp_path):

@@ -60,6 +60,13 @@ def test_what_does_not_fit_is_one_line(first, tmp_path):
   ]
   (tmp_path / "text").write_text("text")
   cases.append((tmp_path / "text", model, variables, "cannot be read: it is damaged or no saved context"))
+  with open(tmp_path / "array", "wb") as file:
+    np.save(file, np.zeros(3))
+  with open(tmp_path / "pickle", "wb") as file:
+    np.savez(file, meta=np.array([{}], object))
+  with open(tmp_path / "foreign", "wb") as file:
+    np.savez(file, meta=np.frombuffer(b'{"format": "ssm-jax context 1"}', np.uint8))
+  cases += [(tmp_path / name, model, variables, "cannot be read") for name in ("array", "pickle", "foreign")]
   raw = bytearray(path.read_bytes())
   raw[len(raw) // 2] ^= 255
   (tmp_path / "flipped").write_bytes(raw)

@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from interop import hf
+from interop import tensors as tensors_lib
 from mistake import Mistake
 from tests.interop.released import OWN
 
@@ -165,3 +166,15 @@ def test_saving_leaves_a_folder_alone_that_is_not_empty(tmp_path):
   with pytest.raises(Mistake, match="are not those of the model that the config describes"):
     hf.save(tmp_path / "new", model, {"params": {}}, values)
   assert [path.name for path in tmp_path.rglob("*")] == ["there", "notes"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), PermissionError(13, "Permission denied")])
+def test_a_folder_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch, error):
+  def fail(*_, **__):
+    raise error
+
+  model, variables, values = hf.load(OWN / "gpt2")
+  monkeypatch.setattr(tensors_lib, "save_file", fail)
+  with pytest.raises(Mistake, match=f"new cannot be written: .*{error.strerror}"):
+    hf.save(tmp_path / "new", model, variables, values)
+  assert not list(tmp_path.iterdir())

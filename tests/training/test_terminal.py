@@ -24,6 +24,19 @@ def test_a_program_outlives_its_reader():
   assert shown.decode() == "a line …\n"
 
 
+def test_a_program_outlives_a_full_disk_and_knows_of_it():
+  code = f"{SETTLED}print('a line', flush=True); print('more'); sys.exit(terminal.lost())"
+  with open("/dev/full", "w") as full:
+    done = subprocess.run([sys.executable, "-c", code], cwd=sources.ROOT, stdout=full, stderr=subprocess.PIPE)
+  assert (done.returncode, done.stderr) == (1, b"No space left on device\n")
+
+
+def test_bytes_of_the_input_that_are_no_text_are_kept():
+  code = f"{SETTLED}print(ascii(sys.stdin.readline()))"
+  done = subprocess.run([sys.executable, "-c", code], cwd=sources.ROOT, input=b"a\xff\n", capture_output=True)
+  assert done.stdout == b"'a\\udcff\\n'\n"
+
+
 @pytest.mark.parametrize("encoding,expected", [("ascii", b"a line ?\n"), ("utf-8", "a line …\n".encode())])
 def test_what_a_terminal_cannot_show_is_a_question_mark(encoding, expected):
   codes, shown = run("from rich.console import Console; Console().print('a line …')", "cat", PYTHONIOENCODING=encoding)

@@ -1,0 +1,43 @@
+"""Files that appear under their name when they are whole."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from mistake import Mistake
+
+
+@contextlib.contextmanager
+def writing(path: str | Path, *, binary: bool = False) -> Iterator[IO[Any]]:
+  """Opens a file to write, which replaces what stands under `path` once the block has ended well.
+
+  Links are followed. A device or a pipe is written to as it is, and nothing takes its place.
+
+  Raises:
+    Mistake: the folder does not exist, `path` is a folder, or the file cannot be written.
+  """
+  given = path
+  if not str(given) or "\0" in str(given) or os.path.isdir(given):
+    raise Mistake(f"{str(given)!r} is a folder or no name; name a file to write")
+  path = Path(os.path.realpath(given))
+  if not path.parent.is_dir():
+    raise Mistake(f"{given} cannot be written: the folder {path.parent} does not exist; make it first")
+  text: dict[str, Any] = {} if binary else {"encoding": "utf-8"}
+  kind = "b" if binary else ""
+  # two processes may write the same file
+  partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+  try:
+    if os.path.exists(given) and not os.path.isfile(given):
+      with open(given, f"w{kind}", **text) as file:
+        yield file
+      return
+    with open(partial, f"x{kind}", **text) as file:
+      yield file
+    os.replace(partial, path)
+  except OSError as error:
+    raise Mistake(f"{given} cannot be written: {error.strerror or error}; give another file, or make room") from None
+  finally:
+    with contextlib.suppress(OSError):
+      partial.unlink()
