@@ -1,9 +1,8 @@
-"""Mamba (S6): a diagonal state space whose step, input and output maps are computed from each token. State: fixed.
+"""Mamba: a selective state space between linear maps, after a short convolution and with a gate. State: fixed.
 
 Gu & Dao 2023, arXiv:2312.00752. Theirs: D -> d, E D -> e, N -> state, L -> t, Delta -> dt.
 """
 
-import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -12,14 +11,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
-from kernels.selective_scan import RULES, selective_scan
-from kernels.selective_step import selective_step
-from layers import Dense, RMSNorm, ShortConv, param
-from layers.choices import one_of
-from layers.initializers import constant, softplus_step, uniform_fan_in
-from layers.mixer import Mixer, Where
+from layers import Dense, ShortConv
+from layers.initializers import uniform_fan_in
+from layers.mixer import Where
 from layers.sizes import at_least_one
-from mistake import Mistake
+from ssm.selective.s6 import S6
 
 
 class State(NamedTuple):
@@ -29,60 +25,34 @@ class State(NamedTuple):
   taps: Float[Array, "b w e"]  # the last inputs of the short convolution
 
 
-class Mamba(Mixer):
-  """h_t = exp(dt_t A) h_{t-1} + dt_t u_t B_t,  y_t = C_t . h_t + D u_t     alg. 2
+class Mamba(S6):
+  """y = W_out (S6(u) SiLU(z))  with [u, z] = W_in x, u after a short convolution and SiLU     fig. 3
 
-  with [u, z] = W_in x, u after a short convolution and SiLU, [delta, B, C] = W_x u, dt = softplus(W_dt delta + b), and
-  W_out (y SiLU(z)) as the result (fig. 3). A = -exp(A_log) is real and starts at -1 .. -N for every channel. Complex
-  (sec. 3.6), A = -exp(A_log) + i A_im starts at -1/2 + i n for n = 0 .. N/2 - 1, B and C are pairs of real numbers, and
-  y_t = 2 Re(C_t . h_t) + D u_t, as conjugate pairs are stored once.
-  Departs: the input is discretised as dt B, as in the authors' code; `disc="zoh"` is what the text says.
+  S6 is the selective state space h_t = exp(dt_t A) h_{t-1} + dt_t u_t B_t, y_t = C_t . h_t + D u_t, with dt, B and C
+  computed from u: see `ssm.selective.s6.S6` for it and for its fields, which are Mamba's, too.
 
   Attributes:
-    expand: e / d.
-    state: N, real numbers per inner channel.
-    spectrum: of A, "real" or "complex".
-    disc: "euler", dt B, or "zoh", (exp(dt A) - 1) / A B.
-    groups: how many B and C there are; each is shared by e / groups neighbouring channels.
-    norms: of delta, B and C before they are used: "none", "learned" RMS norms (Lieber et al. 2024, Jamba,
-      arXiv:2403.19887, sec. 6.4) or "weightless" ones (Zuo et al. 2024, Falcon Mamba, arXiv:2410.05355). Over all
-      groups of B together, and of C.
-    norm_eps: the epsilon of these norms.
-    expand, inner: e is `inner`, or `expand` d if that is not given.
+    expand, inner: e, the channels of u, is `inner`, or `expand` d if that is not given.
     taps: width of the short convolution.
-    dt_rank: size of delta; d/16, rounded up, if not given.
-    dt_min, dt_max, dt_floor: softplus(b) starts log-uniform in [dt_min, dt_max], and at least at dt_floor.
     bias, conv_bias: whether W_in and W_out, and the short convolution, have biases.
     depth: layers of the model; W_out starts smaller by its square root.
   Raises:
-    ValueError: a size is below 1, `state` is odd with a complex spectrum, `groups` does not divide the inner width, a
-      name is unknown, or not 0 < dt_min <= dt_max.
+    ValueError: a size is below 1, or what S6 refuses.
   """
 
-  width: int
-  state: int = 16
-  spectrum: str = "real"
-  disc: str = "euler"
-  groups: int = 1
-  norms: str = "none"
-  norm_eps: float = 1e-6
   expand: int = 2
   inner: int | None = None
   taps: int = 4
-  dt_rank: int | None = None
-  dt_min: float = 1e-3
-  dt_max: float = 1e-1
-  dt_floor: float = 1e-4
   bias: bool = False
   conv_bias: bool = True
   depth: int = 1
 
   def __post_init__(self):
-    _check(self)
+    at_least_one(self, "width", "expand", "inner", "taps", "depth")
     super().__post_init__()
 
   def setup(self):
-    inner, rank = self._inner, self._rank
+    inner = self._inner
     dense = lambda features, fan_in, axes, gain=1.0: Dense(
       features,
       use_bias=self.bias,
@@ -93,37 +63,16 @@ class Mamba(Mixer):
     self.in_proj = dense(2 * inner, self.width, ("embed", "inner"))
     self.out_proj = dense(self.width, inner, ("inner", "embed"), gain=self.depth**-0.5)
     self.conv = ShortConv(inner, taps=self.taps, use_bias=self.conv_bias)
-    self.x_proj = Dense(rank + 2 * self.groups * self.state, kernel_init=uniform_fan_in(), axes=("inner", None))
-    self.dt_proj = Dense(
-      inner,
-      use_bias=True,
-      kernel_init=uniform_fan_in(),
-      bias_init=softplus_step(self.dt_min, self.dt_max, self.dt_floor),
-      axes=(None, "inner"),
-    )
-    n, complex_A = self._states, self.spectrum == "complex"
-    A_log = constant(jnp.log(jnp.full(n, 0.5) if complex_A else jnp.arange(1, n + 1)))
-    self.A_log = param(self, "A_log", A_log, (inner, n), ("inner", "state"), slow=True)
-    if complex_A:
-      self.A_im = param(self, "A_im", constant(jnp.arange(n)), (inner, n), ("inner", "state"), slow=True)
-    if self.norms != "none":
-      norm = lambda: RMSNorm(eps=self.norm_eps, axis=None, use_scale=self.norms == "learned")
-      self.dt_norm, self.B_norm, self.C_norm = norm(), norm(), norm()
-    self.D = param(self, "D", nn.initializers.ones, (inner,), ("inner",))
+    super().setup()
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    inner = self._inner
-    h = jnp.zeros((batch, inner, self._states), complex if self.spectrum == "complex" else float)
-    return State(h=h, taps=jnp.zeros((batch, self.taps - 1, inner)))
+    return State(h=self._empty(batch), taps=jnp.zeros((batch, self.taps - 1, self._inner)))
 
   def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
     u, z = jnp.split(self.in_proj(x), 2, axis=-1)
     u, taps = self.conv(u, state.taps, **where.masks)
-    u = jax.nn.silu(u)
-    dt, B, C = self._select(u)
-    args = u, dt, self._A(), B, C, state.h, self.D, z
-    y, h = selective_scan(*args, softplus=True, disc=self.disc, **where.masks)
+    y, h = self._scan(jax.nn.silu(u), state.h, where, z)
     return self.out_proj(y), State(h=h, taps=taps)
 
   def mix_token(
@@ -131,53 +80,9 @@ class Mamba(Mixer):
   ) -> tuple[Float[Array, "b d"], State]:
     u, z = jnp.split(self.in_proj(x), 2, axis=-1)
     u, taps = self.conv.step(u, state.taps, activation="silu")
-    dt, B, C = self._select(u)
-    args = u, jax.nn.softplus(dt), self._A(), B, C, self.D, z, state.h
-    y, h = selective_step(*args, disc=self.disc)
+    y, h = self._advance(u, state.h, z)
     return self.out_proj(y), State(h=h, taps=taps)
 
   @property
   def _inner(self) -> int:
     return self.inner or self.expand * self.width
-
-  @property
-  def _rank(self) -> int:
-    return self.dt_rank or math.ceil(self.width / 16)
-
-  @property
-  def _states(self) -> int:
-    """How many numbers a channel stores."""
-    return self.state // 2 if self.spectrum == "complex" else self.state
-
-  def _A(self) -> Inexact[Array, "e n"]:
-    A = -jnp.exp(self.A_log)
-    return jax.lax.complex(A, self.A_im) if self.spectrum == "complex" else A
-
-  def _select(
-    self, u: Float[Array, "*b e"]
-  ) -> tuple[Float[Array, "*b e"], Inexact[Array, "*b g n"], Inexact[Array, "*b g n"]]:
-    """dt before softplus, B and C; dt is in at least float32, as it decides how long the state remembers."""
-    size = self.groups * self.state
-    delta, B, C = jnp.split(self.x_proj(u), [self._rank, self._rank + size], axis=-1)
-    if self.norms != "none":
-      delta, B, C = self.dt_norm(delta), self.B_norm(B), self.C_norm(C)
-    dt = self.dt_proj(delta.astype(jnp.promote_types(delta.dtype, jnp.float32)))
-    return dt, self._grouped(B), self._grouped(C) * (2 if self.spectrum == "complex" else 1)
-
-  def _grouped(self, B: Float[Array, "*b m"]) -> Inexact[Array, "*b g n"]:
-    """The numbers of each group; of complex ones the real parts come first."""
-    B = B.reshape(*B.shape[:-1], self.groups, self.state)
-    if self.spectrum == "real":
-      return B
-    re, im = jnp.split(B.astype(jnp.promote_types(B.dtype, jnp.float32)), 2, axis=-1)
-    return jax.lax.complex(re, im)
-
-
-def _check(module: Mamba) -> None:
-  at_least_one(module, "width", "state", "groups", "expand", "inner", "taps", "dt_rank", "depth")
-  one_of(module, spectrum=("real", "complex"), disc=RULES, norms=("none", "learned", "weightless"))
-  if module.spectrum == "complex" and module.state % 2:
-    raise Mistake(f"Mamba: state={module.state}; conjugate pairs are stored once, so it must be even")
-  if module._inner % module.groups:
-    raise Mistake(f"Mamba: groups={module.groups} does not divide the inner width {module._inner}")
-  softplus_step(module.dt_min, module.dt_max)  # raises

@@ -29,6 +29,7 @@ VARIANTS = {
   "mqar_states": ("", "size=128x16,mixer=mamba,m.state=4"),
   "mqar_table": ("size=128x16,mixer=mamba2,m.state=64",),
   "recall_table": ("mixer=s4d",),
+  "copying_shells": ("block=none,inner=s6", "block=h3,inner=s4"),
   "hippo_init": ("m.A_init=random,m.learn=output",),
   "induction_table": ("model=xpos", "model=hyena"),
   "bytes_table": ("model=s5", "model=griffin"),
