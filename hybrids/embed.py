@@ -42,12 +42,15 @@ class Embedded(NamedTuple):
 class Embedding(nn.Module, kw_only=True):
   """norm(scale · vectors(inputs) + P[position]), with a class token inserted; the base class of all embeddings.
 
+  With `scaled`, the vectors x come out of this as (x + b) s, b and s being learned, for each channel (Zaya).
+
   A subclass has `vectors`. Positions count from the start of the document. The model's dtype is set here.
 
   Attributes:
     position: "none", "learned" (a table of `max_len` rows) or "sinusoidal".
     scale: a fixed factor of the vectors, before positions are added: Gemma's is the root of the width.
     norm: a norm's `name` and arguments; "none" for no norm.
+    scaled: whether there are b and s, as above; at the start they change nothing.
     std: standard deviation of the entries of all tables at the start. The usual 0.02 suits wide models; narrow ones,
       above all of attention, can learn much sooner from width^(-1/2).
     class_token: where a learned vector without a position is put into each row: "none", or at its "start", "middle"
@@ -67,6 +70,7 @@ class Embedding(nn.Module, kw_only=True):
   position: str = "none"
   scale: float = 1.0
   norm: Mapping[str, Any] = FrozenDict(name="none")
+  scaled: bool = False
   std: float = 0.02
   class_token: str = "none"
   max_len: int = 4096
@@ -99,6 +103,10 @@ class Embedding(nn.Module, kw_only=True):
       self.positions = param(self, "positions", normal, (self.max_len, self.width), (None, "embed"))
     if self.norm["name"] != "none":
       self.norm_in = make_norm(**self.norm)
+    if self.scaled:
+      vector = lambda name, init: param(self, name, init, (self.width,), ("embed",))
+      self.channel_bias = vector("channel_bias", nn.initializers.zeros)
+      self.channel_scale = vector("channel_scale", nn.initializers.ones)
     if self.class_token != "none":
       self.cls = param(self, "class_token", normal, (self.width,), ("embed",))
 
@@ -127,6 +135,7 @@ class Embedding(nn.Module, kw_only=True):
     where = where if lengths is None else jnp.where(valid(lengths, t), where, 0)
     x = (x if self.scale == 1 else x * self.scale) + self._places(where)
     x = self.norm_in(x) if self.norm["name"] != "none" else x
+    x = (x + self.channel_bias) * self.channel_scale if self.scaled else x
     x = nn.with_logical_constraint(x.astype(DTYPES[self.dtype]), ("batch", "time", "embed"))
     return Embedded(x, following, reset, lengths, None)
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from interop.config import Config
-from interop.rows import Row, dense, depthwise_conv, each, row, stack, turn
+from interop.rows import Row, dense, depthwise_conv, each, row, split, stack, turn
 
 
 def attention(theirs: str, ours: str, *, bias: bool = False) -> list[Row]:
@@ -68,6 +68,15 @@ def experts(theirs: str, ours: str, count: int, names: str = "gate_proj up_proj 
   return [
     row(f"{theirs}.gate.weight", f"{ours}/router", turn),
     *(row(numbered(name), f"{ours}/{one}", turn, stack) for name, one in zip(names.split(), own, strict=True)),
+  ]
+
+
+def stacked_experts(theirs: str, ours: str, inner: int) -> list[Row]:
+  """The rows of gated experts that are stored together, the maps of gates and into experts as one."""
+  both = [f"{ours}/gate_proj", f"{ours}/in_proj"]
+  return [
+    row(f"{theirs}.gate_up_proj", both, split(inner, inner, axis=1), turn),
+    row(f"{theirs}.down_proj", f"{ours}/out_proj", turn),
   ]
 
 

@@ -31,9 +31,11 @@ def rope(config: Config, size: int, *, theta: float = 1e4, share: float = 1.0) -
   given = {**config.get("rope_scaling", {}), **config.get("rope_parameters", {})}
   theta = given.pop("rope_theta", config.get("rope_theta", theta))
   share = given.pop("partial_rotary_factor", config.get("partial_rotary_factor", share))
-  rule = given.pop("rope_type", given.pop("type", "default"))
+  older = given.pop("type", "default")
+  rule = given.pop("rope_type", older)
   # of images and videos; the three positions of a token of text are the same
-  for key in ("type", "mrope_section", "mrope_interleaved"):
+  rule = "default" if rule == "mrope" else rule
+  for key in ("mrope_section", "mrope_interleaved"):
     given.pop(key, None)
   fields: dict[str, Any] = {"position": "rope", "theta": float(theta)}
   if rule == "proportional":

@@ -1,10 +1,14 @@
 """Lara Mini: gated delta nets, attention over a window of 512, in a layer of five over everything; then experts.
 
+Only attention over the window has positions.
+
 Source: the defaults of transformers 5.24, model type lara_mini; the delta net is arXiv:2412.06464.
 """
 
 from collections.abc import Mapping
 from typing import Any
+
+from flax.core import FrozenDict
 
 from hybrids.recipes.recipe import Recipe, language_model
 
@@ -17,6 +21,7 @@ def model(
   attention: Mapping[str, Any],
   experts: Mapping[str, Any],
   window: int = 512,
+  turns: Mapping[str, Any] = FrozenDict(position="rope"),
   norm_eps: float = 1e-6,
   tie: bool = True,
 ) -> dict[str, Any]:
@@ -24,16 +29,17 @@ def model(
 
   Args:
     delta, attention, experts: fields of these mixers.
+    turns: fields of attention over the window alone, those of its positions.
   """
-  softmax = dict(name="softmax", qk_norm="head", norm_eps=norm_eps, position="rope") | dict(attention)
+  softmax = dict(name="softmax", qk_norm="head", norm_eps=norm_eps) | dict(attention)
   return language_model(
     width=width,
     pattern="".join(letter + "e" for letter in pattern),
     letters={
       "d": dict(name="gated_delta_net", norm_eps=norm_eps, **delta),
-      "w": dict(softmax, window=window),
-      "a": softmax,
-      "e": dict(name="moe", renormalize=True, **experts),
+      "w": dict(softmax, window=window, **turns),
+      "a": dict(softmax, position="none"),
+      "e": dict(name="moe", renormalize=True) | dict(experts),
     },
     norm_eps=norm_eps,
     head=dict(tie=tie),

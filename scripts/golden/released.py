@@ -140,6 +140,19 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     | dict(n_group=4, topk_group=2, num_experts_per_tok=2, kv_lora_rank=14, q_lora_rank=12, qk_rope_head_dim=6)
     | dict(qk_nope_head_dim=10, v_head_dim=8, head_dim=10, short_conv_kernel_size=3, first_k_dense_replace=1),
   ),
+  "lara_mini": (
+    *("lara_mini", "LaraMiniForCausalLM"),
+    dict(SMALL, **EPS, num_hidden_layers=3, layer_types=[LINEAR, "sliding_attention", FULL], head_dim=8)
+    | dict(linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=6, linear_value_head_dim=10)
+    | dict(linear_conv_kernel_dim=3, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=20)
+    | dict(shared_expert_intermediate_size=28, sliding_window=20, attention_bias=True),
+  ),
+  "zaya": (
+    *("zaya", "ZayaForCausalLM"),
+    dict(SMALL, **EPS, num_hidden_layers=3, layer_types=["hybrid", "hybrid_sliding", "hybrid"], head_dim=8)
+    | dict(sliding_window=20, num_experts=3, moe_intermediate_size=20, router_hidden_size=12)
+    | dict(cca_time0=3, cca_time1=2),
+  ),
   "zamba": (
     *("zamba", "ZambaForCausalLM"),
     dict(SMALL, **EPS, num_hidden_layers=6, layers_block_type=[LINEAR, LINEAR, "hybrid", LINEAR, "hybrid", LINEAR])
@@ -175,6 +188,21 @@ def draw(model: Any, seed: int) -> None:
         tensor.add_(0.3 * noise)
 
 
+def load(folder: Path, cls: str) -> Any:
+  """Reads a model as transformers does, to run as plain PyTorch that knows double precision.
+
+  Raises:
+    RuntimeError: a tensor is missing, unknown, or of another shape.
+  """
+  import transformers
+
+  options = dict(attn_implementation="eager", experts_implementation="eager", dtype="float32")
+  model, report = getattr(transformers, cls).from_pretrained(folder, output_loading_info=True, **options)
+  if wrong := {kind: names for kind, names in report.items() if names}:
+    raise RuntimeError(f"transformers does not read {folder} as it is: {wrong}")
+  return model.eval()
+
+
 def record(name: str) -> None:
   """Writes the folder of one model."""
   import torch
@@ -185,11 +213,12 @@ def record(name: str) -> None:
   shutil.rmtree(folder, ignore_errors=True)
   config_class = type(transformers.AutoConfig.for_model(kind))
   config = config_class(**TOKENS, **options)
-  config._attn_implementation = "eager"
   torch.manual_seed(0)
-  model = getattr(transformers, cls)(config).float().eval()
+  model = getattr(transformers, cls)(config).float()
   draw(model, seed=len(name))
   model.save_pretrained(folder)
+  # what counts is what transformers makes of the file: Zaya's last selection bias is another one then
+  model = load(folder, cls)
   rng = np.random.default_rng(len(name))
   numbers: dict[str, Any] = {}
 
@@ -212,7 +241,7 @@ def record(name: str) -> None:
   for path in folder.iterdir():
     if path.name not in ("config.json", "model.safetensors", "reference.npz"):
       path.unlink()
-  about(transformers.__version__, torch.__version__)
+  about(name, transformers.__version__, torch.__version__)
   size = sum(path.stat().st_size for path in folder.iterdir())
   print(f"{name}: {size / 1e3:.0f} kB, largest logit {np.abs(numbers['logits_128']).max():.1f}", flush=True)
 
@@ -228,12 +257,11 @@ def noise(model: Any, numbers: dict[str, np.ndarray]) -> dict[str, Any]:
   return {"noise": np.float32(distance)} if distance > 2e-5 else {}
 
 
-def about(library: str, torch_version: str) -> None:
-  """Writes down of which versions the numbers are."""
+def about(name: str, library: str, torch_version: str) -> None:
+  """Writes down with which versions a folder was made."""
   path = FOLDER / "about.json"
-  facts = json.loads(path.read_text()) if path.exists() else {}
-  facts |= {"script": "scripts/golden/released.py", "transformers": library, "torch": torch_version}
-  facts |= {"how": "CPU, float32, eager attention, weights drawn at random"}
+  facts = json.loads(path.read_text())
+  facts["made with"][name] = f"transformers {library}, torch {torch_version}"
   path.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
 
 

@@ -185,6 +185,8 @@ COUNTS = {
   "zamba_toy": 6_112,
   "zamba2_2.7b": 2_665_163_680,
   "zamba2_toy": 7_856,
+  "zaya1_8b": 8_840_489_040,
+  "zaya_toy": 3_682,
 }
 EVERYDAY = ("gpt2", "llama_7b", "mamba_2.8b", "mamba2_2.7b")
 TOYS = recipes.names(toys=True)

@@ -7,6 +7,7 @@ from interop.rope import rope
 from mistake import Mistake
 
 YARN = dict(factor=4.0, original_max_position_embeddings=64, beta_fast=16, attention_factor=1.5)
+MSCALE = dict(mscale=0.7, mscale_all_dim=0.4)
 LLAMA3 = dict(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
 LONG = dict(short_factor=[1.0] * 4, long_factor=[2.0] * 4, original_max_position_embeddings=32)
 CASES = {
@@ -27,6 +28,15 @@ CASES = {
     dict(rope_parameters=dict(rope_type="yarn", rope_theta=1e6, **YARN)),
     dict(theta=1e6, scaling=dict(rule="yarn", factor=4.0, trained=64, fast=16, amplitude=1.5)),
   ),
+  "yarn with mscale": (
+    dict(rope_scaling=dict(type="yarn", factor=4.0, original_max_position_embeddings=64, **MSCALE)),
+    dict(scaling=dict(rule="yarn", factor=4.0, trained=64, **MSCALE)),
+  ),
+  "mrope": (
+    dict(rope_scaling=dict(type="mrope", rope_type="default", mrope_section=[2, 1, 1], mrope_interleaved=True)),
+    dict(theta=1e4, rotary=1.0),
+  ),
+  "older mrope": (dict(rope_scaling=dict(type="mrope", mrope_section=[2, 1, 1])), dict(theta=1e4, rotary=1.0)),
   "longrope": (
     dict(rope_scaling=dict(type="longrope", **LONG), max_position_embeddings=128),
     dict(scaling=dict(rule="longrope", divisors=[1.0] * 4, factor=4.0, trained=32)),
