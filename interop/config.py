@@ -14,7 +14,7 @@ IGNORED = """
   hidden_dropout id2label initializer_range is_decoder is_encoder_decoder label2id model_type num_labels
   output_attentions output_hidden_states output_router_logits pad_token_id prefix pretraining_tp problem_type
   pruned_heads resid_pdrop return_dict router_aux_loss_coef router_jitter_noise sep_token_id task_specific_params
-  tokenizer_class torch_dtype torchscript transformers_version use_cache
+  tokenizer_class torch_dtype torchscript transformers_version unk_token_id use_cache
 """
 NEEDED = object()
 

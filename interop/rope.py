@@ -61,6 +61,9 @@ def _scaling(config: Config, rule: str, given: dict[str, Any]) -> dict[str, Any]
   if rule not in names:
     raise Mistake(f"{config.where}: rope_type={rule!r} is not known here, only {', '.join(names)} and proportional")
   known = {key: given.pop(key) for key in names[rule] if given.get(key) is not None}
+  if rule == "yarn" and not (known.get("mscale") and known.get("mscale_all_dim")):
+    # transformers reads both or neither
+    known = {key: value for key, value in known.items() if not key.startswith("mscale")}
   if left := {key: value for key, value in given.items() if value is not None}:
     raise Mistake(f"{config.where}: the rotary positions of rule {rule!r} have keys that are not known here: {left}")
   if rule == "default":

@@ -14,7 +14,10 @@ from interop.rope import rope
 from interop.rows import Row, dense, depthwise_conv, row, times
 
 LETTERS = 2
-IGNORED = "mamba_chunk_size mamba_expand mamba_use_mlp max_position_embeddings num_logits_to_keep"
+IGNORED = (
+  "add_bos_token attn_layer_indices expansion_factor mamba_chunk_size mamba_expand mamba_use_mlp "
+  "max_position_embeddings mlp_expansion_factor num_logits_to_keep"
+)
 SKIPPED = ()
 
 

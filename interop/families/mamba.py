@@ -8,7 +8,9 @@ from interop.rows import Row, dense, depthwise_conv, row
 
 LETTERS = 1
 # initial values, and how transformers runs it
+# what decides initial values, how it is run, and keys of the authors' own library
 IGNORED = (
+  "d_inner d_model fuse_cross_entropy fuse_norm fused_add_norm n_layer pad_vocab_size_multiple rms_norm ssm_cfg "
   "rescale_prenorm_residual residual_in_fp32 time_step_floor time_step_init_scheme time_step_max time_step_min "
   "time_step_scale use_associative_scan use_falcon_mambapy use_mambapy"
 )
@@ -17,16 +19,18 @@ SKIPPED = ()
 
 def sections(config: Config, **more: Any) -> dict[str, Any]:
   """The model section; `more` are further arguments of the recipe."""
-  width, expand = config.get("hidden_size"), config.get("expand", 2)
-  if config.get("intermediate_size", expand * width) != expand * width:
-    raise config.refuse("intermediate_size", f"expand={expand} times hidden_size={width}")
+  width = config.get("hidden_size")
+  # that of Falcon Mamba's releases does not fit their `expand`, which nothing reads then
+  inner = config.get("intermediate_size", config.get("expand", 2) * width)
+  if inner % width:
+    raise config.refuse("intermediate_size", f"a multiple of hidden_size={width}")
   config.expect("hidden_act", "silu")
   rank = config.get("time_step_rank", "auto")
   return mamba.model(
     width=width,
     depth=config.get("num_hidden_layers"),
     state=config.get("state_size", 16),
-    expand=expand,
+    expand=inner // width,
     taps=config.get("conv_kernel", 4),
     dt_rank=None if rank == "auto" else rank,
     bias=config.get("use_bias", False),

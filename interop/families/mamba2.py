@@ -13,7 +13,8 @@ from interop.rows import Row, dense, depthwise_conv, row
 LETTERS = 1
 # initial values, and how transformers runs it
 IGNORED = (
-  "chunk_size rescale_prenorm_residual residual_in_fp32 time_step_floor time_step_max time_step_min time_step_rank"
+  "chunk_size intermediate_size norm_before_gate rescale_prenorm_residual residual_in_fp32 time_step_floor "
+  "time_step_init_scheme time_step_max time_step_min time_step_rank time_step_scale"
 )
 SKIPPED = ()
 

@@ -15,8 +15,10 @@ from interop.rope import rope
 from interop.rows import Row, dense, depthwise_conv, plus_one, reshaped, row
 
 LETTERS = 2
-# initial values
-IGNORED = "final_w_init_variance_scale w_init_variance_scale max_position_embeddings"
+# initial values, and what transformers reads no more
+IGNORED = (
+  "_block_types embeddings_scale_by_sqrt_dim final_w_init_variance_scale w_init_variance_scale max_position_embeddings"
+)
 SKIPPED = (r"model\.normalizer",)
 KINDS = {"recurrent": "r", "attention": "a"}
 

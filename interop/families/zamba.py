@@ -14,7 +14,7 @@ from interop.rows import Row, block_diagonal, dense, depthwise_conv, join, resha
 
 # initial values, and how transformers runs it
 IGNORED = (
-  "attention_hidden_size attn_layer_offset attn_layer_period max_position_embeddings num_logits_to_keep "
+  "attention_hidden_size attn_layer_offset attn_layer_period max_position_embeddings num_logits_to_keep rope_theta "
   "time_step_floor time_step_max time_step_min use_associative_scan use_mamba_kernels"
 )
 SKIPPED = (r"model\.layers\.\d+\.shared_transf\..*",)

@@ -18,8 +18,9 @@ from interop.rows import Row, constant, copied, dense, row, split, stack, turn
 
 # initial values, sizes that follow from others, and how transformers runs it
 IGNORED = (
-  "attention_hidden_size chunk_size hybrid_layer_ids kv_channels mamba_headdim max_position_embeddings "
-  "num_logits_to_keep num_query_groups time_step_floor time_step_max use_mamba_kernels use_mem_eff_path"
+  "attention_hidden_size chunk_size ffn_hidden_size hybrid_layer_ids kv_channels mamba_headdim max_position_embeddings "
+  "num_logits_to_keep num_query_groups time_step_floor time_step_max use_mamba_kernels use_mem_eff_path "
+  "use_shared_mlp_adapter"
 )
 SKIPPED = ()
 # the letters of attention and of the MLP in each block
