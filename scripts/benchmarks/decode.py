@@ -25,12 +25,14 @@ from scripts.peers.own_process import own_process
 VOCAB, WIDTH = 256, 256
 SIZES = dict(width=WIDTH, depth=4)
 ATTENTION = dict(heads=4, inner=2 * WIDTH)
+# of the task, from which attention takes the room of its cache
+TASK: dict[str, int] = dict(vocab=VOCAB, length=2**16)
 # kind -> a recipe and its fields; `scripts.peers.hugging_face.CONFIGS` has the same
 MODELS: dict[str, Recipe] = {
-  "Mamba": Recipe(mamba.model, SIZES, vocab=VOCAB),
-  "Mamba-2": Recipe(mamba2.model, SIZES, vocab=VOCAB),
-  "Jamba": Recipe(jamba.model, SIZES | ATTENTION | dict(kv_heads=4, pattern="m-m-a-m-"), vocab=VOCAB),
-  "Llama": Recipe(transformer.llama, SIZES | ATTENTION, vocab=VOCAB),
+  "Mamba": Recipe(mamba.model, SIZES, **TASK),
+  "Mamba-2": Recipe(mamba2.model, SIZES, **TASK),
+  "Jamba": Recipe(jamba.model, SIZES | ATTENTION | dict(kv_heads=4, pattern="m-m-a-m-"), **TASK),
+  "Llama": Recipe(transformer.llama, SIZES | ATTENTION, **TASK),
 }
 CONTEXTS, BATCHES, PROMPTS = (128, 1024, 4096, 32_768), (1, 16), (512, 4096)
 # with more tokens of context than this altogether, a call draws few
