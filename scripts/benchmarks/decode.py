@@ -25,15 +25,15 @@ from scripts.peers.own_process import own_process
 VOCAB, WIDTH = 256, 256
 SIZES = dict(width=WIDTH, depth=4)
 ATTENTION = dict(heads=4, inner=2 * WIDTH)
-# of the task, from which attention takes the room of its cache
-TASK: dict[str, int] = dict(vocab=VOCAB, length=2**16)
 # kind -> a recipe and its fields; `scripts.peers.hugging_face.CONFIGS` has the same
 MODELS: dict[str, Recipe] = {
-  "Mamba": Recipe(mamba.model, SIZES, **TASK),
-  "Mamba-2": Recipe(mamba2.model, SIZES, **TASK),
-  "Jamba": Recipe(jamba.model, SIZES | ATTENTION | dict(kv_heads=4, pattern="m-m-a-m-"), **TASK),
-  "Llama": Recipe(transformer.llama, SIZES | ATTENTION, **TASK),
+  "Mamba": Recipe(mamba.model, SIZES, vocab=VOCAB),
+  "Mamba-2": Recipe(mamba2.model, SIZES, vocab=VOCAB),
+  "Jamba": Recipe(jamba.model, SIZES | ATTENTION | dict(kv_heads=4, pattern="m-m-a-m-"), vocab=VOCAB),
+  "Llama": Recipe(transformer.llama, SIZES | ATTENTION, vocab=VOCAB),
 }
+# tokens that a cache may have
+ROOM = 2**16
 CONTEXTS, BATCHES, PROMPTS = (128, 1024, 4096, 32_768), (1, 16), (512, 4096)
 # with more tokens of context than this altogether, a call draws few
 MANY = 2**17
@@ -64,7 +64,7 @@ def pair(group: str, ours: Any, theirs: str, shape: dict[str, Any]) -> list[Case
 def made(kind: str) -> tuple[Model, Any]:
   """Returns a model of MODELS and fresh parameters."""
   recipe = MODELS[kind]
-  model = build_model(recipe, **recipe.model)
+  model = build_model(recipe, **recipe.model, max_len=ROOM)
   return model, jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
 
 
