@@ -16,8 +16,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import bytes as bytes_config
 from configs import base, grammar, mqar
+from configs import bytes as bytes_config
 
 # pattern, and the inner width of its MLPs
 KINDS: dict[str, tuple[str, int]] = {

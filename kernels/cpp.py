@@ -1,6 +1,6 @@
 """Builds C++ kernels for CPUs from the source tree: when one is first asked for, never at import.
 
-A library is a file in a cache folder, named by a hash of all it was made of: the source, XLA's headers, the compiler's
+A library is a file in a cache folder, named by a hash of all it was made of: the source, headers, the compiler's
 command, and the macros that it defines for this CPU, its own version among them. So a file of another source or for
 another CPU is never loaded. It gets its name when it is complete, by a rename: processes that build the same do no
 harm to each other.
@@ -22,6 +22,7 @@ from jaxtyping import Array, Inexact
 
 from kernels import dispatch
 
+HEADERS = Path(__file__).parent
 COMPILERS = ("g++", "clang++")
 # Products and sums may be fused, which no standard of C++ allows unasked; nothing else is changed in the arithmetic.
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-shared", "-w")
@@ -71,7 +72,7 @@ def built(source: Path, where: Path) -> Path:
   Raises:
     Unavailable: there is no compiler, it fails, or the folder cannot be written.
   """
-  command = [*_compiler(), *FLAGS, f"-I{jax.ffi.include_dir()}"]
+  command = [*_compiler(), *FLAGS, f"-I{jax.ffi.include_dir()}", f"-I{HEADERS}"]
   path = where / f"{source.parent.name}-{_key(source, command)}.so"
   if path.exists():
     return path
@@ -97,7 +98,7 @@ def _compiler() -> list[str]:
 
 def _key(source: Path, command: list[str]) -> str:
   macros = _output([*command, "-dM", "-E", "-x", "c++", os.devnull])
-  headers = sorted(Path(jax.ffi.include_dir()).glob("xla/ffi/api/*.h"))
+  headers = [*sorted(Path(jax.ffi.include_dir()).glob("xla/ffi/api/*.h")), *sorted(HEADERS.glob("*.h"))]
   parts = [" ".join(command).encode(), macros, *(file.read_bytes() for file in (source, *headers))]
   digest = hashlib.sha256()
   for part in parts:

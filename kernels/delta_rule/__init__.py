@@ -5,9 +5,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kernels import decays, dispatch, inputs, nonfinite, op, products
 from kernels.delta_rule import reference, xla
+from kernels.matrix_state import cpp
 from mistake import Mistake
 
 IMPLS: dispatch.Impls = {
+  "cpp": (products.widened(cpp.delta_rule, 5), cpp.why_not),
   "xla": (products.widened(xla.delta_rule, 5, products.factors), dispatch.always),
   "pallas_tpu": dispatch.imported(
     "kernels.delta_rule.pallas_tpu", "delta_rule", lambda form: products.widened(form, 5)

@@ -5,8 +5,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kernels import decays, dispatch, inputs, nonfinite, op, products
 from kernels.gated_linear_attention import reference, xla
+from kernels.matrix_state import cpp
 
 IMPLS: dispatch.Impls = {
+  "cpp": (products.widened(cpp.gated_linear_attention, 3), cpp.why_not),
   "xla": (products.widened(xla.gated_linear_attention, 3, products.factors), dispatch.always),
   "pallas_tpu": dispatch.imported(
     "kernels.gated_linear_attention.pallas_tpu", "gated_linear_attention", lambda form: products.widened(form, 3)

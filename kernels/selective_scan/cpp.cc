@@ -9,30 +9,13 @@
 //
 // Arrays: x, dt, y "b t e"; A "n e"; B, C "b t g n"; states "b n e"; reset "b t", or nothing; entries "b chunks n e".
 
-#include <algorithm>
-#include <atomic>
-#include <condition_variable>
-#include <cstdint>
-#include <cstring>
-#include <memory>
-#include <mutex>
-#include <vector>
-
-#include "xla/ffi/api/ffi.h"
+#include "lanes.h"
 
 namespace {
 
-namespace ffi = xla::ffi;
+using namespace lanes;
 
-constexpr int LANES = 16;
 constexpr int64_t CHUNK = 32;
-
-typedef float Vector __attribute__((vector_size(LANES * sizeof(float))));
-typedef int32_t Bits __attribute__((vector_size(LANES * sizeof(int32_t))));
-
-using In = ffi::Buffer<ffi::F32>;
-using Mask = ffi::Buffer<ffi::PRED>;
-using Out = ffi::ResultBuffer<ffi::F32>;
 
 struct Sizes {
   int64_t b, t, e, g, n, parts, chunks;
@@ -56,32 +39,6 @@ struct Unit {
   }
 };
 
-// Channels from `p` on, of which the first `lanes` are there; the others are 0, and never written.
-Vector load(const float* p, int64_t lanes) {
-  Vector v = {};
-  if (lanes >= LANES) {
-    std::memcpy(&v, p, sizeof v);
-  } else {
-    std::memcpy(&v, p, lanes * sizeof(float));
-  }
-  return v;
-}
-
-void store(float* p, int64_t lanes, Vector v) {
-  if (lanes >= LANES) {
-    std::memcpy(p, &v, sizeof v);
-  } else {
-    std::memcpy(p, &v, lanes * sizeof(float));
-  }
-}
-
-float sum(Vector v) {
-  for (int half = LANES / 2; half; half /= 2) {
-    for (int i = 0; i < half; ++i) v[i] += v[i + half];
-  }
-  return v[0];
-}
-
 // 2^z to 2 units in the last place, for z up to 127; below -126 it is 0 or next to it. NaN stays NaN.
 //
 // The whole part of z goes to the exponent by integer addition: added to 1.5 * 2^23, z is rounded, and the last bits of
@@ -101,46 +58,6 @@ Vector exp2(Vector z) {
 }
 
 constexpr float LOG2_E = 1.44269504f;
-
-// Tiny numbers become 0, as in XLA's own code: states that fade would take a hundred times as long.
-class NoDenormals {
-#if defined(__SSE__)
- public:
-  NoDenormals() : before_(__builtin_ia32_stmxcsr()) { __builtin_ia32_ldmxcsr(before_ | 0x8040); }
-  ~NoDenormals() { __builtin_ia32_ldmxcsr(before_); }
-
- private:
-  unsigned before_;
-#endif
-};
-
-// Runs run(unit) for every unit in this thread and in those of XLA's pool that are free.
-//
-// This thread waits for units that another one has begun and for nothing else: the pool may be busy with callers that
-// wait like this one.
-template <typename Run>
-void share(ffi::ThreadPool& pool, int64_t units, Run run) {
-  struct State {
-    std::atomic<int64_t> next{0};
-    int64_t done = 0;
-    std::mutex mutex;
-    std::condition_variable all;
-  };
-  auto state = std::make_shared<State>();
-  auto work = [state, units, run] {
-    NoDenormals guard;
-    int64_t mine = 0;
-    for (int64_t unit; (unit = state->next++) < units; ++mine) run(unit);
-    std::lock_guard<std::mutex> lock(state->mutex);
-    state->done += mine;
-    if (state->done == units) state->all.notify_all();
-  };
-  int64_t helpers = std::min(units, pool.num_threads()) - 1;
-  for (int64_t i = 0; i < helpers; ++i) pool.Schedule([work] { work(); });
-  work();
-  std::unique_lock<std::mutex> lock(state->mutex);
-  state->all.wait(lock, [&] { return state->done == units; });
-}
 
 // What both passes read of a unit, and the constants of a block of channels.
 struct Inputs {

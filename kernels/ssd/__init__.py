@@ -4,10 +4,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels import decays, dispatch, inputs, nonfinite, op, products
+from kernels.matrix_state import cpp
 from kernels.ssd import reference, xla
 from mistake import Mistake
 
 IMPLS: dispatch.Impls = {
+  "cpp": (products.widened(cpp.ssd, 3), cpp.why_not),
   "xla": (products.widened(xla.ssd, 3, products.factors), dispatch.always),
   "pallas_gpu": dispatch.imported("kernels.ssd.pallas_gpu", "ssd"),
   "pallas_tpu": dispatch.imported("kernels.ssd.pallas_tpu", "ssd", lambda form: products.widened(form, 3)),

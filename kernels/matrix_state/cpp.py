@@ -1,0 +1,116 @@
+"""S_t = diag(a_t) S_{t-1} + u_t (S_{t-1}^T w_t)^T + k_t v_t^T, y_t = S_t^T q_t in C++ (cpp.cc), built when first used.
+
+Token by token: a CPU multiplies a state in its first-level cache by a decay, adds, and reads it in three operations a
+number, fewer than products of chunks need. For the gradient, forward keeps the state before each chunk, as many numbers
+as are in two arrays like v where the state is square; backward makes those of a chunk again.
+"""
+
+import math
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kernels import cpp, dispatch, op
+
+SOURCE = Path(__file__).with_suffix(".cc")
+FORWARD, BACKWARD = cpp.handlers(SOURCE)
+# states of a chunk are to lie in the second-level cache: tokens of one, and rows up to which they may be so many
+CHUNK, ROWS = 32, 64
+
+
+def why_not(*args) -> str | None:
+  """Returns why this kernel cannot run an op's arguments, of which the last but one is the state."""
+  return cpp.why_not(SOURCE, args[-2])
+
+
+def ssd(q, k, v, log_a, S, reset):
+  """See `kernels.ssd.reference.ssd`."""
+  return _run(q, k, v, jnp.exp(log_a)[..., None], None, None, S, reset)
+
+
+def gated_linear_attention(q, k, v, log_a, u, S, reset):
+  """See `kernels.gated_linear_attention.reference.gated_linear_attention`.
+
+  With a bonus, a token reads the state before it: it is the one before that reads with its q.
+  """
+  a = jnp.exp(log_a)
+  if u is None:
+    return _run(q, k, v, a, None, None, S, reset)
+  y, last = _run(jnp.roll(q, -1, axis=1), k, v, a, None, None, S, reset)
+  y = jnp.concatenate([op.read(S, q[:, 0])[:, None], y[:, :-1]], axis=1)
+  own = jnp.einsum("bthk,hk,bthk->bth", q, u, k, precision=jax.lax.Precision.HIGHEST)
+  return op.cleared(reset, y) + own[..., None] * v, last
+
+
+def delta_rule(q, k, v, w, u, log_a, S, reset):
+  """See `kernels.delta_rule.reference.delta_rule`."""
+  a = jnp.ones((*v.shape[:3], 1), v.dtype) if log_a is None else jnp.exp(log_a)
+  return _run(q, k, v, a, w, -k if u is None else u, S, reset)
+
+
+def _run(*args):
+  rows = "b t h k" if args[4] is not None else "b t g k"
+  axes = (rows, rows, "b t h p", "b t h d", "b t h k", "b t h k", "b h k p", "b t")
+  return dispatch.shard(_scan, axes, ("b t h p", "b h k p"))(*args)
+
+
+@jax.custom_vjp
+def _scan(q, k, v, a, w, u, S, reset):
+  return _call_forward(q, k, v, a, w, u, S, reset, save=False)[:2]
+
+
+def _forward(q, k, v, a, w, u, S, reset):
+  y, last, entries = _call_forward(q, k, v, a, w, u, S, reset, save=True)
+  return (y, last), (q, k, v, a, w, u, reset, entries)
+
+
+def _call_forward(q, k, v, a, w, u, S, reset, *, save):
+  """Returns all y, the last state, and if `save` the states before each chunk, else none."""
+  chunks = -(-v.shape[1] // _chunk(q)) if save else 0
+  shapes = (v.shape, S.shape, (S.shape[0], chunks, *S.shape[1:]))
+  return _call(FORWARD, shapes, q, v)(q, k, v, a, *map(_array, (w, u)), S, _mask(reset))
+
+
+def _backward(saved, cotangents):
+  q, k, v, a, w, u, reset, entries = saved
+  y_bar, last_bar = cotangents
+  fixes = tuple(map(_array, (w, u)))
+  by_part = (_parts(q, v), *q.shape)
+  shapes = (by_part, by_part, v.shape, a.shape, *(z.shape for z in fixes), last_bar.shape)
+  call = _call(BACKWARD, shapes, q, v)
+  q_bar, k_bar, v_bar, a_bar, w_bar, u_bar, S_bar = call(q, k, v, a, *fixes, _mask(reset), entries, y_bar, last_bar)
+  w_bar, u_bar = (None, None) if w is None else (w_bar, u_bar)
+  return q_bar.sum(0), k_bar.sum(0), v_bar, a_bar, w_bar, u_bar, S_bar, None
+
+
+_scan.defvjp(_forward, _backward)
+
+
+def _call(name, shapes, q, v):
+  """A handler that gives arrays of these shapes; under vmap it runs once after the other, with all threads each."""
+  results = tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+  call = jax.ffi.ffi_call(name, results, vmap_method="sequential")
+  return lambda *args: call(*args, parts=np.int64(_parts(q, v)), chunk=np.int64(_chunk(q)))
+
+
+def _chunk(q):
+  """Returns the tokens of a chunk."""
+  return max(1, CHUNK * ROWS // max(ROWS, q.shape[-1]))
+
+
+def _parts(q, v):
+  """Returns into how many parts the heads of a group are cut, so that every core has one."""
+  b, _, g, _ = q.shape
+  cores = os.cpu_count() or 1
+  return max(1, min(math.ceil(cores / max(1, b * g)), v.shape[2] // g))
+
+
+def _array(z):
+  return jnp.zeros((0, 0, 0, 0), jnp.float32) if z is None else z
+
+
+def _mask(reset):
+  return jnp.zeros((0, 0), bool) if reset is None else reset
