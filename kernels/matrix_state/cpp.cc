@@ -10,7 +10,7 @@
 // Units share no sum, so the result does not depend on threads.
 //
 // Backward goes through chunks of tokens from the last: the states of a chunk are made again from the one that forward
-// saved at its start, and stay in the second-level cache until they are used, token by token back.
+// saved at its start, and used token by token back.
 //
 // Arrays: q, k "b t g k"; v, y "b t h p"; a "b t h d", d = k (ROWS) or 1; w, u "b t h k" with g = h (FIX), or nothing;
 // states "b h k p"; reset "b t", or nothing; entries "b chunks h k p"; gradients of q and k "parts b t g k".
@@ -23,12 +23,14 @@ namespace {
 
 using namespace lanes;
 
-struct Sizes {
-  int64_t b, t, h, g, k, p, d, parts, chunk, chunks;
+constexpr int64_t CHUNK = 64;
 
-  Sizes(const In& q, const In& v, const In& a, int64_t parts, int64_t chunk)
+struct Sizes {
+  int64_t b, t, h, g, k, p, d, parts, chunks;
+
+  Sizes(const In& q, const In& v, const In& a, int64_t parts)
       : b(v.dimensions()[0]), t(v.dimensions()[1]), h(v.dimensions()[2]), g(q.dimensions()[2]), k(q.dimensions()[3]),
-        p(v.dimensions()[3]), d(a.dimensions()[3]), parts(parts), chunk(chunk), chunks((t + chunk - 1) / chunk) {}
+        p(v.dimensions()[3]), d(a.dimensions()[3]), parts(parts), chunks((t + CHUNK - 1) / CHUNK) {}
 
   int64_t units() const { return b * g * parts; }
 };
@@ -59,37 +61,87 @@ struct Inputs {
   bool cleared(int64_t row, int64_t i) const { return reset && reset[token(row, i)]; }
 };
 
-// What one token brings to one head: rows from pointers, columns of the panel in vectors.
+// As many vectors as a panel is wide, 1, 2 or 4. Without arrays in it, compilers keep it in registers.
 template <int W>
-struct Token {
-  const float *q, *k, *a, *w, *u;
-  Vector v[W];
+struct Row {
+  Row<W / 2> low, high;
 
-  Token(const Inputs& in, const Unit& z, int64_t head, int64_t i, int64_t column)
-      : q(in.q + in.of_group(z, i)), k(in.k + in.of_group(z, i)), a(in.a + in.of_head(z.row, head, i, in.s.d)),
-        w(in.w ? in.w + in.of_head(z.row, head, i, in.s.k) : nullptr),
-        u(in.u ? in.u + in.of_head(z.row, head, i, in.s.k) : nullptr) {
-    columns(in.v + in.of_head(z.row, head, i, in.s.p) + column, in.s.p - column, v);
+  // Adds the product of another row with a number.
+  void add(const Row& z, float factor) {
+    low.add(z.low, factor);
+    high.add(z.high, factor);
   }
-
-  // Loads the panel's part of an array of columns, of which `have` are there.
-  static void columns(const float* from, int64_t have, Vector* to) {
-    for (int j = 0; j < W; ++j) to[j] = have > j * LANES ? load(from + j * LANES, have - j * LANES) : Vector{};
+  // Sums up the products with another row, but for the last step across the vector.
+  Vector dot(const Row& z) const { return low.dot(z.low) + high.dot(z.high); }
+  // Reads or writes part of an array, of which `have` columns are there.
+  void read(const float* from, int64_t have) {
+    low.read(from, have);
+    high.read(from + W / 2 * LANES, have - W / 2 * LANES);
   }
+  void write(float* to, int64_t have) const {
+    low.write(to, have);
+    high.write(to + W / 2 * LANES, have - W / 2 * LANES);
+  }
+};
 
-  static void write(float* to, int64_t have, const Vector* from) {
-    for (int j = 0; j < W && have > j * LANES; ++j) store(to + j * LANES, have - j * LANES, from[j]);
+template <>
+struct Row<1> {
+  Vector v = {};
+
+  void add(const Row& z, float factor) { v += z.v * factor; }
+  Vector dot(const Row& z) const { return v * z.v; }
+  void read(const float* from, int64_t have) { v = have > 0 ? load(from, have) : Vector{}; }
+  void write(float* to, int64_t have) const {
+    if (have > 0) store(to, have, v);
   }
 };
 
 template <int W>
-void read_panel(const float* state, const Sizes& s, int64_t column, Vector* panel) {
-  for (int64_t n = 0; n < s.k; ++n) Token<W>::columns(state + n * s.p + column, s.p - column, panel + n * W);
+Row<W> read_row(const float* from, int64_t have) {
+  Row<W> row;
+  row.read(from, have);
+  return row;
+}
+
+// What one token brings to one head: rows from pointers, columns of the panel in vectors.
+template <int W>
+struct Token {
+  const float *q, *k, *a, *w, *u;
+  float decay;
+  Row<W> v;
+
+  Token(const Inputs& in, const Unit& z, int64_t head, int64_t i, int64_t column)
+      : q(in.q + in.of_group(z, i)), k(in.k + in.of_group(z, i)), a(in.a + in.of_head(z.row, head, i, in.s.d)),
+        w(in.w ? in.w + in.of_head(z.row, head, i, in.s.k) : nullptr),
+        u(in.u ? in.u + in.of_head(z.row, head, i, in.s.k) : nullptr), decay(*a),
+        v(read_row<W>(in.v + in.of_head(z.row, head, i, in.s.p) + column, in.s.p - column)) {}
+
+  // Returns row n of the state after the token from that before it.
+  template <bool ROWS, bool FIX>
+  Row<W> next(const Row<W>& before, const Row<W>& found, int64_t n) const {
+    Row<W> after;
+    after.add(before, ROWS ? a[n] : decay);
+    after.add(v, k[n]);
+    if (FIX) after.add(found, u[n]);
+    return after;
+  }
+
+  // Returns what w finds in a state.
+  Row<W> find(const Row<W>* S, int64_t rows) const {
+    Row<W> found;
+    for (int64_t n = 0; n < rows; ++n) found.add(S[n], w[n]);
+    return found;
+  }
+};
+
+template <int W>
+void read_panel(const float* state, const Sizes& s, int64_t column, Row<W>* panel) {
+  for (int64_t n = 0; n < s.k; ++n) panel[n] = read_row<W>(state + n * s.p + column, s.p - column);
 }
 
 template <int W>
-void write_panel(float* state, const Sizes& s, int64_t column, const Vector* panel) {
-  for (int64_t n = 0; n < s.k; ++n) Token<W>::write(state + n * s.p + column, s.p - column, panel + n * W);
+void write_panel(float* state, const Sizes& s, int64_t column, const Row<W>* panel) {
+  for (int64_t n = 0; n < s.k; ++n) panel[n].write(state + n * s.p + column, s.p - column);
 }
 
 #if defined(__clang__) || __GNUC__ >= 12
@@ -116,45 +168,26 @@ void add(float* to, int64_t rows, Vector* v) {
   store(to, rows, load(to, rows) + sums(v));
 }
 
-// Reads what w finds in a state.
-template <int W>
-void find(const Token<W>& z, const Vector* S, int64_t rows, Vector* found) {
-  for (int j = 0; j < W; ++j) found[j] = Vector{};
-  for (int64_t n = 0; n < rows; ++n) {
-    for (int j = 0; j < W; ++j) found[j] += S[n * W + j] * z.w[n];
-  }
-}
-
-// Returns vector j of row n of the state after a token.
-template <int W, bool ROWS, bool FIX>
-inline Vector next(const Token<W>& z, const Vector* S, const Vector* found, int64_t n, int j) {
-  Vector after = S[n * W + j] * z.a[ROWS ? n : 0] + z.v[j] * z.k[n];
-  return FIX ? after + found[j] * z.u[n] : after;
-}
-
 template <int W, bool ROWS, bool FIX>
 void forward_panel(const Inputs& in, const Unit& z, int64_t head, int64_t column, const float* first, float* y,
-                   float* last, float* entries, Vector* S) {
+                   float* last, float* entries, Row<W>* S) {
   const Sizes& s = in.s;
   int64_t state = (z.row * s.h + head) * s.k * s.p;
-  Vector found[W];
   read_panel<W>(first + state, s, column, S);
   for (int64_t i = 0; i < s.t; ++i) {
-    if (entries && i % s.chunk == 0) {
-      write_panel<W>(entries + ((z.row * s.chunks + i / s.chunk) * s.h + head) * s.k * s.p, s, column, S);
+    if (entries && i % CHUNK == 0) {
+      write_panel<W>(entries + ((z.row * s.chunks + i / CHUNK) * s.h + head) * s.k * s.p, s, column, S);
     }
-    if (in.cleared(z.row, i)) std::fill(S, S + s.k * W, Vector{});
-    Token<W> token(in, z, head, i, column);
-    if (FIX) find(token, S, s.k, found);
-    Vector out[W] = {};
+    if (in.cleared(z.row, i)) std::fill(S, S + s.k, Row<W>{});
+    const Token<W> token(in, z, head, i, column);
+    Row<W> found, out;
+    if (FIX) found = token.find(S, s.k);
     for (int64_t n = 0; n < s.k; ++n) {
-      for (int j = 0; j < W; ++j) {
-        Vector after = next<W, ROWS, FIX>(token, S, found, n, j);
-        out[j] += after * token.q[n];
-        S[n * W + j] = after;
-      }
+      Row<W> after = token.template next<ROWS, FIX>(S[n], found, n);
+      out.add(after, token.q[n]);
+      S[n] = after;
     }
-    Token<W>::write(y + in.of_head(z.row, head, i, s.p) + column, s.p - column, out);
+    out.write(y + in.of_head(z.row, head, i, s.p) + column, s.p - column);
   }
   write_panel<W>(last + state, s, column, S);
 }
@@ -163,104 +196,106 @@ struct Bars {
   float *q, *k, *v, *a, *w, *u, *S;
 };
 
-// The states before each token of a chunk, and after the last; and what each w found there.
+// The states before each token of a chunk, and after the last; what each w found there; the gradient of a state.
+template <int W>
 struct Scratch {
-  std::vector<Vector> states, found, bar;
+  std::vector<Row<W>> states, found, bar;
 
-  Scratch(const Sizes& s, int W) : states((s.chunk + 1) * s.k * W), found(s.chunk * W), bar(s.k * W) {}
+  explicit Scratch(const Sizes& s) : states((std::min(CHUNK, s.t) + 1) * s.k), found(std::min(CHUNK, s.t)), bar(s.k) {}
 };
 
 // Makes the states of a chunk again from the first, and adds to the gradient of q.
 template <int W, bool ROWS, bool FIX>
 void enter(const Inputs& in, const Unit& z, int64_t head, int64_t column, int64_t from, int64_t to, const float* y_bar,
-           float* q_bar, Scratch& scratch) {
+           float* q_bar, Scratch<W>& scratch) {
   const Sizes& s = in.s;
   for (int64_t i = from; i < to; ++i) {
-    Vector *S = &scratch.states[(i - from) * s.k * W], *after = S + s.k * W, *found = &scratch.found[(i - from) * W];
-    if (in.cleared(z.row, i)) std::fill(S, after, Vector{});
-    Token<W> token(in, z, head, i, column);
-    Vector out[W];
-    Token<W>::columns(y_bar + in.of_head(z.row, head, i, s.p) + column, s.p - column, out);
-    if (FIX) find(token, S, s.k, found);
+    Row<W> *S = &scratch.states[(i - from) * s.k], *after = S + s.k;
+    if (in.cleared(z.row, i)) std::fill(S, after, Row<W>{});
+    const Token<W> token(in, z, head, i, column);
+    const Row<W> out = read_row<W>(y_bar + in.of_head(z.row, head, i, s.p) + column, s.p - column);
+    Row<W> found;
+    if (FIX) scratch.found[i - from] = found = token.find(S, s.k);
     for (int64_t n = 0; n < s.k; n += LANES) {
       int64_t rows = std::min<int64_t>(LANES, s.k - n);
       Vector read[LANES] = {};
       for (int64_t m = 0; m < rows; ++m) {
-        for (int j = 0; j < W; ++j) {
-          Vector made = next<W, ROWS, FIX>(token, S, found, n + m, j);
-          after[(n + m) * W + j] = made;
-          read[m] += made * out[j];
-        }
+        Row<W> made = token.template next<ROWS, FIX>(S[n + m], found, n + m);
+        read[m] = made.dot(out);
+        after[n + m] = made;
       }
       add(q_bar + in.of_group(z, i) + n, rows, read);
     }
   }
 }
 
-// Goes back over one token: G is the gradient of the state after it, and becomes that of the state before it.
+// Where the gradients of one token's rows are.
+struct RowBars {
+  float *k, *a, *w, *u;
+};
+
+// Goes back over one token: G is the gradient of the state after it, and becomes that of the state before it. Returns
+// the gradient of v.
 template <int W, bool ROWS, bool FIX>
-void back(const Sizes& s, const Token<W>& token, const Vector* S, const Vector* found, const Vector* out, Vector* G,
-          float* k_bar, float* a_bar, float* w_bar, float* u_bar, Vector* v_bar) {
-  Vector found_bar[W] = {}, decay = {};
-  for (int64_t n = 0; n < s.k; n += LANES) {
-    int64_t rows = std::min<int64_t>(LANES, s.k - n);
+Row<W> back(const Token<W>& token, int64_t size, const Row<W>* S, const Row<W>& found, const Row<W>& out, Row<W>* G,
+            const RowBars& bars) {
+  Row<W> v_bar, found_bar;
+  Vector decay = {};
+  for (int64_t n = 0; n < size; n += LANES) {
+    int64_t rows = std::min<int64_t>(LANES, size - n);
     Vector by_k[LANES] = {}, by_a[LANES] = {}, by_u[LANES] = {};
     for (int64_t m = 0; m < rows; ++m) {
-      float q = token.q[n + m], k = token.k[n + m], a = token.a[ROWS ? n + m : 0];
-      for (int j = 0; j < W; ++j) {
-        int64_t at = (n + m) * W + j;
-        Vector here = G[at] + out[j] * q;
-        by_k[m] += here * token.v[j];
-        v_bar[j] += here * k;
-        if (ROWS) by_a[m] += here * S[at]; else decay += here * S[at];
-        if (FIX) {
-          by_u[m] += here * found[j];
-          found_bar[j] += here * token.u[n + m];
-        }
-        G[at] = here * a;
+      Row<W> here = G[n + m], before;
+      here.add(out, token.q[n + m]);
+      by_k[m] = here.dot(token.v);
+      v_bar.add(here, token.k[n + m]);
+      Vector decayed = here.dot(S[n + m]);
+      if (ROWS) by_a[m] = decayed; else decay += decayed;
+      if (FIX) {
+        by_u[m] = here.dot(found);
+        found_bar.add(here, token.u[n + m]);
       }
+      before.add(here, ROWS ? token.a[n + m] : token.decay);
+      G[n + m] = before;
     }
-    add(k_bar + n, rows, by_k);
-    if (ROWS) add(a_bar + n, rows, by_a);
-    if (FIX) add(u_bar + n, rows, by_u);
+    add(bars.k + n, rows, by_k);
+    if (ROWS) add(bars.a + n, rows, by_a);
+    if (FIX) add(bars.u + n, rows, by_u);
   }
-  if (!ROWS) *a_bar += sum(decay);
-  for (int64_t n = 0; FIX && n < s.k; n += LANES) {
-    int64_t rows = std::min<int64_t>(LANES, s.k - n);
+  if (!ROWS) *bars.a += sum(decay);
+  for (int64_t n = 0; FIX && n < size; n += LANES) {
+    int64_t rows = std::min<int64_t>(LANES, size - n);
     Vector by_w[LANES] = {};
     for (int64_t m = 0; m < rows; ++m) {
-      for (int j = 0; j < W; ++j) {
-        int64_t at = (n + m) * W + j;
-        by_w[m] += S[at] * found_bar[j];
-        G[at] += found_bar[j] * token.w[n + m];
-      }
+      by_w[m] = found_bar.dot(S[n + m]);
+      G[n + m].add(found_bar, token.w[n + m]);
     }
-    add(w_bar + n, rows, by_w);
+    add(bars.w + n, rows, by_w);
   }
+  return v_bar;
 }
 
 template <int W, bool ROWS, bool FIX>
 void backward_panel(const Inputs& in, const Unit& z, int64_t head, int64_t column, const float* entries,
-                    const float* y_bar, const Bars& bars, Scratch& scratch) {
+                    const float* y_bar, const Bars& bars, Scratch<W>& scratch) {
   const Sizes& s = in.s;
   int64_t state = (z.row * s.h + head) * s.k * s.p, part = z.part * s.b * s.t * s.g * s.k;
-  Vector* G = scratch.bar.data();
+  Row<W>* G = scratch.bar.data();
   // where forward's caller left the gradient of the last state
   read_panel<W>(bars.S + state, s, column, G);
   for (int64_t chunk = s.chunks - 1; chunk >= 0; --chunk) {
-    int64_t from = chunk * s.chunk, to = std::min(from + s.chunk, s.t);
+    int64_t from = chunk * CHUNK, to = std::min(from + CHUNK, s.t);
     read_panel<W>(entries + ((z.row * s.chunks + chunk) * s.h + head) * s.k * s.p, s, column, scratch.states.data());
     enter<W, ROWS, FIX>(in, z, head, column, from, to, y_bar, bars.q + part, scratch);
     for (int64_t i = to - 1; i >= from; --i) {
-      Token<W> token(in, z, head, i, column);
-      Vector out[W], v_bar[W] = {};
-      int64_t columns = in.of_head(z.row, head, i, s.p) + column, rows = in.of_head(z.row, head, i, s.k);
-      Token<W>::columns(y_bar + columns, s.p - column, out);
-      back<W, ROWS, FIX>(s, token, &scratch.states[(i - from) * s.k * W], &scratch.found[(i - from) * W], out,
-                                 G, bars.k + part + in.of_group(z, i), bars.a + in.of_head(z.row, head, i, s.d),
-                                 bars.w + rows, bars.u + rows, v_bar);
-      Token<W>::write(bars.v + columns, s.p - column, v_bar);
-      if (in.cleared(z.row, i)) std::fill(G, G + s.k * W, Vector{});
+      int64_t columns = in.of_head(z.row, head, i, s.p) + column, row = in.of_head(z.row, head, i, s.k);
+      RowBars rows{bars.k + part + in.of_group(z, i), bars.a + in.of_head(z.row, head, i, s.d), bars.w + row,
+                   bars.u + row};
+      Row<W> out = read_row<W>(y_bar + columns, s.p - column);
+      Row<W> v_bar = back<W, ROWS, FIX>(Token<W>(in, z, head, i, column), s.k, &scratch.states[(i - from) * s.k],
+                                        scratch.found[i - from], out, G, rows);
+      v_bar.write(bars.v + columns, s.p - column);
+      if (in.cleared(z.row, i)) std::fill(G, G + s.k, Row<W>{});
     }
   }
   write_panel<W>(bars.S + state, s, column, G);
@@ -294,7 +329,7 @@ template <int W, bool ROWS, bool FIX>
 void forward(ffi::ThreadPool& pool, const Inputs& in, const float* first, float* y, float* last, float* entries) {
   share(pool, in.s.units(), [=](int64_t number) {
     Unit z(in.s, number);
-    std::vector<Vector> S(in.s.k * W);
+    std::vector<Row<W>> S(in.s.k);
     panels(in.s, z, W, [&](int64_t head, int64_t column) {
       forward_panel<W, ROWS, FIX>(in, z, head, column, first, y, last, entries, S.data());
     });
@@ -305,7 +340,7 @@ template <int W, bool ROWS, bool FIX>
 void backward(ffi::ThreadPool& pool, const Inputs& in, const float* entries, const float* y_bar, const Bars& bars) {
   share(pool, in.s.units(), [=](int64_t number) {
     Unit z(in.s, number);
-    Scratch scratch(in.s, W);
+    Scratch<W> scratch(in.s);
     clear(in, z, bars);
     panels(in.s, z, W, [&](int64_t head, int64_t column) {
       backward_panel<W, ROWS, FIX>(in, z, head, column, entries, y_bar, bars, scratch);
@@ -333,19 +368,19 @@ std::pair<Forward, Backward> passes(const Inputs& in) {
 
 const float* data(const In& z) { return z.element_count() ? z.typed_data() : nullptr; }
 
-ffi::Error RunForward(ffi::ThreadPool pool, int64_t parts, int64_t chunk, In q, In k, In v, In a, In w, In u, In S,
+ffi::Error RunForward(ffi::ThreadPool pool, int64_t parts, In q, In k, In v, In a, In w, In u, In S,
                       Mask reset, Out y, Out last, Out entries) {
-  Inputs in{Sizes(q, v, a, parts, chunk), data(q), data(k), data(v), data(a), data(w), data(u),
+  Inputs in{Sizes(q, v, a, parts), data(q), data(k), data(v), data(a), data(w), data(u),
             reset.element_count() ? reset.typed_data() : nullptr};
   float* saved = entries->element_count() ? entries->typed_data() : nullptr;
   passes(in).first(pool, in, S.typed_data(), y->typed_data(), last->typed_data(), saved);
   return ffi::Error::Success();
 }
 
-ffi::Error RunBackward(ffi::ThreadPool pool, int64_t parts, int64_t chunk, In q, In k, In v, In a, In w, In u,
+ffi::Error RunBackward(ffi::ThreadPool pool, int64_t parts, In q, In k, In v, In a, In w, In u,
                        Mask reset, In entries, In y_bar, In last_bar, Out q_bar, Out k_bar, Out v_bar, Out a_bar,
                        Out w_bar, Out u_bar, Out S_bar) {
-  Inputs in{Sizes(q, v, a, parts, chunk), data(q), data(k), data(v), data(a), data(w), data(u),
+  Inputs in{Sizes(q, v, a, parts), data(q), data(k), data(v), data(a), data(w), data(u),
             reset.element_count() ? reset.typed_data() : nullptr};
   std::memcpy(S_bar->typed_data(), last_bar.typed_data(), last_bar.size_bytes());
   Bars bars{q_bar->typed_data(), k_bar->typed_data(), v_bar->typed_data(), a_bar->typed_data(),
@@ -362,7 +397,6 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(matrix_state_forward, RunForward,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .Attr<int64_t>("parts")
-                                  .Attr<int64_t>("chunk")
                                   .Arg<In>().Arg<In>().Arg<In>().Arg<In>().Arg<In>().Arg<In>().Arg<In>()
                                   .Arg<Mask>()
                                   .Ret<F32>().Ret<F32>().Ret<F32>());
@@ -371,7 +405,6 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(matrix_state_backward, RunBackward,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .Attr<int64_t>("parts")
-                                  .Attr<int64_t>("chunk")
                                   .Arg<In>().Arg<In>().Arg<In>().Arg<In>().Arg<In>().Arg<In>()
                                   .Arg<Mask>()
                                   .Arg<In>().Arg<In>().Arg<In>()

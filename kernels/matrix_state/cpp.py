@@ -1,8 +1,8 @@
 """S_t = diag(a_t) S_{t-1} + u_t (S_{t-1}^T w_t)^T + k_t v_t^T, y_t = S_t^T q_t in C++ (cpp.cc), built when first used.
 
 Token by token: a CPU multiplies a state in its first-level cache by a decay, adds, and reads it in three operations a
-number, fewer than products of chunks need. For the gradient, forward keeps the state before each chunk, as many numbers
-as are in two arrays like v where the state is square; backward makes those of a chunk again.
+number, about as many as products of chunks need. For the gradient, forward keeps the state before each CHUNK of tokens,
+as many numbers as v has where the state has CHUNK rows; backward makes those of a chunk again.
 """
 
 import math
@@ -17,8 +17,7 @@ from kernels import cpp, dispatch, op
 
 SOURCE = Path(__file__).with_suffix(".cc")
 FORWARD, BACKWARD = cpp.handlers(SOURCE)
-# states of a chunk are to lie in the second-level cache: tokens of one, and rows up to which they may be so many
-CHUNK, ROWS = 32, 64
+CHUNK = 64  # as in the source
 
 
 def why_not(*args) -> str | None:
@@ -69,7 +68,7 @@ def _forward(q, k, v, a, w, u, S, reset):
 
 def _call_forward(q, k, v, a, w, u, S, reset, *, save):
   """Returns all y, the last state, and if `save` the states before each chunk, else none."""
-  chunks = -(-v.shape[1] // _chunk(q)) if save else 0
+  chunks = -(-v.shape[1] // CHUNK) if save else 0
   shapes = (v.shape, S.shape, (S.shape[0], chunks, *S.shape[1:]))
   return _call(FORWARD, shapes, q, v)(q, k, v, a, *map(_array, (w, u)), S, _mask(reset))
 
@@ -93,12 +92,7 @@ def _call(name, shapes, q, v):
   """A handler that gives arrays of these shapes; under vmap it runs once after the other, with all threads each."""
   results = tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
   call = jax.ffi.ffi_call(name, results, vmap_method="sequential")
-  return lambda *args: call(*args, parts=np.int64(_parts(q, v)), chunk=np.int64(_chunk(q)))
-
-
-def _chunk(q):
-  """Returns the tokens of a chunk."""
-  return max(1, CHUNK * ROWS // max(ROWS, q.shape[-1]))
+  return lambda *args: call(*args, parts=np.int64(_parts(q, v)))
 
 
 def _parts(q, v):

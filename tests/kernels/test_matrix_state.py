@@ -15,7 +15,7 @@ from kernels.matrix_state import cpp as kernel
 from kernels.ssd import ssd
 from tests.kernels.compare import TOLERANCE, assert_close, draw, masks, spoil, values_and_gradients
 
-# rows and columns of a state that vectors do not divide: one, two and five of them; and more rows than a chunk's worth
+# rows and columns of a state, of which vectors hold 16: panels of one, two and twice four of them
 SIZES = [(3, 5), (17, 20), (33, 70), (70, 3)]
 # what stands beside q, k, v and the state
 FORMS = {
@@ -56,7 +56,7 @@ def arrays(form, t, rows, columns):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("t, size, masked", [(1, 0, False), (32, 1, True), (45, 2, True), (67, 3, False)])
+@pytest.mark.parametrize("t, size, masked", [(1, 0, False), (64, 1, True), (45, 2, True), (131, 3, False)])
 def test_it_equals_the_reference(library, form, t, size, masked, monkeypatch):
   monkeypatch.setattr(os, "cpu_count", lambda: 8)
   op, _ = FORMS[form]
@@ -81,9 +81,8 @@ def test_heads_are_cut_into_parts_for_the_cores(monkeypatch):
   assert [parts(1, 1, 3), parts(1, 8, 8), parts(0, 1, 16)] == [3, 1, 8]
 
 
-def test_long_rows_have_short_chunks():
-  chunk = lambda rows: kernel._chunk(np.zeros((1, 1, 1, rows)))
-  assert [chunk(rows) for rows in (1, 64, 65, 128, 256, 4096)] == [32, 32, 31, 16, 8, 1]
+def test_it_has_chunks_as_long_as_the_source_says():
+  assert f"CHUNK = {kernel.CHUNK};" in kernel.SOURCE.read_text()
 
 
 def test_what_is_no_number_stays_in_its_document(library):
