@@ -12,6 +12,7 @@ holds out the end of each series. Features are normalised by mean and standard d
 import dataclasses
 import functools
 import hashlib
+import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -19,7 +20,7 @@ import numpy as np
 
 from data import draws, events, pipeline
 from data.pipeline import Batch
-from data.sequences import Sequences, read, whole_table
+from data.sequences import Sequences, numbers, read, whole_table
 from mistake import Mistake
 
 PREDICTS = ("label", "number", "next")
@@ -174,10 +175,39 @@ class Arrays:
       )
     if self.predict != "next" and data.targets is None:
       raise Mistake(f"data.predict={self.predict!r} needs targets, but data.targets is empty; name them")
-    if self.predict == "number":
-      finite = np.isfinite(np.asarray(data.targets, np.float64).reshape(len(data), -1)).all(1)
-      self._count(np.flatnonzero(~finite), len(data), "targets are not finite")
+    self._check_targets(data)
+    if data.times is not None:
+      self._check_times(data)
     return data
+
+  def _check_targets(self, data: Sequences) -> None:
+    if self.predict == "next":
+      return
+    targets = np.asarray(data.targets)
+    if self.predict == "number":
+      if targets.dtype.kind not in "biuf":
+        targets = numbers(pathlib.Path(self.files), self.targets, targets.astype(object).ravel())
+      with np.errstate(over="ignore"):
+        finite = np.isfinite(targets.astype(np.float32).reshape(len(data), -1)).all(1)
+      self._count(np.flatnonzero(~finite), len(data), "targets are not finite")
+      return
+    if targets.size != len(data):
+      raise Mistake(
+        f"data.targets={self.targets!r} has the shape {targets.shape}; a label is one for each of the {len(data)} "
+        "sequences, a number or a name"
+      )
+    one = lambda each: isinstance(each, (str, bytes, int, float, np.generic)) and each == each and each not in ("", b"")
+    self._count(np.flatnonzero([not one(each) for each in targets.ravel()]), len(data), "labels are missing")
+
+  def _check_times(self, data: Sequences) -> None:
+    times = np.asarray(data.times)
+    if times.dtype.kind not in "biuf":
+      raise Mistake(f"data.times={self.times!r} are {times.dtype}, no numbers")
+    self._count(np.flatnonzero(~np.isfinite(times.astype(float))), len(times), "times are not finite")
+    # an unsigned difference is never below 0
+    back = times[1:] < times[:-1]
+    back[data.starts[1:-1] - 1] = False
+    self._count(np.flatnonzero(back) + 1, len(times), "times come before the one in front of them; sort the steps")
 
   def _count(self, wrong: np.ndarray, of: int, what: str) -> None:
     if len(wrong):
@@ -198,6 +228,7 @@ class Arrays:
     targets = np.asarray(self.data.targets)
     if self.predict == "number":
       return targets.astype(np.float32).reshape(len(targets), -1)
+    targets = targets.ravel()
     if np.issubdtype(targets.dtype, np.integer):
       self._count(
         np.flatnonzero((targets < 0) | (targets >= self.labels)),
@@ -272,7 +303,11 @@ class Arrays:
     np.add.at(change, rows[:, 0], 1)
     np.add.at(change, ends, -1)
     part = data.values[np.cumsum(change)[:-1] > 0].astype(np.float64)
-    deviation = part.std(axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):
+      deviation = part.std(axis=0)
+    if not np.isfinite(deviation).all():
+      feature = np.flatnonzero(~np.isfinite(deviation))[0]
+      raise Mistake(f"data.files={self.files!r}: feature {feature} is too large to be normalised; divide it before")
     return part.mean(axis=0), np.where(deviation > 0, deviation, 1)
 
   def take(self, rows: np.ndarray, *, weigh: bool = False) -> Batch:

@@ -9,6 +9,8 @@ Departs: there are no special tokens, and rows are cut from the whole genome, no
 import dataclasses
 import gzip
 import pathlib
+import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from data import pipeline
@@ -61,13 +63,19 @@ def records(path: pathlib.Path) -> Iterator[Document]:
   Raises:
     Mistake: it cannot be read, or does not begin with ">".
   """
+  if not path.is_file():
+    what = "is no file" if path.exists() else "does not exist"
+    raise Mistake(f"{str(path)!r} {what}; check data.dir and data.files")
   try:
     data = path.read_bytes()
     data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-  except (OSError, EOFError) as error:
+  except (OSError, EOFError, zlib.error) as error:
     raise Mistake(f"cannot read {str(path)!r}: {error}; check data.dir and data.files") from None
   if not data.lstrip().startswith(b">"):
     raise Mistake(f"{str(path)!r} is no FASTA file: it begins with {data[:20]!r}, not with '>'")
-  for record in data.split(b">")[1:]:
-    name, *lines = record.splitlines()
-    yield Document(f"{path}:{name.decode(errors='replace')}", b"".join(line.strip() for line in lines).upper())
+  # names may hold the sign, too
+  for record in re.split(rb"(?:^|[\r\n])[ \t]*>", data)[1:]:
+    name, *lines = record.splitlines() or [b""]
+    # older files have comments
+    bases = b"".join(b"".join(line.split()) for line in lines if not line.startswith(b";"))
+    yield Document(f"{path}:{name.decode(errors='replace')}", bases.upper())

@@ -7,6 +7,7 @@ idx, idx.gz     inputs, and a second file of labels
 a folder        of .wav files, whose folder or name is the label
 """
 
+import contextlib
 import csv
 import dataclasses
 import gzip
@@ -15,7 +16,9 @@ import re
 import struct
 import wave
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -24,6 +27,11 @@ from mistake import Mistake, hint
 
 # dtypes of idx files by their third byte
 IDX = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+# what libraries raise for files they cannot read
+UNREADABLE = (
+  *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError, MemoryError),
+  *(struct.error, wave.Error, zipfile.BadZipFile, zlib.error, csv.Error, re.error),
+)
 # bytes of a sample of sound -> its dtype and the value of silence
 PCM = {1: ("u1", 128), 2: ("<i2", 0), 4: ("<i4", 0)}
 
@@ -67,13 +75,16 @@ def read(path: pathlib.Path, names: Mapping[str, str], *, layout: str, pattern: 
     Mistake: a file or a name is missing, a file is damaged, or shapes disagree.
   """
   kind = path.name.lower().removesuffix(".gz").rsplit(".", 1)[-1]
-  try:
+  with naming(path):
     if path.is_dir():
       return from_sounds(path, pattern)
+    if not path.is_file():
+      raise Mistake(f"{str(path)!r} is no file, nor a folder of .wav files")
     if kind in ("npz", "h5", "hdf5"):
-      return from_arrays(path, dict(_h5(path) if kind != "npz" else np.load(path)), names, layout)
+      return from_arrays(path, dict(_h5(path) if kind != "npz" else _npz(path)), names, layout)
     if kind == "npy":
-      return from_arrays(path, {names["inputs"]: np.load(path)}, {**names, "targets": ""}, layout)
+      array = np.load(path, allow_pickle=False)
+      return from_arrays(path, {names["inputs"]: array}, {**names, "targets": ""}, layout)
     if kind in ("csv", "parquet"):
       return from_columns(path, _csv(path) if kind == "csv" else _parquet(path), names)
     if "idx" in path.name or "ubyte" in path.name:
@@ -81,11 +92,18 @@ def read(path: pathlib.Path, names: Mapping[str, str], *, layout: str, pattern: 
       if names["targets"]:
         arrays[names["targets"]] = read_idx(path.parent / names["targets"])
       return from_arrays(path, arrays, names, layout)
-  except (OSError, EOFError, ValueError, KeyError, struct.error, wave.Error, zipfile.BadZipFile) as error:
-    if isinstance(error, Mistake):
-      raise
-    raise Mistake(f"cannot read {str(path)!r}: {error}") from None
   raise Mistake(f"cannot tell what {str(path)!r} is: a folder of .wav, or .npz .npy .h5 .csv .parquet, or an idx file")
+
+
+@contextlib.contextmanager
+def naming(path: pathlib.Path) -> Iterator[None]:
+  """Turns what libraries raise for a file that is damaged, or something else than its name says, into a Mistake."""
+  try:
+    yield
+  except Mistake:
+    raise
+  except UNREADABLE as error:
+    raise Mistake(f"cannot read {str(path)!r}: {' '.join(str(error).split()) or type(error).__name__}") from None
 
 
 def from_arrays(path: pathlib.Path, arrays: Mapping[str, Any], names: Mapping[str, str], layout: str) -> Sequences:
@@ -102,6 +120,8 @@ def from_arrays(path: pathlib.Path, arrays: Mapping[str, Any], names: Mapping[st
   inputs, offsets, lengths = take("inputs"), take("offsets"), take("lengths")
   assert inputs is not None, "the task has checked that inputs have a name"
   one = {what: take(what) for what in ("targets", "groups", "split")}
+  if inputs.dtype.kind not in "biuf":
+    raise Mistake(f"{str(path)!r}: inputs are {inputs.dtype}, no real numbers")
   if offsets is not None:
     values, starts = inputs.reshape(len(inputs), -1), offsets.astype(np.int64)
     if len(starts) < 1 or starts[0] != 0 or starts[-1] != len(values) or (np.diff(starts) < 0).any():
@@ -127,8 +147,11 @@ def from_arrays(path: pathlib.Path, arrays: Mapping[str, Any], names: Mapping[st
         raise Mistake(f"{str(path)!r}: times have the shape {times.shape}, inputs {shape}: one time a step")
       times = times[there]
   for what, array in one.items():
-    if array is not None and len(array) != len(starts) - 1:
-      raise Mistake(f"{str(path)!r}: {len(array)} {what} for {len(starts) - 1} sequences; there is one for each")
+    if array is not None and (array.ndim < 1 or len(array) != len(starts) - 1):
+      count = len(array) if array.ndim else 1
+      raise Mistake(f"{str(path)!r}: {count} {what} for {len(starts) - 1} sequences; there is one for each")
+    if array is not None and what != "targets" and array.ndim > 1:
+      raise Mistake(f"{str(path)!r}: {what} have the shape {array.shape}; there is one for each sequence")
   if times is not None and times.shape != (len(values),):
     raise Mistake(f"{str(path)!r}: {times.shape} times for {len(values)} steps; there is one for each")
   return Sequences(values, starts, one["targets"], one["groups"], one["split"], times)
@@ -164,7 +187,10 @@ def from_columns(path: pathlib.Path, columns: Mapping[str, np.ndarray], names: M
 def whole_table(path: pathlib.Path, names: Mapping[str, str]) -> tuple[np.ndarray, list[str]]:
   """A table as one series: its numbers "steps columns", and the columns' names."""
   kind = path.name.lower().rsplit(".", 1)[-1]
-  columns = _csv(path) if kind == "csv" else _parquet(path)
+  with naming(path):
+    if not path.is_file():
+      raise Mistake(f"{str(path)!r} is no file")
+    columns = _csv(path) if kind == "csv" else _parquet(path)
   chosen = names["inputs"].split() or [
     name for name in columns if name not in {v for k, v in names.items() if k != "targets"}
   ]
@@ -178,7 +204,7 @@ def numbers(path: pathlib.Path, name: str, column: np.ndarray) -> np.ndarray:
   """A column as floats; what is no number is counted and named."""
   try:
     return column.astype(np.float64)
-  except ValueError:
+  except (TypeError, ValueError):
     wrong = [i for i, text in enumerate(column) if not _is_number(text)]
     first = f"first {str(column[wrong[0]])!r} in row {wrong[0] + 1}"
     fix = "leave the column out with data.inputs, or mend it"
@@ -190,16 +216,19 @@ def numbers(path: pathlib.Path, name: str, column: np.ndarray) -> np.ndarray:
 def _is_number(text: Any) -> bool:
   try:
     float(text)
-  except ValueError:
+  except (TypeError, ValueError):
     return False
   return True
 
 
 def _csv(path: pathlib.Path) -> dict[str, np.ndarray]:
-  with path.open(newline="") as file:
+  with path.open(newline="", encoding="utf-8-sig") as file:
     rows = list(csv.reader(file))
   if not rows:
     raise Mistake(f"{str(path)!r} is empty; its first line names the columns")
+  twice = sorted(name for name, count in Counter(rows[0]).items() if count > 1)
+  if twice:
+    raise Mistake(f"{str(path)!r} has several columns named {twice[0]!r}; the first line names each differently")
   ragged = [i for i, row in enumerate(rows) if len(row) != len(rows[0])]
   if ragged:
     raise Mistake(f"{str(path)!r}: {len(ragged)} lines have not {len(rows[0])} values, first line {ragged[0] + 1}")
@@ -215,6 +244,11 @@ def _parquet(path: pathlib.Path) -> dict[str, np.ndarray]:
     ) from None
   table = pyarrow.parquet.read_table(path)
   return {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names}
+
+
+def _npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+  with np.load(path, allow_pickle=False) as file:
+    return {name: file[name] for name in file.files}
 
 
 def _h5(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -242,7 +276,9 @@ def read_idx(path: pathlib.Path) -> np.ndarray:
 
 def from_sounds(folder: pathlib.Path, pattern: str) -> Sequences:
   """Sequences of the samples of .wav files, -1 … 1, in the order of their paths."""
-  paths = sorted(folder.rglob("*.wav"))
+  paths = sorted(path for path in folder.rglob("*.wav") if not path.is_dir())
+  if strange := [path for path in paths if not path.is_file()]:
+    raise Mistake(f"{str(strange[0])!r} is no file; take it away")
   if not paths:
     raise Mistake(f"folder {str(folder)!r} has no .wav file")
   found = [re.fullmatch(pattern, path.stem) if pattern else None for path in paths]

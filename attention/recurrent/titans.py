@@ -46,8 +46,9 @@ class Titans(Mixer):
   This is the memory alone ("LMM"); `titans_mac`, `titans_mag` and `titans_mal` have it beside attention.
   Departs: the paper gives no initial values, no bound of theta and no norm of y; these are ours. Its steps can diverge:
   the tokens of a chunk all step from the same weights, and momentum repeats each step 1 / (1 - eta) times, so that a
-  chunk of equal tokens overshoots the value it stores, each time by more. Here theta_t is at most
-  (1 - eta_t) / (2 chunk curvature_t), see `bounded`.
+  chunk of equal tokens overshoots the value it stores, each time by more; and momentum that outlasts its keys moves the
+  memory on while others come. Here theta_t is at most (1 - eta_t) / (2 chunk curvature_t), and eta_t at most
+  1 - 1 / max(chunk, 2), see `bounded`.
 
   Attributes:
     heads: memories side by side; one in the paper.
@@ -55,9 +56,9 @@ class Titans(Mixer):
     inner: width between the layers of a memory; four times a head's, if not given.
     chunk: tokens whose gradients are taken at the same weights.
     rate_max: the largest theta. For keys of length 1, a step of 1/2 stores a value in a linear memory at once.
-    bounded: whether theta has the bound above, with which a chunk of equal tokens stores its value and no more:
-      curvature_t is |k_t|^2 for a linear memory, in general |grad_M loss|^2 / |grad_{M(k)} loss|^2. False is the
-      paper's form.
+    bounded: whether theta and eta have the bounds above, with which a chunk of equal tokens stores its value and no
+      more, and the error of one key does not grow whatever the gates: curvature_t is |k_t|^2 for a linear memory, in
+      general |grad_M loss|^2 / |grad_{M(k)} loss|^2. False is the paper's form.
     momentum, decay: whether there is eta, and alpha.
     taps: width of the short convolution.
     depth: layers of the model; W_o starts smaller by its square root.

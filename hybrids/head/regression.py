@@ -40,8 +40,14 @@ class Regression(Pool, kw_only=True):
     value, state = self.pooled(outputs, state)
     return self.out_proj(value), state
 
-  def score(self, answer: Float[Array, "b o"], targets: Float[Array, "b o"], weights: Float[Array, "b"]) -> Sums:
-    """Returns the sums of both errors and of moments; a row of weight 0 reaches neither values nor gradients."""
+  def score(self, answer: Float[Array, "b o"], targets: Float[Array, "b n"], weights: Float[Array, "b"]) -> Sums:
+    """Returns the sums of both errors and of moments; a row of weight 0 reaches neither values nor gradients.
+
+    Raises:
+      ValueError: there are not as many answers as targets a row.
+    """
+    if answer.shape != targets.shape:
+      raise Mistake(f"head.outputs={self.outputs}, but the targets have {targets.shape[-1]} numbers a row")
     weights = weights.astype(jnp.float32)
     wrong = jnp.where(weights[:, None] > 0, answer.astype(jnp.float32) - targets.astype(jnp.float32), 0.0)
     total = weights.sum()

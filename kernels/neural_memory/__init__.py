@@ -1,5 +1,6 @@
 """The memory of Titans: a small network, trained on one token after the other by gradient descent."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -49,7 +50,9 @@ def neural_memory(
 
   Args:
     log_eta, log_keep: at most 0, and minus infinity is fine.
-    bounded: lowers rates to what keeps a chunk of equal tokens from overshooting, see `reference.bounded_rate`.
+    bounded: lowers rates to what keeps a chunk of equal tokens from overshooting, see `reference.bounded_rate`, and eta
+      to at most 1 - 1 / max(chunk, 2). Momentum that lasts longer than a chunk moves the memory on while other keys
+      come, or rates are small, and may move it farther each time.
     memory, reset, lengths, impl: as in all ops, see `kernels`.
 
   Raises:
@@ -61,6 +64,7 @@ def neural_memory(
     inputs.compute_dtype(q, k, v, rate, log_eta, log_keep, *memory.weights),
     op.rows(v.shape[1], reset, lengths),
   )
+  log_eta = jnp.minimum(log_eta, math.log1p(-1 / max(chunk, 2))) if bounded else log_eta
   *tokens, log_eta, log_keep = op.cast(dtype, *where.fill(q, k, v, rate, log_eta, log_keep))
   logs = (jnp.maximum(z, decays.least(dtype)) for z in (log_eta, log_keep))
   arrays, _, after = nonfinite.contain(where.reset, None, *tokens, *logs)

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import struct
 import wave
 
@@ -195,6 +196,28 @@ BAD = {
   "channels": (dict(x=FIVE[..., None], y=NINE), {"channels": 3}, "data.channels=3, but .* have 1"),
   "no such name": (dict(xs=FIVE, y=NINE), {}, r"no array data.inputs='x' .did you mean 'xs'"),
   "no split": (dict(x=FIVE, y=NINE, s=np.full(9, "all")), {"split": "s"}, "9 of 9 splits are none of"),
+  "texts": (dict(x=FIVE.astype(str), y=NINE), {}, "inputs are <U32, no real numbers"),
+  "complex": (dict(x=FIVE + 1j, y=NINE), {}, "inputs are complex128, no real numbers"),
+  "pickles": (dict(x=FIVE, y=NINE.astype(object)), {}, "cannot read .*allow_pickle=False"),
+  "one-hot": (dict(x=FIVE, y=np.eye(9)), {}, r"data.targets='y' has the shape \(9, 9\)"),
+  "one label": (dict(x=FIVE, y=np.int32(3)), {}, "1 targets for 9 sequences"),
+  "no label": (
+    dict(x=FIVE, y=np.where(NINE > 6, np.nan, NINE)),
+    {},
+    "2 of 9 labels are missing, .* number 7",
+  ),
+  "no number": (
+    dict(x=FIVE, y=np.full(9, "three")),
+    {"predict": "number"},
+    "column .y. has 9 values that are no numb",
+  ),
+  "too large": (dict(x=1e200 * NINE[:, None], y=NINE), {}, "feature 0 is too large to be normalised"),
+  "pairs of groups": (dict(x=FIVE, y=NINE, g=FIVE[:, :2]), {"groups": "g"}, r"groups have the shape \(9, 2\)"),
+  "going back": (
+    dict(x=FIVE, y=NINE, t=FIVE - np.arange(5).astype(np.uint8) // 3),
+    {"times": "t"},
+    "9 of 45 times come before the one in front of them; sort the steps, the first is number 3",
+  ),
 }
 
 
@@ -227,6 +250,35 @@ def test_missing_and_broken_files_are_named(tmp_path):
   (tmp_path / "b.csv").write_text("a,y\n1,2\n3\n")
   with pytest.raises(ValueError, match="1 lines have not 2 values, first line 3"):
     build_task("arrays", files=str(tmp_path / "b.csv"), inputs="")
+
+
+@pytest.mark.parametrize(
+  "name, content, message",
+  [
+    ("idx-ubyte.gz", gzip.compress(bytes(99))[:-20] + bytes(20), "cannot read"),
+    ("a.npz", b"\x93NUMPY\x01\0v\0{'descr': '<f8', 'fortran_order': False, 'shape': (1,)}", "cannot read"),
+    ("a.npy", b"\x80\x04\x95", "cannot read .*pickle"),
+    ("a.csv", b"a,a\n1,2\n", "several columns named 'a'"),
+    ("a.csv", b"a,y\n1,\xff\n", "cannot read .*utf-8"),
+    ("a.parquet", b"PAR1", "cannot read"),
+    ("a.wav", None, "a.wav' is no file"),
+  ],
+)
+def test_damaged_and_strange_files_are_one_line(tmp_path, name, content, message):
+  if content is None:
+    os.mkfifo(tmp_path / name)
+  else:
+    (tmp_path / name).write_bytes(content)
+  where = dict(dir=str(tmp_path), files="" if content is None else name, inputs="")
+  for predict in ("label", "next"):
+    with pytest.raises(ValueError, match=message) as error:
+      build_task("arrays", **where, predict=predict, length=2).describe()
+    assert "\n" not in str(error.value)
+
+
+def test_a_table_may_begin_with_a_mark_of_utf_8(tmp_path):
+  (tmp_path / "a.csv").write_text("\ufeffy,a\n" + "1,2\n0,3\n" * 9)
+  assert build_task("arrays", files=str(tmp_path / "a.csv"), inputs="a").classes == 2
 
 
 def test_f1_area_and_determination_are_exact_over_a_set(rng):

@@ -94,6 +94,14 @@ def test_genomes_are_documents_of_capital_letters(tmp_path):
   facts = build_task("fasta", dir=str(tmp_path), validation=0.3, length=16).describe()
   assert facts["bytes"] == 8 + 200 + 300
   assert 100 < facts["validation"]["bytes"] < 210
+  (tmp_path / "odd.fa").write_bytes(b"\n>one>a\r\nac gt\r\n;older comment\r\n\r\n nn\r\n>\n>>\nG\n>")
+  odd = list(fasta.records(tmp_path / "odd.fa"))
+  assert [record.text for record in odd] == [b"ACGTNN", b"", b"G", b""]
+  assert odd[0].name.endswith(":one>a")
+  (tmp_path / "odd.fa").unlink()
+  (tmp_path / "b.fna.gz").write_bytes(gzip.compress(b">three\n" + bytes(range(256)))[:-20] + bytes(20))
+  with pytest.raises(ValueError, match="cannot read .*b.fna.gz"):
+    build_task("fasta", dir=str(tmp_path), length=16).describe()
   (tmp_path / "b.fna.gz").write_bytes(b"no DNA")
   with pytest.raises(ValueError, match="b.fna.gz' is no FASTA file: it begins with b'no DNA'"):
     build_task("fasta", dir=str(tmp_path), length=16).describe()

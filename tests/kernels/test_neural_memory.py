@@ -143,6 +143,20 @@ def test_a_bounded_chunk_of_equal_tokens_does_not_overshoot(impl):
   assert error[True][-1] < 0.3
 
 
+@pytest.mark.parametrize("impl", IMPLS)
+def test_a_bounded_memory_does_not_drift_while_other_tokens_come(impl):
+  """Momentum of 63/64, and a rate that is 0 for every second 32 tokens: unbounded in eta, the error grows to 3e5."""
+  t, chunk = 2048, 4
+  k = np.ones((1, t, 1, 1), np.float32)
+  rate = np.where(np.arange(t) // 32 % 2 == 0, 0.5, 0)[None, :, None].astype(np.float32)
+  still, empty = np.zeros((1, t, 1), np.float32), (np.zeros((1, 1, 1, 1), np.float32),)
+  memory = Memory(empty, empty, empty, np.zeros(1, np.int32))
+  given = k, k, k, rate, still + np.log1p(np.float32(-1 / 64)), still, (empty[0][0],), memory
+  error = np.abs(op(*given, chunk=chunk, bounded=True, impl=impl)[0] - k)
+  assert error.max() <= 1
+  assert error[:, -64:].max() < 1e-5
+
+
 def test_no_momentum_and_full_forgetting_are_finite():
   for log_eta, log_keep in ((-np.inf, 0.0), (0.0, -np.inf), (0.0, 0.0)):
     q, k, v, rate, z, _, initial, memory = arrays(2, 12)

@@ -58,6 +58,7 @@ class Memory:
       gradients, step = gradient(self.began[i], k[i], v[i]), theta[i]
       error = 2 * (passed(self.began[i], k[i])[-1] - v[i])
       if self.bounded:
+        eta[i] = min(eta[i], 1 - 1 / max(self.chunk, 2))
         curvature = sum((g**2).sum() for g in gradients) / (error @ error)
         step = min(step, (1 - eta[i]) / (2 * self.chunk * curvature))
       for layer, g in enumerate(gradients):
