@@ -52,7 +52,7 @@ class Places(NamedTuple):
 
 
 def empty(batch: int, slots: int, shapes: Mapping[str, tuple[int, int]], dtype: str) -> Cache:
-  """A cache without tokens.
+  """Returns a cache without tokens.
 
   Args:
     shapes: for each name the number of groups and the size of a vector.
@@ -97,7 +97,7 @@ def place(
 def extend(
   cache: Cache, new: Mapping[str, Float[Array, "b t g k"]], at: Places, *, ring: bool, packed: bool
 ) -> tuple[Tokens, Cache]:
-  """The tokens that the new ones may see, their vectors as floats "b s g k", and the cache with the new tokens.
+  """Returns the tokens that the new ones may see, their vectors as floats "b s g k", and the cache with the new tokens.
 
   Args:
     new: the vectors of each new token.
@@ -115,7 +115,7 @@ def extend(
 
 
 def append(cache: Cache, new: Mapping[str, Float[Array, "b 1 g k"]], at: Places, *, ring: bool) -> Cache:
-  """The cache with one more token for each row, which is written in place where the old cache is used no more."""
+  """Writes one more token for each row, in place where the old cache is used no more, and returns the cache."""
   after = _write(Tokens(*cache[:3]), _tokens(cache, new, at), at.start, ring)
   return Cache(*after, consumed=at.consumed, start=at.start)
 
@@ -140,7 +140,7 @@ def _tokens(cache: Cache, new: Mapping[str, Float[Array, "b t g k"]], at: Places
 
 
 def _write(cache: Tokens, tokens: Tokens, start: Int[Array, "b"], ring: bool) -> Tokens:
-  """The cache with the new tokens of the last document, or as many of them as a ring holds."""
+  """Returns the cache with the new tokens of the last document, or as many of them as a ring holds."""
   slots = cache.segment.shape[1]
   slot = tokens.position - start[:, None]
   current = tokens.segment == start[:, None]
@@ -167,7 +167,7 @@ def _write(cache: Tokens, tokens: Tokens, start: Int[Array, "b"], ring: bool) ->
 
 
 def _slots_axis(z: Array) -> int:
-  """The axis of the slots: after the groups in "b g s k" and "b g s", else the second."""
+  """Returns the axis of the slots: after the groups in "b g s k" and "b g s", else the second."""
   return min(z.ndim - 1, 2)
 
 

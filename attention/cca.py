@@ -27,8 +27,6 @@ from mistake import Mistake
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   cache: cache.Cache  # kept: "k", turned, and "v"
   taps: Float[Array, "b w e"]  # float32; the last queries and keys before the first convolution
   mixed: Float[Array, "b v e"]  # the last ones after it, the newest first
@@ -61,9 +59,6 @@ class CCA(Mixer):
     window: tokens that are seen, the current one included; all if not given.
     theta, layout, rotary, scaling: as in `Attention`.
     cache_dtype: as in `Attention`.
-  Raises:
-    ValueError: a size is below 1 or does not divide what it must, entries to turn are odd, rotary is not in (0, 1],
-      theta is not above 0, or a name is unknown.
   """
 
   width: int
@@ -86,7 +81,6 @@ class CCA(Mixer):
 
   def __post_init__(self):
     self.scaling = fixed(self.scaling)
-    _check(self)
     super().__post_init__()
 
   def setup(self):
@@ -202,21 +196,21 @@ class CCA(Mixer):
     heads = self.heads or max(1, self.width // 128)
     return heads, self.kv_heads or heads, self.head_size or self.width // heads
 
-
-def _check(module: CCA) -> None:
-  one_of(module, layout=LAYOUTS, cache_dtype=cache.DTYPES)
-  at_least_one(module, "width", "heads", "kv_heads", "head_size", "taps", "head_taps", "window")
-  above_zero(module, "theta")
-  heads, groups, size = module._sizes
-  if module.head_size is None and module.width % heads:
-    raise Mistake(f"CCA: heads={heads} does not divide width={module.width}")
-  if heads % groups:
-    raise Mistake(f"CCA: kv_heads={groups} does not divide heads={heads}")
-  if groups * size % 2:
-    raise Mistake(f"CCA: kv_heads={groups} of size {size} have an odd number of channels; half are the token's before")
-  if not 0 < module.rotary <= 1:
-    raise Mistake(f"CCA: rotary={module.rotary} is a share of a head's entries; it must be in (0, 1]")
-  pairs = turned(size, module.rotary)
-  if pairs % 2 or not pairs:
-    raise Mistake(f"CCA: rotary={module.rotary} of heads of size {size} turns {pairs} entries, which must be pairs")
-  frequencies(pairs, module.theta, module.scaling)
+  @nn.nowrap
+  def check(self) -> None:
+    one_of(self, layout=LAYOUTS, cache_dtype=cache.DTYPES)
+    at_least_one(self, "width", "heads", "kv_heads", "head_size", "taps", "head_taps", "window")
+    above_zero(self, "theta")
+    heads, groups, size = self._sizes
+    if self.head_size is None and self.width % heads:
+      raise Mistake(f"CCA: heads={heads} does not divide width={self.width}")
+    if heads % groups:
+      raise Mistake(f"CCA: kv_heads={groups} does not divide heads={heads}")
+    if groups * size % 2:
+      raise Mistake(f"CCA: kv_heads={groups} of size {size} have an odd number of channels, not two halves")
+    if not 0 < self.rotary <= 1:
+      raise Mistake(f"CCA: rotary={self.rotary} is a share of a head's entries; it must be in (0, 1]")
+    pairs = turned(size, self.rotary)
+    if pairs % 2 or not pairs:
+      raise Mistake(f"CCA: rotary={self.rotary} of heads of size {size} turns {pairs} entries, which must be pairs")
+    frequencies(pairs, self.theta, self.scaling)

@@ -4,6 +4,8 @@ De et al. 2024, arXiv:2402.19427, sec. 2.3 and app. A (Griffin); Beltagy et al. 
 arXiv:1911.02150, for the one head of keys.
 """
 
+import flax.linen as nn
+
 from attention.softmax import Attention
 from mistake import Mistake
 
@@ -19,8 +21,6 @@ class LocalAttention(Attention):
 
   Attributes: those of `Attention`, some with other defaults:
     heads: the largest divisor of the width not above 10 that leaves pairs to turn, if not given.
-  Raises:
-    ValueError: as `Attention`; or there is no window, or the mask is "full".
   """
 
   kv_heads: int | None = 1
@@ -32,7 +32,8 @@ class LocalAttention(Attention):
   STATE = "window"
   MOST_HEADS = 10
 
-  def __post_init__(self):
+  @nn.nowrap
+  def check(self) -> None:
     if self.window is None or self.mask == "full":
       raise Mistake(f"LocalAttention: window={self.window}, mask={self.mask!r}; without a window use 'softmax'")
-    super().__post_init__()
+    super().check()

@@ -54,9 +54,6 @@ class MLA(Mixer):
     gate: what of each head's output sigmoid(W_g x) multiplies: "none", every "entry" by its own, or each whole "head"
       (Ling 3).
     cache_dtype: of c and k in the state, as in `Attention`.
-  Raises:
-    ValueError: a size is below 1, theta is not above 0, norm_eps is below 0, rope_size is odd where it turns, a scaling
-      stands beside position="none", a name is unknown.
   """
 
   width: int
@@ -78,7 +75,6 @@ class MLA(Mixer):
 
   def __post_init__(self):
     self.scaling = fixed(self.scaling)
-    _check(self)
     super().__post_init__()
 
   def setup(self):
@@ -178,20 +174,20 @@ class MLA(Mixer):
       r, k = rope(r, offset, **turn), rope(k, offset, **turn)
     return q, r, dict(c=self.c_norm(self.c_proj(x))[:, :, None], k=k)
 
+  @nn.nowrap
+  def check(self) -> None:
+    one_of(self, **CHOICES)
+    at_least_one(self, "width", "heads", "rank", "q_rank", "head_size", "rope_size", "value_size")
+    above_zero(self, "theta")
+    if not self.norm_eps >= 0:
+      raise Mistake(f"MLA: norm_eps={self.norm_eps}; it must be at least 0")
+    if self.position == "rope":
+      if self.rope_size % 2:
+        raise Mistake(f"MLA: rope_size={self.rope_size} is odd; position='rope' turns pairs")
+      frequencies(self.rope_size, self.theta, self.scaling)
+    elif self.scaling is not None:
+      raise Mistake(f"MLA: scaling={dict(self.scaling)} is of rotations; position='none' has none")
+
 
 def _join(x: Array, y: Array) -> Array:
   return jnp.concatenate([x, y], axis=-1)
-
-
-def _check(module: MLA) -> None:
-  one_of(module, **CHOICES)
-  at_least_one(module, "width", "heads", "rank", "q_rank", "head_size", "rope_size", "value_size")
-  above_zero(module, "theta")
-  if not module.norm_eps >= 0:
-    raise Mistake(f"MLA: norm_eps={module.norm_eps}; it must be at least 0")
-  if module.position == "rope":
-    if module.rope_size % 2:
-      raise Mistake(f"MLA: rope_size={module.rope_size} is odd; position='rope' turns pairs")
-    frequencies(module.rope_size, module.theta, module.scaling)
-  elif module.scaling is not None:
-    raise Mistake(f"MLA: scaling={dict(module.scaling)} is of rotations; position='none' has none")

@@ -66,11 +66,6 @@ class Attention(Masked):
     cache_dtype: of the keys and values in the state: "float32", "bfloat16", or "int8" with a float32 unit for each
       vector. Outputs of `prefill` and `step` then differ from those of `__call__` by rounding; "int8" is for inference,
       as hardly any gradient passes through it.
-  Raises:
-    ValueError: heads do not divide the width without head_size, kv_heads do not divide the heads, entries to turn are
-      odd, a size is below 1, persistent is below 0 or stands beside "xpos" or "alibi", theta, softcap or scale is not
-      above 0, norm_eps is below 0, rotary is not in (0, 1], a window or "xpos" stands beside mask="full", a scaling
-      beside positions that do not turn, a name is unknown; `init_state`, `prefill` or `step` with mask="full".
   """
 
   width: int
@@ -105,12 +100,11 @@ class Attention(Masked):
 
   @property
   def out_width(self) -> int:
-    """The width of the outputs."""
+    """Returns the width of the outputs."""
     return self.out_features or self.width
 
   def __post_init__(self):
     self.scaling = fixed(self.scaling)
-    _check(self)
     super().__post_init__()
 
   def setup(self):
@@ -247,6 +241,41 @@ class Attention(Masked):
     where |= dict(k_segment=before(where["k_segment"], segment), k_position=before(where["k_position"], position))
     return before(k, kv["k"]), before(v, kv["v"]), where
 
+  @nn.nowrap
+  def check(self) -> None:
+    name = type(self).__name__
+    one_of(self, **CHOICES)
+    if self.position not in POSITIONS:
+      others = "; 'learned' and 'sinusoidal' are for the model's own position"
+      raise Mistake(f"{name}: position={self.position!r}; choose from {list(POSITIONS)}{others}")
+    at_least_one(self, "width", "heads", "kv_heads", "head_size", "window", "out_features")
+    above_zero(self, "theta", "softcap", "scale")
+    if self.persistent < 0:
+      raise Mistake(f"{name}: persistent={self.persistent}; it must be at least 0")
+    if self.persistent and self.position in ("xpos", "alibi"):
+      what = "tokens are seen from anywhere, so they need positions that do not fade"
+      raise Mistake(f"{name}: persistent={self.persistent} with position={self.position!r}; these {what}")
+    if not self.norm_eps >= 0:
+      raise Mistake(f"{name}: norm_eps={self.norm_eps}; it must be at least 0")
+    if not 0 < self.rotary <= 1:
+      raise Mistake(f"{name}: rotary={self.rotary} is a share of a head's entries; it must be in (0, 1]")
+    heads, groups, size = self._sizes
+    if self.width % heads and self.head_size is None:
+      raise Mistake(f"{name}: heads={heads} does not divide width={self.width}")
+    if heads % groups:
+      raise Mistake(f"{name}: kv_heads={groups} does not divide heads={heads}")
+    if self.position in ("rope", "xpos"):
+      pairs = turned(size, self.rotary)
+      if pairs % 2 or not pairs:
+        what = f"heads={heads} of width={self.width} have size {size}; position={self.position!r} turns pairs"
+        raise Mistake(f"{name}: {what}, and rotary={self.rotary} of that is {pairs}")
+      frequencies(pairs, self.theta, self.scaling)
+    elif self.scaling is not None:
+      raise Mistake(f"{name}: scaling={dict(self.scaling)} is of rotations; position={self.position!r} has none")
+    if self.mask == "full" and (self.window is not None or self.position == "xpos"):
+      field = "window" if self.window is not None else "position"
+      raise Mistake(f"{name}: {field}={getattr(self, field)!r} looks back only, so it needs mask='causal', not 'full'")
+
 
 def _derived_heads(module: Attention) -> int:
   width, multiple, most, name = module.width, module.kv_heads or 1, module.MOST_HEADS, type(module).__name__
@@ -255,38 +284,3 @@ def _derived_heads(module: Attention) -> int:
     raise Mistake(f"{name}: no number of heads up to {most} divides width={width} and is a multiple of {multiple}")
   entries = {h: turned(module.head_size or width // h, module.rotary) for h in fits}
   return max((h for h in fits if entries[h] > 0 and entries[h] % 2 == 0), default=max(fits))
-
-
-def _check(module: Attention) -> None:
-  name = type(module).__name__
-  one_of(module, **CHOICES)
-  if module.position not in POSITIONS:
-    others = "; 'learned' and 'sinusoidal' are for the model's own position"
-    raise Mistake(f"{name}: position={module.position!r}; choose from {list(POSITIONS)}{others}")
-  at_least_one(module, "width", "heads", "kv_heads", "head_size", "window", "out_features")
-  above_zero(module, "theta", "softcap", "scale")
-  if module.persistent < 0:
-    raise Mistake(f"{name}: persistent={module.persistent}; it must be at least 0")
-  if module.persistent and module.position in ("xpos", "alibi"):
-    what = "tokens are seen from anywhere, so they need positions that do not fade"
-    raise Mistake(f"{name}: persistent={module.persistent} with position={module.position!r}; these {what}")
-  if not module.norm_eps >= 0:
-    raise Mistake(f"{name}: norm_eps={module.norm_eps}; it must be at least 0")
-  if not 0 < module.rotary <= 1:
-    raise Mistake(f"{name}: rotary={module.rotary} is a share of a head's entries; it must be in (0, 1]")
-  heads, groups, size = module._sizes
-  if module.width % heads and module.head_size is None:
-    raise Mistake(f"{name}: heads={heads} does not divide width={module.width}")
-  if heads % groups:
-    raise Mistake(f"{name}: kv_heads={groups} does not divide heads={heads}")
-  if module.position in ("rope", "xpos"):
-    pairs = turned(size, module.rotary)
-    if pairs % 2 or not pairs:
-      what = f"heads={heads} of width={module.width} have size {size}; position={module.position!r} turns pairs"
-      raise Mistake(f"{name}: {what}, and rotary={module.rotary} of that is {pairs}")
-    frequencies(pairs, module.theta, module.scaling)
-  elif module.scaling is not None:
-    raise Mistake(f"{name}: scaling={dict(module.scaling)} is of rotations; position={module.position!r} has none")
-  if module.mask == "full" and (module.window is not None or module.position == "xpos"):
-    field = "window" if module.window is not None else "position"
-    raise Mistake(f"{name}: {field}={getattr(module, field)!r} looks back only, so it needs mask='causal', not 'full'")

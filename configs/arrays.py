@@ -45,7 +45,7 @@ DATA = {
 
 
 def get_config(arg: str = "") -> ConfigDict:
-  """Names of files and arrays, mixer and sizes by argument."""
+  """Takes names of files and arrays, mixer and sizes by argument."""
   predict, arg = grammar.take(arg, "predict", ("label", "number", "next"))
   c = base.defaults()
   c.steps = 2000

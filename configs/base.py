@@ -26,6 +26,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs.grammar import cast, convert, literal, number, pairs, unquoted
+from defaults import RUN
 from mistake import Mistake, hint
 
 # searched in this order for a key given without its section
@@ -58,13 +59,9 @@ def defaults() -> ConfigDict:
   """Every key there is, unlocked, for a config file to change: a small Mamba on the standard library's source."""
   return ConfigDict(
     {
-      "seed": 0,
+      # seed, log_every, kernels, wandb, init_from, init_only, mesh, eval, save, generate: the page defaults.py
+      **RUN,
       "steps": 1000,
-      "log_every": 50,
-      "kernels": "auto",
-      "wandb": False,
-      "init_from": "",
-      "init_only": "",
       "data": text_section(name="bytes"),
       "model": {
         "embed": {"name": "tokens"},
@@ -88,26 +85,12 @@ def defaults() -> ConfigDict:
         "slow_lr": 1.0,
         "groups": (),
       },
-      "mesh": {"data": -1, "fsdp": 1, "sequence": 1, "tensor": 1, "cpu_devices": 0},
-      "eval": {"every": 500, "chunk": 0, "batches": 0},
-      "save": {"every": 500, "keep": 3, "best": ""},
-      "generate": {
-        "prompt": "def ",
-        "tokens": 256,
-        "temperature": 0.8,
-        "top_k": 0,
-        "top_p": 1.0,
-        "min_p": 0.0,
-        "repetition_penalty": 1.0,
-        "stop": (),
-        "seed": 0,
-      },
     }
   )
 
 
 def text_section(**changes: Any) -> dict[str, Any]:
-  """The data section of the text tasks, changed."""
+  """Returns the data section of the text tasks, changed."""
   return {"batch": 8, "length": 256, "seed": 0, "stateful": False, "eval_length": 0, "vocab": 256} | changes
 
 
@@ -117,7 +100,7 @@ def classify(config: ConfigDict, *, pool: str) -> None:
 
 
 def get_config(arg: str = "") -> ConfigDict:
-  """The defaults themselves as an experiment."""
+  """Returns the defaults themselves as an experiment."""
   return parse(defaults(), arg)
 
 
@@ -205,7 +188,7 @@ def place(config: ConfigDict, key: str, text: str) -> None:
 
 
 def find(config: ConfigDict, key: str) -> str:
-  """The full path of a key given without its section; `name` needs it, being in several."""
+  """Returns the full path of a key given without its section; `name` needs it, being in several."""
   if key in config:
     return key
   if key.split(".")[0] in PARTS:
@@ -222,7 +205,7 @@ def find(config: ConfigDict, key: str) -> str:
 
 
 def flat(config: ConfigDict) -> list[str]:
-  """The full paths of all values."""
+  """Returns the full paths of all values."""
   paths = []
   for key, value in config.items():
     paths += [f"{key}.{path}" for path in flat(value)] if isinstance(value, ConfigDict) else [key]

@@ -41,7 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def get_sweep() -> Iterator[dict[str, Any]]:
-  """Every task with every mixer that can do it."""
+  """Returns every task with every mixer that can do it."""
   for task in TASKS:
     for name in MIXERS:
       if task == "smnist" or name not in IMAGES_ONLY:

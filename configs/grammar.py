@@ -82,7 +82,7 @@ def outline(arg: str) -> tuple[list[int], list[int]]:
 
 
 def marked(arg: str, position: int, reason: str) -> str:
-  """The reason, and below it the argument with a caret under the position."""
+  """Returns the reason, and below it the argument with a caret under the position."""
   start, end = max(0, position - SHOWN), position + SHOWN
   shown = "".join(char if char.isprintable() else " " for char in arg[start:end])
   before, after = "…" * (start > 0), "…" * (end < len(arg))
@@ -90,7 +90,7 @@ def marked(arg: str, position: int, reason: str) -> str:
 
 
 def unquoted(text: str) -> str:
-  """The value without the quotes around it or its parts; those inside brackets stay."""
+  """Returns the value without the quotes around it or its parts; those inside brackets stay."""
   dropped = set(outline(text)[1])
   return "".join(char for i, char in enumerate(text) if i not in dropped)
 
@@ -150,7 +150,7 @@ def cast(key: str, text: str, kind: type, *, note: str = "") -> Any:
 
 
 def number(text: str, key: str) -> int | float:
-  """A finite number, whole where it is written so.
+  """Returns a finite number, whole where it is written so.
 
   Raises:
     Mistake: it is none.

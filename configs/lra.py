@@ -136,7 +136,7 @@ def attention(task: str, mixer: dict[str, Any]) -> Recipe:
 
 
 def both(name: str) -> dict[str, Any]:
-  """A mixer that reads both ways."""
+  """Returns a mixer that reads both ways."""
   return {"name": "bidirectional", "mixer": {"name": name}}
 
 
@@ -184,6 +184,6 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def get_sweep() -> Iterator[dict[str, Any]]:
-  """Every model."""
+  """Returns every model."""
   for name in MODELS:
     yield {"mixer": name}

@@ -55,7 +55,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def get_sweep() -> Iterator[dict[str, Any]]:
-  """Each mixer at each learning rate; steps and data are the same."""
+  """Returns each mixer at each learning rate; steps and data are the same."""
   for mixer in MIXERS:
     for lr in LEARNING_RATES:
       yield mixer | {"lr": lr}

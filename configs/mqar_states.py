@@ -46,7 +46,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def get_sweep() -> Iterator[dict[str, Any]]:
-  """Every mixer with each state at each learning rate, on both sizes."""
+  """Returns every mixer with each state at each learning rate, on both sizes."""
   for size in SIZES:
     for mixer, (fixed, key, states) in MIXERS.items():
       for state in states:

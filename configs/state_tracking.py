@@ -64,7 +64,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def get_sweep() -> Iterator[dict[str, Any]]:
-  """Each mixer with each seed; steps and data are the same."""
+  """Returns each mixer with each seed; steps and data are the same."""
   for mixer in MIXERS:
     for seed in SEEDS:
       yield mixer | {"seed": seed}

@@ -108,12 +108,12 @@ class Arrays:
 
   @property
   def head(self) -> str:
-    """Of labels a classifier's, of numbers a regression's."""
+    """Returns the name of the head: of labels a classifier's, of numbers a regression's."""
     return "classifier" if self.predict == "label" else "regression"
 
   @property
   def loss(self) -> str:
-    """The loss of the head."""
+    """Returns the name of the head's loss."""
     return "cross_entropy" if self.predict == "label" else "mse"
 
   @property

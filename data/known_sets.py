@@ -30,7 +30,7 @@ SIDE = 34
 
 
 class KnownSet(NamedTuple):
-  """What a set is made of.
+  """Describes a data set that is known by its files.
 
   Attributes:
     files: file -> its sha256.

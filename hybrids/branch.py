@@ -85,17 +85,17 @@ class Branch(Mixer):
 
   @property
   def STATE(self) -> str:
-    """The STATE of the wrapped mixer."""
+    """Returns the STATE of the wrapped mixer."""
     return self.bare(parent=None).STATE
 
   @property
   def SIDE(self) -> tuple[str, ...]:
-    """The names of the inputs per token that the wrapped mixer reads, and what the layer before feeds."""
+    """Returns the names of the inputs per token that the wrapped mixer reads, and what the layer before feeds."""
     return self.bare(parent=None).SIDE + ((FED,) if self.reads != "x" else ())
 
   @property
   def CARRIES(self) -> Mapping[str, int]:
-    """The names and widths of the arrays that the wrapped mixer takes from the layer before, and hands on."""
+    """Returns the names and widths of the arrays that the wrapped mixer takes from the layer before, and hands on."""
     return getattr(self.bare(parent=None), "CARRIES", {})
 
   def setup(self):

@@ -46,7 +46,7 @@ class Layout(NamedTuple):
 
   @property
   def letters(self) -> str:
-    """The letter of each layer."""
+    """Returns the letter of each layer."""
     return "".join(layer.letter for layer in self.layers)
 
   def kinds(self) -> dict[tuple[str, int], list[int]]:
@@ -150,7 +150,7 @@ def apart(layout: Layout, variables: Mapping[str, Tree]) -> dict[str, dict[str, 
 
 
 def together(layout: Layout, variables: Mapping[str, Tree]) -> dict[str, dict[str, Any]]:
-  """The inverse of `apart`: variables by collection, with layers of one letter stacked for loops."""
+  """Returns the inverse of `apart`: variables by collection, with layers of one letter stacked for loops."""
   return {collection: _each_letter(layout, tree, _letter_together) for collection, tree in variables.items()}
 
 

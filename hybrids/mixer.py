@@ -77,7 +77,7 @@ def find(name: str | type[nn.Module]) -> type[nn.Module]:
 
 @functools.cache
 def _load(name: str) -> type[nn.Module]:
-  """The class that a file of that name, or a dotted path, holds."""
+  """Returns the class that a file of that name, or a dotted path, holds."""
   files = {**_files(BODIES), **_files(FOLDERS)}
   path = files.get(name, name)
   module, _, attribute = path.rpartition(".")
@@ -127,7 +127,7 @@ def _unknown(name: str) -> str:
 
 
 def fields(cls: type[nn.Module]) -> dict[str, bool]:
-  """The fields of a module that a config may set, each with whether it must be set."""
+  """Returns the fields of a module that a config may set, each with whether it must be set."""
   own = [f for f in dataclasses.fields(cls) if f.init and f.name not in ("parent", "name")]
   missing = dataclasses.MISSING
   return {f.name: f.default is missing and f.default_factory is missing for f in own}
@@ -164,7 +164,7 @@ def _fits(value: Any, annotation: Any) -> bool:
 
 
 def frozen(value: Any) -> Any:
-  """A config's dicts and lists as FrozenDicts and tuples, so that modules which hold them can be hashed."""
+  """Returns a config's dicts and lists as FrozenDicts and tuples, so that modules which hold them can be hashed."""
   if isinstance(value, Mapping):
     return FrozenDict({key: frozen(item) for key, item in value.items()})
   return tuple(frozen(item) for item in value) if isinstance(value, list) else value
@@ -172,7 +172,7 @@ def frozen(value: Any) -> Any:
 
 @functools.cache
 def _files(folders: tuple[str, ...]) -> dict[str, str]:
-  """The dotted path of every Python file under some folders, by the file's name."""
+  """Returns the dotted path of every Python file under some folders, by the file's name."""
   files: dict[str, str] = {}
   for folder in folders:
     spec = importlib.util.find_spec(folder)
@@ -188,7 +188,7 @@ def _files(folders: tuple[str, ...]) -> dict[str, str]:
 
 
 def _is_module(path: str) -> bool:
-  """Whether a dotted path is a module, found without importing it; only the packages above it are."""
+  """Returns whether a dotted path is a module, found without importing it; only the packages above it are."""
   try:
     return importlib.util.find_spec(path) is not None
   except ModuleNotFoundError as error:
@@ -198,12 +198,12 @@ def _is_module(path: str) -> bool:
 
 
 def _mixers_of(module: Any) -> dict[str, Any]:
-  """The mixers that a module defines, by the names of their classes."""
+  """Returns the mixers that a module defines, by the names of their classes."""
   classes = inspect.getmembers(module, inspect.isclass)
   return {name: cls for name, cls in classes if cls.__module__ == module.__name__ and _is_mixer(cls)}
 
 
 def _is_mixer(cls: type) -> bool:
-  """Whether a class can be built as a mixer; a base class cannot, as its subclasses hold the mathematics."""
+  """Returns whether a class can be built as a mixer; a base class cannot, as its subclasses hold the mathematics."""
   base = issubclass(cls, Mixer) and cls.mix is Mixer.mix and cls.mix_parallel is Mixer.mix_parallel
   return issubclass(cls, nn.Module) and hasattr(cls, "STATE") and "width" in fields(cls) and not base

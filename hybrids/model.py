@@ -88,35 +88,35 @@ class Model(nn.Module, kw_only=True):
 
   @property
   def STATE(self) -> str:
-    """The STATE of the body; "none" where the embedding needs whole rows."""
+    """Returns the STATE of the body; "none" where the embedding needs whole rows."""
     embed = self._embed(parent=None)
     whole = not embed.RESUMES or embed.class_token in ("start", "middle")
     return "none" if whole else self._body(parent=None).STATE
 
   @property
   def positions(self) -> int | None:
-    """How many tokens a document may have by the table of learned positions; None for any number."""
+    """Returns how many tokens a document may have by the table of learned positions; None for any number."""
     return self.max_len or ROOM if self._embed(parent=None).position == "learned" else None
 
   @property
   def longest(self) -> int | None:
-    """How many tokens a sequence may have that is read from a state; None for any number."""
+    """Returns how many tokens a sequence may have that is read from a state; None for any number."""
     bounded = self.STATE in BOUNDED or self.positions
     return self.max_len or ROOM if bounded else None
 
   @property
   def reads_pieces(self) -> bool:
-    """Whether rows of any length are read, so that parameters can be made with one token."""
+    """Returns whether rows of any length are read, so that parameters can be made with one token."""
     return self.STATE != "none"
 
   @nn.nowrap
   def apart(self, variables: Mapping[str, Any]) -> dict[str, Any]:
-    """The model's variables with those of its layers apart, for loops over `step`; see `Stack`."""
+    """Returns the model's variables with those of its layers apart, for loops over `step`; see `Stack`."""
     return self._with_body(variables, "apart")
 
   @nn.nowrap
   def together(self, variables: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `apart`, for training what was imported layer by layer."""
+    """Returns the inverse of `apart`, for training what was imported layer by layer."""
     return self._with_body(variables, "together")
 
   @nn.nowrap

@@ -109,12 +109,12 @@ def _alike(layers: tuple) -> list[list[int]]:
 
 
 def count(items: Iterable[Any], layer: Hashable) -> int:
-  """How many times a program runs a layer."""
+  """Returns how many times a program runs a layer."""
   return sum(item.times * count(item.body, layer) if isinstance(item, Loop) else item == layer for item in items)
 
 
 def written(items: Iterable[Any]) -> Iterator[Hashable]:
-  """The layers that a program writes out, in order."""
+  """Returns the layers that a program writes out, in order."""
   for item in items:
     if isinstance(item, Loop):
       yield from written(item.body)

@@ -229,7 +229,7 @@ def _adapters(params: Any, rank: int, only: re.Pattern, key: Array, path: str) -
 
 
 def offered(kind: Kind, call: Call, x: Float[Array, "b *t d"], piece: Piece) -> dict[str, Array]:
-  """The arrays per token which a layer offers to the layers after it, if it does."""
+  """Returns the arrays per token which a layer offers to the layers after it, if it does."""
   if not kind.offers:
     return {}
   branch, state = kind.branch, piece.state

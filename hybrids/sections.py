@@ -93,7 +93,7 @@ def _named(what: str, name: Any, classes: Mapping[str, Any]) -> Any:
 
 
 def _filled(cls: type[nn.Module], section: Mapping[str, Any], excluded: tuple[str, ...]) -> dict[str, Any]:
-  """The fields of a class with their defaults, and the section's in their places."""
+  """Returns the fields of a class with their defaults, and the section's in their places."""
   own = [
     field for field in dataclasses.fields(cls) if field.name in mixer_lib.fields(cls) and field.name not in excluded
   ]
@@ -105,7 +105,7 @@ def _filled(cls: type[nn.Module], section: Mapping[str, Any], excluded: tuple[st
 
 
 def _mixer(section: Any) -> dict[str, Any]:
-  """The section of a mixer, and of mixers within it."""
+  """Returns the section of a mixer, and of mixers within it."""
   if "name" not in _section("body, or a mixer,", section):
     return dict(section)
   cls = mixer_lib.find(section["name"])
@@ -129,7 +129,7 @@ def _mixer(section: Any) -> dict[str, Any]:
 
 
 def _stacks(value: Any) -> Any:
-  """The fields of a stack, or of several."""
+  """Returns the fields of a stack, or of several."""
   if not isinstance(value, Mapping):
     return tuple(map(_stacks, value))
   full = _mixer({"name": "stack", "last_norm": False, **value})
@@ -137,7 +137,7 @@ def _stacks(value: Any) -> Any:
 
 
 def _letter(section: Any) -> dict[str, Any]:
-  """A mixer, or some fields of a branch; the others are those of the stack's `branch`."""
+  """Returns a mixer, or some fields of a branch; the others are those of the stack's `branch`."""
   if "name" in _section("letter", section):
     return _mixer(section)
   return {key: _mixer(value) if key == "mixer" else value for key, value in section.items()}

@@ -64,12 +64,12 @@ class Shell(Mixer):
 
   @property
   def STATE(self) -> str:
-    """How the state of the mixer inside grows."""
+    """Returns how the state of the mixer inside grows."""
     return self._inside(parent=None).STATE
 
   @property
   def SIDE(self) -> tuple[str, ...]:
-    """The side inputs of the mixer inside."""
+    """Returns the side inputs of the mixer inside."""
     return self._inside(parent=None).SIDE
 
   def setup(self):
@@ -115,7 +115,7 @@ class Shell(Mixer):
     return jnp.zeros((batch, self.taps - 1, self._inner)) if KINDS[self.kind][0] else None
 
   def _split(self, x: Float[Array, "*b d"], conv: Any) -> tuple[Array, Array | None, Array | None]:
-    """The input of the mixer inside, the factor of its output, and the next state of the convolution."""
+    """Returns the input of the mixer inside, the factor of its output, and the next state of the convolution."""
     if self.kind == "none":
       return x, None, None
     first, *rest = jnp.split(self.in_proj(x), KINDS[self.kind][0], axis=-1)

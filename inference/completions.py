@@ -67,11 +67,7 @@ def complete(
   ):
     if value < least:
       raise Mistake(f"generate: {name}={value}; give at least {least}")
-  encoded = [tokenizer.encode(prompt) for prompt in prompts]
-  for number, (prompt, row) in enumerate(zip(prompts, encoded), 1):
-    if not prompt or not row.size:
-      raise Mistake(f"generate: prompt {number} is empty; give some text to start from")
-    check_room(model.longest, f"prompt is number {number} and the model has max_len", row.size, tokens)
+  encoded = _encoded(model, tokenizer, prompts, tokens)
   settings: dict[str, Any] = {
     "max_new_tokens": tokens,
     "stop": encoded_stops(tokenizer, stop),
@@ -83,6 +79,15 @@ def complete(
   else:
     settings |= {"sampler": sampler, "num_return_sequences": num_return_sequences}
   return _completions(model, variables, tokenizer, prompts, encoded, stop, seed, num_return_sequences, batch, settings)
+
+
+def _encoded(model: nn.Module, tokenizer: Tokenizer, prompts: Sequence[str], tokens: int) -> list[np.ndarray]:
+  encoded = [tokenizer.encode(prompt) for prompt in prompts]
+  for number, (prompt, row) in enumerate(zip(prompts, encoded), 1):
+    if not prompt or not row.size:
+      raise Mistake(f"generate: prompt {number} is empty; give some text to start from")
+    check_room(model.longest, f"prompt is number {number} and the model has max_len", row.size, tokens)
+  return encoded
 
 
 def _completions(

@@ -124,7 +124,7 @@ def _step(model: nn.Module, task: Any, variables: Mapping[str, Any]) -> float:
 
 
 def table(counts: Mapping[str, Any]) -> Table:
-  """The numbers for a terminal."""
+  """Returns the numbers for a terminal."""
   made = Table(show_header=False)
   made.add_column()
   made.add_column(justify="right")

@@ -27,7 +27,7 @@ class Request(NamedTuple):
 
 
 class Finished(NamedTuple):
-  """What followed the prompt of a request."""
+  """Holds the tokens that followed the prompt of a request."""
 
   tokens: list[int]
   logprobs: list[float]

@@ -84,15 +84,8 @@ def speculate(
       room for `num_speculative_tokens` more is needed.
   """
   sampler = make_sampler(*(sampler or Sampler(temperature=0.0)))
-  for name, value in (("max_new_tokens", max_new_tokens), ("num_speculative_tokens", num_speculative_tokens)):
-    if value < 1:
-      raise Mistake(f"speculate: {name}={value}; give at least 1")
-  if sampler.repetition_penalty != 1:
-    raise Mistake(f"speculate: repetition_penalty={sampler.repetition_penalty} is not possible here; leave it at 1")
-  for one in (model, draft_model):
-    check_model(one)
-  if model.vocab != draft_model.vocab:
-    raise Mistake(f"speculate: the draft model has vocab={draft_model.vocab} and the model {model.vocab}; use one with")
+  pair = Pair(model, draft_model, sampler, num_speculative_tokens)
+  _check(pair, max_new_tokens)
   tokens, lengths = padded(prompts, None, model.vocab)
   keys, stops = row_keys(rng, len(lengths)), make_stops(stop, model.vocab)
 
@@ -101,7 +94,6 @@ def speculate(
     return read(one, its, context, tokens, lengths, chunk=prefill_chunk)
 
   context, draft = begun(model, variables), begun(draft_model, draft_variables)
-  pair = Pair(model, draft_model, sampler, num_speculative_tokens)
   found, broken = _loop(
     pair,
     (variables, unstacked(draft_model, draft_variables)),
@@ -115,6 +107,20 @@ def speculate(
   if np.any(broken):
     raise Mistake(f"speculate: row {np.flatnonzero(broken)[0]} has NaN logits; the parameters are not finite")
   return found._replace(tokens=found.tokens[:, :max_new_tokens])
+
+
+def _check(pair: Pair, max_new_tokens: int) -> None:
+  for name, value in (("max_new_tokens", max_new_tokens), ("num_speculative_tokens", pair.proposals)):
+    if value < 1:
+      raise Mistake(f"speculate: {name}={value}; give at least 1")
+  if pair.sampler.repetition_penalty != 1:
+    penalty = pair.sampler.repetition_penalty
+    raise Mistake(f"speculate: repetition_penalty={penalty} is not possible here; leave it at 1")
+  for one in (pair.model, pair.draft):
+    check_model(one)
+  if pair.model.vocab != pair.draft.vocab:
+    draft, vocab = pair.draft.vocab, pair.model.vocab
+    raise Mistake(f"speculate: the draft model has vocab={draft} and the model {vocab}; use one with the same")
 
 
 @partial(jax.jit, static_argnums=(0,), static_argnames=("size",))

@@ -119,7 +119,7 @@ def whole(text: str) -> str:
 
 
 def unreadable(path: Path, error: Exception) -> Mistake:
-  """The error for a file that is not what its name says."""
+  """Returns the error for a file that is not what its name says."""
   return Mistake(f"tokenizer {path} cannot be read: {error}; take the model's own, or move this file away")
 
 
@@ -193,7 +193,7 @@ def checked(tokenizer: Tokenizer, path: Path, vocab: int | None) -> Tokenizer:
 
 
 def has_text(task: Any) -> bool:
-  """Whether a task is language modelling of tokens that stand for text."""
+  """Returns whether a task is language modelling of tokens that stand for text."""
   return task.head == "lm" and hasattr(task, "encode")
 
 

@@ -91,8 +91,8 @@ def _compiler() -> list[str]:
   """Returns the command of the compiler that CXX names, or of one that is installed."""
   if command := shlex.split(os.environ.get("CXX", "")):
     return command
-  if found := next(filter(None, map(shutil.which, COMPILERS)), None):
-    return [found]
+  if compiler := next(filter(None, map(shutil.which, COMPILERS)), None):
+    return [compiler]
   raise Unavailable(f"there is no C++ compiler: none of {', '.join(COMPILERS)}, and CXX names none")
 
 

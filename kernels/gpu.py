@@ -92,10 +92,10 @@ def kernel_in_place(body, out, grid, name, *scratch):
   mesh = plgpu.Mesh(grid=tuple(grid.values()), grid_names=tuple(grid), kernel_name=name)
   scoped = lambda *refs: pl.run_scoped(functools.partial(body, *refs), *scratch)
 
-  def run(state, *given):
+  def run(state, *args):
     # `plgpu.kernel` refuses mutable arrays in JAX 0.10.2, what it is made of does not.
     ref = jax.new_ref(state)
-    results = pl.kernel(scoped, out, mesh=mesh, compiler_params=_PARAMS, name=name)(ref, *given)
+    results = pl.kernel(scoped, out, mesh=mesh, compiler_params=_PARAMS, name=name)(ref, *args)
     return results, jax.freeze(ref)
 
   return run

@@ -1,7 +1,12 @@
 """The common parts of the Pallas kernels for TPUs: when they can run, and how chunks of time lie in their grids."""
 
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
@@ -9,8 +14,31 @@ from kernels import chunks, dispatch
 
 ROWS, LANES = 8, 128  # of a register: tokens and channels
 
-# Rows of the batch and blocks of channels in any order; chunks of time one after the other, with the state in VMEM.
-IN_ORDER = pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "arbitrary"))
+
+def in_order(
+  kernel: Callable, blocks: Any, name: str, arrays: Iterable[tuple], results: Iterable[tuple], scratch: Iterable = ()
+) -> Any:
+  """Calls `kernel(blocks, *refs)` for every program of `blocks.grid`, and returns the results.
+
+  Rows of the batch and blocks of channels come in any order; chunks of time come one after the other, with the state in
+  VMEM.
+
+  Args:
+    arrays: pairs of an array and its block, or of trees of both.
+    results: pairs of a shape and its block, or of trees of both.
+    scratch: memory of each program.
+  """
+  (args, in_specs), (out_shape, out_specs) = zip(*arrays), zip(*results)
+  return pl.pallas_call(
+    functools.partial(kernel, blocks),
+    grid=blocks.grid,
+    in_specs=list(in_specs),
+    out_specs=list(out_specs),
+    out_shape=list(out_shape),
+    scratch_shapes=list(scratch),
+    compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "arbitrary")),
+    name=name,
+  )(*args)
 
 
 def why_not(*arrays: Inexact[Array, "..."]) -> str | None:

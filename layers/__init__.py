@@ -6,7 +6,7 @@ taps, or None.
 """
 
 from layers.block_dense import BlockDense
-from layers.dense import Dense, project
+from layers.dense import Dense, project, torch_dense
 from layers.norms import GatedRMSNorm, HeadNorm, LayerNorm, RMSNorm, make_norm
 from layers.param import buffer, param
 from layers.short_conv import ShortConv
@@ -23,4 +23,5 @@ __all__ = [
   "make_norm",
   "param",
   "project",
+  "torch_dense",
 ]

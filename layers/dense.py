@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from kernels.inputs import product
-from layers.initializers import Initializer
+from layers.initializers import Initializer, uniform_fan_in
 from layers.param import param
 
 
@@ -24,7 +24,7 @@ class Dense(nn.Module):
   use_bias: bool = False
   kernel_init: Initializer = nn.initializers.lecun_normal()
   bias_init: Initializer = nn.initializers.zeros
-  axes: tuple[str | None, str | None] = ("embed", "inner")
+  axes: tuple[str | None, ...] = ("embed", "inner")
 
   @nn.compact
   def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b e"]:
@@ -34,6 +34,19 @@ class Dense(nn.Module):
     if self.use_bias:
       y = y + param(self, "bias", self.bias_init, (self.features,), self.axes[1:]).astype(x.dtype)
     return y
+
+
+def torch_dense(
+  features: int,
+  axes: tuple[str | None, str | None],
+  *,
+  fan_in: int | None = None,
+  use_bias: bool = False,
+  gain: float = 1,
+) -> Dense:
+  """Returns a map that starts as PyTorch's linear layers do, its matrix times `gain`; a bias needs to know `fan_in`."""
+  kernel_init, bias_init = uniform_fan_in(fan_in, gain), uniform_fan_in(fan_in)
+  return Dense(features, use_bias=use_bias, kernel_init=kernel_init, bias_init=bias_init, axes=axes)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -4,8 +4,7 @@ import jax
 from jaxtyping import Array, Float
 
 from layers.activations import gelu, gelu_tanh
-from layers.dense import Dense
-from layers.initializers import uniform_fan_in
+from layers.dense import Dense, torch_dense
 
 # names of what may follow; GELU inside of "glu" is the exact one
 ACTIVATIONS = ("glu", "gelu", "gelu_tanh", "none")
@@ -13,8 +12,7 @@ ACTIVATIONS = ("glu", "gelu", "gelu_tanh", "none")
 
 def glu_dense(width: int) -> Dense:
   """Returns the linear map to twice the width, which starts at PyTorch's initial values."""
-  init = uniform_fan_in(width)
-  return Dense(2 * width, use_bias=True, kernel_init=init, bias_init=init, axes=("inner", "embed"))
+  return torch_dense(2 * width, ("inner", "embed"), fan_in=width, use_bias=True)
 
 
 def activate(y: Float[Array, "*b d"], kind: str, dense: Dense | None) -> Float[Array, "*b d"]:

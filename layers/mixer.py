@@ -72,6 +72,18 @@ class Mixer(nn.Module):
   SIDE: ClassVar[tuple[str, ...]] = ()
   CARRIES: ClassVar[Mapping[str, int]] = {}
 
+  def __post_init__(self):
+    self.check()
+    super().__post_init__()
+
+  @nn.nowrap
+  def check(self) -> None:
+    """Refuses fields whose values make no mixer, when it is built; a subclass that has such fields overrides it.
+
+    Raises:
+      ValueError: a size is below 1 or does not divide what it must, a number is out of its range, or a name is unknown.
+    """
+
   def mix(self, x: Float[Array, "b t d"], state: Any, where: Where) -> tuple[Float[Array, "b t e"], Any]:
     """Returns all outputs, continuing from `state`, and the state after each row's last token."""
     raise TypeError(f"{type(self).__name__} defines no mix(x, state, where)")

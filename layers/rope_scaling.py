@@ -136,16 +136,16 @@ def _plain(k: int, theta: float) -> np.ndarray:
 
 
 def _apply(scaling: Mapping[str, Any], k: int, theta: float) -> tuple[np.ndarray, float]:
-  given = dict(scaling)
-  name = given.pop("rule", None)
+  arguments = dict(scaling)
+  name = arguments.pop("rule", None)
   if name not in RULES:
     raise Mistake(f"scaling: no rule {name!r}; choose from {list(RULES)}")
   own = [p for p in inspect.signature(RULES[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
   needed = {p.name for p in own if p.default is p.empty}
-  if not needed <= given.keys() <= {p.name for p in own}:
-    raise Mistake(f"scaling: rule {name!r} takes {[p.name for p in own]} and needs {sorted(needed)}, not {given}")
-  lists = {key: value for key, value in given.items() if key == "divisors" and isinstance(value, list | tuple)}
+  if not needed <= arguments.keys() <= {p.name for p in own}:
+    raise Mistake(f"scaling: rule {name!r} takes {[p.name for p in own]} and needs {sorted(needed)}, not {arguments}")
+  lists = {key: value for key, value in arguments.items() if key == "divisors" and isinstance(value, list | tuple)}
   positive = lambda value: isinstance(value, int | float) and value > 0
-  if bad := [key for key, value in given.items() if not all(map(positive, lists.get(key, [value])))]:
-    raise Mistake(f"scaling: {bad[0]}={given[bad[0]]!r}; it must be {'numbers' if lists else 'a number'} above 0")
-  return RULES[name](k, theta, **given)
+  if bad := [key for key, value in arguments.items() if not all(map(positive, lists.get(key, [value])))]:
+    raise Mistake(f"scaling: {bad[0]}={arguments[bad[0]]!r}; it must be {'numbers' if lists else 'a number'} above 0")
+  return RULES[name](k, theta, **arguments)

@@ -333,7 +333,7 @@ class Checkpoints:
 
 
 def _is_number(name: str) -> bool:
-  """Whether a name is one that Orbax gives to a step: other scripts have digits, too."""
+  """Returns whether a name is one that Orbax gives to a step: other scripts have digits, too."""
   return name.isascii() and name.isdecimal() and str(int(name)) == name
 
 

@@ -145,7 +145,7 @@ class _Complete(flags.ArgumentParser):
 
 
 def _settable(value: Any) -> Any:
-  """A section in which None can be replaced by any value."""
+  """Returns a section in which None can be replaced by any value."""
   if isinstance(value, Mapping):
     return ml_collections.ConfigDict({key: _settable(item) for key, item in value.items()})
   return ml_collections.config_dict.placeholder(object) if value is None else value

@@ -17,7 +17,7 @@ def by_path(state: Any) -> dict[str, Any]:
 
 
 def is_key(x: Any) -> bool:
-  """Whether an array holds random keys, which are stored as their data."""
+  """Returns whether an array holds random keys, which are stored as their data."""
   return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 

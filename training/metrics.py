@@ -54,7 +54,7 @@ class Clock:
 
   @property
   def seconds(self) -> float:
-    """The wall time of the whole run in seconds."""
+    """Returns the wall time of the whole run in seconds."""
     return time.monotonic() - self._began
 
   def tick(self, step: int, *, first: int, work: Any) -> None:

@@ -122,7 +122,7 @@ class Run:
 
   @functools.cached_property
   def mesh(self) -> jax.sharding.Mesh:
-    """The mesh of devices that hold the run's arrays."""
+    """Returns the mesh of devices that hold the run's arrays."""
     section = self.config.mesh.to_dict()
     del section["cpu_devices"]
     mesh = sharding.make_mesh(**section, devices=self._devices)
@@ -142,14 +142,14 @@ class Run:
 
   @property
   def like(self) -> state_lib.TrainState:
-    """The shapes and shardings of the state."""
+    """Returns the shapes and shardings of the state."""
     return self._blueprint[1]
 
   step: int = 0
 
   @property
   def state(self) -> state_lib.TrainState:
-    """The current state; see the class."""
+    """Returns the current state; see the class."""
     if self._state is None:
       with self.on_mesh():
         self._state = self._blueprint[0](self.config.seed)

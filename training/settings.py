@@ -1,4 +1,4 @@
-"""The settings of a run that belong to no class of their own: their defaults, and what they may be."""
+"""Loads a run's config: fills in what it leaves out, and checks the settings that belong to no class of their own."""
 
 import importlib.util
 import inspect
@@ -7,33 +7,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from defaults import RUN
 from hybrids import sections
 from mistake import Mistake, hint
 from training import config_file
 
-# defaults of keys that a config leaves out; data, model and optimizer have those of the class or function they are for
-DEFAULTS: dict[str, Any] = {
-  "seed": 0,
-  "log_every": 50,
-  "kernels": "auto",
-  "wandb": False,
-  "init_from": "",
-  "init_only": "",
-  "mesh": {"data": -1, "fsdp": 1, "sequence": 1, "tensor": 1, "cpu_devices": 0},
-  "eval": {"every": 500, "chunk": 0, "batches": 0},
-  "save": {"every": 500, "keep": 3, "best": ""},
-  "generate": {
-    "prompt": "def ",
-    "tokens": 256,
-    "temperature": 0.8,
-    "top_k": 0,
-    "top_p": 1.0,
-    "min_p": 0.0,
-    "repetition_penalty": 1.0,
-    "stop": (),
-    "seed": 0,
-  },
-}
 SECTIONS = ("data", "model", "optimizer")
 # seeds are int32 on the device
 SEEDS = range(-(2**31), 2**31)
@@ -41,6 +19,8 @@ SEEDS = range(-(2**31), 2**31)
 
 def load(config: ConfigDict | Mapping[str, Any] | str) -> ConfigDict:
   """Loads a run's whole config: checked, locked, and with the defaults of the keys that it leaves out.
+
+  Data, model and optimizer have the defaults of the class or function that each is for, the others those of `defaults`.
 
   Args:
     config: the config itself, or its file and argument as `--config` takes them, `"configs/mqar.py:mixer=s5"`.
@@ -52,15 +32,15 @@ def load(config: ConfigDict | Mapping[str, Any] | str) -> ConfigDict:
   missing = [name for name in (*SECTIONS, "steps") if name not in plain]
   if missing:
     raise Mistake(f"the config has no {', '.join(missing)}; start from the one of configs/base.py")
-  unknown = [name for name in plain if name not in (*SECTIONS, "steps", *DEFAULTS)]
+  unknown = [name for name in plain if name not in (*SECTIONS, "steps", *RUN)]
   if unknown:
-    raise Mistake(f"the config has no key {unknown[0]!r}{hint(unknown[0], (*SECTIONS, 'steps', *DEFAULTS))}")
+    raise Mistake(f"the config has no key {unknown[0]!r}{hint(unknown[0], (*SECTIONS, 'steps', *RUN))}")
   check_type("steps", plain["steps"], 0)
   for name in SECTIONS:
     if not isinstance(plain[name], Mapping):
       raise Mistake(f"config {name}={plain[name]!r}; it is a section, see configs/base.py")
   plain["model"] = sections.complete(sections.upgrade(plain["model"]))
-  for name, default in DEFAULTS.items():
+  for name, default in RUN.items():
     if isinstance(default, dict):
       check_keys(name, plain.get(name, {}), default)
       plain[name] = default | plain.get(name, {})

@@ -18,6 +18,7 @@ from typing import Any
 
 import ml_collections
 
+from defaults import RUN
 from hybrids import sections
 from mistake import Mistake
 from training import settings
@@ -111,7 +112,7 @@ def changes(
   new = plain(config)
   differ: dict[str, tuple[Any, Any]] = {}
   for section in FIXED:
-    old = stored.get(section, settings.DEFAULTS.get(section, {}))
+    old = stored.get(section, RUN.get(section, {}))
     pairs = _differences(section, old, new[section])
     one_sided = {key for key, pair in pairs.items() if ABSENT in pair}
     if one_sided and section in same and same[section](_with_tuples(old), _with_tuples(new[section])):

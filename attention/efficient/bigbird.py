@@ -35,8 +35,7 @@ class BigBird(Mixer):
     max_len: the longest sequence, which sets the size of the table.
     bias: whether the four linear maps have biases.
   Raises:
-    ValueError: a size is below 1, `random` is negative, the window is even, heads do not divide the width; or, when
-      called, a sequence is longer than `max_len`.
+    ValueError: when called, a sequence is longer than `max_len`.
   """
 
   width: int
@@ -49,14 +48,14 @@ class BigBird(Mixer):
 
   STATE = "none"
 
-  def __post_init__(self):
+  @nn.nowrap
+  def check(self) -> None:
     heads.count(self)
     at_least_one(self, "block", "window", "max_len")
     if self.window % 2 == 0:
       raise Mistake(f"BigBird: window={self.window}; it must be odd, as many blocks to either side")
     if self.random < 0:
       raise Mistake(f"BigBird: random={self.random}; it must not be negative")
-    super().__post_init__()
 
   def setup(self):
     count, blocks = heads.count(self), -(-self.max_len // self.block)
@@ -100,7 +99,7 @@ def _blocks(z: Float[Array, "b t h k"], size: int) -> Float[Array, "b h i c k"]:
 def _seen(
   priority: Float[Array, "h i i"], live: Int[Array, "b"], reach: int, random: int
 ) -> tuple[Int[Array, "b h i m"], Bool[Array, "b h i m"]]:
-  """Indices of the blocks that each block sees, each at most once, and a mask of the entries that count."""
+  """Returns indices of the blocks that each block sees, each at most once, and a mask of the entries that count."""
   (h, blocks, _), b = priority.shape, live.shape[0]
   i, last, j = jnp.arange(blocks)[:, None], (live - 1)[:, None, None], jnp.arange(blocks)
   near, ends = i + jnp.arange(-reach, reach + 1), jnp.concatenate([jnp.zeros_like(last), last], axis=2)
@@ -118,7 +117,7 @@ def _attend(
   v: Float[Array, "b h j m s p"],
   see: Bool[Array, "b g j m s"],
 ) -> Float[Array, "b h i c p"]:
-  """Attention of each block of queries to m blocks of keys; j is i, or 1 where all blocks see the same keys."""
+  """Returns attention of each block of queries to m blocks of keys; j is i, or 1 where all blocks see the same keys."""
   k, v = (z.reshape(*z.shape[:3], -1, z.shape[-1]) for z in (k, v))
   scores = jnp.einsum("...ck,...sk->...cs", q, k)
   weights, _ = softmax(scores, see.reshape(*see.shape[:3], 1, -1))

@@ -3,6 +3,7 @@
 Lee-Thorp et al. 2022, arXiv:2105.03824.
 """
 
+import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -17,18 +18,15 @@ class FNet(Mixer):
   """y = Re(F_t(F_d(x))), two discrete Fourier transforms, over the channels and over the tokens     sec. 3
 
   There are no parameters. A document has as many frequencies as tokens. Departs: nothing.
-
-  Raises:
-    ValueError: the width is below 1.
   """
 
   width: int
 
   STATE = "none"
 
-  def __post_init__(self):
+  @nn.nowrap
+  def check(self) -> None:
     at_least_one(self, "width")
-    super().__post_init__()
 
   def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
     return documents.each(_transform, (), x, **where.masks)

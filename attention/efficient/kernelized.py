@@ -27,7 +27,7 @@ def causal(
   reset: Bool[Array, "b t"] | None,
   lengths: Int[Array, "b"] | None,
 ) -> tuple[Float[Array, "b t h p"], Float[Array, "b h m n"]]:
-  """Outputs sum_{s<=t} (q_t . k_s) v_s / (sum_{s<=t} q_t . k_s + eps) starting from the state S, and the next state.
+  """Returns sum_{s<=t} (q_t . k_s) v_s / (sum_{s<=t} q_t . k_s + eps), starting from the state S, and the next state.
 
   Args:
     q, k: features phi(q) and phi(k), whose products are never negative.
@@ -40,13 +40,13 @@ def causal(
 def full(
   q: Float[Array, "b t h m"], k: Float[Array, "b t h m"], v: Float[Array, "b t h p"], *, eps: float
 ) -> Float[Array, "b t h p"]:
-  """Outputs with sums over all tokens. Keys in the padding must be 0."""
+  """Returns outputs with sums over all tokens. Keys in the padding must be 0."""
   S = jnp.einsum("bthm,bthn->bhmn", k, beside_one(v))
   return _quotient(jnp.einsum("bthm,bhmn->bthn", q, S), eps).astype(v.dtype)
 
 
 def _quotient(y: Float[Array, "b t h n"], eps: float) -> Float[Array, "b t h p"]:
-  """The numerator over the denominator plus eps; 0 in the padding, where both are 0."""
+  """Returns the numerator over the denominator plus eps; 0 in the padding, where both are 0."""
   total = y[..., -1:] + eps
   return y[..., :-1] / jnp.where(total == 0, 1, total)
 

@@ -19,8 +19,6 @@ from layers.mixer import Where
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   S: Float[Array, "b h k n"]  # float32; n = p + 1, the last column is the sum of the keys
 
 
@@ -35,9 +33,6 @@ class LinearTransformer(Masked):
     mask: "causal", or "full": a token sees its whole document, and the mixer has no state, prefill or step.
     eps: keeps the quotient finite.
     bias: whether the four linear maps have biases.
-  Raises:
-    ValueError: a size is below 1, heads do not divide the width, `mask` is unknown, eps is negative; `init_state`,
-      `prefill` or `step` with mask="full".
   """
 
   width: int
@@ -46,10 +41,10 @@ class LinearTransformer(Masked):
   eps: float = 1e-6
   bias: bool = False
 
-  def __post_init__(self):
+  @nn.nowrap
+  def check(self) -> None:
     heads.count(self)
     kernelized.check(self)
-    super().__post_init__()
 
   def setup(self):
     self.qkv = heads.Heads(self.width, heads.count(self), bias=self.bias)
@@ -76,7 +71,7 @@ class LinearTransformer(Masked):
 
 
 def phi(x: Float[Array, "*b"]) -> Float[Array, "*b"]:
-  """The feature map elu(x) + 1, computed in at least float32     eq. (7)."""
+  """Returns the feature map elu(x) + 1, computed in at least float32     eq. (7)."""
   x = x.astype(compute_dtype(x))
   # for negative x this is e^x; computed as (e^x - 1) + 1 it would round to 0 below x = -17
   return jnp.where(x > 0, x + 1, jnp.exp(jnp.minimum(x, 0)))

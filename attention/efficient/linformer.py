@@ -3,6 +3,7 @@
 Wang et al. 2020, arXiv:2006.04768. Theirs: n -> t, k -> rank, d_k -> k, E, F as here.
 """
 
+import flax.linen as nn
 from jaxtyping import Array, Float
 
 from attention.efficient import unordered
@@ -26,8 +27,7 @@ class Linformer(Mixer):
     shared: whether F is E.
     bias: whether the four linear maps have biases.
   Raises:
-    ValueError: a size is below 1, heads do not divide the width; or, when called, a sequence is longer than
-      `max_len`.
+    ValueError: when called, a sequence is longer than `max_len`.
   """
 
   width: int
@@ -39,10 +39,10 @@ class Linformer(Mixer):
 
   STATE = "none"
 
-  def __post_init__(self):
+  @nn.nowrap
+  def check(self) -> None:
     heads.count(self)
     at_least_one(self, "rank", "max_len")
-    super().__post_init__()
 
   def setup(self):
     self.qkv = heads.Heads(self.width, heads.count(self), bias=self.bias)

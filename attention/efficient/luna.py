@@ -25,8 +25,6 @@ class Luna(Mixer):
     packed: number of vectors in P; the paper tries 16, 128 and 256.
     tied: whether the values are the keys, in both attentions.
     bias: whether the linear maps have biases.
-  Raises:
-    ValueError: a size is below 1, or heads do not divide the width.
   """
 
   width: int
@@ -37,10 +35,10 @@ class Luna(Mixer):
 
   STATE = "none"
 
-  def __post_init__(self):
+  @nn.nowrap
+  def check(self) -> None:
     heads.count(self)
     at_least_one(self, "packed")
-    super().__post_init__()
 
   def setup(self):
     smaller = nn.initializers.variance_scaling(0.5, "fan_avg", "uniform")

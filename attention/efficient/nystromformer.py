@@ -5,6 +5,7 @@ Xiong et al. 2021, arXiv:2102.03902. Theirs: n -> t, m -> landmarks, d_q -> k, Z
 
 import functools
 
+import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -33,8 +34,6 @@ class Nystromformer(Mixer):
     taps: width of the convolution; odd, or 0 for none. 35 in the authors' runs of the Long Range Arena.
     iterations: iterations of the inverse.
     bias: whether the four linear maps have biases.
-  Raises:
-    ValueError: a size is below 1, taps are even, heads do not divide the width.
   """
 
   width: int
@@ -46,12 +45,12 @@ class Nystromformer(Mixer):
 
   STATE = "none"
 
-  def __post_init__(self):
+  @nn.nowrap
+  def check(self) -> None:
     heads.count(self)
     at_least_one(self, "landmarks", "iterations")
     if self.taps < 0 or (self.taps and self.taps % 2 == 0):
       raise Mistake(f"Nystromformer: taps={self.taps}; an odd number looks both ways alike, 0 is no convolution")
-    super().__post_init__()
 
   def setup(self):
     count = heads.count(self)
@@ -84,7 +83,7 @@ def _whole(landmarks: int, iterations: int, kernel, tokens, lengths) -> Float[Ar
 def segment_means(
   m: int, n: Int[Array, "b"], *arrays: Float[Array, "b t h k"]
 ) -> tuple[Float[Array, "b m h k"] | Bool[Array, "b m"], ...]:
-  """Means of each array over min(m, n) segments of its first n tokens, and a mask of those among m entries."""
+  """Returns means of each array over min(m, n) segments of its first n tokens, and a mask of those among m entries."""
   t, segments = arrays[0].shape[1], jnp.minimum(n, m)[:, None]
   segment = jnp.arange(t) * segments // jnp.maximum(n, 1)[:, None]
   member = (segment[:, None] == jnp.arange(m)[:, None]) & valid(n, t)[:, None]
@@ -93,7 +92,7 @@ def segment_means(
 
 
 def pseudo_inverse(A: Float[Array, "*b m m"], iterations: int) -> Float[Array, "*b m m"]:
-  """The limit of Z <- Z (13 I - A Z (15 I - A Z (7 I - A Z))) / 4, started at A^T / (|A|_1 |A|_inf)     sec. 3
+  """Returns the limit of Z <- Z (13 I - A Z (15 I - A Z (7 I - A Z))) / 4, started at A^T / (|A|_1 |A|_inf)     sec. 3
 
   Rows and columns of zeros stay zeros. Rows of A add up to 1, so |A|_inf = 1.
   """

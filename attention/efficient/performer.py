@@ -27,8 +27,6 @@ EPS = {"softmax": 1e-6, "relu": 1e-3}
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   S: Float[Array, "b h m n"]  # float32, over e^top; n = p + 1, the last column is the sum of the keys
   top: Float[Array, "b h"] | None  # the largest exponent of a key so far; there is none with kernel="relu"
 
@@ -50,9 +48,6 @@ class Performer(Masked):
     mask: "causal", or "full": a token sees its whole document, and the mixer has no state, prefill or step.
     eps: 1e-6, with kernel="relu" 1e-3, if not given.
     bias: whether the four linear maps have biases.
-  Raises:
-    ValueError: a size is below 1, heads do not divide the width, a name is unknown, eps is negative; `init_state`,
-      `prefill` or `step` with mask="full".
   """
 
   width: int
@@ -63,12 +58,12 @@ class Performer(Masked):
   eps: float | None = None
   bias: bool = False
 
-  def __post_init__(self):
+  @nn.nowrap
+  def check(self) -> None:
     heads.count(self)
     at_least_one(self, "features")
     kernelized.check(self)
     one_of(self, kernel=EPS)
-    super().__post_init__()
 
   def setup(self):
     count = heads.count(self)
@@ -107,13 +102,13 @@ class Performer(Masked):
     return EPS[self.kernel] if self.eps is None else self.eps
 
   def _exponents(self, x: Float[Array, "b t h k"]) -> Float[Array, "b t h m"]:
-    """The exponent W x' - |x'|^2 / 2, or with kernel="relu" W x', in at least float32."""
+    """Returns the exponent W x' - |x'|^2 / 2, or with kernel="relu" W x', in at least float32."""
     x = x.astype(compute_dtype(x)) * x.shape[-1] ** -0.25
     z = decays.einsum("bthk,mk->bthm", x, self.W.astype(x.dtype))
     return z - jnp.square(x).sum(axis=-1, keepdims=True) / 2 if self.kernel == "softmax" else z
 
   def _query(self, q: Float[Array, "b t h k"]) -> Float[Array, "b t h m"]:
-    """The features phi(q) up to a factor, which cancels in the quotient."""
+    """Returns the features phi(q) up to a factor, which cancels in the quotient."""
     z = self._exponents(q)
     largest = jax.lax.stop_gradient(z.max(axis=-1, keepdims=True)) if self.kernel == "softmax" else 0
     return FEATURES[self.kernel](z - largest) + self._eps
@@ -131,7 +126,7 @@ def _full(kernel: str, eps: float, _, tokens, lengths) -> Float[Array, "b t h p"
 
 
 def orthogonal(key: Array, shape: tuple[int, int], dtype=jnp.float32) -> Float[Array, "m k"]:
-  """Rows as long as Gaussian vectors of size k, but orthogonal to each other within blocks of k rows."""
+  """Returns rows as long as Gaussian vectors of size k, but orthogonal to each other within blocks of k rows."""
   (m, k), (directions, sizes) = shape, jax.random.split(key)
   rows = jax.random.orthogonal(directions, k, (-(-m // k),), dtype).reshape(-1, k)[:m]
   return rows * jnp.linalg.norm(jax.random.normal(sizes, (m, k), dtype), axis=1, keepdims=True)

@@ -37,8 +37,6 @@ class Reformer(Mixer):
     chunk: tokens in a chunk. 64 is the default of Hugging Face's ReformerConfig; Google's code of the Long Range Arena
       has the length over the number of buckets, as many as share a hash on average.
     bias: whether the three linear maps have biases.
-  Raises:
-    ValueError: a size is below 1, buckets are odd, heads do not divide the width.
   """
 
   width: int
@@ -50,12 +48,12 @@ class Reformer(Mixer):
 
   STATE = "none"
 
-  def __post_init__(self):
+  @nn.nowrap
+  def check(self) -> None:
     heads.count(self)
     at_least_one(self, "buckets", "rounds", "chunk")
     if self.buckets % 2:
       raise Mistake(f"Reformer: buckets={self.buckets}; R q and -R q make an even number of them")
-    super().__post_init__()
 
   def setup(self):
     count = heads.count(self)
@@ -84,7 +82,7 @@ def _whole(chunk: int, R: Float[Array, "h k r m"], tokens, lengths) -> Float[Arr
   back, looks = _chunk_before(q.shape[3], n, size)
 
   def with_back(z):
-    """Each chunk, followed by the chunk that it looks back at."""
+    """Returns each chunk, followed by the chunk that it looks back at."""
     chunk = back.reshape(b, 1, 1, -1, *[1] * (z.ndim - 4))
     return jnp.concatenate([z, jnp.take_along_axis(z, chunk, axis=3)], axis=4)
 
@@ -103,7 +101,7 @@ def _whole(chunk: int, R: Float[Array, "h k r m"], tokens, lengths) -> Float[Arr
 
 
 def _order(q: Float[Array, "b h t k"], R: Float[Array, "h k r m"], n: Int[Array, "b"]) -> Int[Array, "b h r t"]:
-  """The indices of the tokens sorted by hash, then by position; the padding comes last."""
+  """Returns the indices of the tokens sorted by hash, then by position; the padding comes last."""
   turned = jnp.einsum("bhtk,hkrm->bhrtm", jax.lax.stop_gradient(q), R)
   hashes = jnp.argmax(jnp.concatenate([turned, -turned], axis=-1), axis=-1)
   hashes = jnp.where(valid(n, q.shape[2])[:, None, None], hashes, 2 * R.shape[-1])
@@ -111,7 +109,7 @@ def _order(q: Float[Array, "b h t k"], R: Float[Array, "h k r m"], n: Int[Array,
 
 
 def _chunk_before(chunks: int, n: Int[Array, "b"], size: int) -> tuple[Int[Array, "b i"], Bool[Array, "b i"]]:
-  """The chunk that each chunk looks back at, and whether it is another one."""
+  """Returns the chunk that each chunk looks back at, and whether it is another one."""
   index, live = jnp.arange(chunks), -(-n // size)[:, None]
   back = jnp.where(index == 0, jnp.maximum(live - 1, 0), index - 1)
   return back, back != index

@@ -14,7 +14,7 @@ def attend(
   *,
   lengths: Int[Array, "b"] | None = None,
 ) -> Float[Array, "b t h p"]:
-  """Outputs sum_s softmax_s(q . k_s / sqrt(k)) v_s over the first `lengths` keys; 0 where that is none."""
+  """Returns outputs sum_s softmax_s(q . k_s / sqrt(k)) v_s over the first `lengths` keys; 0 where that is none."""
   if lengths is None:
     return attention(q, k, v, mask="full")
   q_segment, k_segment = jnp.zeros(q.shape[:2], jnp.int32), jnp.where(valid(lengths, k.shape[1]), 0, -1)
@@ -22,7 +22,7 @@ def attend(
 
 
 def softmax(scores: Float[Array, "*b s"], see: Bool[Array, "..."]) -> tuple[Float[Array, "*b s"], Float[Array, "*b"]]:
-  """Weights of the scores under the mask `see`, and the logarithm of the sum of their exponentials; 0 for none."""
+  """Returns weights of the scores under the mask `see`, and the log of the sum of their exponentials; 0 for none."""
   see = jnp.broadcast_to(see, scores.shape)
   top = jnp.max(scores, axis=-1, keepdims=True, where=see, initial=jnp.finfo(scores.dtype).min)
   powers = jnp.where(see, jnp.exp(jnp.where(see, scores - top, 0)), 0)

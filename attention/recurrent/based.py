@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from kernels.ssd import ssd
-from layers import Dense, heads
+from layers import Dense, heads, torch_dense
 from layers.initializers import uniform_fan_in
 from layers.mixer import Mixer, Where
 from layers.sizes import at_least_one
@@ -22,8 +22,6 @@ LEAST = 0.5  # the smallest value of 1 + s + s^2 / 2, at s = -1
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   S: Float[Array, "b h f q"]  # float32; sums of phi(k) v^T, and of phi(k) in the last column
 
 
@@ -39,8 +37,6 @@ class Based(Mixer):
     heads: the largest divisor of the width not above 16, if not given.
     key_size: size of a query or key of one head.
     depth: layers of the model; W_o starts smaller by its square root.
-  Raises:
-    ValueError: a size is below 1, or heads do not divide the width.
   """
 
   width: int
@@ -48,17 +44,16 @@ class Based(Mixer):
   key_size: int = 16
   depth: int = 1
 
-  def __post_init__(self):
+  @nn.nowrap
+  def check(self) -> None:
     heads.count(self, 16)
     at_least_one(self, "key_size", "depth")
-    super().__post_init__()
 
   def setup(self):
     dense = lambda features, axis: Dense(features, kernel_init=uniform_fan_in(), axes=("embed", axis))
     keys = self._heads * self.key_size
     self.q_proj, self.k_proj, self.v_proj = dense(keys, "heads"), dense(keys, "kv"), dense(self.width, "kv")
-    out = uniform_fan_in(gain=self.depth**-0.5)
-    self.out_proj = Dense(self.width, kernel_init=out, axes=("heads", "embed"))
+    self.out_proj = torch_dense(self.width, ("heads", "embed"), gain=self.depth**-0.5)
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from kernels.delta_rule import delta_rule
-from layers import Dense, RMSNorm
+from layers import Dense, RMSNorm, torch_dense
 from layers.initializers import uniform_fan_in
 from layers.mixer import Mixer, Where
 from layers.qkv import ConvQKV
@@ -21,8 +21,6 @@ from mistake import Mistake
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   S: Float[Array, "b h k p"]  # float32
   taps: Float[Array, "b w e"]  # the last inputs of the short convolution
 
@@ -40,8 +38,6 @@ class DeltaNet(Mixer):
     taps: width of the short convolution.
     negative_eigenvalues: whether beta reaches 2.
     depth: layers of the model; W_o starts smaller by its square root.
-  Raises:
-    ValueError: a size is below 1, or heads do not divide keys and values.
   """
 
   width: int
@@ -53,16 +49,11 @@ class DeltaNet(Mixer):
   norm_eps: float = 1e-5
   depth: int = 1
 
-  def __post_init__(self):
-    _check(self)
-    super().__post_init__()
-
   def setup(self):
     self.qkv = self._qkv()
     self.b_proj = Dense(self.qkv.heads, kernel_init=uniform_fan_in(), axes=("embed", "heads"))
     self.norm = RMSNorm(eps=self.norm_eps, axis=None)
-    out = uniform_fan_in(gain=self.depth**-0.5)
-    self.out_proj = Dense(self.width, kernel_init=out, axes=("heads", "embed"))
+    self.out_proj = torch_dense(self.width, ("heads", "embed"), gain=self.depth**-0.5)
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
@@ -81,18 +72,18 @@ class DeltaNet(Mixer):
     heads, keys, values = _sizes(self)
     return ConvQKV(heads, heads, keys // heads, values // heads, taps=self.taps, **kwargs)
 
+  @nn.nowrap
+  def check(self) -> None:
+    at_least_one(self, "width", "heads", "taps", "depth")
+    for field in ("expand_k", "expand_v"):
+      if scaled(getattr(self, field), self.width) < 1:
+        raise Mistake(f"DeltaNet: {field}={getattr(self, field)} of width={self.width} leaves no channel")
+    heads, keys, values = _sizes(self)
+    if keys % heads or values % heads:
+      raise Mistake(f"DeltaNet: heads={heads} does not divide {keys} keys and {values} values")
+
 
 def _sizes(module: DeltaNet) -> tuple[int, int, int]:
-  """The number of heads, and the widths of all keys and of all values."""
+  """Returns the number of heads, and the widths of all keys and of all values."""
   keys, values = scaled(module.expand_k, module.width), scaled(module.expand_v, module.width)
   return module.heads or largest_divisor(math.gcd(keys, values), 4), keys, values
-
-
-def _check(module: DeltaNet) -> None:
-  at_least_one(module, "width", "heads", "taps", "depth")
-  for field in ("expand_k", "expand_v"):
-    if scaled(getattr(module, field), module.width) < 1:
-      raise Mistake(f"DeltaNet: {field}={getattr(module, field)} of width={module.width} leaves no channel")
-  heads, keys, values = _sizes(module)
-  if keys % heads or values % heads:
-    raise Mistake(f"DeltaNet: heads={heads} does not divide {keys} keys and {values} values")

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from kernels.delta_rule import delta_rule
-from layers import Dense, GatedRMSNorm, param
+from layers import Dense, GatedRMSNorm, param, torch_dense
 from layers.initializers import log_uniform, softplus_step, uniform_fan_in
 from layers.mixer import Mixer, Where
 from layers.qkv import ConvQKV
@@ -20,8 +20,6 @@ from mistake import Mistake
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   S: Float[Array, "b h k p"]  # float32
   taps: Float[Array, "b w e"]  # the last inputs of the short convolution
 
@@ -44,8 +42,6 @@ class GatedDeltaNet(Mixer):
     A_min, A_max: -A = exp(A_log) starts uniform in [A_min, A_max].
     dt_min, dt_max, dt_floor: softplus(dt_bias) starts log-uniform in [dt_min, dt_max], and at least at dt_floor.
     depth: layers of the model; W_o starts smaller by its square root.
-  Raises:
-    ValueError: a size is below 1, heads do not divide the heads of values, or a range is not one.
   """
 
   width: int
@@ -63,10 +59,6 @@ class GatedDeltaNet(Mixer):
   dt_floor: float = 1e-4
   depth: int = 1
 
-  def __post_init__(self):
-    _check(self)
-    super().__post_init__()
-
   def setup(self):
     self.qkv = self._qkv()
     heads, size = self.qkv.value_heads, self.qkv.value_size
@@ -76,8 +68,7 @@ class GatedDeltaNet(Mixer):
     dt_bias = softplus_step(self.dt_min, self.dt_max, self.dt_floor)
     self.dt_bias = param(self, "dt_bias", dt_bias, (heads,), ("heads",), slow=True)
     self.gated_norm = GatedRMSNorm("norm_first", eps=self.norm_eps, axis=None)
-    out = uniform_fan_in(gain=self.depth**-0.5)
-    self.out_proj = Dense(self.width, kernel_init=out, axes=("heads", "embed"))
+    self.out_proj = torch_dense(self.width, ("heads", "embed"), gain=self.depth**-0.5)
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
@@ -98,21 +89,21 @@ class GatedDeltaNet(Mixer):
     heads, value_heads, size = _sizes(self)
     return ConvQKV(heads, value_heads, size, scaled(self.expand_v, size), taps=self.taps, **kwargs)
 
+  @nn.nowrap
+  def check(self) -> None:
+    at_least_one(self, "width", "heads", "head_size", "value_heads", "taps", "depth")
+    heads, value_heads, size = _sizes(self)
+    if value_heads % heads:
+      raise Mistake(f"GatedDeltaNet: heads={heads} does not divide value_heads={value_heads}")
+    if scaled(self.expand_v, size) < 1:
+      raise Mistake(f"GatedDeltaNet: expand_v={self.expand_v} of head_size={size} leaves no channel")
+    log_uniform(self.A_min, self.A_max)  # raises
+    softplus_step(self.dt_min, self.dt_max)  # raises
+
 
 def _sizes(module: GatedDeltaNet) -> tuple[int, int, int]:
-  """The numbers of heads of queries and keys and of heads of values, and the size of a key."""
+  """Returns the numbers of heads of queries and keys and of heads of values, and the size of a key."""
   keys = max(1, 3 * module.width // 4)
   size = module.head_size or (largest_divisor(keys, 256) if module.heads is None else max(1, keys // module.heads))
   heads = module.heads or max(1, keys // size)
   return heads, module.value_heads or heads, size
-
-
-def _check(module: GatedDeltaNet) -> None:
-  at_least_one(module, "width", "heads", "head_size", "value_heads", "taps", "depth")
-  heads, value_heads, size = _sizes(module)
-  if value_heads % heads:
-    raise Mistake(f"GatedDeltaNet: heads={heads} does not divide value_heads={value_heads}")
-  if scaled(module.expand_v, size) < 1:
-    raise Mistake(f"GatedDeltaNet: expand_v={module.expand_v} of head_size={size} leaves no channel")
-  log_uniform(module.A_min, module.A_max)  # raises
-  softplus_step(module.dt_min, module.dt_max)  # raises

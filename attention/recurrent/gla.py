@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from kernels.gated_linear_attention import gated_linear_attention
-from layers import Dense, GatedRMSNorm
+from layers import Dense, GatedRMSNorm, torch_dense
 from layers.initializers import uniform_fan_in
 from layers.low_rank import LowRank
 from layers.mixer import Mixer, Where
@@ -21,8 +21,6 @@ from mistake import Mistake
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   S: Float[Array, "b h k p"]  # float32
 
 
@@ -38,8 +36,6 @@ class GLA(Mixer):
     gate_rank: size of W_1 x.
     tau: the larger, the longer the memory.
     depth: layers of the model; W_o starts smaller by its square root.
-  Raises:
-    ValueError: a size is below 1, heads do not divide keys and values, or tau is not above 0.
   """
 
   width: int
@@ -51,10 +47,6 @@ class GLA(Mixer):
   norm_eps: float = 1e-5
   depth: int = 1
 
-  def __post_init__(self):
-    _check(self)
-    super().__post_init__()
-
   def setup(self):
     _, keys, values = self._sizes
     dense = lambda features, axis: Dense(features, kernel_init=uniform_fan_in(), axes=("embed", axis))
@@ -62,8 +54,7 @@ class GLA(Mixer):
     self.v_proj, self.g_proj = dense(values, "kv"), dense(values, "heads")
     self.a_proj = LowRank(keys, self.gate_rank, bias_init=nn.initializers.zeros)
     self.gated_norm = GatedRMSNorm("norm_first", eps=self.norm_eps, axis=None)
-    out = uniform_fan_in(gain=self.depth**-0.5)
-    self.out_proj = Dense(self.width, kernel_init=out, axes=("heads", "embed"))
+    self.out_proj = torch_dense(self.width, ("heads", "embed"), gain=self.depth**-0.5)
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
@@ -82,21 +73,21 @@ class GLA(Mixer):
 
   @property
   def _sizes(self) -> tuple[int, int, int]:
-    """The number of heads, and the widths of all keys and of all values."""
+    """Returns the number of heads, and the widths of all keys and of all values."""
     keys, values = scaled(self.expand_k, self.width), scaled(self.expand_v, self.width)
     return self.heads or largest_divisor(math.gcd(keys, values), 4), keys, values
 
   def _by_head(self, z: Float[Array, "*b e"]) -> Float[Array, "*b h k"]:
     return z.reshape(*z.shape[:-1], self._sizes[0], -1)
 
-
-def _check(module: GLA) -> None:
-  at_least_one(module, "width", "heads", "gate_rank", "depth")
-  for field in ("expand_k", "expand_v"):
-    if scaled(getattr(module, field), module.width) < 1:
-      raise Mistake(f"GLA: {field}={getattr(module, field)} of width={module.width} leaves no channel")
-  heads, keys, values = module._sizes
-  if keys % heads or values % heads:
-    raise Mistake(f"GLA: heads={heads} does not divide {keys} keys and {values} values")
-  if not module.tau > 0:
-    raise Mistake(f"GLA: tau={module.tau}; it must be above 0")
+  @nn.nowrap
+  def check(self) -> None:
+    at_least_one(self, "width", "heads", "gate_rank", "depth")
+    for field in ("expand_k", "expand_v"):
+      if scaled(getattr(self, field), self.width) < 1:
+        raise Mistake(f"GLA: {field}={getattr(self, field)} of width={self.width} leaves no channel")
+    heads, keys, values = self._sizes
+    if keys % heads or values % heads:
+      raise Mistake(f"GLA: heads={heads} does not divide {keys} keys and {values} values")
+    if not self.tau > 0:
+      raise Mistake(f"GLA: tau={self.tau}; it must be above 0")

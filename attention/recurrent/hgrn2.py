@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from kernels.gated_linear_attention import gated_linear_attention
-from layers import Dense, RMSNorm, param
+from layers import Dense, RMSNorm, param, torch_dense
 from layers.initializers import constant, uniform_fan_in
 from layers.mixer import Mixer, Where
 from layers.sizes import at_least_one, largest_divisor, place_in_depth
@@ -21,8 +21,6 @@ LEAST = 1e-3  # the initial lower bound of a first layer, whose logit must be fi
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   S: Float[Array, "b h k p"]  # float32
 
 
@@ -38,8 +36,6 @@ class HGRN2(Mixer):
     head_size: rows and columns of S; the largest divisor of the width not above 128, if not given.
     layer, depth: the layer's place in the model, which decides the initial lower bound; W_o starts smaller by the
       square root of depth.
-  Raises:
-    ValueError: a size is below 1 or does not divide the width, or the layer is not one of depth.
   """
 
   width: int
@@ -48,12 +44,12 @@ class HGRN2(Mixer):
   layer: int = 0
   depth: int = 1
 
-  def __post_init__(self):
+  @nn.nowrap
+  def check(self) -> None:
     at_least_one(self, "width", "head_size")
     place_in_depth(self)
     if self.width % self._size:
       raise Mistake(f"HGRN2: head_size={self._size} does not divide width={self.width}")
-    super().__post_init__()
 
   def setup(self):
     dense = lambda axis: Dense(self.width, kernel_init=uniform_fan_in(), axes=("embed", axis))
@@ -62,8 +58,7 @@ class HGRN2(Mixer):
     bound = constant(jnp.log(start) - jnp.log1p(-start))
     self.bound = param(self, "bound", bound, (self.width,), ("kv",), slow=True)
     self.norm = RMSNorm(eps=self.norm_eps, axis="heads")
-    out = uniform_fan_in(gain=self.depth**-0.5)
-    self.out_proj = Dense(self.width, kernel_init=out, axes=("heads", "embed"))
+    self.out_proj = torch_dense(self.width, ("heads", "embed"), gain=self.depth**-0.5)
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:

@@ -3,6 +3,7 @@
 Kimi Team 2025, arXiv:2510.26692. Theirs: alpha -> a, d_k and d_v -> k and p.
 """
 
+import functools
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from kernels.delta_rule import delta_rule
-from layers import Dense, GatedRMSNorm, param
+from layers import Dense, GatedRMSNorm, param, torch_dense
 from layers.choices import one_of
 from layers.initializers import log_uniform, softplus_step, uniform_fan_in
 from layers.low_rank import LowRank
@@ -24,8 +25,6 @@ MAPS = ("low_rank", "full")
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   S: Float[Array, "b h k p"]  # float32
   taps: Float[Array, "b w e"]  # the last inputs of the short convolution
 
@@ -51,8 +50,6 @@ class KDA(Mixer):
     A_min, A_max: exp(A_log) starts uniform in [A_min, A_max].
     dt_min, dt_max, dt_floor: softplus(dt_bias) starts log-uniform in [dt_min, dt_max], and at least at dt_floor.
     depth: layers of the model; W_o starts smaller by its square root.
-  Raises:
-    ValueError: a size is below 1, a range is not one, lower_bound is not below 0, or maps is unknown.
   """
 
   width: int
@@ -72,23 +69,13 @@ class KDA(Mixer):
   dt_floor: float = 1e-4
   depth: int = 1
 
-  def __post_init__(self):
-    _check(self)
-    super().__post_init__()
-
   def setup(self):
     self.qkv = self._qkv()
     heads, k, p = self.qkv.heads, self.qkv.key_size, self.qkv.value_size
     self.b_proj = Dense(heads, kernel_init=uniform_fan_in(), axes=("embed", "heads"))
     if self.maps == "full":
-      dense = lambda features, bias: Dense(
-        features,
-        use_bias=bias,
-        kernel_init=uniform_fan_in(),
-        bias_init=uniform_fan_in(self.width),
-        axes=("embed", "heads"),
-      )
-      self.a_proj, self.g_proj = dense(heads * k, False), dense(heads * p, self.gate_bias)
+      dense = functools.partial(torch_dense, axes=("embed", "heads"), fan_in=self.width)
+      self.a_proj, self.g_proj = dense(heads * k), dense(heads * p, use_bias=self.gate_bias)
     else:
       self.a_proj = LowRank(heads * k, p)
       self.g_proj = LowRank(heads * p, p, bias_init=uniform_fan_in(p) if self.gate_bias else None)
@@ -97,8 +84,7 @@ class KDA(Mixer):
     dt_bias = softplus_step(self.dt_min, self.dt_max, self.dt_floor)
     self.dt_bias = param(self, "dt_bias", dt_bias, (heads * k,), ("heads",), slow=True)
     self.gated_norm = GatedRMSNorm("norm_first", eps=self.norm_eps, axis=None, gate="sigmoid")
-    out = uniform_fan_in(gain=self.depth**-0.5)
-    self.out_proj = Dense(self.width, kernel_init=out, axes=("heads", "embed"))
+    self.out_proj = torch_dense(self.width, ("heads", "embed"), gain=self.depth**-0.5)
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
@@ -122,24 +108,24 @@ class KDA(Mixer):
     heads, size = _sizes(self)
     return ConvQKV(heads, heads, size, scaled(self.expand_v, size), taps=self.taps, **kwargs)
 
+  @nn.nowrap
+  def check(self) -> None:
+    at_least_one(self, "width", "heads", "head_size", "taps", "depth")
+    one_of(self, maps=MAPS)
+    if self.lower_bound is not None and not self.lower_bound < 0:
+      raise Mistake(f"KDA: lower_bound={self.lower_bound}; it is the least logarithm of a decay, so it must be below 0")
+    heads, size = _sizes(self)
+    if size < 1:
+      raise Mistake(f"KDA: heads={heads} of width={self.width} leave no channel; give head_size")
+    if scaled(self.expand_v, size) < 1:
+      raise Mistake(f"KDA: expand_v={self.expand_v} of head_size={size} leaves no channel")
+    log_uniform(self.A_min, self.A_max)  # raises
+    softplus_step(self.dt_min, self.dt_max)  # raises
+
 
 def _sizes(module: KDA) -> tuple[int, int]:
-  """The number of heads, and the size of a key."""
+  """Returns the number of heads, and the size of a key."""
   size = module.head_size or (
     largest_divisor(module.width, 128) if module.heads is None else module.width // module.heads
   )
   return module.heads or max(1, module.width // max(1, size)), size
-
-
-def _check(module: KDA) -> None:
-  at_least_one(module, "width", "heads", "head_size", "taps", "depth")
-  one_of(module, maps=MAPS)
-  if module.lower_bound is not None and not module.lower_bound < 0:
-    raise Mistake(f"KDA: lower_bound={module.lower_bound}; it is the least logarithm of a decay, so it must be below 0")
-  heads, size = _sizes(module)
-  if size < 1:
-    raise Mistake(f"KDA: heads={heads} of width={module.width} leave no channel; give head_size")
-  if scaled(module.expand_v, size) < 1:
-    raise Mistake(f"KDA: expand_v={module.expand_v} of head_size={size} leaves no channel")
-  log_uniform(module.A_min, module.A_max)  # raises
-  softplus_step(module.dt_min, module.dt_max)  # raises

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from kernels.ssd import ssd
-from layers import Dense, RMSNorm, buffer
+from layers import Dense, RMSNorm, buffer, torch_dense
 from layers.initializers import constant, uniform_fan_in
 from layers.mixer import Mixer, Where
 from layers.sizes import at_least_one, largest_divisor, place_in_depth
@@ -22,8 +22,6 @@ LEFT = 1e-5  # how fast the last layer forgets, over how fast the first one does
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   S: Float[Array, "b h k p"]  # float32
 
 
@@ -41,9 +39,6 @@ class Lightning(Mixer):
     head_size: width / heads, or the largest divisor of the width not above 128, if not given.
     layer, depth: the layer's place in the model: the last forgets next to nothing. W_o starts smaller by the square
       root of depth.
-  Raises:
-    ValueError: a size is below 1, the only one given of heads and head_size does not divide the width, or the layer is
-      not one of depth.
   """
 
   width: int
@@ -53,9 +48,14 @@ class Lightning(Mixer):
   layer: int = 0
   depth: int = 1
 
-  def __post_init__(self):
-    _check(self)
-    super().__post_init__()
+  @nn.nowrap
+  def check(self) -> None:
+    at_least_one(self, "width", "heads", "head_size")
+    place_in_depth(self)
+    heads, size = self._sizes
+    if (self.heads is None or self.head_size is None) and heads * size != self.width:
+      field = f"head_size={size}" if self.heads is None else f"heads={heads}"
+      raise Mistake(f"Lightning: {field} does not divide width={self.width}")
 
   def setup(self):
     heads, size = self._sizes
@@ -63,8 +63,7 @@ class Lightning(Mixer):
     self.q_proj, self.k_proj, self.v_proj, self.g_proj = dense("heads"), dense("kv"), dense("kv"), dense("heads")
     self.rate = buffer(self, "rate", constant(_rates(heads, self.layer, self.depth)), (heads,), ("heads",))
     self.norm = RMSNorm(eps=self.norm_eps, axis="heads")
-    out = uniform_fan_in(gain=self.depth**-0.5)
-    self.out_proj = Dense(self.width, kernel_init=out, axes=("heads", "embed"))
+    self.out_proj = torch_dense(self.width, ("heads", "embed"), gain=self.depth**-0.5)
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
@@ -82,7 +81,7 @@ class Lightning(Mixer):
 
   @property
   def _sizes(self) -> tuple[int, int]:
-    """The number of heads, and the size of one."""
+    """Returns the number of heads, and the size of one."""
     if self.heads is None:
       size = self.head_size or largest_divisor(self.width, 128)
       return self.width // size, size
@@ -93,12 +92,3 @@ def _rates(heads: int, layer: int, depth: int) -> np.ndarray:
   """-log a of each head."""
   later = 1 - layer / (depth - 1 + LEFT) + LEFT
   return later * 2.0 ** (-8 * np.arange(1, heads + 1) / heads)
-
-
-def _check(module: Lightning) -> None:
-  at_least_one(module, "width", "heads", "head_size")
-  place_in_depth(module)
-  heads, size = module._sizes
-  if (module.heads is None or module.head_size is None) and heads * size != module.width:
-    field = f"head_size={size}" if module.heads is None else f"heads={heads}"
-    raise Mistake(f"Lightning: {field} does not divide width={module.width}")

@@ -20,8 +20,6 @@ from mistake import Mistake
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   C: Float[Array, "b h k q"]  # float32; the memory over e^m, and in the last column the normaliser n over e^m
   m: Float[Array, "b h"]  # the logarithm of the largest weight so far
   taps: Float[Array, "b w e"]  # the last inputs of the short convolution
@@ -43,8 +41,6 @@ class MLSTM(Mixer):
     taps: width of the short convolution.
     eps: e^m times it is added to the divisor.
     depth: layers of the model; W_out starts smaller by it.
-  Raises:
-    ValueError: a size is below 1, or heads or block_size do not divide the inner width.
   """
 
   width: int
@@ -55,16 +51,6 @@ class MLSTM(Mixer):
   eps: float = 1e-6
   norm_eps: float = 1e-5
   depth: int = 1
-
-  def __post_init__(self):
-    at_least_one(self, "width", "heads", "block_size", "taps", "depth")
-    inner, heads, block = self._sizes
-    if inner < 1:
-      raise Mistake(f"MLSTM: expand={self.expand} of width={self.width} leaves no channel")
-    for field, value in (("heads", heads), ("block_size", block)):
-      if inner % value:
-        raise Mistake(f"MLSTM: {field}={value} does not divide the inner width {inner}")
-    super().__post_init__()
 
   def setup(self):
     d, (inner, heads, block) = self.width, self._sizes
@@ -103,6 +89,16 @@ class MLSTM(Mixer):
 
   @property
   def _sizes(self) -> tuple[int, int, int]:
-    """The inner width, the number of heads, and the size of a block."""
+    """Returns the inner width, the number of heads, and the size of a block."""
     inner = scaled(self.expand, self.width)
     return inner, self.heads or largest_divisor(inner, 4), self.block_size or largest_divisor(inner, 4)
+
+  @nn.nowrap
+  def check(self) -> None:
+    at_least_one(self, "width", "heads", "block_size", "taps", "depth")
+    inner, heads, block = self._sizes
+    if inner < 1:
+      raise Mistake(f"MLSTM: expand={self.expand} of width={self.width} leaves no channel")
+    for field, value in (("heads", heads), ("block_size", block)):
+      if inner % value:
+        raise Mistake(f"MLSTM: {field}={value} does not divide the inner width {inner}")

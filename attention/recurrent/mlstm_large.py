@@ -21,8 +21,6 @@ from mistake import Mistake
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   C: Float[Array, "b h k q"]  # float32; the memory over e^m, and in the last column the normaliser n over e^m
   m: Float[Array, "b h"]  # the logarithm of the largest weight so far
 
@@ -44,8 +42,6 @@ class MLSTMLarge(Mixer):
     bias: whether q, k, v, W_o, W_out and the norm have biases.
     eps: e^m times it is added to the divisor.
     depth: layers of the model; W_out starts smaller by it.
-  Raises:
-    ValueError: a size is below 1, soft_cap is not above 0, or heads do not divide the width or that of the queries.
   """
 
   width: int
@@ -57,17 +53,6 @@ class MLSTMLarge(Mixer):
   eps: float = 1e-6
   norm_eps: float = 1e-6
   depth: int = 1
-
-  def __post_init__(self):
-    at_least_one(self, "width", "heads", "depth")
-    above_zero(self, "soft_cap")
-    heads, keys = self._sizes
-    if keys < 1:
-      raise Mistake(f"MLSTMLarge: qk_factor={self.qk_factor} of width={self.width} leaves no channel")
-    for what, size in (("width", self.width), ("width of the queries", keys)):
-      if size % heads:
-        raise Mistake(f"MLSTMLarge: heads={heads} does not divide {size}, the {what}")
-    super().__post_init__()
 
   def setup(self):
     d, (heads, keys) = self.width, self._sizes
@@ -101,9 +86,20 @@ class MLSTMLarge(Mixer):
 
   @property
   def _sizes(self) -> tuple[int, int]:
-    """The number of heads, and the width of all queries."""
+    """Returns the number of heads, and the width of all queries."""
     keys = scaled(self.qk_factor, self.width)
     return self.heads or largest_divisor(math.gcd(self.width, keys), 8), keys
 
   def _capped(self, z: Float[Array, "b t h"]) -> Float[Array, "b t h"]:
     return z if self.soft_cap is None else self.soft_cap * jnp.tanh(z / self.soft_cap)
+
+  @nn.nowrap
+  def check(self) -> None:
+    at_least_one(self, "width", "heads", "depth")
+    above_zero(self, "soft_cap")
+    heads, keys = self._sizes
+    if keys < 1:
+      raise Mistake(f"MLSTMLarge: qk_factor={self.qk_factor} of width={self.width} leaves no channel")
+    for what, size in (("width", self.width), ("width of the queries", keys)):
+      if size % heads:
+        raise Mistake(f"MLSTMLarge: heads={heads} does not divide {size}, the {what}")

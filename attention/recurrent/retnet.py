@@ -22,8 +22,6 @@ from mistake import Mistake
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   S: Float[Array, "b h k p"]  # float32
   length: Int[Array, "b"]  # tokens of the document so far
 
@@ -40,18 +38,12 @@ class RetNet(Mixer):
   Attributes:
     heads: the largest number not above 8 that divides the width into even parts, and the values, if not given.
     expand_v: width of the values of all heads / d.
-  Raises:
-    ValueError: a size is below 1, the width is odd, heads do not divide the values or the width into even parts.
   """
 
   width: int
   heads: int | None = None
   expand_v: float = 2.0
   norm_eps: float = 1e-6
-
-  def __post_init__(self):
-    _check(self)
-    super().__post_init__()
 
   def setup(self):
     _, values = self._sizes
@@ -80,9 +72,22 @@ class RetNet(Mixer):
 
   @property
   def _sizes(self) -> tuple[int, int]:
-    """The number of heads, and the width of all values."""
+    """Returns the number of heads, and the width of all values."""
     values = scaled(self.expand_v, self.width)
     return self.heads or largest_divisor(max(1, math.gcd(self.width // 2, values)), 8), values
+
+  @nn.nowrap
+  def check(self) -> None:
+    at_least_one(self, "width", "heads")
+    heads, values = self._sizes
+    if values < 1:
+      raise Mistake(f"RetNet: expand_v={self.expand_v} of width={self.width} leaves no channel")
+    if self.heads is None and self.width % 2:
+      raise Mistake(f"RetNet: width={self.width} is odd; pairs of channels turn")
+    if self.width % heads or values % heads:
+      raise Mistake(f"RetNet: heads={heads} does not divide width={self.width} and {values} values")
+    if self.width // heads % 2:
+      raise Mistake(f"RetNet: heads={heads} of width={self.width} have odd size {self.width // heads}; pairs turn")
 
 
 def _glorot(gain: float) -> nn.initializers.Initializer:
@@ -103,16 +108,3 @@ def _decays(
   lost = 2.0 ** (-5 - np.arange(heads))
   log_a = jnp.broadcast_to(jnp.asarray(np.log1p(-lost), dtype), (*position.shape, heads))
   return log_a, -jnp.expm1((position[..., None] + 1).astype(dtype) * log_a) / jnp.asarray(lost, dtype)
-
-
-def _check(module: RetNet) -> None:
-  at_least_one(module, "width", "heads")
-  heads, values = module._sizes
-  if values < 1:
-    raise Mistake(f"RetNet: expand_v={module.expand_v} of width={module.width} leaves no channel")
-  if module.heads is None and module.width % 2:
-    raise Mistake(f"RetNet: width={module.width} is odd; pairs of channels turn")
-  if module.width % heads or values % heads:
-    raise Mistake(f"RetNet: heads={heads} does not divide width={module.width} and {values} values")
-  if module.width // heads % 2:
-    raise Mistake(f"RetNet: heads={heads} of width={module.width} have odd size {module.width // heads}; pairs turn")

@@ -23,8 +23,6 @@ from layers.token_shift import token_shift
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   A: Float[Array, "b e"]  # float32, as all: the sum of weighted values over e^m
   B: Float[Array, "b e"]  # that of the weights
   m: Float[Array, "b e"]  # the logarithm of the largest weight
@@ -43,8 +41,6 @@ class RWKV4(Mixer):
     inner: the number of those channels; the width if not given.
     layer, depth: the layer's place in the model, which shapes the initial mixtures and decays; keys, receptance and
       output start at 0.
-  Raises:
-    ValueError: a size is below 1, or the layer is not one of depth.
   """
 
   width: int
@@ -52,10 +48,10 @@ class RWKV4(Mixer):
   layer: int = 0
   depth: int = 1
 
-  def __post_init__(self):
+  @nn.nowrap
+  def check(self) -> None:
     at_least_one(self, "width", "inner")
     place_in_depth(self)
-    super().__post_init__()
 
   def setup(self):
     d, inner = self.width, self._inner

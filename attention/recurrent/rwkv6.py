@@ -24,8 +24,6 @@ STREAMS = 5  # w, k, v, r and g
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   S: Float[Array, "b h k p"]  # float32
   last: Float[Array, "b d"]  # the last token's input
 
@@ -41,8 +39,6 @@ class RWKV6(Mixer):
     head_size: the largest divisor of the width not above 64, if not given.
     mix_rank, decay_rank: ranks of the maps A_i B_i and W_1 W_2.
     layer, depth: the layer's place in the model, which shapes most initial values; the output starts at 0.
-  Raises:
-    ValueError: a size is below 1, head_size does not divide the width, or the layer is not one of depth.
   """
 
   width: int
@@ -53,12 +49,12 @@ class RWKV6(Mixer):
   layer: int = 0
   depth: int = 1
 
-  def __post_init__(self):
+  @nn.nowrap
+  def check(self) -> None:
     at_least_one(self, "width", "head_size", "mix_rank", "decay_rank")
     place_in_depth(self)
     if self.width % self._size:
       raise Mistake(f"RWKV6: head_size={self._size} does not divide width={self.width}")
-    super().__post_init__()
 
   def setup(self):
     d, size = self.width, self._size
@@ -98,7 +94,7 @@ class RWKV6(Mixer):
     return self.head_size or largest_divisor(self.width, 64)
 
   def _mixtures(self, x: Float[Array, "b t d"], change: Float[Array, "b t d"]) -> list[Float[Array, "b t d"]]:
-    """The mixtures for w, k, v, r and g."""
+    """Returns the mixtures for w, k, v, r and g."""
     first, *mu = self.mu.astype(x.dtype)
     low = jnp.tanh(self.mix_down(x + change * first))
     low = low.reshape(*x.shape[:-1], STREAMS, self.mix_rank)
@@ -111,7 +107,7 @@ def _uniform(most: float):
 
 
 def _shapes(width: int, layer: int, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Initial mixtures (the first, then those of w, k, v, r and g), logarithms of decays, and bonuses."""
+  """Returns initial mixtures (the first, then those of w, k, v, r and g), logarithms of decays, and bonuses."""
   channel, line, n = np.arange(width) / width, np.arange(width) / max(1, width - 1), np.arange(width)
   up, down = layer / max(1, depth - 1), 1 - layer / depth
   powers = (1, 1, 1, 1, 0.5, 0.5)

@@ -30,8 +30,6 @@ RANKS = {"w": 2.5, "a": 2.5, "v": 1.7, "g": 5.0}
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   S: Float[Array, "b h k p"]  # float32
   last: Float[Array, "b d"]  # the last token's input
 
@@ -49,8 +47,6 @@ class RWKV7(Mixer):
     head_size: the largest divisor of the width not above 64, if not given.
     w_rank, a_rank, v_rank, g_rank: ranks of the four maps; 2.5, 2.5, 1.7 and 5 sqrt(d) in steps of 32, if not given.
     layer, depth: the layer's place in the model, which shapes most initial values; the output starts at 0.
-  Raises:
-    ValueError: a size is below 1, head_size does not divide the width, or the layer is not one of depth.
   """
 
   width: int
@@ -65,12 +61,12 @@ class RWKV7(Mixer):
 
   SIDE = ("v_first",)
 
-  def __post_init__(self):
+  @nn.nowrap
+  def check(self) -> None:
     at_least_one(self, "width", "head_size", *(f"{name}_rank" for name in RANKS))
     place_in_depth(self)
     if self.width % self._size:
       raise Mistake(f"RWKV7: head_size={self._size} does not divide width={self.width}")
-    super().__post_init__()
 
   def setup(self):
     d, channels = self.width, lambda name, values: param(self, name, constant(values), (self.width,), ("heads",))
@@ -125,7 +121,7 @@ class RWKV7(Mixer):
     reset: Bool[Array, "b t"] | None = None,
     lengths: Int[Array, "b"] | None = None,
   ) -> Mapping[str, Float[Array, "b t d"]]:
-    """The values of this layer, which later layers read if it is the first."""
+    """Returns the values of this layer, which later layers read if it is the first."""
     (_, _, _, xv, _, _), _ = self._mixtures(blank_past(x, lengths), state, Where(reset, lengths))
     return {"v_first": self.v_proj(xv)}
 
@@ -142,7 +138,7 @@ class RWKV7(Mixer):
   def _mixtures(
     self, x: Float[Array, "b t d"], state: State, where: Where
   ) -> tuple[list[Float[Array, "b t d"]], Float[Array, "b d"]]:
-    """The mixtures for r, w, k, v, a and g, and the last token."""
+    """Returns the mixtures for r, w, k, v, a and g, and the last token."""
     before, last = token_shift(x, state.last, **where.masks)
     return [x + (before - x) * mu.astype(x.dtype) for mu in self.mu], last
 

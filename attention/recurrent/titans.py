@@ -15,7 +15,7 @@ from kernels import inputs
 from kernels.delta_rule import delta_rule
 from kernels.documents import positions
 from kernels.neural_memory import Memory, neural_memory, recall
-from layers import Dense, RMSNorm, param
+from layers import Dense, RMSNorm, param, torch_dense
 from layers.initializers import constant, uniform_fan_in
 from layers.mixer import Mixer, Where
 from layers.qkv import ConvQKV, unit
@@ -62,8 +62,6 @@ class Titans(Mixer):
     momentum, decay: whether there is eta, and alpha.
     taps: width of the short convolution.
     depth: layers of the model; W_o starts smaller by its square root.
-  Raises:
-    ValueError: a size is below 1, heads do not divide the width, rate_max is not above 0.
   """
 
   width: int
@@ -79,13 +77,13 @@ class Titans(Mixer):
   norm_eps: float = 1e-5
   depth: int = 1
 
-  def __post_init__(self):
+  @nn.nowrap
+  def check(self) -> None:
     at_least_one(self, "width", "heads", "layers", "inner", "chunk", "taps", "depth")
     if self.width % self.heads:
       raise Mistake(f"Titans: heads={self.heads} does not divide width={self.width}")
     if not self.rate_max > 0:
       raise Mistake(f"Titans: rate_max={self.rate_max}; it must be above 0")
-    super().__post_init__()
 
   def setup(self):
     self.qkv = self._qkv()
@@ -102,8 +100,7 @@ class Titans(Mixer):
       learned = [param(self, f"M_{i}", uniform_fan_in(), (self.heads, *s), axes) for i, s in enumerate(self._shapes)]
       self.initial = tuple(learned)
     self.norm = RMSNorm(eps=self.norm_eps, axis=None)
-    out = uniform_fan_in(gain=self.depth**-0.5)
-    self.out_proj = Dense(self.width, kernel_init=out, axes=("heads", "embed"))
+    self.out_proj = torch_dense(self.width, ("heads", "embed"), gain=self.depth**-0.5)
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
@@ -142,7 +139,7 @@ class Titans(Mixer):
     return self._out(y), following
 
   def weights(self, state: State) -> tuple[Float[Array, "b h ..."], ...]:
-    """The weights M of a state: the initial ones before the first token of a document."""
+    """Returns the weights M of a state: the initial ones before the first token of a document."""
     starts = state.length == 0
     return tuple(inputs.where(starts, initial, now) for initial, now in zip(self._initial(), state.weights))
 
@@ -168,7 +165,7 @@ class Titans(Mixer):
 
   @property
   def _shapes(self) -> list[tuple[int, int]]:
-    """The shapes of the matrices of one memory."""
+    """Returns the shapes of the matrices of one memory."""
     size = self.width // self.heads
     between = [self.inner or 4 * size] * (self.layers - 1)
     return list(zip([size, *between], [*between, size]))

@@ -46,15 +46,14 @@ class TitansMAC(WithMemory):
     position: of the attention, "rope" or "none".
     segment: tokens of a segment. The memory's chunks are its own.
     memory: fields of `Titans`.
-  Raises:
-    ValueError: as `Attention` and `Titans`, or segment is below 1.
   """
 
   segment: int = 128
 
-  def __post_init__(self):
+  @nn.nowrap
+  def check(self) -> None:
     at_least_one(self, "segment")
-    super().__post_init__()
+    super().check()
 
   def setup(self):
     super().setup()
@@ -63,7 +62,7 @@ class TitansMAC(WithMemory):
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """The state of a document without tokens."""
+    """Returns the state of a document without tokens."""
     memory = self._titans(parent=None).init_state(batch, max_len)
     kept = self._attention(parent=None).init_state(batch, 2 * self.segment).kept
     kept = {name: z.swapaxes(1, 2) for name, z in kept.items()}

@@ -23,8 +23,6 @@ class TitansMAG(WithWindow):
     position: of the attention, "rope" or "none".
     window: tokens that the attention sees, the current one included.
     memory: fields of `Titans`.
-  Raises:
-    ValueError: as `Attention` and `Titans`.
   """
 
   def setup(self):

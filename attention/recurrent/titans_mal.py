@@ -23,8 +23,6 @@ class TitansMAL(WithWindow):
     position: of the attention, "rope" or "none".
     window: tokens that the attention sees, the current one included.
     memory: fields of `Titans`.
-  Raises:
-    ValueError: as `Attention` and `Titans`.
   """
 
   def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:

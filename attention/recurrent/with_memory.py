@@ -62,17 +62,19 @@ class WithMemory(Mixer):
 
   def __post_init__(self):
     self.memory = FrozenDict(self.memory)
-    # so that mistakes in their fields are refused when this mixer is built
+    super().__post_init__()
+
+  @nn.nowrap
+  def check(self) -> None:
     self._attention(parent=None)
     self._titans(parent=None)
-    super().__post_init__()
 
   def setup(self):
     self.attention, self.titans = self._attention(), self._titans()
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> Any:
-    """The states of both parts."""
+    """Returns the states of both parts."""
     memory, attention = self._titans(parent=None), self._attention(parent=None)
     return State(memory.init_state(batch, max_len), attention.init_state(batch, max_len))
 

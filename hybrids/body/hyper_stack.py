@@ -47,12 +47,12 @@ class HyperStack(Mixer):
 
   @property
   def STATE(self) -> str:
-    """The STATE of the stack."""
+    """Returns the STATE of the stack."""
     return self._stack().STATE
 
   @property
   def SIDE(self) -> tuple[str, ...]:
-    """The names of the inputs per token that the stack reads."""
+    """Returns the names of the inputs per token that the stack reads."""
     return self._stack().SIDE
 
   def setup(self):

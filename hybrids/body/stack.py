@@ -87,7 +87,7 @@ class Stack(Mixer):
 
   @property
   def layout(self) -> layout_lib.Layout:
-    """The places of the layers' variables, and the program of loops that runs the layers."""
+    """Returns the places of the layers' variables, and the program of loops that runs the layers."""
     letters = pattern_lib.tile(self.pattern, self.depth)
     mixers = self._mixers()
     offers = lambda mixer: hasattr(type(mixer), "offer") and getattr(mixer, "OFFERS", True)
@@ -99,7 +99,7 @@ class Stack(Mixer):
 
   @property
   def STATE(self) -> str:
-    """The most demanding STATE among its mixers."""
+    """Returns the most demanding STATE among its mixers."""
     return max((mixer.STATE for mixer in self._mixers().values()), key=mixer_lib.STATES.index)
 
   @property
@@ -114,7 +114,7 @@ class Stack(Mixer):
 
   @nn.nowrap
   def apart(self, variables: pure.Variables) -> dict[str, Any]:
-    """The stack's variables with nothing stacked: each layer's under its letter and number.
+    """Returns the stack's variables with nothing stacked: each layer's under its letter and number.
 
     The stack takes either. A loop over `step` wants these, made once before it: it would copy slices at every turn.
     """
@@ -122,7 +122,7 @@ class Stack(Mixer):
 
   @nn.nowrap
   def together(self, variables: pure.Variables) -> dict[str, Any]:
-    """The inverse of `apart`, for training what was imported layer by layer."""
+    """Returns the inverse of `apart`, for training what was imported layer by layer."""
     return layout_lib.together(self.layout, variables)
 
   def setup(self):

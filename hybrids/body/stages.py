@@ -44,7 +44,7 @@ class Stages(Mixer):
 
   @property
   def out_width(self) -> int:
-    """The width of the outputs."""
+    """Returns the width of the outputs."""
     return self.width * 2 ** (len(self.stages) - 1)
 
   def setup(self):

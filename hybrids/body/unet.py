@@ -66,7 +66,7 @@ class UNet(Mixer):
 
   @property
   def STATE(self) -> str:
-    """The STATE of its stacks."""
+    """Returns the STATE of its stacks."""
     return self._stack(0).STATE
 
   def setup(self):

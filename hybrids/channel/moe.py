@@ -90,12 +90,12 @@ class MoE(Mixer):
 
   @property
   def CARRIES(self) -> Mapping[str, int]:
-    """The router's vector, if it has one."""
+    """Returns the name and the width of the router's vector, which layers hand on, if there is one."""
     return {} if self.router_size is None else {ROUTER: self.router_size}
 
   @property
   def SIDE(self) -> tuple[str, ...]:
-    """The router's vector of the layer before, if there is one."""
+    """Returns the name of the router's vector of the layer before, if there is one."""
     return tuple(self.CARRIES)
 
   def setup(self):
@@ -198,7 +198,7 @@ class MoE(Mixer):
 
   @property
   def _choices(self) -> int:
-    """The experts, and the one that does nothing."""
+    """Returns the experts, and the one that does nothing."""
     return self.experts + self.skip_expert
 
   @property

@@ -50,7 +50,7 @@ class Bidirectional(Mixer):
 
   @property
   def SIDE(self) -> tuple[str, ...]:
-    """The wrapped mixer's names, and where it offers arrays the same names for those of the backward mixer."""
+    """Returns the wrapped mixer's names, and where it offers arrays the same names for those of the backward mixer."""
     names = self._one_way(parent=None).SIDE
     return (*names, *map(_backward, names)) if self.OFFERS else names
 
@@ -82,7 +82,7 @@ class Bidirectional(Mixer):
     reset: Bool[Array, "b t"] | None = None,
     lengths: Int[Array, "b"] | None = None,
   ) -> Mapping[str, Float[Array, "b t d"]]:
-    """The arrays that the mixers of both directions offer to later layers, in the order of the tokens."""
+    """Returns the arrays that the mixers of both directions offer to later layers, in the order of the tokens."""
     if not self.OFFERS:
       return {}
     empty = self._one_way(parent=None).init_state(*x.shape[:2])
@@ -94,7 +94,7 @@ class Bidirectional(Mixer):
 
   @property
   def OFFERS(self) -> bool:
-    """Whether the wrapped mixer has arrays for later layers."""
+    """Returns whether the wrapped mixer has arrays for later layers."""
     return hasattr(mixer_lib.find(self.mixer["name"]), "offer")
 
   @nn.nowrap

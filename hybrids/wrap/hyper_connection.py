@@ -60,17 +60,17 @@ class HyperConnection(Mixer):
 
   @property
   def STATE(self) -> str:
-    """The STATE of the wrapped mixer."""
+    """Returns the STATE of the wrapped mixer."""
     return self._inside(parent=None).STATE
 
   @property
   def SIDE(self) -> tuple[str, ...]:
-    """The names of the inputs per token that the wrapped mixer reads."""
+    """Returns the names of the inputs per token that the wrapped mixer reads."""
     return self._inside(parent=None).SIDE
 
   @property
   def CARRIES(self) -> Mapping[str, int]:
-    """What the wrapped mixer takes from the layer before, and hands on."""
+    """Returns names and widths of what the wrapped mixer takes from the layer before, and hands on."""
     return getattr(self._inside(parent=None), "CARRIES", {})
 
   def setup(self):

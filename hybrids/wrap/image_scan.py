@@ -67,7 +67,7 @@ class ImageScan(Mixer):
 
   @property
   def SIDE(self) -> tuple[str, ...]:
-    """The names of the inputs per token that the wrapped mixer reads."""
+    """Returns the names of the inputs per token that the wrapped mixer reads."""
     return self._one_way(parent=None).SIDE
 
   def setup(self):

@@ -49,12 +49,12 @@ class Parallel(Mixer):
 
   @property
   def STATE(self) -> str:
-    """The most demanding STATE among its mixers."""
+    """Returns the most demanding STATE among its mixers."""
     return max((branch.STATE for branch in self._each()), key=STATES.index)
 
   @property
   def SIDE(self) -> tuple[str, ...]:
-    """The names of the inputs per token that any of its mixers reads."""
+    """Returns the names of the inputs per token that any of its mixers reads."""
     return tuple(sorted({name for branch in self._each() for name in branch.SIDE}))
 
   def setup(self):

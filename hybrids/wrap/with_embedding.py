@@ -45,12 +45,12 @@ class WithEmbedding(Mixer):
 
   @property
   def STATE(self) -> str:
-    """The STATE of the wrapped mixer."""
+    """Returns the STATE of the wrapped mixer."""
     return self._inside(parent=None).STATE
 
   @property
   def SIDE(self) -> tuple[str, ...]:
-    """The name of the embedding alone: other inputs per token do not fit a mixer of twice the width."""
+    """Returns the name of the embedding alone: other inputs per token do not fit a mixer of twice the width."""
     return (EMBEDDING,)
 
   def setup(self):

@@ -44,6 +44,6 @@ def conv_step(
   dtype = inputs.compute_dtype(x, taps, kernel)
   x, taps, kernel = (z.astype(dtype) for z in (x, taps, kernel))
   bias = None if bias is None else bias.astype(dtype)
-  given = x, taps, kernel, bias, activation
-  y, taps = dispatch.pick("conv_step", IMPLS, impl, *given)(*given)
+  args = x, taps, kernel, bias, activation
+  y, taps = dispatch.pick("conv_step", IMPLS, impl, *args)(*args)
   return y.astype(y_dtype), taps.astype(taps_dtype)

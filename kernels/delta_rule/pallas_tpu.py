@@ -6,15 +6,12 @@ the block of the last states, which stays in VMEM. What the tokens of a chunk wr
 this again, from the states entering the chunks, and needs the transposed inverse.
 """
 
-import functools
-
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Float
 
-from kernels import decays, dispatch, tpu
+from kernels import decays, dispatch, kept_states, tpu
 from kernels.ssd import tpu_blocks
 from kernels.ssd.tpu_blocks import Blocks, Decays, index
 
@@ -42,45 +39,34 @@ def delta_rule(q, k, v, w, u, log_a, S, reset):
   return dispatch.shard(_delta_rule, axes, ("b t h p", "b h k p"))(q, k, v, w, log_a, S)
 
 
-@jax.custom_vjp
-def _delta_rule(q, k, v, w, log_a, S):
-  return _run(q, k, v, w, log_a, S, save=False)[:2]
-
-
-def _forward(q, k, v, w, log_a, S):
-  y, last, entries = _run(q, k, v, w, log_a, S, save=True)
-  return (y, last), (q, k, v, w, log_a, entries)
-
-
 def _blocks(k, v, *, back):
   """Makes every head a group of its own."""
   return Blocks(k, v, most=(TOKENS, 1), back=back)
 
 
 def _arrays(blocks, q, k, v, w, log_a):
-  """Returns the arrays with the decays up to and with each token of a chunk and, below them, those before it."""
+  """Returns pairs of arrays and their blocks; decays through each token of a chunk stand over those before it."""
   sums = jnp.concatenate(decays.running_sums(blocks.fold_decays(log_a), axis=4), axis=3)
   before = jnp.pad(sums[..., :-1], [(0, 0)] * 4 + [(1, 0)])
-  return *map(blocks.fold, (q, k, v, w)), jnp.concatenate([sums, before], axis=3)
+  keys = blocks.by_token
+  tokens = zip(map(blocks.fold, (q, k, v, w)), (keys, keys, blocks.by_token_and_head, keys))
+  return *tokens, (jnp.concatenate([sums, before], axis=3), blocks.decay(4))
 
 
 def _run(q, k, v, w, log_a, S, *, save):
   """Returns all y, the last states, and if `save` the states before each chunk."""
   blocks = _blocks(k, v, back=False)
-  keys, values, states = blocks.by_token(), blocks.by_token_and_head(), (1, blocks.k, blocks.p)
-  out = [(values, blocks.like(blocks.t, blocks.p)), (blocks.by_row(), blocks.like(*states))]
-  if save:
-    out.append((blocks.by_chunk(), blocks.like(blocks.chunks, *states)))
-  out_specs, out_shape = zip(*out)
-  y, last, *entries = pl.pallas_call(
-    functools.partial(_forward_kernel, blocks),
-    grid=blocks.grid,
-    in_specs=[keys, keys, values, keys, blocks.decay(4), blocks.by_row()],
-    out_specs=out_specs,
-    out_shape=out_shape,
-    compiler_params=tpu.IN_ORDER,
-    name="delta_rule",
-  )(*_arrays(blocks, q, k, v, w, log_a), blocks.fold_states(S))
+  states = 1, blocks.k, blocks.p
+  y, last, *entries = tpu.in_order(
+    _forward_kernel,
+    blocks,
+    "delta_rule",
+    [*_arrays(blocks, q, k, v, w, log_a), (blocks.fold_states(S), blocks.by_row)],
+    [
+      (blocks.like(blocks.t, blocks.p), blocks.by_token_and_head),
+      *((blocks.like(*states), blocks.by_row), *[(blocks.like(blocks.chunks, *states), blocks.by_chunk)] * save),
+    ],
+  )
   return blocks.unfold(y, v), last.reshape(S.shape), *entries
 
 
@@ -100,24 +86,23 @@ def _forward_kernel(blocks, q, k, v, w, sums, S, y, last, *entries):
   last[0] = decay.across * S + tpu.product(decay.leave * k, written, 0, 0)
 
 
-def _backward(saved, cotangents):
-  q, k, v, w, log_a, entries = saved
-  y_bar, last_bar = cotangents
+def _backward(q, k, v, w, log_a, entries, y_bar, last_bar):
   blocks = _blocks(k, v, back=True)
-  keys, values = blocks.by_token(), blocks.by_token_and_head()
-  like_k, like_v = blocks.like(blocks.t, blocks.k), blocks.like(blocks.t, blocks.p)
-  *bars, log_a_bar, S_bar = pl.pallas_call(
-    functools.partial(_backward_kernel, blocks),
-    grid=blocks.grid,
-    in_specs=[keys, keys, values, keys, blocks.decay(4), blocks.by_chunk(), values, blocks.by_row()],
-    out_specs=[keys, keys, values, keys, blocks.decay(1), blocks.by_row()],
-    out_shape=[
-      *(like_k, like_k, like_v, like_k),
-      *(blocks.like(*blocks.grid[1:], 1, blocks.tokens), blocks.like(1, blocks.k, blocks.p)),
+  keys_bar, values = (blocks.like(blocks.t, blocks.k), blocks.by_token), blocks.by_token_and_head
+  *bars, log_a_bar, S_bar = tpu.in_order(
+    _backward_kernel,
+    blocks,
+    "delta_rule_backward",
+    [
+      *(*_arrays(blocks, q, k, v, w, log_a), (entries, blocks.by_chunk)),
+      *((blocks.fold(y_bar), values), (blocks.fold_states(last_bar), blocks.by_row)),
     ],
-    compiler_params=tpu.IN_ORDER,
-    name="delta_rule_backward",
-  )(*_arrays(blocks, q, k, v, w, log_a), entries, blocks.fold(y_bar), blocks.fold_states(last_bar))
+    [
+      *(keys_bar, keys_bar, (blocks.like(blocks.t, blocks.p), values), keys_bar),
+      (blocks.like(*blocks.grid[1:], 1, blocks.tokens), blocks.decay(1)),
+      (blocks.like(1, blocks.k, blocks.p), blocks.by_row),
+    ],
+  )
   bars = (blocks.unfold(z, like) for z, like in zip(bars, (q, k, v, w)))
   return *bars, blocks.unfold_decays(log_a_bar), S_bar.reshape(last_bar.shape)
 
@@ -136,16 +121,16 @@ def _backward_kernel(blocks, q, k, v, w, sums, entry, y_bar, last_bar, q_bar, k_
   weights, leaving = decay.inside * tpu.product(q, k, 1, 1), decay.leave * k
 
   written_bar = tpu.product(weights, y_bar, 0, 0) + tpu.product(leaving, after_bar)
-  # of what the solution was found from: new values less what was there
-  given_bar = tpu.product(inverse, written_bar, 0, 0)
-  weights_bar, lower_bar = tpu.product(y_bar, written, 1, 1), -tpu.product(given_bar, written, 1, 1)
-  scores_bar, found_bar = decay.inside * weights_bar, between * lower_bar
-  read_bar, missed_bar = tpu.product(y_bar, S, 1, 1), -tpu.product(given_bar, S, 1, 1)
+  # of what is missing: new values less what was there
+  missing_bar = tpu.product(inverse, written_bar, 0, 0)
+  weights_bar, lower_bar = tpu.product(y_bar, written, 1, 1), -tpu.product(missing_bar, written, 1, 1)
+  scores_bar, retrieved_bar = decay.inside * weights_bar, between * lower_bar
+  read_bar, missed_bar = tpu.product(y_bar, S, 1, 1), -tpu.product(missing_bar, S, 1, 1)
   leaving_bar = tpu.product(written, after_bar, 1, 1)
   q_bar[...] = tpu.product(scores_bar, k) + decay.enter * read_bar
-  w_bar[...] = tpu.product(found_bar, k) + before * missed_bar
-  k_bar[...] = tpu.product(scores_bar, q, 0, 0) + tpu.product(found_bar, w, 0, 0) + decay.leave * leaving_bar
-  v_bar[...] = given_bar
+  w_bar[...] = tpu.product(retrieved_bar, k) + before * missed_bar
+  k_bar[...] = tpu.product(scores_bar, q, 0, 0) + tpu.product(retrieved_bar, w, 0, 0) + decay.leave * leaving_bar
+  v_bar[...] = missing_bar
   log_a_bar[...] = _log_decay_bar(
     Decays(
       inside=weights * weights_bar,
@@ -157,10 +142,10 @@ def _backward_kernel(blocks, q, k, v, w, sums, entry, y_bar, last_bar, q_bar, k_
     (before * w * missed_bar).sum(1, keepdims=True),
   )
   S_bar[0] = decay.across * after_bar + tpu.product(decay.enter * q, y_bar, 0, 0)
-  S_bar[0] -= tpu.product(before * w, given_bar, 0, 0)
+  S_bar[0] -= tpu.product(before * w, missing_bar, 0, 0)
 
 
-_delta_rule.defvjp(_forward, _backward)
+_delta_rule = kept_states.differentiable(_run, _backward, state=5)
 
 
 def _decays(sums) -> tuple[Decays, Float[Array, "c c"], Float[Array, "c 1"]]:

@@ -16,8 +16,8 @@ def delta_rule(q, k, v, w, u, log_a, S, reset):
   def token(S, inputs):
     q, k, v, w, u, log_a, reset = inputs
     S = op.cleared(reset, S)
-    found = op.read(S, w)
-    S = jnp.exp(log_a)[..., None] * S + u[..., None] * found[..., None, :] + k[..., None] * v[..., None, :]
+    retrieved = op.read(S, w)
+    S = jnp.exp(log_a)[..., None] * S + u[..., None] * retrieved[..., None, :] + k[..., None] * v[..., None, :]
     return S, op.read(S, q)
 
   return op.loop(token, S, (q, k, v, w, u, log_a, reset))

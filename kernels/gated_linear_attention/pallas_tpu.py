@@ -8,7 +8,6 @@ are products of their own tokens' alone, so no exponent is above 0 and none is a
 States are turned, "p k": what decays is their columns, with channels in lanes as in all that is read.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -18,7 +17,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
-from kernels import decays, dispatch, tpu
+from kernels import decays, dispatch, kept_states, tpu
 
 ROWS = 16  # tokens of a block; each costs as many exponentials a channel
 BLOCKS = 8  # of a chunk, at most
@@ -49,20 +48,15 @@ class _Blocks:
     self.tokens = self.blocks * ROWS
     self.chunks = pl.cdiv(self.t, self.tokens)
     self.grid = self.b, self.h // self.heads, self.chunks
-    self.chunk = (lambda c: self.chunks - 1 - c) if back else (lambda c: c)
+    chunk = self.chunk = (lambda c: self.chunks - 1 - c) if back else (lambda c: c)
+    by_token = lambda width: pl.BlockSpec((None, self.tokens, self.heads * width), lambda b, e, c: (b, chunk(c), e))
+    self.keys, self.values = by_token(self.k), by_token(self.p)
+    states = self.heads, self.p, self.k
+    self.by_row = pl.BlockSpec((None, *states), lambda b, e, c: (b, e, 0, 0))
+    self.by_chunk = pl.BlockSpec((None, None, *states), lambda b, e, c: (b, chunk(c), e, 0, 0))
 
   def fold(self, z):
     return z.reshape(self.b, self.t, -1)
-
-  def by_token(self, width):
-    return pl.BlockSpec((None, self.tokens, self.heads * width), lambda b, e, c: (b, self.chunk(c), e))
-
-  def by_row(self):
-    return pl.BlockSpec((None, self.heads, self.p, self.k), lambda b, e, c: (b, e, 0, 0))
-
-  def by_chunk(self):
-    shape = None, None, self.heads, self.p, self.k
-    return pl.BlockSpec(shape, lambda b, e, c: (b, self.chunk(c), e, 0, 0))
 
   def bonuses(self, u):
     """Returns the bonus, and its block."""
@@ -121,36 +115,27 @@ class _Decays(NamedTuple):
   across: Float[Array, "1 k"]  # through all
 
 
-@jax.custom_vjp
-def _attend(q, k, v, log_a, u, S, reset):
-  return _run(q, k, v, log_a, u, S, reset, save=False)[:2]
-
-
-def _forward(q, k, v, log_a, u, S, reset):
-  y, last, entries = _run(q, k, v, log_a, u, S, reset, save=True)
-  return (y, last), (q, k, v, log_a, u, reset, entries)
-
-
 def _run(q, k, v, log_a, u, S, reset, *, save):
   """Returns all y, the last states, and if `save` the states before each chunk, transposed."""
   blocks = _Blocks(k, v, u, reset, back=False)
-  words, words_spec = blocks.words()
-  bonus, bonus_spec = blocks.bonuses(u)
-  keys, values, states = blocks.by_token(blocks.k), blocks.by_token(blocks.p), (blocks.h, blocks.p, blocks.k)
-  out = [(values, blocks.like(blocks.t, blocks.h * blocks.p)), (blocks.by_row(), blocks.like(*states))]
-  if save:
-    out.append((blocks.by_chunk(), blocks.like(blocks.chunks, *states)))
-  out_specs, out_shape = zip(*out)
-  y, last, *entries = pl.pallas_call(
-    functools.partial(_forward_kernel, blocks),
-    grid=blocks.grid,
-    in_specs=[words_spec, bonus_spec, keys, keys, values, keys, blocks.by_row()],
-    out_specs=out_specs,
-    out_shape=out_shape,
-    compiler_params=tpu.IN_ORDER,
-    name="gated_linear_attention",
-  )(words, bonus, *map(blocks.fold, (q, k, v, log_a)), S.swapaxes(2, 3))
+  states = blocks.h, blocks.p, blocks.k
+  y, last, *entries = tpu.in_order(
+    _forward_kernel,
+    blocks,
+    "gated_linear_attention",
+    [*_arrays(blocks, q, k, v, log_a, u), (S.swapaxes(2, 3), blocks.by_row)],
+    [
+      (blocks.like(blocks.t, blocks.h * blocks.p), blocks.values),
+      *((blocks.like(*states), blocks.by_row), *[(blocks.like(blocks.chunks, *states), blocks.by_chunk)] * save),
+    ],
+  )
   return y.reshape(v.shape), last.swapaxes(2, 3), *entries
+
+
+def _arrays(blocks, q, k, v, log_a, u):
+  """Returns pairs of arrays and their blocks."""
+  keys = blocks.keys
+  return blocks.words(), blocks.bonuses(u), *zip(map(blocks.fold, (q, k, v, log_a)), (keys, keys, blocks.values, keys))
 
 
 def _forward_kernel(blocks, words, bonus, q, k, v, log_a, S, y, last, *entries):
@@ -179,25 +164,25 @@ def _forward_kernel(blocks, words, bonus, q, k, v, log_a, S, y, last, *entries):
   lax.fori_loop(0, blocks.blocks, block, None)
 
 
-def _backward(saved, cotangents):
-  q, k, v, log_a, u, reset, entries = saved
-  y_bar, last_bar = cotangents
+def _backward(q, k, v, log_a, u, reset, entries, y_bar, last_bar):
   blocks = _Blocks(k, v, u, reset, back=True)
-  words, words_spec = blocks.words()
-  bonus, bonus_spec = blocks.bonuses(u)
-  sums, sums_spec = blocks.bonus_sums()
-  keys, values, states = blocks.by_token(blocks.k), blocks.by_token(blocks.p), (blocks.h, blocks.p, blocks.k)
-  like_k, like_v = (blocks.like(blocks.t, blocks.h * width) for width in (blocks.k, blocks.p))
-  q_bar, k_bar, v_bar, log_a_bar, S_bar, u_bar = pl.pallas_call(
-    functools.partial(_backward_kernel, blocks),
-    grid=blocks.grid,
-    in_specs=[words_spec, bonus_spec, keys, keys, values, keys, blocks.by_chunk(), values, blocks.by_row()],
-    out_specs=[keys, keys, values, keys, blocks.by_row(), sums_spec],
-    out_shape=[like_k, like_k, like_v, like_k, blocks.like(*states), sums],
-    scratch_shapes=[pltpu.VMEM((blocks.blocks, blocks.heads, blocks.p, blocks.k), jnp.float32)],
-    compiler_params=tpu.IN_ORDER,
-    name="gated_linear_attention_backward",
-  )(words, bonus, *map(blocks.fold, (q, k, v, log_a)), entries, blocks.fold(y_bar), last_bar.swapaxes(2, 3))
+  states = blocks.blocks, blocks.heads, blocks.p, blocks.k
+  keys_bar = blocks.like(blocks.t, blocks.h * blocks.k), blocks.keys
+  values_bar = blocks.like(blocks.t, blocks.h * blocks.p), blocks.values
+  q_bar, k_bar, v_bar, log_a_bar, S_bar, u_bar = tpu.in_order(
+    _backward_kernel,
+    blocks,
+    "gated_linear_attention_backward",
+    [
+      *(*_arrays(blocks, q, k, v, log_a, u), (entries, blocks.by_chunk)),
+      *((blocks.fold(y_bar), blocks.values), (last_bar.swapaxes(2, 3), blocks.by_row)),
+    ],
+    [
+      *(keys_bar, keys_bar, values_bar, keys_bar),
+      *((blocks.like(blocks.h, blocks.p, blocks.k), blocks.by_row), blocks.bonus_sums()),
+    ],
+    [pltpu.VMEM(states, jnp.float32)],
+  )
   bars = (z.reshape(like.shape) for z, like in ((q_bar, q), (k_bar, k), (v_bar, v), (log_a_bar, log_a)))
   u_bar = u_bar[0].sum((0, 1)).reshape(u.shape) if u_bar else None
   return *bars, u_bar, S_bar.swapaxes(2, 3), None
@@ -257,7 +242,7 @@ def _backward_kernel(
   lax.fori_loop(0, blocks.blocks, block, None)
 
 
-_attend.defvjp(_forward, _backward)
+_attend = kept_states.differentiable(_run, _backward, state=5)
 
 
 def _row(z):

@@ -131,7 +131,7 @@ def _map_kernel(tiling, words, a, x, decays, inflows, a_slots, x_slots, ready):
   block.end(inflows, inflow)
 
 
-def _given(a, *by_token):
+def _laid_out(a, *by_token):
   """The arrays in parts, with channels up to a multiple of four: the copy engine wants rows that are whole 16 bytes."""
   a = parts(gpu.widen(a, 4)) if a.ndim == 3 else _vector(a[None])
   return a, *(parts(gpu.widen(z, 4)) for z in by_token)
@@ -143,7 +143,7 @@ def _vector(z):
 
 
 def _forward(a, x, h, reset):
-  decay, inflow = _given(a, x)
+  decay, inflow = _laid_out(a, x)
   tiling = _Tiling(a, gpu.widen(x, 4), reset, back=False)
   (y,) = gpu.kernel(
     functools.partial(_forward_kernel, tiling),
@@ -174,7 +174,7 @@ def _forward_kernel(tiling, words, maps, a, x, h, y, a_slots, x_slots, y_slots, 
 def _backward(a, h, y, reset, y_bar, last_bar):
   """Returns the cotangents of the inputs, by a scan from the last token to the first; see `adjoint`."""
   n = y.shape[-1]
-  decay, states, bars = _given(a, y, y_bar)
+  decay, states, bars = _laid_out(a, y, y_bar)
   tiling = _Tiling(a, gpu.widen(y, 4), reset, back=True)
   a_bar, x_bar, h_bar = gpu.kernel(
     functools.partial(_backward_kernel, tiling),

@@ -40,14 +40,15 @@ class _Blocks(tpu_tiling.Blocks):
     self.pairs = len(parts(x))
     super().__init__(x.shape, reset, most=(TOKENS, CHANNELS // self.pairs), back=back)
 
-  def each(self, *specs):
-    return [(spec,) * self.pairs for spec in specs]
+  def numbers(self, z, spec):
+    """Returns the parts of an array, and their blocks."""
+    return parts(z), (spec,) * self.pairs
 
   def decay(self, a):
-    return self.by_token() if a.ndim == 3 else self.by_channel()
+    return self.numbers(jnp.atleast_2d(a), self.by_token if a.ndim == 3 else self.by_channel)
 
-  def like(self, *shape):
-    return (jax.ShapeDtypeStruct((self.b, *shape, self.n), jnp.float32),) * self.pairs
+  def result(self, rows, spec):
+    return (jax.ShapeDtypeStruct((self.b, rows, self.n), jnp.float32),) * self.pairs, (spec,) * self.pairs
 
   def scratch(self):
     return (pltpu.VMEM((1, self.channels), jnp.float32),) * self.pairs
@@ -55,17 +56,17 @@ class _Blocks(tpu_tiling.Blocks):
 
 def _forward(a, x, h, reset):
   blocks = _Blocks(x, reset, back=False)
-  words, words_spec = blocks.words()
-  (y,) = pl.pallas_call(
-    functools.partial(_forward_kernel, blocks),
-    grid=blocks.grid,
-    in_specs=[words_spec, *blocks.each(blocks.decay(a), blocks.by_token(), blocks.by_row())],
-    out_specs=blocks.each(blocks.by_token()),
-    out_shape=[blocks.like(blocks.t)],
-    scratch_shapes=[blocks.scratch()],
-    compiler_params=tpu.IN_ORDER,
-    name="linear_scan",
-  )(words, parts(jnp.atleast_2d(a)), parts(x), parts(h[:, None]))
+  (y,) = tpu.in_order(
+    _forward_kernel,
+    blocks,
+    "linear_scan",
+    [
+      *(blocks.words(), blocks.decay(a), blocks.numbers(x, blocks.by_token)),
+      blocks.numbers(h[:, None], blocks.by_row()),
+    ],
+    [blocks.result(blocks.t, blocks.by_token)],
+    [blocks.scratch()],
+  )
   y = whole(y)
   return y, y[:, -1]
 
@@ -87,28 +88,27 @@ def _forward_kernel(blocks, words, a, x, h, y, state):
 def _backward(a, h, y, reset, y_bar, last_bar):
   """Returns the cotangents of the inputs, by a scan from the last token to the first; see `adjoint`."""
   blocks = _Blocks(y, reset, back=True)
-  words, words_spec = blocks.words()
-  constant = a.ndim == 1
-  a_bar_spec = blocks.by_row(blocks.rows) if constant else blocks.by_token()
-  a_bar, x_bar, h_bar = pl.pallas_call(
-    functools.partial(_backward_kernel, blocks, constant),
-    grid=blocks.grid,
-    in_specs=[
-      words_spec,
-      *blocks.each(blocks.decay(a), blocks.by_row(), blocks.tile_before()),
-      *blocks.each(blocks.by_token(), blocks.by_token(), blocks.by_row()),
+  constant, tokens, row = a.ndim == 1, blocks.by_token, blocks.by_row()
+  a_bar, x_bar, h_bar = tpu.in_order(
+    functools.partial(_backward_kernel, constant),
+    blocks,
+    "linear_scan_backward",
+    [
+      *(blocks.words(), blocks.decay(a), blocks.numbers(h[:, None], row)),
+      *(blocks.numbers(z, spec) for z, spec in ((y, blocks.tile_before), (y, tokens), (y_bar, tokens))),
+      blocks.numbers(last_bar[:, None], row),
     ],
-    out_specs=blocks.each(a_bar_spec, blocks.by_token(), blocks.by_row()),
-    out_shape=[blocks.like(blocks.rows if constant else blocks.t), blocks.like(blocks.t), blocks.like(1)],
-    scratch_shapes=[blocks.scratch()],
-    compiler_params=tpu.IN_ORDER,
-    name="linear_scan_backward",
-  )(words, parts(jnp.atleast_2d(a)), parts(h[:, None]), parts(y), parts(y), parts(y_bar), parts(last_bar[:, None]))
+    [
+      blocks.result(blocks.rows, blocks.by_row(blocks.rows)) if constant else blocks.result(blocks.t, tokens),
+      *(blocks.result(blocks.t, tokens), blocks.result(1, row)),
+    ],
+    [blocks.scratch()],
+  )
   a_bar = whole(a_bar)
   return a_bar.sum((0, 1)) if constant else a_bar, whole(x_bar), whole(h_bar)[:, 0]
 
 
-def _backward_kernel(blocks, constant, words, a, h, y_before, y, y_bar, last_bar, a_bar, x_bar, h_bar, state):
+def _backward_kernel(constant, blocks, words, a, h, y_before, y, y_bar, last_bar, a_bar, x_bar, h_bar, state):
   first = blocks.first()
 
   @pl.when(pl.program_id(2) == 0)

@@ -32,21 +32,15 @@ class Blocks:
     self.tiles = self.tokens // rows
     self.chunks = pl.cdiv(self.t, self.tokens)
     self.grid = self.b, pl.cdiv(self.n, self.channels), self.chunks
-    self.chunk = (lambda c: self.chunks - 1 - c) if back else (lambda c: c)
-
-  def by_token(self):
-    return pl.BlockSpec((None, self.tokens, self.channels), lambda b, e, c: (b, self.chunk(c), e))
-
-  def tile_before(self):
-    """Returns the last tokens of the chunk before; of the first chunk, its own."""
-    where = lambda b, e, c: (b, jnp.maximum(self.chunk(c) * self.tiles - 1, 0), e)
-    return pl.BlockSpec((None, self.rows, self.channels), where)
+    chunk = self.chunk = (lambda c: self.chunks - 1 - c) if back else (lambda c: c)
+    self.by_token = pl.BlockSpec((None, self.tokens, self.channels), lambda b, e, c: (b, chunk(c), e))
+    # the last tokens of the chunk before; of the first chunk, its own
+    before = lambda b, e, c: (b, jnp.maximum(chunk(c) * self.tiles - 1, 0), e)
+    self.tile_before = pl.BlockSpec((None, rows, self.channels), before)
+    self.by_channel = pl.BlockSpec((1, self.channels), lambda b, e, c: (0, e))
 
   def by_row(self, rows=1):
     return pl.BlockSpec((None, rows, self.channels), lambda b, e, c: (b, 0, e))
-
-  def by_channel(self):
-    return pl.BlockSpec((1, self.channels), lambda b, e, c: (0, e))
 
   def words(self):
     """Returns the mask, and its block, in scalar memory."""

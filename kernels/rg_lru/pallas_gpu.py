@@ -99,13 +99,13 @@ def _map_kernel(tiling, words, rate, arrays, decays, inflows, slots, ready):
   block.end(inflows, inflow)
 
 
-def _given(*by_token):
+def _laid_out(*by_token):
   """Channels up to a multiple of eight: the copy engine wants rows that are whole 16 bytes."""
   return tuple(gpu.widen(z, 8) for z in by_token)
 
 
 def _forward(u, r, i, rate, h, reset):
-  arrays, rate = _given(u, r, i), gpu.widen(rate, gpu.LANES)
+  arrays, rate = _laid_out(u, r, i), gpu.widen(rate, gpu.LANES)
   tiling = _Tiling(arrays, reset, back=False)
   y, last = gpu.kernel(
     functools.partial(_forward_kernel, tiling),
@@ -137,7 +137,7 @@ def _forward_kernel(tiling, words, maps, rate, h, arrays, y, last, slots, y_slot
 
 def _backward(u, r, i, rate, h, y, reset, y_bar, last_bar):
   n = u.shape[2]
-  u, r, i, y, y_bar = _given(u, r, i, y, y_bar)
+  u, r, i, y, y_bar = _laid_out(u, r, i, y, y_bar)
   rate, last_bar = (gpu.widen(z, gpu.LANES) for z in (rate, last_bar))
   tiling = _Tiling((u, r, i), reset, back=True)
   *bars, rate_bar, h_bar = gpu.kernel(

@@ -4,8 +4,6 @@ The blocks and the order of tokens are those of `linear_scan`, in tiles of sixte
 bfloat16 holds as many. Numbers are float32 from where they are read to where they are written.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -35,17 +33,14 @@ class _Blocks(tpu_tiling.Blocks):
 
 def _forward(u, r, i, rate, h, reset):
   blocks = _Blocks(u, reset, back=False)
-  words, words_spec = blocks.words()
-  token, row = blocks.by_token(), blocks.by_row()
-  y, last = pl.pallas_call(
-    functools.partial(_forward_kernel, blocks),
-    grid=blocks.grid,
-    in_specs=[words_spec, token, token, token, blocks.by_channel(), row],
-    out_specs=[token, row],
-    out_shape=[jax.ShapeDtypeStruct(u.shape, u.dtype), blocks.per_row()],
-    compiler_params=tpu.IN_ORDER,
-    name="rg_lru",
-  )(words, u, r, i, rate[None], h[:, None])
+  token, row = blocks.by_token, blocks.by_row()
+  y, last = tpu.in_order(
+    _forward_kernel,
+    blocks,
+    "rg_lru",
+    [blocks.words(), (u, token), (r, token), (i, token), (rate[None], blocks.by_channel), (h[:, None], row)],
+    [(jax.ShapeDtypeStruct(u.shape, u.dtype), token), (blocks.per_row(), row)],
+  )
   return y, last[:, 0]
 
 
@@ -72,23 +67,20 @@ def _forward_kernel(blocks, words, u, r, i, rate, h, y, last):
 
 def _backward(u, r, i, rate, h, y, reset, y_bar, last_bar):
   blocks = _Blocks(u, reset, back=True)
-  words, words_spec = blocks.words()
-  token, row, sums = blocks.by_token(), blocks.by_row(), blocks.by_row(ROWS)
-  *bars, rate_bar, h_bar = pl.pallas_call(
-    functools.partial(_backward_kernel, blocks),
-    grid=blocks.grid,
-    in_specs=[
-      *(words_spec, token, token, token, blocks.by_channel(), row),
-      *(blocks.tile_before(), token, token, row),
+  token, row = blocks.by_token, blocks.by_row()
+  *bars, rate_bar, h_bar = tpu.in_order(
+    _backward_kernel,
+    blocks,
+    "rg_lru_backward",
+    [
+      *(blocks.words(), (u, token), (r, token), (i, token), (rate[None], blocks.by_channel), (h[:, None], row)),
+      *((y, blocks.tile_before), (y, token), (y_bar, token), (last_bar[:, None], row)),
     ],
-    out_specs=[token, token, token, sums, row],
-    out_shape=[
-      *(jax.ShapeDtypeStruct(z.shape, z.dtype) for z in (u, r, i)),
-      *(blocks.per_row(ROWS), blocks.per_row()),
+    [
+      *((jax.ShapeDtypeStruct(z.shape, z.dtype), token) for z in (u, r, i)),
+      *((blocks.per_row(ROWS), blocks.by_row(ROWS)), (blocks.per_row(), row)),
     ],
-    compiler_params=tpu.IN_ORDER,
-    name="rg_lru_backward",
-  )(words, u, r, i, rate[None], h[:, None], y, y, y_bar, last_bar[:, None])
+  )
   return *bars, rate_bar.sum((0, 1)), h_bar[:, 0]
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernels import cpp, dispatch
+from kernels import cpp, dispatch, kept_states
 from kernels.discretize import not_real_euler
 
 SOURCE = Path(__file__).with_suffix(".cc")
@@ -31,16 +31,6 @@ def selective_scan(x, dt, A, B, C, h, reset, disc):
   return dispatch.shard(_scan, axes, ("b t e", "b e n"))(x, dt, A, B, C, h, reset)
 
 
-@jax.custom_vjp
-def _scan(x, dt, A, B, C, h, reset):
-  return _run(x, dt, A, B, C, h, reset, save=False)[:2]
-
-
-def _forward(x, dt, A, B, C, h, reset):
-  y, last, entries = _run(x, dt, A, B, C, h, reset, save=True)
-  return (y, last), (x, dt, A, B, C, reset, entries)
-
-
 def _run(x, dt, A, B, C, h, reset, *, save):
   """Returns all y, the last state, and if `save` the states before each chunk, else none."""
   (b, t, e), n = x.shape, A.shape[1]
@@ -49,9 +39,7 @@ def _run(x, dt, A, B, C, h, reset, *, save):
   return y, last.swapaxes(1, 2), entries
 
 
-def _backward(saved, cotangents):
-  x, dt, A, B, C, reset, entries = saved
-  y_bar, last_bar = cotangents
+def _backward(x, dt, A, B, C, reset, entries, y_bar, last_bar):
   (b, _, e), n = x.shape, A.shape[1]
   columns = (_parts(B, e), *B.shape)
   call = _call(BACKWARD, (x.shape, x.shape, (b, n, e), columns, columns, (b, n, e)), B, e)
@@ -60,7 +48,7 @@ def _backward(saved, cotangents):
   return x_bar, dt_bar, A_bar.sum(0).T, B_bar.sum(0), C_bar.sum(0), h_bar.swapaxes(1, 2), None
 
 
-_scan.defvjp(_forward, _backward)
+_scan = kept_states.differentiable(_run, _backward, state=5)
 
 
 def _call(name, shapes, B, e):

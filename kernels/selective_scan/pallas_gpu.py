@@ -11,14 +11,13 @@ import functools
 import math
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Bool, Float32, Int
 
-from kernels import dispatch, gpu
+from kernels import dispatch, gpu, kept_states
 from kernels.selective_scan import fused, gpu_tiling
 from kernels.selective_scan.gpu_tiling import Block, Tiling
 
@@ -36,7 +35,8 @@ def why_not(x, dt, A, B, C, h, D, z, reset, softplus, disc) -> str | None:
 def selective_scan(x, dt, A, B, C, h, D, z, reset, softplus, disc):
   """See `around.around`; y has the dtype of x."""
   del disc
-  scan = functools.partial(_scan, softplus)
+  run, backward = (functools.partial(form, softplus) for form in (_run, _backward))
+  scan = kept_states.differentiable(run, backward, state=5)
   return dispatch.shard(scan, fused.AXES, ("b t e", "b e n"))(x, dt, A, B, C, h, D, z, reset)
 
 
@@ -132,16 +132,6 @@ def _map_kernel(tiling, words, A, dt, x, B, z, decays, inflows, dt_in, x_in, B_i
   block.write(decays, at, passed)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _scan(softplus, x, dt, A, B, C, h, D, z, reset):
-  return _run(softplus, x, dt, A, B, C, h, D, z, reset, save=False)[:2]
-
-
-def _forward(softplus, x, dt, A, B, C, h, D, z, reset):
-  y, last, entering = _run(softplus, x, dt, A, B, C, h, D, z, reset, save=True)
-  return (y, last), (x, dt, A, B, C, D, z, reset, entering)
-
-
 def _laid_out(tiling, x, dt, A, B, C, D, z):
   """Lays out all arrays; D and z in tuples, which are empty without them."""
   skip, gate = (() if m is None else (m,) for m in (D, z))
@@ -205,10 +195,8 @@ def _forward_kernel(tiling, words, maps, A, x, dt, B, C, D, z, h, y, last, *ente
   block.write(last, (block.row, block.segment), h)
 
 
-def _backward(softplus, saved, cotangents):
-  *inputs, reset, entering = saved
-  x, dt, A, B, C, D, z = inputs
-  y_bar, last_bar = cotangents
+def _backward(softplus, x, dt, A, B, C, D, z, reset, entering, y_bar, last_bar):
+  inputs = x, dt, A, B, C, D, z
   tiling = Tiling(x, B, reset, softplus=softplus, gated=z is not None, back=True)
   y_bar = tiling.tokens_of(y_bar)
   x, dt, A, B, C, D, z = _laid_out(tiling, *inputs)
@@ -265,13 +253,13 @@ def _backward_kernel(tiling, words, maps, A, x, dt, B, C, D, z, entering, y_bar,
 
     def leave(j, carry):
       j = tiling.tokens // again - 1 - j
-      found = [gpu.load(marks.at[j], gpu.COLUMNS)]
+      states = [gpu.load(marks.at[j], gpu.COLUMNS)]
       for k in range(again - 1):
-        found.append(tile.token(j * again + k, found[-1]).after)
+        states.append(tile.token(j * again + k, states[-1]).after)
       for k in reversed(range(again)):
         place = j * again + k
         # Made once more: registers hold the states of these tokens, but not their decays, too.
-        carry, leaving, columns = _leave(tile, D, place, tile.token(place, found[k]), carry)
+        carry, leaving, columns = _leave(tile, D, place, tile.token(place, states[k]), carry)
         for slots, m in zip((x_out, dt_out, *z_out), leaving):
           slots[out, place] = m.astype(slots.dtype)
         for n, m in enumerate(columns):
@@ -329,6 +317,3 @@ def _adjoint(block, A, token, y_bar, C, carry):
   columns = h_bar * block.wide(token.dt * token.x), token.after * block.wide(y_bar)
   carry = block.clear(token.reset, before_bar), A_bar + exponent_bar * block.wide(token.dt)
   return carry, (inflow_bar * token.dt, dt_bar), columns
-
-
-_scan.defvjp(_forward, _backward)

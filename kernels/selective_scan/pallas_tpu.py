@@ -14,7 +14,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from kernels import chunks, dispatch, tpu
+from kernels import chunks, dispatch, kept_states, tpu
 from kernels.selective_scan import fused
 
 TOKENS = tpu.LANES  # of a chunk: those of B and C lie in lanes
@@ -31,7 +31,8 @@ def why_not(x, dt, A, B, C, h, D, z, reset, softplus, disc) -> str | None:
 def selective_scan(x, dt, A, B, C, h, D, z, reset, softplus, disc):
   """See `around.around`; y has the dtype of x."""
   del disc
-  scan = functools.partial(_scan, softplus)
+  run, backward = (functools.partial(form, softplus) for form in (_run, _backward))
+  scan = kept_states.differentiable(run, backward, state=5)
   return dispatch.shard(scan, fused.AXES, ("b t e", "b e n"))(x, dt, A, B, C, h, D, z, reset)
 
 
@@ -49,7 +50,11 @@ class _Blocks:
     self.tiles = self.tokens // tpu.ROWS
     self.chunks = pl.cdiv(self.t, self.tokens)
     self.grid = self.b * self.g, self.width // self.channels, self.chunks
-    self.chunk = (lambda c: self.chunks - 1 - c) if back else (lambda c: c)
+    chunk = self.chunk = (lambda c: self.chunks - 1 - c) if back else (lambda c: c)
+    self.by_token = pl.BlockSpec((None, self.tokens, self.channels), lambda r, e, c: (r, chunk(c), e))
+    self.by_chunk = pl.BlockSpec((None, None, self.n, self.channels), lambda r, e, c: (r, chunk(c), 0, e))
+    self.columns = pl.BlockSpec((None, self.n, TOKENS), lambda r, e, c: (r, 0, chunk(c)))
+    self.columns_bar = pl.BlockSpec((None, None, self.n, TOKENS), lambda r, e, c: (r, e, 0, chunk(c)))
 
   def fold(self, z):
     """Moves groups to rows: "b s (g d)" -> "(b g) s d", with empty channels to fill the lanes."""
@@ -70,23 +75,11 @@ class _Blocks:
     """Returns the sum of what the blocks of channels have, as "b t g n"."""
     return z.sum(1)[..., : self.t].reshape(self.b, self.g, self.n, self.t).transpose(0, 3, 1, 2)
 
-  def by_token(self):
-    return pl.BlockSpec((None, self.tokens, self.channels), lambda r, e, c: (r, self.chunk(c), e))
-
   def by_row(self, rows):
     return pl.BlockSpec((None, rows, self.channels), lambda r, e, c: (r, 0, e))
 
   def by_group(self, rows):
     return pl.BlockSpec((None, rows, self.channels), lambda r, e, c: (lax.rem(r, self.g), 0, e))
-
-  def by_chunk(self):
-    return pl.BlockSpec((None, None, self.n, self.channels), lambda r, e, c: (r, self.chunk(c), 0, e))
-
-  def columns(self):
-    return pl.BlockSpec((None, self.n, TOKENS), lambda r, e, c: (r, 0, self.chunk(c)))
-
-  def columns_bar(self):
-    return pl.BlockSpec((None, None, self.n, TOKENS), lambda r, e, c: (r, e, 0, self.chunk(c)))
 
   def words(self):
     """Returns the mask, and its block, in scalar memory."""
@@ -115,51 +108,33 @@ class _Blocks:
     return jnp.where(token < self.t, z, 0)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _scan(softplus, x, dt, A, B, C, h, D, z, reset):
-  return _run(softplus, x, dt, A, B, C, h, D, z, reset, save=False)[:2]
-
-
-def _forward(softplus, x, dt, A, B, C, h, D, z, reset):
-  y, last, entries = _run(softplus, x, dt, A, B, C, h, D, z, reset, save=True)
-  return (y, last), (x, dt, A, B, C, D, z, reset, entries)
-
-
 def _run(softplus, x, dt, A, B, C, h, D, z, reset, *, save):
   """Returns all y, the last state, and if `save` the states before each chunk."""
   blocks = _Blocks(x, B, reset, softplus, back=False)
-  words, words_spec = blocks.words()
-  arrays, specs = _arrays(blocks, x, dt, A, B, C, D, z)
-  out = [
-    (blocks.by_token(), blocks.like_tokens(x)),
-    (blocks.by_row(blocks.n), blocks.like(blocks.n, blocks.width)),
-  ]
-  if save:
-    out.append((blocks.by_chunk(), blocks.like(blocks.chunks, blocks.n, blocks.width)))
-  out_specs, out_shape = zip(*out)
-  y, last, *entries = pl.pallas_call(
-    functools.partial(_forward_kernel, blocks),
-    grid=blocks.grid,
-    in_specs=[words_spec, *specs, blocks.by_row(blocks.n)],
-    out_specs=out_specs,
-    out_shape=out_shape,
-    scratch_shapes=blocks.wide(3),
-    compiler_params=tpu.IN_ORDER,
-    name="selective_scan",
-  )(words, *arrays, blocks.fold(h.swapaxes(1, 2)))
+  row, states = blocks.by_row(blocks.n), (blocks.n, blocks.width)
+  kept = (blocks.like(blocks.chunks, *states), blocks.by_chunk)
+  y, last, *entries = tpu.in_order(
+    _forward_kernel,
+    blocks,
+    "selective_scan",
+    [*_arrays(blocks, x, dt, A, B, C, D, z), (blocks.fold(h.swapaxes(1, 2)), row)],
+    [(blocks.like_tokens(x), blocks.by_token), (blocks.like(*states), row), *[kept] * save],
+    blocks.wide(3),
+  )
   return blocks.unfold(y), blocks.unfold(last).swapaxes(1, 2), *entries
 
 
 def _arrays(blocks, x, dt, A, B, C, D, z):
-  """Returns the folded arrays and their blocks; D and z in tuples, which are empty without them."""
-  tokens, columns = blocks.by_token(), blocks.columns()
+  """Returns pairs of arrays and their blocks; D and z in tuples, which are empty without them."""
   skip, gate = (() if m is None else (m,) for m in (D, z))
-  arrays = (
-    *(blocks.fold(x), blocks.fold(dt), blocks.fold(A.T[None]), blocks.fold_columns(B), blocks.fold_columns(C)),
-    *(tuple(blocks.fold(m[None, None]) for m in skip), tuple(map(blocks.fold, gate))),
+  return (
+    blocks.words(),
+    *((blocks.fold(m), blocks.by_token) for m in (x, dt)),
+    (blocks.fold(A.T[None]), blocks.by_group(blocks.n)),
+    *((blocks.fold_columns(m), blocks.columns) for m in (B, C)),
+    (tuple(blocks.fold(m[None, None]) for m in skip), (blocks.by_group(1),) * len(skip)),
+    (tuple(map(blocks.fold, gate)), (blocks.by_token,) * len(gate)),
   )
-  specs = tokens, tokens, blocks.by_group(blocks.n), columns, columns
-  return arrays, (*specs, (blocks.by_group(1),) * len(skip), (tokens,) * len(gate))
 
 
 def _read(blocks, step, x, dt, x_in, dt_in):
@@ -199,35 +174,28 @@ def _forward_kernel(blocks, words, x, dt, A, B, C, D, z, h, y, last, *entries_an
   y[...] = out.astype(y.dtype)
 
 
-def _backward(softplus, saved, cotangents):
-  x, dt, A, B, C, D, z, reset, entries = saved
-  y_bar, last_bar = cotangents
+def _backward(softplus, x, dt, A, B, C, D, z, reset, entries, y_bar, last_bar):
   blocks = _Blocks(x, B, reset, softplus, back=True)
-  words, words_spec = blocks.words()
-  arrays, specs = _arrays(blocks, x, dt, A, B, C, D, z)
-  tokens, row, columns_bar = blocks.by_token(), blocks.by_row(blocks.n), blocks.columns_bar()
-  like_h = blocks.like(blocks.n, blocks.width)
-  like_B = blocks.like(blocks.grid[1], blocks.n, blocks.chunks * TOKENS)
-  gate_like, skip_like = (() if m is None else (m,) for m in (z, D))
-  x_bar, dt_bar, A_bar, B_bar, C_bar, h_bar, D_bar, z_bar = pl.pallas_call(
-    functools.partial(_backward_kernel, blocks),
-    grid=blocks.grid,
-    in_specs=[words_spec, *specs, blocks.by_chunk(), tokens, row],
-    out_specs=[
-      *(tokens, tokens, row, columns_bar, columns_bar, row),
-      *((blocks.by_row(1),) * len(skip_like), (tokens,) * len(gate_like)),
+  tokens, row = blocks.by_token, blocks.by_row(blocks.n)
+  states_bar = blocks.like(blocks.n, blocks.width), row
+  columns_bar = blocks.like(blocks.grid[1], blocks.n, blocks.chunks * TOKENS), blocks.columns_bar
+  skip, gate = (() if m is None else (m,) for m in (D, z))
+  x_bar, dt_bar, A_bar, B_bar, C_bar, h_bar, D_bar, z_bar = tpu.in_order(
+    _backward_kernel,
+    blocks,
+    "selective_scan_backward",
+    [
+      *(*_arrays(blocks, x, dt, A, B, C, D, z), (entries, blocks.by_chunk)),
+      *((blocks.fold(y_bar), tokens), (blocks.fold(last_bar.swapaxes(1, 2)), row)),
     ],
-    out_shape=[
-      *(blocks.like_tokens(x), blocks.like_tokens(dt), like_h, like_B, like_B, like_h),
-      *((blocks.like(1, blocks.width),) * len(skip_like), tuple(map(blocks.like_tokens, gate_like))),
+    [
+      *((blocks.like_tokens(x), tokens), (blocks.like_tokens(dt), tokens)),
+      *(states_bar, columns_bar, columns_bar, states_bar),
+      ((blocks.like(1, blocks.width),) * len(skip), (blocks.by_row(1),) * len(skip)),
+      (tuple(map(blocks.like_tokens, gate)), (tokens,) * len(gate)),
     ],
-    scratch_shapes=[
-      pltpu.VMEM((blocks.tokens, blocks.n, blocks.channels), jnp.float32),
-      *blocks.wide(6 if gate_like else 5),
-    ],
-    compiler_params=tpu.IN_ORDER,
-    name="selective_scan_backward",
-  )(words, *arrays, entries, blocks.fold(y_bar), blocks.fold(last_bar.swapaxes(1, 2)))
+    [pltpu.VMEM((blocks.tokens, blocks.n, blocks.channels), jnp.float32), *blocks.wide(5 + len(gate))],
+  )
   A_bar, h_bar = (blocks.unfold(m).swapaxes(1, 2) for m in (A_bar, h_bar))
   B_bar, C_bar = blocks.unfold_columns(B_bar), blocks.unfold_columns(C_bar)
   D_bar = blocks.unfold(D_bar[0]).sum((0, 1)) if D_bar else None
@@ -287,9 +255,6 @@ def _backward_kernel(blocks, words, x, dt, A, B, C, D, z, entry, y_bar, last_bar
   dt_bar[...] = (dt_out * lax.logistic(dt) if blocks.softplus else dt_out).astype(dt_bar.dtype)
   for ref, m, (_, slope) in zip(z_bar, y_out, gates):
     ref[...] = (y_bar * m * slope).astype(ref.dtype)
-
-
-_scan.defvjp(_forward, _backward)
 
 
 def _advance(A, h, x, dt, B):

@@ -8,11 +8,10 @@ what `xla.py` does not round, the decayed products of q and k, the decayed v, an
 
 import functools
 
-import jax
 import jax.numpy as jnp
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from kernels import decays, dispatch, gpu
+from kernels import decays, dispatch, gpu, kept_states
 from kernels.ssd import gpu_tiling as to
 from kernels.ssd.gpu_tiling import Block, Decays, Tiling, product
 
@@ -37,16 +36,6 @@ def ssd(q, k, v, log_a, S, reset):
   log_a = decays.clear(log_a[..., None], reset)[..., 0]
   axes = ("b t g k", "b t g k", "b t h p", "b t h", "b h k p")
   return dispatch.shard(_ssd, axes, ("b t h p", "b h k p"))(q, k, v.astype(jnp.bfloat16), log_a, S)
-
-
-@jax.custom_vjp
-def _ssd(q, k, v, log_a, S):
-  return _run(q, k, v, log_a, S, save=False)[:2]
-
-
-def _forward(q, k, v, log_a, S):
-  y, last, entries = _run(q, k, v, log_a, S, save=True)
-  return (y, last), (q, k, v, log_a, entries)
 
 
 def _inflows(tiling, tokens, values, sums, *, back):
@@ -148,9 +137,7 @@ def _forward_kernel(tiling, q, k, v, sums, S, y, last, *entries_and_scratch):
   block.write(last, gpu.stream(tiling.each, ready, fetch, tile, put, block.states(S), STAGES))
 
 
-def _backward(saved, cotangents):
-  q, k, v, log_a, entries = saved
-  y_bar, last_bar = cotangents
+def _backward(q, k, v, log_a, entries, y_bar, last_bar):
   tiling = Tiling(k, v)
   q, k, v, y_bar = (tiling.tokens_of(z) for z in (q, k, v, y_bar))
   sums, square = tiling.sums_of(log_a), to.shared(to.SIDE, to.SIDE)
@@ -240,4 +227,4 @@ def _parts(n, after_bar, decay, q, k, stored, read_bar, entry, after, scores_bar
   return S_bar
 
 
-_ssd.defvjp(_forward, _backward)
+_ssd = kept_states.differentiable(_run, _backward, state=4)

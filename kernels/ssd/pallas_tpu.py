@@ -5,13 +5,10 @@ before left them: in the block of the last states, which stays in VMEM. The prod
 its heads. The algorithm, and what is kept for the gradient, are those of `xla.py`.
 """
 
-import functools
-
-import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from kernels import decays, dispatch, tpu
+from kernels import decays, dispatch, kept_states, tpu
 from kernels.ssd import tpu_blocks
 from kernels.ssd.tpu_blocks import Blocks, Decays
 
@@ -31,46 +28,30 @@ def ssd(q, k, v, log_a, S, reset):
   return dispatch.shard(_ssd, axes, ("b t h p", "b h k p"))(q, k, v, log_a, S)
 
 
-@jax.custom_vjp
-def _ssd(q, k, v, log_a, S):
-  return _run(q, k, v, log_a, S, save=False)[:2]
-
-
-def _forward(q, k, v, log_a, S):
-  y, last, entries = _run(q, k, v, log_a, S, save=True)
-  return (y, last), (q, k, v, log_a, entries)
-
-
 def _run(q, k, v, log_a, S, *, save):
   """Returns all y, the last states, and if `save` the states before each chunk."""
   blocks = Blocks(k, v, most=(TOKENS, HEADS), back=False)
   states = blocks.heads_of_group, blocks.k, blocks.p
-  out = [
-    (blocks.by_token_and_head(), blocks.like(blocks.t, blocks.heads_of_group * blocks.p)),
-    (blocks.by_row(), blocks.like(*states)),
-  ]
-  if save:
-    out.append((blocks.by_chunk(), blocks.like(blocks.chunks, *states)))
-  out_specs, out_shape = zip(*out)
-  y, last, *entries = pl.pallas_call(
-    functools.partial(_forward_kernel, blocks),
-    grid=blocks.grid,
-    in_specs=[
-      *(blocks.by_token(), blocks.by_token(), blocks.by_token_and_head()),
-      *(blocks.decay(2 * blocks.heads), blocks.by_row()),
+  kept = (blocks.like(blocks.chunks, *states), blocks.by_chunk)
+  y, last, *entries = tpu.in_order(
+    _forward_kernel,
+    blocks,
+    "ssd",
+    [*_arrays(blocks, q, k, v, log_a), (blocks.fold_states(S), blocks.by_row)],
+    [
+      (blocks.like(blocks.t, blocks.heads_of_group * blocks.p), blocks.by_token_and_head),
+      *((blocks.like(*states), blocks.by_row), *[kept] * save),
     ],
-    out_specs=out_specs,
-    out_shape=out_shape,
-    compiler_params=tpu.IN_ORDER,
-    name="ssd",
-  )(*_arrays(blocks, q, k, v, log_a), blocks.fold_states(S))
+  )
   return blocks.unfold(y, v), last.reshape(S.shape), *entries
 
 
 def _arrays(blocks, q, k, v, log_a):
+  """Returns pairs of arrays and their blocks."""
   # In two parts, see `decays.running_sums`: a strong decay takes no digits from those after it.
   sums = jnp.concatenate(decays.running_sums(blocks.fold_decays(log_a), axis=4), axis=3)
-  return blocks.fold(q), blocks.fold(k), blocks.fold(v), sums
+  tokens = blocks.by_token, blocks.by_token, blocks.by_token_and_head
+  return *zip(map(blocks.fold, (q, k, v)), tokens), (sums, blocks.decay(2 * blocks.heads))
 
 
 def _forward_kernel(blocks, q, k, v, sums, S, y, last, *entries):
@@ -88,28 +69,24 @@ def _forward_kernel(blocks, q, k, v, sums, S, y, last, *entries):
     last[i] = decay.across * entry + tpu.product(k, decay.leave * v_i, 0, 0)
 
 
-def _backward(saved, cotangents):
-  q, k, v, log_a, entries = saved
-  y_bar, last_bar = cotangents
+def _backward(q, k, v, log_a, entries, y_bar, last_bar):
   blocks = Blocks(k, v, most=(TOKENS, HEADS), back=True)
-  tokens, values, partial = blocks.by_token(), blocks.by_token_and_head(), blocks.partial_by_token()
-  like_k = blocks.like(blocks.grid[1], blocks.t, blocks.k)
-  q_bar, k_bar, v_bar, log_a_bar, S_bar = pl.pallas_call(
-    functools.partial(_backward_kernel, blocks),
-    grid=blocks.grid,
-    in_specs=[
-      *(tokens, tokens, values, blocks.decay(2 * blocks.heads)),
-      *(blocks.by_chunk(), values, blocks.by_row()),
+  values = blocks.by_token_and_head
+  keys_bar = blocks.like(blocks.grid[1], blocks.t, blocks.k), blocks.partial_by_token
+  q_bar, k_bar, v_bar, log_a_bar, S_bar = tpu.in_order(
+    _backward_kernel,
+    blocks,
+    "ssd_backward",
+    [
+      *(*_arrays(blocks, q, k, v, log_a), (entries, blocks.by_chunk)),
+      *((blocks.fold(y_bar), values), (blocks.fold_states(last_bar), blocks.by_row)),
     ],
-    out_specs=[partial, partial, values, blocks.decay(blocks.heads), blocks.by_row()],
-    out_shape=[
-      *(like_k, like_k, blocks.like(blocks.t, blocks.heads_of_group * blocks.p)),
-      blocks.like(*blocks.grid[1:], blocks.heads, blocks.tokens),
-      blocks.like(blocks.heads_of_group, blocks.k, blocks.p),
+    [
+      *(keys_bar, keys_bar, (blocks.like(blocks.t, blocks.heads_of_group * blocks.p), values)),
+      (blocks.like(*blocks.grid[1:], blocks.heads, blocks.tokens), blocks.decay(blocks.heads)),
+      (blocks.like(blocks.heads_of_group, blocks.k, blocks.p), blocks.by_row),
     ],
-    compiler_params=tpu.IN_ORDER,
-    name="ssd_backward",
-  )(*_arrays(blocks, q, k, v, log_a), entries, blocks.fold(y_bar), blocks.fold_states(last_bar))
+  )
   q_bar, k_bar = (blocks.unfold(z.sum(1), k) for z in (q_bar, k_bar))
   return q_bar, k_bar, blocks.unfold(v_bar, v), blocks.unfold_decays(log_a_bar), S_bar.reshape(last_bar.shape)
 
@@ -145,7 +122,7 @@ def _backward_kernel(blocks, q, k, v, sums, entry, y_bar, last_bar, q_bar, k_bar
   k_bar[...] = k_sum + tpu.product(scores_bar, q, 0, 0)
 
 
-_ssd.defvjp(_forward, _backward)
+_ssd = kept_states.differentiable(_run, _backward, state=4)
 
 
 def _part(i, blocks):

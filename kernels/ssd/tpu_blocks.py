@@ -27,7 +27,13 @@ class Blocks:
     self.tokens = min(tokens, chunks.up(self.t, tpu.ROWS))
     self.chunks = pl.cdiv(self.t, self.tokens)
     self.grid = self.b * self.g, self.heads_of_group // self.heads, self.chunks
-    self.chunk = (lambda c: self.chunks - 1 - c) if back else (lambda c: c)
+    chunk = self.chunk = (lambda c: self.chunks - 1 - c) if back else (lambda c: c)
+    states = self.heads, self.k, self.p
+    self.by_token = pl.BlockSpec((None, self.tokens, self.k), lambda r, e, c: (r, chunk(c), 0))
+    self.by_token_and_head = pl.BlockSpec((None, self.tokens, self.heads * self.p), lambda r, e, c: (r, chunk(c), e))
+    self.partial_by_token = pl.BlockSpec((None, None, self.tokens, self.k), lambda r, e, c: (r, e, chunk(c), 0))
+    self.by_row = pl.BlockSpec((None, *states), lambda r, e, c: (r, e, 0, 0))
+    self.by_chunk = pl.BlockSpec((None, None, *states), lambda r, e, c: (r, chunk(c), e, 0, 0))
 
   def fold(self, z):
     """Moves groups to rows, and the heads of a group beside each other: "b t (g r) p" -> "(b g) t (r p)"."""
@@ -52,23 +58,8 @@ class Blocks:
   def fold_states(self, z):
     return z.reshape(self.b * self.g, self.heads_of_group, self.k, self.p)
 
-  def by_token(self):
-    return pl.BlockSpec((None, self.tokens, self.k), lambda r, e, c: (r, self.chunk(c), 0))
-
-  def by_token_and_head(self):
-    return pl.BlockSpec((None, self.tokens, self.heads * self.p), lambda r, e, c: (r, self.chunk(c), e))
-
-  def partial_by_token(self):
-    return pl.BlockSpec((None, None, self.tokens, self.k), lambda r, e, c: (r, e, self.chunk(c), 0))
-
   def decay(self, rows):
     return pl.BlockSpec((None, None, None, rows, self.tokens), lambda r, e, c: (r, e, self.chunk(c), 0, 0))
-
-  def by_row(self):
-    return pl.BlockSpec((None, self.heads, self.k, self.p), lambda r, e, c: (r, e, 0, 0))
-
-  def by_chunk(self):
-    return pl.BlockSpec((None, None, self.heads, self.k, self.p), lambda r, e, c: (r, self.chunk(c), e, 0, 0))
 
   def like(self, *shape):
     return jax.ShapeDtypeStruct((self.b * self.g, *shape), jnp.float32)

@@ -57,6 +57,6 @@ def ssd_step(
   dtypes = x.dtype, taps.dtype
   dtype = inputs.compute_dtype(x, z, dt, taps, S, kernel, A, D)
   cast = lambda m: None if m is None else m.astype(dtype)
-  given = *map(cast, (x, z, dt, taps, S, kernel, bias, A, D, scale)), norm, norm_groups, eps
-  y, taps, S = dispatch.pick("ssd_step", IMPLS, impl, *given)(*given)
+  args = *map(cast, (x, z, dt, taps, S, kernel, bias, A, D, scale)), norm, norm_groups, eps
+  y, taps, S = dispatch.pick("ssd_step", IMPLS, impl, *args)(*args)
   return y.astype(dtypes[0]), taps.astype(dtypes[1]), S

@@ -100,8 +100,8 @@ def _step(x, z, dt, A, D, taps, S, kernel, bias, norm):
     "ssd_step",
     plgpu.SMEM((2 * blocks.of_column * blocks.heads, blocks.width), jnp.float32),
   )
-  given = blocks.mixed(x), z, dt, taps, blocks.mixed(kernel), blocks.mixed(bias), A, D
-  (y, squares, taps), S = run(S, *given)
+  args = blocks.mixed(x), z, dt, taps, blocks.mixed(kernel), blocks.mixed(bias), A, D
+  (y, squares, taps), S = run(S, *args)
   return blocks.from_head(y, 1), blocks.from_head(squares, 1), blocks.unmixed(taps), blocks.from_head(S, 1)
 
 

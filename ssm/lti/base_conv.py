@@ -26,8 +26,6 @@ class BaseConv(Mixer):
     expand: inner channels / d.
     taps: width of the convolution, the current token included.
     bias, conv_bias: whether W_in and W_out, and the convolution, have biases.
-  Raises:
-    ValueError: a size is below 1.
   """
 
   width: int
@@ -36,9 +34,9 @@ class BaseConv(Mixer):
   bias: bool = True
   conv_bias: bool = True
 
-  def __post_init__(self):
+  @nn.nowrap
+  def check(self) -> None:
     at_least_one(self, "width", "expand", "taps")
-    super().__post_init__()
 
   def setup(self):
     inner = self.expand * self.width

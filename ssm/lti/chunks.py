@@ -25,7 +25,7 @@ def places(
   reset: Bool[Array, "b t"] | None = None,
   lengths: Int[Array, "b"] | None = None,
 ) -> tuple[Places, Int[Array, "b"]]:
-  """The places of t tokens after `length` of a document, and its next length; chunk=None is the whole document."""
+  """Returns the places of t tokens after `length` of a document, and its next length; chunk=None: all of it."""
   place, length = positions(length, t, reset=reset, lengths=lengths)
   slot = place if chunk is None else place % chunk
   segment = jnp.cumsum(slot == 0, axis=1, dtype=jnp.int32)
@@ -35,14 +35,14 @@ def places(
 
 
 def cached(length: Int[Array, "b"], slots: int, chunk: int | None) -> Places:
-  """The places of the tokens in a cache after `length` tokens of a document."""
+  """Returns the places of the tokens in a cache after `length` tokens of a document."""
   filled = length if chunk is None else length % chunk
   segment = jnp.where(jnp.arange(slots) < filled[:, None], 0, -1).astype(jnp.int32)
   return Places(*jnp.broadcast_arrays(jnp.arange(slots, dtype=jnp.int32), segment))
 
 
 def sizes(at: Places) -> Int[Array, "b t"]:
-  """The number of tokens in each token's chunk, where `at` begins with a whole chunk."""
+  """Returns the number of tokens in each token's chunk, where `at` begins with a whole chunk."""
   time = jnp.arange(at.slot.shape[1])
   ends = jnp.pad(at.segment[:, 1:] != at.segment[:, :-1], ((0, 0), (0, 1)), constant_values=True)
   end = jax.lax.cummin(jnp.where(ends, time, time.size), axis=1, reverse=True)
@@ -50,12 +50,12 @@ def sizes(at: Places) -> Int[Array, "b t"]:
 
 
 def append(old: Array, new: Array) -> Array:
-  """The tokens of a cache and those that follow them."""
+  """Returns the tokens of a cache and those that follow them."""
   return jnp.concatenate([old, new.astype(old.dtype)], axis=1)
 
 
 def write(old: Float[Array, "b s k"], new: Float[Array, "b t k"], at: Places) -> Float[Array, "b s k"]:
-  """The cache after these tokens: it holds the tokens of the last chunk alone."""
+  """Returns the cache after these tokens: it holds the tokens of the last chunk alone."""
   last = jnp.max(at.segment, axis=1, initial=0, keepdims=True)
   slot = jnp.where(at.segment == last, at.slot, old.shape[1])
   rest = jnp.where((last > 0)[..., None], 0, old)

@@ -34,7 +34,7 @@ def resume(
   reset: Bool[Array, "b t"] | None = None,
   lengths: Int[Array, "b"] | None = None,
 ) -> tuple[Float[Array, "b t e"], Float[Array, "b e n"]]:
-  """All y, going on from the state h, and the state after each row's last token."""
+  """Returns all y, going on from the state h, and the state after each row's last token."""
   if u.shape[1] == 1 and reset is None and lengths is None:
     return _one_token(u, recurrence, h)
   _, c = plan(u.shape[1], packed=reset is not None)
@@ -83,7 +83,7 @@ def taps(recurrence: Recurrence, l: int) -> Float[Array, "e l"]:
 
 
 def system(recurrence: Recurrence, c: int) -> System:
-  """The recurrence in chunks of c tokens."""
+  """Returns the recurrence in chunks of c tokens."""
   E, B, C, D = recurrence
   ahead = rows(C, E, c + 1)
   K = jnp.einsum("ecn,en->ec", ahead[:, :c], B, precision=HIGHEST)
@@ -100,7 +100,7 @@ def system(recurrence: Recurrence, c: int) -> System:
 def _one_token(
   u: Float[Array, "b 1 e"], recurrence: Recurrence, h: Float[Array, "b e n"]
 ) -> tuple[Float[Array, "b 1 e"], Float[Array, "b e n"]]:
-  """The recurrence as it is written, without the powers that a chunk needs."""
+  """Returns the recurrence as it is written, without the powers that a chunk needs."""
   E, B, C, D = recurrence
   h = h + jnp.einsum("eij,bej->bei", E, h, precision=HIGHEST) + B * u[:, 0, :, None]
   y = jnp.sum(C * h, axis=-1) + D * u[:, 0]

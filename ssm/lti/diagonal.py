@@ -37,7 +37,7 @@ def outputs(
   reset: Bool[Array, "b t"] | None = None,
   lengths: Int[Array, "b"] | None = None,
 ) -> Float[Array, "b t e"]:
-  """All y from an empty state, whose next state nobody needs: one convolution with all taps where `plan` says so."""
+  """Computes all y from an empty state, without the next one: by one convolution with all taps where `plan` says so."""
   log_A, B, C, D, turns = recurrence
   l, c = plan(u.shape[1], packed=reset is not None)
   if l == u.shape[1]:
@@ -54,7 +54,7 @@ def resume(
   reset: Bool[Array, "b t"] | None = None,
   lengths: Int[Array, "b"] | None = None,
 ) -> tuple[Float[Array, "b t e"], Complex[Array, "b e n"]]:
-  """All y, going on from the state h, and the state after each row's last token."""
+  """Returns all y, going on from the state h, and the state after each row's last token."""
   if u.shape[1] == 1 and reset is None and lengths is None:
     return _one_token(u, recurrence, h)
   _, c = plan(u.shape[1], packed=reset is not None)
@@ -62,7 +62,7 @@ def resume(
 
 
 def turns(dt: Float[Array, "..."], A_im: Float[Array, "..."]) -> Int[Array, "..."] | None:
-  """The exact dt A_im of float32 numbers, in turns, as a multiple of 2^-32 modulo 2^32; None for other dtypes.
+  """Returns the exact dt A_im of float32 numbers, in turns, as a multiple of 2^-32 modulo 2^32; None for other dtypes.
 
   Rounding dt A_im to float32 instead would cost 0.04 radians at l = 65,536 for dt A_im = 10.
   """
@@ -108,7 +108,7 @@ def taps(
 
 
 def system(recurrence: Recurrence, c: int) -> System:
-  """The recurrence in chunks of c tokens."""
+  """Returns the recurrence in chunks of c tokens."""
   log_A, B, C, D, turns = recurrence
   power = powers(log_A, jnp.arange(c + 1), turns)
   return System(
@@ -123,7 +123,7 @@ def system(recurrence: Recurrence, c: int) -> System:
 def _one_token(
   u: Float[Array, "b 1 e"], recurrence: Recurrence, h: Complex[Array, "b e n"]
 ) -> tuple[Float[Array, "b 1 e"], Complex[Array, "b e n"]]:
-  """The recurrence as it is written, without the powers that a chunk needs."""
+  """Returns the recurrence as it is written, without the powers that a chunk needs."""
   log_A, B, C, D, _ = recurrence
   h = jnp.exp(log_A) * h + B * u[:, 0, :, None]
   y = jnp.sum((C * h).real, axis=-1) + D * u[:, 0]

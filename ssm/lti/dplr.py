@@ -57,7 +57,7 @@ def as_state(x: Complex[Array, "*b n"]) -> Float[Array, "*b m"]:
 
 
 def as_row(C: Complex[Array, "*b n"]) -> Float[Array, "*b m"]:
-  """The row whose product with `as_state(x)` is 2 Re(sum C x)."""
+  """Returns the row whose product with `as_state(x)` is 2 Re(sum C x)."""
   return 2 * as_state(C.conj())
 
 

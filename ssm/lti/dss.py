@@ -48,8 +48,7 @@ class DSS(Mixer):
   in the authors' code. So is the second time step: z has dt of its own for real and imaginary parts.
   Departs: the softmax's L is `max_len` and not the length of the call, by which the same inputs would have other
   outputs in a longer batch; at t = max_len the two are one.
-  A convolution without a state is one FFT on a CPU: a token u moves the outputs before it by up to 1e-6 |u| |K| in
-  float32, and by nothing in the form "causal", see `kernels.long_conv`.
+  On a CPU a convolution without a state is one FFT, whose rounding reaches earlier outputs: see `kernels.long_conv`.
 
   Attributes:
     state: N, complex numbers per channel; lam starts as the eigenvalues of HiPPO-LegS's normal part of size 2N with
@@ -59,8 +58,7 @@ class DSS(Mixer):
     dt_min, dt_max: range of the initial time steps; log-uniform, two per channel.
     activation: what follows the state space: "glu" (GELU and gated linear map), "gelu" or "none".
   Raises:
-    ValueError: a size is below 1, a name is unknown, or not 0 < dt_min <= dt_max; with "softmax", a sequence or a state
-      goes beyond `max_len`.
+    ValueError: with "softmax", a sequence or a state goes beyond `max_len`.
   """
 
   width: int
@@ -76,11 +74,11 @@ class DSS(Mixer):
     """Fixed; with the kernel "softmax" the whole input."""
     return "whole input" if self.kernel == "softmax" else "fixed"
 
-  def __post_init__(self):
+  @nn.nowrap
+  def check(self) -> None:
     at_least_one(self, "width", "state", "max_len")
     one_of(self, kernel=KERNELS, activation=ACTIVATIONS)
     log_step(self.dt_min, self.dt_max)  # raises
-    super().__post_init__()
 
   def setup(self):
     lam = hippo.legs_normal(2 * self.state).lam[::-1][: self.state]
@@ -129,13 +127,13 @@ class DSS(Mixer):
     return jax.lax.complex(lam_re, self.lam_im), z, jax.lax.complex(self.C_re, self.C_im)
 
   def _recurrence(self) -> diagonal.Recurrence:
-    """The kernel "exp" as a recurrence, in which (e^z - 1)/lam is the input's factor."""
+    """Returns the kernel "exp" as a recurrence, in which (e^z - 1)/lam is the input's factor."""
     lam, z, C = self._modes()
     turns = diagonal.turns(jnp.exp(self.log_dt[:, 1:]), self.lam_im)
     return diagonal.Recurrence(z, phi1(z) * (z / lam), C, self.D, turns)
 
   def _taps(self, l: int) -> Float[Array, "d l"]:
-    """The first l taps of the kernel "softmax", with D added to the tap of lag 0.
+    """Returns the first l taps of the kernel "softmax", with D added to the tap of lag 0.
 
     A mode that grows, e^{z l} with Re(z) > 0, is one that decays by e^{-z l}, read from the last lag back: the taps of
     both kinds are those of decaying modes, whose sum over L lags is (e^{zL} - 1)/(e^z - 1).

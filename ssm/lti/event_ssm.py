@@ -17,8 +17,6 @@ class EventSSM(S5):
 
   Attributes:
     disc: "async", "dirac" or "zoh"; the other fields are those of `S5`.
-  Raises:
-    ValueError: S5 refuses its arguments.
   """
 
   disc: str = "async"

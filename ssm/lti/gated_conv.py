@@ -23,17 +23,15 @@ class GatedConv(Mixer):
 
   Attributes:
     taps: width of the convolution, the current token included.
-  Raises:
-    ValueError: `taps` is below 1.
   """
 
   width: int
   taps: int = 3
   bias: bool = False
 
-  def __post_init__(self):
+  @nn.nowrap
+  def check(self) -> None:
     at_least_one(self, "width", "taps")
-    super().__post_init__()
 
   def setup(self):
     self.in_proj = Dense(3 * self.width, use_bias=self.bias, axes=("embed", "inner"))

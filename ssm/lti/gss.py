@@ -19,8 +19,6 @@ from ssm.lti import diagonal
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   h: Complex[Array, "b e n"]  # complex64
 
 
@@ -30,15 +28,12 @@ class GSS(Mixer):
   with K_l = Re sum_n C_n (e^{lam_n} - 1)/lam_n e^{lam_n l}: the DSS of that paper, simplified: without a time step,
   lam = -exp(lam_log) + i exp(lam_im_log) shared by all channels and drawn from normal numbers (sec. 3.2).
   Departs: the norm before and the residual around it are the block's.
-  A convolution without a state is one FFT on a CPU: a token u moves the outputs before it by up to 1e-6 |u| |K| in
-  float32, and by nothing in the form "causal", see `kernels.long_conv`.
+  On a CPU a convolution without a state is one FFT, whose rounding reaches earlier outputs: see `kernels.long_conv`.
 
   Attributes:
     inner: e, channels of the state space; d/4 if not given.
     outer: width of the gate; 4d if not given.
     state: N, complex numbers per channel.
-  Raises:
-    ValueError: a size is below 1.
   """
 
   width: int
@@ -46,9 +41,9 @@ class GSS(Mixer):
   outer: int | None = None
   state: int = 512
 
-  def __post_init__(self):
+  @nn.nowrap
+  def check(self) -> None:
     at_least_one(self, "width", "inner", "outer", "state")
-    super().__post_init__()
 
   def setup(self):
     e, outer = self._inner, self.outer or 4 * self.width

@@ -3,6 +3,7 @@
 Fu, Dao, Saab, Thomas, Rudra & Re 2022, arXiv:2212.14052. Theirs: N -> state, L -> t, d_h -> head_dim.
 """
 
+import functools
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from kernels.short_conv import short_conv
-from layers import Dense, param
+from layers import param, torch_dense
 from layers.initializers import constant, uniform_fan_in
 from layers.mixer import Mixer, Where
 from mistake import Mistake
@@ -19,8 +20,6 @@ from ssm.lti import s4d
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   taps: Float[Array, "b w d"]  # the keys that the shift state space still holds
   h: Complex[Array, "b m h n"]  # of every entry of k v^T; complex64
 
@@ -31,15 +30,12 @@ class H3(Mixer):
   The shift state space moves its states on by one place a token, so that it is the short convolution with the kernel
   K_l = sum_n C_{n+l} B_n, l < state, plus D at lag 0. One diagonal state space, an S4D, serves all entries of a head's
   k v^T. Departs: nothing; where the authors' code multiplies the diagonal state space's input by B twice, we do once.
-  A convolution without a state is one FFT on a CPU: a token u moves the outputs before it by up to 1e-6 |u| |K| in
-  float32, and by nothing in the form "causal", see `kernels.long_conv`.
+  On a CPU a convolution without a state is one FFT, whose rounding reaches earlier outputs: see `kernels.long_conv`.
 
   Attributes:
     state: N, of both state spaces: taps of the shift, real numbers of the diagonal.
     head_dim: size of a head; 1 makes k v^T an elementwise product.
     A_init, disc, dt_min, dt_max, copies: of the diagonal state space, see `s4d.S4D`.
-  Raises:
-    ValueError: `head_dim` does not divide `width`; S4D refuses its arguments.
   """
 
   width: int
@@ -51,17 +47,16 @@ class H3(Mixer):
   dt_max: float = 1e-1
   copies: int | None = None
 
-  def __post_init__(self):
+  @nn.nowrap
+  def check(self) -> None:
     if self.head_dim < 1 or self.width % self.head_dim:
       raise Mistake(f"H3: head_dim={self.head_dim} does not divide width={self.width}")
     self._make_ssm(parent=None)  # raises
-    super().__post_init__()
 
   def setup(self):
-    init = uniform_fan_in(self.width)
-    dense = lambda axes: Dense(self.width, use_bias=True, kernel_init=init, bias_init=init, axes=axes)
-    self.q_proj, self.k_proj, self.v_proj = (dense(("embed", "inner")) for _ in range(3))
-    self.out_proj = dense(("inner", "embed"))
+    dense = functools.partial(torch_dense, self.width, fan_in=self.width, use_bias=True)
+    self.q_proj, self.k_proj, self.v_proj = (dense(axes=("embed", "inner")) for _ in range(3))
+    self.out_proj = dense(axes=("inner", "embed"))
     first = constant(jnp.arange(self.state) == 0)
     self.shift_B = param(self, "shift_B", first, (self.width, self.state), ("inner", "taps"), slow=True)
     self.shift_C = param(self, "shift_C", uniform_fan_in(self.state), (self.width, self.state), ("inner", "taps"))
@@ -109,12 +104,12 @@ class H3(Mixer):
     return K.at[:, 0].add(self.shift_D).T[::-1]
 
   def _each(self, where: Where) -> Where:
-    """The masks of the rows that `_entries` makes."""
+    """Returns the masks of the rows that `_entries` makes."""
     repeat = lambda mask: None if mask is None else jnp.repeat(mask, self.head_dim**2, axis=0)
     return Where(repeat(where.reset), repeat(where.lengths))
 
   def _read(self, x: Float[Array, "b t d"], y: Float[Array, "m t h"]) -> Float[Array, "b t d"]:
-    """The output projection of q . y, summed within each head."""
+    """Returns the output projection of q . y, summed within each head."""
     q = self._heads(self.q_proj(x))
     y = y.reshape(x.shape[0], self.head_dim, self.head_dim, *y.shape[1:])
     return self.out_proj(jnp.einsum("bthk,bkvth->bthv", q, y).reshape(x.shape))

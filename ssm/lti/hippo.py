@@ -118,7 +118,7 @@ def legs_normal(n: int) -> NormalPart:
 
 
 def dplr(measure: str, n: int) -> DPLR:
-  """The form S4 computes with: from each conjugate pair of `normal` the one with negative imaginary part.
+  """Returns the form S4 computes with: from each conjugate pair of `normal` the one with negative imaginary part.
 
   Raises:
     ValueError: n is odd.
@@ -131,7 +131,7 @@ def dplr(measure: str, n: int) -> DPLR:
 
 
 def basis(measure: str, n: int, past: Float64[np.ndarray, "m"]) -> Float64[np.ndarray, "m n"]:
-  """The functions in which x' = A x + B u remembers u: u(t - past) is about basis @ x(t).
+  """Returns the functions in which x' = A x + B u remembers u: u(t - past) is about basis @ x(t).
 
   `past` ends at 2 for "legt" and "fout", whose memory does; the others remember all of it, ever more coarsely.
   """

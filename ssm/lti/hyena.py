@@ -3,6 +3,7 @@
 Poli et al. 2023, arXiv:2302.10866; on DNA: Nguyen et al. 2023, arXiv:2306.15794. Theirs: D -> d, L -> t, N -> order.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -11,15 +12,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from kernels.long_conv import long_conv
-from layers import Dense, ShortConv, history, param
-from layers.initializers import constant, uniform_fan_in
+from layers import ShortConv, history, param, torch_dense
+from layers.initializers import constant
 from layers.mixer import Mixer, Where
 from mistake import Mistake
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   past: tuple[history.History, ...]  # the inputs of each long convolution
   taps: Float[Array, "b w e"]  # the last inputs of the short convolution
 
@@ -51,8 +50,7 @@ class Hyena(Mixer):
       channel are down to `floor`.
     shift: added to the windows.
   Raises:
-    ValueError: a size is too small, `heads` does not divide `width`, `features` is even; a sequence or a state goes
-      beyond `max_len`.
+    ValueError: a sequence or a state goes beyond `max_len`.
   """
 
   width: int
@@ -73,26 +71,16 @@ class Hyena(Mixer):
 
   STATE = "whole input"
 
-  def __post_init__(self):
-    _check(self)
-    super().__post_init__()
-
   def setup(self):
-    torch_like = lambda features, fan_in, use_bias, axes: Dense(
-      features,
-      use_bias=use_bias,
-      kernel_init=uniform_fan_in(fan_in),
-      bias_init=uniform_fan_in(fan_in),
-      axes=axes,
-    )
     inner = (self.order + 1) * self.width
-    self.in_proj = torch_like(inner, self.width, True, ("embed", "inner"))
-    self.out_proj = torch_like(self.width, self.width, True, ("inner", "embed"))
+    self.in_proj = torch_dense(inner, ("embed", "inner"), fan_in=self.width, use_bias=True)
+    self.out_proj = torch_dense(self.width, ("inner", "embed"), fan_in=self.width, use_bias=True)
     self.conv = ShortConv(inner, taps=self.taps)
     fan_in = [self.features, *[self.filter_width] * self.filter_depth]
-    self.filter_layers = [torch_like(self.filter_width, n, True, (None, None)) for n in fan_in]
+    dense = functools.partial(torch_dense, self.filter_width, (None, None), use_bias=True)
+    self.filter_layers = [dense(fan_in=n) for n in fan_in]
     channels = self.width // self.heads
-    self.filter_out = torch_like((self.order - 1) * channels, self.filter_width, False, (None, "inner"))
+    self.filter_out = torch_dense((self.order - 1) * channels, (None, "inner"))
     sines = 1 if self.share_frequency else 1 + self.filter_depth
     self.w = param(self, "w", constant(self.frequency), (sines, self.filter_width), (None, None), decay=False)
     b_shape = (self.order - 1, channels)
@@ -129,7 +117,7 @@ class Hyena(Mixer):
     return v, gates, taps
 
   def _gated(self, gate: Float[Array, "*b d"], z: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    """The input of a filter."""
+    """Returns the input of a filter."""
     if not self.outer_mixing:
       return gate * z
     by_head = lambda x: x.reshape(*x.shape[:-1], self.heads, self.width // self.heads)
@@ -155,17 +143,15 @@ class Hyena(Mixer):
   def _bands(self) -> int:
     return (self.features - 1) // 2
 
-
-def _check(module: Hyena) -> None:
-  least = {"width": 1, "order": 2, "max_len": 1, "filter_width": 1, "filter_depth": 0, "features": 3, "taps": 1}
-  for field, size in least.items():
-    if getattr(module, field) < size:
-      raise Mistake(f"Hyena: {field}={getattr(module, field)}; it must be at least {size}")
-  if module.heads < 1 or module.width % module.heads:
-    raise Mistake(f"Hyena: heads={module.heads} does not divide width={module.width}")
-  if module.features % 2 == 0:
-    raise Mistake(f"Hyena: features={module.features}; the lag and pairs of cosine and sine make an odd number")
-  if not 0 < module.fast_decay <= module.slow_decay:
-    raise Mistake(
-      f"Hyena: fast_decay={module.fast_decay}, slow_decay={module.slow_decay}; 0 < fast_decay <= slow_decay"
-    )
+  @nn.nowrap
+  def check(self) -> None:
+    least = {"width": 1, "order": 2, "max_len": 1, "filter_width": 1, "filter_depth": 0, "features": 3, "taps": 1}
+    for field, size in least.items():
+      if getattr(self, field) < size:
+        raise Mistake(f"Hyena: {field}={getattr(self, field)}; it must be at least {size}")
+    if self.heads < 1 or self.width % self.heads:
+      raise Mistake(f"Hyena: heads={self.heads} does not divide width={self.width}")
+    if self.features % 2 == 0:
+      raise Mistake(f"Hyena: features={self.features}; the lag and pairs of cosine and sine make an odd number")
+    if not 0 < self.fast_decay <= self.slow_decay:
+      raise Mistake(f"Hyena: fast_decay={self.fast_decay}, slow_decay={self.slow_decay}; 0 < fast_decay <= slow_decay")

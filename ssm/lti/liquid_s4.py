@@ -26,8 +26,6 @@ FORMS = ("causal", "official")
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   h: Complex[Array, "b e n"]  # complex64
   taps: Float[Array, "b w e"]  # the last degree - 1 inputs
 
@@ -44,8 +42,7 @@ class LiquidS4(Mixer):
   Bbar_n S^(2^(p-1) - 1) with S the sum of Bbar over all states, conjugates included. That reads the future, and has no
   state. Their "kb" multiplies spectra of two different lengths, which is no convolution, and is left out. Their
   corrections read tensors that are no parameters, and so are not trained; ours read the parameters.
-  A convolution without a state is one FFT on a CPU: a token u moves the outputs before it by up to 1e-6 |u| |K| in
-  float32, and by nothing in the form "causal", see `kernels.long_conv`.
+  On a CPU a convolution without a state is one FFT, whose rounding reaches earlier outputs: see `kernels.long_conv`.
 
   Attributes:
     state: N, real numbers per channel: twice the conjugate pairs.
@@ -53,9 +50,6 @@ class LiquidS4(Mixer):
     kernel: "pb" or "kb".
     form: "causal" or "official".
     A_init, disc, dt_min, dt_max, copies, activation: see `s4d.S4D`.
-  Raises:
-    ValueError: `degree` is below 1, a name is unknown, "kb" is asked for in the official form; S4D refuses its
-      arguments.
   """
 
   width: int
@@ -75,10 +69,14 @@ class LiquidS4(Mixer):
     """Fixed; none in the official form."""
     return "none" if self.form == "official" else "fixed"
 
-  def __post_init__(self):
-    _check(self)
+  @nn.nowrap
+  def check(self) -> None:
+    if self.degree < 1:
+      raise Mistake(f"LiquidS4: degree={self.degree}; it must be at least 1")
+    one_of(self, kernel=KERNELS, form=FORMS, activation=ACTIVATIONS)
+    if self.kernel == "kb" and self.form == "official":
+      raise Mistake("LiquidS4: kernel='kb' has no form='official'; use form='causal', or kernel='pb'")
     s4d.within(self, self.width, parent=None)  # raises
-    super().__post_init__()
 
   def setup(self):
     self.ssm = s4d.within(self, self.width)
@@ -123,7 +121,7 @@ class LiquidS4(Mixer):
     return "form='official' sees later tokens, so it has no state; call it, or use form='causal'"
 
   def _recurrences(self) -> list[diagonal.Recurrence]:
-    """The recurrences that the products of two inputs drive, of three inputs, and so on."""
+    """Returns the recurrences that the products of two inputs drive, of three inputs, and so on."""
     first = self.ssm.recurrence()
     if self.form == "official":
       S = jnp.sum(2 * first.B.real, axis=1, keepdims=True)
@@ -151,7 +149,7 @@ class LiquidS4(Mixer):
 
 
 def _at_once(recurrence: diagonal.Recurrence) -> Float[Array, "e"]:
-  """The factor Re(C . B) by which an input reaches the output of its own token."""
+  """Returns the factor Re(C . B) by which an input reaches the output of its own token."""
   return jnp.sum((recurrence.C * recurrence.B).real, axis=-1)
 
 
@@ -166,11 +164,3 @@ def _official_product(x: Float[Array, "b t d"], p: int, where: Where) -> Float[A
   factors = [jnp.take_along_axis(x, index[..., j, None], axis=1, mode="clip") for j in range(p)]
   inside = jnp.max(distance, axis=-1) < length[..., 0]
   return jnp.where(inside[..., None], math.prod(factors), 0)
-
-
-def _check(module: LiquidS4) -> None:
-  if module.degree < 1:
-    raise Mistake(f"LiquidS4: degree={module.degree}; it must be at least 1")
-  one_of(module, kernel=KERNELS, form=FORMS, activation=ACTIVATIONS)
-  if module.kernel == "kb" and module.form == "official":
-    raise Mistake("LiquidS4: kernel='kb' has no form='official'; use form='causal', or kernel='pb'")

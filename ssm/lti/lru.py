@@ -21,8 +21,6 @@ from ssm.lti import dense_io
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   h: Complex[Array, "b n"]  # complex64
 
 
@@ -38,8 +36,6 @@ class LRU(Mixer):
     r_min, r_max: lam starts uniform over the area of this ring (lemma 3.2) ...
     max_phase: ... with phases in [0, max_phase], in radians; long sequences want a narrow slice (sec. 3.4).
     activation: what follows: see `dense_io.activate`.
-  Raises:
-    ValueError: `state` is below 1, not 0 <= r_min < r_max <= 1, not 0 < max_phase <= 2 pi, or a name is unknown.
   """
 
   width: int
@@ -49,14 +45,14 @@ class LRU(Mixer):
   max_phase: float = 2 * math.pi
   activation: str = "full_glu"
 
-  def __post_init__(self):
+  @nn.nowrap
+  def check(self) -> None:
     if self.state < 1:
       raise Mistake(f"LRU: state={self.state}; it must be at least 1")
     if not 0 < self.max_phase <= 2 * math.pi:
       raise Mistake(f"LRU: max_phase={self.max_phase}; phases need 0 < max_phase <= 2 pi")
     one_of(self, activation=dense_io.ACTIVATIONS)
     ring(self.r_min, self.r_max)  # raises
-    super().__post_init__()
 
   def setup(self):
     d, n = self.width, self.state
@@ -89,7 +85,7 @@ class LRU(Mixer):
 
   @nn.nowrap
   def _initial_theta_log(self, key, shape, dtype) -> Float[Array, "n"]:
-    """The logarithms of phases drawn from U(0, max_phase), without 0."""
+    """Returns the logarithms of phases drawn from U(0, max_phase), without 0."""
     return jnp.log(self.max_phase * jax.random.uniform(key, shape, dtype, jnp.finfo(dtype).eps))
 
   @nn.nowrap

@@ -12,10 +12,10 @@ from jaxtyping import Array, Float, Float64
 
 from kernels.long_conv import long_conv
 from kernels.lti import plan
-from layers import Dense, param
+from layers import param, torch_dense
 from layers.activations import gelu
 from layers.choices import one_of
-from layers.initializers import constant, log_step, uniform_fan_in
+from layers.initializers import constant, log_step
 from layers.mixer import Mixer, Where
 from mistake import Mistake
 from ssm.lti import dense, hippo
@@ -37,8 +37,6 @@ INITS = {**hippo.MEASURES, "random": random}
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   h: Float[Array, "b e n"]  # float32
 
 
@@ -49,8 +47,7 @@ class LSSL(Mixer):
   followed by GELU and a linear map. In parallel the layer is a convolution with the Krylov product C Abar^l Bbar, which
   takes O(N^3 log t + N t) per channel: this is the layer that S4 was made from, for small N and for comparison.
   Departs: a learned A is any matrix, where the paper keeps it quasiseparable; a state space has one output (M = 1).
-  A convolution without a state is one FFT on a CPU: a token u moves the outputs before it by up to 1e-6 |u| |K| in
-  float32, and by nothing in the form "causal", see `kernels.long_conv`.
+  On a CPU a convolution without a state is one FFT, whose rounding reaches earlier outputs: see `kernels.long_conv`.
 
   Attributes:
     state: N, numbers per channel.
@@ -60,9 +57,6 @@ class LSSL(Mixer):
     alpha: a; 1/2 is Tustin's rule, 1 backward Euler; below 1/2 fast states may grow.
     dt_min, dt_max: range of the initial time step; log-uniform, one per channel.
     copies: how many independent A and B there are, shared in turn by the channels.
-  Raises:
-    ValueError: `state` is below 1, or odd with "fout"; `copies` does not divide `width`; a name is unknown; `alpha` is
-      not in [0, 1]; not 0 < dt_min <= dt_max.
   """
 
   width: int
@@ -73,10 +67,6 @@ class LSSL(Mixer):
   dt_min: float = 1e-3
   dt_max: float = 1e-1
   copies: int = 1
-
-  def __post_init__(self):
-    _check(self)
-    super().__post_init__()
 
   def setup(self):
     n = self.state
@@ -92,10 +82,7 @@ class LSSL(Mixer):
     normal = nn.initializers.normal(1.0)
     self.C = param(self, "C", normal, (self.width, n), ("inner", "state"))
     self.D = param(self, "D", normal, (self.width,), ("inner",))
-    torch_like = uniform_fan_in(self.width)
-    self.out_proj = Dense(
-      self.width, use_bias=True, kernel_init=torch_like, bias_init=torch_like, axes=("inner", "embed")
-    )
+    self.out_proj = torch_dense(self.width, ("inner", "embed"), fan_in=self.width, use_bias=True)
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
@@ -122,13 +109,13 @@ class LSSL(Mixer):
   def _read(self, y: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     return self.out_proj(gelu(y))
 
-
-def _check(module: LSSL) -> None:
-  one_of(module, A_init=INITS, learn=LEARN)
-  if module.state < 1 or (module.A_init == "fout" and module.state % 2):
-    raise Mistake(f"LSSL: state={module.state}; it must be at least 1, and even for A_init='fout'")
-  if module.copies < 1 or module.width % module.copies:
-    raise Mistake(f"LSSL: copies={module.copies} does not divide width={module.width}")
-  if not 0 <= module.alpha <= 1:
-    raise Mistake(f"LSSL: alpha={module.alpha}; it must be in [0, 1]")
-  log_step(module.dt_min, module.dt_max)  # raises
+  @nn.nowrap
+  def check(self) -> None:
+    one_of(self, A_init=INITS, learn=LEARN)
+    if self.state < 1 or (self.A_init == "fout" and self.state % 2):
+      raise Mistake(f"LSSL: state={self.state}; it must be at least 1, and even for A_init='fout'")
+    if self.copies < 1 or self.width % self.copies:
+      raise Mistake(f"LSSL: copies={self.copies} does not divide width={self.width}")
+    if not 0 <= self.alpha <= 1:
+      raise Mistake(f"LSSL: alpha={self.alpha}; it must be in [0, 1]")
+    log_step(self.dt_min, self.dt_max)  # raises

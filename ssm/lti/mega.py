@@ -54,8 +54,6 @@ class Mega(Mixer):
     weights: "softmax", or a function f of each score by itself, f(q . k / s + b) with s the number of tokens seen:
       "relu2" or "laplace" (`kernels.attention.weights`).
     bidirectional: tokens see all of their chunk, and m has a second average, of what comes.
-  Raises:
-    ValueError: a size is below 1, a name is unknown, "rotary" has odd `keys`, "simple" has no `chunk`.
   """
 
   width: int
@@ -74,9 +72,14 @@ class Mega(Mixer):
       return "none"
     return "grows" if self.chunk is None else "window"
 
-  def __post_init__(self):
-    _check(self)
-    super().__post_init__()
+  @nn.nowrap
+  def check(self) -> None:
+    at_least_one(self, "width", "state", "keys", "inner", "chunk")
+    one_of(self, position=POSITIONS, weights=WEIGHTS)
+    if self.position == "rotary" and self.keys % 2:
+      raise Mistake(f"Mega: keys={self.keys} is odd; position='rotary' turns pairs")
+    if self.position == "simple" and self.chunk is None:
+      raise Mistake("Mega: position='simple' has a number for each distance within a chunk; set chunk")
 
   def setup(self):
     normal, zeros, small = nn.initializers.normal, nn.initializers.zeros, nn.initializers.normal(0.02)
@@ -155,7 +158,7 @@ class Mega(Mixer):
     return (q, k, jax.nn.silu(self.v_proj(x))), (jax.nn.sigmoid(u), jax.nn.silu(r), c)
 
   def _gate(self, x: Float[Array, "b t d"], gates: tuple[Float[Array, "b t _"], ...], y: Float[Array, "b t e"]):
-    """The output u (c - x)."""
+    """Returns the output u (c - x)."""
     u, r, c = gates
     return u * (jax.nn.silu(c + self.h_proj(r * y)) - x)
 
@@ -167,7 +170,7 @@ class Mega(Mixer):
     at: chunks.Places,
     of: chunks.Places,
   ) -> Float[Array, "b t e"]:
-    """Attention within chunks. The bias b is a product of two vectors, which queries and keys carry along."""
+    """Returns attention within chunks. The bias b is a product of two vectors, which queries and keys carry along."""
     if self.weights == "softmax":
       share = q * self.keys**-0.5
     else:
@@ -188,7 +191,7 @@ class Mega(Mixer):
     return y[:, :, 0]
 
   def _bias(self, slot: Int[Array, "b t"], side: int) -> Float[Array, "b t k"]:
-    """The vectors whose product is b, those of queries (`side` 0) or those of keys (1)."""
+    """Returns the vectors whose product is b, those of queries (`side` 0) or those of keys (1)."""
     if self.position == "rotary":
       b = jnp.broadcast_to(self.bias[side], (*slot.shape, 1, self.keys))
       return rope(b, slot)[:, :, 0]
@@ -199,12 +202,3 @@ class Mega(Mixer):
     if self.bidirectional:
       return self.bias[distance + own.size - 1]
     return jnp.where(distance >= 0, self.bias[jnp.maximum(distance, 0)], 0)
-
-
-def _check(module: Mega) -> None:
-  at_least_one(module, "width", "state", "keys", "inner", "chunk")
-  one_of(module, position=POSITIONS, weights=WEIGHTS)
-  if module.position == "rotary" and module.keys % 2:
-    raise Mistake(f"Mega: keys={module.keys} is odd; position='rotary' turns pairs")
-  if module.position == "simple" and module.chunk is None:
-    raise Mistake("Mega: position='simple' has a number for each distance within a chunk; set chunk")

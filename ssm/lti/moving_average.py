@@ -48,7 +48,7 @@ def from_both_sides(
   reset: Bool[Array, "b t"] | None = None,
   lengths: Int[Array, "b"] | None = None,
 ) -> Float[Array, "b t d"]:
-  """The sum of an average over the past and one over the future, both with the current token."""
+  """Returns the sum of an average over the past and one over the future, both with the current token."""
   past, future = (Average(*(z[way] for z in averages)) for way in (0, 1))
   empty = jnp.zeros((x.shape[0], *past.alpha.shape), past.alpha.dtype)
   order = reversal.order(x.shape[0], x.shape[1], lengths)

@@ -27,8 +27,6 @@ MEASURES = ("legs", "fout")
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   h: Float[Array, "b e n"]  # float32; real parts, then imaginary parts
 
 
@@ -42,8 +40,7 @@ class S4(Mixer):
   Departs: the parameter is C. The authors' code trains C (I - Abar^L) for one length L and changes it for others; that
   becomes ours by `dplr.uncut`. As there, B is trained and its imaginary part starts clipped to [-2, 2], and -Re(lam)
   starts at 1e-4 or more.
-  A convolution without a state is one FFT on a CPU: a token u moves the outputs before it by up to 1e-6 |u| |K| in
-  float32, and by nothing in the form "causal", see `kernels.long_conv`.
+  On a CPU a convolution without a state is one FFT, whose rounding reaches earlier outputs: see `kernels.long_conv`.
 
   Attributes:
     state: N, real numbers per channel: twice the conjugate pairs.
@@ -51,8 +48,6 @@ class S4(Mixer):
     dt_min, dt_max: range of the initial time step; log-uniform, one per channel.
     copies: how many independent A, P and B there are, shared in turn by the channels; the width if not given.
     activation: what follows the state space: "glu" (GELU and gated linear map), "gelu" or "none".
-  Raises:
-    ValueError: `state` is odd, `copies` does not divide `width`, a name is unknown, or not 0 < dt_min <= dt_max.
   """
 
   width: int
@@ -63,9 +58,14 @@ class S4(Mixer):
   copies: int | None = None
   activation: str = "glu"
 
-  def __post_init__(self):
-    _check(self)
-    super().__post_init__()
+  @nn.nowrap
+  def check(self) -> None:
+    if self.state < 2 or self.state % 2:
+      raise Mistake(f"S4: state={self.state}; conjugate pairs are stored once, so it must be even")
+    if self.copies is not None and (self.copies < 1 or self.width % self.copies):
+      raise Mistake(f"S4: copies={self.copies} does not divide width={self.width}")
+    one_of(self, A_init=MEASURES, activation=ACTIVATIONS)
+    log_step(self.dt_min, self.dt_max)  # raises
 
   def setup(self):
     copies, n = self.copies or self.width, self.state // 2
@@ -114,17 +114,8 @@ class S4(Mixer):
     return activate(y.astype(x.dtype), self.activation, self.out_proj), State(h=h)
 
   def _continuous(self) -> dplr.Continuous:
-    """The systems of all channels, before their discretisation."""
+    """Returns the systems of all channels, before their discretisation."""
     times = self.width // self.A_log.shape[0]
     each = lambda re, im: jax.lax.complex(jnp.tile(re, (times, 1)), jnp.tile(im, (times, 1)))
     lam, P, B = each(-jnp.exp(self.A_log), self.A_im), each(self.P_re, self.P_im), each(self.B_re, self.B_im)
     return dplr.Continuous(jnp.exp(self.log_dt), lam, P, B, jax.lax.complex(self.C_re, self.C_im))
-
-
-def _check(module: S4) -> None:
-  if module.state < 2 or module.state % 2:
-    raise Mistake(f"S4: state={module.state}; conjugate pairs are stored once, so it must be even")
-  if module.copies is not None and (module.copies < 1 or module.width % module.copies):
-    raise Mistake(f"S4: copies={module.copies} does not divide width={module.width}")
-  one_of(module, A_init=MEASURES, activation=ACTIVATIONS)
-  log_step(module.dt_min, module.dt_max)  # raises

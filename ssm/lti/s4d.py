@@ -21,8 +21,6 @@ from ssm.lti import diagonal, discretization, hippo
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   h: Complex[Array, "b e n"]  # complex64
 
 
@@ -33,8 +31,7 @@ class S4D(Mixer):
   are stored once, hence the 2. In parallel the layer is a convolution with K_l = 2 Re(sum_n C_n Bbar_n Abar_n^l).
   Departs: nothing. B is trained beside C; for `legs` the imaginary part of B is clipped to [-2, 2] and B is not halved,
   as in the authors' code.
-  A convolution without a state is one FFT on a CPU: a token u moves the outputs before it by up to 1e-6 |u| |K| in
-  float32, and by nothing in the form "causal", see `kernels.long_conv`.
+  On a CPU a convolution without a state is one FFT, whose rounding reaches earlier outputs: see `kernels.long_conv`.
 
   Attributes:
     state: N, real numbers per channel: twice the conjugate pairs.
@@ -45,8 +42,6 @@ class S4D(Mixer):
     dt_min, dt_max: range of the initial time step; log-uniform, one per channel.
     copies: how many independent A and B there are, shared in turn by the channels; the width if not given.
     activation: what follows the state space: "glu" (GELU and gated linear map), "gelu" or "none".
-  Raises:
-    ValueError: `state` is odd, `copies` does not divide `width`, a name is unknown, or not 0 < dt_min <= dt_max.
   """
 
   width: int
@@ -59,9 +54,14 @@ class S4D(Mixer):
   copies: int | None = None
   activation: str = "glu"
 
-  def __post_init__(self):
-    _check(self)
-    super().__post_init__()
+  @nn.nowrap
+  def check(self) -> None:
+    if self.state < 2 or self.state % 2:
+      raise Mistake(f"S4D: state={self.state}; conjugate pairs are stored once, so it must be even")
+    if self.copies is not None and (self.copies < 1 or self.width % self.copies):
+      raise Mistake(f"S4D: copies={self.copies} does not divide width={self.width}")
+    one_of(self, A_init=INITS, disc=discretization.RULES, activation=ACTIVATIONS)
+    log_step(self.dt_min, self.dt_max)  # raises
 
   def setup(self):
     copies, n = self.copies or self.width, self.state // 2
@@ -103,7 +103,7 @@ class S4D(Mixer):
 
 
 def within(mixer: nn.Module, width: int, **kwargs) -> S4D:
-  """The state space inside a mixer whose fields have S4D's names, without an activation."""
+  """Returns the state space inside a mixer whose fields have S4D's names, without an activation."""
   fields = ("state", "A_init", "disc", "dt_min", "dt_max", "copies")
   return S4D(width=width, activation="none", **{field: getattr(mixer, field) for field in fields}, **kwargs)
 
@@ -127,12 +127,3 @@ def _legs(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 INITS = {"lin": _lin, "inv": _inv, "legs": _legs, "real": _real}
-
-
-def _check(module: S4D) -> None:
-  if module.state < 2 or module.state % 2:
-    raise Mistake(f"S4D: state={module.state}; conjugate pairs are stored once, so it must be even")
-  if module.copies is not None and (module.copies < 1 or module.width % module.copies):
-    raise Mistake(f"S4D: copies={module.copies} does not divide width={module.width}")
-  one_of(module, A_init=INITS, disc=discretization.RULES, activation=ACTIVATIONS)
-  log_step(module.dt_min, module.dt_max)  # raises

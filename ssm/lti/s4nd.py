@@ -44,8 +44,7 @@ class S4ND(Mixer):
       `step_rescale` is to change afterwards.
     step_rescale: factor on all time steps, for images sampled more coarsely than those trained on.
   Raises:
-    ValueError: `state` is odd, a size is below 1, a name is unknown, `dim` is neither 2 nor 3, an image has `frames`,
-      or not 0 < dt_min <= dt_max; when called, the sides do not make the sequence's length.
+    ValueError: when called, the sides do not make the sequence's length.
   """
 
   width: int
@@ -66,10 +65,6 @@ class S4ND(Mixer):
   activation: str = "glu"
 
   STATE = "none"
-
-  def __post_init__(self):
-    _check(self)
-    super().__post_init__()
 
   def setup(self):
     n, ways = self.state // 2, 2 if self.bidirectional else 1
@@ -104,7 +99,7 @@ class S4ND(Mixer):
     return activate(y, self.activation, self.out_proj)
 
   def _taps(self, axis: str, l: int) -> Float[Array, "r e m"]:
-    """The kernels along one axis, one for each rank, for lags from 1 - l to l - 1, or from 0 on."""
+    """Returns the kernels along one axis, one for each rank, for lags from 1 - l to l - 1, or from 0 on."""
     A = jax.lax.complex(-jnp.exp(self.A_log[axis]), self.A_im[axis])
     B, C = (jax.lax.complex(re[axis], im[axis]) for re, im in ((self.B_re, self.B_im), (self.C_re, self.C_im)))
     dt = self.step_rescale * jnp.exp(self.log_dt[axis])[:, None]
@@ -124,15 +119,15 @@ class S4ND(Mixer):
       return K[:, 0]
     return jnp.concatenate([K[:, 1, :, : l - 1][..., ::-1], K[:, 0]], axis=-1)
 
-
-def _check(module: S4ND) -> None:
-  if module.state < 2 or module.state % 2:
-    raise Mistake(f"S4ND: state={module.state}; conjugate pairs are stored once, so it must be even")
-  at_least_one(module, "width", "rank", "frames", "rows", "columns")
-  one_of(module, dim=(2, 3), structure=STRUCTURES, disc=discretization.RULES, activation=ACTIVATIONS)
-  if module.A_init not in STRUCTURES[module.structure]:
-    inits = list(STRUCTURES[module.structure])
-    raise Mistake(f"S4ND: A_init={module.A_init!r}; choose from {inits} for structure={module.structure!r}")
-  if module.frames is not None and module.dim != 3:
-    raise Mistake(f"S4ND: frames={module.frames}, but dim={module.dim} is an image; set dim=3")
-  log_step(module.dt_min, module.dt_max)  # raises
+  @nn.nowrap
+  def check(self) -> None:
+    if self.state < 2 or self.state % 2:
+      raise Mistake(f"S4ND: state={self.state}; conjugate pairs are stored once, so it must be even")
+    at_least_one(self, "width", "rank", "frames", "rows", "columns")
+    one_of(self, dim=(2, 3), structure=STRUCTURES, disc=discretization.RULES, activation=ACTIVATIONS)
+    if self.A_init not in STRUCTURES[self.structure]:
+      inits = list(STRUCTURES[self.structure])
+      raise Mistake(f"S4ND: A_init={self.A_init!r}; choose from {inits} for structure={self.structure!r}")
+    if self.frames is not None and self.dim != 3:
+      raise Mistake(f"S4ND: frames={self.frames}, but dim={self.dim} is an image; set dim=3")
+    log_step(self.dt_min, self.dt_max)  # raises

@@ -23,8 +23,6 @@ C_INITS = ("trunc_standard_normal", "lecun_normal", "complex_normal")
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   h: Complex[Array, "b n"]  # complex64
 
 
@@ -48,9 +46,6 @@ class S5(Mixer):
     clip_eigs: keeps Re(lam) <= -1e-4, so that no state grows.
     activation: with g = GELU(y), tanh form: "half_glu1" g sigmoid(W g), "half_glu2" y sigmoid(W g), "full_glu"
       V g sigmoid(W g), "gelu_tanh" g; "gelu" by erf, or "none" y.
-  Raises:
-    ValueError: `blocks` does not divide `state`, a block is odd though pairs are needed, a name is unknown, or not
-      0 < dt_min <= dt_max.
   """
 
   width: int
@@ -73,10 +68,6 @@ class S5(Mixer):
   def STATE(self) -> str:
     """Fixed; none if bidirectional."""
     return "none" if self.bidirectional else "fixed"
-
-  def __post_init__(self):
-    _check(self)
-    super().__post_init__()
 
   def setup(self):
     lam, V = self._spectrum()
@@ -158,6 +149,19 @@ class S5(Mixer):
     y = dense_io.read_out(h, pairs * self.C_re, pairs * self.C_im, x.dtype) + self.D * x
     return dense_io.activate(self.activation, y.astype(x.dtype), self.gate, self.out_proj)
 
+  @nn.nowrap
+  def check(self) -> None:
+    name, state, blocks = type(self).__name__, self.state, self.blocks
+    if state < 1 or blocks < 1 or state % blocks:
+      raise Mistake(f"{name}: blocks={blocks} does not divide state={state}")
+    if self.conj_sym and (state // blocks) % 2:
+      raise Mistake(
+        f"{name}: state={state} in blocks={blocks} makes blocks of {state // blocks}; conjugate pairs are stored once, "
+        "so a block must be even (or set conj_sym=False)"
+      )
+    one_of(self, C_init=C_INITS, disc=self.DISCS, activation=dense_io.ACTIVATIONS)
+    log_step(self.dt_min, self.dt_max)  # raises
+
 
 def _initial_B(key, V: np.ndarray, width: int) -> Complex[Array, "n d"]:
   """V* G for a real G with entries of variance 1/P."""
@@ -175,16 +179,3 @@ def _initial_C(key, V: np.ndarray, width: int, kind: str) -> Complex[Array, "d n
   lecun = nn.initializers.lecun_normal(batch_axis=(0,) if kind == "trunc_standard_normal" else ())
   G = lecun(key, (width, P, 2))
   return jax.lax.complex(G[..., 0], G[..., 1]) @ jnp.asarray(V, jnp.complex64)
-
-
-def _check(module: S5) -> None:
-  name, state, blocks = type(module).__name__, module.state, module.blocks
-  if state < 1 or blocks < 1 or state % blocks:
-    raise Mistake(f"{name}: blocks={blocks} does not divide state={state}")
-  if module.conj_sym and (state // blocks) % 2:
-    raise Mistake(
-      f"{name}: state={state} in blocks={blocks} makes blocks of {state // blocks}; conjugate pairs are stored once, "
-      "so a block must be even (or set conj_sym=False)"
-    )
-  one_of(module, C_init=C_INITS, disc=module.DISCS, activation=dense_io.ACTIVATIONS)
-  log_step(module.dt_min, module.dt_max)  # raises

@@ -26,8 +26,6 @@ DECAYS = ("geometric", "learned")
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   past: history.History
 
 
@@ -50,8 +48,7 @@ class SGConv(Mixer):
     decay_min, decay_max: range of a over the channels, evenly spaced; uniform if learned.
     activation: what follows the convolution: "glu" (GELU and gated linear map), "gelu" or "none".
   Raises:
-    ValueError: a size is below 1, a name is unknown, not 0 < decay_min <= decay_max; a sequence or a state goes beyond
-      `max_len`.
+    ValueError: a sequence or a state goes beyond `max_len`.
   """
 
   width: int
@@ -66,9 +63,12 @@ class SGConv(Mixer):
 
   STATE = "whole input"
 
-  def __post_init__(self):
-    _check(self)
-    super().__post_init__()
+  @nn.nowrap
+  def check(self) -> None:
+    at_least_one(self, "width", "taps", "max_len")
+    one_of(self, join=JOINS, interpolation=INTERPOLATIONS, decay=DECAYS, activation=ACTIVATIONS)
+    if not 0 < self.decay_min <= self.decay_max:
+      raise Mistake(f"SGConv: decay_min={self.decay_min}, decay_max={self.decay_max}; 0 < decay_min <= decay_max")
 
   def setup(self):
     shape = (self._scales, self.width, self.taps)
@@ -99,7 +99,7 @@ class SGConv(Mixer):
     return 1 + max(0, math.ceil(math.log2(self.max_len / self.taps)))
 
   def _kernel(self, l: int) -> Float[Array, "d l"]:
-    """The first l taps, with D added to the tap of lag 0."""
+    """Returns the first l taps, with D added to the tap of lag 0."""
     history.require("SGConv", l, self.max_len)
     K = self._unnormalised(l) / self.norm.value[:, None]
     return K + jnp.where(jnp.arange(l) == 0, self.D[:, None], 0)
@@ -128,10 +128,3 @@ def _stretched(w: Float[Array, "d w"], lags: np.ndarray, stretch: int, interpola
   left = place.astype(int)
   right = np.minimum(left + 1, w.shape[1] - 1)
   return w[:, left] + (place - left).astype(w.dtype) * (w[:, right] - w[:, left])
-
-
-def _check(module: SGConv) -> None:
-  at_least_one(module, "width", "taps", "max_len")
-  one_of(module, join=JOINS, interpolation=INTERPOLATIONS, decay=DECAYS, activation=ACTIVATIONS)
-  if not 0 < module.decay_min <= module.decay_max:
-    raise Mistake(f"SGConv: decay_min={module.decay_min}, decay_max={module.decay_max}; 0 < decay_min <= decay_max")

@@ -40,8 +40,7 @@ class SSM2D(Mixer):
     rows, columns: the image's, whose pixels come row by row; the two factors of the sequence's length nearest to each
       other if not given.
   Raises:
-    ValueError: a size is below 1, `copies` does not divide `width`, a choice is unknown; when called, `rows` and
-      `columns` do not make the sequence's length.
+    ValueError: when called, `rows` and `columns` do not make the sequence's length.
   """
 
   width: int
@@ -55,9 +54,12 @@ class SSM2D(Mixer):
 
   STATE = "none"
 
-  def __post_init__(self):
-    _check(self)
-    super().__post_init__()
+  @nn.nowrap
+  def check(self) -> None:
+    at_least_one(self, "width", "state", "copies", "rows", "columns")
+    if self.copies is not None and self.width % self.copies:
+      raise Mistake(f"SSM2D: copies={self.copies} does not divide width={self.width}")
+    one_of(self, directions=DIRECTIONS, numbers=NUMBERS)
 
   def setup(self):
     copies = self.copies or self.width
@@ -93,17 +95,10 @@ class SSM2D(Mixer):
     return K.at[:, rows - 1, columns - 1].add(self.D)
 
   def _system(self) -> tuple[Inexact[Array, "k o e n"], ...]:
-    """The matrices A_1 to A_4, B_1 and B_2, and C_1 and C_2, each kind stacked."""
+    """Returns the matrices A_1 to A_4, B_1 and B_2, and C_1 and C_2, each kind stacked."""
     size, B = jax.nn.sigmoid(self.A_size), jax.nn.sigmoid(self.B)
     if self.numbers == "real":
       return size, B, self.C
     angle = 2 * math.pi * jax.nn.sigmoid(self.A_angle)
     A = jax.lax.complex(size * jnp.cos(angle), size * jnp.sin(angle))
     return A, jax.lax.complex(B[..., 0], B[..., 1]), jax.lax.complex(self.C[..., 0], self.C[..., 1])
-
-
-def _check(module: SSM2D) -> None:
-  at_least_one(module, "width", "state", "copies", "rows", "columns")
-  if module.copies is not None and module.width % module.copies:
-    raise Mistake(f"SSM2D: copies={module.copies} does not divide width={module.width}")
-  one_of(module, directions=DIRECTIONS, numbers=NUMBERS)

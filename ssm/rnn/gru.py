@@ -18,8 +18,6 @@ RESET_GATES = ("before", "after")
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   h: Float[Array, "b d"]  # float32
 
 
@@ -32,16 +30,14 @@ class GRU(Recurrent):
   Attributes:
     reset_gate: r stands "before" R, as in the paper, or "after" it, n_t = tanh(W x_t + r_t (R h_{t-1} + b) + bias), as
       in cuDNN, PyTorch and Flax.
-  Raises:
-    ValueError: the name is unknown.
   """
 
   width: int
   reset_gate: str = "before"
 
-  def __post_init__(self):
+  @nn.nowrap
+  def check(self) -> None:
     one_of(self, reset_gate=RESET_GATES)
-    super().__post_init__()
 
   def setup(self):
     d = self.width
@@ -56,7 +52,7 @@ class GRU(Recurrent):
     return State(h=jnp.zeros((batch, self.width)))
 
   def cell(self, state: State, entered: Float[Array, "b g"]) -> tuple[State, Float[Array, "b d"]]:
-    """The next state and the output of one token."""
+    """Returns the next state and the output of one token."""
     h, d = state.h, self.width
     gates, new = jnp.split(entered, [2 * d], axis=-1)
     r, z = jnp.split(jax.nn.sigmoid(gates + h @ self.R[:, : 2 * d]), 2, axis=-1)

@@ -53,7 +53,7 @@ class Recurrent(Mixer):
 
 
 def side_by_side(init: Initializer, count: int) -> Initializer:
-  """An initialiser that draws `count` matrices from `init` and stores them as one, next to each other."""
+  """Returns an initialiser that draws `count` matrices from `init` and stores them as one, next to each other."""
 
   def make(key, shape, dtype=jnp.float32):
     one = (*shape[:-1], shape[-1] // count)

@@ -16,8 +16,6 @@ from ssm.rnn.loop import Recurrent, side_by_side
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   h: Float[Array, "b d"]  # float32, the last output
   c: Float[Array, "b d"]  # float32, the memory
 
@@ -47,7 +45,7 @@ class LSTM(Recurrent):
     return State(h=jnp.zeros((batch, self.width)), c=jnp.zeros((batch, self.width)))
 
   def cell(self, state: State, entered: Float[Array, "b g"]) -> tuple[State, Float[Array, "b d"]]:
-    """The next state and the output of one token."""
+    """Returns the next state and the output of one token."""
     i, f, g, o = jnp.split(entered + state.h @ self.R, 4, axis=-1)
     c = jax.nn.sigmoid(f) * state.c + jax.nn.sigmoid(i) * jnp.tanh(g)
     h = jax.nn.sigmoid(o) * jnp.tanh(c)

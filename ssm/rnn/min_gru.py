@@ -3,6 +3,7 @@
 Feng et al. 2024, arXiv:2410.01201. Theirs: h tilde -> n, alpha -> expand.
 """
 
+import functools
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -11,9 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from kernels.linear_scan import linear_scan
-from layers import Dense
+from layers import torch_dense
 from layers.choices import one_of
-from layers.initializers import uniform_fan_in
 from layers.mixer import Mixer, Where
 from mistake import Mistake
 
@@ -21,8 +21,6 @@ CANDIDATES = {"linear": lambda x: x, "positive": lambda x: jnp.where(x >= 0, x +
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   h: Float[Array, "b e"]  # float32
 
 
@@ -36,29 +34,25 @@ class MinGRU(Mixer):
     expand: width of the state over that of the model, e / d.
     candidate: "linear", or "positive": n_t = g(W_n x_t + b_n) with g(v) = v + 1/2 for v >= 0, else sigmoid(v), as in
       the version in logarithms.
-  Raises:
-    ValueError: `expand` is below 1 or the name unknown.
   """
 
   width: int
   expand: int = 1
   candidate: str = "linear"
 
-  def __post_init__(self):
+  @nn.nowrap
+  def check(self) -> None:
     if self.expand < 1:
       raise Mistake(f"MinGRU: expand={self.expand}; it must be at least 1")
     one_of(self, candidate=CANDIDATES)
-    super().__post_init__()
 
   def setup(self):
     inner = self.expand * self.width
-    dense = lambda features, fan_in, axes: Dense(
-      features, use_bias=True, kernel_init=uniform_fan_in(fan_in), bias_init=uniform_fan_in(fan_in), axes=axes
-    )
-    self.z_proj = dense(inner, self.width, ("embed", "inner"))
-    self.n_proj = dense(inner, self.width, ("embed", "inner"))
+    dense = functools.partial(torch_dense, use_bias=True)
+    self.z_proj = dense(inner, ("embed", "inner"), fan_in=self.width)
+    self.n_proj = dense(inner, ("embed", "inner"), fan_in=self.width)
     if self.expand > 1:
-      self.out_proj = dense(self.width, inner, ("inner", "embed"))
+      self.out_proj = dense(self.width, ("inner", "embed"), fan_in=inner)
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
@@ -69,7 +63,7 @@ class MinGRU(Mixer):
     return self._read(h.astype(x.dtype)), State(h=last)
 
   def _gate(self, x: Float[Array, "*b d"]) -> tuple[Float[Array, "*b e"], Float[Array, "*b e"]]:
-    """The factors 1 - z and z n in at least float32; 1 - z is a sigmoid, since the difference would cancel."""
+    """Returns the factors 1 - z and z n in at least float32; 1 - z is a sigmoid, since the difference would cancel."""
     wide = jnp.promote_types(x.dtype, jnp.float32)
     z, n = self.z_proj(x).astype(wide), self.n_proj(x).astype(wide)
     return jax.nn.sigmoid(-z), jax.nn.sigmoid(z) * CANDIDATES[self.candidate](n)

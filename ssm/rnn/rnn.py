@@ -18,8 +18,6 @@ ACTIVATIONS = some("tanh", "relu")
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   h: Float[Array, "b d"]  # float32
 
 
@@ -28,16 +26,14 @@ class RNN(Recurrent):
 
   Attributes:
     activation: "tanh" or "relu".
-  Raises:
-    ValueError: the name is unknown.
   """
 
   width: int
   activation: str = "tanh"
 
-  def __post_init__(self):
+  @nn.nowrap
+  def check(self) -> None:
     one_of(self, activation=ACTIVATIONS)
-    super().__post_init__()
 
   def setup(self):
     d = self.width
@@ -50,6 +46,6 @@ class RNN(Recurrent):
     return State(h=jnp.zeros((batch, self.width)))
 
   def cell(self, state: State, entered: Float[Array, "b g"]) -> tuple[State, Float[Array, "b d"]]:
-    """The next state and the output of one token."""
+    """Returns the next state and the output of one token."""
     h = ACTIVATIONS[self.activation](entered + state.h @ self.R)
     return State(h=h), h

@@ -45,8 +45,6 @@ class SLSTM(Mixer):
     forget: "sigmoid" or "exp"     eq. (13)
     layer, depth: the layer's place in the model, which shapes the initial bias of f: from 5 to -7 within a head, along
       a power law that is steeper in earlier layers, as in the authors' code.
-  Raises:
-    ValueError: `heads` does not divide the width, `taps` is below 1, or the name is unknown.
   """
 
   width: int
@@ -57,13 +55,13 @@ class SLSTM(Mixer):
   layer: int = 0
   depth: int = 1
 
-  def __post_init__(self):
+  @nn.nowrap
+  def check(self) -> None:
     if self.heads is not None and (self.heads < 1 or self.width % self.heads):
       raise Mistake(f"SLSTM: heads={self.heads} does not divide width={self.width}")
     if self.taps < 1:
       raise Mistake(f"SLSTM: taps={self.taps}; it must be at least 1")
     one_of(self, forget=FORGET)
-    super().__post_init__()
 
   def setup(self):
     d, heads = self.width, self.heads or largest_divisor(self.width, 4)
@@ -88,7 +86,7 @@ class SLSTM(Mixer):
     return self.norm(y).astype(x.dtype), State(h, c, n, m, taps)
 
   def _gates(self, x: Float[Array, "*b d"], u: Float[Array, "*b d"]) -> Float[Array, "*b 4 d"]:
-    """The gates without R h, in at least float32: i and f from u, the convolution's output, z and o from x."""
+    """Returns the gates without R h, in at least float32: i and f from u, the convolution's output, z and o from x."""
     u = jax.nn.silu(u)
     gates = (self.i_proj(u), self.f_proj(u), self.z_proj(x), self.o_proj(x))
     return jnp.stack(gates, axis=-2).astype(jnp.promote_types(x.dtype, jnp.float32)) + self.bias
@@ -96,7 +94,7 @@ class SLSTM(Mixer):
   def _cell(
     self, state: tuple[Float[Array, "b d"], ...], entered: Float[Array, "b 4 d"]
   ) -> tuple[tuple[Float[Array, "b d"], ...], Float[Array, "b d"]]:
-    """The next state (h, c, n, m) and the output of one token."""
+    """Returns the next state (h, c, n, m) and the output of one token."""
     h, c, n, m = state
     mixed = jnp.einsum("bhk,hkgp->bghp", h.reshape(len(h), *self.R.shape[:2]), self.R)
     i, f, z, o = jnp.moveaxis(entered + mixed.reshape(entered.shape), -2, 0)

@@ -3,7 +3,7 @@
 Gu & Dao 2023, arXiv:2312.00752. Theirs: D -> d, E D -> e, N -> state, L -> t, Delta -> dt.
 """
 
-from collections.abc import Mapping
+import functools
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -11,16 +11,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
-from layers import Dense, ShortConv
-from layers.initializers import uniform_fan_in
+from layers import ShortConv, torch_dense
 from layers.mixer import Where
 from layers.sizes import at_least_one
 from ssm.selective.s6 import S6
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   h: Inexact[Array, "b e n"]  # float32, or complex64 with half as many
   taps: Float[Array, "b w e"]  # the last inputs of the short convolution
 
@@ -36,8 +33,6 @@ class Mamba(S6):
     taps: width of the short convolution.
     bias, conv_bias: whether W_in and W_out, and the short convolution, have biases.
     depth: layers of the model; W_out starts smaller by its square root.
-  Raises:
-    ValueError: a size is below 1, or what S6 refuses.
   """
 
   expand: int = 2
@@ -47,21 +42,16 @@ class Mamba(S6):
   conv_bias: bool = True
   depth: int = 1
 
-  def __post_init__(self):
+  @nn.nowrap
+  def check(self) -> None:
     at_least_one(self, "width", "expand", "inner", "taps", "depth")
-    super().__post_init__()
+    super().check()
 
   def setup(self):
     inner = self._inner
-    dense = lambda features, fan_in, axes, gain=1.0: Dense(
-      features,
-      use_bias=self.bias,
-      kernel_init=uniform_fan_in(fan_in, gain),
-      bias_init=uniform_fan_in(fan_in),
-      axes=axes,
-    )
-    self.in_proj = dense(2 * inner, self.width, ("embed", "inner"))
-    self.out_proj = dense(self.width, inner, ("inner", "embed"), gain=self.depth**-0.5)
+    dense = functools.partial(torch_dense, use_bias=self.bias)
+    self.in_proj = dense(2 * inner, ("embed", "inner"), fan_in=self.width)
+    self.out_proj = dense(self.width, ("inner", "embed"), fan_in=inner, gain=self.depth**-0.5)
     self.conv = ShortConv(inner, taps=self.taps, use_bias=self.conv_bias)
     super().setup()
 
@@ -75,9 +65,7 @@ class Mamba(S6):
     y, h = self._scan(jax.nn.silu(u), state.h, where, z)
     return self.out_proj(y), State(h=h, taps=taps)
 
-  def mix_token(
-    self, x: Float[Array, "b d"], state: State, side: Mapping[str, Array]
-  ) -> tuple[Float[Array, "b d"], State]:
+  def mix_token(self, x, state: State, side):
     u, z = jnp.split(self.in_proj(x), 2, axis=-1)
     u, taps = self.conv.step(u, state.taps, activation="silu")
     y, h = self._advance(u, state.h, z)

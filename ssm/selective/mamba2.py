@@ -3,6 +3,7 @@
 Dao & Gu 2024, arXiv:2405.21060. Theirs: D -> d, N -> state, P -> head_size, H -> h, G -> groups, T -> t, Delta -> dt.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -14,17 +15,15 @@ from jaxtyping import Array, Float
 
 from kernels.ssd import ssd
 from kernels.ssd_step import NORMS, ssd_step
-from layers import Dense, GatedRMSNorm, ShortConv, param
+from layers import GatedRMSNorm, ShortConv, param, torch_dense
 from layers.choices import one_of
-from layers.initializers import log_uniform, softplus_step, uniform_fan_in
+from layers.initializers import log_uniform, softplus_step
 from layers.mixer import Mixer, Where
 from layers.sizes import at_least_one, largest_divisor
 from mistake import Mistake
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   S: Float[Array, "b h k p"]  # float32
   taps: Float[Array, "b w e"]  # the last inputs of the short convolution
 
@@ -53,8 +52,6 @@ class Mamba2(Mixer):
     dt_least, dt_most: the bounds to which dt is clipped.
     bias, conv_bias: whether W_in and W_out, and the short convolution, have biases.
     depth: layers of the model; W_out starts smaller by its square root.
-  Raises:
-    ValueError: a size is below 1 or does not divide what it must, a name is unknown, or a range is not one.
   """
 
   width: int
@@ -80,22 +77,12 @@ class Mamba2(Mixer):
   conv_bias: bool = True
   depth: int = 1
 
-  def __post_init__(self):
-    _check(self)
-    super().__post_init__()
-
   def setup(self):
     inner, heads, _ = self._sizes
     mixed = inner + 2 * self.groups * self.state
-    dense = lambda features, fan_in, axes, gain=1.0: Dense(
-      features,
-      use_bias=self.bias,
-      kernel_init=uniform_fan_in(fan_in, gain),
-      bias_init=uniform_fan_in(fan_in),
-      axes=axes,
-    )
-    self.in_proj = dense(2 * self._beside + inner + mixed + heads, self.width, ("embed", "inner"))
-    self.out_proj = dense(self.width, self._beside + inner, ("inner", "embed"), gain=self.depth**-0.5)
+    dense = functools.partial(torch_dense, use_bias=self.bias)
+    self.in_proj = dense(2 * self._beside + inner + mixed + heads, ("embed", "inner"), fan_in=self.width)
+    self.out_proj = dense(self.width, ("inner", "embed"), fan_in=self._beside + inner, gain=self.depth**-0.5)
     self.conv = ShortConv(mixed, taps=self.taps, use_bias=self.conv_bias)
     dt_bias = softplus_step(self.dt_min, self.dt_max, self.dt_floor)
     self.dt_bias = param(self, "dt_bias", dt_bias, (heads,), ("heads",), slow=True)
@@ -140,14 +127,14 @@ class Mamba2(Mixer):
 
   @property
   def _sizes(self) -> tuple[int, int, int]:
-    """The width of the state space, the number of heads, and the size of one."""
+    """Returns the width of the state space, the number of heads, and the size of one."""
     inner = self.ssm_width or self._inner
     size = self.head_size or largest_divisor(inner, 64)
     return inner, inner // size, size
 
   @property
   def _beside(self) -> int:
-    """The width of the gated MLP."""
+    """Returns the width of the gated MLP."""
     return self._inner - self._sizes[0]
 
   @property
@@ -157,7 +144,7 @@ class Mamba2(Mixer):
   def _project(
     self, x: Float[Array, "*b d"]
   ) -> tuple[Float[Array, "*b f"], Float[Array, "*b e"], Float[Array, "*b m"], Float[Array, "*b h"]]:
-    """The MLP's SiLU(z_0) u_0, z, the input of the convolution, and dt.
+    """Returns the MLP's SiLU(z_0) u_0, z, the input of the convolution, and dt.
 
     dt is in at least float32, as it decides how long the state remembers.
     """
@@ -183,24 +170,24 @@ class Mamba2(Mixer):
   def _leave(self, beside: Float[Array, "*b f"], y: Float[Array, "*b e"]) -> Float[Array, "*b d"]:
     return self.out_proj(jnp.concatenate([beside, y], axis=-1) if self._beside else y)
 
-
-def _check(module: Mamba2) -> None:
-  at_least_one(module, "width", "state", "expand", "inner", "ssm_width", "head_size", "groups")
-  at_least_one(module, "taps", "norm_groups", "depth")
-  inner, heads, size = module._sizes
-  norm_groups = module.norm_groups or module.groups
-  if module._beside < 0:
-    raise Mistake(f"Mamba2: ssm_width={inner} is more than the inner width {module._inner}")
-  of_ssm = "inner width" if module.ssm_width is None else "ssm_width"
-  for field, value, of, parts in (
-    ("head_size", size, of_ssm, inner),
-    ("groups", module.groups, "number of heads", heads),
-    ("norm_groups", norm_groups, of_ssm, inner),
-  ):
-    if parts % value:
-      raise Mistake(f"Mamba2: {field}={value} does not divide the {of} {parts}")
-  one_of(module, norm=NORMS, D_per=("head", "channel"))
-  if not 0 <= module.dt_least < module.dt_most:
-    raise Mistake(f"Mamba2: dt_least={module.dt_least}, dt_most={module.dt_most}; it needs 0 <= dt_least < dt_most")
-  softplus_step(module.dt_min, module.dt_max)  # raises
-  log_uniform(module.A_min, module.A_max)  # raises
+  @nn.nowrap
+  def check(self) -> None:
+    at_least_one(self, "width", "state", "expand", "inner", "ssm_width", "head_size", "groups")
+    at_least_one(self, "taps", "norm_groups", "depth")
+    inner, heads, size = self._sizes
+    norm_groups = self.norm_groups or self.groups
+    if self._beside < 0:
+      raise Mistake(f"Mamba2: ssm_width={inner} is more than the inner width {self._inner}")
+    of_ssm = "inner width" if self.ssm_width is None else "ssm_width"
+    for field, value, of, parts in (
+      ("head_size", size, of_ssm, inner),
+      ("groups", self.groups, "number of heads", heads),
+      ("norm_groups", norm_groups, of_ssm, inner),
+    ):
+      if parts % value:
+        raise Mistake(f"Mamba2: {field}={value} does not divide the {of} {parts}")
+    one_of(self, norm=NORMS, D_per=("head", "channel"))
+    if not 0 <= self.dt_least < self.dt_most:
+      raise Mistake(f"Mamba2: dt_least={self.dt_least}, dt_most={self.dt_most}; it needs 0 <= dt_least < dt_most")
+    softplus_step(self.dt_min, self.dt_max)  # raises
+    log_uniform(self.A_min, self.A_max)  # raises

@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int
 
 from kernels.ssd import ssd
-from layers import Dense, GatedRMSNorm, RMSNorm, param
+from layers import GatedRMSNorm, RMSNorm, param, torch_dense
 from layers.choices import one_of
-from layers.initializers import constant, softplus_step, uniform_fan_in
+from layers.initializers import constant, softplus_step
 from layers.lengths import blank_past, last_of
 from layers.mixer import Mixer, Where
 from layers.rotation import rotate, turns, unit
@@ -75,9 +75,6 @@ class Mamba3(Mixer):
     norm_eps: the epsilon of all norms.
     dt_min, dt_max, dt_floor: softplus(dt_bias) starts log-uniform in [dt_min, dt_max], and at least at dt_floor.
     depth: layers of the model; W_out starts smaller by its square root.
-  Raises:
-    ValueError: a size is below 1 or does not divide what it must, no pair turns, a name is unknown, or not
-      0 < dt_min <= dt_max.
   """
 
   width: int
@@ -96,16 +93,11 @@ class Mamba3(Mixer):
   dt_floor: float = 1e-4
   depth: int = 1
 
-  def __post_init__(self):
-    _check(self)
-    super().__post_init__()
-
   def setup(self):
     inner, heads, size = self._sizes
     features = 2 * inner + 2 * self.rank * self.groups * self.state + 3 * heads + self._pairs
-    self.in_proj = Dense(features, kernel_init=uniform_fan_in(), axes=("embed", "inner"))
-    out_init = uniform_fan_in(gain=self.depth**-0.5)
-    self.out_proj = Dense(self.width, kernel_init=out_init, axes=("inner", "embed"))
+    self.in_proj = torch_dense(features, ("embed", "inner"))
+    self.out_proj = torch_dense(self.width, ("inner", "embed"), gain=self.depth**-0.5)
     dt_bias = softplus_step(self.dt_min, self.dt_max, self.dt_floor)
     self.dt_bias = param(self, "dt_bias", dt_bias, (heads,), ("heads",), slow=True)
     self.D = param(self, "D", nn.initializers.ones, (heads,), ("heads",))
@@ -154,7 +146,7 @@ class Mamba3(Mixer):
 
   @property
   def _sizes(self) -> tuple[int, int, int]:
-    """The inner width, the number of heads, and the size of one."""
+    """Returns the inner width, the number of heads, and the size of one."""
     inner = self.expand * self.width
     size = self.head_size or largest_divisor(inner, 64)
     return inner, inner // size, size
@@ -229,7 +221,7 @@ class Mamba3(Mixer):
   def _gate(
     self, y: Float[Array, "*b r h p"], u: Float[Array, "*b h p"], z: Float[Array, "*b h p"], dtype: jnp.dtype
   ) -> Float[Array, "*b d"]:
-    """The layer's output, from y = S_t^T q_t."""
+    """Returns the layer's output, from y = S_t^T q_t."""
     y = y + self.D[:, None] * self._ranks(u)
     z = z.astype(y.dtype)[..., None, :, :]
     z = z * self.mimo_z if self.rank > 1 else z
@@ -241,20 +233,20 @@ class Mamba3(Mixer):
     y = (y * self.mimo_o if self.rank > 1 else y).sum(-3)
     return self.out_proj(y.reshape(*y.shape[:-2], -1).astype(dtype))
 
-
-def _check(module: Mamba3) -> None:
-  at_least_one(module, "width", "state", "expand", "head_size", "groups", "rank", "depth")
-  inner, heads, size = module._sizes
-  for field, value, of, parts in (
-    ("head_size", size, "inner width", inner),
-    ("groups", module.groups, "number of heads", heads),
-  ):
-    if parts % value:
-      raise Mistake(f"Mamba3: {field}={value} does not divide the {of} {parts}")
-  if not 0 < module.rope_fraction <= 1 or module._pairs < 1:
-    rule = "it must be at most 1 and leave a pair"
-    raise Mistake(f"Mamba3: rope_fraction={module.rope_fraction} of state={module.state} rows; {rule}")
-  one_of(module, A_activation=A_ACTIVATIONS)
-  if module.A_floor < 0:
-    raise Mistake(f"Mamba3: A_floor={module.A_floor}; a state that grows is none, it needs at least 0")
-  softplus_step(module.dt_min, module.dt_max)  # raises
+  @nn.nowrap
+  def check(self) -> None:
+    at_least_one(self, "width", "state", "expand", "head_size", "groups", "rank", "depth")
+    inner, heads, size = self._sizes
+    for field, value, of, parts in (
+      ("head_size", size, "inner width", inner),
+      ("groups", self.groups, "number of heads", heads),
+    ):
+      if parts % value:
+        raise Mistake(f"Mamba3: {field}={value} does not divide the {of} {parts}")
+    if not 0 < self.rope_fraction <= 1 or self._pairs < 1:
+      rule = "it must be at most 1 and leave a pair"
+      raise Mistake(f"Mamba3: rope_fraction={self.rope_fraction} of state={self.state} rows; {rule}")
+    one_of(self, A_activation=A_ACTIVATIONS)
+    if self.A_floor < 0:
+      raise Mistake(f"Mamba3: A_floor={self.A_floor}; a state that grows is none, it needs at least 0")
+    softplus_step(self.dt_min, self.dt_max)  # raises

@@ -25,8 +25,6 @@ INITS = {"paper": 1.0, "recurrentgemma": C}
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   h: Float[Array, "b e"]  # float32
   taps: Float[Array, "b w e"]  # the last inputs of the short convolution
   started: Int[Array, "b"]  # 1 once the document has had a token, else 0
@@ -48,8 +46,6 @@ class RGLRU(Mixer):
     r_min, r_max: the ring.
     depth: residual branches of the model; W_out starts with variance 4/depth over its fan-in, but not above 1 over it
       (the authors' code has 2 over the number of its layers, which have two branches each).
-  Raises:
-    ValueError: `heads` does not divide `inner`, a size is below 1, not 0 <= r_min < r_max <= 1, or `a_init` is unknown.
   """
 
   width: int
@@ -61,13 +57,13 @@ class RGLRU(Mixer):
   r_max: float = 0.999
   depth: int = 1
 
-  def __post_init__(self):
+  @nn.nowrap
+  def check(self) -> None:
     at_least_one(self, "width", "inner", "heads", "taps", "depth")
     if self.heads is not None and self._inner % self.heads:
       raise Mistake(f"RGLRU: heads={self.heads} does not divide inner={self._inner}")
     one_of(self, a_init=INITS)
     ring(self.r_min, self.r_max)  # raises
-    super().__post_init__()
 
   def setup(self):
     inner = self._inner

@@ -4,7 +4,6 @@ Gu & Dao 2023, arXiv:2312.00752. Theirs: D -> d, N -> state, L -> t, Delta -> dt
 """
 
 import math
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -14,7 +13,7 @@ from jaxtyping import Array, Float, Inexact
 
 from kernels.selective_scan import RULES, selective_scan
 from kernels.selective_step import selective_step
-from layers import Dense, RMSNorm, param
+from layers import Dense, RMSNorm, param, torch_dense
 from layers.choices import one_of
 from layers.initializers import constant, softplus_step, uniform_fan_in
 from layers.mixer import Mixer, Where
@@ -23,8 +22,6 @@ from mistake import Mistake
 
 
 class State(NamedTuple):
-  """The state of one layer."""
-
   h: Inexact[Array, "b e n"]  # float32, or complex64 with half as many
 
 
@@ -49,9 +46,6 @@ class S6(Mixer):
     norm_eps: the epsilon of these norms.
     dt_rank: size of delta; d/16, rounded up, if not given.
     dt_min, dt_max, dt_floor: softplus(b) starts log-uniform in [dt_min, dt_max], and at least at dt_floor.
-  Raises:
-    ValueError: a size is below 1, `state` is odd with a complex spectrum, `groups` does not divide the channels, a name
-      is unknown, or not 0 < dt_min <= dt_max.
   """
 
   width: int
@@ -66,7 +60,8 @@ class S6(Mixer):
   dt_max: float = 1e-1
   dt_floor: float = 1e-4
 
-  def __post_init__(self):
+  @nn.nowrap
+  def check(self) -> None:
     name = type(self).__name__
     at_least_one(self, "width", "state", "groups", "dt_rank")
     one_of(self, spectrum=("real", "complex"), disc=RULES, norms=("none", "learned", "weightless"))
@@ -75,11 +70,10 @@ class S6(Mixer):
     if self._inner % self.groups:
       raise Mistake(f"{name}: groups={self.groups} does not divide the inner width {self._inner}")
     softplus_step(self.dt_min, self.dt_max)  # raises
-    super().__post_init__()
 
   def setup(self):
     inner, rank = self._inner, self._rank
-    self.x_proj = Dense(rank + 2 * self.groups * self.state, kernel_init=uniform_fan_in(), axes=("inner", None))
+    self.x_proj = torch_dense(rank + 2 * self.groups * self.state, ("inner", None))
     self.dt_proj = Dense(
       inner,
       use_bias=True,
@@ -105,15 +99,13 @@ class S6(Mixer):
     y, h = self._scan(x, state.h, where)
     return y, State(h=h)
 
-  def mix_token(
-    self, x: Float[Array, "b d"], state: State, side: Mapping[str, Array]
-  ) -> tuple[Float[Array, "b d"], State]:
+  def mix_token(self, x, state: State, side):
     y, h = self._advance(x, state.h)
     return y, State(h=h)
 
   @property
   def _inner(self) -> int:
-    """The channels that the state space reads."""
+    """Returns the number of channels that the state space reads."""
     return self.width
 
   @property
@@ -127,7 +119,7 @@ class S6(Mixer):
   def _scan(
     self, u: Float[Array, "b t e"], h: Inexact[Array, "b e n"], where: Where, z: Float[Array, "b t e"] | None = None
   ) -> tuple[Float[Array, "b t e"], Inexact[Array, "b e n"]]:
-    """y of all tokens, with the factor SiLU(z) if there is a z, and the last state."""
+    """Returns y of all tokens, with the factor SiLU(z) if there is a z, and the last state."""
     dt, B, C = self._select(u)
     args = u, dt, self._A(), B, C, h, self.D, z
     return selective_scan(*args, softplus=True, disc=self.disc, **where.masks)
@@ -135,13 +127,13 @@ class S6(Mixer):
   def _advance(
     self, u: Float[Array, "b e"], h: Inexact[Array, "b e n"], z: Float[Array, "b e"] | None = None
   ) -> tuple[Float[Array, "b e"], Inexact[Array, "b e n"]]:
-    """y of one token, and the next state."""
+    """Returns y of one token, and the next state."""
     dt, B, C = self._select(u)
     return selective_step(u, jax.nn.softplus(dt), self._A(), B, C, self.D, z, h, disc=self.disc)
 
   @property
   def _states(self) -> int:
-    """How many numbers a channel stores."""
+    """Returns how many numbers a channel stores."""
     return self.state // 2 if self.spectrum == "complex" else self.state
 
   def _A(self) -> Inexact[Array, "e n"]:
@@ -151,7 +143,7 @@ class S6(Mixer):
   def _select(
     self, u: Float[Array, "*b e"]
   ) -> tuple[Float[Array, "*b e"], Inexact[Array, "*b g n"], Inexact[Array, "*b g n"]]:
-    """dt before softplus, B and C; dt is in at least float32, as it decides how long the state remembers."""
+    """Returns dt before softplus, B and C; dt is in at least float32, as it decides how long the state remembers."""
     size = self.groups * self.state
     delta, B, C = jnp.split(self.x_proj(u), [self._rank, self._rank + size], axis=-1)
     if self.norms != "none":
@@ -160,7 +152,7 @@ class S6(Mixer):
     return dt, self._grouped(B), self._grouped(C) * (2 if self.spectrum == "complex" else 1)
 
   def _grouped(self, B: Float[Array, "*b m"]) -> Inexact[Array, "*b g n"]:
-    """The numbers of each group; of complex ones the real parts come first."""
+    """Returns the numbers of each group; of complex ones the real parts come first."""
     B = B.reshape(*B.shape[:-1], self.groups, self.state)
     if self.spectrum == "real":
       return B

@@ -10,8 +10,9 @@ import pytest
 
 from configs import base, text
 from data import packing
+from defaults import RUN
 from mistake import Mistake
-from training import describe, settings, workdir
+from training import describe, workdir
 from training.run import Run
 
 WORDS = "the state space of a scan is the space of states that a scan has seen. " * 60
@@ -179,7 +180,7 @@ def test_a_key_that_an_old_folder_lacks_means_its_default(file, trained, tmp_pat
 
 def test_defaults_are_those_of_the_config_files():
   whole = base.get_config().to_dict()
-  assert {key: whole[key] for key in settings.DEFAULTS} == settings.DEFAULTS
+  assert {key: whole[key] for key in RUN} == RUN
 
 
 @pytest.mark.parametrize("kind", describe.kinds())
