@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from kernels.attention.step import Packed
 from kernels.documents import positions
-from kernels.inputs import valid
+from kernels.inputs import Lengths, Reset, valid
 
 DTYPES = ("float32", "bfloat16", "int8")
 
@@ -71,11 +71,7 @@ def empty(batch: int, slots: int, shapes: Mapping[str, tuple[int, int]], dtype: 
 
 
 def place(
-  x: Float[Array, "b t d"],
-  before: Cache | None = None,
-  *,
-  reset: Bool[Array, "b t"] | None = None,
-  lengths: Int[Array, "b"] | None = None,
+  x: Float[Array, "b t d"], before: Cache | None = None, *, reset: Reset = None, lengths: Lengths = None
 ) -> Places:
   """Returns the positions of the tokens of x, which come after those of a cache, or first.
 
@@ -92,6 +88,17 @@ def place(
   if lengths is not None:
     segment = jnp.where(valid(lengths, t), segment, -1)
   return Places(segment, position, offset, consumed=consumed, start=consumed - length)
+
+
+def locations(at: Places, slots: Tokens | Cache) -> dict[str, Any]:
+  """Returns where new tokens and those in slots stand, as `kernels.attention` takes it."""
+  return dict(q_position=at.position, k_position=slots.position, q_segment=at.segment, k_segment=slots.segment)
+
+
+def locations_of_one(at: Places, slots: Cache) -> dict[str, Any]:
+  """Returns the same for one new token of each row, as `kernels.attention.step` takes it."""
+  where = locations(at, slots)
+  return where | dict(q_position=at.position[:, 0], q_segment=at.segment[:, 0])
 
 
 def extend(

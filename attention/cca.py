@@ -118,17 +118,12 @@ class CCA(Mixer):
   def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
     at, ring = cache.place(x, state.cache, **where.masks), self.window is not None
     new = self._project(x, at, state, where)
-    seen, kept = cache.extend(state.cache, dict(k=new.k, v=new.v), at, ring=ring, packed=where.reset is not None)
-    places: dict[str, Any] = dict(
-      q_position=at.position, k_position=seen.position, q_segment=at.segment, k_segment=seen.segment
-    )
-    y = self._out(attention(new.q, **seen.kept, window=self.window, **places))
+    visible, kept = cache.extend(state.cache, dict(k=new.k, v=new.v), at, ring=ring, packed=where.reset is not None)
+    y = self._out(attention(new.q, **visible.kept, window=self.window, **cache.locations(at, visible)))
     y = y if ring else cache.nan_where_full(y, at, kept)
     return y, State(kept, new.taps, new.mixed, new.last)
 
-  def mix_token(
-    self, x: Float[Array, "b d"], state: State, side: Mapping[str, Array]
-  ) -> tuple[Float[Array, "b d"], State]:
+  def mix_token(self, x, state: State, side):
     at, ring = cache.place(x[:, None], state.cache), self.window is not None
     new = self._project(x[:, None], at, state, Where())
     kept = cache.append(state.cache, dict(k=new.k, v=new.v), at, ring=ring)
@@ -136,10 +131,7 @@ class CCA(Mixer):
       (new.q[:, 0],),
       (kept.kept["k"],),
       kept.kept["v"],
-      q_position=at.position[:, 0],
-      k_position=kept.position,
-      q_segment=at.segment[:, 0],
-      k_segment=kept.segment,
+      **cache.locations_of_one(at, kept),
       scale=self._sizes[2] ** -0.5,
       window=self.window,
     )

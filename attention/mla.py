@@ -115,19 +115,14 @@ class MLA(Mixer):
     """With attention to the latents themselves, which are shared by all heads."""
     at = cache.place(x, state, **where.masks)
     q, r, new = self._project(x, at.offset)
-    seen, state = cache.extend(state, new, at, ring=False, packed=where.reset is not None)
-    c, k = seen.kept["c"], seen.kept["k"]
+    visible, state = cache.extend(state, new, at, ring=False, packed=where.reset is not None)
+    c, k = visible.kept["c"], visible.kept["k"]
     q = product("bthk,chk->bthc", q, self._by_head(self.k_up, x), x.dtype)
-    places: dict[str, Any] = dict(
-      q_position=at.position, k_position=seen.position, q_segment=at.segment, k_segment=seen.segment
-    )
-    y = attention(_join(q, r), _join(c, k), c, scale=self._scale, **places)
+    y = attention(_join(q, r), _join(c, k), c, scale=self._scale, **cache.locations(at, visible))
     y = product("bthc,chp->bthp", y, self._by_head(self.v_up, x), x.dtype)
     return cache.nan_where_full(self._out(x, y), at, state), state
 
-  def mix_token(
-    self, x: Float[Array, "b d"], state: State, side: Mapping[str, Array]
-  ) -> tuple[Float[Array, "b d"], State]:
+  def mix_token(self, x, state: State, side):
     at = cache.place(x[:, None], state)
     q, r, new = self._project(x[:, None], at.offset)
     state = cache.append(state, new, at, ring=False)
@@ -136,10 +131,7 @@ class MLA(Mixer):
       (q[:, 0], r[:, 0]),
       (state.kept["c"], state.kept["k"]),
       state.kept["c"],
-      q_position=at.position[:, 0],
-      k_position=state.position,
-      q_segment=at.segment[:, 0],
-      k_segment=state.segment,
+      **cache.locations_of_one(at, state),
       scale=self._scale,
     )
     y = product("bhc,chp->bhp", y, self._by_head(self.v_up, x), x.dtype)

@@ -144,14 +144,11 @@ class Attention(Masked):
     at = cache.place(x, state, **where.masks)
     q, kv = self.project(x, at.offset)
     ring = self.window is not None
-    seen, state = cache.extend(state, kv, at, ring=ring, packed=where.reset is not None)
-    places = dict(q_position=at.position, k_position=seen.position, q_segment=at.segment, k_segment=seen.segment)
-    y = self.attend(x, q, **seen.kept, **places)
+    visible, state = cache.extend(state, kv, at, ring=ring, packed=where.reset is not None)
+    y = self.attend(x, q, **visible.kept, **cache.locations(at, visible))
     return y if ring else cache.nan_where_full(y, at, state), state
 
-  def mix_token(
-    self, x: Float[Array, "b d"], state: State, side: Mapping[str, Array]
-  ) -> tuple[Float[Array, "b e"], State]:
+  def mix_token(self, x, state: State, side):
     if self.persistent or self.position == "xpos":
       return super().mix_token(x, state, side)
     at, ring = cache.place(x[:, None], state), self.window is not None
@@ -161,10 +158,7 @@ class Attention(Masked):
       (q[:, 0],),
       (state.kept["k"],),
       state.kept["v"],
-      q_position=at.position[:, 0],
-      k_position=state.position,
-      q_segment=at.segment[:, 0],
-      k_segment=state.segment,
+      **cache.locations_of_one(at, state),
       scale=self.scale or q.shape[-1] ** -0.5,
       window=self.window,
       softcap=self.softcap,

@@ -7,9 +7,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from hybrids import mixer as mixer_lib
+from kernels.inputs import Lengths, Reset
 from layers import Dense, param
 from layers.choices import one_of
 from layers.mixer import Mixer, Where
@@ -145,12 +146,7 @@ class Branch(Mixer):
     return self._join(x, n, y), state
 
   def offer(
-    self,
-    x: Float[Array, "b t d"],
-    state: Any,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
+    self, x: Float[Array, "b t d"], state: Any, *, reset: Reset = None, lengths: Lengths = None
   ) -> Mapping[str, Array]:
     """Returns the arrays per token that the mixer offers to the layers after it."""
     return self.inner.offer(self._scaled(self._before(x, {})[0]), state, reset=reset, lengths=lengths)

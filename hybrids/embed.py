@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 from flax.core import FrozenDict
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from hybrids import mixer as mixer_lib
 from hybrids.branch import check_norm
 from kernels.documents import positions
-from kernels.inputs import valid
+from kernels.inputs import Lengths, Reset, valid
 from layers import Dense, images, param
 from layers.choices import one_of
 from layers.lengths import blank_past
@@ -34,8 +34,8 @@ class Embedded(NamedTuple):
 
   x: Float[Array, "b t d"]
   position: Int[Array, "b"]
-  reset: Bool[Array, "b t"] | None
-  lengths: Int[Array, "b"] | None
+  reset: Reset
+  lengths: Lengths
   place: Int[Array, "b"] | None
 
 
@@ -110,7 +110,7 @@ class Embedding(nn.Module, kw_only=True):
     if self.class_token != "none":
       self.cls = param(self, "class_token", normal, (self.width,), ("embed",))
 
-  def vectors(self, inputs: Array, lengths: Int[Array, "b"] | None) -> Float[Array, "b t d"]:
+  def vectors(self, inputs: Array, lengths: Lengths) -> Float[Array, "b t d"]:
     """Maps the inputs to vectors."""
     raise TypeError(f"{type(self).__name__} defines no vectors(inputs, lengths)")
 
@@ -119,8 +119,8 @@ class Embedding(nn.Module, kw_only=True):
     inputs: Int[Array, "b t"] | Float[Array, "b t f"],
     position: Int[Array, "b"],
     *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
+    reset: Reset = None,
+    lengths: Lengths = None,
   ) -> Embedded:
     """Returns the vectors with positions, without a class token; values in the padding do not matter.
 
@@ -192,7 +192,7 @@ class Tokens(Embedding, kw_only=True):
     normal = nn.initializers.normal(self.std)
     self.embedding = param(self, "embedding", normal, (self.vocab, self.width), ("vocab", "embed"))
 
-  def vectors(self, inputs: Array, lengths: Int[Array, "b"] | None) -> Float[Array, "b t d"]:
+  def vectors(self, inputs: Array, lengths: Lengths) -> Float[Array, "b t d"]:
     """Looks up the rows of the table; tokens outside of it give NaN."""
     if not jnp.issubdtype(inputs.dtype, jnp.integer):
       raise Mistake(f"inputs are {inputs.dtype}; a model of vocab={self.vocab} wants integer tokens")
@@ -216,7 +216,7 @@ class Features(Embedding, kw_only=True):
     super().setup()
     self.in_proj = Dense(self.width, use_bias=True, axes=(None, "embed"))
 
-  def vectors(self, inputs: Float[Array, "b t f"], lengths: Int[Array, "b"] | None) -> Float[Array, "b t d"]:
+  def vectors(self, inputs: Float[Array, "b t f"], lengths: Lengths) -> Float[Array, "b t d"]:
     """Maps the features of each token linearly."""
     return self.in_proj(blank_past(self._floats(inputs), lengths))
 
@@ -242,7 +242,7 @@ class Patches(Features, kw_only=True):
 
   RESUMES = False
 
-  def vectors(self, inputs: Float[Array, "b t f"], lengths: Int[Array, "b"] | None) -> Float[Array, "b s d"]:
+  def vectors(self, inputs: Float[Array, "b t f"], lengths: Lengths) -> Float[Array, "b s d"]:
     """Maps each patch linearly, in the order of the image's rows."""
     b, t, f = self._floats(inputs).shape
     rows, columns = images.sides("patches", t, {"rows": self.rows, "columns": None})
@@ -252,12 +252,7 @@ class Patches(Features, kw_only=True):
     return self.in_proj(x.swapaxes(2, 3).reshape(b, -1, self.size * self.size * f))
 
   def __call__(
-    self,
-    inputs: Float[Array, "b t f"],
-    position: Int[Array, "b"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
+    self, inputs: Float[Array, "b t f"], position: Int[Array, "b"], *, reset: Reset = None, lengths: Lengths = None
   ) -> Embedded:
     """Returns the vectors of the patches."""
     if reset is not None or lengths is not None:

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
+from kernels.inputs import Reset
 from kernels.products import multiply
 
 # float32 means float32 on accelerators too
@@ -32,7 +33,7 @@ def least(dtype: jnp.dtype) -> Float[Array, ""]:
   return 2 * jnp.log(jnp.finfo(dtype).tiny)
 
 
-def clear(log_a: Float[Array, "b t h k"], reset: Bool[Array, "b t"] | None) -> Float[Array, "b t h k"]:
+def clear(log_a: Float[Array, "b t h k"], reset: Reset) -> Float[Array, "b t h k"]:
   """Returns log decays that forget everything where `reset` is True."""
   return log_a if reset is None else jnp.where(reset[:, :, None, None], least(log_a.dtype), log_a)
 

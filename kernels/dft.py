@@ -10,7 +10,7 @@ from mistake import Mistake
 MOST = 1 << 19
 
 
-def dft(z: Complex[Array, "b t e"], lengths: Int[Array, "b"] | None = None) -> Complex[Array, "b t e"]:
+def dft(z: Complex[Array, "b t e"], lengths: inputs.Lengths = None) -> Complex[Array, "b t e"]:
   """Z_f = sum_{s<n} z_s exp(-2 pi i f s / n) for f < n, n being a row's length; 0 from there on.
 
   With f s = (f^2 + s^2 - (f - s)^2) / 2 the sum is a convolution with a chirp, whose transforms have a length that is

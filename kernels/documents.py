@@ -6,17 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from kernels import inputs
 
 
 def positions(
-  before: Int[Array, "b"],
-  t: int,
-  *,
-  reset: Bool[Array, "b t"] | None = None,
-  lengths: Int[Array, "b"] | None = None,
+  before: Int[Array, "b"], t: int, *, reset: inputs.Reset = None, lengths: inputs.Lengths = None
 ) -> tuple[Int[Array, "b t"], Int[Array, "b"]]:
   """Counts the tokens of its document before each of t tokens, and the tokens so far of each row's last document.
 
@@ -35,12 +31,7 @@ def positions(
 
 
 def each(
-  fn: Callable[..., Float[Array, "b t ..."]],
-  shared: Any,
-  tokens: Any,
-  *,
-  reset: Bool[Array, "b t"] | None,
-  lengths: Int[Array, "b"] | None,
+  fn: Callable[..., Float[Array, "b t ..."]], shared: Any, tokens: Any, *, reset: inputs.Reset, lengths: inputs.Lengths
 ) -> Float[Array, "b t ..."]:
   """Calls fn(shared, tokens, lengths) with a row for each document, and returns its outputs; 0 past `lengths`.
 

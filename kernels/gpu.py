@@ -194,6 +194,13 @@ class Tiling:
   def grid(self):
     return {"e": self.blocks, "s": self.segments, "b": self.b}
 
+  def maps(self, body, name, out, scratch, *args):
+    """Returns the maps P and E of each segment but the last to be scanned, both of type `out`; none of a single one."""
+    if self.segments == 1:
+      return ()
+    grid = {**self.grid(), "s": self.segments - 1}
+    return kernel(functools.partial(body, self), (out, out), scratch, grid, name)(self.words, *args)
+
   def by_token(self):
     return jax.ShapeDtypeStruct((self.b, self.t, self.width), jnp.float32)
 

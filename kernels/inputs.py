@@ -14,6 +14,9 @@ from jaxtyping import Array, Bool, Inexact, Int, Shaped
 
 from kernels import dispatch
 
+Reset = Bool[Array, "b t"] | None  # True at the first token of each document; None: there is none
+Lengths = Int[Array, "b"] | None  # tokens of each right-padded row; None: there is no padding
+
 
 def compute_dtype(*arrays: Inexact[Array, "..."] | None) -> jnp.dtype:
   """Returns the dtype in which a recurrence runs: that of all its inputs together, and at least float32."""

@@ -20,7 +20,7 @@ from kernels import inputs
 
 
 def contain(
-  reset: Bool[Array, "b t"] | None, state: Float[Array, "b ..."] | None, *arrays: Float[Array, "b t ..."] | None
+  reset: inputs.Reset, state: Float[Array, "b ..."] | None, *arrays: Float[Array, "b t ..."] | None
 ) -> tuple[tuple[Any, ...], Any, Bool[Array, "b t"] | None]:
   """Replaces tokens that are not finite in one of the arrays by zeros in all of them.
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Inexact, Int, Shaped
+from jaxtyping import Array, Bool, Inexact, Shaped
 
 from kernels import dispatch, inputs, nonfinite
 
@@ -20,15 +20,15 @@ class Rows(NamedTuple):
   """Which tokens of a batch are padding, and which start a document."""
 
   valid: Bool[Array, "b t"] | None = None  # False at padding; None: there is none
-  reset: Bool[Array, "b t"] | None = None  # True at the first token of a document, never at padding; None: nowhere
-  lengths: Int[Array, "b"] | None = None  # tokens of each row, from 0 to t
+  reset: inputs.Reset = None  # True at the first token of a document, never at padding; None: nowhere
+  lengths: inputs.Lengths = None  # tokens of each row, from 0 to t
 
   def fill(self, *arrays: Shaped[Array, "b t ..."] | None, value: float = 0) -> tuple[Any, ...]:
     """Returns the arrays with `value` at padding."""
     return inputs.blank(self.valid, *arrays, value=value)
 
 
-def rows(t: int, reset: Bool[Array, "b t"] | None, lengths: Int[Array, "b"] | None) -> Rows:
+def rows(t: int, reset: inputs.Reset, lengths: inputs.Lengths) -> Rows:
   """Makes the masks of t tokens; padding starts no document."""
   if lengths is None:
     return Rows(reset=reset)

@@ -24,8 +24,8 @@ def each(
   size: int,
   offset: Int[Array, "b"],
   initial: Any,
-  reset: Bool[Array, "b t"] | None = None,
-  lengths: Int[Array, "b"] | None = None,
+  reset: inputs.Reset = None,
+  lengths: inputs.Lengths = None,
 ) -> tuple[Float[Array, "b t d"], Any]:
   """y, state = fn(x, state, lengths) for the tokens of one segment after the other; returns all y and the last state.
 

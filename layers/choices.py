@@ -7,11 +7,7 @@ from mistake import Mistake
 
 
 def one_of(module: Any, **choices: Collection[Any]) -> None:
-  """Refuses names that are not in the list: `one_of(self, activation=ACTIVATIONS)`.
-
-  Raises:
-    ValueError: a field of the module is not among its choices.
-  """
+  """Refuses names that are not in the list: `one_of(self, activation=ACTIVATIONS)`."""
   for field, known in choices.items():
     value = getattr(module, field)
     if value not in known:

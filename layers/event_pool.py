@@ -6,6 +6,7 @@ Schoene et al. 2024, arXiv:2404.18508.
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from kernels.inputs import Lengths
 from layers.lengths import blank_past
 from mistake import Mistake
 
@@ -13,12 +14,7 @@ MODES = ("first", "last", "mean", "time")
 
 
 def event_pool(
-  x: Float[Array, "b t d"],
-  dt: Float[Array, "b t"],
-  *,
-  stride: int,
-  mode: str = "mean",
-  lengths: Int[Array, "b"] | None = None,
+  x: Float[Array, "b t d"], dt: Float[Array, "b t"], *, stride: int, mode: str = "mean", lengths: Lengths = None
 ) -> tuple[Float[Array, "b s d"], Float[Array, "b s"], Int[Array, "b"] | None]:
   """Windows of `stride` events, their summed gaps, and how many windows each row has; events left over are dropped.
 

@@ -6,9 +6,10 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from kernels.documents import positions
+from kernels.inputs import Lengths, Reset
 from kernels.long_conv import long_conv
 from layers.lengths import blank_past
 from mistake import Mistake
@@ -37,12 +38,7 @@ def empty(batch: int, max_len: int, width: int) -> History:
 
 
 def resume(
-  u: Float[Array, "b t e"],
-  k: Float[Array, "e l"],
-  past: History,
-  *,
-  reset: Bool[Array, "b t"] | None = None,
-  lengths: Int[Array, "b"] | None = None,
+  u: Float[Array, "b t e"], k: Float[Array, "e l"], past: History, *, reset: Reset = None, lengths: Lengths = None
 ) -> tuple[Float[Array, "b t e"], History]:
   """y_t = sum_{i>=0} k_i u_{t-i} over the document, the past included; see `kernels.long_conv`.
 
@@ -55,8 +51,8 @@ def resume(
   if t == 1 and reset is None and lengths is None:
     return _one_token(u, k, past)
   line = jnp.concatenate([past.u, u.astype(past.u.dtype)], axis=1)
-  starts = None if reset is None else jnp.pad(reset, ((0, 0), (s, 0)))
-  y = long_conv(line, k[:, :s], reset=starts, lengths=None if lengths is None else s + lengths)[:, s:]
+  line_reset = None if reset is None else jnp.pad(reset, ((0, 0), (s, 0)))
+  y = long_conv(line, k[:, :s], reset=line_reset, lengths=None if lengths is None else s + lengths)[:, s:]
   place, length = positions(past.length, t, reset=reset, lengths=lengths)
   y = jnp.where((place >= s)[..., None], jnp.nan, y)
   if lengths is None:

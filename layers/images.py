@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from kernels import inputs
 from kernels.documents import positions
@@ -48,8 +48,8 @@ def convolve(
   *,
   origin: tuple[int, ...],
   inner: tuple[int, ...],
-  reset: Bool[Array, "b t"] | None = None,
-  lengths: Int[Array, "b"] | None = None,
+  reset: inputs.Reset = None,
+  lengths: inputs.Lengths = None,
 ) -> Float[Array, "b t e"]:
   """Calls `kernels.long_conv.long_conv_nd`; with `reset` each document is an image, or a video, of its own.
 
@@ -78,9 +78,9 @@ def convolve(
     at = jnp.where(inputs.valid(lengths, t), at, length)
   row = jnp.arange(b)[:, None]
   line = jnp.zeros((b, length, e), x.dtype).at[row, at].set(x, mode="drop")
-  starts = jnp.zeros((b, length), bool).at[row, at].set(place == 0, mode="drop")
+  line_reset = jnp.zeros((b, length), bool).at[row, at].set(place == 0, mode="drop")
   taps = jnp.pad(k, ((0, 0), (0, 0), *((0, size - l) for size, l in zip(filled, k.shape[2:])))).reshape(e, -1)
   zero = sum(index * stride for index, stride in zip(origin, strides))
   back = taps[:, : zero + 1][:, ::-1].at[:, 0].set(0)
-  y = long_conv(line, taps[:, zero:], k_back=back, reset=starts)
+  y = long_conv(line, taps[:, zero:], k_back=back, reset=line_reset)
   return jnp.take_along_axis(y, at[..., None], axis=1, mode="clip")

@@ -1,13 +1,14 @@
 """Keeps the padding of a row out of a mixer's inputs, outputs and state."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from kernels import inputs
+from kernels.inputs import Lengths
 from mistake import Mistake
 
 
-def blank_past(x: Float[Array, "b t ..."], lengths: Int[Array, "b"] | None) -> Float[Array, "b t ..."]:
+def blank_past(x: Float[Array, "b t ..."], lengths: Lengths) -> Float[Array, "b t ..."]:
   """Returns x with zeros past `lengths`, by `where`, so that NaN there reaches neither values nor gradients.
 
   Without `lengths` it returns x itself. A mixer blanks its input (a dense layer would multiply NaN by a zero gradient)
@@ -21,9 +22,7 @@ def blank_past(x: Float[Array, "b t ..."], lengths: Int[Array, "b"] | None) -> F
   return x if lengths is None else inputs.blank(inputs.valid(lengths, x.shape[1]), x)[0]
 
 
-def last_of(
-  z: Float[Array, "b t ..."], before: Float[Array, "b ..."], lengths: Int[Array, "b"] | None
-) -> Float[Array, "b ..."]:
+def last_of(z: Float[Array, "b t ..."], before: Float[Array, "b ..."], lengths: Lengths) -> Float[Array, "b ..."]:
   """Returns z at each row's last token, and `before`, from the previous call, in rows without tokens."""
   if lengths is None:
     return z[:, -1]

@@ -6,7 +6,7 @@ As in xLSTM, Beck et al. 2024, arXiv:2405.04517, eqs. (15)-(17), whose m is the 
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from kernels import inputs
 from kernels.max_scan import EMPTY, max_scan
@@ -27,8 +27,8 @@ def scaled(
   x: Float[Array, "b t n"],
   m: Float[Array, "b n"],
   *,
-  reset: Bool[Array, "b t"] | None = None,
-  lengths: Int[Array, "b"] | None = None,
+  reset: inputs.Reset = None,
+  lengths: inputs.Lengths = None,
 ) -> tuple[Weights, Float[Array, "b n"]]:
   """Returns the weights of every token, and each row's last `after`.
 

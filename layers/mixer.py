@@ -9,9 +9,9 @@ from typing import Any, ClassVar, NamedTuple, TypedDict
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
-from kernels.inputs import valid
+from kernels.inputs import Lengths, Reset, valid
 from layers.lengths import blank_past
 from mistake import Mistake
 
@@ -21,8 +21,8 @@ STATES = ("fixed", "window", "grows", "whole input", "none")
 class Masks(TypedDict):
   """The keyword arguments by which ops and layers take packed documents and padding."""
 
-  reset: Bool[Array, "b t"] | None
-  lengths: Int[Array, "b"] | None
+  reset: Reset
+  lengths: Lengths
 
 
 class Where(NamedTuple):
@@ -35,8 +35,8 @@ class Where(NamedTuple):
       padding.
   """
 
-  reset: Bool[Array, "b t"] | None = None
-  lengths: Int[Array, "b"] | None = None
+  reset: Reset = None
+  lengths: Lengths = None
   side: Mapping[str, Array] = {}
 
   @property
@@ -116,8 +116,8 @@ class Mixer(nn.Module):
     self,
     x: Float[Array, "b t d"],
     *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
+    reset: Reset = None,
+    lengths: Lengths = None,
     side: Mapping[str, Array] | None = None,
   ) -> Float[Array, "b t e"]:
     """Returns all outputs from an empty state; 0 in the padding.
@@ -135,8 +135,8 @@ class Mixer(nn.Module):
     x: Float[Array, "b t d"],
     state: Any,
     *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
+    reset: Reset = None,
+    lengths: Lengths = None,
     side: Mapping[str, Array] | None = None,
   ) -> tuple[Float[Array, "b t e"], Any]:
     """Returns all outputs, continuing from `state`, and the state after each row's last token."""

@@ -4,8 +4,9 @@ Beck et al. 2024, arXiv:2405.04517, eqs. (19)-(27). Theirs: C, n, m as here, i~ 
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
+from kernels.inputs import Lengths, Reset
 from kernels.max_scan import EMPTY
 from kernels.ssd import ssd
 from layers.log_weights import scaled
@@ -29,8 +30,8 @@ def mlstm_cell(
   m: Float[Array, "b h"],
   *,
   eps: float,
-  reset: Bool[Array, "b t"] | None = None,
-  lengths: Int[Array, "b"] | None = None,
+  reset: Reset = None,
+  lengths: Lengths = None,
   impl: str = "auto",
 ) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k q"], Float[Array, "b h"]]:
   """C_t = f_t C_{t-1} + e^{i_t} k_t v_t^T / sqrt(k), n likewise with 1 for v; h_t = C_t^T q_t / max(|n_t . q_t|, 1).

@@ -3,8 +3,9 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
+from kernels.inputs import Lengths, Reset
 from layers.dense import Dense
 from layers.initializers import uniform_fan_in
 from layers.short_conv import ShortConv
@@ -45,12 +46,7 @@ class ConvQKV(nn.Module):
     return jnp.zeros((batch, self.taps - 1, 2 * keys + values))
 
   def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    taps: Float[Array, "b w e"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
+    self, x: Float[Array, "b t d"], taps: Float[Array, "b w e"], *, reset: Reset = None, lengths: Lengths = None
   ) -> tuple[tuple[Float[Array, "b t h k"], Float[Array, "b t h k"], Float[Array, "b t h p"]], Float[Array, "b w e"]]:
     """Returns q, k and v by heads of values, and the last inputs of the convolution."""
     keys, _ = self._widths

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from kernels.inputs import Lengths, Reset
 from layers.lengths import blank_past
 
 
-def order(b: int, t: int, lengths: Int[Array, "b"] | None) -> Int[Array, "b t"]:
+def order(b: int, t: int, lengths: Lengths) -> Int[Array, "b t"]:
   """Returns the indices that reverse each row within its length and leave its padding; they are their own inverse."""
   time = jnp.broadcast_to(jnp.arange(t), (b, t))
   if lengths is None:
@@ -26,11 +27,7 @@ def last_of_document(reset: Bool[Array, "b t"]) -> Bool[Array, "b t"]:
 
 
 def gaps(
-  dt: Float[Array, "b t"],
-  order: Int[Array, "b t"],
-  *,
-  reset: Bool[Array, "b t"] | None = None,
-  lengths: Int[Array, "b"] | None = None,
+  dt: Float[Array, "b t"], order: Int[Array, "b t"], *, reset: Reset = None, lengths: Lengths = None
 ) -> Float[Array, "b t"]:
   """Returns the time between each token and the one read before it, for tokens that are read in another order.
 

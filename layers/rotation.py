@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Complex, Float, Int
+from jaxtyping import Array, Complex, Float, Int
 
+from kernels.inputs import Reset
 from kernels.linear_scan import linear_scan
 
 
@@ -32,7 +33,7 @@ def phases(positions: Int[Array, "*b"], frequencies: np.ndarray, dtype: DTypeLik
 
 
 def turns(
-  angle: Float[Array, "b t ..."], before: Complex[Array, "b ..."], reset: Bool[Array, "b t"] | None = None
+  angle: Float[Array, "b t ..."], before: Complex[Array, "b ..."], reset: Reset = None
 ) -> Complex[Array, "b t ..."]:
   """Computes u_t = u_{t-1} exp(i angle_t): the rotation accumulated since `before`, or since the document's start.
 

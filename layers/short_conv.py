@@ -3,9 +3,10 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from kernels.conv_step import conv_step
+from kernels.inputs import Lengths, Reset
 from kernels.short_conv import short_conv
 from layers.initializers import Initializer, uniform_fan_in
 from layers.param import param
@@ -44,12 +45,7 @@ class ShortConv(nn.Module):
     return jnp.zeros((batch, self.taps - 1, self.features))
 
   def __call__(
-    self,
-    x: Float[Array, "b t e"],
-    taps: Float[Array, "b w e"],
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
+    self, x: Float[Array, "b t e"], taps: Float[Array, "b w e"], *, reset: Reset = None, lengths: Lengths = None
   ) -> tuple[Float[Array, "b t e"], Float[Array, "b w e"]]:
     """Returns all outputs, and the last inputs, which the next call takes as `taps`."""
     return short_conv(x, self.kernel, taps, bias=self._bias(), reset=reset, lengths=lengths)

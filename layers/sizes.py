@@ -6,11 +6,7 @@ from mistake import Mistake
 
 
 def at_least_one(module: Any, *fields: str) -> None:
-  """Refuses sizes below 1; None is a size that was not set.
-
-  Raises:
-    ValueError: a field of the module is below 1.
-  """
+  """Refuses sizes below 1; None is a size that was not set."""
   for field in fields:
     value = getattr(module, field)
     if value is not None and value < 1:
@@ -18,11 +14,7 @@ def at_least_one(module: Any, *fields: str) -> None:
 
 
 def above_zero(module: Any, *fields: str) -> None:
-  """Refuses numbers that are not above 0; None is a number that was not set.
-
-  Raises:
-    ValueError: a field of the module is 0 or below.
-  """
+  """Refuses numbers that are not above 0; None is a number that was not set."""
   for field in fields:
     value = getattr(module, field)
     if value is not None and not value > 0:
@@ -30,11 +22,7 @@ def above_zero(module: Any, *fields: str) -> None:
 
 
 def place_in_depth(module: Any) -> None:
-  """Refuses a `layer` that a model of `depth` layers does not have: initial values of it would be infinite or wrong.
-
-  Raises:
-    ValueError: depth is below 1, or layer is not one of 0 .. depth - 1.
-  """
+  """Refuses a `layer` that a model of `depth` layers does not have: initial values of it would be infinite or wrong."""
   at_least_one(module, "depth")
   if not 0 <= module.layer < module.depth:
     name = type(module).__name__

@@ -1,17 +1,14 @@
 """Token shift of RWKV: every token is mixed with the one before it."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
+from kernels.inputs import Lengths, Reset
 from layers.lengths import last_of
 
 
 def token_shift(
-  x: Float[Array, "b t d"],
-  last: Float[Array, "b d"],
-  *,
-  reset: Bool[Array, "b t"] | None = None,
-  lengths: Int[Array, "b"] | None = None,
+  x: Float[Array, "b t d"], last: Float[Array, "b d"], *, reset: Reset = None, lengths: Lengths = None
 ) -> tuple[Float[Array, "b t d"], Float[Array, "b d"]]:
   """Returns the token before each token (0 at a document's first token), and the last token of each row.
 

@@ -5,11 +5,11 @@ Lee-Thorp et al. 2022, arXiv:2105.03824.
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from kernels import documents
 from kernels.dft import dft
-from kernels.inputs import compute_dtype
+from kernels.inputs import Lengths, compute_dtype
 from layers.mixer import Mixer, Where
 from layers.sizes import at_least_one
 
@@ -32,6 +32,6 @@ class FNet(Mixer):
     return documents.each(_transform, (), x, **where.masks)
 
 
-def _transform(_, x: Float[Array, "b t d"], lengths: Int[Array, "b"] | None) -> Float[Array, "b t d"]:
+def _transform(_, x: Float[Array, "b t d"], lengths: Lengths) -> Float[Array, "b t d"]:
   z = jnp.fft.fft(x.astype(compute_dtype(x)), axis=-1)
   return dft(z, lengths).real.astype(x.dtype)

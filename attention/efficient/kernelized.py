@@ -7,9 +7,10 @@ with a query gives the numerator and the denominator side by side.
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from kernels.attention import MASKS
+from kernels.inputs import Lengths, Reset
 from kernels.ssd import ssd
 from layers.choices import one_of
 from layers.sums import beside_one
@@ -24,8 +25,8 @@ def causal(
   S: Float[Array, "b h m n"],
   *,
   eps: float,
-  reset: Bool[Array, "b t"] | None,
-  lengths: Int[Array, "b"] | None,
+  reset: Reset,
+  lengths: Lengths,
 ) -> tuple[Float[Array, "b t h p"], Float[Array, "b h m n"]]:
   """Returns sum_{s<=t} (q_t . k_s) v_s / (sum_{s<=t} q_t . k_s + eps), starting from the state S, and the next state.
 

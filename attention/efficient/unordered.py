@@ -1,18 +1,14 @@
 """Softmax attention to a set of keys whose order does not matter."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from kernels.attention import attention
-from kernels.inputs import valid
+from kernels.inputs import Lengths, valid
 
 
 def attend(
-  q: Float[Array, "b t h k"],
-  k: Float[Array, "b s h k"],
-  v: Float[Array, "b s h p"],
-  *,
-  lengths: Int[Array, "b"] | None = None,
+  q: Float[Array, "b t h k"], k: Float[Array, "b s h k"], v: Float[Array, "b s h p"], *, lengths: Lengths = None
 ) -> Float[Array, "b t h p"]:
   """Returns outputs sum_s softmax_s(q . k_s / sqrt(k)) v_s over the first `lengths` keys; 0 where that is none."""
   if lengths is None:

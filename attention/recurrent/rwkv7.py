@@ -10,9 +10,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from kernels.delta_rule import delta_rule
+from kernels.inputs import Lengths, Reset
 from layers import Dense, HeadNorm, param
 from layers.initializers import Initializer, constant
 from layers.lengths import blank_past
@@ -114,12 +115,7 @@ class RWKV7(Mixer):
     return self.out_proj(y), State(S, last)
 
   def offer(
-    self,
-    x: Float[Array, "b t d"],
-    state: State,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
+    self, x: Float[Array, "b t d"], state: State, *, reset: Reset = None, lengths: Lengths = None
   ) -> Mapping[str, Float[Array, "b t d"]]:
     """Returns the values of this layer, which later layers read if it is the first."""
     (_, _, _, xv, _, _), _ = self._mixtures(blank_past(x, lengths), state, Where(reset, lengths))

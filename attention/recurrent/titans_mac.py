@@ -3,7 +3,6 @@
 Behrouz, Zhong & Mirrokni 2025, arXiv:2501.00663. Theirs: p -> P, N_p -> persistent, C -> segment.
 """
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -77,9 +76,7 @@ class TitansMAC(WithMemory):
     offset, initial = state.memory.length % self.segment, self.init_state(len(x), 1)
     return segments.each(run, x, state, size=self.segment, offset=offset, initial=initial, **where.masks)
 
-  def mix_token(
-    self, x: Float[Array, "b d"], state: State, side: Mapping[str, Array]
-  ) -> tuple[Float[Array, "b d"], State]:
+  def mix_token(self, x, state: State, side):
     y, state = self.piece(x[:, None], state, jnp.ones(len(x), jnp.int32))
     return y[:, 0], state
 

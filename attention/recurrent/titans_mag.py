@@ -18,11 +18,8 @@ class TitansMAG(WithWindow):
   a deep memory's initial weights are learned anyway. sigmoid: see `Gate`.
 
   Attributes:
-    heads: of the attention; the largest divisor of the width not above 8 that leaves pairs to turn, if not given.
-    persistent: N_p; there may be none.
-    position: of the attention, "rope" or "none".
     window: tokens that the attention sees, the current one included.
-    memory: fields of `Titans`.
+    heads, persistent, position, memory: as in `titans_mac`.
   """
 
   def setup(self):

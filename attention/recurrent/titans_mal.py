@@ -18,11 +18,8 @@ class TitansMAL(WithWindow):
   are learned as they are, are seen from the whole document, and M is not trained on them.
 
   Attributes:
-    heads: of the attention; the largest divisor of the width not above 8 that leaves pairs to turn, if not given.
-    persistent: N_p; there may be none.
-    position: of the attention, "rope" or "none".
     window: tokens that the attention sees, the current one included.
-    memory: fields of `Titans`.
+    heads, persistent, position, memory: as in `titans_mac`.
   """
 
   def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from hybrids import mixer as mixer_lib
+from kernels.inputs import Lengths, Reset
 from layers import Dense, RMSNorm, images
 from layers.mixer import Mixer, Where
 from mistake import Mistake
@@ -57,8 +58,8 @@ class Stages(Mixer):
     self,
     x: Float[Array, "b t d"],
     *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
+    reset: Reset = None,
+    lengths: Lengths = None,
     side: Mapping[str, Array] | None = None,
   ) -> Float[Array, "b s e"]:
     """Returns all outputs; see the class for their number and width."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from hybrids import mixer as mixer_lib
+from kernels.inputs import Lengths
 from layers import Dense
 from layers.lengths import blank_past
 from layers.mixer import Mixer, Where
@@ -118,7 +119,7 @@ class UNet(Mixer):
     return self.final_norm(y), state
 
   def _from(
-    self, i: int, x: Float[Array, "b t d"], state: State, lengths: Int[Array, "b"] | None
+    self, i: int, x: Float[Array, "b t d"], state: State, lengths: Lengths
   ) -> tuple[Float[Array, "b t d"], State]:
     """Runs stage i and those below it, and returns the output of stage i and the state with theirs."""
     if i == len(self.pools):
@@ -178,7 +179,7 @@ class UNet(Mixer):
     return mixer_lib.build_spec(section, width=self._width(stage), layer=0, depth=1, parent=None)
 
 
-def _resume(stack: nn.Module, x: Float[Array, "b t d"], state: Any, lengths: Int[Array, "b"] | None) -> tuple:
+def _resume(stack: nn.Module, x: Float[Array, "b t d"], state: Any, lengths: Lengths) -> tuple:
   """Continues a stack; by its form for one token where every row has one."""
   if x.shape[1] > 1 or lengths is not None:
     return stack.prefill(x, state, lengths=lengths)

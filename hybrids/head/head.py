@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
+from kernels.inputs import Reset
 from mistake import Mistake
 
 # name of a loss or a metric -> (weighted sum, sum of weights)
@@ -29,7 +30,7 @@ class Outputs(NamedTuple):
   gaps: Float[Array, "b t"] | None = None
   place: Int[Array, "b"] | None = None
   table: Float[Array, "v d"] | None = None
-  reset: Bool[Array, "b t"] | None = None
+  reset: Reset = None
 
 
 class Head(nn.Module, kw_only=True):

@@ -5,9 +5,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from hybrids import mixer as mixer_lib
+from kernels.inputs import Lengths, Reset
 from layers import Dense, reversal
 from layers.choices import one_of
 from layers.mixer import Mixer, Where
@@ -75,12 +76,7 @@ class Bidirectional(Mixer):
     return y + back if self.merge == "sum" else self.out_proj(jnp.concatenate([y, back], axis=-1))
 
   def offer(
-    self,
-    x: Float[Array, "b t d"],
-    state: Any,
-    *,
-    reset: Bool[Array, "b t"] | None = None,
-    lengths: Int[Array, "b"] | None = None,
+    self, x: Float[Array, "b t d"], state: Any, *, reset: Reset = None, lengths: Lengths = None
   ) -> Mapping[str, Float[Array, "b t d"]]:
     """Returns the arrays that the mixers of both directions offer to later layers, in the order of the tokens."""
     if not self.OFFERS:

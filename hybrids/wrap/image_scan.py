@@ -9,10 +9,11 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from hybrids import mixer as mixer_lib
 from kernels.documents import positions
+from kernels.inputs import Lengths, Reset
 from layers import images, reversal
 from layers.choices import one_of
 from layers.mixer import Mixer, Where
@@ -139,9 +140,7 @@ FORWARD: dict[str, Order] = {"row": _row, "column": _column, "snake": _snake, "h
 ORDERS: dict[str, Order] = {**FORWARD, **{f"{name}_reversed": _reversed(order) for name, order in FORWARD.items()}}
 
 
-def _path(
-  visited: np.ndarray, b: int, reset: Bool[Array, "b t"] | None, lengths: Int[Array, "b"] | None
-) -> Int[Array, "b t"]:
+def _path(visited: np.ndarray, b: int, reset: Reset, lengths: Lengths) -> Int[Array, "b t"]:
   """Returns the indices of tokens in the order of a path, each document by itself, and padding last."""
   t = visited.size
   if reset is None and lengths is None:

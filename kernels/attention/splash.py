@@ -16,7 +16,6 @@ def attention(q, k, v, q_position, k_position, q_segment, k_segment, *, mask, wi
 
   Queries are multiplied by `scale` first, and rounded once more if they are of 16 bits.
   """
-  del q_position, k_position
   t = q.shape[1]
   segment = jnp.zeros(q.shape[:2], jnp.int32) if q_segment is None and mask == "full" and t % tpu.LANES else q_segment
   if segment is not None:

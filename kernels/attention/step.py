@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from kernels import dispatch
 from kernels.attention.visible import visible
@@ -72,17 +72,7 @@ def attention_step(
   return jax.lax.switch(branch, [*map(first, sizes), read], k, v, see, distance)
 
 
-def _read(
-  q: tuple[Float[Array, "b h _"], ...],
-  k: tuple[Cached, ...],
-  v: Cached,
-  see: Bool[Array, "b s"],
-  distance: Int[Array, "b s"],
-  *,
-  scale: float,
-  softcap: float | None,
-  slopes: tuple[float, ...] | None,
-) -> Float[Array, "b h p"]:
+def _read(q, k, v, see, distance, *, scale, softcap, slopes):
   (b, h, _), g = q[0].shape, jax.tree.leaves(v)[0].shape[1]
   dtype = compute_dtype(*q, *(z.unit if isinstance(z, Packed) else z for z in (*k, v)))
   by_group = lambda z: z.reshape(b, g, h // g, -1)

@@ -12,7 +12,6 @@ ROWS, CHANNELS = 8, 2048  # of the batch, at most, in a block
 
 
 def why_not(x, taps, kernel, bias, activation) -> str | None:
-  del bias, activation
   return tpu.why_not(x, taps, kernel) if taps.shape[1] else "a kernel of one tap carries none"
 
 

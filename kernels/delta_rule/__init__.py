@@ -1,7 +1,7 @@
 """S_t = diag(a_t) S_{t-1} + u_t (S_{t-1}^T w_t)^T + k_t v_t^T: DeltaNet, Gated DeltaNet, KDA, RWKV-7."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from kernels import decays, dispatch, inputs, nonfinite, op, products
 from kernels.delta_rule import reference, xla
@@ -27,8 +27,8 @@ def delta_rule(
   u: Float[Array, "b t h k"] | None = None,
   log_a: Float[Array, "b t h _"] | None = None,
   *,
-  reset: Bool[Array, "b t"] | None = None,
-  lengths: Int[Array, "b"] | None = None,
+  reset: inputs.Reset = None,
+  lengths: inputs.Lengths = None,
   impl: str = "auto",
 ) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k p"]]:
   """S_t = diag(exp(log_a_t)) S_{t-1} + u_t (S_{t-1}^T w_t)^T + k_t v_t^T;  y_t = S_t^T q_t;  all y and the last S.

@@ -20,7 +20,6 @@ TOKENS = 64  # of a chunk, at most
 
 def why_not(q, k, v, w, u, log_a, S, reset) -> str | None:
   """Returns why this kernel cannot run these arguments, before the reasons of `tpu.why_not`."""
-  del reset
   if u is not None:
     return "what is found is written at u; it knows k alone, as in DeltaNet and Gated DeltaNet"
   if log_a is not None and log_a.shape[-1] > 1:
@@ -30,7 +29,6 @@ def why_not(q, k, v, w, u, log_a, S, reset) -> str | None:
 
 def delta_rule(q, k, v, w, u, log_a, S, reset):
   """See `reference.delta_rule`."""
-  del u
   log_a = jnp.zeros((*v.shape[:3], 1), v.dtype) if log_a is None else log_a
   log_a = decays.clear(log_a, reset)[..., 0]
   # a document finds nothing of the one before it

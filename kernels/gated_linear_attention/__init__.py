@@ -1,7 +1,7 @@
 """S_t = diag(a_t) S_{t-1} + k_t v_t^T with a decay for every row of the state: GLA, HGRN-2, RWKV-6."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from kernels import decays, dispatch, inputs, nonfinite, op, products
 from kernels.gated_linear_attention import reference, xla
@@ -25,8 +25,8 @@ def gated_linear_attention(
   S: Float[Array, "b h k p"],
   u: Float[Array, "h k"] | None = None,
   *,
-  reset: Bool[Array, "b t"] | None = None,
-  lengths: Int[Array, "b"] | None = None,
+  reset: inputs.Reset = None,
+  lengths: inputs.Lengths = None,
   impl: str = "auto",
 ) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k p"]]:
   """S_t = diag(exp(log_a_t)) S_{t-1} + k_t v_t^T;  y_t = S_t^T q_t;  returns all y and the last S.

@@ -26,7 +26,6 @@ STATES = 2**20  # numbers of the states that a chunk may have in VMEM, one for e
 
 
 def why_not(q, k, v, log_a, u, S, reset) -> str | None:
-  del reset
   return tpu.why_not(q, k, v, log_a, S, *(() if u is None else (u,)))
 
 

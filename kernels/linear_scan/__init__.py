@@ -3,7 +3,7 @@
 import functools
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Inexact, Int
+from jaxtyping import Array, Inexact
 
 from kernels import dispatch, inputs, op
 from kernels.linear_scan import associative, reference, xla
@@ -22,8 +22,8 @@ def linear_scan(
   x: Inexact[Array, "b t n"],
   h: Inexact[Array, "b n"],
   *,
-  reset: Bool[Array, "b t"] | None = None,
-  lengths: Int[Array, "b"] | None = None,
+  reset: inputs.Reset = None,
+  lengths: inputs.Lengths = None,
   impl: str = "auto",
 ) -> tuple[Inexact[Array, "b t n"], Inexact[Array, "b n"]]:
   """y_t = h_t = a_t * h_{t-1} + x_t; returns all y and the state after the last token.

@@ -22,13 +22,13 @@ def _run(a, x, h, reset, *, reverse):
     if constant:
       decay = jnp.broadcast_to(a, (x.shape[0], 1, a.shape[0]))
     # a decay of 0 where a document starts would not do: 0 times NaN is NaN
-    starts = () if reset is None else (jnp.broadcast_to(reset[..., None], x.shape),)
-    pass_on = lambda z: op.cleared(starts[0][0] if starts else None, decay[0] * z)
+    resets = () if reset is None else (jnp.broadcast_to(reset[..., None], x.shape),)
+    pass_on = lambda z: op.cleared(resets[0][0] if resets else None, decay[0] * z)
     if reverse:
-      decays, *ends = (jnp.roll(z, -1, axis=0) for z in (decay, *starts))
+      decays, *ends = (jnp.roll(z, -1, axis=0) for z in (decay, *resets))
       _, y, *_ = lax.associative_scan(_combine, (decays, x.at[-1].add(h), *ends), reverse=True)
       return pass_on(y[0]), y
-    _, y, *_ = lax.associative_scan(_combine, (decay, x.at[0].add(pass_on(h)), *starts))
+    _, y, *_ = lax.associative_scan(_combine, (decay, x.at[0].add(pass_on(h)), *resets))
     return y[-1], y
 
   tokens = (

@@ -21,7 +21,6 @@ TOKENS = 16  # of a tile; half as many complex ones
 
 
 def why_not(a, x, h, reset) -> str | None:
-  del reset
   return gpu.why_not(a, x, h)
 
 
@@ -96,17 +95,8 @@ def _write(slots, out, k, values):
 
 
 def _maps(tiling, a, x):
-  """Returns P and E of each segment but the last to be scanned."""
-  if tiling.segments == 1:
-    return ()
-  kernel = gpu.kernel(
-    functools.partial(_map_kernel, tiling),
-    (tiling.each_segment(), tiling.each_segment()),
-    (tiling.decay_slots(), tiling.slots(), tiling.ready(1)),
-    {**tiling.grid(), "s": tiling.segments - 1},
-    "linear_scan_maps",
-  )
-  return kernel(tiling.words, a, x)
+  scratch = tiling.decay_slots(), tiling.slots(), tiling.ready(1)
+  return tiling.maps(_map_kernel, "linear_scan_maps", tiling.each_segment(), scratch, a, x)
 
 
 def _map_kernel(tiling, words, a, x, decays, inflows, a_slots, x_slots, ready):
@@ -117,7 +107,6 @@ def _map_kernel(tiling, words, a, x, decays, inflows, a_slots, x_slots, ready):
     block.fetch(i, slot, barrier, *zip(a, a_slots), *zip(x, x_slots))
 
   def token(slot, out, k, masks, carry):
-    del out
     (reset, valid), (along, inflow) = masks, carry
     d, u = decay(slot, k), _read(x_slots, slot, k)
     if tiling.back:

@@ -23,7 +23,6 @@ TOKENS, CHANNELS = 256, 512  # at most, of a block; half as many complex channel
 
 
 def why_not(a, x, h, reset) -> str | None:
-  del reset
   return tpu.why_not(a, x, h)
 
 

@@ -1,6 +1,6 @@
 """Depthwise convolution with as many taps as there are tokens, causal or two-sided, along one axis or several."""
 
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from kernels import dispatch, inputs, op
 from kernels.long_conv import reference, xla
@@ -19,8 +19,8 @@ def long_conv(
   k: Float[Array, "e l"],
   *,
   k_back: Float[Array, "e m"] | None = None,
-  reset: Bool[Array, "b t"] | None = None,
-  lengths: Int[Array, "b"] | None = None,
+  reset: inputs.Reset = None,
+  lengths: inputs.Lengths = None,
   impl: str = "auto",
 ) -> Float[Array, "b t e"]:
   """y_t = sum_{s<=t} k_{t-s} u_s + sum_{s>=t} k_back_{s-t} u_s, the second sum if `k_back` is given.

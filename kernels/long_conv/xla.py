@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Complex, Float, Int
+from jaxtyping import Array, Complex, Float
 
 from kernels import dispatch
 from kernels.short_conv.xla import add_lags
@@ -66,9 +66,7 @@ def even_size(least: int) -> int:
   return 2 * fast_size(-(-least // 2))
 
 
-def _causal(
-  u: Float[Array, "b t e"], k: Float[Array, "e l"], reset: Bool[Array, "b t"] | None
-) -> Float[Array, "b t e"]:
+def _causal(u, k, reset):
   """Convolves within blocks, then from the first half to the second of blocks twice, four times … as long."""
   few = k.shape[1] <= FEW_TAPS
   if reset is None and not few:
@@ -90,7 +88,7 @@ def _causal(
   return y
 
 
-def _by_halves(u: Float[Array, "b t e"], k: Float[Array, "e l"]) -> Float[Array, "b t e"]:
+def _by_halves(u, k):
   """Does the same as `_causal` for one document a row and more taps than a few."""
   b, t, e = u.shape
   blocks = jnp.pad(u, ((0, 0), (0, -t % BLOCK), (0, 0))).reshape(b, -1, BLOCK, e)
@@ -110,9 +108,7 @@ def _contained(
   return jnp.where(time < first, convolve(jnp.where(finite, u, 0)), jnp.nan)
 
 
-def _across(
-  u: Float[Array, "b t e"], k: Float[Array, "e l"], document: Int[Array, "b t"] | None, half: int
-) -> Float[Array, "b t e"]:
+def _across(u, k, document, half):
   """Returns what the first half of each block of 2 `half` tokens adds to its second half."""
   b, t, e = u.shape
   blocks = -(-t // (2 * half))

@@ -2,7 +2,7 @@
 
 import functools
 
-from jaxtyping import Array, Bool, Float, Inexact, Int
+from jaxtyping import Array, Float, Inexact
 
 from kernels import dispatch, inputs, op, products
 from kernels.lti import reference, xla
@@ -23,8 +23,8 @@ def lti(
   system: System,
   x: Inexact[Array, "b e n"],
   *,
-  reset: Bool[Array, "b t"] | None = None,
-  lengths: Int[Array, "b"] | None = None,
+  reset: inputs.Reset = None,
+  lengths: inputs.Lengths = None,
   impl: str = "auto",
 ) -> tuple[Float[Array, "b t e"], Inexact[Array, "b e n"]]:
   """x_t = A x_{t-1} + B u_t;  y_t = Re(C x_t);  returns all y and the last x.

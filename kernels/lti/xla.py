@@ -12,10 +12,10 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Inexact, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from kernels import dispatch, nonfinite
-from kernels.lti.system import System
+from kernels.linear_scan.pairs import add, parts, whole
 from kernels.products import multiply
 from kernels.short_conv.xla import add_lags
 from kernels.toeplitz import within_chunks
@@ -33,9 +33,9 @@ def lti(u, system, x, reset, lengths, *, within):
   (u,), _, after = ((u,), None, None) if within == "lags" else nonfinite.contain(None, None, u)
   extra = -t % c
   chunks = jnp.pad(u, ((0, 0), (0, extra), (0, 0))).reshape(b, -1, c, e)
-  starts = None if reset is None else jnp.pad(reset, ((0, 0), (0, extra))).reshape(b, -1, c)
-  before, last = _states(chunks, system, x, starts)
-  K, read = system.K[:, : min(c, t)], _read(before, system.O, starts, u.dtype)
+  resets = None if reset is None else jnp.pad(reset, ((0, 0), (0, extra))).reshape(b, -1, c)
+  before, last = _states(chunks, system, x, resets)
+  K, read = system.K[:, : min(c, t)], _read(before, system.O, resets, u.dtype)
   if within == "lags":
     y = _add_lags(u.astype(K.dtype), K, c, reset) + read.reshape(b, -1, e)[:, :t]
   else:
@@ -43,7 +43,7 @@ def lti(u, system, x, reset, lengths, *, within):
   if lengths is not None or extra:
     ends = jnp.full((b,), t) if lengths is None else lengths
     last = _tail(u, system, tuple(jnp.concatenate([z, a[None]]) for z, a in zip(before, last)), reset, ends)
-  return nonfinite.mark(after, y, _joined(last).swapaxes(0, 1))
+  return nonfinite.mark(after, y, whole(last).swapaxes(0, 1))
 
 
 def why_no_products(u, system, x, reset, lengths) -> str | None:
@@ -51,19 +51,15 @@ def why_no_products(u, system, x, reset, lengths) -> str | None:
   return None if reset is None else "it masks no documents"
 
 
-def _add_lags(
-  u: Float[Array, "b t e"], K: Float[Array, "e l"], c: int, reset: Bool[Array, "b t"] | None
-) -> Float[Array, "b t e"]:
+def _add_lags(u, K, c, reset):
   """Convolves the inputs with the kernel within each chunk and document, and returns their part of the outputs."""
-  starts = jnp.broadcast_to(jnp.arange(u.shape[1]) % c == 0, u.shape[:2])
-  starts = starts if reset is None else reset | starts
+  resets = jnp.broadcast_to(jnp.arange(u.shape[1]) % c == 0, u.shape[:2])
+  resets = resets if reset is None else reset | resets
   padded = jnp.pad(u, ((0, 0), (K.shape[1] - 1, 0), (0, 0)))
-  return add_lags(padded, K.T[::-1], starts, dispatch.prefer("by_token", "by_tap"))
+  return add_lags(padded, K.T[::-1], resets, dispatch.prefer("by_token", "by_tap"))
 
 
-def _states(
-  chunks: Float[Array, "b m c e"], system: System, x: Inexact[Array, "b e n"], reset: Bool[Array, "b m c"] | None
-) -> tuple[Parts, Parts]:
+def _states(chunks, system, x, reset):
   """Returns the states before all chunks, "m e b n", and after the last, "e b n"."""
   if reset is not None:
     # Only the last document of a chunk reaches its end, and the state before the chunk only if no document starts.
@@ -71,23 +67,19 @@ def _states(
     chunks = jnp.where((document == document[:, :, -1:])[..., None], chunks, 0)
     reset = (document[:, :, -1] > 0).T
   by_channel = chunks.transpose(3, 1, 0, 2)
-  v = tuple(multiply("embc,enc->embn", by_channel, I, chunks.dtype).swapaxes(0, 1) for I in _parts(system.I))
-  return chunk_scan(_parts(system.P), v, _parts(x.swapaxes(0, 1)), reset)
+  v = tuple(multiply("embc,enc->embn", by_channel, I, chunks.dtype).swapaxes(0, 1) for I in parts(system.I))
+  return chunk_scan(parts(system.P), v, parts(x.swapaxes(0, 1)), reset)
 
 
-def _read(
-  before: Parts, O: Inexact[Array, "e c n"], reset: Bool[Array, "b m c"] | None, factors: jnp.dtype
-) -> Float[Array, "b m c e"]:
+def _read(before, O, reset, factors):
   """Returns Re(O x) for the tokens of a chunk before its first document start."""
   states = jnp.concatenate(before, axis=-1).swapaxes(0, 1)
-  weights = jnp.concatenate([z if i == 0 else -z for i, z in enumerate(_parts(O))], axis=-1)
+  weights = jnp.concatenate([z if i == 0 else -z for i, z in enumerate(parts(O))], axis=-1)
   y = multiply("embn,ecn->embc", states, weights, factors).transpose(2, 1, 3, 0)
   return y if reset is None else jnp.where((jnp.cumsum(reset, axis=2) == 0)[..., None], y, 0)
 
 
-def _tail(
-  u: Float[Array, "b t e"], system: System, states: Parts, reset: Bool[Array, "b t"] | None, ends: Int[Array, "b"]
-) -> Parts:
+def _tail(u, system, states, reset, ends):
   """Returns the states after `ends` tokens of each row, "e b n".
 
   That is A^r x + I u, with x the state at the last chunk boundary and u the r < c tokens after it, moved to the end of
@@ -97,16 +89,16 @@ def _tail(
   chunk, rest = jnp.divmod(ends, c)
   slots = jnp.arange(c)
   index = ends[:, None] - c + slots
-  valid, starts = slots >= c - rest[:, None], None
+  valid, resets = slots >= c - rest[:, None], None
   if reset is not None:
     reset = valid & jnp.take_along_axis(reset, jnp.maximum(index, 0), axis=1)
-    starts = reset.any(axis=1)
+    resets = reset.any(axis=1)
     valid &= jnp.cumsum(reset, axis=1) == reset.sum(axis=1, keepdims=True)
   last = jnp.take_along_axis(u, jnp.maximum(index, 0)[..., None], axis=1)
   last = jnp.where(valid[..., None], last, 0).astype(system.K.dtype)
   x = tuple(jnp.take_along_axis(z, chunk[None, None, :, None], axis=0)[0] for z in states)
-  x = _cleared(starts, _advanced(_parts(system.A), x, rest, c))
-  return _plus(x, tuple(_einsum("bce,enc->ebn", last, I) for I in _parts(system.I)))
+  x = _cleared(resets, _advanced(parts(system.A), x, rest, c))
+  return add(x, tuple(_einsum("bce,enc->ebn", last, I) for I in parts(system.I)))
 
 
 def _advanced(A: Parts, x: Parts, steps: Int[Array, "b"], most: int) -> Parts:
@@ -124,7 +116,7 @@ def chunk_scan(P: Parts, v: Parts, x: Parts, reset: Bool[Array, "m b"] | None) -
 
   def step(x, inputs):
     v, reset = inputs
-    return _plus(_times(P, _cleared(reset, x)), v), x
+    return add(_times(P, _cleared(reset, x)), v), x
 
   after, before = jax.lax.scan(step, x, (v, reset))
   return before, after
@@ -142,8 +134,8 @@ def _chunk_scan_bwd(residuals, gradients):
   def step(carry, inputs):
     d_after, d_P = carry
     x, d_x, reset = inputs
-    d_P = _plus(d_P, _outer(d_after, _cleared(reset, x), diagonal=P[0].ndim == 2))
-    return (_plus(_cleared(reset, _times(adjoint, d_after)), d_x), d_P), d_after
+    d_P = add(d_P, _outer(d_after, _cleared(reset, x), diagonal=P[0].ndim == 2))
+    return (add(_cleared(reset, _times(adjoint, d_after)), d_x), d_P), d_after
 
   d_before, d_after = gradients
   zero = jax.tree.map(lambda z: jnp.zeros_like(d_after[0]) if z.ndim == 2 else jnp.zeros_like(z), P)
@@ -152,18 +144,6 @@ def _chunk_scan_bwd(residuals, gradients):
 
 
 chunk_scan.defvjp(_chunk_scan_fwd, _chunk_scan_bwd)
-
-
-def _parts(z: Inexact[Array, "..."]) -> Parts:
-  return (z.real, z.imag) if jnp.iscomplexobj(z) else (z,)
-
-
-def _joined(z: Parts) -> Inexact[Array, "..."]:
-  return z[0] if len(z) == 1 else jax.lax.complex(*z)
-
-
-def _plus(x: Parts, y: Parts) -> Parts:
-  return tuple(a + b for a, b in zip(x, y))
 
 
 def _cleared(reset: Bool[Array, "b"] | None, x: Parts) -> Parts:

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from kernels import dispatch, inputs, op
 from kernels.max_scan import associative, reference
@@ -21,8 +21,8 @@ def max_scan(
   x: Float[Array, "b t n"],
   m: Float[Array, "b n"],
   *,
-  reset: Bool[Array, "b t"] | None = None,
-  lengths: Int[Array, "b"] | None = None,
+  reset: inputs.Reset = None,
+  lengths: inputs.Lengths = None,
   impl: str = "auto",
 ) -> Float[Array, "b t n"]:
   """m_t = max(log_a_t + m_{t-1}, x_t) for all tokens.

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from kernels import decays, dispatch, inputs, nonfinite, op
 from kernels.neural_memory import reference, xla
@@ -38,8 +38,8 @@ def neural_memory(
   *,
   chunk: int,
   bounded: bool = False,
-  reset: Bool[Array, "b t"] | None = None,
-  lengths: Int[Array, "b"] | None = None,
+  reset: inputs.Reset = None,
+  lengths: inputs.Lengths = None,
   impl: str = "auto",
 ) -> tuple[Float[Array, "b t h p"], Memory]:
   """S_t = eta_t S_{t-1} - rate_t grad |M(k_t) - v_t|^2,  M_t = keep_t M_{t-1} + S_t;  all M_t(q_t) and the last memory.

@@ -1,7 +1,7 @@
 """h_t = a_t * h_{t-1} + sqrt(1 - a_t^2) (i_t u_t), a_t a power of a gate: the recurrence of Hawk and Griffin."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from kernels import dispatch, inputs, op
 from kernels.rg_lru import reference, xla
@@ -22,8 +22,8 @@ def rg_lru(
   h: Float[Array, "b e"],
   *,
   row_reset: Bool[Array, "b"] | None = None,
-  reset: Bool[Array, "b t"] | None = None,
-  lengths: Int[Array, "b"] | None = None,
+  reset: inputs.Reset = None,
+  lengths: inputs.Lengths = None,
   impl: str = "auto",
 ) -> tuple[Float[Array, "b t e"], Float[Array, "b e"]]:
   """y_t = h_t = a_t * h_{t-1} + sqrt(1 - a_t^2) sigmoid(i_t) u_t,  a_t = exp(-8 sigmoid(r_t) softplus(a_param))

@@ -18,7 +18,6 @@ READ = (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16))  # as they lie in memor
 
 def others(u, r, i, a_param, h, reset, packed) -> list[Float[Array, "..."]]:
   """Arguments whose dtype a kernel must know as the one it computes in."""
-  del reset, packed
   return [a_param, h, *(z for z in (u, r, i) if z.dtype not in READ)]
 
 
@@ -42,7 +41,6 @@ def differentiable(forward: Callable, backward: Callable) -> Callable:
 
   def rg_lru(u, r, i, a_param, h, reset, packed):
     """See `reference.rg_lru`."""
-    del packed
     axes = ("b t e", "b t e", "b t e", "e", "b e", "b t")
     run = dispatch.shard(scan, axes, ("b t e", "b e"))
     return run(u, r, i, C * jax.nn.softplus(a_param), h, reset)

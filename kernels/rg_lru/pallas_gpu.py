@@ -62,17 +62,9 @@ def _read(slots, slot, k):
 
 
 def _maps(tiling, rate, arrays):
-  """Returns P and E of each segment but the last to be scanned; `arrays` are u, r, i, or `back` r, i, y_bar."""
-  if tiling.segments == 1:
-    return ()
-  kernel = gpu.kernel(
-    functools.partial(_map_kernel, tiling),
-    (tiling.by_segment(), tiling.by_segment()),
-    (tiling.slots(*arrays), gpu.barriers(len(arrays))),
-    {**tiling.grid(), "s": tiling.segments - 1},
-    "rg_lru_maps",
-  )
-  return kernel(tiling.words, rate, arrays)
+  """Returns the maps of all segments but the last; `arrays` are u, r, i, or `back` r, i, y_bar."""
+  scratch = tiling.slots(*arrays), gpu.barriers(len(arrays))
+  return tiling.maps(_map_kernel, "rg_lru_maps", tiling.by_segment(), scratch, rate, arrays)
 
 
 def _map_kernel(tiling, words, rate, arrays, decays, inflows, slots, ready):
@@ -80,7 +72,6 @@ def _map_kernel(tiling, words, rate, arrays, decays, inflows, slots, ready):
   rate = block.rate(rate)
 
   def token(slot, out, k, masks, carry):
-    del out
     (reset, valid), (along, inflow) = masks, carry
     if tiling.back:
       r, i, bar = (_read(z, slot, k) for z in slots)

@@ -10,7 +10,6 @@ def rg_lru(u, r, i, a_param, h, reset, packed):
   Args:
     packed: whether documents start after a row's first token; before that, h is 0 already where `reset` is True.
   """
-  del packed
 
   def token(h, inputs):
     u, r, i, reset = inputs

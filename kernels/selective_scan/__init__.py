@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Inexact, Int
+from jaxtyping import Array, Float, Inexact
 
 from kernels import dispatch, inputs, op
 from kernels.discretize import RULES, discretize, not_real_euler
@@ -35,8 +35,8 @@ def selective_scan(
   *,
   softplus: bool = False,
   disc: str = "euler",
-  reset: Bool[Array, "b t"] | None = None,
-  lengths: Int[Array, "b"] | None = None,
+  reset: inputs.Reset = None,
+  lengths: inputs.Lengths = None,
   impl: str = "auto",
 ) -> tuple[Float[Array, "b t e"], Inexact[Array, "b e n"]]:
   """h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t;  y_t = (Re(C_t . h_t) + D x_t) SiLU(z_t);  returns all y and the last h.

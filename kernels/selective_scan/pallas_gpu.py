@@ -26,7 +26,6 @@ MOST = 64  # entries of a state in registers
 
 def why_not(x, dt, A, B, C, h, D, z, reset, softplus, disc) -> str | None:
   """Returns why this kernel cannot run these arguments, after the reasons of `gpu.why_not`."""
-  del A, B, C, D, reset, softplus
   if reason := gpu.why_not(h) or fused.not_known(x, dt, h, z, disc):
     return reason
   return f"a state has {h.shape[2]} entries, and registers hold {MOST} at most" if h.shape[2] > MOST else None
@@ -34,7 +33,6 @@ def why_not(x, dt, A, B, C, h, D, z, reset, softplus, disc) -> str | None:
 
 def selective_scan(x, dt, A, B, C, h, D, z, reset, softplus, disc):
   """See `around.around`; y has the dtype of x."""
-  del disc
   run, backward = (functools.partial(form, softplus) for form in (_run, _backward))
   scan = kept_states.differentiable(run, backward, state=5)
   return dispatch.shard(scan, fused.AXES, ("b t e", "b e n"))(x, dt, A, B, C, h, D, z, reset)
@@ -75,25 +73,17 @@ class _Tile(NamedTuple):
 
 
 def _maps(tiling, A, dt, inflow, column, gate=()):
-  """P and E of each segment but the last to be scanned; what flows in is `column` times x dt, or `back` times y_bar.
+  """Returns the maps of all segments but the last; what flows in is `column` times x dt, or `back` times y_bar.
 
   Args:
     gate: of z, by whose SiLU y_bar is multiplied.
   """
-  if tiling.segments == 1:
-    return ()
-  out = tiling.by_segment(tiling.n)
-  kernel = gpu.kernel(
-    functools.partial(_map_kernel, tiling),
-    (out, out),
-    (
-      *(tiling.slots(dt), tiling.slots(inflow), tiling.columns(), gpu.barriers(3 + len(gate), tiling.stages)),
-      *map(tiling.slots, gate),
-    ),
-    {**tiling.grid(), "s": tiling.segments - 1},
-    "selective_scan_maps",
+  scratch = (
+    *(tiling.slots(dt), tiling.slots(inflow), tiling.columns(), gpu.barriers(3 + len(gate), tiling.stages)),
+    *map(tiling.slots, gate),
   )
-  return kernel(tiling.words, A, dt, inflow, column, gate)
+  out = tiling.by_segment(tiling.n)
+  return tiling.maps(_map_kernel, "selective_scan_maps", out, scratch, A, dt, inflow, column, gate)
 
 
 def _map_kernel(tiling, words, A, dt, x, B, z, decays, inflows, dt_in, x_in, B_in, ready, *z_in):
@@ -105,7 +95,6 @@ def _map_kernel(tiling, words, A, dt, x, B, z, decays, inflows, dt_in, x_in, B_i
     block.fetch_columns(i, slot, barrier, (B, B_in))
 
   def tile(i, slot, out, word, carry):
-    del out
 
     def token(k, carry):
       k = block.order(k)

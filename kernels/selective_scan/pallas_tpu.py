@@ -24,13 +24,11 @@ STATES = 2**20  # numbers, in VMEM, of all states of a chunk
 
 def why_not(x, dt, A, B, C, h, D, z, reset, softplus, disc) -> str | None:
   """Returns why this kernel cannot run these arguments, after the reasons of `tpu.why_not`."""
-  del A, B, C, D, reset, softplus
   return tpu.why_not(h) or fused.not_known(x, dt, h, z, disc)
 
 
 def selective_scan(x, dt, A, B, C, h, D, z, reset, softplus, disc):
   """See `around.around`; y has the dtype of x."""
-  del disc
   run, backward = (functools.partial(form, softplus) for form in (_run, _backward))
   scan = kept_states.differentiable(run, backward, state=5)
   return dispatch.shard(scan, fused.AXES, ("b t e", "b e n"))(x, dt, A, B, C, h, D, z, reset)

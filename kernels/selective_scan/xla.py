@@ -29,7 +29,6 @@ class Tokens(NamedTuple):
 
 def selective_scan(x, dt, A, B, C, h, reset, disc):
   """See `reference.selective_scan`."""
-  del disc
   return _scan(x, dt, A, B, C, h, reset)
 
 

@@ -27,7 +27,6 @@ def why_not(x, dt, A, B, C, D, z, h, disc) -> str | None:
 
 def selective_step(x, dt, A, B, C, D, z, h, disc):
   """See `reference.selective_step`."""
-  del disc
   axes = "b e", "b e", "e n", "b g n", "b g n", "e", "b e", "b e n"
   return dispatch.shard(_step, axes, ("b e", "b e n"))(x, dt, A, B, C, D, z, h)
 

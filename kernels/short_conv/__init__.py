@@ -2,7 +2,7 @@
 
 import functools
 
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from kernels import dispatch, inputs, op
 from kernels.conv_step import conv_step
@@ -22,8 +22,8 @@ def short_conv(
   taps: Float[Array, "b v e"],
   *,
   bias: Float[Array, "e"] | None = None,
-  reset: Bool[Array, "b t"] | None = None,
-  lengths: Int[Array, "b"] | None = None,
+  reset: inputs.Reset = None,
+  lengths: inputs.Lengths = None,
   impl: str = "auto",
 ) -> tuple[Float[Array, "b t e"], Float[Array, "b v e"]]:
   """y_t = bias + sum_{i<w} kernel_i x_{t-(w-1)+i}; returns all y and the last w - 1 inputs.

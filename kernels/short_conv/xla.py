@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from kernels.inputs import Reset
+
 # Taps added up in one loop. XLA fuses the adds into whatever reads them; many of them spoil that loop (64 taps summed
 # over all tokens: 44 ms instead of 4), so that wide kernels go group by group, with the sum in memory between them.
 GROUP = 16
@@ -50,7 +52,7 @@ def _room(reset: Bool[Array, "b t"], v: int) -> Int[Array, "b s"]:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def add_lags(
-  padded: Float[Array, "b s e"], kernel: Float[Array, "w e"], reset: Bool[Array, "b t"] | None, gradient: str
+  padded: Float[Array, "b s e"], kernel: Float[Array, "w e"], reset: Reset, gradient: str
 ) -> Float[Array, "b t e"]:
   """y_t = sum_{lag < w} kernel_{w-1-lag} padded_{t+w-1-lag}, over the lags that stay in the document of token t.
 

@@ -1,7 +1,7 @@
 """S_t = a_t S_{t-1} + k_t v_t^T with one decay per head and token: linear attention with decay, Mamba-2's SSD."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from kernels import decays, dispatch, inputs, nonfinite, op, products
 from kernels.matrix_state import cpp
@@ -24,8 +24,8 @@ def ssd(
   log_a: Float[Array, "b t h"],
   S: Float[Array, "b h k p"],
   *,
-  reset: Bool[Array, "b t"] | None = None,
-  lengths: Int[Array, "b"] | None = None,
+  reset: inputs.Reset = None,
+  lengths: inputs.Lengths = None,
   impl: str = "auto",
 ) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k p"]]:
   """S_t = exp(log_a_t) S_{t-1} + k_t v_t^T;  y_t = S_t^T q_t;  returns all y and the last S.

@@ -21,7 +21,6 @@ STAGES = 2  # chunks that are on their way, or being read; so two blocks share a
 
 def why_not(q, k, v, log_a, S, reset) -> str | None:
   """Returns why this kernel cannot run these arguments: GPU, tensor cores and registers have limits."""
-  del v, reset
   if reason := gpu.why_not(log_a, S):
     return reason
   if (capability := gpu.compute_capability()) >= 10:
@@ -63,7 +62,6 @@ def _map_kernel(tiling, back, tokens, values, sums, inflows, tokens_in, values_i
     block.fetch(i, slot, barrier, ((tokens, tokens_in),), ((values, values_in),), (sums, sums_in))
 
   def tile(i, slot, out, S):
-    del i, out
     decay, stored = Decays(sums_in.at[slot]), values_in.at[slot]
     scaled = (decay.enter() if back else decay.leave()) * to.load(stored)
     plgpu.commit_smem()
@@ -113,7 +111,6 @@ def _forward_kernel(tiling, q, k, v, sums, S, y, last, *entries_and_scratch):
     block.fetch(i, slot, barrier, ((q, q_in), (k, k_in)), ((v, v_in),), (sums, rows_in, columns_in))
 
   def tile(i, slot, out, S):
-    del out
     decay, k_t, v_t = Decays(rows_in.at[slot]), k_in.at[slot], v_in.at[slot]
     scores = product(q_in.at[slot], to.turned(k_t))
     # What left for y and the entries is read.
@@ -176,7 +173,6 @@ def _backward_kernel(tiling, q, k, v, y_bar, sums, entries, last_bar, *out_and_s
     plgpu.copy_gmem_to_smem(entries.at[block.by_chunk(i)], entry_in.at[slot], barrier)
 
   def tile(i, slot, out, after_bar):
-    del out
     q_t, k_t, v_t, y_t, entry = (z.at[slot] for z in (q_in, k_in, v_in, y_in, entry_in))
     decay = Decays(rows_in.at[slot])
     inside = decay.inside(columns_in.at[slot])
@@ -205,7 +201,6 @@ def _backward_kernel(tiling, q, k, v, y_bar, sums, entries, last_bar, *out_and_s
     return [_parts(n, z, decay, q_t, k_t, v_t, y_t, entry, after, pairs) for n, z in enumerate(after_bar)]
 
   def put(i, out):
-    del out
     plgpu.copy_smem_to_gmem(q_in.at[0], q_bar.at[block.by_block(i)], commit_group=False)
     plgpu.copy_smem_to_gmem(k_in.at[0], k_bar.at[block.by_block(i)], commit_group=False)
     plgpu.copy_smem_to_gmem(work, v_bar.at[block.by_head(i)])

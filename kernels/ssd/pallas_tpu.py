@@ -17,7 +17,6 @@ HEADS = 4  # of a program, at most, if their channels fill lanes
 
 
 def why_not(q, k, v, log_a, S, reset) -> str | None:
-  del q, k, v, reset
   return tpu.why_not(log_a, S)
 
 

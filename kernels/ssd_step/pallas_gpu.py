@@ -31,7 +31,6 @@ STATES = {
 
 def why_not(x, z, dt, taps, S, kernel, bias, A, D, scale, norm, norm_groups, eps) -> str | None:
   """Returns why this kernel cannot run these arguments, before the reasons of `gpu.why_not`."""
-  del bias, scale, eps
   if S.shape[3] > max(STATES):
     return f"heads have {S.shape[3]} channels; it knows {max(STATES)} at most"
   return over_heads.why_not(S, taps, norm, norm_groups) or gpu.why_not(x, z, dt, taps, S, kernel, A, D)

@@ -25,7 +25,6 @@ HEADS = 16  # of a program, at most, if their channels fill lanes
 
 def why_not(x, z, dt, taps, S, kernel, bias, A, D, scale, norm, norm_groups, eps) -> str | None:
   """Returns why this kernel cannot run these arguments, before the reasons of `tpu.why_not`."""
-  del bias, scale, eps
   return over_heads.why_not(S, taps, norm, norm_groups) or tpu.why_not(x, z, dt, taps, S, kernel, A, D)
 
 
@@ -45,6 +44,11 @@ class _Blocks:
     self.heads = max(fitting, default=self.h)
     self.width = self.heads * self.p
     self.grid = self.b, self.h // self.heads
+    self.by_channel = pl.BlockSpec((None, 1, self.width), lambda b, e: (b, 0, e))
+    self.by_head = pl.BlockSpec((None, None, 1, self.heads), lambda b, e: (b, e, 0, 0))
+    self.of_channels = pl.BlockSpec((1, self.width), lambda b, e: (0, e))
+    self.of_heads = pl.BlockSpec((None, 1, self.heads), lambda b, e: (e, 0, 0))
+    self.states = pl.BlockSpec((None, self.heads, self.p, self.k), lambda b, e: (b, e, 0, 0))
 
   def by_row(self, rows=1):
     """Returns all channels of a row of the batch, to which all its programs come back."""
@@ -52,21 +56,6 @@ class _Blocks:
 
   def weights(self, rows):
     return pl.BlockSpec((rows, self.channels), lambda b, e: (0, 0))
-
-  def by_channel(self):
-    return pl.BlockSpec((None, 1, self.width), lambda b, e: (b, 0, e))
-
-  def by_head(self):
-    return pl.BlockSpec((None, None, 1, self.heads), lambda b, e: (b, e, 0, 0))
-
-  def of_channels(self):
-    return pl.BlockSpec((1, self.width), lambda b, e: (0, e))
-
-  def of_heads(self):
-    return pl.BlockSpec((None, 1, self.heads), lambda b, e: (e, 0, 0))
-
-  def states(self):
-    return pl.BlockSpec((None, self.heads, self.p, self.k), lambda b, e: (b, e, 0, 0))
 
 
 def _step(x, z, dt, A, D, taps, S, kernel, bias, norm):
@@ -78,10 +67,10 @@ def _step(x, z, dt, A, D, taps, S, kernel, bias, norm):
     functools.partial(_kernel, blocks, norm),
     grid=blocks.grid,
     in_specs=[
-      *(blocks.by_row(), blocks.by_channel(), blocks.by_head(), blocks.by_row(blocks.taps), blocks.states()),
-      *(blocks.weights(blocks.taps + 1), blocks.weights(1), blocks.of_heads(), blocks.of_channels()),
+      *(blocks.by_row(), blocks.by_channel, blocks.by_head, blocks.by_row(blocks.taps), blocks.states),
+      *(blocks.weights(blocks.taps + 1), blocks.weights(1), blocks.of_heads, blocks.of_channels),
     ],
-    out_specs=[blocks.by_channel(), blocks.by_head(), blocks.by_row(blocks.taps), blocks.states()],
+    out_specs=[blocks.by_channel, blocks.by_head, blocks.by_row(blocks.taps), blocks.states],
     out_shape=[jax.ShapeDtypeStruct(m, jnp.float32) for m in ((b, 1, h * p), by_head, taps.shape, (b, h, p, k))],
     input_output_aliases={3: 2, 4: 3},
     scratch_shapes=[

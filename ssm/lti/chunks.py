@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from kernels import inputs
 from kernels.documents import positions
@@ -18,12 +18,7 @@ class Places(NamedTuple):
 
 
 def places(
-  length: Int[Array, "b"],
-  t: int,
-  chunk: int | None,
-  *,
-  reset: Bool[Array, "b t"] | None = None,
-  lengths: Int[Array, "b"] | None = None,
+  length: Int[Array, "b"], t: int, chunk: int | None, *, reset: inputs.Reset = None, lengths: inputs.Lengths = None
 ) -> tuple[Places, Int[Array, "b"]]:
   """Returns the places of t tokens after `length` of a document, and its next length; chunk=None: all of it."""
   place, length = positions(length, t, reset=reset, lengths=lengths)

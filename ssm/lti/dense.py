@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
+from kernels.inputs import Lengths, Reset
 from kernels.lti import System, lti, plan
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -31,8 +32,8 @@ def resume(
   recurrence: Recurrence,
   h: Float[Array, "b e n"],
   *,
-  reset: Bool[Array, "b t"] | None = None,
-  lengths: Int[Array, "b"] | None = None,
+  reset: Reset = None,
+  lengths: Lengths = None,
 ) -> tuple[Float[Array, "b t e"], Float[Array, "b e n"]]:
   """Returns all y, going on from the state h, and the state after each row's last token."""
   if u.shape[1] == 1 and reset is None and lengths is None:

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Complex, Float, Int
+from jaxtyping import Array, Complex, Float, Int
 
+from kernels.inputs import Lengths, Reset
 from kernels.long_conv import long_conv
 from kernels.lti import System, lti, plan
 
@@ -31,11 +32,7 @@ class Recurrence(NamedTuple):
 
 
 def outputs(
-  u: Float[Array, "b t e"],
-  recurrence: Recurrence,
-  *,
-  reset: Bool[Array, "b t"] | None = None,
-  lengths: Int[Array, "b"] | None = None,
+  u: Float[Array, "b t e"], recurrence: Recurrence, *, reset: Reset = None, lengths: Lengths = None
 ) -> Float[Array, "b t e"]:
   """Computes all y from an empty state, without the next one: by one convolution with all taps where `plan` says so."""
   log_A, B, C, D, turns = recurrence
@@ -51,8 +48,8 @@ def resume(
   recurrence: Recurrence,
   h: Complex[Array, "b e n"],
   *,
-  reset: Bool[Array, "b t"] | None = None,
-  lengths: Int[Array, "b"] | None = None,
+  reset: Reset = None,
+  lengths: Lengths = None,
 ) -> tuple[Float[Array, "b t e"], Complex[Array, "b e n"]]:
   """Returns all y, going on from the state h, and the state after each row's last token."""
   if u.shape[1] == 1 and reset is None and lengths is None:

@@ -32,24 +32,6 @@ def bilinear(dt: Float[Array, "..."], A: Complex[Array, "..."]) -> tuple[Complex
   return jax.lax.complex(0.5 * log_square, angle), dt / below
 
 
-def euler(dt: Float[Array, "..."], A: Complex[Array, "..."]) -> tuple[Complex[Array, "..."], Complex[Array, "..."]]:
-  """Abar = exp(dt A), Bbar = dt B: zero-order hold with its input to first order in dt, the rule of Mamba's code."""
-  z = _scale(dt, A)
-  return z, _scale(dt, jnp.ones_like(z))
-
-
-def trapezoidal(
-  dt: Float[Array, "..."], A: Complex[Array, "..."], mix: Float[Array, "..."]
-) -> tuple[Complex[Array, "..."], Complex[Array, "..."], Complex[Array, "..."]]:
-  """Abar = exp(dt A), with (1 - mix) dt Abar for the input before and mix dt for this one, both over B.
-
-  Mamba-3's rule: the ends of the step in the integral of exp((dt - s) A) u(s), the later one with weight `mix`; 1/2 is
-  the trapezoid, 1 is `euler`.
-  """
-  z = _scale(dt, A)
-  return z, _scale((1 - mix) * dt, jnp.exp(z)), _scale(mix * dt, jnp.ones_like(z))
-
-
 RULES = {"zoh": zoh, "bilinear": bilinear}
 
 

@@ -1,7 +1,7 @@
 """HiPPO matrices and their diagonal forms, in NumPy float64: they are made once, when parameters are initialised.
 
 Gu, Dao, Ermon, Rudra & Re 2020, arXiv:2008.07669; Gu, Goel & Re 2021, arXiv:2111.00396; Gu, Johnson, Timalsina,
-Rudra & Re 2022, arXiv:2206.12037 ("fout", and all of them as bases). Theirs: N -> n.
+Rudra & Re 2022, arXiv:2206.12037 ("fout"). Theirs: N -> n.
 """
 
 import functools
@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Complex128, Float64
-from numpy.polynomial import laguerre, legendre
 
 from mistake import Mistake
 
@@ -128,21 +127,3 @@ def dplr(measure: str, n: int) -> DPLR:
   lam, V = normal(measure, n)
   change = V[:, : n // 2].conj().T
   return DPLR(lam=lam[: n // 2], P=low_rank(measure, n) @ change.T, B=change @ MEASURES[measure](n)[1])
-
-
-def basis(measure: str, n: int, past: Float64[np.ndarray, "m"]) -> Float64[np.ndarray, "m n"]:
-  """Returns the functions in which x' = A x + B u remembers u: u(t - past) is about basis @ x(t).
-
-  `past` ends at 2 for "legt" and "fout", whose memory does; the others remember all of it, ever more coarsely.
-  """
-  root = np.sqrt(2.0 * np.arange(n) + 1)
-  if measure == "legs":
-    return legendre.legvander(2 * np.exp(-past) - 1, n - 1) * root
-  if measure == "legt":
-    return legendre.legvander(1 - past, n - 1) * root
-  if measure == "lagt":
-    return laguerre.lagvander(past, n - 1) * np.exp(-past / 2)[:, None]
-  angles = np.pi * np.outer(past, np.arange(n // 2))
-  waves = np.sqrt(2.0) * np.stack([np.cos(angles), np.sin(angles)], axis=-1).reshape(len(past), n)
-  waves[:, 0] = 1
-  return waves

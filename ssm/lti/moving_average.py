@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
+from kernels.inputs import Lengths, Reset
 from kernels.linear_scan import linear_scan
 from layers import reversal
 
@@ -23,12 +24,7 @@ class Average(NamedTuple):
 
 
 def from_the_past(
-  x: Float[Array, "b t d"],
-  h: Float[Array, "b d n"],
-  average: Average,
-  *,
-  reset: Bool[Array, "b t"] | None = None,
-  lengths: Int[Array, "b"] | None = None,
+  x: Float[Array, "b t d"], h: Float[Array, "b d n"], average: Average, *, reset: Reset = None, lengths: Lengths = None
 ) -> tuple[Float[Array, "b t d"], Float[Array, "b d n"]]:
   """gamma . h_t / sqrt(n) with h_t = (1 - p a) h_{t-1} + p beta x_t, p = sigmoid(alpha), a = sigmoid(delta); and h."""
   d, n = average.alpha.shape
@@ -42,11 +38,7 @@ def from_the_past(
 
 
 def from_both_sides(
-  x: Float[Array, "b t d"],
-  averages: Average,
-  *,
-  reset: Bool[Array, "b t"] | None = None,
-  lengths: Int[Array, "b"] | None = None,
+  x: Float[Array, "b t d"], averages: Average, *, reset: Reset = None, lengths: Lengths = None
 ) -> Float[Array, "b t d"]:
   """Returns the sum of an average over the past and one over the future, both with the current token."""
   past, future = (Average(*(z[way] for z in averages)) for way in (0, 1))

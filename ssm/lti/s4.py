@@ -4,7 +4,6 @@ Gu, Goel & Re 2021, arXiv:2111.00396; "fout": Gu, Johnson, Timalsina, Rudra & Re
 H -> d, N -> state, L -> t, Delta -> dt.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -103,9 +102,7 @@ class S4(Mixer):
     y, h = dense.resume(x, recurrence, state.h, **where.masks)
     return activate(y, self.activation, self.out_proj), State(h=h)
 
-  def mix_token(
-    self, x: Float[Array, "b d"], state: State, side: Mapping[str, Array]
-  ) -> tuple[Float[Array, "b d"], State]:
+  def mix_token(self, x, state: State, side):
     """One token in O(N), without the dense matrix."""
     dt, lam, P, B, C = self._continuous()
     h = jax.lax.complex(*jnp.split(state.h, 2, axis=-1))

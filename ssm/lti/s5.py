@@ -108,8 +108,8 @@ class S5(Mixer):
       Bx = reversal.at(Bx, order)
     else:
       A, Bx = self._discrete(reversal.at(x, order), reversal.gaps(dt, order, **where.masks))
-    starts = None if where.reset is None else reversal.at(reversal.last_of_document(where.reset), order)
-    back, _ = linear_scan(A, Bx, empty, reset=starts, lengths=where.lengths)
+    back_reset = None if where.reset is None else reversal.at(reversal.last_of_document(where.reset), order)
+    back, _ = linear_scan(A, Bx, empty, reset=back_reset, lengths=where.lengths)
     return self._read(jnp.concatenate([h, reversal.at(back, order)], axis=-1), x)
 
   def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:

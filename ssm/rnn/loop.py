@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from kernels import inputs, op
 from layers.dense import project
@@ -19,8 +19,8 @@ def loop(
   state: Any,
   entered: Float[Array, "b t ..."],
   *,
-  reset: Bool[Array, "b t"] | None = None,
-  lengths: Int[Array, "b"] | None = None,
+  reset: inputs.Reset = None,
+  lengths: inputs.Lengths = None,
 ) -> tuple[Float[Array, "b t ..."], Any]:
   """Runs state, y_t = cell(state, entered_t) for every token in at least float32; returns all y and the last state.
 

@@ -5,7 +5,6 @@ Dao & Gu 2024, arXiv:2405.21060. Theirs: D -> d, N -> state, P -> head_size, H -
 
 import functools
 import math
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -108,9 +107,7 @@ class Mamba2(Mixer):
     y = y * jax.nn.silu(z) if self.norm == "none" else self.gated_norm(y, z)
     return self._leave(beside, y), State(S=S, taps=taps)
 
-  def mix_token(
-    self, x: Float[Array, "b d"], state: State, side: Mapping[str, Array]
-  ) -> tuple[Float[Array, "b d"], State]:
+  def mix_token(self, x, state: State, side):
     beside, z, mixed, dt = self._project(x)
     y, taps, S = ssd_step(
       *(mixed, z, dt, state.taps, state.S),

@@ -3,15 +3,15 @@
 Lahoti et al. 2026, arXiv:2603.15569. Theirs: D -> d, N -> state, P -> head_size, H -> h, R -> rank, Delta -> dt.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Complex, Float, Int
+from jaxtyping import Array, Complex, Float
 
+from kernels.inputs import Lengths, Reset
 from kernels.ssd import ssd
 from layers import GatedRMSNorm, RMSNorm, param, torch_dense
 from layers.choices import one_of
@@ -133,9 +133,7 @@ class Mamba3(Mixer):
     y = self._gate(y, token.u, token.z, x.dtype)
     return y, State(S=S, turn=turn[:, -1], k=k, u=u)
 
-  def mix_token(
-    self, x: Float[Array, "b d"], state: State, side: Mapping[str, Array]
-  ) -> tuple[Float[Array, "b d"], State]:
+  def mix_token(self, x, state: State, side):
     token = self._select(x)
     turn = unit(state.turn * jnp.exp(1j * token.angle))
     q, k = rotate(token.q, turn[:, None]), rotate(token.k, turn[:, None])
@@ -155,7 +153,7 @@ class Mamba3(Mixer):
   def _pairs(self) -> int:
     return scaled(self.rope_fraction, self.state) // 2
 
-  def _select(self, x: Float[Array, "*b d"], lengths: Int[Array, "b"] | None = None) -> Token:
+  def _select(self, x: Float[Array, "*b d"], lengths: Lengths = None) -> Token:
     """Everything from W_in x, in at least float32; dt is 0 in the padding, where the state then stands still."""
     inner, heads, size = self._sizes
     mixed = self.rank * self.groups * self.state
@@ -183,7 +181,7 @@ class Mamba3(Mixer):
     )
 
   def _scan(
-    self, token: Token, state: State, reset: Bool[Array, "b t"] | None
+    self, token: Token, state: State, reset: Reset
   ) -> tuple[Float[Array, "b t r h p"], Float[Array, "b h k p"]]:
     """S_t^T q_t of all tokens, and the last S.
 
@@ -199,8 +197,8 @@ class Mamba3(Mixer):
 
     flat = lambda z: z.reshape(b, t * self.rank, *z.shape[3:])
     first = lambda z: flat(jnp.pad(z[:, :, None], [(0, 0), (0, 0), (0, self.rank - 1)] + [(0, 0)] * (z.ndim - 2)))
-    starts = None if reset is None else first(reset)
-    y, S = ssd(flat(token.q), flat(k), flat(v), first(token.log_a), state.S, reset=starts)
+    rank_reset = None if reset is None else first(reset)
+    y, S = ssd(flat(token.q), flat(k), flat(v), first(token.log_a), state.S, reset=rank_reset)
 
     def read(k, v, which):
       scores = jnp.einsum("btihk,btjhk->btijh", token.q, k) * which[..., None]

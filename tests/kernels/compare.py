@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kernels import _compat
+from tests.kernels import interpreters
 
 # These programs run once, and compile in half the time so.
 QUICK = {"xla_backend_optimization_level": 0}
@@ -18,7 +18,7 @@ DIGIT = 2.0**-7  # the last of bfloat16
 
 def interpreted_gpu(test):
   """A test in JAX's interpreter of a GPU, which only newer ones have: CI runs it on the newer Python."""
-  reason = _compat.why_no_interpreted_gpu()
+  reason = interpreters.why_no_interpreted_gpu()
   return pytest.mark.smoke(pytest.mark.skipif(reason is not None, reason=str(reason))(test))
 
 

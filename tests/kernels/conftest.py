@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from kernels import _compat
+from tests.kernels import interpreters
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -23,5 +23,5 @@ def on_tpu(monkeypatch):
   monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
   # the interpreter compiles a program per kernel and core, which costs more than to run it, in the slow suite too
   jax.config.update("jax_disable_most_optimizations", True)
-  with _compat.interpreted_tpu():
+  with interpreters.interpreted_tpu():
     yield

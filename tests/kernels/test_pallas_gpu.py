@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from kernels import _compat, dispatch, gpu
+from kernels import dispatch, gpu
 from kernels.linear_scan import linear_scan, pallas_gpu
 from kernels.rg_lru import pallas_gpu as rg_lru_gpu
 from kernels.rg_lru import rg_lru
 from kernels.selective_scan import gpu_tiling, selective_scan
 from kernels.ssd import ssd
-from tests.kernels import selective
+from tests.kernels import interpreters, selective
 from tests.kernels.compare import (
   DIGIT,
   TOLERANCE,
@@ -74,7 +74,7 @@ def test_the_interpreter_reports_races(kernel):
   vector = jax.ShapeDtypeStruct((gpu.LANES,), jnp.float32)
   scratch = plgpu.SMEM(vector.shape, vector.dtype), gpu.barriers(1)
   run = gpu.kernel(kernel, vector, scratch, {"e": 2 if kernel is write_all else 1}, kernel.__name__)
-  with pytest.raises(RuntimeError, match="RACE DETECTED"), _compat.interpreted_gpu(detect_races=True):
+  with pytest.raises(RuntimeError, match="RACE DETECTED"), interpreters.interpreted_gpu(detect_races=True):
     jax.block_until_ready(jax.jit(run)(np.ones(vector.shape, np.float32)))
 
 
@@ -89,7 +89,7 @@ def compare(op, given, where, races=False, tolerance=TOLERANCE["float32"]):
     t = where["reset"].shape[1]
     by_token = lambda z: z is not None and z.ndim > 2 and z.shape[1] == t
     given = tuple(spoil(where["lengths"], z) if by_token(z) else z for z in given)
-  with _compat.interpreted_gpu(detect_races=races):
+  with interpreters.interpreted_gpu(detect_races=races):
     got = values_and_gradients(functools.partial(op, impl="pallas_gpu"), given, **where)
   assert_close(got, want, tolerance, narrow=DIGIT)
 
@@ -247,7 +247,7 @@ def test_ssd_equals_the_reference(b, t, h, p, g, k, masked, segments, monkeypatc
   want = values_and_gradients(functools.partial(ssd, impl="reference"), given, **where)
   if masked:
     given = tuple(spoil(where["lengths"], z) if z.shape[1] == t else z for z in given)
-  with _compat.interpreted_gpu(detect_races=True):
+  with interpreters.interpreted_gpu(detect_races=True):
     got = values_and_gradients(functools.partial(ssd, impl="pallas_gpu"), given, **where)
   assert_rounded(got, want)
 

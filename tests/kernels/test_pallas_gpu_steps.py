@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import pytest
 
 from hybrids import mixer
-from kernels import _compat, dispatch, gpu
+from kernels import dispatch, gpu
 from kernels.conv_step import conv_step
 from kernels.selective_step import selective_step
 from kernels.ssd_step import ssd_step
-from tests.kernels import steps
+from tests.kernels import interpreters, steps
 from tests.kernels.compare import TOLERANCE, assert_close, interpreted_gpu
 
 
@@ -22,7 +22,7 @@ def on_gpu(monkeypatch):
 
 def assert_equals_the_reference(op, given, **arguments):
   run = lambda impl: jax.block_until_ready(jax.jit(lambda given: op(*given, **arguments, impl=impl))(given))
-  with _compat.interpreted_gpu(detect_races=True):
+  with interpreters.interpreted_gpu(detect_races=True):
     got = run("pallas_gpu")
   assert_close(got, run("reference"), TOLERANCE["float32"])
 

@@ -15,7 +15,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from hybrids import mixer
-from kernels import _compat, dispatch
+from kernels import dispatch
 from kernels.conv_step import conv_step
 from kernels.conv_step import pallas_tpu as conv_step_tpu
 from kernels.linear_scan import linear_scan
@@ -30,7 +30,7 @@ from kernels.ssd import pallas_tpu as ssd_tpu
 from kernels.ssd import ssd
 from kernels.ssd_step import pallas_tpu as ssd_step_tpu
 from kernels.ssd_step import ssd_step
-from tests.kernels import selective, steps
+from tests.kernels import interpreters, selective, steps
 from tests.kernels.compare import TOLERANCE, assert_close, assert_equals_the_reference, draw, values_and_gradients
 
 
@@ -65,7 +65,7 @@ def run_raced(kernel):
 
 @pytest.mark.parametrize("kernel", [copy_all, read_too_early])
 def test_the_interpreter_reports_races(kernel):
-  with pytest.raises(RuntimeError, match="RACE DETECTED"), _compat.interpreted_tpu():
+  with pytest.raises(RuntimeError, match="RACE DETECTED"), interpreters.interpreted_tpu():
     run_raced(kernel)
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy.polynomial import laguerre, legendre
 
 from ssm.lti import hippo
 
@@ -119,7 +120,25 @@ def remember(measure, n, end):
   for value in u:
     x = decay @ x + gain * value
   past = 6000 * dt - times[times > 6000 * dt - end]
-  return hippo.basis(measure, n, past) @ x, u[-len(past) :]
+  return basis(measure, n, past) @ x, u[-len(past) :]
+
+
+def basis(measure, n, past):
+  """Returns the functions in which x' = A x + B u remembers u: u(t - past) is about basis @ x(t).
+
+  `past` ends at 2 for "legt" and "fout", whose memory does; the others remember all of it, ever more coarsely.
+  """
+  root = np.sqrt(2.0 * np.arange(n) + 1)
+  if measure == "legs":
+    return legendre.legvander(2 * np.exp(-past) - 1, n - 1) * root
+  if measure == "legt":
+    return legendre.legvander(1 - past, n - 1) * root
+  if measure == "lagt":
+    return laguerre.lagvander(past, n - 1) * np.exp(-past / 2)[:, None]
+  angles = np.pi * np.outer(past, np.arange(n // 2))
+  waves = np.sqrt(2.0) * np.stack([np.cos(angles), np.sin(angles)], axis=-1).reshape(len(past), n)
+  waves[:, 0] = 1
+  return waves
 
 
 def test_legs_remembers_on_legendre_polynomials():
