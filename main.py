@@ -107,7 +107,8 @@ def run(flags: Any) -> int:
     if status == "stopped":
       print(f"stopped at step {trained.step}, saved; the same command goes on", file=sys.stderr)
       return STOPPED
-    if trained.config.generate.tokens and tokenizer.has_text(trained.task) and jax.process_count() == 1:
+    writes = tokenizer.has_text(trained.task) or tokenizer.has_file(trained.task)
+    if trained.config.generate.tokens and writes and jax.process_count() == 1:
       show_sample(trained)
     return DONE
   devices = jax.devices()[:1] if alone else None

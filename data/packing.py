@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
@@ -28,11 +28,24 @@ class Document(NamedTuple):
   text: bytes
 
 
+class Packed(Protocol):
+  """Documents end to end, in memory or in files."""
+
+  def rows(self, places: np.ndarray, length: int) -> Batch:
+    """Returns rows of `length` inputs from these places, each with its next token as the target."""
+    ...
+
+
 class Stream(NamedTuple):
   """Documents end to end."""
 
   tokens: np.ndarray  # uint8
   starts: np.ndarray  # bool, at each document's first token
+
+  def rows(self, places: np.ndarray, length: int) -> Batch:
+    """See Packed."""
+    index = places[:, None] + np.arange(length + 1)
+    return batch_of(self.tokens[index], self.starts[index])
 
 
 def stream(texts: Sequence[bytes]) -> Stream:
@@ -42,10 +55,9 @@ def stream(texts: Sequence[bytes]) -> Stream:
   return Stream(np.frombuffer(b"".join(texts), np.uint8), starts)
 
 
-def gather(packed: Stream, places: np.ndarray, length: int) -> Batch:
-  """Rows of `length` inputs from the given places, each with its next token as the target."""
-  index = places[:, None] + np.arange(length + 1)
-  tokens, starts = packed.tokens[index].astype(np.int32), packed.starts[index]
+def batch_of(tokens: np.ndarray, starts: np.ndarray) -> Batch:
+  """The batch of rows that have a token more than inputs; nothing predicts a document's first token."""
+  tokens = tokens.astype(np.int32)
   weights = (~starts[:, 1:]).astype(np.float32)
   # contiguous copies, so that no batch keeps the wider array alive
   inputs, targets = np.ascontiguousarray(tokens[:, :-1]), np.ascontiguousarray(tokens[:, 1:])
@@ -56,30 +68,39 @@ class Epochs:
   """Endless rows of `length` from one split: row r belongs to epoch r // (rows an epoch has).
 
   Shuffled: the rows of an epoch in random order. Stateful: row r is the next piece of lane r % batch, a lane being one
-  of `batch` equal
-  parts of the epoch, and `reset` is set where a lane starts anew.
+  of `batch` equal parts of the epoch, and `reset` is set where a lane starts anew.
   """
 
+  UNIT = "bytes"
+
   def __init__(self, texts: Sequence[bytes], length: int, batch: int, seed: int, stateful: bool):
-    self.texts, self.length, self.batch, self.seed, self.stateful = texts, length, batch, seed, stateful
+    self.texts = texts
+    self._lay_out(sum(map(len, texts)), length, batch, seed, stateful)
+
+  def _lay_out(self, size: int, length: int, batch: int, seed: int, stateful: bool) -> None:
+    self.size, self.length, self.batch, self.seed, self.stateful = size, length, batch, seed, stateful
     # one token is only a target, and up to `length - 1` are skipped to move the cuts from epoch to epoch
-    usable = sum(map(len, texts)) - length
+    usable = size - length
     self.steps = (usable // batch - 1) // length if stateful else 0
     self.rows = self.steps * batch if stateful else (usable - 1) // length + 1
     if usable < 1 or self.rows < 1:
       need = batch * (length + 1) + length if stateful else length + 1
       kind = "stateful batch" if stateful else "row"
       fix = f"lower data.length={length} or data.batch={batch}, or use more text"
-      raise Mistake(f"the training text has {usable + length} bytes, but a {kind} needs {need}: {fix}")
+      raise Mistake(f"the training text has {size} {self.UNIT}, but a {kind} needs {need}: {fix}")
     # the present epoch and, where a batch reaches across, the next
     self.epoch = functools.lru_cache(maxsize=2)(self._epoch)
 
-  def _epoch(self, index: int) -> tuple[Stream, int, np.ndarray]:
-    """One epoch's documents in their order, its offset and the order of its rows."""
+  def packed(self, index: int) -> Packed:
+    """The tokens of one epoch: the documents in their order."""
     order = draws.permutation(self.seed, "packing/documents", index, len(self.texts))
+    return stream([self.texts[i] for i in order])
+
+  def _epoch(self, index: int) -> tuple[Packed, int, np.ndarray]:
+    """One epoch's tokens, its offset and the order of its rows."""
     offset = int(draws.below(draws.bits(self.seed, "packing/offset", index, 1, 1), self.length)[0, 0])
     rows = draws.permutation(self.seed, "packing/rows", index, self.rows) if not self.stateful else np.empty(0, int)
-    return stream([self.texts[i] for i in order]), offset, rows
+    return self.packed(index), offset, rows
 
   def __call__(self, first: int, count: int) -> Batch:
     """Rows first … first + count - 1."""
@@ -94,12 +115,12 @@ class Epochs:
   def _rows(self, index: int, rows: np.ndarray) -> Batch:
     packed, offset, order = self.epoch(index)
     if not self.stateful:
-      last = len(packed.tokens) - self.length - 1
+      last = self.size - self.length - 1
       # the last row of an epoch overlaps the one before it rather than reach beyond the end
-      return gather(packed, np.minimum(offset + order[rows] * self.length, last), self.length)
+      return packed.rows(np.minimum(offset + order[rows] * self.length, last), self.length)
     lane, step = rows % self.batch, rows // self.batch
-    width = (len(packed.tokens) - self.length) // self.batch
-    batch = gather(packed, offset + lane * width + step * self.length, self.length)
+    width = (self.size - self.length) // self.batch
+    batch = packed.rows(offset + lane * width + step * self.length, self.length)
     batch["reset"][:, 0] |= step == 0
     return batch
 
@@ -187,7 +208,7 @@ class PackedText(abc.ABC):
     packed = Stream(np.pad(packed.tokens, (0, pad)), np.pad(packed.starts, (0, pad), constant_values=True))
 
     def take(first: int, count: int) -> Batch:
-      return gather(packed, np.arange(first, first + count) * length, length)
+      return packed.rows(np.arange(first, first + count) * length, length)
 
     return pipeline.InOrder(take, rows, self.batch, process_index, process_count)
 

@@ -23,10 +23,12 @@ class Tokenizer(Protocol):
   Attributes:
     size: how many different ones there are.
     end: the token that ends a text, if there is one.
+    begin: the token that stands before every text, if there is one.
   """
 
   size: int
   end: int | None
+  begin: int | None
 
   def encode(self, text: str, *, begin: bool = True) -> np.ndarray:
     """Returns the tokens of a text; with `begin`, after those that stand before every text."""
@@ -43,6 +45,7 @@ class OfTask:
   def __init__(self, task: Any):
     self._task, self.size = task, task.vocab
     self.end: int | None = None
+    self.begin: int | None = None
 
   def encode(self, text: str, *, begin: bool = True) -> np.ndarray:
     """Returns the tokens of a text."""
@@ -71,6 +74,7 @@ class OfTokenizers:
       raise unreadable(settings, error) from None
     end = end.get("content") if isinstance(end, dict) else end
     self.end = None if end is None else self._tokenizer.token_to_id(end)
+    self.begin = next(iter(self.encode("").tolist()), None)
 
   def encode(self, text: str, *, begin: bool = True) -> np.ndarray:
     """Returns the tokens of a text."""
@@ -92,10 +96,11 @@ class OfSentencePiece:
       raise unreadable(path, error) from None
     self.size = self._processor.get_piece_size()
     self.end = self._processor.eos_id() if self._processor.eos_id() >= 0 else None
+    self.begin = self._processor.bos_id() if self._processor.bos_id() >= 0 else None
 
   def encode(self, text: str, *, begin: bool = True) -> np.ndarray:
     """Returns the tokens of a text."""
-    first = [self._processor.bos_id()] if begin and self._processor.bos_id() >= 0 else []
+    first = [self.begin] if begin and self.begin is not None else []
     return np.asarray(first + self._processor.encode(whole(text)), np.int32)
 
   def decode(self, tokens: np.ndarray) -> str:
@@ -165,8 +170,10 @@ def find(folder: str | Path | None, task: Any, vocab: int | None) -> Tokenizer:
     ValueError: it cannot be read or does not match the model's vocabulary, or there is none and the task has no text.
   """
   path = None if folder is None else file(Path(folder).expanduser())
+  if path is None and has_file(task):
+    path = file(Path(task.tokenizer))
   if path is not None:
-    return checked((OfTokenizers if path.name == JSON else OfSentencePiece)(path), path, vocab)
+    return checked(open_file(path), path, vocab)
   if task is None:
     raise Mistake(f"{folder} has no tokenizer, {JSON} or {MODEL}")
   if not has_text(task):
@@ -175,6 +182,15 @@ def find(folder: str | Path | None, task: Any, vocab: int | None) -> Tokenizer:
       f"model's {JSON} or {MODEL} into the run's folder"
     )
   return OfTask(task)
+
+
+def open_file(path: Path) -> Tokenizer:
+  """Opens a tokenizer's file, `tokenizer.json` or another of that library, or a SentencePiece model.
+
+  Raises:
+    Mistake: it cannot be read, or its library is not installed.
+  """
+  return (OfSentencePiece if path.suffix == ".model" else OfTokenizers)(path)
 
 
 def checked(tokenizer: Tokenizer, path: Path, vocab: int | None) -> Tokenizer:
@@ -195,6 +211,11 @@ def checked(tokenizer: Tokenizer, path: Path, vocab: int | None) -> Tokenizer:
 def has_text(task: Any) -> bool:
   """Returns whether a task is language modelling of tokens that stand for text."""
   return task.head == "lm" and hasattr(task, "encode")
+
+
+def has_file(task: Any) -> bool:
+  """Whether a task's tokens are those of a tokenizer's file."""
+  return hasattr(task, "tokenizer")
 
 
 class Decoder:

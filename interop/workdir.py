@@ -50,9 +50,13 @@ def adopt(folder: str | Path, config: ConfigDict | str | None, out: str | Path, 
   settings_of_run = _idle(model) if given is None else given
   with settings_of_run.unlocked():
     settings_of_run.model = ConfigDict(section(model))
+    if settings_of_run.data.get("vocab") == 0:
+      # that of the tokenizer may be smaller
+      settings_of_run.data.vocab = model.vocab
   # a folder without the loaded weights must not look like a run: it would start from fresh ones
   with tensors.new_folder(target) as partial:
     run = Run.from_config(settings_of_run, partial)
+    tokens = _same_tokenizer(run.task, model, folder, tokens)
     _check_tokens(run.task, model, folder, tokens, ours=released.get("model_type") == own.MODEL_TYPE)
     _replace(run, variables)
     with run.on_mesh(), contextlib.closing(Folder(partial, run.config)) as kept:
@@ -82,8 +86,10 @@ def export(folder: str | Path, out: str | Path, *, step: int | None = None) -> N
   path = Path(folder).expanduser() / RELEASED
   released = tensors.read_json(path) if path.exists() else None
   run = Run.open(folder, step=step, devices=jax.devices()[:1])
-  beside = _files(tokenizer.file(Path(folder).expanduser()))
-  hf.save(out, run.model, jax.tree.map(np.asarray, run.variables), released, beside)
+  found = tokenizer.file(Path(folder).expanduser())
+  if found is None and tokenizer.has_file(run.task):
+    found = tokenizer.file(Path(run.task.tokenizer))
+  hf.save(out, run.model, jax.tree.map(np.asarray, run.variables), released, _files(found))
 
 
 def section(model: Model) -> dict[str, Any]:
@@ -121,6 +127,24 @@ def _files(tokens: Path | None) -> list[Path]:
   return [] if tokens is None else [path for path in (tokens, tokens.with_name(tokenizer.SETTINGS)) if path.is_file()]
 
 
+def _same_tokenizer(task: Any, model: Model, folder: str | Path, path: Path | None) -> Path | None:
+  """Returns the tokenizer's file of the run: the released one, or else that of the task.
+
+  Raises:
+    Mistake: both are there and differ, or the task's has other sizes than the model.
+  """
+  own = tokenizer.file(Path(task.tokenizer)) if tokenizer.has_file(task) else None
+  if own is None:
+    return path
+  _tokenizer(Path(task.tokenizer), model)
+  if path is not None and path.read_bytes() != own.read_bytes():
+    raise Mistake(
+      f"the text of {task.tokenizer} is in the tokens of another tokenizer than {path}; make it again with ./dev "
+      f"tokenize --tokenizer {folder}"
+    )
+  return own if path is None else path
+
+
 def _check_tokens(task: Any, model: Model, folder: str | Path, tokens: Path | None, *, ours: bool) -> None:
   """Raises a Mistake where the task's tokens are not those of the model.
 
@@ -134,8 +158,9 @@ def _check_tokens(task: Any, model: Model, folder: str | Path, tokens: Path | No
   if tokenizer.has_text(task) and (tokens or (model.vocab != BYTES and not ours)):
     has = f"vocab={model.vocab}" + (f" and {tokens.name}" if tokens else "")
     raise Mistake(
-      f"the task {name} reads text as bytes, but the tokens of the model in {folder} are no bytes: it has {has}; give "
-      f"{fits}, or leave --config out to generate and chat"
+      f"the task {name} reads text as bytes, but the tokens of the model in {folder} are no bytes: it has {has}; make "
+      f"its tokens with ./dev tokenize for --config configs/tokens.py, give {fits}, or leave --config out to generate "
+      "and chat"
     )
   for size in own.SIZES:
     if getattr(task, size) != getattr(model, size):

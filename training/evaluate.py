@@ -54,7 +54,8 @@ def make_evaluate(
       found = sums(variables, _divisible(islice(rows(), batches or None), mesh))
       if not found:
         raise Mistake(f"evaluation set {name!r} is empty")
-      values |= {f"eval/{name}/{key}": value for key, value in losses.averages(found, task.metrics).items()}
+      means = losses.averages(found, task.metrics, losses.bytes_per_target(task, name))
+      values |= {f"eval/{name}/{key}": value for key, value in means.items()}
     return values
 
   return evaluate

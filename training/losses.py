@@ -54,9 +54,16 @@ def add(left: Mapping[str, tuple], right: Mapping[str, tuple]) -> dict[str, tupl
   return jax.tree.map(lambda a, b: a + b, dict(left), dict(right))
 
 
-def averages(sums: Mapping[str, tuple], metrics: Collection[str]) -> dict[str, float]:
+def bytes_per_target(task: Any, name: str) -> float:
+  """Returns how many bytes of text a target of a set stands for; a task whose tokens are no bytes says it."""
+  return getattr(task, "bytes_per_target", {}).get(name, 1.0)
+
+
+def averages(sums: Mapping[str, tuple], metrics: Collection[str], bytes_per_target: float = 1.0) -> dict[str, float]:
   """Returns the loss and the metrics that a task asks for, as floats.
 
+  Args:
+    bytes_per_target: what a predicted token stands for on the average, where it is no byte.
   Raises:
     ValueError: a metric that neither the loss nor DERIVED knows.
   """
@@ -66,5 +73,5 @@ def averages(sums: Mapping[str, tuple], metrics: Collection[str]) -> dict[str, f
     source, function = DERIVED.get(name, (name, float))
     if source not in means:
       raise Mistake(f"the task asks for metric {name!r}; there are {', '.join([*means, *DERIVED])}")
-    values[name] = float(function(means[source]))
+    values[name] = float(function(means[source])) / (bytes_per_target if name == "bits_per_byte" else 1.0)
   return values

@@ -30,7 +30,7 @@ from inference.text_model import TextModel
 from kernels import dispatch
 from mistake import Mistake
 from training import evaluate as evaluate_lib
-from training import flops, metrics, optimizer, peers, platform, schedule, settings, sharding, transfer
+from training import flops, losses, metrics, optimizer, peers, platform, schedule, settings, sharding, transfer
 from training import state as state_lib
 from training import step as step_lib
 from training import workdir as workdir_lib
@@ -302,7 +302,8 @@ class Run:
           session.tick(step, first, self.state)
         self.step = step + 1
         if due(step + 1, config.log_every, last):
-          session.row(step + 1, step_lib.report(self.state.seen, self.task.metrics) | {"train/lr": float(rate(step))})
+          found = step_lib.report(self.state.seen, self.task.metrics, losses.bytes_per_target(self.task, "train"))
+          session.row(step + 1, found | {"train/lr": float(rate(step))})
           self.state = self.state._replace(seen=forget())
     raise AssertionError("the last step returns")
 

@@ -98,13 +98,17 @@ def check_finite(seen: Seen) -> None:
     )
 
 
-def report(seen: Seen, metrics: Collection[str]) -> dict[str, float]:
+def report(seen: Seen, metrics: Collection[str], bytes_per_target: float = 1.0) -> dict[str, float]:
   """Returns a row of training metrics: averages over the updates since the last row.
 
+  Args:
+    bytes_per_target: see `losses.averages`.
   Raises:
     FloatingPointError: a step was not finite.
   """
   check_finite(seen)
   sown = [name for name in seen.sums if name.startswith("losses/")]
-  values = {f"train/{name}": value for name, value in losses.averages(seen.sums, [*metrics, *sown]).items()}
+  values = {
+    f"train/{name}": value for name, value in losses.averages(seen.sums, [*metrics, *sown], bytes_per_target).items()
+  }
   return values | {"train/grad_norm": float(seen.grad_norm) / max(int(seen.updates), 1)}

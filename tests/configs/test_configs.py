@@ -25,6 +25,7 @@ FILES = [path for path in sources.python_files("configs") if path.stem not in ("
 VARIANTS = {
   "induction_heads": ("", "protocol=paper", "mixer=softmax,m.position=rope", "mixer=softmax,position=learned"),
   "text": ("files=x.txt", "task=tiny_shakespeare"),
+  "tokens": (f"dir={sources.ROOT}/tests/data/toy_tokens",),
   "mqar": ("", "stages=(),vocab=8192,batch=512,dropout=0.1,weight_decay=0.1"),
   "mqar_states": ("", "size=128x16,mixer=mamba,m.state=4"),
   "mqar_table": ("size=128x16,mixer=mamba2,m.state=64",),

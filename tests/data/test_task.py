@@ -70,6 +70,7 @@ def test_every_task_without_files_is_here():
     "fasta",
     "named",
     "retrieval",
+    "tokens",
   }
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import main
 from interop import families, hf
+from scripts import tokenize_text
 from tests.interop.released import OWN
 from tests.sources import ROOT
 
@@ -58,14 +59,20 @@ def test_the_commands_of_the_page_run(tmp_path, monkeypatch, capsys):
   shutil.copytree(OWN / "gpt2", "downloads/mamba-130m-hf")
   (tmp_path / "downloads/mamba-130m-hf/tokenizer.json").write_text("{}")
   (block,) = re.findall(r"^```\n(\w.*?)```", PAGE, re.S | re.M)
-  small = "vocab=53,steps=2,warmup=1,batch=2,length=24,eval_rows=4,generate.tokens=0"
-  commands = [shlex.split(line.replace("vocab=50280", small), comments=True) for line in block.splitlines()]
+  (tmp_path / "notes").mkdir()
+  (tmp_path / "notes" / "a.txt").write_text("a note that says little " * 40)
+  tokenize_text.opened.cache_clear()
+  folder = "dir=tokens/notes"
+  small = f"{folder},steps=2,warmup=1,batch=2,length=24,generate.tokens=0"
+  commands = [shlex.split(line.replace(folder, small), comments=True) for line in block.splitlines()]
   for command in commands:
     if command == ["EXTRAS=text", "./dev", "setup"]:
       continue
     match command:
       case ["./dev", "python", "-m", "interop.hf", *rest]:
         assert hf.main(rest) == 0, command
+      case ["./dev", "tokenize", *rest]:
+        assert tokenize_text.main([*rest, "--jobs", "1"]) == 0, command
       case ["./dev", "chat", folder]:
         assert main.main(["main.py", "--mode=chat", f"--workdir={folder}"]) == 0, command
       case ["./dev", "run", *rest]:
@@ -75,6 +82,7 @@ def test_the_commands_of_the_page_run(tmp_path, monkeypatch, capsys):
   assert len(commands) > 5
   assert "error" not in capsys.readouterr().err
   assert (tmp_path / "mine" / "tokenizer.json").exists()
+  tokenize_text.opened.cache_clear()
 
 
 def test_the_pages_agree_on_the_number_of_families():

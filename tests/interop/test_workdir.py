@@ -10,10 +10,15 @@ import pytest
 from flax.core import meta
 
 import main
+from data.task import build_task
 from hybrids.model import build_model
 from hybrids.recipes import get_recipe, mamba
+from inference.text_model import TextModel
+from inference.tokenizer import find
 from interop import hf, own, workdir
 from mistake import Mistake
+from scripts import tokenize_text
+from tests.data import pairs
 from tests.interop.released import OWN
 from training.run import Run
 
@@ -63,7 +68,7 @@ def test_a_run_starts_from_it_and_gives_it_back(released, tmp_path):
     (
       "configs/text.py",
       "",
-      "TextFile reads text as bytes, but .* no bytes: it has vocab=53; give .*copying.py:vocab=53",
+      "TextFile reads text as bytes, but .* it has vocab=53; make .*configs/tokens.py, give .*copying.py:vocab=53",
     ),
     ("configs/text.py:vocab=5000", "tokenizer.json", "no bytes: it has vocab=53 and tokenizer.json"),
     ("configs/mqar.py", "", "MQAR has vocab=256, but the model in .* has 53; give .*copying.py:vocab=53"),
@@ -128,6 +133,55 @@ def test_the_command_line_loads_trains_evaluates_generates_and_saves(released, t
   assert any((a != b).any() for a, b in zip(jax.tree.leaves(tuned), jax.tree.leaves(variables), strict=True))
   assert hf.main(["save", run, str(tmp_path / "tuned")]) == 2
   assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.fixture
+def tokenized(released, tmp_path, monkeypatch):
+  """A released folder with a tokenizer, and a text in its tokens."""
+  monkeypatch.setitem(sys.modules, "tokenizers", pairs.LIBRARY)
+  tokenize_text.opened.cache_clear()
+  recipe = get_recipe("mamba_toy")._replace(fields=SIZES, function=mamba.model)
+  folder = pairs.write(tmp_path / "words")
+  model, variables = small(recipe, vocab=272)
+  hf.save(tmp_path / "new", model, variables, RELEASED | {"vocab_size": 272})
+  for path in (tmp_path / "new").iterdir():
+    path.rename(folder / path.name)
+  task = build_task("text_file", dir=str(tmp_path / "text"))
+  tokenize_text.make(tmp_path / "tokens", task, folder / "tokenizer.json", workers=1)
+  yield folder, f"configs/tokens.py:dir={tmp_path}/tokens,length=16,batch=4,steps=30,warmup=0,lr=0.03"
+  tokenize_text.opened.cache_clear()
+
+
+@pytest.mark.slow
+def test_a_model_is_tuned_on_text_in_its_own_tokens_and_given_back_with_them(tokenized, tmp_path, capsys):
+  folder, config = tokenized
+  run, values = str(tmp_path / "run"), []
+  assert hf.main(["load", str(folder), "--workdir", run, "--config", config]) == 0
+  for mode in ("eval", "train", "eval", "generate"):
+    assert main.main(["main.py", "--workdir", run, "--mode", mode]) == 0
+    if mode == "eval":
+      values.append(json.loads((tmp_path / "run" / "eval.json").read_text()))
+  loss, bits = "eval/validation/loss", "eval/validation/bits_per_byte"
+  assert values[1][loss] < values[0][loss] - 0.1, values
+  # an end token for each document is predicted besides its bytes
+  assert values[1][bits] < values[1][loss] / np.log(2)
+  assert hf.main(["save", run, str(tmp_path / "tuned")]) == 0
+  assert (tmp_path / "tuned" / "tokenizer.json").exists()
+  model, tuned, _ = hf.load(tmp_path / "tuned")
+  jax.tree.map(np.testing.assert_array_equal, tuned, jax.device_get(Run.open(run).variables))
+  writer = TextModel(model, tuned, find(tmp_path / "tuned", None, model.vocab), tokens=5, temperature=0)
+  assert writer.generate("line") == Run.open(run).generate("line", tokens=5, temperature=0)
+
+
+def test_a_text_in_the_tokens_of_another_tokenizer_is_refused(tokenized, tmp_path):
+  folder, config = tokenized
+  (folder / "tokenizer.json").write_text("{ }")
+  with pytest.raises(Mistake, match="in the tokens of another tokenizer than .*make it again with ./dev tokenize"):
+    workdir.adopt(folder, config, tmp_path / "run")
+  (folder / "tokenizer.json").unlink()
+  (folder / "config.json").write_text(json.dumps(RELEASED | {"vocab_size": 256}))
+  with pytest.raises(Mistake, match="of its config.json"):
+    workdir.adopt(folder, config, tmp_path / "run")
 
 
 @pytest.mark.parametrize(
