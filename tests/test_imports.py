@@ -27,6 +27,9 @@ JOINING = {
   "training/run.py": {"data", "inference"},
   "training/describe.py": {"data", "inference", "configs"},
   "interop/workdir.py": {"inference"},
+  "interop/harness.py": {"inference"},
+  "interop/lambada.py": {"inference"},
+  "interop/scores.py": {"inference"},
   # published models by name, which are numbers alone
   "configs/model.py": {"hybrids"},
 }
