@@ -97,7 +97,7 @@ class Plan(NamedTuple):
       if shardings is None:
         value = jnp.asarray(read((slice(None),) * len(struct.shape)))
       else:
-        value = jax.make_array_from_callback(struct.shape, shardings[leaf], read)
+        value = _in_shards(struct, shardings[leaf], read)
       put(variables, leaf, value)
     return variables
 
@@ -131,10 +131,10 @@ def make(values: Mapping[str, Any], where: str, dtype: str) -> Plan:
   Raises:
     Mistake: the family is unknown, or a key of the config is or has an unknown value.
   """
-  family = families.find(values.get("model_type"), where)
+  family = families.find(families.model_type(values), where)
   config = Config(values, where)
   section, rows = family.sections(config), family.rows(config)
-  vocab = config.get("vocab_size")
+  vocab = family.vocab(config) if hasattr(family, "vocab") else config.get("vocab_size")
   config.finish(family.IGNORED)
   model = build(section, vocab=vocab, dtype=dtype)
   boxed = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
@@ -222,6 +222,24 @@ def _made(row: Row, given: tuple[tuple[int, ...], ...]) -> list[tuple[int, ...]]
     return str(error)
   except (ValueError, IndexError) as error:
     return f"it cannot be rearranged ({error})"
+
+
+def _in_shards(
+  struct: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding, read: Callable[[tuple[slice, ...]], np.ndarray]
+) -> jax.Array:
+  """Makes an array shard by shard, so that the host holds one of them at a time; copies of a shard are read once."""
+  places = sharding.addressable_devices_indices_map(struct.shape)
+  by_index: dict[str, list[jax.Device]] = {}
+  for device, index in places.items():
+    by_index.setdefault(str(index), []).append(device)
+  arrays: dict[jax.Device, jax.Array] = {}
+  for devices in by_index.values():
+    value = read(places[devices[0]] or ())
+    for device in devices:
+      arrays[device] = jax.device_put(value, device)
+    # the host's copy is let go before the next shard is read
+    jax.block_until_ready([arrays[device] for device in devices])
+  return jax.make_array_from_single_device_arrays(struct.shape, sharding, [arrays[device] for device in places])
 
 
 def _read(
