@@ -11,6 +11,7 @@ hf.save("out", model, variables, config)                          # a folder tha
 """
 
 import argparse
+import contextlib
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -35,7 +36,8 @@ if __name__ == "__main__":
 import jax  # noqa: E402
 
 from hybrids.model import Model  # noqa: E402
-from interop import own, plan, tensors  # noqa: E402
+from interop import families, own, plan, tensors  # noqa: E402
+from interop.families import rwkv7_pth  # noqa: E402
 from mistake import Mistake  # noqa: E402
 from training import sharding  # noqa: E402
 
@@ -60,7 +62,7 @@ def load(
     Mistake: the family or a key of the config is unknown, a file is damaged, or config and tensors disagree.
   """
   folder = Path(path).expanduser()
-  config = tensors.read_json(folder / tensors.CONFIG)
+  config = read_config(folder)
   if config.get("model_type") == own.MODEL_TYPE:
     return own.load(folder, config, dtype)
   made = plan.make(config, str(folder / tensors.CONFIG), dtype)
@@ -71,6 +73,19 @@ def load(
     return made.model, made.fill(opened, places), config
   finally:
     opened.close()
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+  """Returns the values of config.json; where there is none, those of a family that knows its models by their tensors.
+
+  Raises:
+    Mistake: there is none, and the tensors are of no such family.
+  """
+  if not (folder / tensors.CONFIG).exists() and (folder / tensors.SINGLE).is_file():
+    with contextlib.closing(tensors.Tensors(folder)) as opened:
+      if found := rwkv7_pth.config_of(opened.shapes):
+        return found
+  return tensors.read_json(folder / tensors.CONFIG)
 
 
 def save(
@@ -96,7 +111,9 @@ def save(
     return
   made = plan.make(config, str(folder / tensors.CONFIG), model.dtype)
   made.check_variables(variables)
-  tensors.write(folder, {**config, "dtype": "float32"}, made.tensors(variables), SHARD, beside)
+  # which their own code reads as an argument of theirs, where there is no model_type
+  kind = {"dtype": "float32"} if "model_type" in config else {}
+  tensors.write(folder, {**config, **kind}, made.tensors(variables), SHARD, beside)
 
 
 def check(path: str | Path) -> str:
@@ -106,7 +123,7 @@ def check(path: str | Path) -> str:
     Mistake: as `load`.
   """
   folder = Path(path).expanduser()
-  config = tensors.read_json(folder / tensors.CONFIG)
+  config = read_config(folder)
   made = plan.make(config, str(folder / tensors.CONFIG), "float32")
   opened = tensors.Tensors(folder, getattr(made.family, "RENAMED", ()))
   try:
@@ -114,8 +131,8 @@ def check(path: str | Path) -> str:
     numbers = sum(leaf.size for name, leaf in made.shapes.items() if name.startswith("params:"))
     body = made.model.body
     return (
-      f"{folder}: {config['model_type']}, width {made.model.width}, pattern {body['pattern']}, depth {body['depth']}, "
-      f"{numbers:,} parameters; all {len(opened.shapes)} tensors are understood"
+      f"{folder}: {families.model_type(config)}, width {made.model.width}, pattern {body['pattern']}, "
+      f"depth {body['depth']}, {numbers:,} parameters; all {len(opened.shapes)} tensors are understood"
     )
   finally:
     opened.close()

@@ -26,6 +26,11 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 # first bytes of what torch.save writes: a zip archive, or a bare pickle
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x04", b"\x80\x05")
 LISTED = 12
+# the way out of a pickle; tied tensors are cloned, as safetensors stores nothing twice
+CONVERT = (
+  "safetensors.torch.save_file({name: x.clone() for name, x in torch.load(FILE, weights_only=True).items()}, "
+  f"{SINGLE!r}) makes the other"
+)
 
 
 def some(names: Iterable[str]) -> str:
@@ -128,10 +133,11 @@ class Tensors:
     index = self.folder / INDEX
     if not index.exists():
       if not (self.folder / SINGLE).is_file():
-        others = sorted(path.name for path in self.folder.glob("*.bin")) + sorted(
-          path.name for path in self.folder.glob("*.safetensors")
-        )
-        what = f"; it has {some(others)}, and pickles are not read" if others else ""
+        pickles = [path.name for end in ("bin", "pth", "pt") for path in self.folder.glob(f"*.{end}")]
+        others = pickles + sorted(path.name for path in self.folder.glob("*.safetensors"))
+        what = f"; it has {some(others)}" if others else ""
+        if pickles:
+          what += f", and pickles are not read: where PyTorch is installed, {CONVERT}"
         raise Mistake(f"{self.folder} has neither {SINGLE} nor {INDEX}{what}")
       return {}
     names = read_json(index).get("weight_map")

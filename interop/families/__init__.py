@@ -7,6 +7,7 @@ A family's file holds facts, no code for single tensors:
   IGNORED        keys of config.json, between blanks, that do not change what the model computes, or that transformers
                  itself ignores
   SKIPPED        regular expressions of tensors that hold nothing the model needs, such as a table that is tied
+  vocab(config)  if there is one: the rows of the table, where `vocab_size` does not say them
   RENAMED        if there is one: pairs of a regular expression and what takes its place in the names of tensors, for
                  files that were written with other names; what is saved has today's
   sections(config) -> the model section, made by the family's recipe in hybrids/recipes/
@@ -18,19 +19,26 @@ are an error. `config.expect(key, value, …)` asks for a key whose other values
 
 import importlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mistake import Mistake, hint
 
 # model types that another family's file serves
-ALIASES: dict[str, str] = {"lfm2_moe": "lfm2", "qwen3_5_moe_text": "qwen3_5_text"}
+ALIASES: dict[str, str] = {"lfm2_moe": "lfm2", "qwen3_5_moe_text": "qwen3_5_text", "rwkv7_fla": "rwkv7"}
 
 
 def names() -> list[str]:
   """All model types that can be read."""
   files = [path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_")]
   return sorted([*files, *ALIASES])
+
+
+def model_type(values: Mapping[str, Any]) -> Any:
+  """The model type of a config.json, which that of state-spaces/mamba does not name."""
+  ours = "model_type" not in values and {"d_model", "n_layer", "ssm_cfg"} <= values.keys()
+  return "mamba_ssm" if ours else values.get("model_type")
 
 
 def find(model_type: Any, where: str) -> Any:
