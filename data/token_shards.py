@@ -139,14 +139,13 @@ def _read(path: pathlib.Path, changed: int) -> Mapping[str, Any]:
   """The values of tokens.json, by the time of its last change."""
   facts = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
   if facts["form"] != FORM:
-    raise ValueError(f"it is of form {facts['form']}, and this is form {FORM}")
+    raise Mistake(f"{path / MANIFEST} is of form {facts['form']}, and form {FORM} is read here; make the folder again")
+  wrong = [] if any(facts["splits"].values()) and facts["vocab"] > 0 else ["no tokens"]
   for split, parts in facts["splits"].items():
-    for part in parts:
-      wrong = [key for key in Facts._fields if not isinstance(part[key], int) or part[key] < 0]
-      if split not in SPLITS or wrong:
-        raise ValueError(f"{split}: {wrong}")
-  if not any(facts["splits"].values()) or facts["vocab"] < 1:
-    raise ValueError("it holds no tokens")
+    bad = [key for part in parts for key in Facts._fields if not isinstance(part[key], int) or part[key] < 0]
+    wrong += [f"{split} {bad}"] if bad or split not in SPLITS else []
+  if wrong:
+    raise Mistake(f"{path / MANIFEST} cannot be right: {', '.join(wrong)}; make the folder again")
   return facts
 
 
@@ -163,5 +162,7 @@ def read(path: pathlib.Path) -> TokenFolder:
       f"{path} has no {MANIFEST}: ./dev tokenize --config configs/text.py:files=TEXT --tokenizer FOLDER --out {path} "
       "makes it"
     ) from None
+  except Mistake:
+    raise
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise Mistake(f"{path / MANIFEST} cannot be read ({error!r}); make the folder again") from None
