@@ -1,10 +1,11 @@
-"""A hybrid in Jamba's manner and its siblings without attention and of attention alone, at equal parameters.
+"""A hybrid in Jamba's manner, its siblings without attention and of attention alone, and Griffin, at equal parameters.
 
 Four layers of width 64, each with an MLP: Mamba, and attention as the third (Jamba has one in eight, in the middle of
-each eight); Mamba alone; attention alone, with rotary positions, which Jamba's lacks. The MLPs' inner width makes up
-for what an attention layer has fewer of, so that all three have as many parameters within 1 %. `task=bytes` is the
-language model of configs/bytes.py, read in rows of 1,024 in the end; `task=mqar` associative recall of 8 pairs in 64
-tokens.
+each eight); Mamba alone; attention alone, with rotary positions, which Jamba's lacks; Griffin's RG-LRU with attention
+over a window of half the length as the third. The MLPs' inner width makes up for what a mixer has fewer of, so that all
+four have as many parameters within 1 %. `task=bytes` is the language model of configs/bytes.py, trained on rows of 256
+and read in rows of 1,024, which attention alone does not bear; `--mode eval --config.data.eval_length=256` reads rows
+like those of the training. `task=mqar` is associative recall of 8 pairs in 64 tokens.
 
   python main.py --config configs/hybrid.py:task=mqar,kind=attention --workdir runs/hybrid_attention
   ./dev sweep --config configs/hybrid.py --out runs/hybrid
@@ -24,10 +25,13 @@ KINDS: dict[str, tuple[str, int]] = {
   "hybrid": ("m-m-a-m-", 149),
   "mamba": ("m-", 128),
   "attention": ("a-", 212),
+  "griffin": ("r-r-l-r-", 226),
 }
 LETTERS: dict[str, dict[str, Any]] = {
   "m": dict(name="mamba"),
   "a": dict(name="softmax", heads=4),
+  "r": dict(name="rglru", heads=4),
+  "l": dict(name="local", heads=4, kv_heads=1, window=128),
 }
 SMALL = "eval.every=500,save.every=500,save.keep=1,cpu_devices=1,warmup=100,schedule=cosine"
 TASKS = {
@@ -35,6 +39,8 @@ TASKS = {
   "mqar": (mqar, f"steps=1500,batch=32,length=64,pairs=8,stages=((0,1),(100,2),(300,4),(500,8)),b2=0.95,{SMALL}"),
 }
 LEARNING_RATES = {"bytes": (3e-3,), "mqar": (1e-3, 3e-3)}
+# Griffin is there for its loss beyond the length of the training
+COMPARED = {"bytes": tuple(KINDS), "mqar": ("hybrid", "mamba", "attention")}
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -58,6 +64,6 @@ def get_sweep() -> Iterator[dict[str, Any]]:
   """Every kind on both tasks, three seeds each, recall at two learning rates."""
   for task, rates in LEARNING_RATES.items():
     for seed in range(3):
-      for kind in KINDS:
+      for kind in COMPARED[task]:
         for lr in rates:
           yield dict(task=task, kind=kind, lr=lr, seed=seed)

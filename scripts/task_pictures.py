@@ -1,16 +1,18 @@
 """Draws how runs do on their tasks: accuracy against length or depth, confusion, predictions, and samples.
 
-  ./dev pictures DIR [DIR ...] --out FOLDER [--set NAME] [--metric accuracy] [--rows 512] [--step N]
+  ./dev pictures DIR [DIR ...] --out FOLDER [--set NAME] [--metric accuracy] [--rows 512] [--length N] [--step N]
 
 DIR are workdirs of runs.
 
   sets.png        the metric of each evaluation set of the last evaluation, against the number in the sets' names, such
                   as the length in length_64 … length_1024; runs whose sets have no numbers are left out.
+  positions.png   for language models: the loss of a token by its position, with --length in longer rows than those of
+                  the training.
   NAME_confusion.png  for classifiers: how often rows of each class are taken for each class.
   NAME_numbers.png    for regressions: what is predicted against what is so.
   NAME_samples.png    the first rows of the set with their targets and predictions: pictures, curves or tokens.
 
-The last three are of the run NAME, from up to --rows rows of the evaluation set --set, by default its first.
+All but the first are of the run NAME, from up to --rows rows of the evaluation set --set, by default its first.
 Exit codes: 0 done; 2 a mistake in what was asked for, in one line.
 """
 
@@ -27,6 +29,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mistake import Mistake, hint
+from scripts.pictures import positions
 from training import metrics, platform
 from training.rows import read_rows
 from training.run import Run
@@ -193,9 +196,24 @@ def written(run: Run, found: Answers, row: int, size: int) -> str:
   return start + " ".join(map(str, tokens))
 
 
-def pages(run: Run, args: argparse.Namespace) -> Iterator[tuple[str, Figure]]:
+def opened(folder: Path, args: argparse.Namespace) -> Run:
+  """Opens a run, with rows of another length if that is asked for."""
+  config = None if args.length is None else positions.longer(folder, args.length)
+  return Run.open(folder, step=args.step, config=config, devices=jax.devices()[:1])
+
+
+def draw_positions(runs: list[Run], collected: dict[str, Answers]) -> Figure | None:
+  """One line for each run that predicts next tokens; None where there is no such run."""
+  here = {run.name: collected[run.name] for run in runs}
+  models = [run for run in runs if positions.predicts_tokens(run, here[run.name].batch["weights"])]
+  if not models:
+    return None
+  lines = {run.name: positions.losses(here[run.name].batch, here[run.name].answers) for run in models}
+  return positions.draw(lines, {run.name: run.task.length for run in models})
+
+
+def pages(run: Run, found: Answers) -> Iterator[tuple[str, Figure]]:
   """The pictures of one run, by the end of their names."""
-  found = collect(run, args.set, args.rows)
   if found.answers.ndim == 2 and run.task.classes and run.task.classes <= MOST_CLASSES:
     yield "confusion", draw_confusion(found, run.task.classes)
   if np.issubdtype(found.batch["targets"].dtype, np.floating):
@@ -213,15 +231,19 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument("--set", help="evaluation set; the first by default")
   parser.add_argument("--metric", default="accuracy", help="of sets.png")
   parser.add_argument("--rows", type=int, default=512, help="of the evaluation set, at most")
+  parser.add_argument("--length", type=int, help="tokens of the rows that language models read; the task's by default")
   parser.add_argument("--step", type=int, help="checkpoint to use; the newest by default")
   args = parser.parse_args(argv)
   try:
     if args.rows < 1:
       raise Mistake(f"--rows={args.rows}; give at least 1")
     platform.prepare()
-    runs = [Run.open(folder, step=args.step, devices=jax.devices()[:1]) for folder in args.workdirs]
+    runs = [opened(folder, args) for folder in args.workdirs]
     args.out.mkdir(parents=True, exist_ok=True)
-    found = {f"{run.name}_{kind}.png": figure for run in runs for kind, figure in pages(run, args)}
+    collected = {run.name: collect(run, args.set, args.rows) for run in runs}
+    found = {f"{run.name}_{kind}.png": figure for run in runs for kind, figure in pages(run, collected[run.name])}
+    if by_position := draw_positions(runs, collected):
+      found = {"positions.png": by_position} | found
     sets = draw_sets(args.workdirs, args.metric)
   except (Mistake, OSError) as error:
     print(f"pictures: {' '.join(str(error).split())}", file=sys.stderr)

@@ -8,6 +8,7 @@ import pytest
 
 from mistake import Mistake
 from scripts import task_pictures as pictures
+from scripts.pictures import positions
 
 
 def answers(targets, logits, **batch):
@@ -74,3 +75,20 @@ def test_rows_that_do_not_count_are_left_out_and_a_wrong_set_is_named():
   assert len(pictures.collect(run, "validation", 2).answers) == 2
   with pytest.raises(Mistake, match="--set=validatoin: r has no such evaluation set .did you mean 'validation'"):
     pictures.collect(run, "validatoin", 8)
+
+
+def test_losses_by_position_are_means_over_rows_that_count():
+  logits = np.log(np.array([[[0.5, 0.5], [0.25, 0.75]], [[0.25, 0.75], [0.5, 0.5]], [[1.0, 1.0], [1.0, 1.0]]])) + 3
+  weights = np.array([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
+  batch = {"targets": np.array([[0, 0], [0, 1], [1, 1]]), "weights": weights}
+  np.testing.assert_allclose(positions.losses(batch, logits), [1.5, 2.0], rtol=1e-6)
+  nothing = positions.losses(batch | {"weights": weights * [1.0, 0.0]}, logits)
+  assert np.isnan(nothing[1]), nothing
+
+
+def test_lines_by_position_are_means_of_windows_beside_the_length_of_training():
+  figure = positions.draw({"run": np.arange(40.0), "short": np.array([np.nan, 2.0])}, {"run": 20, "short": 20})
+  line, other, rule = figure.axes[0].lines
+  np.testing.assert_allclose(line.get_xydata(), [[10, 9.5], [30, 29.5]])
+  np.testing.assert_allclose(other.get_xydata(), [[1, 2.0]])
+  assert rule.get_xdata() == [20, 20]
