@@ -12,8 +12,10 @@ from hybrids import mixer as mixer_lib
 from hybrids.branch import check_norm
 from kernels.documents import positions
 from kernels.inputs import Lengths, Reset, valid
-from layers import Dense, images, param
+from layers import Dense, LayerNorm, images, param
+from layers.activations import gelu
 from layers.choices import one_of
+from layers.image_conv import HalvingConv
 from layers.lengths import blank_past
 from layers.norms import make_norm
 from layers.positions import sinusoidal
@@ -245,19 +247,54 @@ class Patches(Features, kw_only=True):
   def vectors(self, inputs: Float[Array, "b t f"], lengths: Lengths) -> Float[Array, "b s d"]:
     """Maps each patch linearly, in the order of the image's rows."""
     b, t, f = self._floats(inputs).shape
+    rows, columns = self._sides(t)
+    x = inputs.reshape(b, rows // self.size, self.size, columns // self.size, self.size, f)
+    return self.in_proj(x.swapaxes(2, 3).reshape(b, -1, self.size * self.size * f))
+
+  @nn.nowrap
+  def _sides(self, t: int) -> tuple[int, ...]:
+    """The rows and columns of an image of t pixels, which patches must fill."""
     rows, columns = images.sides("patches", t, {"rows": self.rows, "columns": None})
     if self.size < 1 or rows % self.size or columns % self.size:
       raise Mistake(f"patches: size={self.size} does not divide an image of {rows} by {columns} pixels; set size")
-    x = inputs.reshape(b, rows // self.size, self.size, columns // self.size, self.size, f)
-    return self.in_proj(x.swapaxes(2, 3).reshape(b, -1, self.size * self.size * f))
+    return rows, columns
 
   def __call__(
     self, inputs: Float[Array, "b t f"], position: Int[Array, "b"], *, reset: Reset = None, lengths: Lengths = None
   ) -> Embedded:
     """Returns the vectors of the patches."""
     if reset is not None or lengths is not None:
-      raise Mistake("embed.name='patches' reads whole images: neither packed documents nor padding")
+      name = {cls: name for name, cls in EMBEDDINGS.items()}[type(self)]
+      raise Mistake(f"embed.name={name!r} reads whole images: neither packed documents nor padding")
     return super().__call__(inputs, position)
 
 
-EMBEDDINGS: dict[str, type[Embedding]] = {"features": Features, "patches": Patches, "tokens": Tokens}
+class ConvStem(Patches, kw_only=True):
+  """norm(conv(GELU(norm(conv(image))))): two convolutions by 3 by 3 pixels that halve each side, as in VMamba.
+
+  One vector for 4 by 4 pixels; the first convolution has half of the width. Norms are LayerNorm, and GELU is by erf.
+  """
+
+  def __post_init__(self):
+    if self.size != 4:
+      raise Mistake(f"conv_stem: size={self.size}; two convolutions that halve make one vector of 4 by 4 pixels")
+    super().__post_init__()
+
+  def setup(self):
+    super(Features, self).setup()
+    self.convs = [HalvingConv(self.width // 2), HalvingConv(self.width)]
+    self.norms = [LayerNorm(), LayerNorm()]
+
+  def vectors(self, inputs: Float[Array, "b t f"], lengths: Lengths) -> Float[Array, "b s d"]:
+    """Maps the image to a quarter of its rows and columns, in the order of the rows."""
+    b, t, f = self._floats(inputs).shape
+    x = self.norms[0](self.convs[0](inputs.reshape(b, *self._sides(t), f)))
+    return self.norms[1](self.convs[1](gelu(x))).reshape(b, -1, self.width)
+
+
+EMBEDDINGS: dict[str, type[Embedding]] = {
+  "conv_stem": ConvStem,
+  "features": Features,
+  "patches": Patches,
+  "tokens": Tokens,
+}

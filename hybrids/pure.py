@@ -195,36 +195,44 @@ def adapted(shared: Variables, adapters: Variables | None) -> Variables:
   if adapters is None:
     return shared
 
-  def add(tree: Any, change: Any) -> Any:
-    if set(change) == {"A", "B"}:
-      return tree + change["A"] @ change["B"]
-    return {name: add(value, change[name]) if name in change else value for name, value in tree.items()}
+  def add(tree: Any, change: Any, joint: Array | None = None) -> Any:
+    if "B" in change:
+      return tree + change.get("A", joint) @ change["B"]
+    joint = change.get("A", joint)
+    return {name: add(value, change[name], joint) if name in change else value for name, value in tree.items()}
 
   return {**shared, "params": add(shared["params"], adapters)}
 
 
-def init_adapters(params: Any, rank: int, only: str, key: Array, layers: int) -> dict[str, Any]:
+def init_adapters(params: Any, rank: int, only: str, joint: str, key: Array, layers: int) -> dict[str, Any]:
   """Fresh low-rank changes of shared parameters, stacked over layers: {"lora": …}, or nothing where there are none.
 
   Args:
-    only: a regular expression that is searched for in the paths of matrices, as `mixer/in_proj/kernel`.
+    only, joint: regular expressions that are searched for in the paths of matrices, as `mixer/in_proj/kernel`: those
+      that have changes, and those among them that share the factor A within a module. No path has an empty `joint`.
   """
-  keys = jax.random.split(key, layers)
-  made = jax.vmap(lambda key: _adapters(params, rank, re.compile(only), key, ""))(keys)
+  keys, patterns = jax.random.split(key, layers), (re.compile(only), re.compile(joint or "(?!)"))
+  made = jax.vmap(lambda key: _adapters(params, rank, *patterns, key, ""))(keys)
   return {"lora": meta.add_axis(made, 0, LAYERS)} if made else {}
 
 
-def _adapters(params: Any, rank: int, only: re.Pattern, key: Array, path: str) -> dict[str, Any]:
-  """Returns factors A, random, and B, zero, for every matrix called `kernel` that is to have them."""
+def _adapters(params: Any, rank: int, only: re.Pattern, joint: re.Pattern, key: Array, path: str) -> dict[str, Any]:
+  """Returns factors A, random, and B, zero, for every matrix called `kernel` that is to have them.
+
+  A factor A that several maps of a module have in common stands beside them.
+  """
   made: dict[str, Any] = {}
   for index, (name, boxed) in enumerate(sorted(params.items())):
     own = jax.random.fold_in(key, index)
     if isinstance(boxed, Mapping):
-      made[name] = _adapters(boxed, rank, only, own, f"{path}{name}/")
+      made[name] = _adapters(boxed, rank, only, joint, own, f"{path}{name}/")
     elif name == "kernel" and only.search(path + name) and jnp.ndim(meta.unbox(boxed)) == 2:
       (d, e), (left, right) = meta.unbox(boxed).shape, getattr(boxed, "names", (None, None))
       A = nn.LogicallyPartitioned(jax.random.normal(own, (d, rank)) * d**-0.5, names=(left, None))
       made[name] = {"A": A, "B": nn.LogicallyPartitioned(jnp.zeros((rank, e)), names=(None, right))}
+  for name, value in made.items():
+    if "kernel" in value and joint.search(f"{path}{name}/kernel"):
+      made = made | {"A": value["kernel"].pop("A")}
   return {name: value for name, value in made.items() if value}
 
 

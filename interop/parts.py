@@ -29,6 +29,11 @@ def mamba2(theirs: str, ours: str, *, bias: bool, conv_bias: bool, norm: bool = 
   ]
 
 
+def attention_fields(config: Config, **more: Any) -> dict[str, Any]:
+  """The fields of attention that most families' configs call alike, and those in `more`."""
+  return dict(bias="all" if config.get("attention_bias", False) else "none", **more)
+
+
 def mamba2_fields(config: Config, *, inner: int, eps: float) -> dict[str, Any]:
   """The fields of Mamba-2 whose keys begin with `mamba_`, as in Bamba and all that followed it.
 
@@ -42,7 +47,6 @@ def mamba2_fields(config: Config, *, inner: int, eps: float) -> dict[str, Any]:
     raise config.refuse("mamba_n_heads", f"the inner width {inner} over mamba_d_head={size}")
   least, most = config.get("time_step_limit", [0.0, float("inf")])
   return dict(
-    name="mamba2",
     state=config.get("mamba_d_state", 256),
     inner=inner,
     head_size=size,

@@ -119,17 +119,6 @@ def layer_norm(theirs: str, ours: str) -> list[Row]:
   return [row(f"{theirs}.weight", f"{ours}/scale"), row(f"{theirs}.bias", f"{ours}/bias")]
 
 
-def copied(times: int) -> Step:
-  """Ours are several copies of one of theirs; they must be equal to become one again."""
-
-  def back(arrays: Arrays) -> Arrays:
-    if any(not np.array_equal(arrays[0], other) for other in arrays[1:]):
-      raise Mistake("what is one tensor in this family's files has become several different ones, as after training")
-    return arrays[:1]
-
-  return Step(lambda arrays: arrays * times, back)
-
-
 def reshaped(*theirs: int, ours: tuple[int, ...] = (-1,)) -> Step:
   """Their shape and ours, of the same numbers in the same order."""
   return elementwise(lambda x: x.reshape(ours), lambda x: x.reshape(theirs))
@@ -171,35 +160,6 @@ def unpack(heads: int, *sizes: int) -> Step:
   def back(arrays: Arrays) -> Arrays:
     parts = [x.reshape(heads, size, *x.shape[1:]) for x, size in zip(arrays, sizes)]
     return [np.concatenate(parts, axis=1).reshape(-1, *arrays[0].shape[1:])]
-
-  return Step(there, back)
-
-
-def block_diagonal(*sizes: int, inputs: int) -> Step:
-  """Ours is one matrix, (in, out), of theirs for each head, (heads, out, in), with zeros between heads.
-
-  Args:
-    sizes: parts of an output of a head; in ours each part of all heads comes first.
-    inputs: of a head.
-  """
-
-  def there(arrays: Arrays) -> Arrays:
-    heads = arrays[0].shape[0]
-    check(arrays[0].shape[1:] == (sum(sizes), inputs), f"its axes 1 and 2 must be {sum(sizes)} and {inputs}")
-    blocks = np.zeros((heads, inputs, heads, sum(sizes)), arrays[0].dtype)
-    blocks[np.arange(heads), :, np.arange(heads)] = arrays[0].swapaxes(1, 2)
-    parts = np.split(blocks, list(itertools.accumulate(sizes))[:-1], axis=-1)
-    return [np.concatenate([part.reshape(heads * inputs, -1) for part in parts], axis=1)]
-
-  def back(arrays: Arrays) -> Arrays:
-    heads = arrays[0].shape[0] // inputs
-    ends = list(itertools.accumulate(heads * size for size in sizes))[:-1]
-    parts = [part.reshape(heads, inputs, heads, -1) for part in np.split(arrays[0], ends, axis=1)]
-    blocks = np.concatenate(parts, axis=-1)
-    own = blocks[np.arange(heads), :, np.arange(heads)]
-    if np.count_nonzero(blocks) != np.count_nonzero(own):
-      raise Mistake("a map between heads is not 0, as after training, for which this family's files have no place")
-    return [own.swapaxes(1, 2)]
 
   return Step(there, back)
 

@@ -42,6 +42,17 @@ def sides(name: str, t: int, fixed: Mapping[str, int | None]) -> tuple[int, ...]
   return tuple(sizes.values())
 
 
+def neighbours(x: Float[Array, "b r c e"], size: int, stride: int = 1) -> list[Float[Array, "b i j e"]]:
+  """Returns the pixels around every pixel, or around every `stride`-th along each side, with zeros around the image.
+
+  They are the `size`² arrays of a square with an odd side, row by row, as the taps of a convolution.
+  """
+  reach, (rows, columns) = size // 2, x.shape[1:3]
+  wide = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+  places = [(i, j) for i in range(size) for j in range(size)]
+  return [wide[:, i : i + rows : stride, j : j + columns : stride] for i, j in places]
+
+
 def convolve(
   x: Float[Array, "b t e"],
   k: Float[Array, "e *l"],

@@ -21,6 +21,12 @@ def at(x: Shaped[Array, "b t ..."], order: Int[Array, "b t"]) -> Shaped[Array, "
   return jnp.take_along_axis(x, order.reshape(order.shape + (1,) * (x.ndim - 2)), axis=1)
 
 
+def turned(b: int, t: int, reset: Reset, lengths: Lengths) -> tuple[Int[Array, "b t"], Bool[Array, "b t"] | None]:
+  """Returns the tokens in the order in which a backward mixer reads them, and where documents start in that order."""
+  back = order(b, t, lengths)
+  return back, None if reset is None else at(last_of_document(reset), back)
+
+
 def last_of_document(reset: Bool[Array, "b t"]) -> Bool[Array, "b t"]:
   """True where the next token starts a document. A row's own end needs no mark: the reversed row begins there."""
   return jnp.concatenate([reset[:, 1:], jnp.ones_like(reset[:, :1])], axis=1)

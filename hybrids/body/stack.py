@@ -50,6 +50,8 @@ class Stack(Mixer):
     shared: letters whose variables exist once, for all their layers (Zamba).
     lora: rank of the low-rank changes that each layer of a shared letter makes to its matrices (Zamba2); 0 for none.
     lora_only: a regular expression, found in the paths of the matrices that have such changes; in all, if empty.
+    lora_joint: a regular expression, found in the paths of those matrices of one module whose changes have their first
+      factor in common, as they read the same vectors; none, if empty.
     last_norm: whether the last layer's output is normalised, unless norms stand after the sums already ("post").
     remat: what the backward pass recomputes: "none", "full" (all of each branch) or "dots" (all but matrix products).
     unroll: how many rounds one iteration of a loop holds.
@@ -65,6 +67,7 @@ class Stack(Mixer):
   shared: str = ""
   lora: int = 0
   lora_only: str = ""
+  lora_joint: str = ""
   last_norm: bool = True
   remat: str = "none"
   unroll: int = 1
@@ -263,7 +266,7 @@ class Stack(Mixer):
 
   @nn.nowrap
   def _adapters(self, params: Any, key: Array, uses: int) -> dict[str, Any]:
-    return pure.init_adapters(params, self.lora, self.lora_only, key, uses)
+    return pure.init_adapters(params, self.lora, self.lora_only, self.lora_joint, key, uses)
 
   @nn.nowrap
   def _branch(self, layer: int) -> Branch:

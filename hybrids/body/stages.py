@@ -7,22 +7,33 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
+from flax.core import FrozenDict
 from jaxtyping import Array, Float
 
 from hybrids import mixer as mixer_lib
+from hybrids.branch import check_norm
 from kernels.inputs import Lengths, Reset
-from layers import Dense, RMSNorm, images
+from layers import Dense, images, make_norm
+from layers.choices import one_of
+from layers.image_conv import HalvingConv
 from layers.mixer import Mixer, Where
 from mistake import Mistake
 
+MERGES = ("squares", "conv")
+
 
 class Stages(Mixer):
-  """Stacks of widths d, 2d, 4d …; between two, each square of 2 by 2 tokens becomes one, W norm([x_1, …, x_4]).
+  """Stacks of widths d, 2d, 4d …; between two, a quarter of the tokens are left:
 
-  Swin (Liu et al. 2021, arXiv:2103.14030) and VMamba (Liu et al. 2024, arXiv:2401.10166). It puts out t / 4^(stages-1)
-  tokens of width `out_width`.
+  "squares"  each square of 2 by 2 tokens becomes one, W norm([x_1, …, x_4]); Swin (Liu et al. 2021, arXiv:2103.14030)
+  "conv"     norm(W [x_1, …, x_9] + bias) for the 3 by 3 tokens around every second one; VMamba (Liu et al. 2024,
+             arXiv:2401.10166)
+
+  It puts out t / 4^(stages-1) tokens of width `out_width`.
 
   Attributes:
+    merge: "squares" or "conv".
+    norm: of the merges, by `name` and arguments.
     stages: fields of a `stack` for each stage. The last one's last norm is that of the body; others have none.
     rows: tokens along the image's height; if not given, the most square image that t allows.
   Raises:
@@ -32,12 +43,16 @@ class Stages(Mixer):
 
   width: int
   stages: Sequence[Mapping[str, Any]]
+  merge: str = "squares"
+  norm: Mapping[str, Any] = FrozenDict(name="rms")
   rows: int | None = None
 
   STATE = "none"
 
   def __post_init__(self):
-    self.stages = tuple(map(mixer_lib.frozen, self.stages))
+    self.stages, self.norm = tuple(map(mixer_lib.frozen, self.stages)), mixer_lib.frozen(self.norm)
+    one_of(self, merge=MERGES)
+    check_norm(self.norm)
     if not self.stages:
       raise Mistake("stages: there is none; give the fields of a stack for each")
     super().__post_init__()
@@ -50,9 +65,10 @@ class Stages(Mixer):
 
   def setup(self):
     self.stacks = [stack.copy(parent=self, name=f"stage_{i}") for i, stack in enumerate(self._stacks())]
-    self.norms = [RMSNorm() for _ in self.stages[1:]]
+    self.norms = [make_norm(**self.norm) for _ in self.stages[1:]]
     widths = [2 * self.width * 2**i for i in range(len(self.stages) - 1)]
-    self.merges = [Dense(width, axes=("inner", "embed")) for width in widths]
+    squares = lambda width: Dense(width, axes=("inner", "embed"))
+    self.merges = [HalvingConv(width) if self.merge == "conv" else squares(width) for width in widths]
 
   def __call__(
     self,
@@ -74,9 +90,13 @@ class Stages(Mixer):
       if rows % 2 or columns % 2:
         raise Mistake(f"stages: an image of {rows} by {columns} tokens cannot be halved; use fewer stages or pad it")
       b, _, d = x.shape
-      squares = x.reshape(b, rows // 2, 2, columns // 2, 2, d).swapaxes(2, 3)
+      if self.merge == "conv":
+        x = norm(merge(x.reshape(b, rows, columns, d))).reshape(b, -1, 2 * d)
+      else:
+        squares = x.reshape(b, rows // 2, 2, columns // 2, 2, d).swapaxes(2, 3)
+        x = merge(norm(squares.reshape(b, -1, 4 * d)))
       rows, columns = rows // 2, columns // 2
-      x = stack(merge(norm(squares.reshape(b, rows * columns, 4 * d))))
+      x = stack(x)
     return x
 
   @nn.nowrap

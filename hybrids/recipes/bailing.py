@@ -23,7 +23,6 @@ def model(
   experts: Mapping[str, Any],
   inner: int,
   lower_bound: float = -5.0,
-  theta: float = 6e6,
   norm_eps: float = 1e-6,
   tie: bool = False,
 ) -> dict[str, Any]:
@@ -38,7 +37,7 @@ def model(
     width=width,
     pattern=pattern,
     delta=dict(delta, maps="full", lower_bound=lower_bound),
-    latent=dict(latent, position="rope", gate="head", theta=theta),
+    latent=dict(position="rope", gate="head", theta=6e6) | dict(latent),
     experts=experts,
     inner=inner,
     norm_eps=norm_eps,

@@ -3,8 +3,10 @@
 Source: checkpoint ibm-ai-platform/Bamba-9B-v1; Mamba-2 is Dao & Gu 2024, arXiv:2405.21060.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from flax.core import FrozenDict
 
 from hybrids.recipes.recipe import Recipe, language_model
 
@@ -17,48 +19,26 @@ def model(
   inner: int,
   heads: int,
   kv_heads: int,
-  head_size: int | None = None,
-  state: int = 128,
-  ssm_inner: int | None = None,
-  ssm_head_size: int = 64,
-  groups: int = 1,
-  taps: int = 4,
-  conv_bias: bool = True,
-  bias: bool = False,
-  rotary: float = 0.5,
-  theta: float = 1e4,
+  ssm: Mapping[str, Any] = FrozenDict(),
+  softmax: Mapping[str, Any] = FrozenDict(),
+  mlp_bias: bool = False,
   norm_eps: float = 1e-5,
   tie: bool = False,
 ) -> dict[str, Any]:
   """Returns the sections of `depth` layers, of which those numbered in `attention`, counted from 0, have attention.
 
   Args:
-    ssm_inner: inner channels of Mamba-2; twice the width if not given.
+    ssm, softmax: further fields of Mamba-2 and of attention.
   """
-  mamba2 = dict(
-    name="mamba2",
-    state=state,
-    inner=ssm_inner,
-    head_size=ssm_head_size,
-    groups=groups,
-    taps=taps,
-    conv_bias=conv_bias,
-    bias=bias,
-    norm_eps=norm_eps,
-  )
-  softmax = dict(
-    name="softmax",
-    heads=heads,
-    kv_heads=kv_heads,
-    head_size=head_size,
-    position="rope",
-    rotary=rotary,
-    theta=theta,
-  )
+  turning = dict(name="softmax", heads=heads, kv_heads=kv_heads, position="rope", rotary=0.5)
   return language_model(
     width=width,
     pattern="".join("a-" if layer in attention else "m-" for layer in range(depth)),
-    letters={"m": mamba2, "a": softmax, "-": dict(name="gated_mlp", inner=inner)},
+    letters={
+      "m": dict(name="mamba2", norm_eps=norm_eps) | dict(ssm),
+      "a": turning | dict(softmax),
+      "-": dict(name="gated_mlp", inner=inner, bias=mlp_bias),
+    },
     norm_eps=norm_eps,
     head=dict(tie=tie),
   )
@@ -74,7 +54,7 @@ RECIPES = {
   ),
   "bamba_toy": Recipe(
     model,
-    dict(width=16, depth=2, attention=(1,), inner=12, heads=2, kv_heads=1, state=2, ssm_head_size=4),
+    dict(width=16, depth=2, attention=(1,), inner=12, heads=2, kv_heads=1, ssm=dict(state=2, head_size=4)),
     vocab=256,
   ),
 }

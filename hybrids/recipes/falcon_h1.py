@@ -1,13 +1,16 @@
 """Falcon-H1: Mamba-2 beside attention in every layer, behind one norm, then a gated MLP, with fixed factors everywhere.
 
 Departs: the factors are 1 in the sizes below, as they change no shape; a checkpoint's config has its own. The widths of
-the MLPs, which are not in the table, are those that give the published numbers.
+the MLPs, which are not in the table, are those of the configs of 1.5B, 3B and 7B, and in the others those that give the
+published numbers.
 
 Source: Zuo et al. 2025, arXiv:2507.22448, table 6; checkpoints tiiuae/Falcon-H1-0.5B-Base … Falcon-H1-34B-Base.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from flax.core import FrozenDict
 
 from hybrids.recipes.recipe import Recipe, language_model
 
@@ -20,13 +23,9 @@ def model(
   heads: int,
   kv_heads: int,
   head_size: int,
-  ssm_inner: int,
-  ssm_head_size: int,
-  state: int,
-  groups: int = 1,
-  taps: int = 4,
-  norm: str = "none",
-  theta: float = 1e11,
+  ssm: Mapping[str, Any],
+  softmax: Mapping[str, Any] = FrozenDict(),
+  mlp_bias: bool = False,
   embed_scale: float = 1.0,
   head_scale: float = 1.0,
   attention_scales: Sequence[float] = (1.0, 1.0),
@@ -38,19 +37,12 @@ def model(
   """Returns the sections of `depth` layers, two letters each.
 
   Args:
-    norm: of Mamba-2's outputs, see there.
+    ssm, softmax: further fields of Mamba-2 and of attention.
     attention_scales, ssm_scales: of the input and of the output of each.
   """
-  attention = dict(name="softmax", heads=heads, kv_heads=kv_heads, head_size=head_size, position="rope", theta=theta)
-  mamba2 = dict(
-    name="mamba2",
-    inner=ssm_inner,
-    head_size=ssm_head_size,
-    state=state,
-    groups=groups,
-    taps=taps,
-    norm=norm,
-  )
+  sizes = dict(heads=heads, kv_heads=kv_heads, head_size=head_size)
+  attention = dict(name="softmax", position="rope", theta=1e11, **sizes) | dict(softmax)
+  mamba2 = dict(name="mamba2", norm="none", norm_eps=norm_eps) | dict(ssm)
   scaled = lambda mixer, scales: dict(mixer=mixer, input_scale=scales[0], scale=scales[1])
   both = [scaled(mamba2, ssm_scales), scaled(attention, attention_scales)]
   return language_model(
@@ -59,7 +51,7 @@ def model(
     depth=2 * depth,
     letters={
       "p": dict(name="parallel", branches=both),
-      "-": dict(mixer=dict(name="gated_mlp", inner=inner), scale=mlp_scale),
+      "-": dict(mixer=dict(name="gated_mlp", inner=inner, bias=mlp_bias), scale=mlp_scale),
     },
     norm_eps=norm_eps,
     embed=dict(scale=embed_scale),
@@ -68,7 +60,7 @@ def model(
 
 
 def size(
-  width: int, depth: int, inner: int, attention: tuple[int, int, int], ssm: tuple[int, int, int]
+  width: int, depth: int, inner: int, attention: tuple[int, int, int], ssm: tuple[int, int, int], groups: int = 1
 ) -> dict[str, Any]:
   """Returns the arguments of a size: heads, heads of keys, their size; heads of Mamba-2, their size, its state."""
   heads, kv_heads, head_size = attention
@@ -80,9 +72,7 @@ def size(
     heads=heads,
     kv_heads=kv_heads,
     head_size=head_size,
-    ssm_inner=ssm_heads * ssm_head_size,
-    ssm_head_size=ssm_head_size,
-    state=state,
+    ssm=dict(inner=ssm_heads * ssm_head_size, head_size=ssm_head_size, state=state, groups=groups),
   )
 
 
@@ -106,7 +96,7 @@ RECIPES = {
   ),
   "falcon_h1_34b": Recipe(
     model,
-    dict(size(5120, 72, 21_504, (20, 4, 128), (32, 128, 256)), groups=2),
+    size(5120, 72, 21_504, (20, 4, 128), (32, 128, 256), groups=2),
     33_600_000_000,
     within=0.01,
     vocab=261_120,

@@ -6,8 +6,10 @@ branches and of logits are 1 in the sizes below, as they change no shape; a chec
 Source: checkpoints ibm-granite/granite-4.0-h-micro, -h-tiny and -h-small; Mamba-2 is Dao & Gu 2024, arXiv:2405.21060.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from flax.core import FrozenDict
 
 from hybrids.recipes.recipe import Recipe, language_model
 
@@ -23,19 +25,12 @@ def model(
   experts: int = 0,
   top_k: int = 0,
   shared: int | None = None,
-  state: int = 128,
-  ssm_inner: int | None = None,
-  ssm_head_size: int = 64,
-  groups: int = 1,
-  taps: int = 4,
-  conv_bias: bool = True,
-  bias: bool = False,
-  position: str = "none",
-  theta: float = 1e4,
+  balance: float = 0.01,
+  ssm: Mapping[str, Any] = FrozenDict(),
+  softmax: Mapping[str, Any] = FrozenDict(),
   embed_scale: float = 1.0,
   head_scale: float = 1.0,
   branch_scale: float = 1.0,
-  attention_scale: float | None = None,
   norm_eps: float = 1e-5,
   tie: bool = True,
 ) -> dict[str, Any]:
@@ -44,28 +39,17 @@ def model(
   Args:
     inner: channels of each expert, or of the MLP where there are none.
     shared: channels of the shared expert.
-    attention_scale: of scores; one over the root of a head's size if not given.
+    ssm, softmax: further fields of Mamba-2 and of attention.
   """
-  mamba2 = dict(
-    name="mamba2",
-    state=state,
-    inner=ssm_inner,
-    head_size=ssm_head_size,
-    groups=groups,
-    taps=taps,
-    conv_bias=conv_bias,
-    bias=bias,
-    norm_eps=norm_eps,
-  )
-  turns = dict(position="rope", theta=theta) if position == "rope" else {}
-  softmax = dict(name="softmax", heads=heads, kv_heads=kv_heads, scale=attention_scale, **turns)
-  moe = dict(
-    name="moe", experts=experts, top_k=top_k, inner=inner, shared=shared, scores="softmax_of_chosen", balance=0.01
-  )
+  moe = dict(name="moe", experts=experts, top_k=top_k, shared=shared, scores="softmax_of_chosen", balance=balance)
   return language_model(
     width=width,
     pattern="".join("ae" if layer in attention else "me" for layer in range(depth)),
-    letters={"m": mamba2, "a": softmax, "e": moe if experts else dict(name="gated_mlp", inner=inner)},
+    letters={
+      "m": dict(name="mamba2", norm_eps=norm_eps) | dict(ssm),
+      "a": dict(name="softmax", heads=heads, kv_heads=kv_heads) | dict(softmax),
+      "e": dict(moe if experts else dict(name="gated_mlp"), inner=inner),
+    },
     norm_eps=norm_eps,
     branch=dict(scale=branch_scale),
     embed=dict(scale=embed_scale),
@@ -104,8 +88,7 @@ RECIPES = {
       experts=3,
       top_k=2,
       shared=4,
-      state=2,
-      ssm_head_size=4,
+      ssm=dict(state=2, head_size=4),
     ),
     vocab=256,
   ),

@@ -3,8 +3,8 @@
 The vocabulary of the paper's own models is not public; RecurrentGemma's is Gemma's. The paper's sizes are nominal, and
 so are the numbers of parameters here: they are met to within 6 % with 32,000 tokens.
 
-Source: De et al. 2024, arXiv:2402.19427, table 3 (Hawk, Griffin); Botev et al. 2024, arXiv:2404.07839, table 1, and
-checkpoints google/recurrentgemma-2b and -9b.
+Source: De et al. 2024, arXiv:2402.19427, app. C, table 2 (Hawk, Griffin); Botev et al. 2024, arXiv:2404.07839, table
+1, and checkpoints google/recurrentgemma-2b and -9b.
 """
 
 from typing import Any

@@ -7,6 +7,7 @@ Source: Waleffe et al. 2024, arXiv:2406.07887, sec. 4 and app. (8b, and 800m for
 examples/mamba; NVIDIA 2025, arXiv:2504.03624, table 1, and checkpoints nvidia/Nemotron-H-8B-Base-8K and -47B-Base-8K.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from flax.core import FrozenDict
@@ -21,42 +22,25 @@ def model(
   heads: int,
   kv_heads: int,
   inner: int,
-  head_size: int | None = None,
-  state: int = 128,
-  ssm_inner: int | None = None,
-  ssm_head_size: int = 64,
-  groups: int = 8,
-  taps: int = 4,
-  conv_bias: bool = True,
-  dt_least: float = 0.0,
-  experts: dict[str, Any] | FrozenDict = FrozenDict(),
+  ssm: Mapping[str, Any] = FrozenDict(),
+  softmax: Mapping[str, Any] = FrozenDict(),
+  mlp_bias: bool = False,
+  experts: Mapping[str, Any] = FrozenDict(),
   norm_eps: float = 1e-5,
   tie: bool = False,
 ) -> dict[str, Any]:
   """Returns the sections of a model with one layer for each letter of the pattern.
 
   Args:
-    ssm_inner: inner channels of Mamba-2; twice the width if not given.
-    dt_least: lower bound of its steps.
-    experts: fields of `moe`.
+    ssm, softmax, experts: further fields of Mamba-2, of attention and of `moe`.
   """
   return language_model(
     width=width,
     pattern=pattern,
     letters={
-      "M": dict(
-        name="mamba2",
-        state=state,
-        inner=ssm_inner,
-        head_size=ssm_head_size,
-        groups=groups,
-        taps=taps,
-        conv_bias=conv_bias,
-        norm_eps=norm_eps,
-        dt_least=dt_least,
-      ),
-      "*": dict(name="softmax", heads=heads, kv_heads=kv_heads, head_size=head_size),
-      "-": dict(name="mlp", inner=inner, activation="relu2"),
+      "M": dict(name="mamba2", groups=8, norm_eps=norm_eps) | dict(ssm),
+      "*": dict(name="softmax", heads=heads, kv_heads=kv_heads) | dict(softmax),
+      "-": dict(name="mlp", inner=inner, activation="relu2", bias=mlp_bias),
       "E": dict(name="moe", gated=False, activation="relu2", scores="sigmoid", selection_bias=True, **experts),
     },
     norm_eps=norm_eps,
@@ -67,7 +51,7 @@ def model(
 BIG = "M-M-M--M-M*-M-M-M-M--M*-M-M-M-M-M*--M-M-M-M-M*-M--M-M-M-"
 SMALL = "M-M-M--M-*M-M-M-M--*M-M-M-M-*M--M-M-M-*M-M--M-M-"
 NEMOTRON_8B = "M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M-"
-TOY: dict[str, Any] = dict(width=8, heads=2, kv_heads=1, inner=12, state=2, ssm_head_size=4, groups=2)
+TOY: dict[str, Any] = dict(width=8, heads=2, kv_heads=1, inner=12, ssm=dict(state=2, head_size=4, groups=2))
 
 RECIPES = {
   "nvidia_hybrid_800m": Recipe(
@@ -89,7 +73,7 @@ RECIPES = {
   "nvidia_hybrid_toy": Recipe(model, dict(pattern="M-M*-", **TOY), vocab=256),
   "nemotron_h_8b": Recipe(
     model,
-    dict(width=4096, pattern=NEMOTRON_8B, heads=32, kv_heads=8, head_size=128, inner=21_504),
+    dict(width=4096, pattern=NEMOTRON_8B, heads=32, kv_heads=8, softmax=dict(head_size=128), inner=21_504),
     8_100_852_736,
     vocab=131_072,
     length=8192,

@@ -7,7 +7,7 @@ which predict several tokens. The norms inside of latent attention have an epsil
 
 from typing import Any
 
-from hybrids.recipes.recipe import language_model
+from hybrids.recipes import bailing
 from interop.config import Config
 from interop.parts import experts, gated_mlp
 from interop.rope import rope
@@ -28,53 +28,37 @@ def sections(config: Config) -> dict[str, Any]:
   config.expect("hidden_act", "silu")
   config.expect("attention_bias", False)
   config.expect("kda_safe_gate", True)
-  eps, heads, size = config.get("rms_norm_eps", 1e-6), config.get("num_attention_heads"), config.get("qk_rope_head_dim")
-  inner = config.get("moe_intermediate_size", 768)
-  turns = rope(config, size, theta=6e6)
+  heads, size = config.get("num_attention_heads"), config.get("qk_rope_head_dim")
+  inner, turns = config.get("moe_intermediate_size", 768), rope(config, size, theta=6e6)
   del turns["rotary"]
-  delta = dict(
-    name="kda",
-    heads=heads,
-    head_size=_size(config),
-    taps=config.get("short_conv_kernel_size", 4),
-    maps="full",
-    lower_bound=float(config.get("kda_lower_bound", -5.0)),
-    norm_eps=eps,
-  )
-  latent = dict(
-    name="mla",
-    heads=heads,
-    rank=config.get("kv_lora_rank", 512),
-    q_rank=config.get("q_lora_rank", None),
-    head_size=config.get("qk_nope_head_dim", 128),
-    rope_size=size,
-    value_size=config.get("v_head_dim", 128),
-    gate="head",
-    layout="interleaved",
-    norm_eps=1e-6,
-    **turns,
-  )
-  moe = dict(
-    name="moe",
-    experts=config.get("num_experts", 512),
-    top_k=config.get("num_experts_per_token", 8),
-    inner=inner,
-    scores="sigmoid",
-    selection_bias=True,
-    groups=config.get("num_expert_group", 8),
-    top_groups=config.get("topk_group", 4),
-    renormalize=config.get("moe_renormalize", True),
-    renormalize_eps=1e-20,
-    scale=float(config.get("routed_scaling_factor", 2.5)),
-    shared=config.get("num_shared_experts", 1) * inner,
-    balance=0.0,
-  )
-  return language_model(
+  return bailing.model(
     width=config.get("hidden_size"),
     pattern=_pattern(config),
-    letters={"k": delta, "a": latent, "-": dict(name="gated_mlp", inner=config.get("intermediate_size")), "e": moe},
-    norm_eps=eps,
-    head=dict(tie=False),
+    delta=dict(heads=heads, head_size=_size(config), taps=config.get("short_conv_kernel_size", 4)),
+    latent=dict(
+      heads=heads,
+      rank=config.get("kv_lora_rank", 512),
+      q_rank=config.get("q_lora_rank", None),
+      head_size=config.get("qk_nope_head_dim", 128),
+      rope_size=size,
+      value_size=config.get("v_head_dim", 128),
+      layout="interleaved",
+      norm_eps=1e-6,
+      **turns,
+    ),
+    experts=dict(
+      experts=config.get("num_experts", 512),
+      top_k=config.get("num_experts_per_token", 8),
+      inner=inner,
+      groups=config.get("num_expert_group", 8),
+      top_groups=config.get("topk_group", 4),
+      renormalize=config.get("moe_renormalize", True),
+      scale=float(config.get("routed_scaling_factor", 2.5)),
+      shared=config.get("num_shared_experts", 1) * inner,
+    ),
+    inner=config.get("intermediate_size"),
+    lower_bound=float(config.get("kda_lower_bound", -5.0)),
+    norm_eps=config.get("rms_norm_eps", 1e-6),
   )
 
 

@@ -5,9 +5,9 @@ transformers turns half of each head, whatever the released config says.
 
 from typing import Any
 
-from hybrids.recipes.recipe import language_model
+from hybrids.recipes import bamba
 from interop.config import Config
-from interop.parts import attention, gated_mlp, mamba2, mamba2_fields, table
+from interop.parts import attention, attention_fields, gated_mlp, mamba2, mamba2_fields, table
 from interop.rope import rope
 from interop.rows import Row, row
 
@@ -20,23 +20,18 @@ def sections(config: Config) -> dict[str, Any]:
   """The model section."""
   config.expect("hidden_act", "silu")
   width, heads, eps = config.get("hidden_size"), config.get("num_attention_heads"), config.get("rms_norm_eps", 1e-5)
-  turns, places = rope(config, width // heads, share=0.5), config.get("attn_layer_indices", [])
-  return language_model(
+  return bamba.model(
     width=width,
-    pattern="".join("ma"[i in places] + "-" for i in range(config.get("num_hidden_layers"))),
-    letters={
-      "m": mamba2_fields(config, inner=config.get("mamba_expand", 2) * width, eps=eps),
-      "a": dict(
-        name="softmax",
-        heads=heads,
-        kv_heads=config.get("num_key_value_heads", heads),
-        bias="all" if config.get("attention_bias", False) else "none",
-        **turns,
-      ),
-      "-": dict(name="gated_mlp", inner=config.get("intermediate_size"), bias=config.get("mlp_bias", False)),
-    },
+    depth=config.get("num_hidden_layers"),
+    attention=config.get("attn_layer_indices", []),
+    inner=config.get("intermediate_size"),
+    heads=heads,
+    kv_heads=config.get("num_key_value_heads", heads),
+    ssm=mamba2_fields(config, inner=config.get("mamba_expand", 2) * width, eps=eps),
+    softmax=attention_fields(config, **rope(config, width // heads, share=0.5)),
+    mlp_bias=config.get("mlp_bias", False),
     norm_eps=eps,
-    head=dict(tie=config.get("tie_word_embeddings", False)),
+    tie=config.get("tie_word_embeddings", False),
   )
 
 

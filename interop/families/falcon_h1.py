@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from hybrids.recipes.recipe import language_model
+from hybrids.recipes import falcon_h1
 from interop.config import Config
-from interop.parts import mamba2_fields, table
+from interop.parts import attention_fields, mamba2_fields, table
 from interop.rope import rope
 from interop.rows import Row, dense, depthwise_conv, row, times
 
@@ -33,33 +33,23 @@ def sections(config: Config) -> dict[str, Any]:
   before = config.get("mamba_norm_before_gate", True)
   norm = ("norm_first" if before else "gate_first") if config.get("mamba_rms_norm", False) else "none"
   inner = config.get("mamba_d_ssm", config.get("mamba_expand", 2) * width)
-  attention = dict(
-    name="softmax",
+  return falcon_h1.model(
+    width=width,
+    depth=config.get("num_hidden_layers"),
+    inner=config.get("intermediate_size"),
     heads=heads,
     kv_heads=config.get("num_key_value_heads", heads),
     head_size=size,
-    bias="all" if config.get("attention_bias", False) else "none",
-    **rope(config, size),
-  )
-  mlp = dict(name="gated_mlp", inner=config.get("intermediate_size"), bias=config.get("mlp_bias", False))
-  both = [
-    dict(
-      mixer=dict(mamba2_fields(config, inner=inner, eps=eps), norm=norm),
-      input_scale=factor("ssm_in"),
-      scale=factor("ssm_out"),
-    ),
-    dict(mixer=attention, input_scale=factor("attention_in"), scale=factor("attention_out")),
-  ]
-  return language_model(
-    width=width,
-    pattern="p-" * config.get("num_hidden_layers"),
-    letters={
-      "p": dict(mixer=dict(name="parallel", branches=both)),
-      "-": dict(mixer=mlp, scale=float(config.get("mlp_multipliers", [1.0, 1.0])[1])),
-    },
+    ssm=dict(mamba2_fields(config, inner=inner, eps=eps), norm=norm),
+    softmax=attention_fields(config, **rope(config, size)),
+    mlp_bias=config.get("mlp_bias", False),
+    embed_scale=factor("embedding"),
+    head_scale=factor("lm_head"),
+    attention_scales=(factor("attention_in"), factor("attention_out")),
+    ssm_scales=(factor("ssm_in"), factor("ssm_out")),
+    mlp_scale=float(config.get("mlp_multipliers", [1.0, 1.0])[1]),
     norm_eps=eps,
-    embed=dict(scale=factor("embedding")),
-    head=dict(tie=config.get("tie_word_embeddings", False), scale=factor("lm_head")),
+    tie=config.get("tie_word_embeddings", False),
   )
 
 

@@ -6,9 +6,9 @@ adds and, as a divisor, the logits. The weights of the experts are a softmax ove
 
 from typing import Any
 
-from hybrids.recipes.recipe import language_model
+from hybrids.recipes import granite
 from interop.config import Config
-from interop.parts import attention, mamba2, mamba2_fields, table
+from interop.parts import attention, attention_fields, mamba2, mamba2_fields, table
 from interop.rope import rope
 from interop.rows import Row, dense, row, split, turn
 
@@ -23,38 +23,32 @@ def sections(config: Config) -> dict[str, Any]:
   config.expect("hidden_act", "silu")
   config.expect("mlp_bias", False)
   width, heads, eps = config.get("hidden_size"), config.get("num_attention_heads"), config.get("rms_norm_eps", 1e-6)
-  size, depth = width // heads, config.get("num_hidden_layers")
-  turns = rope(config, size)
+  turns, depth = rope(config, width // heads), config.get("num_hidden_layers")
   kinds = config.get("layer_types", config.get("layers_block_type", ["mamba"] * depth))
-  return language_model(
+  experts, shared = config.get("num_local_experts", 8), config.get("shared_intermediate_size", 1024)
+  return granite.model(
     width=width,
-    pattern="".join(KINDS[kind] + "-" for kind in kinds),
-    letters={
-      "m": mamba2_fields(config, inner=config.get("mamba_expand", 2) * width, eps=eps),
-      "a": dict(
-        name="softmax",
-        heads=heads,
-        kv_heads=config.get("num_key_value_heads", heads),
-        scale=float(config.get("attention_multiplier", 1.0)),
-        bias="all" if config.get("attention_bias", False) else "none",
-        **(turns if config.get("position_embedding_type", "nope") == "rope" else {}),
-      ),
-      "-": _channel(config),
-    },
+    depth=depth,
+    attention=[layer for layer, kind in enumerate(kinds) if KINDS[kind] == "a"],
+    heads=heads,
+    kv_heads=config.get("num_key_value_heads", heads),
+    inner=config.get("intermediate_size") if experts else shared,
+    experts=experts,
+    top_k=config.get("num_experts_per_tok", 2),
+    shared=shared,
+    balance=config.get("router_aux_loss_coef", 0.001),
+    ssm=mamba2_fields(config, inner=config.get("mamba_expand", 2) * width, eps=eps),
+    softmax=attention_fields(
+      config,
+      scale=float(config.get("attention_multiplier", 1.0)),
+      **(turns if config.get("position_embedding_type", "nope") == "rope" else {}),
+    ),
+    embed_scale=float(config.get("embedding_multiplier", 1.0)),
+    head_scale=1 / config.get("logits_scaling", 1.0),
+    branch_scale=float(config.get("residual_multiplier", 1.0)),
     norm_eps=eps,
-    embed=dict(scale=float(config.get("embedding_multiplier", 1.0))),
-    branch=dict(scale=float(config.get("residual_multiplier", 1.0))),
-    head=dict(tie=config.get("tie_word_embeddings", False), scale=1 / config.get("logits_scaling", 1.0)),
+    tie=config.get("tie_word_embeddings", False),
   )
-
-
-def _channel(config: Config) -> dict[str, Any]:
-  inner, shared = config.get("intermediate_size"), config.get("shared_intermediate_size", 1024)
-  top_k, balance = config.get("num_experts_per_tok", 2), config.get("router_aux_loss_coef", 0.001)
-  if not config.get("num_local_experts", 8):
-    return dict(name="gated_mlp", inner=shared)
-  mixture = dict(name="moe", experts=config.get("num_local_experts", 8), top_k=top_k, scores="softmax_of_chosen")
-  return mixture | dict(inner=inner, shared=shared, balance=balance)
 
 
 def rows(config: Config) -> list[Row]:
@@ -63,19 +57,19 @@ def rows(config: Config) -> list[Row]:
   inner, shared = config.get("intermediate_size"), config.get("shared_intermediate_size", 1024)
   mixture = layer + "block_sparse_moe."
   is_mixture = bool(config.get("num_local_experts", 8))
-  into = "-/mixer/shared_expert/" if is_mixture else "-/mixer/"
+  into = "e/mixer/shared_expert/" if is_mixture else "e/mixer/"
   halves = [f"{into}gate_proj/kernel", f"{into}in_proj/kernel"]
   experts = [
-    row(mixture + "router.layer.weight", "-/mixer/router", turn),
-    row(mixture + "input_linear.weight", ["-/mixer/gate_proj", "-/mixer/in_proj"], split(inner, inner, axis=1), turn),
-    row(mixture + "output_linear.weight", "-/mixer/out_proj", turn),
+    row(mixture + "router.layer.weight", "e/mixer/router", turn),
+    row(mixture + "input_linear.weight", ["e/mixer/gate_proj", "e/mixer/in_proj"], split(inner, inner, axis=1), turn),
+    row(mixture + "output_linear.weight", "e/mixer/out_proj", turn),
   ]
   return [
     row("model.embed_tokens.weight", "embed/embedding"),
     row(layer + "input_layernorm.weight", "ma/norm/scale"),
     *mamba2(layer + "mamba", "m/mixer", bias=config.get("mamba_proj_bias", False), conv_bias=conv_bias),
     *attention(layer + "self_attn", "a/mixer", bias=config.get("attention_bias", False)),
-    row(layer + "post_attention_layernorm.weight", "-/norm/scale"),
+    row(layer + "post_attention_layernorm.weight", "e/norm/scale"),
     *(experts if is_mixture else []),
     row(layer + "shared_mlp.input_linear.weight", halves, split(shared, shared), turn),
     *dense(layer + "shared_mlp.output_linear", f"{into}out_proj"),

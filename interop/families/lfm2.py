@@ -6,7 +6,7 @@ last norm is called `embedding_norm`. Older configs have `block_ff_dim`, `tie_em
 
 from typing import Any
 
-from hybrids.recipes.recipe import language_model
+from hybrids.recipes import lfm2
 from interop.config import Config
 from interop.parts import experts
 from interop.rope import rope
@@ -16,45 +16,37 @@ LETTERS = 2
 IGNORED = "block_dim block_mlp_init_scale block_norm_eps block_out_init_scale block_use_swiglu block_use_xavier_init"
 IGNORED += " conv_dim conv_dim_out conv_use_xavier_init max_position_embeddings num_heads theta use_pos_enc"
 SKIPPED = (r"lm_head\.weight",)
-KINDS = {"conv": "c", "full_attention": "a"}
 
 
 def sections(config: Config) -> dict[str, Any]:
   """The model section."""
-  width, heads, eps = config.get("hidden_size"), config.get("num_attention_heads"), config.get("norm_eps", 1e-5)
-  attention = dict(
-    name="softmax",
+  width, heads, kinds = config.get("hidden_size"), config.get("num_attention_heads"), _kinds(config)
+  mixed = config.values["model_type"] == "lfm2_moe"
+  return lfm2.model(
+    width=width,
+    depth=len(kinds),
+    attention=[layer for layer, kind in enumerate(kinds) if kind == "full_attention"],
+    inner=_inner(config),
     heads=heads,
     kv_heads=config.get("num_key_value_heads", heads),
-    qk_norm="head",
-    norm_eps=eps,
-    **rope(config, width // heads, theta=1e6),
-  )
-  conv = dict(name="gated_conv", taps=config.get("conv_L_cache", 3), bias=config.get("conv_bias", False))
-  letters = {"c": conv, "a": attention, "-": dict(name="gated_mlp", inner=_inner(config))}
-  if config.values["model_type"] == "lfm2_moe":
-    letters["e"] = _moe(config)
-  return language_model(
-    width=width,
-    pattern=_pattern(config),
-    letters=letters,
-    norm_eps=eps,
-    head=dict(tie=config.expect("tie_embedding", config.expect("tie_word_embeddings", True))),
+    taps=config.get("conv_L_cache", 3),
+    bias=config.get("conv_bias", False),
+    softmax=rope(config, width // heads, theta=1e6),
+    dense=config.get("num_dense_layers", 2) if mixed else None,
+    experts=_moe(config) if mixed else {},
+    norm_eps=config.get("norm_eps", 1e-5),
+    tie=config.expect("tie_embedding", config.expect("tie_word_embeddings", True)),
   )
 
 
 def _moe(config: Config) -> dict[str, Any]:
   return dict(
-    name="moe",
     experts=config.get("num_experts", 32),
     top_k=config.get("num_experts_per_tok", 4),
     inner=config.get("moe_intermediate_size", 1792),
-    scores="sigmoid",
     selection_bias=config.get("use_expert_bias", True),
     renormalize=config.get("norm_topk_prob", True),
-    renormalize_eps=1e-6,
     scale=float(config.get("routed_scaling_factor", 1.0)),
-    balance=0.0,
   )
 
 
@@ -67,12 +59,11 @@ def _inner(config: Config) -> int:
   return -(-inner // multiple) * multiple
 
 
-def _pattern(config: Config) -> str:
+def _kinds(config: Config) -> list[str]:
+  """The kind of each layer."""
   depth = config.get("num_hidden_layers")
   full = config.get("full_attn_idxs", list(range(depth)))
-  kinds = config.get("layer_types", [list(KINDS)[i in full] for i in range(depth)])
-  dense_layers = config.get("num_dense_layers", 2) if config.values["model_type"] == "lfm2_moe" else depth
-  return "".join(KINDS[kind] + "-e"[i >= dense_layers] for i, kind in enumerate(kinds))
+  return config.get("layer_types", ["full_attention" if i in full else "conv" for i in range(depth)])
 
 
 def rows(config: Config) -> list[Row]:

@@ -5,9 +5,9 @@ The step is clipped to (time_step_min, ∞): transformers ignores `time_step_lim
 
 from typing import Any
 
-from hybrids.recipes.recipe import language_model
+from hybrids.recipes import nvidia_hybrid
 from interop.config import Config
-from interop.parts import attention, experts, mamba2
+from interop.parts import attention, attention_fields, experts, mamba2
 from interop.rows import Row, dense, row
 
 LETTERS = 1
@@ -20,8 +20,7 @@ IGNORED = (
   "time_step_limit time_step_max time_step_rank use_mamba_kernels"
 )
 SKIPPED = (r"mtp\..*",)
-KINDS = {"linear_attention": "m", "mamba": "m", "full_attention": "a", "attention": "a", "mlp": "-", "moe": "e"}
-LETTER_OF = {"M": "m", "*": "a", "-": "-", "E": "e"}
+KINDS = {"linear_attention": "M", "mamba": "M", "full_attention": "*", "attention": "*", "mlp": "-", "moe": "E"}
 
 
 def sections(config: Config) -> dict[str, Any]:
@@ -30,46 +29,35 @@ def sections(config: Config) -> dict[str, Any]:
   config.expect("mlp_hidden_act", "relu2")
   config.expect("use_bias", False)
   eps, size = config.get("layer_norm_epsilon", 1e-5), config.get("mamba_head_dim", 64)
-  mamba = dict(
-    name="mamba2",
-    inner=config.get("mamba_num_heads", 128) * size,
-    head_size=size,
-    state=config.get("ssm_state_size", 128),
-    groups=config.get("n_groups", 8),
-    taps=config.get("conv_kernel", 4),
-    bias=config.get("mamba_proj_bias", False),
-    conv_bias=config.get("use_conv_bias", True),
-    dt_least=config.get("time_step_min", 1e-3),
-    norm_eps=eps,
-  )
-  heads = config.get("num_attention_heads", 32)
-  softmax = dict(
-    name="softmax",
+  pattern, heads = _pattern(config), config.get("num_attention_heads", 32)
+  return nvidia_hybrid.model(
+    width=config.get("hidden_size"),
+    pattern=pattern,
     heads=heads,
     kv_heads=config.get("num_key_value_heads", heads),
-    head_size=config.get("head_dim", 128),
-    bias="all" if config.get("attention_bias", False) else "none",
-  )
-  mlp = dict(name="mlp", inner=config.get("intermediate_size", 21504), activation="relu2")
-  return language_model(
-    width=config.get("hidden_size"),
-    pattern=_pattern(config),
-    letters={"m": mamba, "a": softmax, "-": mlp | dict(bias=config.get("mlp_bias", False)), "e": _moe(config)},
+    inner=config.get("intermediate_size", 21504),
+    ssm=dict(
+      inner=config.get("mamba_num_heads", 128) * size,
+      head_size=size,
+      state=config.get("ssm_state_size", 128),
+      groups=config.get("n_groups", 8),
+      taps=config.get("conv_kernel", 4),
+      bias=config.get("mamba_proj_bias", False),
+      conv_bias=config.get("use_conv_bias", True),
+      dt_least=config.get("time_step_min", 1e-3),
+    ),
+    softmax=attention_fields(config, head_size=config.get("head_dim", 128)),
+    mlp_bias=config.get("mlp_bias", False),
+    experts=_moe(config),
     norm_eps=eps,
-    head=dict(tie=False),
   )
 
 
 def _moe(config: Config) -> dict[str, Any]:
   return dict(
-    name="moe",
-    gated=False,
-    activation="relu2",
     experts=config.get("n_routed_experts", 8),
     top_k=config.get("num_experts_per_tok", 2),
     inner=config.get("moe_intermediate_size", 7688),
-    scores="sigmoid",
-    selection_bias=True,
     groups=config.get("n_group", 1),
     top_groups=config.get("topk_group", 1),
     renormalize=config.get("norm_topk_prob", True),
@@ -84,7 +72,7 @@ def _moe(config: Config) -> dict[str, Any]:
 def _pattern(config: Config) -> str:
   written = config.get("hybrid_override_pattern", "")
   kinds = config.get("layers_block_type", config.get("layer_types", []))
-  pattern = "".join(KINDS[kind] for kind in kinds) or "".join(LETTER_OF.get(one, "") for one in written)
+  pattern = "".join(KINDS[kind] for kind in kinds) or "".join(one for one in written if one in KINDS.values())
   if config.get("num_hidden_layers", len(pattern)) != len(pattern):
     raise config.refuse("num_hidden_layers", f"{len(pattern)}, the number of layers whose kind is given")
   return pattern
@@ -93,20 +81,20 @@ def _pattern(config: Config) -> str:
 def rows(config: Config) -> list[Row]:
   """The mapping table."""
   mixer, conv_bias = "backbone.layers.{i}.mixer", config.get("use_conv_bias", True)
-  bias, into = config.get("mlp_bias", False), "e/mixer/"
+  bias, into = config.get("mlp_bias", False), "E/mixer/"
   latent = [
     *dense(mixer + ".fc1_latent_proj", into + "latent_in"),
     *dense(mixer + ".fc2_latent_proj", into + "latent_out"),
   ]
   return [
     row("backbone.embeddings.weight", "embed/embedding"),
-    row("backbone.layers.{i}.norm.weight", "ma-e/norm/scale"),
-    *mamba2(mixer, "m/mixer", bias=config.get("mamba_proj_bias", False), conv_bias=conv_bias),
-    *attention(mixer, "a/mixer", bias=config.get("attention_bias", False)),
+    row("backbone.layers.{i}.norm.weight", "M*-E/norm/scale"),
+    *mamba2(mixer, "M/mixer", bias=config.get("mamba_proj_bias", False), conv_bias=conv_bias),
+    *attention(mixer, "*/mixer", bias=config.get("attention_bias", False)),
     *dense(mixer + ".up_proj", "-/mixer/in_proj", bias=bias),
     *dense(mixer + ".down_proj", "-/mixer/out_proj", bias=bias),
-    *experts(mixer, "e/mixer", config.get("n_routed_experts", 8), "up_proj down_proj"),
-    row(mixer + ".gate.e_score_correction_bias", "buffers:e/mixer/selection_bias"),
+    *experts(mixer, "E/mixer", config.get("n_routed_experts", 8), "up_proj down_proj"),
+    row(mixer + ".gate.e_score_correction_bias", "buffers:E/mixer/selection_bias"),
     *dense(mixer + ".shared_experts.up_proj", into + "shared_expert/in_proj"),
     *dense(mixer + ".shared_experts.down_proj", into + "shared_expert/out_proj"),
     *(latent if config.has("moe_latent_size") else []),

@@ -8,9 +8,9 @@ has `rope_parameters`. The norm inside of the delta net has an epsilon of 1e-5 w
 
 from typing import Any
 
-from hybrids.recipes.recipe import language_model
+from hybrids.recipes import olmo_hybrid
 from interop.config import Config
-from interop.parts import attention, gated_mlp, table
+from interop.parts import attention, attention_fields, gated_mlp, table
 from interop.rope import rope
 from interop.rows import Row, dense, depthwise, join, row
 
@@ -19,48 +19,34 @@ LETTERS = 2
 IGNORED = "linear_a_log_max linear_a_log_min linear_dt_init_floor linear_dt_max linear_dt_min max_position_embeddings"
 SKIPPED = ()
 RENAMED = ((r"post_attention_layernorm", "feedforward_layer_norm"),)
-# the letters of a layer; the MLP of each kind has its norm elsewhere
-KINDS = {"linear_attention": "d-", "full_attention": "af"}
+KINDS = {"linear_attention": "d", "full_attention": "a"}
 
 
 def sections(config: Config) -> dict[str, Any]:
   """The model section."""
   config.expect("hidden_act", "silu")
   heads, values, size, value_size = _sizes(config)
-  eps, depth = config.get("rms_norm_eps", 1e-6), config.get("num_hidden_layers")
-  delta = dict(
-    name="gated_delta_net",
-    heads=heads,
-    value_heads=values,
-    head_size=size,
-    expand_v=value_size / size,
-    taps=config.get("linear_conv_kernel_dim", 4),
-    negative_eigenvalues=config.get("linear_allow_neg_eigval", True),
-    norm_eps=1e-5,
-  )
-  softmax = dict(
-    name="softmax",
-    heads=config.get("num_attention_heads"),
-    kv_heads=config.get("num_key_value_heads", config.get("num_attention_heads")),
-    qk_norm="all",
-    norm_eps=eps,
-    bias="all" if config.get("attention_bias", False) else "none",
-  )
-  if config.has("rope_parameters"):
-    softmax |= rope(config, config.get("hidden_size") // config.get("num_attention_heads"))
-  mlp = dict(name="gated_mlp", inner=config.get("intermediate_size"))
+  depth, attends = config.get("num_hidden_layers"), config.get("num_attention_heads")
   kinds = config.get("layer_types", [list(KINDS)[i % 4 == 3] for i in range(depth)])
-  return language_model(
+  turns = rope(config, config.get("hidden_size") // attends) if config.has("rope_parameters") else {}
+  return olmo_hybrid.model(
     width=config.get("hidden_size"),
+    depth=len(kinds),
     pattern="".join(KINDS[kind] for kind in kinds),
-    letters={
-      "d": delta,
-      "-": mlp,
-      "a": dict(mixer=softmax, norm_position="output"),
-      "f": dict(mixer=mlp, norm_position="output"),
-    },
-    norm_eps=eps,
-    head=dict(tie=config.get("tie_word_embeddings", False)),
+    inner=config.get("intermediate_size"),
+    heads=attends,
+    kv_heads=config.get("num_key_value_heads", attends),
+    delta=dict(
+      heads=heads,
+      value_heads=values,
+      head_size=size,
+      expand_v=value_size / size,
+      taps=config.get("linear_conv_kernel_dim", 4),
+      negative_eigenvalues=config.get("linear_allow_neg_eigval", True),
+    ),
+    softmax=attention_fields(config, **turns),
+    norm_eps=config.get("rms_norm_eps", 1e-6),
+    tie=config.get("tie_word_embeddings", False),
   )
 
 
@@ -90,8 +76,8 @@ def rows(config: Config) -> list[Row]:
     *attention(layer + "self_attn", "a/mixer", bias=bias),
     *(row(f"{layer}self_attn.{name}_norm.weight", f"a/mixer/{name}_norm/scale") for name in "qk"),
     row(layer + "feedforward_layer_norm.weight", "-a/norm/scale"),
-    row(layer + "post_feedforward_layernorm.weight", "f/norm/scale"),
-    *gated_mlp(layer + "mlp", "-f/mixer"),
+    row(layer + "post_feedforward_layernorm.weight", "+/norm/scale"),
+    *gated_mlp(layer + "mlp", "-+/mixer"),
     row("model.norm.weight", "body/final_norm/scale"),
     *table(config, tie=False),
   ]

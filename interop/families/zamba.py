@@ -1,16 +1,15 @@
 """Zamba (Glorioso et al. 2024) as transformers saves it: Mamba, and one attention block shared by several layers.
 
 The block reads the stream beside the embedding, and what it returns is added to the input of the next Mamba alone. It
-is stored once, in the first layer that has it. Mamba's heads have maps of their own, which are blocks on the diagonals
-of ours; rows of its input map are those of u and z by turns.
+is stored once, in the first layer that has it. Rows of Mamba's input map are those of u and z by turns.
 """
 
 from typing import Any
 
-from hybrids.recipes.recipe import language_model
+from hybrids.recipes import zamba
 from interop.config import Config
 from interop.parts import attention, gated_mlp, table
-from interop.rows import Row, block_diagonal, dense, depthwise_conv, join, reshaped, row, unpack
+from interop.rows import Row, dense, depthwise_conv, join, reshaped, row, turn, unpack
 
 # initial values, and how transformers runs it
 IGNORED = (
@@ -36,41 +35,30 @@ def numbers(config: Config) -> list[int]:
 def sections(config: Config) -> dict[str, Any]:
   """The model section."""
   config.expect("hidden_mamba_act", "silu")
-  width, eps, heads = config.get("hidden_size"), config.get("rms_norm_eps", 1e-5), config.get("num_attention_heads")
-  size = config.get("attention_head_dim", 2 * width // heads)
-  groups, rank = config.get("n_mamba_heads", 2), _rank(config)
-  mamba = dict(
-    name="mamba",
-    state=config.get("mamba_d_state", 16),
-    expand=config.get("mamba_expand", 2),
-    taps=config.get("mamba_d_conv", 4),
-    dt_rank=groups * rank,
-    groups=groups,
-    bias=config.get("mamba_proj_bias", False),
-    conv_bias=config.get("mamba_conv_bias", True),
-  )
-  softmax = dict(
-    name="softmax",
-    heads=heads,
-    kv_heads=config.get("num_key_value_heads", heads),
-    head_size=size,
-    scale=(size / 2) ** -0.5,
-    out_features=width,
-  )
-  both = dict(name="with_embedding", mixer=softmax, norm=dict(name="rms", eps=eps))
-  mlp = dict(name="gated_mlp", inner=config.get("intermediate_size"), activation=config.expect("hidden_act", "gelu"))
-  return language_model(
+  config.expect("hidden_act", "gelu")
+  width, heads, ssm_heads = config.get("hidden_size"), config.get("num_attention_heads"), config.get("n_mamba_heads", 2)
+  return zamba.zamba(
     width=width,
-    pattern="".join("afh" if shares else "m" for shares in _kinds(config)),
-    letters={
-      "m": mamba,
-      "h": dict(mixer=mamba, reads="both"),
-      "a": dict(mixer=both, norm_position="none", feeds=True),
-      "f": dict(mixer=mlp, reads="fed", feeds=True),
-    },
-    norm_eps=eps,
-    shared="af" if any(_kinds(config)) else "",
-    head=dict(tie=config.get("tie_word_embeddings", True)),
+    depth=config.get("num_hidden_layers"),
+    shared=[layer for layer, shares in enumerate(_kinds(config)) if shares],
+    heads=heads,
+    inner=config.get("intermediate_size"),
+    ssm=dict(
+      state=config.get("mamba_d_state", 16),
+      expand=config.get("mamba_expand", 2),
+      taps=config.get("mamba_d_conv", 4),
+      dt_rank=_rank(config),
+      groups=ssm_heads,
+      heads=ssm_heads,
+      bias=config.get("mamba_proj_bias", False),
+      conv_bias=config.get("mamba_conv_bias", True),
+    ),
+    softmax=dict(
+      kv_heads=config.get("num_key_value_heads", heads),
+      head_size=config.get("attention_head_dim", 2 * width // heads),
+    ),
+    norm_eps=config.get("rms_norm_eps", 1e-5),
+    tie=config.get("tie_word_embeddings", True),
   )
 
 
@@ -84,16 +72,16 @@ def rows(config: Config) -> list[Row]:
   layer, kinds = "model.layers.{i}.", _kinds(config)
   shared = f"model.layers.{kinds.index(True) if True in kinds else 0}.shared_transf."
   block = [
-    row(shared + "input_layernorm.weight", "body/a/mixer/norm/scale"),
-    *attention(shared + "self_attn", "body/a/mixer/inner"),
+    row(shared + "input_layernorm.weight", "body/s/mixer/norm/scale"),
+    *attention(shared + "self_attn", "body/s/mixer/inner"),
     row(shared + "pre_ff_layernorm.weight", "body/f/norm/scale"),
     *gated_mlp(shared + "feed_forward", "body/f/mixer"),
   ]
   return [
     row("model.embed_tokens.weight", "embed/embedding"),
     *_mamba(config, layer, "m"),
-    *_mamba(config, layer + "mamba_decoder.", "h"),
-    *dense(layer + "linear", "h/fed_proj"),
+    *_mamba(config, layer + "mamba_decoder.", "g"),
+    *dense(layer + "linear", "g/fed_proj"),
     *(block if True in kinds else []),
     row("model.final_layernorm.weight", "body/final_norm/scale"),
     *table(config, tie=True),
@@ -106,13 +94,14 @@ def _mamba(config: Config, theirs: str, letter: str) -> list[Row]:
   inner, bias = config.get("mamba_expand", 2) * config.get("hidden_size"), config.get("mamba_proj_bias", False)
   mamba, ours, size = theirs + "mamba.", f"{letter}/mixer/", inner // heads
   turns = (unpack(inner, 1, 1), join(inner, inner))
-  maps = block_diagonal(rank, states, states, inputs=size)
+  # one head's maps have no axis over heads
+  maps = lambda *shape: [] if heads > 1 else [reshaped(1, *shape, ours=shape)]
   return [
     row(theirs + "input_layernorm.weight", f"{letter}/norm/scale"),
     *dense(mamba + "in_proj", ours + "in_proj", *turns, bias=bias),
     *depthwise_conv(mamba + "conv1d", ours + "conv", bias=config.get("mamba_conv_bias", True)),
-    row(mamba + "x_proj_weight", ours + "x_proj/kernel", maps),
-    row(mamba + "dt_proj_weight", ours + "dt_proj/kernel", block_diagonal(size, inputs=rank)),
+    row(mamba + "x_proj_weight", ours + "x_proj/kernel", *maps(rank + 2 * states, size), turn),
+    row(mamba + "dt_proj_weight", ours + "dt_proj/kernel", *maps(size, rank), turn),
     row(mamba + "dt_proj_bias", ours + "dt_proj/bias", reshaped(heads, size)),
     row(mamba + "A_log", ours + "A_log", reshaped(heads, size, states, ours=(inner, states))),
     row(mamba + "D", ours + "D", reshaped(heads, size)),

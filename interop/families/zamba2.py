@@ -2,19 +2,17 @@
 
 As in Zamba a block reads the stream beside the embedding, and what it returns is added to the input of the next Mamba-2
 alone. Each use changes the block's maps by low-rank adapters of its own; those of gate and input share their first
-factor, and must still do so to be saved. The step is clipped to (time_step_min, ∞), and the epsilon of Mamba-2's norm
+factor. The step is clipped to (time_step_min, ∞), and the epsilon of Mamba-2's norm
 is 1e-5 whatever `rms_norm_eps` is.
 """
 
 from typing import Any
 
-import numpy as np
-
-from hybrids.recipes.recipe import language_model
+from hybrids.recipes import zamba
 from interop.config import Config
 from interop.parts import attention, mamba2
 from interop.rope import rope
-from interop.rows import Row, constant, copied, dense, row, split, stack, turn
+from interop.rows import Row, dense, row, split, stack, turn
 
 # initial values, sizes that follow from others, and how transformers runs it
 IGNORED = (
@@ -23,8 +21,6 @@ IGNORED = (
   "use_shared_mlp_adapter"
 )
 SKIPPED = ()
-# the letters of attention and of the MLP in each block
-ATTENTION, MLP = "ABCDEFGH", "abcdefgj"
 
 
 def _kinds(config: Config) -> list[bool]:
@@ -35,7 +31,7 @@ def _kinds(config: Config) -> list[bool]:
 
 
 def _blocks(config: Config) -> int:
-  return config.expect("num_mem_blocks", *range(1, 1 + len(MLP)))
+  return config.expect("num_mem_blocks", *range(1, 1 + len(zamba.BLOCKS)))
 
 
 def numbers(config: Config) -> list[int]:
@@ -48,54 +44,37 @@ def sections(config: Config) -> dict[str, Any]:
   for key in ("add_bias_linear", "use_long_context"):
     config.expect(key, False)
   config.expect("tie_word_embeddings", True)
-  width, eps, heads = config.get("hidden_size"), config.get("rms_norm_eps", 1e-5), config.get("num_attention_heads")
-  kinds, size, blocks = _kinds(config), config.get("attention_head_dim", 2 * width // heads), _blocks(config)
+  config.expect("hidden_act", "gelu")
+  width, heads, kinds = config.get("hidden_size"), config.get("num_attention_heads"), _kinds(config)
   if len(kinds) != config.get("num_hidden_layers"):
     raise config.refuse("num_hidden_layers", f"{len(kinds)}, the number of kinds in layers_block_type")
-  turns = rope(config, size)
-  softmax = dict(
-    name="softmax",
-    heads=heads,
-    kv_heads=config.get("num_key_value_heads", heads),
-    head_size=size,
-    scale=(size / 2) ** -0.5,
-    out_features=width,
-    **(turns if config.get("use_mem_rope", False) else {}),
-  )
-  both = dict(name="with_embedding", mixer=softmax, norm=dict(name="rms", eps=eps))
-  inner = config.get("intermediate_size", 4 * width)
-  mlp = dict(name="gated_mlp", inner=inner, activation=config.expect("hidden_act", "gelu"))
-  mamba, uses = _mamba(config), iter(range(sum(kinds)))
-  letters: dict[str, Any] = {"m": mamba, "h": dict(mixer=mamba, reads="both")}
-  for block in range(blocks):
-    letters[ATTENTION[block]] = dict(mixer=both, norm_position="none", feeds=True)
-    letters[MLP[block]] = dict(mixer=mlp, reads="fed", feeds=True)
-  pair = lambda use: ATTENTION[use % blocks] + MLP[use % blocks]
-  maps = "[qkv]" if config.get("use_shared_attention_adapter", False) else "q"
-  return language_model(
+  size = config.get("attention_head_dim", 2 * width // heads)
+  turns, inner = rope(config, size), config.get("mamba_expand", 2) * width
+  return zamba.zamba2(
     width=width,
-    pattern="".join(pair(next(uses)) + "h" if shares else "m" for shares in kinds),
-    letters=letters,
-    norm_eps=eps,
-    shared=ATTENTION[:blocks] + MLP[:blocks],
-    lora=config.get("adapter_rank", 128),
-    lora_only=f"mixer/(inner/{maps}_proj|gate_proj|in_proj)/kernel",
-    head=dict(tie=True),
-  )
-
-
-def _mamba(config: Config) -> dict[str, Any]:
-  heads, inner = config.get("n_mamba_heads", 8), config.get("mamba_expand", 2) * config.get("hidden_size")
-  return dict(
-    name="mamba2",
-    inner=inner,
-    head_size=inner // heads,
-    state=config.get("mamba_d_state", 64),
-    groups=config.get("mamba_ngroups", 1),
-    taps=config.get("mamba_d_conv", 4),
-    conv_bias=config.get("use_conv_bias", True),
-    dt_least=config.get("time_step_min", 1e-3),
-    norm_eps=1e-5,
+    depth=len(kinds),
+    shared=[layer for layer, shares in enumerate(kinds) if shares],
+    heads=heads,
+    inner=config.get("intermediate_size", 4 * width),
+    blocks=_blocks(config),
+    rank=config.get("adapter_rank", 128),
+    adapted_attention=config.get("use_shared_attention_adapter", False),
+    ssm=dict(
+      inner=inner,
+      head_size=inner // config.get("n_mamba_heads", 8),
+      state=config.get("mamba_d_state", 64),
+      groups=config.get("mamba_ngroups", 1),
+      taps=config.get("mamba_d_conv", 4),
+      conv_bias=config.get("use_conv_bias", True),
+      dt_least=config.get("time_step_min", 1e-3),
+      norm_eps=1e-5,
+    ),
+    softmax=dict(
+      kv_heads=config.get("num_key_value_heads", heads),
+      head_size=size,
+      **(turns if config.get("use_mem_rope", False) else {}),
+    ),
+    norm_eps=config.get("rms_norm_eps", 1e-5),
   )
 
 
@@ -108,9 +87,9 @@ def rows(config: Config) -> list[Row]:
     row("model.embed_tokens.weight", "embed/embedding"),
     row(layer + "input_layernorm.weight", "m/norm/scale"),
     *mamba2(layer + "mamba", "m/mixer", bias=False, conv_bias=conv_bias),
-    row(layer + "mamba_decoder.input_layernorm.weight", "h/norm/scale"),
-    *mamba2(layer + "mamba_decoder.mamba", "h/mixer", bias=False, conv_bias=conv_bias),
-    *dense(layer + "linear", "h/fed_proj"),
+    row(layer + "mamba_decoder.input_layernorm.weight", "g/norm/scale"),
+    *mamba2(layer + "mamba_decoder.mamba", "g/mixer", bias=False, conv_bias=conv_bias),
+    *dense(layer + "linear", "g/fed_proj"),
     *(line for lines in shared for line in lines),
     row("model.final_layernorm.weight", "body/final_norm/scale"),
   ]
@@ -118,9 +97,9 @@ def rows(config: Config) -> list[Row]:
 
 def _block(config: Config, first: int, block: int, uses: range) -> list[Row]:
   """The rows of a shared block, stored in its first layer, and of the adapters of its uses."""
-  theirs, width = f"model.layers.{first}.shared_transformer.", config.get("hidden_size")
-  inner, rank = config.get("intermediate_size", 4 * width), config.get("adapter_rank", 128)
-  softmax, mlp = f"body/{ATTENTION[block]}/", f"body/{MLP[block]}/"
+  theirs, (attends, feeds) = f"model.layers.{first}.shared_transformer.", zamba.BLOCKS[block]
+  inner = config.get("intermediate_size", 4 * config.get("hidden_size"))
+  softmax, mlp = f"body/{attends}/", f"body/{feeds}/"
   halves = lambda where, leaf: [f"{mlp}{where}mixer/{name}_proj/kernel{leaf}" for name in ("gate", "in")]
   adapter = lambda path, factor: [f"{theirs}{path}_adapter_list.{use}.{factor}.weight" for use in uses]
   found = [
@@ -129,16 +108,10 @@ def _block(config: Config, first: int, block: int, uses: range) -> list[Row]:
     row(theirs + "pre_ff_layernorm.weight", mlp + "norm/scale"),
     row(theirs + "feed_forward.gate_up_proj.weight", halves("", ""), split(inner, inner), turn),
     *dense(theirs + "feed_forward.down_proj", mlp + "mixer/out_proj"),
-    row(adapter("feed_forward.gate_up_proj", 0), halves("lora/", "/A"), turn, stack, copied(2)),
+    row(adapter("feed_forward.gate_up_proj", 0), mlp + "lora/mixer/A", turn, stack),
     row(adapter("feed_forward.gate_up_proj", 1), halves("lora/", "/B"), turn, stack, split(inner, inner, axis=-1)),
   ]
-  if not config.get("use_shared_attention_adapter", False):
-    # a letter without any adapter cannot be: these of the queries change nothing
-    zeros, own = lambda *shape: np.zeros((len(uses), *shape), np.float32), softmax + "lora/mixer/inner/q_proj/kernel/"
-    heads = config.get("num_attention_heads")
-    queries = heads * config.get("attention_head_dim", 2 * width // heads)
-    return [*found, constant(own + "A", zeros(2 * width, rank)), constant(own + "B", zeros(rank, queries))]
-  for name in "qkv":
+  for name in "qkv" if config.get("use_shared_attention_adapter", False) else "":
     for factor, leaf in enumerate("AB"):
       ours = f"{softmax}lora/mixer/inner/{name}_proj/kernel/{leaf}"
       found.append(row(adapter(f"self_attn.linear_{name}", factor), ours, turn, stack))

@@ -4,6 +4,7 @@ Gu & Dao 2023, arXiv:2312.00752. Theirs: D -> d, E D -> e, N -> state, L -> t, D
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
-from layers import ShortConv, torch_dense
+from layers import Dense, ShortConv, torch_dense
 from layers.mixer import Where
 from layers.sizes import at_least_one
 from ssm.selective.s6 import S6
@@ -48,11 +49,8 @@ class Mamba(S6):
     super().check()
 
   def setup(self):
-    inner = self._inner
-    dense = functools.partial(torch_dense, use_bias=self.bias)
-    self.in_proj = dense(2 * inner, ("embed", "inner"), fan_in=self.width)
-    self.out_proj = dense(self.width, ("inner", "embed"), fan_in=inner, gain=self.depth**-0.5)
-    self.conv = ShortConv(inner, taps=self.taps, use_bias=self.conv_bias)
+    self.in_proj, self.out_proj = in_and_out(self)
+    self.conv = ShortConv(self._inner, taps=self.taps, use_bias=self.conv_bias)
     super().setup()
 
   @nn.nowrap
@@ -73,4 +71,23 @@ class Mamba(S6):
 
   @property
   def _inner(self) -> int:
-    return self.inner or self.expand * self.width
+    return inner_of(self)
+
+
+def inner_of(mixer: nn.Module) -> int:
+  """Returns the inner width of a mixer with Mamba's fields."""
+  return mixer.inner or mixer.expand * mixer.width
+
+
+def in_and_out(mixer: nn.Module, gates: int = 1) -> tuple[Dense, Dense]:
+  """Returns W_in, with `gates` more outputs for each channel, and W_out of a mixer with Mamba's fields."""
+  inner, dense = inner_of(mixer), functools.partial(torch_dense, use_bias=mixer.bias)
+  into = dense((1 + gates) * inner, ("embed", "inner"), fan_in=mixer.width)
+  return into, dense(mixer.width, ("inner", "embed"), fan_in=inner, gain=mixer.depth**-0.5)
+
+
+def s6_within(mixer: nn.Module, **fields) -> S6:
+  """Returns the selective state space inside a mixer with Mamba's fields, over its inner channels."""
+  same = {name: getattr(mixer, name) for name in ("state", "dt_min", "dt_max", "dt_floor")}
+  rank = mixer.dt_rank or math.ceil(mixer.width / 16)
+  return S6(**{"width": inner_of(mixer), "dt_rank": rank, **same, **fields})

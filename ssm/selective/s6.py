@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Inexact
 
 from kernels.selective_scan import RULES, selective_scan
 from kernels.selective_step import selective_step
-from layers import Dense, RMSNorm, param, torch_dense
+from layers import BlockDense, Dense, RMSNorm, param, torch_dense
 from layers.choices import one_of
 from layers.initializers import constant, softplus_step, uniform_fan_in
 from layers.mixer import Mixer, Where
@@ -40,11 +40,13 @@ class S6(Mixer):
     spectrum: of A, "real" or "complex".
     disc: "euler", dt B, or "zoh", (exp(dt A) - 1) / A B.
     groups: how many B and C there are; each is shared by width / groups neighbouring channels.
+    heads: equal slices of the channels; each has maps W_x and W_dt of its own, and groups / heads of the groups, as in
+      Zamba (Glorioso et al. 2024, arXiv:2405.16712).
     norms: of delta, B and C before they are used: "none", "learned" RMS norms (Lieber et al. 2024, Jamba,
       arXiv:2403.19887, sec. 6.4) or "weightless" ones (Zuo et al. 2024, Falcon Mamba, arXiv:2410.05355). Over all
-      groups of B together, and of C.
+      groups of B of a head together, and of C; heads share the scales.
     norm_eps: the epsilon of these norms.
-    dt_rank: size of delta; d/16, rounded up, if not given.
+    dt_rank: size of a head's delta; d/16, rounded up, if not given.
     dt_min, dt_max, dt_floor: softplus(b) starts log-uniform in [dt_min, dt_max], and at least at dt_floor.
   """
 
@@ -53,6 +55,7 @@ class S6(Mixer):
   spectrum: str = "real"
   disc: str = "euler"
   groups: int = 1
+  heads: int = 1
   norms: str = "none"
   norm_eps: float = 1e-6
   dt_rank: int | None = None
@@ -63,24 +66,26 @@ class S6(Mixer):
   @nn.nowrap
   def check(self) -> None:
     name = type(self).__name__
-    at_least_one(self, "width", "state", "groups", "dt_rank")
+    at_least_one(self, "width", "state", "groups", "heads", "dt_rank")
     one_of(self, spectrum=("real", "complex"), disc=RULES, norms=("none", "learned", "weightless"))
     if self.spectrum == "complex" and self.state % 2:
       raise Mistake(f"{name}: state={self.state}; conjugate pairs are stored once, so it must be even")
     if self._inner % self.groups:
       raise Mistake(f"{name}: groups={self.groups} does not divide the inner width {self._inner}")
+    if self.groups % self.heads:
+      raise Mistake(f"{name}: heads={self.heads} does not divide groups={self.groups}; each head has groups of its own")
     softplus_step(self.dt_min, self.dt_max)  # raises
 
   def setup(self):
-    inner, rank = self._inner, self._rank
-    self.x_proj = torch_dense(rank + 2 * self.groups * self.state, ("inner", None))
-    self.dt_proj = Dense(
-      inner,
-      use_bias=True,
-      kernel_init=uniform_fan_in(),
-      bias_init=softplus_step(self.dt_min, self.dt_max, self.dt_floor),
-      axes=(None, "inner"),
-    )
+    inner, selected = self._inner, self.heads * self._rank + 2 * self.groups * self.state
+    uniform = uniform_fan_in()
+    step = dict(use_bias=True, kernel_init=uniform, bias_init=softplus_step(self.dt_min, self.dt_max, self.dt_floor))
+    if self.heads == 1:
+      self.x_proj = torch_dense(selected, ("inner", None))
+      self.dt_proj = Dense(inner, axes=(None, "inner"), **step)
+    else:
+      self.x_proj = BlockDense(self.heads, selected, kernel_init=uniform)
+      self.dt_proj = BlockDense(self.heads, inner, **step)
     n, complex_A = self._states, self.spectrum == "complex"
     A_log = constant(jnp.log(jnp.full(n, 0.5) if complex_A else jnp.arange(1, n + 1)))
     self.A_log = param(self, "A_log", A_log, (inner, n), ("inner", "state"), slow=True)
@@ -144,16 +149,20 @@ class S6(Mixer):
     self, u: Float[Array, "*b e"]
   ) -> tuple[Float[Array, "*b e"], Inexact[Array, "*b g n"], Inexact[Array, "*b g n"]]:
     """Returns dt before softplus, B and C; dt is in at least float32, as it decides how long the state remembers."""
-    size = self.groups * self.state
-    delta, B, C = jnp.split(self.x_proj(u), [self._rank, self._rank + size], axis=-1)
+    selected = self.x_proj(u)
+    if self.heads > 1:
+      selected = selected.reshape(*u.shape[:-1], self.heads, -1)
+    size = self.groups // self.heads * self.state
+    delta, B, C = jnp.split(selected, [self._rank, self._rank + size], axis=-1)
     if self.norms != "none":
       delta, B, C = self.dt_norm(delta), self.B_norm(B), self.C_norm(C)
+    delta = delta.reshape(*u.shape[:-1], self.heads * self._rank)
     dt = self.dt_proj(delta.astype(jnp.promote_types(delta.dtype, jnp.float32)))
-    return dt, self._grouped(B), self._grouped(C) * (2 if self.spectrum == "complex" else 1)
+    grouped = lambda z: self._numbers(z.reshape(*u.shape[:-1], self.groups, self.state))
+    return dt, grouped(B), grouped(C) * (2 if self.spectrum == "complex" else 1)
 
-  def _grouped(self, B: Float[Array, "*b m"]) -> Inexact[Array, "*b g n"]:
+  def _numbers(self, B: Float[Array, "*b g m"]) -> Inexact[Array, "*b g n"]:
     """Returns the numbers of each group; of complex ones the real parts come first."""
-    B = B.reshape(*B.shape[:-1], self.groups, self.state)
     if self.spectrum == "real":
       return B
     re, im = jnp.split(B.astype(jnp.promote_types(B.dtype, jnp.float32)), 2, axis=-1)

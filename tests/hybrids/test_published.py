@@ -23,7 +23,6 @@ MAMBA, MAMBA2 = dict(name="mamba", state=2, dt_rank=1), dict(name="mamba2", stat
 ATTENTION, MLP = dict(name="softmax", heads=2), dict(name="gated_mlp", inner=4)
 LOCAL, BOTH = dict(name="softmax", heads=2, window=3), (MAMBA, ATTENTION)
 SANDWICH = dict(norm_position="sandwich", norm=dict(name="rms", eps=1e-6))
-VIM = dict(mixer=dict(name="bidirectional", mixer=MAMBA))
 SS2D = dict(name="image_scan", mixer=MAMBA)
 
 
@@ -48,14 +47,7 @@ LANGUAGE = {
   "stochastic_depth": dict(body=stack("m", 2, {"m": MAMBA}, branch=dict(layer_drop=0.5, dropout=0.1))),
 }  # fmt: skip
 OTHERS = {
-  "vim": (
-    dict(head="classifier", vocab=None, features=1, classes=3, length=16),
-    dict(
-      embed=dict(name="patches", size=2, position="learned", class_token="middle"),
-      body=stack("m", 2, {"m": VIM}), head=dict(pool="cls"),
-    ),
-  ),
-  "vmamba": (
+  "stages": (
     dict(head="classifier", vocab=None, features=1, classes=3, length=16),
     dict(
       embed=dict(name="patches", size=1),
@@ -97,8 +89,8 @@ RECIPES = {
 }
 CASES = RECIPES | {name: (TEXT, {"width": 8, **section}) for name, section in LANGUAGE.items()} | OTHERS
 # each shows a part of a model that the others do not have; the rest is slow
-RARELY = {"vmamba", "multi_token"}
-EVERYDAY = {"jamba_toy", "gpt2_toy", "stochastic_depth", *OTHERS} - RARELY
+RARELY = {"stages", "multi_token"}
+EVERYDAY = {"jamba_toy", "gpt2_toy", "vim_toy", "stochastic_depth", *OTHERS} - RARELY
 
 
 def rows(names):
@@ -177,8 +169,9 @@ def test_shared_letters_have_one_set_of_variables_and_adapters_a_use():
   params = variables["params"]["body"]
   assert params["m"]["norm"]["scale"].shape == params["g"]["norm"]["scale"].shape == (3, 8)
   assert params["f"]["norm"]["scale"].shape == params["u"]["norm"]["scale"].shape == (8,)
-  assert params["f"]["lora"]["mixer"]["gate_proj"]["kernel"]["A"].shape == (2, 8, 1)
-  assert params["u"]["lora"]["mixer"]["gate_proj"]["kernel"]["A"].shape == (1, 8, 1)
+  assert params["f"]["lora"]["mixer"]["A"].shape == (2, 8, 1)
+  assert params["u"]["lora"]["mixer"]["A"].shape == (1, 8, 1)
+  assert set(params["f"]["lora"]["mixer"]["gate_proj"]["kernel"]) == {"B"}
   assert "lora" not in params["s"]
   jax.tree.map(np.testing.assert_array_equal, model.together(model.apart(variables)), variables)
   moved = jax.tree.map(lambda leaf: leaf, variables)
@@ -189,12 +182,12 @@ def test_shared_letters_have_one_set_of_variables_and_adapters_a_use():
 
 @pytest.mark.slow
 def test_a_body_may_change_time_and_width():
-  model, variables, batch = ready("vmamba")
+  model, variables, batch = ready("stages")
   assert variables["params"]["head"]["out_proj"]["kernel"].shape == (16, 3)
   with pytest.raises(ValueError, match="'patches' reads whole images"):
     model.apply(variables, batch["inputs"], lengths=jnp.array([16, 9]))
   with pytest.raises(ValueError, match="cannot be halved"):
-    build_model(SimpleNamespace(**CASES["vmamba"][0]), width=8, body=stack("s", 1, {"s": CASES["vmamba"][1]["body"]}))
+    build_model(SimpleNamespace(**CASES["stages"][0]), width=8, body=stack("s", 1, {"s": CASES["stages"][1]["body"]}))
 
 
 def test_a_unet_sees_no_later_token():

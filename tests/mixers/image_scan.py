@@ -9,7 +9,7 @@ import pytest
 
 from hybrids import mixer as mixer_lib
 from hybrids.wrap import ImageScan
-from hybrids.wrap.image_scan import ORDERS, rank
+from layers.paths import ORDERS, rank
 from tests import mixers
 from tests.hybrids.filled import filled
 from tests.hybrids.toys import Decay, Offers

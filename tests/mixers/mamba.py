@@ -14,6 +14,7 @@ from tests.initial import made
 SMALL = {
   "": dict(state=4, dt_rank=2),
   "complex": dict(state=4, dt_rank=2, spectrum="complex", disc="zoh", groups=2, norms="learned"),
+  "heads": dict(state=3, dt_rank=2, groups=4, heads=2, norms="learned"),
 }
 ORACLE = {
   "": (dict(state=4, dt_rank=2), {}),
@@ -26,6 +27,7 @@ ORACLE = {
     dict(state=3, disc="zoh", norms="weightless", norm_eps=0.1),
     dict(disc="zoh", norms="weightless", norm_eps=0.1),
   ),
+  "heads": (dict(state=3, dt_rank=2, groups=4, heads=2), dict(groups=4, heads=2)),
 }
 TRAINED = {"slow": {"A_log", "A_im"}}
 REFUSED = [
@@ -33,6 +35,7 @@ REFUSED = [
   (dict(taps=0), "taps=0; it must be at least 1"),
   (dict(dt_rank=-1), "dt_rank=-1"),
   (dict(groups=3), "groups=3 does not divide the inner width 16"),
+  (dict(groups=2, heads=4), "heads=4 does not divide groups=2"),
   (dict(spectrum="complex", state=5), "state=5; conjugate pairs are stored once, so it must be even"),
   (dict(spectrum="imaginary"), "spectrum='imaginary'; choose from"),
   (dict(disc="bilinear"), "disc='bilinear'; choose from"),
@@ -41,9 +44,9 @@ REFUSED = [
 ]
 
 
-def count(d, state=16, expand=2, taps=4, dt_rank=1, groups=1, norms="none", **_):
+def count(d, state=16, expand=2, taps=4, dt_rank=1, groups=1, heads=1, norms="none", **_):
   """In, out; convolution with bias; A (complex: two parts, half as many), D; delta, B and C; dt with bias; norms."""
-  e, selected = expand * d, dt_rank + 2 * groups * state
+  e, selected = expand * d, dt_rank + 2 * groups // heads * state
   total = 2 * d * e + e * d + e * (taps + 1) + e * (state + 1) + e * selected + (dt_rank + 1) * e
   return total + (norms == "learned") * selected
 
@@ -146,9 +149,8 @@ def test_the_step_chooses_between_keeping_and_taking():
 def test_steps_are_float32_for_bfloat16_inputs():
   """bfloat16 holds 0.1 + 1e-4 as 0.1; a state that decays by exp(-dt) would not see the difference."""
   module, variables = initial(8, state=4)
-  seen = jax.eval_shape(
-    lambda u: module.apply(variables, u, method="_select"), jax.ShapeDtypeStruct((1, 1, 16), jnp.bfloat16)
-  )
+  u = jax.ShapeDtypeStruct((1, 1, 16), jnp.bfloat16)
+  seen = jax.eval_shape(lambda u: module.apply(variables, u, method="_select"), u)
   assert [value.dtype for value in seen] == [jnp.float32, jnp.bfloat16, jnp.bfloat16]
 
 

@@ -5,7 +5,8 @@ import numpy as np
 from tests.oracles.parts import dense, silu, softplus, tokens
 
 
-def run(p, x, *, reset=None, lengths=None, disc="euler", groups=1, norms="none", norm_eps=1e-6):
+def run(p, x, *, reset=None, lengths=None, disc="euler", groups=1, heads=1, norms="none", norm_eps=1e-6):
+  p = joined(p) if heads > 1 else p
   A = -np.exp(p["A_log"])
   if "A_im" in p:
     A = A + 1j * p["A_im"]
@@ -38,6 +39,21 @@ def run(p, x, *, reset=None, lengths=None, disc="euler", groups=1, norms="none",
       out[i] = (C_i @ h[i]).real + p["D"][i] * u[i]
     y[row, time] = dense(p, "out_proj", out * silu(z))
   return y
+
+
+def joined(p):
+  """The maps of the heads as one map each, with zeros between the heads: all delta, then all B, then all C."""
+  maps, steps = p["x_proj/kernel"], p["dt_proj/kernel"]
+  rank = steps.shape[1]
+  parts = np.split(maps, [rank, (maps.shape[-1] + rank) // 2], axis=-1)
+  return {**p, "x_proj/kernel": np.concatenate(list(map(diagonal, parts)), axis=1), "dt_proj/kernel": diagonal(steps)}
+
+
+def diagonal(blocks):
+  heads, rows, columns = blocks.shape
+  spread = np.zeros((heads, rows, heads, columns))
+  spread[np.arange(heads), :, np.arange(heads)] = blocks
+  return spread.reshape(heads * rows, heads * columns)
 
 
 def rms(z, scale, eps):
