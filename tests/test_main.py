@@ -218,7 +218,7 @@ BAD = [
   (["--config.data.files=nowhere/*.txt"], ["nowhere"]),
   (["--config.model.head.zloss=1.0"], ["config.model.head.zloss", "did you mean 'z_loss'"]),
   (["--config.model.body.letters.m.name=fnet"], ["predicts the next token", "causal mixers"]),
-  (["--config.model.body.letters.m.name=s6"], ["no mixer is called 's6'", "'s5'"]),
+  (["--config.model.body.letters.m.name=s5x"], ["no mixer is called 's5x'", "'s5'"]),
   (["--mode=trian"], ["mode", "train"]),
   (["--wrkdir=x"], ["wrkdir", "workdir"]),
   (["--steps", "10"], ["--steps is", "--config.steps=10", ":steps=10 after the config"]),
