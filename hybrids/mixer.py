@@ -154,7 +154,7 @@ def check_fields(cls: type[nn.Module], given: Mapping[str, Any], what: str) -> N
 
 
 def _fits(value: Any, annotation: Any) -> bool:
-  """Whether a value is of the type a field names, where that is one of bool, int, float, str, or a choice of them."""
+  """Tells if a value is of the type a field names, where that is one of bool, int, float, str, or a choice of them."""
   kinds = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
   plain = {bool: bool, int: numbers.Integral, float: numbers.Real, str: str, type(None): type(None)}
   if any(kind not in plain for kind in kinds):

@@ -270,7 +270,7 @@ class Model(nn.Module, kw_only=True):
     return Outputs(y[:, None], one, None, jnp.zeros_like(one), outputs.table)
 
   def _side(self, side: Mapping[str, Array] | None, x: Array) -> tuple[dict[str, Array], Array | None]:
-    """The inputs per token for the body, which refuses names that it does not know, and the gaps for the head."""
+    """Returns inputs per token for the body, which refuses names that it does not know, and the gaps for the head."""
     beside = {name: self._rows(value) for name, value in (side or {}).items()}
     if beside and self.embedding.class_token != "none":
       raise Mistake(

@@ -25,7 +25,7 @@ def tile(pattern: str, depth: int) -> str:
 
 
 def describe(pattern: str, depth: int, names: Mapping[str, str]) -> str:
-  """How many layers of each mixer a model has, for people: 'depth 4: 2 mamba, 2 mlp', and what of the pattern is cut.
+  """Counts the layers of each mixer of a model, for people: 'depth 4: 2 mamba, 2 mlp', and what of the pattern is cut.
 
   Args:
     names: the mixer of each letter.

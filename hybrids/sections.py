@@ -54,7 +54,7 @@ def complete(section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def upgrade(section: Mapping[str, Any]) -> dict[str, Any]:
-  """A model section of a run from before sections were nested, as one of today; a newer one as it is.
+  """Turns a model section of a run from before sections were nested into one of today; a newer one as it is.
 
   Raises:
     ValueError: it asks for `learn_state`, which is no more.

@@ -139,7 +139,7 @@ def show(out: Stream | None, text: str) -> None:
 
 
 def printable(text: str) -> str:
-  """The text with U+FFFD for what is no character and for controls and escapes, which a terminal would obey.
+  """Returns the text with U+FFFD for what is no character and for controls and escapes, which a terminal would obey.
 
   Line ends and tabs stay, as do spaces of all widths, joiners and every other character.
   """

@@ -14,13 +14,17 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Inexact
+import numpy as np
+from jaxtyping import Array, Bool, Inexact
 
 from kernels import dispatch
+from kernels.inputs import Reset
 
 HEADERS = Path(__file__).parent
 COMPILERS = ("g++", "clang++")
@@ -56,6 +60,21 @@ def _registered(source: Path) -> str | None:
 def handlers(source: Path) -> tuple[str, str]:
   """Returns names of the forward and the backward pass."""
   return f"{source.parent.name}_forward", f"{source.parent.name}_backward"
+
+
+def call(name: str, shapes: Iterable[tuple[int, ...]], parts: int) -> Callable[..., Any]:
+  """Returns a handler that gives float32 arrays of these shapes, and cuts its work into `parts` of each group.
+
+  Under vmap it runs once for each element after the other, with all threads each.
+  """
+  results = tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+  handler = jax.ffi.ffi_call(name, results, vmap_method="sequential")
+  return lambda *args: handler(*args, parts=np.int64(parts))
+
+
+def mask(reset: Reset) -> Bool[Array, "..."]:
+  """Returns the mask as handlers take it: empty if no document starts."""
+  return jnp.zeros((0, 0), bool) if reset is None else reset
 
 
 def folder() -> Path:

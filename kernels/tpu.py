@@ -55,7 +55,7 @@ def even(size: int, most: int, multiple: int) -> int:
 
 
 def divisor(size: int, most: int, multiple: int) -> int:
-  """The size of the largest blocks that `size` is cut into without a rest, a multiple and at most `most`; else all."""
+  """Returns the largest divisor of `size` that is a multiple and at most `most`; all of it if there is none."""
   return max((n for n in range(multiple, most + 1, multiple) if size % n == 0), default=size)
 
 

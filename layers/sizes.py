@@ -35,5 +35,5 @@ def scaled(factor: float, size: int) -> int:
 
 
 def largest_divisor(size: int, most: int) -> int:
-  """The largest divisor of `size` not above `most`: a published number or size of heads, or what comes next to it."""
+  """Returns the largest divisor of `size` up to `most`: a published number or size of heads, or the next one."""
   return max(n for n in range(1, most + 1) if size % n == 0)

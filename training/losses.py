@@ -21,7 +21,7 @@ def macro_f1(confusion: np.ndarray) -> float:
 
 
 def area_under_curve(scores: np.ndarray) -> float:
-  """The probability that a row of class 1 has a larger score than one of class 0, ties half, from "class bins"."""
+  """Returns the probability that a row of class 1 scores above one of class 0, ties half, from "class bins"."""
   low, high = scores
   if not (low.sum() and high.sum()):
     return math.nan

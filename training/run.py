@@ -162,7 +162,7 @@ class Run:
 
   @property
   def variables(self) -> dict[str, Any]:
-    """The variables to apply the model with; their parameters are the averaged ones where the optimizer keeps them."""
+    """Returns variables to apply the model with; parameters are the averaged ones where the optimizer keeps them."""
     return self.state.variables
 
   @contextlib.contextmanager
@@ -197,7 +197,7 @@ class Run:
 
   @property
   def text_model(self) -> TextModel:
-    """The model with its current variables and its tokenizer, off the mesh: few sequences are not worth splitting."""
+    """Returns the model, its current variables and tokenizer, off the mesh: few sequences are not worth splitting."""
     found = tokenizer.find(self.workdir, self.task, self.model.vocab)
     return TextModel(self.model, jax.device_get(self.variables), found, **self.config.generate.to_dict())
 

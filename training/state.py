@@ -45,7 +45,7 @@ class TrainState(NamedTuple):
 
   @property
   def variables(self) -> dict[str, Any]:
-    """The variables for evaluation and generation; parameters are the averaged ones where the optimizer keeps them."""
+    """Returns variables for evaluation and generation; parameters are averages where the optimizer keeps them."""
     return {"params": optimizer.averaged(self.opt, self.params), **self.buffers}
 
 

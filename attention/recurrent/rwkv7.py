@@ -147,7 +147,7 @@ class RWKV7(Mixer):
 
 
 def _shapes(width: int, size: int, up: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """A line from -1/2 to 1/2 over all channels, a curve from -1 to 1 over each head's, and decays from -6 to 0."""
+  """Makes a line from -1/2 to 1/2 over all channels, a curve from -1 to 1 over each head's, and decays from -6 to 0."""
   line = np.arange(width) / max(1, width - 1)
   within = (np.arange(width) % size - (size - 1) / 2) / max(1, (size - 1) / 2)
   return line - 0.5, within * np.abs(within), -6 + 6 * line ** (1 + up**0.3)

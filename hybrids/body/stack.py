@@ -107,7 +107,7 @@ class Stack(Mixer):
 
   @property
   def SIDE(self) -> tuple[str, ...]:
-    """The names of the inputs per token that any mixer reads and no layer carries; each mixer gets those it names."""
+    """Returns names of inputs per token that any mixer reads and no layer carries; each mixer gets those it names."""
     return tuple(sorted({name for mixer in self._mixers().values() for name in set(mixer.SIDE) - set(_carries(mixer))}))
 
   @nn.nowrap

@@ -27,7 +27,7 @@ class DualEncoder(Classifier, kw_only=True):
     self.out_proj = Dense(self.classes, use_bias=True, axes=("mlp", None))
 
   def answer(self, outputs: Outputs, state: Pooled) -> tuple[Float[Array, "p c"], Pooled]:
-    """The logits of each pair's label; the rows of `outputs` are both documents of a pair, one after the other."""
+    """Returns logits of each pair's label; the rows of `outputs` are both documents of a pair, one after the other."""
     value, state = self.pooled(outputs, state)
     u, v = value[0::2], value[1::2]
     return self.out_proj(nn.relu(self.in_proj(jnp.concatenate([u, v, u - v, u * v], axis=-1)))), state

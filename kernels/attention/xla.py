@@ -84,7 +84,7 @@ def attention(
 
 
 def _block_size(s: int, most: int) -> int:
-  """The largest divisor of s up to `most`, which saves filling up; or `most`, rather than less than half of it."""
+  """Returns the largest divisor of s up to `most`, which saves filling up; or `most`, if that is below half of it."""
   best = max(size for size in range(1, min(s, most) + 1) if s % size == 0)
   return best if 2 * best > most or best == s else most
 

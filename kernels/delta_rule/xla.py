@@ -98,7 +98,7 @@ def _finish(local, S, retrieved, factors):
 
 
 def _solve(lower, *right: Float[Array, "..."]) -> list[Float[Array, "..."]]:
-  """Every x with (1 + lower) x = b, for a strictly lower triangular matrix; inverts the blocks on its diagonal."""
+  """Finds all x with (1 + lower) x = b, for a strictly lower triangular matrix; inverts the blocks on its diagonal."""
   b = jnp.concatenate(right, axis=-1)
   c, pad = b.shape[-2], ((0, 0),) * (b.ndim - 2)
   more = (0, -c % ROWS)

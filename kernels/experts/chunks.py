@@ -70,7 +70,7 @@ product.defvjp(lambda x, W, sizes: (product(x, W, sizes), (x, W, sizes)), _backw
 
 
 def _size(rows: int, groups: int) -> int:
-  """Rows of a chunk: about half of those of a mean group, since on average half a chunk of each group is idle work."""
+  """Returns the rows of a chunk: half a mean group's, since on average half a chunk of each group is idle work."""
   half = max(rows // (2 * groups), 1)
   return min(max(1 << (half.bit_length() - 1), 8), 256)
 

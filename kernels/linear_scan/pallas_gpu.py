@@ -121,7 +121,7 @@ def _map_kernel(tiling, words, a, x, decays, inflows, a_slots, x_slots, ready):
 
 
 def _laid_out(a, *by_token):
-  """The arrays in parts, with channels up to a multiple of four: the copy engine wants rows that are whole 16 bytes."""
+  """Returns arrays in parts, channels up to a multiple of four: the copy engine wants rows that are whole 16 bytes."""
   a = parts(gpu.widen(a, 4)) if a.ndim == 3 else _vector(a[None])
   return a, *(parts(gpu.widen(z, 4)) for z in by_token)
 

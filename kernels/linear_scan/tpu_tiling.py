@@ -70,7 +70,7 @@ class Blocks:
 
 
 def states(decay, inflow, h, reset, *, back):
-  """All h_t = decay_t h_{t-1} + inflow_t of a tile, after the row h; `back`, from its last token to its first.
+  """Returns all h_t = decay_t h_{t-1} + inflow_t of a tile, after the row h; `back`, from its last token to its first.
 
   At a token of `reset` h_t = inflow_t; None: nowhere.
   """

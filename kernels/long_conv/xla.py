@@ -137,7 +137,7 @@ def _each_its_part(u: Float[Array, "b t e"], kernel: Float[Array, "e n"], first:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def negacyclic(u: Float[Array, "b t e"], kernel: Float[Array, "e n"], first: int, count: int) -> Float[Array, "b s e"]:
-  """Outputs first … first + count - 1 of the negacyclic convolution of u, followed by zeros to length n, with a kernel.
+  """Returns outputs first … first + count - 1 of the negacyclic convolution of u, with zeros up to n, with a kernel.
 
   What comes around the end of such a convolution comes with a minus: it is a product of polynomials modulo x^n + 1.
   With x^(n/2) = i the two halves of a sequence are the parts of complex numbers, and a complex FFT of n/2 does what a

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from kernels import cpp, dispatch, op
+from kernels import cpp, dispatch, kept_states, op
 
 SOURCE = Path(__file__).with_suffix(".cc")
 FORWARD, BACKWARD = cpp.handlers(SOURCE)
@@ -56,43 +55,24 @@ def _run(*args):
   return dispatch.shard(_scan, axes, ("b t h p", "b h k p"))(*args)
 
 
-@jax.custom_vjp
-def _scan(q, k, v, a, w, u, S, reset):
-  return _call_forward(q, k, v, a, w, u, S, reset, save=False)[:2]
-
-
-def _forward(q, k, v, a, w, u, S, reset):
-  y, last, entries = _call_forward(q, k, v, a, w, u, S, reset, save=True)
-  return (y, last), (q, k, v, a, w, u, reset, entries)
-
-
 def _call_forward(q, k, v, a, w, u, S, reset, *, save):
   """Returns all y, the last state, and if `save` the states before each chunk, else none."""
   chunks = -(-v.shape[1] // CHUNK) if save else 0
   shapes = (v.shape, S.shape, (S.shape[0], chunks, *S.shape[1:]))
-  return _call(FORWARD, shapes, q, v)(q, k, v, a, *map(_array, (w, u)), S, _mask(reset))
+  return cpp.call(FORWARD, shapes, _parts(q, v))(q, k, v, a, *map(_array, (w, u)), S, cpp.mask(reset))
 
 
-def _backward(saved, cotangents):
-  q, k, v, a, w, u, reset, entries = saved
-  y_bar, last_bar = cotangents
+def _backward(q, k, v, a, w, u, reset, entries, y_bar, last_bar):
   fixes = tuple(map(_array, (w, u)))
   by_part = (_parts(q, v), *q.shape)
   shapes = (by_part, by_part, v.shape, a.shape, *(z.shape for z in fixes), last_bar.shape)
-  call = _call(BACKWARD, shapes, q, v)
-  q_bar, k_bar, v_bar, a_bar, w_bar, u_bar, S_bar = call(q, k, v, a, *fixes, _mask(reset), entries, y_bar, last_bar)
+  call = cpp.call(BACKWARD, shapes, _parts(q, v))
+  q_bar, k_bar, v_bar, a_bar, w_bar, u_bar, S_bar = call(q, k, v, a, *fixes, cpp.mask(reset), entries, y_bar, last_bar)
   w_bar, u_bar = (None, None) if w is None else (w_bar, u_bar)
   return q_bar.sum(0), k_bar.sum(0), v_bar, a_bar, w_bar, u_bar, S_bar, None
 
 
-_scan.defvjp(_forward, _backward)
-
-
-def _call(name, shapes, q, v):
-  """A handler that gives arrays of these shapes; under vmap it runs once after the other, with all threads each."""
-  results = tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
-  call = jax.ffi.ffi_call(name, results, vmap_method="sequential")
-  return lambda *args: call(*args, parts=np.int64(_parts(q, v)))
+_scan = kept_states.differentiable(_call_forward, _backward, state=6)
 
 
 def _parts(q, v):
@@ -104,7 +84,3 @@ def _parts(q, v):
 
 def _array(z):
   return jnp.zeros((0, 0, 0, 0), jnp.float32) if z is None else z
-
-
-def _mask(reset):
-  return jnp.zeros((0, 0), bool) if reset is None else reset

@@ -6,10 +6,6 @@ For the gradient, forward keeps the state before each CHUNK of tokens; backward 
 import os
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
 from kernels import cpp, dispatch, kept_states
 from kernels.discretize import not_real_euler
 
@@ -34,15 +30,15 @@ def _run(x, dt, A, B, C, h, reset, *, save):
   """Returns all y, the last state, and if `save` the states before each chunk, else none."""
   (b, t, e), n = x.shape, A.shape[1]
   shapes = (x.shape, (b, n, e), (b, -(-t // CHUNK) if save else 0, n, e))
-  y, last, entries = _call(FORWARD, shapes, B, e)(x, dt, A.T, B, C, h.swapaxes(1, 2), _mask(reset))
+  y, last, entries = cpp.call(FORWARD, shapes, _parts(B, e))(x, dt, A.T, B, C, h.swapaxes(1, 2), cpp.mask(reset))
   return y, last.swapaxes(1, 2), entries
 
 
 def _backward(x, dt, A, B, C, reset, entries, y_bar, last_bar):
   (b, _, e), n = x.shape, A.shape[1]
   columns = (_parts(B, e), *B.shape)
-  call = _call(BACKWARD, (x.shape, x.shape, (b, n, e), columns, columns, (b, n, e)), B, e)
-  bars = call(x, dt, A.T, B, C, _mask(reset), entries, y_bar, last_bar.swapaxes(1, 2))
+  call = cpp.call(BACKWARD, (x.shape, x.shape, (b, n, e), columns, columns, (b, n, e)), _parts(B, e))
+  bars = call(x, dt, A.T, B, C, cpp.mask(reset), entries, y_bar, last_bar.swapaxes(1, 2))
   x_bar, dt_bar, A_bar, B_bar, C_bar, h_bar = bars
   return x_bar, dt_bar, A_bar.sum(0).T, B_bar.sum(0), C_bar.sum(0), h_bar.swapaxes(1, 2), None
 
@@ -50,19 +46,8 @@ def _backward(x, dt, A, B, C, reset, entries, y_bar, last_bar):
 _scan = kept_states.differentiable(_run, _backward, state=5)
 
 
-def _call(name, shapes, B, e):
-  """A handler that gives arrays of these shapes; under vmap it runs once after the other, with all threads each."""
-  results = tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
-  call = jax.ffi.ffi_call(name, results, vmap_method="sequential")
-  return lambda *args: call(*args, parts=np.int64(_parts(B, e)))
-
-
 def _parts(B, e):
   """Returns into how many parts the channels of a group are cut, so that every core has one."""
   b, _, g, _ = B.shape
   cores = os.cpu_count() or 1
   return max(1, min(-(-cores // max(1, b * g)), e // g // CHANNELS))
-
-
-def _mask(reset):
-  return jnp.zeros((0, 0), bool) if reset is None else reset

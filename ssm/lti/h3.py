@@ -87,7 +87,7 @@ class H3(Mixer):
   def _entries(
     self, x: Float[Array, "b t d"], taps: Float[Array, "b w d"], where: Where
   ) -> tuple[Float[Array, "m t h"], Float[Array, "b w d"]]:
-    """The entries of each head's k v^T, `head_dim`^2 rows for one row of the batch; and the shift's next taps."""
+    """Returns entries of each head's k v^T, `head_dim`^2 rows for one row of the batch; and the shift's next taps."""
     k, taps = short_conv(self.k_proj(x), self._shift_kernel(), taps, **where.masks)
     k, v = map(self._heads, (k, self.v_proj(x)))
     kv = jnp.einsum("bthk,bthv->bkvth", k, v)

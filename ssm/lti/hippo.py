@@ -89,7 +89,7 @@ def low_rank(measure: str, n: int) -> Float64[np.ndarray, "r n"]:
 
 @functools.cache  # a module asks for it whenever it is traced
 def normal(measure: str, n: int) -> NormalPart:
-  """The eigenvalues and eigenvectors of S = A + P^T P; their real parts are -1/2 for "legs" and 0 for the others.
+  """Finds the eigenvalues and eigenvectors of S = A + P^T P; real parts are -1/2 for "legs" and 0 for the others.
 
   S less its real part is skew and i times it Hermitian, so `eigh` finds them to working precision, where a general
   eigensolver for A loses all digits around n = 50. Phases of eigenvectors are free; fixing them makes the result the

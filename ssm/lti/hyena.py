@@ -124,7 +124,7 @@ class Hyena(Mixer):
     return (jnp.sum(by_head(gate), axis=-1, keepdims=True) * by_head(z)).reshape(z.shape)
 
   def _filters(self, l: int) -> Float[Array, "o d l"]:
-    """The first l taps of each filter, with b added at lag 0; each filter's windows span the whole range of decays."""
+    """Returns the first l taps of each filter, with b added at lag 0; its windows span the whole range of decays."""
     history.require("Hyena", l, self.max_len)
     lag = jnp.arange(l, dtype=self.w.dtype)[:, None]
     time = lag / max(1, self.max_len - 1)

@@ -133,7 +133,7 @@ class LiquidS4(Mixer):
   def _products(
     self, x: Float[Array, "b t d"], taps: Float[Array, "b w d"], where: Where
   ) -> tuple[list[Float[Array, "b t d"]], Float[Array, "b w d"]]:
-    """The products of two neighbouring inputs, of three, and so on, with 0 before the document; and the next taps."""
+    """Returns products of two neighbouring inputs, of three, and so on, 0 before the document; and the next taps."""
     product = wide = x.astype(taps.dtype)
     products, last = [], taps
     for lag in range(1, self.degree):

@@ -149,7 +149,7 @@ class Mega(Mixer):
   def _project(
     self, x: Float[Array, "b t d"], m: Float[Array, "b t d"]
   ) -> tuple[tuple[Float[Array, "b t _"], ...], tuple[Float[Array, "b t _"], ...]]:
-    """Queries, keys and values, and the gates u, r and W_h m, where the argument m holds the averages gamma . h."""
+    """Returns queries, keys and values, and the gates u, r and W_h m; the argument m holds the averages gamma . h."""
     m = jax.nn.silu(m + self.omega * x).astype(x.dtype)
     ends = np.cumsum([self.width, self.keys, self._inner])
     u, z, r, c = jnp.split(self.m_proj(m), ends, axis=-1)

@@ -123,7 +123,7 @@ class S5(Mixer):
 
   @nn.nowrap
   def _spectrum(self) -> tuple[np.ndarray, np.ndarray]:
-    """Initial lam and its eigenvectors, the columns of V; of conjugate pairs those with negative imaginary parts."""
+    """Returns the first lam and its eigenvectors, columns of V; of pairs those with negative imaginary parts."""
     size = self.state // self.blocks
     n = size // 2 if self.conj_sym else size
     lam, V = hippo.legs_normal(size)

@@ -105,7 +105,7 @@ class SGConv(Mixer):
     return K + jnp.where(jnp.arange(l) == 0, self.D[:, None], 0)
 
   def _unnormalised(self, l: int) -> Float[Array, "d l"]:
-    """The first l taps of the kernel before it is divided by Z."""
+    """Returns the first l taps of the kernel before it is divided by Z."""
     scales = self.scales
     if self.decay == "geometric":
       rate = jnp.linspace(self.decay_min, self.decay_max, self.width)

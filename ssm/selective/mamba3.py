@@ -154,7 +154,7 @@ class Mamba3(Mixer):
     return scaled(self.rope_fraction, self.state) // 2
 
   def _select(self, x: Float[Array, "*b d"], lengths: Lengths = None) -> Token:
-    """Everything from W_in x, in at least float32; dt is 0 in the padding, where the state then stands still."""
+    """Returns all that is W_in x, in at least float32; dt is 0 in the padding, where the state then stands still."""
     inner, heads, size = self._sizes
     mixed = self.rank * self.groups * self.state
     sizes = np.cumsum([inner, inner, mixed, mixed, heads, heads, heads])
