@@ -48,23 +48,31 @@ def spoil(lengths, z):
   return np.where(past.reshape(*past.shape, *[1] * (z.ndim - 2)), np.asarray(np.nan, z.dtype), z)
 
 
-def values_and_gradients(op, arrays, **masks):
-  """The outputs of `op(*arrays, **masks)` and the gradient of their product with random numbers in every array.
-
-  Past the lengths the cotangent of the first output is NaN, as that of a product with a spoilt gate would be.
-  """
+def differentiated(op):
+  """Compiles `(arrays, cotangents, masks) -> outputs of op(*arrays, **masks), gradients in the arrays`."""
 
   @functools.partial(jax.jit, compiler_options=QUICK)
   def run(arrays, cotangents, masks):
     out, pull = jax.vjp(lambda *z: op(*z, **masks), *arrays)
     return out, pull(cotangents)
 
+  return run
+
+
+def cotangents(shapes, masks):
+  """Random numbers for outputs of these shapes.
+
+  Past the lengths that of the first output is NaN, as that of a product with a spoilt gate would be.
+  """
   rng = np.random.default_rng(0)
-  shapes = jax.eval_shape(lambda arrays, masks: op(*arrays, **masks), arrays, masks)
   first, *rest = (draw(rng, z.shape, z.dtype) for z in shapes)
-  if "lengths" in masks:
-    first = spoil(masks["lengths"], first)
-  return jax.block_until_ready(run(arrays, (first, *rest), masks))
+  return (spoil(masks["lengths"], first) if "lengths" in masks else first, *rest)
+
+
+def values_and_gradients(op, arrays, **masks):
+  """The outputs of `op(*arrays, **masks)` and the gradient of their product with random numbers in every array."""
+  shapes = jax.eval_shape(lambda arrays, masks: op(*arrays, **masks), arrays, masks)
+  return jax.block_until_ready(differentiated(op)(arrays, cotangents(shapes, masks), masks))
 
 
 def assert_close(got, want, tolerance, narrow=None):

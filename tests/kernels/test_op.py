@@ -18,20 +18,28 @@ from tests.kernels.compare import (
   TOLERANCE,
   anywhere,
   assert_close,
+  cotangents,
+  differentiated,
   masks,
   spoil,
-  values_and_gradients,
 )
 from tests.kernels.ops import OPS
 
 # What an implementation does not know, and says so in tests of its own.
 REFUSED = {("selective_scan, complex", "xla"), ("lti", "products")}
 ALL = [(name, impl) for name, op in OPS.items() for impl in anywhere(op.impls) if (name, impl) not in REFUSED]
-FAST = [(name, impl) for name, impl in ALL if impl != "reference"]
 # The others are compared with the reference, and the default suite shows these properties of it alone.
 ALONE = [pytest.param(*case, marks=[pytest.mark.slow] * (case[1] != "reference")) for case in ALL]
-# Less and more than a chunk, with a ragged end; one token has a test of its own.
-SHAPES = [pytest.param(1, True, marks=pytest.mark.slow), (63, False), (100, True)]
+T = 100  # six chunks and a ragged end
+
+
+def comparisons():
+  """Each form with masks at T tokens, and without them at 63 the first form of each op; the rest is slow."""
+  for t, masked in ((1, True), (63, False), (T, True)):
+    for name, impl in ALL:
+      slow = t == 1 or not masked and "," in name
+      if impl != "reference":
+        yield pytest.param(name, impl, t, masked, marks=[pytest.mark.slow] * slow)
 
 
 @pytest.fixture(autouse=True)
@@ -40,32 +48,44 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 16)
 
 
+# The tests of one implementation share its program at T tokens with masks: to compile it is what they cost.
 @functools.cache
 def compiled(name, impl):
-  run = lambda arrays, masks: OPS[name].run(*arrays, **masks, impl=impl)
-  return jax.jit(run, compiler_options=QUICK)
+  return differentiated(functools.partial(OPS[name].run, impl=impl))
 
 
-def call(name, impl, arrays, **masks):
-  return compiled(name, impl)(tuple(arrays.values()), masks)
+@functools.cache
+def outputs(name, t, dtype):
+  """Shapes of the outputs and the last state."""
+  run = functools.partial(OPS[name].run, impl="reference")
+  return jax.eval_shape(run, *(jnp.asarray(z) for z in OPS[name].draw(t, dtype).values()))
 
 
-def part(op, arrays, now, state=None):
-  """Some of the tokens, from another state if one is given."""
-  cut = {key: z[:, now] if key in op.tokens() else z for key, z in arrays.items()}
-  return cut if state is None else {**cut, op.state: state}
+def call(name, impl, arrays, starts=(), lengths=(T, T)):
+  """The outputs and the last state, with documents that start at these tokens of both rows."""
+  where = {"reset": np.isin(np.arange(T), starts)[None].repeat(2, 0), "lengths": np.array(lengths)}
+  zeros = tuple(np.zeros(z.shape, z.dtype) for z in outputs(name, T, "float32"))
+  return jax.device_get(compiled(name, impl)(tuple(arrays.values()), zeros, where)[0])
+
+
+def later(op, arrays, counts, state):
+  """The tokens of row i after its first counts[i], wrapping around, and the state before them."""
+  rolled = lambda z: np.stack([np.roll(row, -count, axis=0) for row, count in zip(z, counts)])
+  return {key: rolled(z) if key in op.tokens() else z for key, z in arrays.items()} | {op.state: state}
+
+
+def evaluate(name, impl, t, arrays, where, dtype):
+  given = tuple(arrays.values()), cotangents(outputs(name, t, dtype), where), where
+  return jax.block_until_ready(compiled(name, impl)(*given))
 
 
 @functools.cache
 def expected(name, t, masked, dtype):
-  op = OPS[name]
-  arrays, where = tuple(op.draw(t, dtype).values()), masks(t) if masked else {}
-  return values_and_gradients(functools.partial(op.run, impl="reference"), arrays, **where)
+  return evaluate(name, "reference", t, OPS[name].draw(t, dtype), masks(t) if masked else {}, dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("t, masked", SHAPES)
-@pytest.mark.parametrize("name, impl", FAST)
+@pytest.mark.parametrize("name, impl, t, masked", comparisons())
 def test_values_and_gradients_equal_the_reference(name, impl, t, masked, dtype):
   """NaN at padding reaches neither."""
   op = OPS[name]
@@ -73,89 +93,76 @@ def test_values_and_gradients_equal_the_reference(name, impl, t, masked, dtype):
     arrays, where = op.draw(t, dtype), masks(t) if masked else {}
     if masked:
       arrays = {key: spoil(where["lengths"], z) if key in op.tokens() else z for key, z in arrays.items()}
-    got = values_and_gradients(functools.partial(op.run, impl=impl), tuple(arrays.values()), **where)
+    got = evaluate(name, impl, t, arrays, where, dtype)
     assert_close(got, expected(name, t, masked, dtype), TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("name, impl", ALONE)
-def test_lengths_equal_each_row_alone(name, impl):
-  op, (first, second) = OPS[name], (0, 4)
-  arrays = op.draw(8)
+def test_a_row_that_ends_early_goes_on_in_another_call(name, impl):
+  """Together the two calls make one, and a row of no tokens keeps its state."""
+  op, end = OPS[name], 37
+  arrays = op.draw(T)
+  whole, last = call(name, impl, arrays)
   # The document that would start at padding starts nothing.
-  reset = np.arange(8)[None].repeat(2, 0) == 6
-  y, last = call(name, impl, arrays, reset=reset, lengths=np.array([first, second]))
-  np.testing.assert_array_equal(last[0], arrays[op.state][0])
+  y, between = call(name, impl, arrays, [60], [0, end])
+  np.testing.assert_array_equal(between[0], arrays[op.state][0])
   assert not y[0].any(), "a row of length 0 has outputs"
-  assert not y[1, second:].any(), "outputs at padding"
-  alone, alone_last = call(name, impl, part(op, arrays, slice(second)))
-  np.testing.assert_allclose(y[1, :second], alone[1], rtol=1e-4, atol=1e-5)
-  np.testing.assert_allclose(last[1], alone_last[1], rtol=1e-4, atol=1e-5)
+  assert not y[1, end:].any(), "outputs at padding"
+  rest, last_again = call(name, impl, later(op, arrays, (0, end), between), lengths=[T, T - end])
+  assert_close(np.stack([rest[0], np.concatenate([y[1, :end], rest[1, :-end]])]), whole, TOLERANCE["float32"])
+  assert_close(last_again, last, TOLERANCE["float32"])
 
 
 @pytest.mark.parametrize("name", OPS)
 def test_no_tokens_leave_the_state_alone(name):
   op = OPS[name]
-  arrays = op.draw(8)
-  y, last = call(name, "auto", part(op, arrays, slice(0)))
-  assert y.shape == (2, 0, *call(name, "auto", arrays)[0].shape[2:])
+  arrays = {key: z[:, :0] if key in op.tokens() else z for key, z in op.draw(8).items()}
+  y, last = jax.jit(op.run, compiler_options=QUICK)(*arrays.values())
+  assert y.shape == (2, 0, *outputs(name, T, "float32")[0].shape[2:])
   np.testing.assert_array_equal(last, arrays[op.state])
 
 
 @pytest.mark.parametrize("name, impl", ALONE)
-def test_two_calls_make_one(name, impl):
-  op = OPS[name]
-  arrays = op.draw(100)
-  whole, last = call(name, impl, arrays)
-  first, between = call(name, impl, part(op, arrays, slice(37)))
-  second, last_again = call(name, impl, part(op, arrays, slice(37, 100), between))
-  np.testing.assert_allclose(jnp.concatenate([first, second], axis=1), whole, rtol=1e-4, atol=2e-4)
-  np.testing.assert_allclose(last_again, last, rtol=1e-4, atol=2e-4)
-
-
-@pytest.mark.parametrize("name, impl", ALONE)
 def test_reset_separates_documents(name, impl):
-  op = OPS[name]
-  arrays = op.draw(8)
-  y, last = call(name, impl, arrays, reset=np.arange(8)[None].repeat(2, 0) == 4)
+  op, start = OPS[name], 40
+  arrays = op.draw(T)
+  y, last = call(name, impl, arrays, [start])
+  first, _ = call(name, impl, arrays, lengths=[start, start])
   # RG-LRU's first token of a document enters whole, so that it needs to know of the start, too
-  start = {"reset": np.arange(4)[None].repeat(2, 0) == 0}
-  first, _ = call(name, impl, part(op, arrays, slice(4)))
-  second, second_last = call(name, impl, part(op, arrays, slice(4, 8), np.zeros_like(arrays[op.state])), **start)
-  np.testing.assert_allclose(y, np.concatenate([first, second], axis=1), rtol=1e-4, atol=1e-5)
-  np.testing.assert_allclose(last, second_last, rtol=1e-4, atol=1e-5)
+  rest = later(op, arrays, (start, start), np.zeros_like(arrays[op.state]))
+  second, second_last = call(name, impl, rest, [0], [T - start, T - start])
+  assert_close(y, np.concatenate([first[:, :start], second[:, :-start]], axis=1), TOLERANCE["float32"])
+  assert_close(last, second_last, TOLERANCE["float32"])
 
 
 @pytest.mark.parametrize("name, impl", ALL)
 def test_a_document_that_is_not_finite_spoils_no_other(name, impl):
   """Neither through the state from an earlier call nor through its tokens: a decay of 0 times NaN is NaN."""
-  op = OPS[name]
-  arrays, where = op.draw(40), dict(reset=np.isin(np.arange(40), [5, 20])[None].repeat(2, 0))
-  y, last = call(name, impl, arrays, **where)
-  for now in (slice(0, 0), slice(7, 8)):
+  op, starts = OPS[name], [5, 20]
+  arrays = op.draw(T)
+  y, last = call(name, impl, arrays, starts)
+  for now, next_document in ((slice(0, 0), 5), (slice(7, 8), 20)):
     spoilt = {key: np.array(z) for key, z in arrays.items()}
     for key in op.tokens():
       spoilt[key][:, now] = np.nan
     if now.stop == 0:
       spoilt[op.state][:] = np.nan
-    got, got_last = call(name, impl, spoilt, **where)
-    start = 20 if now.stop else 5
-    np.testing.assert_array_equal(got[:, start:], y[:, start:])
+    got, got_last = call(name, impl, spoilt, starts)
+    np.testing.assert_array_equal(got[:, next_document:], y[:, next_document:])
     np.testing.assert_array_equal(got_last, last)
 
 
 @pytest.mark.parametrize("name, impl", ALONE)
 def test_bfloat16_comes_back_with_a_float32_state(name, impl):
   op = OPS[name]
-  arrays = {key: z if np.iscomplexobj(z) else np.asarray(z, jnp.bfloat16) for key, z in op.draw(8).items()}
+  arrays = {key: z if np.iscomplexobj(z) else np.asarray(z, jnp.bfloat16) for key, z in op.draw(T).items()}
   arrays[op.state] = arrays[op.state].astype(np.result_type(arrays[op.state].dtype, np.float32))
   wide = {key: z if np.iscomplexobj(z) else z.astype("float32") for key, z in arrays.items()}
-  y, last = call(name, impl, arrays)
+  y, last = jax.jit(functools.partial(op.run, impl=impl), compiler_options=QUICK)(*arrays.values())
   exact, exact_last = call(name, impl, wide)
-  complex_scan = jnp.iscomplexobj(exact)
-  assert y.dtype == (exact.dtype if complex_scan else jnp.bfloat16)
-  assert last.dtype == exact_last.dtype
+  assert y.dtype == (exact.dtype if np.iscomplexobj(exact) else jnp.bfloat16)
   np.testing.assert_allclose(np.asarray(y, exact.dtype), exact, atol=2.0**-8 * np.abs(exact).max())
-  np.testing.assert_allclose(last, exact_last, rtol=1e-4, atol=1e-5)
+  assert_close(last, exact_last, TOLERANCE["float32"])
 
 
 LOOPS = {"scan", "while", "fft", "cumsum", "cummax", "triangular_solve", "pad"}
@@ -173,22 +180,15 @@ def primitives(jaxpr):
 
 
 @pytest.mark.parametrize("name", OPS)
-def test_one_token_equals_the_first_of_two_whose_second_is_padding(name):
+def test_one_token_equals_the_first_of_many_that_are_padding(name):
   """The other way through the definition: a loop, and a state that stands still."""
   op = OPS[name]
-  arrays = op.draw(2)
-  one = {key: z[:, :1] if key in op.tokens() else z for key, z in arrays.items()}
-  got, pulled = values_and_gradients(op.run, tuple(one.values()))
-  reference = functools.partial(op.run, impl="reference")
-
-  def padded(*z):
-    y, last = reference(*z, lengths=jnp.array([1, 1]))
-    return y[:, :1], last
-
-  want, want_pulled = values_and_gradients(padded, tuple(arrays.values()))
-  assert_close(got, want, 1e-5)
-  first = {key: z[:, :1] if key in op.tokens() else z for key, z in zip(arrays, want_pulled)}
-  assert_close(pulled, tuple(first.values()), 1e-5)
+  arrays, where = op.draw(T), {"reset": np.zeros((2, T), bool), "lengths": np.array([1, 1])}
+  bars = cotangents(outputs(name, T, "float32"), where)
+  (y, last), pulled = compiled(name, "reference")(tuple(arrays.values()), bars, where)
+  first = lambda given: tuple(z[:, :1] if key in op.tokens() else z for key, z in zip(arrays, given))
+  got = differentiated(op.run)(first(arrays.values()), (bars[0][:, :1], *bars[1:]), {})
+  assert_close(got, ((y[:, :1], last), first(pulled)), 1e-5)
 
 
 @pytest.mark.parametrize("name", OPS)

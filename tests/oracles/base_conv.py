@@ -9,7 +9,8 @@ def run(p, x, *, reset=None, lengths=None):
   taps, inner = p["conv/kernel"].shape
   y = np.zeros_like(x)
   for row, time, starts in tokens(x, reset, lengths):
-    seen = [np.zeros(inner)] * taps if starts else seen
+    if starts:
+      seen = [np.zeros(inner)] * taps
     u, g = np.split(dense(p, "in_proj", x[row, time]), 2)
     seen = [*seen[1:], u]
     conv = sum(k * past for k, past in zip(p["conv/kernel"], seen)) + p.get("conv/bias", 0.0)

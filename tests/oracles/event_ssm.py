@@ -12,7 +12,8 @@ def run(p, x, *, dt, reset=None, lengths=None, disc="async", activation="half_gl
   step = np.exp(p["log_dt"])
   y = np.zeros_like(x)
   for row, time, starts in tokens(x, reset, lengths):
-    h = np.zeros(lam.shape, complex) if starts else h
+    if starts:
+      h = np.zeros(lam.shape, complex)
     u, gap = x[row, time], dt[row, time]
     if disc == "dirac":
       gain = 1.0

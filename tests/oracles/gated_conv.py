@@ -9,7 +9,8 @@ def run(p, x, *, reset=None, lengths=None):
   taps, width = p["conv/kernel"].shape
   y = np.zeros_like(x)
   for row, time, starts in tokens(x, reset, lengths):
-    seen = [np.zeros(width)] * taps if starts else seen
+    if starts:
+      seen = [np.zeros(width)] * taps
     B, C, v = np.split(dense(p, "in_proj", x[row, time]), 3)
     seen = [*seen[1:], B * v]
     conv = sum(k * past for k, past in zip(p["conv/kernel"], seen)) + p.get("conv/bias", 0.0)

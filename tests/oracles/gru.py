@@ -12,7 +12,8 @@ def run(p, x, *, reset=None, lengths=None, reset_gate="before"):
   y = np.zeros_like(x)
   for row, time, starts in tokens(x, reset, lengths):
     u = x[row, time]
-    h = np.zeros(x.shape[-1]) if starts else h
+    if starts:
+      h = np.zeros(x.shape[-1])
     r = sigmoid(u @ W_r + h @ R_r + b_r)
     z = sigmoid(u @ W_z + h @ R_z + b_z)
     past = (r * h) @ R_n if reset_gate == "before" else r * (h @ R_n + p["b"])

@@ -12,6 +12,8 @@ def run(p, x, *, reset=None, lengths=None, candidate="linear"):
     new = dense(p, "n_proj", x[row, time])
     if candidate == "positive":
       new = np.array([v + 0.5 if v >= 0 else sigmoid(v) for v in new])
-    h = z * new if starts else (1 - z) * h + z * new
+    if starts:
+      h = np.zeros_like(z)
+    h = (1 - z) * h + z * new
     y[row, time] = dense(p, "out_proj", h) if "out_proj/kernel" in p else h
   return y
