@@ -61,20 +61,28 @@ def make_evaluate(
   return evaluate
 
 
-def size(task: Any, batches: int = 0) -> str:
+def preview(task: Any, batches: int = 0) -> str:
   """Returns what an evaluation reads, 'validation: 12 batches of 8 x 8,192 tokens'; shapes are those of first batches.
 
   Args:
     batches: batches of each set, 0 for all.
+  Raises:
+    Mistake: a set has no target with a weight.
   """
   texts = []
   for name, rows in task.eval_sets(jax.process_index(), jax.process_count()).items():
-    inputs = next(iter(rows()))["inputs"]
-    shape = inputs.shape[1:-1] if task.features else inputs.shape[1:]
+    first: tuple[int, ...] = ()
+    for batch in islice(rows(), batches or None):
+      first = first or batch["inputs"].shape
+      if batch["weights"].any():
+        break
+    else:
+      raise Mistake(f"evaluation set {name!r} has nothing to score: it is empty, or all weights are 0; see data")
+    count, *shape = first[:-1] if task.features else first
     # a task of one's own need not know how many there are
-    count = min(len(rows), batches or len(rows)) if hasattr(rows, "__len__") else batches
-    many = "1 batch" if count == 1 else f"{count:,} batches" if count else "batches"
-    sizes = " x ".join(f"{n:,}" for n in (len(inputs) * jax.process_count(), *shape))
+    known = min(len(rows), batches or len(rows)) if hasattr(rows, "__len__") else batches
+    many = "1 batch" if known == 1 else f"{known:,} batches" if known else "batches"
+    sizes = " x ".join(f"{n:,}" for n in (count * jax.process_count(), *shape))
     texts.append(f"{name}: {many} of {sizes} tokens")
   return "; ".join(texts)
 

@@ -225,7 +225,7 @@ class Run:
     """
     batches = self.task.train(jax.process_index(), jax.process_count())
     # all mistakes must be reported before the folder is changed
-    self._try(batches)
+    reads = self._try(batches)
     facts = self.task.describe()
     changed = self._check_folder(facts, from_step)
     wandb = metrics.find_wandb(self.config.wandb)
@@ -263,7 +263,7 @@ class Run:
         writer.say(line)
       status = "failed"
       try:
-        status = self._loop(session)
+        status = self._loop(session, reads)
         folder.finish(self.step)
       except BaseException as error:
         peers.end_if_lost(error)
@@ -274,8 +274,12 @@ class Run:
         folder.summarize({"status": status, "steps": self.config.steps} | self.costs, progress)
     return status
 
-  def _loop(self, session: Session) -> str:
-    """Runs the loop from the state's step to config.steps or until a signal."""
+  def _loop(self, session: Session, reads: str) -> str:
+    """Runs the loop from the state's step to config.steps or until a signal.
+
+    Args:
+      reads: what an evaluation reads.
+    """
     config, first, last = self.config, self.step, self.config.steps
     update, forget = self._update, step_lib.make_forget(like=self.like)
     rate, turn = schedule.of(config.optimizer, last), schedule.turn(config.optimizer, last)
@@ -288,7 +292,7 @@ class Run:
         better = False
         if due(step, config.eval.every, last) and session.progress.evaluated < step and not stop:
           step_lib.check_finite(self.state.seen)
-          with session.pause(self.state), session.evaluating(self._evaluation_size):
+          with session.pause(self.state), session.evaluating(reads):
             better = session.evaluated(step, self._evaluate(self.variables))
         session.at(step)
         if step > first and (stop or better or step == turn or due(step, config.save.every, last)):
@@ -322,10 +326,6 @@ class Run:
     )
 
   @functools.cached_property
-  def _evaluation_size(self) -> str:
-    return evaluate_lib.size(self.task, self.config.eval.batches)
-
-  @functools.cached_property
   def _logits(self) -> Any:
     apply = lambda variables, batch: self.model.apply(variables, batch["inputs"], **side_inputs(batch))
     return jax.jit(apply)
@@ -334,8 +334,8 @@ class Run:
     tokens = self.task.batch * self.task.length * self.config.optimizer.get("accumulate", 1)
     return metrics.Clock(progress.seconds, tokens=tokens, flops=self.costs["flops_per_token"])
 
-  def _try(self, batches: Any) -> None:
-    """Checks that the model runs on the data, and that the evaluation sets have something to score.
+  def _try(self, batches: Any) -> str:
+    """Checks that the model runs on the data; returns what an evaluation reads.
 
     Raises:
       Mistake: nothing in the training batches or in an evaluation set has any weight, or `save.best` is no metric.
@@ -351,9 +351,7 @@ class Run:
     metric_names = [f"eval/{name}/{key}" for name in sets for key in dict.fromkeys(("loss", *self.task.metrics))]
     if self.config.save.best and self.config.save.best not in metric_names:
       raise Mistake(f"save.best={self.config.save.best!r} is no metric; there are {', '.join(metric_names)}")
-    for name, rows in sets.items():
-      if not any(batch["weights"].any() for batch in islice(rows(), self.config.eval.batches or None)):
-        raise Mistake(f"evaluation set {name!r} has nothing to score: it is empty, or all weights are 0; see data")
+    return evaluate_lib.preview(self.task, self.config.eval.batches)
 
   def _extended(self) -> str:
     """Returns what other `steps` than those that the folder's run was started with do to the schedule."""

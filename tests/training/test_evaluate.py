@@ -8,7 +8,7 @@ from data.task import build_task
 from hybrids.head.cross_entropy import cross_entropy
 from tests.training import toy
 from training import losses, sharding
-from training.evaluate import make_evaluate, size
+from training.evaluate import make_evaluate, preview
 
 MODEL, TASK = toy.Model(), toy.Task()
 VARIABLES = jax.jit(MODEL.init)(jax.random.PRNGKey(0), TASK.make(0)["inputs"])
@@ -76,7 +76,7 @@ def test_errors_name_the_setting():
 
 
 def test_what_is_read_is_told_beforehand():
-  assert size(TASK) == "valid: batches of 8 x 6 tokens", "the toy does not know how many"
+  assert preview(TASK) == "valid: batches of 8 x 6 tokens", "the toy does not know how many"
   task = build_task("noise", batch=4, length=2000, eval_rows=10)
-  assert size(task) == "validation: 3 batches of 4 x 2,000 tokens"
-  assert size(task, batches=2) == "validation: 2 batches of 4 x 2,000 tokens"
+  assert preview(task) == "validation: 3 batches of 4 x 2,000 tokens"
+  assert preview(task, batches=2) == "validation: 2 batches of 4 x 2,000 tokens"
