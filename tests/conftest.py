@@ -11,7 +11,7 @@ import jax
 import pytest
 from jaxtyping import install_import_hook
 
-from tests import type_checker
+from tests import quick, type_checker
 
 pytest.register_assert_rewrite("tests.contract")
 CHECKED = ("kernels", "layers", "ssm", "attention", "hybrids", "training", "inference")
@@ -30,6 +30,11 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 # tests compile many small programs, which the default threshold of a second would leave out
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def pytest_sessionstart():
+  if HURRY:
+    quick.everywhere()
 
 
 def pytest_runtest_setup(item):

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from layers.mixer import Mixer
+from tests.quick import quick
 
 # One row more than tokens: the Jacobian takes a row per token, and equal sizes would hide swapped axes.
 B, T, D = 15, 14, 8
@@ -79,23 +80,6 @@ def cast_floats(tree: Any, dtype: Any) -> Any:
   """Floating leaves at no less than `dtype`; complex ones stay complex."""
   wide = lambda leaf: jnp.issubdtype(leaf.dtype, jnp.inexact)
   return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, dtype)) if wide(leaf) else leaf, tree)
-
-
-@functools.cache
-def quick() -> dict[str, Any]:
-  """Compiler options that make a small program in a fifth of the time, as far as this version of XLA knows them."""
-  known: dict[str, Any] = {}
-  for name, value in (
-    ("xla_backend_optimization_level", 0),
-    ("xla_cpu_use_fusion_emitters", False),
-    ("xla_cpu_parallel_codegen_split_count", 1),
-  ):
-    try:
-      jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
-      known[name] = value
-    except jax.errors.JaxRuntimeError:
-      continue
-  return known
 
 
 def jit(fn: Callable) -> Callable:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tests.kernels import interpreters
+from tests.quick import UNOPTIMIZED
 
-# These programs run once, and compile in half the time so.
-QUICK = {"xla_backend_optimization_level": 0}
+QUICK = UNOPTIMIZED  # also in the slow suite, where these programs run once
 DTYPES = ["float32", "float64"]  # conftest.py leaves the second to the slow suite
 TOLERANCE = {"float32": 3e-5, "float64": 1e-12}
 DIGIT = 2.0**-7  # the last of bfloat16

@@ -9,9 +9,9 @@ import pytest
 
 from kernels.ssd import IMPLS, reference
 from ssm.selective.mamba2 import Mamba2
-from tests.contract.case import quick
 from tests.initial import made
 from tests.kernels.dual_of_ssd import quadratic
+from tests.quick import quick
 
 SMALL = {
   "": dict(state=4, head_size=4, groups=2, dt_most=0.1),

@@ -11,7 +11,7 @@ import pytest
 from kernels.ssd import ssd
 from layers.initializers import inverse_softplus
 from ssm.selective.mamba3 import A_ACTIVATIONS, Mamba3
-from tests.contract.case import quick
+from tests.quick import quick
 
 SMALL = {
   "": dict(state=4, head_size=4, groups=2),

@@ -14,15 +14,14 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from hybrids.mixer import build
-from tests.contract.case import quick
+from tests.quick import flags
 from training import platform, sharding
 
 ROOT = Path(__file__).parents[2]
-QUICK = " ".join(f"--{name}={str(value).lower()}" for name, value in quick().items())
 
 
 def start(*args):
-  environment = os.environ | {"XLA_FLAGS": QUICK, "JAX_PLATFORMS": "cpu"}
+  environment = os.environ | {"XLA_FLAGS": flags(), "JAX_PLATFORMS": "cpu"}
   command = [sys.executable, "-m", "tests.training.sharded", *map(str, args)]
   return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
