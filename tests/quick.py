@@ -42,7 +42,7 @@ def everywhere() -> None:
 
   def get_compile_options(*args, env_options_overrides=None, **kwargs):
     given = env_options_overrides or {}
-    if jax.config.jax_disable_most_optimizations or UNOPTIMIZED.items() <= given.items():
+    if jax.config.read("jax_disable_most_optimizations") or UNOPTIMIZED.items() <= given.items():
       given = {**options, **given}
     return plain(*args, env_options_overrides=given, **kwargs)
 

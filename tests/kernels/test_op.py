@@ -58,7 +58,7 @@ def compiled(name, impl):
 def outputs(name, t, dtype):
   """Shapes of the outputs and the last state."""
   run = functools.partial(OPS[name].run, impl="reference")
-  return jax.eval_shape(run, *(jnp.asarray(z) for z in OPS[name].draw(t, dtype).values()))
+  return jax.eval_shape(run, *OPS[name].draw(t, dtype).values())
 
 
 def call(name, impl, arrays, starts=(), lengths=(T, T)):
