@@ -11,21 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kernels import (
-  attention,
-  delta_rule,
-  dispatch,
-  gated_linear_attention,
-  linear_scan,
-  long_conv,
-  lti,
-  rg_lru,
-  selective_scan,
-  short_conv,
-  ssd,
-)
+from kernels import attention, dispatch, linear_scan, long_conv, lti, short_conv
 from layers import project
-from scripts.benchmarks import floors
+from scripts.benchmarks import floors, ops
 from scripts.benchmarks.case import Case, Kernel, Missing, Timed, fitted, pair, pulled, with_cotangent
 from scripts.peers import gpu_ops, s5_upstream
 from scripts.peers.own_process import own_process
@@ -146,47 +134,37 @@ def s5_recurrence() -> list[Case]:
   return cases
 
 
-def _scan(normal, b, t, n):
-  return jax.nn.sigmoid(normal(b, t, n) + 3), normal(b, t, n), normal(b, n, dtype="float32")
+# What becomes of normal numbers, by argument: decays around 0.93 a token, gates half open, keys of length one.
+MADE: dict[str, Callable[[jax.Array], jax.Array]] = {
+  "a": lambda z: jax.nn.sigmoid(z + 3),
+  "a_param": lambda z: z.astype(jnp.float32) - 4,
+  "dt": lambda z: jax.nn.softplus(z - 3),
+  "dt_before_softplus": lambda z: z - 3,
+  "A": lambda z: -jnp.broadcast_to(jnp.arange(1.0, z.shape[-1] + 1), z.shape),
+  "D": lambda z: z.astype(jnp.float32),
+  "log_a": lambda z: jax.nn.log_sigmoid(z) / 16,
+  **dict.fromkeys(("q", "k", "w"), lambda z: z / jnp.linalg.norm(z, axis=-1, keepdims=True)),
+}
 
 
-def _gated_scan(normal, b, t, e):
-  """Both gates half open, and decays around 0.93 a token."""
-  u, r, i = (normal(b, t, e) for _ in range(3))
-  return u, r, i, normal(e, dtype="float32") - 4, normal(b, e, dtype="float32")
+def _over_time(name: str, *settings: Any) -> Op:
+  """One of `ops.OPS`; what a delta rule writes is what it finds, with a strength below one."""
+  op = ops.OPS[name]
+
+  def draw(normal, **sizes):
+    arrays = {}
+    for key, z in op.shapes(sizes, "float32").items():
+      plain = normal(*z.shape, dtype=z.dtype) if key == op.state else normal(*z.shape)
+      arrays[key] = MADE[key](plain) if key in MADE else plain
+    if "w" in arrays:
+      arrays["k"] = arrays["w"] * jax.nn.sigmoid(normal(*arrays["w"].shape[:-1], 1))
+    return tuple(arrays.values())
+
+  return Op(draw, lambda impl, *args: op.run(*args, impl=impl)[0], op.impls, *settings)
 
 
-def _selective(normal, b, t, e, n, g):
-  A = -jnp.broadcast_to(jnp.arange(1.0, n + 1), (e, n))
-  B, C = normal(b, t, g, n), normal(b, t, g, n)
-  return normal(b, t, e), jax.nn.softplus(normal(b, t, e) - 3), A, B, C, normal(b, e, n, dtype="float32")
-
-
-def _gated_selective(normal, b, t, e, n, g):
-  """Steps before softplus."""
-  x, _, A, B, C, h = _selective(normal, b, t, e, n, g)
-  return x, normal(b, t, e) - 3, A, B, C, h, normal(e, dtype="float32"), normal(b, t, e)
-
-
-def _heads(normal, b, t, h, g, k, p):
-  """Mamba-2's: B and C are shared by the heads of a group."""
-  q, key = (normal(b, t, g, k) / k**0.5 for _ in range(2))
-  return q, key, normal(b, t, h, p), -jax.nn.softplus(normal(b, t, h) - 3), normal(b, h, k, p, dtype="float32")
-
-
-def _gated(normal, b, t, h, k, p):
-  """A decay by row of the state."""
-  q, key = (normal(b, t, h, k) / k**0.5 for _ in range(2))
-  return q, key, normal(b, t, h, p), jax.nn.log_sigmoid(normal(b, t, h, k)) / 16, normal(b, h, k, p, dtype="float32")
-
-
-def _delta(normal, b, t, h, k, p):
-  """A gated delta net: one decay a head; keys of length one, and what they write with a strength below one."""
-  q, key = normal(b, t, h, k), normal(b, t, h, k)
-  q, key = (z / jnp.linalg.norm(z, axis=-1, keepdims=True) for z in (q, key))
-  log_a = jax.nn.log_sigmoid(normal(b, t, h, 1)) / 16
-  stored = key * jax.nn.sigmoid(normal(b, t, h, 1))
-  return q, stored, normal(b, t, h, p), key * jnp.exp(log_a), normal(b, h, k, p, dtype="float32"), None, log_a
+def _large(*names: str, b: int = 8) -> tuple[dict[str, int], ...]:
+  return tuple(dict(b=b, t=2048, **ops.SIZES[name][1]) for name in names)
 
 
 def _system(normal, b, t, e, n):
@@ -204,66 +182,42 @@ def _attended(normal, b, t, h, k):
 
 
 OPS = {
-  "selective_scan": Op(
-    _selective,
-    lambda impl, *args: selective_scan.selective_scan(*args, impl=impl)[0],
-    selective_scan.IMPLS,
+  "selective_scan": _over_time(
+    "selective_scan",
     (dict(b=4, t=1024, e=512, n=16, g=1), dict(b=16, t=256, e=256, n=16, g=1)),
-    (dict(b=8, t=2048, e=2048, n=16, g=1),),
+    _large("Mamba 370M's scan"),
     floors.selective_scan,
     "bteng",
   ),
-  "gated_selective_scan": Op(
-    _gated_selective,
-    lambda impl, *args: selective_scan.selective_scan(*args, softplus=True, impl=impl)[0],
-    selective_scan.IMPLS,
+  "gated_selective_scan": _over_time(
+    "selective_scan, gated",
     (dict(b=4, t=1024, e=512, n=16, g=1),),
-    (dict(b=8, t=2048, e=2048, n=16, g=1),),
+    _large("Mamba 370M"),
     floors.gated_selective_scan,
     "bteng",
   ),
-  "linear_scan": Op(
-    _scan,
-    lambda impl, *args: linear_scan.linear_scan(*args, impl=impl)[0],
-    linear_scan.IMPLS,
-    (dict(b=4, t=1024, n=512),),
-    (dict(b=8, t=2048, n=2560),),
-    floors.linear_scan,
-    "btn",
+  "linear_scan": _over_time(
+    "linear_scan", (dict(b=4, t=1024, n=512),), _large("RG-LRU's scan"), floors.linear_scan, "btn"
   ),
-  "rg_lru": Op(
-    _gated_scan,
-    lambda impl, *args: rg_lru.rg_lru(*args, impl=impl)[0],
-    rg_lru.IMPLS,
-    (dict(b=4, t=1024, e=512),),
-    (dict(b=8, t=2048, e=2560),),
-    floors.rg_lru,
-    "bte",
-  ),
-  "ssd": Op(
-    _heads,
-    lambda impl, *args: ssd.ssd(*args, impl=impl)[0],
-    ssd.IMPLS,
+  "rg_lru": _over_time("rg_lru", (dict(b=4, t=1024, e=512),), _large("RG-LRU"), floors.rg_lru, "bte"),
+  "ssd": _over_time(
+    "ssd",
     (dict(b=4, t=1024, h=8, g=1, k=64, p=64),),
-    tuple(dict(b=16, t=2048, h=h, g=1, k=128, p=64) for h in (24, 48, 80)),
+    _large("Mamba-2 130M", "Mamba-2 780M", "Mamba-2 2.7B", b=16),
     floors.ssd,
     "bthgkp",
   ),
-  "gated_linear_attention": Op(
-    _gated,
-    lambda impl, *args: gated_linear_attention.gated_linear_attention(*args, impl=impl)[0],
-    gated_linear_attention.IMPLS,
+  "gated_linear_attention": _over_time(
+    "gated_linear_attention",
     (dict(b=2, t=1024, h=4, k=64, p=64),),
-    (dict(b=8, t=2048, h=16, k=128, p=128),),
+    _large("GLA, many heads"),
     floors.gated_linear_attention,
     "bthkp",
   ),
-  "delta_rule": Op(
-    _delta,
-    lambda impl, *args: delta_rule.delta_rule(*args, impl=impl)[0],
-    delta_rule.IMPLS,
+  "delta_rule": _over_time(
+    "delta_rule, gated",
     (dict(b=2, t=1024, h=4, k=64, p=64),),
-    (dict(b=8, t=2048, h=16, k=128, p=128),),
+    _large("Gated DeltaNet, square heads"),
     floors.delta_rule,
     "bthkp",
   ),

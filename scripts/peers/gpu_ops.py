@@ -134,9 +134,9 @@ def _all_heads(q, k, v, log_a, S):
   return q, k, v, log_a, S
 
 
-def _strengths(q, stored, v, w, S, u, log_a):
+def _strengths(q, stored, v, w, S, log_a):
   """Keys and strengths apart; what is stored is their product."""
-  del w, u
+  del w
   beta = jnp.linalg.norm(stored.astype(jnp.float32), axis=-1)
   return q, (stored / beta[..., None]).astype(q.dtype), v, log_a[..., 0], beta.astype(q.dtype), S
 

@@ -14,52 +14,34 @@ import jax
 import jax.numpy as jnp
 
 from kernels import gpu
-from kernels.linear_scan import linear_scan
-from kernels.rg_lru import rg_lru
-from kernels.selective_scan import selective_scan
-from kernels.ssd import ssd
-from tests.kernels.lower_for_tpu import MESH, gradients, shapes, steps
+from scripts.benchmarks.ops import SIZES, of_size
+from tests.kernels.lower_for_tpu import MESH, gradients, steps
+
+# How many kernels forward and backward are. Time is cut where there would be too few blocks otherwise.
+COUNTS = {
+  ("RG-LRU's scan", jnp.float32): 2,
+  ("S5", jnp.complex64): 4,
+  ("bytes", jnp.bfloat16): 4,
+  ("RG-LRU", jnp.float32): 2,
+  ("RG-LRU", jnp.bfloat16): 2,
+  ("Mamba 370M", jnp.float32): 2,
+  ("Mamba 370M", jnp.bfloat16): 2,
+  # forward alone is cut: backward a block has a quarter of the state, so there are enough of them
+  ("groups", jnp.float32): 3,
+  ("Mamba-2 130M", jnp.bfloat16): 2,
+  ("Mamba-2, wide heads", jnp.bfloat16): 2,
+}
+LENGTHS = {"bytes": 65537}  # 2000 otherwise, which tiles do not divide either
 
 
-def selective(b, t, e, g, n, dtype=jnp.float32):
-  scan = (b, t, e), (b, t, e), (e, n), (b, t, g, n), (b, t, g, n), (b, e, n)
-  return shapes(*scan, (e,), (b, t, e), dtype=dtype)
-
-
-def cases(b=8, t=2000):
-  """Names, ops, their arguments, and kernels in forward and backward: real sizes, lengths that tiles do not divide."""
-  wide, narrow, long = (b, t, 2560), (b, t, 384), (8, 65537, 256)
-  fused = functools.partial(selective_scan, softplus=True)
+def cases(every=True):
+  """Names, ops, their arguments, and how many kernels they are, at real sizes; the first of each op, or every one."""
+  first = {SIZES[name][0].split(",")[0]: (name, dtype) for name, dtype in reversed(COUNTS)}
   return {
-    "linear_scan of RG-LRU": (linear_scan, shapes(wide, wide, (b, 2560)), 2),
-    "linear_scan of S5, cut in time": (linear_scan, shapes((384,), narrow, (b, 384), dtype=jnp.complex64), 4),
-    "linear_scan of bytes, cut in time": (linear_scan, shapes(long, long, (8, 256), dtype=jnp.bfloat16), 4),
-    "rg_lru": (rg_lru, shapes(wide, wide, wide, (2560,), (b, 2560)), 2),
-    "rg_lru of bfloat16": (rg_lru, shapes(wide, wide, wide, (2560,), (b, 2560), dtype=jnp.bfloat16), 2),
-    "selective_scan of Mamba": (fused, selective(b, t, 2048, 1, 16), 2),
-    "selective_scan of bfloat16": (fused, selective(b, t, 2048, 1, 16, dtype=jnp.bfloat16), 2),
-    # backward a block has a quarter of the state, so there are enough of them
-    "selective_scan of groups, forward cut in time": (fused, selective(b, t, 1024, 2, 64), 3),
+    f"{name} in {dtype.__name__}": (*of_size(name, dtype, b=8, t=LENGTHS.get(name, 2000)), count)
+    for (name, dtype), count in COUNTS.items()
+    if every or (name, dtype) in first.values()
   }
-
-
-def products(b=8, t=2000):
-  """The same of what tensor cores multiply."""
-
-  def heads(h, p, g, k):
-    narrow = shapes((b, t, g, k), (b, t, g, k), (b, t, h, p), dtype=jnp.bfloat16)
-    return ssd, (*narrow, *shapes((b, t, h), (b, h, k, p))), 2
-
-  return {
-    "ssd of Mamba-2": heads(24, 64, 1, 128),
-    "ssd of groups, wide heads and the largest state": heads(8, 128, 2, 128),
-  }
-
-
-def first_of_each(found):
-  """The cases whose op is none of those before, by the first word of their names."""
-  ops = [name.split()[0] for name in found]
-  return {name: case for i, (name, case) in enumerate(found.items()) if ops[i] not in ops[:i]}
 
 
 def kernels_in(op, arrays, reset) -> int:
@@ -83,8 +65,8 @@ if __name__ == "__main__":
   jax.default_backend = lambda: "gpu"
   gpu.compute_capability = lambda: 9.0
   mesh = jax.make_mesh(tuple(MESH.values()), tuple(MESH), axis_types=(jax.sharding.AxisType.Auto,) * len(MESH))
-  every, found = sys.argv[1:] == ["every"], {**cases(), **products()}
-  for name, (op, arrays, count) in (found if every else first_of_each(found)).items():
+  every = sys.argv[1:] == ["every"]
+  for name, (op, arrays, count) in cases(every).items():
     reset = jax.ShapeDtypeStruct(arrays[1].shape[:2], jnp.bool)
     got = kernels_in(op, arrays, reset)
     assert got == count, f"{name} alone: {got} kernels"

@@ -9,14 +9,9 @@ import jax.numpy as jnp
 
 from kernels.attention import attention
 from kernels.conv_step import conv_step
-from kernels.delta_rule import delta_rule
-from kernels.gated_linear_attention import gated_linear_attention
-from kernels.linear_scan import linear_scan
-from kernels.rg_lru import rg_lru
-from kernels.selective_scan import selective_scan
 from kernels.selective_step import selective_step
-from kernels.ssd import ssd
 from kernels.ssd_step import ssd_step
+from scripts.benchmarks.ops import of_size
 
 MESH = {"data": 2, "fsdp": 2, "tensor": 2}
 
@@ -25,32 +20,18 @@ def shapes(*given, dtype=jnp.float32):
   return tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in given)
 
 
+BFLOAT16 = ("RG-LRU's scan", "RG-LRU", "Mamba 370M")
+FLOAT32 = (
+  *("DeltaNet", "Gated DeltaNet", "GLA", "RWKV-6", "RG-LRU's scan", "RG-LRU", "Mamba 2.8B", "large states"),
+  *("Mamba-2 2.7B", "Mamba-2, eight groups", "Mamba-2, narrow heads"),
+)
+
+
 def cases(b=8, t=2000):
   """Names, ops and their arguments: real sizes, with lengths that chunks do not divide."""
-  wide, narrow = (b, t, 2560), (b, t, 384)
-  scan = lambda e, n: ((b, t, e), (b, t, e), (e, n), (b, t, 1, n), (b, t, 1, n), (b, e, n))
-  mamba = lambda e: (*scan(e, 16), (e,), (b, t, e))
-  fused = functools.partial(selective_scan, softplus=True)
-  heads = lambda h, p, g, k: ((b, t, g, k), (b, t, g, k), (b, t, h, p), (b, t, h), (b, h, k, p))
-  matrix = lambda h, k, p: ((b, t, h, k), (b, t, h, k), (b, t, h, p), (b, t, h, k), (b, h, k, p))
-  gated_delta = lambda q, k, v, w, S, log_a, **masks: delta_rule(q, k, v, w, S, None, log_a, **masks)
-  return {
-    "delta_rule of DeltaNet": (delta_rule, shapes(*matrix(16, 128, 128))),
-    "delta_rule of Gated DeltaNet": (gated_delta, shapes(*matrix(6, 256, 512), (b, t, 6, 1))),
-    "gated_linear_attention of GLA": (gated_linear_attention, shapes(*matrix(4, 128, 256))),
-    "gated_linear_attention of RWKV-6": (gated_linear_attention, shapes(*matrix(32, 64, 64), (32, 64))),
-    "linear_scan of RG-LRU": (linear_scan, shapes(wide, wide, (b, 2560))),
-    "linear_scan of S5": (linear_scan, shapes((384,), narrow, (b, 384), dtype=jnp.complex64)),
-    "linear_scan of bfloat16": (linear_scan, shapes(wide, wide, (b, 2560), dtype=jnp.bfloat16)),
-    "rg_lru": (rg_lru, shapes(wide, wide, wide, (2560,), (b, 2560))),
-    "rg_lru of bfloat16": (rg_lru, shapes(wide, wide, wide, (2560,), (b, 2560), dtype=jnp.bfloat16)),
-    "selective_scan of Mamba": (fused, shapes(*mamba(5120))),
-    "selective_scan of bfloat16": (fused, shapes(*mamba(2048), dtype=jnp.bfloat16)),
-    "selective_scan of large states": (selective_scan, shapes(*scan(5120, 64))),
-    "ssd of Mamba-2": (ssd, shapes(*heads(80, 64, 1, 128))),
-    "ssd of eight groups": (ssd, shapes(*heads(128, 64, 8, 128))),
-    "ssd of narrow heads": (ssd, shapes(*heads(6, 16, 1, 16))),
-  }
+  kinds = [(name, jnp.float32) for name in FLOAT32] + [(name, jnp.bfloat16) for name in BFLOAT16]
+  kinds.append(("S5", jnp.complex64))
+  return {f"{name} in {dtype.__name__}": of_size(name, dtype, b=b, t=t) for name, dtype in kinds}
 
 
 def attended(dtype, packed):
