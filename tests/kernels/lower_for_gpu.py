@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from kernels import gpu
-from scripts.benchmarks.ops import SIZES, of_size
-from tests.kernels.lower_for_tpu import MESH, gradients, steps
+from scripts.benchmarks.ops import of_size
+from tests.kernels.lower_for_tpu import MESH, chosen, gradients, steps
 
 # How many kernels forward and backward are. Time is cut where there would be too few blocks otherwise.
 COUNTS = {
@@ -35,12 +35,10 @@ LENGTHS = {"bytes": 65537}  # 2000 otherwise, which tiles do not divide either
 
 
 def cases(every=True):
-  """Names, ops, their arguments, and how many kernels they are, at real sizes; the first of each op, or every one."""
-  first = {SIZES[name][0].split(",")[0]: (name, dtype) for name, dtype in reversed(COUNTS)}
+  """Names, ops, their arguments, and how many kernels they are, at real sizes; all, or each op's first."""
   return {
-    f"{name} in {dtype.__name__}": (*of_size(name, dtype, b=8, t=LENGTHS.get(name, 2000)), count)
-    for (name, dtype), count in COUNTS.items()
-    if every or (name, dtype) in first.values()
+    f"{name} in {dtype.__name__}": (*of_size(name, dtype, b=8, t=LENGTHS.get(name, 2000)), COUNTS[name, dtype])
+    for name, dtype in chosen(tuple(COUNTS), every)
   }
 
 

@@ -1,8 +1,14 @@
-"""Kernels lowered for TPUs at real sizes, alone and on eight devices: run by test_pallas_tpu.py in its own process."""
+"""Kernels lowered for TPUs at real sizes, alone and on eight devices: run by test_pallas_tpu.py in its own process.
+
+  python -m tests.kernels.lower_for_tpu [every]
+
+Without "every" the first case of each op, on eight devices: lowering takes seconds a kernel.
+"""
 
 import contextlib
 import functools
 import itertools
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +17,7 @@ from kernels.attention import attention
 from kernels.conv_step import conv_step
 from kernels.selective_step import selective_step
 from kernels.ssd_step import ssd_step
-from scripts.benchmarks.ops import of_size
+from scripts.benchmarks.ops import SIZES, of_size
 
 MESH = {"data": 2, "fsdp": 2, "tensor": 2}
 
@@ -20,18 +26,24 @@ def shapes(*given, dtype=jnp.float32):
   return tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in given)
 
 
-BFLOAT16 = ("RG-LRU's scan", "RG-LRU", "Mamba 370M")
-FLOAT32 = (
-  *("DeltaNet", "Gated DeltaNet", "GLA", "RWKV-6", "RG-LRU's scan", "RG-LRU", "Mamba 2.8B", "large states"),
-  *("Mamba-2 2.7B", "Mamba-2, eight groups", "Mamba-2, narrow heads"),
+CASES = (
+  *((name, jnp.float32) for name in ("DeltaNet", "Gated DeltaNet", "GLA", "RWKV-6", "RG-LRU's scan", "RG-LRU")),
+  *((name, jnp.float32) for name in ("Mamba 2.8B", "large states")),
+  *((name, jnp.float32) for name in ("Mamba-2 2.7B", "Mamba-2, eight groups", "Mamba-2, narrow heads")),
+  *((name, jnp.bfloat16) for name in ("RG-LRU's scan", "RG-LRU", "Mamba 370M")),
+  ("S5", jnp.complex64),
 )
 
 
-def cases(b=8, t=2000):
-  """Names, ops and their arguments: real sizes, with lengths that chunks do not divide."""
-  kinds = [(name, jnp.float32) for name in FLOAT32] + [(name, jnp.bfloat16) for name in BFLOAT16]
-  kinds.append(("S5", jnp.complex64))
-  return {f"{name} in {dtype.__name__}": of_size(name, dtype, b=b, t=t) for name, dtype in kinds}
+def cases(every=True):
+  """Names, ops and their arguments at real sizes, with lengths that chunks do not divide; all, or each op's first."""
+  return {f"{name} in {dtype.__name__}": of_size(name, dtype, b=8, t=2000) for name, dtype in chosen(CASES, every)}
+
+
+def chosen(cases, every):
+  """The cases, (name in SIZES, dtype); without `every` the first of each op."""
+  first = {SIZES[case[0]][0].split(",")[0]: case for case in reversed(cases)}
+  return [case for case in cases if every or case in first.values()]
 
 
 def attended(dtype, packed):
@@ -90,18 +102,19 @@ def kernels_in(op, arrays, reset) -> int:
 if __name__ == "__main__":
   jax.default_backend = lambda: "tpu"
   mesh = jax.make_mesh(tuple(MESH.values()), tuple(MESH), axis_types=(jax.sharding.AxisType.Auto,) * len(MESH))
-  for name, (op, arrays) in cases().items():
+  every = sys.argv[1:] == ["every"]
+  for name, (op, arrays) in cases(every).items():
     reset = jax.ShapeDtypeStruct(arrays[1].shape[:2], jnp.bool)
-    assert kernels_in(op, arrays, None) == 2, f"{name} alone"
     with jax.set_mesh(mesh):
       assert kernels_in(op, arrays, reset) == 2, f"{name} on a mesh"
-  for dtype, packed in itertools.product((jnp.float32, jnp.bfloat16), (False, True)):
+    assert not every or kernels_in(op, arrays, None) == 2, f"{name} alone"
+  for dtype, packed in itertools.product((jnp.float32, jnp.bfloat16), (False, True) if every else ()):
     run, arrays = attended(dtype, packed)
     for on_mesh in (False, True):
       with jax.set_mesh(mesh) if on_mesh else contextlib.nullcontext():
         text = jax.jit(run).trace(*arrays).lower(lowering_platforms=("tpu",)).as_text()
       assert text.count("tpu_custom_call") == 3, f"attention of {dtype.__name__}"
-  for b in (1, 64):
+  for b in (1, 64) if every else ():
     for name, (op, arrays, layer, count) in steps(b).items():
       got = in_place(op, arrays, layer)
       assert got == (1, count), f"{name} alone, batch {b}: {got}"

@@ -325,8 +325,9 @@ def test_kernels_that_no_tpu_has_run_are_taken_by_name_only(monkeypatch):
       assert "pallas_call" in str(jax.make_jaxpr(lambda *given, op=op: op(*given))(*given)), op.__name__
 
 
-def test_kernels_lower_for_tpus_at_real_sizes_and_on_a_mesh():
-  command = [sys.executable, "-m", "tests.kernels.lower_for_tpu"]
+@pytest.mark.parametrize("which", [(), pytest.param(("every",), marks=pytest.mark.slow)])
+def test_kernels_lower_for_tpus_at_real_sizes_and_on_a_mesh(which):
+  command = [sys.executable, "-m", "tests.kernels.lower_for_tpu", *which]
   env = {**os.environ, "JAX_NUM_CPU_DEVICES": "8"}
   result = subprocess.run(command, cwd=Path(__file__).parents[2], env=env, capture_output=True, text=True)
   assert result.returncode == 0, result.stdout + result.stderr
