@@ -99,6 +99,7 @@ OPS = {
   ),
   "delta_rule": Op(_delta, delta_rule.IMPLS, dict(**_rows, w="b t h k", S="b h k p"), "S"),
   "delta_rule, gated": Op(_delta, delta_rule.IMPLS, dict(**_rows, w="b t h k", S="b h k p", log_a="b t h one"), "S"),
+  "delta_rule, by channel": Op(_delta, delta_rule.IMPLS, dict(**_rows, w="b t h k", S="b h k p", log_a="b t h k"), "S"),
   "delta_rule, general": Op(
     _delta, delta_rule.IMPLS, dict(**_rows, w="b t h k", S="b h k p", log_a="b t h k", u="b t h k"), "S"
   ),

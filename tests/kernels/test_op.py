@@ -33,13 +33,39 @@ ALONE = [pytest.param(*case, marks=[pytest.mark.slow] * (case[1] != "reference")
 T = 100  # six chunks and a ragged end
 
 
+# Other sizes: of fewer tokens than a block or a chunk, of whole ones, of more than states are kept for; of other groups
+# and taps. Op, tokens, with masks, sizes.
+OTHER = [
+  ("ssd", T, True, dict(g=4)),
+  ("gated_linear_attention", 7, True, {}),
+  ("gated_linear_attention, bonus", 16, False, {}),
+  ("delta_rule, by channel", 7, True, {}),
+  ("delta_rule, general", 16, False, {}),
+  ("selective_scan", T, False, dict(g=1)),
+  ("short_conv", 63, True, dict(w=1, v=0)),
+  ("short_conv", T, True, dict(w=40, v=39)),
+]
+SLOW = [
+  ("ssd", 64, False, dict(g=1)),
+  ("gated_linear_attention", 129, True, {}),
+  ("delta_rule", 65, False, {}),
+  ("delta_rule, gated", 129, True, {}),
+  ("selective_scan, gated", T, True, dict(g=1)),
+  ("short_conv", 63, False, dict(w=1, v=0)),
+  ("short_conv", T, False, dict(w=40, v=39)),
+  *((name, 1, True, {}) for name in OPS),
+  *((name, 63, False, {}) for name in OPS if "," in name),
+]
+
+
 def comparisons():
-  """Each form with masks at T tokens, and without them at 63 the first form of each op; the rest is slow."""
-  for t, masked in ((1, True), (63, False), (T, True)):
-    for name, impl in ALL:
-      slow = t == 1 or not masked and "," in name
-      if impl != "reference":
-        yield pytest.param(name, impl, t, masked, marks=[pytest.mark.slow] * slow)
+  """Each form with masks at T tokens, the first of each op without them at 63, and the rows above."""
+  rows = [(name, T, True, {}) for name in OPS] + [(name, 63, False, {}) for name in OPS if "," not in name] + OTHER
+  for name, t, masked, sizes in rows + SLOW:
+    for impl in [impl for op, impl in ALL if op == name and impl != "reference"]:
+      case = f"{name}, {impl}, {t} tokens{', with masks' * masked}{f', {sizes}' if sizes else ''}"
+      marks = [pytest.mark.slow] * ((name, t, masked, sizes) in SLOW)
+      yield pytest.param(name, impl, t, masked, tuple(sizes.items()), id=case, marks=marks)
 
 
 @pytest.fixture(autouse=True)
@@ -55,10 +81,10 @@ def compiled(name, impl):
 
 
 @functools.cache
-def outputs(name, t, dtype):
+def outputs(name, t, dtype, sizes=()):
   """Shapes of the outputs and the last state."""
   run = functools.partial(OPS[name].run, impl="reference")
-  return jax.eval_shape(run, *OPS[name].draw(t, dtype).values())
+  return jax.eval_shape(run, *OPS[name].draw(t, dtype, **dict(sizes)).values())
 
 
 def call(name, impl, arrays, starts=(), lengths=(T, T)):
@@ -74,27 +100,28 @@ def later(op, arrays, counts, state):
   return {key: rolled(z) if key in op.tokens() else z for key, z in arrays.items()} | {op.state: state}
 
 
-def evaluate(name, impl, t, arrays, where, dtype):
-  given = tuple(arrays.values()), cotangents(outputs(name, t, dtype), where), where
+def evaluate(name, impl, t, arrays, where, dtype, sizes):
+  given = tuple(arrays.values()), cotangents(outputs(name, t, dtype, sizes), where), where
   return jax.block_until_ready(compiled(name, impl)(*given))
 
 
 @functools.cache
-def expected(name, t, masked, dtype):
-  return evaluate(name, "reference", t, OPS[name].draw(t, dtype), masks(t) if masked else {}, dtype)
+def expected(name, t, masked, dtype, sizes):
+  arrays = OPS[name].draw(t, dtype, **dict(sizes))
+  return evaluate(name, "reference", t, arrays, masks(t) if masked else {}, dtype, sizes)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name, impl, t, masked", comparisons())
-def test_values_and_gradients_equal_the_reference(name, impl, t, masked, dtype):
+@pytest.mark.parametrize("name, impl, t, masked, sizes", comparisons())
+def test_values_and_gradients_equal_the_reference(name, impl, t, masked, sizes, dtype):
   """NaN at padding reaches neither."""
   op = OPS[name]
   with jax.enable_x64(dtype == "float64"):
-    arrays, where = op.draw(t, dtype), masks(t) if masked else {}
+    arrays, where = op.draw(t, dtype, **dict(sizes)), masks(t) if masked else {}
     if masked:
       arrays = {key: spoil(where["lengths"], z) if key in op.tokens() else z for key, z in arrays.items()}
-    got = evaluate(name, impl, t, arrays, where, dtype)
-    assert_close(got, expected(name, t, masked, dtype), TOLERANCE[dtype])
+    got = evaluate(name, impl, t, arrays, where, dtype, sizes)
+    assert_close(got, expected(name, t, masked, dtype, sizes), TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("name, impl", ALONE)

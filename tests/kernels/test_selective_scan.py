@@ -6,21 +6,10 @@ import numpy as np
 import pytest
 
 from kernels.selective_scan import IMPLS, associative, fused, selective_scan, xla
-from tests.kernels.compare import (
-  DIGIT,
-  QUICK,
-  TOLERANCE,
-  anywhere,
-  assert_close,
-  draw,
-  masks,
-  spoil,
-  values_and_gradients,
-)
+from tests.kernels.compare import DIGIT, QUICK, anywhere, assert_close, draw, values_and_gradients
 
 ROWS, E, N = 2, 4, 3
-ALL = anywhere(IMPLS)
-FAST = [name for name in ALL if name != "reference"]
+FAST = [name for name in anywhere(IMPLS) if name != "reference"]
 op = jax.jit(selective_scan, static_argnames=("impl", "disc", "softplus"), compiler_options=QUICK)
 
 
@@ -37,31 +26,6 @@ def with_skip_and_gate(t, groups=1, dtype="float32", kind="real"):
   x, dt, *rest = arrays(t, groups, dtype, kind)
   rng = np.random.default_rng(t + 1)
   return x, np.log(np.expm1(dt)), *rest, draw(rng, E, dtype), draw(rng, x.shape, dtype)
-
-
-@functools.cache
-def expected(t, groups, masked, dtype, kind, disc):
-  reference = functools.partial(selective_scan, impl="reference", disc=disc, softplus=masked)
-  given = (with_skip_and_gate if masked else arrays)(t, groups, dtype, kind)
-  return values_and_gradients(reference, given, **masks(t) if masked else {})
-
-
-@pytest.mark.parametrize("t, dtype", [(1, "float32"), (63, "float64"), (100, "float32")])
-@pytest.mark.parametrize("groups, masked", [(1, False), (2, True)])
-@pytest.mark.parametrize(
-  "impl, kind, disc", [*((name, "real", "euler") for name in FAST), ("associative", "complex", "zoh")]
-)
-def test_implementations_equal_the_reference(impl, kind, disc, t, groups, masked, dtype, monkeypatch):
-  monkeypatch.setattr(associative, "CHUNK", 16)
-  with jax.enable_x64(dtype == "float64"):
-    given, where = arrays(t, groups, dtype, kind), masks(t) if masked else {}
-    if masked:
-      x, dt, A, B, C, h, D, z = with_skip_and_gate(t, groups, dtype, kind)
-      x, dt, B, C, z = (spoil(where["lengths"], m) for m in (x, dt, B, C, z))
-      given = x, dt, A, B, C, h, D, z
-    run = functools.partial(selective_scan, impl=impl, disc=disc, softplus=masked)
-    got = values_and_gradients(run, given, **where)
-    assert_close(got, expected(t, groups, masked, dtype, kind, disc), TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("kind, disc", [("real", "euler"), ("real", "zoh"), ("complex", "euler")])

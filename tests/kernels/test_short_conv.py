@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from kernels.short_conv import IMPLS, short_conv
-from tests.kernels.compare import QUICK, TOLERANCE, assert_close, draw, masks, spoil, values_and_gradients
+from tests.kernels.compare import QUICK, draw
 
 B, E = 2, 3
-FAST = [name for name in IMPLS if name != "reference"]
 
 
 def arrays(t, w, dtype="float32"):
@@ -24,24 +23,6 @@ def plain(impl):
 @functools.cache
 def op(impl):
   return jax.jit(plain(impl), compiler_options=QUICK)
-
-
-@functools.cache
-def expected(t, w, masked, dtype):
-  return values_and_gradients(plain("reference"), arrays(t, w, dtype), **masks(t) if masked else {})
-
-
-@pytest.mark.parametrize("dtype, masked", [("float32", False), ("float32", True), ("float64", True)])
-# width 1 has no taps; 40 takes several groups
-@pytest.mark.parametrize("t, w", [(1, 4), (63, 1), (63, 4), (100, 40)])
-@pytest.mark.parametrize("impl", FAST)
-def test_implementations_equal_the_reference(impl, t, w, masked, dtype):
-  with jax.enable_x64(dtype == "float64"):
-    (x, *rest), where = arrays(t, w, dtype), masks(t) if masked else {}
-    if masked:
-      x = spoil(where["lengths"], x)
-    got = values_and_gradients(plain(impl), (x, *rest), **where)
-    assert_close(got, expected(t, w, masked, dtype), TOLERANCE[dtype])
 
 
 def test_the_definition_is_a_correlation():

@@ -6,65 +6,30 @@ import numpy as np
 import pytest
 
 from kernels.selective_scan import selective_scan
-from kernels.ssd import IMPLS, ssd, xla
-from tests.kernels.compare import QUICK, TOLERANCE, anywhere, assert_close, draw, masks, spoil, values_and_gradients
+from kernels.ssd import IMPLS, ssd
+from tests.kernels.compare import QUICK, TOLERANCE, anywhere, assert_close, masks, values_and_gradients
 from tests.kernels.dual_of_ssd import quadratic
+from tests.kernels.ops import OPS
 
 ROWS, H, K, P = 2, 4, 3, 5
-ALL = anywhere(IMPLS)
-FAST = [name for name in ALL if name != "reference"]
-# fewer tokens than a chunk, whole chunks, a ragged end; all heads in one group, some, each alone
-CASES = [
-  (1, 1, True, "float32"),
-  (63, 2, True, "float32"),
-  (64, 1, False, "float32"),
-  (100, 4, True, "float32"),
-  (100, 2, False, "float64"),
-  (100, 2, True, "float64"),
-]
+FAST = [name for name in anywhere(IMPLS) if name != "reference"]
 op = jax.jit(ssd, static_argnames="impl", compiler_options=QUICK)
 
 
 def arrays(t, groups=1, dtype="float32"):
-  """Decays from nearly none to 1e-2 a token."""
-  rng = np.random.default_rng(t)
-  log_a = -(10.0 ** rng.uniform(-3, 0.7, (ROWS, t, H))).astype(dtype)
-  q, k = draw(rng, (2, ROWS, t, groups, K), dtype)
-  return q, k, draw(rng, (ROWS, t, H, P), dtype), log_a, draw(rng, (ROWS, H, K, P), dtype)
+  return tuple(OPS["ssd"].draw(t, dtype, g=groups).values())
 
 
-def spoilt(lengths, q, k, v, log_a, S):
-  return *(spoil(lengths, z) for z in (q, k, v, log_a)), S
-
-
-@functools.cache
-def expected(t, groups, masked, dtype):
-  where = masks(t) if masked else {}
-  return values_and_gradients(functools.partial(ssd, impl="reference"), arrays(t, groups, dtype), **where)
-
-
-@pytest.mark.parametrize("t, groups, masked, dtype", CASES)
-@pytest.mark.parametrize("impl", FAST)
-def test_implementations_equal_the_reference(impl, t, groups, masked, dtype, monkeypatch):
-  monkeypatch.setattr(xla, "CHUNK", 16)
-  with jax.enable_x64(dtype == "float64"):
-    given, where = arrays(t, groups, dtype), masks(t) if masked else {}
-    if masked:
-      given = spoilt(where["lengths"], *given)
-    got = values_and_gradients(functools.partial(ssd, impl=impl), given, **where)
-    assert_close(got, expected(t, groups, masked, dtype), TOLERANCE[dtype])
-
-
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("masked", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_attention_with_decay_is_the_recurrence(masked, monkeypatch):
-  """The duality: quadratic and recurrent form are the same function, as the chunked one is (above)."""
+  """The duality: quadratic and recurrent form are the same function, as the chunked one is (test_op.py)."""
   with jax.enable_x64(True):
-    expected(100, 2, masked, "float64")  # before the definition is replaced
-  monkeypatch.setitem(IMPLS, "reference", (quadratic, IMPLS["reference"][1]))
-  with jax.enable_x64(True):
-    run = functools.partial(ssd, impl="reference")
-    got = values_and_gradients(run, arrays(100, 2, "float64"), **masks(100) if masked else {})
-    assert_close(got, expected(100, 2, masked, "float64"), TOLERANCE["float64"])
+    given, where = arrays(100, 2, "float64"), masks(100) if masked else {}
+    # a function each, as JAX keeps what it has traced
+    run = lambda: values_and_gradients(functools.partial(ssd, impl="reference"), given, **where)
+    want = run()
+    monkeypatch.setitem(IMPLS, "reference", (quadratic, IMPLS["reference"][1]))
+    assert_close(run(), want, TOLERANCE["float64"])
 
 
 def test_the_definition_is_the_recurrence():
