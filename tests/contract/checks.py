@@ -288,7 +288,7 @@ def bfloat16_keeps_a_float32_state(case):
 def ignores_side_inputs_it_does_not_declare(case):
   """The traced program of no method reads one; a stack, which knows all its mixers, may refuse it instead."""
   tokens, variables = jax.tree.map(jnp.asarray, case.tokens.cut(0, 3)), case.variables
-  methods = {"__call__": (tokens, ())}
+  methods = {"__call__": (tokens, ())} if case.own_call else {}
   if case.state != "none":
     one = jax.tree.map(lambda value: value[:, 0], tokens)
     methods |= {"prefill": (tokens, (case.init_state(),)), "step": (one, (case.init_state(),))}
