@@ -7,8 +7,9 @@ A file `tests/mixers/NAME.py` has, with D = 8 as the width (tests/contract/case.
   SIDE       row -> {name: maker(batch, tokens) -> values}, for rows of SMALL and ORACLE that get side inputs.
              Optional.
   count      (d, **fields) -> the number of parameters, from the equations.
-  ORACLE     row -> (fields, what the oracle is told). tests/oracles/NAME.py `run`, a transcription of the paper in
-             NumPy, is compared with each in float64 (tests/test_oracles.py). Empty for what is made of other mixers.
+  ORACLE     row -> fields, or (fields, arguments of the oracle); it also gets the fields that it has arguments for by
+             name. tests/oracles/NAME.py `run`, a transcription of the paper in NumPy, is compared with each in
+             float64 (tests/test_oracles.py). Empty for what is made of other mixers.
   RESUMED    rows of ORACLE whose `prefill` is compared too, since `__call__` is another computation. Optional.
   SLOW       rows of ORACLE for the slow suite. Optional.
   REFUSED    (fields, part of the message) for each mistake that is refused when the mixer is built or set up.
@@ -21,6 +22,7 @@ What only this mixer must show follows as ordinary tests, named for the fact the
 
 import functools
 import importlib
+import inspect
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -63,7 +65,9 @@ def oracles() -> dict[str, Any]:
   """The rows of ORACLE of all files: what is built, the oracle, and what it is told."""
   cases = {}
   for name, module in files().items():
-    for row, (fields, told) in module.ORACLE.items():
-      oracle = importlib.import_module(f"tests.oracles.{name}")
-      cases[f"{name}, {row}" if row else name] = (dict(name=path(name), **fields), oracle.run, told)
+    for row, given in module.ORACLE.items():
+      fields, told = given if isinstance(given, tuple) else (given, {})
+      run = importlib.import_module(f"tests.oracles.{name}").run
+      told = {key: fields[key] for key in inspect.signature(run).parameters if key in fields} | told
+      cases[f"{name}, {row}" if row else name] = (dict(name=path(name), **fields), run, told)
   return cases

@@ -1,7 +1,7 @@
 """BaseConv of Based: small sizes, parameter count, oracle, refusals."""
 
 SMALL = {"": {}}
-ORACLE = {"": ({}, {}), "no biases": (dict(expand=1, taps=4, bias=False, conv_bias=False), {})}
+ORACLE = {"": {}, "no biases": dict(expand=1, taps=4, bias=False, conv_bias=False)}
 REFUSED = [(dict(taps=0), "taps=0; it must be at least 1"), (dict(expand=0), "expand=0; it must be at least 1")]
 
 

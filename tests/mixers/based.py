@@ -10,7 +10,7 @@ from tests.initial import initial
 
 SMALL = {"": dict(heads=2, key_size=3)}
 ORACLE = {
-  "": (dict(heads=2, key_size=3), dict(heads=2)),
+  "": dict(heads=2, key_size=3),
   "one channel a head": (dict(key_size=4), dict(heads=8)),
 }
 REFUSED = [

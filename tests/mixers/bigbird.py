@@ -11,11 +11,8 @@ from tests.initial import initial, variables
 
 SMALL = {"": dict(heads=2, block=2, random=1)}
 ORACLE = {
-  "": (dict(heads=2, block=2, random=1), dict(heads=2, block=2, random=1)),
-  "wide window": (
-    dict(heads=4, block=1, window=5, random=2, bias=True, max_len=20),
-    dict(heads=4, block=1, window=5, random=2),
-  ),
+  "": dict(heads=2, block=2, random=1),
+  "wide window": dict(heads=4, block=1, window=5, random=2, bias=True, max_len=20),
 }
 REFUSED = [
   (dict(heads=3), "heads=3 does not divide width=8"),

@@ -9,14 +9,8 @@ SMALL = {
   "window": dict(heads=2, kv_heads=1, head_size=4, head_taps=3, window=5),
 }
 ORACLE = {
-  "": (
-    dict(heads=4, kv_heads=2, head_size=4, taps=3, rotary=0.5),
-    dict(heads=4, groups=2, size=4, turned=2),
-  ),
-  "window": (
-    dict(heads=2, kv_heads=1, head_size=4, head_taps=3, window=5, theta=50.0),
-    dict(heads=2, groups=1, size=4, window=5, theta=50.0),
-  ),
+  "": (dict(heads=4, kv_heads=2, head_size=4, taps=3, rotary=0.5), dict(groups=2, size=4, turned=2)),
+  "window": (dict(heads=2, kv_heads=1, head_size=4, head_taps=3, window=5, theta=50.0), dict(groups=1, size=4)),
 }
 RESUMED = ("", "window")
 TRAINED = {"undecayed": {"head_bias"}}

@@ -11,10 +11,10 @@ from tests.initial import initial
 
 SMALL = {"": dict(heads=2)}
 ORACLE = {
-  "": (dict(heads=2), dict(heads=2)),
+  "": dict(heads=2),
   "negative eigenvalues": (
     dict(heads=2, expand_k=0.5, expand_v=2.0, taps=2, negative_eigenvalues=True),
-    dict(heads=2, beta_most=2),
+    dict(beta_most=2),
   ),
 }
 REFUSED = [

@@ -11,7 +11,7 @@ from tests.initial import initial
 from tests.oracles import dss as oracle
 
 SMALL = {"": dict(state=3), "softmax": dict(state=3, kernel="softmax")}
-ORACLE = {"": (dict(state=3), {}), "softmax": (dict(state=3, kernel="softmax", max_len=30), dict(max_len=30))}
+ORACLE = {"": dict(state=3), "softmax": dict(state=3, kernel="softmax", max_len=30)}
 RESUMED = ("softmax",)
 REFUSED = [
   (dict(state=0), "DSS: state=0; it must be at least 1"),

@@ -13,9 +13,9 @@ from tests.mixers import s5
 
 SMALL = {"": dict(state=8, blocks=2)}
 ORACLE = {
-  "": (dict(state=8), {}),
-  "dirac": (dict(state=8, disc="dirac"), dict(disc="dirac")),
-  "zoh": (dict(state=6, disc="zoh", activation="none"), dict(disc="zoh", activation="none")),
+  "": dict(state=8),
+  "dirac": dict(state=8, disc="dirac"),
+  "zoh": dict(state=6, disc="zoh", activation="none"),
 }
 SIDE = dict.fromkeys(ORACLE, s5.GAPS)
 REFUSED = [

@@ -9,7 +9,7 @@ from kernels.dft import dft
 
 SMALL = {"": {}}
 ORACLE = {
-  "": ({}, {}),
+  "": {},
 }
 REFUSED = [(dict(width=0), "width=0; it must be at least 1")]
 

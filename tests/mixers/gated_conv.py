@@ -6,7 +6,7 @@ from ssm.lti.gated_conv import GatedConv
 from tests.initial import initial
 
 SMALL = {"": {}}
-ORACLE = {"": ({}, {}), "biases": (dict(taps=4, bias=True), {})}
+ORACLE = {"": {}, "biases": dict(taps=4, bias=True)}
 REFUSED = [(dict(taps=0), "taps=0; it must be at least 1")]
 
 

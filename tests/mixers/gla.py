@@ -9,8 +9,8 @@ from tests.initial import initial
 
 SMALL = {"": dict(heads=2, gate_rank=3)}
 ORACLE = {
-  "": (dict(heads=2, gate_rank=3), dict(heads=2)),
-  "wide": (dict(heads=4, expand_k=1.0, expand_v=1.5, tau=2.0), dict(heads=4, tau=2.0)),
+  "": dict(heads=2, gate_rank=3),
+  "wide": dict(heads=4, expand_k=1.0, expand_v=1.5, tau=2.0),
 }
 REFUSED = [
   (dict(heads=3), "heads=3 does not divide 4 keys and 8 values"),

@@ -1,7 +1,7 @@
 """GRU: both places of its reset gate; tests/mixers/rnn.py has the other facts."""
 
 SMALL = {"": {}}
-ORACLE = {"": ({}, {}), "after": (dict(reset_gate="after"), dict(reset_gate="after"))}
+ORACLE = {"": {}, "after": dict(reset_gate="after")}
 REFUSED = [(dict(reset_gate="torch"), "reset_gate='torch'; choose from ['before', 'after']")]
 
 

@@ -6,7 +6,7 @@ from ssm.lti.gss import GSS
 from tests.initial import initial
 
 SMALL = {"": dict(inner=3, outer=12, state=4)}
-ORACLE = {"": (dict(inner=3, outer=12, state=4), {})}
+ORACLE = {"": dict(inner=3, outer=12, state=4)}
 REFUSED = [
   (dict(inner=0), "GSS: inner=0; it must be at least 1"),
   (dict(outer=-4), "GSS: outer=-4"),

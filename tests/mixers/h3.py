@@ -8,8 +8,8 @@ from tests.initial import initial
 
 SMALL = {"": dict(state=4), "heads": dict(state=4, head_dim=2)}
 ORACLE = {
-  "": (dict(state=4), {}),
-  "heads": (dict(state=4, head_dim=4, disc="zoh"), dict(head_dim=4, disc="zoh")),
+  "": dict(state=4),
+  "heads": dict(state=4, head_dim=4, disc="zoh"),
 }
 REFUSED = [
   (dict(head_dim=3), "H3: head_dim=3 does not divide width=8"),

@@ -16,24 +16,18 @@ SMALL = {
   "third order": dict(order=3, filter_width=4, features=5, taps=2),
 }
 ORACLE = {
-  "": (dict(max_len=30, filter_width=5), dict(max_len=30)),
-  "heads": (
-    dict(order=3, heads=2, outer_mixing=True, max_len=30, filter_width=5),
-    dict(order=3, heads=2, outer_mixing=True, max_len=30),
-  ),
-  "third order": (
-    dict(
-      order=3,
-      max_len=40,
-      filter_width=4,
-      filter_depth=1,
-      features=7,
-      frequency=10.0,
-      share_frequency=False,
-      taps=2,
-      shift=0.1,
-    ),
-    dict(order=3, max_len=40, shift=0.1),
+  "": dict(max_len=30, filter_width=5),
+  "heads": dict(order=3, heads=2, outer_mixing=True, max_len=30, filter_width=5),
+  "third order": dict(
+    order=3,
+    max_len=40,
+    filter_width=4,
+    filter_depth=1,
+    features=7,
+    frequency=10.0,
+    share_frequency=False,
+    taps=2,
+    shift=0.1,
   ),
 }
 REFUSED = [

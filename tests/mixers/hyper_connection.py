@@ -13,8 +13,8 @@ from tests.hybrids.filled import filled
 MLP = dict(name="mlp", inner=3, activation="silu")
 SMALL = {"": dict(streams=2, iterations=2, mixer=dict(name="min_gru"))}
 ORACLE = {
-  "": (dict(streams=2, iterations=3, mixer=MLP), dict(streams=2, iterations=3)),
-  "four": (dict(streams=4, iterations=1, mixer=MLP), dict(streams=4, iterations=1)),
+  "": dict(streams=2, iterations=3, mixer=MLP),
+  "four": dict(streams=4, iterations=1, mixer=MLP),
 }
 REFUSED = [
   (dict(mixer=MLP, streams=3), "streams=3 do not divide width=8"),

@@ -10,7 +10,7 @@ from tests.initial import initial
 
 SMALL = {"": dict(heads=2)}
 ORACLE = {
-  "": (dict(heads=2), {}),
+  "": dict(heads=2),
   "negative eigenvalues": (
     dict(heads=2, head_size=3, expand_v=2.0, taps=2, negative_eigenvalues=True, gate_bias=True),
     dict(beta_most=2),

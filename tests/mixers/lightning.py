@@ -12,7 +12,7 @@ from tests.initial import initial, variables
 SMALL = {"": dict(heads=2, head_size=3)}
 ORACLE = {
   "": (dict(head_size=4), dict(heads=2, left=1 + 1e-5)),
-  "third of five": (dict(heads=3, head_size=2, layer=2, depth=5), dict(heads=3, left=1 - 2 / (4 + 1e-5) + 1e-5)),
+  "third of five": (dict(heads=3, head_size=2, layer=2, depth=5), dict(left=1 - 2 / (4 + 1e-5) + 1e-5)),
 }
 REFUSED = [
   (dict(heads=3), "heads=3 does not divide width=8"),

@@ -10,8 +10,8 @@ from tests.kernels import dual_of_ssd
 
 SMALL = {"": dict(heads=2), "full": dict(heads=2, mask="full", bias=True)}
 ORACLE = {
-  "": (dict(heads=2), dict(heads=2)),
-  "full": (dict(heads=4, mask="full", eps=0.1, bias=True), dict(heads=4, mask="full", eps=0.1)),
+  "": dict(heads=2),
+  "full": dict(heads=4, mask="full", eps=0.1, bias=True),
 }
 REFUSED = [
   (dict(heads=3), "heads=3 does not divide width=8"),

@@ -11,8 +11,8 @@ from tests.initial import initial
 
 SMALL = {"": dict(heads=2, rank=3), "two mixtures": dict(heads=2, rank=3, shared=False, bias=True)}
 ORACLE = {
-  "": (dict(heads=2, rank=3, max_len=20), dict(heads=2)),
-  "two mixtures": (dict(heads=1, rank=5, max_len=14, shared=False, bias=True), dict(heads=1)),
+  "": dict(heads=2, rank=3, max_len=20),
+  "two mixtures": dict(heads=1, rank=5, max_len=14, shared=False, bias=True),
 }
 REFUSED = [
   (dict(heads=3), "heads=3 does not divide width=8"),

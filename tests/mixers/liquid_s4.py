@@ -15,9 +15,9 @@ SMALL = {
   "official": dict(state=4, degree=3, form="official"),
 }
 ORACLE = {
-  "": (dict(state=6, degree=3), dict(degree=3)),
-  "kb": (dict(state=6, degree=3, kernel="kb"), dict(degree=3, kernel="kb")),
-  "official": (dict(state=4, degree=4, form="official"), dict(degree=4, form="official")),
+  "": dict(state=6, degree=3),
+  "kb": dict(state=6, degree=3, kernel="kb"),
+  "official": dict(state=4, degree=4, form="official"),
 }
 REFUSED = [
   (dict(degree=0), "LiquidS4: degree=0; it must be at least 1"),

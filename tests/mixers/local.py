@@ -12,7 +12,7 @@ from tests.initial import variables
 from tests.mixers import softmax
 
 SMALL = {"": dict(heads=2, window=5)}
-ORACLE = {"": (dict(heads=2, window=5), dict(heads=2, kv_heads=1, position="rope", turned=2, window=5))}
+ORACLE = {"": (dict(heads=2, window=5), dict(kv_heads=1, position="rope", turned=2))}
 REFUSED = [
   (dict(window=None), "LocalAttention: window=None, mask='causal'; without a window use 'softmax'"),
   (dict(mask="full"), "LocalAttention: window=2048, mask='full'"),

@@ -12,7 +12,7 @@ from ssm.lti.lru import LRU
 from tests.initial import made
 
 SMALL = {"": dict(state=6)}
-ORACLE = {"": (dict(state=6), {}), "plain": (dict(state=5, activation="none"), dict(activation="none"))}
+ORACLE = {"": dict(state=6), "plain": dict(state=5, activation="none")}
 REFUSED = [
   (dict(state=0), "state=0; it must be at least 1"),
   (dict(r_min=0.9, r_max=0.5), "r_min=0.9, r_max=0.5: a ring needs"),

@@ -8,11 +8,10 @@ from tests.initial import initial
 
 SMALL = {"": dict(state=4)}
 ORACLE = {
-  "": (dict(state=4), {}),
+  "": dict(state=4),
   "its output alone learned": (
     dict(state=2, A_init="legt", learn="output", alpha=1.0),
     dict(
-      alpha=1.0,
       A=np.array([[-0.5, 3**0.5 / 2], [-(3**0.5) / 2, -1.5]]),
       B=np.array([0.5, 3**0.5 / 2]),
       dt=10 ** np.linspace(-3, -1, D),

@@ -6,7 +6,7 @@ from ssm.rnn.lstm import LSTM
 from tests.initial import initial
 
 SMALL = {"": {}}
-ORACLE = {"": ({}, {})}
+ORACLE = {"": {}}
 REFUSED: list = []
 
 

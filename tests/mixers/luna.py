@@ -9,8 +9,8 @@ from tests.initial import initial
 
 SMALL = {"": dict(heads=2, packed=3), "tied": dict(heads=2, packed=3, tied=True, bias=False)}
 ORACLE = {
-  "": (dict(heads=2, packed=3), dict(heads=2)),
-  "tied": (dict(heads=4, packed=2, tied=True, bias=False), dict(heads=4, tied=True)),
+  "": dict(heads=2, packed=3),
+  "tied": dict(heads=4, packed=2, tied=True, bias=False),
 }
 REFUSED = []
 

@@ -17,17 +17,11 @@ SMALL = {
   "heads": dict(state=3, dt_rank=2, groups=4, heads=2, norms="learned"),
 }
 ORACLE = {
-  "": (dict(state=4, dt_rank=2), {}),
-  "biases": (dict(state=3, taps=2, inner=7, bias=True, conv_bias=False), {}),
-  "complex": (
-    dict(state=4, spectrum="complex", disc="zoh", groups=2, norms="learned"),
-    dict(disc="zoh", groups=2, norms="learned"),
-  ),
-  "weightless": (
-    dict(state=3, disc="zoh", norms="weightless", norm_eps=0.1),
-    dict(disc="zoh", norms="weightless", norm_eps=0.1),
-  ),
-  "heads": (dict(state=3, dt_rank=2, groups=4, heads=2), dict(groups=4, heads=2)),
+  "": dict(state=4, dt_rank=2),
+  "biases": dict(state=3, taps=2, inner=7, bias=True, conv_bias=False),
+  "complex": dict(state=4, spectrum="complex", disc="zoh", groups=2, norms="learned"),
+  "weightless": dict(state=3, disc="zoh", norms="weightless", norm_eps=0.1),
+  "heads": dict(state=3, dt_rank=2, groups=4, heads=2),
 }
 TRAINED = {"slow": {"A_log", "A_im"}}
 REFUSED = [

@@ -18,16 +18,13 @@ SMALL = {
   "beside an MLP": dict(state=3, head_size=4, ssm_width=8),
 }
 ORACLE = {
-  "": (dict(state=4, head_size=4), dict(state=4)),
+  "": dict(state=4, head_size=4),
   "groups": (
     dict(state=3, head_size=2, groups=2, norm="norm_first", D_per="channel", bias=True, conv_bias=False),
-    dict(state=3, groups=2, norm="norm_first", norm_groups=2),
+    dict(norm_groups=2),
   ),
-  "beside an MLP": (dict(state=3, expand=3, ssm_width=8, head_size=2, bias=True), dict(state=3, ssm_width=8)),
-  "no norm": (
-    dict(state=3, taps=2, inner=12, norm="none", dt_least=0.01, dt_most=0.05),
-    dict(state=3, norm="none", dt_limit=(0.01, 0.05)),
-  ),
+  "beside an MLP": dict(state=3, expand=3, ssm_width=8, head_size=2, bias=True),
+  "no norm": (dict(state=3, taps=2, inner=12, norm="none", dt_least=0.01, dt_most=0.05), dict(dt_limit=(0.01, 0.05))),
 }
 TRAINED = {"slow": {"A_log", "dt_bias"}}
 REFUSED = [

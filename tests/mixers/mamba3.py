@@ -18,15 +18,12 @@ SMALL = {
   "MIMO": dict(state=4, head_size=4, rank=2, out_norm=True),
 }
 ORACLE = {
-  "": (dict(state=6, head_size=4), dict(state=6, pairs=1)),
-  "MIMO": (dict(state=4, head_size=4, rank=3), dict(state=4, rank=3, pairs=1)),
-  "MIMO with a norm": (
-    dict(state=4, head_size=8, groups=2, rank=2, out_norm=True),
-    dict(state=4, groups=2, rank=2, pairs=1, out_norm=True),
-  ),
+  "": (dict(state=6, head_size=4), dict(pairs=1)),
+  "MIMO": (dict(state=4, head_size=4, rank=3), dict(pairs=1)),
+  "MIMO with a norm": (dict(state=4, head_size=8, groups=2, rank=2, out_norm=True), dict(pairs=1)),
   "groups": (
     dict(state=4, head_size=2, groups=2, rope_fraction=1.0, A_activation="softplus", out_norm=True),
-    dict(state=4, groups=2, pairs=2, A="softplus", out_norm=True),
+    dict(pairs=2, A="softplus"),
   ),
 }
 TRAINED = {"slow": {"dt_bias"}, "undecayed": {"B_bias", "C_bias", "mimo_u", "mimo_z", "mimo_o"}}

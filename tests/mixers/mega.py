@@ -19,15 +19,12 @@ SMALL = {
   "simple": dict(state=2, keys=3, chunk=4, position="simple"),
 }
 ORACLE = {
-  "": (dict(state=2, keys=4, chunk=5), dict(chunk=5)),
+  "": dict(state=2, keys=4, chunk=5),
   "no chunks": (dict(state=1, keys=4, chunk=None), dict(chunk=100)),
-  "simple": (dict(state=3, keys=3, inner=6, chunk=4, position="simple"), dict(chunk=4, position="simple")),
-  "both ways": (dict(state=2, keys=4, chunk=5, bidirectional=True), dict(chunk=5, bidirectional=True)),
-  "both ways, laplace": (
-    dict(state=2, keys=3, chunk=4, position="simple", weights="laplace", bidirectional=True),
-    dict(chunk=4, position="simple", weights="laplace", bidirectional=True),
-  ),
-  "relu2": (dict(state=2, keys=4, chunk=None, weights="relu2"), dict(chunk=100, weights="relu2")),
+  "simple": dict(state=3, keys=3, inner=6, chunk=4, position="simple"),
+  "both ways": dict(state=2, keys=4, chunk=5, bidirectional=True),
+  "both ways, laplace": dict(state=2, keys=3, chunk=4, position="simple", weights="laplace", bidirectional=True),
+  "relu2": (dict(state=2, keys=4, chunk=None, weights="relu2"), dict(chunk=100)),
 }
 RESUMED = ("", "simple")
 REFUSED = [

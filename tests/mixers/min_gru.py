@@ -9,7 +9,7 @@ from ssm.rnn.min_gru import MinGRU
 from tests.initial import made
 
 SMALL = {"": dict(expand=2)}
-ORACLE = {"": (dict(expand=2), {}), "positive": (dict(candidate="positive"), dict(candidate="positive"))}
+ORACLE = {"": dict(expand=2), "positive": dict(candidate="positive")}
 REFUSED = [
   (dict(expand=0), "expand=0; it must be at least 1"),
   (dict(candidate="log"), "candidate='log'; choose from ['linear', 'positive']"),

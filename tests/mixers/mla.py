@@ -13,15 +13,11 @@ from tests.initial import variables
 
 SMALL = {"": dict(heads=2, rank=5, q_rank=6, head_size=3, rope_size=4, value_size=5, gate="head")}
 ORACLE = {
-  "": (dict(heads=2, rank=5, q_rank=6, head_size=3, rope_size=4, value_size=5), dict(heads=2, head_size=3)),
-  "queries not compressed": (
-    dict(heads=3, rank=4, head_size=2, rope_size=6, value_size=3, layout="half", theta=50.0, gate="entry"),
-    dict(heads=3, head_size=2, layout="half", theta=50.0),
+  "": dict(heads=2, rank=5, q_rank=6, head_size=3, rope_size=4, value_size=5),
+  "queries not compressed": dict(
+    heads=3, rank=4, head_size=2, rope_size=6, value_size=3, layout="half", theta=50.0, gate="entry"
   ),
-  "without positions": (
-    dict(heads=2, rank=4, head_size=4, rope_size=3, value_size=3, position="none", gate="head"),
-    dict(heads=2, head_size=4, position="none"),
-  ),
+  "without positions": dict(heads=2, rank=4, head_size=4, rope_size=3, value_size=3, position="none", gate="head"),
 }
 RESUMED = ("",)
 REFUSED = [

@@ -12,8 +12,8 @@ from tests.initial import initial
 
 SMALL = {"": dict(expand=1, heads=2, block_size=2)}
 ORACLE = {
-  "": (dict(heads=2), dict(heads=2)),
-  "without eps": (dict(expand=1.5, heads=3, block_size=2, taps=2, eps=0.0), dict(heads=3, eps=0)),
+  "": dict(heads=2),
+  "without eps": (dict(expand=1.5, heads=3, block_size=2, taps=2, eps=0.0), dict(eps=0)),
 }
 SLOW = ("without eps",)
 REFUSED = [

@@ -10,9 +10,9 @@ from tests.initial import initial
 
 SMALL = {"": dict(heads=2, qk_factor=1.5, i_bias=0.0)}
 ORACLE = {
-  "": (dict(heads=2, i_bias=0.0), dict(heads=2)),
-  "without cap": (dict(heads=4, qk_factor=1.0, soft_cap=None, i_bias=-1.0, eps=0.0), dict(heads=4, cap=None, eps=0)),
-  "low cap": (dict(heads=1, qk_factor=0.4, soft_cap=0.5, i_bias=1.0, bias=True), dict(heads=1, cap=0.5)),
+  "": dict(heads=2, i_bias=0.0),
+  "without cap": (dict(heads=4, qk_factor=1.0, soft_cap=None, i_bias=-1.0, eps=0.0), dict(cap=None, eps=0)),
+  "low cap": (dict(heads=1, qk_factor=0.4, soft_cap=0.5, i_bias=1.0, bias=True), dict(cap=0.5)),
 }
 REFUSED = [
   (dict(heads=3), "heads=3 does not divide 8, the width"),

@@ -15,25 +15,19 @@ SMALL = {
   "kimi": dict(experts=8, top_k=2, inner=4, groups=4, top_groups=2, **KIMI),
 }
 ORACLE = {
-  "": (dict(experts=3, top_k=2, inner=4), dict(top_k=2)),
-  "of chosen": (dict(experts=3, top_k=1, inner=4, scores="softmax_of_chosen"), dict(top_k=1, renormalize=True)),
-  "renormalized": (dict(experts=4, top_k=2, inner=3, renormalize=True), dict(top_k=2, renormalize=True)),
-  "qwen3_next": (
-    dict(experts=5, top_k=2, inner=3, renormalize=True, shared=7, shared_gate=True),
-    dict(top_k=2, renormalize=True),
-  ),
-  "kimi": (
-    dict(experts=8, top_k=3, inner=3, groups=4, top_groups=2, **KIMI),
-    dict(top_k=3, score="sigmoid", groups=4, top_groups=2, renormalize=True, eps=1e-20, scale=2.5),
-  ),
+  "": dict(experts=3, top_k=2, inner=4),
+  "of chosen": (dict(experts=3, top_k=1, inner=4, scores="softmax_of_chosen"), dict(renormalize=True)),
+  "renormalized": dict(experts=4, top_k=2, inner=3, renormalize=True),
+  "qwen3_next": dict(experts=5, top_k=2, inner=3, renormalize=True, shared=7, shared_gate=True),
+  "kimi": (dict(experts=8, top_k=3, inner=3, groups=4, top_groups=2, **KIMI), dict(score="sigmoid", eps=1e-20)),
   "nemotron": (
     dict(experts=6, top_k=2, inner=3, latent=5, gated=False, activation="relu2", **KIMI),
-    dict(top_k=2, score="sigmoid", renormalize=True, eps=1e-20, scale=2.5, activation="relu2"),
+    dict(score="sigmoid", eps=1e-20),
   ),
-  "zaya": (dict(experts=4, top_k=2, inner=3, selection_bias=True, skip_expert=True, router_size=5), dict(top_k=2)),
+  "zaya": dict(experts=4, top_k=2, inner=3, selection_bias=True, skip_expert=True, router_size=5),
   "lfm2": (
     dict(experts=4, top_k=2, inner=3, scores="sigmoid", selection_bias=True, renormalize=True, renormalize_eps=1e-6),
-    dict(top_k=2, score="sigmoid", renormalize=True, eps=1e-6),
+    dict(score="sigmoid", eps=1e-6),
   ),
 }
 SIDE = {"zaya": {"router": lambda b, t: np.random.default_rng(0).standard_normal((b, t, 5))}}

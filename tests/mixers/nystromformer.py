@@ -10,11 +10,8 @@ from tests.initial import initial
 
 SMALL = {"": dict(heads=2, landmarks=3, taps=3)}
 ORACLE = {
-  "": (dict(heads=2, landmarks=3, taps=5), dict(heads=2, landmarks=3)),
-  "no convolution": (
-    dict(heads=4, landmarks=4, taps=0, iterations=2, bias=True),
-    dict(heads=4, landmarks=4, iterations=2),
-  ),
+  "": dict(heads=2, landmarks=3, taps=5),
+  "no convolution": dict(heads=4, landmarks=4, taps=0, iterations=2, bias=True),
 }
 REFUSED = [
   (dict(heads=3), "heads=3 does not divide width=8"),

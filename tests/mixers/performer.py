@@ -14,10 +14,10 @@ SMALL = {
   "relu": dict(heads=1, features=9, kernel="relu", bias=True),
 }
 ORACLE = {
-  "": (dict(heads=2, features=5), dict(heads=2)),
-  "full": (dict(heads=4, features=3, mask="full", eps=0.1), dict(heads=4, mask="full", eps=0.1)),
-  "large eps": (dict(heads=2, features=3, eps=0.1, bias=True), dict(heads=2, eps=0.1)),
-  "relu": (dict(heads=2, features=9, kernel="relu"), dict(heads=2, kernel="relu")),
+  "": dict(heads=2, features=5),
+  "full": dict(heads=4, features=3, mask="full", eps=0.1),
+  "large eps": dict(heads=2, features=3, eps=0.1, bias=True),
+  "relu": dict(heads=2, features=9, kernel="relu"),
 }
 SLOW = ("large eps",)
 REFUSED = [

@@ -11,8 +11,8 @@ from tests.initial import initial, variables
 # one head: with two, a number rounded to bfloat16 falls into another bucket
 SMALL = {"": dict(heads=1, buckets=2, rounds=2, chunk=3)}
 ORACLE = {
-  "": (dict(heads=2, buckets=4, rounds=2, chunk=3), dict(heads=2, chunk=3)),
-  "one round": (dict(heads=4, buckets=2, chunk=4, bias=True), dict(heads=4, chunk=4)),
+  "": dict(heads=2, buckets=4, rounds=2, chunk=3),
+  "one round": dict(heads=4, buckets=2, chunk=4, bias=True),
 }
 REFUSED = [
   (dict(heads=3), "heads=3 does not divide width=8"),

@@ -11,8 +11,8 @@ from tests.initial import initial
 
 SMALL = {"": dict(heads=2)}
 ORACLE = {
-  "": (dict(heads=2), dict(heads=2)),
-  "wide": (dict(heads=4, expand_v=1.5, norm_eps=1e-2), dict(heads=4, eps=1e-2)),
+  "": dict(heads=2),
+  "wide": (dict(heads=4, expand_v=1.5, norm_eps=1e-2), dict(eps=1e-2)),
 }
 REFUSED = [
   (dict(width=9), "width=9 is odd; pairs of channels turn"),

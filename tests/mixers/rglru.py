@@ -11,7 +11,7 @@ from ssm.selective.rglru import RGLRU
 from tests.initial import made
 
 SMALL = {"": dict(inner=12, heads=3)}
-ORACLE = {"": (dict(inner=12, heads=3), {})}
+ORACLE = {"": dict(inner=12, heads=3)}
 TRAINED = {"slow": {"a_param"}}
 REFUSED = [
   (dict(heads=3), "heads=3 does not divide inner=8"),

@@ -9,7 +9,7 @@ from hybrids.mixer import build
 from tests.initial import variables
 
 SMALL = {"": {}}
-ORACLE = {"": ({}, {}), "relu": (dict(activation="relu"), dict(activation="relu"))}
+ORACLE = {"": {}, "relu": dict(activation="relu")}
 REFUSED = [(dict(activation="gelu"), "activation='gelu'; choose from ['tanh', 'relu']")]
 
 D, T = 6, 9

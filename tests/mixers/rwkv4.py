@@ -10,8 +10,8 @@ from tests.initial import initial
 
 SMALL = {"": {}}
 ORACLE = {
-  "": ({}, {}),
-  "last layer": (dict(layer=2, depth=3, inner=6), {}),
+  "": {},
+  "last layer": dict(layer=2, depth=3, inner=6),
 }
 TRAINED = {"undecayed": {"mu"}}
 REFUSED = [

@@ -9,7 +9,7 @@ from tests.initial import variables
 
 SMALL = {"": {}, "with receptance": dict(version=4, inner=12)}
 ORACLE = {
-  "": (dict(layer=1, depth=3), {}),
+  "": dict(layer=1, depth=3),
   "with receptance": (dict(version=6), dict(receptance=True)),
 }
 REFUSED = [

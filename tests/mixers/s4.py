@@ -14,8 +14,8 @@ from tests.initial import variables
 
 SMALL = {"": dict(state=6)}
 ORACLE = {
-  "": (dict(state=6), {}),
-  "fout and shared": (dict(state=4, A_init="fout", copies=2, activation="gelu"), dict(activation="gelu")),
+  "": dict(state=6),
+  "fout and shared": dict(state=4, A_init="fout", copies=2, activation="gelu"),
 }
 RESUMED = ("",)
 REFUSED = [

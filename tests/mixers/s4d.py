@@ -9,9 +9,9 @@ from tests.initial import variables
 
 SMALL = {"": dict(state=6)}
 ORACLE = {
-  "": (dict(state=6), {}),
-  "bilinear and shared": (dict(state=6, A_init="inv", disc="bilinear", copies=2), dict(disc="bilinear")),
-  "real": (dict(state=4, A_init="real", activation="none"), dict(activation="none")),
+  "": dict(state=6),
+  "bilinear and shared": dict(state=6, A_init="inv", disc="bilinear", copies=2),
+  "real": dict(state=4, A_init="real", activation="none"),
 }
 RESUMED = ("",)
 SLOW = ("bilinear and shared",)

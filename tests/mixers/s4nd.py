@@ -15,7 +15,7 @@ ORACLE = {
   "": (dict(state=4, rank=2), dict(sizes=(2, 7))),
   "DPLR": (dict(state=4, rank=2, structure="dplr", A_init="fout"), dict(sizes=(2, 7))),
   "video": (dict(state=4, dim=3), dict(sizes=(2, 1, 7))),
-  "tall": (dict(state=2, columns=1, disc="bilinear"), dict(sizes=(14, 1), disc="bilinear")),
+  "tall": (dict(state=2, columns=1, disc="bilinear"), dict(sizes=(14, 1))),
 }
 SLOW = ("tall",)
 REFUSED = [

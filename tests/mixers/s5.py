@@ -19,18 +19,12 @@ SMALL = {
   "gaps": dict(state=8),
 }
 ORACLE = {
-  "": (dict(state=8, blocks=2), {}),
-  "both ways without gaps": (dict(state=8, bidirectional=True), dict(bidirectional=True)),
-  "both ways": (
-    dict(state=3, bidirectional=True, conj_sym=False, C_init="complex_normal", activation="none"),
-    dict(bidirectional=True, conj_sym=False, activation="none"),
-  ),
-  "bilinear without pairs": (
-    dict(state=6, disc="bilinear", conj_sym=False, activation="full_glu"),
-    dict(disc="bilinear", conj_sym=False, activation="full_glu"),
-  ),
-  "gaps": (dict(state=8, step_rescale=2.0), dict(step_rescale=2.0)),
-  "half_glu2": (dict(state=6, activation="half_glu2"), dict(activation="half_glu2")),
+  "": dict(state=8, blocks=2),
+  "both ways without gaps": dict(state=8, bidirectional=True),
+  "both ways": dict(state=3, bidirectional=True, conj_sym=False, C_init="complex_normal", activation="none"),
+  "bilinear without pairs": dict(state=6, disc="bilinear", conj_sym=False, activation="full_glu"),
+  "gaps": dict(state=8, step_rescale=2.0),
+  "half_glu2": dict(state=6, activation="half_glu2"),
 }
 SIDE = {"both ways": GAPS, "gaps": GAPS}
 REFUSED = [

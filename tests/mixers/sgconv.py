@@ -12,14 +12,11 @@ from tests.initial import made
 
 SMALL = {"": dict(taps=4)}
 ORACLE = {
-  "": (dict(taps=3, max_len=40), {}),
-  "learned": (
-    dict(taps=4, max_len=28, decay="learned", decay_min=0.5, activation="none"),
-    dict(learned=True, activation="none"),
-  ),
+  "": dict(taps=3, max_len=40),
+  "learned": (dict(taps=4, max_len=28, decay="learned", decay_min=0.5, activation="none"), dict(learned=True)),
   "sum": (
     dict(taps=3, max_len=30, join="sum", interpolation="nearest", decay_min=1.5, activation="gelu"),
-    dict(join="sum", interpolation="nearest", decay_min=1.5, activation="gelu"),
+    dict(join="sum", interpolation="nearest", decay_min=1.5),
   ),
 }
 RESUMED = ("",)

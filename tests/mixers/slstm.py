@@ -11,7 +11,7 @@ from ssm.rnn.slstm import SLSTM
 from tests.initial import made
 
 SMALL = {"": dict(heads=2)}
-ORACLE = {"": (dict(heads=2), {}), "exp": (dict(heads=4, forget="exp", taps=2), dict(forget="exp"))}
+ORACLE = {"": dict(heads=2), "exp": dict(heads=4, forget="exp", taps=2)}
 TRAINED = {"undecayed": {"bias"}}
 REFUSED = [
   (dict(heads=3), "heads=3 does not divide width=8"),

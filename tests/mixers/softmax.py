@@ -22,43 +22,22 @@ SMALL = {
   "xpos": dict(heads=2, head_size=8, position="xpos", rotary=0.5, qk_norm="head", bias="qkv"),
 }
 ORACLE = {
-  "": (dict(heads=2), dict(heads=2)),
-  "alibi": (
-    dict(heads=4, kv_heads=2, head_size=3, position="alibi", softcap=1.5, gate="entry"),
-    dict(heads=4, kv_heads=2, size=3, position="alibi", softcap=1.5),
-  ),
-  "alibi both ways": (
-    dict(heads=3, head_size=2, mask="full", position="alibi", bias="out"),
-    dict(heads=3, size=2, mask="full", position="alibi"),
-  ),
-  "full": (dict(heads=2, mask="full", position="rope"), dict(heads=2, mask="full", position="rope")),
-  "window": (
-    dict(heads=4, kv_heads=2, window=5, position="rope", theta=50.0, bias="all", scale=0.3),
-    dict(heads=4, kv_heads=2, window=5, position="rope", theta=50.0, scale=0.3),
-  ),
-  "interpolated": (
-    dict(heads=1, position="rope", scaling=dict(rule="linear", factor=3.0)),
-    dict(heads=1, position="rope", scaling=dict(rule="linear", factor=3.0)),
-  ),
-  "ntk": (
-    dict(heads=1, position="rope", scaling=dict(rule="ntk", factor=8.0), qk_norm="all"),
-    dict(heads=1, position="rope", scaling=dict(rule="ntk", factor=8.0), qk_norm="all"),
-  ),
-  "persistent": (
-    dict(heads=4, kv_heads=2, window=4, persistent=3, position="rope", qk_norm="head", gate="head"),
-    dict(heads=4, kv_heads=2, window=4, persistent=3, position="rope", qk_norm="head"),
-  ),
+  "": dict(heads=2),
+  "alibi": (dict(heads=4, kv_heads=2, head_size=3, position="alibi", softcap=1.5, gate="entry"), dict(size=3)),
+  "alibi both ways": (dict(heads=3, head_size=2, mask="full", position="alibi", bias="out"), dict(size=2)),
+  "full": dict(heads=2, mask="full", position="rope"),
+  "window": dict(heads=4, kv_heads=2, window=5, position="rope", theta=50.0, bias="all", scale=0.3),
+  "interpolated": dict(heads=1, position="rope", scaling=dict(rule="linear", factor=3.0)),
+  "ntk": dict(heads=1, position="rope", scaling=dict(rule="ntk", factor=8.0), qk_norm="all"),
+  "persistent": dict(heads=4, kv_heads=2, window=4, persistent=3, position="rope", qk_norm="head", gate="head"),
   "xpos": (
     dict(heads=2, head_size=8, position="xpos", rotary=0.5, layout="interleaved", qk_norm="head"),
-    dict(heads=2, size=8, position="xpos", turned=4, layout="interleaved", qk_norm="head"),
+    dict(size=8, turned=4),
   ),
-  "yarn": (
-    dict(heads=2, head_size=32, position="rope", bias="qkv", scaling=YARN),
-    dict(heads=2, size=32, position="rope", scaling=YARN),
-  ),
+  "yarn": (dict(heads=2, head_size=32, position="rope", bias="qkv", scaling=YARN), dict(size=32)),
   "yarn of half a head": (
     dict(heads=2, head_size=32, position="rope", rotary=0.5, scaling=YARN),
-    dict(heads=2, size=32, position="rope", turned=16, scaling=YARN),
+    dict(size=32, turned=16),
   ),
 }
 RESUMED = ("persistent", "window", "xpos")

@@ -17,11 +17,11 @@ SMALL = {
 ORACLE = {
   "": (
     dict(heads=2, persistent=3, segment=4, memory=dict(heads=2, inner=3, chunk=3)),
-    dict(heads=2, segment=4, position="rope", memory=dict(heads=2, layers=2, chunk=3)),
+    dict(position="rope", memory=dict(heads=2, layers=2, chunk=3)),
   ),
   "linear": (
     dict(heads=4, persistent=0, segment=5, position="none", memory=dict(layers=1, chunk=5)),
-    dict(heads=4, segment=5, position="none", memory=dict(heads=1, layers=1, chunk=5)),
+    dict(memory=dict(heads=1, layers=1, chunk=5)),
   ),
 }
 SLOW = ("linear",)
