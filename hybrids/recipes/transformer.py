@@ -38,13 +38,19 @@ def gpt_neox(
   inner: int | None = None,
   rotary: float = 0.25,
   theta: float = 1e4,
+  scaling: dict[str, Any] | None = None,
   activation: str = "gelu",
+  bias: str = "all",
   norm_eps: float = 1e-5,
   tie: bool = False,
 ) -> dict[str, Any]:
-  """Returns the sections of GPT-NeoX with `depth` layers of attention beside an MLP."""
+  """Returns the sections of GPT-NeoX with `depth` layers of attention beside an MLP.
+
+  Args:
+    rotary, theta, scaling, bias: of attention.
+  """
   norm = dict(name="layer", eps=norm_eps)
-  attention = dict(name="softmax", heads=heads, bias="all", position="rope", rotary=rotary, theta=theta)
+  attention = dict(name="softmax", heads=heads, bias=bias, position="rope", rotary=rotary, theta=theta, scaling=scaling)
   mlp = dict(name="mlp", expand=(inner or 4 * width) / width, activation=activation, bias=True)
   both = [dict(mixer=mixer, norm_position="pre", norm=norm) for mixer in (attention, mlp)]
   return language_model(

@@ -3,15 +3,20 @@
 Decays of delta attention are bounded below, and its decay and gate are made by full maps; latent attention has a gate
 for each head and interleaved rotations. transformers ignores `tie_word_embeddings` and layers beyond the last one,
 which predict several tokens. The norms inside of latent attention have an epsilon of 1e-6.
+
+YaRN multiplies the entries that turn by one factor, which goes into the rows that make them, and scores by another.
 """
 
+import math
 from typing import Any
+
+import numpy as np
 
 from hybrids.recipes import bailing
 from interop.config import Config
 from interop.parts import experts, gated_mlp
 from interop.rope import rope
-from interop.rows import Row, dense, depthwise, join, row, split, turn, unpack
+from interop.rows import Row, dense, depthwise, join, row, split, times, turn, unpack
 
 LETTERS = 2
 IGNORED = (
@@ -29,8 +34,7 @@ def sections(config: Config) -> dict[str, Any]:
   config.expect("attention_bias", False)
   config.expect("kda_safe_gate", True)
   heads, size = config.get("num_attention_heads"), config.get("qk_rope_head_dim")
-  inner, turns = config.get("moe_intermediate_size", 768), rope(config, size, theta=6e6)
-  del turns["rotary"]
+  inner, (turns, _) = config.get("moe_intermediate_size", 768), _turns(config)
   return bailing.model(
     width=config.get("hidden_size"),
     pattern=_pattern(config),
@@ -62,6 +66,24 @@ def sections(config: Config) -> dict[str, Any]:
   )
 
 
+def _turns(config: Config) -> tuple[dict[str, Any], float]:
+  """The fields of positions, and the factor of the entries that turn."""
+  turns = rope(config, config.get("qk_rope_head_dim"), theta=6e6)
+  del turns["rotary"]
+  scaling = dict(turns.get("scaling", {}))
+  if scaling.get("rule") not in ("yarn", "longrope"):
+    return turns, 1.0
+  if scaling["rule"] == "longrope":
+    raise config.refuse("rope_parameters", "of another rule: 'longrope' is not known in latent attention")
+  given = {**config.get("rope_scaling", {}), **config.get("rope_parameters", {})}
+  grow = lambda scale: 0.1 * scale * math.log(max(scaling["factor"], 1)) + 1
+  whole = scaling.pop("mscale_all_dim", 0.0)
+  entries = scaling.pop("amplitude", grow(scaling.pop("mscale", 1.0)) / grow(whole))
+  # transformers reads this one even where the other is missing
+  scaling["amplitude"] = grow(given.get("mscale_all_dim") or 0.0)
+  return turns | {"scaling": scaling}, entries
+
+
 def _size(config: Config) -> int:
   """The size of a head of delta attention, which released configs call `head_dim`."""
   return config.get("linear_head_dim", config.get("head_dim", 128))
@@ -83,13 +105,17 @@ def rows(config: Config) -> list[Row]:
   latent = split(config.get("kv_lora_rank", 512), config.get("qk_rope_head_dim"))
   up = unpack(heads, config.get("qk_nope_head_dim", 128), config.get("v_head_dim", 128))
   convs = [f"{attention}{name}_conv1d.weight" for name in "qkv"]
-  queries = dense(attention + "q_proj", "a/mixer/q_proj")
+  turning, (_, factor) = config.get("qk_rope_head_dim"), _turns(config)
+  grown = lambda still, heads: times(np.tile([1.0] * still + [factor] * turning, heads))
+  of_queries = grown(config.get("qk_nope_head_dim", 128), heads)
+  queries = dense(attention + "q_proj", "a/mixer/q_proj", of_queries)
   if config.get("q_lora_rank", None) is not None:
     queries = [
       *dense(attention + "q_a_proj", "a/mixer/q_down"),
       row(attention + "q_a_layernorm.weight", "a/mixer/q_norm/scale"),
-      *dense(attention + "q_b_proj", "a/mixer/q_up"),
+      *dense(attention + "q_b_proj", "a/mixer/q_up", of_queries),
     ]
+  kv, of_keys = attention + "kv_a_proj_with_mqa.weight", grown(config.get("kv_lora_rank", 512), 1)
   return [
     row("model.word_embeddings.weight", "embed/embedding"),
     row(layer + "input_layernorm.weight", "ka/norm/scale"),
@@ -103,7 +129,7 @@ def rows(config: Config) -> list[Row]:
     row(attention + "o_norm.weight", "k/mixer/gated_norm/scale"),
     *dense(attention + "dense", "ka/mixer/out_proj"),
     *queries,
-    row(attention + "kv_a_proj_with_mqa.weight", ["a/mixer/c_proj/kernel", "a/mixer/r_proj/kernel"], latent, turn),
+    row(kv, ["a/mixer/c_proj/kernel", "a/mixer/r_proj/kernel"], of_keys, latent, turn),
     row(attention + "kv_a_layernorm.weight", "a/mixer/c_norm/scale"),
     row(attention + "kv_b_proj.weight", ["a/mixer/k_up", "a/mixer/v_up"], up, turn),
     *dense(attention + "g_proj", "a/mixer/gate_proj"),

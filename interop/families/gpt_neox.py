@@ -21,7 +21,6 @@ def sections(config: Config) -> dict[str, Any]:
   """The model section."""
   width, heads = config.get("hidden_size"), config.get("num_attention_heads")
   config.expect("use_parallel_residual", True)
-  config.expect("attention_bias", True)
   theta, share = config.get("rotary_emb_base", 1e4), config.get("rotary_pct", 0.25)
   turns = rope(config, width // heads, theta=theta, share=share)
   del turns["position"]
@@ -31,6 +30,7 @@ def sections(config: Config) -> dict[str, Any]:
     heads=heads,
     inner=config.get("intermediate_size"),
     activation=ACTIVATIONS[config.expect("hidden_act", *ACTIVATIONS)],
+    bias="all" if config.get("attention_bias", True) else "none",
     norm_eps=config.get("layer_norm_eps", 1e-5),
     tie=config.get("tie_word_embeddings", False),
     **turns,
@@ -43,13 +43,14 @@ def rows(config: Config) -> list[Row]:
   size = config.get("hidden_size") // heads
   attention, mlp = "p/mixer/branch_0", "p/mixer/branch_1"
   packed = unpack(heads, size, size, size)
-  qkv = [f"{attention}/mixer/{name}_proj" for name in "qkv"]
+  qkv, bias = [f"{attention}/mixer/{name}_proj" for name in "qkv"], config.get("attention_bias", True)
+  biases = row(layer + "attention.query_key_value.bias", [f"{path}/bias" for path in qkv], packed)
   return [
     row("gpt_neox.embed_in.weight", "embed/embedding"),
     *layer_norm(layer + "input_layernorm", f"{attention}/norm"),
     row(layer + "attention.query_key_value.weight", [f"{path}/kernel" for path in qkv], packed, turn),
-    row(layer + "attention.query_key_value.bias", [f"{path}/bias" for path in qkv], packed),
-    *dense(layer + "attention.dense", f"{attention}/mixer/out_proj", bias=True),
+    *([biases] if bias else []),
+    *dense(layer + "attention.dense", f"{attention}/mixer/out_proj", bias=bias),
     *layer_norm(layer + "post_attention_layernorm", f"{mlp}/norm"),
     *dense(layer + "mlp.dense_h_to_4h", f"{mlp}/mixer/in_proj", bias=True),
     *dense(layer + "mlp.dense_4h_to_h", f"{mlp}/mixer/out_proj", bias=True),

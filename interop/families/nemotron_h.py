@@ -1,23 +1,24 @@
 """Nemotron-H and Nemotron 3 (NVIDIA 2025) as transformers saves them: one mixer a layer, with ReLU² between maps.
 
-The step is clipped to (time_step_min, ∞): transformers ignores `time_step_limit`, and `tie_word_embeddings` too.
+The step is clipped to (time_step_min, ∞): transformers ignores `time_step_limit`, as it does `tie_word_embeddings`,
+`mamba_proj_bias` and `attention_bias`.
 """
 
 from typing import Any
 
 from hybrids.recipes import nvidia_hybrid
 from interop.config import Config
-from interop.parts import attention, attention_fields, experts, mamba2
+from interop.parts import attention, experts, mamba2
 from interop.rows import Row, dense, row
 
 LETTERS = 1
 # initial values, how transformers runs it, heads that predict several tokens, and what it ignores
 IGNORED = (
-  "attn_layer_period chunk_size expand hidden_act intermediate_dropout mamba_expand mamba_ssm_cache_dtype "
-  "max_position_embeddings moe_shared_expert_overlap mtp_hybrid_override_pattern mtp_layers_block_type "
-  "n_shared_experts num_logits_to_keep num_nextn_predict_layers num_query_groups partial_rotary_factor "
-  "rescale_prenorm_residual residual_in_fp32 rope_theta sliding_window tie_word_embeddings time_step_floor "
-  "time_step_limit time_step_max time_step_rank use_mamba_kernels"
+  "attention_bias attn_layer_period chunk_size expand hidden_act intermediate_dropout mamba_expand mamba_proj_bias "
+  "mamba_ssm_cache_dtype max_position_embeddings moe_shared_expert_overlap mtp_hybrid_override_pattern "
+  "mtp_layers_block_type n_shared_experts norm_eps num_logits_to_keep num_nextn_predict_layers num_query_groups "
+  "partial_rotary_factor rescale_prenorm_residual residual_in_fp32 rope_theta sliding_window tie_word_embeddings "
+  "time_step_floor time_step_limit time_step_max time_step_rank use_mamba_kernels"
 )
 SKIPPED = (r"mtp\..*",)
 KINDS = {"linear_attention": "M", "mamba": "M", "full_attention": "*", "attention": "*", "mlp": "-", "moe": "E"}
@@ -27,9 +28,10 @@ def sections(config: Config) -> dict[str, Any]:
   """The model section."""
   config.expect("mamba_hidden_act", "silu")
   config.expect("mlp_hidden_act", "relu2")
-  config.expect("use_bias", False)
   eps, size = config.get("layer_norm_epsilon", 1e-5), config.get("mamba_head_dim", 64)
   pattern, heads = _pattern(config), config.get("num_attention_heads", 32)
+  if config.get("mlp_bias", False) and "E" in pattern:
+    raise config.refuse("mlp_bias", "false where there are experts")
   return nvidia_hybrid.model(
     width=config.get("hidden_size"),
     pattern=pattern,
@@ -42,11 +44,11 @@ def sections(config: Config) -> dict[str, Any]:
       state=config.get("ssm_state_size", 128),
       groups=config.get("n_groups", 8),
       taps=config.get("conv_kernel", 4),
-      bias=config.get("mamba_proj_bias", False),
+      bias=config.get("use_bias", False),
       conv_bias=config.get("use_conv_bias", True),
       dt_least=config.get("time_step_min", 1e-3),
     ),
-    softmax=attention_fields(config, head_size=config.get("head_dim", 128)),
+    softmax=dict(head_size=config.get("head_dim", 128)),
     mlp_bias=config.get("mlp_bias", False),
     experts=_moe(config),
     norm_eps=eps,
@@ -89,8 +91,8 @@ def rows(config: Config) -> list[Row]:
   return [
     row("backbone.embeddings.weight", "embed/embedding"),
     row("backbone.layers.{i}.norm.weight", "M*-E/norm/scale"),
-    *mamba2(mixer, "M/mixer", bias=config.get("mamba_proj_bias", False), conv_bias=conv_bias),
-    *attention(mixer, "*/mixer", bias=config.get("attention_bias", False)),
+    *mamba2(mixer, "M/mixer", bias=config.get("use_bias", False), conv_bias=conv_bias),
+    *attention(mixer, "*/mixer"),
     *dense(mixer + ".up_proj", "-/mixer/in_proj", bias=bias),
     *dense(mixer + ".down_proj", "-/mixer/out_proj", bias=bias),
     *experts(mixer, "E/mixer", config.get("n_routed_experts", 8), "up_proj down_proj"),

@@ -1,6 +1,7 @@
 """xLSTM 7B (Beck et al. 2025) as transformers saves it: mLSTM and a gated MLP by turns.
 
-The widths of queries and of the MLP are rounded up to multiples, as transformers rounds them.
+The width of the MLP is rounded up to a multiple, that of queries is cut to an integer. transformers ignores
+`tie_word_embeddings`.
 """
 
 import math
@@ -16,7 +17,8 @@ LETTERS = 2
 # how transformers runs it, in which precision its kernels work, and what it returns
 IGNORED = (
   "autocast_kernel_dtype chunk_size chunkwise_kernel inference_state_dtype max_inference_chunksize mode "
-  "norm_reduction_force_float32 num_blocks return_last_states sequence_kernel step_kernel weight_mode embedding_dim"
+  "norm_reduction_force_float32 num_blocks return_last_states sequence_kernel step_kernel weight_mode embedding_dim "
+  "mlstm_round_up_to_multiple_of tie_word_embeddings"
 )
 SKIPPED = ()
 
@@ -24,7 +26,6 @@ SKIPPED = ()
 def sections(config: Config) -> dict[str, Any]:
   """The model section."""
   width, heads = config.get("hidden_size"), config.get("num_heads", 8)
-  multiple = config.get("mlstm_round_up_to_multiple_of", 64)
   if config.get("v_dim_factor", 1.0) != 1:
     raise config.refuse("v_dim_factor", "1.0")
   config.expect("add_out_norm", True)
@@ -33,13 +34,13 @@ def sections(config: Config) -> dict[str, Any]:
     depth=config.get("num_hidden_layers", config.get("num_blocks", 32)),
     heads=heads,
     inner=_rounded(config.get("ffn_proj_factor", 2.667) * width, config.get("ffn_round_up_to_multiple_of", 64)),
-    qk_factor=_rounded(config.get("qk_dim_factor", 0.5) * width, multiple) / width,
+    qk_factor=int(config.get("qk_dim_factor", 0.5) * width) / width,
     soft_cap=config.get("gate_soft_cap", 15.0),
     softcap=config.get("output_logit_soft_cap", 30.0),
     eps=config.get("eps", 1e-6),
     norm_eps=config.get("norm_eps", 1e-6),
     bias=config.get("use_bias", False),
-    tie=config.get("tie_word_embeddings", False),
+    tie=False,
   )
 
 
@@ -70,7 +71,7 @@ def rows(config: Config) -> list[Row]:
     *dense(mlp + "proj_down", "-/mixer/out_proj", bias=bias),
     row("backbone.out_norm.weight", "body/final_norm/scale"),
     *last,
-    *([] if config.get("tie_word_embeddings", False) else [row("lm_head.weight", "head/table")]),
+    row("lm_head.weight", "head/table"),
   ]
 
 

@@ -47,9 +47,10 @@ def sections(config: Config) -> dict[str, Any]:
     return fields
 
   kinds = config.get("layer_types", ["hybrid"] * config.get("num_hidden_layers"))
-  window = None
+  # written even where no layer has a window
+  window = {"window": config.get("sliding_window", None)}
   if "hybrid_sliding" in kinds:
-    window = dict(window=config.get("sliding_window"), **turns("hybrid_sliding"))
+    window |= turns("hybrid_sliding")
   return zaya.model(
     width=config.get("hidden_size"),
     pattern="".join(KINDS[kind] for kind in kinds),

@@ -32,6 +32,10 @@ CASES = {
     dict(rope_scaling=dict(type="yarn", factor=4.0, original_max_position_embeddings=64, **MSCALE)),
     dict(scaling=dict(rule="yarn", factor=4.0, trained=64, **MSCALE)),
   ),
+  "yarn with one mscale, which transformers does not read": (
+    dict(rope_scaling=dict(type="yarn", factor=4.0, original_max_position_embeddings=64, mscale=0.7)),
+    dict(scaling=dict(rule="yarn", factor=4.0, trained=64)),
+  ),
   "mrope": (
     dict(rope_scaling=dict(type="mrope", rope_type="default", mrope_section=[2, 1, 1], mrope_interleaved=True)),
     dict(theta=1e4, rotary=1.0),
