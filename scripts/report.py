@@ -26,6 +26,7 @@ from mistake import Mistake
 from scripts import settings
 from scripts.settings import Setting
 
+PICTURES = (".png", ".pdf", ".svg")
 # what is said of each setting
 COLUMNS = ("at the end", "seeds", "parameters", "state bytes", "steps", "seconds")
 
@@ -122,6 +123,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def report(args: argparse.Namespace) -> str:
   """Both tables; draws what is to be drawn."""
+  if args.png and (args.png.suffix.lower() not in PICTURES or not args.png.parent.is_dir()):
+    raise Mistake(f"--png={args.png}: give a file that ends in {', '.join(PICTURES)}, in a folder that exists")
   found = settings.read(args.folder)
   settings.require_metric(found, "--metric", args.metric)
   choose = args.choose or settings.on_validation(found, args.metric)

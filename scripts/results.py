@@ -10,6 +10,8 @@ from typing import Any
 RESULTS = "results.jsonl"
 # what older sweeps, which knew a run by its name, did not write
 OLDER: dict[str, Any] = {"digest": "", "folder": "", "argument": "", "flags": [], "origin": ""}
+KINDS: dict[str, type] = {"name": str, "overrides": dict, "status": str, "summary": dict, "folder": str}
+KINDS |= {key: type(value) for key, value in OLDER.items()}
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -25,8 +27,10 @@ def read(path: Path) -> list[dict[str, Any]]:
       result = json.loads(line)
     except (ValueError, RecursionError):
       result = None
-    if isinstance(result, dict) and isinstance(result.get("name"), str) and isinstance(result.get("overrides"), dict):
-      results.append(OLDER | {"folder": result["name"], "status": "failed", "summary": {}} | result)
+    if isinstance(result, dict):
+      result = OLDER | {"folder": result.get("name"), "status": "failed", "summary": {}} | result
+    if isinstance(result, dict) and all(isinstance(result.get(key), kind) for key, kind in KINDS.items()):
+      results.append(result)
     else:
       broken.append(number)
   if broken:

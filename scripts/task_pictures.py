@@ -239,18 +239,21 @@ def main(argv: list[str] | None = None) -> int:
       raise Mistake(f"--rows={args.rows}; give at least 1")
     platform.prepare()
     runs = [opened(folder, args) for folder in args.workdirs]
+    names = [run.name for run in runs]
+    if same := sorted({name for name in names if names.count(name) > 1}):
+      raise Mistake(f"several of the folders are called {same[0]!r}, as their pictures would be; draw them one by one")
     args.out.mkdir(parents=True, exist_ok=True)
     collected = {run.name: collect(run, args.set, args.rows) for run in runs}
     found = {f"{run.name}_{kind}.png": figure for run in runs for kind, figure in pages(run, collected[run.name])}
     if by_position := draw_positions(runs, collected):
       found = {"positions.png": by_position} | found
     sets = draw_sets(args.workdirs, args.metric)
+    for name, figure in (({"sets.png": sets} if sets else {}) | found).items():
+      figure.savefig(args.out / name, dpi=110)
+      print(args.out / name)
   except (Mistake, OSError) as error:
     print(f"pictures: {' '.join(str(error).split())}", file=sys.stderr)
     return 2
-  for name, figure in (({"sets.png": sets} if sets else {}) | found).items():
-    figure.savefig(args.out / name, dpi=110)
-    print(args.out / name)
   return 0
 
 

@@ -3,7 +3,9 @@
 The kernels are libraries': cuDNN's on GPUs, JAX's splash kernels on TPUs. What they do not have runs as `xla`, blocks
 written in JAX. Keys and values are floats: a cache of eight bits is copied into floats before it comes here, but for
 decoding, see `step`. In `xla` a key, value or query that is not finite reaches the outputs of the queries that see it
-alone, and the gradients of no others.
+alone, and the gradients of no others. In cuDNN's and the splash kernels a key or value that is not finite can also
+reach earlier queries of its block, whose weight of it is 0, as 0 times NaN is NaN. To replace such tokens before would
+read all keys and values once more, in every call, for a step that training refuses anyway: its loss is not finite.
 """
 
 from typing import Any

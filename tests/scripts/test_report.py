@@ -184,6 +184,7 @@ def test_a_group_has_one_colour_in_all_panels(monkeypatch, tmp_path):
       "choose from ['parameters', 'state_bytes', 'step', 'wall_seconds']",
     ),
     (["--metric=eval/x/loss", "--by=width"], "no run overrides 'width'; choose from ['lr', 'mixer']"),
+    (["--png=a.xyz"], "--png=a.xyz: give a file that ends in .png, .pdf, .svg, in a folder that exists"),
   ],
 )
 def test_mistakes_are_one_line(folder, capsys, arguments, message):
@@ -203,6 +204,6 @@ def test_a_sweep_without_a_finished_run_is_named(tmp_path, capsys):
 
 def test_lines_cut_short_are_named_and_left_out(folder, capsys):
   with open(folder / "results.jsonl", "a") as file:
-    file.write('{"name": "mixer')
+    file.write('{"name": "a", "overrides": {}, "summary": [], "status": "done"}\n{"name": "mixer')
   assert report.main([str(folder), f"--metric={METRIC}"]) == 0
-  assert "line 6 is cut short" in capsys.readouterr().err
+  assert "lines 6, 7 are cut short or no result" in capsys.readouterr().err
