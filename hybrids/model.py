@@ -25,6 +25,7 @@ from hybrids.embed import DTYPES, EMBEDDINGS, Embedded, Embedding
 from hybrids.head import HEADS, Head, Outputs, Sums
 from hybrids.pure import SOWN
 from layers.choices import one_of
+from layers.sizes import at_least_one
 from mistake import Mistake, hint
 
 # room of states that grow where `max_len` is not given
@@ -72,6 +73,7 @@ class Model(nn.Module, kw_only=True):
     for name in ("embed", "body", "head"):
       setattr(self, name, mixer_lib.frozen(getattr(self, name)))
     one_of(self, dtype=DTYPES, param_dtype=DTYPES)
+    at_least_one(self, "max_len")
     super().__post_init__()
     embed, body, head = self._embed(parent=None), self._body(parent=None), self._head(parent=None)
     if head.PREDICTS and (body.STATE == "none" or not embed.RESUMES):

@@ -133,8 +133,12 @@ def make(values: Mapping[str, Any], where: str, dtype: str) -> Plan:
   """
   family = families.find(families.model_type(values), where)
   config = Config(values, where)
-  section, rows = family.sections(config), family.rows(config)
-  vocab = family.vocab(config) if hasattr(family, "vocab") else config.get("vocab_size")
+  try:
+    section, rows = family.sections(config), family.rows(config)
+    vocab = family.vocab(config) if hasattr(family, "vocab") else config.get("vocab_size")
+  except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+    reason = " ".join(str(error).split())
+    raise Mistake(f"{where} has a value of a kind or size that cannot be: {reason}") from error
   config.finish(family.IGNORED)
   model = build(section, vocab=vocab, dtype=dtype)
   boxed = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))

@@ -15,7 +15,16 @@ from mistake import Mistake
 GATES = some("silu", "sigmoid")
 
 
-class RMSNorm(nn.Module):
+class _Norm(nn.Module):
+  """Refuses an eps below 0, which makes the root NaN."""
+
+  def __post_init__(self):
+    if not 0 <= self.eps < 1:
+      raise Mistake(f"{type(self).__name__}: eps={self.eps}; it must be at least 0 and below 1, e.g. 1e-5")
+    super().__post_init__()
+
+
+class RMSNorm(_Norm):
   """y = scale x / sqrt(mean(x^2) + eps)     Zhang & Sennrich 2019, arXiv:1910.07467, eq. (4).
 
   Attributes:
@@ -40,7 +49,7 @@ class RMSNorm(nn.Module):
     return y.astype(x.dtype)
 
 
-class LayerNorm(nn.Module):
+class LayerNorm(_Norm):
   """y = scale (x - mean(x)) / sqrt(var(x) + eps) + bias     Ba, Kiros & Hinton 2016, arXiv:1607.06450, eq. (4)."""
 
   eps: float = 1e-5
@@ -58,7 +67,7 @@ class LayerNorm(nn.Module):
     return y.astype(x.dtype)
 
 
-class HeadNorm(nn.Module):
+class HeadNorm(_Norm):
   """y = scale (x - mean(x)) / sqrt(var(x) + eps) over each of `heads` slices of the last axis: LayerNorm by groups.
 
   Wu & He 2018, arXiv:1803.08494, for one token.
@@ -87,7 +96,7 @@ class HeadNorm(nn.Module):
     return y.astype(x.dtype)
 
 
-class GatedRMSNorm(nn.Module):
+class GatedRMSNorm(_Norm):
   """scale norm(y SiLU(z)) or scale norm(y) SiLU(z), with norm(y) = y / sqrt(mean(y^2) + eps).
 
   Attributes:
