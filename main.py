@@ -24,6 +24,7 @@ on; 130 a Ctrl-C outside of training, or a second one: not saved.
 """
 
 import json
+import math
 import os
 import signal
 import sys
@@ -83,6 +84,9 @@ def main(argv: Sequence[str]) -> int:
     return fail(error, MISTAKE, debug)
   except Exception as error:
     peers.end_if_lost(error)
+    if isinstance(error, MemoryError) or str(error).startswith("RESOURCE_EXHAUSTED"):
+      reason = f"not enough memory ({' '.join(str(error).split())[:200]}); lower the batch, the length or the beams"
+      return fail(Mistake(reason), MISTAKE, debug)
     raise
 
 
@@ -154,6 +158,8 @@ def report_evaluation(opened: Run) -> None:
     print(
       "\n".join([", ".join([f"step {opened.step}", *data]), *(f"{name} {value:.6g}" for name, value in values.items())])
     )
+  if bad := [name for name, value in values.items() if name.endswith("/loss") and not math.isfinite(value)]:
+    raise FloatingPointError(f"{bad[0]} is not finite at step {opened.step}; its parameters or the data are not")
 
 
 def fail(error: Exception, code: int, debug: bool) -> int:

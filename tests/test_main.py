@@ -229,6 +229,11 @@ BAD = [
   (["--num_beams=2"], ["--num_beams", "generate"]),
   (["--prompt=a", "--mode=chat"], ["--prompt", "generate", "chat"]),
   (["--prompt=a", "--prompts=b", "--mode=generate"], ["--prompt ", "--prompts=b"]),
+  (["--prompts=a.txt", "--out=./a.txt", "--mode=generate"], ["--out=./a.txt", "--prompts"]),
+  (["--out=", "--mode=generate"], ["--out is empty"]),
+  (["--seed=1180591620717411303424", "--mode=generate"], ["--seed=1180591620717411303424", "32 bits"]),
+  (["--num_beams=2", "--temperature=0.5", "--mode=generate"], ["--temperature", "beam search"]),
+  (["--length_penalty=2", "--mode=generate"], ["--length_penalty", "--num_beams"]),
   (["--coordinator=localhost:1"], ["--processes", "--process"]),
   (["--coordinator=nonsense", "--processes=2", "--process=0"], ["--coordinator='nonsense'", "host:port"]),
   (["--config.optimizer.lr=nan"], ["optimizer.lr=nan"]),
@@ -322,6 +327,17 @@ def test_a_bug_keeps_its_traceback(text, tmp_path, monkeypatch):
   monkeypatch.setattr(run.sharding, "make_mesh", broken)
   with pytest.raises((TypeError, ValueError), match="add got incompatible shapes"):
     program.main(command(text, tmp_path))
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: Out of memory")])
+def test_too_little_memory_is_one_line(text, tmp_path, monkeypatch, capsys, error):
+  def greedy(*args, **kwargs):
+    raise error
+
+  monkeypatch.setattr(run.sharding, "make_mesh", greedy)
+  assert program.main(command(text, tmp_path)) == program.MISTAKE
+  (line,) = capsys.readouterr().err.strip().splitlines()
+  assert "not enough memory" in line
 
 
 @pytest.mark.parametrize("mode", ["train", "eval", "chat"])

@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from hybrids import sections
 from mistake import Mistake
-from training import config_file
+from training import config_file, settings
 from training import workdir as workdir_module
 
 MODES = ("train", "eval", "generate", "chat", "count")
@@ -186,6 +186,13 @@ def _check(values: flags.FlagValues) -> None:
     given = [name for name in given if name not in GENERATE or name == "prompt"]
   if given and values.mode != "generate":
     raise Mistake(f"--{given[0]} is for --mode generate, not {values.mode}")
+  if values.seed is not None and values.seed not in settings.SEEDS:
+    raise Mistake(f"--seed={values.seed}; it must be a whole number of 32 bits, e.g. 0")
+  beams = values.num_beams is not None and values.num_beams != 1
+  idle = ("temperature", "top_k", "top_p", "min_p", "seed") if beams else ("length_penalty",)
+  if unused := [name for name in idle if values[name].present]:
+    what = "which draws nothing" if beams else "which is for --num_beams above 1"
+    raise Mistake(f"--{unused[0]} changes nothing {'in a beam search, ' if beams else 'here, '}{what}; leave it out")
   if values.prompts == "" or values.out == "":
     raise Mistake(f"--{'out' if values.out == '' else 'prompts'} is empty; name a file")
   if values.prompts and values.out and os.path.realpath(values.prompts) == os.path.realpath(values.out):
