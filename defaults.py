@@ -15,6 +15,7 @@ RUN: dict[str, Any] = {
   "mesh": {"data": -1, "fsdp": 1, "sequence": 1, "tensor": 1, "cpu_devices": 0},
   "eval": {"every": 500, "chunk": 0, "batches": 0},
   "save": {"every": 500, "keep": 3, "best": ""},
+  "evaluators": {},  # label -> section, any number of them
   "generate": {
     "prompt": "def ",
     "tokens": 256,

@@ -11,7 +11,8 @@
                     writes lines of JSON, --out FILE to a file; --num_return_sequences, --num_beams, --length_penalty,
                     --batch.
   --mode count      parameters, state, operations and memory, without allocating any; --json prints them as one line.
-  --list KIND       names the mixers, tasks, configs, optimizers, schedules, embeddings, heads or norms.
+  --list KIND       names the mixers, tasks, configs, optimizers, schedules, embeddings, heads, norms, models or
+                    evaluators.
   --describe NAME   prints what can be set of one of them.
 
 --config is a path or the name of a file in configs/; it may be left out where DIR holds a run. DIR holds config.json,

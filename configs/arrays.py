@@ -31,6 +31,7 @@ DATA = {
   "sequence": "",
   "pattern": "",
   "unit": 1.0,
+  "gap": 0.0,
   "layout": "steps",
   "tokens": 0,
   "channels": 0,

@@ -17,6 +17,7 @@ missing has the default of its class. configs/grammar.py says how pairs are writ
 | lr=0.5               | optimizer.lr=0.5                  | a key of the top level or the first section that has it  |
 | seed=1               | data.seed=1                       | both seeds: of the parameters and of the data            |
 | eval.every=7         | eval.every=7                      | any key by its full path                                 |
+| evaluators.a.name=x  | evaluators.a.name=x               | a field of an evaluator, which need not be there yet     |
 
 Later pairs win. The result is locked: a key that is not there cannot be set, but for the model's.
 """
@@ -174,6 +175,10 @@ def place(config: ConfigDict, key: str, text: str) -> None:
     where, kind = MODEL.get(short, (short, None))
     kind = kind or dict(MODEL.values()).get(where)
     put(config.model, where, literal(text, key) if kind is None else cast(key, text, kind))
+    return
+  if path.startswith("evaluators."):
+    # any number of sections, with whatever fields the named class has
+    put(config.evaluators, path.removeprefix("evaluators."), literal(text, key))
     return
   *sections, leaf = path.split(".")
   where = config

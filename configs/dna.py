@@ -16,6 +16,7 @@ def get_config(arg: str = "") -> ConfigDict:
   c = base.defaults()
   c.steps = 3000
   c.data = ConfigDict(base.text_section(name="fasta", length=1024, dir="", files="", validation=0.05))
+  c.data.strands, c.data.stages = "one", ()
   c.model.width, c.model.body.depth = 96, 4
   c.optimizer.lr, c.optimizer.weight_decay = 2e-3, 0.1
   c.generate.prompt, c.generate.tokens = "ATG", 256

@@ -40,6 +40,8 @@ class Arrays:
       table, `inputs` are several by blanks, all the others if empty, and rows of equal `sequence` are its steps.
     pattern: a regular expression for names of .wav files, with (?P<label>…) and maybe group and split.
     unit: of the times, for `dt`, the gap before each step.
+    gap: before every step of a row, where there are no times; 0 for none. It is 2 for data sampled half as often as
+      those that a model was trained on.
     layout: "steps", or "pixels" of images "n h w" or "n h w c".
     tokens: a vocabulary, where inputs are tokens; 0 where they are features.
     channels, labels, length: features a step, classes, and steps of the longest sequence; 0 to take them from the data,
@@ -66,6 +68,7 @@ class Arrays:
   sequence: str = ""
   pattern: str = ""
   unit: float = 1.0
+  gap: float = 0.0
   layout: str = "steps"
   tokens: int = 0
   channels: int = 0
@@ -89,6 +92,7 @@ class Arrays:
       ("test", 0 <= self.test < 1 - self.validation, "a share below 1 - data.validation"),
       ("horizon", self.horizon >= 1, "at least 1"),
       ("unit", self.unit > 0, "above 0"),
+      ("gap", self.gap >= 0, "above 0, or 0 for none"),
       ("tokens", self.tokens >= 0, "at least 1, or 0 for features"),
       ("length", self.length >= (self.predict == "next"), "at least 1; a forecast says how many steps it reads"),
     ):
@@ -337,6 +341,8 @@ class Arrays:
     if data.times is not None:
       times = np.where(there, data.times[index], np.take_along_axis(data.times[index], sizes[:, None] - 1, axis=1))
       batch["dt"] = events.gaps(times, unit=self.unit)
+    elif self.gap:
+      batch["dt"] = np.full((len(rows), self.length), self.gap, np.float32)
     return batch
 
   def _fitting(self, sizes: np.ndarray) -> np.ndarray:

@@ -3,6 +3,9 @@
 arXiv:2306.15794, with bytes for its characters: the letters of the sequence, in capitals, N and other codes among them.
 Each record is a document. Some are held out as data/hold_out.py says: whole ones, or, of a single genome, its end.
 
+`strands="both"` trains on the reverse complement of every record beside it, as HyenaDNA's augmentation does by chance.
+`stages` is its warm-up of the sequence length: a row keeps its number of bases and is cut into shorter sequences.
+
 Departs: there are no special tokens, and rows are cut from the whole genome, not from marked regions of it.
 """
 
@@ -14,11 +17,15 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from data import pipeline
+from data.generated import stage_at, stages_fit
 from data.hold_out import hold_out
-from data.packing import Document, PackedText
+from data.packing import Document, Epochs, PackedText
+from data.pipeline import Batch
 from data.text_file import distinct, walk
 from mistake import Mistake
 
+STRANDS = ("one", "both")
+COMPLEMENT = bytes.maketrans(b"ACGT", b"TGCA")
 ENDINGS = (".fa", ".fna", ".fasta", ".ffn")
 
 
@@ -30,17 +37,27 @@ class Fasta(PackedText):
     dir, files: a FASTA file, or a folder whose .fa, .fna, .fasta and .ffn files are read, gzipped or not; `files` is
       relative to `dir`.
     validation: share of the bases held out.
+    strands: "one", as it stands in the files, or "both" in training.
+    stages: rows of (first step, sequence length); `length` throughout without any.
   """
 
   length: int = 1024
   dir: str = ""
   files: str = ""
   validation: float = 0.05
+  strands: str = "one"
+  stages: tuple[tuple[int, int], ...] = ()
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    share = self.validation
-    pipeline.require(type(self).__name__, "validation", share, 0 < share < 1, "a share between 0 and 1, e.g. 0.05")
+    share, rows = self.validation, self.stages
+    rising = stages_fit(rows, 2) and all(1 <= length <= self.length for _, length in rows)
+    for field, allowed, choices in (
+      ("validation", 0 < share < 1, "a share between 0 and 1, e.g. 0.05"),
+      ("strands", self.strands in STRANDS, f"choose from {STRANDS}"),
+      ("stages", rising, f"rows (first step, length up to data.length={self.length}), first steps 0 < … growing"),
+    ):
+      pipeline.require(type(self).__name__, field, getattr(self, field), allowed, choices)
 
   def read(self) -> Mapping[str, Sequence[Document]]:
     """Reads all records and holds out some; see `PackedText.read`.
@@ -54,7 +71,29 @@ class Fasta(PackedText):
     paths = distinct(path for path in walk(place) if is_dna(path)) if place.is_dir() else [place]
     if not paths:
       raise Mistake(f"folder {str(place)!r} has no {', '.join(ENDINGS)} file, gzipped or not")
-    return hold_out([record for path in paths for record in records(path) if record.text], self.validation)
+    splits = hold_out([record for path in paths for record in records(path) if record.text], self.validation)
+    if self.strands == "one":
+      return splits
+    return {**splits, "train": [strand for record in splits["train"] for strand in (record, other_strand(record))]}
+
+  def train(self, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
+    """See data.task.Task; rows are cut into sequences of the present stage by `reset`."""
+    if not self.stages:
+      return super().train(process_index, process_count)
+    texts = [document.text for document in self.splits["train"]]
+    epochs = Epochs(texts, self.length, self.batch, self.seed, self.stateful)
+
+    def rows(first: int, count: int) -> Batch:
+      batch = epochs(first, count)
+      batch["reset"][:, :: self.stages[stage_at(self.stages, first // self.batch)][1]] = True
+      return batch
+
+    return pipeline.training(rows, self.batch, process_index, process_count)
+
+
+def other_strand(record: Document) -> Document:
+  """The reverse complement of a record; letters that are no base stay."""
+  return Document(f"{record.name} reversed", record.text.translate(COMPLEMENT)[::-1])
 
 
 def records(path: pathlib.Path) -> Iterator[Document]:

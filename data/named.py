@@ -37,6 +37,7 @@ class Named(Arrays):
   layout: ClassVar[str] = "steps"  # type: ignore[misc]
   horizon: ClassVar[int] = 1  # type: ignore[misc]
   unit: ClassVar[float]  # type: ignore[misc]
+  gap: ClassVar[float] = 0.0  # type: ignore[misc]
   tokens: ClassVar[int]  # type: ignore[misc]
   channels: ClassVar[int]  # type: ignore[misc]
   labels: ClassVar[int]  # type: ignore[misc]

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from flax.core import FrozenDict
 from jaxtyping import Array, Float, Int
 
@@ -23,6 +24,8 @@ from mistake import Mistake
 
 POSITIONS = ("none", "learned", "sinusoidal")
 CLASS_TOKENS = ("none", "start", "middle", "end")
+# tokens of bases that pair
+PAIRS = {"numbers": ((1, 4), (2, 3)), "letters": tuple((ord(a), ord(b)) for a, b in ("AT", "CG", "at", "cg"))}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -206,6 +209,47 @@ class Tokens(Embedding, kw_only=True):
     return jnp.take(table, inputs, axis=0, mode="fill", fill_value=jnp.nan)
 
 
+class Strands(Embedding, kw_only=True):
+  """x_t = [E[base_t], R E[complement of base_t]], R reversing the channels: the embedding of Caduceus.
+
+  Schiff et al. 2024, arXiv:2403.03234, sec. 3.2. The reverse complement of a sequence has the same vectors in the
+  opposite order, their channels reversed; see `hybrids.wrap.reverse_complement`.
+
+  Attributes:
+    bases: the tokens of A, C, G and T: "numbers" 1 to 4, as in the promoter sets, or "letters", their bytes, as in
+      FASTA. Other tokens are complements of themselves.
+  Raises:
+    ValueError: the width is odd, or there is a position or a class token, which tell one strand from the other.
+  """
+
+  bases: str = "numbers"
+
+  def __post_init__(self):
+    one_of(self, bases=PAIRS)
+    if self.vocab is None or self.width % 2 or self.position != "none" or self.class_token != "none":
+      raise Mistake(
+        f"embed.name='strands' wants tokens, an even width, no position and no class token; it has vocab={self.vocab}, "
+        f"width={self.width}, position={self.position!r}, class_token={self.class_token!r}"
+      )
+    super().__post_init__()
+
+  def setup(self):
+    super().setup()
+    normal = nn.initializers.normal(self.std)
+    self.strand = param(self, "strand", normal, (self.vocab, self.width // 2), ("vocab", "embed"))
+
+  def vectors(self, inputs: Int[Array, "b t"], lengths: Lengths) -> Float[Array, "b t d"]:
+    """Looks up each base and its complement; tokens outside of the table give NaN."""
+    assert self.vocab is not None, "checked when it is made"
+    complement = np.arange(self.vocab)
+    for one, other in PAIRS[self.bases]:
+      if max(one, other) < self.vocab:
+        complement[[one, other]] = other, one
+    inputs = jnp.where(inputs < 0, self.vocab, inputs)
+    look = lambda table: jnp.take(table, inputs, axis=0, mode="fill", fill_value=jnp.nan)
+    return jnp.concatenate([look(self.strand), look(self.strand[complement])[..., ::-1]], axis=-1)
+
+
 class Features(Embedding, kw_only=True):
   """x_t = W features_t + bias."""
 
@@ -296,5 +340,6 @@ EMBEDDINGS: dict[str, type[Embedding]] = {
   "conv_stem": ConvStem,
   "features": Features,
   "patches": Patches,
+  "strands": Strands,
   "tokens": Tokens,
 }

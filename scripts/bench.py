@@ -1,6 +1,7 @@
 """Times primitives, mixers and models, beside every installed peer, in one run.
 
   ./dev bench [--suite mixers,decode,…] [--filter TEXT] [--rounds 7] [--out bench.jsonl]
+  ./dev bench --suite claims                 published speed and memory ratios beside those measured here
   ./dev bench --suite kernels --peers all --lengths 512,2048,8192 --plot kernels.png --out kernels.jsonl
 
 Cases of one group do the same work (equal shapes, parameters, dtype and threads). They are compiled first, then timed
@@ -30,7 +31,7 @@ from scripts.benchmarks.case import Case, Missing, Timed
 from scripts.peers.gpu_ops import DISTRIBUTIONS
 from training import platform as platform_lib
 
-SUITES = ("kernels", "linear_attention", "mixers", "models", "decode", "memory")
+SUITES = ("kernels", "linear_attention", "mixers", "models", "decode", "memory", "claims")
 
 
 ROUND_SECONDS = 0.02  # calls shorter than that go in a row on an accelerator: starting one takes time, too

@@ -4,8 +4,8 @@
 
 DIR are workdirs of runs.
 
-  sets.png        the metric of each evaluation set of the last evaluation, against the number in the sets' names, such
-                  as the length in length_64 … length_1024; runs whose sets have no numbers are left out.
+  sets.png        the metric of each evaluation set of the last evaluation, and of evaluators, against the number in
+                  their names, such as the length in length_64 … length_1024; runs without numbers are left out.
   positions.png   for language models: the loss of a token by its position, with --length in longer rows than those of
                   the training.
   NAME_confusion.png  for classifiers: how often rows of each class are taken for each class.
@@ -53,7 +53,7 @@ def by_number(row: dict[str, Any], metric: str) -> dict[str, list[tuple[float, f
   """
   lines: dict[str, list[tuple[float, float]]] = {}
   for key, value in row.items():
-    match = re.fullmatch(rf"eval/(.*?)(\d+)(\D*)/{re.escape(metric)}", key)
+    match = re.fullmatch(rf"(?!train/)(?:eval/)?(.*?)(\d+)(\D*)/{re.escape(metric)}", key)
     if match and value is not None:
       lines.setdefault(f"{match[1]}#{match[3]}", []).append((float(match[2]), value))
   return {name: sorted(points) for name, points in lines.items() if len(points) > 1}

@@ -18,7 +18,10 @@ from training import config_file, settings
 from training import workdir as workdir_module
 
 MODES = ("train", "eval", "generate", "chat", "count")
-KINDS = ("mixers", "tasks", "configs", "optimizers", "schedules", "embeddings", "heads", "norms", "models")
+KINDS = (
+  *("mixers", "tasks", "configs", "optimizers", "schedules", "embeddings", "heads", "norms", "models"),
+  *("evaluators",),
+)
 # flags of --mode generate: where given, they replace the config's generate section
 GENERATE = ("prompt", "tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "stop", "seed")
 

@@ -14,6 +14,7 @@ import contextlib
 import functools
 import inspect
 import io
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -25,7 +26,8 @@ from ml_collections import ConfigDict
 
 from data.task import build_task
 from hybrids.model import build_model, side_inputs
-from inference import count, sampling, tokenizer
+from inference import count, evaluators, sampling, tokenizer
+from inference.evaluators import Evaluation
 from inference.text_model import TextModel
 from kernels import dispatch
 from mistake import Mistake
@@ -184,7 +186,8 @@ class Run:
   def evaluate(self) -> dict[str, float]:
     """Returns the task's metrics of the current variables, `{"eval/<set>/<metric>": …}`."""
     with self.on_mesh():
-      return self._evaluate(self.variables)
+      found = (one.ask(self.variables, self.step) for one in self._evaluations)
+      return functools.reduce(operator.or_, found)
 
   def predict(self, batch: Mapping[str, np.ndarray] | np.ndarray) -> np.ndarray:
     """Returns the logits of a batch: its `inputs` alone, or with `reset`, `lengths` and `dt` as a task makes them."""
@@ -290,10 +293,9 @@ class Run:
         # that.
         stop = step < last and asked_to_stop(step)
         better = False
-        if due(step, config.eval.every, last) and session.progress.evaluated < step and not stop:
-          step_lib.check_finite(self.state.seen)
-          with session.pause(self.state), session.evaluating(reads):
-            better = session.evaluated(step, self._evaluate(self.variables))
+        if session.progress.evaluated < step and not stop:
+          wanted = [one for one in self._evaluations if due(step, one.every, last)]
+          better = session.evaluate(wanted, step, self.state, reads)
         session.at(step)
         if step > first and (stop or better or step == turn or due(step, config.save.every, last)):
           step_lib.check_finite(self.state.seen)
@@ -320,10 +322,9 @@ class Run:
     return step_lib.make_update(self.model, self.tx, like=self.like)
 
   @functools.cached_property
-  def _evaluate(self) -> Any:
-    return evaluate_lib.make_evaluate(
-      self.model, self.task, self.mesh, chunk=self.config.eval.chunk, batches=self.config.eval.batches
-    )
+  def _evaluations(self) -> list[Evaluation]:
+    """The evaluation of the task's own sets, and those of the config's evaluators."""
+    return evaluators.of_run(self.model, self.task, self.mesh, self.config, self.workdir)
 
   @functools.cached_property
   def _logits(self) -> Any:
@@ -343,6 +344,8 @@ class Run:
     start = batches.get_state()
     batch = next(batches)
     with self.on_mesh():
+      # mistakes in evaluators show before the first step
+      _ = self._evaluations
       jax.eval_shape(self._update, self.like, sharding.put(batch, self.mesh))
     if not any(batch["weights"].any() for batch in (batch, *islice(batches, TRIED - 1))):
       raise Mistake(f"the first {TRIED} training batches have nothing to predict: all weights are 0; see data")

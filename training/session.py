@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from training import manifest, metrics, processes, schedule
 from training import state as state_lib
 from training import workdir as workdir_lib
 from training.checkpoint import Checkpoints, Restored
+from training.step import check_finite
 
 
 @dataclasses.dataclass
@@ -129,6 +130,19 @@ class Session:
     self.writer, self.clock = writer, clock
     self._best = folder.config.save.best
 
+  def evaluate(self, evaluations: Sequence[Any], step: int, state: Any, reads: str) -> bool:
+    """Evaluates what is due, each in its turn, and logs one row of all. True where `save.best` is better than ever.
+
+    Args:
+      reads: what the evaluation of the task's own sets reads.
+    """
+    row: dict[str, float] = {}
+    for one in evaluations:
+      check_finite(state.seen)
+      with self.pause(state), self.evaluating(one.about or reads):
+        row |= one.ask(state.variables, step)
+    return bool(row) and self.evaluated(step, row)
+
   def evaluated(self, step: int, row: Mapping[str, float]) -> bool:
     """Logs a row of evaluation. True where the metric of `save.best` is better than ever."""
     progress = self.progress
@@ -180,7 +194,9 @@ class Session:
     accumulate = config.optimizer.get("accumulate", 1)
     unit = f" updates of {accumulate} batches each" if accumulate > 1 else ""
     body = config.model.body
-    layers = pattern.describe(body.pattern, body.depth, {key: spec["name"] for key, spec in body.letters.items()})
+    layers = body.name
+    if "letters" in body:
+      layers = pattern.describe(body.pattern, body.depth, {key: spec["name"] for key, spec in body.letters.items()})
     self.writer.say(f"{where} of {config.steps}{unit}: {layers}; {parameters:,} parameters, {devices} x {kind}")
 
   @contextlib.contextmanager

@@ -41,7 +41,9 @@ def load(config: ConfigDict | Mapping[str, Any] | str) -> ConfigDict:
       raise Mistake(f"config {name}={plain[name]!r}; it is a section, see configs/base.py")
   plain["model"] = sections.complete(sections.upgrade(plain["model"]))
   for name, default in RUN.items():
-    if isinstance(default, dict):
+    if name == "evaluators":
+      plain[name] = check_evaluators(plain.get(name, {}))
+    elif isinstance(default, dict):
       check_keys(name, plain.get(name, {}), default)
       plain[name] = default | plain.get(name, {})
     else:
@@ -81,6 +83,28 @@ def check(config: ConfigDict) -> None:
       raise Mistake(f"{key}={value}; it must be {need}, and below 2^31")
   if config.init_only and not config.init_from:
     raise Mistake(f"init_only={config.init_only!r} chooses among the weights of init_from, which is empty; set both")
+
+
+def check_evaluators(sections: Any) -> dict[str, Any]:
+  """Returns the sections of the evaluators, each with a name and steps between two evaluations.
+
+  Raises:
+    Mistake: there is something else.
+  """
+  if not isinstance(sections, Mapping):
+    raise Mistake(f"config evaluators={sections!r}; it holds a section for each evaluator, see docs/configs.md")
+  for label, section in sections.items():
+    if not isinstance(section, Mapping) or not isinstance(section.get("name"), str):
+      raise Mistake(f"config evaluators.{label}={section!r}; it is a section with a name, e.g. 'task' or 'samples'")
+    if label in ("eval", "train") or "/" in label:
+      raise Mistake(
+        f"config evaluators.{label}: the rows of metrics have that name already; choose another, without '/'"
+      )
+    every = section.get("every", 0)
+    check_type(f"evaluators.{label}.every", every, 0)
+    if every < 0:
+      raise Mistake(f"evaluators.{label}.every={every}; it must be 0 (at the end alone) or more steps")
+  return {label: dict(section) for label, section in sections.items()}
 
 
 def check_keys(name: str, section: Any, taker: Callable[..., Any] | Mapping[str, Any]) -> None:

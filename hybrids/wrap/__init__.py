@@ -2,5 +2,6 @@
 
 from hybrids.wrap.bidirectional import Bidirectional
 from hybrids.wrap.image_scan import ImageScan
+from hybrids.wrap.reverse_complement import ReverseComplement
 
-__all__ = ["Bidirectional", "ImageScan"]
+__all__ = ["Bidirectional", "ImageScan", "ReverseComplement"]

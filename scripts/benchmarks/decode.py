@@ -61,16 +61,20 @@ def pair(group: str, ours: Any, theirs: str, shape: dict[str, Any]) -> list[Case
   return [Case(group, "ours", functools.partial(ours, **shape)), Case(group, "transformers", peer)]
 
 
-def made(kind: str) -> tuple[Model, Any]:
-  """Returns a model of MODELS and fresh parameters."""
-  recipe = MODELS[kind]
+def made(recipe: Recipe) -> tuple[Model, Any]:
+  """Returns a model and fresh parameters."""
   model = build_model(recipe, **recipe.model, max_len=ROOM)
   return model, jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
 
 
-def decode(*, kind: str, batch: int, context: int, tokens: int) -> Timed:
+def decode(*, kind: str, **shape: int) -> Timed:
+  """Decodes by a model of MODELS."""
+  return decode_of(MODELS[kind], **shape)
+
+
+def decode_of(recipe: Recipe, *, batch: int, context: int, tokens: int) -> Timed:
   """`tokens` greedy steps a row after `context` tokens. The loop updates the caches in place, and starts there anew."""
-  model, variables = made(kind)
+  model, variables = made(recipe)
   variables, keys = unstacked(model, variables), row_keys(None, batch)
   limits, sampler = np.full(batch, tokens, np.int32), make_sampler(temperature=0.0)
   kept = [start(model, batch, context + tokens)]
@@ -102,7 +106,7 @@ def filled(context: Context, tokens: int) -> Context:
 
 def prefill(*, kind: str, length: int) -> Timed:
   """Reads a prompt at once into a new state."""
-  model, variables = made(kind)
+  model, variables = made(MODELS[kind])
   tokens = np.random.default_rng(0).integers(0, VOCAB, (1, length + 1)).astype(np.int32)
   lengths = np.array([length + 1], np.int32)
 

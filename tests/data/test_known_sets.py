@@ -109,6 +109,21 @@ def test_genomes_are_documents_of_capital_letters(tmp_path):
     build_task("fasta").describe()
 
 
+def test_both_strands_are_trained_on_and_rows_grow(tmp_path):
+  (tmp_path / "a.fa").write_text(">a\n" + "AACGN" * 20)
+  task = build_task("fasta", dir=str(tmp_path), length=8, batch=2, strands="both", stages=((0, 2), (1, 8)))
+  one, other = (document.text for document in task.splits["train"])
+  assert other == one[::-1].translate(bytes.maketrans(b"ACGT", b"TGCA"))
+  assert other[:5] in (b"NCGTT", b"CGTTN", b"GTTNC", b"TTNCG", b"TNCGT")
+  rows = task.train()
+  first, second = next(rows), next(rows)
+  assert first["reset"][:, ::2].all()
+  assert second["reset"][:, 0].all()
+  assert second["reset"].sum() < first["reset"].sum()
+  with pytest.raises(ValueError, match="data.stages=.*length up to data.length=8"):
+    build_task("fasta", dir=str(tmp_path), length=8, stages=((0, 9),))
+
+
 def test_the_genome_of_e_coli_has_its_published_length():
   folder = originals.folder("genomics")
   facts = build_task("fasta", dir=str(folder), files="genomics/ecoli536_NC_008253.fna.gz").describe()

@@ -71,6 +71,9 @@ def test_every_task_without_files_is_here():
     "named",
     "retrieval",
     "tokens",
+    "sounds",
+    "pixels",
+    "species",
   }
 
 

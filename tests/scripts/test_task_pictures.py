@@ -29,6 +29,9 @@ def test_sets_are_lines_by_the_last_number_of_their_names(tmp_path):
     "length_8_depth_#": [(0.0, 8), (50.0, 58)],
     "length_9_depth_#": [(0.0, 9), (50.0, 59)],
   }
+  assert pictures.by_number({"long_8/validation/loss": 1.0, "long_9/validation/loss": 2.0}, "loss") == {
+    "long_#/validation": [(8.0, 1.0), (9.0, 2.0)]
+  }
   assert pictures.draw_sets([tmp_path], "accuracy").axes[0].lines[0].get_ydata().tolist() == [0.9, 0.5]
   assert pictures.draw_sets([tmp_path], "f1") is None
 

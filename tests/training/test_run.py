@@ -11,6 +11,7 @@ import pytest
 from configs import base, text
 from data import packing
 from defaults import RUN
+from inference.evaluators import Evaluation
 from mistake import Mistake
 from training import describe, workdir
 from training.run import Run
@@ -108,10 +109,10 @@ def test_fine_tuning_starts_where_the_other_run_ended(file, trained, tmp_path):
 
 def test_the_best_checkpoint_is_kept(file, tmp_path, monkeypatch):
   losses = iter([5.0, 1.0, 3.0, 2.0, 4.0, 6.0])
-  rows = lambda variables: {"eval/validation/loss": next(losses)}
+  rows = lambda variables, step: {"eval/validation/loss": next(losses)}
   more = ",steps=5,eval.every=1,save.every=2,save.keep=1,save.best=eval/validation/loss"
   run = Run.from_config(config(file, more), tmp_path / "run")
-  monkeypatch.setattr(run, "_evaluate", rows)
+  monkeypatch.setattr(run, "_evaluations", [Evaluation(1, "", rows)])
   assert run.train() == "done"
   saved = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdecimal())
   assert saved == ["1", "5"], "step 1 had the lowest loss, and was not due"
