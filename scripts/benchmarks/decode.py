@@ -1,8 +1,7 @@
 """Reading prompts and greedy decoding, of two state space models, a hybrid and a Transformer, beside `transformers`.
 
-The models are recipes at width 256 and four layers, with as many parameters as their peers. Decoding is timed from
-contexts of growing length. Their content is made up, since times do not depend on it; a hybrid's or a Transformer's
-caches are full of it.
+The models are those of `small.py`. Decoding is timed from contexts of growing length. Their content is made up, since
+times do not depend on it; a hybrid's or a Transformer's caches are full of it.
 """
 
 import functools
@@ -13,27 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from attention.cache import Cache
-from hybrids.model import Model, build_model
-from hybrids.recipes import jamba, mamba, mamba2, transformer
 from hybrids.recipes.recipe import Recipe
 from inference.context import Context, start
 from inference.decode import draw, read, unstacked
 from inference.sampling import make_sampler, row_keys
+from scripts.benchmarks import small
 from scripts.benchmarks.case import Case, Timed
 from scripts.peers.own_process import own_process
 
-VOCAB, WIDTH = 256, 256
-SIZES = dict(width=WIDTH, depth=4)
-ATTENTION = dict(heads=4, inner=2 * WIDTH)
-# kind -> a recipe and its fields; `scripts.peers.hugging_face.CONFIGS` has the same
-MODELS: dict[str, Recipe] = {
-  "Mamba": Recipe(mamba.model, SIZES, vocab=VOCAB),
-  "Mamba-2": Recipe(mamba2.model, SIZES, vocab=VOCAB),
-  "Jamba": Recipe(jamba.model, SIZES | ATTENTION | dict(kv_heads=4, pattern="m-m-a-m-"), vocab=VOCAB),
-  "Llama": Recipe(transformer.llama, SIZES | ATTENTION, vocab=VOCAB),
-}
-# tokens that a cache may have
-ROOM = 2**16
+KINDS = ("Mamba", "Mamba-2", "Jamba", "Llama")
 CONTEXTS, BATCHES, PROMPTS = (128, 1024, 4096, 32_768), (1, 16), (512, 4096)
 # with more tokens of context than this altogether, a call draws few
 MANY = 2**17
@@ -42,15 +29,15 @@ MANY = 2**17
 def cases() -> list[Case]:
   """Decoding at four lengths of context and two sizes of batch, and two lengths of prompt; each beside its peer."""
   rows = []
-  for kind in MODELS:
+  for kind in KINDS:
     for batch in BATCHES:
       for context in CONTEXTS:
         tokens = 8 if batch * context > MANY else 64
         shape = dict(kind=kind, batch=batch, context=context, tokens=tokens)
-        group = f"{kind} decode, batch {batch}, context {context}, width {WIDTH}, 4 layers, {tokens} tokens a row"
+        group = f"{kind} decode, batch {batch}, context {context}, width {small.WIDTH}, 4 layers, {tokens} tokens a row"
         rows += pair(group, decode, "decode", shape)
     for length in PROMPTS:
-      group = f"{kind} prompt of {length} tokens, batch 1, width {WIDTH}, 4 layers"
+      group = f"{kind} prompt of {length} tokens, batch 1, width {small.WIDTH}, 4 layers"
       rows += pair(group, prefill, "prefill", dict(kind=kind, length=length))
   return rows
 
@@ -61,21 +48,15 @@ def pair(group: str, ours: Any, theirs: str, shape: dict[str, Any]) -> list[Case
   return [Case(group, "ours", functools.partial(ours, **shape)), Case(group, "transformers", peer)]
 
 
-def made(recipe: Recipe) -> tuple[Model, Any]:
-  """Returns a model and fresh parameters."""
-  model = build_model(recipe, **recipe.model, max_len=ROOM)
-  return model, jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
-
-
 def decode(*, kind: str, **shape: int) -> Timed:
-  """Decodes by a model of MODELS."""
-  return decode_of(MODELS[kind], **shape)
+  """Decodes by a model of `small.py`."""
+  return decode_of(small.MODELS[kind], **shape)
 
 
 def decode_of(recipe: Recipe, *, batch: int, context: int, tokens: int) -> Timed:
   """`tokens` greedy steps a row after `context` tokens. The loop updates the caches in place, and starts there anew."""
-  model, variables = made(recipe)
-  variables, keys = unstacked(model, variables), row_keys(None, batch)
+  model = small.build(recipe)
+  variables, keys = unstacked(model, small.fresh(model)), row_keys(None, batch)
   limits, sampler = np.full(batch, tokens, np.int32), make_sampler(temperature=0.0)
   kept = [start(model, batch, context + tokens)]
 
@@ -106,8 +87,9 @@ def filled(context: Context, tokens: int) -> Context:
 
 def prefill(*, kind: str, length: int) -> Timed:
   """Reads a prompt at once into a new state."""
-  model, variables = made(MODELS[kind])
-  tokens = np.random.default_rng(0).integers(0, VOCAB, (1, length + 1)).astype(np.int32)
+  model = small.build(small.MODELS[kind])
+  variables = small.fresh(model)
+  tokens = np.random.default_rng(0).integers(0, small.VOCAB, (1, length + 1)).astype(np.int32)
   lengths = np.array([length + 1], np.int32)
 
   def call():

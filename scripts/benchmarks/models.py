@@ -1,4 +1,4 @@
-"""A Mamba language model's training step (loss, gradients, AdamW), beside `transformers` and `mambapy`."""
+"""Training steps of language models (loss, gradients, AdamW), beside `transformers` and for Mamba `mambapy`."""
 
 import functools
 
@@ -7,49 +7,48 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from hybrids.model import Model
 from hybrids.objective import measure
+from scripts.benchmarks import small
 from scripts.benchmarks.case import Case, Missing, Timed, compiled
 from scripts.peers import hugging_face
 from scripts.peers.own_process import own_process
 from training import sharding
 
-SIZES = {"width": 256, "depth": 4, "vocab": 256}
+LENGTHS = {"Mamba": (512, 2048)}
 
 
 def cases() -> list[Case]:
-  """Two lengths, beside the peers."""
+  """Every model of `small.py` on rows of 512 tokens, Mamba on longer ones, too; each beside its peers."""
   rows = []
-  for length in (512, 2048):
-    group = f"Mamba training step, B4 L{length} width 256, 4 layers, float32"
-    shape = {"batch": 4, "length": length}
-    rows += [
-      Case(group, "ours, batch over 2 devices", functools.partial(train_step, devices=2, **SIZES, **shape)),
-      Case(group, "ours, on 1 device", functools.partial(train_step, devices=1, **SIZES, **shape)),
-      *peers(group, **SIZES, **shape),
-    ]
+  for kind in small.MODELS:
+    for length in LENGTHS.get(kind, (512,)):
+      group = f"{kind} training step, B4 L{length} width {small.WIDTH}, 4 layers, float32"
+      shape = {"batch": 4, "length": length}
+      rows += [
+        Case(group, "ours, batch over 2 devices", functools.partial(train_step, kind=kind, devices=2, **shape)),
+        Case(group, "ours, on 1 device", functools.partial(train_step, kind=kind, devices=1, **shape)),
+        *peers(group, kind, **shape),
+      ]
   return rows
 
 
-def peers(group: str, **sizes: int) -> list[Case]:
-  """The same step elsewhere."""
-  own = lambda module: functools.partial(own_process, f"scripts.peers.{module}:train_step", **sizes)
+def peers(group: str, kind: str, **shape: int) -> list[Case]:
+  """Returns the same step elsewhere."""
+  theirs = functools.partial(own_process, "scripts.peers.hugging_face:train_step", kind=kind, **shape)
+  if kind != "Mamba":
+    return [Case(group, "transformers", theirs)]
+  sizes = dict(width=small.WIDTH, depth=small.SIZES["depth"], vocab=small.VOCAB)
   return [
-    Case(group, "transformers, use_mambapy", own("hugging_face")),
-    Case(group, "mambapy", own("mamba_py")),
-    Case(group, "transformers, with our settings", functools.partial(hugging_face.train_step, **sizes)),
+    Case(group, "transformers, use_mambapy", theirs),
+    Case(group, "mambapy", functools.partial(own_process, "scripts.peers.mamba_py:train_step", **sizes, **shape)),
+    Case(group, "transformers, with our settings", functools.partial(hugging_face.train_step, kind=kind, **shape)),
   ]
 
 
-def language_model(*, width: int, depth: int, vocab: int) -> Model:
-  body = {"name": "stack", "pattern": "m", "depth": depth, "letters": {"m": {"name": "mamba"}}, "unroll": depth}
-  return Model(vocab=vocab, width=width, body=body)
-
-
-def train_step(*, devices: int, width: int, depth: int, vocab: int, batch: int, length: int) -> Timed:
+def train_step(*, kind: str, devices: int, batch: int, length: int) -> Timed:
   """Loss, gradients and AdamW's update of random tokens, the batch spread over virtual CPU devices as in training."""
-  model = language_model(width=width, depth=depth, vocab=vocab)
-  tokens = jax.random.randint(jax.random.key(0), (batch, length), 0, vocab)
+  model = small.build(small.MODELS[kind], unroll=small.SIZES["depth"])
+  tokens = jax.random.randint(jax.random.key(0), (batch, length), 0, small.VOCAB)
   params = jax.jit(model.init)(jax.random.key(1), tokens)
   tx = optax.adamw(1e-3)
 

@@ -25,6 +25,12 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     | dict(attn_layer_period=4, attn_layer_offset=2, num_experts=1, num_experts_per_tok=1, use_mamba_kernels=False),
   ),
   "Llama": ("LlamaConfig", ATTENTION),
+  "RWKV-4": ("RwkvConfig", dict(attention_hidden_size=WIDTH, intermediate_size=4 * WIDTH)),
+  # half of the inner width is the gate's
+  "RecurrentGemma": (
+    "RecurrentGemmaConfig",
+    dict(intermediate_size=6 * WIDTH, num_attention_heads=4, num_key_value_heads=1, lru_width=WIDTH, head_dim=64),
+  ),
 }
 
 
@@ -43,11 +49,11 @@ def language_model(kind: str, *, width: int = WIDTH, depth: int = DEPTH, vocab: 
   return torch, transformers.AutoModelForCausalLM.from_config(config)
 
 
-def train_step(*, width: int, depth: int, vocab: int, batch: int, length: int) -> Timed:
-  """Loss, gradients and AdamW's update of random tokens, of Mamba."""
-  torch, model = language_model("Mamba", width=width, depth=depth, vocab=vocab)
+def train_step(*, kind: str, batch: int, length: int) -> Timed:
+  """Loss, gradients and AdamW's update of random tokens."""
+  torch, model = language_model(kind)
   optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-  tokens = torch.from_numpy(np.random.default_rng(0).integers(0, vocab, (batch, length)))
+  tokens = torch.from_numpy(np.random.default_rng(0).integers(0, VOCAB, (batch, length)))
 
   def call():
     optimizer.zero_grad()
