@@ -21,7 +21,7 @@ from hybrids.model import build_model
 from hybrids.recipes import mamba, transformer
 from hybrids.recipes.recipe import Recipe, language_model
 from inference import count
-from scripts.benchmarks import decode, mixers
+from scripts.benchmarks import decode, mixers, small
 from scripts.benchmarks.case import Case, Timed
 
 # width and state -> the published step of LSSL over that of S4, and the memory
@@ -73,16 +73,16 @@ def beside(label: str, size: tuple[int, int, int], names: dict[str, dict[str, An
 def generation() -> list[Case]:
   """Claims about generation: one token after another, after contexts of several lengths."""
   s4 = language_model(
-    width=decode.WIDTH,
+    width=small.WIDTH,
     pattern="m-",
     depth=8,
     letters={"m": dict(name="s4", state=64), "-": dict(name="mlp", expand=2)},
     norm="layer",
   )
-  attention = Recipe(transformer.llama, decode.SIZES | decode.ATTENTION, vocab=decode.VOCAB)
+  attention = Recipe(transformer.llama, small.SIZES | small.ATTENTION, vocab=small.VOCAB)
   ours = {
-    "S4": Recipe(lambda: s4, {}, vocab=decode.VOCAB),
-    "Mamba": Recipe(mamba.model, decode.SIZES, vocab=decode.VOCAB),
+    "S4": Recipe(lambda: s4, {}, vocab=small.VOCAB),
+    "Mamba": Recipe(mamba.model, small.SIZES, vocab=small.VOCAB),
   }
   rows = []
   for kind, batch, context, published in (
