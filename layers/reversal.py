@@ -21,9 +21,11 @@ def at(x: Shaped[Array, "b t ..."], order: Int[Array, "b t"]) -> Shaped[Array, "
   return jnp.take_along_axis(x, order.reshape(order.shape + (1,) * (x.ndim - 2)), axis=1)
 
 
-def turned(b: int, t: int, reset: Reset, lengths: Lengths) -> tuple[Int[Array, "b t"], Bool[Array, "b t"] | None]:
+def turned(
+  x: Float[Array, "b t d"], reset: Reset, lengths: Lengths
+) -> tuple[Int[Array, "b t"], Bool[Array, "b t"] | None]:
   """Returns the tokens in the order in which a backward mixer reads them, and where documents start in that order."""
-  back = order(b, t, lengths)
+  back = order(x.shape[0], x.shape[1], lengths)
   return back, None if reset is None else at(last_of_document(reset), back)
 
 

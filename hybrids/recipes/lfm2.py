@@ -57,7 +57,7 @@ def model(
   )
 
 
-WHOLE = FrozenDict(position="rope", theta=1e6, scaling=dict(rule="proportional", share=0.5))
+WHOLE: FrozenDict[str, Any] = FrozenDict(position="rope", theta=1e6, scaling=dict(rule="proportional", share=0.5))
 
 
 def lfm3(

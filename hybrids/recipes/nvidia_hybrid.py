@@ -1,10 +1,12 @@
-"""NVIDIA's Mamba-2 hybrids and Nemotron-H: patterns of M Mamba-2, * attention, - an MLP and E experts, as printed.
+"""NVIDIA's Mamba-2 hybrids, Nemotron-H and Nemotron 3: patterns as printed.
 
-Attention has no positions, and MLPs have squared ReLUs and no gates. The number of parameters of 800m is nominal: it
-has 907 million, of which 524 million are in its two tables of 256,000 rows.
+M is Mamba-2, * attention, - an MLP and E experts. Attention has no positions, and MLPs have squared ReLUs and no gates.
+The number of parameters of 800m is nominal: it has 907 million, of which 524 million are in its two tables of 256,000
+rows.
 
 Source: Waleffe et al. 2024, arXiv:2406.07887, sec. 4 and app. (8b, and 800m for ablations), and NVIDIA/Megatron-LM,
-examples/mamba; NVIDIA 2025, arXiv:2504.03624, table 1, and checkpoints nvidia/Nemotron-H-8B-Base-8K and -47B-Base-8K.
+examples/mamba; NVIDIA 2025, arXiv:2504.03624, table 1, and checkpoint nvidia/Nemotron-H-8B-Base-8K; configs of
+nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B and -Super-120B-A12B, without the layers that predict a second token.
 """
 
 from collections.abc import Mapping
@@ -51,6 +53,9 @@ def model(
 BIG = "M-M-M--M-M*-M-M-M-M--M*-M-M-M-M-M*--M-M-M-M-M*-M--M-M-M-"
 SMALL = "M-M-M--M-*M-M-M-M--*M-M-M-M-*M--M-M-M-*M-M--M-M-"
 NEMOTRON_8B = "M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M-"
+NANO = "MEMEM*" + "EMEMEM*" * 4 + "EMEMEMEM*EMEMEMEME"
+SUPER = "MEMEMEM*" + "EMEMEMEM*" * 2 + "EMEMEMEMEM*" * 4 + "EMEMEMEM*EMEMEMEME"
+SPARSE: dict[str, Any] = dict(renormalize=True, renormalize_eps=1e-20, balance=0.0)
 TOY: dict[str, Any] = dict(width=8, heads=2, kv_heads=1, inner=12, ssm=dict(state=2, head_size=4, groups=2))
 
 RECIPES = {
@@ -75,6 +80,42 @@ RECIPES = {
     model,
     dict(width=4096, pattern=NEMOTRON_8B, heads=32, kv_heads=8, softmax=dict(head_size=128), inner=21_504),
     8_100_852_736,
+    vocab=131_072,
+    length=8192,
+  ),
+  "nemotron_3_nano_30b": Recipe(
+    model,
+    dict(
+      width=2688,
+      pattern=NANO,
+      heads=32,
+      kv_heads=2,
+      softmax=dict(head_size=128),
+      inner=1856,
+      ssm=dict(inner=4096, head_size=64),
+      experts=dict(SPARSE, experts=128, top_k=6, inner=1856, shared=3712, scale=2.5),
+    ),
+    31_600_000_000,
+    3_600_000_000,
+    within=0.005,
+    vocab=131_072,
+    length=8192,
+  ),
+  "nemotron_3_super_120b": Recipe(
+    model,
+    dict(
+      width=4096,
+      pattern=SUPER,
+      heads=32,
+      kv_heads=2,
+      softmax=dict(head_size=128),
+      inner=2688,
+      ssm=dict(inner=8192, head_size=64),
+      experts=dict(SPARSE, experts=512, top_k=22, inner=2688, shared=5376, scale=5.0, latent=1024),
+    ),
+    120_000_000_000,
+    12_000_000_000,
+    within=0.02,
     vocab=131_072,
     length=8192,
   ),

@@ -71,7 +71,9 @@ def zamba2(
 
 def _block(width: int, heads: int, inner: int, softmax: Mapping[str, Any], norm_eps: float) -> list[dict[str, Any]]:
   """Returns the branches of a shared block: attention from twice the width to the width, and an MLP."""
-  attention = dict(name="softmax", heads=heads, head_size=2 * width // heads, out_features=width) | dict(softmax)
+  attention: dict[str, Any] = dict(
+    name="softmax", heads=heads, head_size=2 * width // heads, out_features=width
+  ) | dict(softmax)
   attention["scale"] = (attention["head_size"] / 2) ** -0.5
   both = dict(name="with_embedding", norm=dict(name="rms", eps=norm_eps), mixer=attention)
   mlp = dict(name="gated_mlp", inner=inner, activation="gelu")

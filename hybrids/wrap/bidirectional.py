@@ -66,7 +66,7 @@ class Bidirectional(Mixer):
     names = self._one_way(parent=None).SIDE
     side = {name: where.side[name] for name in names if name in where.side}
     y = self.forward(x, **where.masks, side=side or None)
-    order, back_reset = reversal.turned(*x.shape[:2], where.reset, where.lengths)
+    order, back_reset = reversal.turned(x, where.reset, where.lengths)
     back_side = {name: reversal.at(where.side.get(_backward(name), value), order) for name, value in side.items()}
     if "dt" in side:
       back_side["dt"] = reversal.gaps(side["dt"], order, **where.masks)
@@ -83,7 +83,7 @@ class Bidirectional(Mixer):
       return {}
     empty = self._one_way(parent=None).init_state(*x.shape[:2])
     ahead = self.forward.offer(x, empty, reset=reset, lengths=lengths)
-    order, back_reset = reversal.turned(*x.shape[:2], reset, lengths)
+    order, back_reset = reversal.turned(x, reset, lengths)
     mixer = self.forward if self.shared else self.backward
     back = mixer.offer(reversal.at(x, order), empty, reset=back_reset, lengths=lengths)
     return {**ahead, **{_backward(name): reversal.at(value, order) for name, value in back.items()}}

@@ -97,9 +97,9 @@ def rows(config: Config) -> list[Row]:
 
 def _block(config: Config, first: int, block: int, uses: range) -> list[Row]:
   """The rows of a shared block, stored in its first layer, and of the adapters of its uses."""
-  theirs, (attends, feeds) = f"model.layers.{first}.shared_transformer.", zamba.BLOCKS[block]
+  theirs, letters = f"model.layers.{first}.shared_transformer.", zamba.BLOCKS[block]
   inner = config.get("intermediate_size", 4 * config.get("hidden_size"))
-  softmax, mlp = f"body/{attends}/", f"body/{feeds}/"
+  softmax, mlp = f"body/{letters[0]}/", f"body/{letters[1]}/"
   halves = lambda where, leaf: [f"{mlp}{where}mixer/{name}_proj/kernel{leaf}" for name in ("gate", "in")]
   adapter = lambda path, factor: [f"{theirs}{path}_adapter_list.{use}.{factor}.weight" for use in uses]
   found = [

@@ -60,7 +60,7 @@ class Vim(Mixer):
   def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
     u, z = jnp.split(self.in_proj(x), 2, axis=-1)
     y = _read(self.conv, self.forward, u, where.masks)
-    order, reset = reversal.turned(*x.shape[:2], where.reset, where.lengths)
+    order, reset = reversal.turned(x, where.reset, where.lengths)
     back = _read(self.conv_back, self.backward, reversal.at(u, order), Masks(reset=reset, lengths=where.lengths))
     y = (y + reversal.at(back, order)) * jax.nn.silu(z)
     return self.out_proj(y / 2 if self.merge == "mean" else y)

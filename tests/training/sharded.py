@@ -39,6 +39,14 @@ def mixture():
   return build_model(toy.Task(), width=8, body={"name": "stack", "depth": 2, "pattern": "e", "letters": {"e": experts}})
 
 
+def recipe(name):
+  """The toy size of a published model, on the toy task's tokens."""
+  from hybrids.model import build_model
+  from hybrids.recipes import get_recipe
+
+  return build_model(toy.Task(), **get_recipe(name).model)
+
+
 def largest(tree):
   return max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(tree))
 
@@ -90,7 +98,7 @@ def accumulation(**sizes):
 
 def compare(kind, **sizes):
   task, models = toy.Task(), {"language_model": language_model, "mixture": mixture}
-  model = models.get(kind, toy.Model)()
+  model = recipe(kind) if kind.endswith("_toy") else models.get(kind, toy.Model)()
   single = sharding.make_mesh(devices=jax.devices()[:1])
   with sharding.active(single):
     variables = jax.device_get(build(model, task, single)[1](0).params)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from hybrids import recipes
 from hybrids.mixer import build
 from tests.quick import flags
 from training import platform, sharding
@@ -33,9 +34,11 @@ def result(process):
   return [line for line in out.splitlines() if line.startswith("{")]
 
 
-@pytest.mark.parametrize(
-  "kind", ["toy", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("sequence", "language_model", "mixture"))]
-)
+MIXTURES = [name for name in recipes.names(toys=True) if "'moe'" in str(recipes.get_recipe(name).model)]
+SLOW = ("sequence", "language_model", "mixture", *MIXTURES)
+
+
+@pytest.mark.parametrize("kind", ["toy", *(pytest.param(kind, marks=pytest.mark.slow) for kind in SLOW)])
 def test_eight_devices_compute_what_one_does(kind):
   *accumulated, found = map(json.loads, result(start("mesh", kind)))
   assert found["loss"] < 1e-5
