@@ -99,8 +99,8 @@ def prepare(name: str, source: pathlib.Path, target: pathlib.Path, *, subset: bo
   folder = verify(name, one, source)
   command = one.command.replace("DIR", str(folder)).replace("FILE", str(target / f"{name}.npz"))
   if one.parts is None:
-    assert one.count is not None, name
-    found = one.count(folder)
+    assert one.find is not None, name
+    found = one.find(folder)
     compare(name, one.counts, found, subset=subset)
     say(f"{name}: {found}, as published; {command}")
     return

@@ -140,7 +140,7 @@ class Species:
     for split, species in self.splits.items():
       for records in species:
         for record in records:
-          checksum.update(record)
+          checksum.update(record.data)
       bases = {name: sum(map(len, records)) for name, records in zip(self.names, species)}
       facts[split] = bases
     return {"task": "Species", **facts, "species": self.names, "sha256": checksum.hexdigest()}

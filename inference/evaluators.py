@@ -164,9 +164,7 @@ class Samples:
       return generate(subject.model, variables, [first] * self.rows, max_new_tokens=count, **settings)
 
     def ask(variables: Any, step: int) -> dict[str, float]:
-      # meshes are set for a thread; in another one a few rows are drawn by one device
-      with ThreadPoolExecutor(1) as pool:
-        drawn = pool.submit(draw, jax.device_get(variables)).result()
+      drawn = alone(draw, variables)
       tokens = np.asarray(drawn.tokens)
       if subject.workdir is not None:
         form.write(subject.workdir / "samples" / label, step, first, tokens)
@@ -176,7 +174,13 @@ class Samples:
     return ask
 
 
-EVALUATORS: dict[str, type[Any]] = {"samples": Samples, "task": OtherTask}
+EVALUATORS: dict[str, type[Any] | str] = {"lambada": "interop.lambada.Lambada", "samples": Samples, "task": OtherTask}
+
+
+def alone(function: Callable[[Any], Any], variables: Any) -> Any:
+  """Returns function(variables) by one device, without the mesh of the run: meshes are set for a thread."""
+  with ThreadPoolExecutor(1) as pool:
+    return pool.submit(function, jax.device_get(variables)).result()
 
 
 def find(name: Any) -> type[Any]:
@@ -185,9 +189,10 @@ def find(name: Any) -> type[Any]:
   Raises:
     Mistake: nothing has the name.
   """
-  if name in EVALUATORS:
-    return EVALUATORS[name]
-  module, _, cls = str(name).rpartition(".")
+  known = EVALUATORS.get(name, name)
+  if isinstance(known, type):
+    return known
+  module, _, cls = str(known).rpartition(".")
   try:
     found = getattr(importlib.import_module(module), cls) if module else None
   except (ImportError, AttributeError):

@@ -5,14 +5,18 @@ Accuracy is the share of words that the model writes, token by token the likelie
 whose numbers it is there to check.
 """
 
+import dataclasses
 import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
+from inference import tokenizer
+from inference.evaluators import Ask, Subject, alone
 from inference.generate import generate
 from inference.text_model import TextModel
 from interop.scores import Row, pair
@@ -42,6 +46,35 @@ def read(path: str | Path, limit: int | None = None) -> list[str]:
   if not passages:
     raise Mistake(f"{path} has no passages")
   return passages
+
+
+@dataclasses.dataclass(frozen=True)
+class Lambada:
+  """The last words of LAMBADA's passages: accuracy and perplexity, as an evaluator of a run (`inference.evaluators`).
+
+  Attributes:
+    file: the .jsonl file of passages.
+    limit: the first so many of them, 0 for all.
+    batch: passages read at once.
+  """
+
+  file: str = ""
+  limit: int = 0
+  batch: int = 8
+
+  def prepare(self, subject: Subject, label: str) -> Ask:
+    """See `inference.evaluators.Evaluator`.
+
+    Raises:
+      Mistake: the file cannot be read, or the task has no text.
+    """
+    passages = read(self.file, self.limit or None)
+    words = tokenizer.find(subject.workdir, subject.task, subject.model.vocab)
+
+    def measure(variables: Any) -> dict[str, float]:
+      return evaluate(TextModel(subject.model, variables, words), passages, batch=self.batch)
+
+    return lambda variables, _: {f"{label}/{key}": value for key, value in alone(measure, variables).items()}
 
 
 def split(passage: str) -> tuple[str, str]:

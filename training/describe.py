@@ -15,7 +15,7 @@ from hybrids import mixer as mixer_lib
 from hybrids import recipes
 from hybrids.embed import EMBEDDINGS
 from hybrids.head import HEADS
-from inference.evaluators import EVALUATORS
+from inference import evaluators
 from layers import norms
 from mistake import Mistake, hint
 from training import config_file, optimizer, schedule, settings
@@ -32,7 +32,7 @@ def kinds() -> dict[str, dict[str, Callable[[], Any]]]:
     "embeddings": {name: partial(_itself, cls) for name, cls in EMBEDDINGS.items()},
     "heads": {name: partial(_itself, cls) for name, cls in HEADS.items()},
     "norms": {name: partial(_itself, cls) for name, cls in norms.NORMS.items()},
-    "evaluators": {name: partial(_itself, cls) for name, cls in EVALUATORS.items()},
+    "evaluators": {name: partial(evaluators.find, name) for name in evaluators.EVALUATORS},
     "models": {name: partial(recipes.get_recipe, name) for name in [*recipes.names(), *recipes.names(toys=True)]},
   }
 

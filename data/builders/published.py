@@ -28,7 +28,7 @@ class Published(NamedTuple):
     source: where it is published, and how large it is.
     counts: part -> its published number of sequences, lines, files or words.
     parts: the sequences of the files in a folder; None where a task reads them as they are.
-    count: part -> number found in a folder, for sets without `parts`.
+    find: returns the numbers found in a folder, for sets without `parts`.
     command: how a run reads it; FILE is what was written and DIR the folder.
     folder: another name than the set's that a folder with the files may have.
   """
@@ -37,17 +37,23 @@ class Published(NamedTuple):
   source: str
   counts: Mapping[str, int]
   parts: Callable[[pathlib.Path], Parts] | None = None
-  count: Callable[[pathlib.Path], Mapping[str, int]] | None = None
+  find: Callable[[pathlib.Path], Mapping[str, int]] | None = None
   command: str = f"{READ},split=split"
   folder: str = ""
 
 
-IDX = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz")
-IDX = (*IDX, "t10k-labels-idx1-ubyte.gz")
-MNIST = ("f68b3c2dcbeaaa9fbdd348bbdeb94873", "d53e105ee54ea40749a09fcbcd1e9432", "9fb629c4189551a2d022fa330f9573f3")
-MNIST = (*MNIST, "ec29112dd5afa0611ce80d1b7f02629c")
-FASHION = ("8d4fb7e6c68d591d4c3dfef9ec88bf0d", "25c81989df183df01b3e8a0aad5dffbe", "bef4ecab320f06d8554ea6380940ec79")
-FASHION = (*FASHION, "bb300cfdad3c16e7a12a480ee83cd310")
+IDX = (
+  *("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
+  *("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
+)
+MNIST = (
+  *("f68b3c2dcbeaaa9fbdd348bbdeb94873", "d53e105ee54ea40749a09fcbcd1e9432"),
+  *("9fb629c4189551a2d022fa330f9573f3", "ec29112dd5afa0611ce80d1b7f02629c"),
+)
+FASHION = (
+  *("8d4fb7e6c68d591d4c3dfef9ec88bf0d", "25c81989df183df01b3e8a0aad5dffbe"),
+  *("bef4ecab320f06d8554ea6380940ec79", "bb300cfdad3c16e7a12a480ee83cd310"),
+)
 IMAGES = {"train": 60000, "test": 10000}
 
 

@@ -129,8 +129,8 @@ def _spikes(path: pathlib.Path, part: str) -> Sequences:
   with h5py.File(path) as file:
     times, units, labels = list(file["spikes/times"]), list(file["spikes/units"]), np.asarray(file["labels"])
   values, starts = known_sets.flat([np.asarray(each, np.uint16) for each in units])
-  times = np.concatenate([np.asarray(each, np.float64) for each in times])
-  return Sequences(values[:, None], starts, labels.astype(np.int32), split=_all(part, len(units)), times=times)
+  moments = np.concatenate([np.asarray(each, np.float64) for each in times])
+  return Sequences(values[:, None], starts, labels.astype(np.int32), split=_all(part, len(units)), times=moments)
 
 
 def nmnist(folder: pathlib.Path) -> Parts:

@@ -34,6 +34,7 @@ def subject():
     ("name=task,evaluators.a.data.lenght=3", "evaluators.a: task 'bytes' has no field 'lenght'"),
     ("name=task,evaluators.a.data.name=adding", "evaluators.a: the task has head='regression'"),
     ("name=samples,evaluators.a.rows=0", "evaluators.a: rows=0"),
+    ("name=lambada,evaluators.a.file=no.jsonl", "no.jsonl cannot be read"),
     ("every=1", "evaluators.a=.*it is a section with a name"),
     ("name=task,evaluators.a.every=-1", "evaluators.a.every=-1; it must be 0"),
     ("name=task,evaluators.eval.name=task", "evaluators.eval: the rows of metrics have that name"),
@@ -60,7 +61,9 @@ def test_a_config_without_evaluators_has_none():
 def test_a_run_reports_what_its_evaluators_find(tmp_path):
   (tmp_path / "text.txt").write_text("the state space of a scan is the space of states it has seen. " * 60)
   words = "evaluators.words.name=samples,evaluators.words.tokens=8,evaluators.words.rows=2,generate.prompt=def"
-  config = text.get_config(f"files={tmp_path}/text.txt,{SIZES},{LONG},{words}")
+  (tmp_path / "passages.jsonl").write_text('{"text": "a state of a scan"}\n{"text": "the space of states"}\n')
+  last = f"evaluators.last.name=lambada,evaluators.last.file={tmp_path}/passages.jsonl"
+  config = text.get_config(f"files={tmp_path}/text.txt,{SIZES},{LONG},{words},{last}")
   tmp_path = tmp_path / "run"
   made = Run.from_config(config, tmp_path)
   assert made.train() == "done"
@@ -72,7 +75,12 @@ def test_a_run_reports_what_its_evaluators_find(tmp_path):
     (True, True),
   ]
   assert (tmp_path / "samples" / "words" / "step_00000002.txt").read_text().startswith("def")
-  assert set(Run.open(tmp_path).evaluate()) >= {"eval/validation/loss", "long/validation/loss", "words/distinct"}
+  assert set(Run.open(tmp_path).evaluate()) >= {
+    "eval/validation/loss",
+    "long/validation/loss",
+    "words/distinct",
+    "last/perplexity",
+  }
 
 
 def test_samples_are_images_and_sounds(tmp_path):
