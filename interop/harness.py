@@ -43,7 +43,8 @@ class Methods:
 
   def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
     """Scores continuations; `args` are a context and its continuation."""
-    return [tuple(score) for score in self._scorer.continuations([request.args[:2] for request in requests])]
+    scores = self._scorer.continuations([request.args[:2] for request in requests])
+    return [(score.logprob, score.greedy) for score in scores]
 
   def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
     """Scores whole texts; `args` are one text."""

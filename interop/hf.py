@@ -3,7 +3,8 @@
   python -m interop.hf check FOLDER                           which model it holds, and whether all of it is understood
   python -m interop.hf load FOLDER --workdir DIR [--config FILE.py[:key=value,…]]
                                                               a run that main.py lets write, evaluates or trains on
-  python -m interop.hf save DIR FOLDER [--step N]             the model of a run, for transformers if it came from there
+  python -m interop.hf save DIR FOLDER [--step N] [--form npz]
+                                                              the model of a run, for transformers if it came from there
 
 model, variables, config = hf.load("downloads/mamba-130m-hf")     # any family of interop/families
 model.apply(variables, tokens)                                    # logits, b t v
@@ -43,6 +44,7 @@ from training import sharding  # noqa: E402
 
 # bytes of one file, as transformers cuts them
 SHARD = 5e9
+FORMS = ("safetensors", "npz")
 
 
 def load(
@@ -94,6 +96,7 @@ def save(
   variables: Mapping[str, Any],
   config: Mapping[str, Any] | None = None,
   beside: Sequence[Path] = (),
+  form: str = "safetensors",
 ) -> None:
   """Writes a folder with a config.json and safetensors, which appears once it is complete.
 
@@ -101,13 +104,16 @@ def save(
     config: the values of the config.json with which `load` found the model: the folder is then one that transformers
       loads. None writes our own names, which `load` alone reads, for any model.
     beside: more files, such as a tokenizer's, of which the folder gets copies.
+    form: "safetensors", or "npz" for NumPy's own files, under our own names in any case.
 
   Raises:
     Mistake: the folder is not empty or cannot be written, or the model is not that of the config.
   """
   folder = Path(path).expanduser()
-  if config is None or config.get("model_type") == own.MODEL_TYPE:
-    own.save(folder, model, variables, beside)
+  if form not in FORMS:
+    raise Mistake(f"form={form!r}; choose from {', '.join(FORMS)}")
+  if config is None or form == "npz" or config.get("model_type") == own.MODEL_TYPE:
+    own.save(folder, model, variables, beside, form)
     return
   made = plan.make(config, str(folder / tensors.CONFIG), model.dtype)
   made.check_variables(variables)
@@ -157,6 +163,7 @@ def main(arguments: Sequence[str]) -> int:
   saving = commands.add_parser("save", help="writes the model of a run")
   saving.add_argument("workdir")
   saving.add_argument("folder")
+  saving.add_argument("--form", default="safetensors", choices=FORMS, help="npz has our own names")
   saving.add_argument("--step", type=int, default=None, help="checkpoint; the newest by default")
   given = parser.parse_args(arguments)
   # a run joins data, model and training, which reading a folder does not need
@@ -169,7 +176,7 @@ def main(arguments: Sequence[str]) -> int:
       run = workdir.adopt(given.folder, given.config, given.workdir, dtype=given.dtype)
       print(f"{given.workdir} holds the model at step {run.step}; go on with main.py --workdir {given.workdir}")
     else:
-      workdir.export(given.workdir, given.folder, step=given.step)
+      workdir.export(given.workdir, given.folder, step=given.step, form=given.form)
       print(f"{given.folder} holds the model of {given.workdir}")
   except (Mistake, OSError) as error:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

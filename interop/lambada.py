@@ -86,12 +86,15 @@ def split(passage: str) -> tuple[str, str]:
 def evaluate(writer: TextModel, passages: Sequence[str], *, batch: int = 8) -> dict[str, float]:
   """Returns "accuracy" and "perplexity" of the last words."""
   rows = sorted((pair(writer.tokenizer, *split(passage)) for passage in passages), key=lambda row: len(row.tokens))
-  loss = jax.jit(lambda variables, one: writer.model.apply(variables, one, method="loss")["loss"][0])
+  # Linen says that `apply` returns a dict
+  apply: Any = writer.model.apply
+  loss = jax.jit(lambda variables, one: apply(variables, one, method="loss")["loss"][0])
   nats, right = 0.0, 0
+  # one number for all batches, so that few programs are compiled
+  most = max(len(row.tokens) - row.first for row in rows)
   for first in range(0, len(rows), batch):
     here = rows[first : first + batch]
     nats += float(loss(writer.variables, _as_batch(here, batch)))
-    most = max(len(row.tokens) - row.first for row in here)
     written = generate(
       writer.model, writer.variables, [row.tokens[: row.first] for row in here], max_new_tokens=most
     ).rows()

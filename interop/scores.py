@@ -84,8 +84,8 @@ class Scorer:
     width = min(self._chunk, _power(max(int(sizes.max()), SHORTEST)))
     pieces = _power(-(-int(sizes.max()) // width))
     tokens = np.zeros((self._batch, pieces * width + 1), np.int32)
-    for row, values in zip(tokens, rows):
-      row[: len(values.tokens)] = values.tokens
+    for line, given in zip(tokens, rows):
+      line[: len(given.tokens)] = given.tokens
     state, parts = self._model.init_state(self._batch, pieces * width), []
     for start in range(0, int(sizes.max()), width):
       lengths = np.clip(sizes - start, 0, width).astype(np.int32)

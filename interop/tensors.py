@@ -195,9 +195,14 @@ def write(
         (partial / _shard(i)).rename(partial / name)
       index = {"metadata": {"total_size": sum(sizes)}, "weight_map": {name: final[i] for name, i in names.items()}}
       (partial / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
-    (partial / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    for path in beside:
-      shutil.copyfile(path, partial / path.name)
+    write_beside(partial, config, beside)
+
+
+def write_beside(folder: Path, config: Mapping[str, Any], beside: Sequence[Path]) -> None:
+  """Writes config.json into a new folder, and copies of more files."""
+  (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+  for path in beside:
+    shutil.copyfile(path, folder / path.name)
 
 
 @contextlib.contextmanager

@@ -74,11 +74,12 @@ def adopt(folder: str | Path, config: ConfigDict | str | None, out: str | Path, 
   return run
 
 
-def export(folder: str | Path, out: str | Path, *, step: int | None = None) -> None:
+def export(folder: str | Path, out: str | Path, *, step: int | None = None, form: str = "safetensors") -> None:
   """Writes the model of a run: as its family's, if it was adopted from a released folder, else under our own names.
 
   Args:
     step: of the checkpoint; the newest by default.
+    form: see `interop.hf.save`.
 
   Raises:
     Mistake: the workdir holds no run, or `out` is not empty.
@@ -89,7 +90,7 @@ def export(folder: str | Path, out: str | Path, *, step: int | None = None) -> N
   found = tokenizer.file(Path(folder).expanduser())
   if found is None and tokenizer.has_file(run.task):
     found = tokenizer.file(Path(run.task.tokenizer))
-  hf.save(out, run.model, jax.tree.map(np.asarray, run.variables), released, _files(found))
+  hf.save(out, run.model, jax.tree.map(np.asarray, run.variables), released, _files(found), form)
 
 
 def section(model: Model) -> dict[str, Any]:

@@ -189,11 +189,17 @@ def test_a_text_in_the_tokens_of_another_tokenizer_is_refused(tokenized, tmp_pat
 )
 def test_any_model_is_saved_under_our_own_names(name, tmp_path):
   model, variables = small(get_recipe(name))
-  hf.save(tmp_path / "own", model, variables)
-  again, read, config = hf.load(tmp_path / "own")
-  assert again == model
-  assert config["model_type"] == own.MODEL_TYPE
-  jax.tree.map(np.testing.assert_array_equal, read, variables)
+  for form in hf.FORMS:
+    hf.save(tmp_path / form, model, variables, form=form)
+    again, read, config = hf.load(tmp_path / form)
+    assert again == model
+    assert config["model_type"] == own.MODEL_TYPE
+    jax.tree.map(np.testing.assert_array_equal, read, variables)
+  np.savez(tmp_path / "npz" / own.NPZ, **{"params:embed/embedding": np.array([{}], object)})
+  with pytest.raises(Mistake, match="model.npz cannot be read"):
+    hf.load(tmp_path / "npz")
+  with pytest.raises(Mistake, match="form='h5'; choose from safetensors, npz"):
+    hf.save(tmp_path / "h5", model, variables, form="h5")
 
 
 def test_a_folder_of_ours_that_disagrees_with_its_config_is_refused(tmp_path):
