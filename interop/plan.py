@@ -241,8 +241,9 @@ def _in_shards(
     value = read(places[devices[0]] or ())
     for device in devices:
       arrays[device] = jax.device_put(value, device)
-    # the host's copy is let go before the next shard is read
     jax.block_until_ready([arrays[device] for device in devices])
+    # before the next one is read
+    del value
   return jax.make_array_from_single_device_arrays(struct.shape, sharding, [arrays[device] for device in places])
 
 
@@ -255,7 +256,8 @@ def _read(
     [np.asarray(tensors.read(name), np.float32) for name in line.theirs]
   )[number]
   if sources[0][0] is None:
-    return np.asarray(made(*sources[0][1:])[index], struct.dtype)
+    # a copy, as a view would keep the whole tensor in memory
+    return np.array(made(*sources[0][1:])[index], struct.dtype)
   first, rest = index[0].indices(struct.shape[0]), index[1:]
   wanted = {layer: place for place, layer in enumerate(range(*first))}
   shape = [len(range(*part.indices(size))) for part, size in zip(index, struct.shape)]
