@@ -82,6 +82,9 @@ def started(folder: Path, *more: str, limit: int = 0, **settings):
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
+  if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # started in the background by a shell; the process would inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
   environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"}
   if limit:
     # a cache of half-written programs would outlive the fault
