@@ -74,8 +74,13 @@ def flip(step: Path) -> None:
   data_files(step)[0].write_bytes(raw)
 
 
-@contextlib.contextmanager
 def started(folder: Path, *more: str, limit: int = 0, **settings):
+  """A run in a process of its own."""
+  return begun(command(folder, *more, **settings), limit=limit)
+
+
+@contextlib.contextmanager
+def begun(arguments: list[str], *, limit: int = 0):
   """A process of its own, in which no file may grow beyond `limit` bytes: a full disk that needs no root."""
 
   def prepare() -> None:
@@ -90,7 +95,7 @@ def started(folder: Path, *more: str, limit: int = 0, **settings):
     # a cache of half-written programs would outlive the fault
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
   process = subprocess.Popen(
-    [sys.executable, *command(folder, *more, **settings)],
+    [sys.executable, *arguments],
     cwd=ROOT,
     env=environment,
     text=True,

@@ -19,6 +19,7 @@ from pathlib import Path
 import main as program
 from tests.fault_runs import (
   TEXT,
+  begun,
   ends,
   equal,
   flip,
@@ -32,6 +33,7 @@ from tests.fault_runs import (
   wait_for,
   wait_for_save,
 )
+from tests.interop.released import OWN
 from training import peers
 
 # until it is stopped
@@ -287,6 +289,21 @@ def disk_full(folder: Path) -> None:
   assert json.loads((folder / "run" / "summary.json").read_text())["status"] == "failed"
   assert run(folder, sizes=",width=32")[0] == 0
   assert json.loads((folder / "run" / "summary.json").read_text())["status"] == "done"
+
+
+@in_process
+def conversion_stopped(folder: Path) -> None:
+  """interop.hf load is stopped (SIGTERM) or killed (kill -9) | nothing has the run's name; SIGTERM leaves nothing"""
+  arguments = ["-m", "interop.hf", "load", str(OWN / "gpt2"), "--workdir", str(folder / "run")]
+  for number, code in ((signal.SIGTERM, program.STOPPED), (signal.SIGKILL, -signal.SIGKILL)):
+    with begun(arguments) as process:
+      while not list(folder.glob(".run.*.tmp")):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+      process.send_signal(number)
+      out = ends(process, code)
+    assert not (folder / "run").exists()
+    assert bool(list(folder.iterdir())) == (number == signal.SIGKILL), out
 
 
 @in_process
