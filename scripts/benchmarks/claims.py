@@ -67,7 +67,8 @@ def beside(label: str, size: tuple[int, int, int], names: dict[str, dict[str, An
   """The cases of one group; the first is what the claim favours."""
   found = [case for name, fields in names.items() for case in mixers.ours(name, label, size, **fields)]
   found = [case for case in found if case.group.endswith(f", {what}")]
-  return [case._replace(name=case.name.removeprefix("ours ") if i else case.name) for i, case in enumerate(found)]
+  peers = [case._replace(name=case.name.removeprefix("ours (").removesuffix(")")) for case in found[1:]]
+  return [*found[:1], *peers]
 
 
 def generation() -> list[Case]:
@@ -99,7 +100,7 @@ def generation() -> list[Case]:
 
 def caches() -> list[Case]:
   """The bytes of a state, which are counted and not run: times in this group mean nothing."""
-  group = f"cache of {CONTEXT} tokens in bfloat16, counted: Jamba 4 GiB, Llama-2 7B 128 GiB (temp MiB)"
+  group = f"cache of {CONTEXT} tokens in float32, counted; in 16 bits Jamba 4 GiB, Llama-2 7B 128 GiB (temp MiB)"
   names = {"ours (jamba_v0.1)": "jamba_v0.1", "llama_7b": "llama_7b"}
   return [Case(group, name, functools.partial(cache, recipe)) for name, recipe in names.items()]
 
@@ -107,5 +108,5 @@ def caches() -> list[Case]:
 def cache(name: str) -> Timed:
   """The state of a published model, from its shapes."""
   recipe = recipes.get_recipe(name)
-  model = build_model(recipe, **{**recipe.model, "dtype": "bfloat16", "max_len": CONTEXT})
+  model = build_model(recipe, **{**recipe.model, "max_len": CONTEXT})
   return Timed(lambda: None, temp_mib=count.state_bytes(model, CONTEXT) / 2**20)
