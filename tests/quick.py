@@ -1,6 +1,7 @@
 """How tests compile: XLA leaves out what only makes programs fast, since most tests compile more than they compute."""
 
 import functools
+import inspect
 import os
 from typing import Any
 
@@ -35,10 +36,13 @@ def flags() -> str:
 def everywhere() -> None:
   """Adds `quick` to the options of all programs that this process compiles unoptimized, and of processes it starts.
 
-  JAX has no public setting for compiler options of all programs, and reads XLA_FLAGS once.
+  JAX has no public setting for compiler options of all programs, and reads XLA_FLAGS once. A JAX that makes its options
+  otherwise compiles as usual.
   """
-  options, plain = quick(), compiler.get_compile_options
   os.environ.setdefault("XLA_FLAGS", flags())
+  options, plain = quick(), getattr(compiler, "get_compile_options", None)
+  if plain is None or "env_options_overrides" not in inspect.signature(plain).parameters:
+    return
 
   def get_compile_options(*args, env_options_overrides=None, **kwargs):
     given = env_options_overrides or {}
