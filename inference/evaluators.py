@@ -154,7 +154,8 @@ class Samples:
     task, start = subject.task, getattr(subject.task, "START", None)
     if start is None:
       words = tokenizer.find(subject.workdir, task, subject.model.vocab)
-      first, form = words.encode(self.prompt or subject.prompt), samples.Text(words.decode)
+      form: samples.Form = samples.Text(words.decode)
+      first = words.encode(self.prompt or subject.prompt)
     else:
       first, form = np.array([start], np.int32), samples.of_task(task, self.rate)
     count = self.tokens or (256 if start is None else task.length)

@@ -58,8 +58,7 @@ class ReverseComplement(Mixer):
 
   def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t e"]:
     forward, other = jnp.split(x, 2, axis=-1)
-    b, t, _ = x.shape
-    order, reset = reversal.turned(b, t, where.reset, where.lengths)
+    order, reset = reversal.turned(x, where.reset, where.lengths)
     y = self.strand(forward, **where.masks)
     back = reversal.at(self.strand(reversal.at(other, order)[..., ::-1], reset=reset, lengths=where.lengths), order)
     return jnp.concatenate([y, back[..., ::-1]], axis=-1) if self.merge == "both" else y + back

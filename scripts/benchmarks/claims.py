@@ -48,13 +48,13 @@ def layers() -> list[Case]:
     label = f"S4 against LSSL at state = width: {said}"
     rows += beside(label, (1, 1024, width), {"s4": fields, "lssl": fields}, "forward+backward")
   for length, published in LINEAR.items():
-    names = dict.fromkeys(("s4", "softmax", "performer", "linear_transformer"), {})
+    names: dict[str, dict[str, Any]] = dict.fromkeys(("s4", "softmax", "performer", "linear_transformer"), {})
     label = f"S4 and linear attention against a Transformer: {published}"
     rows += beside(label, (1, length, 128), names, "forward+backward")
   for length in (2048, 8192):
     names = {"mamba2": dict(state=64), "mamba": dict(state=64)}
     rows += beside("Mamba-2 against Mamba at state 64: 2x to 8x", (1, length, 256), names, "forward+backward")
-  image = {"bidirectional": dict(mixer=dict(name="mamba")), "softmax": dict(mask="full", heads=3)}
+  image: dict[str, dict[str, Any]] = {"bidirectional": dict(mixer=dict(name="mamba")), "softmax": dict(mask="full", heads=3)}
   label = f"Vim-T against DeiT-T, a layer on {PATCHES} patches of 1248 by 1248 pixels: 2.8x, memory 1/0.132"
   rows += beside(label, (1, PATCHES, 192), image, "forward")
   for length in (4096, 16384):
