@@ -54,7 +54,10 @@ def layers() -> list[Case]:
   for length in (2048, 8192):
     names = {"mamba2": dict(state=64), "mamba": dict(state=64)}
     rows += beside("Mamba-2 against Mamba at state 64: 2x to 8x", (1, length, 256), names, "forward+backward")
-  image: dict[str, dict[str, Any]] = {"bidirectional": dict(mixer=dict(name="mamba")), "softmax": dict(mask="full", heads=3)}
+  image: dict[str, dict[str, Any]] = {
+    "bidirectional": dict(mixer=dict(name="mamba")),
+    "softmax": dict(mask="full", heads=3),
+  }
   label = f"Vim-T against DeiT-T, a layer on {PATCHES} patches of 1248 by 1248 pixels: 2.8x, memory 1/0.132"
   rows += beside(label, (1, PATCHES, 192), image, "forward")
   for length in (4096, 16384):
