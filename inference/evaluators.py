@@ -232,8 +232,9 @@ def build(sections: Mapping[str, Mapping[str, Any]], subject: Subject) -> list[E
         raise Mistake(
           f"evaluators.{label}: {section['name']!r} has no field {key!r}{hint(key, kinds)}; its fields are {[*kinds]}"
         )
-      if kinds[key] in (int, float, str) and not fits(value, kinds[key]):
-        raise Mistake(f"evaluators.{label}.{key}={value!r}; it must be of the kind {kinds[key].__name__}")
+      plain = next((kind for kind in (int, float, str) if kinds[key] is kind), None)
+      if plain and not fits(value, plain):
+        raise Mistake(f"evaluators.{label}.{key}={value!r}; it must be of the kind {plain.__name__}")
       if typing.get_origin(kinds[key]) is Mapping and not isinstance(value, Mapping):
         raise Mistake(f"evaluators.{label}.{key}={value!r}; it is a section of keys and values")
     ask = cls(**fields).prepare(subject, label)
