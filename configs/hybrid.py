@@ -5,9 +5,11 @@ each eight); Mamba alone; attention alone, with rotary positions, which Jamba's 
 over a window of half the length as the third. The MLPs' inner width makes up for what a mixer has fewer of, so that all
 four have as many parameters within 1 %. `task=bytes` is the language model of configs/bytes.py, trained on rows of 256
 and read in rows of 1,024, which attention alone does not bear; `--mode eval --config.data.eval_length=256` reads rows
-like those of the training. `task=mqar` is associative recall of 8 pairs in 64 tokens.
+like those of the training. `task=mqar` is associative recall of 8 pairs in 64 tokens. `kind=experts`, which the sweep
+leaves out, has eight experts in place of every second MLP, as Jamba has 16: more parameters.
 
   python main.py --config configs/hybrid.py:task=mqar,kind=attention --workdir runs/hybrid_attention
+  python main.py --config configs/hybrid.py:kind=experts,e.balance=0.0 --workdir runs/hybrid_experts_free
   ./dev sweep --config configs/hybrid.py --out runs/hybrid
   ./dev report runs/hybrid --across task
 """
@@ -26,12 +28,14 @@ KINDS: dict[str, tuple[str, int]] = {
   "mamba": ("m-", 128),
   "attention": ("a-", 212),
   "griffin": ("r-r-l-r-", 226),
+  "experts": ("m-aem-me", 149),
 }
 LETTERS: dict[str, dict[str, Any]] = {
   "m": dict(name="mamba"),
   "a": dict(name="softmax", heads=4),
   "r": dict(name="rglru", heads=4),
   "l": dict(name="local", heads=4, kv_heads=1, window=128),
+  "e": dict(name="moe", experts=8, top_k=2, inner=96, balance=0.01),
 }
 SMALL = "eval.every=500,save.every=500,save.keep=1,cpu_devices=1,warmup=100,schedule=cosine"
 TASKS = {
@@ -40,7 +44,7 @@ TASKS = {
 }
 LEARNING_RATES = {"bytes": (3e-3,), "mqar": (1e-3, 3e-3)}
 # Griffin is there for its loss beyond the length of the training
-COMPARED = {"bytes": tuple(KINDS), "mqar": ("hybrid", "mamba", "attention")}
+COMPARED = {"bytes": ("hybrid", "mamba", "attention", "griffin"), "mqar": ("hybrid", "mamba", "attention")}
 
 
 def get_config(arg: str = "") -> ConfigDict:

@@ -8,6 +8,7 @@ DIR are workdirs of runs.
                   their names, such as the length in length_64 … length_1024; runs without numbers are left out.
   positions.png   for language models: the loss of a token by its position, with --length in longer rows than those of
                   the training.
+  NAME_experts.png  for models with mixtures of experts: how many choices fall on each.
   NAME_confusion.png  for classifiers: how often rows of each class are taken for each class.
   NAME_numbers.png    for regressions: what is predicted against what is so.
   NAME_samples.png    the first rows of the set with their targets and predictions: pictures, curves or tokens.
@@ -29,7 +30,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mistake import Mistake, hint
-from scripts.pictures import positions
+from scripts.pictures import experts, positions
 from training import metrics, platform
 from training.rows import read_rows
 from training.run import Run
@@ -37,6 +38,8 @@ from training.run import Run
 # samples on a page, and tokens shown of each
 SHOWN, TOKENS = 16, 48
 MOST_CLASSES = 64
+# of which the use of experts is counted
+MOST_ROWS = 64
 
 
 class Answers(NamedTuple):
@@ -214,6 +217,8 @@ def draw_positions(runs: list[Run], collected: dict[str, Answers]) -> Figure | N
 
 def pages(run: Run, found: Answers) -> Iterator[tuple[str, Figure]]:
   """The pictures of one run, by the end of their names."""
+  if layers := experts.shares(run, found.batch["inputs"][:MOST_ROWS]):
+    yield "experts", experts.draw(layers)
   if found.answers.ndim == 2 and run.task.classes and run.task.classes <= MOST_CLASSES:
     yield "confusion", draw_confusion(found, run.task.classes)
   if np.issubdtype(found.batch["targets"].dtype, np.floating):

@@ -43,7 +43,7 @@ VARIANTS = {
   "hippo_init": ("m.A_init=random,m.learn=output",),
   "induction_table": ("model=xpos", "model=hyena"),
   "bytes_table": ("model=s5", "model=griffin"),
-  "hybrid": ("kind=griffin", "task=mqar"),
+  "hybrid": ("kind=griffin", "task=mqar", "kind=experts,e.balance=0.0"),
   "selective_copying": ("", "length=4112,tokens=16,batch=64,steps=400000,lr=1e-4,stages=(),max_len=8192"),
   "listops": ("", "length=256,shortest=20,longest=200,train_rows=0,mixer=s5"),
   "copying": ("", "mixer=lru,length=420"),
