@@ -32,8 +32,10 @@ jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def pytest_sessionstart():
-  if HURRY:
+def pytest_sessionstart(session):
+  # workers that run the tests for this process would take its XLA_FLAGS, in tests marked `optimized`, too
+  controller = session.config.getoption("numprocesses", 0) and not hasattr(session.config, "workerinput")
+  if HURRY and not controller:
     quick.everywhere()
 
 

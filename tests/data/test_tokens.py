@@ -107,7 +107,7 @@ def test_bits_are_those_of_the_texts_bytes(corpus, folder):
   uniform = {"loss": (np.log(pairs.SIZE) * targets, targets), "accuracy": (0, targets)}
   values = losses.averages(uniform, task.metrics, losses.bytes_per_target(task, "validation"))
   assert values["bits_per_byte"] == pytest.approx(np.log2(pairs.SIZE) * targets / size)
-  assert evaluate.size(task).startswith("validation: ")
+  assert evaluate.preview(task).startswith("validation: ")
 
 
 def test_work_goes_on_and_mends_what_is_damaged(corpus, tmp_path, capsys):

@@ -109,7 +109,7 @@ def test_the_delta_rule_is_what_the_general_memory_does():
 def test_gradients_are_taken_where_the_chunk_began():
   """Within the first chunk a linear memory is empty to all gradients: M_t = sum of 2 theta k v^T, plain attention."""
   d, t = 6, 7
-  module = Titans(d, layers=1, chunk=t, momentum=False, decay=False, norm_eps=1.0, bounded=False)
+  module = Titans(d, layers=1, chunk=t, momentum=False, decay=False, norm_eps=0.5, bounded=False)
   p = writable(module)
   x = np.random.default_rng(0).standard_normal((1, t, d)).astype(np.float32)
   bound = module.bind({"params": p})
@@ -117,7 +117,7 @@ def test_gradients_are_taken_where_the_chunk_began():
   q, k, v = (np.asarray(z)[0, :, 0] for z in (q * d**0.5, k, v))
   theta = 0.5 * sigmoid(x[0] @ p["gates"]["kernel"] + p["gates"]["bias"])
   read = np.tril(q @ k.T) @ (2 * theta * v)
-  want = read / np.sqrt((read**2).mean(-1, keepdims=True) + 1.0) @ p["out_proj"]["kernel"]
+  want = read / np.sqrt((read**2).mean(-1, keepdims=True) + 0.5) @ p["out_proj"]["kernel"]
   np.testing.assert_allclose(run(module, p, x)[0], want, atol=1e-5)
 
 
