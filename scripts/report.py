@@ -1,7 +1,7 @@
 """Tables and curves of what a sweep left behind: means over the seeds of each setting, the best setting of each group.
 
   ./dev report DIR [--by mixer] [--across task] [--metric eval/validation/accuracy] [--choose eval/validation/accuracy]
-      [--against state_bytes] [--png curves.png]
+      [--against state_bytes] [--png curves.png] [--html page.html [--watch]]
 
 A setting is what was run but for its seed; its runs are shown as mean ± standard deviation (n - 1) over their n seeds.
 Groups are the settings with the same value of the override --by: by default the mixer or, of a hybrid, pattern and
@@ -15,15 +15,20 @@ of all settings. The PNG has the mean curves of the best. --against puts a numbe
 (state_bytes, parameters, flops …): the best setting is found for each of its values, one line a group over a
 logarithmic axis and, with --across, one panel for each value of that override (Arora et al. 2024, arXiv:2402.18668,
 fig. 2).
+
+--html writes one page that needs no network: tables that a click on a head sorts, curves with bands, the metric against
+state, parameters, time and memory, the commands, what the configs differ in, and versions. With --watch it is written
+anew while the sweep runs, with the runs that have not ended; a browser that shows it follows.
 """
 
 import argparse
 import math
 import sys
+import time
 from pathlib import Path
 
 from mistake import Mistake
-from scripts import settings
+from scripts import page, settings, sweep
 from scripts.settings import Setting
 
 PICTURES = (".png", ".pdf", ".svg")
@@ -100,6 +105,10 @@ def draw_against(panels: dict[str, dict[str, list[Setting]]], quantity: str, met
   figure.savefig(path, dpi=110)
 
 
+# seconds between two pages of --watch
+EVERY = 20
+
+
 def main(argv: list[str] | None = None) -> int:
   """Prints the tables. Exit code: 0, or 2 for wrong arguments."""
   parser = argparse.ArgumentParser(
@@ -112,13 +121,35 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument("--metric", default="eval/validation/accuracy", help="what is shown")
   parser.add_argument("--choose", help="what the best setting is chosen by; by default the metric on validation")
   parser.add_argument("--png", type=Path, help="file for the curves of the best")
+  parser.add_argument("--html", type=Path, help="file for one page of all of it")
+  parser.add_argument("--watch", action="store_true", help="write --html anew until the sweep ends")
   args = parser.parse_args(argv)
   try:
+    if args.watch and not args.html:
+      raise Mistake("--watch writes a page anew; give --html FILE")
+    while args.watch and sweep.is_running(args.folder):
+      write_page(args, refresh=EVERY)
+      time.sleep(EVERY)
     print(report(args))
   except (Mistake, OSError) as error:
     print(f"report: {error}", file=sys.stderr)
     return 2
   return 0
+
+
+def write_page(args: argparse.Namespace, *, refresh: int = 0) -> None:
+  """Writes --html; while the sweep runs, also before any run is finished or has the metric."""
+  try:
+    found = settings.read(args.folder)
+    settings.require_metric(found, "--metric", args.metric)
+    settings.require_override(found, args.by)
+    best = settings.best(found, args.by, args.choose or settings.on_validation(found, args.metric))
+    groups = settings.groups(found, args.by)
+  except Mistake:
+    if not refresh:
+      raise
+    groups, best = {}, {}
+  page.write(args.html, args.folder, groups, best, args.metric, refresh=refresh)
 
 
 def report(args: argparse.Namespace) -> str:
@@ -146,6 +177,8 @@ def report(args: argparse.Namespace) -> str:
     draw_against(panels, args.against, args.metric, args.png)
   elif args.png:
     draw({group: setting for group, setting in best.items() if setting.values(args.metric)}, args.metric, args.png)
+  if args.html:
+    write_page(args)
   return (
     f"{args.metric}, the best by the mean of {choose} over seeds:\n\n{shown}\n\nall:\n\n{table(found, args.metric)}"
   )

@@ -84,7 +84,7 @@ class Sweep:
     result = {"name": run.name, "overrides": run.overrides, "status": _status(done, saved), "exit": code}
     result |= {"seconds": round(time.time() - began, 1), "summary": _json(folder / SUMMARY) if done else {}}
     result |= {"digest": run.digest, "folder": folder.name, "origin": run.origin}
-    result |= {"argument": self._argument, "flags": self._flags}
+    result |= {"argument": self._argument, "flags": self._flags, "config": run.config}
     if result["status"] == "failed":
       result["error"] = _reason(code, folder / LOG)
     with self._lock:
@@ -160,6 +160,14 @@ def _locks(file: IO[str]) -> bool:
   except OSError:
     return True
   return True
+
+
+def is_running(out: Path) -> bool:
+  """Whether a sweep runs in the folder."""
+  if not (out / LOCK).exists():
+    return False
+  with open(out / LOCK, "a") as lock:
+    return not _locks(lock)
 
 
 def _text(path: Path) -> str:

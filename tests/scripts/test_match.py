@@ -94,7 +94,7 @@ def test_models_meet_the_budget_before_they_run(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("budget", ["parameters=40k", "state=4k", "flops=60k"])
+@pytest.mark.parametrize("budget", ["parameters=40k", "state=16.4k", "flops=60k"])
 def test_real_models_meet_their_budget(tmp_path, budget):
   models, wanted = match.Models("configs/mqar.py:vocab=128", []), match.budget(budget, "width", 0.02)
   rows = match.match(models, [{"mixer": "mamba"}, {"mixer": "gla"}], wanted, tmp_path)

@@ -7,7 +7,7 @@ import statistics
 import pytest
 from matplotlib.figure import Figure
 
-from scripts import report, settings
+from scripts import report, settings, sweep
 
 METRIC = "eval/x/accuracy"
 SUMMARY = {"parameters": 1000, "state_bytes": 4096, "step": 2, "wall_seconds": 1.5}
@@ -183,6 +183,7 @@ def test_a_group_has_one_colour_in_all_panels(monkeypatch, tmp_path):
       "--against=flops: run mixer=a,lr=1 has no such number; "
       "choose from ['parameters', 'state_bytes', 'step', 'wall_seconds']",
     ),
+    (["--metric=eval/x/loss", "--watch"], "--watch writes a page anew; give --html FILE"),
     (["--metric=eval/x/loss", "--by=width"], "no run overrides 'width'; choose from ['lr', 'mixer']"),
     (["--png=a.xyz"], "--png=a.xyz: give a file that ends in .png, .pdf, .svg, in a folder that exists"),
   ],
@@ -190,6 +191,42 @@ def test_a_group_has_one_colour_in_all_panels(monkeypatch, tmp_path):
 def test_mistakes_are_one_line(folder, capsys, arguments, message):
   assert report.main([str(folder), *arguments]) == 2
   assert capsys.readouterr().err == f"report: {message}\n"
+
+
+def test_a_page_has_all_of_it_and_asks_no_network(tmp_path):
+  pytest.importorskip("plotly", reason="EXTRAS=lab installs it")
+  write(tmp_path, SEEDS, config="configs/x.py:mixer=<a>", argument="", flags=["--config.steps=5"], origin="")
+  for number in (0, 3):
+    (tmp_path / f"run{number}" / "config.json").write_text(json.dumps({"optimizer": {"lr": number, "b1": 0.9}}))
+  (tmp_path / "still").mkdir()
+  (tmp_path / "still" / "metrics.jsonl").write_text('{"step": 7, "train/loss": 1.5}\n')
+  path = tmp_path / "page.html"
+  assert report.main([str(tmp_path), f"--metric={METRIC}", f"--html={path}"]) == 0
+  text = path.read_text()
+  shown = text.partition("</head>")[2]
+  for part in ("0.81 ± 0.01", 'data-value="4096.0"', "optimizer.lr", "--config.steps=5", "&lt;a&gt;", ">still<", ">1.5<"):
+    assert part in shown, part
+  assert "optimizer.b1" not in shown
+  assert "<a>" not in shown
+  assert 'src="http' not in text
+  assert "http-equiv" not in text
+  # nothing is left over, and --watch ends where no sweep runs
+  assert not path.with_name("page.html.tmp").exists()
+  assert report.main([str(tmp_path), f"--metric={METRIC}", f"--html={path}", "--watch"]) == 0
+
+
+def test_a_page_is_there_before_a_run_has_finished(tmp_path, monkeypatch):
+  pytest.importorskip("plotly", reason="EXTRAS=lab installs it")
+  (tmp_path / "still").mkdir()
+  (tmp_path / "still" / "metrics.jsonl").write_text('{"step": 7, "train/loss": 1.5}\n')
+  pages = []
+  monkeypatch.setattr(sweep, "is_running", lambda folder: not pages)
+  path = tmp_path / "page.html"
+  monkeypatch.setattr(report.time, "sleep", lambda seconds: pages.append(path.read_text()))
+  # the sweep ended without a result, which is said as without --watch
+  assert report.main([str(tmp_path), f"--html={path}", "--watch"]) == 2
+  assert '<meta http-equiv="refresh"' in pages[0]
+  assert ">still<" in pages[0]
 
 
 def test_a_folder_without_a_sweep_is_named(tmp_path, capsys):
