@@ -85,6 +85,8 @@ def defaults() -> ConfigDict:
         "ema": 0.0,
         "slow_lr": 1.0,
         "groups": (),
+        "skip": 0.0,
+        "base_width": 0,
       },
     }
   )

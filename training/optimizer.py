@@ -19,19 +19,49 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from optax import contrib
 
 from mistake import Mistake
 from training import schedule as schedule_lib
 
-OPTIMIZERS: dict[str, Callable[[float, float, float], optax.GradientTransformation]] = {
-  "adabelief": lambda b1, b2, eps: optax.scale_by_belief(b1, b2, eps),
-  "adam": lambda b1, b2, eps: optax.scale_by_adam(b1, b2, eps),
-  "adamw": lambda b1, b2, eps: optax.scale_by_adam(b1, b2, eps),
-  "lion": lambda b1, b2, eps: optax.scale_by_lion(b1, b2),
-  "nadamw": lambda b1, b2, eps: optax.scale_by_adam(b1, b2, eps, nesterov=True),
-  "radam": lambda b1, b2, eps: optax.scale_by_radam(b1, b2, eps),
-  "rmsprop": lambda b1, b2, eps: optax.scale_by_rms(b2, eps),
-  "sgd": lambda b1, b2, eps: optax.trace(b1) if b1 else optax.identity(),
+
+class Moments(NamedTuple):
+  """What an update rule is made from: the decays of its moments, and the matrices that it may treat as such."""
+
+  b1: float
+  b2: float
+  eps: float
+  matrices: Mapping[str, contrib.MuonDimensionNumbers]  # by path; hidden ones alone
+
+
+def _muon(m: Moments) -> optax.GradientTransformation:
+  """Returns Muon for the hidden matrices, with Adam's size of updates, and Adam for all else."""
+  dimensions = lambda params: jax.tree_util.tree_map_with_path(lambda path, _: m.matrices[_name(path)], params)
+  kind = lambda path, _: "muon" if _name(path) in m.matrices else "adam"
+  # the learning rate of -1 undoes the sign that the library gives to updates; ours comes later
+  muon = contrib.muon(-1.0, consistent_rms=0.2, muon_weight_dimension_numbers=dimensions)
+  rules = {"muon": muon, "adam": optax.scale_by_adam(m.b1, m.b2, m.eps)}
+  return optax.partition(rules, lambda params: jax.tree_util.tree_map_with_path(kind, params))
+
+
+def _without_momentum(m: Moments) -> optax.GradientTransformation:
+  return optax.scale_by_rms(m.b2, m.eps, eps_in_sqrt=False, bias_correction=True)
+
+
+SCHEDULE_FREE = "schedule_free_adamw"
+OPTIMIZERS: dict[str, Callable[[Moments], optax.GradientTransformation]] = {
+  "adabelief": lambda m: optax.scale_by_belief(m.b1, m.b2, m.eps),
+  "adam": lambda m: optax.scale_by_adam(m.b1, m.b2, m.eps),
+  "adamw": lambda m: optax.scale_by_adam(m.b1, m.b2, m.eps),
+  "ademamix": lambda m: contrib.scale_by_ademamix(m.b1, m.b2, eps=m.eps),
+  "adopt": lambda m: contrib.scale_by_adopt(m.b1, m.b2, m.eps),
+  "lion": lambda m: optax.scale_by_lion(m.b1, m.b2),
+  "muon": _muon,
+  "nadamw": lambda m: optax.scale_by_adam(m.b1, m.b2, m.eps, nesterov=True),
+  "radam": lambda m: optax.scale_by_radam(m.b1, m.b2, m.eps),
+  "rmsprop": lambda m: optax.scale_by_rms(m.b2, m.eps),
+  SCHEDULE_FREE: _without_momentum,
+  "sgd": lambda m: optax.trace(m.b1) if m.b1 else optax.identity(),
 }
 # weight decay is part of the gradient here, as in the papers; everywhere else it is decoupled
 COUPLED = ("adam", "rmsprop", "sgd")
@@ -63,13 +93,26 @@ def build(
   ema: float = 0.0,
   slow_lr: float = 1.0,
   groups: Sequence[Any] = (),
-) -> optax.GradientTransformation:
+  skip: float = 0.0,
+  base_width: int = 0,
+) -> optax.GradientTransformationExtraArgs:
   """Builds the transformation for `params` (arrays or shapes, in Linen's boxes or not); see the module's docstring.
+
+  All update rules are optax's. `muon` (Jordan 2024) turns the momentum of hidden matrices, those with two named axes
+  of which none is the vocabulary, into nearly orthogonal ones, times 0.2 sqrt(max(rows, columns)) (Liu et al. 2025,
+  arXiv:2502.16982) so that AdamW's learning rate and decay fit, and is AdamW for all else. `schedule_free_adamw`
+  (Defazio et al. 2024, arXiv:2405.15682) takes gradients between an average and AdamW's iterate, is evaluated at the
+  average, and needs schedule=constant. `ademamix` (Pagliardini et al. 2024) adds a slow average of gradients with
+  weight 6 and decay 0.9999, without the paper's warm-up of both; `adopt` is Taniguchi et al. 2024.
 
   Args:
     steps, schedule, warmup, final_lr, decay: see training/schedule.py.
     clip, ema: 0 is off.
     accumulate: batches of one update, as if they were one large batch; the loop takes so many.
+    skip: an update whose gradient has a larger norm is left out, with its moments and its place in the schedule; 0
+      takes all. `update` then needs the norm as `grad_norm`.
+    base_width: the width that `lr` was found at; matrices that read a hidden axis get base_width/width times the
+      learning rate, so that the best one moves less with the width (Everett et al. 2024, arXiv:2407.05872); 0 is off.
   Raises:
     ValueError: an unknown name, a value out of its range, or a row of `groups` that takes no parameter.
   """
@@ -83,6 +126,8 @@ def build(
     ("b1", b1, 0 <= b1 < 1, "at least 0 and below 1"),
     ("b2", b2, 0 <= b2 < 1, "at least 0 and below 1"),
     ("weight_decay", weight_decay, 0 <= weight_decay < math.inf, "0 (off) or more"),
+    ("skip", skip, 0 <= skip < math.inf, "0 (off) or a norm of the gradient"),
+    ("base_width", base_width, base_width >= 0, "0 (off) or a width"),
     ("slow_lr", slow_lr, 0 <= slow_lr < math.inf, "0 (frozen) or more"),
   ):
     if not fine:
@@ -91,15 +136,47 @@ def build(
     lr=lr, schedule=schedule, warmup=warmup, final_lr=final_lr, decay=decay, steps=steps
   )
   rules = assign(params, weight_decay=weight_decay, slow_lr=slow_lr, groups=groups)
+  kinds = _paths(params)
+  wider = _over_width(kinds, base_width)
   decay = _decay({path: rule.weight_decay for path, rule in rules.items()})
-  factors = {path: rule.lr for path, rule in rules.items()}
+  scale = _scale({path: rule.lr * wider[path] for path, rule in rules.items()}, lambda count: -rate(count))
+  matrices = {path: kind.matrix for path, kind in kinds.items() if kind.matrix}
+  direction = OPTIMIZERS[name](Moments(b1, b2, eps, matrices))
   # a place of its own even when it is off, so that --from-step can turn it on
   parts = [optax.clip_by_global_norm(clip) if clip else optax.identity()]
-  parts += [decay, OPTIMIZERS[name](b1, b2, eps)] if name in COUPLED else [OPTIMIZERS[name](b1, b2, eps), decay]
-  parts.append(_scale(factors, lambda count: -rate(count)))
+  parts += [decay, direction, scale] if name in COUPLED else [direction, decay, scale]
+  if name == SCHEDULE_FREE:
+    _check_schedule_free(schedule, b1, ema)
+    parts = [parts[0], contrib.schedule_free(optax.chain(*parts[1:]), rate, b1)]
   if ema:
     parts.append(average(ema))
-  return optax.chain(*parts)
+  made = optax.chain(*parts)
+  if skip:
+    made = optax.conditionally_mask(made, lambda _, grad_norm: grad_norm <= skip, forward_extra_args=True)
+  return optax.with_extra_args_support(made)
+
+
+def _check_schedule_free(schedule: str, b1: float, ema: float) -> None:
+  need = f"optimizer.name={SCHEDULE_FREE} averages instead of lowering the learning rate"
+  if schedule != "constant":
+    raise Mistake(f"optimizer.schedule={schedule!r}: {need}; set optimizer.schedule=constant")
+  if not b1:
+    raise Mistake(f"optimizer.b1=0: {need}, and b1 is the weight of the average; set optimizer.b1=0.9")
+  if ema:
+    raise Mistake(f"optimizer.ema={ema}: {need}, and needs no other average; set optimizer.ema=0")
+
+
+def _over_width(kinds: Mapping[str, "Kind"], base_width: int) -> dict[str, float]:
+  """Returns the factor of each parameter's learning rate, see `base_width`.
+
+  Raises:
+    Mistake: it is asked for, and no parameter has an axis "embed", whose length is the width.
+  """
+  widths = {size for kind in kinds.values() for axis, size in kind.axes if axis == "embed"}
+  if base_width and not widths:
+    raise Mistake(f"optimizer.base_width={base_width}: no parameter says how wide the model is; set it to 0")
+  factor = base_width / max(widths) if base_width else 1.0
+  return {path: factor if kind.reads_hidden else 1.0 for path, kind in kinds.items()}
 
 
 def assign(
@@ -157,10 +234,29 @@ def _sample(paths: Collection[str], count: int = 5) -> list[str]:
 
 
 class Kind(NamedTuple):
-  """The declaration of a parameter: whether it is `slow`, and whether it has weight decay."""
+  """The declaration of a parameter: whether it is `slow`, whether it has weight decay, and the names of its axes."""
 
   slow: bool
   decay: bool
+  axes: tuple[tuple[str | None, int], ...]  # with their lengths, without those that count matrices
+  leading: int  # axes that count matrices
+
+  @property
+  def reads_hidden(self) -> bool:
+    """Whether it is a matrix whose inputs are features: a hidden one or the read-out."""
+    names = [name for name, _ in self.axes]
+    return len(names) == 2 and None not in names and names[0] != "vocab" and not self.slow
+
+  @property
+  def matrix(self) -> contrib.MuonDimensionNumbers | None:
+    """How to read it as matrices from features to features, where it is such."""
+    if not self.reads_hidden or self.axes[1][0] == "vocab":
+      return None
+    return contrib.MuonDimensionNumbers(self.leading, self.leading + 1)
+
+
+# leading axes of equal matrices: one for each layer, one for each expert
+LEADING = ("layers", "expert")
 
 
 def _paths(params: Any) -> dict[str, Kind]:
@@ -170,7 +266,9 @@ def _paths(params: Any) -> dict[str, Kind]:
   for path, leaf in jax.tree_util.tree_leaves_with_path(params, is_leaf=boxed):
     value, names = (leaf.value, leaf.names) if isinstance(leaf, nn.meta.Partitioned) else (leaf, ())
     decay = getattr(leaf, "decay", True) and value.ndim - names.count("layers") > 1
-    kinds[_name(path)] = Kind(getattr(leaf, "slow", False), decay)
+    leading = sum(name in LEADING for name in names)
+    axes = tuple((name, size) for name, size in zip(names, value.shape) if name not in LEADING)
+    kinds[_name(path)] = Kind(getattr(leaf, "slow", False), decay, axes, leading)
   return kinds
 
 
@@ -222,6 +320,27 @@ def average(decay: float) -> optax.GradientTransformation:
 
 def averaged(opt_state: Any, params: Any) -> Any:
   """Returns the parameters for evaluation and generation: averaged if the optimizer keeps an average, else `params`."""
-  is_average = lambda node: isinstance(node, Average)
   found = [node for node in jax.tree.leaves(opt_state, is_leaf=is_average) if is_average(node)]
+  if found and isinstance(found[0], contrib.ScheduleFreeState):
+    return contrib.schedule_free_eval_params(found[0], params)
   return found[0].params if found else params
+
+
+def is_average(node: Any) -> bool:
+  """Whether a part of an optimizer's state holds what `averaged` needs."""
+  return isinstance(node, (Average, contrib.ScheduleFreeState))
+
+
+def renewed(node: Any, params: Any) -> Any:
+  """Returns a part of an optimizer's state as it is, or one that `is_average` with the average at `params`."""
+  copy = lambda: jax.tree.map(jnp.array, params)
+  if isinstance(node, contrib.ScheduleFreeState):
+    return node._replace(z=copy())
+  return node._replace(params=copy()) if isinstance(node, Average) else node
+
+
+def without_moments(node: Any) -> Any:
+  """Returns of a part of an optimizer's state what `averaged` needs, None where that is nothing."""
+  if isinstance(node, contrib.ScheduleFreeState):
+    return node._replace(base_optimizer_state=None)
+  return node if isinstance(node, Average) else None

@@ -1,6 +1,7 @@
 """The learning rate of each update.
 
-All schedules rise to `lr` on a line over `warmup` updates, the first of which has lr/warmup and not 0. After that:
+All schedules but one_cycle rise to `lr` on a line over `warmup` updates, the first of which has lr/warmup and not 0.
+After that:
 
   constant      stays there.
   cosine        falls to final_lr·lr at `steps` on half a cosine, lr (1 + cos(pi x))/2. Loshchilov & Hutter 2017.
@@ -8,10 +9,12 @@ All schedules rise to `lr` on a line over `warmup` updates, the first of which h
   wsd           stays, and falls there on a line over the last updates, `decay` of them (warmup, stable, decay). Hu et
                 al. 2024 (MiniCPM), whose decay is exponential; Hägele et al. 2024 compare shapes. Until the decay
                 begins the rate does not depend on `steps`, so a run is extended from there without a jump.
+  one_cycle     rises from lr/25 on half a cosine over `warmup` updates, 0.3 of all where that is 0, and falls to
+                final_lr·lr, at least lr/250,000, on another. Smith & Topin 2018; optax's cosine_onecycle_schedule.
   inverse_sqrt  falls as lr sqrt(warmup/n) at update n, but not below final_lr·lr. Vaswani et al. 2017. It does not
                 depend on `steps`.
 
-Past `steps` the rate of cosine, linear and wsd stays where it is then.
+Past `steps` the rate of cosine, linear, one_cycle and wsd stays where it is then.
 """
 
 import inspect
@@ -27,9 +30,9 @@ from ml_collections import ConfigDict
 from mistake import Mistake
 
 Section: TypeAlias = Mapping[str, Any] | ConfigDict
-SCHEDULES = ("constant", "cosine", "linear", "wsd", "inverse_sqrt")
+SCHEDULES = ("constant", "cosine", "linear", "wsd", "one_cycle", "inverse_sqrt")
 # whose rate depends on `steps`
-DRAWN = ("cosine", "linear")
+DRAWN = ("cosine", "linear", "one_cycle")
 
 
 def learning_rate(
@@ -52,6 +55,9 @@ def learning_rate(
   """
   _check(steps, lr, schedule, warmup, final_lr, decay)
   falls_from = decays_from(steps, decay)
+  if schedule == "one_cycle":
+    share, low = (warmup / steps if warmup and steps else 0.3), max(final_lr, 1 / 250_000)
+    return optax.cosine_onecycle_schedule(max(steps, 1), lr, share, div_factor=25.0, final_div_factor=1 / (25 * low))
 
   def rate(count: Any) -> Any:
     # plain numbers are computed at once, without compiling anything

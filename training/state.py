@@ -129,14 +129,12 @@ def count(params: Any) -> int:
 
 def with_average(opt: Any, params: Any) -> Any:
   """Returns the optimizer's state, with its average of the parameters, if it keeps one, starting from `params`."""
-  is_average = lambda node: isinstance(node, optimizer.Average)
-  renew = lambda node: node._replace(params=jax.tree.map(jnp.array, params)) if is_average(node) else node
-  return jax.tree.map(renew, opt, is_leaf=is_average)
+  renew = lambda node: optimizer.renewed(node, params)
+  return jax.tree.map(renew, opt, is_leaf=optimizer.is_average)
 
 
 def to_look_at(like: TrainState) -> TrainState:
   """Returns the shapes that evaluation and generation need: those of the variables, without a batch's size."""
-  is_average = lambda node: isinstance(node, optimizer.Average)
-  opt = jax.tree.map(lambda node: node if is_average(node) else None, like.opt, is_leaf=is_average)
+  opt = jax.tree.map(optimizer.without_moments, like.opt, is_leaf=optimizer.is_average)
   nothing: Any = None
   return like._replace(opt=opt, carry=(), seen=nothing)

@@ -66,13 +66,14 @@ def make_update(model: nn.Module, tx: optax.GradientTransformation, *, like: Tra
   Args:
     like: shapes and shardings of the state, which it keeps; a state with a carry makes the update stateful.
   """
+  tx = optax.with_extra_args_support(tx)
   gradient = make_gradient(model, stateful=bool(jax.tree.leaves(like.carry)))
 
   def update(state: TrainState, *batches: Mapping[str, Any]) -> TrainState:
     made = gradient(state.params, state, *batches) if len(batches) == 1 else _accumulated(gradient, state, batches)
     (value, (sums, buffers, carry)), grads = made
     norm = optax.global_norm(grads)
-    updates, opt = tx.update(grads, state.opt, state.params)
+    updates, opt = tx.update(grads, state.opt, state.params, grad_norm=norm)
     params = optax.apply_updates(state.params, updates)
     step, seen = state.step + 1, state.seen
     fine = jnp.isfinite(value) & jnp.isfinite(norm) | (seen.first_bad_step > 0)

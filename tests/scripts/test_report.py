@@ -204,7 +204,15 @@ def test_a_page_has_all_of_it_and_asks_no_network(tmp_path):
   assert report.main([str(tmp_path), f"--metric={METRIC}", f"--html={path}"]) == 0
   text = path.read_text()
   shown = text.partition("</head>")[2]
-  for part in ("0.81 ± 0.01", 'data-value="4096.0"', "optimizer.lr", "--config.steps=5", "&lt;a&gt;", ">still<", ">1.5<"):
+  for part in (
+    "0.81 ± 0.01",
+    'data-value="4096.0"',
+    "optimizer.lr",
+    "--config.steps=5",
+    "&lt;a&gt;",
+    ">still<",
+    ">1.5<",
+  ):
     assert part in shown, part
   assert "optimizer.b1" not in shown
   assert "<a>" not in shown

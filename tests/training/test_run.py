@@ -64,6 +64,21 @@ def test_an_opened_run_has_the_variables_of_its_checkpoint(trained):
   assert written == run.generate("the", tokens=4)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["muon", "schedule_free_adamw", "ademamix", "adopt"])
+def test_every_new_optimizer_trains_ten_steps_resumes_exactly_and_is_opened(file, tmp_path, name):
+  more = f",optimizer.name={name},schedule=constant,skip=100,mlp=2"
+  whole = Run.from_config(config(file, more + ",steps=10"))
+  assert whole.train() == "done"
+  assert Run.from_config(config(file, more + ",steps=5"), tmp_path / "run").train() == "done"
+  resumed = Run.from_config(config(file, more + ",steps=10"), tmp_path / "run")
+  assert resumed.train() == "done"
+  assert same(whole.state, resumed.state)
+  opened = Run.open(tmp_path / "run")
+  assert same(opened.variables, whole.variables)
+  assert opened.evaluate() == whole.evaluate()
+
+
 def test_predict_gives_the_logits_that_evaluation_scores(trained):
   rows = next(iter(trained.task.eval_sets().values()))()
   batch = next(iter(rows))
