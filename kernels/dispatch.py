@@ -84,6 +84,44 @@ def use(impl: str) -> Iterator[None]:
     force(before)
 
 
+# op -> name -> why it was not taken, empty for the one that was
+Chosen = dict[str, dict[str, str]]
+_watching: list[Chosen] = []
+
+
+@contextlib.contextmanager
+def watch() -> Iterator[Chosen]:
+  """Collects what `pick` takes inside a `with` block, as programs are traced, and why nothing preferred to it."""
+  chosen: Chosen = {}
+  _watching.append(chosen)
+  try:
+    yield chosen
+  finally:
+    _watching.remove(chosen)
+
+
+def told(chosen: Chosen) -> str:
+  """Returns in words what `watch` has collected: "ssd: cpp; short_conv: xla (not cpp: the reason)"."""
+  parts = []
+  for op, names in sorted(chosen.items()):
+    taken = [name for name, reason in names.items() if not reason]
+    refused = [f"not {name}: {reason}" for name, reason in names.items() if reason]
+    parts.append(f"{op}: {' and '.join(taken)}" + (f" ({'; '.join(refused)})" if refused else ""))
+  return "; ".join(parts)
+
+
+def _note(op: str, taken: str, reasons: Mapping[str, str | None], impls: Impls) -> None:
+  for chosen in _watching:
+    names = chosen.setdefault(op, {})
+    for name, reason in reasons.items():
+      # what one call cannot use another may
+      if names.get(name) != "":
+        names[name] = reason or ""
+    for name in UNPROVEN:
+      if name in impls and name != taken and name.endswith(platform()):
+        names.setdefault(name, "no device has run it yet; KERNEL_IMPL takes it")
+
+
 def platform() -> str:
   """Returns the kind of device that programs are made for: "cpu", "gpu" or "tpu"."""
   return jax.default_backend()
@@ -135,6 +173,8 @@ def pick(op: str, impls: Impls, want: str, *args: Any, **kwargs: Any) -> Callabl
     fn, why_not = impls[name]
     reasons[name] = why_not(*args, **kwargs)
     if reasons[name] is None:
+      if _watching:
+        _note(op, name, reasons, impls)
       return fn
   why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
   raise Mistake(f"{op} cannot run on {platform()} ({why}); other choices: {_others(impls, reasons)}")

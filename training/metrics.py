@@ -5,12 +5,10 @@ Everything is written by process 0 alone; on the others the same calls do nothin
 
 import io
 import math
-import platform
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +30,7 @@ from training.workdir import write_text
 
 ROWS, CURVE, SUMMARY = "metrics.jsonl", "loss.png", "summary.json"
 # metrics beside the terminal's bar; the files have the whole row
-BAR = ("train/loss", "train/tokens_per_s", "train/flops_per_s")
-LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+BAR = ("train/loss", "train/tokens_per_s", "train/mfu")
 
 
 class Clock:
@@ -43,13 +40,14 @@ class Clock:
     seconds: wall seconds of earlier processes of the run.
     tokens: of one step; padding counts.
     flops: operations of one token's forward pass. Training is taken to be three times that, whatever it recomputes.
+    peak: FLOP/s that `train/mfu` is a share of; 0 leaves it out.
   """
 
   def __init__(self, seconds: float, *, tokens: int, flops: float):
     self._began = time.monotonic() - seconds
     self._mark = time.monotonic()
     self._steps = 0
-    self._tokens, self._flops = tokens, flops
+    self._tokens, self._flops, self.peak = tokens, flops, 0.0
     self.per_step = math.nan
 
   @property
@@ -72,7 +70,12 @@ class Clock:
     if math.isnan(self.per_step):
       return {}
     tokens = self._tokens / self.per_step
-    return {"train/tokens_per_s": tokens, "train/flops_per_s": 3 * self._flops * tokens}
+    speed = {"train/tokens_per_s": tokens, "train/flops_per_s": 3 * self._flops * tokens}
+    return speed | ({"train/mfu": speed["train/flops_per_s"] / self.peak} if self.peak else {})
+
+  def seen(self, step: int) -> float:
+    """Returns the tokens of the first `step` updates."""
+    return float(step * self._tokens)
 
   @contextmanager
   def pause(self, work: Any) -> Iterator[None]:
@@ -211,19 +214,6 @@ def sign(metric: str) -> int:
   return 1 if metric.rsplit("/", 1)[-1] in HIGHER_IS_BETTER else -1
 
 
-def surroundings() -> dict[str, Any]:
-  """Returns the device and the versions that a result was made with."""
-  device = jax.devices()[0]
-  versions = {name: version(name) for name in LIBRARIES}
-  return {
-    "device": f"{platform.processor() or platform.machine()} ({device.device_kind})",
-    "platform": device.platform,
-    "devices": jax.device_count(),
-    "processes": jax.process_count(),
-    "versions": {"python": platform.python_version()} | versions,
-  }
-
-
 def find_wandb(wanted: bool) -> Any:
   """Imports the library, or returns None where it is not wanted.
 
@@ -249,7 +239,11 @@ def _start_wandb(wandb: Any, workdir: Path, config: Mapping[str, Any]) -> Any:
 def _word(key: str, value: float) -> str:
   kind, _, name = key.partition("/")
   name = name if kind == "train" else key
-  rates = {"tokens_per_s": "tokens/s", "flops_per_s": "FLOP/s"}
+  rates = {"tokens": "tokens", "tokens_per_s": "tokens/s", "flops_per_s": "FLOP/s"}
+  if key == "train/mfu":
+    return f"MFU {100 * value:.3g} %"
+  if key == "train/peak_bytes":
+    return f"peak {value / 2**30:.3g} GiB"
   return f"{_short(value)} {rates[name]}" if name in rates else f"{name} {value:.4g}"
 
 

@@ -11,8 +11,9 @@ import jax
 from ml_collections import ConfigDict
 
 from hybrids import pattern
+from kernels import dispatch
 from mistake import Mistake
-from training import manifest, metrics, processes, schedule
+from training import hardware, manifest, metrics, processes, schedule
 from training import state as state_lib
 from training import workdir as workdir_lib
 from training.checkpoint import Checkpoints, Restored
@@ -114,7 +115,7 @@ class Folder:
     if self.path is None or jax.process_index() > 0:
       return
     numbers = {"step": progress.step, "wall_seconds": progress.seconds, "metrics": progress.last, "best": progress.best}
-    workdir_lib.write_json(self.path / metrics.SUMMARY, dict(facts) | numbers | metrics.surroundings())
+    workdir_lib.write_json(self.path / metrics.SUMMARY, dict(facts) | numbers | hardware.surroundings())
 
   def close(self) -> None:
     """Frees the folder; a save that failed has been reported by then, or is reported here."""
@@ -182,7 +183,8 @@ class Session:
 
   def row(self, step: int, row: Mapping[str, float]) -> None:
     """Logs a row of training, and the speed since the row before."""
-    row = {**row, **self.clock.lap()}
+    memory = {"train/peak_bytes": float(hardware.peak_bytes())}
+    row = {**row, "train/tokens": self.clock.seen(step), **self.clock.lap(), **memory}
     self.progress.last |= row
     self.writer.log(step, row, left=(self.folder.config.steps - step) * self.clock.per_step)
 
@@ -197,15 +199,21 @@ class Session:
     layers = body.name
     if "letters" in body:
       layers = pattern.describe(body.pattern, body.depth, {key: spec["name"] for key, spec in body.letters.items()})
+    peak = hardware.peak()
+    self.clock.peak = peak.flops_per_s
     self.writer.say(f"{where} of {config.steps}{unit}: {layers}; {parameters:,} parameters, {devices} x {kind}")
+    self.writer.say(f"MFU is the share of {peak.source}")
 
   @contextlib.contextmanager
   def compiling(self, work: str, *, first: bool) -> Iterator[None]:
-    """Says before the first call of a program that it is being compiled, and after it how long that took."""
+    """Says before the first call of a program that it is being compiled, and after it for how long, and what runs."""
     if not first:
       yield
       return
     self.writer.say(f"compiling {work} …")
     began = time.monotonic()
-    yield
+    with dispatch.watch() as chosen:
+      yield
     self.writer.say(f"compiled {work} in {time.monotonic() - began:.1f} s")
+    if chosen:
+      self.writer.say(f"implementations: {dispatch.told(chosen)}")

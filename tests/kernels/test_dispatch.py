@@ -121,3 +121,27 @@ def test_scans_run_on_a_mesh():
 )
 def test_a_mesh_axis_cuts_what_it_divides(sizes, mesh, cut):
   assert dispatch._cut(sizes, mesh) == cut
+
+
+def test_what_was_taken_and_why_nothing_else_is_told(monkeypatch):
+  monkeypatch.setattr(dispatch, "platform", lambda: "gpu")
+  impls = {
+    "cudnn": (lambda x: "cudnn", lambda x: "it is an int" if isinstance(x, int) else None),
+    "pallas_gpu": (lambda x: "pallas_gpu", lambda x: None),
+    "pallas_tpu": (lambda x: "pallas_tpu", lambda x: None),
+    "xla": (lambda x: "xla", lambda x: None),
+    "reference": (lambda x: "reference", lambda x: None),
+  }
+  with dispatch.watch() as chosen:
+    dispatch.pick("op", impls, "auto", 1)
+    dispatch.pick("other", impls, "auto", 1.0)
+    dispatch.pick("plain", impls, "reference", 1)
+  dispatch.pick("later", impls, "auto", 1)
+  untried = "not pallas_gpu: no device has run it yet; KERNEL_IMPL takes it"
+  assert dispatch.told(chosen) == (
+    f"op: xla (not cudnn: it is an int; {untried}); other: cudnn ({untried}); plain: reference ({untried})"
+  )
+  with dispatch.watch() as chosen:
+    for x in (1, 1.0, 1):
+      dispatch.pick("op", impls, "auto", x)
+  assert dispatch.told(chosen) == f"op: cudnn and xla ({untried})"

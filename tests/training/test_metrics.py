@@ -7,11 +7,12 @@ import resource
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 import rich.console
 
-from training import metrics, rows
+from training import hardware, metrics, rows
 
 
 def writer(workdir, first=0, steps=10, **more):
@@ -84,11 +85,53 @@ def test_best_keeps_the_lowest_loss_and_the_highest_accuracy():
   assert best == {"eval/a/loss": {"value": 1.0, "step": 2}, "eval/a/accuracy": {"value": 0.3, "step": 2}}
 
 
+def test_a_line_says_what_was_seen_and_what_share_of_the_peak(tmp_path, capsys):
+  out = writer(tmp_path)
+  clock = metrics.Clock(0.0, tokens=4096, flops=5.0)
+  row = {"train/tokens": clock.seen(300), "train/mfu": 0.4321, "train/peak_bytes": 1.5 * 2**30}
+  out.log(300, row)
+  out.close()
+  assert capsys.readouterr().out.splitlines()[0] == "step 300/10  1.23M tokens  MFU 43.2 %  peak 1.5 GiB"
+
+
+@pytest.mark.parametrize(
+  "kind, peak",
+  [
+    ("TPU v5 lite", 197e12),
+    ("TPU v5e", 197e12),
+    ("TPU v5", 459e12),
+    ("TPU v5p", 459e12),
+    ("TPU v6 lite", 918e12),
+    ("TPU v4", 275e12),
+    ("NVIDIA H100 80GB HBM3", 989e12),
+    ("NVIDIA H100 PCIe", 756e12),
+    ("NVIDIA H200", 989e12),
+    ("NVIDIA A100-SXM4-40GB", 312e12),
+    ("cpu", None),
+  ],
+)
+def test_the_peak_of_a_device_is_that_of_its_kind(kind, peak):
+  assert hardware.named(kind) == peak
+
+
+def test_a_device_without_a_peak_is_measured_and_a_cpu_counts_once(monkeypatch):
+  monkeypatch.setattr(hardware, "measured", lambda: 5e9)
+  assert hardware.peak() == (5e9, "the measured 5 GFLOP/s of a float32 product of 512 rows")
+  monkeypatch.setattr(hardware, "named", lambda kind: 1e12)
+  assert hardware.peak().flops_per_s == 1e12 * jax.device_count()
+
+
+def test_a_rate_and_the_memory_in_use_are_measured():
+  assert 1e6 < hardware.measured() < 1e16
+  assert hardware.peak_bytes() > 2**24
+
+
 def test_the_clock_leaves_out_the_first_step_and_pauses(monkeypatch):
   now = [100.0]
   monkeypatch.setattr(time, "monotonic", lambda: now[0])
   work = np.zeros(1)
   clock = metrics.Clock(50.0, tokens=8, flops=5.0)
+  clock.peak = 80.0
   for step, seconds in enumerate((30.0, 2.0, 4.0)):
     now[0] += seconds
     clock.tick(step, first=0, work=work)
@@ -97,7 +140,7 @@ def test_the_clock_leaves_out_the_first_step_and_pauses(monkeypatch):
     if step == 1:
       with clock.pause(work):
         now[0] += 1000.0
-  assert clock.lap() == pytest.approx({"train/tokens_per_s": 8 / 3, "train/flops_per_s": 3 * 5 * 8 / 3})
+  assert clock.lap() == pytest.approx({"train/tokens_per_s": 8 / 3, "train/flops_per_s": 40.0, "train/mfu": 0.5})
   assert clock.per_step == pytest.approx(3.0)
   assert clock.seconds == pytest.approx(50 + 36 + 1000)
 
