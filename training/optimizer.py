@@ -322,6 +322,9 @@ def averaged(opt_state: Any, params: Any) -> Any:
   """Returns the parameters for evaluation and generation: averaged if the optimizer keeps an average, else `params`."""
   found = [node for node in jax.tree.leaves(opt_state, is_leaf=is_average) if is_average(node)]
   if found and isinstance(found[0], contrib.ScheduleFreeState):
+    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(params)):
+      # shapes of an average are those of what it averages
+      return params
     return contrib.schedule_free_eval_params(found[0], params)
   return found[0].params if found else params
 

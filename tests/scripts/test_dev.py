@@ -47,6 +47,7 @@ def dev(place, checkout, *arguments, **environment):
     ("report", "scripts/report.py"),
     ("look", "scripts/look_inside.py"),
     ("bench", "scripts/bench.py"),
+    ("launch", "scripts/launch/main.py"),
   ],
 )
 def test_a_verb_runs_a_program_of_its_own_checkout_in_the_folder_of_the_caller(place, verb, program):

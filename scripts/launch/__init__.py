@@ -1,0 +1,1 @@
+"""Submits a run of main.py to a cluster, or prints what would be submitted."""

@@ -1,0 +1,107 @@
+"""Submits a run of main.py to a cluster; with --dry-run prints what would be submitted.
+
+  ./dev launch slurm --name NAME --nodes 2 --gpus 8 --time 24:00:00 -- --config FILE --workdir /shared/runs/x
+  ./dev launch gke   --name NAME --nodes 4 --image IMAGE --accelerator tpu-v5-lite-podslice --topology 4x4 --chips 4 …
+  ./dev launch tpu   --name TPU --zone us-west4-a -- …
+  ./dev launch ssh   --name NAME --hosts a b -- …
+
+Flags of main.py follow `--`; --workdir is a folder that all machines see. The run saves and goes on: SLURM sends USR1
+before the time is up and the job queues itself again; a JobSet, a TPU VM's loop and ssh start all processes again when
+one was stopped or died, --restarts times. Exit codes 2 and 3 of main.py (a mistake, a loss that is not finite) end it.
+"""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from mistake import Mistake
+from scripts.launch import job as job_lib
+from scripts.launch import over_ssh
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+  """The command line; what follows `--` is main.py's."""
+  form = argparse.RawDescriptionHelpFormatter
+  parser = argparse.ArgumentParser(prog="launch", description=__doc__, formatter_class=form)
+  kinds = parser.add_subparsers(dest="kind", required=True)
+  shared = argparse.ArgumentParser(add_help=False)
+  shared.add_argument("--name", required=True, help="of the job; of the TPU VM, with tpu")
+  shared.add_argument("--folder", help="of the checkout on the machines; by default the one here, in an image /code")
+  shared.add_argument("--out", type=Path, default=Path(), help="folder of the files that are submitted")
+  shared.add_argument("--restarts", type=int, default=10, help="after failures")
+  shared.add_argument("--dry-run", action="store_true", help="print and submit nothing")
+  shared.add_argument("flags", nargs="*", help="flags of main.py, after --")
+  slurm = kinds.add_parser("slurm", parents=[shared])
+  slurm.add_argument("--nodes", type=int, default=1)
+  slurm.add_argument("--gpus", type=int, default=0, help="of a node")
+  slurm.add_argument("--time", default="24:00:00")
+  slurm.add_argument("--partition", default="")
+  slurm.add_argument("--warning", type=int, default=300, help="seconds for saving before the time is up")
+  slurm.add_argument("--sbatch", action="append", default=[], help="a further option, e.g. --sbatch=--account=x")
+  gke = kinds.add_parser("gke", parents=[shared])
+  gke.add_argument("--nodes", type=int, default=1, help="of a slice")
+  gke.add_argument("--image", required=True, help="with the checkout in --folder")
+  gke.add_argument("--accelerator", required=True, help="of the node selector")
+  gke.add_argument("--topology", default="", help="of a TPU slice, e.g. 4x4")
+  gke.add_argument("--chips", type=int, default=0, help="TPU chips of a node")
+  gke.add_argument("--gpus", type=int, default=0, help="of a node")
+  gke.add_argument("--slices", type=int, default=1)
+  gke.add_argument("--claim", default="runs", help="PersistentVolumeClaim, which is mounted at /runs")
+  tpu = kinds.add_parser("tpu", parents=[shared])
+  tpu.add_argument("--zone", required=True)
+  tpu.add_argument("--project", default="")
+  ssh = kinds.add_parser("ssh", parents=[shared])
+  ssh.add_argument("--hosts", nargs="+", required=True)
+  return parser.parse_args(argv)
+
+
+def submission(args: argparse.Namespace) -> tuple[job_lib.Job, job_lib.Submission]:
+  """What the arguments ask for; raises a Mistake where they do not fit together."""
+  folder = args.folder or ("/code" if args.kind == "gke" else str(ROOT))
+  nodes = len(args.hosts) if args.kind == "ssh" else getattr(args, "nodes", 1)
+  job = job_lib.make(args.name, folder, args.flags, nodes, args.restarts)
+  if args.kind == "slurm":
+    options = dict(time=args.time, gpus=args.gpus, partition=args.partition, warning=args.warning)
+    return job, job_lib.slurm(job, **options, options=args.sbatch)
+  if args.kind == "tpu":
+    return job, job_lib.tpu_vm(job, zone=args.zone, project=args.project)
+  if args.kind == "ssh":
+    return job, job_lib.Submission({}, over_ssh.commands(job, args.hosts))
+  if bool(args.chips) == bool(args.gpus):
+    raise Mistake("gke: give either --chips, of a node with TPUs, or --gpus")
+  if bool(args.chips) != bool(args.topology):
+    raise Mistake("gke: --chips and --topology belong together, e.g. --chips 4 --topology 4x4")
+  if args.slices > 1 and not args.chips:
+    raise Mistake(f"gke: --slices {args.slices} is for TPUs; give --nodes")
+  names = ("image", "accelerator", "topology", "chips", "gpus", "slices", "claim")
+  return job, job_lib.gke(job, **{name: getattr(args, name) for name in names})
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Submits, or prints. Exit code: 2 for wrong arguments, of ssh that of the run, otherwise that of what submits."""
+  args = parse(argv)
+  try:
+    job, made = submission(args)
+    if args.dry_run:
+      for name, text in made.files.items():
+        print(f"# {args.out / name}\n{text}")
+      hosts = [f"{host}: " for host in args.hosts] if args.kind == "ssh" else [""] * len(made.commands)
+      for host, command in zip(hosts, made.commands):
+        print(f"{host}{shlex.join(command)}")
+      return 0
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name, text in made.files.items():
+      (args.out / name).write_text(text)
+    return (
+      over_ssh.supervise(job, args.hosts, args.out) if args.kind == "ssh" else over_ssh.submit(made.commands, args.out)
+    )
+  except (Mistake, OSError) as error:
+    print(f"launch: {error}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+  sys.exit(main())
