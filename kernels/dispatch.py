@@ -86,7 +86,9 @@ def use(impl: str) -> Iterator[None]:
 
 # op -> name -> why it was not taken, empty for the one that was
 Chosen = dict[str, dict[str, str]]
-_watching: list[Chosen] = []
+# all that this process has traced: a program may take from JAX's cache what was traced for another
+seen: Chosen = {}
+_watching = [seen]
 
 
 @contextlib.contextmanager
@@ -97,7 +99,8 @@ def watch() -> Iterator[Chosen]:
   try:
     yield chosen
   finally:
-    _watching.remove(chosen)
+    # by identity: two that have seen the same are equal
+    _watching[:] = [each for each in _watching if each is not chosen]
 
 
 def told(chosen: Chosen) -> str:
@@ -173,8 +176,7 @@ def pick(op: str, impls: Impls, want: str, *args: Any, **kwargs: Any) -> Callabl
     fn, why_not = impls[name]
     reasons[name] = why_not(*args, **kwargs)
     if reasons[name] is None:
-      if _watching:
-        _note(op, name, reasons, impls)
+      _note(op, name, reasons, impls)
       return fn
   why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
   raise Mistake(f"{op} cannot run on {platform()} ({why}); other choices: {_others(impls, reasons)}")

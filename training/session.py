@@ -212,8 +212,7 @@ class Session:
       return
     self.writer.say(f"compiling {work} …")
     began = time.monotonic()
-    with dispatch.watch() as chosen:
-      yield
+    yield
     self.writer.say(f"compiled {work} in {time.monotonic() - began:.1f} s")
-    if chosen:
-      self.writer.say(f"implementations: {dispatch.told(chosen)}")
+    if dispatch.seen:
+      self.writer.say(f"implementations: {dispatch.told(dispatch.seen)}")
