@@ -239,15 +239,20 @@ def main(argv: list[str] | None = None) -> int:
       return count_all(settings, args)
     matched = match_all(settings, args) if args.match else settings
     runs = plan(args.config, args.flags, matched)
-    args.out.mkdir(parents=True, exist_ok=True)
-    with open(args.out / LOCK, "a") as lock:
-      if not _locks(lock):
-        raise Mistake(f"--out: another sweep is running in {args.out}; wait for it, or give another folder")
-      code = run_all(runs, args)
+    code = run_in(runs, args)
     return code if len(matched) == len(settings) else code or 1
   except (Mistake, OSError) as error:
     print(f"sweep: {error}", file=sys.stderr)
     return 2
+
+
+def run_in(runs: list[Run], args: argparse.Namespace) -> int:
+  """Runs what is not done in --out, which it locks; raises a Mistake where another sweep has it."""
+  args.out.mkdir(parents=True, exist_ok=True)
+  with open(args.out / LOCK, "a") as lock:
+    if not _locks(lock):
+      raise Mistake(f"--out: another sweep is running in {args.out}; wait for it, or give another folder")
+    return run_all(runs, args)
 
 
 def check(args: argparse.Namespace) -> None:

@@ -1,0 +1,199 @@
+"""A ladder of models: one config at several sizes, tokens in proportion to parameters, and the law of their losses.
+
+  ./dev ladder --config configs/bytes.py:mixer=mamba --out runs/ladder --rungs 32,48,64,96 [--key width]
+      [--tokens_per_parameter 20] [--metric eval/validation/loss] [--jobs N] [-- --config.a.b=v …]
+
+Each rung sets --key (width, depth, m.state …) and trains for tokens_per_parameter × parameters tokens, 20 in Hoffmann
+et al. 2022 (Chinchilla, arXiv:2203.15556, table 3), whole batches. Their law L(N, D) = E + A/N^α + B/D^β has one term
+left where D grows with N; it is fitted as L = E + A N^-α by scipy's curve_fit, E at least 0, from four rungs on. The
+runs are a sweep: the same command goes on where it was, and prints the table and the fit of what is done.
+OUT/ladder.json holds both, OUT/ladder.png draws them. Few rungs fit any law: read the standard errors.
+"""
+
+import argparse
+import json
+import math
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mistake import Mistake
+from scripts import results, sweep
+from scripts.match import Models, markdown
+from scripts.plan import plan
+
+LEAST = 4
+
+
+class Rung(NamedTuple):
+  """One model of the ladder."""
+
+  size: int
+  parameters: int
+  steps: int
+  tokens: int
+
+
+class Law(NamedTuple):
+  """L = E + A N^-α with standard errors, infinite where the rungs do not determine it."""
+
+  E: float
+  A: float
+  alpha: float
+  errors: tuple[float, float, float]
+
+  def __call__(self, parameters: Any) -> Any:
+    """The loss of models with so many parameters."""
+    return self.E + self.A * np.asarray(parameters, float) ** -self.alpha
+
+
+def rungs(config: str, flags: Sequence[str], key: str, sizes: Sequence[int], ratio: float) -> list[Rung]:
+  """The steps that each size trains.
+
+  Raises:
+    Mistake: a size is not above the one before, or what the config says about one.
+  """
+  if list(sizes) != sorted(set(sizes)) or not sizes or min(sizes) < 1:
+    raise Mistake(f"--rungs {','.join(map(str, sizes))}: give whole numbers that grow, e.g. 32,48,64,96")
+  if not 0 < ratio < math.inf:
+    raise Mistake(f"--tokens_per_parameter {ratio}: give a number above 0, e.g. 20")
+  models = Models(config, flags)
+  made = []
+  for size in sizes:
+    task, _ = models.build({key: size})
+    parameters = int(models.measure({key: size}, "parameters"))
+    a_step = task.batch * task.length
+    steps = max(math.ceil(ratio * parameters / a_step), 1)
+    made.append(Rung(size, parameters, steps, steps * a_step))
+  return made
+
+
+def fit(parameters: Sequence[float], losses: Sequence[float]) -> Law | None:
+  """The law that the losses follow, least squares of them; None of fewer than LEAST, or where it does not converge."""
+  from scipy.optimize import OptimizeWarning, curve_fit
+
+  N, L = np.asarray(parameters, float), np.asarray(losses, float)
+  if len(N) < LEAST:
+    return None
+  # in units of the smallest model, or A spans many orders of magnitude
+  unit = N.min()
+  law = lambda n, E, a, alpha: E + a * n**-alpha
+  start = (0.9 * L.min(), max(L.max() - 0.9 * L.min(), 1e-6), 0.3)
+  try:
+    with warnings.catch_warnings():
+      warnings.simplefilter("ignore", OptimizeWarning)
+      (E, a, alpha), covariance = curve_fit(law, N / unit, L, start, bounds=((0, 0, 0), np.inf), maxfev=20_000)
+  except RuntimeError:
+    return None
+  scale = unit**alpha
+  errors = np.sqrt(np.diag(covariance)) * (1, scale, 1)
+  return Law(float(E), float(a * scale), float(alpha), tuple(map(float, errors)))
+
+
+def settings(made: Sequence[Rung], key: str) -> list[dict[str, Any]]:
+  """What each run of the sweep changes."""
+  return [{key: rung.size, "steps": rung.steps} for rung in made]
+
+
+def losses(folder: Path, made: Sequence[Rung], key: str, metric: str) -> list[float | None]:
+  """The metric at the end of each rung's run, None where it is not done.
+
+  Raises:
+    Mistake: a finished run has no such metric.
+  """
+  found: dict[tuple[int, int], float] = {}
+  for run in results.read(folder / results.RESULTS):
+    if run["status"] != "done" or not {key, "steps"} <= set(run["overrides"]):
+      continue
+    values = run["summary"].get("metrics", {})
+    if metric not in values:
+      choices = [name for name in values if name.startswith("eval/")]
+      raise Mistake(f"--metric {metric}: run {run['name']} has none; choose from {choices}")
+    found[run["overrides"][key], run["overrides"]["steps"]] = values[metric]
+  return [found.get((rung.size, rung.steps)) for rung in made]
+
+
+def table(made: Sequence[Rung], values: Sequence[float | None], key: str, law: Law | None) -> str:
+  """One line a rung."""
+  rows = []
+  for rung, value in zip(made, values):
+    numbers = [f"{number:,}" for number in rung]
+    fitted = f"{law(rung.parameters):.4f}" if law else "–"
+    rows.append([*numbers, "–" if value is None else f"{value:.4f}", fitted])
+  return markdown([key, "parameters", "steps", "tokens", "loss", "fitted"], rows)
+
+
+def told(law: Law | None, done: int) -> str:
+  """The law in words."""
+  if law is None:
+    return f"no fit: {done} rungs are done, {LEAST} are needed" if done < LEAST else "no fit: it does not converge"
+  parts = [f"{name} = {value:.4g} ± {error:.2g}" for name, value, error in zip(("E", "A", "α"), law, law.errors)]
+  return f"L = E + A N^-α: {', '.join(parts)}"
+
+
+def draw(path: Path, made: Sequence[Rung], values: Sequence[float | None], metric: str, law: Law | None) -> None:
+  """The losses over the parameters, both logarithmic, and the law."""
+  from matplotlib.figure import Figure
+
+  points = [(rung.parameters, value) for rung, value in zip(made, values) if value is not None]
+  figure = Figure(figsize=(6, 4), layout="constrained")
+  axes = figure.add_subplot(xlabel="parameters", ylabel=metric, xscale="log", yscale="log")
+  axes.plot(*zip(*points), "o", label="measured")
+  if law:
+    over = np.geomspace(points[0][0], 4 * points[-1][0], 100)
+    axes.plot(over, law(over), label=f"{law.E:.3g} + {law.A:.3g} N^-{law.alpha:.3g}")
+  axes.legend()
+  axes.grid(alpha=0.3, which="both")
+  figure.savefig(path, dpi=110)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+  """The command line; what follows `--` is passed on to main.py."""
+  form = argparse.RawDescriptionHelpFormatter
+  parser = argparse.ArgumentParser(prog="ladder", description=__doc__, formatter_class=form)
+  parser.add_argument("--config", required=True, help="config file, as main.py takes it")
+  parser.add_argument("--out", required=True, type=Path, help="folder of all runs")
+  parser.add_argument("--rungs", required=True, help="values of --key, smallest first")
+  parser.add_argument("--key", default="width", help="what the rungs change")
+  parser.add_argument("--tokens_per_parameter", type=float, default=20.0)
+  parser.add_argument("--metric", default="eval/validation/loss")
+  parser.add_argument("--jobs", type=int, default=1, help="runs at once")
+  parser.add_argument("--dry-run", action="store_true", help="print the rungs and run nothing")
+  parser.add_argument("flags", nargs="*", help="further flags of main.py, after --")
+  return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs what is not done, and fits what is. Exit code: as a sweep's."""
+  args = parse(argv)
+  try:
+    try:
+      sizes = [int(size) for size in args.rungs.split(",")]
+    except ValueError:
+      raise Mistake(f"--rungs {args.rungs}: give whole numbers, e.g. 32,48,64,96") from None
+    made = rungs(args.config, args.flags, args.key, sizes, args.tokens_per_parameter)
+    print(table(made, [None] * len(made), args.key, None), flush=True)
+    if args.dry_run:
+      return 0
+    command = ["--config", args.config, "--out", str(args.out), "--jobs", str(args.jobs), "--", *args.flags]
+    code = sweep.run_in(plan(args.config, args.flags, settings(made, args.key)), sweep.parse(command))
+    values = losses(args.out, made, args.key, args.metric)
+    done = [(rung.parameters, value) for rung, value in zip(made, values) if value is not None]
+    law = fit(*zip(*done)) if done else None
+    print(f"{table(made, values, args.key, law)}\n{told(law, len(done))}")
+    facts = {"rungs": [rung._asdict() | {"loss": value} for rung, value in zip(made, values)]}
+    (args.out / "ladder.json").write_text(json.dumps(facts | {"law": law and law._asdict()}, indent=1) + "\n")
+    if done:
+      draw(args.out / "ladder.png", made, values, args.metric, law)
+    return code
+  except (Mistake, OSError) as error:
+    print(f"ladder: {error}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+  sys.exit(main())
