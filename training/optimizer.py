@@ -137,11 +137,10 @@ def build(
   )
   rules = assign(params, weight_decay=weight_decay, slow_lr=slow_lr, groups=groups)
   kinds = _paths(params)
-  wider = _over_width(kinds, base_width)
   decay = _decay({path: rule.weight_decay for path, rule in rules.items()})
+  wider = _over_width(kinds, base_width)
   scale = _scale({path: rule.lr * wider[path] for path, rule in rules.items()}, lambda count: -rate(count))
-  matrices = {path: kind.matrix for path, kind in kinds.items() if kind.matrix}
-  direction = OPTIMIZERS[name](Moments(b1, b2, eps, matrices))
+  direction = OPTIMIZERS[name](Moments(b1, b2, eps, {path: k.matrix for path, k in kinds.items() if k.matrix}))
   # a place of its own even when it is off, so that --from-step can turn it on
   parts = [optax.clip_by_global_norm(clip) if clip else optax.identity()]
   parts += [decay, direction, scale] if name in COUPLED else [direction, decay, scale]
