@@ -134,23 +134,7 @@ def gke(
     ]
     # Kubernetes numbers the pods of an indexed job
     run = f"JAX_PROCESS_ID=$JOB_COMPLETION_INDEX {run}"
-  container = {
-    "name": "main",
-    "image": image,
-    "command": ["sh", "-c", f"cd {shlex.quote(job.folder)} && {run}"],
-    "env": environment,
-    "ports": [{"containerPort": PORT}],
-    "resources": {"limits": resource},
-    "volumeMounts": [{"name": "runs", "mountPath": "/runs"}],
-  }
-  pod = {
-    "restartPolicy": "Never",
-    "nodeSelector": selector,
-    # as long as main.py may need to save
-    "terminationGracePeriodSeconds": 120,
-    "containers": [container],
-    "volumes": [{"name": "runs", "persistentVolumeClaim": {"claimName": claim}}],
-  }
+  pod = _pod(job, run, image, selector, resource, environment, claim)
   exits = {"containerName": "main", "operator": "In", "values": list(HOPELESS)}
   template = {
     "parallelism": job.nodes,
@@ -181,3 +165,31 @@ def gke(
   return Submission(
     {f"{job.name}.json": json.dumps(manifest, indent=2)}, [["kubectl", "apply", "-f", f"{job.name}.json"]]
   )
+
+
+def _pod(
+  job: Job,
+  run: str,
+  image: str,
+  selector: dict[str, str],
+  resource: dict[str, int],
+  environment: list[dict[str, Any]],
+  claim: str,
+) -> dict[str, Any]:
+  container = {
+    "name": "main",
+    "image": image,
+    "command": ["sh", "-c", f"cd {shlex.quote(job.folder)} && {run}"],
+    "env": environment,
+    "ports": [{"containerPort": PORT}],
+    "resources": {"limits": resource},
+    "volumeMounts": [{"name": "runs", "mountPath": "/runs"}],
+  }
+  return {
+    "restartPolicy": "Never",
+    "nodeSelector": selector,
+    # as long as main.py may need to save
+    "terminationGracePeriodSeconds": 120,
+    "containers": [container],
+    "volumes": [{"name": "runs", "persistentVolumeClaim": {"claimName": claim}}],
+  }
