@@ -12,6 +12,7 @@ A folder holds
 of devices that it was made for.
 """
 
+import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,13 +48,15 @@ def write(
     max_len: tokens that a state which grows has room for.
     platforms: kinds of devices that the programs run on.
   Raises:
-    Mistake: the model has no state, a size is below 1, or a platform is none.
+    Mistake: the model has no state, a size is below 1, a platform is none, or flatbuffers is not installed.
   """
   for name, value in (("batch", batch), ("prompt", prompt), ("max_len", max_len)):
     if value < 1:
       raise Mistake(f"--{name}={value}; give at least 1")
   if unknown := [platform for platform in platforms if platform not in PLATFORMS]:
     raise Mistake(f"--platforms: no {unknown[0]!r}; choose from {', '.join(PLATFORMS)}")
+  if importlib.util.find_spec("flatbuffers") is None:
+    raise Mistake("JAX writes programs with the package flatbuffers, which EXTRAS=lab ./dev setup installs")
   if model.STATE == "none":
     raise Mistake("the model reads whole rows at once: it has no prefill or step to export")
   weights = model.apart(variables)

@@ -90,8 +90,8 @@ def fit(parameters: Sequence[float], losses: Sequence[float]) -> Law | None:
   except RuntimeError:
     return None
   scale = unit**alpha
-  errors = np.sqrt(np.diag(covariance)) * (1, scale, 1)
-  return Law(float(E), float(a * scale), float(alpha), tuple(map(float, errors)))
+  of_E, of_A, of_alpha = (np.sqrt(np.diag(covariance)) * (1, scale, 1)).tolist()
+  return Law(float(E), float(a * scale), float(alpha), (of_E, of_A, of_alpha))
 
 
 def settings(made: Sequence[Rung], key: str) -> list[dict[str, Any]]:

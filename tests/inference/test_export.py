@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,7 @@ def model():
 
 @pytest.mark.slow
 def test_a_folder_runs_without_this_code_base_as_its_page_says(model, tmp_path):
+  flatbuffers = pytest.importorskip("flatbuffers", reason="EXTRAS=lab installs it")
   made, variables = model
   export.write(tmp_path / "exported", made, variables, prompt=8, max_len=16, platforms=("cpu", "cuda", "tpu"))
   (code,) = re.findall(r"```python\n(.*?)```", (sources.ROOT / "docs" / "export.md").read_text(), re.S)
@@ -36,7 +38,7 @@ def test_a_folder_runs_without_this_code_base_as_its_page_says(model, tmp_path):
     code.replace("[104, 105]", repr(PROMPT)).replace("range(20)", repr(GOES_ON)).replace("int(logits.argmax())", "_")
   )
   code += "\nimport sys\nnumpy.save('logits.npy', logits)\nassert not {'hybrids', 'flax', 'kernels'} & {*sys.modules}\n"
-  environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"JAX_PLATFORMS": "cpu"}
+  environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(flatbuffers.__file__).parents[1])}
   done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
   expected = made.apply(variables, jnp.array([PROMPT + GOES_ON]))[:, -1]
@@ -47,7 +49,7 @@ def test_a_folder_runs_without_this_code_base_as_its_page_says(model, tmp_path):
   "settings, message",
   [({"batch": 0}, "--batch=0"), ({"platforms": ("gpu",)}, "no 'gpu'; choose from cpu, cuda")],
 )
-def test_mistakes_are_named_and_write_nothing(tmp_path, settings, message):
+def test_mistakes_are_named_and_write_nothing(model, tmp_path, settings, message):
   with pytest.raises(Mistake, match=message):
-    export.write(tmp_path / "exported", None, {}, **settings)
+    export.write(tmp_path / "exported", *model, **settings)
   assert not (tmp_path / "exported").exists()
