@@ -135,7 +135,9 @@ def everything(workdir: Path) -> dict:
 def rows(workdir: Path) -> list[dict]:
   """The rows of metrics, but for speeds."""
   lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-  return [{key: value for key, value in line.items() if not key.endswith("_per_s")} for line in lines]
+  return [
+    {key: value for key, value in line.items() if not key.endswith(("_per_s", "mfu", "peak_bytes"))} for line in lines
+  ]
 
 
 def assert_same_end(workdir: Path, whole: Path, *, kind: str = "") -> None:
