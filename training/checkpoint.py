@@ -17,6 +17,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import logging
 import os
 import shutil
 import threading
@@ -26,16 +27,19 @@ from typing import IO, Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
-from absl import logging
+from absl import logging as absl_logging
 
 from mistake import Mistake
 from training import leaves, manifest, processes
+
+# A save that fails raises the first error; asyncio would print those of other arrays when it collects their tasks.
+logging.getLogger("asyncio").addFilter(lambda record: "exception was never retrieved" not in record.getMessage())
 
 # names become folder names: a fixed set, never made from data
 STATE, DATA, EXTRA, LAYOUT = "state", "data", "extra", "layout"
 TEMPORARY = ".orbax-checkpoint-tmp"
 # Orbax logs a traceback in each of its threads that a failed write reaches; `wait` says the same in one line
-logging.get_absl_logger().addFilter(lambda record: "/orbax/" not in record.pathname.replace(os.sep, "/"))
+absl_logging.get_absl_logger().addFilter(lambda record: "/orbax/" not in record.pathname.replace(os.sep, "/"))
 # damaged steps, and entries of the trash, that stay to be looked at
 DEBRIS = 3
 
@@ -262,7 +266,7 @@ class Checkpoints:
         self._check_run(n)
         return n
       done = "It is skipped" if self.read_only else f"It is now {_move(folder, folder.with_name(f'{n}.bad')).name}"
-      logging.warning(
+      absl_logging.warning(
         "checkpoint %s is damaged: %s. %s, nothing was deleted; trying the step before.", folder, reason, done
       )
     return None
@@ -305,7 +309,7 @@ class Checkpoints:
   def _move_unfinished(self) -> None:
     for path in sorted(self.directory.glob(f"*{TEMPORARY}*")):
       target = _move(path, self.directory / "trash" / path.name)
-      logging.warning("checkpoint %s was not finished when its run ended; it is now in %s.", path.name, target)
+      absl_logging.warning("checkpoint %s was not finished when its run ended; it is now in %s.", path.name, target)
 
   def close(self) -> None:
     """Waits for the last save, frees Orbax's threads and lets other runs save here.
