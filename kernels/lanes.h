@@ -52,6 +52,19 @@ static inline float sum(Vector v) {
   return v[0];
 }
 
+// A part of the heads or channels, first … end, of group `group` of a row: what one thread computes at a time.
+struct Unit {
+  int64_t row, group, part, first, end;
+
+  // Unit `number` of all rows, where `all` heads or channels are in `groups` groups of `parts` parts.
+  Unit(int64_t number, int64_t all, int64_t groups, int64_t parts)
+      : row(number / (groups * parts)), group(number / parts % groups), part(number % parts) {
+    int64_t width = all / groups;
+    first = group * width + width * part / parts;
+    end = group * width + width * (part + 1) / parts;
+  }
+};
+
 // Tiny numbers become 0, as in XLA's own code: states that fade would take a hundred times as long.
 class NoDenormals {
 #if defined(__SSE__)

@@ -33,18 +33,7 @@ struct Sizes {
         p(v.dimensions()[3]), d(a.dimensions()[3]), parts(parts), chunks((t + CHUNK - 1) / CHUNK) {}
 
   int64_t units() const { return b * g * parts; }
-};
-
-// The heads first … end of group `group` of a row.
-struct Unit {
-  int64_t row, group, part, first, end;
-
-  Unit(const Sizes& s, int64_t number)
-      : row(number / (s.g * s.parts)), group(number / s.parts % s.g), part(number % s.parts) {
-    int64_t heads = s.h / s.g;
-    first = group * heads + heads * part / s.parts;
-    end = group * heads + heads * (part + 1) / s.parts;
-  }
+  Unit unit(int64_t number) const { return Unit(number, h, g, parts); }
 };
 
 // What both passes read.
@@ -328,7 +317,7 @@ void panels(const Sizes& s, const Unit& z, int W, Run run) {
 template <int W, bool ROWS, bool FIX>
 void forward(ffi::ThreadPool& pool, const Inputs& in, const float* first, float* y, float* last, float* entries) {
   share(pool, in.s.units(), [=](int64_t number) {
-    Unit z(in.s, number);
+    Unit z = in.s.unit(number);
     std::vector<Row<W>> S(in.s.k);
     panels(in.s, z, W, [&](int64_t head, int64_t column) {
       forward_panel<W, ROWS, FIX>(in, z, head, column, first, y, last, entries, S.data());
@@ -339,7 +328,7 @@ void forward(ffi::ThreadPool& pool, const Inputs& in, const float* first, float*
 template <int W, bool ROWS, bool FIX>
 void backward(ffi::ThreadPool& pool, const Inputs& in, const float* entries, const float* y_bar, const Bars& bars) {
   share(pool, in.s.units(), [=](int64_t number) {
-    Unit z(in.s, number);
+    Unit z = in.s.unit(number);
     Scratch<W> scratch(in.s);
     clear(in, z, bars);
     panels(in.s, z, W, [&](int64_t head, int64_t column) {

@@ -25,18 +25,7 @@ struct Sizes {
         n(B.dimensions()[3]), parts(parts), chunks((t + CHUNK - 1) / CHUNK) {}
 
   int64_t units() const { return b * g * parts; }
-};
-
-// The channels first … end of group `group` of a row.
-struct Unit {
-  int64_t row, group, part, first, end;
-
-  Unit(const Sizes& s, int64_t number)
-      : row(number / (s.g * s.parts)), group(number / s.parts % s.g), part(number % s.parts) {
-    int64_t width = s.e / s.g;
-    first = group * width + width * part / s.parts;
-    end = group * width + width * (part + 1) / s.parts;
-  }
+  Unit unit(int64_t number) const { return Unit(number, e, g, parts); }
 };
 
 // 2^z to 2 units in the last place, for z up to 127; below -126 it is 0 or next to it. NaN stays NaN.
@@ -205,7 +194,7 @@ ffi::Error Forward(ffi::ThreadPool pool, int64_t parts, In x, In dt, In A, In B,
   Inputs in(s, x, dt, A, B, C, reset);
   float* saved = entries->element_count() ? entries->typed_data() : nullptr;
   share(pool, s.units(), [=, first = h.typed_data(), y = y->typed_data(), last = last->typed_data()](int64_t unit) {
-    forward(in, Unit(in.s, unit), first, y, last, saved);
+    forward(in, in.s.unit(unit), first, y, last, saved);
   });
   return ffi::Error::Success();
 }
@@ -218,7 +207,7 @@ ffi::Error Backward(ffi::ThreadPool pool, int64_t parts, In x, In dt, In A, In B
   Bars bars{x_bar->typed_data(), dt_bar->typed_data(), A_bar->typed_data(),
             B_bar->typed_data(), C_bar->typed_data(),  h_bar->typed_data()};
   share(pool, s.units(), [=, saved = entries.typed_data(), out = y_bar.typed_data()](int64_t unit) {
-    backward(in, Unit(in.s, unit), saved, out, bars);
+    backward(in, in.s.unit(unit), saved, out, bars);
   });
   return ffi::Error::Success();
 }
