@@ -67,6 +67,21 @@ OPTIMIZERS: dict[str, Callable[[Moments], optax.GradientTransformation]] = {
 COUPLED = ("adam", "rmsprop", "sgd")
 
 
+# what numbers may be, and how that is said
+RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+  "clip": (lambda value: 0 <= value < math.inf, "0 (off) or more"),
+  "eps": (lambda value: 0 <= value < math.inf, "0 or more"),
+  "accumulate": (lambda value: value >= 1, "1 or more"),
+  "ema": (lambda value: 0 <= value < 1, "0 (off) or a decay below 1"),
+  "b1": (lambda value: 0 <= value < 1, "at least 0 and below 1"),
+  "b2": (lambda value: 0 <= value < 1, "at least 0 and below 1"),
+  "weight_decay": (lambda value: 0 <= value < math.inf, "0 (off) or more"),
+  "skip": (lambda value: 0 <= value < math.inf, "0 (off) or a norm of the gradient"),
+  "base_width": (lambda value: value >= 0, "0 (off) or a width"),
+  "slow_lr": (lambda value: 0 <= value < math.inf, "0 (frozen) or more"),
+}
+
+
 class Group(NamedTuple):
   """The factor of the learning rate and the weight decay of one parameter."""
 
@@ -118,20 +133,18 @@ def build(
   """
   if name not in OPTIMIZERS:
     raise Mistake(f"optimizer.name={name!r}; choose one of {', '.join(OPTIMIZERS)}")
-  for key, value, fine, need in (
-    ("clip", clip, 0 <= clip < math.inf, "0 (off) or more"),
-    ("eps", eps, 0 <= eps < math.inf, "0 or more"),
-    ("accumulate", accumulate, accumulate >= 1, "1 or more"),
-    ("ema", ema, 0 <= ema < 1, "0 (off) or a decay below 1"),
-    ("b1", b1, 0 <= b1 < 1, "at least 0 and below 1"),
-    ("b2", b2, 0 <= b2 < 1, "at least 0 and below 1"),
-    ("weight_decay", weight_decay, 0 <= weight_decay < math.inf, "0 (off) or more"),
-    ("skip", skip, 0 <= skip < math.inf, "0 (off) or a norm of the gradient"),
-    ("base_width", base_width, base_width >= 0, "0 (off) or a width"),
-    ("slow_lr", slow_lr, 0 <= slow_lr < math.inf, "0 (frozen) or more"),
-  ):
-    if not fine:
-      raise Mistake(f"optimizer.{key}={value}; it must be {need}")
+  _check(
+    clip=clip,
+    eps=eps,
+    accumulate=accumulate,
+    ema=ema,
+    b1=b1,
+    b2=b2,
+    weight_decay=weight_decay,
+    skip=skip,
+    base_width=base_width,
+    slow_lr=slow_lr,
+  )
   rate = schedule_lib.learning_rate(
     lr=lr, schedule=schedule, warmup=warmup, final_lr=final_lr, decay=decay, steps=steps
   )
@@ -153,6 +166,13 @@ def build(
   if skip:
     made = optax.conditionally_mask(made, lambda _, grad_norm: grad_norm <= skip, forward_extra_args=True)
   return optax.with_extra_args_support(made)
+
+
+def _check(**values: float) -> None:
+  for key, value in values.items():
+    fine, need = RANGES[key]
+    if not fine(value):
+      raise Mistake(f"optimizer.{key}={value}; it must be {need}")
 
 
 def _check_schedule_free(schedule: str, b1: float, ema: float) -> None:
