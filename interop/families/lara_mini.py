@@ -8,7 +8,7 @@ from typing import Any
 
 from hybrids.recipes import lara_mini
 from interop.config import Config
-from interop.families.qwen3_next import delta_sizes
+from interop.families.qwen3_next import delta, delta_sizes
 from interop.parts import attention, gated_mlp, stacked_experts, table
 from interop.rope import rope
 from interop.rows import Row, dense, depthwise, row, split, turn
@@ -23,18 +23,11 @@ KINDS = {"linear_attention": "d", "sliding_attention": "w", "full_attention": "a
 def sections(config: Config) -> dict[str, Any]:
   """The model section."""
   config.expect("hidden_act", "silu")
-  heads, values, size, value_size = delta_sizes(config)
   attention_heads, head_size = config.get("num_attention_heads"), config.get("head_dim", 128)
   return lara_mini.model(
     width=config.get("hidden_size"),
     pattern="".join(KINDS[kind] for kind in _kinds(config)),
-    delta=dict(
-      heads=heads,
-      head_size=size,
-      value_heads=values,
-      expand_v=value_size / size,
-      taps=config.get("linear_conv_kernel_dim", 4),
-    ),
+    delta=delta(config),
     attention=dict(
       heads=attention_heads,
       kv_heads=config.get("num_key_value_heads", attention_heads),

@@ -21,7 +21,6 @@ KINDS = {"linear_attention": "d", "full_attention": "a"}
 def sections(config: Config, **more: Any) -> dict[str, Any]:
   """The model section; `more` are further fields of the experts."""
   config.expect("hidden_act", "silu")
-  heads, values, size, value_size = delta_sizes(config)
   width = config.get("hidden_size")
   attention_heads = config.get("num_attention_heads")
   head_size = config.get("head_dim", 256)
@@ -30,13 +29,7 @@ def sections(config: Config, **more: Any) -> dict[str, Any]:
   return qwen3_next.model(
     width=width,
     pattern=pattern(config),
-    delta=dict(
-      heads=heads,
-      head_size=size,
-      value_heads=values,
-      expand_v=value_size / size,
-      taps=config.get("linear_conv_kernel_dim", 4),
-    ),
+    delta=delta(config),
     attention=dict(
       heads=attention_heads,
       kv_heads=config.get("num_key_value_heads", attention_heads),
@@ -66,6 +59,13 @@ def pattern(config: Config) -> str:
   step, without = config.get("decoder_sparse_step", 1), config.get("mlp_only_layers", [])
   sparse = [config.get("num_experts", 0) > 0 and (i + 1) % step == 0 and i not in without for i in range(depth)]
   return "".join(KINDS[kind] + "-e"[one] for kind, one in zip(kinds, sparse, strict=True))
+
+
+def delta(config: Config) -> dict[str, Any]:
+  """Fields of the delta net."""
+  heads, values, size, value_size = delta_sizes(config)
+  taps = config.get("linear_conv_kernel_dim", 4)
+  return dict(heads=heads, head_size=size, value_heads=values, expand_v=value_size / size, taps=taps)
 
 
 def delta_sizes(config: Config) -> tuple[int, int, int, int]:
