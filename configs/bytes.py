@@ -18,8 +18,7 @@ def get_config(arg: str = "") -> ConfigDict:
   c = base.defaults()
   c.steps = 5600
   c.data = ConfigDict(base.text_section(name="bytes", eval_length=8192))
-  # unrolled: on a CPU the loop over layers costs a fifth
-  c.model.width, c.model.body.unroll = 96, 2
+  c.model.width = 96
   c.optimizer.lr = 5e-3
   c.mesh.cpu_devices = 2
   c.eval.chunk, c.eval.every = 512, 1400

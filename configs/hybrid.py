@@ -59,7 +59,7 @@ def get_config(arg: str = "") -> ConfigDict:
     letters["a"]["position"] = "rope"
   with c.unlocked():
     c.model.width = 64
-    c.model.body.pattern, c.model.body.depth, c.model.body.unroll = pattern, 8, 8
+    c.model.body.pattern, c.model.body.depth = pattern, 8
     c.model.body.letters = ConfigDict(letters | {"-": dict(name="gated_mlp", inner=inner)})
   return base.parse(c, arg)
 

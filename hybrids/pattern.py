@@ -113,6 +113,11 @@ def count(items: Iterable[Any], layer: Hashable) -> int:
   return sum(item.times * count(item.body, layer) if isinstance(item, Loop) else item == layer for item in items)
 
 
+def size(items: Iterable[Any]) -> int:
+  """Returns how many layers a program runs."""
+  return sum(item.times * size(item.body) if isinstance(item, Loop) else 1 for item in items)
+
+
 def written(items: Iterable[Any]) -> Iterator[Hashable]:
   """Returns the layers that a program writes out, in order."""
   for item in items:

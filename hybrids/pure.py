@@ -27,6 +27,8 @@ REMAT: dict[str, Callable | None] = {
 LAYERS = {nn.PARTITION_NAME: "layers"}
 # collections that a call adds to, as opposed to the variables of a layer
 SOWN = ("losses", "intermediates", "carried")
+# layers of a loop that is written out unless `unroll` says otherwise: up to here XLA compiles them about as fast
+SHORT = 8
 # the one among them by which a layer hands arrays per token to the next layer that wants them
 CARRIED = "carried"
 Variables = Mapping[str, Any]
@@ -37,7 +39,7 @@ class Call(NamedTuple):
 
   masks: `reset` and `lengths`, or nothing for `step`. keys: one a random stream, folded with the layer's number.
   mutable: the collections that branches may change. side: the inputs per token. unroll: iterations of a loop that its
-  body holds.
+  body holds, 0 for all of a loop of few layers and one of any other.
   """
 
   method: str
@@ -46,7 +48,7 @@ class Call(NamedTuple):
   mutable: Any
   remat: str
   side: Mapping[str, Array]
-  unroll: int = 1
+  unroll: int = 0
 
 
 class Piece(NamedTuple):
@@ -174,7 +176,8 @@ def run_program(
     mine = {kind: next(parts[kind]) for kind in pieces if counts[kind][index]}
     if isinstance(item, pattern.Loop):
       inner = {kind: _fold(piece, item.times) for kind, piece in mine.items()}
-      unroll = min(call.unroll, item.times)
+      short = item.times * pattern.size(item.body) <= SHORT
+      unroll = min(call.unroll or (item.times if short else 1), item.times)
       body = functools.partial(run_program, item.body, kinds, call, in_loop=unroll == 1)
       stream, made = jax.lax.scan(body, stream, inner, unroll=unroll)
       made = jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:]), made)

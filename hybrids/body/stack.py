@@ -54,7 +54,8 @@ class Stack(Mixer):
       factor in common, as they read the same vectors; none, if empty.
     last_norm: whether the last layer's output is normalised, unless norms stand after the sums already ("post").
     remat: what the backward pass recomputes: "none", "full" (all of each branch) or "dots" (all but matrix products).
-    unroll: how many rounds one iteration of a loop holds.
+    unroll: how many rounds one iteration of a loop holds; 0 for all of a short loop (of at most `pure.SHORT` layers),
+      which compiles in about the same time, keeps no stacked copies for the backward pass, and one round of a longer.
   Raises:
     ValueError: when made, if a field does not fit: a letter has no mixer, a mixer no such argument, …
   """
@@ -70,15 +71,15 @@ class Stack(Mixer):
   lora_joint: str = ""
   last_norm: bool = True
   remat: str = "none"
-  unroll: int = 1
+  unroll: int = 0
 
   def __post_init__(self):
     self.letters, self.branch = mixer_lib.frozen(self.letters), mixer_lib.frozen(self.branch)
     super().__post_init__()
     if self.remat not in pure.REMAT:
       raise Mistake(f"no remat {self.remat!r}; choose from {list(pure.REMAT)}")
-    if self.unroll < 1:
-      raise Mistake(f"unroll={self.unroll}; one iteration holds at least 1 round")
+    if self.unroll < 0:
+      raise Mistake(f"unroll={self.unroll}; one iteration holds at least 1 round, and 0 chooses by the loop's length")
     if self.lora < 0 or (self.lora and not self.shared):
       raise Mistake(f"lora={self.lora}, shared={self.shared!r}; it is the rank at which shared letters differ by layer")
     pattern_lib.check(self.pattern, self.letters)

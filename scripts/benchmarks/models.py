@@ -47,7 +47,7 @@ def peers(group: str, kind: str, **shape: int) -> list[Case]:
 
 def train_step(*, kind: str, devices: int, batch: int, length: int) -> Timed:
   """Loss, gradients and AdamW's update of random tokens, the batch spread over virtual CPU devices as in training."""
-  model = small.build(small.MODELS[kind], unroll=small.SIZES["depth"])
+  model = small.build(small.MODELS[kind])
   tokens = jax.random.randint(jax.random.key(0), (batch, length), 0, small.VOCAB)
   params = jax.jit(model.init)(jax.random.key(1), tokens)
   tx = optax.adamw(1e-3)
