@@ -5,6 +5,8 @@ import sys
 
 import numpy as np
 import pytest
+import sentencepiece
+import tokenizers
 
 from data.task import build_task
 from inference.tokenizer import Decoder, OfTask, checked, find
@@ -16,12 +18,11 @@ BYTES = build_task("bytes")
 @pytest.fixture
 def json_folder(tmp_path):
   """A folder with a tokenizer of byte pairs."""
-  library = pytest.importorskip("tokenizers")
-  made = library.Tokenizer(library.models.BPE())
-  made.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
-  made.decoder = library.decoders.ByteLevel()
-  alphabet = library.pre_tokenizers.ByteLevel.alphabet()
-  trainer = library.trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, special_tokens=["<end>"])
+  made = tokenizers.Tokenizer(tokenizers.models.BPE())
+  made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+  made.decoder = tokenizers.decoders.ByteLevel()
+  alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+  trainer = tokenizers.trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, special_tokens=["<end>"])
   made.train_from_iterator([TEXT], trainer)
   made.save(str(tmp_path / "tokenizer.json"))
   (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "<end>"}}))
@@ -31,9 +32,8 @@ def json_folder(tmp_path):
 @pytest.fixture
 def model_folder(tmp_path):
   """A folder with a SentencePiece model whose texts begin with a token of their own."""
-  library = pytest.importorskip("sentencepiece")
   (tmp_path / "text").write_text(TEXT)
-  library.SentencePieceTrainer.train(
+  sentencepiece.SentencePieceTrainer.train(
     input=str(tmp_path / "text"),
     model_prefix=str(tmp_path / "spiece"),
     vocab_size=290,
@@ -103,7 +103,6 @@ def test_what_is_no_tokenizer_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_broken_file_is_one_line(tmp_path):
-  pytest.importorskip("tokenizers")
   (tmp_path / "tokenizer.json").write_text("{}")
   with pytest.raises(ValueError, match="tokenizer.json cannot be read"):
     find(str(tmp_path), BYTES, 256)

@@ -66,8 +66,6 @@ def test_the_commands_of_the_page_run(tmp_path, monkeypatch, capsys):
   small = f"{folder},steps=2,warmup=1,batch=2,length=24,generate.tokens=0"
   commands = [shlex.split(line.replace(folder, small), comments=True) for line in block.splitlines()]
   for command in commands:
-    if command == ["EXTRAS=text", "./dev", "setup"]:
-      continue
     match command:
       case ["./dev", "python", "-m", "interop.hf", *rest]:
         assert hf.main(rest) == 0, command

@@ -86,7 +86,6 @@ def test_other_tokens_than_the_models_are_refused(tmp_path, monkeypatch, config,
 
 
 def test_a_broken_tokenizer_is_refused(tmp_path, capsys):
-  pytest.importorskip("tokenizers")
   shutil.copytree(OWN / "gpt2", tmp_path / "released")
   (tmp_path / "released" / "tokenizer.json").write_text("{}")
   assert hf.main(["load", str(tmp_path / "released"), "--workdir", str(tmp_path / "run")]) == 2
