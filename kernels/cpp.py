@@ -62,14 +62,16 @@ def handlers(source: Path) -> tuple[str, str]:
   return f"{source.parent.name}_forward", f"{source.parent.name}_backward"
 
 
-def call(name: str, shapes: Iterable[tuple[int, ...]], parts: int) -> Callable[..., Any]:
+def call(name: str, shapes: Iterable[tuple[int, ...]], parts: int, **settings: np.generic) -> Callable[..., Any]:
   """Returns a handler that gives float32 arrays of these shapes, and cuts its work into `parts` of each group.
+
+  `settings` are further attributes of the handler, as numbers of the types that it declares.
 
   Under vmap it runs once for each element after the other, with all threads each.
   """
   results = tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
   handler = jax.ffi.ffi_call(name, results, vmap_method="sequential")
-  return lambda *args: handler(*args, parts=np.int64(parts))
+  return lambda *args: handler(*args, parts=np.int64(parts), **settings)
 
 
 def mask(reset: Reset) -> Bool[Array, "..."]:

@@ -52,6 +52,36 @@ static inline float sum(Vector v) {
   return v[0];
 }
 
+// 2^z to 2 units in the last place, for z up to 127; below -126 it is 0 or next to it, from -127 on 0. NaN stays NaN.
+//
+// The whole part of z goes to the exponent by integer addition: added to 1.5 * 2^23, z is rounded, and the last bits of
+// the sum are that integer. The rest, at most 1/2, goes through the Taylor series of 2^r.
+static inline Vector exp2(Vector z) {
+  const float shift = 12582912.0f;
+  z = z < -127.0f ? Vector{} - 127.0f : z;
+  z = z > 127.0f ? Vector{} + 127.0f : z;
+  Vector moved = z + shift, r = z - (moved - shift);
+  Vector p = 1.5403530e-4f * r + 1.33335581e-3f;
+  p = p * r + 9.61812911e-3f;
+  p = p * r + 5.55041087e-2f;
+  p = p * r + 2.40226507e-1f;
+  p = p * r + 6.93147181e-1f;
+  p = p * r + 1.0f;
+  return (Vector)((Bits)p + ((Bits)moved << 23));
+}
+
+constexpr float LOG2_E = 1.44269504f;
+
+static inline Vector max(Vector x, Vector y) { return x > y ? x : y; }
+
+// tanh to 2 units in the last place or 2^-23, whichever is more. NaN stays NaN.
+static inline Vector tanh(Vector z) {
+  Vector e = exp2(z * (2 * LOG2_E));
+  return 1.0f - 2.0f / (e + 1.0f);
+}
+
+static inline Vector sigmoid(Vector z) { return 1.0f / (1.0f + exp2(z * -LOG2_E)); }
+
 // A part of the heads or channels, first … end, of group `group` of a row: what one thread computes at a time.
 struct Unit {
   int64_t row, group, part, first, end;

@@ -1,11 +1,12 @@
 """Attention over a cache: causal or full, by document, in windows, with shared keys, a soft cap, biases by distance.
 
-The kernels are libraries': cuDNN's on GPUs, JAX's splash kernels on TPUs. What they do not have runs as `xla`, blocks
-written in JAX. Keys and values are floats: a cache of eight bits is copied into floats before it comes here, but for
-decoding, see `step`. In `xla` a key, value or query that is not finite reaches the outputs of the queries that see it
-alone, and the gradients of no others. In cuDNN's and the splash kernels a key or value that is not finite can also
-reach earlier queries of its block, whose weight of it is 0, as 0 times NaN is NaN. To replace such tokens before would
-read all keys and values once more, in every call, for a step that training refuses anyway: its loss is not finite.
+On CPUs it is a kernel in C++. The others are libraries': cuDNN's on GPUs, JAX's splash kernels on TPUs. What they do
+not have runs as `xla`, blocks written in JAX. Keys and values are floats: a cache of eight bits is copied into floats
+before it comes here, but for decoding, see `step`. In `cpp` and `xla` a key, value or query that is not finite reaches
+the outputs of the queries that see it alone, and the gradients of no others. In cuDNN's and the splash kernels a key or
+value that is not finite can also reach earlier queries of its block, whose weight of it is 0, as 0 times NaN is NaN. To
+replace such tokens before would read all keys and values once more, in every call, for a step that training refuses
+anyway: its loss is not finite.
 """
 
 from typing import Any
@@ -14,11 +15,12 @@ import jax
 from jaxtyping import Array, Float, Int
 
 from kernels import dispatch, op
-from kernels.attention import cudnn, reference, xla
+from kernels.attention import cpp, cudnn, reference, xla
 from kernels.attention.weights import POINTWISE
 from mistake import Mistake
 
 IMPLS: dispatch.Impls = {
+  "cpp": (cpp.attention, cpp.why_not),
   "cudnn": (cudnn.attention, cudnn.why_not),
   "splash": dispatch.imported("kernels.attention.splash", "attention"),
   "xla": (xla.attention, dispatch.always),

@@ -28,26 +28,6 @@ struct Sizes {
   Unit unit(int64_t number) const { return Unit(number, e, g, parts); }
 };
 
-// 2^z to 2 units in the last place, for z up to 127; below -126 it is 0 or next to it. NaN stays NaN.
-//
-// The whole part of z goes to the exponent by integer addition: added to 1.5 * 2^23, z is rounded, and the last bits of
-// the sum are that integer. The rest, at most 1/2, goes through the Taylor series of 2^r.
-Vector exp2(Vector z) {
-  const float shift = 12582912.0f;
-  z = z < -126.0f ? Vector{} - 126.0f : z;
-  z = z > 127.0f ? Vector{} + 127.0f : z;
-  Vector moved = z + shift, r = z - (moved - shift);
-  Vector p = 1.5403530e-4f * r + 1.33335581e-3f;
-  p = p * r + 9.61812911e-3f;
-  p = p * r + 5.55041087e-2f;
-  p = p * r + 2.40226507e-1f;
-  p = p * r + 6.93147181e-1f;
-  p = p * r + 1.0f;
-  return (Vector)((Bits)p + ((Bits)moved << 23));
-}
-
-constexpr float LOG2_E = 1.44269504f;
-
 // What both passes read of a unit, and the constants of a block of channels.
 struct Inputs {
   Sizes s;

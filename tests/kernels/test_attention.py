@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 
 from attention.efficient import unordered
+from kernels import cpp
 from kernels.attention import IMPLS, WEIGHTS, attention, step, xla
+from kernels.attention.cpp import SOURCE
 from kernels.attention.visible import EVERYONE
 from tests.kernels.compare import DTYPES, QUICK, TOLERANCE, assert_close, draw, values_and_gradients
 
 B, H, G, K, P = 2, 4, 2, 5, 3
 HERE = [name for name in IMPLS if name not in ("cudnn", "splash")]
-FAST = [name for name in HERE if name != "reference"]
+WITH_ALL = [name for name in HERE if name != "cpp"]  # settings, and dtypes
+FAST = [name for name in WITH_ALL if name != "reference"]
 SLOPES, DECAYS = (0.5, 0.0, 0.1, 0.02), (-0.3, -0.05, 0.0, -0.3, -1.0)
 # queries, keys, segments and empty slots or none, settings
 CASES = [
@@ -36,6 +39,14 @@ CASES = [
 def small_blocks(monkeypatch):
   """Several blocks of queries and of keys, the last ones ragged."""
   monkeypatch.setattr(xla, "BLOCKS", {"cpu": (24, 32), "accelerator": (24, 32)})
+
+
+@pytest.fixture(autouse=True)
+def library(request):
+  """Skips the cases of the kernel in C++, with the reason, where it cannot be built."""
+  case = getattr(request.node, "callspec", types.SimpleNamespace(params={}))
+  if case.params.get("impl") == "cpp" and (reason := cpp.why_not(SOURCE)):
+    pytest.skip(reason)
 
 
 def arrays(t, s, dtype="float32"):
@@ -103,7 +114,7 @@ def test_slopes_and_decays_by_hand():
       np.testing.assert_allclose(y[b, t, h], weights @ v[b, : t + 4, h // 2] / weights.sum(), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("impl", HERE)
+@pytest.mark.parametrize("impl", WITH_ALL)
 def test_decays_do_not_overflow_far_from_the_start(impl):
   """Nor does a key's position that nobody asked about; the keys of tokens long gone have no weight left."""
   given, where = arrays(6, 9), places(6, 9, True)
@@ -133,7 +144,7 @@ def test_pointwise_weights_know_one_score_each(weights):
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
-@pytest.mark.parametrize("impl", HERE)
+@pytest.mark.parametrize("impl", WITH_ALL)
 def test_rows_that_see_nothing_are_zero_with_zero_gradients(impl, weights):
   given = arrays(6, 9)
   where = places(6, 9, False) | {"q_segment": np.full((B, 6), 1), "k_segment": np.zeros((B, 9), int)}
@@ -190,7 +201,7 @@ def test_large_scores_stay_finite(impl):
     assert np.isfinite(z).all()
 
 
-@pytest.mark.parametrize("impl", HERE)
+@pytest.mark.parametrize("impl", WITH_ALL)
 def test_bfloat16_comes_back(impl):
   given, where = arrays(6, 9), places(6, 9, False)
   (exact,) = op(impl)(*given, **where)
