@@ -57,7 +57,7 @@ PARTS = ("embed", "body", "head")
 
 
 def defaults() -> ConfigDict:
-  """Every key there is, unlocked, for a config file to change: a small Mamba on the standard library's source."""
+  """Returns every key there is, unlocked, for config files to change: a small Mamba on the standard library."""
   return ConfigDict(
     {
       # seed, log_every, kernels, wandb, init_from, init_only, mesh, eval, save, generate: the page defaults.py

@@ -46,7 +46,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def get_sweep() -> Iterator[dict[str, Any]]:
-  """Every model at each rate."""
+  """Yields every model at each rate."""
   for lr in (4e-3, 2e-3):
     for model in MODELS:
       yield {"model": model, "lr": lr}

@@ -49,7 +49,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def get_sweep() -> Iterator[dict[str, Any]]:
-  """Every block with every state space that the table has, at each rate."""
+  """Yields every block with every state space that the table has, at each rate."""
   for lr in (2e-3, 1e-3, 4e-3):
     for inner in INNER:
       for block in BLOCKS:

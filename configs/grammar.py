@@ -96,14 +96,14 @@ def unquoted(text: str) -> str:
 
 
 def quoted(text: str) -> str:
-  """The text so that it is one value of a pair: in double quotes where it has what the grammar reads otherwise."""
+  """Returns the text so that it is one value of a pair: in double quotes where the grammar would read it otherwise."""
   if not set(text) & {",", *QUOTES, *BRACKETS, *BRACKETS.values()} and text == text.lstrip():
     return text
   return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def take(arg: str | None, key: str, choices: Iterable[str]) -> tuple[str, str]:
-  """The value of `key` in `arg`, by default the first choice, and `arg` without it: for config files with variants.
+  """Returns the value of `key` in `arg`, by default the first choice, and `arg` without it: for configs with variants.
 
   Raises:
     Mistake: the value is none of the choices.
@@ -165,7 +165,7 @@ def number(text: str, key: str) -> int | float:
 
 
 def literal(text: str, key: str) -> Any:
-  """The Python value of `text`, or the text itself where it is none or is quoted; true, false and none in any case.
+  """Returns the Python value of `text`, or the text where it is none or is quoted; true, false and none in any case.
 
   Raises:
     Mistake: it is in brackets but no literal.

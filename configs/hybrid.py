@@ -65,7 +65,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def get_sweep() -> Iterator[dict[str, Any]]:
-  """Every kind on both tasks, three seeds each, recall at two learning rates."""
+  """Yields every kind on both tasks, three seeds each, recall at two learning rates."""
   for task, rates in LEARNING_RATES.items():
     for seed in range(3):
       for kind in COMPARED[task]:

@@ -28,7 +28,7 @@ SMALL = f"steps=8000,schedule=cosine,stages={STAGES},cpu_devices=1,eval_tokens=5
 
 
 def lengths(most: int) -> str:
-  """The powers of two from 2^6 to 2^most, as a config takes them."""
+  """Returns the powers of two from 2^6 to 2^most, as a config takes them."""
   return f"eval_lengths=({','.join(str(2**k) for k in range(6, most + 1))})"
 
 
@@ -50,7 +50,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def get_sweep() -> Iterator[dict[str, Any]]:
-  """Every model at two rates, and three seeds of Mamba."""
+  """Yields every model at two rates, and three seeds of Mamba."""
   for lr in (2e-3, 1e-3):
     for model in MODELS:
       yield {"model": model, "lr": lr, "seed": 0}

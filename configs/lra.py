@@ -122,7 +122,7 @@ def mega(task: str) -> Recipe:
 
 
 def attention(task: str, mixer: dict[str, Any]) -> Recipe:
-  """The LRA repository's Transformers, an MLP after each mixer; the rate is 0.05 / sqrt(step), lr after warming up."""
+  """Makes the LRA repository's Transformers, an MLP after each mixer; the rate decays as 0.05 / sqrt(step)."""
   width, depth, heads, lr, decay, batch, steps, warmup = {
     "listops": (512, 4, 8, 1.6e-3, 0.1, 32, 5_000, 1_000),
     "text": (256, 4, 4, 5.6e-4, 0.1, 32, 20_000, 8_000),

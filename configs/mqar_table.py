@@ -53,7 +53,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def get_sweep() -> Iterator[dict[str, Any]]:
-  """Every mixer at each learning rate on both sizes, the likely rates first."""
+  """Yields every mixer at each learning rate on both sizes, the likely rates first."""
   for lr in LEARNING_RATES:
     for size in SIZES:
       for mixer, fixed in MIXERS.items():

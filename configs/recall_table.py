@@ -34,7 +34,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def get_sweep() -> Iterator[dict[str, Any]]:
-  """Each mixer at each rate, seed by seed."""
+  """Yields each mixer at each rate, seed by seed."""
   for seed in (0, 1, 2):
     for lr in (2e-3, 5e-3, 1e-3):
       for mixer, fixed in MIXERS.items():

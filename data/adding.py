@@ -17,7 +17,7 @@ from data.pipeline import Batch
 
 @dataclasses.dataclass(frozen=True)
 class Adding(Generated):
-  """One number is predicted for each row of (number, mark).
+  """Predict one number for each row of (number, mark).
 
   Attributes:
     length: tokens of a row; published up to 400 (arXiv:1504.00941), 750 and more in later work.

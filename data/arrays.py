@@ -31,7 +31,7 @@ SPLITS = ("train", "validation", "test")
 
 @dataclasses.dataclass(frozen=True)
 class Arrays:
-  """One answer a sequence.
+  """Predict a label, a number or the next value for each sequence.
 
   Attributes:
     dir, files: a file or a folder of .wav, `files` relative to `dir`.
@@ -122,29 +122,29 @@ class Arrays:
 
   @property
   def metrics(self) -> tuple[str, ...]:
-    """Names of what evaluation reports; the counts of F1 and of the area under the curve are the classifier's."""
+    """Returns the names of what evaluation reports; two labels have the area under the curve, too."""
     if self.predict != "label":
       return ("loss", "mse", "mae", "r2")
     return ("loss", "accuracy", "f1", "auc") if self.labels == 2 else ("loss", "accuracy", "f1")
 
   @property
   def vocab(self) -> int | None:
-    """Tokens there are, None where inputs are features."""
+    """Returns how many tokens there are, or None where inputs are features."""
     return self.tokens or None
 
   @property
   def features(self) -> int | None:
-    """Features of a step, None where inputs are tokens."""
+    """Returns how many features a step has, or None where inputs are tokens."""
     return None if self.tokens else self.channels
 
   @property
   def classes(self) -> int | None:
-    """Classes there are."""
+    """Returns how many classes there are, or None where no label is predicted."""
     return self.labels if self.predict == "label" else None
 
   @functools.cached_property
   def data(self) -> Sequences:
-    """All sequences, checked."""
+    """Reads and checks all sequences."""
     path = pipeline.folder("dir", self.dir) / pipeline.folder("files", self.files)
     if not path.exists():
       raise Mistake(f"{str(path)!r} does not exist: check data.dir={self.dir!r} and data.files={self.files!r}")
@@ -228,7 +228,7 @@ class Arrays:
 
   @functools.cached_property
   def answers(self) -> np.ndarray:
-    """The label (int32 `n`) or number (float32 `n 1`) of each sequence."""
+    """Returns the label (int32 `n`) or number (float32 `n 1`) of each sequence."""
     targets = np.asarray(self.data.targets)
     if self.predict == "number":
       return targets.astype(np.float32).reshape(len(targets), -1)
@@ -247,7 +247,7 @@ class Arrays:
 
   @functools.cached_property
   def rows(self) -> dict[str, np.ndarray]:
-    """Split -> where its rows begin and of which sequence they are, int64 `rows 2`."""
+    """Returns for each split where its rows begin and which sequence they belong to, int64 `rows 2`."""
     data = self.data
     if self.predict == "next":
       return self._windows()
@@ -269,7 +269,7 @@ class Arrays:
     return {split: np.stack([data.starts[which], which], axis=1) for split, which in rows.items()}
 
   def _shares(self, which: np.ndarray, test: float) -> np.ndarray:
-    """The split of some sequences: whole groups in a fixed random order until a share is full."""
+    """Returns the split of each sequence: whole groups in a fixed random order, until a share is full."""
     groups = which if self.data.groups is None else self.data.groups[which]
     _, number, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = draws.permutation(0, "arrays/groups", 0, len(sizes))
@@ -279,7 +279,7 @@ class Arrays:
     return np.array(SPLITS)[edge][number.ravel()]
 
   def _windows(self) -> dict[str, np.ndarray]:
-    """Windows of every series whose inputs and target lie in one part of it: the first, then validation, then test."""
+    """Returns all windows whose inputs and target lie in one part of a series: train, then validation, then test."""
     parts: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
     for which, (start, size) in enumerate(zip(self.data.starts, self.data.lengths)):
       cuts = [round(size * share) for share in (0, 1 - self.validation - self.test, 1 - self.test, 1)]
@@ -297,7 +297,7 @@ class Arrays:
 
   @functools.cached_property
   def scale(self) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each feature in the training part."""
+    """Returns mean and standard deviation of each feature in the training part."""
     data, rows = self.data, self.rows["train"]
     mask = np.zeros(len(data.values), bool)
     reach = self.length + self.horizon if self.predict == "next" else 0
@@ -315,7 +315,7 @@ class Arrays:
     return part.mean(axis=0), np.where(deviation > 0, deviation, 1)
 
   def take(self, rows: np.ndarray, *, weigh: bool = False) -> Batch:
-    """The batch of rows (place, sequence)."""
+    """Makes the batch of rows (start, sequence)."""
     data, place = self.data, np.arange(self.length)
     sizes = np.full(len(rows), self.length) if self.predict == "next" else data.lengths[rows[:, 1]]
     sizes = self._fitting(sizes)
@@ -355,17 +355,17 @@ class Arrays:
 
   @property
   def ragged(self) -> bool:
-    """Whether rows have lengths of their own."""
+    """Returns whether rows have lengths of their own."""
     return self.predict != "next" and bool((self.data.lengths < self.length).any())
 
   @functools.cached_property
   def class_weights(self) -> np.ndarray:
-    """The weight of a training row of each class; 0 of a class without any."""
+    """Returns the weight of a training row of each class; a class without rows has 0."""
     counts = np.bincount(self.answers[self.rows["train"][:, 1]], minlength=self.labels)
     return np.where(counts > 0, counts.sum() / (self.labels * np.maximum(counts, 1)), 0).astype(np.float32)
 
   def train(self, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
-    """See data.task.Task; each epoch visits every row once, in a new order."""
+    """Returns endless batches; each epoch visits every row once, in a new order."""
     rows = self.rows["train"]
 
     def make(first: int, count: int) -> Batch:
@@ -374,7 +374,7 @@ class Arrays:
     return pipeline.training(make, self.batch, process_index, process_count)
 
   def eval_sets(self, process_index: int = 0, process_count: int = 1) -> dict[str, Callable[[], Iterator[Batch]]]:
-    """'validation', and 'test' where there is one."""
+    """Returns 'validation', and 'test' where there is one."""
 
     def make(rows: np.ndarray, first: int, count: int) -> Batch:
       return self.take(rows[first : first + count])
@@ -386,7 +386,7 @@ class Arrays:
     }
 
   def describe(self) -> dict[str, Any]:
-    """The fields but for the folder, the rows of each split, what was cut, the classes' counts, and a checksum."""
+    """Returns the fields but for the folder, the rows of each split, what was cut, the classes' counts, a checksum."""
     fields = {key: value for key, value in dataclasses.asdict(self).items() if key != "dir"}
     facts: dict[str, Any] = {f"{split} rows": len(rows) for split, rows in self.rows.items()}
     checksum = hashlib.sha256(np.ascontiguousarray(self.data.values).tobytes())

@@ -44,7 +44,7 @@ class AssociativeRecall(Generated):
     return self.sample(EVAL_SEED, "validation", first, rows)
 
   def sample(self, seed: int, stream: str, first: int, rows: int) -> Batch:
-    """`rows` rows of one stream."""
+    """Returns `rows` rows of one stream."""
     keys, pairs = self.keys or (self.vocab - 1) // 2, self.length // 2 - 1
     u = draws.bits(seed, f"associative_recall/{stream}", first, rows, 2 * keys + pairs)
     value_of = 1 + keys + draws.below(u[:, :keys], self.vocab - 1 - keys)

@@ -44,10 +44,10 @@ class Bytes(PackedText):
     return splits
 
   def describe(self) -> dict[str, Any]:
-    """Adds the Python version."""
+    """Returns the facts about the text and the Python version."""
     return super().describe() | {"python": platform.python_version()}
 
 
 def held_out(name: str) -> bool:
-  """Whether the file of this relative path is in the validation split."""
+  """Returns whether the file of this relative path is in the validation split."""
   return int(hashlib.md5(name.encode(), usedforsecurity=False).hexdigest(), 16) % ONE_IN == 0

@@ -20,7 +20,7 @@ from data.pipeline import Batch
 
 @dataclasses.dataclass(frozen=True)
 class ContinuousMQAR(Generated):
-  """Inputs are features, targets the numbers of values.
+  """Recall vectors: inputs are features, targets the numbers of values.
 
   Attributes:
     values: how many keys, and as many values, there are vectors for.
@@ -49,17 +49,17 @@ class ContinuousMQAR(Generated):
 
   @property  # type: ignore[no-redef]
   def length(self) -> int:
-    """Tokens of a row: the pairs as often as they are shown, and a query for each."""
+    """Returns the tokens of a row: the pairs as often as they are shown, and a query for each."""
     return (self.passes + 1) * self.pairs
 
   @property  # type: ignore[no-redef]
   def vocab(self) -> int:
-    """The values there are, of which the head names one."""
+    """Returns how many values there are, of which the head names one."""
     return self.values
 
   @property
   def features(self) -> int:  # type: ignore[override]
-    """The entries of a key's vector and of a value's."""
+    """Returns how many entries a key's vector and a value's have together."""
     return 2 * self.size
 
   def training_rows(self, first: int, rows: int) -> Batch:

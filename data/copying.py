@@ -20,6 +20,6 @@ class Copying(SelectiveCopying):
   tokens: int = 10
 
   def places(self, u: np.ndarray, space: int) -> np.ndarray:
-    """See SelectiveCopying: at the front."""
+    """Returns the positions at the front of the row; see `SelectiveCopying.places`."""
     del space
     return np.broadcast_to(np.arange(u.shape[1], dtype=np.int32), u.shape)

@@ -16,7 +16,7 @@ WORDS_A_BLOCK = 8
 
 
 def bits(seed: int, stream: str, first: int, rows: int, draws: int) -> np.ndarray:
-  """Independent uniform uint32 `rows draws` for rows first, first + 1, …; differently named streams are independent."""
+  """Returns independent uniform uint32 `rows draws` for rows first, first + 1, …, others for each stream's name."""
   blocks = -(-draws // WORDS_A_BLOCK)
   key = np.array([seed % 2**64, zlib.crc32(stream.encode())], np.uint64)
   words = np.random.Philox(key=key, counter=first * blocks).random_raw(rows * blocks * 4).astype("<u8", copy=False)
@@ -24,17 +24,17 @@ def bits(seed: int, stream: str, first: int, rows: int, draws: int) -> np.ndarra
 
 
 def below(u: np.ndarray, n: int | np.ndarray) -> np.ndarray:
-  """Integers in [0, n) from uint32 `u`, as int32: the high word of u·n (uneven by at most n / 2^32)."""
+  """Maps uint32 `u` to integers in [0, n), int32: the high word of u·n (uneven by at most n / 2^32)."""
   return ((u.astype(np.uint64) * np.asarray(n, np.uint64)) >> np.uint64(32)).astype(np.int32)
 
 
 def unit(u: np.ndarray) -> np.ndarray:
-  """Floats strictly inside (0, 1) from uint32 `u`."""
+  """Maps uint32 `u` to floats strictly inside (0, 1)."""
   return (u + 0.5) * 2.0**-32
 
 
 def distinct(u: np.ndarray, n: int) -> np.ndarray:
-  """As many distinct integers of [0, n) a row as `u` has columns, by the first steps of a Fisher-Yates shuffle."""
+  """Returns in each row as many distinct integers of [0, n) as `u` has columns: steps of a Fisher-Yates shuffle."""
   rows, k = u.shape
   assert k <= n, f"{k} distinct integers below {n} were asked for"
   pool = np.tile(np.arange(n, dtype=np.int32), (rows, 1))
@@ -48,7 +48,7 @@ def distinct(u: np.ndarray, n: int) -> np.ndarray:
 
 
 def distinct_below(u: np.ndarray, n: np.ndarray) -> np.ndarray:
-  """As many distinct integers as `u` has columns, below the row's `n`; where n is fewer, the rest is arbitrary."""
+  """Returns as many distinct integers as `u` has columns, below the row's `n`; beyond n of them they are arbitrary."""
   chosen = np.zeros((len(u), 0), np.int32)
   for j in range(u.shape[1]):
     pick = below(u[:, j], np.maximum(n - j, 1))
@@ -60,7 +60,7 @@ def distinct_below(u: np.ndarray, n: np.ndarray) -> np.ndarray:
 
 
 def weighted(u: np.ndarray, p: np.ndarray, k: int) -> np.ndarray:
-  """k distinct indices of `p` a row, drawn one after another in proportion to p among those left, in that order.
+  """Draws k distinct indices of `p` a row, one after another in proportion to p among those left, in that order.
 
   The k earliest of independent exponential clocks with rates p have exactly this law. `u` is `rows len(p)`.
   """
@@ -69,6 +69,6 @@ def weighted(u: np.ndarray, p: np.ndarray, k: int) -> np.ndarray:
 
 
 def permutation(seed: int, stream: str, index: int, n: int) -> np.ndarray:
-  """The permutation of n things that belongs to `index` (an epoch, a split)."""
+  """Returns the permutation of n things that belongs to `index` (an epoch, a split)."""
   words = bits(seed, stream, index, 1, 2 * n)[0]
   return np.argsort(words.view("<u8"), kind="stable")

@@ -10,7 +10,7 @@ from mistake import Mistake
 
 
 def gaps(times: np.ndarray, *, unit: float, first: float = 1.0, least: float = 1e-6) -> np.ndarray:
-  """Times "*b t" to the times since the event before, in units of `unit`, float32; no gap is below `least`.
+  """Returns the times "*b t" since the event before, in units of `unit`, float32; no gap is below `least`.
 
   Args:
     first: the gap before the first event, in units: nothing has happened before it.
@@ -30,7 +30,7 @@ def gaps(times: np.ndarray, *, unit: float, first: float = 1.0, least: float = 1
 
 
 def checked(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """The batch, if its `dt`, where it has one, can be a time step.
+  """Returns the batch, if its `dt`, where it has one, can be a time step.
 
   Raises:
     ValueError: an entry is not finite or not positive.

@@ -77,7 +77,7 @@ class Fasta(PackedText):
     return {**splits, "train": [strand for record in splits["train"] for strand in (record, other_strand(record))]}
 
   def train(self, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
-    """See data.task.Task; rows are cut into sequences of the present stage by `reset`."""
+    """Returns endless batches, whose rows `reset` cuts into sequences as long as the present stage says."""
     if not self.stages:
       return super().train(process_index, process_count)
     texts = [document.text for document in self.splits["train"]]
@@ -92,12 +92,12 @@ class Fasta(PackedText):
 
 
 def other_strand(record: Document) -> Document:
-  """The reverse complement of a record; letters that are no base stay."""
+  """Returns the reverse complement of a record; letters that are no base stay."""
   return Document(f"{record.name} reversed", record.text.translate(COMPLEMENT)[::-1])
 
 
 def records(path: pathlib.Path) -> Iterator[Document]:
-  """The sequences of a FASTA file, by their names, in capitals.
+  """Yields the sequences of a FASTA file, by their names, in capitals.
 
   Raises:
     Mistake: it cannot be read, or does not begin with ">".

@@ -24,7 +24,7 @@ PADDING, BLANK, SYMBOL = 0, 1, 2
 
 @dataclasses.dataclass(frozen=True)
 class FormalLanguage(Generated):
-  """One of the languages of data.languages.LANGUAGES.
+  """Answer questions of one of the languages of data.languages.LANGUAGES.
 
   Attributes:
     length: tokens of a training row, blanks included; 0 for what `longest` takes.
@@ -66,7 +66,7 @@ class FormalLanguage(Generated):
 
   @property
   def rules(self) -> Language:
-    """The language."""
+    """Returns the language's alphabet and functions."""
     return LANGUAGES[self.language]
 
   def width(self, largest: int) -> int:
@@ -86,7 +86,7 @@ class FormalLanguage(Generated):
     return self.sample(span, EVAL_SEED, f"validation/{span[0]}/{span[1]}", first, rows, self.width(span[1]))
 
   def eval_sets(self, process_index: int = 0, process_count: int = 1) -> dict[str, Callable[[], Iterator[Batch]]]:
-    """'size_SMALLEST_LARGEST' for each of `eval_sizes`."""
+    """Returns a set 'size_SMALLEST_LARGEST' for each of `eval_sizes`."""
     sets = {f"size_{low}_{high}": ((low, high), self.width(high)) for low, high in self.eval_sizes}
     budget = self.eval_rows * max(width for _, width in sets.values())
     return length_sets(self.evaluation_rows, sets, self, budget, process_index, process_count)

@@ -51,17 +51,17 @@ class Generated(abc.ABC):
     """Returns rows first … first + rows - 1 of the fixed validation set."""
 
   def train(self, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
-    """See data.task.Task."""
+    """Returns endless batches of `training_rows`."""
     return pipeline.training(self.training_rows, self.batch, process_index, process_count)
 
   def eval_sets(self, process_index: int = 0, process_count: int = 1) -> dict[str, Callable[[], Iterator[Batch]]]:
-    """One set, 'validation', of `eval_rows` rows."""
+    """Returns one set, 'validation', of `eval_rows` rows."""
     return {
       "validation": pipeline.InOrder(self.validation_rows, self.eval_rows, self.batch, process_index, process_count)
     }
 
   def describe(self) -> dict[str, Any]:
-    """The task's fields: with the seed they determine every row."""
+    """Returns the task's fields, which with the seed determine every row."""
     return {"task": type(self).__name__, **dataclasses.asdict(self)}
 
   def require(self, field: str, allowed: bool, choices: str) -> None:
@@ -69,13 +69,13 @@ class Generated(abc.ABC):
     pipeline.require(type(self).__name__, field, getattr(self, field), allowed, choices)
 
   def require_sizes(self) -> None:
-    """The checks every generated task needs."""
+    """Checks what every generated task needs."""
     self.require("batch", self.batch >= 1, "at least 1")
     self.require("eval_rows", self.eval_rows >= 1, "at least 1")
 
 
 def eval_batch(batch: int, length: int, rows: int) -> int:
-  """Rows of one evaluation batch: bounded memory at any length, and still divisible over up to 8 devices."""
+  """Returns the rows of an evaluation batch: memory is bounded at any length, and up to 8 devices still divide it."""
   while batch * length > MANY_TOKENS and batch % 2 == 0 and batch > FEW_ROWS:
     batch //= 2
   while 2 * batch * length <= FEW_TOKENS and 2 * batch <= rows:
@@ -91,7 +91,7 @@ def length_sets(
   index: int,
   count: int,
 ) -> dict[str, Callable[[], Iterator[Batch]]]:
-  """Evaluation sets of several lengths, from name -> (what `make` needs, length): whole batches, `budget` tokens."""
+  """Returns evaluation sets by name, from (what `make` needs, length): whole batches, `budget` tokens."""
   out: dict[str, Callable[[], Iterator[Batch]]] = {}
   for name, (what, length) in sets.items():
     batch = eval_batch(task.batch, length, task.eval_rows)
@@ -101,18 +101,18 @@ def length_sets(
 
 
 def whole(make: Callable[[int, int], Batch], rows: int) -> Batch:
-  """Rows 0 … rows - 1 of a training set that is kept in memory, made in parts that bound what making them takes."""
+  """Makes all `rows` rows of a training set for memory, in parts that bound what making them takes."""
   parts = [make(start, min(TOGETHER, rows - start)) for start in range(0, rows, TOGETHER)]
   return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
 def stage_at(stages: Sequence[Sequence[int]], step: int) -> int:
-  """Index of the last stage whose first number, its first step, is at most `step`."""
+  """Returns the index of the last stage whose first number, its first step, is at most `step`."""
   return bisect.bisect_right([row[0] for row in stages], step) - 1
 
 
 def packed(make: Callable[[int, int], Batch], first: int, count: int, length: int, piece: int, *, reset: bool) -> Batch:
-  """Rows first … first + count - 1, each made of length / piece short sequences; `reset` marks their starts."""
+  """Makes rows first … first + count - 1, each of length / piece short sequences; `reset` marks their starts."""
   many = length // piece
   batch = {key: x.reshape(count, length) for key, x in make(first * many, count * many).items()}
   if reset:
@@ -122,6 +122,6 @@ def packed(make: Callable[[int, int], Batch], first: int, count: int, length: in
 
 
 def stages_fit(stages: Sequence[Sequence[int]], columns: int) -> bool:
-  """Rows of `columns` integers whose first steps start at 0 and grow."""
+  """Returns whether all rows have `columns` integers and their first steps start at 0 and grow."""
   starts = [row[0] for row in stages]
   return all(len(row) == columns for row in stages) and starts[:1] in ([], [0]) and starts == sorted(set(starts))

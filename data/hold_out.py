@@ -48,7 +48,7 @@ def hold_out(documents: Sequence[Document], share: float) -> Mapping[str, Sequen
 
 
 def cut(documents: Sequence[Document], share: float, *, must: bool) -> tuple[list[Document], list[Document]]:
-  """Each document without its last bytes, and those, equal documents alike.
+  """Returns each document without its last bytes, and those bytes; equal documents are cut alike.
 
   Args:
     must: at least some bytes come of each, where the share of it is less than one.

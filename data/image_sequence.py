@@ -37,7 +37,7 @@ PERMUTATION = 92916
 
 
 class Images(NamedTuple):
-  """One split."""
+  """The images of one split."""
 
   pixels: np.ndarray  # uint8 `n t c`
   labels: np.ndarray  # int32 `n`
@@ -86,21 +86,21 @@ class ImageSequence:
 
   @property
   def kind(self) -> Kind:
-    """Facts about the set."""
+    """Returns the facts about the set."""
     return KINDS[self.dataset]
 
   @property
   def length(self) -> int:
-    """The pixels of an image."""
+    """Returns how many pixels an image has."""
     return self.kind.pixels
 
   @property
   def features(self) -> int:
-    """The colours of a pixel."""
+    """Returns how many colours a pixel has."""
     return len(self.kind.mean)
 
   def _read(self) -> dict[str, Images]:
-    """The split of the files: 'train' and 'test'."""
+    """Reads the two splits of the files, 'train' and 'test'."""
     if self.dataset == "mnist":
       # tensorflow-datasets takes more than a second to import
       from data.builders import mnist
@@ -117,7 +117,7 @@ class ImageSequence:
 
   @functools.cached_property
   def splits(self) -> dict[str, Images]:
-    """'train', 'validation' and 'test', read once."""
+    """Reads 'train', 'validation' and 'test' once."""
     size = self.length
     order = np.random.RandomState(self.permutation_seed).permutation(size) if self.permuted else np.arange(size)
     whole = {split: Images(images.pixels[:, order], images.labels) for split, images in self._read().items()}
@@ -131,7 +131,7 @@ class ImageSequence:
     }
 
   def train(self, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
-    """See data.task.Task; each epoch visits every image once, in a new order."""
+    """Returns endless batches; each epoch visits every image once, in a new order."""
     images = self.splits["train"]
     size = len(images.labels)
     epoch = functools.lru_cache(maxsize=2)(lambda index: draws.permutation(self.seed, "image_sequence", index, size))
@@ -143,7 +143,7 @@ class ImageSequence:
     return pipeline.training(rows, self.batch, process_index, process_count)
 
   def eval_sets(self, process_index: int = 0, process_count: int = 1) -> dict[str, Callable[[], Iterator[Batch]]]:
-    """'validation' and 'test'."""
+    """Returns 'validation' and 'test'."""
     return {name: self._in_order(self.splits[name], process_index, process_count) for name in ("validation", "test")}
 
   def _in_order(self, images: Images, process_index: int, process_count: int) -> Callable[[], Iterator[Batch]]:
@@ -156,7 +156,7 @@ class ImageSequence:
     )
 
   def describe(self) -> dict[str, Any]:
-    """The fields but for the folders, images of each split, and the checksum of all of them in order."""
+    """Returns the fields but for the folders, images of each split, and the checksum of all of them in order."""
     checksum = hashlib.sha256()
     for images in self.splits.values():
       checksum.update(images.pixels.tobytes())
@@ -167,7 +167,7 @@ class ImageSequence:
 
 
 def batch_of(images: Images, places: np.ndarray, kind: Kind) -> Batch:
-  """Normalised pixels `b t c`, labels `b`, weights `b`."""
+  """Returns normalised pixels `b t c`, labels `b` and weights `b` of the images with these numbers."""
   pixels = (images.pixels[places].astype(np.float32) / 255 - np.array(kind.mean)) / np.array(kind.deviation)
   return {
     "inputs": pixels.astype(np.float32),

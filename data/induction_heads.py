@@ -23,7 +23,7 @@ SCORES = ("last", "triggers", "all")
 
 @dataclasses.dataclass(frozen=True)
 class InductionHeads(Generated):
-  """The trigger is token vocab - 1.
+  """Recall the token that followed the trigger, which is token vocab - 1.
 
   Attributes:
     triggers: occurrences before the last one.
@@ -76,16 +76,16 @@ class InductionHeads(Generated):
     return self.evaluation_rows(self.length, first, rows)
 
   def evaluation_rows(self, length: int, first: int, rows: int) -> Batch:
-    """Rows of the fixed evaluation set of one length."""
+    """Returns rows of the fixed evaluation set of one length."""
     return self.sample(EVAL_SEED, f"length_{length}", first, rows, length, 1, "last")
 
   def eval_sets(self, process_index: int = 0, process_count: int = 1) -> dict[str, Callable[[], Iterator[Batch]]]:
-    """'length_L' for each of `eval_lengths`."""
+    """Returns a set 'length_L' for each of `eval_lengths`."""
     sets = {f"length_{n}": (n, n) for n in self.eval_lengths}
     return length_sets(self.evaluation_rows, sets, self, self.eval_tokens, process_index, process_count)
 
   def sample(self, seed: int, stream: str, first: int, rows: int, length: int, triggers: int, score: str) -> Batch:
-    """`rows` sequences of one stream."""
+    """Returns `rows` sequences of one stream."""
     trigger, last = self.vocab - 1, length - 2
     u = draws.bits(seed, f"induction_heads/{stream}", first, rows, length + triggers)
     inputs = draws.below(u[:, :length], self.vocab - 1)
@@ -108,5 +108,5 @@ class InductionHeads(Generated):
 
 
 def shortest(triggers: int) -> int:
-  """Tokens of the shortest sequence with room for the triggers, what follows them, the question and the answer."""
+  """Returns the shortest length with room for the triggers, the tokens after them, the question and the answer."""
   return 2 * triggers + 2

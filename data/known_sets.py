@@ -76,19 +76,19 @@ def load(name: str, folder: pathlib.Path) -> Sequences:
 
 
 def flat(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-  """Sequences "t f" end to end, and where each begins."""
+  """Puts sequences "t f" end to end, and returns where each begins."""
   return np.concatenate(parts), np.concatenate([[0], np.cumsum([len(part) for part in parts])])
 
 
 def cifar_subset(paths: list[pathlib.Path], *, grey: bool) -> Sequences:
-  """Images of an .npz."""
+  """Reads the images of an .npz."""
   arrays = np.load(paths[0])
   images, labels = (np.concatenate([arrays[f"{key}_train"], arrays[f"{key}_test"]]) for key in "xy")
   return pictures(images, labels, len(arrays["x_train"]), grey=grey)
 
 
 def cifar(paths: list[pathlib.Path], *, grey: bool) -> Sequences:
-  """Images of the binary archive: six files of records, a byte for the label and 1,024 for each colour."""
+  """Reads the images of the binary archive: six files of records, a byte for the label and 1,024 for each colour."""
   with tarfile.open(paths[0]) as archive:
     members = {pathlib.PurePath(member.name).name: member for member in archive}
     names = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
@@ -100,7 +100,7 @@ def cifar(paths: list[pathlib.Path], *, grey: bool) -> Sequences:
 
 
 def pictures(images: np.ndarray, labels: np.ndarray, train: int, *, grey: bool) -> Sequences:
-  """Images row by row, the first `train` to train on; grey is 0.299 red + 0.587 green + 0.114 blue, as PIL has it."""
+  """Returns images row by row, the first `train` to train on; grey is PIL's 0.299 red + 0.587 green + 0.114 blue."""
   n, pixels = len(images), images.shape[1] * images.shape[2]
   values = images.reshape(n * pixels, 3)
   if grey:
@@ -110,7 +110,7 @@ def pictures(images: np.ndarray, labels: np.ndarray, train: int, *, grey: bool) 
 
 
 def spoken_digits(paths: list[pathlib.Path]) -> Sequences:
-  """Samples of each recording; the file's name is digit_speaker_take."""
+  """Reads the samples of each recording, whose file is named digit_speaker_take."""
   sounds, names = [], []
   with tarfile.open(paths[0]) as archive:
     for member in sorted(archive, key=lambda member: member.name):
@@ -126,7 +126,7 @@ def spoken_digits(paths: list[pathlib.Path]) -> Sequences:
 
 
 def promoters(paths: list[pathlib.Path]) -> Sequences:
-  """Bases of each record of two FASTA files: of promoters (label 1) and of other DNA (label 0)."""
+  """Reads the bases of each record of two FASTA files: of promoters (label 1) and of other DNA (label 0)."""
   table = np.full(256, DNA_TOKENS - 1, np.uint8)
   table[list(BASES)] = table[list(BASES.lower())] = np.arange(1, 5)
   records, labels = [], []
@@ -140,7 +140,7 @@ def promoters(paths: list[pathlib.Path]) -> Sequences:
 
 
 def nmnist(paths: list[pathlib.Path]) -> Sequences:
-  """Events as tokens: place and polarity; times in microseconds."""
+  """Reads events as tokens of position and polarity, their times in microseconds."""
   arrays = np.load(paths[0])
   join = lambda key: np.concatenate([arrays[f"train_{key}"], arrays[f"test_{key}"]])
   tokens = (join("p").astype(np.int32) * SIDE + join("y")) * SIDE + join("x")
@@ -151,7 +151,7 @@ def nmnist(paths: list[pathlib.Path]) -> Sequences:
 
 
 def imdb(paths: list[pathlib.Path]) -> Sequences:
-  """Bytes of each review; label 1 is good. The published split has no validation part."""
+  """Reads the bytes of each review; label 1 is good. The published split has no validation part."""
   reviews, labels, split = [], [], []
   with tarfile.open(paths[0]) as archive:
     for member in archive:

@@ -25,7 +25,7 @@ ZERO, UNKNOWN = 6, 11
 
 
 class Language(NamedTuple):
-  """How many symbols there are, the sizes of questions, the tokens of an answer, and both."""
+  """A language: how many symbols it has, the sizes of questions, the tokens of an answer, and both."""
 
   symbols: int
   fits: Callable[[int], bool]
@@ -38,25 +38,25 @@ class Language(NamedTuple):
 
 
 def even_pairs(u: np.ndarray, n: int) -> Made:
-  """Whether ab and ba occur an even number of times together: 1 where the first and the last bit are equal."""
+  """Asks whether ab and ba occur an even number of times together: 1 where the first and the last bit are equal."""
   x = draws.below(u[:, :n], 2)
   return x, (x[:, :1] == x[:, -1:]).astype(np.int32)
 
 
 def parity(u: np.ndarray, n: int) -> Made:
-  """The sum of the bits, modulo 2."""
+  """Asks for the sum of the bits, modulo 2."""
   x = draws.below(u[:, :n], 2)
   return x, x.sum(axis=1, keepdims=True) % 2
 
 
 def cycle_navigation(u: np.ndarray, n: int) -> Made:
-  """Where on a cycle of five one stands after steps of 0 (stay), 1 (on) and 2 (back)."""
+  """Asks where on a cycle of five one stands after steps of 0 (stay), 1 (on) and 2 (back)."""
   x = draws.below(u[:, :n], 3)
   return x, np.array([0, 1, -1])[x].sum(axis=1, keepdims=True) % MODULUS
 
 
 def modular_arithmetic(u: np.ndarray, n: int) -> Made:
-  """The value modulo 5 of digits 0 … 4 with + (5), - (6) and * (7) between them, * first."""
+  """Asks for the value modulo 5 of digits 0 … 4 with + (5), - (6) and * (7) between them, * first."""
   x = np.where(np.arange(n) % 2, MODULUS + draws.below(u[:, :n], 3), draws.below(u[:, :n], MODULUS))
   total, term = np.zeros(len(x), int), x[:, 0]
   for i in range(1, n, 2):
@@ -67,13 +67,13 @@ def modular_arithmetic(u: np.ndarray, n: int) -> Made:
 
 
 def modular_arithmetic_brackets(u: np.ndarray, n: int) -> Made:
-  """The value modulo 5 of an expression with brackets; symbols are tokens of data/modular_arithmetic.py less one."""
+  """Asks for the value modulo 5 of an expression; symbols are tokens of data/modular_arithmetic.py less one."""
   tokens, answers = TIMES.questions(u, np.full(len(u), n + 1), n + 1)
   return tokens[:, :n] - 1, answers[:, n:] - 1
 
 
 def solve_equation(u: np.ndarray, n: int) -> Made:
-  """The digit that x (symbol 11) stands for in an equation without *, which has one solution."""
+  """Asks for the digit that x (symbol 11) stands for in an equation without *, which has one solution."""
   size = n - 2
   tokens, answers = BRACKETS.questions(u[:, 1:], np.full(len(u), size + 1), size + 1)
   x = np.concatenate([tokens[:, :size], np.full((len(u), 1), EQUALS), answers[:, size:]], axis=1) - 1
@@ -87,7 +87,7 @@ def solve_equation(u: np.ndarray, n: int) -> Made:
 
 
 def stack_manipulation(u: np.ndarray, n: int) -> Made:
-  """The stack from the top, of a stack of bits from the bottom and then pops (2) and pushes of 0 (3) or 1 (4)."""
+  """Asks for a stack from its top, given its bits from the bottom, then pops (2) and pushes of 0 (3) or 1 (4)."""
   rows, there = np.arange(len(u)), 1 + draws.below(u[:, 0], max(n - 1, 1))
   is_bit = np.arange(n) < there[:, None]
   x = np.where(is_bit, draws.below(u[:, 1 : n + 1], 2), 2 + draws.below(u[:, 1 : n + 1], 3))
@@ -101,19 +101,19 @@ def stack_manipulation(u: np.ndarray, n: int) -> Made:
 
 
 def reverse_string(u: np.ndarray, n: int) -> Made:
-  """The bits from the last to the first."""
+  """Asks for the bits from the last to the first."""
   x = draws.below(u[:, :n], 2)
   return x, x[:, ::-1]
 
 
 def duplicate_string(u: np.ndarray, n: int) -> Made:
-  """The bits twice."""
+  """Asks for the bits twice."""
   x = draws.below(u[:, :n], 2)
   return x, np.concatenate([x, x], axis=1)
 
 
 def missing_duplicate(u: np.ndarray, n: int) -> Made:
-  """The bit of a string, written twice, at whose place there is a 2."""
+  """Asks for the bit that a 2 replaces in a string that is written twice."""
   half = draws.below(u[:, 1 : 1 + n // 2], 2)
   x, place = np.concatenate([half, half], axis=1), draws.below(u[:, :1], n)
   answer = np.take_along_axis(x, place, axis=1)
@@ -122,18 +122,18 @@ def missing_duplicate(u: np.ndarray, n: int) -> Made:
 
 
 def odds_first(u: np.ndarray, n: int) -> Made:
-  """The first, third, … bit, then the second, fourth, …"""
+  """Asks for the first, third, … bit, then the second, fourth, …"""
   x = draws.below(u[:, :n], 2)
   return x, np.concatenate([x[:, ::2], x[:, 1::2]], axis=1)
 
 
 def binary_addition(u: np.ndarray, n: int) -> Made:
-  """The sum of two numbers around a 2, all from their smallest bit; at least one of the bits of each is 1."""
+  """Asks for the sum of two numbers around a 2, all from their smallest bit; at least one of the bits of each is 1."""
   return _binary(u, n, lambda a, b: a + b)
 
 
 def binary_multiplication(u: np.ndarray, n: int) -> Made:
-  """The product of two numbers around a 2, as in `binary_addition`."""
+  """Asks for the product of two numbers around a 2, as in `binary_addition`."""
   return _binary(u, n, lambda a, b: a * b)
 
 
@@ -156,7 +156,7 @@ def _binary(u: np.ndarray, n: int, combine: Callable[[int, int], int]) -> Made:
 
 
 def compute_sqrt(u: np.ndarray, n: int) -> Made:
-  """The whole part of the square root of a number above 0, both from their largest bit."""
+  """Asks for the whole part of the square root of a number above 0, both from their largest bit."""
   x = draws.below(u[:, :n], 2)
   x[~x.any(axis=1), -1] = 1
   m = (n + 1) // 2
@@ -165,25 +165,25 @@ def compute_sqrt(u: np.ndarray, n: int) -> Made:
 
 
 def bucket_sort(u: np.ndarray, n: int) -> Made:
-  """The symbols 0 … 4 in order."""
+  """Asks for the symbols 0 … 4 in order."""
   x = draws.below(u[:, :n], MODULUS)
   return x, np.sort(x, axis=1)
 
 
 def majority(u: np.ndarray, n: int) -> Made:
-  """The symbol that occurs most often, the smallest of several."""
+  """Asks for the symbol that occurs most often, the smallest of several."""
   x = draws.below(u[:, :n], MANY)
   return x, counts(x).argmax(axis=1)[:, None]
 
 
 def majority_count(u: np.ndarray, n: int) -> Made:
-  """How often the most frequent symbol occurs, modulo the number of symbols."""
+  """Asks how often the most frequent symbol occurs, modulo the number of symbols."""
   x = draws.below(u[:, :n], MANY)
   return x, counts(x).max(axis=1)[:, None] % MANY
 
 
 def distinct_symbols(u: np.ndarray, n: int) -> Made:
-  """The symbols that occur, each once, in the order of their first occurrences."""
+  """Asks for the symbols that occur, each once, in the order of their first occurrences."""
   x = draws.below(u[:, :n], MANY)
   first = np.where(counts(x) > 0, (x[:, None] == np.arange(MANY)[:, None]).argmax(axis=2), n)
   order = np.argsort(first, axis=1, kind="stable")
@@ -191,12 +191,12 @@ def distinct_symbols(u: np.ndarray, n: int) -> Made:
 
 
 def counts(x: np.ndarray) -> np.ndarray:
-  """How often each symbol occurs in each row."""
+  """Returns how often each symbol occurs in each row."""
   return (x[:, None] == np.arange(MANY)[:, None]).sum(axis=2)
 
 
 def ended(answer: np.ndarray, sizes: np.ndarray, end: int = END) -> np.ndarray:
-  """Answers cut to their sizes, with the symbol `end` after them, where there is room, and -1 after that."""
+  """Cuts answers to their sizes, and puts the symbol `end` after them, where there is room, and -1 after that."""
   place = np.arange(answer.shape[1])
   return np.select([place < sizes[:, None], place == sizes[:, None]], [answer, np.int64(end)], -1)
 

@@ -84,7 +84,7 @@ class ListOps(Generated):
     return self.sample(EVAL_SEED, "validation", first, rows)
 
   def sample(self, seed: int, stream: str, first: int, rows: int) -> Batch:
-    """`rows` rows of one stream: for each, the first of its trees that has a fitting length."""
+    """Returns `rows` rows of one stream: for each, the first of its trees that has a fitting length."""
     inputs = np.zeros((rows, self.length), np.int32)
     targets, lengths = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
     width = 3 * self.longest
@@ -106,7 +106,7 @@ class ListOps(Generated):
 
 
 def expressions(u: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Trees with an operator at the root, one from each row of uint32 `u`: tokens "rows most", values and sizes.
+  """Makes trees with an operator at the root, one a row of uint32 `u`: tokens "rows most", values and sizes.
 
   A row has three numbers for each of up to `most` nodes. A tree of more nodes is given up: its size is 0.
   """
@@ -128,7 +128,7 @@ def expressions(u: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 def grow(u: np.ndarray, most: int) -> tuple[list[Level], np.ndarray]:
-  """The levels of the trees from the roots down, and which trees have at most `most` nodes."""
+  """Returns the levels of the trees from the roots down, and which trees have at most `most` nodes."""
   rows = len(u)
   tree, parent = np.arange(rows), np.zeros(rows, int)
   used, alive, levels = np.zeros(rows, int), np.ones(rows, bool), []
@@ -152,7 +152,7 @@ def grow(u: np.ndarray, most: int) -> tuple[list[Level], np.ndarray]:
 
 
 def measure(levels: list[Level]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-  """The tokens and the value below each node, from the leaves up."""
+  """Returns the number of tokens and the value below each node, from the leaves up."""
   sizes: list[np.ndarray] = []
   values: list[np.ndarray] = []
   below: tuple[Level, np.ndarray, np.ndarray] | None = None
@@ -168,7 +168,7 @@ def measure(levels: list[Level]) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 
 def apply(operators: np.ndarray, parent: np.ndarray, values: np.ndarray) -> np.ndarray:
-  """The value of each operator; its arguments are those `values` that share a `parent`, side by side."""
+  """Returns the value of each operator; its arguments are those `values` that share a `parent`, side by side."""
   order = np.lexsort((values, parent))
   ranked = values[order]
   start = np.flatnonzero(np.diff(parent, prepend=-1))
@@ -184,7 +184,7 @@ def apply(operators: np.ndarray, parent: np.ndarray, values: np.ndarray) -> np.n
 
 
 def positions(level: Level, size: np.ndarray, above: np.ndarray) -> np.ndarray:
-  """Where each node begins in its expression: after its parent's operator and the siblings before it."""
+  """Returns where each node begins in its expression: after its parent's operator and the siblings before it."""
   before = np.cumsum(size) - size
   first = np.flatnonzero(np.diff(level.parent, prepend=-1))
   siblings = before - np.repeat(before[first], np.diff(first, append=len(size)))

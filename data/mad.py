@@ -38,7 +38,7 @@ BASELINES = {
 
 @dataclasses.dataclass(frozen=True)
 class MAD(Generated):
-  """One of the problems, at the baseline's sizes where they are 0.
+  """Solve one of MAD's problems, at the baseline's sizes where they are 0.
 
   Attributes:
     train_rows: rows of the training set, in a new order each epoch; 0 for the baseline's, -1 for new rows for ever.
@@ -75,12 +75,12 @@ class MAD(Generated):
 
   @property
   def head(self) -> str:  # type: ignore[override]
-    """The head that reads the last token alone in compression, otherwise the language model's."""
+    """Returns the name of the head: compression reads the last token alone, the others are language models."""
     return "autoencoder" if self.problem == "compression" else "lm"
 
   @functools.cached_property
   def training_set(self) -> Batch:
-    """All rows of the training set."""
+    """Makes all rows of the training set."""
     # recall compares all pairs of a row with each other, which `whole` bounds
     return whole(functools.partial(self.sample, self.seed, "train", evaluate=False), self.train_rows)
 

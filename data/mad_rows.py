@@ -21,7 +21,7 @@ MAP_SEED = 12345
 
 
 def recall(u: Numbers, length: int, vocab: int, *, noise: float | None) -> Made:
-  """Keys are the lower half of the vocabulary without noise, values the upper; noise: share of the pairs, or None."""
+  """Makes pairs of a key, of the vocabulary's lower half, and a value; `noise` is the share of noisy pairs, or None."""
   pairs, ordinary = length // 2, vocab - (NOISE if noise is not None else 0)
   keys = ordinary // 2
   drawn = u(keys + 4 * pairs + 1)
@@ -46,7 +46,7 @@ def recall(u: Numbers, length: int, vocab: int, *, noise: float | None) -> Made:
 
 
 def fuzzy_recall(u: Numbers, length: int, vocab: int, *, evaluate: bool) -> Made:
-  """Keys and values of distinct tokens; the padding is the last token of the vocabulary."""
+  """Makes keys and values of several distinct tokens; the padding is the last token of the vocabulary."""
   pairs, ordinary = length // 2, vocab - 1
   keys = ordinary // 2
   drawn = u((2 * MOTIF + 2) * pairs + 1)
@@ -81,7 +81,7 @@ def left_padded(
   length: int,
   padding: int,
 ) -> Made:
-  """The pairs that are there, end to end at the right of each row; asked are the values of known keys."""
+  """Lays the pairs of the mask `valid` end to end at the right of each row; the values of known keys are asked."""
   tokens = np.concatenate([key, value], axis=2)
   place = np.arange(MOTIF)
   in_key, in_value = place < key_size[..., None], place < value_size[..., None]
@@ -100,7 +100,7 @@ def left_padded(
 
 
 def memorization(u: Numbers, length: int, vocab: int) -> Made:
-  """A key, then the token vocab - 1, at which its value is asked; again and again."""
+  """Makes rows of a key, then the token vocab - 1, at which its value is asked; again and again."""
   keys = (vocab - 1) // 2
   value_of = keys + draws.permutation(MAP_SEED, "mad/memorization", 0, vocab - 1 - keys)[:keys]
   key = draws.below(u(length // 2), keys)
@@ -110,14 +110,14 @@ def memorization(u: Numbers, length: int, vocab: int) -> Made:
 
 
 def compression(u: Numbers, length: int, vocab: int) -> Made:
-  """Random tokens, then the token vocab - 1; the row itself is asked."""
+  """Makes random tokens, then the token vocab - 1; the row itself is asked."""
   inputs = draws.below(u(length), vocab - 1)
   inputs[:, -1] = vocab - 1
   return inputs, inputs
 
 
 def selective_copying(u: Numbers, length: int, vocab: int, tokens: int) -> Made:
-  """Blanks (vocab - 2) stand in front of any of the tokens, then the copy token (vocab - 1), then a blank for each."""
+  """Makes blanks (vocab - 2) in front of any of the tokens, then the copy token (vocab - 1), then a blank for each."""
   blanks = length - 2 * tokens - 1
   drawn = u(tokens + blanks)
   data = draws.below(drawn[:, :tokens], vocab - 2)
@@ -130,14 +130,14 @@ def selective_copying(u: Numbers, length: int, vocab: int, tokens: int) -> Made:
 
 
 def first_same(codes: np.ndarray, counts: np.ndarray) -> np.ndarray:
-  """For each place of each row, the first place that counts and has the same code; its own if there is none."""
+  """Returns for each position of each row the first one that counts and has the same code; itself if there is none."""
   n = codes.shape[1]
   same = (codes[:, :, None] == codes[:, None, :]) & counts[:, None, :] | np.eye(n, dtype=bool)
   return same.argmax(axis=2)
 
 
 def one_of(codes: np.ndarray, counts: np.ndarray, u: np.ndarray) -> np.ndarray:
-  """A place of each row: uniform among the different codes at places that count."""
+  """Draws a position of each row, uniformly among the different codes at positions that count."""
   new = counts & (first_same(codes, counts) == np.arange(codes.shape[1]))
   wanted = draws.below(u, new.sum(axis=1))
   return (np.cumsum(new, axis=1) == wanted[:, None] + 1).argmax(axis=1)

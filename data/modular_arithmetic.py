@@ -47,7 +47,7 @@ class ModularArithmetic(StateTracking):
 
   @property
   def zero(self) -> int:
-    """The token of the digit 0."""
+    """Returns the token of the digit 0."""
     return 7 if self.brackets else 5
 
   def sizes(self, low: int, high: int) -> np.ndarray:
@@ -91,7 +91,7 @@ class ModularArithmetic(StateTracking):
     return tokens, answers
 
   def _expression(self, u: Iterator[np.uint32], size: int) -> Tree:
-    """An expression of that many tokens and its value."""
+    """Makes an expression of that many tokens, and its value."""
     modulus = self.vocab - self.zero
     pick = lambda n: int(draws.below(np.asarray(next(u)), n))
     if size <= 4:

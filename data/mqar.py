@@ -21,7 +21,9 @@ from data.pipeline import Batch
 
 @dataclasses.dataclass(frozen=True)
 class MQAR(Generated):
-  """Theirs: vocab_size → vocab, input_seq_len → length, num_kv_pairs → pairs, power_a → power.
+  """Recall the values of several keys.
+
+  Theirs: vocab_size → vocab, input_seq_len → length, num_kv_pairs → pairs, power_a → power.
 
   Attributes:
     power: 1 makes the gaps uniform; small values put queries near the front.
@@ -65,7 +67,7 @@ class MQAR(Generated):
       self.require_room("eval_sizes", length, pairs)
 
   def require_room(self, field: str, length: int, pairs: int) -> None:
-    """Zoology's conditions on the sizes of a row."""
+    """Checks Zoology's conditions on the sizes of a row."""
     self.require(
       "vocab" if field == "pairs" else field, self.vocab > length, f"the vocabulary must be above the length {length}"
     )
@@ -89,11 +91,11 @@ class MQAR(Generated):
     return self.evaluation_rows((self.length, self.pairs), first, rows)
 
   def evaluation_rows(self, size: tuple[int, int], first: int, rows: int) -> Batch:
-    """Rows of the fixed evaluation set of one (length, pairs)."""
+    """Returns rows of the fixed evaluation set of one (length, pairs)."""
     return self.sample(size, EVAL_SEED, f"validation/{size[0]}/{size[1]}", first, rows)
 
   def eval_sets(self, process_index: int = 0, process_count: int = 1) -> dict[str, Callable[[], Iterator[Batch]]]:
-    """'validation', or 'length_L_pairs_K' for each of `eval_sizes`."""
+    """Returns 'validation', or a set 'length_L_pairs_K' for each of `eval_sizes`."""
     sets: dict[str, Any] = {f"length_{n}_pairs_{k}": ((n, k), n) for n, k in self.eval_sizes}
     if not sets:
       return super().eval_sets(process_index, process_count)
@@ -101,7 +103,7 @@ class MQAR(Generated):
     return length_sets(self.evaluation_rows, sets, self, budget, process_index, process_count)
 
   def mixed(self, first: int, rows: int) -> Batch:
-    """Rows of several sizes, padded to `length`."""
+    """Returns rows of several sizes, padded to `length`."""
     shares = np.cumsum([row[2] for row in self.mixture])
     u = draws.unit(draws.bits(self.seed, "mqar/mixture", first, rows, 1)[:, 0])
     which = np.searchsorted(shares / shares[-1], u, side="right")
@@ -119,7 +121,7 @@ class MQAR(Generated):
     return batch
 
   def sample(self, size: tuple[int, int], seed: int, stream: str, first: int, rows: int) -> Batch:
-    """`rows` rows of one stream and one (length, pairs)."""
+    """Returns `rows` rows of one stream and one (length, pairs)."""
     length, k = size
     half, space = self.vocab // 2, (length - 2 * k) // 2
     u = draws.bits(seed, f"mqar/{stream}", first, rows, 2 * k + space + length)

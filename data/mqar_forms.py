@@ -91,7 +91,7 @@ class MQARForms(Generated):
     return {"inputs": inputs, "targets": targets, "weights": weights}
 
   def _forgetting(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The context, the queries `rows pairs tokens` and their values."""
+    """Returns the context, the queries `rows pairs tokens` and their values."""
     half, k, n = self.vocab // 2, self.pairs, self.updates
     keys, values = 1 + draws.distinct(u[:, :k], half - 1), half + draws.distinct(u[:, k : 2 * k], self.vocab - half)
     which = draws.distinct(u[:, 2 * k : 2 * k + n], k)
@@ -105,7 +105,7 @@ class MQARForms(Generated):
     return context, keys[..., None], values
 
   def _compositional(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The context, the queries `rows pairs tokens` and their values."""
+    """Returns the context, the queries `rows pairs tokens` and their values."""
     third, side, k = self.vocab // 3, math.isqrt(self.pairs), self.pairs
     left = 1 + draws.distinct(u[:, :side], third - 1)
     right = third + draws.distinct(u[:, side : 2 * side], third)

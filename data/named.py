@@ -60,6 +60,6 @@ class Named(Arrays):
 
   @functools.cached_property
   def data(self) -> Sequences:  # type: ignore[override]
-    """All sequences, checked."""
+    """Reads and checks all sequences."""
     self.require("dir", bool(self.dir), f"a folder with {sorted(KNOWN[self.dataset].files)}")
     return self._checked(load(self.dataset, pipeline.folder("dir", self.dir)))

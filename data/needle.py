@@ -31,7 +31,7 @@ QUESTION = {False: b"\nWhat is the code? The code is #####", True: b"\nWhat is t
 
 @dataclasses.dataclass(frozen=True)
 class Needle(Generated):
-  """Bytes of text; each row is filled to exactly `length`.
+  """Find the needle in bytes of text; each row is filled to exactly `length`.
 
   Attributes:
     keys: numbers hidden, of which one is asked for.
@@ -61,12 +61,12 @@ class Needle(Generated):
 
   @property
   def needle(self) -> bytes:
-    """The sentence that hides a number."""
+    """Returns the sentence that hides a number."""
     return NEEDLE[self.keys > 1]
 
   @property
   def question(self) -> bytes:
-    """The question, with room for the answer."""
+    """Returns the question, with room for the answer."""
     return QUESTION[self.keys > 1]
 
   def training_rows(self, first: int, rows: int) -> Batch:
@@ -82,7 +82,7 @@ class Needle(Generated):
     return self.sample(EVAL_SEED, f"validation/{size[0]}/{size[1]}", first, rows, *size)
 
   def eval_sets(self, process_index: int = 0, process_count: int = 1) -> dict[str, Callable[[], Iterator[Batch]]]:
-    """'length_L_depth_D' for each of `eval_lengths` and `eval_depths`."""
+    """Returns a set 'length_L_depth_D' for each of `eval_lengths` and `eval_depths`."""
     lengths = self.eval_lengths or (self.length,)
     sets = {f"length_{n}_depth_{d}": ((n, d), n) for n in lengths for d in self.eval_depths}
     return length_sets(self.evaluation_rows, sets, self, self.eval_rows * max(lengths), process_index, process_count)
@@ -105,7 +105,7 @@ class Needle(Generated):
     return {"inputs": inputs, "targets": text.astype(np.int32), "weights": weights}
 
   def _filled(self, template: bytes, names: np.ndarray, digits: np.ndarray, which: int) -> np.ndarray:
-    """The template with the name and the number of one needle, bytes `rows n`."""
+    """Returns the template with the name and the number of one needle, bytes `rows n`."""
     text = np.tile(np.frombuffer(template, np.uint8), (len(names), 1))
     text[:, text[0] == KEY] = names[:, which : which + 1]
     places = np.flatnonzero(text[0] == NUMBER)
@@ -113,7 +113,7 @@ class Needle(Generated):
     return text
 
   def _haystack(self, length: int, names: np.ndarray, depths: np.ndarray, digits: np.ndarray) -> np.ndarray:
-    """All before the question: filler, with the needles at the sentence boundaries nearest to their depths."""
+    """Returns all bytes before the question: filler, and needles at the sentence boundaries nearest to their depths."""
     size = len(self.needle)
     room = length - len(self.question) - self.keys * size
     ends = boundaries(room)
@@ -136,7 +136,7 @@ class Needle(Generated):
 
 @functools.lru_cache(maxsize=16)
 def boundaries(room: int) -> np.ndarray:
-  """Where sentences begin in `room` bytes of filler."""
+  """Returns where sentences begin in `room` bytes of filler."""
   text = np.resize(np.frombuffer(FILLER, np.uint8), room)
   stops = np.flatnonzero((text[:-1] == ord(".")) & (text[1:] == ord(" "))) + 2 if room > 1 else np.zeros(0, int)
   return np.concatenate([[0], stops[stops < room]])

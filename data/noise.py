@@ -15,7 +15,7 @@ from data.pipeline import Batch
 
 @dataclasses.dataclass(frozen=True)
 class Noise(Generated):
-  """Uniform tokens, or features uniform on (0, 1), with a uniform label a row or the next token as the target.
+  """Read uniform tokens or features; targets are a uniform label a row or the next token.
 
   Attributes:
     inputs: "tokens" or "features".

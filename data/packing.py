@@ -43,7 +43,7 @@ class Stream(NamedTuple):
   starts: np.ndarray  # bool, at each document's first token
 
   def rows(self, places: np.ndarray, length: int) -> Batch:
-    """See Packed."""
+    """Returns the rows that begin at these positions; see `Packed.rows`."""
     index = places[:, None] + np.arange(length + 1)
     return batch_of(self.tokens[index], self.starts[index])
 
@@ -56,7 +56,7 @@ def stream(texts: Sequence[bytes]) -> Stream:
 
 
 def batch_of(tokens: np.ndarray, starts: np.ndarray) -> Batch:
-  """The batch of rows that have a token more than inputs; nothing predicts a document's first token."""
+  """Makes the batch of rows that have a token more than inputs; nothing predicts a document's first token."""
   tokens = tokens.astype(np.int32)
   weights = (~starts[:, 1:]).astype(np.float32)
   # contiguous copies, so that no batch keeps the wider array alive
@@ -92,12 +92,12 @@ class Epochs:
     self.epoch = functools.lru_cache(maxsize=2)(self._epoch)
 
   def packed(self, index: int) -> Packed:
-    """The tokens of one epoch: the documents in their order."""
+    """Returns the tokens of one epoch, whose documents are shuffled."""
     order = draws.permutation(self.seed, "packing/documents", index, len(self.texts))
     return stream([self.texts[i] for i in order])
 
   def _epoch(self, index: int) -> tuple[Packed, int, np.ndarray]:
-    """One epoch's tokens, its offset and the order of its rows."""
+    """Returns one epoch's tokens, its offset and the order of its rows."""
     offset = int(draws.below(draws.bits(self.seed, "packing/offset", index, 1, 1), self.length)[0, 0])
     rows = draws.permutation(self.seed, "packing/rows", index, self.rows) if not self.stateful else np.empty(0, int)
     return self.packed(index), offset, rows
@@ -166,7 +166,7 @@ class PackedText(abc.ABC):
 
   @functools.cached_property
   def splits(self) -> Mapping[str, Sequence[Document]]:
-    """The documents of each split, from one call of `read`.
+    """Reads the documents of each split by one call of `read`.
 
     Raises:
       Mistake: a split has nothing to predict, since no document has a second byte.
@@ -181,7 +181,7 @@ class PackedText(abc.ABC):
     return splits
 
   def train(self, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
-    """See data.task.Task.
+    """Returns endless batches of packed rows.
 
     Raises:
       ValueError: the text is missing, unreadable or too short for one row, or all of it is for evaluation.
@@ -193,7 +193,7 @@ class PackedText(abc.ABC):
     return pipeline.training(epochs, self.batch, process_index, process_count)
 
   def eval_sets(self, process_index: int = 0, process_count: int = 1) -> dict[str, Callable[[], Iterator[Batch]]]:
-    """Every split but 'train': its documents in order, in consecutive rows, each byte predicted once."""
+    """Returns every split but 'train': its documents in order, in consecutive rows, each byte predicted once."""
     return {
       split: self._in_order(stream([d.text for d in documents]), process_index, process_count)
       for split, documents in self.splits.items()
@@ -213,7 +213,7 @@ class PackedText(abc.ABC):
     return pipeline.InOrder(take, rows, self.batch, process_index, process_count)
 
   def describe(self) -> dict[str, Any]:
-    """Files, bytes and checksum of the whole, and bytes, documents and unigram entropy (bits a byte) of each split."""
+    """Returns checksum and sizes of the whole; bytes, documents and unigram entropy (bits a byte) of each split."""
     facts: dict[str, Any] = {"task": type(self).__name__}
     checksum = hashlib.sha256()
     for split, documents in self.splits.items():
@@ -237,7 +237,7 @@ class PackedText(abc.ABC):
 
   @staticmethod
   def encode(text: str) -> np.ndarray:
-    """Text to tokens: its UTF-8 bytes, int32. Bytes that are no UTF-8 stand in the text as Python's surrogate escapes.
+    """Turns text into its UTF-8 bytes, int32; other bytes stand in the text as Python's surrogate escapes.
 
     Raises:
       Mistake: the text has another half of a surrogate pair, which is no character.
@@ -250,5 +250,5 @@ class PackedText(abc.ABC):
 
   @staticmethod
   def decode(tokens: Sequence[int] | np.ndarray) -> bytes:
-    """Tokens to bytes; a character may be several, so decode to text incrementally or with errors='replace'."""
+    """Turns tokens into bytes; a character may be several, so decode to text incrementally or with errors='replace'."""
     return np.asarray(tokens).astype(np.uint8).tobytes()

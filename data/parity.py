@@ -15,7 +15,7 @@ from data.state_tracking import StateTracking
 
 @dataclasses.dataclass(frozen=True)
 class Parity(StateTracking):
-  """Every size from 1 exists; the value so far is known at every token.
+  """Tell the parity of bits. Every size from 1 exists; the value so far is known at every token.
 
   Raises:
     ValueError: the vocabulary has no two symbols, or a range of sizes is empty.

@@ -65,7 +65,7 @@ class Pathfinder(Generated):
 
   @property  # type: ignore[no-redef]
   def length(self) -> int:
-    """The pixels of an image."""
+    """Returns how many pixels an image has."""
     return self.side**2
 
   def training_rows(self, first: int, rows: int) -> Batch:
@@ -84,7 +84,7 @@ class Pathfinder(Generated):
     return self.images(EVAL_SEED, split, np.arange(first, first + rows))
 
   def eval_sets(self, process_index: int = 0, process_count: int = 1) -> dict[str, Callable[[], Iterator[Batch]]]:
-    """'validation' and 'test', each of `eval_rows` images."""
+    """Returns 'validation' and 'test', each of `eval_rows` images."""
     return {
       split: pipeline.InOrder(
         functools.partial(self.held_out, split), self.eval_rows, self.batch, process_index, process_count
@@ -105,7 +105,7 @@ class Pathfinder(Generated):
     }
 
   def describe(self) -> dict[str, object]:
-    """The fields but for the folder, whose images are those that would be drawn."""
+    """Returns the fields but for the folder, whose images are those that would be drawn."""
     return {key: value for key, value in super().describe().items() if key != "dir"}
 
 
@@ -134,10 +134,10 @@ def read(folder: pathlib.Path, seed: int, split: str, row: int, side: int, conto
 
 @functools.lru_cache(maxsize=1024)
 def opened(path: pathlib.Path) -> np.ndarray:
-  """The images of a file, which stay there until they are looked at."""
+  """Maps the images of a file, which stay there until they are looked at."""
   return np.load(path, mmap_mode="r")
 
 
 def shard_name(seed: int, split: str, shard: int, side: int, contour: int) -> str:
-  """The name of a file of images."""
+  """Returns the name of a file of images."""
   return f"pathfinder_{side}_{contour}_{split}_{seed if split == 'train' else EVAL_SEED}_{shard:04}.npy"

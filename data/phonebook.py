@@ -40,7 +40,7 @@ TWICE = EXAMPLES + 1
 
 @dataclasses.dataclass(frozen=True)
 class Phonebook(Generated):
-  """Bytes of text, padded.
+  """Look up numbers in a text of bytes, padded.
 
   Attributes:
     length: bytes of a padded row; 0 for what the longest names take.
@@ -88,7 +88,7 @@ class Phonebook(Generated):
     return self.sample(EVAL_SEED, f"validation/{entries}", first, rows, entries, entries, length)
 
   def eval_sets(self, process_index: int = 0, process_count: int = 1) -> dict[str, Callable[[], Iterator[Batch]]]:
-    """'entries_N' for each of `eval_entries`."""
+    """Returns a set 'entries_N' for each of `eval_entries`."""
     many = self.eval_entries or (self.entries,)
     sets = {f"entries_{n}": (n, room(n, self.asked)) for n in many}
     budget = self.eval_rows * room(max(many), self.asked)
@@ -121,12 +121,12 @@ class Phonebook(Generated):
 
 
 def which_lines(entries: int) -> np.ndarray:
-  """Which of all lines come after the book: bool `1 lines`."""
+  """Returns which of all lines come after the book: bool `1 lines`."""
   return np.arange(entries + EXAMPLES + 1)[None] >= entries
 
 
 def written(persons: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-  """Lines `rows lines bytes`: a name, a colon, a blank, digits and a new line; 0 where a shorter name leaves a gap."""
+  """Writes lines `rows lines bytes`: name, colon, blank, digits, new line; 0 fills the gap of a shorter name."""
   first, last = table([f"{name} ".encode() for name in FIRST]), table([f"{name}: ".encode() for name in LAST])
   end = np.full((*persons.shape, 1), ord("\n"))
   parts = [first[persons // len(LAST)], last[persons % len(LAST)], ord("0") + numbers, end]
@@ -134,6 +134,6 @@ def written(persons: np.ndarray, numbers: np.ndarray) -> np.ndarray:
 
 
 def room(entries: int, asked: str) -> int:
-  """Bytes of a row with the longest names, and so enough for all."""
+  """Returns the bytes of a row with the longest names, which are enough for all."""
   name = max(map(len, FIRST)) + max(map(len, LAST)) + 3
   return (entries + EXAMPLES + 1) * (name + DIGITS + 1) - 1 + (name + 1 if asked == "start" else 0)

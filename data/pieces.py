@@ -31,7 +31,7 @@ class Pieces(PackedText, abc.ABC):
 
   @functools.cached_property
   def places(self) -> dict[str, np.ndarray]:
-    """Split -> the document and the place where each row begins, "rows 2"."""
+    """Returns for each split the document and the position where each row begins, "rows 2"."""
     return {
       split: np.concatenate([self._cuts(i, len(document.text)) for i, document in enumerate(documents)])
       for split, documents in self.splits.items()
@@ -52,7 +52,7 @@ class Pieces(PackedText, abc.ABC):
     return {"inputs": inputs, "targets": targets, "weights": weights}
 
   def train(self, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
-    """See data.task.Task; each epoch visits every row once, in a new order."""
+    """Returns endless batches; each epoch visits every row once, in a new order."""
     size = len(self.places["train"])
 
     def rows(first: int, count: int) -> Batch:
@@ -61,7 +61,7 @@ class Pieces(PackedText, abc.ABC):
     return pipeline.training(rows, self.batch, process_index, process_count)
 
   def eval_sets(self, process_index: int = 0, process_count: int = 1) -> dict[str, Callable[[], Iterator[Batch]]]:
-    """Every split but 'train', its rows in order."""
+    """Returns every split but 'train', its rows in order."""
 
     def make(split: str, first: int, count: int) -> Batch:
       return self.take(split, np.arange(first, first + count))

@@ -23,7 +23,7 @@ AHEAD = 4
 
 
 def share(batch: int, process_index: int, process_count: int) -> int:
-  """Rows of every global batch that one process makes.
+  """Returns how many rows of every global batch one process makes.
 
   Raises:
     ValueError: `batch` does not divide over the processes.
@@ -53,7 +53,7 @@ class Batches:
 
 
 def training(rows: Rows, batch: int, process_index: int, process_count: int) -> Iterator[Batch]:
-  """An endless grain iterator; its `get_state()` is a small JSON-able dictionary and `set_state` resumes exactly."""
+  """Returns an endless grain iterator; `get_state()` is a small dictionary for JSON, `set_state` resumes exactly."""
   source = Batches(rows, batch, process_index, process_count)
   # grain takes seconds to import, which `--mode count` and `generate` need not wait for
   import grain
@@ -84,7 +84,7 @@ class InOrder:
 
 
 def filled(batch: Batch, have: int, want: int) -> Batch:
-  """The first `have` rows of `batch`, then rows of zeros up to `want`."""
+  """Returns the first `have` rows of `batch`, then rows of zeros up to `want`."""
   return {
     key: np.concatenate([x[:have], np.zeros((want - have, *x.shape[1:]), x.dtype)]) if have < want else x[:have]
     for key, x in batch.items()
@@ -92,7 +92,7 @@ def filled(batch: Batch, have: int, want: int) -> Batch:
 
 
 def shuffled(seed: int, stream: str, first: int, count: int, size: int) -> np.ndarray:
-  """Which of `size` examples are rows first … first + count - 1 of endless epochs, each in an order of its own."""
+  """Returns which of `size` examples are rows first … first + count - 1 of endless epochs, each in its own order."""
   places, parts = np.arange(first, first + count), []
   for epoch in range(first // size, (first + count - 1) // size + 1):
     inside = places[places // size == epoch] % size
@@ -112,7 +112,7 @@ def require(name: str, field: str, value: Any, allowed: bool, choices: str) -> N
 
 
 def folder(field: str, value: str) -> pathlib.Path:
-  """The path of a field that names a file or a folder; `~` is the home folder.
+  """Returns the path of a field that names a file or a folder; `~` is the home folder.
 
   Raises:
     Mistake: there is no such user, or no path can be written like that.

@@ -36,12 +36,12 @@ class Pixels(Pieces):
 
   @property
   def side(self) -> int:
-    """Pixels of a row of an image."""
+    """Returns the pixels of a row of an image."""
     return round(KINDS[self.dataset].pixels ** 0.5)
 
   @property
   def channels(self) -> int:
-    """Bytes of a pixel."""
+    """Returns the bytes of a pixel."""
     return len(KINDS[self.dataset].mean)
 
   def read(self) -> Mapping[str, Sequence[Document]]:

@@ -69,7 +69,7 @@ def verify(name: str, one: Published, folder: pathlib.Path) -> pathlib.Path:
 
 
 def checksum(path: pathlib.Path, kind: str) -> str:
-  """The md5 or sha256 of a file."""
+  """Returns the md5 or sha256 of a file."""
   digest = hashlib.new(kind, usedforsecurity=False)
   with path.open("rb") as file:
     while data := file.read(CHUNK):
@@ -118,7 +118,7 @@ def prepare(name: str, source: pathlib.Path, target: pathlib.Path, *, subset: bo
 
 
 def _part(path: pathlib.Path, make: Callable[[], Sequences], say: Callable[[str], Any]) -> pathlib.Path:
-  """The file of a part, made unless it is there."""
+  """Returns the file of a part, which is made unless it exists."""
   if not path.exists():
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -133,7 +133,7 @@ def _part(path: pathlib.Path, make: Callable[[], Sequences], say: Callable[[str]
 
 
 def _counted(parts: Mapping[str, pathlib.Path]) -> dict[str, int]:
-  """The sequences of all parts together, and of each split."""
+  """Counts the sequences of all parts together, and of each split."""
   found = {"all": 0}
   for path in parts.values():
     with np.load(path) as arrays:
@@ -192,7 +192,7 @@ def _atomic(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
 
 
 def listing() -> str:
-  """A line for each set: what it needs, and where that is published."""
+  """Returns a line for each set: what it needs, and where that is published."""
   return "\n".join(f"{name:40} {', '.join(one.files)}; from {one.source}" for name, one in SETS.items())
 
 

@@ -19,7 +19,7 @@ def packed_left(tokens: np.ndarray, there: np.ndarray, length: int) -> tuple[np.
 
 
 def table(texts: list[bytes]) -> np.ndarray:
-  """Texts as one uint8 array `n longest`, 0 past the end of each; no text has a byte 0."""
+  """Stacks texts to one uint8 array `n longest`, 0 past the end of each; no text has a byte 0."""
   out = np.zeros((len(texts), max(map(len, texts))), np.uint8)
   for row, text in zip(out, texts):
     row[: len(text)] = np.frombuffer(text, np.uint8)

@@ -64,7 +64,7 @@ class RegBench(Generated):
 
   @functools.cached_property
   def training_set(self) -> Batch:
-    """All rows of the training set."""
+    """Makes all rows of the training set."""
     return whole(functools.partial(self.sample, self.seed, "train"), self.train_rows)
 
   def validation_rows(self, first: int, rows: int) -> Batch:
@@ -100,7 +100,7 @@ class RegBench(Generated):
     return 1 + nodes + nodes + 2 * nodes * (self.edges - 1)
 
   def _walk(self, u: np.ndarray, choices: np.ndarray, is_separator: np.ndarray) -> np.ndarray:
-    """The symbol at each place, from the automaton of each row; a separator goes back to state 0."""
+    """Returns the symbol at each position, from the automaton of each row; a separator goes back to state 0."""
     many, symbol, target = self.automata(u)
     row, state = np.arange(len(u)), np.zeros(len(u), int)
     out = np.zeros(is_separator.shape, np.int32)

@@ -36,7 +36,7 @@ class Lines(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Retrieval:
-  """One label a pair; inputs are "b 2 t".
+  """Classify pairs of texts, one label a pair; inputs are "b 2 t".
 
   Attributes:
     length: bytes of a document, whose end is cut.
@@ -62,7 +62,7 @@ class Retrieval:
 
   @functools.cached_property
   def splits(self) -> dict[str, Lines]:
-    """The lines of each file."""
+    """Opens the lines of each file."""
     pipeline.require("Retrieval", "dir", self.dir, bool(self.dir), f"a folder with {list(FILES.values())}")
     root = pipeline.folder("dir", self.dir)
     place = root / FOLDER if (root / FOLDER).is_dir() else root
@@ -89,7 +89,7 @@ class Retrieval:
     return {"inputs": inputs, "targets": targets, "weights": np.ones(rows, np.float32), "lengths": lengths}
 
   def train(self, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
-    """See data.task.Task; each epoch visits every pair once, in a new order."""
+    """Returns endless batches; each epoch visits every pair once, in a new order."""
     size = len(self.splits["train"].starts)
     order = lambda first, count: pipeline.shuffled(self.seed, "retrieval", first, count, size)
     return pipeline.training(
@@ -97,7 +97,7 @@ class Retrieval:
     )
 
   def eval_sets(self, process_index: int = 0, process_count: int = 1) -> dict[str, Callable[[], Iterator[Batch]]]:
-    """'validation' and 'test'."""
+    """Returns 'validation' and 'test'."""
 
     def make(split: str, first: int, count: int) -> Batch:
       return self.take(split, np.arange(first, first + count))
@@ -110,7 +110,7 @@ class Retrieval:
     }
 
   def describe(self) -> dict[str, Any]:
-    """The fields but for the folder, the pairs of each split, and the checksum of all files."""
+    """Returns the fields but for the folder, the pairs of each split, and the checksum of all files."""
     checksum = hashlib.sha256()
     for lines in self.splits.values():
       checksum.update(lines.data)

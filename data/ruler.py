@@ -34,7 +34,7 @@ Made = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Ruler(Generated):
-  """Context, question and answers fill a row.
+  """Answer questions about a context; context, question and answers fill a row.
 
   Attributes:
     problem: one of the four.
@@ -70,12 +70,12 @@ class Ruler(Generated):
 
   @property
   def half(self) -> int:
-    """How many keys there are, and at least as many values."""
+    """Returns how many keys there are; there are at least as many values."""
     return (self.vocab - WORD) // 2
 
   @property
   def tail(self) -> int:
-    """Tokens after the context: questions and answers."""
+    """Returns how many tokens follow the context: questions and answers."""
     answers = {"variable_tracking": self.hops + 1, "common_words": COMMON, "frequent_words": FREQUENT}
     if self.problem == "niah":
       return self.queries * (2 + self.values)
@@ -83,13 +83,13 @@ class Ruler(Generated):
 
   @property
   def shortest(self) -> int:
-    """Tokens of the shortest row."""
+    """Returns the tokens of the shortest row."""
     needles = {"niah": self.keys * self.values, "variable_tracking": self.keys * (self.hops + 1)}
     context = {"common_words": COMMON * OFTEN + RARE, "frequent_words": 40}
     return self.tail + context.get(self.problem, 3 * needles.get(self.problem, 0))
 
   def words_needed(self, length: int) -> int:
-    """Different keys of a row of some length."""
+    """Returns how many different keys a row of some length has."""
     context = length - self.tail
     if self.problem == "niah":
       return context // 3 if self.haystack == "needles" else max(self.keys, self.keys * self.values)
@@ -110,7 +110,7 @@ class Ruler(Generated):
     return self.sample(EVAL_SEED, f"length_{length}", first, rows, length)
 
   def eval_sets(self, process_index: int = 0, process_count: int = 1) -> dict[str, Callable[[], Iterator[Batch]]]:
-    """'length_L' for each of `eval_lengths`."""
+    """Returns a set 'length_L' for each of `eval_lengths`."""
     lengths = self.eval_lengths or (self.length,)
     sets = {f"length_{n}": (n, n) for n in lengths}
     return length_sets(self.evaluation_rows, sets, self, self.eval_rows * max(lengths), process_index, process_count)
@@ -126,7 +126,7 @@ class Ruler(Generated):
     return {"inputs": row, "targets": np.where(weights > 0, targets, 0).astype(np.int32), "weights": weights}
 
   def _units(self, u: np.ndarray, context: int, needles: np.ndarray, *, sort: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Noise with needles "rows n 3" at random places; the place of each needle, in their order if `sort`."""
+    """Puts needles "rows n 3" into noise at random positions, and returns these, sorted if `sort`."""
     rows, n = needles.shape[:2]
     units = context // 3
     places = draws.distinct(u[:, :n], units)
@@ -185,7 +185,7 @@ class Ruler(Generated):
     return row, np.pad(answers, ((0, 0), (1, 0)), constant_values=QUESTION), np.arange(self.tail) >= 1
 
   def _shuffled(self, u: np.ndarray, context: int, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Words as often as `counts` says and noise for the rest, in random order; and the words."""
+    """Returns words as often as `counts` says and noise for the rest, in random order; and the words."""
     n = len(counts)
     words = WORD + draws.distinct(u[:, :n], self.half)
     left = np.tile(NOISE + np.arange(context - counts.sum()) % (WORD - NOISE), (len(u), 1))
@@ -195,7 +195,7 @@ class Ruler(Generated):
 
 
 def shares(context: int) -> np.ndarray:
-  """How often each word stands in a context of frequent_words: in proportion to i^-POWER, whole, at least once."""
+  """Returns how often each word stands in frequent_words' context: in proportion to i^-POWER, whole, at least once."""
   p = np.arange(1, context + 1) ** -POWER
   counts = np.floor(context * p / p.sum()).astype(int)
   return counts[counts > 0]

@@ -56,7 +56,7 @@ class SelectiveCopying(Generated):
     return self.sample(EVAL_SEED, "validation", first, rows, self.length)
 
   def sample(self, seed: int, stream: str, first: int, rows: int, length: int) -> Batch:
-    """`rows` sequences of one stream."""
+    """Returns `rows` sequences of one stream."""
     m, space = self.tokens, length - self.tokens
     u = draws.bits(seed, f"selective_copying/{stream}", first, rows, 2 * m)
     places = self.places(u[:, :m], space)
@@ -69,5 +69,5 @@ class SelectiveCopying(Generated):
     return {"inputs": inputs, "targets": targets, "weights": weights}
 
   def places(self, u: np.ndarray, space: int) -> np.ndarray:
-    """Where the data tokens of each row stand, in order: `rows tokens` positions below `space`."""
+    """Returns where the data tokens of each row stand, in order: `rows tokens` positions below `space`."""
     return np.sort(draws.distinct(u, space), axis=1)

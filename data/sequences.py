@@ -59,7 +59,7 @@ class Sequences:
 
   @property
   def lengths(self) -> np.ndarray:
-    """Steps of each sequence."""
+    """Returns the steps of each sequence."""
     return np.diff(self.starts)
 
 
@@ -107,7 +107,7 @@ def naming(path: pathlib.Path) -> Iterator[None]:
 
 
 def from_arrays(path: pathlib.Path, arrays: Mapping[str, Any], names: Mapping[str, str], layout: str) -> Sequences:
-  """Sequences of named arrays."""
+  """Makes sequences of named arrays."""
 
   def take(what: str) -> np.ndarray | None:
     name = names.get(what, "")
@@ -158,7 +158,7 @@ def from_arrays(path: pathlib.Path, arrays: Mapping[str, Any], names: Mapping[st
 
 
 def from_columns(path: pathlib.Path, columns: Mapping[str, np.ndarray], names: Mapping[str, str]) -> Sequences:
-  """Sequences of a table; the inputs are the columns that no other name takes, or those listed, by blanks."""
+  """Makes sequences of a table; inputs are the columns that no other name takes, or those listed, by blanks."""
   for what, name in names.items():
     for part in name.split() if what == "inputs" else [name]:
       if part and part not in columns:
@@ -185,7 +185,7 @@ def from_columns(path: pathlib.Path, columns: Mapping[str, np.ndarray], names: M
 
 
 def whole_table(path: pathlib.Path, names: Mapping[str, str]) -> tuple[np.ndarray, list[str]]:
-  """A table as one series: its numbers "steps columns", and the columns' names."""
+  """Reads a table as one series: its numbers "steps columns", and the columns' names."""
   kind = path.name.lower().rsplit(".", 1)[-1]
   with naming(path):
     if not path.is_file():
@@ -201,7 +201,7 @@ def whole_table(path: pathlib.Path, names: Mapping[str, str]) -> tuple[np.ndarra
 
 
 def numbers(path: pathlib.Path, name: str, column: np.ndarray) -> np.ndarray:
-  """A column as floats; what is no number is counted and named."""
+  """Reads a column as floats; a value that is no number is counted and named."""
   try:
     return column.astype(np.float64)
   except (TypeError, ValueError):
@@ -265,7 +265,7 @@ def _h5(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def read_idx(path: pathlib.Path) -> np.ndarray:
-  """The array of an idx file, gzipped or not: 0, 0, type, rank, then big-endian sizes."""
+  """Reads the array of an idx file, gzipped or not: 0, 0, type, rank, then big-endian sizes."""
   data = path.read_bytes()
   data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
   if data[:2] != b"\0\0" or len(data) < 4 or data[2] not in IDX:
@@ -275,7 +275,7 @@ def read_idx(path: pathlib.Path) -> np.ndarray:
 
 
 def from_sounds(folder: pathlib.Path, pattern: str) -> Sequences:
-  """Sequences of the samples of .wav files, -1 … 1, in the order of their paths."""
+  """Reads the samples of .wav files, -1 … 1, in the order of their paths."""
   paths = sorted(path for path in folder.rglob("*.wav") if not path.is_dir())
   if strange := [path for path in paths if not path.is_file()]:
     raise Mistake(f"{str(strange[0])!r} is no file; take it away")
@@ -300,7 +300,7 @@ def from_sounds(folder: pathlib.Path, pattern: str) -> Sequences:
 
 
 def sound(source: pathlib.Path | BinaryIO) -> np.ndarray:
-  """The samples of a .wav file, float32 "t channels" in -1 … 1."""
+  """Reads the samples of a .wav file, float32 "t channels" in -1 … 1."""
   with wave.open(str(source) if isinstance(source, pathlib.Path) else source) as file:
     size, channels = file.getsampwidth(), file.getnchannels()
     if size not in PCM:

@@ -83,22 +83,22 @@ class Numbers:
     self._part, self._left = 0, self._make(0)
 
   def bits(self) -> int:
-    """A uniform integer of 32 bits."""
+    """Returns a uniform integer of 32 bits."""
     if not self._left:
       self._part += 1
       self._left = self._make(self._part)
     return self._left.pop()
 
   def below(self, n: int) -> int:
-    """A uniform integer in 0 … n - 1."""
+    """Returns a uniform integer in 0 … n - 1."""
     return self.bits() * n >> 32
 
   def unit(self) -> float:
-    """A uniform number inside (0, 1)."""
+    """Returns a uniform number inside (0, 1)."""
     return (self.bits() + 0.5) * 2.0**-32
 
   def angle(self) -> float:
-    """A whole number of degrees in [-180, 180), in radians."""
+    """Returns a whole number of degrees in [-180, 180), in radians."""
     return math.radians(self.below(360) - 180)
 
 
@@ -114,13 +114,13 @@ class Canvas:
     self.mask[inside, inside] = 0
 
   def copy(self) -> "Canvas":
-    """A canvas of its own with the same contents."""
+    """Returns a canvas of its own with the same contents."""
     other = object.__new__(Canvas)
     other.__dict__.update(self.__dict__, image=self.image.copy(), mask=self.mask.copy())
     return other
 
   def view(self, array: np.ndarray, point: Point, picture: np.ndarray) -> np.ndarray:
-    """The part of an array that a picture around a point covers."""
+    """Returns the part of an array that a picture around a point covers."""
     reach = len(picture) // 2
     y, x = point[0] + self.border - reach, point[1] + self.border - reach
     return array[y : y + len(picture), x : x + len(picture)]
@@ -131,15 +131,15 @@ class Canvas:
     np.maximum(part, picture, out=part)
 
   def has(self, point: Point) -> bool:
-    """Whether a point is inside of the image."""
+    """Returns whether a point is inside of the image."""
     return 0 <= point[0] < self.level.side and 0 <= point[1] < self.level.side
 
   def paddle(self, angle: float) -> Paddle:
-    """The pictures of a paddle."""
+    """Returns the pictures of a paddle."""
     return paddle(angle, self.level.paddle, self.level.thickness, self.margin)
 
   def free(self) -> float:
-    """The share of the image that is not taken."""
+    """Returns the share of the image that is not taken."""
     inside = slice(self.border, self.border + self.level.side)
     return float((self.mask[inside, inside] <= TAKEN).mean())
 
@@ -156,7 +156,7 @@ class Growing:
     self.tip = start
 
   def last(self, canvas: Canvas) -> tuple[Point, np.ndarray]:
-    """The last paddle's place and mask."""
+    """Returns the last paddle's start and mask."""
     start, angle = self.paddles[-1]
     return start, canvas.paddle(angle).mask
 
@@ -220,7 +220,7 @@ def draw(seed: int, stream: str, row: int, side: int, contour: int) -> Drawing:
 
 
 def until(make: Callable[[], "tuple[list[Growing], Canvas] | None"]) -> tuple[list[Growing], Canvas]:
-  """The first result that there is."""
+  """Calls `make` until it returns something."""
   while True:
     found = make()
     if found is not None:
@@ -228,7 +228,7 @@ def until(make: Callable[[], "tuple[list[Growing], Canvas] | None"]) -> tuple[li
 
 
 def two_curves(canvas: Canvas, numbers: Numbers, contour: int) -> tuple[list[Growing], Canvas] | None:
-  """Both target curves, which grow in turn; None where one has no way on."""
+  """Grows both target curves in turn; returns None where one has no way on."""
   level = canvas.level
   lowest, highest = 2 * level.seed_distance, level.side - 2 * level.seed_distance
   for _ in range(RETRIES + 1):
@@ -256,7 +256,7 @@ def two_curves(canvas: Canvas, numbers: Numbers, contour: int) -> tuple[list[Gro
 
 
 def one_curve(canvas: Canvas, numbers: Numbers, paddles: int) -> Growing | None:
-  """A distracting curve anywhere where there is room; None where it has no way on."""
+  """Grows a distracting curve anywhere where there is room; returns None where it has no way on."""
   for _ in range(RETRIES + 1):
     if canvas.free() < 0.01:
       return None
@@ -274,7 +274,7 @@ def one_curve(canvas: Canvas, numbers: Numbers, paddles: int) -> Growing | None:
 
 
 def free_place(canvas: Canvas, numbers: Numbers, taken: np.ndarray) -> Point | None:
-  """A uniform place at which no point of `taken`, around it, is taken; None where there is none."""
+  """Draws a point at which no point of `taken`, around it, is taken; returns None where there is none."""
   side, border = canvas.level.side, canvas.border
   guesses = np.array([numbers.bits() for _ in range(GUESSES)]) * (side * side) >> 32
   places = np.stack([guesses // side, guesses % side], axis=1)
@@ -292,19 +292,19 @@ def free_place(canvas: Canvas, numbers: Numbers, taken: np.ndarray) -> Point | N
 
 
 def translate(point: Point, angle: float, distance: float) -> Point:
-  """A point moved, each coordinate rounded up."""
+  """Moves a point, and rounds each coordinate up."""
   y, x = point[0] + distance * math.sin(angle), point[1] + distance * math.cos(angle)
   # what is whole but for rounding stays
   return math.ceil(y - 1e-9), math.ceil(x - 1e-9)
 
 
 def flipped(angle: float) -> float:
-  """The opposite direction, in (-π, π]."""
+  """Returns the opposite direction, in (-π, π]."""
   return float(angle + np.pi if angle <= 0 else angle - np.pi)
 
 
 class Ways(NamedTuple):
-  """Where a curve may go on from a pivot: places, straighter ones with larger weights."""
+  """The ways a curve may go on from a pivot: points, straighter ones with larger weights."""
 
   points: list[tuple[int, int, float]]  # y, x and angle from the pivot
   weight: np.ndarray
@@ -313,7 +313,7 @@ class Ways(NamedTuple):
 
 @functools.lru_cache(maxsize=8192)
 def ways_on(radius: int, angle: float, continuity: float, margin: int, width: int) -> Ways:
-  """The different whole points of a circle, taken at steps of a pixel and rounded down, whose weight is not 0."""
+  """Returns the different points of a circle, taken at steps of a pixel and rounded down, whose weight is not 0."""
   around = np.arange(0, 2 * np.pi, 1 / radius)
   points = np.unique(np.floor(radius * np.stack([np.sin(around), np.cos(around)], axis=1) + 1e-9).astype(int), axis=0)
   angles = np.arctan2(points[:, 0], points[:, 1])
@@ -328,7 +328,7 @@ def ways_on(radius: int, angle: float, continuity: float, margin: int, width: in
 
 @functools.lru_cache(maxsize=64)
 def disc_points(radius: int) -> np.ndarray:
-  """The whole points of a disc around 0, `n 2`."""
+  """Returns the whole points of a disc around 0, `n 2`."""
   span = np.arange(-radius, radius + 1)
   y, x = np.meshgrid(span, span, indexing="ij")
   inside = y**2 + x**2 <= radius**2
@@ -337,7 +337,7 @@ def disc_points(radius: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=8192)
 def paddle(angle: float, length: int, thickness: float, margin: int) -> Paddle:
-  """The pictures of a paddle that starts at a whole point; FINE times as large, then reduced."""
+  """Draws a paddle that starts at a whole point, FINE times as large, then reduced."""
   reach = length + margin + 3
   y, x = fine_grid(reach)
   along = y * math.sin(angle) + x * math.cos(angle)
@@ -352,20 +352,20 @@ def paddle(angle: float, length: int, thickness: float, margin: int) -> Paddle:
 
 @functools.lru_cache(maxsize=16)
 def disc(radius: float) -> np.ndarray:
-  """The picture of a filled disc."""
+  """Draws a filled disc."""
   y, x = fine_grid(math.ceil(radius) + 3)
   return reduced(y**2 + x**2 <= (radius * FINE) ** 2)
 
 
 def fine_grid(reach: int) -> tuple[np.ndarray, np.ndarray]:
-  """Coordinates, FINE to a pixel, of a square of 2 · reach + 1 pixels around a point."""
+  """Returns coordinates, FINE to a pixel, of a square of 2 · reach + 1 pixels around a point."""
   span = np.arange((2 * reach + 1) * FINE) - reach * FINE
   y, x = np.meshgrid(span, span, indexing="ij")
   return y, x
 
 
 def reduced(picture: np.ndarray) -> np.ndarray:
-  """A picture at 1 / FINE of its size by Lanczos' filter of three lobes, within 0 … 1."""
+  """Reduces a picture to 1 / FINE of its size by Lanczos' filter of three lobes, within 0 … 1."""
   n = len(picture) // FINE
   centre = (np.arange(n)[:, None] + 0.5) * FINE - 0.5
   z = (np.arange(n * FINE) - centre) / FINE

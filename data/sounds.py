@@ -78,12 +78,12 @@ class Sounds(Pieces):
     return {part: [documents[name] for name in chosen] for part, chosen in names.items() if chosen}
 
   def sound(self, codes: np.ndarray) -> np.ndarray:
-    """Codes as samples -1 … 1."""
+    """Turns codes into samples -1 … 1."""
     return decode(codes, self.code)
 
 
 def own_parts(root: pathlib.Path, names: Sequence[str]) -> dict[str, str] | None:
-  """The part of each file, by lists or by the folders they are in; None where a folder has neither."""
+  """Returns the part of each file, by lists or by the folders they are in; None where a folder has neither."""
   if all((root / file).is_file() for file in LISTS.values()):
     listed = {name: part for part, file in LISTS.items() for name in (root / file).read_text().split()}
     return {name: listed.get(name, "train") for name in names}
@@ -92,7 +92,7 @@ def own_parts(root: pathlib.Path, names: Sequence[str]) -> dict[str, str] | None
 
 
 def mono(path: pathlib.Path) -> np.ndarray:
-  """The samples of a file of one channel, -1 … 1."""
+  """Reads the samples of a file of one channel, -1 … 1."""
   try:
     samples = sound(path)
   except (OSError, EOFError, ValueError) as error:
@@ -103,14 +103,14 @@ def mono(path: pathlib.Path) -> np.ndarray:
 
 
 def encode(samples: np.ndarray, code: str = "mu_law") -> np.ndarray:
-  """Samples -1 … 1 as codes, uint8."""
+  """Turns samples -1 … 1 into codes, uint8."""
   if code == "mu_law":
     samples = np.sign(samples) * np.log1p((LEVELS - 1) * np.abs(samples)) / np.log(LEVELS)
   return np.rint((np.clip(samples, -1, 1) + 1) / 2 * (LEVELS - 1)).astype(np.uint8)
 
 
 def decode(codes: np.ndarray, code: str = "mu_law") -> np.ndarray:
-  """Codes as samples -1 … 1, float32."""
+  """Turns codes into samples -1 … 1, float32."""
   values = 2 * np.asarray(codes, np.float32) / (LEVELS - 1) - 1
   if code == "mu_law":
     values = np.sign(values) * np.expm1(np.abs(values) * np.float32(np.log(LEVELS))) / (LEVELS - 1)

@@ -27,7 +27,7 @@ TRIES = 8
 
 @dataclasses.dataclass(frozen=True)
 class Species:
-  """One label a window.
+  """Classify windows by species, one label a window.
 
   Attributes:
     length: bases of a window.
@@ -64,12 +64,12 @@ class Species:
 
   @property
   def classes(self) -> int:
-    """How many species there are."""
+    """Returns how many species there are."""
     return self.labels or len(self.names)
 
   @functools.cached_property
   def names(self) -> list[str]:
-    """The species, in alphabetical order."""
+    """Returns the species, in alphabetical order."""
     pipeline.require("Species", "dir", self.dir, bool(self.dir), "a folder with one folder of FASTA files a species")
     root = pipeline.folder("dir", self.dir)
     names = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
@@ -80,7 +80,7 @@ class Species:
 
   @functools.cached_property
   def splits(self) -> dict[str, list[list[np.ndarray]]]:
-    """Split -> for each species its records that are as long as a window."""
+    """Reads for each split and each species its records that are as long as a window."""
     splits: dict[str, list[list[np.ndarray]]] = {"train": [], "validation": []}
     for name in self.names:
       folder = pipeline.folder("dir", self.dir) / name
@@ -95,7 +95,7 @@ class Species:
     return splits
 
   def _held(self, species: str, records: Sequence[Document]) -> set[str]:
-    """The names of the records that are held out, all but one at most."""
+    """Returns the names of the records that are held out, all but one at most."""
     total, bases, held = sum(len(record.text) for record in records), 0, set()
     key = lambda record: hashlib.md5(f"{species} {record.name}".encode(), usedforsecurity=False).digest()
     for record in sorted(records, key=key)[:-1]:
@@ -105,14 +105,14 @@ class Species:
     return held
 
   def take(self, split: str, seed: int, first: int, count: int) -> Batch:
-    """Windows first … first + count - 1 of a stream."""
+    """Returns windows first … first + count - 1 of a stream."""
     u = draws.bits(seed, f"species/{split}", first, count, 1 + 2 * TRIES)
     targets = draws.below(u[:, 0], self.classes)
     inputs = np.stack([self._window(self.splits[split][label], row[1:]) for label, row in zip(targets.tolist(), u)])
     return {"inputs": inputs, "targets": targets.astype(np.int32), "weights": np.ones(count, np.float32)}
 
   def _window(self, records: Sequence[np.ndarray], u: np.ndarray) -> np.ndarray:
-    """A window of a record, which is drawn in proportion to the windows that it has."""
+    """Returns a window of a record, which is drawn in proportion to the windows that it has."""
     ends = np.cumsum([len(record) - self.length + 1 for record in records])
     for high, low in u.reshape(TRIES, 2).tolist():
       place = (high << 32 | low) * int(ends[-1]) >> 64
@@ -124,17 +124,17 @@ class Species:
     return window
 
   def train(self, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
-    """See data.task.Task."""
+    """Returns endless batches of windows."""
     rows = lambda first, count: self.take("train", self.seed, first, count)
     return pipeline.training(rows, self.batch, process_index, process_count)
 
   def eval_sets(self, process_index: int = 0, process_count: int = 1) -> dict[str, Callable[[], Iterator[Batch]]]:
-    """'validation'."""
+    """Returns 'validation'."""
     rows = lambda first, count: self.take("validation", EVAL_SEED, first, count)
     return {"validation": pipeline.InOrder(rows, self.eval_rows, self.batch, process_index, process_count)}
 
   def describe(self) -> dict[str, Any]:
-    """The fields but for the folder, bases and records of each species and split, and the checksum of all."""
+    """Returns the fields but for the folder, bases and records of each species and split, and the checksum of all."""
     checksum = hashlib.sha256()
     facts: dict[str, Any] = {key: value for key, value in dataclasses.asdict(self).items() if key != "dir"}
     for split, species in self.splits.items():

@@ -55,7 +55,7 @@ class StateTracking(Generated):
     """
 
   def require_range(self) -> None:
-    """The checks of the fields above."""
+    """Checks the fields above."""
     self.require_sizes()
     self.require("score", self.score in SCORES, f"choose from {SCORES}")
     fits = 1 <= self.shortest <= self.length and len(self.sizes(self.shortest, self.length)) > 0
@@ -72,17 +72,17 @@ class StateTracking(Generated):
     return self.evaluation_rows((self.shortest, self.length), first, rows)
 
   def evaluation_rows(self, sizes: tuple[int, int], first: int, rows: int) -> Batch:
-    """Rows of the fixed evaluation set of one range of sizes."""
+    """Returns rows of the fixed evaluation set of one range of sizes."""
     return self.sample(sizes, EVAL_SEED, f"validation/{sizes[0]}/{sizes[1]}", "last", first, rows)
 
   def eval_sets(self, process_index: int = 0, process_count: int = 1) -> dict[str, Callable[[], Iterator[Batch]]]:
-    """'length_SMALLEST_LARGEST' for each of `eval_sizes`."""
+    """Returns a set 'length_SMALLEST_LARGEST' for each of `eval_sizes`."""
     sets = {f"length_{low}_{high}": ((low, high), high) for low, high in self.eval_sizes}
     budget = self.eval_rows * max(high for _, high in self.eval_sizes)
     return length_sets(self.evaluation_rows, sets, self, budget, process_index, process_count)
 
   def sample(self, span: tuple[int, int], seed: int, stream: str, score: str, first: int, rows: int) -> Batch:
-    """`rows` rows of one stream and one range of sizes."""
+    """Returns `rows` rows of one stream and one range of sizes."""
     width, name = span[1], type(self).__name__
     u = draws.bits(seed, f"{name}/{stream}", first, rows, 1 + self.numbers(width))
     choices = self.sizes(*span)

@@ -43,11 +43,11 @@ class Task(Protocol):
   def length(self) -> int: ...  # `t` of the training batches
 
   def train(self, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
-    """Endless; `get_state()` and `set_state()` resume it exactly."""
+    """Returns an endless iterator; `get_state()` and `set_state()` resume it exactly."""
     ...
 
   def eval_sets(self, process_index: int = 0, process_count: int = 1) -> dict[str, Callable[[], Iterator[Batch]]]:
-    """Name -> a function that starts a finite pass, the same each time; its `len`, if any, is the number of batches."""
+    """Returns for each name a function that starts a pass, always the same; its `len`, if any, counts the batches."""
     ...
 
   def describe(self) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class Task(Protocol):
 
 
 def build_task(name: str, **kwargs: Any) -> Task:
-  """`build_task("mqar", pairs=8)` -> MQAR(pairs=8). `name` is a file in data/ or a dotted path to the class.
+  """Makes a task: `build_task("mqar", pairs=8)` is MQAR(pairs=8); a name is a file in data/ or a class's dotted path.
 
   Raises:
     ValueError: no such task, no such field, or a value that does not fit.
@@ -73,7 +73,7 @@ def build_task(name: str, **kwargs: Any) -> Task:
 
 
 def fits(value: Any, annotation: Any) -> bool:
-  """Whether a value is of an annotated type: a finite number, text, a truth value, or a tuple (or list) of these."""
+  """Returns whether a value is of an annotated type: a finite number, text, a truth value, a tuple or list of these."""
   parts = typing.get_args(annotation)
   if parts:
     whole = isinstance(value, (tuple, list)) and (parts[-1] is ... or len(value) == len(parts))
@@ -84,7 +84,7 @@ def fits(value: Any, annotation: Any) -> bool:
 
 
 def form(annotation: Any) -> str:
-  """The annotated type in words, such as '(…, …), each of them (a whole number, text)'."""
+  """Returns the annotated type in words, such as '(…, …), each of them (a whole number, text)'."""
   names = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}
   parts = typing.get_args(annotation)
   if not parts:
@@ -95,7 +95,7 @@ def form(annotation: Any) -> str:
 
 
 def find(name: str) -> Any:
-  """The task class called `name`."""
+  """Returns the task class called `name`."""
   everything = available()
   if not isinstance(name, str):
     raise Mistake(f"data.name={name!r}; it is the name of a task: {sorted(everything)}")
@@ -108,7 +108,7 @@ def find(name: str) -> Any:
 
 
 def available() -> dict[str, str]:
-  """File name -> dotted path of every task in this folder."""
+  """Returns by file name the dotted path of every task in this folder."""
   found = {}
   for path in sorted(FOLDER.glob("*.py")):
     module = importlib.import_module(f"data.{path.stem}")

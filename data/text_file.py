@@ -56,7 +56,7 @@ class TextFile(PackedText):
 
   @functools.cached_property
   def paths(self) -> Mapping[str, Sequence[pathlib.Path]]:
-    """The files of each setting, none of them in two."""
+    """Returns the files of each setting, none of them in two."""
     named = {key: getattr(self, key) for key in ("validation_files", "test_files")}
     own = {key: find(self.dir, value, key) for key, value in named.items() if value}
     taken = {os.path.realpath(path) for paths in own.values() for path in paths}
@@ -95,7 +95,7 @@ class TextFile(PackedText):
 
 
 def find(folder: str, files: str, key: str = "files") -> list[pathlib.Path]:
-  """The files meant by data.dir and data.files (or another key), sorted, none twice.
+  """Returns the files meant by data.dir and data.files (or another key), sorted, none twice.
 
   Raises:
     Mistake: there are none.
@@ -119,7 +119,7 @@ def find(folder: str, files: str, key: str = "files") -> list[pathlib.Path]:
 
 
 def walk(root: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Everything below a folder; what links lead to as well, each folder once."""
+  """Yields every file below a folder, also below the folders that links lead to, each folder once."""
   visited: set[str] = set()
   for name, folders, files in os.walk(root, followlinks=True):
     real = os.path.realpath(name)
@@ -132,7 +132,7 @@ def walk(root: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def distinct(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
-  """The regular files among the paths, sorted, each by the shortest of its paths."""
+  """Returns the regular files among the paths, sorted, each by the shortest of its paths."""
   files: dict[str, pathlib.Path] = {}
   for path in sorted(paths, key=lambda path: (len(path.parts), path)):
     if path.is_file():
@@ -141,13 +141,13 @@ def distinct(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
 
 
 def ending(path: pathlib.Path) -> str:
-  """The ending of a file's name in small letters, beneath that of a packed one: .jsonl of a.JSONL.gz."""
+  """Returns the ending of a file's name in small letters, beneath that of a packed one: .jsonl of a.JSONL.gz."""
   inner = pathlib.PurePath(path.stem if path.suffix.lower() in UNPACK else path.name)
   return inner.suffix.lower()
 
 
 def content(path: pathlib.Path) -> bytes:
-  """The bytes of a file, unpacked.
+  """Returns the bytes of a file, unpacked.
 
   Raises:
     Mistake: it cannot be read or unpacked.
@@ -165,7 +165,7 @@ def content(path: pathlib.Path) -> bytes:
 
 
 def parse(path: pathlib.Path, key: str = "text") -> Iterator[Document]:
-  """The documents of one file.
+  """Yields the documents of one file.
 
   Raises:
     Mistake: it cannot be read, or a line is no JSON object with text under the key.
@@ -180,7 +180,7 @@ def parse(path: pathlib.Path, key: str = "text") -> Iterator[Document]:
 
 
 def text_of(line: bytes, key: str, where: str) -> bytes:
-  """The text of one line of JSON, as UTF-8."""
+  """Returns the text of one line of JSON, as UTF-8."""
   try:
     record = json.loads(line)
   except (ValueError, RecursionError) as error:

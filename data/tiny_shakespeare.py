@@ -19,7 +19,7 @@ class TinyShakespeare(PackedText):
   cache: str = ""
 
   def read(self) -> Mapping[str, Sequence[Document]]:
-    """See PackedText; 'validation' and 'test' are both evaluated.
+    """Reads 'train', 'validation' and 'test', each one document.
 
     Raises:
       ValueError: the file is missing, is not the published one or cannot be downloaded.

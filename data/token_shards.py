@@ -26,7 +26,7 @@ SPLITS = ("train", "validation", "test")
 
 
 class Part(NamedTuple):
-  """One pair of files, opened."""
+  """One open pair of files."""
 
   tokens: np.ndarray
   starts: np.ndarray
@@ -42,18 +42,18 @@ class Facts(NamedTuple):
 
   @property
   def bytes_per_target(self) -> float:
-    """How many bytes of text a predicted token stands for."""
+    """Returns how many bytes of text a predicted token stands for."""
     return self.scored_bytes / max(self.tokens - self.documents, 1)
 
 
 def names(split: str, number: int) -> tuple[str, str]:
-  """The files of a part: tokens and starts."""
+  """Returns the names of a part's files: tokens and starts."""
   return f"{split}-{number:05}.tokens.npy", f"{split}-{number:05}.starts.npy"
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenFolder:
-  """A finished folder.
+  """A finished folder of tokens.
 
   Attributes:
     path: where it is.
@@ -65,12 +65,12 @@ class TokenFolder:
 
   @property
   def vocab(self) -> int:
-    """How many tokens the tokenizer has."""
+    """Returns how many tokens the tokenizer has."""
     return self.facts["vocab"]
 
   @property
   def splits(self) -> list[str]:
-    """The splits that there are."""
+    """Returns the splits that the folder has."""
     return [split for split in SPLITS if self.facts["splits"].get(split)]
 
   def size(self, split: str) -> Facts:
@@ -111,7 +111,7 @@ class Shards:
     self.size = int(self._ends[-1])
 
   def rows(self, places: np.ndarray, length: int) -> Batch:
-    """Rows from these places; beyond the end there are document starts, which nothing is to predict.
+    """Returns rows from these positions; beyond the end there are document starts, which nothing is to predict.
 
     Raises:
       Mistake: a token is none of the vocabulary.
@@ -136,7 +136,7 @@ class Shards:
 
 @functools.lru_cache(maxsize=32)
 def _read(path: pathlib.Path, changed: int) -> Mapping[str, Any]:
-  """The values of tokens.json, by the time of its last change."""
+  """Reads the values of tokens.json; the time of its last change is part of the cache's key."""
   facts = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
   if facts["form"] != FORM:
     raise Mistake(f"{path / MANIFEST} is of form {facts['form']}, and form {FORM} is read here; make the folder again")

@@ -28,7 +28,7 @@ class Windows(Epochs):
     self._lay_out(shards.size, length, batch, seed, stateful)
 
   def packed(self, index: int) -> Packed:
-    """The files, the same in all epochs."""
+    """Returns the files, the same in all epochs."""
     return self.shards
 
 
@@ -46,7 +46,7 @@ class Blend:
     self._order = functools.lru_cache(maxsize=2)(self._block)
 
   def _block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which source each row of a block is of, and its number among the source's rows there."""
+    """Returns which source each row of a block is of, and its number among the source's rows there."""
     owners = self.owners[draws.permutation(self.seed, "tokens/blend", block, BLOCK)]
     ranks = np.zeros(BLOCK, int)
     for source, count in enumerate(self.counts):
@@ -117,7 +117,7 @@ class Tokens:
 
   @functools.cached_property
   def folders(self) -> list[TokenFolder]:
-    """The folders, whose files are not open yet.
+    """Returns the folders, whose files are not open yet.
 
     Raises:
       Mistake: one is not such a folder.
@@ -127,19 +127,19 @@ class Tokens:
 
   @property
   def tokenizer(self) -> str:
-    """The folder that has the tokenizer's file."""
+    """Returns the folder that has the tokenizer's file."""
     return str(self.folders[0].path)
 
   @functools.cached_property
   def bytes_per_target(self) -> Mapping[str, float]:
-    """Bytes of text that a predicted token stands for, in training and in each evaluation set."""
+    """Returns the bytes of text that a predicted token stands for, in training and in each evaluation set."""
     shares = [share for _, share in self.blend] or [1.0]
     sizes = [folder.size("train").bytes_per_target if "train" in folder.splits else 0.0 for folder in self.folders]
     train = sum(share * size for share, size in zip(shares, sizes)) / sum(shares)
     return {"train": train} | {name: folder.size(split).bytes_per_target for name, folder, split in self._sets()}
 
   def train(self, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
-    """See data.task.Task.
+    """Returns endless batches of the folder's rows, or of a blend of several.
 
     Raises:
       Mistake: a folder has no training part, or one that is too short for a row.
@@ -154,7 +154,7 @@ class Tokens:
     return pipeline.training(rows, self.batch, process_index, process_count)
 
   def eval_sets(self, process_index: int = 0, process_count: int = 1) -> dict[str, Callable[[], Iterator[Batch]]]:
-    """Every split but 'train' of every folder: its documents in order, each token predicted once."""
+    """Returns every split but 'train' of every folder: its documents in order, each token predicted once."""
     sets = {name: folder.open(split) for name, folder, split in self._sets()}
     return {name: self._in_order(shards, process_index, process_count) for name, shards in sets.items()}
 
@@ -171,7 +171,7 @@ class Tokens:
     return pipeline.InOrder(take, rows, self.batch, process_index, process_count)
 
   def describe(self) -> dict[str, Any]:
-    """Folders with their sizes, and the checksums of texts and tokenizer as they were written down."""
+    """Returns the folders with their sizes, and the checksums of texts and tokenizer as they were written down."""
     facts: dict[str, Any] = {"task": type(self).__name__, "tokenizer": dict(self.folders[0].facts["tokenizer"])}
     checksum = hashlib.sha256()
     for folder in self.folders:

@@ -22,7 +22,7 @@ LARGEST = 2520
 
 @dataclasses.dataclass(frozen=True)
 class WordProblem(StateTracking):
-  """Every size from 1 exists; the product so far is known at every token.
+  """Multiply elements of a group. Every size from 1 exists; the product so far is known at every token.
 
   Attributes:
     group: permutations S3, S4 …, the even ones A3, A4 …, sums modulo a number Z2, Z60 …, and direct products, A4xZ5.
@@ -55,7 +55,7 @@ class WordProblem(StateTracking):
     return width
 
   def questions(self, u: np.ndarray, sizes: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """See StateTracking: the product of a, then b, is a b, which as permutations is b after a."""
+    """Draws elements and their products; a, then b, is a b, which as permutations is b after a."""
     table = multiplication(self.group)
     elements = draws.below(u, len(table))
     products = np.empty_like(elements)
@@ -67,7 +67,7 @@ class WordProblem(StateTracking):
 
 
 def group_order(name: str) -> int | None:
-  """How many elements a group has, or None where there is no group of that name."""
+  """Returns how many elements a group has, or None where there is no group of that name."""
   order = 1
   for part in name.split("x"):
     found = re.fullmatch(r"([SAZ])([1-9]\d{0,3})", part)
@@ -85,7 +85,7 @@ def group_order(name: str) -> int | None:
 
 @functools.lru_cache(maxsize=4)
 def multiplication(name: str) -> np.ndarray:
-  """The table of products of a group's elements, of which 0 is the neutral one."""
+  """Returns the table of products of a group's elements, of which 0 is the neutral one."""
   table = np.zeros((1, 1), np.int32)
   for part in name.split("x"):
     kind, n = part[0], int(part[1:])

@@ -297,7 +297,7 @@ class Patches(Features, kw_only=True):
 
   @nn.nowrap
   def _sides(self, t: int) -> tuple[int, ...]:
-    """The rows and columns of an image of t pixels, which patches must fill."""
+    """Returns the rows and columns of an image of t pixels, which patches must fill."""
     rows, columns = images.sides("patches", t, {"rows": self.rows, "columns": None})
     if self.size < 1 or rows % self.size or columns % self.size:
       raise Mistake(f"patches: size={self.size} does not divide an image of {rows} by {columns} pixels; set size")

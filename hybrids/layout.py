@@ -145,7 +145,7 @@ def split(tree: Tree) -> tuple[dict[str, Any], dict[int, Any]]:
 
 
 def apart(layout: Layout, variables: Mapping[str, Tree]) -> dict[str, dict[str, Any]]:
-  """Variables by collection with nothing stacked: each layer's under its number."""
+  """Returns variables by collection with nothing stacked: each layer's under its number."""
   return {collection: _each_letter(layout, tree, _letter_apart) for collection, tree in variables.items()}
 
 

@@ -102,7 +102,7 @@ def _load(name: str) -> type[nn.Module]:
 
 @functools.cache
 def available() -> dict[str, str]:
-  """Name and module of every mixer, found by importing every file under FOLDERS.
+  """Returns name and module of every mixer, by importing every file under FOLDERS.
 
   A file that cannot be imported is listed too, so that whoever asks for it sees why.
 

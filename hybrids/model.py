@@ -123,7 +123,7 @@ class Model(nn.Module, kw_only=True):
 
   @nn.nowrap
   def init(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """Linen's `init`, with parameters in `param_dtype`, and without what calls sow."""
+    """Calls Linen's `init`, with parameters in `param_dtype`, and without what calls sow."""
     variables = {name: tree for name, tree in super().init(*args, **kwargs).items() if name not in SOWN}
     is_box = lambda leaf: isinstance(leaf, meta.AxisMetadata)
     cast = lambda leaf: leaf.astype(DTYPES[self.param_dtype])
@@ -224,7 +224,7 @@ class Model(nn.Module, kw_only=True):
     return answer, state._replace(head=head)
 
   def loss(self, batch: Mapping[str, Array]) -> Sums:
-    """Name -> (weighted sum, sum of weights) of a batch's losses and metrics, with "loss" among them."""
+    """Returns by name (weighted sum, sum of weights) of a batch's losses and metrics, with "loss" among them."""
     outputs = self._read(batch["inputs"], **side_inputs(batch))
     state = self.answers.init_state(len(outputs.y))
     return self.answers.loss(outputs, state, batch["targets"], batch["weights"])[0]

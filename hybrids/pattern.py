@@ -12,7 +12,7 @@ from mistake import Mistake
 
 
 def tile(pattern: str, depth: int) -> str:
-  """`pattern` repeated and cut to `depth` letters: tile("mma", 5) is "mmamm".
+  """Repeats `pattern` and cuts it to `depth` letters: tile("mma", 5) is "mmamm".
 
   Raises:
     ValueError: the pattern is empty, or `depth` is below 1.
@@ -99,7 +99,7 @@ def _program(layers: tuple) -> tuple:
 
 
 def _alike(layers: tuple) -> list[list[int]]:
-  """For each period p and place i, for how many places on end layers[k] equals layers[k + p]."""
+  """Returns for each period p and index i how many indices from i on have layers[k] equal to layers[k + p]."""
   n = len(layers)
   alike = [[0] * (n + 1) for _ in range(n + 1)]
   for p in range(1, n):

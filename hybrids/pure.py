@@ -208,7 +208,7 @@ def adapted(shared: Variables, adapters: Variables | None) -> Variables:
 
 
 def init_adapters(params: Any, rank: int, only: str, joint: str, key: Array, layers: int) -> dict[str, Any]:
-  """Fresh low-rank changes of shared parameters, stacked over layers: {"lora": …}, or nothing where there are none.
+  """Draws low-rank changes of shared parameters, stacked over layers: {"lora": …}, or nothing where there are none.
 
   Args:
     only, joint: regular expressions that are searched for in the paths of matrices, as `mixer/in_proj/kernel`: those
@@ -254,7 +254,7 @@ def offered(kind: Kind, call: Call, x: Float[Array, "b *t d"], piece: Piece) -> 
 
 
 def offer_shapes(branch: Branch, variables: Variables) -> dict[str, Array]:
-  """Zeros in the place of what `offered` returns for one token, for initialising the layers after the branch."""
+  """Returns zeros in place of what `offered` returns for one token, for initialising the layers after the branch."""
   call = Call("__call__", {}, {}, [], "none", {})
   piece = Piece(jnp.int32(0), variables, None, None)
   shapes = jax.eval_shape(lambda: offered(Kind(branch, offers=True), call, jnp.zeros((1, 1, branch.width)), piece))

@@ -28,7 +28,7 @@ def count(
   tx: optax.GradientTransformation | None = None,
   contexts: Sequence[int] = CONTEXTS,
 ) -> dict[str, Any]:
-  """Name -> number, JSON-able. Bytes are those of one device that holds everything.
+  """Returns numbers by name, for JSON. Bytes are those of one device that holds everything.
 
     parameters, parameters/NAME     numbers; NAME is a part of the model
     parameters/active               those that one token passes, where that is not all: a few of many experts
@@ -70,28 +70,28 @@ def count(
 
 
 def size(tree: Any) -> int:
-  """Numbers in the arrays of a tree."""
+  """Counts the numbers in the arrays of a tree."""
   return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
 def active(boxed: Any) -> int:
-  """Numbers that one token passes among the parameters in a tree of boxes, see `layers.param.Parameter.used`."""
+  """Counts the parameters in a tree of boxes that one token passes, see `layers.param.Parameter.used`."""
   leaves = jax.tree.leaves(boxed, is_leaf=lambda leaf: isinstance(leaf, nn.meta.AxisMetadata))
   return round(sum(getattr(leaf, "used", 1.0) * math.prod(nn.meta.unbox(leaf).shape) for leaf in leaves))
 
 
 def size_bytes(tree: Any) -> int:
-  """Bytes of the arrays of a tree."""
+  """Returns the bytes of the arrays of a tree."""
   return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def state_bytes(model: nn.Module, length: int) -> int:
-  """Bytes of the state of one sequence with room for `length` tokens."""
+  """Returns the bytes of the state of one sequence with room for `length` tokens."""
   return size_bytes(jax.eval_shape(partial(model.init_state, 1, length)))
 
 
 def kept(model: nn.Module, variables: Mapping[str, Any], batch: Mapping[str, jax.ShapeDtypeStruct]) -> int:
-  """Bytes that the forward pass of a loss keeps for the backward pass, parameters and batch excepted."""
+  """Returns the bytes that the forward pass of a loss keeps for the backward pass, parameters and batch excepted."""
 
   def residuals(variables, batch):
     return jax.tree.leaves(jax.vjp(lambda variables: measure(model, variables, batch)[0], variables)[1])

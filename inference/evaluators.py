@@ -51,7 +51,7 @@ class Subject(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-  """Something to ask every so many steps, and its name, for people; empty for the task's own sets."""
+  """Something to evaluate every so many steps, and its name, for people; empty for the task's own sets."""
 
   every: int
   about: str
@@ -60,7 +60,7 @@ class Evaluation(NamedTuple):
 
 @runtime_checkable
 class Evaluator(Protocol):
-  """A frozen dataclass of fields with defaults."""
+  """Names what can be evaluated during training: a frozen dataclass of fields with defaults."""
 
   def prepare(self, subject: Subject, label: str) -> Ask:
     """Returns the function that asks, once what can be wrong has been found to be right."""
@@ -85,7 +85,7 @@ class OtherTask:
   chunk: int = 0
 
   def prepare(self, subject: Subject, label: str) -> Ask:
-    """See `Evaluator`.
+    """Builds the task and tries the model on its rows; returns the function that evaluates.
 
     Raises:
       Mistake: there is no such task, its tokens or classes are not the model's, or the model cannot read its rows.
@@ -116,7 +116,7 @@ class OtherTask:
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-  """What the model generates: text, images or sounds in DIR/samples/LABEL, and two numbers about them.
+  """Generates text, images or sounds into DIR/samples/LABEL, and reports two numbers about them.
 
   `bits_per_token` is how unlikely its own samples are to the model, and `distinct` how many different runs of four
   tokens they have, as a share of all runs; both fall when it repeats itself.
@@ -139,7 +139,7 @@ class Samples:
   rate: int = 16000
 
   def prepare(self, subject: Subject, label: str) -> Ask:
-    """See `Evaluator`.
+    """Checks the fields and encodes the prompt; returns the function that draws and writes samples.
 
     Raises:
       Mistake: a number is out of its range, the task has no text to begin with, or several processes share the model.

@@ -14,7 +14,7 @@ from training.workdir import write_text
 
 @runtime_checkable
 class Form(Protocol):
-  """How samples are written."""
+  """The kind of file that samples are written as."""
 
   def write(self, folder: Path, step: int, first: np.ndarray, tokens: np.ndarray) -> None:
     """Writes samples "rows tokens" that follow the tokens `first`."""
@@ -27,7 +27,7 @@ class Text(NamedTuple):
   decode: Callable[[np.ndarray], str | bytes]
 
   def write(self, folder: Path, step: int, first: np.ndarray, tokens: np.ndarray) -> None:
-    """See `Form`."""
+    """Writes one text file of all samples, each after the prompt."""
     texts = [self.decode(np.concatenate([first, row])) for row in tokens]
     plain = [text.decode(errors="replace") if isinstance(text, bytes) else text for text in texts]
     _write(folder, f"step_{step:08d}.txt", "\n--------\n".join(plain) + "\n")
@@ -40,7 +40,7 @@ class Image(NamedTuple):
   channels: int
 
   def write(self, folder: Path, step: int, first: np.ndarray, tokens: np.ndarray) -> None:
-    """See `Form`."""
+    """Writes one PNG with all images side by side."""
     # matplotlib takes a second to import
     from matplotlib.image import imsave
 
@@ -63,7 +63,7 @@ class Sound(NamedTuple):
   rate: int
 
   def write(self, folder: Path, step: int, first: np.ndarray, tokens: np.ndarray) -> None:
-    """See `Form`."""
+    """Writes one .wav file for each row."""
     for number, row in enumerate(tokens):
       out = io.BytesIO()
       with wave.open(out, "wb") as file:

@@ -83,7 +83,7 @@ def make_bias(logit_bias: Mapping[int, float | int] | None, vocab: int) -> Float
 def adjusted(
   logits: Float[Array, "*b v"], seen: Bool[Array, "*b v"], bias: Float[Array, "v"] | None, sampler: Sampler
 ) -> Float[Array, "*b v"]:
-  """Logits with the penalty for repetitions and the bias, from which greedy decoding takes the largest.
+  """Returns logits with the penalty for repetitions and the bias, of which greedy decoding takes the largest.
 
   The logit l of a token that the context has becomes l / penalty if l > 0, else l · penalty. Source: Keskar et al.
   2019, arXiv:1909.05858, sec. 4.1; for negative logits, `transformers`.
@@ -95,7 +95,7 @@ def adjusted(
 
 
 def filtered(logits: Float[Array, "*b v"], sampler: Sampler) -> Float[Array, "*b v"]:
-  """Logits at the sampler's temperature (above 0 here), -inf for the tokens it leaves out.
+  """Returns logits at the sampler's temperature (above 0 here), -inf for the tokens it leaves out.
 
   First top_k, then top_p of what is left: the smallest set of likeliest tokens that holds probability p ("nucleus",
   Holtzman et al. 2020, arXiv:1904.09751). A token is in that set if those before it hold less than p, so the likeliest

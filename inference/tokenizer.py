@@ -214,7 +214,7 @@ def has_text(task: Any) -> bool:
 
 
 def has_file(task: Any) -> bool:
-  """Whether a task's tokens are those of a tokenizer's file."""
+  """Returns whether a task's tokens are those of a tokenizer's file."""
   return hasattr(task, "tokenizer")
 
 

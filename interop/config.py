@@ -46,7 +46,7 @@ class Config:
     return _plain(value)
 
   def has(self, key: str) -> bool:
-    """Whether the file has a value under the key."""
+    """Returns whether the file has a value under the key."""
     return self.values.get(key) is not None
 
   def expect(self, key: str, *known: Any) -> Any:
@@ -63,7 +63,7 @@ class Config:
     return value
 
   def refuse(self, key: str, need: str) -> Mistake:
-    """The error for a value that does not fit the others."""
+    """Returns the error for a value that does not fit the others."""
     return Mistake(f"{self.where}: {key}={self.values.get(key)!r}; it must be {need}")
 
   def inside(self, key: str) -> "Config":

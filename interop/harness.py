@@ -67,7 +67,7 @@ class Methods:
 
 
 def settings(given: Mapping[str, Any]) -> dict[str, Any]:
-  """A request's settings in our own names; without `do_sample` or a temperature, the likeliest tokens are taken.
+  """Returns a request's settings in our own names; without `do_sample` or a temperature it decodes greedily.
 
   Raises:
     Mistake: one is not known.

@@ -63,7 +63,7 @@ class Lambada:
   batch: int = 8
 
   def prepare(self, subject: Subject, label: str) -> Ask:
-    """See `inference.evaluators.Evaluator`.
+    """Reads the file and the tokenizer; returns the function that evaluates.
 
     Raises:
       Mistake: the file cannot be read, or the task has no text.
@@ -108,7 +108,7 @@ def _starts(written: list[int], row: Row) -> bool:
 
 
 def _as_batch(rows: list[Row], batch: int) -> dict[str, np.ndarray]:
-  """A batch of padded rows in which the last words alone count; its width is rounded up, for few programs."""
+  """Returns a batch of padded rows in which the last words alone count; its width is rounded up, for few programs."""
   width = -(-max(len(row.tokens) for row in rows) // 64) * 64
   tokens, weights = np.zeros((batch, width + 1), np.int32), np.zeros((batch, width), np.float32)
   lengths = np.zeros(batch, np.int32)
@@ -120,7 +120,7 @@ def _as_batch(rows: list[Row], batch: int) -> dict[str, np.ndarray]:
 
 
 def task(path: str | Path) -> dict[str, object]:
-  """The same passages as a task of lm-evaluation-harness, by the definition of its `lambada_openai`."""
+  """Returns the same passages as a task of lm-evaluation-harness, by the definition of its `lambada_openai`."""
   return {
     "task": "lambada_file",
     "dataset_path": "json",

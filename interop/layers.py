@@ -47,7 +47,7 @@ def read(path: str | Path) -> dict[str, Any]:
 
 
 def s5(tree: Tree, *, activation: str = "none") -> tuple[dict[str, Any], dict[str, Any]]:
-  """A layer of lindermanlab/S5: its state space, `seq`, or a whole sequence layer with its gates, without its norm.
+  """Returns a layer of lindermanlab/S5: its state space `seq`, or a sequence layer with its gates, without its norm.
 
   Args:
     activation: theirs, needed where there are gates: "full_glu", "half_glu1", "half_glu2" or "gelu".
@@ -86,7 +86,7 @@ def s5(tree: Tree, *, activation: str = "none") -> tuple[dict[str, Any], dict[st
 
 
 def annotated_s4(tree: Tree, *, l_max: int) -> tuple[dict[str, Any], dict[str, Any]]:
-  """A layer of srush/annotated-s4, whose N states are complex and in training leave their pairs.
+  """Returns a layer of srush/annotated-s4, whose N states are complex and in training leave their pairs.
 
   y = Re(C h) for h of A = diag(lam) - P P*; as real numbers that is a dense matrix of twice the size, [[Re A, -Im A],
   [Im A, Re A]], which our mixer lssl has. The gate of their blocks has GELU's tanh form and is not part of this.
@@ -125,7 +125,7 @@ def annotated_s4(tree: Tree, *, l_max: int) -> tuple[dict[str, Any], dict[str, A
 
 
 def s4(tree: Tree, *, l_kernel: int | None) -> tuple[dict[str, Any], dict[str, Any]]:
-  """A kernel of state-spaces/s4 (DPLR, one head, rank 1), by the names of its state dict after `kernel.`, and D.
+  """Returns a kernel of state-spaces/s4 (DPLR, one head, rank 1), by its state dict's names after `kernel.`, and D.
 
   Args:
     l_kernel: the length that the file stores beside C; None or 0 where C is not cut.

@@ -101,7 +101,7 @@ def load(folder: Path, config: dict[str, Any], dtype: str) -> tuple[Model, dict[
 
 
 def section(model: Model) -> dict[str, Any]:
-  """The model section of a config that makes this model."""
+  """Returns the model section of a config that makes this model."""
   return {name: _plain(getattr(model, name)) for name in mixer_lib.fields(Model) if name not in SIZES}
 
 

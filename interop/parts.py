@@ -7,19 +7,19 @@ from interop.rows import Row, dense, depthwise_conv, each, row, split, stack, tu
 
 
 def attention(theirs: str, ours: str, *, bias: bool = False) -> list[Row]:
-  """The rows of attention with four maps."""
+  """Returns the rows of attention with four maps."""
   names = (("q_proj", "q_proj"), ("k_proj", "k_proj"), ("v_proj", "v_proj"), ("o_proj", "out_proj"))
   return [line for name, own in names for line in dense(f"{theirs}.{name}", f"{ours}/{own}", bias=bias)]
 
 
 def gated_mlp(theirs: str, ours: str, *, bias: bool = False) -> list[Row]:
-  """The rows of a gated MLP."""
+  """Returns the rows of a gated MLP."""
   names = (("gate_proj", "gate_proj"), ("up_proj", "in_proj"), ("down_proj", "out_proj"))
   return [line for name, own in names for line in dense(f"{theirs}.{name}", f"{ours}/{own}", bias=bias)]
 
 
 def mamba2(theirs: str, ours: str, *, bias: bool, conv_bias: bool, norm: bool = True) -> list[Row]:
-  """The rows of Mamba-2."""
+  """Returns the rows of Mamba-2."""
   return [
     *dense(f"{theirs}.in_proj", f"{ours}/in_proj", bias=bias),
     *depthwise_conv(f"{theirs}.conv1d", f"{ours}/conv", bias=conv_bias),
@@ -30,12 +30,12 @@ def mamba2(theirs: str, ours: str, *, bias: bool, conv_bias: bool, norm: bool = 
 
 
 def attention_fields(config: Config, **more: Any) -> dict[str, Any]:
-  """The fields of attention that most families' configs call alike, and those in `more`."""
+  """Returns the fields of attention that most families' configs call alike, and those in `more`."""
   return dict(bias="all" if config.get("attention_bias", False) else "none", **more)
 
 
 def mamba2_fields(config: Config, *, inner: int, eps: float) -> dict[str, Any]:
-  """The fields of Mamba-2 whose keys begin with `mamba_`, as in Bamba and all that followed it.
+  """Returns the fields of Mamba-2 whose keys begin with `mamba_`, as in Bamba and all that followed it.
 
   Raises:
     Mistake: heads and their size do not make the inner width.
@@ -61,7 +61,7 @@ def mamba2_fields(config: Config, *, inner: int, eps: float) -> dict[str, Any]:
 
 
 def experts(theirs: str, ours: str, count: int, names: str = "gate_proj up_proj down_proj") -> list[Row]:
-  """The rows of a router and of experts that are stored one by one.
+  """Returns the rows of a router and of experts that are stored one by one.
 
   Args:
     theirs: where "gate" and "experts" stand.
@@ -76,7 +76,7 @@ def experts(theirs: str, ours: str, count: int, names: str = "gate_proj up_proj 
 
 
 def stacked_experts(theirs: str, ours: str, inner: int) -> list[Row]:
-  """The rows of gated experts that are stored together, the maps of gates and into experts as one."""
+  """Returns the rows of gated experts that are stored together, the maps of gates and into experts as one."""
   both = [f"{ours}/gate_proj", f"{ours}/in_proj"]
   return [
     row(f"{theirs}.gate_up_proj", both, split(inner, inner, axis=1), turn),
@@ -85,5 +85,5 @@ def stacked_experts(theirs: str, ours: str, inner: int) -> list[Row]:
 
 
 def table(config: Config, *, tie: bool) -> list[Row]:
-  """The row of a table of the head's own."""
+  """Returns the row of a table of the head's own."""
   return [] if config.get("tie_word_embeddings", tie) else [row("lm_head.weight", "head/table")]

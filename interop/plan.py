@@ -80,7 +80,7 @@ class Plan(NamedTuple):
         yield f"{names} makes {list(shape)} of {list(self.shape(key))} for {key.partition(':')[2]}"
 
   def shape(self, key: str) -> tuple[int, ...]:
-    """The shape of a place."""
+    """Returns the shape of a place."""
     place = self.places[key]
     shape = self.shapes[place.leaf].shape
     return shape if place.layer is None else shape[1:]
@@ -114,7 +114,7 @@ class Plan(NamedTuple):
       raise Mistake(f"the variables are not those of the model that the config describes: {some(named)}")
 
   def tensors(self, variables: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
-    """Their tensors of our variables, one row at a time."""
+    """Returns their tensors of our variables, one row at a time."""
     flat = leaves(variables)
     for line in self.lines:
       arrays = []
@@ -161,7 +161,7 @@ def build(section: Mapping[str, Any], *, vocab: int, dtype: str) -> Model:
 
 
 def leaves(variables: Mapping[str, Any]) -> dict[str, Any]:
-  """The leaves of variables by their paths after their collections: "params:embed/embedding"."""
+  """Returns the leaves of variables by their paths after their collections: "params:embed/embedding"."""
   flat = jax.tree_util.tree_leaves_with_path(variables)
   names = [[str(getattr(part, "key", part)) for part in path] for path, _ in flat]
   return {f"{collection}:{'/'.join(path)}": leaf for (collection, *path), (_, leaf) in zip(names, flat)}
@@ -218,7 +218,7 @@ def _of_layer(path: str, layer: Any) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _made(row: Row, given: tuple[tuple[int, ...], ...]) -> list[tuple[int, ...]] | str:
-  """The shapes that a row makes of these; a text where it cannot."""
+  """Returns the shapes that a row makes of these; a text where it cannot."""
   try:
     # views of a single number: reshaping and cutting them takes no memory
     return [array.shape for array in row.here([np.broadcast_to(np.float32(0), shape) for shape in given])]
@@ -250,7 +250,7 @@ def _in_shards(
 def _read(
   tensors: Tensors, struct: jax.ShapeDtypeStruct, sources: list[tuple[int | None, Line, int]], index: tuple[slice, ...]
 ) -> np.ndarray:
-  """The part of a leaf at an index."""
+  """Returns the part of a leaf at an index."""
   made: Callable[[Line, int], np.ndarray] = lambda line, number: line.row.here(
     # before anything is added or multiplied: bfloat16 would round it
     [np.asarray(tensors.read(name), np.float32) for name in line.theirs]

@@ -40,12 +40,12 @@ class Row(NamedTuple):
 
   @property
   def by_layer(self) -> bool:
-    """Whether it stands for one row a layer."""
+    """Returns whether it stands for one row a layer."""
     return any("{i}" in name for name in self.theirs)
 
   @property
   def letters(self) -> str:
-    """The letters that it holds for."""
+    """Returns the letters that it holds for."""
     return self.ours[0].rpartition(":")[2].partition("/")[0]
 
   def here(self, arrays: Arrays) -> Arrays:
@@ -58,13 +58,13 @@ class Row(NamedTuple):
 
 
 def row(theirs: str | Sequence[str], ours: str | Sequence[str], *steps: Step) -> Row:
-  """A row of one or several names on each side."""
+  """Returns a row of one or several names on each side."""
   names = lambda value: (value,) if isinstance(value, str) else tuple(value)
   return Row(names(theirs), names(ours), steps)
 
 
 def each(pattern: str, **ranges: int) -> tuple[str, ...]:
-  """The names of a pattern with every number up to those given: each("w.{e}", e=2) is ("w.0", "w.1")."""
+  """Returns the names of a pattern with every number up to those given: each("w.{e}", e=2) is ("w.0", "w.1")."""
   numbers = itertools.product(*map(range, ranges.values()))
   found = []
   for values in numbers:
@@ -76,7 +76,7 @@ def each(pattern: str, **ranges: int) -> tuple[str, ...]:
 
 
 def elementwise(there: Callable[[np.ndarray], np.ndarray], back: Callable[[np.ndarray], np.ndarray]) -> Step:
-  """A step that treats every array alike."""
+  """Returns a step that treats every array alike."""
   return Step(lambda arrays: [there(x) for x in arrays], lambda arrays: [back(x) for x in arrays])
 
 
@@ -92,7 +92,7 @@ stack = Step(lambda arrays: [np.stack(arrays)], lambda arrays: list(arrays[0]))
 
 
 def constant(ours: str, value: np.ndarray) -> Row:
-  """A parameter that their model lacks: it has this value, or the model cannot be saved as theirs."""
+  """Returns a parameter that their model lacks: it has this value, or the model cannot be saved as theirs."""
 
   def away(arrays: Arrays) -> Arrays:
     if not np.array_equal(arrays[0], value):
@@ -103,24 +103,24 @@ def constant(ours: str, value: np.ndarray) -> Row:
 
 
 def dense(theirs: str, ours: str, *steps: Step, bias: bool = False) -> list[Row]:
-  """The rows of a Linear: its weight, and its bias if it has one; the steps hold for the outputs of both."""
+  """Returns the rows of a Linear: its weight, and its bias if it has one; the steps hold for the outputs of both."""
   weight = row(f"{theirs}.weight", f"{ours}/kernel", *steps, turn)
   return [weight, *([row(f"{theirs}.bias", f"{ours}/bias", *steps)] if bias else [])]
 
 
 def depthwise_conv(theirs: str, ours: str, *, bias: bool = False) -> list[Row]:
-  """The rows of a depthwise convolution."""
+  """Returns the rows of a depthwise convolution."""
   kernel = row(f"{theirs}.weight", f"{ours}/kernel", depthwise)
   return [kernel, *([row(f"{theirs}.bias", f"{ours}/bias")] if bias else [])]
 
 
 def layer_norm(theirs: str, ours: str) -> list[Row]:
-  """The rows of a LayerNorm."""
+  """Returns the rows of a LayerNorm."""
   return [row(f"{theirs}.weight", f"{ours}/scale"), row(f"{theirs}.bias", f"{ours}/bias")]
 
 
 def reshaped(*theirs: int, ours: tuple[int, ...] = (-1,)) -> Step:
-  """Their shape and ours, of the same numbers in the same order."""
+  """Returns their shape and ours, of the same numbers in the same order."""
   return elementwise(lambda x: x.reshape(ours), lambda x: x.reshape(theirs))
 
 
@@ -142,7 +142,7 @@ def split(*sizes: int, axis: int = 0) -> Step:
 
 
 def join(*sizes: int, axis: int = 0) -> Step:
-  """The inverse of `split`."""
+  """Returns the inverse of `split`."""
   step = split(*sizes, axis=axis)
   return Step(step.back, step.there)
 

@@ -123,5 +123,5 @@ def _reader(model: Any) -> Callable[..., tuple[jax.Array, jax.Array, Any]]:
 
 
 def _power(value: int) -> int:
-  """The least power of two that is not below."""
+  """Returns the least power of two that is not below."""
   return 1 << max(value - 1, 0).bit_length()

@@ -34,7 +34,7 @@ CONVERT = (
 
 
 def some(names: Iterable[str]) -> str:
-  """The first few names, and how many more there are."""
+  """Returns the first few names, and how many more there are."""
   known = sorted(names)
   more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
   return ", ".join(known[:LISTED]) + more
@@ -99,7 +99,7 @@ class Tensors:
     self._stack.close()
 
   def file(self, name: str) -> Path:
-    """The file that holds a tensor."""
+    """Returns the file that holds a tensor."""
     return self.folder / self._file_of[name]
 
   def read(self, name: str) -> np.ndarray:
@@ -127,7 +127,7 @@ class Tensors:
     return stored
 
   def _files(self) -> dict[str, str]:
-    """Name -> file by the index; empty where there is a single file."""
+    """Returns name -> file by the index; empty where there is a single file."""
     if not self.folder.is_dir():
       raise Mistake(f"{self.folder} is no folder; give one with {CONFIG} and {SINGLE}")
     index = self.folder / INDEX

@@ -94,12 +94,12 @@ def export(folder: str | Path, out: str | Path, *, step: int | None = None, form
 
 
 def section(model: Model) -> dict[str, Any]:
-  """The model section of a config that makes this model."""
+  """Returns the model section of a config that makes this model."""
   return {name: value for name, value in own.section(model).items() if value is not None}
 
 
 def _idle(model: Model) -> ConfigDict:
-  """The config of a run that has noise for data, in rows that the model has room for, and makes no updates."""
+  """Returns the config of a run that has noise for data, in rows that the model has room for, and makes no updates."""
   if model.vocab is None and model.classes is None:
     raise Mistake("the model reads features and has no classes; give its task with --config FILE.py")
   config = settings.load("configs/base.py")

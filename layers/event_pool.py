@@ -16,7 +16,7 @@ MODES = ("first", "last", "mean", "time")
 def event_pool(
   x: Float[Array, "b t d"], dt: Float[Array, "b t"], *, stride: int, mode: str = "mean", lengths: Lengths = None
 ) -> tuple[Float[Array, "b s d"], Float[Array, "b s"], Int[Array, "b"] | None]:
-  """Windows of `stride` events, their summed gaps, and how many windows each row has; events left over are dropped.
+  """Returns windows of `stride` events, their summed gaps, and each row's number of windows; a rest is dropped.
 
   The authors' layer pools what goes past its mixer by `mode`, and of what the mixer puts out takes the "first".
 

@@ -38,7 +38,7 @@ class Heads(nn.Module):
     return q, k, v
 
   def out(self, y: Float[Array, "b t h k"]) -> Float[Array, "b t d"]:
-    """W_o y."""
+    """Computes W_o y."""
     return self.out_proj(y.reshape(*y.shape[:2], self.width))
 
 

@@ -13,7 +13,7 @@ Initializer = Callable[..., Any]
 
 
 def inverse_softplus(y: Float[Array, "..."]) -> Float[Array, "..."]:
-  """x with log(1 + e^x) = y, accurate for small and large y > 0."""
+  """Returns x with log(1 + e^x) = y, accurate for small and large y > 0."""
   return y + jnp.log(-jnp.expm1(-y))
 
 

@@ -16,7 +16,7 @@ from layers.sums import beside_one
 def empty(
   batch: int, heads: int, key_size: int, value_size: int
 ) -> tuple[Float[Array, "b h k q"], Float[Array, "b h"]]:
-  """C (its last column is the normaliser n) and m before any token: zeros, and EMPTY, the logarithm of no weight."""
+  """Returns C, whose last column is the normaliser n, and m before any token: zeros, and the logarithm of no weight."""
   return jnp.zeros((batch, heads, key_size, value_size + 1)), jnp.full((batch, heads), EMPTY)
 
 

@@ -30,7 +30,7 @@ def turned(
 
 
 def last_of_document(reset: Bool[Array, "b t"]) -> Bool[Array, "b t"]:
-  """True where the next token starts a document. A row's own end needs no mark: the reversed row begins there."""
+  """Marks the last token of each document and of each row, where the document begins when it is read backwards."""
   return jnp.concatenate([reset[:, 1:], jnp.ones_like(reset[:, :1])], axis=1)
 
 

@@ -44,7 +44,7 @@ EMPTY = floors.Rates(0, 0, 0, 0)
 
 
 def gather(suites: list[str], text: str, **wanted: Any) -> dict[str, list[Case]]:
-  """The cases of the suites named, by group; a suite is `scripts/benchmarks/<suite>.py` with a function `cases()`.
+  """Returns the cases of the named suites, by group; a suite is `scripts/benchmarks/<suite>.py` with `cases()`.
 
   Args:
     wanted: lengths and peers, of kernels alone.
@@ -58,7 +58,7 @@ def gather(suites: list[str], text: str, **wanted: Any) -> dict[str, list[Case]]
 
 
 def measure(cases: list[Case], rounds: int, rates: floors.Rates = EMPTY) -> list[dict]:
-  """Milliseconds of each case over `rounds` interleaved calls, after one warm-up; cases of absent peers say why."""
+  """Measures milliseconds of each case over `rounds` interleaved calls, after one warm-up; an absent peer says why."""
   rows: list[dict] = []
   live: list[tuple[dict, Timed, int, list[float]]] = []
   for case in cases:
@@ -107,7 +107,7 @@ def prepare(case: Case) -> tuple[Timed, int, float]:
 
 
 def once(timed: Timed, calls: int) -> float:
-  """Seconds of a call, of which all but the last are not waited for."""
+  """Returns the seconds of a call; only the last of several is waited for."""
   start = time.perf_counter()
   if timed.many is None or calls == 1:
     timed.call()
@@ -117,7 +117,7 @@ def once(timed: Timed, calls: int) -> float:
 
 
 def figures(timed: Timed, seconds: list[float]) -> dict:
-  """Median, quartiles and range; a case with `per_call` units of work (tokens) also gets its rate."""
+  """Returns median, quartiles and range; a case with `per_call` units of work (tokens) also gets its rate."""
   milliseconds = [s * 1e3 for s in seconds]
   # a single number has no quartiles
   q1, median, q3 = statistics.quantiles(milliseconds * (1 + (len(seconds) == 1)), n=4, method="inclusive")
@@ -196,7 +196,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def of_kernels(peers: str, lengths: str) -> dict[str, tuple]:
-  """The arguments of `scripts.benchmarks.kernels.cases`; ends the program where the text is none."""
+  """Returns the arguments of `scripts.benchmarks.kernels.cases`; ends the program where the text is none."""
   names = DISTRIBUTIONS if peers == "all" else tuple(filter(None, peers.split(",")))
   if unknown := sorted(set(names) - set(DISTRIBUTIONS)):
     sys.exit(f"bench: no peer {', '.join(unknown)}; choose from all, {', '.join(DISTRIBUTIONS)}")

@@ -56,7 +56,7 @@ class LanguageModelState(NamedTuple):
 
 
 def places(model: Model) -> list[Place]:
-  """Where the variables of each layer of a model's stack were."""
+  """Returns where the variables of each layer of a model's stack were."""
   stack = model._body(parent=None)
   letters = stack.layout.letters
   files = {letter: mixer_lib.find(spec["name"]).__module__.rpartition(".")[2] for letter, spec in stack.letters.items()}
@@ -76,7 +76,7 @@ def places(model: Model) -> list[Place]:
 
 
 def older(model: Model, tree: Mapping[str, Any]) -> dict[str, Any]:
-  """The variables of one collection, or what has their structure, as they were kept before."""
+  """Returns the variables of one collection, or a tree of their structure, in the old layout."""
   tree = dict(tree)
   body, head, embed = dict(tree.pop("body", {})), dict(tree.pop("head", {})), dict(tree.pop("embed", {}))
   old: dict[str, Any] = {**tree}
@@ -97,7 +97,7 @@ def older(model: Model, tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def newer(model: Model, tree: Mapping[str, Any]) -> dict[str, Any]:
-  """The inverse of `older`."""
+  """Inverts `older`."""
   old = dict(tree)
   stack, head, embed = old.pop("stack", {}), old.pop("head", None), dict(old.pop("embed", {}))
   body: dict[str, Any] = {"final_norm": old.pop("final_norm")} if "final_norm" in old else {}
@@ -118,7 +118,7 @@ def newer(model: Model, tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def older_state(model: Model, state: state_lib.TrainState) -> state_lib.TrainState:
-  """A training state as it was, from one of today."""
+  """Turns a training state of today into one of the old layout."""
   carry = state.carry
   if carry:
     has_pool = isinstance(carry.head, Pooled)
@@ -127,7 +127,7 @@ def older_state(model: Model, state: state_lib.TrainState) -> state_lib.TrainSta
 
 
 def newer_state(model: Model, state: state_lib.TrainState) -> state_lib.TrainState:
-  """A training state of today, from one as it was."""
+  """Turns a training state of the old layout into one of today."""
   carry = state.carry
   if carry:
     head = Pooled(carry.pooled, carry.weight) if isinstance(carry, ClassifierState) else ()
@@ -193,7 +193,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _each(tree: Any, key: str, change: Any) -> Any:
-  """A pytree with every dict that has the key changed."""
+  """Returns a pytree with every dict that has the key changed."""
   has = lambda node: isinstance(node, Mapping) and key in node
   return jax.tree.map(lambda node: change(node) if has(node) else node, tree, is_leaf=has)
 

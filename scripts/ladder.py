@@ -47,12 +47,12 @@ class Law(NamedTuple):
   errors: tuple[float, float, float]
 
   def __call__(self, parameters: Any) -> Any:
-    """The loss of models with so many parameters."""
+    """Returns the loss of models with so many parameters."""
     return self.E + self.A * np.asarray(parameters, float) ** -self.alpha
 
 
 def rungs(config: str, flags: Sequence[str], key: str, sizes: Sequence[int], ratio: float) -> list[Rung]:
-  """The steps that each size trains.
+  """Returns how many steps each size trains.
 
   Raises:
     Mistake: a size is not above the one before, or what the config says about one.
@@ -73,7 +73,7 @@ def rungs(config: str, flags: Sequence[str], key: str, sizes: Sequence[int], rat
 
 
 def fit(parameters: Sequence[float], losses: Sequence[float]) -> Law | None:
-  """The law that the losses follow, least squares of them; None of fewer than LEAST, or where it does not converge."""
+  """Fits the law to the losses by least squares; returns None of fewer than LEAST, or where it does not converge."""
   from scipy.optimize import OptimizeWarning, curve_fit
 
   N, L = np.asarray(parameters, float), np.asarray(losses, float)
@@ -95,12 +95,12 @@ def fit(parameters: Sequence[float], losses: Sequence[float]) -> Law | None:
 
 
 def settings(made: Sequence[Rung], key: str) -> list[dict[str, Any]]:
-  """What each run of the sweep changes."""
+  """Returns what each run of the sweep changes."""
   return [{key: rung.size, "steps": rung.steps} for rung in made]
 
 
 def losses(folder: Path, made: Sequence[Rung], key: str, metric: str) -> list[float | None]:
-  """The metric at the end of each rung's run, None where it is not done.
+  """Returns the metric at the end of each rung's run, None where it is not done.
 
   Raises:
     Mistake: a finished run has no such metric.
@@ -118,7 +118,7 @@ def losses(folder: Path, made: Sequence[Rung], key: str, metric: str) -> list[fl
 
 
 def table(made: Sequence[Rung], values: Sequence[float | None], key: str, law: Law | None) -> str:
-  """One line a rung."""
+  """Writes one line a rung."""
   rows = []
   for rung, value in zip(made, values):
     numbers = [f"{number:,}" for number in rung]
@@ -128,7 +128,7 @@ def table(made: Sequence[Rung], values: Sequence[float | None], key: str, law: L
 
 
 def told(law: Law | None, done: int) -> str:
-  """The law in words."""
+  """Writes the law in words."""
   if law is None:
     return f"no fit: {done} rungs are done, {LEAST} are needed" if done < LEAST else "no fit: it does not converge"
   parts = [f"{name} = {value:.4g} ± {error:.2g}" for name, value, error in zip(("E", "A", "α"), law, law.errors)]
@@ -136,7 +136,7 @@ def told(law: Law | None, done: int) -> str:
 
 
 def draw(path: Path, made: Sequence[Rung], values: Sequence[float | None], metric: str, law: Law | None) -> None:
-  """The losses over the parameters, both logarithmic, and the law."""
+  """Draws the losses over the parameters, both logarithmic, and the law."""
   from matplotlib.figure import Figure
 
   points = [(rung.parameters, value) for rung, value in zip(made, values) if value is not None]
@@ -152,7 +152,7 @@ def draw(path: Path, made: Sequence[Rung], values: Sequence[float | None], metri
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-  """The command line; what follows `--` is passed on to main.py."""
+  """Parses the command line; what follows `--` is passed on to main.py."""
   form = argparse.RawDescriptionHelpFormatter
   parser = argparse.ArgumentParser(prog="ladder", description=__doc__, formatter_class=form)
   parser.add_argument("--config", required=True, help="config file, as main.py takes it")

@@ -54,7 +54,7 @@ def write(folder: Path, gigabytes: float) -> None:
 
 
 def anonymous() -> int:
-  """Bytes of this process that are no file's pages, which the system may drop at any time."""
+  """Returns the bytes of this process that are no file's pages, which the system may drop at any time."""
   lines = Path("/proc/self/status").read_text().splitlines()
   return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 

@@ -54,7 +54,7 @@ def read_row(run: Run, *, row: int, text: str | None, tokens: int) -> dict[str, 
 
 
 def labels(run: Run, inputs: np.ndarray) -> list[str] | None:
-  """A few characters for each token; None for features."""
+  """Returns a few characters for each token; None for features."""
   if run.task.features is not None:
     return None
   if not has_text(run.task):
@@ -65,7 +65,7 @@ def labels(run: Run, inputs: np.ndarray) -> list[str] | None:
 
 
 def choose(run: Run, layers: list[measure.Layer], wanted: int | None) -> list[measure.Layer]:
-  """The layers to draw: the one that is wanted, or all that mix tokens.
+  """Returns the layers to draw: the one that is wanted, or all that mix tokens.
 
   Raises:
     ValueError: there is no such layer.

@@ -62,7 +62,7 @@ def make(args: argparse.Namespace) -> None:
 
 
 def sheet(side: int, contour: int, seed: int) -> np.ndarray:
-  """The first images of each label side by side: uint8 pixels."""
+  """Draws the first images of each label side by side: uint8 pixels."""
   samples: dict[int, list[np.ndarray]] = {1: [], 0: []}
   row = 0
   while min(map(len, samples.values())) < SAMPLES:

@@ -82,7 +82,7 @@ class Models:
     self._tasks: dict[str, Any] = {}
 
   def sections(self, setting: Mapping[str, Any]) -> dict[str, Any]:
-    """The setting's data and model sections as plain dicts, flags of main.py included.
+    """Returns the setting's data and model sections as plain dicts, flags of main.py included.
 
     Raises:
       Mistake: what the config or the flags say about it.
@@ -92,7 +92,7 @@ class Models:
     return {"data": whole["data"], "model": whole["model"]}
 
   def build(self, setting: Mapping[str, Any]) -> tuple[Any, Any]:
-    """The setting's task and model; raises what they say about their settings."""
+    """Builds the setting's task and model; raises what they say about their settings."""
     sections = self.sections(setting)
     name = json.dumps(sections["data"], sort_keys=True, default=repr)
     if name not in self._tasks:
@@ -100,7 +100,7 @@ class Models:
     return self._tasks[name], build_model(self._tasks[name], **sections["model"])
 
   def measure(self, setting: Mapping[str, Any], quantity: str) -> float:
-    """One of QUANTITIES.
+    """Measures one of QUANTITIES.
 
     Raises:
       Mistake: the model cannot be built, or its state is asked for and it has none.
@@ -116,13 +116,13 @@ class Models:
     return flops.per_token(model, nn.meta.unbox(variables), state_lib.example(task, 1))
 
   def counts(self, setting: Mapping[str, Any]) -> dict[str, Any]:
-    """All that --mode count shows of a setting."""
+    """Counts all that --mode count shows of a setting."""
     task, model = self.build(setting)
     return count.count(model, task)
 
 
 def solve(value_at: Callable[[int], float | None], target: float, start: int, tolerance: float) -> int | None:
-  """The size whose value is nearest to `target`, among the roundest sizes where several are within `tolerance`.
+  """Finds the size whose value is nearest to `target`, the roundest where several are within `tolerance`.
 
   Args:
     value_at: grows with the size; None where there is no such model. It is asked once for each size.
@@ -161,7 +161,7 @@ def solve(value_at: Callable[[int], float | None], target: float, start: int, to
 
 
 def match(models: Models, settings: Sequence[dict[str, Any]], wanted: Budget, folder: Path) -> list[Matched]:
-  """Each setting's size; settings of the same model and data are solved once.
+  """Finds each setting's size; settings of the same model and data are solved once.
 
   Sizes that were found are kept in FILE of `folder`: the same command finds them again, if they still meet the budget.
   """
@@ -211,12 +211,12 @@ def _matched(models: Models, setting: dict[str, Any], wanted: Budget, stored: in
 
 
 def reason(error: Mistake) -> str:
-  """What a mistake says in one line, without the place that main.py puts before it, and without long lists."""
+  """Returns what a mistake says in one line, without long lists and without what main.py puts before it."""
   return textwrap.shorten(re.sub(r"^flag --config=\S+: ", "", str(error)), 160, placeholder=" …")
 
 
 def _default(models: Models, setting: dict[str, Any], key: str) -> int:
-  """The size that the config gives, to start from."""
+  """Returns the size that the config gives, to start from."""
   model = models.sections(setting)["model"]
   places = {"width": model.get("width"), "depth": model["body"].get("depth")}
   letter, _, field = key.partition(".")
@@ -228,7 +228,7 @@ def _default(models: Models, setting: dict[str, Any], key: str) -> int:
 
 
 def table(rows: Sequence[Matched], wanted: Budget) -> str:
-  """One line a model: its size, what it counts, and how far that is from the budget."""
+  """Writes one line a model: its size, what it counts, and how far that is from the budget."""
   seen: dict[str, list[str]] = {}
   for row in rows:
     name = argument({key: value for key, value in row.setting.items() if not is_training(key)}) or "default"
@@ -241,7 +241,7 @@ def table(rows: Sequence[Matched], wanted: Budget) -> str:
 
 
 def counted(rows: Sequence[Mapping[str, Any]]) -> str:
-  """One line a setting of what --mode count found."""
+  """Writes one line a setting of what --mode count counted."""
   lines = []
   for row in rows:
     if "error" in row:
@@ -257,12 +257,12 @@ def counted(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def is_training(key: str) -> bool:
-  """Whether an override changes how a model is trained and not what it is."""
+  """Returns whether an override changes how a model is trained and not what it is."""
   return key in ("seed", "data.seed", "lr", "steps", "batch", "weight_decay") or key.startswith(("optimizer.", "save."))
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-  """A table whose columns are as wide as their widest cell."""
+  """Writes a table whose columns are as wide as their widest cell."""
   widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
   lines = [head, ["-" * width for width in widths], *rows]
   return "\n".join(f"| {' | '.join(cell.ljust(width) for cell, width in zip(cells, widths))} |" for cells in lines)

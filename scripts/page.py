@@ -105,7 +105,7 @@ def _table(found: Sequence[Setting], metric: str) -> str:
 
 
 def _html_table(head: Sequence[str], rows: Sequence[Sequence[tuple[str, Any]]]) -> str:
-  """Cells are what is shown and what is sorted by."""
+  """Makes a table of cells, each of what is shown and what is sorted by."""
   cell = lambda shown, value: f'<td data-value="{html.escape(str(value))}">{html.escape(shown)}</td>'
   body = "".join(f"<tr>{''.join(cell(*each) for each in row)}</tr>" for row in rows)
   heads = "".join(f"<th>{html.escape(each)}</th>" for each in head)
@@ -117,7 +117,7 @@ def _look(number: int) -> dict[str, Any]:
 
 
 def _curves(best: Mapping[str, Setting], metric: str) -> str:
-  """The mean curves of the best settings with bands of one standard deviation."""
+  """Draws the mean curves of the best settings with bands of one standard deviation."""
   from plotly import graph_objects as go
 
   figure = go.Figure()
@@ -138,7 +138,7 @@ def _curves(best: Mapping[str, Setting], metric: str) -> str:
 
 
 def _against(groups: Mapping[str, Sequence[Setting]], best: Mapping[str, Setting], metric: str, quantity: str) -> str:
-  """The metric of every setting over a number of its summary, the best ones filled; empty where none has the number."""
+  """Draws the metric of every setting over a number of its summary, the best ones filled; empty without such."""
   from plotly import graph_objects as go
 
   known = lambda part: [each for each in part if each.values(metric) and each.quantity(quantity)]
@@ -171,7 +171,7 @@ def _figure(figure: Any) -> str:
 
 
 def _running(folder: Path, found: Sequence[Setting]) -> list[str]:
-  """What has no result yet: the last row of each run."""
+  """Shows the last row of each run that has no result yet."""
   ended = {run["folder"] for setting in found for run in setting.runs}
   rows = []
   for path in sorted(folder.glob(f"*/{metrics.ROWS}")):
@@ -188,7 +188,7 @@ def _running(folder: Path, found: Sequence[Setting]) -> list[str]:
 
 
 def _commands(found: Sequence[Setting]) -> list[str]:
-  """What repeats each run."""
+  """Shows the commands that repeat the runs."""
   lines = [
     f"./dev run {shlex.join(['--config', run['config'], *run['flags'], '--workdir', 'runs/' + run['folder']])}"
     for setting in found
@@ -199,7 +199,7 @@ def _commands(found: Sequence[Setting]) -> list[str]:
 
 
 def _differences(folder: Path, found: Sequence[Setting]) -> list[str]:
-  """Keys of the configs whose values are not the same in all settings."""
+  """Shows the keys of the configs whose values are not the same in all settings."""
   columns = {}
   for setting in found:
     path = folder / setting.runs[0]["folder"] / "config.json"
@@ -222,7 +222,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _versions(found: Sequence[Setting]) -> list[str]:
-  """Devices and versions that the runs name, with how many runs name them."""
+  """Shows devices and versions that the runs name, with how many runs name them."""
   counts: dict[tuple[str, str], int] = {}
   for run in (run for setting in found for run in setting.done):
     summary = run["summary"]

@@ -29,7 +29,7 @@ class Run(NamedTuple):
 
 
 def overrides(config: str) -> list[dict[str, Any]]:
-  """The override dicts of a config file.
+  """Reads the override dicts of a config file.
 
   Raises:
     Mistake: no such file, no `get_sweep` in it, or one that gives nothing or the same setting twice.
@@ -45,7 +45,7 @@ def overrides(config: str) -> list[dict[str, Any]]:
 
 
 def grid(grids: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
-  """The settings of `--grid lr=1e-3,2e-3 mixer=s5,mamba`: each value of a key with each of all others.
+  """Returns the settings of `--grid lr=1e-3,2e-3 mixer=s5,mamba`: each value of a key with each of all others.
 
   Several grids stand beside each other, which is how a hybrid gets its letters: `--grid mixer=s5,mamba seed=0,1 --grid
   pattern=ma m=mamba a=softmax seed=0,1`. The first key varies slowest. A comma in brackets or quotes is no separator.
@@ -72,7 +72,7 @@ def grid(grids: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
 
 
 def once(settings: list[dict[str, Any]], source: str) -> list[dict[str, Any]]:
-  """The settings as they are; a Mistake where there is none, or one twice."""
+  """Returns the settings as they are; raises a Mistake where there is none, or one twice."""
   arguments = [argument(setting) for setting in settings]
   if not settings or len(set(arguments)) < len(arguments):
     twice = sorted({each for each in arguments if arguments.count(each) > 1})
@@ -81,7 +81,7 @@ def once(settings: list[dict[str, Any]], source: str) -> list[dict[str, Any]]:
 
 
 def plan(config: str, flags: list[str], settings: Sequence[dict[str, Any]]) -> list[Run]:
-  """The runs of these settings of a config file, with digests of what each would run."""
+  """Plans the runs of these settings of a config file, with digests of what each would run."""
   name, _, given = config.partition(":")
   file = config_file.find(name)
   grammar.pairs(given)
@@ -108,23 +108,23 @@ def plan(config: str, flags: list[str], settings: Sequence[dict[str, Any]]) -> l
 
 
 def joined(config: str, setting: Mapping[str, Any]) -> str:
-  """The config's file and argument with the setting's pairs after it, as main.py takes them."""
+  """Returns the config's file and argument with the setting's pairs after it, as main.py takes them."""
   name, _, given = config.partition(":")
   return f"{config_file.find(name)}:{','.join(filter(None, (given, argument(setting))))}"
 
 
 def digest(*parts: Any) -> str:
-  """Twelve hexadecimal digits that tell JSON values apart."""
+  """Returns twelve hexadecimal digits that tell JSON values apart."""
   return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()[:12]
 
 
 def run_name(setting: Mapping[str, Any]) -> str:
-  """The folder of a run: its overrides, with what a file system may not like replaced and what is too long cut."""
+  """Returns the folder of a run: its overrides, with odd characters replaced and what is too long cut."""
   name = re.sub(r"[^A-Za-z0-9=.,+-]", "_", argument(setting)) or "default"
   return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]},{digest(argument(setting))}"
 
 
 def argument(setting: Mapping[str, Any]) -> str:
-  """`{'mixer': 's5', 'lr': 0.001}` -> `mixer=s5,lr=0.001`, as config files take it."""
+  """Writes `{'mixer': 's5', 'lr': 0.001}` as `mixer=s5,lr=0.001`, which config files take."""
   texts = {key: grammar.quoted(value) if isinstance(value, str) else value for key, value in setting.items()}
   return ",".join(f"{key}={text}" for key, text in texts.items())

@@ -37,12 +37,12 @@ COLUMNS = ("at the end", "seeds", "parameters", "state bytes", "steps", "seconds
 
 
 def table(found: list[Setting], metric: str) -> str:
-  """One line a setting: what was changed, the metric at the end, and what it cost."""
+  """Writes one line a setting: what was changed, the metric at the end, and what it cost."""
   return _markdown(("run", *COLUMNS), [[each.name, *_cells(each, metric)] for each in found])
 
 
 def across(found: list[Setting], by: str, key: str, metric: str, choose: str) -> str:
-  """One line for each value of the override `by`; for each value of `key`, the columns of the best such setting."""
+  """Writes one line for each value of the override `by`; for each value of `key`, the columns of the best setting."""
   columns = settings.groups(found, key)
   best = {value: settings.best(column, by, choose) for value, column in columns.items()}
   rows = []
@@ -69,7 +69,7 @@ def _markdown(head: tuple[str, ...], rows: list[list[str]]) -> str:
 
 
 def draw(best: dict[str, Setting], metric: str, path: Path) -> None:
-  """The mean curves of the best settings, one standard deviation shaded."""
+  """Draws the mean curves of the best settings, one standard deviation shaded."""
   from matplotlib.figure import Figure
 
   figure = Figure(figsize=(7, 4.5), layout="constrained")
@@ -85,7 +85,7 @@ def draw(best: dict[str, Setting], metric: str, path: Path) -> None:
 
 
 def draw_against(panels: dict[str, dict[str, list[Setting]]], quantity: str, metric: str, path: Path) -> None:
-  """One line for each group of `settings.against`, and one panel for each of its results."""
+  """Draws one line for each group of `settings.against`, and one panel for each of its results."""
   from matplotlib.figure import Figure
 
   groups = list(dict.fromkeys(group for lines in panels.values() for group in lines))
@@ -153,7 +153,7 @@ def write_page(args: argparse.Namespace, *, refresh: int = 0) -> None:
 
 
 def report(args: argparse.Namespace) -> str:
-  """Both tables; draws what is to be drawn."""
+  """Writes both tables; draws what is to be drawn."""
   if args.png and (args.png.suffix.lower() not in PICTURES or not args.png.parent.is_dir()):
     raise Mistake(f"--png={args.png}: give a file that ends in {', '.join(PICTURES)}, in a folder that exists")
   found = settings.read(args.folder)

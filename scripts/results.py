@@ -15,7 +15,7 @@ KINDS |= {key: type(value) for key, value in OLDER.items()}
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-  """The runs of a sweep, those of older sweeps with empty digests.
+  """Reads the runs of a sweep; those of older sweeps get empty digests.
 
   A line that is no result, as a full disk leaves behind, is named on standard error: its run does not count as done.
   """

@@ -29,40 +29,40 @@ class Setting(NamedTuple):
 
   @property
   def name(self) -> str:
-    """The overrides, after what belongs to the whole command."""
+    """Returns the overrides, after what belongs to the whole command."""
     return f"{self.origin}{argument(self.overrides) or 'default'}"
 
   @property
   def done(self) -> list[dict[str, Any]]:
-    """The runs that came to an end, a loss that was not finite included."""
+    """Returns the runs that came to an end, a loss that was not finite included."""
     return [run for run in self.runs if run["status"] == "done" or run.get("exit") == NOT_FINITE]
 
   def values(self, metric: str) -> list[float]:
-    """The metric at the last evaluation of each finished run, nan where the loss was not finite."""
+    """Returns the metric at the last evaluation of each finished run, nan where the loss was not finite."""
     ends = [(run["status"], [row[metric] for row in run["rows"] if metric in row]) for run in self.done]
     return [math.nan if status != "done" or points[-1] is None else points[-1] for status, points in ends]
 
   def at_the_end(self, metric: str) -> tuple[float, float | None]:
-    """Mean and standard deviation of the values; no deviation of a single one, nan of none."""
+    """Returns mean and standard deviation of the values; no deviation of a single one, nan of none."""
     values = np.array(self.values(metric))
     return (float(values.mean()) if len(values) else math.nan, float(values.std(ddof=1)) if len(values) > 1 else None)
 
   def curve(self, metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Steps that all finished runs were evaluated at, and mean and standard deviation of the metric there."""
+    """Returns steps that all finished runs were evaluated at, and mean and standard deviation of the metric there."""
     curves = [{row["step"]: row[metric] for row in run["rows"] if metric in row} for run in self.done]
     steps = np.array(sorted(set.intersection(*(set(curve) for curve in curves if curve))))
     values = np.array([[curve[step] for step in steps.tolist()] for curve in curves if curve], float)
     return steps, values.mean(0), values.std(0, ddof=1) if len(values) > 1 else np.zeros(len(steps))
 
   def quantity(self, name: str) -> float | None:
-    """The mean of a number of the summaries, or None where they have none."""
+    """Returns the mean of a number of the summaries, or None where they have none."""
     numbers = [run["summary"].get(name) for run in self.done]
     known = [number for number in numbers if isinstance(number, (int, float))]
     return sum(known) / len(known) if known else None
 
 
 def read(folder: Path) -> list[Setting]:
-  """The settings of a sweep, each of its runs with the `rows` of its metrics.
+  """Reads the settings of a sweep, each of its runs with the `rows` of its metrics.
 
   Raises:
     Mistake: the folder has no results, or none of a finished run.
@@ -111,7 +111,7 @@ def require_metric(found: list[Setting], flag: str, metric: str) -> None:
 
 
 def on_validation(found: list[Setting], metric: str) -> str:
-  """The same quantity on the validation set, or the metric itself where a finished run has no such set."""
+  """Returns the same quantity on the validation set, or the metric itself where a finished run has no such set."""
   section, _, rest = metric.partition("/")
   name = f"{section}/validation/{rest.rpartition('/')[2]}"
   finished = [run for setting in found for run in setting.done if run["status"] == "done"]
@@ -119,7 +119,7 @@ def on_validation(found: list[Setting], metric: str) -> str:
 
 
 def label(setting: Setting, by: str) -> str:
-  """The group of a setting: the value of an override; for the mixer, of a hybrid, its pattern and letters."""
+  """Returns the group of a setting: the value of an override; for the mixer, of a hybrid, its pattern and letters."""
   overrides = setting.overrides
   if by == MIXER and MIXER not in overrides:
     names = {key: value for key, value in overrides.items() if key == "pattern" or len(key) == 1}
@@ -128,7 +128,7 @@ def label(setting: Setting, by: str) -> str:
 
 
 def groups(found: Iterable[Setting], by: str) -> dict[str, list[Setting]]:
-  """The settings by `label`; every one is in some group."""
+  """Groups the settings by `label`; every one is in some group."""
   parts: dict[str, list[Setting]] = {}
   for setting in found:
     parts.setdefault(label(setting, by), []).append(setting)
@@ -136,7 +136,7 @@ def groups(found: Iterable[Setting], by: str) -> dict[str, list[Setting]]:
 
 
 def best(found: Iterable[Setting], by: str, metric: str) -> dict[str, Setting]:
-  """The setting of each group with the best mean; nan is worse than anything but no value at all."""
+  """Returns the setting of each group with the best mean; nan is worse than anything but no value at all."""
 
   def rank(setting: Setting) -> tuple[bool, bool, float]:
     mean = metrics.sign(metric) * setting.at_the_end(metric)[0]
@@ -157,7 +157,7 @@ def require_override(found: list[Setting], key: str | None) -> None:
 
 
 def against(found: list[Setting], by: str, quantity: str, metric: str) -> dict[str, list[Setting]]:
-  """For each group, the best setting at each value of a number in the summaries, in order of that number.
+  """Returns for each group the best setting at each value of a number in the summaries, in order of that number.
 
   Raises:
     Mistake: a finished setting has no such number.

@@ -57,11 +57,11 @@ class Sweep:
     self._results = {line["digest"] or line["name"]: line for line in results.read(out / results.RESULTS)}
 
   def status(self, run: Run) -> str:
-    """'done', 'failed', 'interrupted', or 'not run'."""
+    """Returns 'done', 'failed', 'interrupted', or 'not run'."""
     return self._results.get(run.digest, {}).get("status", "not run")
 
   def others(self, runs: list[Run]) -> int:
-    """How many lines belong to other settings than these runs."""
+    """Counts the lines that belong to other settings than these runs."""
     return len(set(self._results) - {run.digest for run in runs})
 
   def run(self, run: Run) -> None:
@@ -95,7 +95,7 @@ class Sweep:
     say(line)
 
   def _folder(self, run: Run) -> Path:
-    """Where a run lives: DIR/NAME, or DIR/NAME,DIGEST if another run has that folder."""
+    """Returns the folder of a run: DIR/NAME, or DIR/NAME,DIGEST if another run has that folder."""
     folder = self._out / run.name
     older = self._results.get(run.name)
     if not (folder / DIGEST).exists() and run.resolved is not None and _json(folder / CONFIG) == run.resolved:
@@ -110,7 +110,7 @@ class Sweep:
 
   @contextlib.contextmanager
   def _held(self, path: Path, name: str) -> Iterator[IO[str] | None]:
-    """The lock of a run's folder, waited for while a process of a killed sweep holds it; None when told to stop."""
+    """Locks a run's folder; waits while a process of a killed sweep holds it, and yields None when told to stop."""
     with open(path, "a+") as lock:
       waited = False
       while not _locks(lock):
@@ -152,7 +152,7 @@ def _status(done: bool, saved: bool) -> str:
 
 
 def _locks(file: IO[str]) -> bool:
-  """Whether the lock of a file could be taken; where the file system has none, it is up to the user."""
+  """Returns whether the lock of a file could be taken; where the file system has none, it is up to the user."""
   try:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except BlockingIOError:
@@ -163,7 +163,7 @@ def _locks(file: IO[str]) -> bool:
 
 
 def is_running(out: Path) -> bool:
-  """Whether a sweep runs in the folder."""
+  """Returns whether a sweep runs in the folder."""
   if not (out / LOCK).exists():
     return False
   with open(out / LOCK, "a") as lock:
@@ -182,7 +182,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def outcome(result: Mapping[str, Any]) -> str:
-  """A run's line in words: its name and how it ended, with one metric, accuracy before loss, or why it failed."""
+  """Returns a run's line in words: its name and how it ended, with accuracy, else loss, or why it failed."""
   found = result["summary"].get("metrics", {})
   metrics = {key: value for key, value in found.items() if key.startswith("eval/") and value is not None}
   least = lambda key: (not key.endswith("/accuracy"), not key.endswith("/loss"), not key.startswith("eval/validation/"))
@@ -207,7 +207,7 @@ def say(line: str) -> None:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-  """The command line; what follows `--` is passed on to main.py."""
+  """Parses the command line; what follows `--` is passed on to main.py."""
   form = argparse.RawDescriptionHelpFormatter
   parser = argparse.ArgumentParser(prog="sweep", description=__doc__, formatter_class=form)
   parser.add_argument("--config", required=True, help="config file, as main.py takes it")
@@ -270,7 +270,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def match_all(settings: list[dict[str, Any]], args: argparse.Namespace) -> list[dict[str, Any]]:
-  """The settings with the sizes that meet the budget; those that cannot are named and left out.
+  """Returns the settings with the sizes that meet the budget; those that cannot are named and left out.
 
   Raises:
     Mistake: none can.
@@ -310,7 +310,7 @@ def count_all(settings: list[dict[str, Any]], args: argparse.Namespace) -> int:
 
 
 def make_launcher(args: argparse.Namespace) -> tuple[launchers.Launcher, int]:
-  """What starts the runs, and how many it may have at once."""
+  """Returns what starts the runs, and how many it may have at once."""
   if args.launcher == "ssh":
     hosts = args.jobs * args.hosts
     return launchers.Ssh(hosts, ROOT), len(hosts)

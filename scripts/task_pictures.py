@@ -50,7 +50,7 @@ class Answers(NamedTuple):
 
 
 def by_number(row: dict[str, Any], metric: str) -> dict[str, list[tuple[float, float]]]:
-  """The values of a metric by what the names of the sets have in common: (number, value), sorted.
+  """Returns the values of a metric by what the names of the sets have in common: (number, value), sorted.
 
   "length_64_depth_10" and "length_64_depth_50" differ in the last number, which makes the axis; so "length_64_depth_#".
   """
@@ -63,7 +63,7 @@ def by_number(row: dict[str, Any], metric: str) -> dict[str, list[tuple[float, f
 
 
 def last_evaluation(workdir: Path, metric: str) -> dict[str, Any]:
-  """The last row of metrics that has the metric of an evaluation set; empty if there is none."""
+  """Returns the last row of metrics that has the metric of an evaluation set; empty if there is none."""
   rows = [row for row in read_rows(workdir / metrics.ROWS) if any(_is_of(key, metric) for key in row)]
   return rows[-1] if rows else {}
 
@@ -73,7 +73,7 @@ def _is_of(key: str, metric: str) -> bool:
 
 
 def draw_sets(workdirs: list[Path], metric: str) -> Figure | None:
-  """One line for each run and kind of set; None where no run has sets with numbers."""
+  """Draws one line for each run and kind of set; returns None where no run has sets with numbers."""
   figure = Figure(figsize=(7, 4.5), layout="constrained")
   axes = figure.add_subplot(ylabel=metric)
   numbers: list[float] = []
@@ -93,7 +93,7 @@ def draw_sets(workdirs: list[Path], metric: str) -> Figure | None:
 
 
 def collect(run: Run, wanted: str | None, rows: int) -> Answers:
-  """Answers for the first rows of an evaluation set that count.
+  """Returns the answers for the first rows of an evaluation set that count.
 
   Raises:
     Mistake: there is no such set.
@@ -116,7 +116,7 @@ def collect(run: Run, wanted: str | None, rows: int) -> Answers:
 
 
 def draw_confusion(found: Answers, classes: int) -> Figure:
-  """Rows of the picture are labels, columns predictions, each row's shares in per cent."""
+  """Draws labels as rows and predictions as columns, each row's shares in per cent."""
   counts = np.zeros((classes, classes))
   np.add.at(counts, (found.batch["targets"], found.answers.argmax(axis=-1)), 1)
   shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -131,7 +131,7 @@ def draw_confusion(found: Answers, classes: int) -> Figure:
 
 
 def draw_numbers(found: Answers) -> Figure:
-  """A point for each row and number."""
+  """Draws a point for each row and number."""
   figure = Figure(figsize=(5, 5), layout="constrained")
   axes = figure.add_subplot(xlabel="target", ylabel="predicted", title=f"{len(found.answers)} rows")
   target = found.batch["targets"].ravel()
@@ -142,7 +142,7 @@ def draw_numbers(found: Answers) -> Figure:
 
 
 def draw_samples(run: Run, found: Answers) -> Figure:
-  """The first rows: images where pixels fill a square, otherwise curves of the features; or tokens as lines."""
+  """Draws the first rows: images where pixels fill a square, otherwise curves of the features; or tokens as lines."""
   rows = min(SHOWN, len(found.answers))
   inputs, lengths = found.batch["inputs"][:rows], found.batch.get("lengths")
   titles = [said(found, row) for row in range(rows)]
@@ -177,7 +177,7 @@ def draw_samples(run: Run, found: Answers) -> Figure:
 
 
 def said(found: Answers, row: int) -> str:
-  """What a row's target is and what was predicted."""
+  """Returns what a row's target is and what was predicted."""
   targets, answers, weights = found.batch["targets"][row], found.answers[row], found.batch["weights"][row]
   if np.issubdtype(targets.dtype, np.floating):
     return f"target {targets.ravel()[0]:.3g}, predicted {answers.ravel()[0]:.3g}"
@@ -191,7 +191,7 @@ def said(found: Answers, row: int) -> str:
 
 
 def written(run: Run, found: Answers, row: int, size: int) -> str:
-  """The end of a row's tokens: as text where the task is one of bytes, otherwise as numbers."""
+  """Returns the end of a row's tokens: as text where the task is one of bytes, otherwise as numbers."""
   tokens = found.batch["inputs"][row, max(0, size - TOKENS) : size]
   start = "… " if size > TOKENS else ""
   if run.task.vocab == 256:
@@ -206,7 +206,7 @@ def opened(folder: Path, args: argparse.Namespace) -> Run:
 
 
 def draw_positions(runs: list[Run], collected: dict[str, Answers]) -> Figure | None:
-  """One line for each run that predicts next tokens; None where there is no such run."""
+  """Draws one line for each run that predicts next tokens; returns None where there is no such run."""
   here = {run.name: collected[run.name] for run in runs}
   models = [run for run in runs if positions.predicts_tokens(run, here[run.name].batch["weights"])]
   if not models:
@@ -216,7 +216,7 @@ def draw_positions(runs: list[Run], collected: dict[str, Answers]) -> Figure | N
 
 
 def pages(run: Run, found: Answers) -> Iterator[tuple[str, Figure]]:
-  """The pictures of one run, by the end of their names."""
+  """Yields the pictures of one run, by the end of their names."""
   if layers := experts.shares(run, found.batch["inputs"][:MOST_ROWS]):
     yield "experts", experts.draw(layers)
   if found.answers.ndim == 2 and run.task.classes and run.task.classes <= MOST_CLASSES:

@@ -64,7 +64,7 @@ def encode(one: Tokenizer, text: bytes) -> tuple[list[int], int]:
 
 @functools.lru_cache(maxsize=1)
 def opened(path: Path) -> Tokenizer:
-  """The tokenizer of a process."""
+  """Opens the tokenizer of a process."""
   return tokenizer.open_file(path)
 
 
@@ -91,18 +91,18 @@ def make_part(folder: Path, path: Path, job: Job) -> dict[str, Any]:
 
 
 def facts_name(job: Job) -> str:
-  """The file that says that a pair of files is finished."""
+  """Returns the name of the file that says that a pair of files is finished."""
   return f"{job.split}-{job.number:05}.json"
 
 
 def sha256(path: Path) -> str:
-  """The checksum of a file."""
+  """Computes the checksum of a file."""
   with path.open("rb") as file:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def finished(folder: Path, job: Job) -> dict[str, Any] | None:
-  """The facts of a pair of files, if both are as they were written."""
+  """Returns the facts of a pair of files, if both are as they were written."""
   try:
     facts = json.loads((folder / facts_name(job)).read_text())
     checksums = facts.pop("sha256")
@@ -113,7 +113,7 @@ def finished(folder: Path, job: Job) -> dict[str, Any] | None:
 
 
 def jobs(splits: dict[str, Sequence[Document]], size: int) -> Iterator[Job]:
-  """The documents of each split, cut into parts of about `size` bytes."""
+  """Cuts the documents of each split into parts of about `size` bytes."""
   for split, documents in splits.items():
     ends = itertools.accumulate(len(document.text) for document in documents)
     parts = itertools.groupby(zip(ends, documents), lambda pair: (pair[0] - 1) // size)
@@ -122,7 +122,7 @@ def jobs(splits: dict[str, Sequence[Document]], size: int) -> Iterator[Job]:
 
 
 def find_tokenizer(name: str) -> Path:
-  """The file of a tokenizer, given by itself or by its folder.
+  """Finds the file of a tokenizer, given by itself or by its folder.
 
   Raises:
     Mistake: there is none, or it cannot be read.

@@ -7,6 +7,8 @@ from tests import sources
 LINES, KERNEL_LINES, FUNCTION_LINES, MAIN_LINES = 400, 600, 60, 300
 LIBRARY = ("kernels", "layers", "ssm", "attention", "hybrids", "data", "training", "inference", "interop")
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+NOUNS = {"a", "all", "an", "as", "both", "each", "every", "how", "of", "one", "see", "the", "their", "two", "what"}
+NOUNS |= {"where", "whether", "which", "zeros"}
 
 
 def in_tests(file) -> bool:
@@ -78,6 +80,20 @@ def test_modules_classes_and_public_functions_have_docstrings():
       is_tuple = isinstance(node, ast.ClassDef) and any(getattr(base, "id", "") == "NamedTuple" for base in node.bases)
       documented = is_tuple or ast.get_docstring(node)
       assert documented, f"{name}:{node.lineno} {node.name} has no docstring under its first line"
+
+
+def test_docstrings_of_functions_begin_with_a_verb():
+  for file in sources.python_files(*LIBRARY, "configs", "scripts"):
+    for node in ast.walk(sources.parse(file)):
+      text = ast.get_docstring(node) if isinstance(node, FUNCTIONS) else None
+      opening = text.split()[0].strip(".,:").lower() if text else ""
+      # an equation may begin with one capital letter, A among them, and goes on with its sign
+      is_equation = bool(text) and len(opening) == 1 and text.split()[1] in ("=", "->")
+      where = f"{sources.relative(file)}:{getattr(node, 'lineno', 0)}"
+      assert is_equation or opening not in NOUNS, (
+        f"{where}: a docstring that begins with {opening!r} has no verb at its head; "
+        "say what the function does: 'Returns the …', 'Draws …', or its equation"
+      )
 
 
 def test_files_name_no_place_on_one_machine():

@@ -262,13 +262,13 @@ class Kind(NamedTuple):
 
   @property
   def reads_hidden(self) -> bool:
-    """Whether it is a matrix whose inputs are features: a hidden one or the read-out."""
+    """Returns whether it is a matrix whose inputs are features: a hidden one or the read-out."""
     names = [name for name, _ in self.axes]
     return len(names) == 2 and None not in names and names[0] != "vocab" and not self.slow
 
   @property
   def matrix(self) -> contrib.MuonDimensionNumbers | None:
-    """How to read it as matrices from features to features, where it is such."""
+    """Says how to read it as matrices from features to features, where it is such."""
     if not self.reads_hidden or self.axes[1][0] == "vocab":
       return None
     return contrib.MuonDimensionNumbers(self.leading, self.leading + 1)
@@ -349,7 +349,7 @@ def averaged(opt_state: Any, params: Any) -> Any:
 
 
 def is_average(node: Any) -> bool:
-  """Whether a part of an optimizer's state holds what `averaged` needs."""
+  """Returns whether a part of an optimizer's state holds what `averaged` needs."""
   return isinstance(node, (Average, contrib.ScheduleFreeState))
 
 

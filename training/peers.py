@@ -29,7 +29,7 @@ _ends_with = LOST
 
 
 def several() -> bool:
-  """True where this process has joined others."""
+  """Returns whether this process has joined others."""
   return jax.distributed.is_initialized()
 
 

@@ -125,7 +125,7 @@ def _split_cpu(devices: int) -> None:
 
 
 def several_processes(environ: Mapping[str, str]) -> bool:
-  """True where the surroundings say that this process is one of several: SLURM, Open MPI, GKE or a TPU pod.
+  """Returns whether the environment names several processes: of SLURM, Open MPI, GKE or a TPU pod.
 
   A login shell inside a SLURM allocation is not a task of it, so SLURM counts by its step's variables.
   """

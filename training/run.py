@@ -323,7 +323,7 @@ class Run:
 
   @functools.cached_property
   def _evaluations(self) -> list[Evaluation]:
-    """The evaluation of the task's own sets, and those of the config's evaluators."""
+    """Returns the evaluation of the task's own sets, and those of the config's evaluators."""
     return evaluators.of_run(self.model, self.task, self.mesh, self.config, self.workdir)
 
   @functools.cached_property

@@ -56,7 +56,7 @@ class Linformer(Mixer):
 
 
 def _attend(shared, tokens, lengths) -> Float[Array, "b t h k"]:
-  """One document's outputs; `documents.each` has set keys and values to 0 in the padding already."""
+  """Returns one document's outputs; `documents.each` has set keys and values to 0 in the padding already."""
   q, *kv = tokens
   k, v = (mix(W, z) for W, z in zip(shared, kv))
   return unordered.attend(q, k, v)

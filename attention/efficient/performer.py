@@ -115,7 +115,7 @@ class Performer(Masked):
 
 
 def _full(kernel: str, eps: float, _, tokens, lengths) -> Float[Array, "b t h p"]:
-  """One document's outputs, from the features of q and the exponents of k."""
+  """Returns one document's outputs, from the features of q and the exponents of k."""
   q, k, v = tokens
   valid = None if lengths is None else inputs.valid(lengths, k.shape[1])
   if kernel == "softmax":

@@ -104,7 +104,7 @@ class Titans(Mixer):
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
-    """Zeros, which stand for the initial weights before the first token."""
+    """Returns zeros, which stand for the initial weights before the first token."""
     zeros = tuple(jnp.zeros((batch, self.heads, *shape)) for shape in self._shapes)
     return State(
       start=zeros if self.chunk > 1 else (),

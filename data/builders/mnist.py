@@ -16,7 +16,7 @@ SIDE = 28
 
 
 def original(name: str, sha256: str) -> Original:
-  """One of the four."""
+  """Describes one of the four original files."""
   return Original(name, URL + name, sha256)
 
 
@@ -58,7 +58,7 @@ class MnistIdx(FromFiles):
 
 
 def read_idx(path: pathlib.Path) -> np.ndarray:
-  """The array of a gzipped idx file of unsigned bytes: 0, 0, type 8, rank, then big-endian sizes."""
+  """Returns the array of a gzipped idx file of unsigned bytes: 0, 0, type 8, rank, then big-endian sizes."""
   data = gzip.decompress(path.read_bytes())
   rank = data[3]
   shape = struct.unpack(f">{rank}I", data[4 : 4 + 4 * rank])
@@ -66,7 +66,7 @@ def read_idx(path: pathlib.Path) -> np.ndarray:
 
 
 def load(folder: str, cache: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-  """Split -> (images uint8 `n 28 28`, labels int32 `n`), whole, in memory (47 MB)."""
+  """Returns of each split (images uint8 `n 28 28`, labels int32 `n`), whole, in memory (47 MB)."""
   builder = prepare(MnistIdx, folder, "mnist", cache)
   out = {}
   for split in ("train", "test"):

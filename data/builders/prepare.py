@@ -36,7 +36,7 @@ class FromFiles(tfds.core.GeneratorBasedBuilder):
     super().__init__(**kwargs)
 
   def originals(self, dl_manager: tfds.download.DownloadManager) -> dict[str, pathlib.Path]:
-    """Key -> path of each original, its checksum verified.
+    """Returns by key the path of each original, its checksum verified.
 
     Raises:
       ValueError: an original is missing, differs from the published file or cannot be downloaded.
@@ -77,7 +77,7 @@ def verify(path: pathlib.Path, original: Original) -> None:
 
 
 def find_folder(folder: str, names: tuple[str, ...], sub: str) -> pathlib.Path | None:
-  """The folder that holds the originals: data.dir or its subfolder `sub`; None where data.dir is empty.
+  """Returns the folder that holds the originals: data.dir or its subfolder `sub`; None where data.dir is empty.
 
   Raises:
     ValueError: it is missing or holds none of them.
@@ -96,21 +96,21 @@ def find_folder(folder: str, names: tuple[str, ...], sub: str) -> pathlib.Path |
 
 
 def cache_folder(cache: str) -> pathlib.Path:
-  """Where prepared data sets are kept: data.cache, or the user's cache folder."""
+  """Returns the folder of prepared data sets: data.cache, or the user's cache folder."""
   home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
   return pipeline.folder("cache", cache or f"{home}/state-space-models-jax").absolute()
 
 
 @contextlib.contextmanager
 def lock(path: pathlib.Path) -> Iterator[None]:
-  """One process at a time, so that runs started together prepare a data set once."""
+  """Admits one process at a time, so that runs started together prepare a data set once."""
   with path.open("w") as file:
     fcntl.flock(file, fcntl.LOCK_EX)
     yield
 
 
 def prepare(builder: type[FromFiles], folder: str, sub: str, cache: str) -> FromFiles:
-  """The builder, its data set prepared in the cache.
+  """Returns the builder after its data set is prepared in the cache.
 
   Raises:
     ValueError: the originals or the cache folder are not usable.
@@ -132,7 +132,7 @@ def prepare(builder: type[FromFiles], folder: str, sub: str, cache: str) -> From
 
 
 def examples(builder: FromFiles, split: str) -> Sequence[dict[str, Any]]:
-  """All examples of one split, in order.
+  """Returns all examples of one split, in order.
 
   Raises:
     ValueError: what the cache holds is damaged.

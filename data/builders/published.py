@@ -21,7 +21,7 @@ READ, EVENTS = "./dev run --config configs/arrays.py:files=FILE,offsets=offsets"
 
 
 class Published(NamedTuple):
-  """A set.
+  """A published data set: its files, source and counts, and how it is read.
 
   Attributes:
     files: file, or pattern of files, -> "md5:…", "sha256:…", or "" where no checksum is known.
@@ -58,13 +58,13 @@ IMAGES = {"train": 60000, "test": 10000}
 
 
 def idx(sums: tuple[str, ...], source: str) -> Published:
-  """A set in the four files of MNIST."""
+  """Describes a set in the four files of MNIST."""
   files = {name: f"md5:{digest}" for name, digest in zip(IDX, sums)}
   return Published(files, source, IMAGES, partial(readers.idx, names=IDX))
 
 
 def known(name: str, counts: Mapping[str, int]) -> Published:
-  """A set of data/known_sets.py, which tasks read as it is: preparing it saves the unpacking."""
+  """Describes a set of data/known_sets.py, which tasks read as it is: preparing it saves the unpacking."""
   one = known_sets.KNOWN[name]
   files = {file: f"sha256:{digest}" for file, digest in one.files.items()}
 
@@ -77,7 +77,7 @@ def known(name: str, counts: Mapping[str, int]) -> Published:
 
 
 def speech(words: tuple[str, ...] | None, rate: int, counts: Mapping[str, int]) -> Published:
-  """Speech Commands, 0.02, with its authors' lists of the validation and test parts."""
+  """Describes Speech Commands, 0.02, with its authors' lists of the validation and test parts."""
   files = {"validation_list.txt": "", "testing_list.txt": "", "*/*.wav": ""}
   source = (
     "download.tensorflow.org/data/speech_commands_v0.02.tar.gz, unpacked; 2,428,923,189 bytes, sha256 "
@@ -87,21 +87,21 @@ def speech(words: tuple[str, ...] | None, rate: int, counts: Mapping[str, int]) 
 
 
 def genomic(name: str, total: int) -> Published:
-  """One of GenomicBenchmarks: a folder for each part and class, a file for each sequence."""
+  """Describes one of GenomicBenchmarks: a folder for each part and class, a file for each sequence."""
   source = "github.com/ML-Bioinfo-CEITEC/genomic_benchmarks, downloaded by its package as folders of texts"
   files = {"train/*/*.txt": "", "test/*/*.txt": ""}
   return Published(files, f"{source}: {name}", {"all": total}, readers.genomic, command=f"{READ},split=split,tokens=6")
 
 
 def uea(name: str, train: int, test: int) -> Published:
-  """One of the multivariate series of the UEA archive."""
+  """Describes one of the multivariate series of the UEA archive."""
   files = {f"{name}_TRAIN.ts": "", f"{name}_TEST.ts": ""}
   source = f"timeseriesclassification.com/description.php?Dataset={name}, the .ts files of its zip"
   return Published(files, source, {"train": train, "test": test}, partial(readers.uea, name=name))
 
 
 def spikes(name: str, counts: Mapping[str, int]) -> Published:
-  """Spiking Heidelberg Digits or Speech Commands (Cramer et al. 2020), gunzipped."""
+  """Describes Spiking Heidelberg Digits or Speech Commands (Cramer et al. 2020), gunzipped."""
   files = {f"{name}_{'valid' if part == 'validation' else part}.h5": "" for part in counts}
   source = f"zenkelab.org/datasets: {', '.join(f'{file}.gz' for file in files)}, gunzipped"
   command = f"{READ},split=split{EVENTS},unit=0.001,tokens=700"
@@ -109,7 +109,7 @@ def spikes(name: str, counts: Mapping[str, int]) -> Published:
 
 
 def wikitext(name: str, train: int) -> Published:
-  """WikiText, whose words are counted with one for the end of each line."""
+  """Describes WikiText, whose words are counted with one for the end of each line."""
   files = {f"wiki.{part}.tokens": "" for part in ("train", "valid", "test")}
   source = f"{name}-v1.zip of Merity et al. 2016, arXiv:1609.07843"
   command = (

@@ -20,7 +20,7 @@ HEADER = 28
 
 
 def idx(folder: pathlib.Path, names: tuple[str, ...]) -> Parts:
-  """Images of MNIST's four files, pixel by pixel."""
+  """Yields the parts of MNIST's four files, each image pixel by pixel."""
   for part, (images, labels) in (("train", names[:2]), ("test", names[2:])):
     yield part, functools.partial(_idx, folder / images, folder / labels, part)
 
@@ -32,12 +32,12 @@ def _idx(images: pathlib.Path, labels: pathlib.Path, part: str) -> Sequences:
 
 
 def imdb(folder: pathlib.Path) -> Parts:
-  """The reviews of the authors' own archive."""
+  """Yields the reviews of the authors' own archive as one part."""
   yield "all", lambda: known_sets.imdb([folder / "aclImdb_v1.tar.gz"])
 
 
 def speech(folder: pathlib.Path, words: tuple[str, ...] | None, rate: int) -> Parts:
-  """Words of a second, every second sample of them at 8 kHz: its aliasing belongs to the published test."""
+  """Yields a part for each word; 8 kHz is every second sample, whose aliasing belongs to the published test."""
   lists = {"validation": "validation_list.txt", "test": "testing_list.txt"}
   listed = {line: part for part, name in lists.items() for line in (folder / name).read_text().split()}
   there = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("_"))
@@ -64,7 +64,7 @@ def _word(folder: pathlib.Path, listed: dict[str, str], label: int, step: int) -
 
 
 def genomic(folder: pathlib.Path) -> Parts:
-  """Bases as tokens 1 to 4, other letters 5."""
+  """Yields a part for each class of each split; bases are tokens 1 to 4, other letters 5."""
   classes = sorted(path.name for path in (folder / "train").iterdir() if path.is_dir())
   for part in ("train", "test"):
     for label, name in enumerate(classes):
@@ -80,13 +80,13 @@ def _bases(folder: pathlib.Path, part: str, label: int) -> Sequences:
 
 
 def uea(folder: pathlib.Path, name: str) -> Parts:
-  """Series of .ts files, several numbers a step."""
+  """Yields the two parts of series in .ts files, with several numbers a step."""
   for part in ("train", "test"):
     yield part, functools.partial(ts_file, folder / f"{name}_{part.upper()}.ts", part)
 
 
 def ts_file(path: pathlib.Path, part: str) -> Sequences:
-  """The series of a .ts file: dimensions between colons, numbers between commas, the label last.
+  """Reads the series of a .ts file: dimensions between colons, numbers between commas, the label last.
 
   Raises:
     Mistake: there are no data, a number is missing, or dimensions of a series differ in length.
@@ -115,7 +115,7 @@ def ts_file(path: pathlib.Path, part: str) -> Sequences:
 
 
 def spikes(folder: pathlib.Path, files: tuple[str, ...]) -> Parts:
-  """Events of the cochlea's 700 channels, their times in seconds."""
+  """Yields a part for each file: events of the cochlea's 700 channels, their times in seconds."""
   for name in files:
     part = name.rpartition("_")[2].removesuffix(".h5")
     yield part, functools.partial(_spikes, folder / name, "validation" if part == "valid" else part)
@@ -134,7 +134,7 @@ def _spikes(path: pathlib.Path, part: str) -> Sequences:
 
 
 def nmnist(folder: pathlib.Path) -> Parts:
-  """Events of 34 by 34 pixels and two polarities, their times in microseconds."""
+  """Yields a part for each digit: events of 34 by 34 pixels and two polarities, their times in microseconds."""
   for part in ("Train", "Test"):
     for digit in range(10):
       yield f"{part}_{digit}", functools.partial(_nmnist, folder / part / str(digit), part.lower(), digit)
@@ -149,7 +149,7 @@ def _nmnist(folder: pathlib.Path, part: str, digit: int) -> Sequences:
 
 
 def nmnist_events(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
-  """Tokens and times of five bytes an event: column, row, one bit of polarity, 23 of time."""
+  """Returns tokens and times of events of five bytes each: column, row, one bit of polarity, 23 of time."""
   data = np.frombuffer(path.read_bytes(), np.uint8)
   if len(data) % 5:
     raise Mistake(f"{str(path)!r} has {len(data)} bytes; events have five each")
@@ -160,7 +160,7 @@ def nmnist_events(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def dvs128(folder: pathlib.Path) -> Parts:
-  """Events of 128 by 128 pixels and two polarities; each gesture is a sequence, cut out by the file of its labels."""
+  """Yields a part for each recording, cut into gestures by its labels: events of 128 by 128 pixels, two polarities."""
   for part in ("train", "test"):
     names = (folder / f"trials_to_{part}.txt").read_text().split()
     for name in names:
@@ -181,7 +181,7 @@ def _gestures(path: pathlib.Path, part: str) -> Sequences:
 
 
 def aedat(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
-  """Tokens and times in microseconds of the valid polarity events in an AEDAT 3.1 file.
+  """Returns tokens and times in microseconds of the valid polarity events in an AEDAT 3.1 file.
 
   Raises:
     Mistake: it is no such file, or ends within a packet.

@@ -38,6 +38,6 @@ class CharRnnShakespeare(FromFiles):
 
 
 def load(folder: str, cache: str) -> dict[str, bytes]:
-  """Split -> its text."""
+  """Returns the text of each split."""
   builder = prepare(CharRnnShakespeare, folder, "tiny_shakespeare", cache)
   return {split: examples(builder, split)[0]["text"] for split in SPLITS}

@@ -18,7 +18,7 @@ HG38 = {
 
 
 def words(folder: pathlib.Path) -> Mapping[str, int]:
-  """Words between blanks in each part of WikiText, and one for the end of each line."""
+  """Counts the words between blanks in each part of WikiText, and one for the end of each line."""
   counts = {}
   for part in ("train", "valid", "test"):
     with (folder / f"wiki.{part}.tokens").open(encoding="utf-8") as file:
@@ -27,7 +27,7 @@ def words(folder: pathlib.Path) -> Mapping[str, int]:
 
 
 def pairs(folder: pathlib.Path) -> Mapping[str, int]:
-  """Lines of each part of AAN."""
+  """Counts the lines of each part of AAN."""
   counts = {}
   for part, name in retrieval.FILES.items():
     with (folder / name).open("rb") as file:
@@ -36,12 +36,12 @@ def pairs(folder: pathlib.Path) -> Mapping[str, int]:
 
 
 def books(folder: pathlib.Path) -> Mapping[str, int]:
-  """Files of each part of PG-19."""
+  """Counts the files of each part of PG-19."""
   return {part: sum(1 for _ in (folder / part).glob("*.txt")) for part in ("train", "validation", "test")}
 
 
 def chromosomes(folder: pathlib.Path) -> Mapping[str, int]:
-  """Bases of each whole chromosome in the FASTA files of a folder."""
+  """Counts the bases of each whole chromosome in the FASTA files of a folder."""
   sizes = {}
   for path in sorted(folder.glob("*.fa*")):
     for record in fasta.records(path):
@@ -52,10 +52,10 @@ def chromosomes(folder: pathlib.Path) -> Mapping[str, int]:
 
 
 def sounds(folder: pathlib.Path) -> Mapping[str, int]:
-  """The .wav files of a folder."""
+  """Counts the .wav files of a folder."""
   return {"all": sum(1 for _ in folder.glob("*.wav"))}
 
 
 def digits(folder: pathlib.Path) -> Mapping[str, int]:
-  """The .wav files of each spoken digit; no number is published."""
+  """Counts the .wav files of each spoken digit; no number is published."""
   return {path.name: sum(1 for _ in path.glob("*.wav")) for path in sorted(folder.iterdir()) if path.is_dir()}

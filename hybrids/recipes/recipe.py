@@ -32,7 +32,7 @@ class Recipe(NamedTuple):
 
   @property
   def model(self) -> dict[str, Any]:
-    """The model's sections: width, embed, body, head and what else the family needs."""
+    """Returns the model's sections: width, embed, body, head and what else the family needs."""
     return self.function(**self.fields)
 
 

@@ -50,7 +50,7 @@ class ReverseComplement(Mixer):
 
   @property
   def out_width(self) -> int:
-    """The width of the outputs."""
+    """Returns the width of the outputs."""
     return self.width if self.merge == "both" else self.width // 2
 
   def setup(self):

@@ -30,13 +30,13 @@ ALIASES: dict[str, str] = {"lfm2_moe": "lfm2", "qwen3_5_moe_text": "qwen3_5_text
 
 
 def names() -> list[str]:
-  """All model types that can be read."""
+  """Returns all model types that can be read."""
   files = [path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_")]
   return sorted([*files, *ALIASES])
 
 
 def model_type(values: Mapping[str, Any]) -> Any:
-  """The model type of a config.json, which that of state-spaces/mamba does not name."""
+  """Returns the model type of a config.json, which that of state-spaces/mamba does not name."""
   ours = "model_type" not in values and {"d_model", "n_layer", "ssm_cfg"} <= values.keys()
   return "mamba_ssm" if ours else values.get("model_type")
 
@@ -56,5 +56,5 @@ def find(model_type: Any, where: str) -> Any:
 
 
 def skipped(family: Any, name: str) -> bool:
-  """Whether a tensor holds nothing that the family's models need."""
+  """Returns whether a tensor holds nothing that the family's models need."""
   return any(re.fullmatch(pattern, name) for pattern in family.SKIPPED)

@@ -29,7 +29,7 @@ KINDS = {"linear_attention": "k", "full_attention": "a"}
 
 
 def sections(config: Config) -> dict[str, Any]:
-  """The model section."""
+  """Returns the model section."""
   config.expect("hidden_act", "silu")
   config.expect("attention_bias", False)
   config.expect("kda_safe_gate", True)
@@ -67,7 +67,7 @@ def sections(config: Config) -> dict[str, Any]:
 
 
 def _turns(config: Config) -> tuple[dict[str, Any], float]:
-  """The fields of positions, and the factor of the entries that turn."""
+  """Returns the fields of positions, and the factor of the entries that turn."""
   turns = rope(config, config.get("qk_rope_head_dim"), theta=6e6)
   del turns["rotary"]
   scaling = dict(turns.get("scaling", {}))
@@ -85,7 +85,7 @@ def _turns(config: Config) -> tuple[dict[str, Any], float]:
 
 
 def _size(config: Config) -> int:
-  """The size of a head of delta attention, which released configs call `head_dim`."""
+  """Returns the size of a head of delta attention, which released configs call `head_dim`."""
   return config.get("linear_head_dim", config.get("head_dim", 128))
 
 
@@ -98,7 +98,7 @@ def _pattern(config: Config) -> str:
 
 
 def rows(config: Config) -> list[Row]:
-  """The mapping table."""
+  """Returns the mapping table."""
   layer, heads = "model.layers.{i}.", config.get("num_attention_heads")
   attention, mlp = layer + "attention.", layer + "mlp"
   channels = heads * _size(config)

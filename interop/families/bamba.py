@@ -17,7 +17,7 @@ SKIPPED = ()
 
 
 def sections(config: Config) -> dict[str, Any]:
-  """The model section."""
+  """Returns the model section."""
   config.expect("hidden_act", "silu")
   width, heads, eps = config.get("hidden_size"), config.get("num_attention_heads"), config.get("rms_norm_eps", 1e-5)
   return bamba.model(
@@ -36,7 +36,7 @@ def sections(config: Config) -> dict[str, Any]:
 
 
 def rows(config: Config) -> list[Row]:
-  """The mapping table."""
+  """Returns the mapping table."""
   layer, conv_bias = "model.layers.{i}.", config.get("mamba_conv_bias", True)
   return [
     row("model.embed_tokens.weight", "embed/embedding"),

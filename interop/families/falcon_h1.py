@@ -22,7 +22,7 @@ SKIPPED = ()
 
 
 def sections(config: Config) -> dict[str, Any]:
-  """The model section."""
+  """Returns the model section."""
   config.expect("hidden_act", "silu")
   factor = lambda key: float(config.get(f"{key}_multiplier", 1.0))
   width, heads, eps = config.get("hidden_size"), config.get("num_attention_heads"), config.get("rms_norm_eps", 1e-5)
@@ -54,7 +54,7 @@ def sections(config: Config) -> dict[str, Any]:
 
 
 def rows(config: Config) -> list[Row]:
-  """The mapping table."""
+  """Returns the mapping table."""
   layer, ssm, attention = "model.layers.{i}.", "p/mixer/branch_0/mixer/", "p/mixer/branch_1/mixer/"
   bias, mlp_bias, ssm_bias = (config.get(f"{name}_bias", False) for name in ("attention", "mlp", "mamba_proj"))
   mamba, feed = layer + "mamba.", layer + "feed_forward."
@@ -82,7 +82,7 @@ def rows(config: Config) -> list[Row]:
 
 
 def _parts(config: Config) -> np.ndarray:
-  """The factor of each output of Mamba-2's input map: of z, u, B, C and dt."""
+  """Returns the factor of each output of Mamba-2's input map: of z, u, B, C and dt."""
   inner = config.get("mamba_d_ssm", config.get("mamba_expand", 2) * config.get("hidden_size"))
   states = config.get("mamba_n_groups", 1) * config.get("mamba_d_state", 256)
   sizes = (inner, inner, states, states, config.get("mamba_n_heads", 128))

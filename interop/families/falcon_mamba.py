@@ -10,7 +10,7 @@ __all__ = ["IGNORED", "LETTERS", "SKIPPED", "rows", "sections"]
 
 
 def sections(config: Config) -> dict[str, Any]:
-  """The model section."""
+  """Returns the model section."""
   section = mamba.sections(config, norms="weightless")
   section["body"]["letters"]["m"]["norm_eps"] = config.get("mixer_rms_eps", 1e-6)
   return section

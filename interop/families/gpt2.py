@@ -20,7 +20,7 @@ RENAMED = ((r"^(?!transformer\.|lm_head\.)", "transformer."),)
 
 
 def sections(config: Config) -> dict[str, Any]:
-  """The model section."""
+  """Returns the model section."""
   for key, value in (("tie_word_embeddings", True), ("scale_attn_by_inverse_layer_idx", False)):
     config.expect(key, value)
   config.expect("activation_function", "gelu_new", "gelu_pytorch_tanh")
@@ -36,7 +36,7 @@ def sections(config: Config) -> dict[str, Any]:
 
 
 def rows(config: Config) -> list[Row]:
-  """The mapping table."""
+  """Returns the mapping table."""
   layer, width = "transformer.h.{i}.", config.get("n_embd", 768)
   qkv = ("a/mixer/q_proj", "a/mixer/k_proj", "a/mixer/v_proj")
   parts = split(width, width, width, axis=-1)

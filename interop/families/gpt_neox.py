@@ -18,7 +18,7 @@ ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh"
 
 
 def sections(config: Config) -> dict[str, Any]:
-  """The model section."""
+  """Returns the model section."""
   width, heads = config.get("hidden_size"), config.get("num_attention_heads")
   config.expect("use_parallel_residual", True)
   theta, share = config.get("rotary_emb_base", 1e4), config.get("rotary_pct", 0.25)
@@ -38,7 +38,7 @@ def sections(config: Config) -> dict[str, Any]:
 
 
 def rows(config: Config) -> list[Row]:
-  """The mapping table."""
+  """Returns the mapping table."""
   layer, heads = "gpt_neox.layers.{i}.", config.get("num_attention_heads")
   size = config.get("hidden_size") // heads
   attention, mlp = "p/mixer/branch_0", "p/mixer/branch_1"

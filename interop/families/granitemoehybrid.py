@@ -19,7 +19,7 @@ KINDS = {"linear_attention": "m", "mamba": "m", "full_attention": "a", "attentio
 
 
 def sections(config: Config) -> dict[str, Any]:
-  """The model section."""
+  """Returns the model section."""
   config.expect("hidden_act", "silu")
   config.expect("mlp_bias", False)
   width, heads, eps = config.get("hidden_size"), config.get("num_attention_heads"), config.get("rms_norm_eps", 1e-6)
@@ -52,7 +52,7 @@ def sections(config: Config) -> dict[str, Any]:
 
 
 def rows(config: Config) -> list[Row]:
-  """The mapping table."""
+  """Returns the mapping table."""
   layer, conv_bias = "model.layers.{i}.", config.get("mamba_conv_bias", True)
   inner, shared = config.get("intermediate_size"), config.get("shared_intermediate_size", 1024)
   mixture = layer + "block_sparse_moe."

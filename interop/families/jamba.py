@@ -18,7 +18,7 @@ SKIPPED = ()
 
 
 def sections(config: Config) -> dict[str, Any]:
-  """The model section."""
+  """Returns the model section."""
   config.expect("hidden_act", "silu")
   config.expect("sliding_window", None)
   heads, rank, eps = config.get("num_attention_heads"), config.get("mamba_dt_rank", "auto"), config.get("rms_norm_eps")
@@ -60,7 +60,7 @@ def _pattern(config: Config) -> str:
 
 
 def rows(config: Config) -> list[Row]:
-  """The mapping table."""
+  """Returns the mapping table."""
   layer, bias = "model.layers.{i}.", config.get("mamba_proj_bias", False)
   mamba, feed = layer + "mamba.", layer + "feed_forward"
   numbered = lambda name: each(f"{feed}.experts.{{e}}.{name}.weight", e=config.get("num_experts", 16))

@@ -23,7 +23,7 @@ KINDS = {"linear_attention": "k", "full_attention": "a"}
 
 
 def sections(config: Config) -> dict[str, Any]:
-  """The model section."""
+  """Returns the model section."""
   config.expect("hidden_act", "silu")
   config.expect("attention_bias", False)
   config.expect("moe_router_activation_func", "sigmoid")
@@ -58,7 +58,7 @@ def sections(config: Config) -> dict[str, Any]:
 
 
 def rows(config: Config) -> list[Row]:
-  """The mapping table."""
+  """Returns the mapping table."""
   layer, (heads, size, _) = "model.layers.{i}.", _delta(config)
   attention, experts = layer + "self_attn.", layer + "block_sparse_moe."
   channels, count = heads * size, _experts(config)

@@ -21,7 +21,7 @@ KINDS = {"linear_attention": "d", "sliding_attention": "w", "full_attention": "a
 
 
 def sections(config: Config) -> dict[str, Any]:
-  """The model section."""
+  """Returns the model section."""
   config.expect("hidden_act", "silu")
   attention_heads, head_size = config.get("num_attention_heads"), config.get("head_dim", 128)
   return lara_mini.model(
@@ -55,7 +55,7 @@ def _kinds(config: Config) -> list[str]:
 
 
 def rows(config: Config) -> list[Row]:
-  """The mapping table."""
+  """Returns the mapping table."""
   layer, (heads, values, size, value_size) = "model.layers.{i}.", delta_sizes(config)
   net, keys = layer + "linear_attn.", heads * size
   parts = [f"d/mixer/{name}_proj/kernel" for name in ("qkv/q", "qkv/k", "qkv/v", "g", "b", "a")]

@@ -19,7 +19,7 @@ SKIPPED = (r"lm_head\.weight",)
 
 
 def sections(config: Config) -> dict[str, Any]:
-  """The model section."""
+  """Returns the model section."""
   width, heads, kinds = config.get("hidden_size"), config.get("num_attention_heads"), _kinds(config)
   mixed = config.values["model_type"] == "lfm2_moe"
   return lfm2.model(
@@ -60,14 +60,14 @@ def _inner(config: Config) -> int:
 
 
 def _kinds(config: Config) -> list[str]:
-  """The kind of each layer."""
+  """Returns the kind of each layer."""
   depth = config.get("num_hidden_layers")
   full = config.get("full_attn_idxs", list(range(depth)))
   return config.get("layer_types", ["full_attention" if i in full else "conv" for i in range(depth)])
 
 
 def rows(config: Config) -> list[Row]:
-  """The mapping table."""
+  """Returns the mapping table."""
   layer, bias = "model.layers.{i}.", config.get("conv_bias", False)
   conv, attention, feed = layer + "conv.", layer + "self_attn.", layer + "feed_forward"
   names = (("w1", "gate_proj"), ("w3", "in_proj"), ("w2", "out_proj"))

@@ -25,7 +25,7 @@ POSITIONS = {
 
 
 def sections(config: Config) -> dict[str, Any]:
-  """The model section."""
+  """Returns the model section."""
   size, heads = config.get("head_dim", 128), config.get("num_attention_heads")
   positions = config.get("rope_parameters", POSITIONS)
   turns = lambda kind: rope(Config({"rope_parameters": positions.get(kind, POSITIONS[kind])}, config.where), size)
@@ -55,7 +55,7 @@ def _pattern(config: Config) -> str:
 
 
 def rows(config: Config) -> list[Row]:
-  """The mapping table."""
+  """Returns the mapping table."""
   layer, conv_bias = "model.layers.{i}.", config.get("conv_bias", False)
   conv, feed, softmax = layer + "conv.", layer + "feed_forward.", layer + "self_attn"
   after = [

@@ -13,7 +13,7 @@ SKIPPED = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
 
 
 def sections(config: Config) -> dict[str, Any]:
-  """The model section."""
+  """Returns the model section."""
   width, heads = config.get("hidden_size"), config.get("num_attention_heads")
   size = config.get("head_dim", width // heads)
   config.expect("hidden_act", "silu")
@@ -33,7 +33,7 @@ def sections(config: Config) -> dict[str, Any]:
 
 
 def rows(config: Config) -> list[Row]:
-  """The mapping table."""
+  """Returns the mapping table."""
   layer, bias, mlp_bias = "model.layers.{i}.", config.get("attention_bias", False), config.get("mlp_bias", False)
   return [
     row("model.embed_tokens.weight", "embed/embedding"),

@@ -18,7 +18,7 @@ SKIPPED = ()
 
 
 def sections(config: Config, **more: Any) -> dict[str, Any]:
-  """The model section; `more` are further arguments of the recipe."""
+  """Returns the model section; `more` are further arguments of the recipe."""
   width = config.get("hidden_size")
   # that of Falcon Mamba's releases does not fit their `expand`, which nothing reads then
   inner = config.get("intermediate_size", config.get("expand", 2) * width)
@@ -42,7 +42,7 @@ def sections(config: Config, **more: Any) -> dict[str, Any]:
 
 
 def rows(config: Config) -> list[Row]:
-  """The mapping table."""
+  """Returns the mapping table."""
   mixer, bias = "backbone.layers.{i}.mixer.", config.get("use_bias", False)
   return [
     row("backbone.embeddings.weight", "embed/embedding"),

@@ -20,7 +20,7 @@ SKIPPED = ()
 
 
 def sections(config: Config) -> dict[str, Any]:
-  """The model section."""
+  """Returns the model section."""
   width, expand = config.get("hidden_size"), config.get("expand", 2)
   heads, size = config.get("num_heads", 128), config.get("head_dim", 64)
   if heads * size != expand * width:
@@ -47,7 +47,7 @@ def sections(config: Config) -> dict[str, Any]:
 
 
 def rows(config: Config) -> list[Row]:
-  """The mapping table."""
+  """Returns the mapping table."""
   mixer, bias = "backbone.layers.{i}.mixer.", config.get("use_bias", False)
   return [
     row("backbone.embeddings.weight", "embed/embedding"),

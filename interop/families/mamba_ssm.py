@@ -26,18 +26,18 @@ EPS = 1e-5
 
 
 def numbers(config: Config) -> list[int]:
-  """Their layer of each letter."""
+  """Returns their layer of each letter."""
   return [i for i in range(config.get("n_layer")) for _ in range(1 + bool(config.get("d_intermediate", 0)))]
 
 
 def vocab(config: Config) -> int:
-  """The rows of the table, which is padded."""
+  """Returns the rows of the table, which is padded."""
   multiple = config.get("pad_vocab_size_multiple", 8)
   return -(-config.get("vocab_size") // multiple) * multiple
 
 
 def sections(config: Config) -> dict[str, Any]:
-  """The model section."""
+  """Returns the model section."""
   width, inner = config.get("d_model"), config.get("d_intermediate", 0)
   at = set(config.get("attn_layer_idx", []))
   pattern = "".join("ma"[i in at] + ("-" if inner else "") for i in range(config.get("n_layer")))
@@ -58,7 +58,7 @@ def sections(config: Config) -> dict[str, Any]:
 
 
 def rows(config: Config) -> list[Row]:
-  """The mapping table."""
+  """Returns the mapping table."""
   layer = "backbone.layers.{i}."
   norm = (
     (lambda theirs, ours: [row(f"{theirs}.weight", f"{ours}/scale")]) if config.get("rms_norm", True) else layer_norm

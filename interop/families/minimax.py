@@ -20,7 +20,7 @@ KINDS = {"linear_attention": "l", "full_attention": "a"}
 
 
 def sections(config: Config) -> dict[str, Any]:
-  """The model section."""
+  """Returns the model section."""
   heads, size = config.get("num_attention_heads"), _size(config)
   config.expect("hidden_act", "silu")
   config.expect("sliding_window", None)
@@ -51,7 +51,7 @@ def sections(config: Config) -> dict[str, Any]:
 
 
 def rows(config: Config) -> list[Row]:
-  """The mapping table."""
+  """Returns the mapping table."""
   layer, size, heads = "model.layers.{i}.", _size(config), config.get("num_attention_heads")
   attention, experts = layer + "self_attn.", layer + "block_sparse_moe."
   count = config.get("num_local_experts", 8)
@@ -84,7 +84,7 @@ def _size(config: Config) -> int:
 
 
 def _decays(block: int) -> Step:
-  """The rates alone of the four tables; and all four of the rates, for blocks of so many tokens."""
+  """Returns the rates alone of the four tables; and all four of the rates, for blocks of so many tokens."""
   place = np.arange(1, block + 1, dtype=np.float32)
 
   def back(arrays: Arrays) -> Arrays:

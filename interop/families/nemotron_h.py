@@ -25,7 +25,7 @@ KINDS = {"linear_attention": "M", "mamba": "M", "full_attention": "*", "attentio
 
 
 def sections(config: Config) -> dict[str, Any]:
-  """The model section."""
+  """Returns the model section."""
   config.expect("mamba_hidden_act", "silu")
   config.expect("mlp_hidden_act", "relu2")
   eps, size = config.get("layer_norm_epsilon", 1e-5), config.get("mamba_head_dim", 64)
@@ -81,7 +81,7 @@ def _pattern(config: Config) -> str:
 
 
 def rows(config: Config) -> list[Row]:
-  """The mapping table."""
+  """Returns the mapping table."""
   mixer, conv_bias = "backbone.layers.{i}.mixer", config.get("use_conv_bias", True)
   bias, into = config.get("mlp_bias", False), "E/mixer/"
   latent = [

@@ -23,7 +23,7 @@ KINDS = {"linear_attention": "d", "full_attention": "a"}
 
 
 def sections(config: Config) -> dict[str, Any]:
-  """The model section."""
+  """Returns the model section."""
   config.expect("hidden_act", "silu")
   heads, values, size, value_size = _sizes(config)
   depth, attends = config.get("num_hidden_layers"), config.get("num_attention_heads")
@@ -58,7 +58,7 @@ def _sizes(config: Config) -> tuple[int, int, int, int]:
 
 
 def rows(config: Config) -> list[Row]:
-  """The mapping table."""
+  """Returns the mapping table."""
   layer, (heads, values, size, value_size) = "model.layers.{i}.", _sizes(config)
   net, bias = layer + "linear_attn.", config.get("attention_bias", False)
   convs = [f"{net}{name}_conv1d.weight" for name in "qkv"]

@@ -17,12 +17,12 @@ SKIPPED = (r"mtp\..*", r"model\.visual\..*")
 
 
 def sections(config: Config) -> dict[str, Any]:
-  """The model section."""
+  """Returns the model section."""
   return qwen3_next.sections(config)
 
 
 def rows(config: Config) -> list[Row]:
-  """The mapping table."""
+  """Returns the mapping table."""
   heads, values, size, value_size = delta_sizes(config)
   net, keys = "model.layers.{i}.linear_attn.", heads * size
   qkv = [f"d/mixer/qkv/{name}_proj/kernel" for name in "qkv"]

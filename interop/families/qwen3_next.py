@@ -19,7 +19,7 @@ KINDS = {"linear_attention": "d", "full_attention": "a"}
 
 
 def sections(config: Config, **more: Any) -> dict[str, Any]:
-  """The model section; `more` are further fields of the experts."""
+  """Returns the model section; `more` are further fields of the experts."""
   config.expect("hidden_act", "silu")
   width = config.get("hidden_size")
   attention_heads = config.get("num_attention_heads")
@@ -53,7 +53,7 @@ def sections(config: Config, **more: Any) -> dict[str, Any]:
 
 
 def pattern(config: Config) -> str:
-  """Two letters for each layer."""
+  """Returns two letters for each layer."""
   depth, every = config.get("num_hidden_layers"), config.get("full_attention_interval", 4)
   kinds = config.get("layer_types", [list(KINDS)[(i + 1) % every == 0] for i in range(depth)])
   step, without = config.get("decoder_sparse_step", 1), config.get("mlp_only_layers", [])
@@ -75,7 +75,7 @@ def delta_sizes(config: Config) -> tuple[int, int, int, int]:
 
 
 def rows(config: Config) -> list[Row]:
-  """The mapping table."""
+  """Returns the mapping table."""
   heads, values, size, value_size = delta_sizes(config)
   net, each_head = "model.layers.{i}.linear_attn.", values // heads
   packed = unpack(heads, size, size, each_head * value_size, each_head * value_size)
@@ -90,7 +90,7 @@ def rows(config: Config) -> list[Row]:
 
 
 def around(config: Config, prefix: str) -> list[Row]:
-  """The rows of all but the delta net's input maps and the experts."""
+  """Returns the rows of all but the delta net's input maps and the experts."""
   layer = prefix + "layers.{i}."
   net, attention, mlp = layer + "linear_attn.", layer + "self_attn.", layer + "mlp."
   heads, size = config.get("num_attention_heads"), config.get("head_dim", 256)
@@ -119,7 +119,7 @@ def around(config: Config, prefix: str) -> list[Row]:
 
 
 def experts(config: Config, mlp: str) -> list[Row]:
-  """The rows of experts that are stored one by one."""
+  """Returns the rows of experts that are stored one by one."""
   numbered = lambda name: each(f"{mlp}experts.{{e}}.{name}.weight", e=config.get("num_experts", 8))
   shared = "e/mixer/shared_expert/"
   return [

@@ -24,7 +24,7 @@ KINDS = {"recurrent": "r", "attention": "a"}
 
 
 def sections(config: Config) -> dict[str, Any]:
-  """The model section."""
+  """Returns the model section."""
   width, heads = config.get("hidden_size"), config.get("num_attention_heads")
   size = config.get("head_dim", width // heads)
   config.expect("hidden_activation", "gelu_pytorch_tanh")
@@ -55,7 +55,7 @@ def sections(config: Config) -> dict[str, Any]:
 
 
 def rows(config: Config) -> list[Row]:
-  """The mapping table."""
+  """Returns the mapping table."""
   layer, heads = "model.layers.{i}.", config.get("num_attention_heads")
   block, lru = layer + "temporal_block.", layer + "temporal_block.rg_lru."
   size, bias = config.get("lru_width", config.get("hidden_size")) // heads, config.get("attention_bias", False)

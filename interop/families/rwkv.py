@@ -16,7 +16,7 @@ SKIPPED = ()
 
 
 def sections(config: Config) -> dict[str, Any]:
-  """The model section."""
+  """Returns the model section."""
   width = config.get("hidden_size")
   config.expect("tie_word_embeddings", False)
   section = rwkv.rwkv4(
@@ -30,7 +30,7 @@ def sections(config: Config) -> dict[str, Any]:
 
 
 def rows(config: Config) -> list[Row]:
-  """The mapping table."""
+  """Returns the mapping table."""
   width, block = config.get("hidden_size"), "rwkv.blocks.{i}."
   time, channel = block + "attention.", block + "feed_forward."
 

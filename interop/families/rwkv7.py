@@ -19,7 +19,7 @@ MIXTURES = "rwkvag"
 
 
 def sections(config: Config) -> dict[str, Any]:
-  """The model section."""
+  """Returns the model section."""
   width, size = config.get("hidden_size"), _head_size(config)
   for key, value in (("norm_first", True), ("norm_bias", True), ("hidden_act", "sqrelu")):
     config.expect(key, value)
@@ -40,7 +40,7 @@ RANKS = {"w": "decay", "a": "a", "v": "v", "g": "gate"}
 
 
 def model(config: Config, *, width: int, inner: int, size: int, eps: float, ranks: dict[str, int]) -> dict[str, Any]:
-  """The model section of these sizes; the norm of heads has `size` times the epsilon of the others."""
+  """Returns the model section of these sizes; the norm of heads has `size` times the epsilon of the others."""
   depth = config.get("num_hidden_layers")
   section = rwkv.rwkv7(width=width, depth=depth, inner=inner, head_size=size, norm_eps=eps, **ranks)
   section["body"]["letters"]["t"]["norm_eps"] = size * eps
@@ -53,7 +53,7 @@ def _head_size(config: Config) -> int:
 
 
 def rows(config: Config) -> list[Row]:
-  """The mapping table."""
+  """Returns the mapping table."""
   width, size = config.get("hidden_size"), _head_size(config)
   layer = "model.layers.{i}."
   time, channel = layer + "attn.", layer + "ffn."
@@ -86,7 +86,7 @@ def _lora(theirs: str, ours: str, *, bias: bool) -> list[Row]:
 
 
 def later(config: Config, lines: Any) -> list[Row]:
-  """The rows of the map that the first layer lacks, and zeros there, which are never read.
+  """Returns the rows of the map that the first layer lacks, and zeros there, which are never read.
 
   Args:
     lines: from a layer and the path of our map to its rows.

@@ -29,7 +29,7 @@ SIZES: dict[str, tuple[str, int]] = {
 
 
 def config_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
-  """The config.json of tensors, if they are such a model's."""
+  """Returns the config.json of tensors, if they are such a model's."""
   if any(name not in shapes or len(shapes[name]) != 2 for name, _ in SIZES.values()):
     return None
   depth = 1 + max(int(name.split(".")[1]) for name in shapes if name.startswith("blocks.") and name.endswith("r_k"))
@@ -38,14 +38,14 @@ def config_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
 
 
 def sections(config: Config) -> dict[str, Any]:
-  """The model section."""
+  """Returns the model section."""
   ranks = {f"{ours}_rank": config.get(f"{theirs}_low_rank_dim") for ours, theirs in rwkv7.RANKS.items()}
   width, inner = config.get("hidden_size"), config.get("intermediate_size")
   return rwkv7.model(config, width=width, inner=inner, size=config.get("head_dim"), eps=EPS, ranks=ranks)
 
 
 def rows(config: Config) -> list[Row]:
-  """The mapping table; their maps of low rank are (in, out), as ours."""
+  """Returns the mapping table; their maps of low rank are (in, out), as ours."""
   width, size = config.get("hidden_size"), config.get("head_dim")
   vector, layer = reshaped(1, 1, width), "blocks.{i}."
   time, channel = layer + "att.", layer + "ffn."

@@ -24,7 +24,7 @@ SKIPPED = ()
 
 
 def sections(config: Config) -> dict[str, Any]:
-  """The model section."""
+  """Returns the model section."""
   width, heads = config.get("hidden_size"), config.get("num_heads", 8)
   if config.get("v_dim_factor", 1.0) != 1:
     raise config.refuse("v_dim_factor", "1.0")
@@ -45,7 +45,7 @@ def sections(config: Config) -> dict[str, Any]:
 
 
 def rows(config: Config) -> list[Row]:
-  """The mapping table."""
+  """Returns the mapping table."""
   bias, width, block = config.get("use_bias", False), config.get("hidden_size"), "backbone.blocks.{i}."
   cell, mlp = block + "mlstm_layer.", block + "ffn."
 

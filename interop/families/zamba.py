@@ -20,7 +20,7 @@ SKIPPED = (r"model\.layers\.\d+\.shared_transf\..*",)
 
 
 def _kinds(config: Config) -> list[bool]:
-  """Whether each layer has the shared block."""
+  """Returns whether each layer has the shared block."""
   every, place = config.get("attn_layer_period", 6), config.get("attn_layer_offset", 4)
   depth = config.get("num_hidden_layers")
   default = ["mamba", "mamba", "hybrid"] + ["hybrid" if i % every == place else "mamba" for i in range(depth - 3)]
@@ -28,12 +28,12 @@ def _kinds(config: Config) -> list[bool]:
 
 
 def numbers(config: Config) -> list[int]:
-  """Their layer of each of our letters."""
+  """Returns their layer of each of our letters."""
   return [i for i, shares in enumerate(_kinds(config)) for _ in range(3 if shares else 1)]
 
 
 def sections(config: Config) -> dict[str, Any]:
-  """The model section."""
+  """Returns the model section."""
   config.expect("hidden_mamba_act", "silu")
   config.expect("hidden_act", "gelu")
   width, heads, ssm_heads = config.get("hidden_size"), config.get("num_attention_heads"), config.get("n_mamba_heads", 2)
@@ -68,7 +68,7 @@ def _rank(config: Config) -> int:
 
 
 def rows(config: Config) -> list[Row]:
-  """The mapping table."""
+  """Returns the mapping table."""
   layer, kinds = "model.layers.{i}.", _kinds(config)
   shared = f"model.layers.{kinds.index(True) if True in kinds else 0}.shared_transf."
   block = [
@@ -89,7 +89,7 @@ def rows(config: Config) -> list[Row]:
 
 
 def _mamba(config: Config, theirs: str, letter: str) -> list[Row]:
-  """The rows of a Mamba layer and its norm."""
+  """Returns the rows of a Mamba layer and its norm."""
   heads, states, rank = config.get("n_mamba_heads", 2), config.get("mamba_d_state", 16), _rank(config)
   inner, bias = config.get("mamba_expand", 2) * config.get("hidden_size"), config.get("mamba_proj_bias", False)
   mamba, ours, size = theirs + "mamba.", f"{letter}/mixer/", inner // heads

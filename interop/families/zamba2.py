@@ -24,7 +24,7 @@ SKIPPED = ()
 
 
 def _kinds(config: Config) -> list[bool]:
-  """Whether each layer has a shared block."""
+  """Returns whether each layer has a shared block."""
   run = lambda count: ["mamba"] * count
   default = run(1) + (run(5) + ["hybrid"]) * 7 + run(4) + ["hybrid"] + run(3) + ["hybrid"] + run(2)
   return [kind == "hybrid" for kind in config.get("layers_block_type", default)]
@@ -35,12 +35,12 @@ def _blocks(config: Config) -> int:
 
 
 def numbers(config: Config) -> list[int]:
-  """Their layer of each of our letters."""
+  """Returns their layer of each of our letters."""
   return [i for i, shares in enumerate(_kinds(config)) for _ in range(3 if shares else 1)]
 
 
 def sections(config: Config) -> dict[str, Any]:
-  """The model section."""
+  """Returns the model section."""
   for key in ("add_bias_linear", "use_long_context"):
     config.expect(key, False)
   config.expect("tie_word_embeddings", True)
@@ -79,7 +79,7 @@ def sections(config: Config) -> dict[str, Any]:
 
 
 def rows(config: Config) -> list[Row]:
-  """The mapping table."""
+  """Returns the mapping table."""
   layer, conv_bias, blocks = "model.layers.{i}.", config.get("use_conv_bias", True), _blocks(config)
   hybrids = [i for i, shares in enumerate(_kinds(config)) if shares]
   shared = [_block(config, hybrids[block], block, range(block, len(hybrids), blocks)) for block in range(blocks)]
@@ -96,7 +96,7 @@ def rows(config: Config) -> list[Row]:
 
 
 def _block(config: Config, first: int, block: int, uses: range) -> list[Row]:
-  """The rows of a shared block, stored in its first layer, and of the adapters of its uses."""
+  """Returns the rows of a shared block, stored in its first layer, and of the adapters of its uses."""
   theirs, letters = f"model.layers.{first}.shared_transformer.", zamba.BLOCKS[block]
   inner = config.get("intermediate_size", 4 * config.get("hidden_size"))
   softmax, mlp = f"body/{letters[0]}/", f"body/{letters[1]}/"

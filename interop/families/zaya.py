@@ -33,7 +33,7 @@ SCALES = (
 
 
 def sections(config: Config) -> dict[str, Any]:
-  """The model section."""
+  """Returns the model section."""
   config.expect("hidden_act", "silu")
   config.expect("attention_bias", False)
   config.expect("lm_head_bias", False)
@@ -74,12 +74,12 @@ def sections(config: Config) -> dict[str, Any]:
 
 
 def _heads(config: Config) -> tuple[int, int]:
-  """The number of heads, and the size of one."""
+  """Returns the number of heads, and the size of one."""
   return config.get("num_attention_heads", 8), config.get("head_dim", 128)
 
 
 def rows(config: Config) -> list[Row]:
-  """The mapping table."""
+  """Returns the mapping table."""
   layer, (heads, size) = "model.layers.{i}.", _heads(config)
   qkv = layer + "self_attn.qkv_proj."
   by_head = heads + config.get("num_key_value_heads", 2), size
@@ -124,7 +124,7 @@ def _router(gate: str, depth: int, config: Config) -> list[Row]:
 
 
 def _skip_less(bias: np.ndarray) -> np.ndarray:
-  """The biases with -1 for the expert that does nothing."""
+  """Returns the biases with -1 for the expert that does nothing."""
   return np.concatenate([bias[:-1], np.full_like(bias[-1:], -1)])
 
 

@@ -15,7 +15,7 @@ def why_not(x, taps, kernel, bias, activation) -> str | None:
 
 
 def conv_step(x, taps, kernel, bias, activation):
-  """See `reference.conv_step`."""
+  """Computes `reference.conv_step`."""
   step = functools.partial(_step, activation=activation)
   axes = "b e", "b v e", "w e", "e"
   return dispatch.shard(step, axes, ("b e", "b v e"))(x, taps, kernel, bias)

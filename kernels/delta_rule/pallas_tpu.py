@@ -28,7 +28,7 @@ def why_not(q, k, v, w, u, log_a, S, reset) -> str | None:
 
 
 def delta_rule(q, k, v, w, u, log_a, S, reset):
-  """See `reference.delta_rule`."""
+  """Computes `reference.delta_rule`."""
   log_a = jnp.zeros((*v.shape[:3], 1), v.dtype) if log_a is None else log_a
   log_a = decays.clear(log_a, reset)[..., 0]
   # a document finds nothing of the one before it

@@ -44,7 +44,7 @@ class Local(NamedTuple):
 
 
 def delta_rule(q, k, v, w, u, log_a, S, reset):
-  """See `reference.delta_rule`. Factors of products, but for those of the solve, have the dtype of the vectors."""
+  """Computes `reference.delta_rule`. Factors of products, but for those of the solve, have the dtype of the vectors."""
   # a document finds nothing of the one before it
   w = w if reset is None else jnp.where(reset[:, :, None, None], 0, w)
   if log_a is None and reset is not None:

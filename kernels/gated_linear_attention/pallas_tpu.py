@@ -30,7 +30,7 @@ def why_not(q, k, v, log_a, u, S, reset) -> str | None:
 
 
 def gated_linear_attention(q, k, v, log_a, u, S, reset):
-  """See `reference.gated_linear_attention`."""
+  """Computes `reference.gated_linear_attention`."""
   axes = ("b t h k", "b t h k", "b t h p", "b t h k", "h k", "b h k p", "b t")
   return dispatch.shard(_attend, axes, ("b t h p", "b h k p"))(q, k, v, log_a, u, S, reset)
 

@@ -27,7 +27,7 @@ class Local(NamedTuple):
 
 
 def gated_linear_attention(q, k, v, log_a, u, S, reset):
-  """See `reference.gated_linear_attention`. Factors of products have the dtype of q, k and v."""
+  """Computes `reference.gated_linear_attention`. Factors of products have the dtype of q, k and v."""
 
   def local(tokens):
     q, k, v, log_a, old = tokens

@@ -25,7 +25,7 @@ def why_not(a, x, h, reset) -> str | None:
 
 
 def linear_scan(a, x, h, reset):
-  """See `reference.linear_scan`."""
+  """Computes `reference.linear_scan`."""
   axes = ("b t e" if a.ndim == 3 else "e", "b t e", "b e", "b t")
   return dispatch.shard(_scan, axes, ("b t e", "b e"))(a, x, h, reset)
 

@@ -21,7 +21,7 @@ def _forward(a, x, h, reset):
 
 
 def _backward(a, h, y, reset, y_bar, last_bar):
-  """See `adjoint`. The gradient of a constant decay is summed up on the way, by itself it costs as much as the loop."""
+  """Computes `adjoint`. A constant decay's gradient is summed on the way; alone it costs as much as the loop."""
   decay = _Decay(a)
   zero = tuple(jnp.zeros_like(z) for z in parts(h)) if decay.constant else None
 

@@ -25,12 +25,12 @@ def why_not(*args) -> str | None:
 
 
 def ssd(q, k, v, log_a, S, reset):
-  """See `kernels.ssd.reference.ssd`."""
+  """Computes `kernels.ssd.reference.ssd`."""
   return _run(q, k, v, jnp.exp(log_a)[..., None], None, None, S, reset)
 
 
 def gated_linear_attention(q, k, v, log_a, u, S, reset):
-  """See `kernels.gated_linear_attention.reference.gated_linear_attention`.
+  """Computes `kernels.gated_linear_attention.reference.gated_linear_attention`.
 
   With a bonus, a token reads the state before it: it is the one before that reads with its q.
   """
@@ -44,7 +44,7 @@ def gated_linear_attention(q, k, v, log_a, u, S, reset):
 
 
 def delta_rule(q, k, v, w, u, log_a, S, reset):
-  """See `kernels.delta_rule.reference.delta_rule`."""
+  """Computes `kernels.delta_rule.reference.delta_rule`."""
   a = jnp.ones((*v.shape[:3], 1), v.dtype) if log_a is None else jnp.exp(log_a)
   return _run(q, k, v, a, w, -k if u is None else u, S, reset)
 

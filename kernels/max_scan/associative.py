@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 
 def max_scan(log_a, x, m):
-  """See `reference.max_scan`."""
+  """Computes `reference.max_scan`."""
   log_a, x = jax.lax.associative_scan(_combine, (log_a, x), axis=1)
   return jnp.maximum(log_a + m[:, None], x)
 

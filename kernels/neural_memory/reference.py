@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float
 
 
 def neural_memory(q, k, v, rate, log_eta, log_keep, initial, memory, chunk, bounded, valid, reset):
-  """See the op; `valid` is False in the padding."""
+  """Computes the op as it is defined; `valid` is False in the padding."""
   reset = jnp.zeros_like(valid) if reset is None else reset
   row = lambda memory, tokens: jax.lax.scan(functools.partial(step, initial, chunk, bounded), memory, tokens)
   memory, y = jax.vmap(row)(tuple(memory), (q, k, v, rate, log_eta, log_keep, valid, reset))

@@ -40,7 +40,7 @@ def differentiable(forward: Callable, backward: Callable) -> Callable:
   scan.defvjp(save, lambda saved, cotangents: (*backward(*saved, *cotangents), None))
 
   def rg_lru(u, r, i, a_param, h, reset, packed):
-    """See `reference.rg_lru`."""
+    """Computes `reference.rg_lru`."""
     axes = ("b t e", "b t e", "b t e", "e", "b e", "b t")
     run = dispatch.shard(scan, axes, ("b t e", "b e"))
     return run(u, r, i, C * jax.nn.softplus(a_param), h, reset)

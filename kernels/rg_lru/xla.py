@@ -5,6 +5,6 @@ from kernels.rg_lru.gates import gate
 
 
 def rg_lru(u, r, i, a_param, h, reset, packed):
-  """See `reference.rg_lru`."""
+  """Computes `reference.rg_lru`."""
   a, inflow = gate(u, r, i, a_param, reset)
   return linear_scan(a, inflow, h, reset=reset if packed else None)

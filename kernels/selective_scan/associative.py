@@ -18,7 +18,7 @@ CHUNK = 64
 
 
 def selective_scan(x, dt, A, B, C, h, reset, disc):
-  """See `reference.selective_scan`."""
+  """Computes `reference.selective_scan`."""
   b, t, e = x.shape
   repeat = functools.partial(jnp.repeat, repeats=e // B.shape[2], axis=2)
 

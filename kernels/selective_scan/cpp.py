@@ -21,7 +21,7 @@ def why_not(h, disc) -> str | None:
 
 
 def selective_scan(x, dt, A, B, C, h, reset, disc):
-  """See `reference.selective_scan`."""
+  """Computes `reference.selective_scan`."""
   axes = ("b t e", "b t e", "e n", "b t g n", "b t g n", "b e n", "b t")
   return dispatch.shard(_scan, axes, ("b t e", "b e n"))(x, dt, A, B, C, h, reset)
 

@@ -32,7 +32,7 @@ def why_not(x, dt, A, B, C, h, D, z, reset, softplus, disc) -> str | None:
 
 
 def selective_scan(x, dt, A, B, C, h, D, z, reset, softplus, disc):
-  """See `around.around`; y has the dtype of x."""
+  """Computes `around.around`; y has the dtype of x."""
   run, backward = (functools.partial(form, softplus) for form in (_run, _backward))
   scan = kept_states.differentiable(run, backward, state=5)
   return dispatch.shard(scan, fused.AXES, ("b t e", "b e n"))(x, dt, A, B, C, h, D, z, reset)
@@ -296,7 +296,7 @@ def _leave(tile, D, k, token, carry):
 
 
 def _adjoint(block, A, token, y_bar, C, carry):
-  """One token back: what flows to the state before it, those of x and dt, and by channel those of B and C."""
+  """Goes one token back: what flows to the state before it, those of x and dt, and by channel those of B and C."""
   s, A_bar = carry
   h_bar = s + block.wide(y_bar) * C
   before_bar = token.decay * h_bar

@@ -28,7 +28,7 @@ def why_not(x, dt, A, B, C, h, D, z, reset, softplus, disc) -> str | None:
 
 
 def selective_scan(x, dt, A, B, C, h, D, z, reset, softplus, disc):
-  """See `around.around`; y has the dtype of x."""
+  """Computes `around.around`; y has the dtype of x."""
   run, backward = (functools.partial(form, softplus) for form in (_run, _backward))
   scan = kept_states.differentiable(run, backward, state=5)
   return dispatch.shard(scan, fused.AXES, ("b t e", "b e n"))(x, dt, A, B, C, h, D, z, reset)
@@ -260,7 +260,7 @@ def _advance(A, h, x, dt, B):
 
 
 def _adjoint(A, h_bar, bars, rows, columns, entering, place):
-  """One token back: what flows to the state before it; the cotangents of its x and dt, and its y; `bars` with those of
+  """Goes one token back: what flows to the state before it; cotangents of x and dt, and its y; `bars` with those of
   A, B, C.
 
   Those of A are added up, those of B and C go to lane `place`.

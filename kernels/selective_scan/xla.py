@@ -28,7 +28,7 @@ class Tokens(NamedTuple):
 
 
 def selective_scan(x, dt, A, B, C, h, reset, disc):
-  """See `reference.selective_scan`."""
+  """Computes `reference.selective_scan`."""
   return _scan(x, dt, A, B, C, h, reset)
 
 
@@ -84,7 +84,7 @@ def _advance(A, h, token):
 
 
 def _adjoint(A, carry, inputs):
-  """One step back: the cotangents of one token, and what flows to the state before it.
+  """Goes one step back: returns the cotangents of one token, and what flows to the state before it.
 
   The barriers stop XLA from fusing a value into each of its users, that is from computing every exp several times. Sums
   over an axis that is not the last are several times slower as a reduction than as products (C, B) or as slices (A).

@@ -30,7 +30,7 @@ def why_not(x, dt, A, B, C, D, z, h, disc) -> str | None:
 
 
 def selective_step(x, dt, A, B, C, D, z, h, disc):
-  """See `reference.selective_step`."""
+  """Computes `reference.selective_step`."""
   axes = "b e", "b e", "e n", "b g n", "b g n", "e", "b e", "b e n"
   return dispatch.shard(_step, axes, ("b e", "b e n"))(x, dt, A, B, C, D, z, h)
 

@@ -69,7 +69,7 @@ class Tiling:
     return jnp.stack(decays.running_sums(log_a, axis=3), axis=3)
 
   def entering(self, S, inflows, sums, *, back):
-    """The states before all segments, in the order of the scan, from the first and the maps S -> P S + E of the others.
+    """Returns the states before all segments, in the scan's order, from the first and the others' maps S -> P S + E.
 
     Args:
       S: "b h k p".

@@ -21,7 +21,7 @@ def why_not(q, k, v, log_a, S, reset) -> str | None:
 
 
 def ssd(q, k, v, log_a, S, reset):
-  """See `reference.ssd`."""
+  """Computes `reference.ssd`."""
   log_a = decays.clear(log_a[..., None], reset)[..., 0]
   axes = ("b t g k", "b t g k", "b t h p", "b t h", "b h k p")
   return dispatch.shard(_ssd, axes, ("b t h p", "b h k p"))(q, k, v, log_a, S)

@@ -38,7 +38,7 @@ class Decays(NamedTuple):
 
 @jax.custom_vjp
 def ssd(q, k, v, log_a, S, reset):
-  """See `reference.ssd`. Factors of products have the dtype of q, k and v."""
+  """Computes `reference.ssd`. Factors of products have the dtype of q, k and v."""
   return _forward(q, k, v, log_a, S, reset)[0]
 
 

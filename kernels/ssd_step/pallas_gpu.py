@@ -37,7 +37,7 @@ def why_not(x, z, dt, taps, S, kernel, bias, A, D, scale, norm, norm_groups, eps
 
 
 def ssd_step(x, z, dt, taps, S, kernel, bias, A, D, scale, norm, norm_groups, eps):
-  """See `reference.ssd_step`."""
+  """Computes `reference.ssd_step`."""
   return over_heads.divided(_step, x, z, dt, taps, S, kernel, bias, A, D, scale, norm, norm_groups, eps)
 
 
@@ -87,7 +87,7 @@ class _Blocks:
 
 
 def _step(x, z, dt, A, D, taps, S, kernel, bias, norm):
-  """See `over_heads.divided`."""
+  """Computes `over_heads.divided`."""
   blocks = _Blocks(x, S)
   taps = blocks.mixed(taps)
   z, dt, S, A = blocks.by_head(z, 1), blocks.by_head(dt, 1), blocks.by_head(S, 1), blocks.by_head(A, 0)

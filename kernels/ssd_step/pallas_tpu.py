@@ -29,7 +29,7 @@ def why_not(x, z, dt, taps, S, kernel, bias, A, D, scale, norm, norm_groups, eps
 
 
 def ssd_step(x, z, dt, taps, S, kernel, bias, A, D, scale, norm, norm_groups, eps):
-  """See `reference.ssd_step`."""
+  """Computes `reference.ssd_step`."""
   return over_heads.divided(_step, x, z, dt, taps, S, kernel, bias, A, D, scale, norm, norm_groups, eps)
 
 
@@ -59,7 +59,7 @@ class _Blocks:
 
 
 def _step(x, z, dt, A, D, taps, S, kernel, bias, norm):
-  """See `over_heads.divided`."""
+  """Computes `over_heads.divided`."""
   blocks = _Blocks(taps, S)
   b, h, k, p = S.shape
   by_head = b, blocks.grid[1], 1, blocks.heads

@@ -105,7 +105,7 @@ def _first(out: Any) -> jax.Array:
 
 
 def pair(group: str, name: str, fn: Callable, args: tuple) -> list[Case]:
-  """The forward case and the forward+backward case of one function."""
+  """Returns the forward case and the forward+backward case of one function."""
   return [
     Case(f"{group}, forward", name, lambda: compiled(fn, *args)),
     Case(f"{group}, forward+backward", name, lambda: gradients(fn, *args)),

@@ -35,7 +35,7 @@ CONTEXT = 262_144
 
 
 def cases() -> list[Case]:
-  """Every claim."""
+  """Returns the cases of every claim."""
   return [*layers(), *generation(), *caches()]
 
 
@@ -67,7 +67,7 @@ def layers() -> list[Case]:
 
 
 def beside(label: str, size: tuple[int, int, int], names: dict[str, dict[str, Any]], what: str) -> list[Case]:
-  """The cases of one group; the first is what the claim favours."""
+  """Returns the cases of one group; the first is what the claim favours."""
   found = [case for name, fields in names.items() for case in mixers.ours(name, label, size, **fields)]
   found = [case for case in found if case.group.endswith(f", {what}")]
   peers = [case._replace(name=case.name.removeprefix("ours (").removesuffix(")")) for case in found[1:]]
@@ -102,14 +102,14 @@ def generation() -> list[Case]:
 
 
 def caches() -> list[Case]:
-  """The bytes of a state, which are counted and not run: times in this group mean nothing."""
+  """Returns the bytes of a state, which are counted and not run: times in this group mean nothing."""
   group = f"cache of {CONTEXT} tokens in float32, counted; in 16 bits Jamba 4 GiB, Llama-2 7B 128 GiB (temp MiB)"
   names = {"ours (jamba_v0.1)": "jamba_v0.1", "llama_7b": "llama_7b"}
   return [Case(group, name, functools.partial(cache, recipe)) for name, recipe in names.items()]
 
 
 def cache(name: str) -> Timed:
-  """The state of a published model, from its shapes."""
+  """Returns the state of a published model, from its shapes."""
   recipe = recipes.get_recipe(name)
   model = build_model(recipe, **{**recipe.model, "max_len": CONTEXT})
   return Timed(lambda: None, temp_mib=count.state_bytes(model, CONTEXT) / 2**20)

@@ -44,7 +44,7 @@ class Passes(NamedTuple):
 
 
 def measure(*, mib: int, side: int, rounds: int = 5) -> Rates:
-  """The fastest of some rounds of a copy of `mib` MiB, products of `side` x `side` matrices, and a chain of exp.
+  """Measures the fastest of some copies of `mib` MiB, products of `side` x `side` matrices, and chains of exp.
 
   Exponentials are XLA's; a kernel that takes the hardware's own, less exact ones, may be faster.
   """
@@ -80,7 +80,7 @@ def _fastest(fn: Callable, x: jax.Array, rounds: int) -> float:
 
 
 def seconds(works: tuple[Work, ...], dtype: str, rates: Rates) -> tuple[float, str]:
-  """The least time of passes that run one after the other, and what limits the longest of them."""
+  """Returns the least time of passes that run one after the other, and what limits the longest of them."""
   flops = rates.flops_bfloat16 if dtype == "bfloat16" else rates.flops_float32
   limits = [
     {"memory": work.bytes / rates.bytes, "products": work.flops / flops, "exp": work.exps / rates.exps}
@@ -116,7 +116,7 @@ def selective_scan(*, b: int, t: int, e: int, n: int, g: int, s: int) -> Passes:
 
 
 def gated_selective_scan(*, b: int, t: int, e: int, n: int, g: int, s: int) -> Passes:
-  """As `selective_scan` with D, z and an exponential each for softplus and SiLU; logarithms and quotients are left out.
+  """Counts as `selective_scan`, with D, z and an exponential each for softplus and SiLU; no logarithms and quotients.
 
   Backward reads D and z again and writes their gradients.
   """
@@ -144,7 +144,7 @@ def ssd(*, b: int, t: int, h: int, g: int, k: int, p: int, s: int) -> Passes:
 
 
 def gated_linear_attention(*, b: int, t: int, h: int, k: int, p: int, s: int) -> Passes:
-  """As `ssd` with g = h, and with a decay for each of the k rows, of which there is one exponential each, twice
+  """Counts as `ssd` with g = h, and with a decay for each of the k rows, of which there is one exponential each, twice
   backward: (k - 1) h s bytes a token more forward, twice that backward.
   """
   forward, backward = ssd(b=b, t=t, h=h, g=h, k=k, p=p, s=s)
@@ -156,8 +156,8 @@ def gated_linear_attention(*, b: int, t: int, h: int, k: int, p: int, s: int) ->
 
 
 def delta_rule(*, b: int, t: int, h: int, k: int, p: int, s: int) -> Passes:
-  """As `ssd` with g = h, and once more what finds and replaces: one further array w of b t h k s, products w k^T and
-  (its inverse) v of 2 c k + 2 c p FLOPs and w S of 2 k p. Backward each of the three has two, and is done again.
+  """Counts as `ssd` with g = h, and once more what finds and replaces: one further array w of b t h k s, products w k^T
+  and (its inverse) v of 2 c k + 2 c p FLOPs and w S of 2 k p. Backward each of the three has two, and is done again.
   """
   forward, backward = ssd(b=b, t=t, h=h, g=h, k=k, p=p, s=s)
   found = b * t * h * k * s

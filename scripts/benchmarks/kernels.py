@@ -39,7 +39,7 @@ class Op(NamedTuple):
 
 
 def cases(lengths: tuple[int, ...] = (), peers: tuple[str, ...] = ()) -> list[Case]:
-  """Every primitive at its sizes, or at each of the lengths; S5's recurrence around one of them as S5 has it."""
+  """Returns every primitive at its sizes, or at each of the lengths; S5's recurrence around one as S5 has it."""
   accelerator = jax.default_backend() != "cpu"
   rows = []
   for name, op in OPS.items():
@@ -52,7 +52,7 @@ def cases(lengths: tuple[int, ...] = (), peers: tuple[str, ...] = ()) -> list[Ca
 
 
 def one(name: str, sizes: dict[str, int], dtype: str, peers: tuple[str, ...] = ()) -> list[Case]:
-  """The implementations of one op at one size, in the order of preference, then peers."""
+  """Returns the implementations of one op at one size, in the order of preference, then peers."""
   op = OPS[name]
   text = lambda sizes: " ".join(f"{letter}={size}" for letter, size in sizes.items())
   known = op.floor(**{z: sizes[z] for z in op.floor_sizes}, s=floors.itemsize(dtype))
@@ -101,7 +101,7 @@ def timed(run: Callable, given: tuple, mode: str) -> Timed:
 
 @functools.lru_cache(maxsize=1)
 def drawn(name: str, sizes: tuple[tuple[str, int], ...], dtype: str) -> tuple:
-  """The arguments of an op, once for all that run on them."""
+  """Draws the arguments of an op, once for all that run on them."""
   keys = iter(jax.random.split(jax.random.key(0), 8))
 
   def normal(*shape, dtype=dtype):
@@ -148,7 +148,7 @@ MADE: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 def _over_time(name: str, *settings: Any) -> Op:
-  """One of `ops.OPS`; what a delta rule writes is what it finds, with a strength below one."""
+  """Makes one of `ops.OPS`; what a delta rule writes is what it finds, with a strength below one."""
   op = ops.OPS[name]
 
   def draw(normal, **sizes):

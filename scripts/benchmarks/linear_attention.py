@@ -15,7 +15,7 @@ SIZE = (2, 1024, 4, 64)  # batch, length, heads, head size
 
 
 def cases() -> list[Case]:
-  """One decay a head, one a channel, and the delta rules."""
+  """Returns the cases of one decay a head, one a channel, and the delta rules."""
   b, t, h, k = SIZE
   keys = jax.random.split(jax.random.key(0), 6)
   normal = lambda key, *last: jax.random.normal(key, (b, t, h, *last))

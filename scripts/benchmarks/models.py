@@ -18,7 +18,7 @@ LENGTHS = {"Mamba": (512, 2048)}
 
 
 def cases() -> list[Case]:
-  """Every model of `small.py` on rows of 512 tokens, Mamba on longer ones, too; each beside its peers."""
+  """Returns every model of `small.py` on rows of 512 tokens, Mamba on longer ones, too; each beside its peers."""
   rows = []
   for kind in small.MODELS:
     for length in LENGTHS.get(kind, (512,)):

@@ -39,7 +39,7 @@ class Op(NamedTuple):
 
 
 def _lti(u, x, a_complex, B, C, **where):
-  """A system in chunks of at most 16 tokens."""
+  """Runs a system in chunks of at most 16 tokens."""
   A, c = 0.9 * a_complex, min(16, u.shape[1])
   powers = A[..., None] ** jnp.arange(c + 1)
   read, write = C[..., None] * powers, B[..., None] * powers

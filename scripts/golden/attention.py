@@ -68,7 +68,7 @@ LATENT_LAYERS: dict[str, tuple[str, str, str | None, str, dict[str, Any]]] = {
 
 
 def places(b: int, t: int, window: int | None) -> tuple[Any, Any]:
-  """Positions in two documents in the second row, and what is added to scores."""
+  """Returns positions, the second row's in two documents, and what is added to scores."""
   import torch
 
   position = torch.arange(t).expand(b, t).clone()
@@ -81,7 +81,7 @@ def places(b: int, t: int, window: int | None) -> tuple[Any, Any]:
 
 
 def layer_of(kind: str, layers: Mapping[str, tuple], d: int, b: int = 2, t: int = 17) -> dict[str, np.ndarray]:
-  """One layer at spread-out parameters: outputs and the gradients in all of them."""
+  """Runs one layer at spread-out parameters: outputs and the gradients in all of them."""
   import torch
   import transformers
 
@@ -106,13 +106,13 @@ def layer_of(kind: str, layers: Mapping[str, tuple], d: int, b: int = 2, t: int 
 
 
 def all_of(layers: Mapping[str, tuple], d: int, official: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """Each of the layers on its own."""
+  """Runs each of the layers on its own."""
   del official
   return {name: value for kind in layers for name, value in under(kind, layer_of(kind, layers, d)).items()}
 
 
 def xpos(official: dict[str, Any]) -> dict[str, np.ndarray]:
-  """Causal attention with queries and keys that it has turned and scaled."""
+  """Runs causal attention with queries and keys that it has turned and scaled."""
   import torch
 
   rng = np.random.default_rng(0)

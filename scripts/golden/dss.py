@@ -8,7 +8,7 @@ from scripts.golden.recipe import TORCH, Recipe, drawn, under, with_parameters, 
 
 
 def dss(official: dict[str, Any]) -> dict[str, np.ndarray]:
-  """The kernels "exp" and "softmax", of which the latter has a mode that grows, on a sequence of its length.
+  """Runs the kernels "exp" and "softmax", of which the latter has a mode that grows, on a sequence of its length.
 
   With a time step each for real and imaginary parts.
   """

@@ -40,7 +40,7 @@ def tokens(rng: np.random.Generator, *shape: int) -> dict[str, np.ndarray]:
 def layer(
   module: Any, rng: np.random.Generator, call: Callable | None = None, spread: float = 0.3
 ) -> dict[str, np.ndarray]:
-  """A module at drawn parameters, but for biases of keys: they change no weight, their gradients are rounding alone."""
+  """Runs a module at drawn parameters but for keys' biases, which change no weight: their gradients are rounding."""
   call = call or (lambda x: module(x))
   given = drawn(module, rng, spread) | {"x": rng.standard_normal((B, T, D))}
   for name in KEY_BIASES & given.keys():
@@ -54,7 +54,7 @@ def layer(
 
 
 def linear_transformer(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """Attention to all tokens, from queries, keys and values; the causal form is a compiled kernel there."""
+  """Runs attention to all tokens, from queries, keys and values; the causal form is a compiled kernel there."""
   rng = np.random.default_rng(0)
   attention = official["LinearAttention"].__new__(official["LinearAttention"])
   official["torch"].nn.Module.__init__(attention)
@@ -72,7 +72,7 @@ def linear_transformer(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def performer(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """Attention by given features, with nothing added to them where the kernel is softmax's."""
+  """Runs attention by given features, with nothing added to them where the kernel is softmax's."""
   found: dict[str, np.ndarray] = {}
   for kind, causal in (("full", False), ("causal", True), ("relu", False)):
     rng = np.random.default_rng(0)
@@ -94,13 +94,13 @@ def performer(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def linformer(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """A layer with two sets of mixtures, on fewer tokens than they have rows."""
+  """Runs a layer with two sets of mixtures, on fewer tokens than they have rows."""
   rng = np.random.default_rng(0)
   return layer(official["LinformerSelfAttention"](D, T + 3, k=5, heads=H), rng)
 
 
 def luna(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """Both attentions, with keys and values apart and the same."""
+  """Runs both attentions, with keys and values apart and the same."""
   found: dict[str, np.ndarray] = {}
   for kind in ("apart", "tied"):
     rng = np.random.default_rng(0)
@@ -119,7 +119,7 @@ def luna(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def of_transformers(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """Attention of Nystromformer, BigBird and Reformer without the last map, and FNet's transform."""
+  """Runs Nystromformer's, BigBird's and Reformer's attention without the last map, and FNet's transform."""
   del official
   import torch
 

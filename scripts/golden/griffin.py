@@ -9,7 +9,7 @@ from scripts.golden.recipe import TORCH, Recipe, drawn, under, with_parameters, 
 
 
 def rglru(official: dict[str, Any]) -> dict[str, np.ndarray]:
-  """Two documents in a row from an empty state, with the state at the end; and token by token from another state."""
+  """Runs two documents in a row from an empty state, with the state at the end; and tokens from another state."""
   import torch
 
   official["layers"] = SimpleNamespace(RGLRU=official["RGLRU"], Conv1D=official["Conv1D"])
@@ -40,7 +40,7 @@ def rglru(official: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def local_attention(official: dict[str, Any]) -> dict[str, np.ndarray]:
-  """Two documents in a row at once; and the first tokens at once, the others one by one from the cache."""
+  """Runs two documents in a row at once; and the first tokens at once, the others one by one from the cache."""
   import torch
 
   rng = np.random.default_rng(0)

@@ -28,7 +28,7 @@ LAYERS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 def layers(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """Each layer on its own, from an empty state."""
+  """Runs each layer on its own, from an empty state."""
   del official
   found: dict[str, np.ndarray] = {}
   for kind, (family, name, options) in LAYERS.items():

@@ -24,7 +24,7 @@ B, T, H, K, P = 2, 37, 2, 4, 5
 
 
 def tokens(rng: np.random.Generator, *, heads_first: bool = False, decay: str = "channel") -> dict[str, np.ndarray]:
-  """Queries, keys of length 1, values, log decays by channel or by head, steps in [0, 2], a state that is not zero."""
+  """Draws queries, keys of length 1, values, log decays by channel or head, steps in [0, 2], a nonzero state."""
   k = rng.standard_normal((B, T, H, K))
   given = {
     "q": rng.standard_normal((B, T, H, K)),
@@ -42,14 +42,14 @@ def pick(given: Mapping[str, np.ndarray], *names: str) -> dict[str, np.ndarray]:
 
 
 def gla(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """Gated linear attention; queries are divided by sqrt(k) there."""
+  """Runs gated linear attention; queries are divided by sqrt(k) there."""
   rng = np.random.default_rng(0)
   run = lambda q, k, v, g, S: official["naive_recurrent_gla"](q, k, v, g, S, True)
   return with_torch_gradients(run, pick(tokens(rng), "q", "k", "v", "g", "S"), rng)
 
 
 def rwkv6(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """The recurrence with the bonus of the current token."""
+  """Runs the recurrence with the bonus of the current token."""
   rng = np.random.default_rng(1)
   run = lambda q, k, v, g, S, u: official["naive_recurrent_rwkv6"](q, k, v, g, u, 1.0, S, True)
   given = pick(tokens(rng, heads_first=True), "q", "k", "v", "g", "S") | {"u": rng.standard_normal((H, K))}
@@ -57,28 +57,28 @@ def rwkv6(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def delta_rule(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """DeltaNet; queries are divided by sqrt(k) there."""
+  """Runs DeltaNet; queries are divided by sqrt(k) there."""
   rng = np.random.default_rng(2)
   run = lambda q, k, v, beta, S: official["delta_rule_recurrence"](q, k, v, beta, S)
   return with_torch_gradients(run, pick(tokens(rng, heads_first=True), "q", "k", "v", "beta", "S"), rng)
 
 
 def gated_delta_rule(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """Gated DeltaNet; queries are divided by sqrt(k) there."""
+  """Runs Gated DeltaNet; queries are divided by sqrt(k) there."""
   rng = np.random.default_rng(3)
   run = lambda q, k, v, g, beta, S: official["naive_recurrent_gated_delta_rule"](q, k, v, beta, g, None, S, True)
   return with_torch_gradients(run, tokens(rng, decay="head"), rng)
 
 
 def kda(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """Kimi delta attention; queries are divided by sqrt(k) there."""
+  """Runs Kimi delta attention; queries are divided by sqrt(k) there."""
   rng = np.random.default_rng(4)
   run = lambda q, k, v, g, beta, S: official["naive_recurrent_kda"](q, k, v, g, beta, None, S, True)
   return with_torch_gradients(run, tokens(rng), rng)
 
 
 def dplr(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """A diagonal plus any matrix of rank 1, as in RWKV-7; queries are divided by sqrt(k) there."""
+  """Runs a diagonal plus any matrix of rank 1, as in RWKV-7; queries are divided by sqrt(k) there."""
   rng = np.random.default_rng(5)
   run = lambda q, k, v, g, S, w, u: official["dplr_recurrence"](q, k, v, w, u, g, S)
   given = pick(tokens(rng, heads_first=True), "q", "k", "v", "g", "S")
@@ -87,7 +87,7 @@ def dplr(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def rwkv7(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """RWKV-7's whole time mixing in a later layer, from a state that is not zero, without gradients."""
+  """Runs RWKV-7's whole time mixing in a later layer, from a state that is not zero, without gradients."""
   rng = np.random.default_rng(6)
   d, rank = H * K, 3
   row, square, down, up = (d,), (d, d), (d, rank), (rank, d)
@@ -138,7 +138,7 @@ LAYERS = {
 
 
 def layer_of(layer: Layer, official: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """One layer at spread-out parameters, outputs and the gradients in all of them."""
+  """Runs one layer at spread-out parameters: outputs and the gradients in all of them."""
   del official
   import transformers
 

@@ -8,7 +8,7 @@ from scripts.golden.recipe import TORCH, Recipe, drawn, with_parameters, with_to
 
 
 def liquid_s4(official: dict[str, Any]) -> dict[str, np.ndarray]:
-  """The state space and D with the correction "polyb" of degree 3, of all combinations, which reads the future.
+  """Runs the state space and D with the correction "polyb" of degree 3, of all combinations, which reads the future.
 
   The correction is made of the parameters of the kernel, by an object in place of the one that holds the kernel: theirs
   makes it of tensors that are none, and keep the values from before training as soon as the model is moved to a device.

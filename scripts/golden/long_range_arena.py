@@ -20,14 +20,14 @@ JAX = (
 
 
 def linear_transformer(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """Attention to all tokens."""
+  """Runs attention to all tokens."""
   rng = np.random.default_rng(0)
   run = lambda given: (official["linear_attention"](given["q"], given["k"], given["v"]),)
   return with_jax_gradients(run, tokens(rng, B, T, H, D // H), rng)
 
 
 def performer(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """Attention by given features: softmax's with nothing added to them, and ReLU's, to all and to earlier tokens."""
+  """Runs attention by given features, softmax's with nothing added to them and ReLU's, full and causal."""
   creators = {
     "softmax": lambda data, W, *rest: official["nonnegative_softmax_kernel_feature_creator"](
       data, W, *rest, normalize_data=True, eps=0.0
@@ -54,7 +54,7 @@ def performer(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def bigbird(official: dict[str, Any]) -> dict[str, np.ndarray]:
-  """Sparse attention, blocks that it would draw chosen here."""
+  """Runs sparse attention; the blocks that it would draw are chosen here."""
   rng, heads = np.random.default_rng(0), iter(())
 
   def chosen(*_, **__):

@@ -9,7 +9,7 @@ from scripts.golden.recipe import TORCH, Recipe, drawn, under, with_parameters, 
 
 
 def selective_scan(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """Mamba's scan with real and with complex A, two groups of B and C; steps go through softplus there."""
+  """Runs Mamba's scan with real and with complex A, two groups of B and C; steps go through softplus there."""
   rng = np.random.default_rng(0)
   found: dict[str, np.ndarray] = {}
   b, t, e, n, g = 2, 21, 4, 3, 2
@@ -29,7 +29,7 @@ def selective_scan(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def ssd(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """Mamba-2's minimal chunked form, from a state that is not zero."""
+  """Runs Mamba-2's minimal chunked form, from a state that is not zero."""
   rng = np.random.default_rng(0)
   b, t, h, k, p = 2, 24, 3, 4, 5
   given = {
@@ -44,7 +44,7 @@ def ssd(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def mamba3(official: dict[str, Any]) -> dict[str, np.ndarray]:
-  """The authors' layer, with their step-by-step references in place of its kernels, from a state that is not zero."""
+  """Runs the authors' layer, with their step-by-step references as its kernels, from a state that is not zero."""
   official["RMSNormGated"], official["rmsnorm_fn"] = official["RMSNorm"], official["rms_norm_ref"]
   found: dict[str, np.ndarray] = {}
   b, t, d, h, n, p = 1, 11, 4, 4, 8, 2
@@ -85,7 +85,7 @@ def mamba3(official: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def mamba2(official: dict[str, Any]) -> dict[str, np.ndarray]:
-  """The authors' layer, with their references in place of its kernels."""
+  """Runs the authors' layer, with their references in place of its kernels."""
 
   def kernel(*given, seq_idx, cu_seqlens, return_final_states, return_varlen_states, **options):
     return official["ssd_chunk_scan_combined_ref"](*given, **options)

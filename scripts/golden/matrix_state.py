@@ -17,7 +17,7 @@ B, T, D = 2, 37, 8
 
 
 def retention(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """In parallel, chunk by chunk and step by step; each of the first two with the eps that all of them agree at."""
+  """Runs retention in parallel, by chunks and by steps; the first two with the eps that all of them agree at."""
   import torch
 
   rng = np.random.default_rng(0)
@@ -43,7 +43,7 @@ def retention(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def based(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """The layer as matrices of tokens by tokens."""
+  """Runs the layer as matrices of tokens by tokens."""
   rng = np.random.default_rng(1)
   module = official["LinearAttention"](D, official["TaylorExp"](3), feature_dim=3, num_heads=2)
 
@@ -54,7 +54,7 @@ def based(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def lightning(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """A layer of MiniMax, the second of four, in blocks of 16 tokens."""
+  """Runs a layer of MiniMax, the second of four, in blocks of 16 tokens."""
   del official
   from transformers import MiniMaxConfig
   from transformers.models.minimax.modeling_minimax import MiniMaxLightningAttention
@@ -72,7 +72,7 @@ def lightning(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def rwkv4(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """Time mixing and channel mixing of a layer of RWKV-4."""
+  """Runs time mixing and channel mixing of a layer of RWKV-4."""
   del official
   import torch
   from transformers import RwkvConfig
@@ -95,7 +95,7 @@ def rwkv4(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def rwkv_channel(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """Channel mixing of RWKV-6 and RWKV-7."""
+  """Runs channel mixing of RWKV-6 and RWKV-7."""
   rng = np.random.default_rng(4)
   args = SimpleNamespace(n_embd=D, n_layer=2, dim_ffn=24)
   found: dict[str, np.ndarray] = {}

@@ -18,7 +18,7 @@ MEGA: dict[str, dict[str, Any]] = {
 
 
 def mega(official: dict[str, Any]) -> dict[str, np.ndarray]:
-  """The layer without its norm; if causal and without chunks also token by token, with the averages at the end.
+  """Runs the layer without its norm; if causal and without chunks also by steps, with the averages at the end.
 
   What is added to its result, the input, is taken off again.
   """

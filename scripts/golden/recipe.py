@@ -30,7 +30,7 @@ class Recipe(NamedTuple):
 
 
 def execute(texts: Mapping[str, str], recipe: Recipe) -> dict[str, Any]:
-  """The namespace in which the recipe's parts of the files, whose texts these are, have been defined.
+  """Returns the namespace in which the recipe's parts of the files, whose texts these are, have been defined.
 
   Raises:
     ValueError: a file has no such function, class or constant any more, or no file has the text of a patch.
@@ -52,14 +52,14 @@ def execute(texts: Mapping[str, str], recipe: Recipe) -> dict[str, Any]:
 
 
 def single(z: np.ndarray) -> np.ndarray:
-  """In single precision."""
+  """Casts to single precision."""
   return z.astype(np.complex64 if np.iscomplexobj(z) else np.float32)
 
 
 def with_torch_gradients(
   run: Callable, given: Mapping[str, np.ndarray], rng: np.random.Generator, *, precision: str = "float32"
 ) -> dict[str, np.ndarray]:
-  """Inputs, outputs, and the gradients of sum(weights * first output).
+  """Returns inputs, outputs, and the gradients of sum(weights * first output).
 
   All are stored in single precision. "float64" computes in it, from the same inputs: for code whose own rounding in
   single precision exceeds what the tests allow.
@@ -86,7 +86,7 @@ def with_torch_gradients(
 def with_jax_gradients(
   run: Callable, given: Mapping[str, np.ndarray], rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-  """As `with_torch_gradients`, for code in JAX: `run(given)` returns the outputs."""
+  """Does what `with_torch_gradients` does, for code in JAX: `run(given)` returns the outputs."""
   import jax
   import jax.numpy as jnp
 
@@ -100,13 +100,13 @@ def with_jax_gradients(
 
 
 def drawn(module: Any, rng: np.random.Generator, spread: float = 0.3) -> dict[str, np.ndarray]:
-  """Random parameters of a torch module: around 1 for those that start there, around 0 for all others."""
+  """Draws parameters of a torch module: around 1 for those that start there, around 0 for all others."""
   start = {name: value.detach().numpy() for name, value in module.named_parameters()}
   return {name: (value == 1) + rng.normal(0, spread, value.shape) for name, value in sorted(start.items())}
 
 
 def with_parameters(module: Any, parameters: Mapping[str, Any], run: Callable) -> Any:
-  """`run()` while these tensors are the parameters of a torch module, or some of them."""
+  """Calls `run()` while these tensors are the parameters of a torch module, or some of them."""
   import torch
 
   class Caller(torch.nn.Module):
@@ -121,12 +121,12 @@ def with_parameters(module: Any, parameters: Mapping[str, Any], run: Callable) -
 
 
 def under(part: str, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """The entries, with `part` before their names."""
+  """Returns the entries, with `part` before their names."""
   return {f"{part}/{name}": value for name, value in found.items()}
 
 
 def _defines(node: ast.stmt) -> list[str]:
-  """The names that a statement of a module binds."""
+  """Returns the names that a statement of a module binds."""
   if isinstance(node, ast.FunctionDef | ast.ClassDef):
     return [node.name]
   if isinstance(node, ast.If):

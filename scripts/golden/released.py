@@ -250,7 +250,7 @@ def record(name: str) -> None:
 
 
 def noise(model: Any, numbers: dict[str, np.ndarray]) -> dict[str, Any]:
-  """The distance of the recorded logits from those in double precision, where it is not small."""
+  """Returns the distance of the recorded logits from those in double precision, where it is not small."""
   import torch
 
   with torch.no_grad():

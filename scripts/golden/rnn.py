@@ -11,7 +11,7 @@ LAYERS = ("RNN", "LSTM", "GRU")
 
 
 def layers(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """Each layer from a state that is not empty."""
+  """Runs each layer from a state that is not empty."""
   del official
   import torch
 

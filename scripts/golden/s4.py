@@ -11,7 +11,7 @@ from scripts.golden.recipe import TORCH, Recipe, drawn, single, under, with_para
 
 
 def s4d_kernel(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """S4D-Lin's kernel under zero-order hold, at spread-out parameters."""
+  """Runs S4D-Lin's kernel under zero-order hold, at spread-out parameters."""
   import torch
 
   rng = np.random.default_rng(0)
@@ -31,7 +31,7 @@ def s4d_kernel(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def s4(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """The layer without its output map, from a state: in parallel, its kernel, step by step; and where it starts.
+  """Runs the layer without its output map, from a state: in parallel, its kernel, by steps; and its initial values.
 
   Theirs trains C (I - Abar^L), here made of C so that the gradients are those of C. In double precision: in single
   precision theirs differs from itself in double by 3e-7 with LegS, but with FouT, whose Re(lam) is -1e-4, by 8e-5 in
@@ -59,7 +59,7 @@ def s4(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def s4_modes(official: Mapping[str, Any], layer, *, x, state, **parameters) -> tuple:
-  """Outputs and last state, the kernel, outputs and last state of steps, and the C of their parameters."""
+  """Returns outputs and last state, the kernel, outputs and last state of steps, and the C of their parameters."""
   import torch
 
   def steps(state=state) -> tuple:
@@ -88,7 +88,7 @@ def cut(official: Mapping[str, Any], kernel) -> Any:
 
 
 def s4nd(official: dict[str, Any]) -> dict[str, np.ndarray]:
-  """The convolution and D: of diagonal state spaces on images and a video, of S4's on an image; none is a square.
+  """Runs the convolution and D: of diagonal state spaces on images and a video, of S4's on an image; none is a square.
 
   S4's in double precision, see `s4`.
   """
@@ -120,7 +120,7 @@ def s4nd(official: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def lssl(official: dict[str, Any]) -> dict[str, np.ndarray]:
-  """The layer with an A and B that are any matrices, one for all channels."""
+  """Runs the layer with an A and B that are any matrices, one for all channels."""
   import torch
 
   rng = np.random.default_rng(0)

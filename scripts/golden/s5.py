@@ -9,7 +9,7 @@ from scripts.golden.recipe import Recipe, single, under, with_jax_gradients
 
 
 def s5(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """The discretised system applied to a sequence, for both rules of discretisation, and in both directions.
+  """Applies the discretised system to a sequence, for both rules of discretisation, and in both directions.
 
   Conjugate pairs are stored once.
   """
@@ -41,7 +41,7 @@ def s5(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def event_ssm(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """The state space on events with gaps, for the three rules; and the three ways to pool events."""
+  """Runs the state space on events with gaps, for the three rules; and the three ways to pool events."""
   rng = np.random.default_rng(0)
   found: dict[str, np.ndarray] = {}
   t, d, n = 17, 3, 4
@@ -72,7 +72,7 @@ def event_ssm(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def lru(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """The state space without what follows it."""
+  """Runs the state space without what follows it."""
   rng = np.random.default_rng(0)
   t, d, n = 19, 3, 5
   module = official["LRU"](d_hidden=n, d_model=d)

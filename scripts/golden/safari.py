@@ -9,7 +9,7 @@ from scripts.golden.recipe import TORCH, Recipe, drawn, under, with_parameters, 
 
 
 def h3(official: dict[str, Any]) -> dict[str, np.ndarray]:
-  """The layer, in parallel and step by step: their steps are for heads of size 1.
+  """Runs the layer, in parallel and step by step: their steps are for heads of size 1.
 
   Its two kernels are made here, as they start with B inside C also where B is stored; what is trained holds it once.
   """
@@ -51,7 +51,7 @@ def h3(official: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def hyena(official: dict[str, Any]) -> dict[str, np.ndarray]:
-  """The operator of order 3 on a sequence shorter than its filters, whose features of the lag stay as they are."""
+  """Runs the operator of order 3 on a sequence shorter than its filters; features of the lag stay as they are."""
   official["instantiate"] = lambda *args, **options: official["HyenaFilter"]
   official["registry"] = SimpleNamespace(layer=None)
   found: dict[str, np.ndarray] = {}

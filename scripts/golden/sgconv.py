@@ -15,7 +15,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 def sgconv(official: dict[str, Any]) -> dict[str, np.ndarray]:
-  """The convolution and D, after a first call with other parameters, whose kernel's norm stays: entry "norm"."""
+  """Runs the convolution and D, after a call with other parameters, whose kernel's norm stays: entry "norm"."""
   import torch
 
   rng = np.random.default_rng(0)

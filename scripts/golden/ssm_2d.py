@@ -15,7 +15,7 @@ SSM2D: dict[str, dict[str, Any]] = {
 
 
 def ssm2d(official: dict[str, Any]) -> dict[str, np.ndarray]:
-  """The layer on an image of 4 by 4; the table of its kernel's terms is made anew and not kept in a file."""
+  """Runs the layer on an image of 4 by 4; the table of its kernel's terms is made anew and not kept in a file."""
 
   def make_table(self, force):
     self.initialize_matrices()

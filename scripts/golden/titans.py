@@ -36,7 +36,7 @@ B, T, D = 2, 23, 4
 
 
 def memory(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """A linear memory in chunks of 5 tokens and a deep one in chunks of 4; outputs and gradients in all parameters.
+  """Runs a linear memory in chunks of 5 tokens and a deep one in chunks of 4: outputs and all gradients.
 
   Their `batch_size` is how long gradients are taken at the same weights, their `chunk_size` how many tokens share one
   momentum and decay. The loss is a mean over channels unless another is given; keys have any length.

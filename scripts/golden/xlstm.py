@@ -8,7 +8,7 @@ from scripts.golden.recipe import TORCH, Recipe, drawn, with_parameters, with_to
 
 
 def slstm(official: dict[str, Any]) -> dict[str, np.ndarray]:
-  """The layer in plain PyTorch, from a state that is not empty but for the short convolution."""
+  """Runs the layer in plain PyTorch, from a state that is not empty but for the short convolution."""
   rng = np.random.default_rng(0)
   official["slstm_pointwise_function_registry"] = {"slstm": official["slstm_forward_pointwise"]}
   b, t, d, heads = 2, 13, 8, 2
@@ -27,7 +27,7 @@ def slstm(official: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def mlstm(official: dict[str, Any]) -> dict[str, np.ndarray]:
-  """The layer in parallel, and step by step.
+  """Runs the layer in parallel, and step by step.
 
   In double precision: next to a divisor that is nearly 0 single precision does not know gradients to 1e-5.
   """
@@ -55,7 +55,7 @@ def mlstm(official: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def mlstm_large(official: dict[str, Any]) -> dict[str, np.ndarray]:
-  """The layer of xLSTM 7B: in chunks of eight tokens, and as for inference, a chunk and then steps.
+  """Runs the layer of xLSTM 7B: in chunks of eight tokens, and as for inference, a chunk and then steps.
 
   In double precision, as `mlstm`, but for the state between steps; gates are capped at 2, which bends them.
   """

@@ -35,7 +35,7 @@ class Job(NamedTuple):
 
   @property
   def run(self) -> str:
-    """The command of one process, for a shell."""
+    """Returns the command of one process, for a shell."""
     return shlex.join(["./dev", "run", *self.arguments])
 
 
@@ -66,7 +66,7 @@ def supervised(job: Job, run: str) -> str:
 
 
 def slurm(job: Job, *, time: str, gpus: int, partition: str, warning: int, options: Sequence[str]) -> Submission:
-  """An sbatch script: USR1 comes `warning` seconds before the time is up, the run saves, and the job is queued again.
+  """Writes an sbatch script: USR1 comes `warning` seconds before the time is up, the run saves, and is queued again.
 
   SLURM tells JAX which processes there are. What was not stopped but failed is queued again `restarts` times.
   """
@@ -101,7 +101,7 @@ def slurm(job: Job, *, time: str, gpus: int, partition: str, warning: int, optio
 
 
 def tpu_vm(job: Job, *, zone: str, project: str) -> Submission:
-  """One command on all workers of a TPU VM; JAX finds the others by itself. It goes on after the connection ends."""
+  """Writes one command for all workers of a TPU VM, which JAX finds by itself; it outlives the connection."""
   script = f"cd {shlex.quote(job.folder)} || exit 2\n" + supervised(job, job.run)
   log = f"{job.name}.log"
   remote = f"nohup sh -c {shlex.quote(script)} > {log} 2>&1 < /dev/null &"
@@ -113,7 +113,7 @@ def tpu_vm(job: Job, *, zone: str, project: str) -> Submission:
 def gke(
   job: Job, *, image: str, accelerator: str, topology: str, chips: int, gpus: int, slices: int, claim: str
 ) -> Submission:
-  """A JobSet with one pod a node; it is started again as a whole, but not where main.py says that it is hopeless.
+  """Writes a JobSet with one pod a node; it is started again as a whole, but not where main.py says it is hopeless.
 
   Args:
     accelerator: of the node selector: a TPU's, such as tpu-v5-lite-podslice, with `topology` and `chips` a node; or a

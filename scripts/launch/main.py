@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-  """The command line; what follows `--` is main.py's."""
+  """Parses the command line; what follows `--` is main.py's."""
   form = argparse.RawDescriptionHelpFormatter
   parser = argparse.ArgumentParser(prog="launch", description=__doc__, formatter_class=form)
   kinds = parser.add_subparsers(dest="kind", required=True)
@@ -59,7 +59,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def submission(args: argparse.Namespace) -> tuple[job_lib.Job, job_lib.Submission]:
-  """What the arguments ask for; raises a Mistake where they do not fit together."""
+  """Makes what the arguments ask for; raises a Mistake where they do not fit together."""
   folder = args.folder or ("/code" if args.kind == "gke" else str(ROOT))
   nodes = len(args.hosts) if args.kind == "ssh" else getattr(args, "nodes", 1)
   job = job_lib.make(args.name, folder, args.flags, nodes, args.restarts)

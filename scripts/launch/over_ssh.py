@@ -17,7 +17,7 @@ PAUSE = 10.0
 
 
 def commands(job: Job, hosts: Sequence[str]) -> list[list[str]]:
-  """The command of each process; the first host is where they meet."""
+  """Returns the command of each process; the first host is where they meet."""
   # an address may have a user before it, which only ssh wants
   first = hosts[0].rpartition("@")[2]
   meet = [f"--coordinator={first}:{PORT}", f"--processes={len(hosts)}"]

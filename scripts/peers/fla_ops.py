@@ -14,13 +14,13 @@ TOKENS_FIRST, HEADS_FIRST = "bthk", "bhtk"
 
 
 def cases(peer: str, group: str, size: tuple[int, int, int, int]) -> list[Case]:
-  """One of OPS at a size (batch, length, heads, head size), forward and forward+backward."""
+  """Returns the cases of one of OPS at a size (batch, length, heads, head size), forward and forward+backward."""
   make = lambda mode: functools.partial(own_process, "scripts.peers.fla_ops:op", peer=peer, mode=mode, size=size)
   return [Case(f"{group}, {mode}", f"fla {peer}", make(mode)) for mode in ("forward", "forward+backward")]
 
 
 def op(*, peer: str, mode: str, size: tuple[int, int, int, int]) -> Timed:
-  """The operation on random tokens, or with "forward+backward" also the cotangents of all its arguments."""
+  """Prepares the operation on random tokens; "forward+backward" adds the cotangents of all its arguments."""
   layout, decays, module, call = OPS[peer]
   try:
     torch = importlib.import_module("torch")

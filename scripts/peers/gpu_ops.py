@@ -35,7 +35,7 @@ class Peer(NamedTuple):
 
 
 def made(peers: tuple[str, ...], op: str, sizes: dict[str, int], dtype: str, mode: str) -> Iterator[tuple]:
-  """Label and constructor of the functions that the packages named in `peers` have for an op."""
+  """Yields label and constructor of the functions that the packages named in `peers` have for an op."""
   for number, peer in enumerate(PEERS.get(op, ())):
     if peer.distribution in peers:
       kwargs = {"op_name": op, "number": number, "sizes": sizes, "dtype": dtype, "mode": mode}
@@ -43,7 +43,7 @@ def made(peers: tuple[str, ...], op: str, sizes: dict[str, int], dtype: str, mod
 
 
 def timed(*, op_name: str, number: int, sizes: dict[str, int], dtype: str, mode: str) -> Timed:
-  """One of PEERS on random arguments, or with "forward+backward" also the cotangents of all of them.
+  """Prepares one of PEERS on random arguments; "forward+backward" adds the cotangents of all of them.
 
   Raises:
     Missing: it is not installed, there is no GPU, or it refuses the arguments.
@@ -102,12 +102,12 @@ def _with_torch(peer: Peer, fn: Callable, draw: Callable[[], tuple], mode: str) 
 
 
 def _one_group(x, dt, A, B, C, h, *skip_and_gate):
-  """B and C of all channels alike."""
+  """Takes B and C as the same for all channels."""
   return C[:, :, 0], B[:, :, 0], x, dt, A, h, *skip_and_gate
 
 
 def _last_tokens(x, dt, A, B, C, h, *skip_and_gate):
-  """mamba-ssm's scan has tokens last and no state before the first."""
+  """Puts tokens last, as mamba-ssm's scan has them, and leaves out the state before the first."""
   del h
   by_channel = lambda m: m.swapaxes(1, 2) if m.ndim == 3 else m
   around = map(by_channel, skip_and_gate)
@@ -123,19 +123,19 @@ def _mamba1(fn, C, B, x, dt, A, h, D=None, z=None):
 
 
 def _steps(q, k, v, log_a, S):
-  """Mamba-2 with A = -1: its steps are the decays' logarithms, and weigh the inputs, too."""
+  """Makes Mamba-2's arguments with A = -1: steps are the decays' negative logarithms, and weigh the inputs, too."""
   del S
   return v, -log_a, -jnp.ones(v.shape[2]), k, q
 
 
 def _all_heads(q, k, v, log_a, S):
-  """Queries and keys for each head: fla has no groups here."""
+  """Repeats queries and keys for each head: fla has no groups here."""
   q, k = (jnp.repeat(z, v.shape[2] // z.shape[2], axis=2) for z in (q, k))
   return q, k, v, log_a, S
 
 
 def _strengths(q, stored, v, w, S, log_a):
-  """Keys and strengths apart; what is stored is their product."""
+  """Takes keys and strengths apart; what is stored is their product."""
   del w
   beta = jnp.linalg.norm(stored.astype(jnp.float32), axis=-1)
   return q, (stored / beta[..., None]).astype(q.dtype), v, log_a[..., 0], beta.astype(q.dtype), S
@@ -146,7 +146,7 @@ def _same(*args):
 
 
 def _hgrn(u, r, i, a_param, h):
-  """fla has HGRN's recurrence without gates: an input and a log decay, which are made before."""
+  """Makes the input and the log decay of fla's HGRN, whose recurrence has no gates."""
   a, inflow = gate(u, r, i, a_param, None)
   return inflow.astype(u.dtype), jnp.log(a).astype(u.dtype), h
 

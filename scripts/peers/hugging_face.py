@@ -35,7 +35,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def language_model(kind: str, *, width: int = WIDTH, depth: int = DEPTH, vocab: int = VOCAB):
-  """A randomly initialised model of CONFIGS and the torch module."""
+  """Builds a randomly initialised model of CONFIGS; returns torch and the module."""
   try:
     import torch
     import transformers
@@ -50,7 +50,7 @@ def language_model(kind: str, *, width: int = WIDTH, depth: int = DEPTH, vocab: 
 
 
 def train_step(*, kind: str, batch: int, length: int) -> Timed:
-  """Loss, gradients and AdamW's update of random tokens."""
+  """Prepares loss, gradients and AdamW's update of random tokens."""
   torch, model = language_model(kind)
   optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
   tokens = torch.from_numpy(np.random.default_rng(0).integers(0, VOCAB, (batch, length)))
@@ -66,7 +66,7 @@ def train_step(*, kind: str, batch: int, length: int) -> Timed:
 
 
 def decode(*, kind: str, batch: int, context: int, tokens: int) -> Timed:
-  """`tokens` greedy steps a row, from caches of `context` made-up tokens where a cache grows."""
+  """Prepares `tokens` greedy steps a row, from caches of `context` made-up tokens where a cache grows."""
   torch, model = language_model(kind)
   model.eval()
   name = "cache_params" if kind.startswith("Mamba") else "past_key_values"
@@ -109,5 +109,5 @@ def prefill(*, kind: str, length: int) -> Timed:
 
 
 def parameters(kind: str, **sizes: int) -> int:
-  """Number of parameters, tied ones once."""
+  """Counts the parameters, tied ones once."""
   return sum(p.numel() for p in language_model(kind, **sizes)[1].parameters())

@@ -10,14 +10,14 @@ from scripts.peers.own_process import own_process
 
 
 def cases(peer: str, group: str, size: tuple[int, int, int], *, state: int) -> list[Case]:
-  """One layer, e.g. "discretax S5", at a size (batch, length, width), forward and forward+backward."""
+  """Returns the cases of one layer, e.g. "discretax S5", at a size (batch, length, width), both modes."""
   kwargs = {"peer": peer, "size": size, "state": state}
   make = lambda mode: functools.partial(own_process, "scripts.peers.jax_layers:layer", mode=mode, **kwargs)
   return [Case(f"{group}, {mode}", peer, make(mode)) for mode in ("forward", "forward+backward")]
 
 
 def layer(*, peer: str, mode: str, size: tuple[int, int, int], state: int) -> Timed:
-  """The layer compiled, vmapped over the batch."""
+  """Compiles the layer, vmapped over the batch."""
   library, name = peer.split()
   try:
     import equinox

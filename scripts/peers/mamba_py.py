@@ -10,7 +10,7 @@ from scripts.benchmarks.case import Missing, Timed
 
 
 def train_step(*, width: int, depth: int, vocab: int, batch: int, length: int) -> Timed:
-  """Loss, gradients and AdamW's update of random tokens."""
+  """Prepares loss, gradients and AdamW's update of random tokens."""
   try:
     import torch
     from mambapy.mamba import Mamba, MambaConfig, RMSNorm

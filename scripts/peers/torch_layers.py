@@ -14,14 +14,14 @@ Layer = Callable[..., Any]
 
 
 def cases(peer: str, group: str, size: tuple[int, int, int], **sizes: int) -> list[Case]:
-  """One of LAYERS at a size (batch, length, width), forward and forward+backward."""
+  """Returns the cases of one of LAYERS at a size (batch, length, width), forward and forward+backward."""
   kwargs = {"peer": peer, "size": size, "sizes": sizes}
   make = lambda mode: functools.partial(own_process, "scripts.peers.torch_layers:layer", mode=mode, **kwargs)
   return [Case(f"{group}, {mode}", peer, make(mode)) for mode in ("forward", "forward+backward")]
 
 
 def layer(*, peer: str, mode: str, size: tuple[int, int, int], sizes: dict[str, int]) -> Timed:
-  """The layer, or with "forward+backward" also the cotangents of all parameters and the input for one of its output."""
+  """Prepares the layer; "forward+backward" adds the cotangents of parameters and input for one of its output."""
   try:
     torch = importlib.import_module("torch")
     # where fla is installed, transformers takes its Triton kernels, which need a GPU

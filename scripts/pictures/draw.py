@@ -66,7 +66,7 @@ def draw_kernel(part: Any, view: View, K: np.ndarray) -> None:
 
 
 def draw_eigenvalues(part: Any, view: View, eigenvalues: np.ndarray) -> None:
-  """Left in continuous time, if there is one; right those of the step, in the unit disc or, if real, how many."""
+  """Draws left those of continuous time, if there are any; right the step's, in the unit disc or, if real, how many."""
   sets: list[tuple[str, Any, bool]] = [("\u03bb", view.poles, False), ("one step", eigenvalues, True)]
   there = [row for row in sets if row[1] is not None]
   for axes, (name, values, in_disc) in zip(np.ravel(part.subplots(1, len(there), squeeze=False)), there):
@@ -88,7 +88,7 @@ def draw_eigenvalues(part: Any, view: View, eigenvalues: np.ndarray) -> None:
 
 
 def draw_steps(part: Any, view: View, dt: np.ndarray) -> None:
-  """Channels or heads from the shortest steps to the longest, by their medians; the colour is logarithmic."""
+  """Draws channels or heads from the shortest steps to the longest, by their medians; the colour is logarithmic."""
   axes = part.subplots()
   order = np.argsort(np.median(dt, axis=0))
   image = axes.imshow(dt[:, order].T, aspect="auto", origin="lower", norm=LogNorm(), interpolation="nearest")
@@ -105,7 +105,7 @@ def draw_steps(part: Any, view: View, dt: np.ndarray) -> None:
 
 
 def draw_attention(part: Any, view: View, M: np.ndarray) -> None:
-  """The matrix, from 0 to its largest entry off the diagonal; the colour goes with the square root."""
+  """Draws the matrix, from 0 to its largest entry off the diagonal; the colour goes with the square root."""
   axes = part.subplots()
   largest = np.max(M - np.diag(np.diag(M)), initial=1e-30)
   image = axes.imshow(M, cmap="magma_r", norm=PowerNorm(0.5, 0, largest), interpolation="nearest")

@@ -39,7 +39,7 @@ class Layer(NamedTuple):
 
 
 def layers(model: nn.Module, variables: Mapping[str, Any], row: Mapping[str, Any]) -> list[Layer]:
-  """The mixers of a model in order, with what reaches them when it reads a row from an empty state, in float32.
+  """Returns the mixers of a model in order, with what reaches them when it reads a row from an empty state, in float32.
 
   Args:
     row: `inputs` and, where there are such, `reset` and `lengths`; one row each.
@@ -69,13 +69,13 @@ def layers(model: nn.Module, variables: Mapping[str, Any], row: Mapping[str, Any
 
 
 def linear_part(mixer: nn.Module) -> nn.Module:
-  """The mixer without what follows its state space, where that is a choice."""
+  """Returns the mixer without what follows its state space, where that is a choice."""
   is_choice = type(mixer).__module__.startswith("ssm.lti.") and hasattr(mixer, "activation")
   return mixer.clone(activation="none") if is_choice else mixer
 
 
 def kernel(layer: Layer) -> np.ndarray | None:
-  """K of y_t = sum_s K_{t-s} x_s, `t out in`, from the response to impulses; None if that is not what the mixer does.
+  """Returns K of y_t = sum_s K_{t-s} x_s, `t out in`, from responses to impulses; None for other mixers.
 
   Of the linear part. That it is such a convolution is tried on noise.
   """
@@ -91,7 +91,7 @@ def kernel(layer: Layer) -> np.ndarray | None:
 
 
 def steps(layer: Layer) -> np.ndarray | None:
-  """dt of every token and channel or head, `t e`, as the mixer itself computes it while it reads; None without one."""
+  """Returns dt of every token and channel or head, `t e`, as the mixer computes it while it reads; None without one."""
 
   @jax.jit
   def read(variables, x):
@@ -114,7 +114,7 @@ def steps(layer: Layer) -> np.ndarray | None:
 
 
 def poles(layer: Layer) -> np.ndarray | None:
-  """lambda, the eigenvalues in continuous time that its parameters stand for, before any dt; None without such."""
+  """Returns lambda, the eigenvalues in continuous time of its parameters, before any dt; None without such."""
   leaves = {name: value for name, value in layer.variables["params"].items() if not isinstance(value, Mapping)}
   p = {name: np.asarray(value, float) for name, value in leaves.items()}
   if "lam_re" in p:
@@ -166,7 +166,7 @@ def eigenvalues(layer: Layer, *, tokens: int) -> np.ndarray | None:
 
 
 def _spectrum(push: Callable[[jax.Array], tuple[jax.Array, list[jax.Array]]], h: jax.Array) -> np.ndarray | None:
-  """Eigenvalues of a linear map from h to h and something else, if it mixes the last axis at most and that is zero."""
+  """Returns eigenvalues of a map from h to h and a rest; None where other axes mix or the rest is not 0."""
   draw = np.random.default_rng(0).normal(size=(2, *h.shape))
   probe = jnp.asarray(draw[0] + 1j * draw[1] if jnp.iscomplexobj(h) else draw[0], h.dtype)
   (expected, rest), diagonal = push(probe), push(jnp.ones_like(h))[0]
@@ -182,7 +182,7 @@ def _spectrum(push: Callable[[jax.Array], tuple[jax.Array, list[jax.Array]]], h:
 
 
 def attention(layer: Layer) -> np.ndarray:
-  """M_ts = ||dy_t / dx_s||, the Frobenius norm over channels, `t s`: how much output t depends on input s.
+  """Returns M_ts = ||dy_t / dx_s||, the Frobenius norm over channels, `t s`: how much output t depends on input s.
 
   Column s of a mixer that is linear in its input is the output for input s: for an S4D with nothing after it, the
   Toeplitz matrix of its kernel. For other mixers it is the derivative at this row, in which a token counts for what it

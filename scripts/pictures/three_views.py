@@ -61,14 +61,14 @@ def views() -> Views:
 
 
 def dense(p: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """A = diag(lam) - P P*, B and C of the only channel, conjugate pairs written out."""
+  """Returns A = diag(lam) - P P*, B and C of the only channel, conjugate pairs written out."""
   pairs = lambda re, im: np.concatenate([re[0] + 1j * im[0], re[0] - 1j * im[0]])
   lam, P = pairs(-np.exp(p["A_log"]), p["A_im"]), pairs(p["P_re"], p["P_im"])
   return np.diag(lam) - np.outer(P, P.conj()), pairs(p["B_re"], p["B_im"]), pairs(p["C_re"], p["C_im"])
 
 
 def solve(A: np.ndarray, B: np.ndarray, C: np.ndarray, u: np.ndarray, x: np.ndarray) -> np.ndarray:
-  """y = C x after every fine step of x' = A x + B u from x, with u held over each token."""
+  """Computes y = C x after every fine step of x' = A x + B u from x, with u held over each token."""
   s, y = DT / FINE, []
   for value in np.repeat(u, FINE):
     slope = lambda z: A @ z + B * value  # noqa: B023
@@ -81,14 +81,14 @@ def solve(A: np.ndarray, B: np.ndarray, C: np.ndarray, u: np.ndarray, x: np.ndar
 
 
 def gaps(found: Views) -> dict[str, float]:
-  """The largest differences between the views, relative to the largest output."""
+  """Returns the largest differences between the views, relative to the largest output."""
   scale = np.abs(found.convolution).max()
   gap = lambda other: float(np.abs(other - found.convolution).max() / scale)
   return {"recurrence": gap(found.recurrence), "ode": gap(found.ode[FINE - 1 :: FINE])}
 
 
 def draw(found: Views, path: Path) -> None:
-  """Left the kernel, right an output."""
+  """Draws left the kernel, right an output."""
   figure = Figure(figsize=(9, 3.6), layout="constrained")
   left, right = figure.subplots(1, 2, width_ratios=(2, 3))
   fine = (np.arange(TOKENS * FINE) + 1) / FINE

@@ -14,7 +14,7 @@ ACTIVATIONS = ("half_glu1", "half_glu2", "full_glu", *UNGATED)
 
 
 def into_state(x: Float[Array, "*b d"], B_re: Float[Array, "n d"], B_im: Float[Array, "n d"]) -> Complex[Array, "*b n"]:
-  """B x in at least complex64, computed as one real product."""
+  """Computes B x in at least complex64, as one real product."""
   Bx = project(x, jnp.concatenate([B_re, B_im]).T, jnp.promote_types(x.dtype, jnp.float32))
   return jax.lax.complex(*jnp.split(Bx, 2, axis=-1))
 
@@ -22,7 +22,7 @@ def into_state(x: Float[Array, "*b d"], B_re: Float[Array, "n d"], B_im: Float[A
 def read_out(
   h: Complex[Array, "*b n"], C_re: Float[Array, "d n"], C_im: Float[Array, "d n"], dtype: jnp.dtype
 ) -> Float[Array, "*b d"]:
-  """Re(C h) as one real product with factors of `dtype`; the result has the precision of h."""
+  """Computes Re(C h) as one real product with factors of `dtype`; the result has the precision of h."""
   parts = jnp.concatenate([h.real, h.imag], axis=-1).astype(dtype)
   return project(parts, jnp.concatenate([C_re, -C_im], axis=1).T, h.real.dtype)
 

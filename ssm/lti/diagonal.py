@@ -129,7 +129,7 @@ def _one_token(
 
 @jax.custom_jvp
 def _phases(theta: Float[Array, "e n"], turns: Int[Array, "e n"], exponents: Int[Array, "m"]) -> Float[Array, "e n m"]:
-  """theta times each exponent, up to whole turns; in float32 it is computed from `turns`."""
+  """Returns theta times each exponent, up to whole turns; in float32 it is computed from `turns`."""
   if theta.dtype != jnp.float32:
     return theta[..., None] * exponents.astype(theta.dtype)
   whole = turns[..., None] * exponents.astype(jnp.int32)  # wraps
@@ -143,7 +143,7 @@ def _phases_jvp(primals, tangents):
 
 
 def _turns(theta: Float[Array, "..."], small: Float[Array, "..."] | float = 0.0) -> Int[Array, "..."]:
-  """theta + small in turns, as a multiple of 2^-32 modulo 2^32; `small` is below 2^-10 theta.
+  """Returns theta + small in turns, as a multiple of 2^-32 modulo 2^32; `small` is below 2^-10 theta.
 
   Both factors are cut into pieces of 12 bits, so that the leading product is exact and the others, together, are too
   small for their rounding to matter. Cutting by a bit mask is safe from compilers that contract a*b + c.
@@ -156,7 +156,7 @@ def _turns(theta: Float[Array, "..."], small: Float[Array, "..."] | float = 0.0)
 
 
 def _halves(x: Float[Array, "..."]) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-  """Two numbers of 12 bits whose sum is x."""
+  """Returns two numbers of 12 bits whose sum is x."""
   leading = jax.lax.bitcast_convert_type(x, jnp.uint32) & np.uint32(0xFFFFF000)
   high = jax.lax.bitcast_convert_type(leading, jnp.float32)
   return high, x - high
@@ -168,7 +168,7 @@ def _fixed(turns: Float[Array, "..."]) -> Int[Array, "..."]:
 
 
 def _pieces(value: float, bits: int, count: int) -> list[np.float32]:
-  """Numbers of `bits` bits each, from the largest on, whose sum is nearly `value`."""
+  """Returns numbers of `bits` bits each, from the largest on, whose sum is nearly `value`."""
   pieces = []
   for _ in range(count):
     unit = 2.0 ** (math.floor(math.log2(value)) + 1 - bits)

@@ -44,7 +44,7 @@ def change(
 
 
 def transition(dt: Float[Array, "e"], lam: Complex[Array, "e n"], P: Complex[Array, "e n"]) -> Float[Array, "e m m"]:
-  """Abar - I as a dense matrix that acts on `as_state(x)`; its columns are `change` of the unit vectors."""
+  """Returns Abar - I as a dense matrix that acts on `as_state(x)`; its columns are `change` of the unit vectors."""
   e, n = lam.shape
   one = jnp.concatenate([jnp.eye(n), 1j * jnp.eye(n)]).astype(lam.dtype)
   one = jnp.broadcast_to(one[:, None], (2 * n, e, n))
@@ -52,7 +52,7 @@ def transition(dt: Float[Array, "e"], lam: Complex[Array, "e n"], P: Complex[Arr
 
 
 def as_state(x: Complex[Array, "*b n"]) -> Float[Array, "*b m"]:
-  """Real and imaginary parts side by side."""
+  """Puts real and imaginary parts side by side."""
   return jnp.concatenate([x.real, x.imag], axis=-1)
 
 
@@ -97,7 +97,7 @@ def uncut(
   lam: Complex128[np.ndarray, "e n"],
   P: Complex128[np.ndarray, "e n"],
 ) -> Complex128[np.ndarray, "e n"]:
-  """C from C (I - Abar^l), which the authors' code trains and stores beside its kernel length l.
+  """Returns C from C (I - Abar^l), which the authors' code trains and stores beside its kernel length l.
 
   It is computed once, in float64: where Abar^l is near I, the stored numbers have already lost digits of C.
   """

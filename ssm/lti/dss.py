@@ -71,7 +71,7 @@ class DSS(Mixer):
 
   @property
   def STATE(self) -> str:
-    """Fixed; with the kernel "softmax" the whole input."""
+    """Is fixed; with the kernel "softmax" the whole input."""
     return "whole input" if self.kernel == "softmax" else "fixed"
 
   @nn.nowrap
@@ -120,7 +120,7 @@ class DSS(Mixer):
     return activate(y, self.activation, self.out_proj), state
 
   def _modes(self) -> tuple[Complex[Array, "n"], Complex[Array, "e n"], Complex[Array, "e n"]]:
-    """lam, z and C."""
+    """Returns lam, z and C."""
     dt_re, dt_im = jnp.split(jnp.exp(self.log_dt), 2, axis=1)
     lam_re = self.lam_re if self.kernel == "softmax" else -jnp.exp(self.lam_log)
     z = jax.lax.complex(dt_re * lam_re, dt_im * self.lam_im)

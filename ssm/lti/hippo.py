@@ -29,7 +29,7 @@ class DPLR(NamedTuple):
 
 
 def legs(n: int) -> tuple[Float64[np.ndarray, "n n"], Float64[np.ndarray, "n"]]:
-  """A and B of HiPPO-LegS without its 1/t: x' = A x + B u remembers u on Legendre polynomials of a warped past.
+  """Returns A and B of HiPPO-LegS without its 1/t: x' = A x + B u remembers u on Legendre polynomials of a warped past.
 
   A_ik = -sqrt((2i+1)(2k+1)) below the diagonal, -(i+1) on it, 0 above; B_i = sqrt(2i+1)     thm. 2.
   """
@@ -39,7 +39,7 @@ def legs(n: int) -> tuple[Float64[np.ndarray, "n n"], Float64[np.ndarray, "n"]]:
 
 
 def legt(n: int) -> tuple[Float64[np.ndarray, "n n"], Float64[np.ndarray, "n"]]:
-  """A and B of HiPPO-LegT: Legendre polynomials of the last 2 units of time.
+  """Returns A and B of HiPPO-LegT: Legendre polynomials of the last 2 units of time.
 
   A_ik = -1/2 sqrt((2i+1)(2k+1)), times (-1)^(i-k) above the diagonal; B_i = 1/2 sqrt(2i+1)     thm. 1, theta = 2.
   """
@@ -49,12 +49,12 @@ def legt(n: int) -> tuple[Float64[np.ndarray, "n n"], Float64[np.ndarray, "n"]]:
 
 
 def lagt(n: int) -> tuple[Float64[np.ndarray, "n n"], Float64[np.ndarray, "n"]]:
-  """A and B of HiPPO-LagT: Laguerre functions of all the past. A_ik = -1 below the diagonal, -1/2 on it; B_i = 1."""
+  """Returns A and B of HiPPO-LagT: Laguerre functions. A_ik = -1 below the diagonal, -1/2 on it; B_i = 1."""
   return 0.5 * np.eye(n) - np.tri(n), np.ones(n)
 
 
 def fout(n: int) -> tuple[Float64[np.ndarray, "n n"], Float64[np.ndarray, "n"]]:
-  """A and B of FouT: Fourier coefficients of the last 2 units of time; states 2m, 2m+1 are cosine and sine of pi m.
+  """Returns A and B of FouT: Fourier coefficients of the last 2 units of time; states 2m, 2m+1 are cos and sin of pi m.
 
   A = a rotation of each pair by pi m, less B B^T; B_0 = 1, B_2m = sqrt(2), 0 at the sines     arXiv:2206.12037.
 
@@ -76,7 +76,7 @@ MEASURES = {"legs": legs, "legt": legt, "lagt": lagt, "fout": fout}
 
 
 def low_rank(measure: str, n: int) -> Float64[np.ndarray, "r n"]:
-  """P with A + P^T P normal: -1/2 plus a skew matrix for "legs", a skew matrix for the others. r is 2 for "legt"."""
+  """Returns P with A + P^T P normal: -1/2 plus a skew matrix for "legs", skew for the others. r is 2 for "legt"."""
   index = np.arange(n)
   if measure == "legs":
     return np.sqrt(index + 0.5)[None]
@@ -112,7 +112,7 @@ def normal(measure: str, n: int) -> NormalPart:
 
 
 def legs_normal(n: int) -> NormalPart:
-  """`normal` of LegS, the spectrum from which diagonal state spaces start."""
+  """Returns `normal` of LegS, the spectrum from which diagonal state spaces start."""
   return normal("legs", n)
 
 

@@ -110,7 +110,7 @@ class Hyena(Mixer):
   def _split(
     self, x: Float[Array, "b t d"], taps: Float[Array, "b w e"], where: Where
   ) -> tuple[Float[Array, "b t d"], list[Float[Array, "b t d"]], Float[Array, "b w e"]]:
-    """v, the gates in the order in which they are used, and the short convolution's next taps."""
+    """Returns v, the gates in the order in which they are used, and the short convolution's next taps."""
     inner, taps = self.conv(self.in_proj(x), taps, **where.masks)
     by_head = inner.reshape(*inner.shape[:-1], self.heads, self.order + 1, self.width // self.heads)
     *gates, v = [by_head[..., i, :].reshape(x.shape) for i in range(self.order + 1)]

@@ -93,7 +93,7 @@ class HyenaModal(Mixer):
   def _split(
     self, x: Float[Array, "b t d"], taps: Float[Array, "b w e"], where: Where
   ) -> tuple[Float[Array, "b t d"], Float[Array, "b t d"], Float[Array, "b w e"]]:
-    """x_2, u = x_1 v and the short convolution's next taps."""
+    """Returns x_2, u = x_1 v and the short convolution's next taps."""
     inner, taps = self.conv(self.in_proj(x), taps, **where.masks)
     gate, first, v = jnp.split(inner, 3, axis=-1)
     return gate, first * v, taps

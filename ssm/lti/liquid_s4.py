@@ -66,7 +66,7 @@ class LiquidS4(Mixer):
 
   @property
   def STATE(self) -> str:
-    """Fixed; none in the official form."""
+    """Is fixed; none in the official form."""
     return "none" if self.form == "official" else "fixed"
 
   @nn.nowrap
@@ -102,7 +102,7 @@ class LiquidS4(Mixer):
     return self._read(run(x, self.ssm.recurrence()), liquid)
 
   def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
-    """One state serves all degrees, whose contributions to it add up."""
+    """Adds up what all degrees put into the one state that serves them."""
     run = functools.partial(diagonal.resume, **where.masks)
     products, taps = self._products(x, state.taps, where)
     y, h = run(x, self.ssm.recurrence(), state.h)
@@ -154,7 +154,7 @@ def _at_once(recurrence: diagonal.Recurrence) -> Float[Array, "e"]:
 
 
 def _official_product(x: Float[Array, "b t d"], p: int, where: Where) -> Float[Array, "b t d"]:
-  """At token i of each document the product of the i-th p of its inputs; 0 where there are fewer sets than tokens."""
+  """Returns at token i of each document the product of the i-th p of its inputs; 0 beyond the number of sets."""
   t = x.shape[1]
   count = next(n for n in itertools.count(p) if math.comb(n, p) >= t)
   sets = sorted(itertools.combinations(range(count), p), key=lambda distances: distances[::-1])[:t]

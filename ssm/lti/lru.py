@@ -90,5 +90,5 @@ class LRU(Mixer):
 
   @nn.nowrap
   def _initial_gamma_log(self, key, shape, dtype) -> Float[Array, "n"]:
-    """log sqrt(1 - |lam|^2), in a form that does not cancel for |lam| near 1."""
+    """Returns log sqrt(1 - |lam|^2), in a form that does not cancel for |lam| near 1."""
     return 0.5 * jnp.log(-jnp.expm1(-2 * jnp.exp(self.nu_log)))

@@ -24,7 +24,7 @@ LEARN = ("all", "output")
 
 
 def random(n: int) -> tuple[Float64[np.ndarray, "n n"], Float64[np.ndarray, "n"]]:
-  """A and B of independent normal numbers, always the same ones.
+  """Draws A and B of independent normal numbers, always the same ones.
 
   A has variance 1/n, less a multiple of the identity, so that its slowest state decays like HiPPO's, by exp(-t/2).
   """
@@ -99,7 +99,7 @@ class LSSL(Mixer):
     return self._read(y), State(h=h)
 
   def _recurrence(self) -> dense.Recurrence:
-    """Abar - I = (1 - a dt A)^{-1} dt A, and Bbar, of every channel."""
+    """Returns Abar - I = (1 - a dt A)^{-1} dt A, and Bbar, of every channel."""
     times = self.width // self.A.shape[0]
     dt = jnp.exp(self.log_dt)[:, None, None]
     A, B = jnp.tile(self.A, (times, 1, 1)), jnp.tile(self.B, (times, 1))[..., None]

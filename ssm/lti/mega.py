@@ -67,7 +67,7 @@ class Mega(Mixer):
 
   @property
   def STATE(self) -> str:
-    """None if bidirectional; a window with chunks; else it grows."""
+    """Is none if bidirectional; a window with chunks; else it grows."""
     if self.bidirectional:
       return "none"
     return "grows" if self.chunk is None else "window"

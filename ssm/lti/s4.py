@@ -103,7 +103,7 @@ class S4(Mixer):
     return activate(y, self.activation, self.out_proj), State(h=h)
 
   def mix_token(self, x, state: State, side):
-    """One token in O(N), without the dense matrix."""
+    """Mixes one token in O(N), without the dense matrix."""
     dt, lam, P, B, C = self._continuous()
     h = jax.lax.complex(*jnp.split(state.h, 2, axis=-1))
     h = dplr.as_state(h + dplr.change(dt, lam, P, h, B * x[..., None]))

@@ -93,7 +93,7 @@ class S4D(Mixer):
     return activate(y, self.activation, self.out_proj), State(h=h)
 
   def recurrence(self) -> diagonal.Recurrence:
-    """Abar, Bbar, 2 C and D of every channel."""
+    """Returns Abar, Bbar, 2 C and D of every channel."""
     times = self.width // self.A_log.shape[0]
     A_re, A_im, B_re, B_im = (jnp.tile(z, (times, 1)) for z in (-jnp.exp(self.A_log), self.A_im, self.B_re, self.B_im))
     dt = jnp.exp(self.log_dt)[:, None]

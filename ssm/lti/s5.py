@@ -66,7 +66,7 @@ class S5(Mixer):
 
   @property
   def STATE(self) -> str:
-    """Fixed; none if bidirectional."""
+    """Is fixed; none if bidirectional."""
     return "none" if self.bidirectional else "fixed"
 
   def setup(self):
@@ -132,7 +132,7 @@ class S5(Mixer):
   def _discrete(
     self, x: Float[Array, "b t d"], dt: Float[Array, "b t"] | None
   ) -> tuple[Complex[Array, "*bt n"], Complex[Array, "b t n"]]:
-    """Abar, which without `dt` is one for all tokens, and Bbar x."""
+    """Returns Abar, which without `dt` is one for all tokens, and Bbar x."""
     lam_re = jnp.minimum(self.lam_re, -1e-4) if self.clip_eigs else self.lam_re
     steps = self.step_rescale * jnp.exp(self.log_dt)
     gap = jnp.ones((1,), steps.dtype) if dt is None else dt[..., None].astype(steps.dtype)
@@ -144,7 +144,7 @@ class S5(Mixer):
     return jnp.exp(log_A), dense_io.into_state(x, B.real, B.imag)
 
   def _read(self, h: Complex[Array, "b t n"], x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
-    """2 Re(C h) + D x through the activation."""
+    """Returns 2 Re(C h) + D x through the activation."""
     pairs = 2 if self.conj_sym else 1
     y = dense_io.read_out(h, pairs * self.C_re, pairs * self.C_im, x.dtype) + self.D * x
     return dense_io.activate(self.activation, y.astype(x.dtype), self.gate, self.out_proj)
@@ -164,13 +164,13 @@ class S5(Mixer):
 
 
 def _initial_B(key, V: np.ndarray, width: int) -> Complex[Array, "n d"]:
-  """V* G for a real G with entries of variance 1/P."""
+  """Draws V* G for a real G with entries of variance 1/P."""
   G = nn.initializers.lecun_normal()(key, (V.shape[0], width))
   return jnp.asarray(V.conj().T, jnp.complex64) @ G
 
 
 def _initial_C(key, V: np.ndarray, width: int, kind: str) -> Complex[Array, "d n"]:
-  """G V for a complex G or, for "complex_normal", complex normal numbers."""
+  """Draws G V for a complex G or, for "complex_normal", complex normal numbers."""
   P, n = V.shape
   if kind == "complex_normal":
     re, im = jax.random.normal(key, (2, width, n)) * 0.5**0.5

@@ -121,7 +121,7 @@ class SGConv(Mixer):
 
 
 def _stretched(w: Float[Array, "d w"], lags: np.ndarray, stretch: int, interpolation: str) -> Float[Array, "d l"]:
-  """w stretched to `stretch` times its length, at these lags; a tap's value belongs to its middle."""
+  """Returns w stretched to `stretch` times its length, at these lags; a tap's value belongs to its middle."""
   if interpolation == "nearest":
     return w[:, lags // stretch]
   place = np.clip((lags + 0.5) / stretch - 0.5, 0, w.shape[1] - 1)

@@ -85,7 +85,7 @@ class SSM2D(Mixer):
     return images.convolve(x, K, origin=(rows - 1, columns - 1), inner=(columns,), **where.masks)
 
   def _kernel(self, rows: int, columns: int) -> Float[Array, "d i j"]:
-    """Taps for lags from 1 - rows and 1 - columns on: the sum of the turned impulse responses."""
+    """Returns taps for lags from 1 - rows and 1 - columns on: the sum of the turned impulse responses."""
     A, B, C = self._system()
     flat = lambda z: z.reshape(z.shape[0], -1, self.state)
     K = roesser(flat(A), flat(B), flat(C) * self.state**-0.5, rows, columns, inside=self.inside)

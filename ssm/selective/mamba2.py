@@ -155,7 +155,7 @@ class Mamba2(Mixer):
   def _split(
     self, mixed: Float[Array, "*b m"]
   ) -> tuple[Float[Array, "*b h p"], Float[Array, "*b g k"], Float[Array, "*b g k"]]:
-    """u by heads, B and C by groups."""
+    """Returns u by heads, B and C by groups."""
     inner, heads, size = self._sizes
     u, B, C = jnp.split(mixed, [inner, inner + self.groups * self.state], axis=-1)
     B, C = (value.reshape(*value.shape[:-1], self.groups, self.state) for value in (B, C))

@@ -183,7 +183,7 @@ class Mamba3(Mixer):
   def _scan(
     self, token: Token, state: State, reset: Reset
   ) -> tuple[Float[Array, "b t r h p"], Float[Array, "b h k p"]]:
-    """S_t^T q_t of all tokens, and the last S.
+    """Returns S_t^T q_t of all tokens, and the last S.
 
     S without the last token is a recurrence of plain decay: each key enters it with the token after, which decides its
     second weight. What a token reads of itself is added. The ranks enter one after the other, as tokens that do not
