@@ -27,6 +27,8 @@ REMOTE = (
 JOB = "slurm_job.txt"
 # seconds between two looks at a queue
 PATIENCE = 2.0
+# so many looks at a queue without a job, and it is gone
+LOOKS = 5
 
 
 class Process(Protocol):
@@ -37,6 +39,9 @@ class Process(Protocol):
 
   def stop(self) -> None:
     """Asks it to save and end; returns at once."""
+
+  def end(self) -> None:
+    """Kills it, or with it the connection by which it runs; returns at once."""
 
 
 class Launcher(Protocol):
@@ -74,6 +79,10 @@ class _Here:
   def stop(self) -> None:
     with suppress(ProcessLookupError):
       os.kill(self.process.pid, signal.SIGTERM)
+
+  def end(self) -> None:
+    with suppress(ProcessLookupError):
+      os.kill(self.process.pid, signal.SIGKILL)
 
 
 class Ssh:
@@ -162,9 +171,15 @@ class _Queued:
     self._job, self._log, self._note = job, log, note
 
   def wait(self) -> int:
-    while not self._job.done():
+    absent = 0
+    # its result may come a moment after it has left the queue
+    while not self._job.done() and absent < LOOKS:
       time.sleep(PATIENCE)
+      absent = absent + 1 if self._left_the_queue() else 0
     self._note.unlink(missing_ok=True)
+    if absent == LOOKS and not self._job.done(force_check=True):
+      print(f"SLURM job {self._job.job_id} has left the queue without a result", file=self._log, flush=True)
+      return 1
     # submitit reports what ended a job by exceptions of several kinds
     try:
       return int(self._job.result())
@@ -172,8 +187,17 @@ class _Queued:
       print(f"SLURM job {self._job.job_id}: {' '.join(str(error).split())}", file=self._log, flush=True)
       return 1
 
+  def _left_the_queue(self) -> bool:
+    """Asks SLURM: submitit knows from accounting, which not every cluster has, that a job was cancelled or lost."""
+    with suppress(OSError):
+      found = subprocess.run(["squeue", "--noheader", "--jobs", self._job.job_id], capture_output=True, text=True)
+      return "Invalid job id" in found.stderr if found.returncode else not found.stdout.strip()
+    return False
+
   def stop(self) -> None:
     self._job.cancel()
+
+  end = stop
 
 
 class Task:

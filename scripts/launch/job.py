@@ -3,7 +3,10 @@
 import json
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from mistake import Mistake
@@ -11,6 +14,7 @@ from mistake import Mistake
 # exit codes of main.py: another try would end in the same way
 HOPELESS = (2, 3)
 SAVED_AND_STOPPED = 75
+DONE, MISTAKE = 0, 2
 # of a JobSet and its pods: <name>-workers-<job>-<pod> is a host name, which has at most 63 characters
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,40}[a-z0-9])?")
 WORKERS = "workers"
@@ -32,6 +36,7 @@ class Job(NamedTuple):
   arguments: list[str]  # of main.py
   nodes: int
   restarts: int
+  grace: float = 60.0  # seconds that the others have to end by themselves after one has died
 
   @property
   def run(self) -> str:
@@ -39,7 +44,7 @@ class Job(NamedTuple):
     return shlex.join(["./dev", "run", *self.arguments])
 
 
-def make(name: str, folder: str, arguments: Sequence[str], nodes: int, restarts: int) -> Job:
+def make(name: str, folder: str, arguments: Sequence[str], nodes: int, restarts: int, grace: float = 60.0) -> Job:
   """Checks the settings that all kinds of clusters share.
 
   Raises:
@@ -51,13 +56,28 @@ def make(name: str, folder: str, arguments: Sequence[str], nodes: int, restarts:
     raise Mistake(f"--nodes {nodes}: give at least 1")
   if restarts < 0:
     raise Mistake(f"--restarts {restarts}: give 0 or more")
+  if not 0 <= grace < float("inf"):
+    raise Mistake(f"--grace {grace}: give seconds, 0 or more")
   if not any(argument.split("=")[0].lstrip("-") == "workdir" for argument in arguments):
     raise Mistake("give the flags of main.py after --, and --workdir among them: a folder that all machines see")
-  return Job(name, folder, list(arguments), nodes, restarts)
+  return Job(name, folder, list(arguments), nodes, restarts, grace)
+
+
+def submit(commands: Sequence[Sequence[str]], out: Path) -> int:
+  """Runs the commands that submit something; returns the first exit code that is not 0."""
+  for command in commands:
+    try:
+      code = subprocess.run(command, cwd=out, check=False).returncode
+    except FileNotFoundError:
+      print(f"launch: {command[0]} is not installed here; --dry-run prints what to submit elsewhere", file=sys.stderr)
+      return MISTAKE
+    if code:
+      return code
+  return DONE
 
 
 def supervised(job: Job, run: str) -> str:
-  """Shell lines that start a process again where it was stopped or lost its peers, as often as --restarts says."""
+  """Returns shell lines that start a process again where it was stopped or lost peers, as --restarts says."""
   hopeless = "|".join(map(str, (0, *HOPELESS)))
   return (
     f"tries=0\nwhile :; do\n  {run}\n  code=$?\n  case $code in {hopeless}) exit $code ;; esac\n"
@@ -65,17 +85,20 @@ def supervised(job: Job, run: str) -> str:
   )
 
 
-def slurm(job: Job, *, time: str, gpus: int, partition: str, warning: int, options: Sequence[str]) -> Submission:
+def slurm(
+  job: Job, *, tasks: int, time: str, gpus: int, partition: str, warning: int, options: Sequence[str]
+) -> Submission:
   """Writes an sbatch script: USR1 comes `warning` seconds before the time is up, the run saves, and is queued again.
 
-  SLURM tells JAX which processes there are. What was not stopped but failed is queued again `restarts` times.
+  SLURM tells JAX which processes there are, `tasks` on each node. What was not stopped but failed is queued again
+  `restarts` times.
   """
   extra = [f"--partition={partition}"] if partition else []
   extra += [f"--gpus-per-node={gpus}"] if gpus else []
   lines = [
     f"--job-name={job.name}",
     f"--nodes={job.nodes}",
-    "--ntasks-per-node=1",
+    f"--ntasks-per-node={tasks}",
     f"--time={time}",
     # to the steps that srun starts, where main.py is
     f"--signal=USR1@{warning}",

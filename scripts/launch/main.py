@@ -4,10 +4,12 @@
   ./dev launch gke   --name NAME --nodes 4 --image IMAGE --accelerator tpu-v5-lite-podslice --topology 4x4 --chips 4 …
   ./dev launch tpu   --name TPU --zone us-west4-a -- …
   ./dev launch ssh   --name NAME --hosts a b -- …
+  ./dev launch local --name NAME --processes 1 -- …
 
 Flags of main.py follow `--`; --workdir is a folder that all machines see. The run saves and goes on: SLURM sends USR1
-before the time is up and the job queues itself again; a JobSet, a TPU VM's loop and ssh start all processes again when
-one was stopped or died, --restarts times. Exit codes 2 and 3 of main.py (a mistake, a loss that is not finite) end it.
+before the time is up and the job queues itself again; a JobSet, a TPU VM's loop, ssh and local start all processes
+again when one was stopped or died, --restarts times. Exit codes 2 and 3 of main.py (a mistake, a loss that is not
+finite) end it.
 """
 
 import argparse
@@ -17,7 +19,7 @@ from pathlib import Path
 
 from mistake import Mistake
 from scripts.launch import job as job_lib
-from scripts.launch import over_ssh
+from scripts.launch import supervisor
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,6 +38,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
   shared.add_argument("flags", nargs="*", help="flags of main.py, after --")
   slurm = kinds.add_parser("slurm", parents=[shared])
   slurm.add_argument("--nodes", type=int, default=1)
+  slurm.add_argument("--tasks", type=int, default=1, help="processes of a node; one sees all of its GPUs")
   slurm.add_argument("--gpus", type=int, default=0, help="of a node")
   slurm.add_argument("--time", default="24:00:00")
   slurm.add_argument("--partition", default="")
@@ -55,21 +58,30 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
   tpu.add_argument("--project", default="")
   ssh = kinds.add_parser("ssh", parents=[shared])
   ssh.add_argument("--hosts", nargs="+", required=True)
+  local = kinds.add_parser("local", parents=[shared])
+  local.add_argument("--processes", type=int, default=1, help="on this machine, whose devices they all see")
+  for kind in (ssh, local):
+    kind.add_argument("--grace", type=float, default=60.0, help="seconds from one's death until the others are killed")
   return parser.parse_args(argv)
 
 
 def submission(args: argparse.Namespace) -> tuple[job_lib.Job, job_lib.Submission]:
   """Makes what the arguments ask for; raises a Mistake where they do not fit together."""
   folder = args.folder or ("/code" if args.kind == "gke" else str(ROOT))
-  nodes = len(args.hosts) if args.kind == "ssh" else getattr(args, "nodes", 1)
-  job = job_lib.make(args.name, folder, args.flags, nodes, args.restarts)
+  if args.kind == "local" and args.processes < 1:
+    raise Mistake(f"--processes {args.processes}: give at least 1")
+  counts = {"ssh": lambda: len(args.hosts), "local": lambda: args.processes}
+  nodes = counts.get(args.kind, lambda: getattr(args, "nodes", 1))()
+  job = job_lib.make(args.name, folder, args.flags, nodes, args.restarts, getattr(args, "grace", 60.0))
   if args.kind == "slurm":
-    options = dict(time=args.time, gpus=args.gpus, partition=args.partition, warning=args.warning)
+    options = dict(tasks=args.tasks, time=args.time, gpus=args.gpus, partition=args.partition, warning=args.warning)
     return job, job_lib.slurm(job, **options, options=args.sbatch)
   if args.kind == "tpu":
     return job, job_lib.tpu_vm(job, zone=args.zone, project=args.project)
   if args.kind == "ssh":
-    return job, job_lib.Submission({}, over_ssh.commands(job, args.hosts))
+    return job, job_lib.Submission({}, supervisor.over_ssh(job, args.hosts))
+  if args.kind == "local":
+    return job, job_lib.Submission({}, supervisor.here(job))
   if bool(args.chips) == bool(args.gpus):
     raise Mistake("gke: give either --chips, of a node with TPUs, or --gpus")
   if bool(args.chips) != bool(args.topology):
@@ -95,9 +107,9 @@ def main(argv: list[str] | None = None) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     for name, text in made.files.items():
       (args.out / name).write_text(text)
-    return (
-      over_ssh.supervise(job, args.hosts, args.out) if args.kind == "ssh" else over_ssh.submit(made.commands, args.out)
-    )
+    if args.kind == "ssh":
+      return supervisor.run_over_ssh(job, args.hosts, args.out)
+    return supervisor.run_here(job, args.out) if args.kind == "local" else job_lib.submit(made.commands, args.out)
   except (Mistake, OSError) as error:
     print(f"launch: {error}", file=sys.stderr)
     return 2

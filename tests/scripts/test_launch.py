@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from scripts.launch import main as launch
-from scripts.launch import over_ssh
+from scripts.launch import supervisor
 
 FLAGS = ["--", "--config", "configs/mqar.py:mixer=s5", "--workdir", "/shared/a b"]
 GKE = ["gke", "--name=x", "--image=i", "--accelerator=tpu-v5-lite-podslice"]
@@ -226,7 +226,7 @@ def test_processes_over_ssh_are_started_together_and_again(tmp_path, monkeypatch
   )
   (tmp_path / "codes").write_text(" ".join(map(str, codes)))
   monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-  monkeypatch.setattr(over_ssh, "PAUSE", 0.0)
+  monkeypatch.setattr(supervisor, "PAUSE", 0.0)
   arguments = [
     "ssh",
     "--name=x",
@@ -243,6 +243,37 @@ def test_processes_over_ssh_are_started_together_and_again(tmp_path, monkeypatch
   assert calls == sorted([f"{start} --process={i}" for i in range(2)] * tries)
 
 
+# stands in for main.py: in the first try the second process is killed, and another one may be suspended for ever
+WORKS = """
+import os, pathlib, signal, sys, time
+number = int(sys.argv[-1].removeprefix("--process="))
+here = pathlib.Path(__file__).parent
+tries = here / f"tries-{number}"
+tries.write_text(tries.read_text() + "x" if tries.exists() else "x")
+(here / "flags").write_text(" ".join(sys.argv[1:-3]))
+if len(tries.read_text()) == 1:
+  if number == 1:
+    while not all((here / f"tries-{i}").exists() for i in (0, 2)):
+      time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGKILL)
+  if number == int(sys.argv[1]):
+    os.kill(os.getpid(), signal.SIGSTOP)
+  sys.exit(4)
+"""
+
+
+@pytest.mark.parametrize("suspended", [-1, 0])
+def test_processes_on_this_machine_are_started_again_when_one_is_killed(tmp_path, monkeypatch, capsys, suspended):
+  (tmp_path / "main.py").write_text(WORKS)
+  monkeypatch.setattr(supervisor, "PAUSE", 0.0)
+  arguments = ["local", "--name=x", "--processes=3", f"--folder={tmp_path}", f"--out={tmp_path}", "--restarts=1"]
+  assert launch.main([*arguments, f"--grace={60 if suspended < 0 else 2}", "--", str(suspended), "--workdir=w"]) == 0
+  assert [(tmp_path / f"tries-{i}").read_text() for i in range(3)] == ["xx"] * 3
+  assert (tmp_path / "flags").read_text() == f"{suspended} --workdir=w"
+  codes = [4 if suspended < 0 else -9, -9, 4]
+  assert f"exit codes {codes}; starting again, 1 of 1 times" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
   "arguments, message",
   [
@@ -250,6 +281,8 @@ def test_processes_over_ssh_are_started_together_and_again(tmp_path, monkeypatch
     (["slurm", "--name=x", "--nodes=0", *FLAGS], "--nodes 0"),
     (["slurm", "--name=x", "--restarts=-1", *FLAGS], "--restarts -1"),
     (["slurm", "--name=x", "--", "--config=a"], "--workdir"),
+    (["local", "--name=x", "--grace=-1", *FLAGS], "--grace -1"),
+    (["local", "--name=x", "--processes=0", *FLAGS], "--processes 0"),
     ([*GKE, *FLAGS], "either --chips"),
     ([*GKE, "--chips=4", *FLAGS], "belong together"),
     ([*GKE, "--gpus=4", "--slices=2", *FLAGS], "--slices 2"),
