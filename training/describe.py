@@ -47,8 +47,10 @@ def names(kind: str) -> str:
   if kind == "models":
     return _models(entries)
   width = max(map(len, entries))
-  shared = kind in ("optimizers", "schedules")
-  return "\n".join(name if shared else f"{name:{width}}  {_line(kind, name, get)}" for name, get in entries.items())
+  # all of these are described by one function, so that their lines stand elsewhere
+  shared = {"optimizers": optimizer.ABOUT, "schedules": schedule.SCHEDULES}.get(kind, {})
+  lines = {name: shared.get(name) or _line(kind, name, get) for name, get in entries.items()}
+  return "\n".join(f"{name:{width}}  {line}" for name, line in lines.items())
 
 
 def _line(kind: str, name: str, get: Callable[[], Any]) -> str:

@@ -63,6 +63,21 @@ OPTIMIZERS: dict[str, Callable[[Moments], optax.GradientTransformation]] = {
   SCHEDULE_FREE: _without_momentum,
   "sgd": lambda m: optax.trace(m.b1) if m.b1 else optax.identity(),
 }
+# one line each for `--list optimizers`
+ABOUT: dict[str, str] = {
+  "adabelief": "Adam, divided by how far gradients are from their mean (Zhuang et al. 2020)",
+  "adam": "Adam; weight decay is part of the gradient (Kingma & Ba 2015)",
+  "adamw": "Adam with decoupled weight decay (Loshchilov & Hutter 2019)",
+  "ademamix": "AdamW with a second, slow average of gradients (Pagliardini et al. 2024)",
+  "adopt": "Adam, normalised before the momentum, which converges at any b2 (Taniguchi et al. 2024)",
+  "lion": "the sign of a momentum; wants a learning rate several times smaller than AdamW's (Chen et al. 2023)",
+  "muon": "nearly orthogonal updates of the hidden matrices, AdamW for all else (Jordan 2024, Liu et al. 2025)",
+  "nadamw": "AdamW with Nesterov's momentum (Dozat 2016)",
+  "radam": "AdamW, rectified while its second moment is uncertain (Liu et al. 2020)",
+  "rmsprop": "divided by the root of the mean square; weight decay is part of the gradient (Tieleman & Hinton 2012)",
+  SCHEDULE_FREE: "AdamW whose average of iterates replaces the schedule (Defazio et al. 2024)",
+  "sgd": "gradient descent with momentum b1; weight decay is part of the gradient",
+}
 # weight decay is part of the gradient here, as in the papers; everywhere else it is decoupled
 COUPLED = ("adam", "rmsprop", "sgd")
 

@@ -30,7 +30,15 @@ from ml_collections import ConfigDict
 from mistake import Mistake
 
 Section: TypeAlias = Mapping[str, Any] | ConfigDict
-SCHEDULES = ("constant", "cosine", "linear", "wsd", "one_cycle", "inverse_sqrt")
+# name -> one line for `--list schedules`; the module's docstring says more
+SCHEDULES = {
+  "constant": "stays at lr after the warm-up",
+  "cosine": "falls to final_lr·lr at the last step on half a cosine (Loshchilov & Hutter 2017)",
+  "linear": "falls there on a line",
+  "wsd": "stays, and falls on a line over the last `decay` updates (Hu et al. 2024)",
+  "one_cycle": "rises from lr/25 and falls to at least lr/250,000, on half cosines (Smith & Topin 2018)",
+  "inverse_sqrt": "falls as lr sqrt(warmup/n) at update n (Vaswani et al. 2017)",
+}
 # whose rate depends on `steps`
 DRAWN = ("cosine", "linear", "one_cycle")
 

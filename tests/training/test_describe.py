@@ -29,6 +29,13 @@ def test_tasks_are_described_by_what_they_are():
   assert page.index("repeat the tokens at the front") < page.index("Data tokens are uniform") < page.index("settings")
 
 
+@pytest.mark.parametrize("kind", ["optimizers", "schedules"])
+def test_rules_described_by_one_function_have_lines_of_their_own(kind):
+  lines = [line.split(maxsplit=1) for line in describe.names(kind).splitlines()]
+  assert all(len(line) == 2 for line in lines), lines
+  assert len({about for _, about in lines}) == len(lines)
+
+
 def test_files_without_a_config_are_not_listed():
   names = [line.split()[0] for line in describe.names("configs").splitlines()]
   assert "configs/mqar.py" in names
