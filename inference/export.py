@@ -56,7 +56,7 @@ def write(
   if unknown := [platform for platform in platforms if platform not in PLATFORMS]:
     raise Mistake(f"--platforms: no {unknown[0]!r}; choose from {', '.join(PLATFORMS)}")
   if importlib.util.find_spec("flatbuffers") is None:
-    raise Mistake("JAX writes programs with the package flatbuffers, which EXTRAS=lab ./dev setup installs")
+    raise Mistake("JAX writes programs with the package flatbuffers, which ./dev setup installs")
   if model.STATE == "none":
     raise Mistake("the model reads whole rows at once: it has no prefill or step to export")
   weights = model.apart(variables)

@@ -143,7 +143,7 @@ class Slurm:
     try:
       import submitit
     except ImportError:
-      raise Mistake("--launcher slurm needs submitit; EXTRAS=lab ./dev setup installs it") from None
+      raise Mistake("--launcher slurm needs submitit; ./dev setup installs it") from None
     try:
       self._executor = submitit.AutoExecutor(folder, cluster=cluster)
       self._executor.update_parameters(**({"name": "sweep", "timeout_min": 60} | dict(parameters)))

@@ -68,7 +68,7 @@ def write(
   try:
     from plotly.offline import get_plotlyjs
   except ImportError:
-    raise Mistake("--html needs plotly; EXTRAS=lab ./dev setup installs it") from None
+    raise Mistake("--html needs plotly; ./dev setup installs it") from None
   found = [setting for part in groups.values() for setting in part]
   title = f"{folder.resolve().name}: {metric}"
   parts = [f"<h1>{html.escape(title)}</h1>"]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import flatbuffers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +31,6 @@ def model():
 
 @pytest.mark.slow
 def test_a_folder_runs_without_this_code_base_as_its_page_says(model, tmp_path):
-  flatbuffers = pytest.importorskip("flatbuffers", reason="EXTRAS=lab installs it")
   made, variables = model
   export.write(tmp_path / "exported", made, variables, prompt=8, max_len=16, platforms=("cpu", "cuda", "tpu"))
   (code,) = re.findall(r"```python\n(.*?)```", (sources.ROOT / "docs" / "export.md").read_text(), re.S)

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import submitit
 
 from mistake import Mistake
 from scripts import launchers
@@ -83,7 +84,6 @@ def test_ssh_needs_machines():
 
 
 def test_a_job_returns_its_code_and_is_taken_up_again(tmp_path, monkeypatch):
-  submitit = pytest.importorskip("submitit", reason="EXTRAS=lab installs it")
   monkeypatch.setattr(launchers, "PATIENCE", 0.05)
   # submitit's own executor for one machine, with the same jobs and files
   launcher = launchers.Slurm(tmp_path / "slurm", {"timeout_min": 5}, cluster="local")
@@ -100,7 +100,6 @@ def test_a_job_returns_its_code_and_is_taken_up_again(tmp_path, monkeypatch):
 
 
 def test_a_job_whose_time_is_up_saves_and_is_queued_again(tmp_path):
-  submitit = pytest.importorskip("submitit", reason="EXTRAS=lab installs it")
   task = launchers.Task([sys.executable, "-c", SAVES], tmp_path / "log.txt")
   codes = []
   thread = threading.Thread(target=lambda: codes.append(task()))

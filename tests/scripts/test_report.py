@@ -194,7 +194,6 @@ def test_mistakes_are_one_line(folder, capsys, arguments, message):
 
 
 def test_a_page_has_all_of_it_and_asks_no_network(tmp_path):
-  pytest.importorskip("plotly", reason="EXTRAS=lab installs it")
   write(tmp_path, SEEDS, config="configs/x.py:mixer=<a>", argument="", flags=["--config.steps=5"], origin="")
   for number in (0, 3):
     (tmp_path / f"run{number}" / "config.json").write_text(json.dumps({"optimizer": {"lr": number, "b1": 0.9}}))
@@ -224,7 +223,6 @@ def test_a_page_has_all_of_it_and_asks_no_network(tmp_path):
 
 
 def test_a_page_is_there_before_a_run_has_finished(tmp_path, monkeypatch):
-  pytest.importorskip("plotly", reason="EXTRAS=lab installs it")
   (tmp_path / "still").mkdir()
   (tmp_path / "still" / "metrics.jsonl").write_text('{"step": 7, "train/loss": 1.5}\n')
   pages = []

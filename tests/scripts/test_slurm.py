@@ -78,7 +78,6 @@ def test_a_job_of_two_processes_saves_when_warned_and_goes_on(cluster):
 @installed
 @pytest.mark.slow
 def test_runs_of_a_sweep_are_jobs_and_cancelled_ones_end(cluster):
-  pytest.importorskip("submitit", reason="EXTRAS=lab installs it")
   (cluster / "text.txt").write_text(TEXT)
   config = f"configs/text.py:files={cluster / 'text.txt'},{SIZES},steps=2,save.every=2"
   command = ["scripts/sweep.py", "--config", config, "--out", str(cluster / "sweep"), "--grid", "lr=1e-3,2e-3"]
