@@ -22,6 +22,18 @@ constexpr int LANES = 16;
 typedef float Vector __attribute__((vector_size(LANES * sizeof(float))));
 typedef int32_t Bits __attribute__((vector_size(LANES * sizeof(int32_t))));
 
+// Numbers of a thread's own, that start as 0; vectors of them lie within lines of the cache.
+class Floats {
+ public:
+  explicit Floats(int64_t size) : vectors_((size + LANES - 1) / LANES) {}
+  float* data() { return (float*)vectors_.data(); }
+  const float* data() const { return (const float*)vectors_.data(); }
+  void clear() { std::fill(vectors_.begin(), vectors_.end(), Vector{}); }
+
+ private:
+  std::vector<Vector> vectors_;
+};
+
 using In = ffi::Buffer<ffi::F32>;
 using Mask = ffi::Buffer<ffi::PRED>;
 using Out = ffi::ResultBuffer<ffi::F32>;
@@ -52,14 +64,42 @@ static inline float sum(Vector v) {
   return v[0];
 }
 
+static inline bool any(Bits z) {
+  int32_t bits = 0;
+  for (int i = 0; i < LANES; ++i) bits |= z[i];
+  return bits;
+}
+
+#if defined(__clang__) || __GNUC__ >= 12
+#define SHUFFLED(x, y, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
+#else
+#define SHUFFLED(x, y, ...) __builtin_shuffle(x, y, (Bits){__VA_ARGS__})
+#endif
+
+static inline Vector pairs(Vector x, Vector y) {
+  return SHUFFLED(x, y, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
+         SHUFFLED(x, y, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+}
+
+// Returns the sums of 16 vectors, in order; the vectors are lost.
+static inline Vector sums(Vector* v) {
+  for (int many = LANES / 2; many; many /= 2) {
+    for (int i = 0; i < many; ++i) v[i] = pairs(v[2 * i], v[2 * i + 1]);
+  }
+  return v[0];
+}
+
+static inline Vector max(Vector x, Vector y) { return x > y ? x : y; }
+static inline Vector min(Vector x, Vector y) { return x < y ? x : y; }
+
 // 2^z to 2 units in the last place, for z up to 127; below -126 it is 0 or next to it, from -127 on 0. NaN stays NaN.
 //
 // The whole part of z goes to the exponent by integer addition: added to 1.5 * 2^23, z is rounded, and the last bits of
 // the sum are that integer. The rest, at most 1/2, goes through the Taylor series of 2^r.
-static inline Vector exp2(Vector z) {
+static inline Vector small_exp2(Vector z) {
   const float shift = 12582912.0f;
-  z = z < -127.0f ? Vector{} - 127.0f : z;
-  z = z > 127.0f ? Vector{} + 127.0f : z;
+  // the second one if it is NaN
+  z = max(Vector{} - 127.0f, z);
   Vector moved = z + shift, r = z - (moved - shift);
   Vector p = 1.5403530e-4f * r + 1.33335581e-3f;
   p = p * r + 9.61812911e-3f;
@@ -70,9 +110,10 @@ static inline Vector exp2(Vector z) {
   return (Vector)((Bits)p + ((Bits)moved << 23));
 }
 
-constexpr float LOG2_E = 1.44269504f;
+// The same, 2^127 for larger z.
+static inline Vector exp2(Vector z) { return small_exp2(min(Vector{} + 127.0f, z)); }
 
-static inline Vector max(Vector x, Vector y) { return x > y ? x : y; }
+constexpr float LOG2_E = 1.44269504f;
 
 // tanh to 2 units in the last place or 2^-23, whichever is more. NaN stays NaN.
 static inline Vector tanh(Vector z) {

@@ -2,12 +2,14 @@
 
 #pragma once
 
+#include <utility>
+
 #include "lanes.h"
 
 namespace lanes {
 
-// C = X Y or C += X Y for `rows` rows and `vectors` vectors of columns, where X "rows depth" has any strides (xi, xm), and
-// Y "depth columns" and C "rows columns" have rows of whole vectors, y and c numbers apart.
+// C = X Y or C += X Y for `rows` rows and `vectors` vectors of columns, where X "rows depth" has any strides (xi, xm),
+// and Y "depth columns" and C "rows columns" have rows of whole vectors, y and c numbers apart.
 struct Product {
   int64_t depth;
   const float* X;
@@ -60,6 +62,33 @@ static void multiply(const Product& z, int64_t rows, int64_t vectors) {
     case 3: return columns<3, ADD>(z, rows, j * LANES);
     case 2: return columns<2, ADD>(z, rows, j * LANES);
     case 1: return columns<1, ADD>(z, rows, j * LANES);
+  }
+}
+
+// Exchanges, of each two vectors S apart, the lanes that have S in the first with those that have not in the second.
+template <int S, int... L>
+static inline void exchange(Vector* v, std::integer_sequence<int, L...>) {
+  for (int i = 0; i < LANES; ++i) {
+    if (i & S) continue;
+    Vector x = v[i], y = v[i + S];
+    v[i] = SHUFFLED(x, y, (L & S ? LANES + L - S : L)...);
+    v[i + S] = SHUFFLED(x, y, (L & S ? LANES + L : L + S)...);
+  }
+}
+
+// Writes the transpose of a matrix of whole vectors both ways, whose rows are `from_row` and become `to_row` apart.
+static void transpose(const float* from, int64_t from_row, int64_t rows, int64_t columns, float* to, int64_t to_row) {
+  constexpr std::make_integer_sequence<int, LANES> lanes;
+  for (int64_t i = 0; i < rows; i += LANES) {
+    for (int64_t j = 0; j < columns; j += LANES) {
+      Vector v[LANES];
+      for (int n = 0; n < LANES; ++n) v[n] = load(from + (i + n) * from_row + j, LANES);
+      exchange<1>(v, lanes);
+      exchange<2>(v, lanes);
+      exchange<4>(v, lanes);
+      exchange<8>(v, lanes);
+      for (int n = 0; n < LANES; ++n) store(to + (j + n) * to_row + i, LANES, v[n]);
+    }
   }
 }
 

@@ -4,11 +4,16 @@
 // and only queries and results are transposed, once a block. All products read one number of a key or value at a time.
 // Exponentials are powers of 2, and scores are in those units.
 //
-// A thread takes one block of queries of one head forward. Backward it takes the heads that share keys, and of those
-// every `parts`-th block of queries: it adds up the gradients of all keys by itself. So no result depends on threads.
+// A thread takes TOGETHER blocks of queries of one head forward. Backward it takes the heads that share keys, and of
+// those every `parts`-th so many blocks: it adds up the gradients of all keys by itself. So no result depends on
+// threads.
 //
-// Arrays: q, y "b t h k"; k "b s g k"; v "b s g p"; positions and segments "b t" and "b s", or no segments; finite
-// "b s"; slopes "h", or nothing; spoilt "b t"; levels "b h t"; gradients of k and v "parts b s g k".
+// A token that is not finite is read as zeros. Queries that are such a token or see one have y and level NaN, and no
+// gradient.
+//
+// Arrays: q "b t h k"; y "b t h p"; k "b s g k"; v "b s g p"; positions, segments (or nothing) and whether tokens are
+// finite, "b t" and "b s"; slopes "h", or nothing; levels, the logarithms of sums of exponentials, "b h t"; gradients
+// of k and v "parts b s g k" and "parts b s g p".
 
 #include <cmath>
 #include <limits>
@@ -23,6 +28,7 @@ using Ints = ffi::Buffer<ffi::S32>;
 
 constexpr int64_t BLOCK = 64;               // queries, and keys
 constexpr int64_t VECTORS = BLOCK / LANES;  // of queries
+constexpr int64_t TOGETHER = 4;             // blocks of queries that read a block of keys together
 constexpr int32_t EVERYONE = std::numeric_limits<int32_t>::max();
 constexpr float INF = std::numeric_limits<float>::infinity();
 
@@ -74,13 +80,13 @@ struct Places {
   const bool* finite;
   std::vector<Range> ranges;
 
-  Places(const Ints& positions, const Ints& segments, const bool* finite)
+  Places(const Ints& positions, const Ints& segments, const Mask& finite)
       : size(positions.dimensions()[1]), position(positions.typed_data()),
-        segment(segments.element_count() ? segments.typed_data() : nullptr), finite(finite),
+        segment(segments.element_count() ? segments.typed_data() : nullptr), finite(finite.typed_data()),
         ranges(positions.dimensions()[0] * blocks(size)) {
     for (int64_t i = 0; i < (int64_t)positions.element_count(); ++i) {
       Range& range = ranges[i / size * blocks(size) + i % size / BLOCK];
-      range.add(position[i], segment ? segment[i] : 0, !finite || finite[i]);
+      range.add(position[i], segment ? segment[i] : 0, this->finite[i]);
     }
   }
   const Range& range(int64_t row, int64_t block) const { return ranges[row * blocks(size) + block]; }
@@ -119,22 +125,44 @@ Bits ints(const int32_t* from, int64_t have) {
   return z;
 }
 
-// One block of queries of a head, as columns.
+// Copies rows of `size` numbers to rows of whole vectors, which end with zeros, as do rows that are not finite.
+void copy(const float* from, int64_t apart, int64_t rows, int64_t size, const bool* finite, float* to) {
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t n = 0; n < size; n += LANES, to += LANES) {
+      store(to, LANES, finite[i] ? load(from + i * apart + n, size - n) : Vector{});
+    }
+  }
+}
+
+// Writes the first `size` rows of columns as rows that are `apart`.
+void spread(const float* columns, int64_t many, int64_t size, float* to, int64_t apart) {
+  float rows[LANES * BLOCK];
+  for (int64_t n = 0; n < size; n += LANES) {
+    transpose(columns + n * BLOCK, BLOCK, LANES, BLOCK, rows, LANES);
+    for (int64_t i = 0; i < many; ++i) store(to + i * apart + n, size - n, load(rows + i * LANES, LANES));
+  }
+}
+
+// One block of queries of a head.
 struct Queries {
   int64_t row, head, first, many;
-  std::vector<float> columns;  // "k BLOCK", multiplied by the rules' factor
-  Bits position[VECTORS], segment[VECTORS];
+  Floats rows, columns;  // "queries k"; "k BLOCK", multiplied by the rules' factor
+  Bits position[VECTORS], segment[VECTORS], spoilt[VECTORS];
 
   Queries(const Inputs& in, int64_t row, int64_t head, int64_t block)
-      : row(row), head(head), first(block * BLOCK), many(std::min(BLOCK, in.s.t - first)), columns(in.s.k * BLOCK) {
-    for (int64_t i = 0; i < many; ++i) {
-      const float* q = in.query(row, first + i, head);
-      for (int64_t n = 0; n < in.s.k; ++n) columns[n * BLOCK + i] = q[n] * in.rules.factor();
-    }
+      : row(row), head(head), first(block * BLOCK), many(std::min(BLOCK, in.s.t - first)),
+        rows(BLOCK * padded(in.s.k)), columns(BLOCK * padded(in.s.k)) {
+    int64_t place = row * in.s.t + first;
+    copy(in.query(row, first, head), in.s.h * in.s.k, many, in.s.k, in.at.finite + place, rows.data());
+    transpose(rows.data(), padded(in.s.k), BLOCK, padded(in.s.k), columns.data(), BLOCK);
+    for (int64_t i = 0; i < BLOCK * padded(in.s.k); ++i) columns.data()[i] *= in.rules.factor();
     for (int64_t j = 0; j < VECTORS; ++j) {
-      int64_t place = row * in.s.t + first + j * LANES, have = many - j * LANES;
-      position[j] = ints(in.at.position + place, have);
-      segment[j] = ints(in.at.segment ? in.at.segment + place : nullptr, have);
+      int64_t have = many - j * LANES;
+      position[j] = ints(in.at.position + place + j * LANES, have);
+      segment[j] = ints(in.at.segment ? in.at.segment + place + j * LANES : nullptr, have);
+      for (int64_t lane = 0; lane < LANES; ++lane) {
+        spoilt[j][lane] = lane < have && !in.at.finite[place + j * LANES + lane] ? -1 : 0;
+      }
     }
   }
   // Vectors of queries that are there.
@@ -149,28 +177,29 @@ struct Queries {
     if (in.of.segment) see &= (segment[j] == in.of.segment[place]) & (segment[j] >= 0);
     return see;
   }
-};
 
-// Rows of `size` numbers, next to each other and filled up with zeros to rows of `width`.
-void copy(const float* from, int64_t apart, int64_t rows, int64_t size, int64_t width, float* to) {
-  for (int64_t i = 0; i < rows; ++i, from += apart, to += width) {
-    std::copy(from, from + size, to);
-    std::fill(to + size, to + width, 0.0f);
+  // Marks the queries that see a key which is not finite.
+  void spoil(const Inputs& in, int64_t block) {
+    for (int64_t i = block * BLOCK; i < std::min((block + 1) * BLOCK, in.s.s); ++i) {
+      int64_t place = row * in.s.s + i;
+      for (int64_t j = 0; j < vectors() && !in.of.finite[place]; ++j) spoilt[j] |= see(in, place, j);
+    }
   }
-}
+};
 
 // The keys and values of one block.
 struct Keys {
   int64_t first, many;
-  std::vector<float> k, v;  // "keys k", "keys p"
+  Floats k, v;  // "keys k", "keys p"
 
-  explicit Keys(const Sizes& s) : k(BLOCK * s.k), v(BLOCK * s.p) {}
+  explicit Keys(const Sizes& s) : k(BLOCK * padded(s.k)), v(BLOCK * padded(s.p)) {}
 
   void read(const Inputs& in, int64_t row, int64_t group, int64_t block) {
     first = block * BLOCK;
     many = std::min(BLOCK, in.s.s - first);
-    copy(in.key(row, first, group), in.s.g * in.s.k, many, in.s.k, in.s.k, k.data());
-    copy(in.value(row, first, group), in.s.g * in.s.p, many, in.s.p, in.s.p, v.data());
+    const bool* finite = in.of.finite + row * in.s.s + first;
+    copy(in.key(row, first, group), in.s.g * in.s.k, many, in.s.k, finite, k.data());
+    copy(in.value(row, first, group), in.s.g * in.s.p, many, in.s.p, finite, v.data());
   }
 };
 
@@ -199,20 +228,6 @@ void bend(const Inputs& in, const Queries& q, const Keys& keys, Seen seen, float
   }
 }
 
-// Marks the queries that see a key which is not finite.
-void spoil(const Inputs& in, const Queries& q, int64_t block, float* spoilt) {
-  int64_t end = std::min((block + 1) * BLOCK, in.s.s);
-  for (int64_t i = block * BLOCK; i < end; ++i) {
-    if (in.of.finite[q.row * in.s.s + i]) continue;
-    for (int64_t j = 0; j < q.vectors(); ++j) {
-      Bits see = q.see(in, q.row * in.s.s + i, j);
-      for (int64_t lane = 0; lane < std::min<int64_t>(LANES, q.many - j * LANES); ++lane) {
-        if (see[lane]) spoilt[q.row * in.s.t + q.first + j * LANES + lane] = 1.0f;
-      }
-    }
-  }
-}
-
 // The running softmax of a block of queries.
 struct Softmax {
   Vector top[VECTORS], total[VECTORS];
@@ -223,91 +238,143 @@ struct Softmax {
   }
 
   // Turns scores into weights under the largest score so far, and makes what was summed before smaller accordingly.
-  void weigh(int64_t keys, int64_t vectors, float* scores, int64_t rows, float* sums) {
-    for (int64_t j = 0; j < vectors; ++j) {
-      float* column = scores + j * LANES;
-      Vector higher = top[j], sum = {};
-      for (int64_t i = 0; i < keys; ++i) higher = max(load(column + i * BLOCK, LANES), higher);
-      // a query that has seen nothing yet stays at -inf, which is never subtracted
-      Vector base = higher == -INF ? Vector{} : higher, shrink = exp2(top[j] - base);
-      for (int64_t i = 0; i < keys; ++i) {
-        Vector weight = exp2(load(column + i * BLOCK, LANES) - base);
-        store(column + i * BLOCK, LANES, weight);
-        sum += weight;
+  void weigh(int64_t keys, float* scores, int64_t rows, float* sums) {
+    Vector higher[VECTORS], base[VECTORS], sum[VECTORS] = {};
+    std::copy(top, top + VECTORS, higher);
+    for (int64_t i = 0; i < keys; ++i) {
+      for (int j = 0; j < VECTORS; ++j) higher[j] = max(load(scores + i * BLOCK + j * LANES, LANES), higher[j]);
+    }
+    // a query that has seen nothing yet stays at -inf, which is never subtracted
+    for (int j = 0; j < VECTORS; ++j) base[j] = higher[j] == -INF ? Vector{} : higher[j];
+    for (int64_t i = 0; i < keys; ++i) {
+      for (int j = 0; j < VECTORS; ++j) {
+        float* at = scores + i * BLOCK + j * LANES;
+        Vector weight = small_exp2(load(at, LANES) - base[j]);
+        store(at, LANES, weight);
+        sum[j] += weight;
       }
-      for (int64_t n = 0; n < rows; ++n) {
-        float* at = sums + n * BLOCK + j * LANES;
-        store(at, LANES, load(at, LANES) * shrink);
+    }
+    for (int j = 0; j < VECTORS; ++j) {
+      Vector shrink = small_exp2(top[j] - base[j]);
+      total[j] = total[j] * shrink + sum[j];
+      if (any(higher[j] != top[j])) {
+        for (int64_t n = 0; n < rows; ++n) {
+          float* at = sums + n * BLOCK + j * LANES;
+          store(at, LANES, load(at, LANES) * shrink);
+        }
       }
-      total[j] = total[j] * shrink + sum;
-      top[j] = higher;
+      top[j] = higher[j];
     }
   }
 };
 
-void forward(const Inputs& in, int64_t row, int64_t head, int64_t block, float* y, float* spoilt, float* levels) {
-  const Sizes& s = in.s;
-  Queries q(in, row, head, block);
-  Keys keys(s);
-  Softmax softmax;
-  std::vector<float> scores(BLOCK * BLOCK), sums(s.p * BLOCK);
-  for (int64_t j = 0; j < blocks(s.s); ++j) {
-    const Range& range = in.of.range(row, j);
-    Seen seen = in.seen(in.at.range(row, block), range);
-    if (seen == Seen::NONE) continue;
-    if (head == 0 && !range.finite) spoil(in, q, j, spoilt);
-    keys.read(in, row, head / (s.h / s.g), j);
-    multiply<false>({s.k, keys.k.data(), s.k, 1, q.columns.data(), BLOCK, scores.data(), BLOCK}, keys.many, q.vectors());
-    bend(in, q, keys, seen, scores.data(), nullptr);
-    softmax.weigh(keys.many, q.vectors(), scores.data(), s.p, sums.data());
-    multiply<true>({keys.many, keys.v.data(), 1, s.p, scores.data(), BLOCK, sums.data(), BLOCK}, s.p, q.vectors());
-  }
-  for (int64_t i = 0; i < q.many; ++i) {
-    float total = softmax.total[i / LANES][i % LANES], top = softmax.top[i / LANES][i % LANES];
-    float* to = y + in.result(row, q.first + i, head);
-    bool saw = top != -INF;
-    for (int64_t n = 0; n < s.p; ++n) to[n] = saw ? sums[n * BLOCK + i] / total : 0.0f;
+// Divides what was summed by the sums of weights, and returns the levels.
+void finish(const Queries& q, const Softmax& softmax, int64_t rows, float* sums, Vector* levels) {
+  const Vector nan = Vector{} + std::numeric_limits<float>::quiet_NaN();
+  for (int j = 0; j < VECTORS; ++j) {
+    Bits saw = softmax.top[j] != -INF;
+    Vector factor = q.spoilt[j] ? nan : saw ? 1.0f / softmax.total[j] : Vector{};
+    for (int64_t n = 0; n < rows; ++n) {
+      float* at = sums + n * BLOCK + j * LANES;
+      store(at, LANES, load(at, LANES) * factor);
+    }
+    Vector level;
+    for (int i = 0; i < LANES; ++i) level[i] = std::log2(softmax.total[j][i]);
     // under a level of inf all weights are 0
-    levels[(row * s.h + head) * s.t + q.first + i] = saw ? top + std::log2(total) : INF;
+    levels[j] = q.spoilt[j] ? nan : saw ? softmax.top[j] + level : Vector{} + INF;
   }
 }
 
-// What backward knows of one block of queries beside them.
+// A block of queries on its way forward.
+struct Reader {
+  Queries q;
+  Softmax softmax;
+  Floats sums;
+
+  Reader(const Inputs& in, int64_t row, int64_t head, int64_t block)
+      : q(in, row, head, block), sums(padded(in.s.p) * BLOCK) {}
+
+  void read(const Inputs& in, const Keys& keys, Seen seen, float* scores) {
+    const Sizes& s = in.s;
+    const int64_t k = padded(s.k), p = padded(s.p), vectors = q.vectors();
+    multiply<false>({s.k, keys.k.data(), k, 1, q.columns.data(), BLOCK, scores, BLOCK}, keys.many, vectors);
+    bend(in, q, keys, seen, scores, nullptr);
+    softmax.weigh(keys.many, scores, s.p, sums.data());
+    multiply<true>({keys.many, keys.v.data(), 1, p, scores, BLOCK, sums.data(), BLOCK}, s.p, vectors);
+  }
+
+  void write(const Inputs& in, float* y, float* levels) {
+    const Sizes& s = in.s;
+    Vector level[VECTORS];
+    finish(q, softmax, s.p, sums.data(), level);
+    spread(sums.data(), q.many, s.p, y + in.result(q.row, q.first, q.head), s.h * s.p);
+    for (int64_t j = 0; j < q.vectors(); ++j) {
+      store(levels + (q.row * s.h + q.head) * s.t + q.first + j * LANES, q.many - j * LANES, level[j]);
+    }
+  }
+};
+
+void forward(const Inputs& in, int64_t row, int64_t head, int64_t first, float* y, float* levels) {
+  std::vector<Reader> readers;
+  for (int64_t i = first; i < std::min(first + TOGETHER, blocks(in.s.t)); ++i) readers.emplace_back(in, row, head, i);
+  Keys keys(in.s);
+  Floats scores(BLOCK * BLOCK);
+  for (int64_t j = 0; j < blocks(in.s.s); ++j) {
+    const Range& range = in.of.range(row, j);
+    bool ready = false;
+    for (Reader& reader : readers) {
+      Seen seen = in.seen(in.at.range(row, reader.q.first / BLOCK), range);
+      if (seen == Seen::NONE) continue;
+      if (!ready) keys.read(in, row, head / (in.s.h / in.s.g), j);
+      ready = true;
+      if (!range.finite) reader.q.spoil(in, j);
+      reader.read(in, keys, seen, scores.data());
+    }
+  }
+  for (Reader& reader : readers) reader.write(in, y, levels);
+}
+
+// A block of queries on its way back: the gradient of its y, and what y and the levels tell of it.
 struct Cotangents {
-  std::vector<float> columns, rows, q_rows;  // of y "p BLOCK" and "queries p"; the queries themselves, "queries k"
+  Queries q;
+  Floats rows, columns, q_bar;  // of y "queries p" and "p BLOCK"; "k BLOCK"
   Vector level[VECTORS], through[VECTORS];
 
-  Cotangents(const Inputs& in, const Queries& q, const float* y, const float* y_bar, const float* levels)
-      : columns(in.s.p * BLOCK), rows(BLOCK * padded(in.s.p)), q_rows(BLOCK * padded(in.s.k)) {
+  Cotangents(const Inputs& in, Queries&& queries, const float* y, const float* y_bar, const float* levels)
+      : q(std::move(queries)), rows(BLOCK * padded(in.s.p)), columns(BLOCK * padded(in.s.p)),
+        q_bar(BLOCK * padded(in.s.k)) {
     const Sizes& s = in.s;
-    int64_t from = in.result(q.row, q.first, q.head);
-    copy(y_bar + from, s.h * s.p, q.many, s.p, padded(s.p), rows.data());
-    copy(in.query(q.row, q.first, q.head), s.h * s.k, q.many, s.k, padded(s.k), q_rows.data());
-    std::fill(level, level + VECTORS, Vector{} + INF);
-    std::fill(through, through + VECTORS, Vector{});
-    for (int64_t i = 0; i < q.many; ++i) {
-      float sum = 0;
-      for (int64_t n = 0; n < s.p; ++n) {
-        float bar = y_bar[from + i * s.h * s.p + n];
-        columns[n * BLOCK + i] = bar;
-        sum += bar * y[from + i * s.h * s.p + n];
+    int64_t from = in.result(q.row, q.first, q.head), width = padded(s.p);
+    levels += (q.row * s.h + q.head) * s.t + q.first;
+    bool there[BLOCK];
+    for (int64_t i = 0; i < q.many; ++i) there[i] = !std::isnan(levels[i]);
+    copy(y_bar + from, s.h * s.p, q.many, s.p, there, rows.data());
+    transpose(rows.data(), width, BLOCK, width, columns.data(), BLOCK);
+    for (int64_t j = 0; j < VECTORS; ++j) {
+      Vector products[LANES] = {};
+      level[j] = Vector{} + INF;
+      for (int64_t i = 0; i < std::min<int64_t>(LANES, q.many - j * LANES); ++i) {
+        int64_t at = j * LANES + i;
+        if (!there[at]) continue;
+        level[j][i] = levels[at];
+        for (int64_t n = 0; n < s.p; n += LANES) {
+          products[i] += load(rows.data() + at * width + n, LANES) * load(y + from + at * s.h * s.p + n, s.p - n);
+        }
       }
-      through[i / LANES][i % LANES] = sum;
-      level[i / LANES][i % LANES] = levels[(q.row * s.h + q.head) * s.t + q.first + i];
+      through[j] = lanes::sums(products);
     }
   }
 };
 
 // Turns scores into weights, and the gradients of weights into those of products.
-void weigh_back(const Rules& rules, int64_t keys, int64_t vectors, const Cotangents& bars, float* scores, float* d,
-                const float* rise) {
+void weigh_back(const Rules& rules, int64_t keys, const Cotangents& bars, float* scores, float* d, const float* rise) {
   for (int64_t i = 0; i < keys; ++i) {
-    for (int64_t j = 0; j < vectors; ++j) {
+    for (int j = 0; j < VECTORS; ++j) {
       int64_t at = i * BLOCK + j * LANES;
-      Vector weight = exp2(load(scores + at, LANES) - bars.level[j]);
+      Vector weight = small_exp2(load(scores + at, LANES) - bars.level[j]);
       Vector slope = rules.softcap ? load(rise + at, LANES) : Vector{} + rules.scale;
       store(scores + at, LANES, weight);
-      store(d + at, LANES, weight * (load(d + at, LANES) - bars.through[j]) * slope);
+      store(d + at, LANES, weight * slope * (load(d + at, LANES) - bars.through[j]));
     }
   }
 }
@@ -316,39 +383,46 @@ struct Bars {
   float *q, *k, *v;
 };
 
-// The gradients of all keys and values of a group, filled up to whole vectors, and of one block of queries.
+// The gradients of all keys and values of a group, filled up to whole vectors, and of one pair of blocks.
 struct Sums {
-  std::vector<float> k, v, q, scores, d, rise;
+  Floats k, v, scores, d, rise;
 
   explicit Sums(const Sizes& s)
-      : k(s.s * padded(s.k)), v(s.s * padded(s.p)), q(s.k * BLOCK), scores(BLOCK * BLOCK), d(BLOCK * BLOCK),
-        rise(BLOCK * BLOCK) {}
+      : k(s.s * padded(s.k)), v(s.s * padded(s.p)), scores(BLOCK * BLOCK), d(BLOCK * BLOCK), rise(BLOCK * BLOCK) {}
 };
 
-void backward_block(const Inputs& in, const Queries& q, const Cotangents& bars, int64_t block, Keys& keys, Sums& sums,
-                    float* q_bar) {
+// Adds the gradients by way of one pair of blocks.
+void back(const Inputs& in, const Keys& keys, Seen seen, Cotangents& bars, Sums& sums) {
   const Sizes& s = in.s;
-  int64_t vectors = q.vectors();
+  const Queries& q = bars.q;
+  const int64_t k = padded(s.k), p = padded(s.p), vectors = q.vectors();
   float *scores = sums.scores.data(), *d = sums.d.data();
-  std::fill(sums.q.begin(), sums.q.end(), 0.0f);
+  float *k_bar = sums.k.data() + keys.first * k, *v_bar = sums.v.data() + keys.first * p;
+  multiply<false>({s.k, keys.k.data(), k, 1, q.columns.data(), BLOCK, scores, BLOCK}, keys.many, vectors);
+  multiply<false>({s.p, keys.v.data(), p, 1, bars.columns.data(), BLOCK, d, BLOCK}, keys.many, vectors);
+  bend(in, q, keys, seen, scores, sums.rise.data());
+  weigh_back(in.rules, keys.many, bars, scores, d, sums.rise.data());
+  multiply<true>({q.many, scores, BLOCK, 1, bars.rows.data(), p, v_bar, p}, keys.many, p / LANES);
+  multiply<true>({q.many, d, BLOCK, 1, q.rows.data(), k, k_bar, k}, keys.many, k / LANES);
+  multiply<true>({keys.many, keys.k.data(), 1, k, d, BLOCK, bars.q_bar.data(), BLOCK}, s.k, vectors);
+}
+
+void back_from(const Inputs& in, std::vector<Cotangents>& all, Keys& keys, Sums& sums, float* q_bar) {
+  const Sizes& s = in.s;
+  const Queries& one = all[0].q;
   for (int64_t j = 0; j < blocks(s.s); ++j) {
-    Seen seen = in.seen(in.at.range(q.row, block), in.of.range(q.row, j));
-    if (seen == Seen::NONE) continue;
-    keys.read(in, q.row, q.head / (s.h / s.g), j);
-    float *k_bar = &sums.k[keys.first * padded(s.k)], *v_bar = &sums.v[keys.first * padded(s.p)];
-    multiply<false>({s.k, keys.k.data(), s.k, 1, q.columns.data(), BLOCK, scores, BLOCK}, keys.many, vectors);
-    multiply<false>({s.p, keys.v.data(), s.p, 1, bars.columns.data(), BLOCK, d, BLOCK}, keys.many, vectors);
-    bend(in, q, keys, seen, scores, sums.rise.data());
-    weigh_back(in.rules, keys.many, vectors, bars, scores, d, sums.rise.data());
-    multiply<true>({q.many, scores, BLOCK, 1, bars.rows.data(), padded(s.p), v_bar, padded(s.p)}, keys.many,
-                   padded(s.p) / LANES);
-    multiply<true>({q.many, d, BLOCK, 1, bars.q_rows.data(), padded(s.k), k_bar, padded(s.k)}, keys.many,
-                   padded(s.k) / LANES);
-    multiply<true>({keys.many, keys.k.data(), 1, s.k, d, BLOCK, sums.q.data(), BLOCK}, s.k, vectors);
+    bool ready = false;
+    for (Cotangents& bars : all) {
+      Seen seen = in.seen(in.at.range(one.row, bars.q.first / BLOCK), in.of.range(one.row, j));
+      if (seen == Seen::NONE) continue;
+      if (!ready) keys.read(in, one.row, one.head / (s.h / s.g), j);
+      ready = true;
+      back(in, keys, seen, bars, sums);
+    }
   }
-  for (int64_t i = 0; i < q.many; ++i) {
-    float* to = q_bar + (in.query(q.row, q.first + i, q.head) - in.q);
-    for (int64_t n = 0; n < s.k; ++n) to[n] = sums.q[n * BLOCK + i];
+  for (Cotangents& bars : all) {
+    int64_t place = in.query(one.row, bars.q.first, one.head) - in.q;
+    spread(bars.q_bar.data(), bars.q.many, s.k, q_bar + place, s.h * s.k);
   }
 }
 
@@ -359,45 +433,49 @@ void backward(const Inputs& in, const Unit& z, const float* y, const float* y_ba
   Keys keys(s);
   int64_t heads = s.h / s.g;
   for (int64_t head = z.group * heads; head < (z.group + 1) * heads; ++head) {
-    for (int64_t block = z.part; block < blocks(s.t); block += s.parts) {
-      Queries q(in, z.row, head, block);
-      backward_block(in, q, Cotangents(in, q, y, y_bar, levels), block, keys, sums, bars.q);
+    for (int64_t first = z.part * TOGETHER; first < blocks(s.t); first += s.parts * TOGETHER) {
+      std::vector<Cotangents> all;
+      for (int64_t i = first; i < std::min(first + TOGETHER, blocks(s.t)); ++i) {
+        all.emplace_back(in, Queries(in, z.row, head, i), y, y_bar, levels);
+      }
+      back_from(in, all, keys, sums, bars.q);
     }
   }
   for (int64_t i = 0; i < s.s; ++i) {
     int64_t place = ((z.part * s.b + z.row) * s.s + i) * s.g + z.group;
-    std::copy_n(&sums.k[i * padded(s.k)], s.k, bars.k + place * s.k);
-    std::copy_n(&sums.v[i * padded(s.p)], s.p, bars.v + place * s.p);
+    std::copy_n(sums.k.data() + i * padded(s.k), s.k, bars.k + place * s.k);
+    std::copy_n(sums.v.data() + i * padded(s.p), s.p, bars.v + place * s.p);
   }
 }
 
+Inputs inputs(int64_t parts, const Rules& rules, In q, In k, In v, Ints at, Ints of, Ints segments, Ints key_segments,
+              Mask finite, Mask keys_finite, In slopes) {
+  return {Sizes(q, k, v, parts), rules, Places(at, segments, finite), Places(of, key_segments, keys_finite),
+          q.typed_data(), k.typed_data(), v.typed_data(), slopes.element_count() ? slopes.typed_data() : nullptr};
+}
+
 ffi::Error RunForward(ffi::ThreadPool pool, int64_t parts, bool causal, int64_t window, float scale, float softcap,
-                      In q, In k, In v, Ints at, Ints of, Ints segments, Ints key_segments, Mask finite, In slopes,
-                      Out y, Out spoilt, Out levels) {
-  Sizes s(q, k, v, parts);
-  Inputs in{s, {causal, window, scale, softcap}, Places(at, segments, nullptr),
-            Places(of, key_segments, finite.typed_data()), q.typed_data(), k.typed_data(), v.typed_data(),
-            slopes.element_count() ? slopes.typed_data() : nullptr};
-  std::fill_n(spoilt->typed_data(), spoilt->element_count(), 0.0f);
-  int64_t many = blocks(s.t);
+                      In q, In k, In v, Ints at, Ints of, Ints segments, Ints key_segments, Mask finite,
+                      Mask keys_finite, In slopes, Out y, Out levels) {
+  Inputs in = inputs(parts, {causal, window, scale, softcap}, q, k, v, at, of, segments, key_segments, finite,
+                     keys_finite, slopes);
+  int64_t h = in.s.h, many = (blocks(in.s.t) + TOGETHER - 1) / TOGETHER;
   // the last blocks, which see the most keys if causal, come first
-  share(pool, s.b * s.h * many, [&](int64_t unit) {
-    forward(in, unit / many / s.h, unit / many % s.h, many - 1 - unit % many, y->typed_data(), spoilt->typed_data(),
-            levels->typed_data());
+  share(pool, in.s.b * h * many, [&](int64_t unit) {
+    int64_t first = (many - 1 - unit % many) * TOGETHER;
+    forward(in, unit / many / h, unit / many % h, first, y->typed_data(), levels->typed_data());
   });
   return ffi::Error::Success();
 }
 
 ffi::Error RunBackward(ffi::ThreadPool pool, int64_t parts, bool causal, int64_t window, float scale, float softcap,
-                       In q, In k, In v, Ints at, Ints of, Ints segments, Ints key_segments, Mask finite, In slopes,
-                       In y, In levels, In y_bar, Out q_bar, Out k_bar, Out v_bar) {
-  Sizes s(q, k, v, parts);
-  Inputs in{s, {causal, window, scale, softcap}, Places(at, segments, nullptr),
-            Places(of, key_segments, finite.typed_data()), q.typed_data(), k.typed_data(), v.typed_data(),
-            slopes.element_count() ? slopes.typed_data() : nullptr};
+                       In q, In k, In v, Ints at, Ints of, Ints segments, Ints key_segments, Mask finite,
+                       Mask keys_finite, In slopes, In y, In levels, In y_bar, Out q_bar, Out k_bar, Out v_bar) {
+  Inputs in = inputs(parts, {causal, window, scale, softcap}, q, k, v, at, of, segments, key_segments, finite,
+                     keys_finite, slopes);
   Bars bars{q_bar->typed_data(), k_bar->typed_data(), v_bar->typed_data()};
-  share(pool, s.b * s.g * parts, [&](int64_t unit) {
-    backward(in, Unit(unit, s.h, s.g, parts), y.typed_data(), y_bar.typed_data(), levels.typed_data(), bars);
+  share(pool, in.s.b * in.s.g * parts, [&](int64_t unit) {
+    backward(in, Unit(unit, in.s.h, in.s.g, parts), y.typed_data(), y_bar.typed_data(), levels.typed_data(), bars);
   });
   return ffi::Error::Success();
 }
@@ -410,12 +488,12 @@ auto Signature() {
       .Attr<int64_t>("parts").Attr<bool>("causal").Attr<int64_t>("window").Attr<float>("scale").Attr<float>("softcap")
       .Arg<In>().Arg<In>().Arg<In>()
       .Arg<Ints>().Arg<Ints>().Arg<Ints>().Arg<Ints>()
-      .Arg<Mask>().Arg<In>();
+      .Arg<Mask>().Arg<Mask>().Arg<In>();
 }
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(attention_forward, RunForward, Signature().Ret<F32>().Ret<F32>().Ret<F32>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(attention_forward, RunForward, Signature().Ret<F32>().Ret<F32>());
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(attention_backward, RunBackward,
                               Signature().Arg<In>().Arg<In>().Arg<In>().Ret<F32>().Ret<F32>().Ret<F32>());

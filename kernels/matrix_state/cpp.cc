@@ -133,25 +133,6 @@ void write_panel(float* state, const Sizes& s, int64_t column, const Row<W>* pan
   for (int64_t n = 0; n < s.k; ++n) panel[n].write(state + n * s.p + column, s.p - column);
 }
 
-#if defined(__clang__) || __GNUC__ >= 12
-#define SHUFFLED(x, y, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
-#else
-#define SHUFFLED(x, y, ...) __builtin_shuffle(x, y, (Bits){__VA_ARGS__})
-#endif
-
-Vector pairs(Vector x, Vector y) {
-  return SHUFFLED(x, y, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
-         SHUFFLED(x, y, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-}
-
-// Returns the sums of 16 vectors, in order; the vectors are lost.
-Vector sums(Vector* v) {
-  for (int many = LANES / 2; many; many /= 2) {
-    for (int i = 0; i < many; ++i) v[i] = pairs(v[2 * i], v[2 * i + 1]);
-  }
-  return v[0];
-}
-
 // Adds to the `rows` numbers from `to` on the sums of as many vectors.
 void add(float* to, int64_t rows, Vector* v) {
   store(to, rows, load(to, rows) + sums(v));

@@ -16,7 +16,7 @@ from tests.kernels.compare import TOLERANCE, assert_close, draw, values_and_grad
 
 B = 2
 SLOPES = (0.5, 0.0, 0.1, 0.02)
-# queries, keys, heads, heads of keys, sizes of a key and of a value, documents or none, settings; blocks have 64 tokens
+# queries, keys, heads, heads of keys, sizes of a key and of a value, documents or none, settings; blocks have 64 tokens, and four go together
 CASES = [
   (1, 40, (4, 2), (5, 3), True, {}),
   (63, 63, (1, 1), (17, 16), False, {}),
@@ -27,6 +27,7 @@ CASES = [
   (63, 100, (4, 2), (5, 3), True, {"slopes": SLOPES, "softcap": 2.0}),
   (41, 63, (4, 2), (5, 3), False, {"slopes": SLOPES, "mask": "full"}),
   (200, 200, (2, 1), (8, 8), True, {"window": 70}),
+  (600, 600, (2, 1), (8, 8), True, {}),
 ]
 
 
@@ -126,4 +127,4 @@ def test_it_says_what_it_cannot_run_and_another_form_does(settings, reason):
 def test_queries_are_cut_into_parts_for_the_cores(monkeypatch):
   monkeypatch.setattr(os, "cpu_count", lambda: 4)
   parts = lambda b, t, g: kernel._parts(np.zeros((b, t, 1, 1)), np.zeros((b, 1, g, 1)))
-  assert [parts(1, 1024, 1), parts(1, 100, 1), parts(2, 1024, 2), parts(1, 1024, 6), parts(0, 64, 1)] == [8, 2, 1, 2, 1]
+  assert [parts(1, 1024, 1), parts(1, 100, 1), parts(2, 1024, 2), parts(1, 1024, 6), parts(0, 64, 1)] == [4, 1, 1, 2, 1]
