@@ -16,8 +16,8 @@ from tests.kernels.compare import TOLERANCE, assert_close, draw, values_and_grad
 
 B = 2
 SLOPES = (0.5, 0.0, 0.1, 0.02)
-# queries, keys, heads, heads of keys, sizes of a key and of a value, documents or none, settings; a block has 64 tokens,
-# and four go together
+# queries, keys, heads, heads of keys, sizes of a key and of a value, documents or none, settings; a block has 64
+# tokens, and four go together
 CASES = [
   (1, 40, (4, 2), (5, 3), True, {}),
   (63, 63, (1, 1), (17, 16), False, {}),
