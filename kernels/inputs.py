@@ -41,7 +41,7 @@ def finite(*arrays: Inexact[Array, "b t ..."]) -> Bool[Array, "b t"]:
   """Returns whether all entries of a token are finite, in every one of the arrays."""
   # A sum of floats is vectorised, where XLA on CPUs goes through truth values one by one. A maximum is so, too, but
   # loses NaN on the way (JAX 0.10.2).
-  sums = (jnp.sum(0 * z, axis=tuple(range(2, z.ndim))) for z in arrays)
+  sums = (jnp.sum(z - z, axis=tuple(range(2, z.ndim))) for z in arrays)
   return functools.reduce(jnp.logical_and, (total == 0 for total in sums))
 
 

@@ -4,10 +4,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from kernels import dispatch
 from layers.rope_scaling import frequencies
 from layers.rotation import phases
 from layers.sizes import scaled
@@ -49,7 +51,7 @@ def rope(
     raise Mistake(f"rope: no layout {layout!r}; choose from {list(LAYOUTS)}")
   dtype = jnp.promote_types(x.dtype, jnp.float32)
   angles = phases(positions, frequencies(k, theta, scaling), dtype)[:, :, None]
-  cos, sin = amplitude * jnp.cos(angles), amplitude * jnp.sin(angles)
+  cos, sin = _made_once(amplitude * jnp.cos(angles)), _made_once(amplitude * jnp.sin(angles))
   wide, rest = x[..., :k].astype(dtype), x[..., k:]
   if layout == "half":
     first, second = jnp.split(wide, 2, axis=-1)
@@ -58,6 +60,14 @@ def rope(
   pairs = (first * cos - second * sin, first * sin + second * cos)
   y = jnp.concatenate(pairs, axis=-1) if layout == "half" else jnp.stack(pairs, axis=-1).reshape(wide.shape)
   return jnp.concatenate([y.astype(x.dtype), rest], axis=-1)
+
+
+def _made_once(z: Float[Array, "b t 1 m"]) -> Float[Array, "b t 1 m"]:
+  """Multiplies by 1 such that XLA on CPUs writes z down, and does not compute it anew for every head that reads it."""
+  if dispatch.platform() != "cpu" or z.shape[1] == 1:
+    return z
+  # a matrix product is never moved into the loop that reads it; an optimization barrier is, in the end
+  return jnp.matmul(z, jnp.eye(z.shape[-1], dtype=z.dtype), precision=jax.lax.Precision.HIGHEST)
 
 
 def turned(k: int, share: float) -> int:
