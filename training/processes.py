@@ -1,11 +1,13 @@
 """Exchanges texts and values between the processes of a run."""
 
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from absl import logging as absl_logging
 from jax.experimental import multihost_utils
 
 from mistake import Mistake
@@ -41,3 +43,17 @@ def from_first(function: Callable[[], Any]) -> Any:
   if "error" in value:
     raise Mistake(value["error"])
   return value["value"]
+
+
+def warn_of_same_rows(batch: Mapping[str, np.ndarray]) -> None:
+  """Warns where two processes have the same rows: a task of one's own may make the same share for all of them."""
+  rows = b"".join(np.ascontiguousarray(batch[key]).tobytes() for key in sorted(batch))
+  found = gather(hashlib.sha256(rows).hexdigest())
+  same = [number for number, digest in enumerate(found) if found.index(digest) < number]
+  if same and jax.process_index() == 0:
+    absl_logging.warning(
+      "processes %d and %d begin with the same rows; data.name's train(process_index, process_count) must give each "
+      "process rows of its own, or they are trained on more than once.",
+      found.index(found[same[0]]),
+      same[0],
+    )

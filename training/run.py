@@ -37,6 +37,7 @@ from training import state as state_lib
 from training import step as step_lib
 from training import workdir as workdir_lib
 from training.checkpoint import Checkpoints
+from training.processes import warn_of_same_rows
 from training.session import Folder, Progress, Session
 
 # batches that are looked at for something to score
@@ -343,6 +344,7 @@ class Run:
     """
     start = batches.get_state()
     batch = next(batches)
+    warn_of_same_rows(batch)
     with self.on_mesh():
       # mistakes in evaluators show before the first step
       _ = self._evaluations
