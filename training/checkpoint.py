@@ -17,7 +17,6 @@ import contextlib
 import errno
 import fcntl
 import json
-import logging
 import os
 import shutil
 import threading
@@ -30,16 +29,11 @@ import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 
 from mistake import Mistake
-from training import leaves, manifest, processes
-
-# A save that fails raises the first error; asyncio would print those of other arrays when it collects their tasks.
-logging.getLogger("asyncio").addFilter(lambda record: "exception was never retrieved" not in record.getMessage())
+from training import late_errors, leaves, manifest, processes
 
 # names become folder names: a fixed set, never made from data
 STATE, DATA, EXTRA, LAYOUT = "state", "data", "extra", "layout"
 TEMPORARY = ".orbax-checkpoint-tmp"
-# Orbax logs a traceback in each of its threads that a failed write reaches; `wait` says the same in one line
-absl_logging.get_absl_logger().addFilter(lambda record: "/orbax/" not in record.pathname.replace(os.sep, "/"))
 # damaged steps, and entries of the trash, that stay to be looked at
 DEBRIS = 3
 
@@ -331,6 +325,7 @@ class Checkpoints:
   def _open(self) -> ocp.CheckpointManager:
     # made late, since it reads the folder once: damaged steps have been renamed by then
     if self._manager is None:
+      late_errors.hush()
       options = ocp.CheckpointManagerOptions(create=False, save_root_metadata=False)
       self._manager = ocp.CheckpointManager(self.directory, options=options)
     return self._manager
