@@ -26,28 +26,18 @@ on; 130 a Ctrl-C outside of training, or a second one: not saved.
 
 import json
 import math
-import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from typing import Any
 
-DONE, MISTAKE, NOT_FINITE, STOPPED, INTERRUPTED = 0, 2, 3, 75, 130
+import ending
 
-
-def end_early(number: int, _frame: Any) -> None:
-  """Ends the process on a signal outside of training, where there is nothing to save, or on a second one."""
-  print(f"stopped by {signal.Signals(number).name}; nothing was saved", file=sys.stderr, flush=True)
-  # not by an exception, which the callbacks of C++ libraries swallow
-  os._exit(INTERRUPTED if number == signal.SIGINT else STOPPED)
-
+DONE, MISTAKE, NOT_FINITE, STOPPED, INTERRUPTED = 0, 2, 3, 75, ending.INTERRUPTED
 
 if __name__ == "__main__":
   # before the imports, which take seconds; training puts its own handlers in the place of these
-  for kind in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-    if signal.getsignal(kind) is not signal.SIG_IGN:
-      signal.signal(kind, end_early)
+  ending.on_signals(STOPPED)
 
 import jax  # noqa: E402
 from absl import flags as absl_flags  # noqa: E402

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+import ending
 from mistake import Mistake
 
 
@@ -26,18 +27,12 @@ def writing(path: str | Path, *, binary: bool = False) -> Iterator[IO[Any]]:
     raise Mistake(f"{given} cannot be written: the folder {path.parent} does not exist; make it first")
   text: dict[str, Any] = {} if binary else {"encoding": "utf-8"}
   kind = "b" if binary else ""
-  # two processes may write the same file
-  partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
   try:
     if os.path.exists(given) and not os.path.isfile(given):
       with open(given, f"w{kind}", **text) as file:
         yield file
       return
-    with open(partial, f"x{kind}", **text) as file:
+    with ending.unfinished(path) as partial, open(partial, f"x{kind}", **text) as file:
       yield file
-    os.replace(partial, path)
   except OSError as error:
     raise Mistake(f"{given} cannot be written: {error.strerror or error}; give another file, or make room") from None
-  finally:
-    with contextlib.suppress(OSError):
-      partial.unlink()

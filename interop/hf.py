@@ -13,26 +13,16 @@ hf.save("out", model, variables, config)                          # a folder tha
 
 import argparse
 import contextlib
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-
-def stop(number: int, _frame: Any) -> None:
-  """Ends the process on a signal by an exception, so that what is half written is deleted on the way."""
-  # not once more while that is done
-  signal.signal(number, signal.SIG_IGN)
-  print(f"stopped by {signal.Signals(number).name}; nothing was written", file=sys.stderr, flush=True)
-  sys.exit(130 if number == signal.SIGINT else 75)
-
+import ending
 
 if __name__ == "__main__":
   # before the imports, which take seconds
-  for kind in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-    if signal.getsignal(kind) is not signal.SIG_IGN:
-      signal.signal(kind, stop)
+  ending.on_signals(75)
 
 import jax  # noqa: E402
 

@@ -6,10 +6,8 @@ Nothing here runs code from a file: no pickle is read, and names in an index sta
 import contextlib
 import json
 import math
-import os
 import re
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+import ending
 from mistake import Mistake
 
 CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -214,17 +213,14 @@ def new_folder(folder: Path) -> Iterator[Path]:
   """
   if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
     raise Mistake(f"{folder} exists; give a folder that does not, or an empty one")
-  partial = folder.absolute().with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
+  target = folder.absolute()
   try:
-    partial.mkdir(parents=True)
-    yield partial
-    if folder.exists():
-      folder.rmdir()
-    os.rename(partial, folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with ending.unfinished(target) as partial:
+      partial.mkdir()
+      yield partial
   except (OSError, SafetensorError) as error:
     raise Mistake(f"{folder} cannot be written: {error}; give another folder, or make room") from None
-  finally:
-    shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write_shards(

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+import ending
 from mistake import Mistake
 from scripts import results, sweep
 from scripts.match import Models, markdown
@@ -139,6 +140,8 @@ def draw(path: Path, made: Sequence[Rung], values: Sequence[float | None], metri
   """Draws the losses over the parameters, both logarithmic, and the law."""
   from matplotlib.figure import Figure
 
+  from scripts.pictures.save import save
+
   points = [(rung.parameters, value) for rung, value in zip(made, values) if value is not None]
   figure = Figure(figsize=(6, 4), layout="constrained")
   axes = figure.add_subplot(xlabel="parameters", ylabel=metric, xscale="log", yscale="log")
@@ -148,7 +151,7 @@ def draw(path: Path, made: Sequence[Rung], values: Sequence[float | None], metri
     axes.plot(over, law(over), label=f"{law.E:.3g} + {law.A:.3g} N^-{law.alpha:.3g}")
   axes.legend()
   axes.grid(alpha=0.3, which="both")
-  figure.savefig(path, dpi=110)
+  save(figure, path, dpi=110)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -186,7 +189,8 @@ def main(argv: list[str] | None = None) -> int:
     law = fit(*zip(*done)) if done else None
     print(f"{table(made, values, args.key, law)}\n{told(law, len(done))}")
     facts = {"rungs": [rung._asdict() | {"loss": value} for rung, value in zip(made, values)]}
-    (args.out / "ladder.json").write_text(json.dumps(facts | {"law": law and law._asdict()}, indent=1) + "\n")
+    with ending.unfinished(args.out / "ladder.json") as partial:
+      partial.write_text(json.dumps(facts | {"law": law and law._asdict()}, indent=1) + "\n")
     if done:
       draw(args.out / "ladder.png", made, values, args.metric, law)
     return code

@@ -8,9 +8,7 @@ A sheet has the first 64 images of each label, label 1 (both discs on one curve)
 """
 
 import argparse
-import concurrent.futures
 import functools
-import multiprocessing
 import os
 import sys
 import time
@@ -18,9 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
+import ending
 from data import pathfinder, snakes
 from data.generated import EVAL_SEED
+from inference import whole_file
 from mistake import Mistake
+from scripts.workers import spread
 
 # samples of a label on a sheet, and in a row of it
 SAMPLES, ACROSS = 64, 8
@@ -32,10 +33,8 @@ def make_shard(folder: Path, job: tuple[int, str, int, int, int]) -> int:
   path = folder / pathfinder.shard_name(*job)
   rows = range(shard * pathfinder.SHARD, (shard + 1) * pathfinder.SHARD)
   images = np.stack([pathfinder.drawn(seed, split, row, side, contour) for row in rows])
-  unfinished = path.with_suffix(f".{os.getpid()}.part")
-  with unfinished.open("wb") as file:
+  with ending.unfinished(path) as partial, partial.open("wb") as file:
     np.save(file, images)
-  unfinished.replace(path)
   return len(images)
 
 
@@ -51,14 +50,11 @@ def make(args: argparse.Namespace) -> None:
   jobs = [job for job in jobs if not (args.out / pathfinder.shard_name(*job)).exists()]
   print(f"{len(jobs)} files of {pathfinder.SHARD} images are missing in {args.out}")
   began, done = time.monotonic(), 0
-  # a fork of a process that has threads may hang
-  context = multiprocessing.get_context("spawn")
-  with concurrent.futures.ProcessPoolExecutor(args.jobs, mp_context=context) as pool:
-    for images in pool.map(functools.partial(make_shard, args.out), jobs):
-      done += images
-      seconds = time.monotonic() - began
-      left = (len(jobs) * pathfinder.SHARD - done) * seconds / done
-      print(f"{done} images in {seconds:.0f} s, {left:.0f} s left", flush=True)
+  for images in spread(functools.partial(make_shard, args.out), jobs, args.jobs):
+    done += images
+    seconds = time.monotonic() - began
+    left = (len(jobs) * pathfinder.SHARD - done) * seconds / done
+    print(f"{done} images in {seconds:.0f} s, {left:.0f} s left", flush=True)
 
 
 def sheet(side: int, contour: int, seed: int) -> np.ndarray:
@@ -100,7 +96,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.sheet:
       from matplotlib.image import imsave
 
-      imsave(args.sheet, sheet(args.side, args.contour, args.seed), cmap="gray", vmin=0, vmax=255)
+      with whole_file.writing(args.sheet, binary=True) as file:
+        drawn = sheet(args.side, args.contour, args.seed)
+        imsave(file, drawn, cmap="gray", vmin=0, vmax=255, format=args.sheet.suffix[1:] or "png")
     if args.out:
       make(args)
   except (Mistake, OSError) as error:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 
+import ending
 from data.task import build_task
 from hybrids.model import build_model
 from inference import count
@@ -184,7 +185,8 @@ def match(models: Models, settings: Sequence[dict[str, Any]], wanted: Budget, fo
       rows.append(Matched(setting, None, None, reason(error)))
   stored |= {name: row.size for name, row in found.items() if row.size and not row.reason}
   folder.mkdir(parents=True, exist_ok=True)
-  path.write_text(json.dumps(stored, indent=1))
+  with ending.unfinished(path) as partial:
+    partial.write_text(json.dumps(stored, indent=1))
   return rows
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ending
 from mistake import Mistake
 from scripts.settings import Setting
 from training import metrics
@@ -83,9 +84,8 @@ def write(
   reload = f'<meta http-equiv="refresh" content="{refresh}">' if refresh else ""
   head = f'<meta charset="utf-8">{reload}<title>{html.escape(title)}</title><style>{STYLE}</style>'
   text = f"<!doctype html><html><head>{head}<script>{get_plotlyjs()}</script></head><body>{''.join(parts)}"
-  temporary = path.with_name(path.name + ".tmp")
-  temporary.write_text(f"{text}<script>{SORT}</script></body></html>")
-  temporary.replace(path)
+  with ending.unfinished(path) as partial:
+    partial.write_text(f"{text}<script>{SORT}</script></body></html>")
 
 
 def _table(found: Sequence[Setting], metric: str) -> str:

@@ -72,6 +72,8 @@ def draw(best: dict[str, Setting], metric: str, path: Path) -> None:
   """Draws the mean curves of the best settings, one standard deviation shaded."""
   from matplotlib.figure import Figure
 
+  from scripts.pictures.save import save
+
   figure = Figure(figsize=(7, 4.5), layout="constrained")
   axes = figure.add_subplot(xlabel="step", ylabel=metric)
   for setting in best.values():
@@ -81,12 +83,14 @@ def draw(best: dict[str, Setting], metric: str, path: Path) -> None:
     axes.fill_between(steps, means - deviations, means + deviations, color=line.get_color(), alpha=0.2)
   axes.grid(alpha=0.3)
   axes.legend()
-  figure.savefig(path, dpi=110)
+  save(figure, path, dpi=110)
 
 
 def draw_against(panels: dict[str, dict[str, list[Setting]]], quantity: str, metric: str, path: Path) -> None:
   """Draws one line for each group of `settings.against`, and one panel for each of its results."""
   from matplotlib.figure import Figure
+
+  from scripts.pictures.save import save
 
   groups = list(dict.fromkeys(group for lines in panels.values() for group in lines))
   # a group looks the same in all panels, also where one of them lacks another group
@@ -102,7 +106,7 @@ def draw_against(panels: dict[str, dict[str, list[Setting]]], quantity: str, met
     axes.grid(alpha=0.3)
   figure.axes[0].set_ylabel(metric)
   figure.legend([drawn[group] for group in groups], groups, loc="outside right upper")
-  figure.savefig(path, dpi=110)
+  save(figure, path, dpi=110)
 
 
 # seconds between two pages of --watch

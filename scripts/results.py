@@ -1,11 +1,12 @@
 """results.jsonl of a sweep: one line a run, replaced as a whole when a run ends."""
 
 import json
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+import ending
 
 RESULTS = "results.jsonl"
 # what older sweeps, which knew a run by its name, did not write
@@ -41,6 +42,5 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def write(path: Path, results: Iterable[dict[str, Any]]) -> None:
   """Writes all lines or, where the disk is full, leaves the file as it was."""
-  temporary = path.with_suffix(".tmp")
-  temporary.write_text("".join(json.dumps(line) + "\n" for line in results))
-  os.replace(temporary, path)
+  with ending.unfinished(path) as partial:
+    partial.write_text("".join(json.dumps(line) + "\n" for line in results))

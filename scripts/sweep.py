@@ -41,7 +41,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LOG, SUMMARY, CONFIG = "log.txt", "summary.json", "config.json"
 # in a run's folder: the digest of what runs there, and a lock that its process holds while it lives
 DIGEST, LOCK = "sweep_digest.txt", "sweep.lock"
-SAVED_AND_STOPPED = 75
+MISTAKE, SAVED_AND_STOPPED = 2, 75
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -66,27 +66,37 @@ class Sweep:
 
   def run(self, run: Run) -> None:
     """Runs one setting, unless it is done already; its line is written when it ends."""
-    with self._lock:
-      folder = self._folder(run)
-    if self._stopped:
-      return
-    if self.status(run) == "done":
+    began, folder = time.time(), self._out / run.name
+    try:
       with self._lock:
-        self._ended += 1
-      return
-    with self._held(folder / LOCK, run.name) as lock:
-      if lock is None:
+        folder = self._folder(run)
+      if self._stopped:
         return
-      began = time.time()
-      with open(folder / LOG, "a") as log:
-        code = self._main(run, folder, log, lock)
+      if self.status(run) == "done":
+        with self._lock:
+          self._ended += 1
+        return
+      with self._held(folder / LOCK, run.name) as lock:
+        if lock is None:
+          return
+        began = time.time()
+        with open(folder / LOG, "a") as log:
+          code = self._main(run, folder, log, lock)
+      error = _reason(code, folder / LOG) if code else ""
+    except OSError as problem:
+      # such as a file where its folder belongs; the other runs go on
+      code, error = MISTAKE, f"its folder cannot be used: {problem}"
+    self._keep(run, folder, code, error, time.time() - began)
+
+  def _keep(self, run: Run, folder: Path, code: int, error: str, seconds: float) -> None:
+    """Writes the line of a run that has ended, and says it."""
     done, saved = code == 0, code == SAVED_AND_STOPPED or self._stopped
     result = {"name": run.name, "overrides": run.overrides, "status": _status(done, saved), "exit": code}
-    result |= {"seconds": round(time.time() - began, 1), "summary": _json(folder / SUMMARY) if done else {}}
+    result |= {"seconds": round(seconds, 1), "summary": _json(folder / SUMMARY) if done else {}}
     result |= {"digest": run.digest, "folder": folder.name, "origin": run.origin}
     result |= {"argument": self._argument, "flags": self._flags, "config": run.config}
     if result["status"] == "failed":
-      result["error"] = _reason(code, folder / LOG)
+      result["error"] = error
     with self._lock:
       self._results[run.digest] = result
       results.write(self._out / results.RESULTS, self._results.values())

@@ -31,6 +31,7 @@ from matplotlib.figure import Figure
 
 from mistake import Mistake, hint
 from scripts.pictures import experts, positions
+from scripts.pictures.save import save
 from training import metrics, platform
 from training.rows import read_rows
 from training.run import Run
@@ -254,7 +255,7 @@ def main(argv: list[str] | None = None) -> int:
       found = {"positions.png": by_position} | found
     sets = draw_sets(args.workdirs, args.metric)
     for name, figure in (({"sets.png": sets} if sets else {}) | found).items():
-      figure.savefig(args.out / name, dpi=110)
+      save(figure, args.out / name, dpi=110)
       print(args.out / name)
   except (Mistake, OSError) as error:
     print(f"pictures: {' '.join(str(error).split())}", file=sys.stderr)

@@ -8,12 +8,10 @@ so that the same command goes on where it was stopped, and mends what is damaged
 """
 
 import argparse
-import concurrent.futures
 import functools
 import hashlib
 import itertools
 import json
-import multiprocessing
 import os
 import shutil
 import sys
@@ -24,12 +22,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+import ending
 from data import token_shards
 from data.packing import Document, PackedText
 from data.task import build_task
 from inference import tokenizer
 from inference.tokenizer import Tokenizer
 from mistake import Mistake
+from scripts.workers import spread
 from training import settings
 from training.workdir import write_json
 
@@ -80,11 +80,10 @@ def make_part(folder: Path, path: Path, job: Job) -> dict[str, Any]:
   starts = starts[sizes > 0]
   checksums = {}
   for name, array in zip(token_shards.names(job.split, job.number), (tokens, starts)):
-    unfinished = folder / f"{name}.{os.getpid()}.part"
-    with unfinished.open("wb") as file:
-      np.save(file, array)
-    checksums[name] = sha256(unfinished)
-    unfinished.replace(folder / name)
+    with ending.unfinished(folder / name) as partial:
+      with partial.open("wb") as file:
+        np.save(file, array)
+      checksums[name] = sha256(partial)
   facts = dict(documents=len(starts), tokens=len(tokens), bytes=sum(map(len, job.texts)), scored_bytes=sum(scored))
   write_json(folder / facts_name(job), {**facts, "sha256": checksums})
   return facts
@@ -172,7 +171,7 @@ def make(folder: Path, task: PackedText, path: Path, *, workers: int, size: int 
   if missing:
     print(f"{len(missing)} of {len(missing) + len(facts)} files are missing in {folder}", flush=True)
   write = functools.partial(make_part, folder, path)
-  for job, found in zip(missing, _spread(write, missing, min(workers, len(missing)))):
+  for job, found in zip(missing, spread(write, missing, min(workers, len(missing)))):
     facts[job.split, job.number] = found
     done += found["bytes"]
     print(f"{done:,} bytes in {time.monotonic() - began:.0f} s", flush=True)
@@ -189,17 +188,6 @@ def make(folder: Path, task: PackedText, path: Path, *, workers: int, size: int 
   }
   write_json(folder / token_shards.MANIFEST, manifest)
   return manifest
-
-
-def _spread(write: Any, missing: Sequence[Job], workers: int) -> Iterator[dict[str, Any]]:
-  """Yields what `write` returns for each job, in order, from as many processes."""
-  if workers < 2:
-    yield from map(write, missing)
-    return
-  # a fork of a process that has threads may hang
-  context = multiprocessing.get_context("spawn")
-  with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
-    yield from pool.map(write, missing)
 
 
 def main(arguments: Sequence[str]) -> int:

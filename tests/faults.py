@@ -293,17 +293,20 @@ def disk_full(folder: Path) -> None:
 
 @in_process
 def conversion_stopped(folder: Path) -> None:
-  """interop.hf load is stopped (SIGTERM) or killed (kill -9) | nothing has the run's name; SIGTERM leaves nothing"""
+  """interop.hf load is stopped or killed (kill -9) | nothing has the run's name; the next one tidies up"""
   arguments = ["-m", "interop.hf", "load", str(OWN / "gpt2"), "--workdir", str(folder / "run")]
   for number, code in ((signal.SIGTERM, program.STOPPED), (signal.SIGKILL, -signal.SIGKILL)):
     with begun(arguments) as process:
-      while not list(folder.glob(".run.*.tmp")):
+      while not list(folder.glob(".run.*.partial")):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)
       process.send_signal(number)
       out = ends(process, code)
     assert not (folder / "run").exists()
     assert bool(list(folder.iterdir())) == (number == signal.SIGKILL), out
+  with begun(arguments) as process:
+    ends(process, 0)
+  assert [path.name for path in folder.iterdir()] == ["run"]
 
 
 @in_process

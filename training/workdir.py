@@ -18,6 +18,7 @@ from typing import Any
 
 import ml_collections
 
+import ending
 from defaults import RUN
 from hybrids import sections
 from mistake import Mistake
@@ -207,17 +208,11 @@ def write_text(path: Path, text: str | bytes) -> None:
 
   What stood under the name is replaced; if that was a link, its target stays as it was.
   """
-  temporary = path.with_name(f"{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
-  try:
-    # "x" neither overwrites nor follows a link
-    with open(temporary, "xb") as file:
-      file.write(text.encode() if isinstance(text, str) else text)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(temporary, path)
-  except BaseException:
-    temporary.unlink(missing_ok=True)
-    raise
+  # "x" neither overwrites nor follows a link
+  with ending.unfinished(path) as partial, open(partial, "xb") as file:
+    file.write(text.encode() if isinstance(text, str) else text)
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

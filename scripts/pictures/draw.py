@@ -10,6 +10,8 @@ from matplotlib.colors import LogNorm, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from scripts.pictures.save import save
+
 WIDTH = 9.0  # inches, the width of a page
 CHANNELS = 4
 GREY = "0.6"
@@ -50,7 +52,7 @@ def pages(runs: Sequence[Sequence[View]], folder: Path) -> list[Path]:
         part.suptitle(view.title, fontsize=10)
         panel(part, view, getattr(view, name))
       found.append(folder / f"{name}.png")
-      figure.savefig(found[-1], dpi=100)
+      save(figure, found[-1], dpi=100)
   return found
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from flax import linen as nn
 from matplotlib.figure import Figure
 
+from scripts.pictures.save import save
 from ssm.lti.s4 import S4
 
 TOKENS, FINE, DT = 80, 16, 0.025
@@ -108,7 +109,7 @@ def draw(found: Views, path: Path) -> None:
   right.legend(fontsize=8, loc="upper right", ncols=2)
   for axes in (left, right):
     axes.grid(alpha=0.2)
-  figure.savefig(path, dpi=100)
+  save(figure, path, dpi=100)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -43,20 +43,22 @@ def dev(place, checkout, *arguments, **environment):
   "verb,program",
   [
     ("run", "main.py"),
-    ("sweep", "scripts/sweep.py"),
-    ("report", "scripts/report.py"),
-    ("look", "scripts/look_inside.py"),
-    ("bench", "scripts/bench.py"),
-    ("launch", "scripts/launch/main.py"),
+    ("sweep", "scripts/start.py sweep"),
+    ("report", "scripts/start.py report"),
+    ("look", "scripts/start.py look_inside"),
+    ("bench", "scripts/start.py bench"),
+    ("launch", "scripts/start.py launch.main"),
   ],
 )
 def test_a_verb_runs_a_program_of_its_own_checkout_in_the_folder_of_the_caller(place, verb, program):
+  program, *script = program.split()
   assert (sources.ROOT / program).is_file()
+  assert all((sources.ROOT / "scripts" / f"{name.replace('.', '/')}.py").is_file() for name in script)
   for checkout in ("one", "two"):
     folder, path, arguments = dev(place, checkout, verb, "--workdir", "runs/a b", "*")
     assert folder == str(place / "mine")
     assert path == [str(place / checkout)]
-    assert arguments == [str(place / checkout / program), "--workdir", "runs/a b", "*"]
+    assert arguments == [str(place / checkout / program), *script, "--workdir", "runs/a b", "*"]
 
 
 def test_the_checkout_comes_before_other_paths(place):

@@ -91,6 +91,19 @@ def test_every_setting_runs_and_failures_are_told(place, capsys):
   assert sum(line.endswith(" s, main: no mixer is called 'broken'") for line in said) == 2
 
 
+def test_a_file_where_a_folder_belongs_fails_that_run_alone(place, capsys):
+  (place / "out").mkdir()
+  (place / "out" / "mixer=s5,lr=0.01").touch()
+  assert run(place) == 1
+  found = results(place)
+  assert found["mixer=s5,lr=0.01"]["status"] == "failed"
+  assert "its folder cannot be used" in found["mixer=s5,lr=0.01"]["error"]
+  assert found["mixer=s5,lr=0.001"]["status"] == "done"
+  (place / "out" / "mixer=s5,lr=0.01").unlink()
+  run(place)
+  assert results(place)["mixer=s5,lr=0.01"]["status"] == "done"
+
+
 def test_a_line_on_the_terminal_has_the_accuracy_or_else_the_loss():
   values = {"train/loss": 1.0, "eval/longer/accuracy": 0.1, "eval/validation/loss": 2.0}
   result = {"name": "mixer=s5", "status": "done", "seconds": 8.2, "summary": {"metrics": values}}
