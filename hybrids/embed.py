@@ -293,7 +293,7 @@ class Patches(Features, kw_only=True):
     b, t, f = self._floats(inputs).shape
     rows, columns = self._sides(t)
     x = inputs.reshape(b, rows // self.size, self.size, columns // self.size, self.size, f)
-    return self.in_proj(x.swapaxes(2, 3).reshape(b, -1, self.size * self.size * f))
+    return self.in_proj(x.swapaxes(2, 3).reshape(b, t // self.size**2, self.size**2 * f))
 
   @nn.nowrap
   def _sides(self, t: int) -> tuple[int, ...]:
@@ -333,7 +333,7 @@ class ConvStem(Patches, kw_only=True):
     """Maps the image to a quarter of its rows and columns, in the order of the rows."""
     b, t, f = self._floats(inputs).shape
     x = self.norms[0](self.convs[0](inputs.reshape(b, *self._sides(t), f)))
-    return self.norms[1](self.convs[1](gelu(x))).reshape(b, -1, self.width)
+    return self.norms[1](self.convs[1](gelu(x))).reshape(b, t // self.size**2, self.width)
 
 
 EMBEDDINGS: dict[str, type[Embedding]] = {

@@ -62,6 +62,11 @@ def build_spec(spec: Mapping[str, Any], *, width: int, layer: int, depth: int, *
   return build(**{"width": width, **place, **spec, **kwargs})
 
 
+def offers(mixer: nn.Module) -> bool:
+  """Returns whether a mixer, or the one that a wrapper holds, has arrays for the layers after it."""
+  return hasattr(type(mixer), "offer") and getattr(mixer, "OFFERS", True)
+
+
 def find(name: str | type[nn.Module]) -> type[nn.Module]:
   """Returns the class of a name. Of all the files that hold mixers, only that of the name is imported.
 

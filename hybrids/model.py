@@ -294,7 +294,7 @@ class Model(nn.Module, kw_only=True):
       return value
     if value.shape[1] != count:
       raise Mistake(f"head.name={self.head['name']!r} reads {count} documents a row, but the batch has {value.shape}")
-    return value.reshape(-1, *value.shape[2:])
+    return value.reshape(count * len(value), *value.shape[2:])
 
   @nn.nowrap
   def _embed(self, **kwargs: Any) -> Embedding:

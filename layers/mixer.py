@@ -128,6 +128,8 @@ class Mixer(nn.Module):
       side: optional inputs beside each token, by the names in SIDE.
     """
     x, where = self._enter(x, reset, lengths, side)
+    if self._has_no_rows(x):
+      return self._no_outputs(x)
     return blank_past(self.mix_parallel(x, where), where.lengths)
 
   def prefill(
@@ -142,6 +144,8 @@ class Mixer(nn.Module):
     """Returns all outputs, continuing from `state`, and the state after each row's last token."""
     self._require_state()
     x, where = self._enter(x, reset, lengths, side)
+    if self._has_no_rows(x):
+      return self._no_outputs(x), state
     y, state = self.mix(x, state, where)
     return blank_past(y, where.lengths), state
 
@@ -151,7 +155,18 @@ class Mixer(nn.Module):
     """Reads one token, and returns its output and the next state."""
     self._require_state()
     self._check(x, 2, side)
+    if self._has_no_rows(x):
+      return self._no_outputs(x), state
     return self.mix_token(x, state, side or {})
+
+  @nn.nowrap
+  def _has_no_rows(self, x: Array) -> bool:
+    """Returns whether a batch is empty: no size can be told from the shape of an empty array, as mixers do."""
+    return x.shape[0] == 0 and not self.is_initializing() and not self.CARRIES
+
+  @nn.nowrap
+  def _no_outputs(self, x: Array) -> Array:
+    return jnp.zeros((*x.shape[:-1], getattr(self, "out_width", self.width)), x.dtype)
 
   @nn.nowrap
   def _enter(self, x: Array, reset: Array | None, lengths: Array | None, side: Any) -> tuple[Array, Where]:

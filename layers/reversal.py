@@ -35,7 +35,12 @@ def last_of_document(reset: Bool[Array, "b t"]) -> Bool[Array, "b t"]:
 
 
 def gaps(
-  dt: Float[Array, "b t"], order: Int[Array, "b t"], *, reset: Reset = None, lengths: Lengths = None
+  dt: Float[Array, "b t"],
+  order: Int[Array, "b t"],
+  *,
+  reset: Reset = None,
+  lengths: Lengths = None,
+  furthest: int | None = None,
 ) -> Float[Array, "b t"]:
   """Returns the time between each token and the one read before it, for tokens that are read in another order.
 
@@ -46,13 +51,28 @@ def gaps(
     dt: the gap before each token, in the tokens' own order.
     order: the tokens as they are read, the documents one after the other.
     reset: True where a document starts, in the tokens' own order.
+    furthest: the largest distance between tokens of a document that are read one after the other; t - 1 by default.
   """
-  dt = blank_past(dt, lengths)
+  dtype, dt = dt.dtype, blank_past(dt, lengths).astype(jnp.promote_types(dt.dtype, jnp.float32))
   time = jnp.broadcast_to(jnp.arange(dt.shape[1]), dt.shape)
   start = jnp.zeros_like(time) if reset is None else jax.lax.cummax(jnp.where(reset, time, 0), axis=1)
   before = jnp.concatenate([order[:, :1], order[:, :-1]], axis=1)
-  low, high, elapsed = jnp.minimum(order, before), jnp.maximum(order, before), jnp.cumsum(dt, axis=1)
-  # between neighbours the gap itself, since a difference of times rounds
-  between = jnp.where(high - low == 1, at(dt, high), at(elapsed, high) - at(elapsed, low))
+  between = _elapsed(dt, jnp.minimum(order, before), jnp.maximum(order, before), furthest or dt.shape[1] - 1)
   first = (time == 0) | (at(start, order) != at(start, before))
-  return jnp.where(first, at(dt, at(start, order)), between)
+  return jnp.where(first, at(dt, at(start, order)), between).astype(dtype)
+
+
+def _elapsed(
+  dt: Float[Array, "b t"], low: Int[Array, "b t"], high: Int[Array, "b t"], furthest: int
+) -> Float[Array, "b t"]:
+  """Returns the sums of dt from after `low` to `high`, for distances up to `furthest`.
+
+  They are added up from sums over 1, 2, 4 … tokens: a difference of two times rounds as the later of them does.
+  """
+  total, sums, place, distance = jnp.zeros_like(dt), dt, high, high - low
+  for bit in range(max(furthest, 1).bit_length()):
+    here = distance >> bit & 1 == 1
+    total = total + jnp.where(here, at(sums, place), 0)
+    place = jnp.where(here, jnp.maximum(place - (1 << bit), 0), place)
+    sums = sums + jnp.pad(sums, ((0, 0), (1 << bit, 0)))[:, : dt.shape[1]]
+  return total

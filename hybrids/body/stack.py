@@ -94,8 +94,7 @@ class Stack(Mixer):
     """Returns the places of the layers' variables, and the program of loops that runs the layers."""
     letters = pattern_lib.tile(self.pattern, self.depth)
     mixers = self._mixers()
-    offers = lambda mixer: hasattr(type(mixer), "offer") and getattr(mixer, "OFFERS", True)
-    offering = frozenset(letter for letter, mixer in mixers.items() if offers(mixer))
+    offering = frozenset(letter for letter, mixer in mixers.items() if mixer_lib.offers(mixer))
     reading = frozenset(
       letter for letter, mixer in mixers.items() if set(mixer.SIDE) - {EMBEDDING} - set(_carries(mixer))
     )

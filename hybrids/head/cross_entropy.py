@@ -35,11 +35,11 @@ def by_chunks(
   b, t, _ = y.shape
   weights = weights.astype(jnp.float32)
   total = weights.sum()
-  size = max(1, chunk // b)
+  size = max(1, chunk // max(b, 1))
   if size >= t:
     return *_sums(logits(y), targets, weights), total
   cut = lambda z: jnp.moveaxis(
-    jnp.pad(z, ((0, 0), (0, -t % size)) + ((0, 0),) * (z.ndim - 2)).reshape(b, -1, size, *z.shape[2:]), 1, 0
+    jnp.pad(z, ((0, 0), (0, -t % size)) + ((0, 0),) * (z.ndim - 2)).reshape(b, -(-t // size), size, *z.shape[2:]), 1, 0
   )
 
   @jax.checkpoint

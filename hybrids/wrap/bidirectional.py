@@ -69,7 +69,7 @@ class Bidirectional(Mixer):
     order, back_reset = reversal.turned(x, where.reset, where.lengths)
     back_side = {name: reversal.at(where.side.get(_backward(name), value), order) for name, value in side.items()}
     if "dt" in side:
-      back_side["dt"] = reversal.gaps(side["dt"], order, **where.masks)
+      back_side["dt"] = reversal.gaps(side["dt"], order, **where.masks, furthest=1)
     mixer = self.forward if self.shared else self.backward
     back = mixer(reversal.at(x, order), reset=back_reset, lengths=where.lengths, side=back_side or None)
     back = reversal.at(back, order)
@@ -91,7 +91,7 @@ class Bidirectional(Mixer):
   @property
   def OFFERS(self) -> bool:
     """Returns whether the wrapped mixer has arrays for later layers."""
-    return hasattr(mixer_lib.find(self.mixer["name"]), "offer")
+    return mixer_lib.offers(self._one_way(parent=None))
 
   @nn.nowrap
   def _one_way(self, **kwargs) -> nn.Module:

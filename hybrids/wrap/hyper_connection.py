@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from hybrids import mixer as mixer_lib
 from hybrids.branch import check_norm
+from kernels.inputs import Lengths, Reset
 from layers import param
 from layers.mixer import Mixer, Where
 from layers.norms import make_norm
@@ -101,6 +102,17 @@ class HyperConnection(Mixer):
     z, post, rest = self._collapse(x)
     y, state = self.inner.step(z, state, side=side)
     return self._expand(y, post, rest), state
+
+  def offer(
+    self, x: Float[Array, "b t e"], state: Any, *, reset: Reset = None, lengths: Lengths = None
+  ) -> Mapping[str, Array]:
+    """Returns the arrays that the wrapped mixer offers to later layers."""
+    return self.inner.offer(self._collapse(x)[0], state, reset=reset, lengths=lengths)
+
+  @property
+  def OFFERS(self) -> bool:
+    """Returns whether the wrapped mixer has arrays for later layers."""
+    return mixer_lib.offers(self._inside(parent=None))
 
   def _collapse(
     self, x: Float[Array, "*b e"]

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hybrids import mixer as mixer_lib
+from kernels.inputs import Lengths, Reset
 from layers import images, reversal
 from layers.choices import one_of
 from layers.mixer import Mixer, Where
@@ -25,7 +26,8 @@ class ImageScan(Mixer):
 
   VMamba's four are row, column and both reversed, summed; Vim's two are row and row_reversed, averaged. Each document
   is an image of its own, which begins at its first token; where `lengths` end it, the rest of a path is left out. Gaps
-  between samples, side["dt"], become those between neighbours on the path.
+  between samples, side["dt"], become those between neighbours on the path. If the mixer offers arrays to later layers,
+  the paths after the first offer theirs as NAME_1, NAME_2 ….
 
   Attributes:
     mixer: the wrapped mixer's `name` and arguments; its width is this one's.
@@ -66,26 +68,49 @@ class ImageScan(Mixer):
   @property
   def SIDE(self) -> tuple[str, ...]:
     """Returns the names of the inputs per token that the wrapped mixer reads."""
-    return self._one_way(parent=None).SIDE
+    names, more = self._one_way(parent=None).SIDE, range(1, len(self.orders) if self.OFFERS else 1)
+    return (*names, *(f"{name}_{i}" for i in more for name in names))
 
   def setup(self):
     self.paths = [self._one_way() for _ in (self.orders[:1] if self.shared else self.orders)]
 
   def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
-    rows, columns = images.sides("image_scan", x.shape[1], dict(rows=self.rows, columns=self.columns))
-    y = jnp.zeros_like(x)
-    for mixer, name in zip(self.paths * (len(self.orders) if self.shared else 1), self.orders):
-      if name == "row":
-        y = y + mixer(x, **where.masks, side=where.side or None)
+    y, names = jnp.zeros_like(x), self._one_way(parent=None).SIDE
+    for i, (mixer, order) in enumerate(self._along(x, where.reset, where.lengths)):
+      side = {name: where.side.get(f"{name}_{i}", where.side[name]) for name in names if name in where.side}
+      if order is None:
+        y = y + mixer(x, **where.masks, side=side or None)
         continue
-      order = path(rank(name, rows, columns), x.shape[0], where.reset, where.lengths)
-      along = {key: reversal.at(value, order) for key, value in where.side.items()}
+      along = {key: reversal.at(value, order) for key, value in side.items()}
       if "dt" in along:
-        along["dt"] = reversal.gaps(where.side["dt"], order, **where.masks)
+        along["dt"] = reversal.gaps(side["dt"], order, **where.masks)
       # documents keep their places in the row, so they begin and end where they did
       out = mixer(reversal.at(x, order), **where.masks, side=along or None)
       y = y + reversal.at(out, jnp.argsort(order, axis=1))
     return y / len(self.orders) if self.merge == "mean" else y
+
+  def offer(
+    self, x: Float[Array, "b t d"], state: Any, *, reset: Reset = None, lengths: Lengths = None
+  ) -> Mapping[str, Array]:
+    """Returns the arrays that the mixers of all paths offer to later layers, in the order of the tokens."""
+    empty, found = self._one_way(parent=None).init_state(*x.shape[:2]), {}
+    for i, (mixer, order) in enumerate(self._along(x, reset, lengths)):
+      read = x if order is None else reversal.at(x, order)
+      for name, value in mixer.offer(read, empty, reset=reset, lengths=lengths).items():
+        found[f"{name}_{i}" if i else name] = value if order is None else reversal.at(value, jnp.argsort(order, axis=1))
+    return found
+
+  @property
+  def OFFERS(self) -> bool:
+    """Returns whether the wrapped mixer has arrays for later layers."""
+    return mixer_lib.offers(self._one_way(parent=None))
+
+  def _along(self, x: Array, reset: Reset, lengths: Lengths) -> list[tuple[nn.Module, Array | None]]:
+    """Returns the mixer of each path, and the tokens in the order in which it reads them; None for their own."""
+    rows, columns = images.sides("image_scan", x.shape[1], dict(rows=self.rows, columns=self.columns))
+    order = lambda name: None if name == "row" else path(rank(name, rows, columns), x.shape[0], reset, lengths)
+    mixers = self.paths * len(self.orders) if self.shared else self.paths
+    return [(mixer, order(name)) for mixer, name in zip(mixers, self.orders)]
 
   @nn.nowrap
   def _one_way(self, **kwargs) -> nn.Module:

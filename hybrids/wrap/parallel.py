@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from hybrids import branch as branch_lib
 from hybrids import mixer as mixer_lib
 from hybrids.branch import Branch
+from kernels.inputs import Lengths, Reset
 from layers import Dense
 from layers.choices import one_of
 from layers.mixer import STATES, Mixer, Where
@@ -24,6 +25,7 @@ class Parallel(Mixer):
   Each branch is a mixer's section, or fields of a `Branch`: its own norm before or after, and its own scales. Unlike
   those of a stack it has no norm and no sum with x unless they are asked for. GPT-NeoX's branches have norm_position
   "pre" each, Hymba's "output" and the mean, Falcon-H1's `input_scale` and `scale`.
+  If mixers offer arrays to later layers, the branches after the first offer theirs as NAME_1, NAME_2 ….
 
   Attributes:
     branches: at least one.
@@ -55,7 +57,9 @@ class Parallel(Mixer):
   @property
   def SIDE(self) -> tuple[str, ...]:
     """Returns the names of the inputs per token that any of its mixers reads."""
-    return tuple(sorted({name for branch in self._each() for name in branch.SIDE}))
+    each = list(enumerate(self._each()))
+    own = {_own(name, i) for i, branch in each if mixer_lib.offers(branch.bare(parent=None)) for name in branch.SIDE}
+    return tuple(sorted(own | {name for _, branch in each for name in branch.SIDE}))
 
   def setup(self):
     self.parts = [branch.copy(parent=self, name=f"branch_{i}") for i, branch in enumerate(self._each())]
@@ -67,17 +71,38 @@ class Parallel(Mixer):
     return tuple(branch.init_state(batch, max_len) for branch in self._each())
 
   def mix(self, x: Float[Array, "b t d"], state: tuple, where: Where) -> tuple[Float[Array, "b t d"], tuple]:
-    both = [part.prefill(x, own, **where.masks, side=_known(part, where.side)) for part, own in zip(self.parts, state)]
+    both = [
+      part.prefill(x, own, **where.masks, side=_known(part, i, where.side))
+      for i, (part, own) in enumerate(zip(self.parts, state))
+    ]
     return self._join([y for y, _ in both]), tuple(own for _, own in both)
 
   def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
-    return self._join([part(x, **where.masks, side=_known(part, where.side)) for part in self.parts])
+    return self._join([part(x, **where.masks, side=_known(part, i, where.side)) for i, part in enumerate(self.parts)])
 
   def mix_token(
     self, x: Float[Array, "b d"], state: tuple, side: Mapping[str, Array]
   ) -> tuple[Float[Array, "b d"], tuple]:
-    both = [part.step(x, own, side=_known(part, side)) for part, own in zip(self.parts, state)]
+    both = [part.step(x, own, side=_known(part, i, side)) for i, (part, own) in enumerate(zip(self.parts, state))]
     return self._join([y for y, _ in both]), tuple(own for _, own in both)
+
+  def offer(
+    self, x: Float[Array, "b t d"], state: tuple | None, *, reset: Reset = None, lengths: Lengths = None
+  ) -> Mapping[str, Array]:
+    """Returns the arrays that the branches offer to later layers."""
+    found: dict[str, Array] = {}
+    for i, part in enumerate(self.parts):
+      if mixer_lib.offers(part.bare(parent=None)):
+        # beside a branch without a state there is none for all of them
+        own = state[i] if state else part.init_state(*x.shape[:2]) if part.STATE != "none" else None
+        offered = part.offer(x, own, reset=reset, lengths=lengths)
+        found |= {_own(name, i): value for name, value in offered.items()}
+    return found
+
+  @property
+  def OFFERS(self) -> bool:
+    """Returns whether any of its mixers has arrays for later layers."""
+    return any(mixer_lib.offers(branch.bare(parent=None)) for branch in self._each())
 
   def _join(self, answers: list[Array]) -> Float[Array, "*b d"]:
     if self.join == "concat":
@@ -97,5 +122,10 @@ class Parallel(Mixer):
     return made
 
 
-def _known(branch: Branch, side: Mapping[str, Array]) -> dict[str, Array]:
-  return {name: side[name] for name in branch.SIDE if name in side}
+def _own(name: str, i: int) -> str:
+  return f"{name}_{i}" if i else name
+
+
+def _known(branch: Branch, i: int, side: Mapping[str, Array]) -> dict[str, Array]:
+  """Returns the inputs per token that branch i reads: what it has offered itself comes first."""
+  return {name: side.get(_own(name, i), side.get(name)) for name in branch.SIDE if {name, _own(name, i)} & set(side)}

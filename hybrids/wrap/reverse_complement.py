@@ -45,7 +45,11 @@ class ReverseComplement(Mixer):
     one_of(self, merge=MERGES)
     if self.width % 2:
       raise Mistake(f"ReverseComplement: width={self.width}; it must be even, half of it for each strand")
-    self._strand(parent=None)
+    if mixer_lib.offers(self._strand(parent=None)):
+      raise Mistake(
+        f"reverse_complement: mixer {self.mixer['name']!r} offers arrays to later layers, "
+        "which do not reach them from inside; wrap a whole stack of them"
+      )
     super().__post_init__()
 
   @property

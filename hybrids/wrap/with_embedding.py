@@ -41,7 +41,11 @@ class WithEmbedding(Mixer):
     if self.norm is not None:
       check_norm(self.norm)
     super().__post_init__()
-    self._inside(parent=None)
+    if mixer_lib.offers(self._inside(parent=None)):
+      raise Mistake(
+        f"with_embedding: mixer {self.mixer['name']!r} offers arrays to later layers, "
+        "which do not reach them from inside; use another mixer"
+      )
 
   @property
   def STATE(self) -> str:

@@ -67,7 +67,7 @@ class H3(Mixer):
   def init_state(self, batch: int, max_len: int) -> State:
     ssm = self._make_ssm(parent=None).init_state(batch * self.head_dim**2, max_len)
     taps = jnp.zeros((batch, self.state - 1, self.width))
-    return State(taps=taps, h=ssm.h.reshape(batch, -1, *ssm.h.shape[1:]))
+    return State(taps=taps, h=ssm.h.reshape(batch, self.head_dim**2, *ssm.h.shape[1:]))
 
   def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
     taps = jnp.zeros((x.shape[0], self.state - 1, self.width))

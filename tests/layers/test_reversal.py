@@ -38,6 +38,20 @@ def test_gaps_along_a_path_are_differences_of_times():
   np.testing.assert_array_equal(gaps, [[5, 3, 2, 6]])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_gaps_along_a_path_do_not_round_with_the_time_before(dtype):
+  """The difference of two times near 1e6, in float32, is off by a third of these gaps."""
+  rng, (rows, columns) = np.random.default_rng(0), (5, 7)
+  dt = rng.uniform(0.01, 0.02, (2, rows * columns))
+  dt[:, 3] = 1e6
+  dt = np.asarray(jnp.asarray(dt, dtype), np.float64)
+  order = np.stack([np.arange(rows * columns).reshape(rows, columns).T.ravel(), rng.permutation(rows * columns)])
+  times = np.cumsum(np.pad(dt, ((0, 0), (1, 0))), axis=1)[:, 1:]
+  right = np.abs(np.diff(np.take_along_axis(times, order, axis=1), axis=1))
+  found = np.asarray(reversal.gaps(jnp.asarray(dt, dtype), jnp.asarray(order)), np.float64)[:, 1:]
+  np.testing.assert_allclose(found, right, rtol=2e-6 if dtype == "float32" else 5e-3)
+
+
 def one_pole(cls, **kwargs):
   """A state that decays by exp(-0.2 gap), with an output that is its real part, both directions added."""
   module = cls(width=1, state=1, conj_sym=False, activation="none", **kwargs)

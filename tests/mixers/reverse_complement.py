@@ -17,6 +17,7 @@ ORACLE = {}
 REFUSED = [
   (dict(mixer=dict(name="mlp"), merge="mean"), "ReverseComplement: merge='mean'; choose from ['both', 'sum']"),
   (dict(mixer=dict(name="mlp"), width=3), "ReverseComplement: width=3; it must be even"),
+  (dict(mixer=dict(name="rwkv7")), "mixer 'rwkv7' offers arrays to later layers"),
 ]
 # A, C, G, T and another letter; lengths of the two rows
 BASES = jnp.array([[1, 2, 2, 4, 3, 5, 1], [4, 4, 1, 3, 2, 0, 0]])

@@ -13,7 +13,10 @@ from tests.hybrids.filled import filled
 SMALL = {"": dict(mixer=dict(name="mlp", expand=1)), "embedding": dict(mixer=dict(name="min_gru"))}
 SIDE = {"embedding": {"embedding": lambda b, t: np.random.default_rng(0).standard_normal((b, t, D))}}
 ORACLE = {}
-REFUSED = [(dict(mixer=dict(name="mpl")), "no mixer is called 'mpl' (did you mean 'mlp'")]
+REFUSED = [
+  (dict(mixer=dict(name="mpl")), "no mixer is called 'mpl' (did you mean 'mlp'"),
+  (dict(mixer=dict(name="rwkv7")), "mixer 'rwkv7' offers arrays to later layers"),
+]
 
 
 def count(d, mixer):
