@@ -166,15 +166,18 @@ def padded(
   """
   if prompts is None and context is not None:
     prompts = [()] * len(context.last)
-  rows = [np.asarray(prompt, np.int32).reshape(-1) for prompt in ([] if prompts is None else prompts)]
+  rows = [np.asarray(prompt).reshape(-1) for prompt in ([] if prompts is None else prompts)]
   if not rows:
     raise Mistake("generate: there are no prompts; give a list of token sequences")
   for number, row in enumerate(rows):
     if context is None and not row.size:
       raise Mistake(f"generate: the prompt has no tokens (row {number}); give at least one to start from")
+    if row.size and row.dtype.kind not in "iu":
+      raise Mistake(f"generate: the prompt of row {number} has {row.dtype} in it; tokens are whole numbers")
     wrong = row[(row < 0) | (row >= vocab)]
     if wrong.size:
       raise Mistake(f"generate: the prompt of row {number} has token {wrong[0]}; the model's are 0 … {vocab - 1}")
+  rows = [row.astype(np.int32) for row in rows]
   if context is not None:
     if len(context.last) != len(rows):
       raise Mistake(f"generate: {len(rows)} prompts for a context of {len(context.last)} rows; give one for each")

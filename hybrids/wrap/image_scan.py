@@ -94,7 +94,9 @@ class ImageScan(Mixer):
   ) -> Mapping[str, Array]:
     """Returns the arrays that the mixers of all paths offer to later layers, in the order of the tokens."""
     empty, found = self._one_way(parent=None).init_state(*x.shape[:2]), {}
-    for i, (mixer, order) in enumerate(self._along(x, reset, lengths)):
+    # one token, which is no image, stands for all where the layers after this one are initialised
+    along = self._along(x, reset, lengths) if x.shape[1] > 1 else [(mixer, None) for mixer in self._mixers()]
+    for i, (mixer, order) in enumerate(along):
       read = x if order is None else reversal.at(x, order)
       for name, value in mixer.offer(read, empty, reset=reset, lengths=lengths).items():
         found[f"{name}_{i}" if i else name] = value if order is None else reversal.at(value, jnp.argsort(order, axis=1))
@@ -109,8 +111,10 @@ class ImageScan(Mixer):
     """Returns the mixer of each path, and the tokens in the order in which it reads them; None for their own."""
     rows, columns = images.sides("image_scan", x.shape[1], dict(rows=self.rows, columns=self.columns))
     order = lambda name: None if name == "row" else path(rank(name, rows, columns), x.shape[0], reset, lengths)
-    mixers = self.paths * len(self.orders) if self.shared else self.paths
-    return [(mixer, order(name)) for mixer, name in zip(mixers, self.orders)]
+    return [(mixer, order(name)) for mixer, name in zip(self._mixers(), self.orders)]
+
+  def _mixers(self) -> list[nn.Module]:
+    return self.paths * (len(self.orders) if self.shared else 1)
 
   @nn.nowrap
   def _one_way(self, **kwargs) -> nn.Module:

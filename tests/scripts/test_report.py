@@ -160,7 +160,7 @@ def test_the_best_at_each_size_makes_a_line(folder, capsys):
 
 def test_a_group_has_one_colour_in_all_panels(monkeypatch, tmp_path):
   shown = []
-  monkeypatch.setattr(Figure, "savefig", lambda figure, path, dpi: shown.append(figure))
+  monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: shown.append(figure))
   run = {"status": "done", "summary": {"state_bytes": 8}, "rows": [{"step": 1, "accuracy": 0.5}]}
   line = [settings.Setting({}, "", [run])]
   report.draw_against({"p": {"a": line, "b": line}, "q": {"b": line}}, "state_bytes", "accuracy", tmp_path / "x.png")
@@ -218,7 +218,7 @@ def test_a_page_has_all_of_it_and_asks_no_network(tmp_path):
   assert 'src="http' not in text
   assert "http-equiv" not in text
   # nothing is left over, and --watch ends where no sweep runs
-  assert not path.with_name("page.html.tmp").exists()
+  assert not list(tmp_path.glob(".*.partial"))
   assert report.main([str(tmp_path), f"--metric={METRIC}", f"--html={path}", "--watch"]) == 0
 
 
