@@ -24,13 +24,13 @@ QUANTITIES = ("parameters", "state_bytes", "flops_per_token", "step", "wall_seco
 COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf")
 DASHES = ("solid", "dash", "dot", "dashdot")
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 84rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums }
 th, td { border-bottom: 1px solid #ddd; padding: .2rem .7rem; text-align: right; white-space: nowrap }
 th:first-child, td:first-child { text-align: left; white-space: normal }
 th { cursor: pointer; background: #f4f4f4; white-space: normal; vertical-align: bottom }
 th[data-order]::after { content: " ↑" } th[data-order="-1"]::after { content: " ↓" }
-pre { background: #f4f4f4; padding: .7rem; overflow-x: auto } .wide { overflow-x: auto }
+pre { background: #f4f4f4; padding: .7rem; white-space: pre-wrap; overflow-wrap: anywhere } .wide { overflow-x: auto }
 """
 # a click on a head sorts by its column: numbers by data-value, all else as text
 SORT = """
@@ -106,7 +106,9 @@ def _table(found: Sequence[Setting], metric: str) -> str:
 
 def _html_table(head: Sequence[str], rows: Sequence[Sequence[tuple[str, Any]]]) -> str:
   """Makes a table of cells, each of what is shown and what is sorted by."""
-  cell = lambda shown, value: f'<td data-value="{html.escape(str(value))}">{html.escape(shown)}</td>'
+  # names of settings, which have no spaces, may break after a comma
+  text = lambda shown: html.escape(shown).replace(",", ",<wbr>")
+  cell = lambda shown, value: f'<td data-value="{html.escape(str(value))}">{text(shown)}</td>'
   body = "".join(f"<tr>{''.join(cell(*each) for each in row)}</tr>" for row in rows)
   heads = "".join(f"<th>{html.escape(each)}</th>" for each in head)
   return f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
