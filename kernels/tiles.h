@@ -51,6 +51,7 @@ static void columns(const Product& z, int64_t rows, int64_t column) {
   int64_t i = 0;
   for (; i + 6 <= rows; i += 6) tile<6, VECTORS, ADD>(z, i, column);
   for (; i + 4 <= rows; i += 4) tile<4, VECTORS, ADD>(z, i, column);
+  for (; i + 2 <= rows; i += 2) tile<2, VECTORS, ADD>(z, i, column);
   for (; i < rows; ++i) tile<1, VECTORS, ADD>(z, i, column);
 }
 

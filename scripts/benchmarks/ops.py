@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from kernels import delta_rule, gated_linear_attention, linear_scan, lti, rg_lru, selective_scan, short_conv, ssd
+from kernels import delta_rule, gated_linear_attention, linear_scan, lstm, lti, rg_lru, selective_scan, short_conv, ssd
 
 
 class Op(NamedTuple):
@@ -32,7 +32,7 @@ class Op(NamedTuple):
       sizes: by axis.
     """
     least = lambda name: jnp.complex64 if "complex" in name else jnp.float32 if name == self.state else dtype
-    shape = lambda axes: tuple({"one": 1, **sizes}[axis] for axis in axes.split())
+    shape = lambda axes: tuple({"one": 1, "pair": 2, "four": 4, **sizes}[axis] for axis in axes.split())
     return {
       name: jax.ShapeDtypeStruct(shape(axes), jnp.promote_types(dtype, least(name))) for name, axes in self.axes.items()
     }
@@ -58,6 +58,12 @@ def _gated(x, dt_before_softplus, A, B, C, h, D, z, **where):
 
 def _hold(x, dt, A_complex, B, C, h_complex, **where):
   return selective_scan.selective_scan(x, dt, A_complex, B + 0j, C + 0j, h_complex, disc="zoh", **where)
+
+
+def _lstm(entered, R, hc, **where):
+  flat = lambda z: z.reshape(*z.shape[:-2], 4 * z.shape[-1])
+  y, state = lstm.lstm(flat(entered), flat(R), hc[:, 0], hc[:, 1], **where)
+  return y, jnp.stack(state, axis=1)
 
 
 def _with_bias(x, kernel, taps, bias, **where):
@@ -104,6 +110,7 @@ OPS = {
     _delta, delta_rule.IMPLS, dict(**_rows, w="b t h k", S="b h k p", log_a="b t h k", u="b t h k"), "S"
   ),
   "lti": Op(_lti, lti.IMPLS, dict(u="b t e", x="b e n", a_complex="e n", B="e n", C="e n"), "x"),
+  "lstm": Op(_lstm, lstm.IMPLS, dict(entered="b t four e", R="e four e", hc="b pair e"), "hc"),
   "rg_lru": Op(rg_lru.rg_lru, rg_lru.IMPLS, dict(u="b t e", r="b t e", i="b t e", a_param="e", h="b e"), "h"),
   "short_conv": Op(_with_bias, short_conv.IMPLS, dict(x="b t e", kernel="w e", taps="b v e", bias="e"), "taps"),
 }

@@ -43,12 +43,15 @@ def loop(
 class Recurrent(Mixer):
   """A mixer that runs `cell(state, entered) -> (state, y)` over entered = W x + bias.
 
-  A subclass has `cell`, the parameters W and bias, and `init_state`.
+  A subclass has the parameters W and bias, `init_state`, and `cell`, or `mix` where an op runs all tokens.
   """
 
+  def enter(self, x: Float[Array, "b t d"]) -> Float[Array, "b t g"]:
+    """Returns W x + bias in at least float32."""
+    return project(x, self.W, jnp.promote_types(x.dtype, jnp.float32)) + self.bias
+
   def mix(self, x: Float[Array, "b t d"], state: Any, where: Where) -> tuple[Float[Array, "b t d"], Any]:
-    entered = project(x, self.W, jnp.promote_types(x.dtype, jnp.float32)) + self.bias
-    y, state = loop(self.cell, state, entered, **where.masks)
+    y, state = loop(self.cell, state, self.enter(x), **where.masks)
     return y.astype(x.dtype), state
 
 

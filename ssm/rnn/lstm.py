@@ -6,12 +6,13 @@ Hochreiter & Schmidhuber 1997, Neural Computation 9(8); forget gate: Gers, Schmi
 from typing import NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from kernels.lstm import lstm
 from layers import param
 from layers.initializers import constant
+from layers.mixer import Where
 from ssm.rnn.loop import Recurrent, side_by_side
 
 
@@ -44,9 +45,6 @@ class LSTM(Recurrent):
   def init_state(self, batch: int, max_len: int) -> State:
     return State(h=jnp.zeros((batch, self.width)), c=jnp.zeros((batch, self.width)))
 
-  def cell(self, state: State, entered: Float[Array, "b g"]) -> tuple[State, Float[Array, "b d"]]:
-    """Returns the next state and the output of one token."""
-    i, f, g, o = jnp.split(entered + state.h @ self.R, 4, axis=-1)
-    c = jax.nn.sigmoid(f) * state.c + jax.nn.sigmoid(i) * jnp.tanh(g)
-    h = jax.nn.sigmoid(o) * jnp.tanh(c)
-    return State(h=h, c=c), h
+  def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
+    y, state = lstm(self.enter(x), self.R, state.h, state.c, **where.masks)
+    return y.astype(x.dtype), State(*state)

@@ -1,0 +1,38 @@
+"""c_t = f_t c_{t-1} + i_t g_t, y_t = h_t = o_t tanh(c_t): the LSTM, whose gates see the state, token after token."""
+
+from jaxtyping import Array, Float
+
+from kernels import dispatch, inputs, op
+from kernels.lstm import cpp, reference
+
+IMPLS: dispatch.Impls = {
+  "cpp": (cpp.lstm, cpp.why_not),
+  "reference": (reference.lstm, dispatch.always),
+}
+
+
+def lstm(
+  entered: Float[Array, "b t f"],
+  R: Float[Array, "d f"],
+  h: Float[Array, "b d"],
+  c: Float[Array, "b d"],
+  *,
+  reset: inputs.Reset = None,
+  lengths: inputs.Lengths = None,
+  impl: str = "auto",
+) -> tuple[Float[Array, "b t d"], tuple[Float[Array, "b d"], Float[Array, "b d"]]]:
+  """c_t = f_t c_{t-1} + i_t g_t,  y_t = h_t = o_t tanh(c_t);  i, f, o = sigmoid(z),  g = tanh(z),  z = entered_t + h R
+
+  Hochreiter & Schmidhuber 1997, Neural Computation 9(8), with the forget gate of Gers, Schmidhuber & Cummins 2000. The
+  state is (h, c).
+
+  Args:
+    entered: what the input and the biases add to the gates before their functions, in the order i, f, g, o; f = 4 d.
+    h, c, reset, lengths, impl: as in all ops, see `kernels`.
+  """
+  where, dtype = op.rows(entered.shape[1], reset, lengths), inputs.compute_dtype(entered, R, h, c)
+  given, R, h, c = op.cast(dtype, *where.fill(entered), R, h, c)
+  args = given, R, h, c, where.reset, where.valid
+  return op.run(
+    "lstm", IMPLS, impl, args, where, out=entered[..., : h.shape[-1]], state=(h, c), one_token=reference.lstm
+  )
