@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from hybrids import pattern
 from hybrids.branch import FED, Branch
+from layers.param import Adapted
 from mistake import Mistake
 
 REMAT: dict[str, Callable | None] = {
@@ -194,13 +195,13 @@ def run_program(
 
 
 def adapted(shared: Variables, adapters: Variables | None) -> Variables:
-  """Returns shared variables as one layer uses them: W + A B for every matrix that has an adapter (Zamba2)."""
+  """Returns shared variables as one layer uses them: `Adapted` for every matrix that has an adapter (Zamba2)."""
   if adapters is None:
     return shared
 
   def add(tree: Any, change: Any, joint: Array | None = None) -> Any:
     if "B" in change:
-      return tree + change.get("A", joint) @ change["B"]
+      return Adapted(tree, change.get("A", joint), change["B"])
     joint = change.get("A", joint)
     return {name: add(value, change[name], joint) if name in change else value for name, value in tree.items()}
 

@@ -1,6 +1,7 @@
 """A linear map of the last axis."""
 
 import functools
+import math
 
 import flax.linen as nn
 import jax
@@ -9,7 +10,7 @@ from jaxtyping import Array, Float
 
 from kernels.inputs import product
 from layers.initializers import Initializer, uniform_fan_in
-from layers.param import param
+from layers.param import Adapted, matrix, param
 
 
 class Dense(nn.Module):
@@ -29,8 +30,8 @@ class Dense(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b e"]:
     """x W + bias."""
-    kernel = param(self, "kernel", self.kernel_init, (x.shape[-1], self.features), self.axes)
-    y = project(x, kernel, x.dtype)
+    kernel = matrix(self, "kernel", self.kernel_init, (x.shape[-1], self.features), self.axes)
+    y = _project_adapted(x, kernel) if isinstance(kernel, Adapted) else project(x, kernel, x.dtype)
     if self.use_bias:
       y = y + param(self, "bias", self.bias_init, (self.features,), self.axes[1:]).astype(x.dtype)
     return y
@@ -47,6 +48,14 @@ def torch_dense(
   """Returns a map that starts as PyTorch's linear layers do, its matrix times `gain`; a bias needs to know `fan_in`."""
   kernel_init, bias_init = uniform_fan_in(fan_in, gain), uniform_fan_in(fan_in)
   return Dense(features, use_bias=use_bias, kernel_init=kernel_init, bias_init=bias_init, axes=axes)
+
+
+def _project_adapted(x: Float[Array, "*b d"], kernel: Adapted) -> Float[Array, "*b e"]:
+  """x (W + A B), as x W + (x A) B where that is fewer products, as for a single token."""
+  W, A, B = kernel
+  if math.prod(x.shape[:-1]) * sum(W.shape) >= W.size:
+    return project(x, W + A @ B, x.dtype)
+  return project(x, W, x.dtype) + project(project(x, A, x.dtype), B, x.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

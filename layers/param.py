@@ -1,6 +1,9 @@
 """Parameters as every module here declares them, each with the facts that sharding and the optimizer want to know."""
 
+from typing import NamedTuple
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
@@ -27,6 +30,14 @@ class Parameter(nn.LogicallyPartitioned):
   __hash__ = None  # type: ignore[assignment]
 
 
+class Adapted(NamedTuple):
+  """A matrix W + A B, in the place of a parameter, whose change of low rank need not be multiplied out."""
+
+  W: Float[Array, "d e"]
+  A: Float[Array, "d r"]
+  B: Float[Array, "r e"]
+
+
 def param(
   module: nn.Module,
   name: str,
@@ -38,18 +49,31 @@ def param(
   decay: bool = True,
   used: float = 1.0,
 ) -> Float[Array, "..."]:
-  """Declares a float32 parameter of `module`.
+  """Declares a float32 parameter of `module`; one that is adapted comes multiplied out.
 
   Args:
     axes: for each axis the logical name by which a mesh shards it, or None.
     slow, decay, used: see `Parameter`.
   """
+  value = matrix(module, name, init, shape, axes, slow=slow, decay=decay, used=used)
+  return value.W + value.A @ value.B if isinstance(value, Adapted) else value
+
+
+def matrix(
+  module: nn.Module,
+  name: str,
+  init: Initializer,
+  shape: tuple[int, ...],
+  axes: tuple[str | None, ...],
+  **facts: bool | float,
+) -> Float[Array, "..."] | Adapted:
+  """Declares a parameter as `param` does, and returns it as it is."""
 
   def boxed(key, shape, dtype):
-    return Parameter(init(key, shape, dtype), names=axes, slow=slow, decay=decay, used=used)
+    return Parameter(init(key, shape, dtype), names=axes, **facts)
 
   # what reads a checkpoint may give NumPy's arrays, which some operations of JAX refuse
-  return jnp.asarray(module.param(name, boxed, shape, jnp.float32))
+  return jax.tree.map(jnp.asarray, module.param(name, boxed, shape, jnp.float32))
 
 
 def buffer(

@@ -11,6 +11,7 @@ import pytest
 from layers import Dense, GatedRMSNorm, LayerNorm, RMSNorm, ShortConv, make_norm, project
 from layers.initializers import inverse_softplus, log_step, log_uniform, softplus_step, uniform_fan_in
 from layers.lengths import blank_past, last_of
+from layers.param import Adapted
 from layers.sizes import largest_divisor
 
 KEY = jax.random.key(0)
@@ -144,3 +145,14 @@ def test_the_last_token_of_each_row():
   z, before = jnp.arange(12.0).reshape(3, 4, 1), -jnp.ones((3, 1))
   np.testing.assert_array_equal(last_of(z, before, None)[:, 0], [3, 7, 11])
   np.testing.assert_array_equal(last_of(z, before, jnp.array([0, 1, 9]))[:, 0], [-1, 4, 11])
+
+
+@pytest.mark.parametrize("tokens, multiplied_out", [(1, False), (50, True)])
+def test_an_adapted_map_is_multiplied_out_for_many_tokens_alone(tokens, multiplied_out):
+  rng = np.random.default_rng(0)
+  shapes = (tokens, 6), (6, 10), (6, 2), (2, 10)
+  x, W, A, B = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in shapes)
+  run = lambda x: Dense(10).apply({"params": {"kernel": Adapted(W, A, B)}}, x)
+  np.testing.assert_allclose(run(x), x @ (W + A @ B), rtol=1e-5, atol=1e-5)
+  made = [variable.aval.shape for equation in jax.make_jaxpr(run)(x).eqns for variable in equation.outvars]
+  assert (W.shape in made) == multiplied_out
