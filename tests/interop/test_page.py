@@ -58,7 +58,7 @@ def test_the_commands_of_the_page_run(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(sys, "stdin", io.StringIO("abc\n"))
   shutil.copytree(OWN / "gpt2", "downloads/mamba-130m-hf")
   (tmp_path / "downloads/mamba-130m-hf/tokenizer.json").write_text("{}")
-  (block,) = re.findall(r"^```\n(\w.*?)```", PAGE, re.S | re.M)
+  (block,) = re.findall(r"^```\n(\./dev python -m interop\.hf .*?)```", PAGE, re.S | re.M)
   (tmp_path / "notes").mkdir()
   (tmp_path / "notes" / "a.txt").write_text("a note that says little " * 40)
   tokenize_text.opened.cache_clear()
