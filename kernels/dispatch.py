@@ -186,7 +186,9 @@ def _others(impls: Impls, tried: Mapping[str, Any]) -> list[str]:
   return ["auto", *(name for name in impls if name not in tried)]
 
 
-def shard(fn: Callable, axes_in: Sequence[str], axes_out: Sequence[str]) -> Callable:
+def shard(
+  fn: Callable, axes_in: Sequence[str], axes_out: Sequence[str], cuts: Mapping[str, tuple[str, ...]] = CUTS
+) -> Callable:
   """Makes each device run `fn`, a kernel of our own that the compiler could not divide, on its own part.
 
   Over the ambient mesh (`jax.set_mesh`) the batch is cut over data and fsdp; heads, groups, experts and channels over
@@ -198,6 +200,7 @@ def shard(fn: Callable, axes_in: Sequence[str], axes_out: Sequence[str]) -> Call
     fn: takes and returns arrays, independent along every axis that is cut. An argument may be None.
     axes_in: the letters of each argument's axes, as "b t e"; those of `CUTS` may be cut, others never are.
     axes_out: those of each result; `fn` returns a tuple of this length.
+    cuts: which letters are cut, and by what, if not as above.
   """
 
   def sharded(*args):
@@ -210,8 +213,8 @@ def shard(fn: Callable, axes_in: Sequence[str], axes_out: Sequence[str]) -> Call
       if arg is not None
       for letter, size in zip(axes.split(), arg.shape, strict=True)
     }
-    cut = _cut(sizes, mesh.shape)
-    spec = lambda axes: jax.P(*(cut.get(letter) for letter in axes.split()))
+    cut_by = cut(sizes, mesh.shape, cuts)
+    spec = lambda axes: jax.P(*(cut_by.get(letter) for letter in axes.split()))
     specs_in = tuple(jax.P() if arg is None else spec(axes) for axes, arg in zip(axes_in, args))
     # No replication check: Pallas calls do not say over which axes their results vary.
     return jax.shard_map(fn, in_specs=specs_in, out_specs=tuple(map(spec, axes_out)), check_vma=False)(*args)
@@ -219,18 +222,20 @@ def shard(fn: Callable, axes_in: Sequence[str], axes_out: Sequence[str]) -> Call
   return sharded
 
 
-def _cut(sizes: Mapping[str, int], mesh: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
+def cut(
+  sizes: Mapping[str, int], mesh: Mapping[str, int], cuts: Mapping[str, tuple[str, ...]] = CUTS
+) -> dict[str, tuple[str, ...]]:
   """Returns for each letter the mesh axes that cut it."""
-  cut = {}
-  for together, names in CUTS.items():
+  by = {}
+  for together, names in cuts.items():
     letters = [letter for letter in together if sizes.get(letter, 1) > 1]
     taken: tuple[str, ...] = ()
     for name in names:
       parts = math.prod(mesh[n] for n in (*taken, name) if n in mesh)
       if name in mesh and all(sizes[letter] % parts == 0 for letter in letters):
         taken = (*taken, name)
-    cut.update({letter: taken for letter in letters})
-  return cut
+    by.update({letter: taken for letter in letters})
+  return by
 
 
 force(os.environ.get("KERNEL_IMPL", "auto"))

@@ -5,6 +5,7 @@ document. It need not know that rows are padded: at padding the op has made its 
 stands still.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Inexact, Shaped
 
-from kernels import dispatch, inputs, nonfinite
+from kernels import dispatch, inputs, nonfinite, sequence_parallel
 
 
 class Rows(NamedTuple):
@@ -52,6 +53,7 @@ def run(
   state: Any,
   one_token: Callable[..., tuple[Array, Any]] | None = None,
   after: Bool[Array, "b t"] | None = None,
+  over: sequence_parallel.Over | None = None,
 ) -> tuple[Array, Any]:
   """Returns the outputs y, 0 at padding, and the last state, by the implementation that `dispatch` picks.
 
@@ -61,10 +63,12 @@ def run(
     state: the state before the first token, which is also the last one if there is no token.
     one_token: the implementation for a single token, which is taken unless another is asked for by name.
     after: the mask of `nonfinite.contain`, whose tokens have y = NaN.
+    over: how devices share the time axis, if they can.
   """
   if out.shape[1] == 0:
     return jnp.zeros(out.shape, out.dtype), state
-  y, last = nonfinite.mark(after, *_picked(name, impls, impl, args, out, one_token)(*args))
+  form = _picked(name, impls, impl, out, one_token)
+  y, last = nonfinite.mark(after, *(form(*args) if over is None else over(form, *args)))
   return where.fill(y)[0].astype(out.dtype), last
 
 
@@ -77,6 +81,7 @@ def outputs(
   *,
   out: Shaped[Array, "b t ..."] | jax.ShapeDtypeStruct,
   one_token: Callable[..., Array] | None = None,
+  over: Callable[..., Array] | None = None,
   **settings: Any,
 ) -> Array:
   """Does the same as `run` for an op without a state, whose implementations return y alone.
@@ -86,14 +91,16 @@ def outputs(
   """
   if out.shape[1] == 0:
     return jnp.zeros(out.shape, out.dtype)
-  y = _picked(name, impls, impl, args, out, one_token, **settings)(*args, **settings)
+  form = _picked(name, impls, impl, out, one_token, **settings)
+  y = form(*args) if over is None or out.shape[1] == 1 else over(form, *args)
   return where.fill(y)[0].astype(out.dtype)
 
 
-def _picked(name, impls, impl, args, out, one_token, **settings) -> Callable:
+def _picked(name, impls, impl, out, one_token, **settings) -> Callable:
+  """Returns a function that picks an implementation for its arguments, which may be one device's part of all."""
   if one_token is not None and impl == "auto" and out.shape[1] == 1:
-    return one_token
-  return dispatch.pick(name, impls, impl, *args, **settings)
+    return functools.partial(one_token, **settings)
+  return lambda *args: dispatch.pick(name, impls, impl, *args, **settings)(*args, **settings)
 
 
 def loop(

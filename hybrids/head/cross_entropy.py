@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from kernels import sequence_parallel
+
 
 def cross_entropy(
   logits: Float[Array, "*b v"], targets: Int[Array, "*b"], weights: Float[Array, "*b"]
@@ -30,11 +32,12 @@ def by_chunks(
   """Σ w·nats, Σ w·hits, Σ w·lse² and Σ w over tokens, with the logits of at most about `chunk` tokens at a time.
 
   lse is the log of the sum of the exponentials of a token's logits. The backward pass makes the logits again. Rows are
-  cut along time, so that a batch stays spread over its devices.
+  cut along time, so that a batch stays spread over its devices, and each of these cuts its own part of the time.
   """
-  b, t, _ = y.shape
   weights = weights.astype(jnp.float32)
   total = weights.sum()
+  y, targets, weights = map(sequence_parallel.apart, (y, targets, weights))
+  b, t, _ = y.shape
   size = max(1, chunk // max(b, 1))
   if size >= t:
     return *_sums(logits(y), targets, weights), total

@@ -14,8 +14,9 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float, Int
 
-from kernels import dispatch, op
+from kernels import dispatch, op, sequence_parallel
 from kernels.attention import cpp, cudnn, reference, xla
+from kernels.attention.visible import places
 from kernels.attention.weights import POINTWISE
 from mistake import Mistake
 
@@ -28,6 +29,10 @@ IMPLS: dispatch.Impls = {
 }
 MASKS = ("causal", "full")
 WEIGHTS = ("softmax", *POINTWISE)
+# of all arguments; slopes belong to heads, which then stay together
+AXES = "b t h k", "b s g k", "b s g p", "b t", "b s", "b t", "b s"
+OVER = sequence_parallel.OverChannels(AXES, "b t h p")
+OVER_TIME = sequence_parallel.OverChannels(("b t x k", "b s y k", "b s y p", *AXES[3:]), "b t x p")
 
 
 def attention(
@@ -76,10 +81,14 @@ def attention(
       raise Mistake(f"attention: one of q_{what} and k_{what} is given; give both or neither")
   where = op.Rows(None if q_segment is None else q_segment >= 0)
   args = *where.fill(q), k, v, q_position, k_position, q_segment, k_segment
+  over = OVER if slopes is None else OVER_TIME
+  if over.cuts(args) == sequence_parallel.BY_TIME:
+    # a device's queries do not begin at 0
+    args = *args[:3], *places(q, k, q_position, k_position), *args[5:]
   scale = q.shape[-1] ** -0.5 if scale is None else scale
   rules: dict[str, Any] = dict(mask=mask, window=window, weights=weights, slopes=slopes, decays=decays)
   out = jax.ShapeDtypeStruct((*q.shape[:3], v.shape[-1]), q.dtype)
-  return op.outputs("attention", IMPLS, impl, args, where, out=out, scale=scale, softcap=softcap, **rules)
+  return op.outputs("attention", IMPLS, impl, args, where, out=out, over=over, scale=scale, softcap=softcap, **rules)
 
 
 def _check(q, k, mask, weights, slopes, decays) -> None:

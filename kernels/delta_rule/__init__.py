@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kernels import decays, dispatch, inputs, nonfinite, op, products
+from kernels import decays, dispatch, inputs, nonfinite, op, products, sequence_parallel
 from kernels.delta_rule import reference, xla
 from kernels.matrix_state import cpp
 from mistake import Mistake
@@ -16,6 +16,20 @@ IMPLS: dispatch.Impls = {
   ),
   "reference": (products.widened(reference.delta_rule, 5), dispatch.always),
 }
+
+
+def _transition(q, k, v, w, u, log_a, S, reset):
+  """Returns what becomes of the unit vectors, one in each column of a state, if nothing is written."""
+  unit = jnp.broadcast_to(jnp.eye(k.shape[-1], dtype=S.dtype), (*S.shape[:3], k.shape[-1]))
+  return delta_rule(q, k, jnp.zeros_like(k), w, unit, u, log_a, reset=reset)[1]
+
+
+OVER = sequence_parallel.Over(
+  ("b t h k", "b t h k", "b t h p", "b t h k", "b t h k", "b t h", "b h k p", "b t"),
+  "b t h p",
+  state=6,
+  exchange=sequence_parallel.Linear(_transition, sequence_parallel.affine_by_rows),
+)
 
 
 def delta_rule(
@@ -61,4 +75,4 @@ def delta_rule(
   tokens, S, after = nonfinite.contain(where.reset, S, q, k, v, w, u, log_a)
   args = *tokens, S, where.reset
   one_token, _ = IMPLS["reference"]
-  return op.run("delta_rule", IMPLS, impl, args, where, out=v, state=S, one_token=one_token, after=after)
+  return op.run("delta_rule", IMPLS, impl, args, where, out=v, state=S, one_token=one_token, after=after, over=OVER)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kernels import decays, dispatch, inputs, nonfinite, op, products
+from kernels import decays, dispatch, inputs, nonfinite, op, products, sequence_parallel
 from kernels.gated_linear_attention import reference, xla
 from kernels.matrix_state import cpp
 
@@ -15,6 +15,19 @@ IMPLS: dispatch.Impls = {
   ),
   "reference": (products.widened(reference.gated_linear_attention, 3), dispatch.always),
 }
+
+
+def _transition(q, k, v, log_a, u, S, reset):
+  T = jnp.exp(log_a.sum(axis=1))[..., None]
+  return T if reset is None else op.cleared(reset.any(axis=1), T)
+
+
+OVER = sequence_parallel.Over(
+  ("b t h k", "b t h k", "b t h p", "b t h k", "h k", "b h k p", "b t"),
+  "b t h p",
+  state=5,
+  exchange=sequence_parallel.Linear(_transition),
+)
 
 
 def gated_linear_attention(
@@ -46,5 +59,5 @@ def gated_linear_attention(
   log_a, u, S = op.cast(dtype, log_a, u, S)
   tokens, S, after = nonfinite.contain(where.reset, S, q, k, v, jnp.maximum(log_a, decays.least(dtype)))
   args = *tokens, u, S, where.reset
-  one_token, _ = IMPLS["reference"]
-  return op.run("gated_linear_attention", IMPLS, impl, args, where, out=v, state=S, one_token=one_token, after=after)
+  rest = dict(out=v, state=S, one_token=IMPLS["reference"][0], after=after, over=OVER)
+  return op.run("gated_linear_attention", IMPLS, impl, args, where, **rest)

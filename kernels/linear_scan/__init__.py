@@ -2,10 +2,11 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact
 
-from kernels import dispatch, inputs, op
+from kernels import dispatch, inputs, op, sequence_parallel
 from kernels.linear_scan import associative, reference, xla
 
 IMPLS: dispatch.Impls = {
@@ -15,6 +16,24 @@ IMPLS: dispatch.Impls = {
   "associative": (associative.linear_scan, dispatch.always),
   "reference": (reference.linear_scan, dispatch.always),
 }
+
+
+def _transition(a, x, h, reset, lengths):
+  T = jnp.broadcast_to(jax.lax.integer_pow(a, x.shape[1]) if a.ndim == 1 else a.prod(axis=1), h.shape)
+  return T if reset is None else op.cleared(reset.any(axis=1), T)
+
+
+def _ended(form, a, x, h, reset, lengths):
+  """Takes the state at each row's end: a decay that all tokens share goes on at padding. But every state is an output.
+
+  Returns:
+    All y, and that state.
+  """
+  y, last = form(a, x, h, reset)
+  if lengths is not None:
+    end = jnp.maximum(lengths - 1, 0)[:, None, None]
+    last = jnp.where((lengths > 0)[:, None], jnp.take_along_axis(y, end, axis=1)[:, 0], h)
+  return y, last
 
 
 def linear_scan(
@@ -38,11 +57,10 @@ def linear_scan(
   y_dtype = dtype if jnp.issubdtype(dtype, jnp.complexfloating) else x.dtype
   (x,) = where.fill(x)
   a = where.fill(a)[0] if a.ndim == 3 else a
-  args = a, x, h = op.cast(dtype, a, x, h)
-  run = functools.partial(op.run, "linear_scan", IMPLS, impl, (*args, where.reset), where)
-  y, last = run(out=x, state=h, one_token=reference.linear_scan)
-  if where.lengths is not None and x.shape[1] > 0:
-    # A decay that all tokens share goes on at padding. But every state is an output, also that at a row's end.
-    end = jnp.maximum(where.lengths - 1, 0)[:, None, None]
-    last = jnp.where((where.lengths > 0)[:, None], jnp.take_along_axis(y, end, axis=1)[:, 0], h)
+  a, x, h = op.cast(dtype, a, x, h)
+  axes = "e" if a.ndim == 1 else "b t e", "b t e", "b e", "b t", "b"
+  divided = sequence_parallel.Over(axes, "b t e", 2, sequence_parallel.Linear(_transition), lengths=4)
+  over = lambda form, *args: divided(functools.partial(_ended, form), *args, where.lengths)
+  run = functools.partial(op.run, "linear_scan", IMPLS, impl, (a, x, h, where.reset), where)
+  y, last = run(out=x, state=h, one_token=reference.linear_scan, over=over)
   return y.astype(y_dtype), last

@@ -2,7 +2,7 @@
 
 from jaxtyping import Array, Float
 
-from kernels import dispatch, inputs, op
+from kernels import dispatch, inputs, op, sequence_parallel
 from kernels.long_conv import reference, xla
 from mistake import Mistake
 
@@ -11,6 +11,7 @@ IMPLS = {
   "causal": (xla.causal, dispatch.always),
   "reference": (reference.long_conv, dispatch.always),
 }
+OVER = sequence_parallel.OverChannels(("b s e", "e l", "e m", "b s"), "b s e")
 ND_IMPLS = {"xla": (xla.long_conv_nd, dispatch.always), "reference": (reference.long_conv_nd, dispatch.always)}
 
 
@@ -40,7 +41,7 @@ def long_conv(
   dtype = inputs.compute_dtype(u, k, k_back)
   cut = lambda k: None if k is None else k[:, :t]
   args = *op.cast(dtype, *where.fill(u), cut(k), cut(k_back)), where.reset
-  return op.outputs("long_conv", IMPLS, impl, args, where, out=u, one_token=reference.long_conv)
+  return op.outputs("long_conv", IMPLS, impl, args, where, out=u, one_token=reference.long_conv, over=OVER)
 
 
 def long_conv_nd(

@@ -2,9 +2,11 @@
 
 import functools
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
-from kernels import dispatch, inputs, op, products
+from kernels import dispatch, inputs, op, products, sequence_parallel
 from kernels.lti import reference, xla
 from kernels.lti.system import System, plan
 from mistake import Mistake
@@ -16,6 +18,24 @@ IMPLS: dispatch.Impls = {
   "products": (functools.partial(xla.lti, within="products"), xla.why_no_products),
   "reference": (reference.lti, dispatch.always),
 }
+
+
+def _transition(u, system, x, reset, lengths):
+  """Returns A^t and which rows begin no document here. A shorter row has its end here, so nothing is passed on."""
+  t, A = u.shape[1], system.A
+  power = jax.lax.integer_pow(A, t) if A.ndim == 2 else jnp.linalg.matrix_power(A, t)
+  return power, jnp.ones(x.shape[0], bool) if reset is None else ~reset.any(axis=1)
+
+
+def _join(T, x, last):
+  A, kept = T
+  spec = "en,ben->ben" if A.ndim == 2 else "eij,bej->bei"
+  return inputs.where(kept, jnp.einsum(spec, A, x, precision=jax.lax.Precision.HIGHEST), 0) + last
+
+
+OVER = sequence_parallel.Over(
+  ("b t e", "e", "b e n", "b t", "b"), "b t e", 2, sequence_parallel.Linear(_transition, _join), lengths=4
+)
 
 
 def lti(
@@ -46,4 +66,4 @@ def lti(
   (K,), factors = op.cast(real, system.K), products.factors(real, *where.fill(u))
   *rest, x = op.cast(dtype, *system[1:], x)
   args = *factors, System(K, *rest), x, where.reset, where.lengths
-  return op.run("lti", IMPLS, impl, args, where, out=u, state=x, one_token=reference.lti)
+  return op.run("lti", IMPLS, impl, args, where, out=u, state=x, one_token=reference.lti, over=OVER)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Float, Inexact
 
-from kernels import dispatch
+from kernels import dispatch, sequence_parallel
 
 
 class System(NamedTuple):
@@ -28,11 +28,13 @@ def plan(t: int, *, packed: bool) -> tuple[int, int]:
   """Returns how many taps l a call of t tokens without a state needs, and the chunk length c of one with a state.
 
   With l = t one convolution with all taps is fastest where no state goes in or comes out (on a CPU, if no documents are
-  packed); it is an FFT, see `kernels.long_conv`. Else l = c, and such a call goes through `lti` from a zero state like
-  the others, which need no more than c taps; so it does where the form "causal" is forced.
+  packed and no devices share the time); it is an FFT, see `kernels.long_conv`. Else l = c, and such a call goes through
+  `lti` from a zero state like the others, which need no more than c taps; so it does where the form "causal" is forced.
 
   Args:
     packed: whether the call has `reset`.
   """
   c = -(-t // max(1, -(-t // CHUNK)))
-  return t if dispatch.prefer("fft", "chunks", "causal") == "fft" and not packed else c, c
+  # t taps would be on every device that has t/p tokens
+  whole = dispatch.prefer("fft", "chunks", "causal") == "fft" and not packed and sequence_parallel.count() == 1
+  return t if whole else c, c

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kernels import dispatch, inputs, op
+from kernels import dispatch, inputs, op, sequence_parallel
 from kernels.max_scan import associative, reference
 
 IMPLS: dispatch.Impls = {
@@ -14,6 +14,22 @@ IMPLS: dispatch.Impls = {
   "reference": (reference.max_scan, dispatch.always),
 }
 EMPTY = -1e30  # the logarithm of no weight at all, of which differences are numbers
+OVER = sequence_parallel.Over(
+  ("b t e", "b t e", "b e"),
+  "b t e",
+  state=2,
+  exchange=sequence_parallel.Linear(
+    lambda log_a, x, m: log_a.sum(axis=1), lambda T, m, last: jnp.maximum(T + m, last), EMPTY
+  ),
+)
+
+
+def _over(form, *args):
+  def with_last(*args):
+    m = form(*args)
+    return m, m[:, -1]
+
+  return OVER(with_last, *args)[0]
 
 
 def max_scan(
@@ -41,4 +57,4 @@ def max_scan(
     log_a = jnp.where(where.reset[..., None], EMPTY, log_a)
   args = *where.fill(log_a), *where.fill(x, value=EMPTY), m
   # m_t stands still at padding, where others are 0
-  return op.outputs("max_scan", IMPLS, impl, args, op.Rows(), out=x, one_token=reference.max_scan)
+  return op.outputs("max_scan", IMPLS, impl, args, op.Rows(), out=x, one_token=reference.max_scan, over=_over)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from kernels import decays, dispatch, inputs, nonfinite, op
+from kernels import decays, dispatch, inputs, nonfinite, op, sequence_parallel
 from kernels.neural_memory import reference, xla
 from mistake import Mistake
 
@@ -24,6 +24,14 @@ class Memory(NamedTuple):
   weights: tuple[Float[Array, "b h ..."], ...]
   momentum: tuple[Float[Array, "b h ..."], ...]
   length: Int[Array, "b"]  # tokens of the document so far; at 0 the others mean nothing
+
+
+OVER = sequence_parallel.Over(
+  (*("b t h k",) * 2, "b t h p", *("b t h",) * 3, "h", Memory("b h", "b h", "b h", "b"), None, None, "b t", "b t"),
+  "b t h p",
+  state=7,
+  exchange=sequence_parallel.InTurn(),
+)
 
 
 def neural_memory(
@@ -72,7 +80,7 @@ def neural_memory(
   memory = Memory(start, weights, momentum, memory.length)
   valid = jnp.ones(v.shape[:2], bool) if where.valid is None else where.valid
   args = *arrays, initial, memory, chunk, bounded, valid, where.reset
-  y, last = op.run("neural_memory", IMPLS, impl, args, where, out=v, state=memory, after=after)
+  y, last = op.run("neural_memory", IMPLS, impl, args, where, out=v, state=memory, after=after, over=OVER)
   return y, Memory(*last)
 
 

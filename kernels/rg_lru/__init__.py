@@ -1,10 +1,12 @@
 """h_t = a_t * h_{t-1} + sqrt(1 - a_t^2) (i_t u_t), a_t a power of a gate: the recurrence of Hawk and Griffin."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from kernels import dispatch, inputs, op
+from kernels import dispatch, inputs, op, sequence_parallel
 from kernels.rg_lru import reference, xla
+from kernels.rg_lru.gates import C
 
 IMPLS: dispatch.Impls = {
   "xla": (xla.rg_lru, dispatch.always),
@@ -12,6 +14,19 @@ IMPLS: dispatch.Impls = {
   "pallas_tpu": dispatch.imported("kernels.rg_lru.pallas_tpu", "rg_lru"),
   "reference": (reference.rg_lru, dispatch.always),
 }
+
+
+def _transition(u, r, i, a_param, h, reset, packed):
+  T = jnp.exp(-C * jax.nn.softplus(a_param) * jax.nn.sigmoid(r.astype(h.dtype)).sum(axis=1))
+  return T if reset is None else op.cleared(reset.any(axis=1), T)
+
+
+OVER = sequence_parallel.Over(
+  ("b t e", "b t e", "b t e", "e", "b e", "b t", None),
+  "b t e",
+  state=4,
+  exchange=sequence_parallel.Linear(_transition),
+)
 
 
 def rg_lru(
@@ -47,4 +62,4 @@ def rg_lru(
   u, i = where.fill(u, i)
   (r,) = where.fill(r, value=-jnp.inf)
   args = u, r, i, a_param, h, reset, packed
-  return op.run("rg_lru", IMPLS, impl, args, where, out=u, state=h, one_token=reference.rg_lru)
+  return op.run("rg_lru", IMPLS, impl, args, where, out=u, state=h, one_token=reference.rg_lru, over=OVER)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
-from kernels import dispatch, inputs, op
+from kernels import dispatch, inputs, op, sequence_parallel
 from kernels.discretize import RULES, discretize, not_real_euler
 from kernels.selective_scan import associative, cpp, reference, xla
 from kernels.selective_scan.around import around
@@ -21,6 +21,20 @@ IMPLS: dispatch.Impls = {
   "associative": around(associative.selective_scan),
   "reference": around(reference.selective_scan),
 }
+
+
+def _transition(x, dt, A, B, C, h, D, z, reset, softplus, disc):
+  dt = dt.astype(h.real.dtype)
+  T = jnp.exp((jax.nn.softplus(dt) if softplus else dt).sum(axis=1)[..., None] * A)
+  return T if reset is None else op.cleared(reset.any(axis=1), T)
+
+
+OVER = sequence_parallel.Over(
+  ("b t e", "b t e", "e n", "b t g n", "b t g n", "b e n", "e", "b t e", "b t", None, None),
+  "b t e",
+  state=5,
+  exchange=sequence_parallel.Linear(_transition),
+)
 
 
 def selective_scan(
@@ -69,7 +83,7 @@ def selective_scan(
   A, B, C, h = op.cast(dtype, A, B, C, h)
   (D,) = op.cast(h.real.dtype, D)
   args = x, dt, A, B, C, h, D, z, where.reset, softplus, disc
-  return op.run("selective_scan", IMPLS, impl, args, where, out=x, state=h, one_token=_one_token)
+  return op.run("selective_scan", IMPLS, impl, args, where, out=x, state=h, one_token=_one_token, over=OVER)
 
 
 def _one_token(x, dt, A, B, C, h, D, z, reset, softplus, disc):

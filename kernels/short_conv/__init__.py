@@ -4,7 +4,7 @@ import functools
 
 from jaxtyping import Array, Float
 
-from kernels import dispatch, inputs, op
+from kernels import dispatch, inputs, op, sequence_parallel
 from kernels.conv_step import conv_step
 from kernels.short_conv import reference, xla
 from mistake import Mistake
@@ -43,7 +43,9 @@ def short_conv(
     raise Mistake(f"short_conv: {v} taps carried for a kernel of width {w}; it needs {w - 1}")
   dtype, where = inputs.compute_dtype(x, kernel, taps), op.rows(x.shape[1], reset, lengths)
   args = *op.cast(dtype, *where.fill(x), kernel, taps, bias), where.reset, where.lengths
-  y, last = op.run("short_conv", IMPLS, impl, args, where, out=x, state=taps, one_token=_one_token)
+  axes = "b t e", "w e", "b v e", "e", "b t", "b"
+  over = sequence_parallel.Over(axes, "b t e", 2, sequence_parallel.Neighbour(), lengths=5, least=max(2, v))
+  y, last = op.run("short_conv", IMPLS, impl, args, where, out=x, state=taps, one_token=_one_token, over=over)
   return y, last.astype(taps.dtype)
 
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kernels import decays, dispatch, inputs, nonfinite, op, products
+from kernels import decays, dispatch, inputs, nonfinite, op, products, sequence_parallel
 from kernels.matrix_state import cpp
 from kernels.ssd import reference, xla
 from mistake import Mistake
@@ -15,6 +15,19 @@ IMPLS: dispatch.Impls = {
   "pallas_tpu": dispatch.imported("kernels.ssd.pallas_tpu", "ssd", lambda form: products.widened(form, 3)),
   "reference": (products.widened(reference.ssd, 3), dispatch.always),
 }
+
+
+def _transition(q, k, v, log_a, S, reset):
+  T = jnp.exp(log_a.sum(axis=1))[..., None, None]
+  return T if reset is None else op.cleared(reset.any(axis=1), T)
+
+
+OVER = sequence_parallel.Over(
+  ("b t g k", "b t g k", "b t h p", "b t h", "b h k p", "b t"),
+  "b t h p",
+  state=4,
+  exchange=sequence_parallel.Linear(_transition),
+)
 
 
 def ssd(
@@ -49,4 +62,5 @@ def ssd(
   log_a, S = op.cast(dtype, log_a, S)
   tokens, S, after = nonfinite.contain(where.reset, S, q, k, v, jnp.maximum(log_a, decays.least(dtype)))
   args = *tokens, S, where.reset
-  return op.run("ssd", IMPLS, impl, args, where, out=v, state=S, one_token=IMPLS["reference"][0], after=after)
+  one_token, _ = IMPLS["reference"]
+  return op.run("ssd", IMPLS, impl, args, where, out=v, state=S, one_token=one_token, after=after, over=OVER)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kernels import inputs, op
+from kernels import inputs, op, sequence_parallel
 from layers.dense import project
 from layers.initializers import Initializer
 from layers.mixer import Mixer, Where
@@ -30,14 +30,24 @@ def loop(
   dtype = inputs.compute_dtype(entered, *jax.tree.leaves(state))
   state, entered = jax.tree.map(lambda z: z.astype(dtype), (state, entered))
 
-  def token(state, now):
-    entered, reset, valid = now
-    state = jax.tree.map(functools.partial(op.cleared, reset), state)
-    after, y = cell(state, entered)
-    return after if valid is None else jax.tree.map(functools.partial(inputs.where, valid), after, state), y
+  def run(state, entered, reset, valid, *parameters):
+    def token(state, now):
+      entered, reset, valid = now
+      state = jax.tree.map(functools.partial(op.cleared, reset), state)
+      after, y = cell(state, entered, *parameters)
+      return after if valid is None else jax.tree.map(functools.partial(inputs.where, valid), after, state), y
+
+    return op.loop(token, state, (entered, reset, valid))
 
   valid = None if lengths is None else inputs.valid(lengths, entered.shape[1])
-  return op.loop(token, state, (entered, reset, valid))
+  parameters = ()
+  if sequence_parallel.count() > 1:
+    # devices differentiate each its own part, for which the parameters in the cell must be arguments
+    first = jax.tree.map(lambda z: z[:, 0], entered)
+    cell, parameters = jax.closure_convert(cell, state, first)
+  axes = "b", "b t", "b t", "b t", *("",) * len(parameters)
+  over = sequence_parallel.Over(axes, "b t", 0, sequence_parallel.InTurn())
+  return over(run, state, entered, reset, valid, *parameters)
 
 
 class Recurrent(Mixer):
