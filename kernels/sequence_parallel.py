@@ -140,8 +140,9 @@ class Neighbour(NamedTuple):
     return jnp.where(jax.lax.axis_index(AXIS) == 0, h, before), None
 
   def leaving(self, line, kept, pull, last_bar):
+    here = jax.lax.axis_index(AXIS)
     after = _shift(pull(jnp.zeros_like(last_bar)), line.count, -1)
-    return after + line.ending(jax.lax.axis_index(AXIS), last_bar)
+    return jnp.where(here == line.count - 1, 0, after) + line.ending(here, last_bar)
 
 
 class InTurn(NamedTuple):
@@ -317,8 +318,8 @@ def _own(lengths: Int[Array, "b"], tokens: int) -> tuple[Int[Array, "b"], Int[Ar
 
 
 def _shift(tree: Any, devices: int, by: int) -> Any:
-  """Hands arrays to the next device, or with -1 to the one before; the device at the end gets zeros."""
-  pairs = [(i, i + by) for i in range(devices) if 0 <= i + by < devices]
+  """Hands arrays to the next device, or with -1 to the one before; the one at an end gets those of the other end."""
+  pairs = [(i, (i + by) % devices) for i in range(devices)]
   return _each(lambda z: jax.lax.ppermute(z, AXIS, pairs), tree)
 
 

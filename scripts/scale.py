@@ -90,7 +90,7 @@ def memory(case: Case) -> dict[str, Any]:
   sharding.check_batch(case.rows, case.length, mesh)
   params = state_lib.variables_shape(model, task)["params"]
   section = base.defaults().optimizer.to_dict()
-  state = state_lib.blueprint(model, task, optimizer.build(params, steps=1, **section), mesh, stateful=False)[1]
+  state = state_lib.blueprint(model, task, optimizer.build(params, steps=1000, **section), mesh, stateful=False)[1]
   rows, length = case.rows // sharding.shards(mesh), case.length // mesh.shape["sequence"]
   kept = model.body["depth"] * rows * length * model.width * BATCH_BYTES
   devices, room = MACHINES[case.machine]
