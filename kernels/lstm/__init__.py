@@ -2,13 +2,21 @@
 
 from jaxtyping import Array, Float
 
-from kernels import dispatch, inputs, op
+from kernels import dispatch, inputs, op, sequence_parallel
 from kernels.lstm import cpp, reference
 
 IMPLS: dispatch.Impls = {
   "cpp": (cpp.lstm, cpp.why_not),
   "reference": (reference.lstm, dispatch.always),
 }
+OVER = sequence_parallel.Over(
+  ("b t f", "d f", "b d", "b t", "b t"), "b t d", state=2, exchange=sequence_parallel.InTurn()
+)
+
+
+def _over(form, entered, R, h, c, *masks):
+  whole = lambda entered, R, state, *masks: form(entered, R, *state, *masks)
+  return OVER(whole, entered, R, (h, c), *masks)
 
 
 def lstm(
@@ -33,6 +41,5 @@ def lstm(
   where, dtype = op.rows(entered.shape[1], reset, lengths), inputs.compute_dtype(entered, R, h, c)
   given, R, h, c = op.cast(dtype, *where.fill(entered), R, h, c)
   args = given, R, h, c, where.reset, where.valid
-  return op.run(
-    "lstm", IMPLS, impl, args, where, out=entered[..., : h.shape[-1]], state=(h, c), one_token=reference.lstm
-  )
+  rest = dict(out=entered[..., : h.shape[-1]], state=(h, c), one_token=reference.lstm, over=_over)
+  return op.run("lstm", IMPLS, impl, args, where, **rest)
