@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Inexact, Shaped
 
-from kernels import dispatch, inputs, nonfinite, sequence_parallel
+from kernels import dispatch, inputs, nonfinite
 
 
 class Rows(NamedTuple):
@@ -53,7 +53,7 @@ def run(
   state: Any,
   one_token: Callable[..., tuple[Array, Any]] | None = None,
   after: Bool[Array, "b t"] | None = None,
-  over: sequence_parallel.Over | None = None,
+  over: Callable[..., tuple[Array, Any]] | None = None,
 ) -> tuple[Array, Any]:
   """Returns the outputs y, 0 at padding, and the last state, by the implementation that `dispatch` picks.
 
