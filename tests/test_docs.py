@@ -1,0 +1,40 @@
+"""The documentation holds together: links lead somewhere, and every mixer's papers are in the bibliography."""
+
+import re
+
+from tests import sources
+
+DOCS = sources.ROOT / "docs"
+PAGES = sorted([*DOCS.rglob("*.md"), *sources.ROOT.glob("*.md")])
+
+
+def test_links_lead_to_files_and_headings():
+  wrong = []
+  for page in PAGES:
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+      path, _, heading = link.partition("#")
+      # pages of the reference are made as the site is built
+      if "://" in link or path.startswith("api/"):
+        continue
+      target = (page.parent / path).resolve() if path else page
+      if not target.exists() or (heading and heading not in headings(target)):
+        wrong.append(f"{sources.relative(page)}: {link}")
+  assert not wrong, wrong
+
+
+def headings(page):
+  """The anchors of a page's headings, as GitHub and MkDocs make them."""
+  titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+  return {re.sub(r"[\s]+", "-", re.sub(r"[^\w\s-]", "", title.lower()).strip()) for title in titles}
+
+
+def test_papers_of_every_mixer_are_in_the_bibliography():
+  bibliography = (DOCS / "bibliography.md").read_text()
+  for name, file in sources.mixer_files().items():
+    if sources.relative(file).startswith(("ssm/", "attention/")):
+      # the module's docstring, before the imports
+      papers = re.findall(r"\d{4}\.\d{5}", file.read_text().split("\nfrom ", 1)[0])
+      missing = [paper for paper in papers if f"arXiv:{paper}" not in bibliography]
+      assert not missing, f"{name} names {missing}, which docs/bibliography.md lacks"
+      assert f"`{name}`" in bibliography, f"docs/bibliography.md has no paper for {name}"
