@@ -21,7 +21,8 @@ PREFERENCE = {
     "reference",
   )
 }
-PLAIN = ("xla", "reference")  # forced to find out whether a kernel is wrong
+# forced to find out whether a kernel is wrong, and to count operations: none of KERNELS is taken beside them
+PLAIN = ("xla", "reference", "ragged")
 KERNELS = ("cpp", "cudnn", "splash", "pallas_gpu", "pallas_tpu")
 ACCELERATOR_PREFERENCE = (
   *("cudnn", "splash", "pallas_gpu", "pallas_tpu"),

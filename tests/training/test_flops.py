@@ -5,7 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kernels.attention import attention
 from kernels.experts import experts
+from kernels.lstm import lstm
+from kernels.ssd import ssd
 from tests.training import toy
 from training import flops
 
@@ -28,6 +31,16 @@ def test_experts_count_the_rows_that_they_are_chosen_for():
   products = 2 * 6 * 2 * (2 * 8 * 16)
   assert products < flops.count(function, *shapes) < 1.2 * products
   assert 3 * products < flops.count(jax.grad(function, argnums=(0, 1, 2)), *shapes) < 3.5 * products
+
+
+def test_kernels_that_hide_their_operations_are_not_counted_in_their_place():
+  """Attention, matrix states and the LSTM have such kernels on CPUs."""
+  b, t, d, heads = 1, 64, 8, 2
+  z = lambda *shape: jax.ShapeDtypeStruct(shape, "float32")
+  heads_of = lambda size: z(b, t, heads, size)
+  assert flops.count(attention, *[heads_of(d)] * 3) > 4 * t * t * heads * d
+  assert flops.count(ssd, *[heads_of(d)] * 3, z(b, t, heads), z(b, heads, d, d)) > 4 * t * heads * d * d
+  assert flops.count(lstm, z(b, t, 4 * d), z(d, 4 * d), z(b, d), z(b, d)) > 8 * t * d * d
 
 
 def test_a_loop_counts_its_body_for_each_turn():
