@@ -97,7 +97,7 @@ def generation() -> list[Case]:
     group = f"{kind} against a Transformer, generation, batch {batch}, context {context}: {published}"
     shape = dict(batch=batch, context=context, tokens=16)
     for name, recipe in ((f"ours ({kind})", ours[kind]), ("Transformer with a cache", attention)):
-      rows.append(Case(group, name, functools.partial(decode.decode_of, recipe, **shape)))
+      rows.append(Case(group, name, functools.partial(decode.decode_of, small.build(recipe), **shape)))
   return rows
 
 

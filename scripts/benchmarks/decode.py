@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from attention.cache import Cache
-from hybrids.recipes.recipe import Recipe
+from hybrids.model import Model
 from inference.context import Context, start
 from inference.decode import draw, read, unstacked
 from inference.sampling import make_sampler, row_keys
@@ -50,12 +50,11 @@ def pair(group: str, ours: Any, theirs: str, shape: dict[str, Any]) -> list[Case
 
 def decode(*, kind: str, **shape: int) -> Timed:
   """Decodes by a model of `small.py`."""
-  return decode_of(small.MODELS[kind], **shape)
+  return decode_of(small.build(small.MODELS[kind]), **shape)
 
 
-def decode_of(recipe: Recipe, *, batch: int, context: int, tokens: int) -> Timed:
+def decode_of(model: Model, *, batch: int, context: int, tokens: int) -> Timed:
   """`tokens` greedy steps a row after `context` tokens. The loop updates the caches in place, and starts there anew."""
-  model = small.build(recipe)
   variables, keys = unstacked(model, small.fresh(model)), row_keys(None, batch)
   limits, sampler = np.full(batch, tokens, np.int32), make_sampler(temperature=0.0)
   kept = [start(model, batch, context + tokens)]

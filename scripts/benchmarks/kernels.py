@@ -137,6 +137,7 @@ def s5_recurrence() -> list[Case]:
 # What becomes of normal numbers, by argument: decays around 0.93 a token, gates half open, keys of length one.
 MADE: dict[str, Callable[[jax.Array], jax.Array]] = {
   "a": lambda z: jax.nn.sigmoid(z + 3),
+  "a_complex": lambda z: 0.95 * z / jnp.abs(z),
   "a_param": lambda z: z.astype(jnp.float32) - 4,
   "dt": lambda z: jax.nn.softplus(z - 3),
   "dt_before_softplus": lambda z: z - 3,
@@ -147,19 +148,20 @@ MADE: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
+def arrays_over_time(name: str, normal: Callable[..., jax.Array], **sizes: int) -> tuple[jax.Array, ...]:
+  """Returns arguments of one of `ops.OPS`; what a delta rule writes is what it finds, with a strength below one."""
+  op, arrays = ops.OPS[name], {}
+  for key, z in op.shapes(sizes, "float32").items():
+    own = {"dtype": z.dtype} if key == op.state or "complex" in key else {}
+    plain = normal(*z.shape, **own)
+    arrays[key] = MADE[key](plain) if key in MADE else plain
+  if "w" in arrays:
+    arrays["k"] = arrays["w"] * jax.nn.sigmoid(normal(*arrays["w"].shape[:-1], 1))
+  return tuple(arrays.values())
+
+
 def _over_time(name: str, *settings: Any) -> Op:
-  """Makes one of `ops.OPS`; what a delta rule writes is what it finds, with a strength below one."""
-  op = ops.OPS[name]
-
-  def draw(normal, **sizes):
-    arrays = {}
-    for key, z in op.shapes(sizes, "float32").items():
-      plain = normal(*z.shape, dtype=z.dtype) if key == op.state else normal(*z.shape)
-      arrays[key] = MADE[key](plain) if key in MADE else plain
-    if "w" in arrays:
-      arrays["k"] = arrays["w"] * jax.nn.sigmoid(normal(*arrays["w"].shape[:-1], 1))
-    return tuple(arrays.values())
-
+  op, draw = ops.OPS[name], functools.partial(arrays_over_time, name)
   return Op(draw, lambda impl, *args: op.run(*args, impl=impl)[0], op.impls, *settings)
 
 

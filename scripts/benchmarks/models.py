@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
+from hybrids.model import Model
 from hybrids.objective import measure
 from scripts.benchmarks import small
 from scripts.benchmarks.case import Case, Missing, Timed, compiled
@@ -46,9 +47,17 @@ def peers(group: str, kind: str, **shape: int) -> list[Case]:
 
 
 def train_step(*, kind: str, devices: int, batch: int, length: int) -> Timed:
-  """Loss, gradients and AdamW's update of random tokens, the batch spread over virtual CPU devices as in training."""
-  model = small.build(small.MODELS[kind])
-  tokens = jax.random.randint(jax.random.key(0), (batch, length), 0, small.VOCAB)
+  """Times a step of a model of `small.py`, the batch spread over virtual CPU devices as in training."""
+  return step_of(small.build(small.MODELS[kind]), devices, batch, length)
+
+
+def step_of(model: Model, devices: int, batch: int, length: int) -> Timed:
+  """Times loss, gradients and AdamW's update of random tokens.
+
+  Raises:
+    Missing: there are not so many devices.
+  """
+  tokens = jax.random.randint(jax.random.key(0), (batch, length), 0, model.vocab)
   params = jax.jit(model.init)(jax.random.key(1), tokens)
   tx = optax.adamw(1e-3)
 

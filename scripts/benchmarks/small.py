@@ -25,11 +25,11 @@ MODELS: dict[str, Recipe] = {
 ROOM = 2**16
 
 
-def build(recipe: Recipe, **changes: Any) -> Model:
+def build(recipe: Recipe, dtype: str = "float32", **changes: Any) -> Model:
   """Returns the model of a recipe, with fields of its body changed."""
   sections = recipe.model
   sections["body"] = sections["body"] | changes
-  return build_model(recipe, **sections, max_len=ROOM)
+  return build_model(recipe, **sections, max_len=ROOM, dtype=dtype)
 
 
 def fresh(model: Model) -> Any:

@@ -100,8 +100,6 @@ def start(folder: Path) -> Path:
     raise Mistake(f"one_node: {', '.join(alive)} runs in {folder} already; stop it first, or give another folder")
   for name in ("state", "spool"):
     (folder / name).mkdir(parents=True, exist_ok=True)
-  # munged refuses folders and keys that others can write
-  folder.chmod(0o755)
   key = folder / "munge.key"
   if not key.exists():
     key.touch(0o600)
@@ -110,9 +108,10 @@ def start(folder: Path) -> Path:
   path.write_text(settings(folder, *_free_ports(2)))
   os.environ["SLURM_CONF"] = str(path)
   try:
+    # all is done by one user, whose folder others need not enter
     _daemon(
       folder,
-      ["munged", f"--key-file={key}", f"--socket={folder}/munge.socket", f"--pid-file={folder}/munged.pid"]
+      ["munged", "--force", f"--key-file={key}", f"--socket={folder}/munge.socket", f"--pid-file={folder}/munged.pid"]
       + [f"--log-file={folder}/munged.txt", f"--seed-file={folder}/munge.seed", "--num-threads=1"],
     )
     _daemon(folder, ["slurmctld", "-c"])

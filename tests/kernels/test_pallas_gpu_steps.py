@@ -9,7 +9,8 @@ from kernels import dispatch, gpu
 from kernels.conv_step import conv_step
 from kernels.selective_step import selective_step
 from kernels.ssd_step import ssd_step
-from tests.kernels import interpreters, steps
+from scripts.benchmarks import steps
+from tests.kernels import interpreters
 from tests.kernels.compare import TOLERANCE, assert_close, interpreted_gpu
 
 

@@ -30,7 +30,8 @@ from kernels.ssd import pallas_tpu as ssd_tpu
 from kernels.ssd import ssd
 from kernels.ssd_step import pallas_tpu as ssd_step_tpu
 from kernels.ssd_step import ssd_step
-from tests.kernels import interpreters, selective, steps
+from scripts.benchmarks import steps
+from tests.kernels import interpreters, selective
 from tests.kernels.compare import TOLERANCE, assert_close, assert_equals_the_reference, draw, values_and_gradients
 
 

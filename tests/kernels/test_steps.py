@@ -13,8 +13,8 @@ from kernels.short_conv import short_conv
 from kernels.ssd import ssd
 from kernels.ssd_step import ssd_step
 from kernels.ssd_step.over_heads import cut, join
+from scripts.benchmarks.steps import conv_arrays, selective_arrays, ssd_arrays
 from tests.kernels.compare import assert_close
-from tests.kernels.steps import conv_arrays, selective_arrays, ssd_arrays
 
 
 @pytest.mark.parametrize("w, activation", [(1, "none"), (2, "silu"), (4, "silu")])

@@ -1,13 +1,11 @@
-"""Arguments for the tests of ops for one token."""
+"""Arguments of the ops for one token, for their tests and scripts/device_day.py."""
 
 import jax.numpy as jnp
 import numpy as np
 
-from tests.kernels import compare
-
 
 def draw(rng, shape):
-  return jnp.asarray(compare.draw(rng, shape, "float32"))
+  return jnp.asarray(rng.standard_normal(shape), jnp.float32)
 
 
 def between(rng, least, most, shape):
@@ -27,7 +25,7 @@ def selective_arrays(b, e, g, n):
 
 
 def ssd_arrays(b, h, p, g, k, norm, norm_groups, *, w=4, D_per="head"):
-  """What differs by token, and what belongs to the layer."""
+  """Returns what differs by token, and what belongs to the layer."""
   rng = np.random.default_rng(h)
   e, m = h * p, h * p + 2 * g * k
   shapes = (b, m), (b, e), (b, w - 1, m), (b, h, k, p), (w, m), (m,), (h, 1 if D_per == "head" else p), (e,)
