@@ -129,7 +129,7 @@ def check(path: str | Path) -> str:
   try:
     made.check(opened)
     numbers = sum(leaf.size for name, leaf in made.shapes.items() if name.startswith("params:"))
-    body = made.model.body
+    body = made.model.body.get("stack", made.model.body)
     return (
       f"{folder}: {families.model_type(config)}, width {made.model.width}, pattern {body['pattern']}, "
       f"depth {body['depth']}, {numbers:,} parameters; all {len(opened.shapes)} tensors are understood"

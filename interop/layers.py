@@ -64,9 +64,9 @@ def s5(tree: Tree, *, activation: str = "none") -> tuple[dict[str, Any], dict[st
   own = gates.get(activation, {})
   both = "C1" in inner
   needed = {"Lambda_re", "Lambda_im", "B", "D", "log_step", *(("C1", "C2") if both else ("C",))}
-  _check("a layer of S5", inner, needed)
+  check("a layer of S5", inner, needed)
   if "seq" in tree:
-    _check("a sequence layer of S5", {name: x for name, x in tree.items() if name not in ("seq", "norm")}, set(own))
+    check("a sequence layer of S5", {name: x for name, x in tree.items() if name not in ("seq", "norm")}, set(own))
   B = np.asarray(inner["B"])
   n, width, _ = B.shape
   C = np.concatenate([inner["C1"], inner["C2"]], axis=1) if both else np.asarray(inner["C"])
@@ -82,7 +82,7 @@ def s5(tree: Tree, *, activation: str = "none") -> tuple[dict[str, Any], dict[st
     **{f"{name}_{part}": x[..., i] for name, x in (("B", B), ("C", C)) for i, part in enumerate(("re", "im"))},
     **{ours: {key: tree[theirs][key] for key in ("kernel", "bias")} for theirs, ours in own.items()},
   }
-  return fields, _arrays(params)
+  return fields, arrays(params)
 
 
 def annotated_s4(tree: Tree, *, l_max: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -100,7 +100,7 @@ def annotated_s4(tree: Tree, *, l_max: int) -> tuple[dict[str, Any], dict[str, A
   Raises:
     Mistake: a parameter is missing or unknown.
   """
-  _check("a layer of annotated S4", tree, {"Lambda_re", "Lambda_im", "P", "B", "C", "D", "log_step"})
+  check("a layer of annotated S4", tree, {"Lambda_re", "Lambda_im", "P", "B", "C", "D", "log_step"})
   # their vmap puts the channels on axis 1
   wide = lambda name: np.moveaxis(np.asarray(tree[name], np.complex128), 1, 0)
   lam = np.minimum(wide("Lambda_re").real, -1e-4) + 1j * wide("Lambda_im").real
@@ -121,7 +121,7 @@ def annotated_s4(tree: Tree, *, l_max: int) -> tuple[dict[str, Any], dict[str, A
     "D": D,
     "log_dt": np.log(step),
   }
-  return dict(state=2 * n, copies=len(lam)), _arrays(params)
+  return dict(state=2 * n, copies=len(lam)), arrays(params)
 
 
 def s4(tree: Tree, *, l_kernel: int | None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -136,7 +136,7 @@ def s4(tree: Tree, *, l_kernel: int | None) -> tuple[dict[str, Any], dict[str, A
   Raises:
     Mistake: a parameter is missing or unknown.
   """
-  _check("a kernel of S4", tree, {"A_real", "A_imag", "P", "B", "C", "inv_dt", "D"})
+  check("a kernel of S4", tree, {"A_real", "A_imag", "P", "B", "C", "inv_dt", "D"})
   parts = lambda name: np.asarray(tree[name], np.float64)[0] @ np.array([1, 1j])
   log_A, imag, log_dt = (np.asarray(tree[name], np.float64) for name in ("A_real", "A_imag", "inv_dt"))
   P, B, C = parts("P"), parts("B"), parts("C")
@@ -147,10 +147,10 @@ def s4(tree: Tree, *, l_kernel: int | None) -> tuple[dict[str, Any], dict[str, A
   params = {"A_log": log_A, "A_im": -imag, "log_dt": log_dt[:, 0], "D": np.asarray(tree["D"]).reshape(-1)}
   for name, x in (("P", P), ("B", B), ("C", C)):
     params |= {f"{name}_re": x.real, f"{name}_im": x.imag}
-  return dict(state=2 * C.shape[1], copies=len(log_A)), _arrays(params)
+  return dict(state=2 * C.shape[1], copies=len(log_A)), arrays(params)
 
 
-def _check(what: str, tree: Tree, needed: set[str]) -> None:
+def check(what: str, tree: Tree, needed: set[str]) -> None:
   """Raises a Mistake where the names of a tree are not those needed."""
   if missing := needed - tree.keys():
     raise Mistake(f"{what} lacks {some(missing)}; it has {some(tree)}")
@@ -158,5 +158,6 @@ def _check(what: str, tree: Tree, needed: set[str]) -> None:
     raise Mistake(f"{what} has {some(extra)}, which are not known here")
 
 
-def _arrays(tree: Tree) -> dict[str, Any]:
-  return {name: _arrays(x) if isinstance(x, Mapping) else np.asarray(x, np.float32) for name, x in tree.items()}
+def arrays(tree: Tree) -> dict[str, Any]:
+  """Returns the tree with arrays of float32."""
+  return {name: arrays(x) if isinstance(x, Mapping) else np.asarray(x, np.float32) for name, x in tree.items()}

@@ -144,7 +144,7 @@ def make(values: Mapping[str, Any], where: str, dtype: str) -> Plan:
   boxed = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
   shapes = leaves(meta.unbox(boxed))
   places = _places(model, shapes)
-  letters = len(model._body(parent=None).layout.layers)
+  letters = len(_body(model)[0].layers)
   count = getattr(family, "LETTERS", 0)
   lines = list(_lines(model, rows, [i // count for i in range(letters)] if count else family.numbers(config)))
   made = [key for line in lines for key in line.ours]
@@ -177,26 +177,32 @@ def put(variables: dict[str, Any], leaf: str, value: Any) -> None:
   here[last] = value
 
 
+def _body(model: Model) -> tuple[Any, str]:
+  """Returns the layout of the stack, and the path of its variables."""
+  body = model._body(parent=None)
+  return body.layout, f"body/{getattr(body, 'WITHIN', '')}"
+
+
 def _places(model: Model, shapes: Mapping[str, Any]) -> dict[str, Place]:
-  layout = model._body(parent=None).layout
+  layout, within = _body(model)
   letters = set(layout.letters)
   found: dict[str, Place] = {}
   for leaf in shapes:
     collection, _, path = leaf.partition(":")
-    part, *rest = path.split("/")
-    letter = rest[0] if part == "body" and rest and rest[0] in letters else None
-    if letter is None or letter in layout.shared or rest[1].isdigit():
+    letter, *rest = path.removeprefix(within).split("/")
+    stacked = path.startswith(within) and letter in letters and letter not in layout.shared
+    if not stacked or rest[0].isdigit():
       found[leaf] = Place(leaf, None)
       continue
     for layer in layout.of_letter(letter):
       if not layer.alone:
-        key = f"{collection}:body/{letter}/{layer.number}/{'/'.join(rest[1:])}"
+        key = f"{collection}:{within}{letter}/{layer.number}/{'/'.join(rest)}"
         found[key] = Place(leaf, layout.index(layer))
   return found
 
 
 def _lines(model: Model, rows: list[Row], numbers: list[int]) -> Iterator[Line]:
-  layout = model._body(parent=None).layout
+  layout, within = _body(model)
   for row in rows:
     if not row.by_layer:
       yield Line(row.theirs, tuple(map(_with_collection, row.ours)), row)
@@ -204,16 +210,16 @@ def _lines(model: Model, rows: list[Row], numbers: list[int]) -> Iterator[Line]:
     for number, layer in zip(numbers, layout.layers, strict=True):
       if layer.letter in row.letters:
         theirs = tuple(name.replace("{i}", str(number)) for name in row.theirs)
-        yield Line(theirs, tuple(_of_layer(path, layer) for path in row.ours), row)
+        yield Line(theirs, tuple(_of_layer(path, within, layer) for path in row.ours), row)
 
 
 def _with_collection(path: str) -> str:
   return path if ":" in path else f"params:{path}"
 
 
-def _of_layer(path: str, layer: Any) -> str:
+def _of_layer(path: str, within: str, layer: Any) -> str:
   collection, _, path = _with_collection(path).partition(":")
-  return f"{collection}:body/{layer.letter}/{layer.number}/{path.partition('/')[2]}"
+  return f"{collection}:{within}{layer.letter}/{layer.number}/{path.partition('/')[2]}"
 
 
 @functools.lru_cache(maxsize=4096)
@@ -251,10 +257,14 @@ def _read(
   tensors: Tensors, struct: jax.ShapeDtypeStruct, sources: list[tuple[int | None, Line, int]], index: tuple[slice, ...]
 ) -> np.ndarray:
   """Returns the part of a leaf at an index."""
-  made: Callable[[Line, int], np.ndarray] = lambda line, number: line.row.here(
-    # before anything is added or multiplied: bfloat16 would round it
-    [np.asarray(tensors.read(name), np.float32) for name in line.theirs]
-  )[number]
+
+  def made(line: Line, number: int) -> np.ndarray:
+    arrays = [tensors.read(name) for name in line.theirs]
+    if not line.row.moves:
+      # before anything is added or multiplied: bfloat16 would round it
+      arrays = [np.asarray(array, np.float32) for array in arrays]
+    return line.row.here(arrays)[number]
+
   if sources[0][0] is None:
     # a copy, as a view would keep the whole tensor in memory
     return np.array(made(*sources[0][1:])[index], struct.dtype)

@@ -25,10 +25,11 @@ Arrays = list[np.ndarray]
 
 
 class Step(NamedTuple):
-  """Their arrays -> ours, and back."""
+  """Their arrays -> ours, and back; `moves` says that it computes nothing, so that numbers may stay as stored."""
 
   there: Callable[[Arrays], Arrays]
   back: Callable[[Arrays], Arrays]
+  moves: bool = False
 
 
 class Row(NamedTuple):
@@ -47,6 +48,11 @@ class Row(NamedTuple):
   def letters(self) -> str:
     """Returns the letters that it holds for."""
     return self.ours[0].rpartition(":")[2].partition("/")[0]
+
+  @property
+  def moves(self) -> bool:
+    """Returns whether its numbers are theirs, in other places."""
+    return all(step.moves for step in self.steps)
 
   def here(self, arrays: Arrays) -> Arrays:
     """Ours of theirs."""
@@ -75,20 +81,22 @@ def each(pattern: str, **ranges: int) -> tuple[str, ...]:
   return tuple(found)
 
 
-def elementwise(there: Callable[[np.ndarray], np.ndarray], back: Callable[[np.ndarray], np.ndarray]) -> Step:
+def elementwise(
+  there: Callable[[np.ndarray], np.ndarray], back: Callable[[np.ndarray], np.ndarray], moves: bool = False
+) -> Step:
   """Returns a step that treats every array alike."""
-  return Step(lambda arrays: [there(x) for x in arrays], lambda arrays: [back(x) for x in arrays])
+  return Step(lambda arrays: [there(x) for x in arrays], lambda arrays: [back(x) for x in arrays], moves)
 
 
 # a matrix of PyTorch's Linear, (out, in), is ours (in, out); of stacked ones, each
-turn = elementwise(lambda x: x.swapaxes(-1, -2), lambda x: x.swapaxes(-1, -2))
+turn = elementwise(lambda x: x.swapaxes(-1, -2), lambda x: x.swapaxes(-1, -2), moves=True)
 # the kernel of a depthwise convolution, (channels, 1, taps), is ours (taps, channels)
-depthwise = elementwise(lambda x: x[:, 0].T, lambda x: x.T[:, None])
+depthwise = elementwise(lambda x: x[:, 0].T, lambda x: x.T[:, None], moves=True)
 # scales that are stored as their distance from 1, and mixtures that weigh the other token
 plus_one = elementwise(lambda x: x + 1, lambda x: x - 1)
 one_minus = elementwise(lambda x: 1 - x, lambda x: 1 - x)
 # several arrays become one with a new axis in front
-stack = Step(lambda arrays: [np.stack(arrays)], lambda arrays: list(arrays[0]))
+stack = Step(lambda arrays: [np.stack(arrays)], lambda arrays: list(arrays[0]), moves=True)
 
 
 def constant(ours: str, value: np.ndarray) -> Row:
@@ -120,8 +128,8 @@ def layer_norm(theirs: str, ours: str) -> list[Row]:
 
 
 def reshaped(*theirs: int, ours: tuple[int, ...] = (-1,)) -> Step:
-  """Returns their shape and ours, of the same numbers in the same order."""
-  return elementwise(lambda x: x.reshape(ours), lambda x: x.reshape(theirs))
+  """Returns a step between their shape and ours, of the same numbers in the same order."""
+  return elementwise(lambda x: x.reshape(ours), lambda x: x.reshape(theirs), moves=True)
 
 
 def times(factor: float | np.ndarray) -> Step:
@@ -138,13 +146,13 @@ def split(*sizes: int, axis: int = 0) -> Step:
     check(arrays[0].shape[axis] == ends[-1], f"its axis {axis} must be {' + '.join(map(str, sizes))}")
     return np.split(arrays[0], ends[:-1], axis=axis)
 
-  return Step(there, lambda arrays: [np.concatenate(arrays, axis=axis)])
+  return Step(there, lambda arrays: [np.concatenate(arrays, axis=axis)], moves=True)
 
 
 def join(*sizes: int, axis: int = 0) -> Step:
   """Returns the inverse of `split`."""
   step = split(*sizes, axis=axis)
-  return Step(step.back, step.there)
+  return Step(step.back, step.there, moves=True)
 
 
 def unpack(heads: int, *sizes: int) -> Step:
@@ -161,13 +169,13 @@ def unpack(heads: int, *sizes: int) -> Step:
     parts = [x.reshape(heads, size, *x.shape[1:]) for x, size in zip(arrays, sizes)]
     return [np.concatenate(parts, axis=1).reshape(-1, *arrays[0].shape[1:])]
 
-  return Step(there, back)
+  return Step(there, back, moves=True)
 
 
 def permuted(order: Any) -> Step:
   """Ours has theirs' rows in this order."""
   order = np.asarray(order)
-  return elementwise(lambda x: x[order], lambda x: x[np.argsort(order)])
+  return elementwise(lambda x: x[order], lambda x: x[np.argsort(order)], moves=True)
 
 
 class Misfit(Exception):

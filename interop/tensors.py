@@ -49,12 +49,22 @@ def read_json(path: Path) -> dict[str, Any]:
     what = "is no file" if path.exists() else "does not exist"
     raise Mistake(f"{path} {what}; give a folder with {CONFIG} and {SINGLE}")
   try:
-    value = json.loads(path.read_text(encoding="utf-8"))
+    value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
   except (OSError, ValueError, RecursionError) as error:
     raise Mistake(f"{path} cannot be read: {error}") from None
   if not isinstance(value, dict):
     raise Mistake(f"{path} holds a {type(value).__name__}, not a JSON object")
   return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  """Returns the object, none of whose keys may stand twice."""
+  found: dict[str, Any] = {}
+  for key, value in pairs:
+    if key in found:
+      raise Mistake(f"the key {key!r} stands there twice")
+    found[key] = value
+  return found
 
 
 class Tensors:

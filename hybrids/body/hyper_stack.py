@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from hybrids import branch as branch_lib
 from hybrids import mixer as mixer_lib
 from hybrids.body.stack import Stack
+from hybrids.layout import Layout
 from layers.mixer import Mixer, Where
 from layers.norms import make_norm
 from layers.sizes import at_least_one
@@ -28,7 +29,7 @@ class HyperStack(Mixer):
   Attributes:
     stack: fields of the `stack`; its letters are mixers, or their `mixer` and `norm`.
     norm: of letters that do not set one, and the last one.
-    streams, iterations: as in `hyper_connection`.
+    streams, iterations, eps, norm_eps: as in `hyper_connection`.
   Raises:
     ValueError: when made, if a number is below 1, a letter has other fields, or the stack cannot be built.
   """
@@ -38,12 +39,22 @@ class HyperStack(Mixer):
   norm: Mapping[str, Any] = FrozenDict(name="rms")
   streams: int = 4
   iterations: int = 20
+  eps: float = 1e-6
+  norm_eps: float = 1e-5
+
+  # the path of the stack's variables among those of the body
+  WITHIN = "layers/"
 
   def __post_init__(self):
     self.stack, self.norm = mixer_lib.frozen(self.stack), mixer_lib.frozen(self.norm)
     at_least_one(self, "streams", "iterations")
     super().__post_init__()
     self._stack()
+
+  @property
+  def layout(self) -> Layout:
+    """Returns the layout of the stack."""
+    return self._stack().layout
 
   @property
   def STATE(self) -> str:
@@ -107,7 +118,7 @@ class HyperStack(Mixer):
     fields = branch_lib.fields(section)
     if other := sorted(set(fields) - set(OWN)):
       raise Mistake(f"hyper_stack: letter {letter!r} has {other}; a hyper-connection has {list(OWN)} alone")
-    numbers = dict(streams=self.streams, iterations=self.iterations)
+    numbers = dict(streams=self.streams, iterations=self.iterations, eps=self.eps, norm_eps=self.norm_eps)
     mixer = dict(name="hyper_connection", **{"norm": self.norm, **fields}, **numbers)
     return dict(mixer=mixer, norm_position="none", skip=0.0)
 

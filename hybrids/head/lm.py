@@ -15,12 +15,13 @@ from mistake import Mistake
 
 
 class LanguageModel(Head, kw_only=True):
-  """logits = softcap · tanh(scale · E y / softcap) of the next token.
+  """logits = softcap · tanh(scale · (E y + b) / softcap) of the next token.
 
   The loss is made by chunks of tokens: the logits of a whole batch are never in memory.
 
   Attributes:
     tie: E is the embedding's table; otherwise a table of its own, which starts as N(0, std).
+    bias: whether there is b, one number a token, which starts at 0.
     softcap: 0 for none (Gemma 2, Griffin: 30).
     scale: a fixed factor, as in muP and Granite.
     z_loss: coefficient of the mean of log(Σ exp(logits))², added to the objective as "losses/z" (PaLM: 1e-4).
@@ -31,6 +32,7 @@ class LanguageModel(Head, kw_only=True):
 
   vocab: int | None = None
   tie: bool = True
+  bias: bool = False
   softcap: float = 0.0
   scale: float = 1.0
   z_loss: float = 0.0
@@ -56,6 +58,8 @@ class LanguageModel(Head, kw_only=True):
     if not self.tie:
       init = nn.initializers.normal(self.std)
       self.table = param(self, "table", init, (self.vocab, self.width), ("vocab", "embed"))
+    if self.bias:
+      self.b = param(self, "b", nn.initializers.zeros, (self.vocab,), ("vocab",))
 
   def answer(self, outputs: Outputs, state: Any) -> tuple[Float[Array, "b v"], Any]:
     """Returns the logits of the token after each row's last one; a row without tokens has those of a zero vector."""
@@ -81,6 +85,7 @@ class LanguageModel(Head, kw_only=True):
   def logits(self, y: Float[Array, "*b d"], table: Float[Array, "v d"]) -> Float[Array, "*b v"]:
     """Returns the logits in float32, whatever the dtype of the model."""
     logits = product("...d,vd->...v", y, table.astype(y.dtype), jnp.float32)
+    logits = logits + self.b if self.bias else logits
     logits = logits if self.scale == 1 else logits * self.scale
     return self.softcap * jnp.tanh(logits / self.softcap) if self.softcap else logits
 

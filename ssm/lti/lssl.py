@@ -6,6 +6,7 @@ Gu, Johnson, Goel, Saab, Dao, Rudra & Re 2021, arXiv:2110.13985. Theirs: H -> d,
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float64
@@ -13,7 +14,7 @@ from jaxtyping import Array, Float, Float64
 from kernels.long_conv import long_conv
 from kernels.lti import plan
 from layers import param, torch_dense
-from layers.activations import gelu
+from layers.activations import some
 from layers.choices import one_of
 from layers.initializers import constant, log_step
 from layers.mixer import Mixer, Where
@@ -21,6 +22,7 @@ from mistake import Mistake
 from ssm.lti import dense, hippo
 
 LEARN = ("all", "output")
+ACTIVATIONS = some("gelu", "gelu_tanh")
 
 
 def random(n: int) -> tuple[Float64[np.ndarray, "n n"], Float64[np.ndarray, "n"]]:
@@ -57,6 +59,8 @@ class LSSL(Mixer):
     alpha: a; 1/2 is Tustin's rule, 1 backward Euler; below 1/2 fast states may grow.
     dt_min, dt_max: range of the initial time step; log-uniform, one per channel.
     copies: how many independent A and B there are, shared in turn by the channels.
+    activation: "gelu", by erf, or "gelu_tanh".
+    gated: whether a second linear map of the same, through a sigmoid, multiplies the first one (annotated S4).
   """
 
   width: int
@@ -67,6 +71,8 @@ class LSSL(Mixer):
   dt_min: float = 1e-3
   dt_max: float = 1e-1
   copies: int = 1
+  activation: str = "gelu"
+  gated: bool = False
 
   def setup(self):
     n = self.state
@@ -82,7 +88,8 @@ class LSSL(Mixer):
     normal = nn.initializers.normal(1.0)
     self.C = param(self, "C", normal, (self.width, n), ("inner", "state"))
     self.D = param(self, "D", normal, (self.width,), ("inner",))
-    self.out_proj = torch_dense(self.width, ("inner", "embed"), fan_in=self.width, use_bias=True)
+    features = 2 * self.width if self.gated else self.width
+    self.out_proj = torch_dense(features, ("inner", "embed"), fan_in=self.width, use_bias=True)
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
@@ -107,11 +114,12 @@ class LSSL(Mixer):
     return dense.Recurrence(EB[..., :-1], EB[..., -1], self.C, self.D)
 
   def _read(self, y: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    return self.out_proj(gelu(y))
+    z = self.out_proj(ACTIVATIONS[self.activation](y))
+    return jax.nn.glu(z) if self.gated else z
 
   @nn.nowrap
   def check(self) -> None:
-    one_of(self, A_init=INITS, learn=LEARN)
+    one_of(self, A_init=INITS, learn=LEARN, activation=ACTIVATIONS)
     if self.state < 1 or (self.A_init == "fout" and self.state % 2):
       raise Mistake(f"LSSL: state={self.state}; it must be at least 1, and even for A_init='fout'")
     if self.copies < 1 or self.width % self.copies:

@@ -65,6 +65,11 @@ def shards(folder, **files):
   (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
 
 
+def key_twice(folder):
+  path = folder / "config.json"
+  path.write_text(path.read_text().rstrip()[:-1] + ', "n_layer": 1}')
+
+
 def half(folder):
   shards(folder)
   (folder / "b.safetensors").unlink()
@@ -101,6 +106,7 @@ CASES = {
   "pytorch_model.bin": (only_bin, "it has pytorch_model.bin, and pickles are not read"),
   "no config": (lambda f: (f / "config.json").unlink(), "config.json does not exist"),
   "no JSON": (lambda f: (f / "config.json").write_text("{"), "config.json cannot be read"),
+  "a key twice": (key_twice, "config.json cannot be read: the key 'n_layer' stands there twice"),
   "a list": (lambda f: (f / "config.json").write_text("[]"), "config.json holds a list"),
   "unknown family": (lambda f: config(f, model_type="gpt3"), "model_type='gpt3' is no family .* 'gpt2'"),
   "no family": (lambda f: config(f, model_type=None), "model_type=None is no family"),
