@@ -21,6 +21,7 @@ GRACE = 2.0
 
 _code: int | None = None
 _quiet = False
+_process = 0
 _unfinished: set[Path] = set()
 _numbers = itertools.count()
 
@@ -32,8 +33,8 @@ def on_signals(code: int | None = None, *, quiet: bool = False) -> None:
     code: the exit code, but for Ctrl-C, whose code is 130; by default 128 and the signal's number.
     quiet: says nothing, as the process that started this one does.
   """
-  global _code, _quiet
-  _code, _quiet = code, quiet
+  global _code, _quiet, _process
+  _code, _quiet, _process = code, quiet, os.getpid()
   for kind in SIGNALS:
     if signal.getsignal(kind) is not signal.SIG_IGN:
       signal.signal(kind, end)
@@ -41,6 +42,10 @@ def on_signals(code: int | None = None, *, quiet: bool = False) -> None:
 
 def end(number: int, _frame: Any) -> None:
   """Deletes what is half-written, ends the processes of pools, says so in one line, and ends this process."""
+  code = INTERRUPTED if number == signal.SIGINT else _code or 128 + number
+  if os.getpid() != _process:
+    # a fork, to which nothing here belongs
+    os._exit(code)
   for kind in SIGNALS:
     signal.signal(kind, signal.SIG_IGN)
   pools = sys.modules.get("multiprocessing")
@@ -55,7 +60,7 @@ def end(number: int, _frame: Any) -> None:
     # not by print, which may be in the middle of another line
     os.write(2, f"stopped by {signal.Signals(number).name}; nothing half-written is left\n".encode())
   # not by an exception, which the callbacks of C++ libraries swallow
-  os._exit(INTERRUPTED if number == signal.SIGINT else _code or 128 + number)
+  os._exit(code)
 
 
 @contextlib.contextmanager

@@ -78,13 +78,19 @@ class Chat:
     if len(prompt) + 1 > left:
       raise Mistake(f"chat: {len(prompt)} tokens do not fit the {max(left, 0)} that are left; /reset starts anew")
     tokens = min(self.tokens, left - len(prompt))
-    settings = {**self._settings, "max_new_tokens": tokens, "context": self.context}
+    before = self.context
+    settings = {**self._settings, "max_new_tokens": tokens, "context": before}
     decoder, kept = Decoder(self.tokenizer, before=prompt), Stops(self.stop)
-    for piece in stream(self.model, self._variables, [prompt], **settings):
-      self.context = piece.context
-      yield kept.push(decoder.push(np.asarray(piece.tokens[0, : piece.lengths[0]])))
-      if kept.ended:
-        return
+    try:
+      for piece in stream(self.model, self._variables, [prompt], **settings):
+        self.context = piece.context
+        yield kept.push(decoder.push(np.asarray(piece.tokens[0, : piece.lengths[0]])))
+        if kept.ended:
+          return
+    except Mistake:
+      # the piece that failed has used up the context of the one before it
+      self.context = before
+      raise
     yield kept.push(decoder.push([], last=True), last=True)
 
   def command(self, line: str) -> str:

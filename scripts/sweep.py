@@ -32,6 +32,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
+import ending
 from configs import grammar
 from mistake import Mistake
 from scripts import launchers, results
@@ -42,7 +43,6 @@ LOG, SUMMARY, CONFIG = "log.txt", "summary.json", "config.json"
 # in a run's folder: the digest of what runs there, and a lock that its process holds while it lives
 DIGEST, LOCK = "sweep_digest.txt", "sweep.lock"
 MISTAKE, SAVED_AND_STOPPED = 2, 75
-STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Sweep:
@@ -337,7 +337,7 @@ def run_all(runs: list[Run], args: argparse.Namespace) -> int:
   sweep = Sweep(args.out.absolute(), runs, args.config.partition(":")[2], args.flags, launcher)
   if others := sweep.others(runs):
     print(f"sweep: {others} lines of {args.out / results.RESULTS} are of other settings; they stay", file=sys.stderr)
-  before = {number: signal.signal(number, sweep.stop) for number in STOPPING_SIGNALS}
+  before = {number: signal.signal(number, sweep.stop) for number in ending.SIGNALS}
   try:
     with ThreadPoolExecutor(jobs) as pool:
       for future in [pool.submit(sweep.run, run) for run in runs]:

@@ -14,6 +14,7 @@ from inference import generate, make_sampler
 from inference.completions import complete, joined, read_prompts, write_lines
 from inference.text_model import TextModel
 from inference.tokenizer import OfTask
+from mistake import Mistake
 from tests.inference.models import language_model, variables_of
 
 BYTES = OfTask(build_task("bytes"))
@@ -200,3 +201,23 @@ def test_a_full_conversation_says_so(text_model):
   "".join(chat.reply("0123456\n"))
   with pytest.raises(ValueError, match="9 tokens do not fit the 2 that are left; /reset starts anew"):
     "".join(chat.reply("01234567\n"))
+
+
+def test_a_reply_that_fails_leaves_the_conversation_as_it_was(text_model, monkeypatch):
+  chat = text_model.chat(tokens=40)
+  "".join(chat.reply("hello\n"))
+  before, real = chat.context, chat_lib.stream
+
+  def failing(*args, **kwargs):
+    pieces = real(*args, **kwargs)
+    yield next(pieces)
+    # as where the next piece meets NaN logits, after it has used up the context
+    next(pieces)
+    raise Mistake("NaN logits")
+
+  monkeypatch.setattr(chat_lib, "stream", failing)
+  with pytest.raises(Mistake, match="NaN logits"):
+    "".join(chat.reply("more\n"))
+  monkeypatch.setattr(chat_lib, "stream", real)
+  assert chat.context is before
+  assert "".join(chat.reply("more\n"))
