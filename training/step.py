@@ -36,7 +36,8 @@ def _accumulated(gradient: Callable, state: TrainState, batches: tuple[Mapping[s
   """Returns the gradient of several batches as if they were one: each counts by the weight of what it predicts.
 
   The summed losses of all batches are divided by their summed weights, so that a batch of few tokens counts little.
-  Buffers and the recurrent state go from batch to batch.
+  Losses that mixers and heads sow, such as the balance of experts, are averaged with the same weights, which is not
+  what they are in one large batch. Buffers and the recurrent state go from batch to batch.
   """
   wide = lambda tree: jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), tree)
 

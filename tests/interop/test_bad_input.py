@@ -187,3 +187,18 @@ def test_a_folder_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch, e
   with pytest.raises(Mistake, match=f"new cannot be written: .*{error.strerror}"):
     hf.save(tmp_path / "new", model, variables, values)
   assert not list(tmp_path.iterdir())
+
+
+def fill_twice(folder) -> None:
+  with tensors_lib.new_folder(folder) as late:
+    (late / "late").touch()
+    with tensors_lib.new_folder(folder) as early:
+      (early / "early").touch()
+
+
+def test_of_two_that_make_one_folder_the_first_to_end_has_it(tmp_path):
+  folder = tmp_path / "run"
+  with pytest.raises(Mistake, match="run cannot be written: .* not empty"):
+    fill_twice(folder)
+  assert [path.name for path in tmp_path.iterdir()] == ["run"]
+  assert [path.name for path in folder.iterdir()] == ["early"]
