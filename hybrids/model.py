@@ -237,7 +237,7 @@ class Model(nn.Module, kw_only=True):
 
   def _read(self, inputs: Array, *, reset: Any = None, lengths: Any = None, side: Any = None) -> Outputs:
     """Returns the body's outputs for rows that start with an empty state."""
-    inputs, reset, lengths = self._rows(inputs), self._rows(reset), self._rows(lengths)
+    inputs, reset, lengths = self._rows(inputs), self._rows(reset), self._lengths(lengths, inputs)
     embedded = self.embedding(inputs, jnp.zeros(inputs.shape[:1], jnp.int32), reset=reset, lengths=lengths)
     if self.embedding.class_token != "none":
       embedded = self.embedding.insert(embedded)
@@ -249,7 +249,7 @@ class Model(nn.Module, kw_only=True):
     self, inputs: Array, state: ModelState, *, reset: Any = None, lengths: Any = None, side: Any = None
   ) -> tuple[Outputs, ModelState]:
     """Returns the body's outputs for rows that continue from `state`, and the next state."""
-    inputs, reset, lengths = self._rows(inputs), self._rows(reset), self._rows(lengths)
+    inputs, reset, lengths = self._rows(inputs), self._rows(reset), self._lengths(lengths, inputs)
     embedded = self.embedding(inputs, state.position, reset=reset, lengths=lengths)
     beside, gaps = self._side(side, embedded.x)
     y, layers = self.layers.prefill(embedded.x, state.layers, reset=reset, lengths=lengths, side=beside)
@@ -286,6 +286,11 @@ class Model(nn.Module, kw_only=True):
 
   def _table(self) -> Array | None:
     return None if self.embedding.features else getattr(self.embedding, "embedding", None)
+
+  def _lengths(self, lengths: Any, inputs: Array) -> Any:
+    """Returns the lengths of the rows, of which none has more tokens than there are, as for mixers."""
+    rows, time = self._rows(lengths), 1 if self.answers.DOCUMENTS == 1 else 2
+    return None if rows is None else jnp.clip(rows, 0, inputs.shape[time])
 
   def _rows(self, value: Any) -> Any:
     """Reshapes an array of a batch to one row a document, where an answer is about several documents."""

@@ -84,6 +84,10 @@ def test_a_label_is_made_of_the_tokens_within_the_length(pool):
   prefilled, state = prefill(model.init_state(B, T), lengths=LENGTHS)
   close(prefilled, y)
   assert state.position.tolist() == LENGTHS.tolist()
+  # no row is longer than its tokens
+  longer = LENGTHS + jnp.array([90, 0])
+  close(method("__call__")(garbage, lengths=longer), y)
+  assert prefill(model.init_state(B, T), lengths=longer)[1].position.tolist() == LENGTHS.tolist()
   again, after = prefill(state, lengths=jnp.array([0, 0]))
   close(again, y)
   jax.tree.map(close, after, state)
