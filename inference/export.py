@@ -24,9 +24,11 @@ import jax.numpy as jnp
 from jax import export
 from safetensors.flax import save_file
 
+import ending
 from kernels import dispatch
 from mistake import Mistake
 
+FACTS = "export.json"
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
@@ -63,15 +65,20 @@ def write(
   state = model.init_state(batch, max_len)
   prefill, step = programs(model, weights, state, batch=batch, prompt=prompt, platforms=platforms)
   folder.mkdir(parents=True, exist_ok=True)
-  (folder / "prefill.bin").write_bytes(prefill.serialize())
-  (folder / "step.bin").write_bytes(step.serialize())
+  # which is written last: without it there is no whole export
+  (folder / FACTS).unlink(missing_ok=True)
+  for name, program in (("prefill.bin", prefill), ("step.bin", step)):
+    with ending.unfinished(folder / name) as partial:
+      partial.write_bytes(program.serialize())
   facts = {"batch": batch, "prompt": prompt, "max_len": max_len, "platforms": list(platforms)}
   for name, tree in (("weights", weights), ("state", state)):
     arrays = {_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
     # no two names share memory
-    save_file({path: jnp.array(leaf) for path, leaf in arrays.items()}, folder / f"{name}.safetensors")
+    with ending.unfinished(folder / f"{name}.safetensors") as partial:
+      save_file({path: jnp.array(leaf) for path, leaf in arrays.items()}, partial)
     facts[name] = list(arrays)
-  (folder / "export.json").write_text(json.dumps(facts, indent=1) + "\n")
+  with ending.unfinished(folder / FACTS) as partial:
+    partial.write_text(json.dumps(facts, indent=1) + "\n")
 
 
 def _path(path: Any) -> str:
