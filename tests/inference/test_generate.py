@@ -148,7 +148,7 @@ BAD = [
   (dict(prompts=[]), "there are no prompts"),
   (dict(prompts=[[1], []]), r"the prompt has no tokens \(row 1\)"),
   (dict(prompts=[[1, VOCAB]]), "row 0 has token 11; the model's are 0 … 10"),
-  (dict(prompts=[[1, 1.5]]), "row 0 has float64 in it; tokens are whole numbers"),
+  (dict(prompts=[[True, True]]), "row 0 has bool in it; tokens are whole numbers"),
   (dict(prompts=[np.array([2**32 + 1])]), "row 0 has token 4294967297; the model's are 0 … 10"),
   (dict(max_new_tokens=0), "max_new_tokens=0"),
   (dict(num_return_sequences=0), "num_return_sequences=0"),
