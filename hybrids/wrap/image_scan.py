@@ -94,9 +94,7 @@ class ImageScan(Mixer):
   ) -> Mapping[str, Array]:
     """Returns the arrays that the mixers of all paths offer to later layers, in the order of the tokens."""
     empty, found = self._one_way(parent=None).init_state(*x.shape[:2]), {}
-    # one token, which is no image, stands for all where the layers after this one are initialised
-    along = self._along(x, reset, lengths) if x.shape[1] > 1 else [(mixer, None) for mixer in self._mixers()]
-    for i, (mixer, order) in enumerate(along):
+    for i, (mixer, order) in enumerate(self._along(x, reset, lengths, shapes=True)):
       read = x if order is None else reversal.at(x, order)
       for name, value in mixer.offer(read, empty, reset=reset, lengths=lengths).items():
         found[f"{name}_{i}" if i else name] = value if order is None else reversal.at(value, jnp.argsort(order, axis=1))
@@ -107,8 +105,16 @@ class ImageScan(Mixer):
     """Returns whether the wrapped mixer has arrays for later layers."""
     return mixer_lib.offers(self._one_way(parent=None))
 
-  def _along(self, x: Array, reset: Reset, lengths: Lengths) -> list[tuple[nn.Module, Array | None]]:
-    """Returns the mixer of each path, and the tokens in the order in which it reads them; None for their own."""
+  def _along(
+    self, x: Array, reset: Reset, lengths: Lengths, *, shapes: bool = False
+  ) -> list[tuple[nn.Module, Array | None]]:
+    """Returns the mixer of each path, and the tokens in the order in which it reads them; None for their own.
+
+    Args:
+      shapes: one token, which is no image, may stand for all, as it does where layers are initialised.
+    """
+    if x.shape[1] == 1 and (shapes or self.is_initializing()):
+      return [(mixer, None) for mixer in self._mixers()]
     rows, columns = images.sides("image_scan", x.shape[1], dict(rows=self.rows, columns=self.columns))
     order = lambda name: None if name == "row" else path(rank(name, rows, columns), x.shape[0], reset, lengths)
     return [(mixer, order(name)) for mixer, name in zip(self._mixers(), self.orders)]
