@@ -30,7 +30,7 @@ SMALL = "NOTEBOOK_SMALL" in os.environ  # the sizes at which the tests run this 
 # tokens: one of the row's values at random is right at 12.5 %.
 
 # %%
-STEPS = 3 if SMALL else 600
+STEPS = 12 if SMALL else 600
 LETTERS = "m=mamba,m.state=8,a=softmax,a.heads=1"
 CONFIG = (
   f"configs/mqar.py:length=32,pairs=8,vocab=64,batch=32,width=32,lr=4e-3,steps={STEPS},warmup={STEPS // 10},"

@@ -64,10 +64,7 @@ def clock(call, *args):
 
 WIDTH = 128
 LENGTHS = [64] if SMALL else [256, 1024, 4096]
-LAYERS = {
-  name: build(name, width=WIDTH, **({"max_len": 8192} if name == "softmax" else {}))
-  for name in (("mamba",) if SMALL else ("softmax", "s4d", "mamba", "gla"))
-}
+LAYERS = {name: build(name, width=WIDTH) for name in (("mamba",) if SMALL else ("softmax", "s4d", "mamba", "gla"))}
 variables = {
   name: nn.meta.unbox(layer.init(jax.random.key(0), jnp.zeros((1, 2, WIDTH)))) for name, layer in LAYERS.items()
 }

@@ -111,7 +111,10 @@ def trained(config: Any) -> Run:
   """Trains a run in memory for a notebook, without the lines that a run prints; see `Run.from_config`."""
   run = Run.from_config(config)
   with contextlib.redirect_stdout(io.StringIO()):
-    run.train()
+    status = run.train()
+  if status == "stopped":
+    # a signal asked the run to save and end, and means the notebook
+    raise KeyboardInterrupt
   return run
 
 
