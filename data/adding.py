@@ -50,10 +50,10 @@ class Adding(Generated):
     half = self.length // 2
     u = draws.bits(seed, f"adding/{stream}", first, rows, self.length + 2)
     numbers, marks = draws.unit(u[:, 2:]), np.zeros((rows, self.length))
-    places = np.stack([draws.below(u[:, 0], half), half + draws.below(u[:, 1], self.length - half)], axis=1)
-    np.put_along_axis(marks, places, 1, axis=1)
+    positions = np.stack([draws.below(u[:, 0], half), half + draws.below(u[:, 1], self.length - half)], axis=1)
+    np.put_along_axis(marks, positions, 1, axis=1)
     return {
       "inputs": np.stack([numbers, marks], axis=-1).astype(np.float32),
-      "targets": np.take_along_axis(numbers, places, axis=1).sum(axis=1, keepdims=True).astype(np.float32),
+      "targets": np.take_along_axis(numbers, positions, axis=1).sum(axis=1, keepdims=True).astype(np.float32),
       "weights": np.ones(rows, np.float32),
     }

@@ -252,17 +252,17 @@ class Arrays:
     if self.predict == "next":
       return self._windows()
     if data.split is not None:
-      named = np.char.lower(data.split.astype(str))
+      splits = np.char.lower(data.split.astype(str))
       known = {"0": "train", "1": "validation", "2": "test", "valid": "validation", "val": "validation"}
-      named = np.array([known.get(name, name) for name in named.tolist()])
-      self._count(np.flatnonzero(~np.isin(named, SPLITS)), len(named), f"splits are none of {SPLITS}")
-      if "validation" not in named:
-        train = np.flatnonzero(named == "train")
-        named = named.astype(object)
-        named[train] = self._shares(train, 0.0)
+      splits = np.array([known.get(name, name) for name in splits.tolist()])
+      self._count(np.flatnonzero(~np.isin(splits, SPLITS)), len(splits), f"splits are none of {SPLITS}")
+      if "validation" not in splits:
+        train = np.flatnonzero(splits == "train")
+        splits = splits.astype(object)
+        splits[train] = self._shares(train, 0.0)
     else:
-      named = self._shares(np.arange(len(data)), self.test)
-    rows = {split: np.flatnonzero(named == split) for split in SPLITS if (named == split).any()}
+      splits = self._shares(np.arange(len(data)), self.test)
+    rows = {split: np.flatnonzero(splits == split) for split in SPLITS if (splits == split).any()}
     missing = [split for split in SPLITS[:2] if split not in rows]
     if missing:
       raise Mistake(f"data.files={self.files!r} has no {missing[0]} sequences; it has {len(data)} in all")
@@ -316,17 +316,17 @@ class Arrays:
 
   def take(self, rows: np.ndarray, *, weigh: bool = False) -> Batch:
     """Makes the batch of rows (start, sequence)."""
-    data, place = self.data, np.arange(self.length)
+    data, position = self.data, np.arange(self.length)
     sizes = np.full(len(rows), self.length) if self.predict == "next" else data.lengths[rows[:, 1]]
     sizes = self._fitting(sizes)
-    there = place < sizes[:, None]
-    index = np.where(there, rows[:, :1] + place, 0)
+    valid = position < sizes[:, None]
+    index = np.where(valid, rows[:, :1] + position, 0)
     mean, deviation = self.scale if self.normalise and not self.tokens else (0.0, 1.0)
     values = (data.values[index] - mean) / deviation
     batch = {
-      "inputs": np.where(there, data.values[index][..., 0], 0).astype(np.int32)
+      "inputs": np.where(valid, data.values[index][..., 0], 0).astype(np.int32)
       if self.tokens
-      else np.where(there[..., None], values, 0).astype(np.float32)
+      else np.where(valid[..., None], values, 0).astype(np.float32)
     }
     if self.predict == "next":
       after = data.values[rows[:, 0] + self.length + self.horizon - 1, :1]
@@ -339,7 +339,7 @@ class Arrays:
     if self.ragged:
       batch["lengths"] = sizes.astype(np.int32)
     if data.times is not None:
-      times = np.where(there, data.times[index], np.take_along_axis(data.times[index], sizes[:, None] - 1, axis=1))
+      times = np.where(valid, data.times[index], np.take_along_axis(data.times[index], sizes[:, None] - 1, axis=1))
       batch["dt"] = events.gaps(times, unit=self.unit)
     elif self.gap:
       batch["dt"] = np.full((len(rows), self.length), self.gap, np.float32)

@@ -19,7 +19,7 @@ class Copying(SelectiveCopying):
   vocab: int = 10
   tokens: int = 10
 
-  def places(self, u: np.ndarray, space: int) -> np.ndarray:
-    """Returns the positions at the front of the row; see `SelectiveCopying.places`."""
+  def positions(self, u: np.ndarray, space: int) -> np.ndarray:
+    """Returns the positions at the front of the row; see `SelectiveCopying.positions`."""
     del space
     return np.broadcast_to(np.arange(u.shape[1], dtype=np.int32), u.shape)

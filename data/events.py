@@ -43,5 +43,5 @@ def checked(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _refuse(what: str, values: np.ndarray, wrong: np.ndarray, why: str) -> None:
   if wrong.any():
-    place = tuple(int(i) for i in np.argwhere(wrong)[0])
-    raise Mistake(f"{what}: {values[place]} at {place} {why}")
+    index = tuple(int(i) for i in np.argwhere(wrong)[0])
+    raise Mistake(f"{what}: {values[index]} at {index} {why}")

@@ -66,11 +66,11 @@ class Fasta(PackedText):
       Mistake: there is no such file, or one that is no FASTA.
     """
     pipeline.require("Fasta", "files", self.files or self.dir, bool(self.files or self.dir), "name a file or a folder")
-    place = pipeline.folder("dir", self.dir) / pipeline.folder("files", self.files)
+    folder = pipeline.folder("dir", self.dir) / pipeline.folder("files", self.files)
     is_dna = lambda path: path.name.lower().removesuffix(".gz").endswith(ENDINGS)
-    paths = distinct(path for path in walk(place) if is_dna(path)) if place.is_dir() else [place]
+    paths = distinct(path for path in walk(folder) if is_dna(path)) if folder.is_dir() else [folder]
     if not paths:
-      raise Mistake(f"folder {str(place)!r} has no {', '.join(ENDINGS)} file, gzipped or not")
+      raise Mistake(f"folder {str(folder)!r} has no {', '.join(ENDINGS)} file, gzipped or not")
     splits = hold_out([record for path in paths for record in records(path) if record.text], self.validation)
     if self.strands == "one":
       return splits

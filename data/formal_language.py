@@ -100,12 +100,12 @@ class FormalLanguage(Generated):
     weights, lengths = np.zeros((rows, length), np.float32), np.zeros(rows, np.int32)
     # rows of one size are made together
     for n in np.unique(sizes):
-      here = np.flatnonzero(sizes == n)
-      question, answer = rules.make(u[here, 1 : 3 + 2 * n], int(n))
+      rows_of_size = np.flatnonzero(sizes == n)
+      question, answer = rules.make(u[rows_of_size, 1 : 3 + 2 * n], int(n))
       m = answer.shape[1]
-      inputs[here, :n], inputs[here, n : n + m] = SYMBOL + question, BLANK
-      targets[here, n : n + m] = SYMBOL + np.maximum(answer, 0)
-      weights[here, n : n + m] = answer >= 0
-      lengths[here] = n + m
+      inputs[rows_of_size, :n], inputs[rows_of_size, n : n + m] = SYMBOL + question, BLANK
+      targets[rows_of_size, n : n + m] = SYMBOL + np.maximum(answer, 0)
+      weights[rows_of_size, n : n + m] = answer >= 0
+      lengths[rows_of_size] = n + m
     targets[weights == 0] = PADDING
     return {"inputs": inputs, "targets": targets, "weights": weights, "lengths": lengths}

@@ -122,11 +122,11 @@ class ImageSequence:
     order = np.random.RandomState(self.permutation_seed).permutation(size) if self.permuted else np.arange(size)
     whole = {split: Images(images.pixels[:, order], images.labels) for split, images in self._read().items()}
     shuffled = draws.permutation(0, "image_sequence/validation", 0, len(whole["train"].labels))
-    kept, held = shuffled[self.held_out :], shuffled[: self.held_out]
+    training, validation = shuffled[self.held_out :], shuffled[: self.held_out]
     train = whole["train"]
     return {
-      "train": Images(train.pixels[kept], train.labels[kept]),
-      "validation": Images(train.pixels[held], train.labels[held]),
+      "train": Images(train.pixels[training], train.labels[training]),
+      "validation": Images(train.pixels[validation], train.labels[validation]),
       "test": whole["test"],
     }
 
@@ -137,8 +137,8 @@ class ImageSequence:
     epoch = functools.lru_cache(maxsize=2)(lambda index: draws.permutation(self.seed, "image_sequence", index, size))
 
     def rows(first: int, count: int) -> Batch:
-      places = np.arange(first, first + count)
-      return batch_of(images, np.array([epoch(place // size)[place % size] for place in places]), self.kind)
+      numbers = np.array([epoch(row // size)[row % size] for row in range(first, first + count)])
+      return batch_of(images, numbers, self.kind)
 
     return pipeline.training(rows, self.batch, process_index, process_count)
 
@@ -166,11 +166,11 @@ class ImageSequence:
     return {"task": "ImageSequence", **fields, **sizes, "sha256": checksum.hexdigest()}
 
 
-def batch_of(images: Images, places: np.ndarray, kind: Kind) -> Batch:
+def batch_of(images: Images, numbers: np.ndarray, kind: Kind) -> Batch:
   """Returns normalised pixels `b t c`, labels `b` and weights `b` of the images with these numbers."""
-  pixels = (images.pixels[places].astype(np.float32) / 255 - np.array(kind.mean)) / np.array(kind.deviation)
+  pixels = (images.pixels[numbers].astype(np.float32) / 255 - np.array(kind.mean)) / np.array(kind.deviation)
   return {
     "inputs": pixels.astype(np.float32),
-    "targets": images.labels[places],
-    "weights": np.ones(len(places), np.float32),
+    "targets": images.labels[numbers],
+    "weights": np.ones(len(numbers), np.float32),
   }

@@ -91,17 +91,17 @@ class InductionHeads(Generated):
     inputs = draws.below(u[:, :length], self.vocab - 1)
     # distinct places in a range shortened by triggers - 1, spread apart again: a uniform choice among sets without
     # neighbours
-    places = np.sort(draws.distinct(u[:, length:], last - triggers), axis=1) + np.arange(triggers, dtype=np.int32)
-    answer = np.take_along_axis(inputs, places[:, :1] + 1, axis=1)
-    np.put_along_axis(inputs, places, trigger, axis=1)
-    np.put_along_axis(inputs, places + 1, answer, axis=1)
+    positions = np.sort(draws.distinct(u[:, length:], last - triggers), axis=1) + np.arange(triggers, dtype=np.int32)
+    answer = np.take_along_axis(inputs, positions[:, :1] + 1, axis=1)
+    np.put_along_axis(inputs, positions, trigger, axis=1)
+    np.put_along_axis(inputs, positions + 1, answer, axis=1)
     inputs[:, last] = trigger
     targets = np.roll(inputs, -1, axis=1)
     targets[:, last], targets[:, -1] = answer[:, 0], 0
     weights = np.zeros(inputs.shape, np.float32)
     weights[:, last] = 1
     if score == "triggers":
-      np.put_along_axis(weights, places[:, 1:], 1, axis=1)
+      np.put_along_axis(weights, positions[:, 1:], 1, axis=1)
     if score == "all":
       weights[:, :last] = 1
     return {"inputs": inputs, "targets": targets, "weights": weights}

@@ -57,22 +57,22 @@ def load(name: str, folder: pathlib.Path) -> Sequences:
     Mistake: a file is missing, with its size, checksum and source; or is another one.
   """
   known = KNOWN[name]
-  places = [folder / known.folder, folder]
-  place = next((each for each in places if any((each / file).exists() for file in known.files)), None)
-  if place is None:
+  folders = [folder / known.folder, folder]
+  root = next((each for each in folders if any((each / file).exists() for file in known.files)), None)
+  if root is None:
     raise Mistake(
       f"data.dir={str(folder)!r} has none of {sorted(known.files)}, nor has its {known.folder!r}: {known.source}"
     )
   for file, expected in known.files.items():
     try:
-      found = hashlib.sha256((place / file).read_bytes()).hexdigest()
+      digest = hashlib.sha256((root / file).read_bytes()).hexdigest()
     except OSError as error:
       raise Mistake(
-        f"cannot read {str(place / file)!r}: {error.strerror}; sha256 {expected}, from {known.source}"
+        f"cannot read {str(root / file)!r}: {error.strerror}; sha256 {expected}, from {known.source}"
       ) from None
-    if found != expected:
-      raise Mistake(f"{str(place / file)!r} is not the published file: sha256 {found}, expected {expected}")
-  return known.make([place / file for file in known.files])
+    if digest != expected:
+      raise Mistake(f"{str(root / file)!r} is not the published file: sha256 {digest}, expected {expected}")
+  return known.make([root / file for file in known.files])
 
 
 def flat(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

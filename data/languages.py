@@ -80,16 +80,18 @@ def solve_equation(u: np.ndarray, n: int) -> Made:
   # a random place, and from there the first digit to the right, around the end
   start = draws.below(u[:, :1], size)
   around = (start + np.arange(size)) % size
-  place = np.take_along_axis(around, np.argmax(np.take_along_axis(x, around, axis=1) >= ZERO, axis=1)[:, None], axis=1)
-  solution = np.take_along_axis(x, place, axis=1)
-  np.put_along_axis(x, place, UNKNOWN, axis=1)
+  position = np.take_along_axis(
+    around, np.argmax(np.take_along_axis(x, around, axis=1) >= ZERO, axis=1)[:, None], axis=1
+  )
+  solution = np.take_along_axis(x, position, axis=1)
+  np.put_along_axis(x, position, UNKNOWN, axis=1)
   return x, solution
 
 
 def stack_manipulation(u: np.ndarray, n: int) -> Made:
   """Asks for a stack from its top, given its bits from the bottom, then pops (2) and pushes of 0 (3) or 1 (4)."""
-  rows, there = np.arange(len(u)), 1 + draws.below(u[:, 0], max(n - 1, 1))
-  is_bit = np.arange(n) < there[:, None]
+  rows, bits = np.arange(len(u)), 1 + draws.below(u[:, 0], max(n - 1, 1))
+  is_bit = np.arange(n) < bits[:, None]
   x = np.where(is_bit, draws.below(u[:, 1 : n + 1], 2), 2 + draws.below(u[:, 1 : n + 1], 3))
   stack, height = np.zeros((len(u), n + 1), np.int32), np.zeros(len(u), int)
   for t in range(n):
@@ -115,9 +117,9 @@ def duplicate_string(u: np.ndarray, n: int) -> Made:
 def missing_duplicate(u: np.ndarray, n: int) -> Made:
   """Asks for the bit that a 2 replaces in a string that is written twice."""
   half = draws.below(u[:, 1 : 1 + n // 2], 2)
-  x, place = np.concatenate([half, half], axis=1), draws.below(u[:, :1], n)
-  answer = np.take_along_axis(x, place, axis=1)
-  np.put_along_axis(x, place, 2, axis=1)
+  x, position = np.concatenate([half, half], axis=1), draws.below(u[:, :1], n)
+  answer = np.take_along_axis(x, position, axis=1)
+  np.put_along_axis(x, position, 2, axis=1)
   return x, answer
 
 
@@ -140,8 +142,8 @@ def binary_multiplication(u: np.ndarray, n: int) -> Made:
 def _binary(u: np.ndarray, n: int, combine: Callable[[int, int], int]) -> Made:
   middle = 1 + draws.below(u[:, :1], n - 2)
   x = draws.below(u[:, 1 : n + 1], 2)
-  places = np.arange(n)
-  for inside, highest in ((places < middle, middle - 1), (places > middle, np.full_like(middle, n - 1))):
+  positions = np.arange(n)
+  for inside, highest in ((positions < middle, middle - 1), (positions > middle, np.full_like(middle, n - 1))):
     # the highest bit of a number 0 becomes 1
     zero = ~np.where(inside, x, 0).any(axis=1)
     x[zero, highest[zero, 0]] = 1
@@ -197,8 +199,8 @@ def counts(x: np.ndarray) -> np.ndarray:
 
 def ended(answer: np.ndarray, sizes: np.ndarray, end: int = END) -> np.ndarray:
   """Cuts answers to their sizes, and puts the symbol `end` after them, where there is room, and -1 after that."""
-  place = np.arange(answer.shape[1])
-  return np.select([place < sizes[:, None], place == sizes[:, None]], [answer, np.int64(end)], -1)
+  position = np.arange(answer.shape[1])
+  return np.select([position < sizes[:, None], position == sizes[:, None]], [answer, np.int64(end)], -1)
 
 
 def _any(n: int) -> bool:

@@ -74,9 +74,9 @@ class ListOps(Generated):
       return self.sample(self.seed, "train", first, rows)
     start, parts = first % self.train_rows, []
     while rows:
-      here = min(rows, self.train_rows - start)
-      parts.append(self.sample(self.seed, "train", start, here))
-      start, rows = 0, rows - here
+      count = min(rows, self.train_rows - start)
+      parts.append(self.sample(self.seed, "train", start, count))
+      start, rows = 0, rows - count
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
   def validation_rows(self, first: int, rows: int) -> Batch:
@@ -110,20 +110,20 @@ def expressions(u: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray, np.nd
 
   A row has three numbers for each of up to `most` nodes. A tree of more nodes is given up: its size is 0.
   """
-  levels, alive = grow(u, most)
+  levels, complete = grow(u, most)
   sizes, values = measure(levels)
-  whole = np.where(alive, np.bincount(levels[0].tree, sizes[0], len(u)), 0).astype(np.int32)
+  whole = np.where(complete, np.bincount(levels[0].tree, sizes[0], len(u)), 0).astype(np.int32)
   whole = np.where(whole < most, whole, 0)
   tokens = np.zeros((len(u), most), np.int32)
   starts = np.zeros(len(u), np.int64)
   for level, size in zip(levels, sizes):
     if level is not levels[0]:
       starts = positions(level, size, starts)
-    kept = whole[level.tree] > 0
-    tree, start = level.tree[kept], starts[kept]
-    tokens[tree, start] = level.symbol[kept]
-    ends = level.operator[kept]
-    tokens[tree[ends], start[ends] + size[kept][ends] - 1] = CLOSE
+    valid = whole[level.tree] > 0
+    tree, start = level.tree[valid], starts[valid]
+    tokens[tree, start] = level.symbol[valid]
+    ends = level.operator[valid]
+    tokens[tree[ends], start[ends] + size[valid][ends] - 1] = CLOSE
   return tokens, values[0].astype(np.int32), whole
 
 
@@ -131,24 +131,24 @@ def grow(u: np.ndarray, most: int) -> tuple[list[Level], np.ndarray]:
   """Returns the levels of the trees from the roots down, and which trees have at most `most` nodes."""
   rows = len(u)
   tree, parent = np.arange(rows), np.zeros(rows, int)
-  used, alive, levels = np.zeros(rows, int), np.ones(rows, bool), []
+  used, complete, levels = np.zeros(rows, int), np.ones(rows, bool), []
   for depth in range(1, DEEPEST + 1):
     # which of its tree's nodes each is, in the order of the levels; the nodes of a tree stand side by side
     count = np.bincount(tree, minlength=rows)
     number = used[tree] + np.arange(len(tree)) - (np.cumsum(count) - count)[tree]
     used += count
-    alive &= used <= most
+    complete &= used <= most
     number = np.minimum(number, most - 1)
     kind, choice, sign = (u[tree, 3 * number + i] for i in range(3))
     inner = (depth == 1) | (draws.unit(kind) <= OPERATOR_SHARE) if depth < DEEPEST else np.zeros(len(tree), bool)
-    inner = inner & alive[tree]
+    inner = inner & complete[tree]
     symbol = np.where(inner, MIN + draws.below(sign, 4), DIGIT + draws.below(choice, 10))
     levels.append(Level(tree, parent, inner, symbol))
     parent = np.repeat(np.arange(len(tree)), np.where(inner, FEWEST + draws.below(choice, MOST - FEWEST + 1), 0))
     tree = tree[parent]
     if not len(tree):
       break
-  return levels, alive
+  return levels, complete
 
 
 def measure(levels: list[Level]) -> tuple[list[np.ndarray], list[np.ndarray]]:

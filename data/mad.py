@@ -88,8 +88,8 @@ class MAD(Generated):
     """Returns rows of the training stream: epochs of the training set, or new rows; see `Generated.training_rows`."""
     if self.train_rows < 0:
       return self.sample(self.seed, "train", first, rows, evaluate=False)
-    places = pipeline.shuffled(self.seed, "mad/order", first, rows, self.train_rows)
-    return {key: x[places] for key, x in self.training_set.items()}
+    numbers = pipeline.shuffled(self.seed, "mad/order", first, rows, self.train_rows)
+    return {key: x[numbers] for key, x in self.training_set.items()}
 
   def validation_rows(self, first: int, rows: int) -> Batch:
     """Returns rows of the fixed validation set; see `Generated.validation_rows`."""

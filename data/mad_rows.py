@@ -61,14 +61,14 @@ def fuzzy_recall(u: Numbers, length: int, vocab: int, *, evaluate: bool) -> Made
   # a key has the value of its first occurrence
   first = first_same(code(), everywhere)
   value, value_size = np.take_along_axis(value, first[..., None], axis=1), np.take_along_axis(value_size, first, axis=1)
-  there = np.cumsum(key_size + value_size, axis=1) <= length - 2 * MOTIF
-  many = there.sum(axis=1)
+  valid = np.cumsum(key_size + value_size, axis=1) <= length - 2 * MOTIF
+  many = valid.sum(axis=1)
   row = np.arange(rows)
-  probe = one_of(code(), there, drawn[:, 0])
+  probe = one_of(code(), valid, drawn[:, 0])
   for x in (key, value, key_size, value_size, first):
     x[row, many] = x[row, probe]
-  there[row, many] = True
-  return left_padded(key, value, key_size, value_size, there, (first < np.arange(pairs)) & there, length, ordinary)
+  valid[row, many] = True
+  return left_padded(key, value, key_size, value_size, valid, (first < np.arange(pairs)) & valid, length, ordinary)
 
 
 def left_padded(
@@ -76,16 +76,16 @@ def left_padded(
   value: np.ndarray,
   key_size: np.ndarray,
   value_size: np.ndarray,
-  there: np.ndarray,
+  valid: np.ndarray,
   known: np.ndarray,
   length: int,
   padding: int,
 ) -> Made:
   """Lays the pairs of the mask `valid` end to end at the right of each row; the values of known keys are asked."""
   tokens = np.concatenate([key, value], axis=2)
-  place = np.arange(MOTIF)
-  in_key, in_value = place < key_size[..., None], place < value_size[..., None]
-  used = np.concatenate([in_key, in_value], axis=2) & there[..., None]
+  index = np.arange(MOTIF)
+  in_key, in_value = index < key_size[..., None], index < value_size[..., None]
+  used = np.concatenate([in_key, in_value], axis=2) & valid[..., None]
   asked = np.concatenate([np.zeros_like(in_key), in_value], axis=2) & known[..., None]
   rows = len(tokens)
   used, tokens, asked = (x.reshape(rows, -1) for x in (used, tokens, asked))
@@ -122,9 +122,9 @@ def selective_copying(u: Numbers, length: int, vocab: int, tokens: int) -> Made:
   drawn = u(tokens + blanks)
   data = draws.below(drawn[:, :tokens], vocab - 2)
   before = draws.below(drawn[:, tokens:], tokens)
-  places = np.arange(tokens) + (before[:, None] <= np.arange(tokens)[:, None]).sum(axis=2)
+  positions = np.arange(tokens) + (before[:, None] <= np.arange(tokens)[:, None]).sum(axis=2)
   inputs, answers = np.full((len(data), length), vocab - 2, np.int32), np.full((len(data), length), -1, np.int32)
-  np.put_along_axis(inputs, places, data, axis=1)
+  np.put_along_axis(inputs, positions, data, axis=1)
   inputs[:, tokens + blanks], answers[:, -tokens:] = vocab - 1, data
   return inputs, answers
 

@@ -108,8 +108,8 @@ class Needle(Generated):
     """Returns the template with the name and the number of one needle, bytes `rows n`."""
     text = np.tile(np.frombuffer(template, np.uint8), (len(names), 1))
     text[:, text[0] == KEY] = names[:, which : which + 1]
-    places = np.flatnonzero(text[0] == NUMBER)
-    text[:, places] = ord("0") + np.tile(digits[:, which], len(places) // DIGITS)
+    positions = np.flatnonzero(text[0] == NUMBER)
+    text[:, positions] = ord("0") + np.tile(digits[:, which], len(positions) // DIGITS)
     return text
 
   def _haystack(self, length: int, names: np.ndarray, depths: np.ndarray, digits: np.ndarray) -> np.ndarray:
@@ -117,10 +117,10 @@ class Needle(Generated):
     size = len(self.needle)
     room = length - len(self.question) - self.keys * size
     ends = boundaries(room)
-    place = ends[np.abs(depths[..., None] * room - ends).argmin(axis=-1)]
+    nearest = ends[np.abs(depths[..., None] * room - ends).argmin(axis=-1)]
     # needles at one boundary stand in the order of their depths
     order = np.argsort(depths, axis=1, kind="stable")
-    starts = np.take_along_axis(place, order, axis=1) + size * np.arange(self.keys)
+    starts = np.take_along_axis(nearest, order, axis=1) + size * np.arange(self.keys)
     filler = np.resize(np.frombuffer(FILLER, np.uint8), room)
     text = np.zeros((len(names), room + self.keys * size), np.uint8)
     free = np.ones(text.shape, bool)

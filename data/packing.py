@@ -31,7 +31,7 @@ class Document(NamedTuple):
 class Packed(Protocol):
   """Documents end to end, in memory or in files."""
 
-  def rows(self, places: np.ndarray, length: int) -> Batch:
+  def rows(self, begins: np.ndarray, length: int) -> Batch:
     """Returns rows of `length` inputs from these places, each with its next token as the target."""
     ...
 
@@ -42,9 +42,9 @@ class Stream(NamedTuple):
   tokens: np.ndarray  # uint8
   starts: np.ndarray  # bool, at each document's first token
 
-  def rows(self, places: np.ndarray, length: int) -> Batch:
+  def rows(self, begins: np.ndarray, length: int) -> Batch:
     """Returns the rows that begin at these positions; see `Packed.rows`."""
-    index = places[:, None] + np.arange(length + 1)
+    index = begins[:, None] + np.arange(length + 1)
     return batch_of(self.tokens[index], self.starts[index])
 
 
@@ -107,9 +107,9 @@ class Epochs:
     parts = []
     while count:
       index, row = divmod(first, self.rows)
-      here = min(count, self.rows - row)
-      parts.append(self._rows(index, np.arange(row, row + here)))
-      first, count = first + here, count - here
+      part = min(count, self.rows - row)
+      parts.append(self._rows(index, np.arange(row, row + part)))
+      first, count = first + part, count - part
     return parts[0] if len(parts) == 1 else {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
 
   def _rows(self, index: int, rows: np.ndarray) -> Batch:

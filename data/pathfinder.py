@@ -70,10 +70,10 @@ class Pathfinder(Generated):
 
   def training_rows(self, first: int, rows: int) -> Batch:
     """Returns rows of the training stream; see `Generated.training_rows`."""
-    places = np.arange(first, first + rows)
+    numbers = np.arange(first, first + rows)
     if self.train_rows:
-      places = pipeline.shuffled(self.seed, "pathfinder/order", first, rows, self.train_rows)
-    return self.images(self.seed, "train", places)
+      numbers = pipeline.shuffled(self.seed, "pathfinder/order", first, rows, self.train_rows)
+    return self.images(self.seed, "train", numbers)
 
   def validation_rows(self, first: int, rows: int) -> Batch:
     """Returns rows of the fixed validation set; see `Generated.validation_rows`."""
@@ -92,16 +92,16 @@ class Pathfinder(Generated):
       for split in SPLITS[1:]
     }
 
-  def images(self, seed: int, split: str, places: np.ndarray) -> Batch:
+  def images(self, seed: int, split: str, numbers: np.ndarray) -> Batch:
     """Returns the images at `places` of a split."""
     make = functools.partial(read, pipeline.folder("dir", self.dir)) if self.dir else drawn
-    rows = np.stack([make(seed, split, int(place), self.side, self.contour) for place in places])
+    rows = np.stack([make(seed, split, int(number), self.side, self.contour) for number in numbers])
     pixels = rows[:, :-1].astype(np.float32) / 255
     pixels = 2 * pixels - 1 if self.scale == "centred" else pixels
     return {
       "inputs": pixels[..., None],
       "targets": rows[:, -1].astype(np.int32),
-      "weights": np.ones(len(places), np.float32),
+      "weights": np.ones(len(numbers), np.float32),
     }
 
   def describe(self) -> dict[str, object]:

@@ -105,18 +105,18 @@ class Phonebook(Generated):
     # the book, then the lines of the examples and of the question
     which = np.concatenate([np.tile(np.arange(entries), (rows, 1)), again], axis=1)
     lines = written(np.take_along_axis(persons, which, axis=1), np.take_along_axis(numbers, which[..., None], axis=1))
-    there = (lines > 0) & (which_lines(entries) | (np.arange(which.shape[1]) < many[:, None]))[..., None]
+    valid = (lines > 0) & (which_lines(entries) | (np.arange(which.shape[1]) < many[:, None]))[..., None]
     # no new line after the answer
-    there[:, -1, lines.shape[2] - 1] = False
+    valid[:, -1, lines.shape[2] - 1] = False
     if self.asked == "start":
       name = lines[:, -1:].copy()
       name[..., -1 - DIGITS : -1] = 0
-      lines, there = np.concatenate([name, lines], axis=1), np.concatenate([name > 0, there], axis=1)
-    text, sizes = packed_left(lines, there, length)
+      lines, valid = np.concatenate([name, lines], axis=1), np.concatenate([name > 0, valid], axis=1)
+    text, sizes = packed_left(lines, valid, length)
     inputs = np.concatenate([np.full((rows, 1), ord("\n")), text[:, :-1]], axis=1).astype(np.int32)
-    place = np.arange(length)
-    scored = (place < sizes[:, None]) & (place >= sizes[:, None] - DIGITS)
-    inputs[place >= sizes[:, None]] = 0
+    position = np.arange(length)
+    scored = (position < sizes[:, None]) & (position >= sizes[:, None] - DIGITS)
+    inputs[position >= sizes[:, None]] = 0
     return {"inputs": inputs, "targets": text, "weights": scored.astype(np.float32), "lengths": sizes}
 
 

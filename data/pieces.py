@@ -30,7 +30,7 @@ class Pieces(PackedText, abc.ABC):
     pipeline.require(name, "stateful", self.stateful, not self.stateful, "false: a row starts with its document")
 
   @functools.cached_property
-  def places(self) -> dict[str, np.ndarray]:
+  def row_starts(self) -> dict[str, np.ndarray]:
     """Returns for each split the document and the position where each row begins, "rows 2"."""
     return {
       split: np.concatenate([self._cuts(i, len(document.text)) for i, document in enumerate(documents)])
@@ -45,7 +45,7 @@ class Pieces(PackedText, abc.ABC):
     """Returns the rows of these numbers."""
     targets = np.full((len(which), self.length), self.START, np.int32)
     weights = np.zeros(targets.shape, np.float32)
-    for row, (document, start) in enumerate(self.places[split][which].tolist()):
+    for row, (document, start) in enumerate(self.row_starts[split][which].tolist()):
       piece = np.frombuffer(self.splits[split][document].text[start : start + self.length], np.uint8)
       targets[row, : len(piece)], weights[row, : len(piece)] = piece, 1
     inputs = np.pad(targets[:, :-1], ((0, 0), (1, 0)), constant_values=self.START)
@@ -53,7 +53,7 @@ class Pieces(PackedText, abc.ABC):
 
   def train(self, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
     """Returns endless batches; each epoch visits every row once, in a new order."""
-    size = len(self.places["train"])
+    size = len(self.row_starts["train"])
 
     def rows(first: int, count: int) -> Batch:
       return self.take("train", pipeline.shuffled(self.seed, "pieces", first, count, size))
@@ -67,7 +67,7 @@ class Pieces(PackedText, abc.ABC):
       return self.take(split, np.arange(first, first + count))
 
     return {
-      split: pipeline.InOrder(functools.partial(make, split), len(places), self.batch, process_index, process_count)
-      for split, places in self.places.items()
+      split: pipeline.InOrder(functools.partial(make, split), len(rows), self.batch, process_index, process_count)
+      for split, rows in self.row_starts.items()
       if split != "train"
     }

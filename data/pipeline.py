@@ -93,9 +93,9 @@ def filled(batch: Batch, have: int, want: int) -> Batch:
 
 def shuffled(seed: int, stream: str, first: int, count: int, size: int) -> np.ndarray:
   """Returns which of `size` examples are rows first … first + count - 1 of endless epochs, each in its own order."""
-  places, parts = np.arange(first, first + count), []
+  numbers, parts = np.arange(first, first + count), []
   for epoch in range(first // size, (first + count - 1) // size + 1):
-    inside = places[places // size == epoch] % size
+    inside = numbers[numbers // size == epoch] % size
     parts.append(_order(seed, stream, epoch, size)[inside])
   return np.concatenate(parts)
 

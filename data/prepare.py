@@ -52,20 +52,20 @@ def verify(name: str, one: Published, folder: pathlib.Path) -> pathlib.Path:
   """
   if not folder.is_dir():
     raise Mistake(f"--from: {str(folder)!r} is no folder")
-  place = max(
+  root = max(
     (folder / name, folder / one.folder, folder), key=lambda each: sum(any(each.glob(file)) for file in one.files)
   )
   missing = [f"{file} ({digest or 'no checksum is published'})" for file, digest in one.files.items()]
-  missing = [text for text, file in zip(missing, one.files) if not any(place.glob(file))]
+  missing = [text for text, file in zip(missing, one.files) if not any(root.glob(file))]
   if missing:
-    raise Mistake(f"{str(place)!r} lacks {len(missing)} of {len(one.files)}: {', '.join(missing)}; from {one.source}")
+    raise Mistake(f"{str(root)!r} lacks {len(missing)} of {len(one.files)}: {', '.join(missing)}; from {one.source}")
   for file, digest in one.files.items():
     kind, _, expected = digest.partition(":")
-    if expected and (found := checksum(place / file, kind)) != expected:
+    if expected and (actual := checksum(root / file, kind)) != expected:
       raise Mistake(
-        f"{str(place / file)!r} is not the published file: {kind} {found}, not {expected}; from {one.source}"
+        f"{str(root / file)!r} is not the published file: {kind} {actual}, not {expected}; from {one.source}"
       )
-  return place
+  return root
 
 
 def checksum(path: pathlib.Path, kind: str) -> str:
@@ -77,16 +77,16 @@ def checksum(path: pathlib.Path, kind: str) -> str:
   return digest.hexdigest()
 
 
-def compare(name: str, counts: Mapping[str, int], found: Mapping[str, int], *, subset: bool) -> None:
+def compare(name: str, counts: Mapping[str, int], counted: Mapping[str, int], *, subset: bool) -> None:
   """Refuses other numbers than the published ones.
 
   Raises:
     Mistake: a part has more, or, unless it is a subset, fewer.
   """
-  wrong = {key: n for key, n in counts.items() if found.get(key, 0) > n or (found.get(key, 0) < n and not subset)}
+  wrong = {key: n for key, n in counts.items() if counted.get(key, 0) > n or (counted.get(key, 0) < n and not subset)}
   if wrong:
-    said = ", ".join(f"{key}: {found.get(key, 0):,} of {n:,}" for key, n in wrong.items())
-    raise Mistake(f"{name} has other numbers than the published ones: {said}; get it anew, or take --subset")
+    text = ", ".join(f"{key}: {counted.get(key, 0):,} of {n:,}" for key, n in wrong.items())
+    raise Mistake(f"{name} has other numbers than the published ones: {text}; get it anew, or take --subset")
 
 
 def prepare(name: str, source: pathlib.Path, target: pathlib.Path, *, subset: bool, say: Callable[[str], Any]) -> None:
@@ -100,18 +100,18 @@ def prepare(name: str, source: pathlib.Path, target: pathlib.Path, *, subset: bo
   command = one.command.replace("DIR", str(folder)).replace("FILE", str(target / f"{name}.npz"))
   if one.parts is None:
     assert one.find is not None, name
-    found = one.find(folder)
-    compare(name, one.counts, found, subset=subset)
-    say(f"{name}: {found}, as published; {command}")
+    counted = one.find(folder)
+    compare(name, one.counts, counted, subset=subset)
+    say(f"{name}: {counted}, as published; {command}")
     return
   target.mkdir(parents=True, exist_ok=True)
   file = target / f"{name}.npz"
   if not file.exists():
     made = {part: _part(target / f"{name}.parts" / f"{part}.npz", make, say) for part, make in one.parts(folder)}
-    found = _counted(made)
-    compare(name, one.counts, found, subset=subset)
+    counted = _counted(made)
+    compare(name, one.counts, counted, subset=subset)
     join(file, list(made.values()))
-    record = {"set": name, "files": dict(one.files), "source": one.source, "sequences": found}
+    record = {"set": name, "files": dict(one.files), "source": one.source, "sequences": counted}
     _atomic(target / f"{name}.json", lambda path: path.write_text(json.dumps(record, indent=2) + "\n"))
     shutil.rmtree(target / f"{name}.parts")
   say(f"{file}: {json.loads((target / f'{name}.json').read_text())['sequences']}; {command}")
@@ -134,14 +134,14 @@ def _part(path: pathlib.Path, make: Callable[[], Sequences], say: Callable[[str]
 
 def _counted(parts: Mapping[str, pathlib.Path]) -> dict[str, int]:
   """Counts the sequences of all parts together, and of each split."""
-  found = {"all": 0}
+  counts = {"all": 0}
   for path in parts.values():
     with np.load(path) as arrays:
       n = len(arrays["offsets"]) - 1
-      found["all"] += n
+      counts["all"] += n
       for split in np.unique(arrays["split"]).tolist() if "split" in arrays else ():
-        found[split] = found.get(split, 0) + int((arrays["split"] == split).sum())
-  return found
+        counts[split] = counts.get(split, 0) + int((arrays["split"] == split).sum())
+  return counts
 
 
 def join(file: pathlib.Path, parts: list[pathlib.Path]) -> None:

@@ -3,18 +3,18 @@
 import numpy as np
 
 
-def packed_left(tokens: np.ndarray, there: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+def packed_left(tokens: np.ndarray, valid: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
   """Moves the tokens "b *n" that are `there` (bool) to the left of each row, in order.
 
   Returns:
     int32 `b length`, 0 past the tokens of a row, and how many those are, int32 `b`.
   """
   rows = len(tokens)
-  tokens, there = tokens.reshape(rows, -1), there.reshape(rows, -1)
-  sizes = there.sum(axis=1).astype(np.int32)
+  tokens, valid = tokens.reshape(rows, -1), valid.reshape(rows, -1)
+  sizes = valid.sum(axis=1).astype(np.int32)
   assert sizes.max(initial=0) <= length, f"a row has {sizes.max()} tokens and room for {length}"
   out = np.zeros((rows, length), np.int32)
-  out[np.arange(length) < sizes[:, None]] = tokens[there]
+  out[np.arange(length) < sizes[:, None]] = tokens[valid]
   return out, sizes
 
 

@@ -59,8 +59,8 @@ class RegBench(Generated):
     """Returns rows of the training stream: epochs of the training set, or new rows; see `Generated.training_rows`."""
     if not self.train_rows:
       return self.sample(self.seed, "train", first, rows)
-    places = pipeline.shuffled(self.seed, "regbench/order", first, rows, self.train_rows)
-    return {key: x[places] for key, x in self.training_set.items()}
+    numbers = pipeline.shuffled(self.seed, "regbench/order", first, rows, self.train_rows)
+    return {key: x[numbers] for key, x in self.training_set.items()}
 
   @functools.cached_property
   def training_set(self) -> Batch:
@@ -79,14 +79,14 @@ class RegBench(Generated):
     sizes = draws.below(u[:, 1 : 1 + most], LONGEST_STRING)
     # a separator after each string but the last; what is beyond the length and one target is not drawn
     ends = np.cumsum(sizes + 1, axis=1) - 1
-    place = np.arange(self.length + 1)
+    position = np.arange(self.length + 1)
     is_separator = np.zeros((rows, ends.max() + 2 + self.length), bool)
     np.put_along_axis(is_separator, ends, True, axis=1)
     is_separator = is_separator[:, : self.length + 1]
     total = np.take_along_axis(ends, many[:, None] - 1, axis=1)
     symbols = self._walk(u[:, -self._automaton_draws :], u[:, 1 + most : 2 + most + self.length], is_separator)
-    tokens, _ = packed_left(np.where(is_separator, SEPARATOR, symbols), place < total, self.length + 1)
-    scored = place[1:] < total
+    tokens, _ = packed_left(np.where(is_separator, SEPARATOR, symbols), position < total, self.length + 1)
+    scored = position[1:] < total
     return {
       "inputs": np.ascontiguousarray(tokens[:, :-1]),
       "targets": np.ascontiguousarray(tokens[:, 1:]),

@@ -65,23 +65,23 @@ class Retrieval:
     """Opens the lines of each file."""
     pipeline.require("Retrieval", "dir", self.dir, bool(self.dir), f"a folder with {list(FILES.values())}")
     root = pipeline.folder("dir", self.dir)
-    place = root / FOLDER if (root / FOLDER).is_dir() else root
-    return {split: opened(place / file) for split, file in FILES.items()}
+    path = root / FOLDER if (root / FOLDER).is_dir() else root
+    return {split: opened(path / file) for split, file in FILES.items()}
 
-  def take(self, split: str, places: np.ndarray) -> Batch:
+  def take(self, split: str, numbers: np.ndarray) -> Batch:
     """Returns the pairs at `places` of a split.
 
     Raises:
       Mistake: a line has not five fields, a label that is neither 0 nor 1, or an empty text; it is named.
     """
-    lines, rows = self.splits[split], len(places)
+    lines, rows = self.splits[split], len(numbers)
     inputs, lengths = np.zeros((rows, 2, self.length), np.int32), np.zeros((rows, 2), np.int32)
     targets = np.zeros(rows, np.int32)
-    for row, place in enumerate(places.tolist()):
-      fields = lines.data[lines.starts[place] : lines.ends[place]].rstrip(b"\r").split(b"\t")
+    for row, number in enumerate(numbers.tolist()):
+      fields = lines.data[lines.starts[number] : lines.ends[number]].rstrip(b"\r").split(b"\t")
       if len(fields) != FIELDS or fields[0] not in (b"0", b"1", b"0.0", b"1.0") or not (fields[3] and fields[4]):
         what = f"{len(fields)} of {FIELDS} fields, label {fields[0][:20]!r}, or an empty text"
-        raise Mistake(f"line {place + 1} of {FILES[split]!r} is no pair: {what}")
+        raise Mistake(f"line {number + 1} of {FILES[split]!r} is no pair: {what}")
       targets[row] = fields[0][:1] == b"1"
       for side, text in enumerate(fields[3:]):
         n = min(len(text), self.length)

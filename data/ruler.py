@@ -129,13 +129,13 @@ class Ruler(Generated):
     """Puts needles "rows n 3" into noise at random positions, and returns these, sorted if `sort`."""
     rows, n = needles.shape[:2]
     units = context // 3
-    places = draws.distinct(u[:, :n], units)
-    places = np.sort(places, axis=1) if sort else places
+    positions = draws.distinct(u[:, :n], units)
+    positions = np.sort(positions, axis=1) if sort else positions
     row = np.tile(NOISE + np.arange(context) % (WORD - NOISE), (rows, 1))
     # what is left over stands before the first unit
-    index = (context - 3 * units + 3 * places)[..., None] + np.arange(3)
+    index = (context - 3 * units + 3 * positions)[..., None] + np.arange(3)
     np.put_along_axis(row, index.reshape(rows, -1), needles.reshape(rows, -1), axis=1)
-    return row, places
+    return row, positions
 
   def _niah(self, u: np.ndarray, context: int) -> Made:
     rows, k, v, q = len(u), self.keys, self.values, self.queries
@@ -147,9 +147,9 @@ class Ruler(Generated):
     left = np.concatenate([np.repeat(keys[:, :k], v, axis=1), keys[:, k:]], axis=1)
     right = np.concatenate([values, others], axis=1)
     needles = np.stack([left, np.full_like(left, IS), right], axis=-1)
-    row, places = self._units(u[:, k * v + filled :], context, needles, sort=False)
+    row, positions = self._units(u[:, k * v + filled :], context, needles, sort=False)
     # keys are drawn in random order, so that the first ones are any
-    order = np.argsort(places[:, : k * v].reshape(rows, k, v), axis=2)
+    order = np.argsort(positions[:, : k * v].reshape(rows, k, v), axis=2)
     answers = np.take_along_axis(values.reshape(rows, k, v), order, axis=2)[:, :q]
     asked = np.concatenate([np.full((rows, q, 1), QUESTION), keys[:, :q, None], answers], axis=2)
     scored = np.tile(np.arange(2 + v) >= 2, q)

@@ -59,15 +59,15 @@ class SelectiveCopying(Generated):
     """Returns `rows` sequences of one stream."""
     m, space = self.tokens, length - self.tokens
     u = draws.bits(seed, f"selective_copying/{stream}", first, rows, 2 * m)
-    places = self.places(u[:, :m], space)
+    positions = self.positions(u[:, :m], space)
     data = 1 + draws.below(u[:, m:], self.vocab - 2)
     inputs = np.zeros((rows, length), np.int32)
-    np.put_along_axis(inputs, places, data, axis=1)
+    np.put_along_axis(inputs, positions, data, axis=1)
     inputs[:, space:] = self.vocab - 1
     targets, weights = np.zeros_like(inputs), np.zeros(inputs.shape, np.float32)
     targets[:, space:], weights[:, space:] = data, 1
     return {"inputs": inputs, "targets": targets, "weights": weights}
 
-  def places(self, u: np.ndarray, space: int) -> np.ndarray:
+  def positions(self, u: np.ndarray, space: int) -> np.ndarray:
     """Returns where the data tokens of each row stand, in order: `rows tokens` positions below `space`."""
     return np.sort(draws.distinct(u, space), axis=1)

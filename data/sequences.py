@@ -136,16 +136,16 @@ def from_arrays(path: pathlib.Path, arrays: Mapping[str, Any], names: Mapping[st
     if layout == "pixels":
       inputs = inputs.reshape(len(inputs), -1, shape[3] if inputs.ndim == 4 else 1)
     inputs = inputs.reshape(len(inputs), inputs.shape[1], -1)
-    keep = np.full(len(inputs), inputs.shape[1]) if lengths is None else lengths.astype(np.int64)
-    if keep.shape != (len(inputs),) or (keep < 0).any() or (keep > inputs.shape[1]).any():
+    sizes = np.full(len(inputs), inputs.shape[1]) if lengths is None else lengths.astype(np.int64)
+    if sizes.shape != (len(inputs),) or (sizes < 0).any() or (sizes > inputs.shape[1]).any():
       raise Mistake(f"{str(path)!r}: data.lengths={names['lengths']!r} must be {len(inputs)} numbers up to {shape[1]}")
-    there = np.arange(inputs.shape[1]) < keep[:, None]
-    values, starts = inputs[there], np.concatenate([[0], np.cumsum(keep)])
+    valid = np.arange(inputs.shape[1]) < sizes[:, None]
+    values, starts = inputs[valid], np.concatenate([[0], np.cumsum(sizes)])
     times = take("times")
     if times is not None:
-      if times.shape != there.shape:
+      if times.shape != valid.shape:
         raise Mistake(f"{str(path)!r}: times have the shape {times.shape}, inputs {shape}: one time a step")
-      times = times[there]
+      times = times[valid]
   for what, array in one.items():
     if array is not None and (array.ndim < 1 or len(array) != len(starts) - 1):
       count = len(array) if array.ndim else 1
@@ -281,8 +281,8 @@ def from_sounds(folder: pathlib.Path, pattern: str) -> Sequences:
     raise Mistake(f"{str(strange[0])!r} is no file; take it away")
   if not paths:
     raise Mistake(f"folder {str(folder)!r} has no .wav file")
-  found = [re.fullmatch(pattern, path.stem) if pattern else None for path in paths]
-  wrong = [path.name for path, match in zip(paths, found) if pattern and match is None]
+  matches = [re.fullmatch(pattern, path.stem) if pattern else None for path in paths]
+  wrong = [path.name for path, match in zip(paths, matches) if pattern and match is None]
   if wrong:
     raise Mistake(
       f"{len(wrong)} of {len(paths)} names in {str(folder)!r} do not match data.pattern, first {wrong[0]!r}"
@@ -291,12 +291,12 @@ def from_sounds(folder: pathlib.Path, pattern: str) -> Sequences:
   widths = sorted({each.shape[1] for each in sounds})
   if len(widths) > 1:
     raise Mistake(f"{str(folder)!r} has sounds of {widths} channels; they must be alike")
-  named = lambda group: (
-    np.array([match[group] for match in found if match]) if group in re.compile(pattern).groupindex else None
+  groups = lambda group: (
+    np.array([match[group] for match in matches if match]) if group in re.compile(pattern).groupindex else None
   )
-  labels = named("label") if pattern else np.array([path.parent.name for path in paths])
+  labels = groups("label") if pattern else np.array([path.parent.name for path in paths])
   starts = np.concatenate([[0], np.cumsum([len(each) for each in sounds])])
-  return Sequences(np.concatenate(sounds), starts, labels, named("group"), named("split"))
+  return Sequences(np.concatenate(sounds), starts, labels, groups("group"), groups("split"))
 
 
 def sound(source: pathlib.Path | BinaryIO) -> np.ndarray:

@@ -171,7 +171,7 @@ class Growing:
     ways = ways_on(reach, self.angle, level.continuity, canvas.margin, barred.shape[1])
     # outside of the image all is taken
     corner = (pivot[0] + canvas.border) * barred.shape[1] + pivot[1] + canvas.border
-    weight = ways.weight * (1 - barred.ravel()[ways.places + corner].max(axis=1))
+    weight = ways.weight * (1 - barred.ravel()[ways.cells + corner].max(axis=1))
     share = np.cumsum(weight)
     if share[-1] < 1e-4:
       return False
@@ -205,10 +205,10 @@ def draw(seed: int, stream: str, row: int, side: int, contour: int) -> Drawing:
   for _ in range(level.distracting // short):
     for _ in range(CURVE_RETRIES + 1):
       trial = canvas.copy()
-      found = one_curve(trial, numbers, short)
-      if found is not None:
+      distractor = one_curve(trial, numbers, short)
+      if distractor is not None:
         canvas = trial
-        curves.append(found.paddles)
+        curves.append(distractor.paddles)
         break
   first = numbers.below(2)
   ends = targets[first].paddles[0][0], targets[first if label else 1 - first].tip
@@ -222,9 +222,9 @@ def draw(seed: int, stream: str, row: int, side: int, contour: int) -> Drawing:
 def until(make: Callable[[], "tuple[list[Growing], Canvas] | None"]) -> tuple[list[Growing], Canvas]:
   """Calls `make` until it returns something."""
   while True:
-    found = make()
-    if found is not None:
-      return found
+    result = make()
+    if result is not None:
+      return result
 
 
 def two_curves(canvas: Canvas, numbers: Numbers, contour: int) -> tuple[list[Growing], Canvas] | None:
@@ -277,11 +277,11 @@ def free_place(canvas: Canvas, numbers: Numbers, taken: np.ndarray) -> Point | N
   """Draws a point at which no point of `taken`, around it, is taken; returns None where there is none."""
   side, border = canvas.level.side, canvas.border
   guesses = np.array([numbers.bits() for _ in range(GUESSES)]) * (side * side) >> 32
-  places = np.stack([guesses // side, guesses % side], axis=1)
-  points = places[:, None] + taken + border
+  corners = np.stack([guesses // side, guesses % side], axis=1)
+  points = corners[:, None] + taken + border
   fine = (canvas.mask[points[..., 0], points[..., 1]] <= TAKEN).all(axis=1)
   if fine.any():
-    y, x = places[fine.argmax()].tolist()
+    y, x = corners[fine.argmax()].tolist()
     return y, x
   # rare, and as uniform as the guesses are
   room = np.ones((side, side), bool)
@@ -308,7 +308,7 @@ class Ways(NamedTuple):
 
   points: list[tuple[int, int, float]]  # y, x and angle from the pivot
   weight: np.ndarray
-  places: np.ndarray  # of the disc around each point, as places of a flat array relative to the pivot's
+  cells: np.ndarray  # of the disc around each point, as places of a flat array relative to the pivot's
 
 
 @functools.lru_cache(maxsize=8192)

@@ -115,9 +115,9 @@ class Species:
     """Returns a window of a record, which is drawn in proportion to the windows that it has."""
     ends = np.cumsum([len(record) - self.length + 1 for record in records])
     for high, low in u.reshape(TRIES, 2).tolist():
-      place = (high << 32 | low) * int(ends[-1]) >> 64
-      which = int(np.searchsorted(ends, place, side="right"))
-      start = place - (int(ends[which - 1]) if which else 0)
+      index = (high << 32 | low) * int(ends[-1]) >> 64
+      which = int(np.searchsorted(ends, index, side="right"))
+      start = index - (int(ends[which - 1]) if which else 0)
       window = records[which][start : start + self.length].astype(np.int32)
       if 2 * np.isin(window, np.frombuffer(b"ACGT", np.uint8)).sum() >= self.length:
         break

@@ -88,10 +88,10 @@ class StateTracking(Generated):
     choices = self.sizes(*span)
     sizes = choices[draws.below(u[:, 0], len(choices))].astype(np.int32)
     tokens, answers = self.questions(u[:, 1:], sizes, width)
-    place = np.arange(width)
-    scored = (place == sizes[:, None] - 1) if score == "last" else (place < sizes[:, None]) & (answers > 0)
+    position = np.arange(width)
+    scored = (position == sizes[:, None] - 1) if score == "last" else (position < sizes[:, None]) & (answers > 0)
     return {
-      "inputs": np.where(place < sizes[:, None], tokens, 0).astype(np.int32),
+      "inputs": np.where(position < sizes[:, None], tokens, 0).astype(np.int32),
       "targets": np.where(scored, answers, 0).astype(np.int32),
       "weights": scored.astype(np.float32),
       "lengths": sizes,

@@ -109,11 +109,11 @@ def find(name: str) -> Any:
 
 def available() -> dict[str, str]:
   """Returns by file name the dotted path of every task in this folder."""
-  found = {}
+  paths = {}
   for path in sorted(FOLDER.glob("*.py")):
     module = importlib.import_module(f"data.{path.stem}")
     for name, cls in vars(module).items():
       own = inspect.isclass(cls) and cls.__module__ == module.__name__
       if own and dataclasses.is_dataclass(cls) and hasattr(cls, "head") and not inspect.isabstract(cls):
-        found[path.stem] = f"{module.__name__}.{name}"
-  return found
+        paths[path.stem] = f"{module.__name__}.{name}"
+  return paths

@@ -57,14 +57,14 @@ class TextFile(PackedText):
   @functools.cached_property
   def paths(self) -> Mapping[str, Sequence[pathlib.Path]]:
     """Returns the files of each setting, none of them in two."""
-    named = {key: getattr(self, key) for key in ("validation_files", "test_files")}
-    own = {key: find(self.dir, value, key) for key, value in named.items() if value}
+    globs = {key: getattr(self, key) for key in ("validation_files", "test_files")}
+    own = {key: find(self.dir, value, key) for key, value in globs.items() if value}
     taken = {os.path.realpath(path) for paths in own.values() for path in paths}
     rest = [path for path in find(self.dir, self.files) if os.path.realpath(path) not in taken]
     if not rest:
       raise Mistake(f"data.files={self.files!r} names only files that are for validation or test too; add others")
     if len(taken) < sum(map(len, own.values())):
-      raise Mistake(f"a file is named by data.validation_files and by data.test_files: {named}; let them differ")
+      raise Mistake(f"a file is named by data.validation_files and by data.test_files: {globs}; let them differ")
     return {"files": rest} | own
 
   def read(self) -> Mapping[str, Sequence[Document]]:

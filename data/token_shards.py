@@ -110,25 +110,25 @@ class Shards:
     self._ends = np.cumsum([len(part.tokens) for part in parts])
     self.size = int(self._ends[-1])
 
-  def rows(self, places: np.ndarray, length: int) -> Batch:
+  def rows(self, begins: np.ndarray, length: int) -> Batch:
     """Returns rows from these positions; beyond the end there are document starts, which nothing is to predict.
 
     Raises:
       Mistake: a token is none of the vocabulary.
     """
-    tokens, starts = np.zeros((len(places), length + 1), np.int64), np.ones((len(places), length + 1), bool)
-    for row, place in enumerate(places.tolist()):
-      end = min(place + length + 1, self.size)
-      at = place
-      while at < end:
-        number = int(np.searchsorted(self._ends, at, side="right"))
+    tokens, starts = np.zeros((len(begins), length + 1), np.int64), np.ones((len(begins), length + 1), bool)
+    for row, begin in enumerate(begins.tolist()):
+      end = min(begin + length + 1, self.size)
+      position = begin
+      while position < end:
+        number = int(np.searchsorted(self._ends, position, side="right"))
         part, first = self._parts[number], int(self._ends[number]) - len(self._parts[number].tokens)
         stop = min(end, int(self._ends[number]))
-        tokens[row, at - place : stop - place] = part.tokens[at - first : stop - first]
-        inside = part.starts[slice(*np.searchsorted(part.starts, (at - first, stop - first)))]
-        starts[row, at - place : stop - place] = False
-        starts[row, np.asarray(inside) + first - place] = True
-        at = stop
+        tokens[row, position - begin : stop - begin] = part.tokens[position - first : stop - first]
+        inside = part.starts[slice(*np.searchsorted(part.starts, (position - first, stop - first)))]
+        starts[row, position - begin : stop - begin] = False
+        starts[row, np.asarray(inside) + first - begin] = True
+        position = stop
     if tokens.max(initial=0) >= self._vocab:
       raise Mistake(f"{self._path} has a token {tokens.max()}, but its tokenizer has {self._vocab}; make it again")
     return batch_of(tokens, starts)

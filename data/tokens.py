@@ -57,10 +57,10 @@ class Blend:
     """Rows first … first + count - 1."""
     rows = []
     for row in range(first, first + count):
-      block, place = divmod(row, BLOCK)
+      block, index = divmod(row, BLOCK)
       owners, ranks = self._order(block)
-      source = int(owners[place])
-      rows.append(self.sources[source](block * int(self.counts[source]) + int(ranks[place]), 1))
+      source = int(owners[index])
+      rows.append(self.sources[source](block * int(self.counts[source]) + int(ranks[index]), 1))
     return {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
 
 

@@ -70,10 +70,10 @@ def group_order(name: str) -> int | None:
   """Returns how many elements a group has, or None where there is no group of that name."""
   order = 1
   for part in name.split("x"):
-    found = re.fullmatch(r"([SAZ])([1-9]\d{0,3})", part)
-    if not found:
+    match = re.fullmatch(r"([SAZ])([1-9]\d{0,3})", part)
+    if not match:
       return None
-    kind, n = found[1], int(found[2])
+    kind, n = match[1], int(match[2])
     if kind == "Z":
       order *= n
     else:

@@ -76,12 +76,12 @@ def beam_search(
   context = fork(read(model, variables, context, tokens, lengths, chunk=prefill_chunk), num_beams)
   sizes = {"size": rounded(max_new_tokens), "beams": num_beams, "sampler": sampler}
   apart = unstacked(model, variables)
-  found, broken, _ = _search(model, apart, context, max_new_tokens, float(length_penalty), bias, stops, **sizes)
+  results, broken, _ = _search(model, apart, context, max_new_tokens, float(length_penalty), bias, stops, **sizes)
   if np.any(broken):
     raise Mistake(
       f"beam_search: prompt {np.flatnonzero(broken)[0]} has NaN logits; the model's parameters are not finite"
     )
-  return found._replace(tokens=found.tokens[:, :, :max_new_tokens])
+  return results._replace(tokens=results.tokens[:, :, :max_new_tokens])
 
 
 @partial(jax.jit, static_argnums=(0,), static_argnames=("size", "beams", "sampler"), donate_argnames=("context",))
@@ -121,9 +121,9 @@ def _search(
   # where the search was settled before, the unfinished ones are worse anyway
   scores = jnp.where(search.step == limit, search.live / search.step.astype(jnp.float32) ** penalty, -jnp.inf)
   unfinished = Beams(search.tokens, jnp.full((b, beams), search.step), scores)
-  found = _best(search.ended, unfinished)
-  exists = ~jnp.isneginf(found.scores)
-  return found._replace(lengths=jnp.where(exists, found.lengths, 0)), search.broken, search.context
+  best = _best(search.ended, unfinished)
+  exists = ~jnp.isneginf(best.scores)
+  return best._replace(lengths=jnp.where(exists, best.lengths, 0)), search.broken, search.context
 
 
 def _advance(

@@ -80,18 +80,18 @@ class Chat:
     tokens = min(self.tokens, left - len(prompt))
     before = self.context
     settings = {**self._settings, "max_new_tokens": tokens, "context": before}
-    decoder, kept = Decoder(self.tokenizer, before=prompt), Stops(self.stop)
+    decoder, stops = Decoder(self.tokenizer, before=prompt), Stops(self.stop)
     try:
       for piece in stream(self.model, self._variables, [prompt], **settings):
         self.context = piece.context
-        yield kept.push(decoder.push(np.asarray(piece.tokens[0, : piece.lengths[0]])))
-        if kept.ended:
+        yield stops.push(decoder.push(np.asarray(piece.tokens[0, : piece.lengths[0]])))
+        if stops.ended:
           return
     except Mistake:
       # the piece that failed has used up the context of the one before it
       self.context = before
       raise
-    yield kept.push(decoder.push([], last=True), last=True)
+    yield stops.push(decoder.push([], last=True), last=True)
 
   def command(self, line: str) -> str:
     """Obeys a line that starts with a slash, and returns what to say about it.

@@ -103,22 +103,22 @@ def _completions(
   settings: Mapping[str, Any],
 ) -> Iterator[Record]:
   for first in range(0, len(prompts), batch):
-    here = encoded[first : first + batch]
+    chunk = encoded[first : first + batch]
     if "num_beams" in settings:
-      found = beam_search(model, variables, here, **settings)
+      results = beam_search(model, variables, chunk, **settings)
       rows = [
         {"tokens": np.asarray(tokens[:length]).tolist(), "score": float(score)}
-        for some in zip(*(leaf[:, :count] for leaf in found))
+        for some in zip(*(leaf[:, :count] for leaf in results))
         for tokens, length, score in zip(*some)
       ]
     else:
-      number = np.arange(first * count, (first + len(here)) * count)
+      number = np.arange(first * count, (first + len(chunk)) * count)
       keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), number)
-      drawn = generate(model, variables, here, rng=keys, **settings)
+      drawn = generate(model, variables, chunk, rng=keys, **settings)
       logprobs = [row[: len(tokens)] for row, tokens in zip(np.asarray(drawn.logprobs).tolist(), drawn.rows())]
       rows = [{"tokens": tokens, "logprobs": values} for tokens, values in zip(drawn.rows(), logprobs)]
-    for place, row in enumerate(rows):
-      which = first + place // count
+    for index, row in enumerate(rows):
+      which = first + index // count
       cut = Stops(stop)
       text = cut.push(Decoder(tokenizer, before=encoded[which]).push(row["tokens"], last=True), last=True)
       yield {"prompt": prompts[which], "completion": text, **row}

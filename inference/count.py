@@ -48,15 +48,15 @@ def count(
   boxed = variables_shape(model, task)
   variables = nn.meta.unbox(boxed)
   params = variables["params"]
-  found: dict[str, Any] = {"parameters": size(params)}
-  if (used := active(boxed["params"])) < found["parameters"]:
-    found["parameters/active"] = used
-  found |= {f"parameters/{name}": size(part) for name, part in params.items()}
-  found |= _states(model, task, contexts)
+  numbers: dict[str, Any] = {"parameters": size(params)}
+  if (used := active(boxed["params"])) < numbers["parameters"]:
+    numbers["parameters/active"] = used
+  numbers |= {f"parameters/{name}": size(part) for name, part in params.items()}
+  numbers |= _states(model, task, contexts)
   forward = flops.per_token(model, variables, example(task, 1))
-  found |= {"flops/forward": forward, "flops/training": 3 * forward}
+  numbers |= {"flops/forward": forward, "flops/training": 3 * forward}
   if model.STATE != "none" and task.head == "lm":
-    found["flops/step"] = _step(model, task, variables)
+    numbers["flops/step"] = _step(model, task, variables)
   batch = model.example(task.batch, task.length)
   memory = {
     "parameters": size_bytes(params),
@@ -66,7 +66,7 @@ def count(
     "batch": size_bytes(batch),
   }
   memory["training"] = sum(memory.values())
-  return found | {f"memory/{name}": value for name, value in memory.items()}
+  return numbers | {f"memory/{name}": value for name, value in memory.items()}
 
 
 def size(tree: Any) -> int:
@@ -97,24 +97,24 @@ def kept(model: nn.Module, variables: Mapping[str, Any], batch: Mapping[str, jax
     return jax.tree.leaves(jax.vjp(lambda variables: measure(model, variables, batch)[0], variables)[1])
 
   jaxpr = jax.make_jaxpr(residuals)(variables, batch).jaxpr
-  given = {*jaxpr.invars, *jaxpr.constvars}
-  made = {var for var in jaxpr.outvars if not isinstance(var, Literal) and var not in given}
+  inputs = {*jaxpr.invars, *jaxpr.constvars}
+  made = {var for var in jaxpr.outvars if not isinstance(var, Literal) and var not in inputs}
   return size_bytes([var.aval for var in made])
 
 
 def _states(model: nn.Module, task: Any, contexts: Sequence[int]) -> dict[str, Any]:
-  found: dict[str, Any] = {"state/kind": model.STATE}
+  numbers: dict[str, Any] = {"state/kind": model.STATE}
   if model.STATE == "none":
-    return found
+    return numbers
   longest = getattr(model, "max_len", None) or getattr(model, "positions", None) or math.inf
   lengths = {task.length, *contexts} if model.STATE != "fixed" else {task.length}
   for length in sorted({int(min(length, longest)) for length in lengths}):
     try:
-      found[f"state/bytes@{length}"] = state_bytes(model, length)
+      numbers[f"state/bytes@{length}"] = state_bytes(model, length)
     except Mistake:
       # a mixer cannot read that many tokens
       break
-  return found
+  return numbers
 
 
 def _step(model: nn.Module, task: Any, variables: Mapping[str, Any]) -> float:

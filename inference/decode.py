@@ -66,8 +66,8 @@ def read(
   for done in range(0, longest, chunk):
     width = min(chunk, rounded(longest - done))
     piece = np.zeros((len(tokens), width), np.int32)
-    here = tokens[:, done : done + width]
-    piece[:, : here.shape[1]] = here
+    part = tokens[:, done : done + width]
+    piece[:, : part.shape[1]] = part
     left = np.clip(unread - done, 0, width).astype(np.int32)
     # masks have a price
     state = _prefill(model, variables, piece, context.state, None if (left == width).all() else left)
@@ -133,16 +133,16 @@ def draw(
     logits, state = model.apply(variables, context.last, context.state, method="step")
     state = held(done, context.state, state) if hold else state
     token = sample(keys, adjusted(logits, context.seen, bias, sampler), state.position, sampler)
-    live, last = ~done, jnp.where(done | (token < 0), context.last, token)
+    active, last = ~done, jnp.where(done | (token < 0), context.last, token)
     logprob = jax.nn.log_softmax(logits, axis=-1)[row, last]
     recent = jnp.concatenate([context.recent[:, 1:], last[:, None]], axis=1)
     recent = jnp.where(done[:, None], context.recent, recent)
-    lengths = drawn.lengths + live
-    stopped = drawn.stopped | (live & ends(recent, stops))
+    lengths = drawn.lengths + active
+    stopped = drawn.stopped | (active & ends(recent, stops))
     drawn = Drawn(
-      drawn.tokens.at[:, i].set(jnp.where(live, token, 0)),
+      drawn.tokens.at[:, i].set(jnp.where(active, token, 0)),
       lengths,
-      drawn.logprobs.at[:, i].set(jnp.where(live, logprob, 0)),
+      drawn.logprobs.at[:, i].set(jnp.where(active, logprob, 0)),
       stopped,
     )
     context = context._replace(state=state, last=last, seen=context.seen.at[row, last].set(True), recent=recent)

@@ -155,20 +155,20 @@ class Samples:
     if start is None:
       words = tokenizer.find(subject.workdir, task, subject.model.vocab)
       form: samples.Form = samples.Text(words.decode)
-      first = words.encode(self.prompt or subject.prompt)
+      prompt = words.encode(self.prompt or subject.prompt)
     else:
-      first, form = np.array([start], np.int32), samples.of_task(task, self.rate)
+      prompt, form = np.array([start], np.int32), samples.of_task(task, self.rate)
     count = self.tokens or (256 if start is None else task.length)
 
     def draw(variables: Any) -> Generated:
       settings: dict[str, Any] = {"sampler": sampler, "rng": jax.random.key(self.seed)}
-      return generate(subject.model, variables, [first] * self.rows, max_new_tokens=count, **settings)
+      return generate(subject.model, variables, [prompt] * self.rows, max_new_tokens=count, **settings)
 
     def ask(variables: Any, step: int) -> dict[str, float]:
       drawn = alone(draw, variables)
       tokens = np.asarray(drawn.tokens)
       if subject.workdir is not None:
-        form.write(subject.workdir / "samples" / label, step, first, tokens)
+        form.write(subject.workdir / "samples" / label, step, prompt, tokens)
       bits = -np.asarray(drawn.logprobs, np.float64).mean() / np.log(2)
       return {f"{label}/bits_per_token": float(bits), f"{label}/distinct": samples.distinct(tokens)}
 
@@ -195,16 +195,16 @@ def find(name: Any) -> type[Any]:
     return known
   module, _, cls = str(known).rpartition(".")
   try:
-    found = getattr(importlib.import_module(module), cls) if module else None
+    evaluator = getattr(importlib.import_module(module), cls) if module else None
   except (ImportError, AttributeError):
-    found = None
-  if not dataclasses.is_dataclass(found) or not hasattr(found, "prepare"):
+    evaluator = None
+  if not dataclasses.is_dataclass(evaluator) or not hasattr(evaluator, "prepare"):
     raise Mistake(
       f"no evaluator is called {name!r}{hint(str(name), EVALUATORS)}; choose from {sorted(EVALUATORS)}, or give the "
       "dotted path of a class like those in inference/evaluators.py"
     )
-  assert isinstance(found, type), found
-  return found
+  assert isinstance(evaluator, type), evaluator
+  return evaluator
 
 
 def of_run(model: nn.Module, task: Any, mesh: Mesh, config: Any, workdir: Path | None) -> list[Evaluation]:
@@ -212,8 +212,8 @@ def of_run(model: nn.Module, task: Any, mesh: Mesh, config: Any, workdir: Path |
   section = config.eval
   own = evaluate_lib.make_evaluate(model, task, mesh, chunk=section.chunk, batches=section.batches)
   subject = Subject(model, task, mesh, config.data.to_dict(), config.generate.prompt, workdir)
-  first = Evaluation(section.every, "", lambda variables, _: own(variables))
-  return [first, *build(config.evaluators.to_dict(), subject)]
+  own_sets = Evaluation(section.every, "", lambda variables, _: own(variables))
+  return [own_sets, *build(config.evaluators.to_dict(), subject)]
 
 
 def build(sections: Mapping[str, Mapping[str, Any]], subject: Subject) -> list[Evaluation]:

@@ -103,9 +103,9 @@ def programs(
     return logits, tuple(jax.tree.leaves(after))
 
   shapes = lambda leaves: tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
-  given = (shapes(flat), shapes(states))
+  arguments = (shapes(flat), shapes(states))
   tokens = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.int32)
   # our own C++ kernels are not there where the programs run
   with dispatch.use("xla"):
     make = lambda function: export.export(jax.jit(function), platforms=tuple(platforms))
-    return make(prefill)(*given, tokens(batch, prompt), tokens(batch)), make(step)(*given, tokens(batch))
+    return make(prefill)(*arguments, tokens(batch, prompt), tokens(batch)), make(step)(*arguments, tokens(batch))

@@ -218,9 +218,9 @@ def check_room(limit: int | None, whose: str, prompt: int, new: int) -> None:
 
 def check_numbers(drawn: Drawn, before: int = 0) -> None:
   """Raises ValueError where `draw` met logits that are not numbers, after `before` tokens."""
-  rows, places = np.nonzero(np.asarray(drawn.tokens) < 0)
+  rows, columns = np.nonzero(np.asarray(drawn.tokens) < 0)
   if rows.size:
     raise Mistake(
-      f"generate: row {rows[0]} has NaN logits at its new token {before + places[0]}; its parameters are not finite, "
+      f"generate: row {rows[0]} has NaN logits at its new token {before + columns[0]}; its parameters are not finite, "
       "or it has outgrown a state that was made for fewer tokens"
     )

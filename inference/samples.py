@@ -16,8 +16,8 @@ from training.workdir import write_text
 class Form(Protocol):
   """The kind of file that samples are written as."""
 
-  def write(self, folder: Path, step: int, first: np.ndarray, tokens: np.ndarray) -> None:
-    """Writes samples "rows tokens" that follow the tokens `first`."""
+  def write(self, folder: Path, step: int, prompt: np.ndarray, tokens: np.ndarray) -> None:
+    """Writes samples "rows tokens" that follow the tokens `prompt`."""
     ...
 
 
@@ -26,9 +26,9 @@ class Text(NamedTuple):
 
   decode: Callable[[np.ndarray], str | bytes]
 
-  def write(self, folder: Path, step: int, first: np.ndarray, tokens: np.ndarray) -> None:
+  def write(self, folder: Path, step: int, prompt: np.ndarray, tokens: np.ndarray) -> None:
     """Writes one text file of all samples, each after the prompt."""
-    texts = [self.decode(np.concatenate([first, row])) for row in tokens]
+    texts = [self.decode(np.concatenate([prompt, row])) for row in tokens]
     plain = [text.decode(errors="replace") if isinstance(text, bytes) else text for text in texts]
     _write(folder, f"step_{step:08d}.txt", "\n--------\n".join(plain) + "\n")
 
@@ -39,7 +39,7 @@ class Image(NamedTuple):
   side: int
   channels: int
 
-  def write(self, folder: Path, step: int, first: np.ndarray, tokens: np.ndarray) -> None:
+  def write(self, folder: Path, step: int, prompt: np.ndarray, tokens: np.ndarray) -> None:
     """Writes one PNG with all images side by side."""
     # matplotlib takes a second to import
     from matplotlib.image import imsave
@@ -62,7 +62,7 @@ class Sound(NamedTuple):
   decode: Callable[[np.ndarray], np.ndarray]
   rate: int
 
-  def write(self, folder: Path, step: int, first: np.ndarray, tokens: np.ndarray) -> None:
+  def write(self, folder: Path, step: int, prompt: np.ndarray, tokens: np.ndarray) -> None:
     """Writes one .wav file for each row."""
     for number, row in enumerate(tokens):
       out = io.BytesIO()

@@ -113,8 +113,8 @@ def filtered(logits: Float[Array, "*b v"], sampler: Sampler) -> Float[Array, "*b
     probability = jax.nn.softmax(likeliest, axis=-1)
     before = jnp.cumsum(probability, axis=-1) - probability
     # rounding may leave the last ones more than all of the probability before them
-    kept = (before < sampler.top_p) | (sampler.top_p == 1)
-    least = jnp.maximum(least, jnp.min(jnp.where(kept, likeliest, jnp.inf), axis=-1, keepdims=True))
+    inside = (before < sampler.top_p) | (sampler.top_p == 1)
+    least = jnp.maximum(least, jnp.min(jnp.where(inside, likeliest, jnp.inf), axis=-1, keepdims=True))
   return jnp.where(logits >= least, logits, -jnp.inf)
 
 
@@ -143,6 +143,6 @@ def sample(
   if sampler.temperature == 0:
     token = jnp.argmax(logits, axis=-1)
   else:
-    at = jax.vmap(jax.random.fold_in)(keys, position)
-    token = jax.vmap(jax.random.categorical)(at, filtered(logits, sampler))
+    step_keys = jax.vmap(jax.random.fold_in)(keys, position)
+    token = jax.vmap(jax.random.categorical)(step_keys, filtered(logits, sampler))
   return jnp.where(jnp.isnan(logits).any(-1), -1, token).astype(jnp.int32)

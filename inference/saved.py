@@ -70,24 +70,24 @@ def restore(path: str | Path, model: nn.Module, variables: Mapping[str, Any]) ->
     raise Mistake(f"state {path} cannot be read: it is damaged or no saved context ({error})") from None
   if not known:
     raise Mistake(f"state {path} is no context of this version, {FORMAT!r}")
-  here = _description(model)
-  differ = [name for name in here if meta["model"].get(name) != here[name]]
+  description = _description(model)
+  differ = [name for name in description if meta["model"].get(name) != description[name]]
   if differ:
     name = differ[0]
     raise Mistake(
-      f"state {path} is of another model: its {name} is {meta['model'].get(name)}, this one's is {here[name]}"
+      f"state {path} is of another model: its {name} is {meta['model'].get(name)}, this one's is {description[name]}"
     )
   if meta["parameters"] != _fingerprint(model, variables):
     raise Mistake(f"state {path} is of the same architecture with other parameters; open the run and step it came from")
-  like, tree = jax.tree.flatten(jax.eval_shape(partial(make, model, meta["batch"], meta["room"])))
-  leaves = [_leaf(path, arrays.get(str(number)), shape) for number, shape in enumerate(like)]
+  shapes, tree = jax.tree.flatten(jax.eval_shape(partial(make, model, meta["batch"], meta["room"])))
+  leaves = [_leaf(path, arrays.get(str(number)), shape) for number, shape in enumerate(shapes)]
   return jax.tree.unflatten(tree, leaves)
 
 
-def _leaf(path: str | Path, raw: np.ndarray | None, like: jax.ShapeDtypeStruct) -> jax.Array:
-  if raw is None or raw.nbytes != like.size * like.dtype.itemsize:
+def _leaf(path: str | Path, raw: np.ndarray | None, shape: jax.ShapeDtypeStruct) -> jax.Array:
+  if raw is None or raw.nbytes != shape.size * shape.dtype.itemsize:
     raise Mistake(f"state {path} is damaged: an array is missing or has another size")
-  return jnp.asarray(np.frombuffer(raw.tobytes(), like.dtype).reshape(like.shape))
+  return jnp.asarray(np.frombuffer(raw.tobytes(), shape.dtype).reshape(shape.shape))
 
 
 def _description(model: nn.Module) -> dict[str, str]:

@@ -38,7 +38,7 @@ class Loop(NamedTuple):
   draft: Any
   last: Int[Array, "b"]
   recent: Int[Array, "b r"]
-  found: Speculated
+  output: Speculated
   done: Bool[Array, "b"]
   broken: Bool[Array, "b"]
 
@@ -94,7 +94,7 @@ def speculate(
     return read(one, its, context, tokens, lengths, chunk=prefill_chunk)
 
   context, draft = begun(model, variables), begun(draft_model, draft_variables)
-  found, broken = _loop(
+  output, broken = _loop(
     pair,
     (variables, unstacked(draft_model, draft_variables)),
     (context.state, draft.state),
@@ -106,7 +106,7 @@ def speculate(
   )
   if np.any(broken):
     raise Mistake(f"speculate: row {np.flatnonzero(broken)[0]} has NaN logits; the parameters are not finite")
-  return found._replace(tokens=found.tokens[:, :max_new_tokens])
+  return output._replace(tokens=output.tokens[:, :max_new_tokens])
 
 
 def _check(pair: Pair, max_new_tokens: int) -> None:
@@ -137,30 +137,30 @@ def _loop(
 ) -> tuple[Speculated, Bool[Array, "b"]]:
   b = len(last)
   zero, no = jnp.zeros(b, jnp.int32), jnp.zeros(b, bool)
-  found = Speculated(jnp.zeros((b, size), jnp.int32), zero, no, zero)
-  loop = Loop(*states, last, jnp.full((b, RECENT), -1, jnp.int32), found, no, no)
+  output = Speculated(jnp.zeros((b, size), jnp.int32), zero, no, zero)
+  loop = Loop(*states, last, jnp.full((b, RECENT), -1, jnp.int32), output, no, no)
 
   def body(loop: Loop) -> Loop:
-    at = jax.vmap(jax.random.fold_in)(keys, loop.state.position)
-    proposed, q = _propose(pair, variables[1], loop, at)
+    step_keys = jax.vmap(jax.random.fold_in)(keys, loop.state.position)
+    proposed, q = _propose(pair, variables[1], loop, step_keys)
     fed = jnp.concatenate([loop.last[:, None], proposed], axis=1)
     logits, _ = pair.model.apply(variables[0], fed, loop.state, method="prefill_all")
     broken = jnp.isnan(logits).any(axis=(1, 2)) & ~loop.done
-    kept, following = _judge(proposed, q, _probabilities(logits, pair.sampler), at)
+    accepted, following = _judge(proposed, q, _probabilities(logits, pair.sampler), step_keys)
     new = jnp.where(
-      jnp.arange(pair.proposals + 1) < kept[:, None], jnp.pad(proposed, ((0, 0), (0, 1))), following[:, None]
+      jnp.arange(pair.proposals + 1) < accepted[:, None], jnp.pad(proposed, ((0, 0), (0, 1))), following[:, None]
     )
-    count, stopped, recent = _up_to_stop(new, kept + 1, loop.recent, stops)
+    count, stopped, recent = _up_to_stop(new, accepted + 1, loop.recent, stops)
     loop = _emit(loop, new, count, stopped, limit)._replace(broken=loop.broken | broken, recent=recent)
     # what is kept of this round, read again by both models; rows that are done read nothing
-    read = jnp.where(loop.done, 0, kept + 1)
+    read = jnp.where(loop.done, 0, accepted + 1)
     go_on = lambda model, its, state: model.apply(its, fed, state, lengths=read, method="prefill")[1]
     state = go_on(pair.model, variables[0], loop.state)
     draft = go_on(pair.draft, variables[1], loop.draft)
     return loop._replace(state=state, draft=draft, last=following, done=loop.done | broken)
 
   loop = jax.lax.while_loop(lambda loop: ~loop.done.all(), body, loop)
-  return loop.found, loop.broken
+  return loop.output, loop.broken
 
 
 def _propose(
@@ -188,12 +188,12 @@ def _judge(
   chance = jax.vmap(lambda key: jax.random.uniform(key, (count,)))(_numbered(keys, count))
   # p / q > chance, also where q is 0 by rounding
   good = of(p[:, :-1]) > chance * of(q)
-  kept = jnp.cumprod(good, axis=1).sum(axis=1)
+  accepted = jnp.cumprod(good, axis=1).sum(axis=1)
   # after the last proposal there is nothing to take away
-  rest = jnp.maximum(p[row, kept] - jnp.pad(q, ((0, 0), (0, 1), (0, 0)))[row, kept], 0)
+  rest = jnp.maximum(p[row, accepted] - jnp.pad(q, ((0, 0), (0, 1), (0, 0)))[row, accepted], 0)
   # equal distributions reject nothing but by rounding
-  rest = jnp.where(rest.sum(axis=-1, keepdims=True) > 0, rest, p[row, kept])
-  return kept, _draw(_numbered(keys, count + 1), rest)
+  rest = jnp.where(rest.sum(axis=-1, keepdims=True) > 0, rest, p[row, accepted])
+  return accepted, _draw(_numbered(keys, count + 1), rest)
 
 
 def _probabilities(logits: Float[Array, "*b v"], sampler: Sampler) -> Float[Array, "*b v"]:
@@ -228,14 +228,14 @@ def _emit(
   loop: Loop, new: Int[Array, "b l"], count: Int[Array, "b"], stopped: Bool[Array, "b"], limit: int | Int[Array, ""]
 ) -> Loop:
   """Returns the loop with `count` new tokens in the rows that are not done, as far as the limit allows."""
-  found, live = loop.found, ~loop.done
-  place = found.lengths[:, None] + jnp.arange(new.shape[1])
-  inside = (jnp.arange(new.shape[1]) < count[:, None]) & live[:, None] & (place < limit)
-  tokens = found.tokens.at[jnp.arange(len(new))[:, None], jnp.where(inside, place, found.tokens.shape[1])].set(
+  output, live = loop.output, ~loop.done
+  slot = output.lengths[:, None] + jnp.arange(new.shape[1])
+  inside = (jnp.arange(new.shape[1]) < count[:, None]) & live[:, None] & (slot < limit)
+  tokens = output.tokens.at[jnp.arange(len(new))[:, None], jnp.where(inside, slot, output.tokens.shape[1])].set(
     new, mode="drop"
   )
-  total = found.lengths + inside.sum(axis=1, dtype=jnp.int32)
+  total = output.lengths + inside.sum(axis=1, dtype=jnp.int32)
   # a stop that lies beyond the limit is none
-  stopped = live & stopped & (found.lengths + count <= limit)
-  found = Speculated(tokens, total, found.stopped | stopped, found.rounds + live)
-  return loop._replace(found=found, done=loop.done | stopped | (total >= limit))
+  stopped = live & stopped & (output.lengths + count <= limit)
+  output = Speculated(tokens, total, output.stopped | stopped, output.rounds + live)
+  return loop._replace(output=output, done=loop.done | stopped | (total >= limit))

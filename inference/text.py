@@ -35,9 +35,9 @@ class Stops:
     """Returns what can be shown after one more piece: all but the string, and but what may yet become one."""
     text = self._held + text
     self._held = ""
-    found = [place for place in map(text.find, self._stop) if place >= 0]
-    if self.ended or found:
-      shown = "" if self.ended else text[: min(found)]
+    positions = [position for position in map(text.find, self._stop) if position >= 0]
+    if self.ended or positions:
+      shown = "" if self.ended else text[: min(positions)]
       self.ended = True
       return shown
     if not last:
@@ -82,21 +82,21 @@ def write(
   drawn = pieces(model, variables, first, max_new_tokens=tokens, rng=jax.random.key(seed), **settings)
   # the prompt may end inside of a character
   decoder, continuation = Decoder(tokenizer), Decoder(tokenizer, before=first)
-  seen, kept = Stops(stop), Stops(stop)
+  printed, answer = Stops(stop), Stops(stop)
   text, shown = "", decoder.push(first)
   try:
     for piece in drawn:
-      text += kept.push(continuation.push(piece))
-      show(out, printable(shown + seen.push(decoder.push(piece))))
+      text += answer.push(continuation.push(piece))
+      show(out, printable(shown + printed.push(decoder.push(piece))))
       shown = ""
-      if kept.ended:
+      if answer.ended:
         break
-    show(out, printable(seen.push(decoder.push([], last=True), last=True)) + "\n")
+    show(out, printable(printed.push(decoder.push([], last=True), last=True)) + "\n")
   except BrokenPipeError:
     # nobody reads any longer, which is no mistake; what is left in the buffer must not fail at the end of the program
     if out is not None and out is sys.stdout:
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-  return text + kept.push(continuation.push([], last=True), last=True)
+  return text + answer.push(continuation.push([], last=True), last=True)
 
 
 def pieces(model: nn.Module, variables: Mapping[str, Any], prompt: np.ndarray, **settings: Any) -> Iterator[np.ndarray]:

@@ -25,8 +25,8 @@ class TextModel:
 
   def generate(self, prompt: str | None = None, *, out: Stream | None = None, **changes: Any) -> str:
     """Returns the text that continues a prompt, and writes both to `out` as it is drawn."""
-    given = changes if prompt is None else {"prompt": prompt, **changes}
-    return text.write(*self._parts, out=out, **self._settings(text.write, given))
+    settings = changes if prompt is None else {"prompt": prompt, **changes}
+    return text.write(*self._parts, out=out, **self._settings(text.write, settings))
 
   def complete(self, prompts: Sequence[str], **changes: Any) -> Iterator[completions.Record]:
     """Yields the completions of many prompts; see `inference.completions.complete`, whose arguments may be given."""

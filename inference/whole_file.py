@@ -19,20 +19,20 @@ def writing(path: str | Path, *, binary: bool = False) -> Iterator[IO[Any]]:
   Raises:
     Mistake: the folder does not exist, `path` is a folder, or the file cannot be written.
   """
-  given = path
-  if not str(given) or "\0" in str(given) or os.path.isdir(given):
-    raise Mistake(f"{str(given)!r} is a folder or no name; name a file to write")
-  path = Path(os.path.realpath(given))
+  target = path
+  if not str(target) or "\0" in str(target) or os.path.isdir(target):
+    raise Mistake(f"{str(target)!r} is a folder or no name; name a file to write")
+  path = Path(os.path.realpath(target))
   if not path.parent.is_dir():
-    raise Mistake(f"{given} cannot be written: the folder {path.parent} does not exist; make it first")
+    raise Mistake(f"{target} cannot be written: the folder {path.parent} does not exist; make it first")
   text: dict[str, Any] = {} if binary else {"encoding": "utf-8"}
   kind = "b" if binary else ""
   try:
-    if os.path.exists(given) and not os.path.isfile(given):
-      with open(given, f"w{kind}", **text) as file:
+    if os.path.exists(target) and not os.path.isfile(target):
+      with open(target, f"w{kind}", **text) as file:
         yield file
       return
     with ending.unfinished(path) as partial, open(partial, f"x{kind}", **text) as file:
       yield file
   except OSError as error:
-    raise Mistake(f"{given} cannot be written: {error.strerror or error}; give another file, or make room") from None
+    raise Mistake(f"{target} cannot be written: {error.strerror or error}; give another file, or make room") from None

@@ -136,6 +136,6 @@ def _output(command: list[str]) -> bytes:
   except OSError as e:
     raise Unavailable(f"the compiler {command[0]} cannot be run: {e}") from e
   except subprocess.CalledProcessError as e:
-    said = e.stderr.decode(errors="replace").strip().splitlines()
-    reason = next((line for line in said if "error" in line), said[-1] if said else f"code {e.returncode}")
+    lines = e.stderr.decode(errors="replace").strip().splitlines()
+    reason = next((line for line in lines if "error" in line), lines[-1] if lines else f"code {e.returncode}")
     raise Unavailable(f"the compiler {command[0]} fails: {reason}") from e

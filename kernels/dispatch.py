@@ -88,8 +88,8 @@ def use(impl: str) -> Iterator[None]:
 # op -> name -> why it was not taken, empty for the one that was
 Chosen = dict[str, dict[str, str]]
 # all that this process has traced: a program may take from JAX's cache what was traced for another
-seen: Chosen = {}
-_watching = [seen]
+recorded: Chosen = {}
+_watching = [recorded]
 
 
 @contextlib.contextmanager
@@ -104,7 +104,7 @@ def watch() -> Iterator[Chosen]:
     _watching[:] = [each for each in _watching if each is not chosen]
 
 
-def told(chosen: Chosen) -> str:
+def describe(chosen: Chosen) -> str:
   """Returns in words what `watch` has collected: "ssd: cpp; short_conv: xla (not cpp: the reason)"."""
   parts = []
   for op, names in sorted(chosen.items()):

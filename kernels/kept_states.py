@@ -20,8 +20,8 @@ def differentiable(run: Callable, backward: Callable, *, state: int) -> Callable
     return run(*args, save=False)[:2]
 
   def save(*args):
-    y, last, *kept = run(*args, save=True)
-    return (y, last), (*args[:state], *args[state + 1 :], *kept)
+    y, last, *saved = run(*args, save=True)
+    return (y, last), (*args[:state], *args[state + 1 :], *saved)
 
   scan.defvjp(save, lambda saved, cotangents: backward(*saved, *cotangents))
   return scan

@@ -64,8 +64,8 @@ def _by_segment(fn: Piece, x, state, size: int, offset: Int[Array, "b"], n: Int[
     return state, y
 
   state, y = jax.lax.scan(jax.checkpoint(call, prevent_cse=False), state, (tokens, lengths))
-  place = offset[:, None] + jnp.arange(t)
-  slot = place - jnp.where(place < size, offset[:, None], 0)  # among the calls, side by side
+  position = offset[:, None] + jnp.arange(t)
+  slot = position - jnp.where(position < size, offset[:, None], 0)  # among the calls, side by side
   y = jnp.moveaxis(y, 0, 1).reshape(len(x), -1, *y.shape[3:])
   return jnp.take_along_axis(y, slot[..., None], axis=1), state
 

@@ -53,8 +53,8 @@ def resume(
   line = jnp.concatenate([past.u, u.astype(past.u.dtype)], axis=1)
   line_reset = None if reset is None else jnp.pad(reset, ((0, 0), (s, 0)))
   y = long_conv(line, k[:, :s], reset=line_reset, lengths=None if lengths is None else s + lengths)[:, s:]
-  place, length = positions(past.length, t, reset=reset, lengths=lengths)
-  y = jnp.where((place >= s)[..., None], jnp.nan, y)
+  position, length = positions(past.length, t, reset=reset, lengths=lengths)
+  y = jnp.where((position >= s)[..., None], jnp.nan, y)
   if lengths is None:
     newest = line[:, t:]
   else:

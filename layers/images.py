@@ -49,8 +49,8 @@ def neighbours(x: Float[Array, "b r c e"], size: int, stride: int = 1) -> list[F
   """
   reach, (rows, columns) = size // 2, x.shape[1:3]
   wide = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
-  places = [(i, j) for i in range(size) for j in range(size)]
-  return [wide[:, i : i + rows : stride, j : j + columns : stride] for i, j in places]
+  positions = [(i, j) for i in range(size) for j in range(size)]
+  return [wide[:, i : i + rows : stride, j : j + columns : stride] for i, j in positions]
 
 
 def convolve(
@@ -84,14 +84,14 @@ def convolve(
   # documents follow each other without a gap, and none is stretched by more than its inner axes are
   length = -(-t * strides[0] // math.prod(inner))
   steps = jnp.where(place == 0, 1, on_line(place) - on_line(jnp.maximum(place - 1, 0)))
-  at = jnp.cumsum(steps, axis=1) - 1
+  number = jnp.cumsum(steps, axis=1) - 1
   if lengths is not None:
-    at = jnp.where(inputs.valid(lengths, t), at, length)
+    number = jnp.where(inputs.valid(lengths, t), number, length)
   row = jnp.arange(b)[:, None]
-  line = jnp.zeros((b, length, e), x.dtype).at[row, at].set(x, mode="drop")
-  line_reset = jnp.zeros((b, length), bool).at[row, at].set(place == 0, mode="drop")
+  line = jnp.zeros((b, length, e), x.dtype).at[row, number].set(x, mode="drop")
+  line_reset = jnp.zeros((b, length), bool).at[row, number].set(place == 0, mode="drop")
   taps = jnp.pad(k, ((0, 0), (0, 0), *((0, size - l) for size, l in zip(filled, k.shape[2:])))).reshape(e, -1)
   zero = sum(index * stride for index, stride in zip(origin, strides))
   back = taps[:, : zero + 1][:, ::-1].at[:, 0].set(0)
   y = long_conv(line, taps[:, zero:], k_back=back, reset=line_reset)
-  return jnp.take_along_axis(y, at[..., None], axis=1, mode="clip")
+  return jnp.take_along_axis(y, number[..., None], axis=1, mode="clip")

@@ -36,16 +36,16 @@ def _hilbert(row: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, ...]:
 
   The quarter of each size says where on the curve a place is; what lies within is turned for the quarter's sake.
   """
-  y, x, place = row.copy(), column.copy(), np.zeros_like(row)
+  y, x, rank = row.copy(), column.copy(), np.zeros_like(row)
   half = 2 ** max(0, int(max(row.max(), column.max())).bit_length() - 1)
   while half:
     down, right = (y & half) > 0, (x & half) > 0
-    place += half**2 * ((3 * right) ^ down)
+    rank += half**2 * ((3 * right) ^ down)
     x = np.where(~down & right, 2 * half - 1 - x, x) % (2 * half)
     y = np.where(~down & right, 2 * half - 1 - y, y) % (2 * half)
     x, y = np.where(down, x, y), np.where(down, y, x)
     half //= 2
-  return (place,)
+  return (rank,)
 
 
 def _reversed(order: Order) -> Order:
@@ -65,5 +65,5 @@ def path(visited: np.ndarray, b: int, reset: Reset, lengths: Lengths) -> Int[Arr
   document = jnp.zeros((b, t), jnp.int32) if reset is None else jnp.cumsum(reset, axis=1, dtype=jnp.int32)
   if lengths is not None:
     document = jnp.where(jnp.arange(t) < lengths[:, None], document, t + 1)
-  place, _ = positions(jnp.zeros(b, jnp.int32), t, reset=reset, lengths=lengths)
-  return jnp.lexsort((jnp.asarray(visited, jnp.int32)[place], document), axis=1)
+  position, _ = positions(jnp.zeros(b, jnp.int32), t, reset=reset, lengths=lengths)
+  return jnp.lexsort((jnp.asarray(visited, jnp.int32)[position], document), axis=1)

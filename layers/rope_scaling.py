@@ -80,8 +80,8 @@ def llama3(
   if not low < high:
     raise Mistake(f"scaling: rule 'llama3' with low={low}, high={high}; it needs low < high")
   turns = trained * _plain(k, theta) / (2 * math.pi)
-  kept = np.clip((turns - low) / (high - low), 0, 1)
-  return _plain(k, theta) * (kept + (1 - kept) / factor), 1.0
+  share = np.clip((turns - low) / (high - low), 0, 1)
+  return _plain(k, theta) * (share + (1 - share) / factor), 1.0
 
 
 def longrope(

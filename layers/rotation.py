@@ -27,9 +27,9 @@ def phases(positions: Int[Array, "*b"], frequencies: np.ndarray, dtype: DTypeLik
   units = np.rint(turns * 2.0**32)
   remainder = (turns - units / 2.0**32).astype(np.float32)
   wrapped = (units % 2.0**32).astype(np.uint32).view(np.int32)
-  places = positions[..., None].astype(jnp.int32)
-  whole = (places * wrapped).astype(jnp.float32) * np.float32(2.0**-32)
-  return np.float32(2 * np.pi) * (whole + places.astype(jnp.float32) * remainder)
+  indices = positions[..., None].astype(jnp.int32)
+  whole = (indices * wrapped).astype(jnp.float32) * np.float32(2.0**-32)
+  return np.float32(2 * np.pi) * (whole + indices.astype(jnp.float32) * remainder)
 
 
 def turns(

@@ -60,7 +60,7 @@ def gather(suites: list[str], text: str, **wanted: Any) -> dict[str, list[Case]]
 def measure(cases: list[Case], rounds: int, rates: floors.Rates = EMPTY) -> list[dict]:
   """Measures milliseconds of each case over `rounds` interleaved calls, after one warm-up; an absent peer says why."""
   rows: list[dict] = []
-  live: list[tuple[dict, Timed, int, list[float]]] = []
+  measured: list[tuple[dict, Timed, int, list[float]]] = []
   for case in cases:
     row: dict[str, Any] = {"name": case.name}
     rows.append(row)
@@ -73,12 +73,12 @@ def measure(cases: list[Case], rounds: int, rates: floors.Rates = EMPTY) -> list
       row["missing"] = str(e)
       continue
     row.update(temp_mib=timed.temp_mib, unit=timed.unit, compile_s=compile_s, calls=calls)
-    live.append((row, timed, calls, []))
+    measured.append((row, timed, calls, []))
   for _ in range(rounds):
-    for _, timed, calls, seconds in live:
+    for _, timed, calls, seconds in measured:
       time.sleep(PAUSE)
       seconds.append(once(timed, calls))
-  for row, timed, _, seconds in live:
+  for row, timed, _, seconds in measured:
     row.update(figures(timed, seconds))
     if "floor_ms" in row:
       row["floor_ratio"] = row["median_ms"] / row["floor_ms"]

@@ -156,24 +156,24 @@ def convert(folder: Path, out: Path, step: int | None = None) -> int:
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   with sharding.active(mesh):
     stateful = state_lib.carries(model, stateful=task.stateful)
-    _, like = state_lib.blueprint(model, task, tx, mesh, stateful=stateful)
+    _, template = state_lib.blueprint(model, task, tx, mesh, stateful=stateful)
     whole = NamedSharding(mesh, PartitionSpec())
     place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole)
-    old_like = jax.tree.map(place, jax.eval_shape(lambda state: older_state(model, state), like))
+    old_like = jax.tree.map(place, jax.eval_shape(lambda state: older_state(model, state), template))
     with contextlib.closing(Checkpoints(folder / "checkpoints", read_only=True)) as checkpoints:
-      found = checkpoints.restore(old_like, step)
-    if found is None:
+      restored = checkpoints.restore(old_like, step)
+    if restored is None:
       raise Mistake(f"{folder}/checkpoints holds no checkpoint to convert")
-    state = jax.tree.map(jnp.asarray, newer_state(model, found.state))
+    state = jax.tree.map(jnp.asarray, newer_state(model, restored.state))
     out.mkdir(parents=True)
     with contextlib.closing(Checkpoints(out / "checkpoints")) as checkpoints:
-      checkpoints.save(found.step, state, data_state=found.data_state, extra=found.extra)
+      checkpoints.save(restored.step, state, data_state=restored.data_state, extra=restored.extra)
       checkpoints.wait()
   workdir.write_json(out / workdir.CONFIG, json.loads(config.to_json()))
   for name in (workdir.DATA, "metrics.jsonl"):
     if (folder / name).is_file():
       shutil.copy2(folder / name, out / name)
-  return found.step
+  return restored.step
 
 
 def main(argv: Sequence[str]) -> int:
@@ -182,13 +182,13 @@ def main(argv: Sequence[str]) -> int:
   parser.add_argument("workdir", type=Path)
   parser.add_argument("out", type=Path)
   parser.add_argument("--step", type=int)
-  given = parser.parse_args(argv)
+  args = parser.parse_args(argv)
   try:
-    step = convert(given.workdir, given.out, given.step)
+    step = convert(args.workdir, args.out, args.step)
   except (Mistake, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
-  print(f"{given.out}: step {step} of {given.workdir}; go on with --workdir {given.out}")
+  print(f"{args.out}: step {step} of {args.workdir}; go on with --workdir {args.out}")
   return 0
 
 

@@ -106,7 +106,7 @@ def losses(folder: Path, made: Sequence[Rung], key: str, metric: str) -> list[fl
   Raises:
     Mistake: a finished run has no such metric.
   """
-  found: dict[tuple[int, int], float] = {}
+  measured: dict[tuple[int, int], float] = {}
   for run in results.read(folder / results.RESULTS):
     if run["status"] != "done" or not {key, "steps"} <= set(run["overrides"]):
       continue
@@ -114,8 +114,8 @@ def losses(folder: Path, made: Sequence[Rung], key: str, metric: str) -> list[fl
     if metric not in values:
       choices = [name for name in values if name.startswith("eval/")]
       raise Mistake(f"--metric {metric}: run {run['name']} has none; choose from {choices}")
-    found[run["overrides"][key], run["overrides"]["steps"]] = values[metric]
-  return [found.get((rung.size, rung.steps)) for rung in made]
+    measured[run["overrides"][key], run["overrides"]["steps"]] = values[metric]
+  return [measured.get((rung.size, rung.steps)) for rung in made]
 
 
 def table(made: Sequence[Rung], values: Sequence[float | None], key: str, law: Law | None) -> str:
@@ -128,7 +128,7 @@ def table(made: Sequence[Rung], values: Sequence[float | None], key: str, law: L
   return markdown([key, "parameters", "steps", "tokens", "loss", "fitted"], rows)
 
 
-def told(law: Law | None, done: int) -> str:
+def describe(law: Law | None, done: int) -> str:
   """Writes the law in words."""
   if law is None:
     return f"no fit: {done} rungs are done, {LEAST} are needed" if done < LEAST else "no fit: it does not converge"
@@ -187,7 +187,7 @@ def main(argv: list[str] | None = None) -> int:
     values = losses(args.out, made, args.key, args.metric)
     done = [(rung.parameters, value) for rung, value in zip(made, values) if value is not None]
     law = fit(*zip(*done)) if done else None
-    print(f"{table(made, values, args.key, law)}\n{told(law, len(done))}")
+    print(f"{table(made, values, args.key, law)}\n{describe(law, len(done))}")
     facts = {"rungs": [rung._asdict() | {"loss": value} for rung, value in zip(made, values)]}
     with ending.unfinished(args.out / "ladder.json") as partial:
       partial.write_text(json.dumps(facts | {"law": law and law._asdict()}, indent=1) + "\n")

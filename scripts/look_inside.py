@@ -43,14 +43,14 @@ def read_row(run: Run, *, row: int, text: str | None, tokens: int) -> dict[str, 
       raise Mistake("--text is empty; give something to read")
     return {"inputs": np.asarray(run.task.encode(text), np.int32)[None, :tokens]}
   name, rows = next(iter(run.task.eval_sets().items()))
-  seen = 0
+  read = 0
   for batch in rows():
-    if seen <= row < seen + len(batch["inputs"]):
-      t = min(tokens, int(batch["lengths"][row - seen]) if "lengths" in batch else tokens)
-      wide = {key: batch[key][row - seen] for key in ("inputs", "weights", "reset") if key in batch}
+    if read <= row < read + len(batch["inputs"]):
+      t = min(tokens, int(batch["lengths"][row - read]) if "lengths" in batch else tokens)
+      wide = {key: batch[key][row - read] for key in ("inputs", "weights", "reset") if key in batch}
       return {key: value[None, :t] for key, value in wide.items() if value.ndim}
-    seen += len(batch["inputs"])
-  raise Mistake(f"--row={row}: set {name!r} of {run.name} has rows 0 to {seen - 1}")
+    read += len(batch["inputs"])
+  raise Mistake(f"--row={row}: set {name!r} of {run.name} has rows 0 to {read - 1}")
 
 
 def labels(run: Run, inputs: np.ndarray) -> list[str] | None:
@@ -70,13 +70,13 @@ def choose(run: Run, layers: list[measure.Layer], wanted: int | None) -> list[me
   Raises:
     ValueError: there is no such layer.
   """
-  found = [layer for layer in layers if layer.number == wanted]
+  chosen = [layer for layer in layers if layer.number == wanted]
   if wanted is None:
-    found = [layer for layer in layers if not type(layer.mixer).__module__.startswith("hybrids.channel")]
-  if not found:
-    there = ", ".join(f"{layer.number} ({layer.name})" for layer in layers)
-    raise Mistake(f"--layer={wanted}: {run.name} has layers {there}")
-  return found
+    chosen = [layer for layer in layers if not type(layer.mixer).__module__.startswith("hybrids.channel")]
+  if not chosen:
+    names = ", ".join(f"{layer.number} ({layer.name})" for layer in layers)
+    raise Mistake(f"--layer={wanted}: {run.name} has layers {names}")
+  return chosen
 
 
 def views(run: Run, args: argparse.Namespace) -> list[draw.View]:
@@ -85,12 +85,12 @@ def views(run: Run, args: argparse.Namespace) -> list[draw.View]:
   # off the mesh: one row is not worth splitting
   variables = jax.tree.map(jnp.asarray, jax.device_get(run.variables))
   layers = measure.layers(run.model, variables, {"inputs": row["inputs"], **side_inputs(row)})
-  found = []
+  made = []
   for layer in choose(run, layers, args.layer):
     kernel = measure.kernel(layer)
     # one token's step is every token's where nothing depends on the token
     eigenvalues = measure.eigenvalues(layer, tokens=layer.x.shape[1] if kernel is None else 1)
-    found.append(
+    made.append(
       draw.View(
         title=f"{run.name}: layer {layer.number} ({layer.name})",
         tokens=labels(run, row["inputs"][0]),
@@ -102,7 +102,7 @@ def views(run: Run, args: argparse.Namespace) -> list[draw.View]:
         attention=measure.attention(layer),
       )
     )
-  return found
+  return made
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -124,9 +124,9 @@ def main(argv: list[str] | None = None) -> int:
       raise Mistake(f"--tokens={args.tokens}; give at least 1")
     platform.prepare()
     devices = jax.devices()[:1]
-    found = [views(Run.open(folder, step=args.step, devices=devices), args) for folder in args.workdirs]
+    by_run = [views(Run.open(folder, step=args.step, devices=devices), args) for folder in args.workdirs]
     args.out.mkdir(parents=True, exist_ok=True)
-    for path in draw.pages(found, args.out):
+    for path in draw.pages(by_run, args.out):
       print(path)
   except (Mistake, OSError) as error:
     print(f"look_inside: {' '.join(str(error).split())}", file=sys.stderr)

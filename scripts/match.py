@@ -168,7 +168,7 @@ def match(models: Models, settings: Sequence[dict[str, Any]], wanted: Budget, fo
   """
   path = folder / FILE
   stored: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
-  found: dict[str, Matched] = {}
+  matched: dict[str, Matched] = {}
   rows = []
   for setting in settings:
     try:
@@ -178,12 +178,12 @@ def match(models: Models, settings: Sequence[dict[str, Any]], wanted: Budget, fo
       # equal models of unequal data may have unequal states; seeds change neither
       sections["data"].pop("seed", None)
       name = digest(sections, wanted._replace(tolerance=0.0))
-      if name not in found:
-        found[name] = _matched(models, setting, wanted, stored.get(name))
-      rows.append(found[name]._replace(setting=setting))
+      if name not in matched:
+        matched[name] = _matched(models, setting, wanted, stored.get(name))
+      rows.append(matched[name]._replace(setting=setting))
     except Mistake as error:
       rows.append(Matched(setting, None, None, reason(error)))
-  stored |= {name: row.size for name, row in found.items() if row.size and not row.reason}
+  stored |= {name: row.size for name, row in matched.items() if row.size and not row.reason}
   folder.mkdir(parents=True, exist_ok=True)
   with ending.unfinished(path) as partial:
     partial.write_text(json.dumps(stored, indent=1))
@@ -220,26 +220,26 @@ def reason(error: Mistake) -> str:
 def _default(models: Models, setting: dict[str, Any], key: str) -> int:
   """Returns the size that the config gives, to start from."""
   model = models.sections(setting)["model"]
-  places = {"width": model.get("width"), "depth": model["body"].get("depth")}
+  sizes = {"width": model.get("width"), "depth": model["body"].get("depth")}
   letter, _, field = key.partition(".")
   if letter in (letters := model["body"].get("letters", {})) and field:
-    places[key] = letters[letter].get("mixer", letters[letter]).get(field)
+    sizes[key] = letters[letter].get("mixer", letters[letter]).get(field)
   # 16 divides into the heads of most mixers
-  given = places.get(key)
-  return given if isinstance(given, int) and given > 0 else 16
+  size = sizes.get(key)
+  return size if isinstance(size, int) and size > 0 else 16
 
 
 def table(rows: Sequence[Matched], wanted: Budget) -> str:
   """Writes one line a model: its size, what it counts, and how far that is from the budget."""
-  seen: dict[str, list[str]] = {}
+  lines: dict[str, list[str]] = {}
   for row in rows:
     name = argument({key: value for key, value in row.setting.items() if not is_training(key)}) or "default"
     if row.size is None or row.value is None:
       cells = ["–", "–", row.reason]
     else:
       cells = [str(row.size), f"{row.value:,.0f}", f"{row.value / wanted.value - 1:+.1%} {row.reason}".strip()]
-    seen[name] = [name, *cells]
-  return markdown(["model", wanted.key, wanted.quantity, f"of {wanted.value:,.0f}"], list(seen.values()))
+    lines[name] = [name, *cells]
+  return markdown(["model", wanted.key, wanted.quantity, f"of {wanted.value:,.0f}"], list(lines.values()))
 
 
 def counted(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -82,9 +82,9 @@ def once(settings: list[dict[str, Any]], source: str) -> list[dict[str, Any]]:
 
 def plan(config: str, flags: list[str], settings: Sequence[dict[str, Any]]) -> list[Run]:
   """Plans the runs of these settings of a config file, with digests of what each would run."""
-  name, _, given = config.partition(":")
+  name, _, shared_text = config.partition(":")
   file = config_file.find(name)
-  grammar.pairs(given)
+  grammar.pairs(shared_text)
   module = runpy.run_path(str(file))
   if "get_config" not in module:
     raise Mistake(f"--config: {file} has no get_config(); see docs/configs.md")
@@ -95,22 +95,22 @@ def plan(config: str, flags: list[str], settings: Sequence[dict[str, Any]]) -> l
     with contextlib.suppress(Exception):
       return json.loads(get_config(text).to_json())
 
-  shared = resolve(given)
-  origin = digest(shared if shared is not None else [source, given], flags)
+  shared = resolve(shared_text)
+  origin = digest(shared if shared is not None else [source, shared_text], flags)
   runs = []
   for setting in settings:
     text = argument(setting)
     whole = joined(config, setting)
     resolved = resolve(whole.partition(":")[2])
-    identity = digest(resolved if resolved is not None else [source, given], text, flags)
+    identity = digest(resolved if resolved is not None else [source, shared_text], text, flags)
     runs.append(Run(run_name(setting), setting, whole, resolved, identity, origin))
   return runs
 
 
 def joined(config: str, setting: Mapping[str, Any]) -> str:
   """Returns the config's file and argument with the setting's pairs after it, as main.py takes them."""
-  name, _, given = config.partition(":")
-  return f"{config_file.find(name)}:{','.join(filter(None, (given, argument(setting))))}"
+  name, _, text = config.partition(":")
+  return f"{config_file.find(name)}:{','.join(filter(None, (text, argument(setting))))}"
 
 
 def digest(*parts: Any) -> str:

@@ -72,15 +72,15 @@ def read(folder: Path) -> list[Setting]:
     raise Mistake(f"{folder} has no {results.RESULTS}; give the --out folder of a sweep")
   runs = results.read(path)
   origins = _origins(runs)
-  found: dict[str, Setting] = {}
+  settings: dict[str, Setting] = {}
   for run in runs:
     run["rows"] = metrics.read_rows(folder / run["folder"] / "metrics.jsonl")
     overrides = {key: value for key, value in run["overrides"].items() if key not in SEEDS}
     setting = Setting(overrides, origins[run["origin"]], [])
-    found.setdefault(setting.name, setting).runs.append(run)
-  if not any(setting.done for setting in found.values()):
+    settings.setdefault(setting.name, setting).runs.append(run)
+  if not any(setting.done for setting in settings.values()):
     raise Mistake(f"{path} has no finished run")
-  return list(found.values())
+  return list(settings.values())
 
 
 def _origins(runs: list[dict[str, Any]]) -> dict[str, str]:
@@ -98,23 +98,23 @@ def _origins(runs: list[dict[str, Any]]) -> dict[str, str]:
   return {origin: f"[{tell(origin, text)}] " for origin, text in texts.items()}
 
 
-def require_metric(found: list[Setting], flag: str, metric: str) -> None:
+def require_metric(settings: list[Setting], flag: str, metric: str) -> None:
   """Refuses a metric that a finished run does not have.
 
   Raises:
     Mistake: a run has no such metric; the message lists those it has.
   """
-  for run in (run for setting in found for run in setting.runs if run["status"] == "done"):
+  for run in (run for setting in settings for run in setting.runs if run["status"] == "done"):
     if not any(metric in row for row in run["rows"]):
       choices = sorted({key for row in run["rows"] for key in row if key.startswith("eval/")})
       raise Mistake(f"{flag}={metric}: run {run['folder']} has none; choose from {choices}")
 
 
-def on_validation(found: list[Setting], metric: str) -> str:
+def on_validation(settings: list[Setting], metric: str) -> str:
   """Returns the same quantity on the validation set, or the metric itself where a finished run has no such set."""
   section, _, rest = metric.partition("/")
   name = f"{section}/validation/{rest.rpartition('/')[2]}"
-  finished = [run for setting in found for run in setting.done if run["status"] == "done"]
+  finished = [run for setting in settings for run in setting.done if run["status"] == "done"]
   return name if all(any(name in row for row in run["rows"]) for run in finished) else metric
 
 
@@ -127,42 +127,42 @@ def label(setting: Setting, by: str) -> str:
   return setting.origin + str(overrides.get(by, "default"))
 
 
-def groups(found: Iterable[Setting], by: str) -> dict[str, list[Setting]]:
+def groups(settings: Iterable[Setting], by: str) -> dict[str, list[Setting]]:
   """Groups the settings by `label`; every one is in some group."""
   parts: dict[str, list[Setting]] = {}
-  for setting in found:
+  for setting in settings:
     parts.setdefault(label(setting, by), []).append(setting)
   return parts
 
 
-def best(found: Iterable[Setting], by: str, metric: str) -> dict[str, Setting]:
+def best(settings: Iterable[Setting], by: str, metric: str) -> dict[str, Setting]:
   """Returns the setting of each group with the best mean; nan is worse than anything but no value at all."""
 
   def rank(setting: Setting) -> tuple[bool, bool, float]:
     mean = metrics.sign(metric) * setting.at_the_end(metric)[0]
     return bool(setting.values(metric)), not math.isnan(mean), 0.0 if math.isnan(mean) else mean
 
-  return {group: max(part, key=rank) for group, part in groups(found, by).items()}
+  return {group: max(part, key=rank) for group, part in groups(settings, by).items()}
 
 
-def require_override(found: list[Setting], key: str | None) -> None:
+def require_override(settings: list[Setting], key: str | None) -> None:
   """Refuses an override that no run has.
 
   Raises:
     Mistake: no run overrides `key`.
   """
-  choices = sorted({name for setting in found for name in setting.overrides})
+  choices = sorted({name for setting in settings for name in setting.overrides})
   if key not in (None, MIXER, *choices):
     raise Mistake(f"no run overrides {key!r}; choose from {choices}")
 
 
-def against(found: list[Setting], by: str, quantity: str, metric: str) -> dict[str, list[Setting]]:
+def against(settings: list[Setting], by: str, quantity: str, metric: str) -> dict[str, list[Setting]]:
   """Returns for each group the best setting at each value of a number in the summaries, in order of that number.
 
   Raises:
     Mistake: a finished setting has no such number.
   """
-  finished = [setting for setting in found if setting.values(metric)]
+  finished = [setting for setting in settings if setting.values(metric)]
   for setting in finished:
     if setting.quantity(quantity) is None:
       summary = setting.done[0]["summary"]

@@ -193,8 +193,8 @@ def _json(path: Path) -> dict[str, Any]:
 
 def outcome(result: Mapping[str, Any]) -> str:
   """Returns a run's line in words: its name and how it ended, with accuracy, else loss, or why it failed."""
-  found = result["summary"].get("metrics", {})
-  metrics = {key: value for key, value in found.items() if key.startswith("eval/") and value is not None}
+  measured = result["summary"].get("metrics", {})
+  metrics = {key: value for key, value in measured.items() if key.startswith("eval/") and value is not None}
   least = lambda key: (not key.endswith("/accuracy"), not key.endswith("/loss"), not key.startswith("eval/validation/"))
   shown = [f"{key.removeprefix('eval/').replace('/', ' ')} {metrics[key]:.3g}" for key in sorted(metrics, key=least)]
   more = [result["error"]] if "error" in result else shown[:1]
@@ -325,8 +325,8 @@ def make_launcher(args: argparse.Namespace) -> tuple[launchers.Launcher, int]:
     hosts = args.jobs * args.hosts
     return launchers.Ssh(hosts, ROOT), len(hosts)
   if args.launcher == "slurm":
-    given = dict(grammar.pairs(",".join(args.slurm)))
-    parameters = {key: grammar.literal(value, key) for key, value in given.items()}
+    pairs = dict(grammar.pairs(",".join(args.slurm)))
+    parameters = {key: grammar.literal(value, key) for key, value in pairs.items()}
     return launchers.Slurm(args.out.absolute() / "slurm", parameters), args.jobs
   return launchers.Local(), args.jobs
 

@@ -116,13 +116,13 @@ def collect(run: Run, wanted: str | None, rows: int) -> Answers:
   return Answers({key: value[counts] for key, value in whole.items()}, np.concatenate(answers)[counts])
 
 
-def draw_confusion(found: Answers, classes: int) -> Figure:
+def draw_confusion(answers: Answers, classes: int) -> Figure:
   """Draws labels as rows and predictions as columns, each row's shares in per cent."""
   counts = np.zeros((classes, classes))
-  np.add.at(counts, (found.batch["targets"], found.answers.argmax(axis=-1)), 1)
+  np.add.at(counts, (answers.batch["targets"], answers.answers.argmax(axis=-1)), 1)
   shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
   figure = Figure(figsize=(2 + 0.4 * classes, 1.6 + 0.4 * classes), layout="constrained")
-  axes = figure.add_subplot(xlabel="predicted", ylabel="label", title=f"{len(found.answers)} rows, % of each label")
+  axes = figure.add_subplot(xlabel="predicted", ylabel="label", title=f"{len(answers.answers)} rows, % of each label")
   axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
   for (label, predicted), share in np.ndenumerate(shares):
     axes.text(predicted, label, f"{share:.0f}", ha="center", va="center", fontsize=7, color="C3" if share > 50 else "k")
@@ -131,29 +131,29 @@ def draw_confusion(found: Answers, classes: int) -> Figure:
   return figure
 
 
-def draw_numbers(found: Answers) -> Figure:
+def draw_numbers(answers: Answers) -> Figure:
   """Draws a point for each row and number."""
   figure = Figure(figsize=(5, 5), layout="constrained")
-  axes = figure.add_subplot(xlabel="target", ylabel="predicted", title=f"{len(found.answers)} rows")
-  target = found.batch["targets"].ravel()
-  axes.plot(target, found.answers.ravel(), ".", markersize=3)
+  axes = figure.add_subplot(xlabel="target", ylabel="predicted", title=f"{len(answers.answers)} rows")
+  target = answers.batch["targets"].ravel()
+  axes.plot(target, answers.answers.ravel(), ".", markersize=3)
   axes.plot([target.min(), target.max()], [target.min(), target.max()], color="k", linewidth=0.8)
   axes.grid(alpha=0.3)
   return figure
 
 
-def draw_samples(run: Run, found: Answers) -> Figure:
+def draw_samples(run: Run, answers: Answers) -> Figure:
   """Draws the first rows: images where pixels fill a square, otherwise curves of the features; or tokens as lines."""
-  rows = min(SHOWN, len(found.answers))
-  inputs, lengths = found.batch["inputs"][:rows], found.batch.get("lengths")
-  titles = [said(found, row) for row in range(rows)]
+  rows = min(SHOWN, len(answers.answers))
+  inputs, lengths = answers.batch["inputs"][:rows], answers.batch.get("lengths")
+  titles = [caption(answers, row) for row in range(rows)]
   sizes = [inputs.shape[1] if lengths is None else int(lengths[row]) for row in range(rows)]
   if run.task.features is None:
     figure = Figure(figsize=(9, 0.6 * rows + 0.5), layout="constrained")
     for row, axes in enumerate(figure.subplots(rows, 1, squeeze=False)[:, 0]):
       axes.axis("off")
       axes.text(
-        0, 0.5, written(run, found, row, sizes[row]), fontsize=7, family="monospace", va="center", parse_math=False
+        0, 0.5, written(run, answers, row, sizes[row]), fontsize=7, family="monospace", va="center", parse_math=False
       )
       axes.set_title(titles[row], fontsize=7, loc="left")
     return figure
@@ -177,23 +177,27 @@ def draw_samples(run: Run, found: Answers) -> Figure:
   return figure
 
 
-def said(found: Answers, row: int) -> str:
+def caption(row_answers: Answers, row: int) -> str:
   """Returns what a row's target is and what was predicted."""
-  targets, answers, weights = found.batch["targets"][row], found.answers[row], found.batch["weights"][row]
+  targets, answers, weights = (
+    row_answers.batch["targets"][row],
+    row_answers.answers[row],
+    row_answers.batch["weights"][row],
+  )
   if np.issubdtype(targets.dtype, np.floating):
     return f"target {targets.ravel()[0]:.3g}, predicted {answers.ravel()[0]:.3g}"
   predicted = answers.argmax(axis=-1)
   if targets.ndim == 0:
     return f"target {targets}, predicted {predicted}"
-  places = np.flatnonzero(weights > 0)
-  right = int((predicted[places] == targets[places]).sum())
-  first = places[:12]
-  return f"{right} of {len(places)} right; targets {targets[first].tolist()}, predicted {predicted[first].tolist()}"
+  scored = np.flatnonzero(weights > 0)
+  right = int((predicted[scored] == targets[scored]).sum())
+  first = scored[:12]
+  return f"{right} of {len(scored)} right; targets {targets[first].tolist()}, predicted {predicted[first].tolist()}"
 
 
-def written(run: Run, found: Answers, row: int, size: int) -> str:
+def written(run: Run, answers: Answers, row: int, size: int) -> str:
   """Returns the end of a row's tokens: as text where the task is one of bytes, otherwise as numbers."""
-  tokens = found.batch["inputs"][row, max(0, size - TOKENS) : size]
+  tokens = answers.batch["inputs"][row, max(0, size - TOKENS) : size]
   start = "… " if size > TOKENS else ""
   if run.task.vocab == 256:
     return start + "".join(chr(token) if 32 <= token < 127 else "·" for token in tokens)
@@ -208,23 +212,23 @@ def opened(folder: Path, args: argparse.Namespace) -> Run:
 
 def draw_positions(runs: list[Run], collected: dict[str, Answers]) -> Figure | None:
   """Draws one line for each run that predicts next tokens; returns None where there is no such run."""
-  here = {run.name: collected[run.name] for run in runs}
-  models = [run for run in runs if positions.predicts_tokens(run, here[run.name].batch["weights"])]
+  answers = {run.name: collected[run.name] for run in runs}
+  models = [run for run in runs if positions.predicts_tokens(run, answers[run.name].batch["weights"])]
   if not models:
     return None
-  lines = {run.name: positions.losses(here[run.name].batch, here[run.name].answers) for run in models}
+  lines = {run.name: positions.losses(answers[run.name].batch, answers[run.name].answers) for run in models}
   return positions.draw(lines, {run.name: run.task.length for run in models})
 
 
-def pages(run: Run, found: Answers) -> Iterator[tuple[str, Figure]]:
+def pages(run: Run, answers: Answers) -> Iterator[tuple[str, Figure]]:
   """Yields the pictures of one run, by the end of their names."""
-  if layers := experts.shares(run, found.batch["inputs"][:MOST_ROWS]):
+  if layers := experts.shares(run, answers.batch["inputs"][:MOST_ROWS]):
     yield "experts", experts.draw(layers)
-  if found.answers.ndim == 2 and run.task.classes and run.task.classes <= MOST_CLASSES:
-    yield "confusion", draw_confusion(found, run.task.classes)
-  if np.issubdtype(found.batch["targets"].dtype, np.floating):
-    yield "numbers", draw_numbers(found)
-  yield "samples", draw_samples(run, found)
+  if answers.answers.ndim == 2 and run.task.classes and run.task.classes <= MOST_CLASSES:
+    yield "confusion", draw_confusion(answers, run.task.classes)
+  if np.issubdtype(answers.batch["targets"].dtype, np.floating):
+    yield "numbers", draw_numbers(answers)
+  yield "samples", draw_samples(run, answers)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -250,11 +254,11 @@ def main(argv: list[str] | None = None) -> int:
       raise Mistake(f"several of the folders are called {same[0]!r}, as their pictures would be; draw them one by one")
     args.out.mkdir(parents=True, exist_ok=True)
     collected = {run.name: collect(run, args.set, args.rows) for run in runs}
-    found = {f"{run.name}_{kind}.png": figure for run in runs for kind, figure in pages(run, collected[run.name])}
+    figures = {f"{run.name}_{kind}.png": figure for run in runs for kind, figure in pages(run, collected[run.name])}
     if by_position := draw_positions(runs, collected):
-      found = {"positions.png": by_position} | found
+      figures = {"positions.png": by_position} | figures
     sets = draw_sets(args.workdirs, args.metric)
-    for name, figure in (({"sets.png": sets} if sets else {}) | found).items():
+    for name, figure in (({"sets.png": sets} if sets else {}) | figures).items():
       save(figure, args.out / name, dpi=110)
       print(args.out / name)
   except (Mistake, OSError) as error:

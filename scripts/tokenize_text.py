@@ -127,11 +127,11 @@ def find_tokenizer(name: str) -> Path:
     Mistake: there is none, or it cannot be read.
   """
   path = Path(name).expanduser()
-  found = tokenizer.file(path) if path.is_dir() else path
-  if found is None or not found.is_file():
+  file = tokenizer.file(path) if path.is_dir() else path
+  if file is None or not file.is_file():
     raise Mistake(f"--tokenizer={name} is no tokenizer's file, nor a folder with {tokenizer.JSON} or one .model")
-  tokenizer.open_file(found)
-  return found
+  tokenizer.open_file(file)
+  return file
 
 
 def prepare(folder: Path, task: PackedText, path: Path, size: int) -> None:
@@ -162,22 +162,22 @@ def make(folder: Path, task: PackedText, path: Path, *, workers: int, size: int 
   facts: dict[tuple[str, int], dict[str, Any]] = {}
   missing = []
   for job in jobs(dict(task.splits), size):
-    found = finished(folder, job)
-    if found is None:
+    part_facts = finished(folder, job)
+    if part_facts is None:
       missing.append(job)
     else:
-      facts[job.split, job.number] = found
+      facts[job.split, job.number] = part_facts
   began, done = time.monotonic(), 0
   if missing:
     print(f"{len(missing)} of {len(missing) + len(facts)} files are missing in {folder}", flush=True)
   write = functools.partial(make_part, folder, path)
-  for job, found in zip(missing, spread(write, missing, min(workers, len(missing)))):
-    facts[job.split, job.number] = found
-    done += found["bytes"]
+  for job, part_facts in zip(missing, spread(write, missing, min(workers, len(missing)))):
+    facts[job.split, job.number] = part_facts
+    done += part_facts["bytes"]
     print(f"{done:,} bytes in {time.monotonic() - began:.0f} s", flush=True)
   splits: dict[str, list[dict[str, Any]]] = {}
-  for (split, _), found in sorted(facts.items()):
-    splits.setdefault(split, []).append(found)
+  for (split, _), part_facts in sorted(facts.items()):
+    splits.setdefault(split, []).append(part_facts)
   one = opened(path)
   manifest = {
     "form": token_shards.FORM,

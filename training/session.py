@@ -214,5 +214,5 @@ class Session:
     began = time.monotonic()
     yield
     self.writer.say(f"compiled {work} in {time.monotonic() - began:.1f} s")
-    if dispatch.seen:
-      self.writer.say(f"implementations: {dispatch.told(dispatch.seen)}")
+    if dispatch.recorded:
+      self.writer.say(f"implementations: {dispatch.describe(dispatch.recorded)}")

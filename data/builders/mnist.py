@@ -70,7 +70,7 @@ def load(folder: str, cache: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
   builder = prepare(MnistIdx, folder, "mnist", cache)
   out = {}
   for split in ("train", "test"):
-    found = examples(builder, split)
-    images = np.stack([example["image"] for example in found])
-    out[split] = images, np.array([example["label"] for example in found], np.int32)
+    records = examples(builder, split)
+    images = np.stack([example["image"] for example in records])
+    out[split] = images, np.array([example["label"] for example in records], np.int32)
   return out

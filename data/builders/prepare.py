@@ -65,14 +65,15 @@ class FromFiles(tfds.core.GeneratorBasedBuilder):
 def verify(path: pathlib.Path, original: Original) -> None:
   """Raises a ValueError unless the file is byte for byte the published one."""
   try:
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
   except OSError as error:
     raise Mistake(
       f"cannot read {str(path)!r}: {error.strerror}; check data.dir, or get the file from {original.url}"
     ) from error
-  if found != original.sha256:
+  if digest != original.sha256:
     raise Mistake(
-      f"{str(path)!r} is not the published file: sha256 {found}, expected {original.sha256}; get it from {original.url}"
+      f"{str(path)!r} is not the published file: sha256 {digest}, expected {original.sha256}; "
+      f"get it from {original.url}"
     )
 
 
@@ -87,9 +88,9 @@ def find_folder(folder: str, names: tuple[str, ...], sub: str) -> pathlib.Path |
   root = pipeline.folder("dir", folder)
   if not root.is_dir():
     raise Mistake(f"data.dir={folder!r} is not a folder: name one with {sorted(names)}, or leave it empty to download")
-  for place in (root / sub, root):
-    if any((place / name).exists() for name in names):
-      return place
+  for path in (root / sub, root):
+    if any((path / name).exists() for name in names):
+      return path
   raise Mistake(
     f"data.dir={folder!r} has none of {sorted(names)}, nor has its folder {sub!r}: put them there or leave it empty"
   )

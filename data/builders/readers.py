@@ -40,10 +40,10 @@ def speech(folder: pathlib.Path, words: tuple[str, ...] | None, rate: int) -> Pa
   """Yields a part for each word; 8 kHz is every second sample, whose aliasing belongs to the published test."""
   lists = {"validation": "validation_list.txt", "test": "testing_list.txt"}
   listed = {line: part for part, name in lists.items() for line in (folder / name).read_text().split()}
-  there = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("_"))
-  chosen = sorted(words or there)
+  names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("_"))
+  chosen = sorted(words or names)
   for label, word in enumerate(chosen):
-    if word not in there:
+    if word not in names:
       raise Mistake(f"{str(folder)!r} has no folder {word!r}")
     yield word, functools.partial(_word, folder / word, listed, label, SECOND // rate)
 
@@ -187,25 +187,25 @@ def aedat(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     Mistake: it is no such file, or ends within a packet.
   """
   data = path.read_bytes()
-  place = 0
-  while data[place : place + 1] == b"#":
-    place = data.index(b"\n", place) + 1
+  offset = 0
+  while data[offset : offset + 1] == b"#":
+    offset = data.index(b"\n", offset) + 1
   if not data.startswith(b"#!AER-DAT3"):
     raise Mistake(f"{str(path)!r} is no AEDAT 3.1 file: it begins with {data[:12]!r}")
   tokens, times = [], []
-  while place < len(data):
-    header = np.frombuffer(data[place : place + HEADER].ljust(HEADER, b"\0"), "<i4")
+  while offset < len(data):
+    header = np.frombuffer(data[offset : offset + HEADER].ljust(HEADER, b"\0"), "<i4")
     kind, size, count = int(header[0]) & 0xFFFF, int(header[1]), int(header[5])
-    end = place + HEADER + size * count
+    end = offset + HEADER + size * count
     if end > len(data) or size < 8:
-      raise Mistake(f"{str(path)!r} ends within a packet at byte {place}")
+      raise Mistake(f"{str(path)!r} ends within a packet at byte {offset}")
     if kind == 1:
-      words = np.frombuffer(data[place + HEADER : end], "<u4").reshape(count, size // 4)
+      words = np.frombuffer(data[offset + HEADER : end], "<u4").reshape(count, size // 4)
       word = words[words[:, 0] & 1 == 1, 0].astype(np.int64)
       x, y, polarity = word >> 17 & 0x7FFF, word >> 2 & 0x7FFF, word >> 1 & 1
       tokens.append(((polarity * WIDE + y) * WIDE + x).astype(np.uint16))
       times.append(words[words[:, 0] & 1 == 1, 1].astype(np.int64) + (int(header[3]) << 31))
-    place = end
+    offset = end
   if not tokens:
     raise Mistake(f"{str(path)!r} has no events")
   return np.concatenate(tokens), np.concatenate(times)

@@ -101,7 +101,7 @@ def _backward(q, k, v, w, log_a, entries, y_bar, last_bar):
       (blocks.like(1, blocks.k, blocks.p), blocks.by_row),
     ],
   )
-  bars = (blocks.unfold(z, like) for z, like in zip(bars, (q, k, v, w)))
+  bars = (blocks.unfold(z, argument) for z, argument in zip(bars, (q, k, v, w)))
   return *bars, blocks.unfold_decays(log_a_bar), S_bar.reshape(last_bar.shape)
 
 

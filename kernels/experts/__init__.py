@@ -39,9 +39,9 @@ def experts(
   run = _one_token if impl == "auto" and _few(x, chosen, W_in) else dispatch.pick("experts", IMPLS, impl)
 
   def local(x, chosen, weights, W_in, W_out, W_gate, numbers):
-    here = chosen - numbers[0]
-    here = jnp.where((here >= 0) & (here < len(numbers)), here, len(numbers))
-    return (run(x, here, weights, W_in, W_out, W_gate, activation)[None],)
+    local_numbers = chosen - numbers[0]
+    local_numbers = jnp.where((local_numbers >= 0) & (local_numbers < len(numbers)), local_numbers, len(numbers))
+    return (run(x, local_numbers, weights, W_in, W_out, W_gate, activation)[None],)
 
   matrices = ("e d f", "e f d", "e d f", "e")
   divided = dispatch.shard(local, ("b i d", "b i k", "b i k", *matrices), ("e b i d",))

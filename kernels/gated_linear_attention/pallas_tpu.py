@@ -182,7 +182,7 @@ def _backward(q, k, v, log_a, u, reset, entries, y_bar, last_bar):
     ],
     [pltpu.VMEM(states, jnp.float32)],
   )
-  bars = (z.reshape(like.shape) for z, like in ((q_bar, q), (k_bar, k), (v_bar, v), (log_a_bar, log_a)))
+  bars = (z.reshape(argument.shape) for z, argument in ((q_bar, q), (k_bar, k), (v_bar, v), (log_a_bar, log_a)))
   u_bar = u_bar[0].sum((0, 1)).reshape(u.shape) if u_bar else None
   return *bars, u_bar, S_bar.swapaxes(2, 3), None
 

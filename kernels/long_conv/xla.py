@@ -104,8 +104,8 @@ def _contained(
 ) -> Float[Array, "b t e"]:
   """Convolves each channel up to its first inf or NaN, and sets the rest to NaN; spectra and products spread these."""
   time, finite = jnp.arange(u.shape[1])[:, None], jnp.isfinite(u)
-  first = jnp.min(jnp.where(finite, u.shape[1], time), axis=1, keepdims=True)
-  return jnp.where(time < first, convolve(jnp.where(finite, u, 0)), jnp.nan)
+  begin = jnp.min(jnp.where(finite, u.shape[1], time), axis=1, keepdims=True)
+  return jnp.where(time < begin, convolve(jnp.where(finite, u, 0)), jnp.nan)
 
 
 def _across(u, k, document, half):

@@ -130,8 +130,8 @@ class Block(gpu.Block):
     return row, pl.ds(self.first(i), self.tiling.tokens), self.group, self.cols
 
   def to(self, i):
-    row, *place = self.at(i)
-    return self.part * self.tiling.rows + row, *place
+    row, *indices = self.at(i)
+    return self.part * self.tiling.rows + row, *indices
 
   def fetch_columns(self, i, slot, barrier, *arrays):
     row, tokens, group, _ = self.at(i)

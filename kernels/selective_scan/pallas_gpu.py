@@ -246,17 +246,17 @@ def _backward_kernel(tiling, words, maps, A, x, dt, B, C, D, z, entering, y_bar,
       for k in range(again - 1):
         states.append(tile.token(j * again + k, states[-1]).after)
       for k in reversed(range(again)):
-        place = j * again + k
+        token = j * again + k
         # Made once more: registers hold the states of these tokens, but not their decays, too.
-        carry, leaving, columns = _leave(tile, D, place, tile.token(place, states[k]), carry)
+        carry, leaving, columns = _leave(tile, D, token, tile.token(token, states[k]), carry)
         for slots, m in zip((x_out, dt_out, *z_out), leaving):
-          slots[out, place] = m.astype(slots.dtype)
+          slots[out, token] = m.astype(slots.dtype)
         for n, m in enumerate(columns):
           rows[pl.ds((2 * (k % tiling.summed) + n) * tiling.part, tiling.part)] = m
         if k % tiling.summed == 0:
           # All have written before one reads what others wrote, and read before one writes again.
           plgpu.commit_smem()
-          index = lax.div(block.first(i) + place, tiling.summed)
+          index = lax.div(block.first(i) + token, tiling.summed)
           sums[block.row, lax.axis_index("e"), block.part, index] = gpu.load(rows, plgpu.Layout.WGMMA).sum(1)
           plgpu.commit_smem()
       return carry

@@ -83,8 +83,8 @@ class _Blocks:
     """Returns the mask, and its block, in scalar memory."""
     if self.reset is None:
       return (), ()
-    place = lambda r, e, c: (lax.div(r, self.g), self.chunk(c), 0, 0)
-    spec = pl.BlockSpec((None, None, 1, self.tiles), place, memory_space=pltpu.SMEM)
+    index = lambda r, e, c: (lax.div(r, self.g), self.chunk(c), 0, 0)
+    spec = pl.BlockSpec((None, None, 1, self.tiles), index, memory_space=pltpu.SMEM)
     return (tpu.words(self.reset, self.tokens),), (spec,)
 
   def like(self, *shape, dtype=jnp.float32):
@@ -110,13 +110,13 @@ def _run(softplus, x, dt, A, B, C, h, D, z, reset, *, save):
   """Returns all y, the last state, and if `save` the states before each chunk."""
   blocks = _Blocks(x, B, reset, softplus, back=False)
   row, states = blocks.by_row(blocks.n), (blocks.n, blocks.width)
-  kept = (blocks.like(blocks.chunks, *states), blocks.by_chunk)
+  saved = (blocks.like(blocks.chunks, *states), blocks.by_chunk)
   y, last, *entries = tpu.in_order(
     _forward_kernel,
     blocks,
     "selective_scan",
     [*_arrays(blocks, x, dt, A, B, C, D, z), (blocks.fold(h.swapaxes(1, 2)), row)],
-    [(blocks.like_tokens(x), blocks.by_token), (blocks.like(*states), row), *[kept] * save],
+    [(blocks.like_tokens(x), blocks.by_token), (blocks.like(*states), row), *[saved] * save],
     blocks.wide(3),
   )
   return blocks.unfold(y), blocks.unfold(last).swapaxes(1, 2), *entries
@@ -233,8 +233,8 @@ def _backward_kernel(blocks, words, x, dt, A, B, C, D, z, entry, y_bar, last_bar
     i = blocks.tiles - 1 - k
     tiles = [jnp.zeros((tpu.ROWS, blocks.channels), jnp.float32)] * len(out)
     for j, reset, rows, columns in reversed(list(_tokens(i, words, (x_in, dt_in, read_bar), (B, C)))):
-      place = i * tpu.ROWS + j
-      h_bar, made, bars = _adjoint(A, h_bar, bars, rows, columns, states[place], place)
+      lane = i * tpu.ROWS + j
+      h_bar, made, bars = _adjoint(A, h_bar, bars, rows, columns, states[lane], lane)
       h_bar, tiles = _cleared(h_bar, reset), [_at_row(j, m, row) for m, row in zip(tiles, made)]
     for ref, m in zip(out, tiles):
       ref[_rows(i)] = m
@@ -259,7 +259,7 @@ def _advance(A, h, x, dt, B):
   return jnp.exp(dt * A) * h + (dt * x) * B
 
 
-def _adjoint(A, h_bar, bars, rows, columns, entering, place):
+def _adjoint(A, h_bar, bars, rows, columns, entering, number):
   """Goes one token back: what flows to the state before it; cotangents of x and dt, and its y; `bars` with those of
   A, B, C.
 
@@ -272,7 +272,7 @@ def _adjoint(A, h_bar, bars, rows, columns, entering, place):
   before_bar = decay * h_bar
   exponent_bar = before_bar * entering
   inflow_bar = (h_bar * B).sum(0, keepdims=True)
-  lane = lax.broadcasted_iota(jnp.int32, B_bar.shape, 1) == place
+  lane = lax.broadcasted_iota(jnp.int32, B_bar.shape, 1) == number
   B_bar = jnp.where(lane, (h_bar * inflow).sum(1, keepdims=True), B_bar)
   C_bar = jnp.where(lane, (after * y_bar).sum(1, keepdims=True), C_bar)
   dt_bar = (exponent_bar * A).sum(0, keepdims=True) + inflow_bar * x

@@ -31,7 +31,7 @@ def _run(q, k, v, log_a, S, *, save):
   """Returns all y, the last states, and if `save` the states before each chunk."""
   blocks = Blocks(k, v, most=(TOKENS, HEADS), back=False)
   states = blocks.heads_of_group, blocks.k, blocks.p
-  kept = (blocks.like(blocks.chunks, *states), blocks.by_chunk)
+  saved = (blocks.like(blocks.chunks, *states), blocks.by_chunk)
   y, last, *entries = tpu.in_order(
     _forward_kernel,
     blocks,
@@ -39,7 +39,7 @@ def _run(q, k, v, log_a, S, *, save):
     [*_arrays(blocks, q, k, v, log_a), (blocks.fold_states(S), blocks.by_row)],
     [
       (blocks.like(blocks.t, blocks.heads_of_group * blocks.p), blocks.by_token_and_head),
-      *((blocks.like(*states), blocks.by_row), *[kept] * save),
+      *((blocks.like(*states), blocks.by_row), *[saved] * save),
     ],
   )
   return blocks.unfold(y, v), last.reshape(S.shape), *entries

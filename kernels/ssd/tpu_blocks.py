@@ -69,8 +69,8 @@ class Blocks:
     if self.t % self.tokens == 0:
       return [z[...] for z in refs]
     first = self.chunk(pl.program_id(2)) * self.tokens
-    there = lambda z: first + lax.broadcasted_iota(jnp.int32, z.shape, 0) < self.t
-    return [jnp.where(there(z), z[...], 0) for z in refs]
+    valid = lambda z: first + lax.broadcasted_iota(jnp.int32, z.shape, 0) < self.t
+    return [jnp.where(valid(z), z[...], 0) for z in refs]
 
 
 class Decays(NamedTuple):

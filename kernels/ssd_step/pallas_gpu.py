@@ -159,5 +159,5 @@ def _spread(z, axes, layout, blocks):
 def _column(columns, kind, i, layout, blocks):
   """Returns the i-th entries of B or C, for all channels."""
   first = kind * blocks.of_column * gpu.LANES + i * ENTRIES
-  place = lax.div(first, blocks.width), pl.ds(lax.rem(first, blocks.width), ENTRIES)
-  return _spread(gpu.load(columns.at[*place], layout.reduce((0, 2))), (1,), layout, blocks)
+  indices = lax.div(first, blocks.width), pl.ds(lax.rem(first, blocks.width), ENTRIES)
+  return _spread(gpu.load(columns.at[*indices], layout.reduce((0, 2))), (1,), layout, blocks)

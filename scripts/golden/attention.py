@@ -67,7 +67,7 @@ LATENT_LAYERS: dict[str, tuple[str, str, str | None, str, dict[str, Any]]] = {
 }
 
 
-def places(b: int, t: int, window: int | None) -> tuple[Any, Any]:
+def positions_and_mask(b: int, t: int, window: int | None) -> tuple[Any, Any]:
   """Returns positions, the second row's in two documents, and what is added to scores."""
   import torch
 
@@ -90,8 +90,8 @@ def layer_of(kind: str, layers: Mapping[str, tuple], d: int, b: int = 2, t: int 
   config = getattr(transformers, config_of)(hidden_size=d, num_hidden_layers=1, attn_implementation="eager", **options)
   module = getattr(code, cls)(config, layer_idx=0).eval()
   rng = np.random.default_rng(0)
-  given = drawn(module, rng) | {"x": rng.standard_normal((b, t, d))}
-  position, mask = places(b, t, options.get("sliding_window"))
+  inputs = drawn(module, rng) | {"x": rng.standard_normal((b, t, d))}
+  position, mask = positions_and_mask(b, t, options.get("sliding_window"))
 
   def run(x, **parameters):
     more = {"attention_mask": mask}
@@ -102,7 +102,7 @@ def layer_of(kind: str, layers: Mapping[str, tuple], d: int, b: int = 2, t: int 
       more |= {"residual": torch.zeros_like(x), "alibi": alibi}
     return (with_parameters(module, parameters, lambda: module(x, **more))[0],)
 
-  return with_torch_gradients(run, given, rng)
+  return with_torch_gradients(run, inputs, rng)
 
 
 def all_of(layers: Mapping[str, tuple], d: int, official: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -12,23 +12,23 @@ def dss(official: dict[str, Any]) -> dict[str, np.ndarray]:
 
   With a time step each for real and imaginary parts.
   """
-  found: dict[str, np.ndarray] = {}
+  entries: dict[str, np.ndarray] = {}
   h, n, t = 3, 4, 23
   for version in ("exp", "softmax"):
     rng = np.random.default_rng(0)
     module = official["DSSKernel"](h, N=n, version=version)
-    given = drawn(module, rng) | {"W": rng.standard_normal((1, h, n, 2))}
-    given["log_dt"] = np.log(rng.uniform(0.03, 0.3, (h, 2)))
+    inputs = drawn(module, rng) | {"W": rng.standard_normal((1, h, n, 2))}
+    inputs["log_dt"] = np.log(rng.uniform(0.03, 0.3, (h, 2)))
     if version == "exp":
-      given["Lambda_im"] = rng.uniform(1, 9, n)
+      inputs["Lambda_im"] = rng.uniform(1, 9, n)
     else:
-      given["Lambda"] = np.stack([[-0.5, -1.2, 0.4, -0.1], rng.uniform(1, 9, n)], axis=1)
+      inputs["Lambda"] = np.stack([[-0.5, -1.2, 0.4, -0.1], rng.uniform(1, 9, n)], axis=1)
 
     def run(module=module, **parameters):
       return (with_parameters(module, parameters, lambda: module(t)[0][0]),)
 
-    found |= under(version, with_torch_gradients(run, given, rng))
-  return found
+    entries |= under(version, with_torch_gradients(run, inputs, rng))
+  return entries
 
 
 RECIPES = {

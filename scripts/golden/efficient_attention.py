@@ -42,15 +42,15 @@ def layer(
 ) -> dict[str, np.ndarray]:
   """Runs a module at drawn parameters but for keys' biases, which change no weight: their gradients are rounding."""
   call = call or (lambda x: module(x))
-  given = drawn(module, rng, spread) | {"x": rng.standard_normal((B, T, D))}
-  for name in KEY_BIASES & given.keys():
-    del given[name]
+  inputs = drawn(module, rng, spread) | {"x": rng.standard_normal((B, T, D))}
+  for name in KEY_BIASES & inputs.keys():
+    del inputs[name]
     module.get_parameter(name).data.zero_()
 
   def run(x, **parameters):
     return (with_parameters(module, parameters, lambda: call(x)),)
 
-  return with_torch_gradients(run, given, rng)
+  return with_torch_gradients(run, inputs, rng)
 
 
 def linear_transformer(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -73,7 +73,7 @@ def linear_transformer(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def performer(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Runs attention by given features, with nothing added to them where the kernel is softmax's."""
-  found: dict[str, np.ndarray] = {}
+  entries: dict[str, np.ndarray] = {}
   for kind, causal in (("full", False), ("causal", True), ("relu", False)):
     rng = np.random.default_rng(0)
     W = rng.standard_normal((FEATURES, D // H))
@@ -89,8 +89,8 @@ def performer(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
         return (heads_first(official["causal_linear_attention_noncuda"](q, k, v, chunk_size=3, eps=0)),)
       return (heads_first(official["linear_attention"](q, k, v)),)
 
-    found |= under(kind, with_torch_gradients(run, tokens(rng, B, T, H, D // H) | {"W": W}, rng))
-  return found
+    entries |= under(kind, with_torch_gradients(run, tokens(rng, B, T, H, D // H) | {"W": W}, rng))
+  return entries
 
 
 def linformer(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -101,7 +101,7 @@ def linformer(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def luna(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Runs both attentions, with keys and values apart and the same."""
-  found: dict[str, np.ndarray] = {}
+  entries: dict[str, np.ndarray] = {}
   for kind in ("apart", "tied"):
     rng = np.random.default_rng(0)
     module = official["LunarMultiheadAttention"](D, H, H, self_attention=True, tie_kv=kind == "tied")
@@ -114,8 +114,8 @@ def luna(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
       return module(time_first, packed, None)[0].transpose(0, 1)
 
     # at smaller ones all attend to all alike, and gradients of scores are differences of like numbers
-    found |= under(kind, layer(module, rng, call, spread=0.8))
-  return found
+    entries |= under(kind, layer(module, rng, call, spread=0.8))
+  return entries
 
 
 def of_transformers(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -129,14 +129,14 @@ def of_transformers(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
     import_module(f"transformers.models.{family}.configuration_{family}"), f"{name}Config"
   )(hidden_size=D, num_attention_heads=H, **sizes)
   fnet = code("fnet").FNetBasicFourierTransform(config("fnet", "FNet", use_tpu_fourier_optimizations=False))
-  found = under("fnet", layer(fnet, rng, lambda x: fnet(x)[0]))
+  entries = under("fnet", layer(fnet, rng, lambda x: fnet(x)[0]))
 
   sizes = dict(
     segment_means_seq_len=T, num_landmarks=LANDMARKS, conv_kernel_size=TAPS, attention_probs_dropout_prob=0.0
   )
   nystrom = code("nystromformer").NystromformerSelfAttention(config("nystromformer", "Nystromformer", **sizes))
   nystrom.init_option = "exact"  # from each matrix's own norm
-  found |= under("nystromformer", layer(nystrom, rng, lambda x: nystrom(x)[0]))
+  entries |= under("nystromformer", layer(nystrom, rng, lambda x: nystrom(x)[0]))
 
   sizes = dict(block_size=BLOCK, num_random_blocks=1, max_position_embeddings=T)
   bird = code("big_bird").BigBirdBlockSparseAttention(config("big_bird", "BigBird", **sizes))
@@ -146,7 +146,7 @@ def of_transformers(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
   neighbours = torch.cat([blocked[:, 1:-3], blocked[:, 2:-2], blocked[:, 3:-1]], dim=2)
   band = torch.einsum("blq,blk->blqk", blocked[:, 2:-2], neighbours)[:, None]
   masks = (band, ones.view(B, 1, T, 1), ones.view(B, 1, 1, T), blocked, blocked)
-  found |= under("bigbird", layer(bird, rng, lambda x: bird(x, *masks)[0]))
+  entries |= under("bigbird", layer(bird, rng, lambda x: bird(x, *masks)[0]))
 
   lsh = dict[str, Any](
     attention_head_size=D // H, lsh_attn_chunk_length=CHUNK, num_buckets=BUCKETS, num_hashes=1, hash_seed=0,
@@ -154,9 +154,9 @@ def of_transformers(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
     max_position_embeddings=T, attn_layers=["lsh"],
   )  # fmt: skip
   reformer = code("reformer").LSHSelfAttention(config("reformer", "Reformer", **lsh))
-  found |= under("reformer", layer(reformer, rng, lambda x: reformer(x).hidden_states))
+  entries |= under("reformer", layer(reformer, rng, lambda x: reformer(x).hidden_states))
   torch.manual_seed(0)
-  return found | {"reformer_hash/R": torch.randn(H, D // H, 1, BUCKETS // 2).numpy()}
+  return entries | {"reformer_hash/R": torch.randn(H, D // H, 1, BUCKETS // 2).numpy()}
 
 
 RECIPES = {

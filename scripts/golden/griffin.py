@@ -16,7 +16,7 @@ def rglru(official: dict[str, Any]) -> dict[str, np.ndarray]:
   rng = np.random.default_rng(0)
   b, t, d, e, w = 2, 15, 4, 6, 4
   module = official["RecurrentBlock"](d, num_heads=2, lru_width=e, conv1d_temporal_width=w)
-  given = drawn(module, rng) | {"x": rng.standard_normal((b, t, d))}
+  inputs = drawn(module, rng) | {"x": rng.standard_normal((b, t, d))}
   position = torch.arange(t).expand(b, t).clone()
   position[1, 6:] = torch.arange(t - 6)  # a document starts there
 
@@ -34,9 +34,9 @@ def rglru(official: dict[str, Any]) -> dict[str, np.ndarray]:
 
     return with_parameters(module, parameters, steps)
 
-  found = under("empty", with_torch_gradients(from_empty, given, rng))
-  given |= {"h": rng.standard_normal((b, e)), "taps": rng.standard_normal((b, w - 1, e))}
-  return found | under("state", with_torch_gradients(from_state, given, rng))
+  entries = under("empty", with_torch_gradients(from_empty, inputs, rng))
+  inputs |= {"h": rng.standard_normal((b, e)), "taps": rng.standard_normal((b, w - 1, e))}
+  return entries | under("state", with_torch_gradients(from_state, inputs, rng))
 
 
 def local_attention(official: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -46,7 +46,7 @@ def local_attention(official: dict[str, Any]) -> dict[str, np.ndarray]:
   rng = np.random.default_rng(0)
   b, t, d, prompt = 2, 17, 16, 9
   module = official["LocalAttentionBlock"](d, num_heads=2, window_size=4)
-  given = drawn(module, rng) | {"x": rng.standard_normal((b, t, d))}
+  inputs = drawn(module, rng) | {"x": rng.standard_normal((b, t, d))}
   position = torch.arange(t).expand(b, t).clone()
   position[1, 6:] = torch.arange(t - 6)  # a document starts there
 
@@ -63,7 +63,7 @@ def local_attention(official: dict[str, Any]) -> dict[str, np.ndarray]:
     at_once = lambda: module(x, position, return_cache=False)[0]
     return tuple(with_parameters(module, parameters, way) for way in (at_once, steps))
 
-  return with_torch_gradients(run, given, rng)
+  return with_torch_gradients(run, inputs, rng)
 
 
 MODULES = "recurrentgemma/torch/modules.py"

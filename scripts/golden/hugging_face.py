@@ -30,7 +30,7 @@ LAYERS: dict[str, tuple[str, str, dict[str, Any]]] = {
 def layers(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Runs each layer on its own, from an empty state."""
   del official
-  found: dict[str, np.ndarray] = {}
+  entries: dict[str, np.ndarray] = {}
   for kind, (family, name, options) in LAYERS.items():
     rng = np.random.default_rng(0)
     folder = f"transformers.models.{family}"
@@ -42,13 +42,13 @@ def layers(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
     module = getattr(code, name)(configs[f"{family.replace('_', '')}config"](**options), layer_idx=0, **start).eval()
     if start:
       module.load_state_dict({name: value.zero_() for name, value in module.state_dict().items()})
-    given = drawn(module, rng) | {"x": rng.standard_normal((2, 19, options["hidden_size"]))}
+    inputs = drawn(module, rng) | {"x": rng.standard_normal((2, 19, options["hidden_size"]))}
 
     def run(x, module=module, **parameters):
       return (with_parameters(module, parameters, lambda: module(x)),)
 
-    found |= under(kind, with_torch_gradients(run, given, rng))
-  return found
+    entries |= under(kind, with_torch_gradients(run, inputs, rng))
+  return entries
 
 
 RECIPES = {"hugging_face": Recipe("huggingface/transformers", {}, "", layers, library="transformers")}

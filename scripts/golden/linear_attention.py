@@ -26,19 +26,19 @@ B, T, H, K, P = 2, 37, 2, 4, 5
 def tokens(rng: np.random.Generator, *, heads_first: bool = False, decay: str = "channel") -> dict[str, np.ndarray]:
   """Draws queries, keys of length 1, values, log decays by channel or head, steps in [0, 2], a nonzero state."""
   k = rng.standard_normal((B, T, H, K))
-  given = {
+  inputs = {
     "q": rng.standard_normal((B, T, H, K)),
     "k": k / np.linalg.norm(k, axis=-1, keepdims=True),
     "v": rng.standard_normal((B, T, H, P)),
     "g": -(10.0 ** rng.uniform(-3, 0.5, (B, T, H, K) if decay == "channel" else (B, T, H))),
     "beta": rng.uniform(0, 2, (B, T, H)),
   }
-  given = {name: value.swapaxes(1, 2) if heads_first else value for name, value in given.items()}
-  return given | {"S": rng.standard_normal((B, H, K, P))}
+  inputs = {name: value.swapaxes(1, 2) if heads_first else value for name, value in inputs.items()}
+  return inputs | {"S": rng.standard_normal((B, H, K, P))}
 
 
-def pick(given: Mapping[str, np.ndarray], *names: str) -> dict[str, np.ndarray]:
-  return {name: given[name] for name in names}
+def pick(inputs: Mapping[str, np.ndarray], *names: str) -> dict[str, np.ndarray]:
+  return {name: inputs[name] for name in names}
 
 
 def gla(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -52,8 +52,8 @@ def rwkv6(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Runs the recurrence with the bonus of the current token."""
   rng = np.random.default_rng(1)
   run = lambda q, k, v, g, S, u: official["naive_recurrent_rwkv6"](q, k, v, g, u, 1.0, S, True)
-  given = pick(tokens(rng, heads_first=True), "q", "k", "v", "g", "S") | {"u": rng.standard_normal((H, K))}
-  return with_torch_gradients(run, given, rng)
+  inputs = pick(tokens(rng, heads_first=True), "q", "k", "v", "g", "S") | {"u": rng.standard_normal((H, K))}
+  return with_torch_gradients(run, inputs, rng)
 
 
 def delta_rule(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -81,9 +81,9 @@ def dplr(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Runs a diagonal plus any matrix of rank 1, as in RWKV-7; queries are divided by sqrt(k) there."""
   rng = np.random.default_rng(5)
   run = lambda q, k, v, g, S, w, u: official["dplr_recurrence"](q, k, v, w, u, g, S)
-  given = pick(tokens(rng, heads_first=True), "q", "k", "v", "g", "S")
-  w = given["k"][..., ::-1]
-  return with_torch_gradients(run, given | {"w": w, "u": -rng.uniform(0, 1, w.shape) * w}, rng)
+  inputs = pick(tokens(rng, heads_first=True), "q", "k", "v", "g", "S")
+  w = inputs["k"][..., ::-1]
+  return with_torch_gradients(run, inputs | {"w": w, "u": -rng.uniform(0, 1, w.shape) * w}, rng)
 
 
 def rwkv7(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -96,14 +96,14 @@ def rwkv7(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
   shapes |= {"Wv2": up, "Wv1": down, "v_bias": row, "k_k": row, "k_a": row}
   shapes |= {"Wr": square, "Wk": square, "Wv": square, "Wo": square, "ln_w": row, "ln_b": row}
   single = lambda *shape: (0.7 * rng.standard_normal(shape)).astype(np.float32)
-  given = {name: single(*shape) for name, shape in shapes.items()}
+  inputs = {name: single(*shape) for name, shape in shapes.items()}
   x, v0, last, S = single(T, d), single(T, d), single(d), single(H, K, K)
   outputs, state = [], (last, S)
   for token, first in zip(x, v0):
-    y, _, *state = official["time_mixing"](token, first, *state, list(given.values()))
+    y, _, *state = official["time_mixing"](token, first, *state, list(inputs.values()))
     outputs.append(y)
-  found = {f"in/{name}": value for name, value in (given | {"x": x, "v0": v0, "last": last, "S": S}).items()}
-  return found | {"out/0": np.stack(outputs), "out/1": state[0], "out/2": state[1], "weights": np.zeros(())}
+  entries = {f"in/{name}": value for name, value in (inputs | {"x": x, "v0": v0, "last": last, "S": S}).items()}
+  return entries | {"out/0": np.stack(outputs), "out/1": state[0], "out/2": state[1], "weights": np.zeros(())}
 
 
 class Layer(NamedTuple):
@@ -153,12 +153,12 @@ def layer_of(layer: Layer, official: Mapping[str, Any]) -> dict[str, np.ndarray]
       return np.log(rng.uniform(0.05, 1, shape))
     return 1 + 0.3 * rng.standard_normal(shape) if "norm" in name else 0.4 * rng.standard_normal(shape)
 
-  given = {name: draw(name, tuple(value.shape)) for name, value in module.named_parameters()}
+  inputs = {name: draw(name, tuple(value.shape)) for name, value in module.named_parameters()}
 
   def run(x, **parameters):
     return (with_parameters(module, parameters, lambda: module(x)),)
 
-  return with_torch_gradients(run, {"x": rng.standard_normal((B, t, d)), **given}, rng)
+  return with_torch_gradients(run, {"x": rng.standard_normal((B, t, d)), **inputs}, rng)
 
 
 def _fla(file: str, name: str, numbers: Callable) -> Recipe:

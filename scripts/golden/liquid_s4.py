@@ -36,14 +36,17 @@ def liquid_s4(official: dict[str, Any]) -> dict[str, np.ndarray]:
 
   official["SSKernel"] = Kernel
   module = official["S4"](d, liquid_kernel="polyb", liquid_degree=3, linear=True)
-  given = drawn(module, rng) | {"x": rng.standard_normal((b, d, t))}
-  given |= {"kernel.kernel.log_dt": np.log(rng.uniform(0.1, 0.5, d)), "kernel.kernel.A_imag": rng.uniform(0, 9, (d, n))}
-  del given["kernel.kernel.A"]  # a second copy, which nothing reads
+  inputs = drawn(module, rng) | {"x": rng.standard_normal((b, d, t))}
+  inputs |= {
+    "kernel.kernel.log_dt": np.log(rng.uniform(0.1, 0.5, d)),
+    "kernel.kernel.A_imag": rng.uniform(0, 9, (d, n)),
+  }
+  del inputs["kernel.kernel.A"]  # a second copy, which nothing reads
 
   def run(x, **parameters):
     return (with_parameters(module, parameters, lambda: module(x)[0]),)
 
-  return with_torch_gradients(run, given, rng)
+  return with_torch_gradients(run, inputs, rng)
 
 
 RECIPES = {

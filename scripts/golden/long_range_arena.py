@@ -22,7 +22,7 @@ JAX = (
 def linear_transformer(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Runs attention to all tokens."""
   rng = np.random.default_rng(0)
-  run = lambda given: (official["linear_attention"](given["q"], given["k"], given["v"]),)
+  run = lambda inputs: (official["linear_attention"](inputs["q"], inputs["k"], inputs["v"]),)
   return with_jax_gradients(run, tokens(rng, B, T, H, D // H), rng)
 
 
@@ -36,21 +36,21 @@ def performer(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
       data, W, batch, precision, official["jax"].nn.relu, 1e-3, normalize_data=True
     ),
   }
-  found: dict[str, np.ndarray] = {}
+  entries: dict[str, np.ndarray] = {}
   for kernel, creator in creators.items():
     for mask in ("full", "causal"):
       rng = np.random.default_rng(0)
 
-      def run(given, creator=creator, mask=mask):
-        W = SimpleNamespace(get_2d_array=lambda: given["W"])
+      def run(inputs, creator=creator, mask=mask):
+        W = SimpleNamespace(get_2d_array=lambda: inputs["W"])
         attention = official["FastAttentionviaLowRankDecomposition"](
           lambda key: W, creator, True, 1e-6, False, mask == "causal"
         )
-        return (attention.dot_product_attention(given["q"], given["k"], given["v"]),)
+        return (attention.dot_product_attention(inputs["q"], inputs["k"], inputs["v"]),)
 
-      given = tokens(rng, B, T, H, D // H) | {"W": rng.standard_normal((FEATURES, D // H))}
-      found |= under(f"{kernel} {mask}", with_jax_gradients(run, given, rng))
-  return found
+      inputs = tokens(rng, B, T, H, D // H) | {"W": rng.standard_normal((FEATURES, D // H))}
+      entries |= under(f"{kernel} {mask}", with_jax_gradients(run, inputs, rng))
+  return entries
 
 
 def bigbird(official: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -64,10 +64,10 @@ def bigbird(official: dict[str, Any]) -> dict[str, np.ndarray]:
   official["get_block_rand_mask"] = chosen
   run_on = partial(official["sparse_dot_product_attention"], connectivity_seed=0, block_size=BLOCK, num_rand_blocks=1)
 
-  def run(given):
+  def run(inputs):
     nonlocal heads
     heads = iter(CHOSEN)
-    return (run_on(given["q"], given["k"], given["v"]),)
+    return (run_on(inputs["q"], inputs["k"], inputs["v"]),)
 
   return with_jax_gradients(run, tokens(rng, B, T, H, D // H), rng)
 

@@ -11,12 +11,12 @@ from scripts.golden.recipe import TORCH, Recipe, drawn, under, with_parameters, 
 def selective_scan(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Runs Mamba's scan with real and with complex A, two groups of B and C; steps go through softplus there."""
   rng = np.random.default_rng(0)
-  found: dict[str, np.ndarray] = {}
+  entries: dict[str, np.ndarray] = {}
   b, t, e, n, g = 2, 21, 4, 3, 2
   for kind in ("real", "complex"):
     pairs = 2 if kind == "complex" else 1
     A = -rng.uniform(0.5, 4, (e, n)) + (1j * rng.uniform(-6, 6, (e, n)) if kind == "complex" else 0)
-    given = {
+    inputs = {
       "x": rng.standard_normal((b, e, t)),
       "dt": rng.uniform(0.01, 0.5, (b, e, t)),
       "A": A,
@@ -24,15 +24,15 @@ def selective_scan(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
       "C": rng.standard_normal((b, g, n, t * pairs)),
     }
     run = lambda x, dt, A, B, C: official["selective_scan_ref"](x, dt, A, B, C, return_last_state=True)
-    found |= {f"{kind}/{name}": value for name, value in with_torch_gradients(run, given, rng).items()}
-  return found
+    entries |= {f"{kind}/{name}": value for name, value in with_torch_gradients(run, inputs, rng).items()}
+  return entries
 
 
 def ssd(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Runs Mamba-2's minimal chunked form, from a state that is not zero."""
   rng = np.random.default_rng(0)
   b, t, h, k, p = 2, 24, 3, 4, 5
-  given = {
+  inputs = {
     "v": rng.standard_normal((b, t, h, p)),
     "log_a": -rng.uniform(0.01, 1.0, (b, t, h)),
     "k": rng.standard_normal((b, t, h, k)),
@@ -40,13 +40,13 @@ def ssd(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
     "S": rng.standard_normal((b, 1, h, p, k)),
   }
   run = lambda v, log_a, k, q, S: official["ssd_minimal_discrete"](v, log_a, k, q, 8, S)
-  return with_torch_gradients(run, given, rng)
+  return with_torch_gradients(run, inputs, rng)
 
 
 def mamba3(official: dict[str, Any]) -> dict[str, np.ndarray]:
   """Runs the authors' layer, with their step-by-step references as its kernels, from a state that is not zero."""
   official["RMSNormGated"], official["rmsnorm_fn"] = official["RMSNorm"], official["rms_norm_ref"]
-  found: dict[str, np.ndarray] = {}
+  entries: dict[str, np.ndarray] = {}
   b, t, d, h, n, p = 1, 11, 4, 4, 8, 2
   for kind, options in MAMBA3.items():
     rng = np.random.default_rng(0)
@@ -54,56 +54,56 @@ def mamba3(official: dict[str, Any]) -> dict[str, np.ndarray]:
     state: dict[str, Any] = {}
     last: list[Any] = []
 
-    def kernel(chunk_size, cu_seqlens, r=r, state=state, last=last, **given):
+    def kernel(chunk_size, cu_seqlens, r=r, state=state, last=last, **inputs):
       reference = official["mamba3_siso_step_ref" if r is None else "mamba3_MIMO_step_ref"]
-      u = state["u"] if r is None else state["u"][:, :, None] * given["MIMO_V"]
+      u = state["u"] if r is None else state["u"][:, :, None] * inputs["MIMO_V"]
       if r is not None:
-        given |= {"MIMO_O": given.pop("MIMO_Out"), "fused_norm": given.pop("fuse_pregate_headwise_rms_norm")}
-        weight = given.pop("outproj_norm_weight")
-        given["outproj_norm_weight"] = None if weight is None else weight.reshape(h, p)
-      given = {name: value for name, value in given.items() if name in reference.__code__.co_varnames}
-      y, states = reference(**given | {"Input_States": (state["angle"], state["S"], state["k"], u)})
+        inputs |= {"MIMO_O": inputs.pop("MIMO_Out"), "fused_norm": inputs.pop("fuse_pregate_headwise_rms_norm")}
+        weight = inputs.pop("outproj_norm_weight")
+        inputs["outproj_norm_weight"] = None if weight is None else weight.reshape(h, p)
+      inputs = {name: value for name, value in inputs.items() if name in reference.__code__.co_varnames}
+      y, states = reference(**inputs | {"Input_States": (state["angle"], state["S"], state["k"], u)})
       last[:] = states[:3]
       return y
 
     official["mamba3_siso_combined"] = official["mamba3_mimo_combined"] = kernel
     module = official["Mamba3"](d, d_state=n, headdim=p, **options)
-    given = drawn(module, rng) | {"x": rng.standard_normal((b, t, d))}
-    given |= {
+    inputs = drawn(module, rng) | {"x": rng.standard_normal((b, t, d))}
+    inputs |= {
       "state.angle": rng.uniform(0, 6, (b, h, module.num_rope_angles)),
       "state.S": rng.standard_normal((b, h, p, n)),
     }
-    given["state.k"] = rng.standard_normal((b, h, n) if r is None else (b, h, r, n))
-    given["state.u"] = rng.standard_normal((b, h, p))
+    inputs["state.k"] = rng.standard_normal((b, h, n) if r is None else (b, h, r, n))
+    inputs["state.u"] = rng.standard_normal((b, h, p))
 
-    def run(x, module=module, state=state, last=last, **given):
-      state |= {name[6:]: given.pop(name) for name in list(given) if name.startswith("state.")}
-      return with_parameters(module, given, lambda: module(x)), *last
+    def run(x, module=module, state=state, last=last, **inputs):
+      state |= {name[6:]: inputs.pop(name) for name in list(inputs) if name.startswith("state.")}
+      return with_parameters(module, inputs, lambda: module(x)), *last
 
-    found |= under(kind, with_torch_gradients(run, given, rng))
-  return found
+    entries |= under(kind, with_torch_gradients(run, inputs, rng))
+  return entries
 
 
 def mamba2(official: dict[str, Any]) -> dict[str, np.ndarray]:
   """Runs the authors' layer, with their references in place of its kernels."""
 
-  def kernel(*given, seq_idx, cu_seqlens, return_final_states, return_varlen_states, **options):
-    return official["ssd_chunk_scan_combined_ref"](*given, **options)
+  def kernel(*inputs, seq_idx, cu_seqlens, return_final_states, return_varlen_states, **options):
+    return official["ssd_chunk_scan_combined_ref"](*inputs, **options)
 
   official |= {"RMSNormGated": official["RMSNorm"], "rmsnorm_fn": official["rms_norm_ref"]}
   official["mamba_chunk_scan_combined"] = kernel
-  found: dict[str, np.ndarray] = {}
+  entries: dict[str, np.ndarray] = {}
   b, t, d, n, p = 2, 16, 4, 3, 2
   for kind, options in MAMBA2.items():
     rng = np.random.default_rng(0)
     module = official["Mamba2"](d, d_state=n, headdim=p, chunk_size=8, use_mem_eff_path=False, **options)
-    given = drawn(module, rng) | {"x": rng.standard_normal((b, t, d))}
+    inputs = drawn(module, rng) | {"x": rng.standard_normal((b, t, d))}
 
     def run(x, module=module, **parameters):
       return (with_parameters(module, parameters, lambda: module(x)),)
 
-    found |= under(kind, with_torch_gradients(run, given, rng))
-  return found
+    entries |= under(kind, with_torch_gradients(run, inputs, rng))
+  return entries
 
 
 # variants of the layers: their arguments

@@ -21,25 +21,27 @@ def retention(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
   import torch
 
   rng = np.random.default_rng(0)
-  found: dict[str, np.ndarray] = {}
+  entries: dict[str, np.ndarray] = {}
   for name, eps, t in (("parallel", 1e-9, T), ("chunks", 1e-9, 36), ("steps", 1e-2, 9)):
     args = SimpleNamespace(
       decoder_embed_dim=D, decoder_retention_heads=2, recurrent_chunk_size=12, layernorm_eps=eps, multiway=False
     )
-    module, places = official["MultiScaleRetention"](args, D, 2 * D, 2), official["RetNetRelPos"](args)
+    module, rotations = official["MultiScaleRetention"](args, D, 2 * D, 2), official["RetNetRelPos"](args)
 
-    def run(x, name=name, t=t, module=module, places=places, **parameters):
+    def run(x, name=name, t=t, module=module, rotations=rotations, **parameters):
       if name != "steps":
         chunks = name == "chunks"
-        return (with_parameters(module, parameters, lambda: module(x, places(t, chunkwise_recurrent=chunks), chunks)),)
+        return (
+          with_parameters(module, parameters, lambda: module(x, rotations(t, chunkwise_recurrent=chunks), chunks)),
+        )
       state: dict[str, Any] = {}
-      one = lambda i: module(x[:, i : i + 1], places(i + 1, activate_recurrent=True), incremental_state=state)
+      one = lambda i: module(x[:, i : i + 1], rotations(i + 1, activate_recurrent=True), incremental_state=state)
       return (with_parameters(module, parameters, lambda: torch.cat([one(i) for i in range(t)], dim=1)),)
 
     # large enough for 1e-9 to be nothing beside the squares that the norm divides by
-    given = {"x": rng.standard_normal((B, t, D)), **drawn(module, rng, spread=0.7)}
-    found |= under(name, with_torch_gradients(run, given, rng))
-  return found
+    inputs = {"x": rng.standard_normal((B, t, D)), **drawn(module, rng, spread=0.7)}
+    entries |= under(name, with_torch_gradients(run, inputs, rng))
+  return entries
 
 
 def based(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -80,34 +82,34 @@ def rwkv4(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
   rng = np.random.default_rng(3)
   config = RwkvConfig(hidden_size=D, num_hidden_layers=2, context_length=64)
-  found: dict[str, np.ndarray] = {}
+  entries: dict[str, np.ndarray] = {}
   for name, module in (("time", RwkvSelfAttention(config)), ("channel", RwkvFeedForward(config))):
     # they come without values
     for parameter in module.parameters():
       torch.nn.init.zeros_(parameter)
-    given = {"x": rng.standard_normal((B, T, D)), **drawn(module, rng, spread=0.7)}
+    inputs = {"x": rng.standard_normal((B, T, D)), **drawn(module, rng, spread=0.7)}
 
     def run(x, module=module, **parameters):
       return (with_parameters(module, parameters, lambda: module(x)[0]),)
 
-    found |= under(name, with_torch_gradients(run, given, rng))
-  return found
+    entries |= under(name, with_torch_gradients(run, inputs, rng))
+  return entries
 
 
 def rwkv_channel(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Runs channel mixing of RWKV-6 and RWKV-7."""
   rng = np.random.default_rng(4)
   args = SimpleNamespace(n_embd=D, n_layer=2, dim_ffn=24)
-  found: dict[str, np.ndarray] = {}
+  entries: dict[str, np.ndarray] = {}
   for name in ("x060", "x070"):
     module = official[f"RWKV_CMix_{name}"](args, 0)
-    given = {"x": rng.standard_normal((B, T, D)), **drawn(module, rng, spread=0.7)}
+    inputs = {"x": rng.standard_normal((B, T, D)), **drawn(module, rng, spread=0.7)}
 
     def run(x, module=module, **parameters):
       return (with_parameters(module, parameters, lambda: module(x)),)
 
-    found |= under(name, with_torch_gradients(run, given, rng))
-  return found
+    entries |= under(name, with_torch_gradients(run, inputs, rng))
+  return entries
 
 
 RECIPES = {

@@ -33,14 +33,14 @@ def mega(official: dict[str, Any]) -> dict[str, np.ndarray]:
   )
   nothing = lambda *args, **options: lambda x, **more: x
   official |= {name: nothing for name in ("FairseqDropout", "FairseqFeatureDropout", "SequenceNorm")}
-  found: dict[str, np.ndarray] = {}
+  entries: dict[str, np.ndarray] = {}
   b, t, d = 2, 12, 4
   for kind, options in MEGA.items():
     rng = np.random.default_rng(0)
     module = official["MovingAverageGatedAttention"](d, zdim=4, hdim=6, ndim=3, **options)
-    given = drawn(module, rng) | {"x": rng.standard_normal((t, b, d))}
-    seen = options["chunk_size"] if options["chunk_size"] > 0 else t
-    mask = torch.ones(seen, seen).tril()
+    inputs = drawn(module, rng) | {"x": rng.standard_normal((t, b, d))}
+    span = options["chunk_size"] if options["chunk_size"] > 0 else t
+    mask = torch.ones(span, span).tril()
     mask = mask.log() if options.get("attention_activation", "softmax") == "softmax" else mask
     mask = None if options.get("bidirectional") else mask
 
@@ -53,8 +53,8 @@ def mega(official: dict[str, Any]) -> dict[str, np.ndarray]:
       y = with_parameters(module, parameters, lambda: module(x, attn_mask=mask)[0]) - x
       return (y, *with_parameters(module, parameters, steps)) if kind == "whole" else (y,)
 
-    found |= under(kind, with_torch_gradients(run, given, rng))
-  return found
+    entries |= under(kind, with_torch_gradients(run, inputs, rng))
+  return entries
 
 
 MODULES = "fairseq/modules"

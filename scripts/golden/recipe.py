@@ -24,7 +24,7 @@ class Recipe(NamedTuple):
   repository: str
   files: Mapping[str, tuple[str, ...]]
   imports: str  # in place of the files' own
-  numbers: Callable[[dict[str, Any]], dict[str, np.ndarray]]  # given what was executed
+  numbers: Callable[[dict[str, Any]], dict[str, np.ndarray]]  # of what was executed
   library: str | None = None  # installed, where there are no files
   patches: Mapping[str, str] = {}  # text to its replacement, in memory: what libraries have renamed, and devices
 
@@ -57,7 +57,7 @@ def single(z: np.ndarray) -> np.ndarray:
 
 
 def with_torch_gradients(
-  run: Callable, given: Mapping[str, np.ndarray], rng: np.random.Generator, *, precision: str = "float32"
+  run: Callable, inputs: Mapping[str, np.ndarray], rng: np.random.Generator, *, precision: str = "float32"
 ) -> dict[str, np.ndarray]:
   """Returns inputs, outputs, and the gradients of sum(weights * first output).
 
@@ -67,36 +67,36 @@ def with_torch_gradients(
   import torch
 
   wide = precision == "float64"
-  given = {name: single(value) for name, value in given.items()}
+  inputs = {name: single(value) for name, value in inputs.items()}
   tensor = lambda z: torch.tensor(z).to(torch.promote_types(torch.tensor(z).dtype, getattr(torch, precision)))
-  tensors = {name: tensor(value).requires_grad_() for name, value in given.items()}
+  tensors = {name: tensor(value).requires_grad_() for name, value in inputs.items()}
   outputs = run(**tensors)
   assert not wide or outputs[0].dtype in (torch.float64, torch.complex128), (
     "it computes in single precision all the same"
   )
   weights = single(rng.standard_normal(outputs[0].shape))
   (outputs[0] * torch.tensor(weights)).sum().backward()
-  found = {f"in/{name}": value for name, value in given.items()}
+  entries = {f"in/{name}": value for name, value in inputs.items()}
   # torch's gradient of a complex number is the conjugate of JAX's
-  found |= {f"grad/{name}": z.grad.numpy().conj() for name, z in tensors.items() if z.grad is not None}
-  found |= {f"out/{i}": value.detach().resolve_conj().numpy() for i, value in enumerate(outputs)}
-  return {name: single(value) for name, value in found.items()} | {"weights": weights}
+  entries |= {f"grad/{name}": z.grad.numpy().conj() for name, z in tensors.items() if z.grad is not None}
+  entries |= {f"out/{i}": value.detach().resolve_conj().numpy() for i, value in enumerate(outputs)}
+  return {name: single(value) for name, value in entries.items()} | {"weights": weights}
 
 
 def with_jax_gradients(
-  run: Callable, given: Mapping[str, np.ndarray], rng: np.random.Generator
+  run: Callable, inputs: Mapping[str, np.ndarray], rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-  """Does what `with_torch_gradients` does, for code in JAX: `run(given)` returns the outputs."""
+  """Does what `with_torch_gradients` does, for code in JAX: `run(inputs)` returns the outputs."""
   import jax
   import jax.numpy as jnp
 
-  given = {name: single(value) for name, value in given.items()}
-  outputs = run(given)
+  inputs = {name: single(value) for name, value in inputs.items()}
+  outputs = run(inputs)
   weights = single(rng.standard_normal(outputs[0].shape))
-  gradients = jax.grad(lambda given: jnp.sum(weights * run(given)[0]))(given)
-  found = {f"in/{name}": value for name, value in given.items()}
-  found |= {f"grad/{name}": np.asarray(value) for name, value in gradients.items()}
-  return found | {f"out/{i}": np.asarray(value) for i, value in enumerate(outputs)} | {"weights": weights}
+  gradients = jax.grad(lambda inputs: jnp.sum(weights * run(inputs)[0]))(inputs)
+  entries = {f"in/{name}": value for name, value in inputs.items()}
+  entries |= {f"grad/{name}": np.asarray(value) for name, value in gradients.items()}
+  return entries | {f"out/{i}": np.asarray(value) for i, value in enumerate(outputs)} | {"weights": weights}
 
 
 def drawn(module: Any, rng: np.random.Generator, spread: float = 0.3) -> dict[str, np.ndarray]:
@@ -120,9 +120,9 @@ def with_parameters(module: Any, parameters: Mapping[str, Any], run: Callable) -
   return torch.func.functional_call(Caller(), {f"module.{name}": value for name, value in parameters.items()})
 
 
-def under(part: str, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def under(part: str, entries: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   """Returns the entries, with `part` before their names."""
-  return {f"{part}/{name}": value for name, value in found.items()}
+  return {f"{part}/{name}": value for name, value in entries.items()}
 
 
 def _defines(node: ast.stmt) -> list[str]:

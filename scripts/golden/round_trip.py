@@ -48,9 +48,9 @@ def compare(folder: Path) -> str:
 
 def main(names: list[str]) -> None:
   """Prints the lines of the fixtures that are named, or of all."""
-  found = sorted(path.parent for root in (SHARED, FOLDER) for path in root.glob("*/config.json"))
+  entries = sorted(path.parent for root in (SHARED, FOLDER) for path in root.glob("*/config.json"))
   known = families.names()
-  for folder in found:
+  for folder in entries:
     kind = json.loads((folder / "config.json").read_text())["model_type"]
     if kind in known and (not names or folder.name in names):
       print(compare(folder), flush=True)

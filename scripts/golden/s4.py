@@ -16,7 +16,7 @@ def s4d_kernel(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
   rng = np.random.default_rng(0)
   h, n = 3, 4
-  given = {
+  inputs = {
     "log_dt": np.log(rng.uniform(1e-3, 1e-1, h)),
     "log_A_real": np.log(rng.uniform(0.2, 2, (h, n))),
     "A_imag": rng.uniform(0, 20, (h, n)),
@@ -27,7 +27,7 @@ def s4d_kernel(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
     module = official["S4DKernel"](h, N=2 * n)
     return (torch.func.functional_call(module, tensors, (50,)),)
 
-  return with_torch_gradients(run, given, rng)
+  return with_torch_gradients(run, inputs, rng)
 
 
 def s4(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -39,23 +39,27 @@ def s4(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """
   import torch
 
-  found: dict[str, np.ndarray] = {}
+  entries: dict[str, np.ndarray] = {}
   h, n, b, t = 3, 4, 2, 24
   for measure in ("legs", "fout"):
     rng = np.random.default_rng(0)
     # what of B is clipped hangs on the phase of an eigenvector
     lam, P, B, _ = official["nplr"](measure, 2 * n, dtype=torch.double, B_clip=None)
-    found |= {f"{measure}/start/lam": lam.numpy(), f"{measure}/start/P": P[0].numpy(), f"{measure}/start/B": B.numpy()}
+    entries |= {
+      f"{measure}/start/lam": lam.numpy(),
+      f"{measure}/start/P": P[0].numpy(),
+      f"{measure}/start/B": B.numpy(),
+    }
     layer = official["FFTConv"](h, l_max=t, activation=None, mode="s4", init=measure, d_state=2 * n).double()
-    given = {f"kernel.{name}": value.detach().numpy() for name, value in layer.kernel.named_parameters()}
-    given = {name: value + rng.normal(0, 0.1, value.shape) for name, value in given.items()}
-    given |= {"kernel.inv_dt": np.log(rng.uniform(0.02, 0.3, (h, 1))), "D": rng.standard_normal((1, h))}
-    given |= {"kernel.C": rng.standard_normal((1, h, n, 2)), "x": rng.standard_normal((b, h, t))}
-    given |= {"state": rng.standard_normal((b, h, n, 2)) @ [1, 1j]}
+    inputs = {f"kernel.{name}": value.detach().numpy() for name, value in layer.kernel.named_parameters()}
+    inputs = {name: value + rng.normal(0, 0.1, value.shape) for name, value in inputs.items()}
+    inputs |= {"kernel.inv_dt": np.log(rng.uniform(0.02, 0.3, (h, 1))), "D": rng.standard_normal((1, h))}
+    inputs |= {"kernel.C": rng.standard_normal((1, h, n, 2)), "x": rng.standard_normal((b, h, t))}
+    inputs |= {"state": rng.standard_normal((b, h, n, 2)) @ [1, 1j]}
     layer.kernel.l_kernel += t
     run = functools.partial(s4_modes, official, layer)
-    found |= under(measure, with_torch_gradients(run, given, rng, precision="float64"))
-  return {name: single(value) for name, value in found.items()}
+    entries |= under(measure, with_torch_gradients(run, inputs, rng, precision="float64"))
+  return {name: single(value) for name, value in entries.items()}
 
 
 def s4_modes(official: Mapping[str, Any], layer, *, x, state, **parameters) -> tuple:
@@ -92,22 +96,22 @@ def s4nd(official: dict[str, Any]) -> dict[str, np.ndarray]:
 
   S4's in double precision, see `s4`.
   """
-  found: dict[str, np.ndarray] = {}
+  entries: dict[str, np.ndarray] = {}
   b, d, n, sides = 2, 3, 4, (4, 6)
   for kind, options in S4ND.items():
     rng = np.random.default_rng(0)
     of_s4, dim = options["kernel"] == "s4", options.get("dim", 2)
     module = official["S4ND"](d, d_state=2 * n, **options)
     module = module.double() if of_s4 else module
-    given = {name: value.detach().numpy() for name, value in module.named_parameters()}
-    given = {name: value + rng.normal(0, 0.1, value.shape) for name, value in given.items()}
+    inputs = {name: value.detach().numpy() for name, value in module.named_parameters()}
+    inputs = {name: value + rng.normal(0, 0.1, value.shape) for name, value in inputs.items()}
     axes = range(dim)
     for axis, size in zip(axes, (2, *sides)[-dim:]):
-      given[f"kernel.{axis}.inv_dt"] = np.log(rng.uniform(0.05, 0.3, (d, 1)))
-      given[f"kernel.{axis}.C"] = rng.standard_normal(given[f"kernel.{axis}.C"].shape)
+      inputs[f"kernel.{axis}.inv_dt"] = np.log(rng.uniform(0.05, 0.3, (d, 1)))
+      inputs[f"kernel.{axis}.C"] = rng.standard_normal(inputs[f"kernel.{axis}.C"].shape)
       if of_s4:
         module.kernel[axis].l_kernel += size
-    given |= {"D": rng.standard_normal((1, d)), "x": rng.standard_normal((b, d, *(2, *sides)[-dim:]))}
+    inputs |= {"D": rng.standard_normal((1, d)), "x": rng.standard_normal((b, d, *(2, *sides)[-dim:]))}
 
     def run(x, module=module, axes=axes, of_s4=of_s4, **parameters):
       if of_s4:
@@ -115,8 +119,8 @@ def s4nd(official: dict[str, Any]) -> dict[str, np.ndarray]:
         parameters |= {f"kernel.{axis}.C": C[axis] for axis in axes}
       return (with_parameters(module, parameters, lambda: module(x)[0]),)
 
-    found |= under(kind, with_torch_gradients(run, given, rng, precision="float64" if of_s4 else "float32"))
-  return found
+    entries |= under(kind, with_torch_gradients(run, inputs, rng, precision="float64" if of_s4 else "float32"))
+  return entries
 
 
 def lssl(official: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -129,13 +133,13 @@ def lssl(official: dict[str, Any]) -> dict[str, np.ndarray]:
   official["hippo"] = SimpleNamespace(transition=start)
   official["transition"] = SimpleNamespace(ManualAdaptiveTransition=official["ManualAdaptiveTransition"])
   module = official["Platypus"](d, n, learn=3, dt={"learn": True})
-  given = drawn(module, rng) | {"x": rng.standard_normal((b, t, d))}
-  given |= {"transition.a": rng.normal(-np.eye(n), 0.5), "log_dt": np.log(rng.uniform(0.1, 0.5, d))}
+  inputs = drawn(module, rng) | {"x": rng.standard_normal((b, t, d))}
+  inputs |= {"transition.a": rng.normal(-np.eye(n), 0.5), "log_dt": np.log(rng.uniform(0.1, 0.5, d))}
 
   def run(x, **parameters):
     return (with_parameters(module, parameters, lambda: module(x)[0]),)
 
-  return with_torch_gradients(run, given, rng)
+  return with_torch_gradients(run, inputs, rng)
 
 
 # variants: their arguments

@@ -16,9 +16,9 @@ def s5(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
   import jax.numpy as jnp
 
   rng = np.random.default_rng(0)
-  found: dict[str, np.ndarray] = {}
+  entries: dict[str, np.ndarray] = {}
   t, d, n = 19, 3, 4
-  given = {
+  inputs = {
     "lam_re": -rng.uniform(0.1, 2, n),
     "lam_im": rng.uniform(-6, 6, n),
     "B_re": rng.standard_normal((n, d)),
@@ -28,7 +28,7 @@ def s5(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
     "log_dt": np.log(rng.uniform(1e-2, 0.5, n)),
     "x": rng.standard_normal((t, d)),
   }
-  two_C = given | {name: rng.standard_normal((d, 2 * n)) for name in ("C_re", "C_im")}
+  two_C = inputs | {name: rng.standard_normal((d, 2 * n)) for name in ("C_re", "C_im")}
   variants = {"zoh": ("zoh", False), "bilinear": ("bilinear", False), "both_ways": ("zoh", True)}
   for kind, (disc, both) in variants.items():
 
@@ -36,16 +36,16 @@ def s5(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
       A, B = rule(p["lam_re"] + 1j * p["lam_im"], p["B_re"] + 1j * p["B_im"], jnp.exp(p["log_dt"]))
       return (official["apply_ssm"](A, B, p["C_re"] + 1j * p["C_im"], p["x"], True, both),)
 
-    found |= under(kind, with_jax_gradients(run, two_C if both else given, np.random.default_rng(1)))
-  return found
+    entries |= under(kind, with_jax_gradients(run, two_C if both else inputs, np.random.default_rng(1)))
+  return entries
 
 
 def event_ssm(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Runs the state space on events with gaps, for the three rules; and the three ways to pool events."""
   rng = np.random.default_rng(0)
-  found: dict[str, np.ndarray] = {}
+  entries: dict[str, np.ndarray] = {}
   t, d, n = 17, 3, 4
-  given = {
+  inputs = {
     "Lambda_re": -rng.uniform(0.1, 2, n),
     "Lambda_im": rng.uniform(-6, 6, n),
     "B": rng.standard_normal((n, d, 2)),
@@ -63,12 +63,12 @@ def event_ssm(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
       params = {name: value for name, value in p.items() if name not in ("x", "dt")}
       return (module.apply({"params": params}, p["x"], p["dt"]),)
 
-    found |= under(disc, with_jax_gradients(run, given, np.random.default_rng(1)))
+    entries |= under(disc, with_jax_gradients(run, inputs, np.random.default_rng(1)))
   for mode in ("last", "avgpool", "timepool"):
     pool = official["EventPooling"](stride=3, mode=mode)
-    for name, value in zip(("x", "dt"), pool.apply({}, single(given["x"]), single(given["dt"]))):
-      found[f"pool/{mode}/{name}"] = np.asarray(value)
-  return found
+    for name, value in zip(("x", "dt"), pool.apply({}, single(inputs["x"]), single(inputs["dt"]))):
+      entries[f"pool/{mode}/{name}"] = np.asarray(value)
+  return entries
 
 
 def lru(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -76,16 +76,16 @@ def lru(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
   rng = np.random.default_rng(0)
   t, d, n = 19, 3, 5
   module = official["LRU"](d_hidden=n, d_model=d)
-  given = {"x": rng.standard_normal((t, d)), "D": rng.standard_normal(d)}
-  given |= {"nu_log": np.log(rng.uniform(0.01, 1, n)), "theta_log": np.log(rng.uniform(0.1, 6, n))}
-  given |= {"gamma_log": rng.standard_normal(n)}
-  given |= {f"{name}_{part}": rng.standard_normal((n, d)) for name in "BC" for part in ("re", "im")}
-  given |= {name: value.T for name, value in given.items() if name.startswith("C_")}
+  inputs = {"x": rng.standard_normal((t, d)), "D": rng.standard_normal(d)}
+  inputs |= {"nu_log": np.log(rng.uniform(0.01, 1, n)), "theta_log": np.log(rng.uniform(0.1, 6, n))}
+  inputs |= {"gamma_log": rng.standard_normal(n)}
+  inputs |= {f"{name}_{part}": rng.standard_normal((n, d)) for name in "BC" for part in ("re", "im")}
+  inputs |= {name: value.T for name, value in inputs.items() if name.startswith("C_")}
 
   def run(p):
     return (module.apply({"params": {name: value for name, value in p.items() if name != "x"}}, p["x"]),)
 
-  return with_jax_gradients(run, given, rng)
+  return with_jax_gradients(run, inputs, rng)
 
 
 RECIPES = {

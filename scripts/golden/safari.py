@@ -17,7 +17,7 @@ def h3(official: dict[str, Any]) -> dict[str, np.ndarray]:
 
   official["log_vandermonde"] = official["log_vandermonde_naive"]
   b, t, d, n = 2, 21, 4, 6
-  found: dict[str, np.ndarray] = {}
+  entries: dict[str, np.ndarray] = {}
   for kind, head in (("elementwise", 1), ("outer", 2)):
     rng = np.random.default_rng(0)
 
@@ -31,8 +31,8 @@ def h3(official: dict[str, Any]) -> dict[str, np.ndarray]:
     official["SSKernel"] = kernel
     module = official["H3"](d, d_state=n, head_dim=head).float()
     start = {name: value.detach().numpy() for name, value in module.kernel.named_parameters() if name[0] in "liA"}
-    given = drawn(module, rng) | {f"kernel.{name}": value for name, value in start.items()}
-    given["x"] = rng.standard_normal((b, t, d))
+    inputs = drawn(module, rng) | {f"kernel.{name}": value for name, value in start.items()}
+    inputs["x"] = rng.standard_normal((b, t, d))
 
     def run(x, module=module, head=head, **parameters):
       def steps():
@@ -46,27 +46,27 @@ def h3(official: dict[str, Any]) -> dict[str, np.ndarray]:
       y = with_parameters(module, parameters, lambda: module(x))
       return (y, with_parameters(module, parameters, steps)) if head == 1 else (y,)
 
-    found |= under(kind, with_torch_gradients(run, given, rng))
-  return found
+    entries |= under(kind, with_torch_gradients(run, inputs, rng))
+  return entries
 
 
 def hyena(official: dict[str, Any]) -> dict[str, np.ndarray]:
   """Runs the operator of order 3 on a sequence shorter than its filters; features of the lag stay as they are."""
   official["instantiate"] = lambda *args, **options: official["HyenaFilter"]
   official["registry"] = SimpleNamespace(layer=None)
-  found: dict[str, np.ndarray] = {}
+  entries: dict[str, np.ndarray] = {}
   b, t, d = 2, 17, 4
   sizes = {"l_max": 24, "order": 3, "filter_order": 6, "emb_dim": 5, "shift": 0.1}
   for kind, outer in (("plain", False), ("outer_mixing", True)):
     rng = np.random.default_rng(0)
     module = official["HyenaOperator"](d, **sizes, lr_pos_emb=0.0, outer_mixing=outer)
-    given = drawn(module, rng) | {"x": rng.standard_normal((b, t, d))}
+    inputs = drawn(module, rng) | {"x": rng.standard_normal((b, t, d))}
 
     def run(x, module=module, **parameters):
       return (with_parameters(module, parameters, lambda: module(x)),)
 
-    found |= under(kind, with_torch_gradients(run, given, rng))
-  return found
+    entries |= under(kind, with_torch_gradients(run, inputs, rng))
+  return entries
 
 
 SEQUENCE = "src/models/sequence"

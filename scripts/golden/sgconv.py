@@ -19,7 +19,7 @@ def sgconv(official: dict[str, Any]) -> dict[str, np.ndarray]:
   import torch
 
   rng = np.random.default_rng(0)
-  found: dict[str, np.ndarray] = {}
+  entries: dict[str, np.ndarray] = {}
   b, t, d, taps = 2, 29, 3, 4
   for mode, ours in MODES.items():
     options = {name: value for name, value in ours.items() if name.startswith("decay_")}
@@ -27,15 +27,15 @@ def sgconv(official: dict[str, Any]) -> dict[str, np.ndarray]:
     first = {name: torch.tensor(value).float() for name, value in drawn(module, rng).items()}
     module.load_state_dict(first, strict=False)
     module(torch.zeros(b, d, t))
-    given = drawn(module, rng) | {"x": rng.standard_normal((b, d, t))}
+    inputs = drawn(module, rng) | {"x": rng.standard_normal((b, d, t))}
 
     def run(x, module=module, **parameters):
       return (with_parameters(module, parameters, lambda: module(x)[0]),)
 
-    found |= under(mode, with_torch_gradients(run, given, rng))
-    found |= under(f"{mode}/first", {name: value.numpy() for name, value in first.items()})
-    found[f"{mode}/norm"] = module.kernel_norm.numpy()
-  return found
+    entries |= under(mode, with_torch_gradients(run, inputs, rng))
+    entries |= under(f"{mode}/first", {name: value.numpy() for name, value in first.items()})
+    entries[f"{mode}/norm"] = module.kernel_norm.numpy()
+  return entries
 
 
 RECIPES = {

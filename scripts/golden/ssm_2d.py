@@ -23,19 +23,19 @@ def ssm2d(official: dict[str, Any]) -> dict[str, np.ndarray]:
     self.initialize_whole_as_one()
 
   official["CoeffCalculator"].calc_coeffs_lazy = make_table
-  found: dict[str, np.ndarray] = {}
+  entries: dict[str, np.ndarray] = {}
   b, d, n, side = 2, 3, 2, 4
   for kind, options in SSM2D.items():
     rng = np.random.default_rng(0)
     args = SimpleNamespace(ndim=n, n_ssm=d, normalize=False, use_residual_inside_ssm=True, **options)
     module = official["TwoDimensionalSSM"](d, L=side**2, args=args)
-    given = drawn(module, rng, spread=1.0) | {"x": rng.standard_normal((side**2, b, d))}
+    inputs = drawn(module, rng, spread=1.0) | {"x": rng.standard_normal((side**2, b, d))}
 
     def run(x, module=module, **parameters):
       return (with_parameters(module, parameters, lambda: module(x)),)
 
-    found |= under(kind, with_torch_gradients(run, given, rng))
-  return found
+    entries |= under(kind, with_torch_gradients(run, inputs, rng))
+  return entries
 
 
 RECIPES = {

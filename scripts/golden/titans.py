@@ -41,7 +41,7 @@ def memory(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
   Their `batch_size` is how long gradients are taken at the same weights, their `chunk_size` how many tokens share one
   momentum and decay. The loss is a mean over channels unless another is given; keys have any length.
   """
-  found: dict[str, np.ndarray] = {}
+  entries: dict[str, np.ndarray] = {}
   for name, depth, batch in (("linear", 1, 5), ("deep", 2, 4)):
     rng = np.random.default_rng(depth)
     module = official["NeuralMemory"](
@@ -56,9 +56,9 @@ def memory(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
     )
     run = lambda x, module=module, **p: (with_parameters(module, p, lambda: module(x)[0]),)
     # the memory that is given is only the initial value of what is learned
-    given = {key: value for key, value in drawn(module, rng, 0.4).items() if not key.startswith("memory_model.")}
-    found |= under(name, with_torch_gradients(run, {"x": rng.standard_normal((B, T, D)), **given}, rng))
-  return found
+    inputs = {key: value for key, value in drawn(module, rng, 0.4).items() if not key.startswith("memory_model.")}
+    entries |= under(name, with_torch_gradients(run, {"x": rng.standard_normal((B, T, D)), **inputs}, rng))
+  return entries
 
 
 RECIPES = {

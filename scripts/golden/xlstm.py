@@ -14,16 +14,16 @@ def slstm(official: dict[str, Any]) -> dict[str, np.ndarray]:
   b, t, d, heads = 2, 13, 8, 2
   config = official["sLSTMLayerConfig"](embedding_dim=d, num_heads=heads, backend="vanilla", dtype="float32")
   module = official["sLSTMLayer"](config)
-  given = drawn(module, rng, spread=0.7) | {"x": rng.standard_normal((b, t, d))}
+  inputs = drawn(module, rng, spread=0.7) | {"x": rng.standard_normal((b, t, d))}
   h, c, m = rng.standard_normal((3, b, d))
-  given["state"] = np.stack([h, c, rng.uniform(1, 2, (b, d)), m])
+  inputs["state"] = np.stack([h, c, rng.uniform(1, 2, (b, d)), m])
 
   def run(x, state, **parameters):
     call = lambda: module(x, slstm_state=state, return_last_state=True)
     y, last = with_parameters(module, parameters, call)
     return y, last["slstm_state"]
 
-  return with_torch_gradients(run, given, rng)
+  return with_torch_gradients(run, inputs, rng)
 
 
 def mlstm(official: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -38,7 +38,7 @@ def mlstm(official: dict[str, Any]) -> dict[str, np.ndarray]:
   config = official["mLSTMLayerConfig"](num_heads=2, embedding_dim=d, context_length=t)
   config._inner_embedding_dim = 2 * d
   module = official["mLSTMLayer"](config).double()
-  given = drawn(module, rng) | {"x": rng.standard_normal((b, t, d))}
+  inputs = drawn(module, rng) | {"x": rng.standard_normal((b, t, d))}
 
   def steps(x):
     state: dict[str, Any] = {"mlstm_state": None, "conv_state": None}
@@ -51,7 +51,7 @@ def mlstm(official: dict[str, Any]) -> dict[str, np.ndarray]:
   def run(x, **parameters):
     return with_parameters(module, parameters, lambda: (module(x), steps(x)))
 
-  return with_torch_gradients(run, given, rng, precision="float64")
+  return with_torch_gradients(run, inputs, rng, precision="float64")
 
 
 def mlstm_large(official: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -68,13 +68,13 @@ def mlstm_large(official: dict[str, Any]) -> dict[str, np.ndarray]:
   options = {"hidden_size": d, "num_heads": 2, "num_hidden_layers": 1, "chunk_size": 8, "gate_soft_cap": 2.0}
   options |= {"norm_reduction_force_float32": False}
   modules = {mode: xLSTMLayer(xLSTMConfig(**options, mode=mode)).double() for mode in ("train", "inference")}
-  given = drawn(modules["train"], rng, spread=0.7) | {"x": rng.standard_normal((b, 24, d))}
+  inputs = drawn(modules["train"], rng, spread=0.7) | {"x": rng.standard_normal((b, 24, d))}
 
   def run(x, **parameters):
     with_mode = lambda mode, x: with_parameters(modules[mode], parameters, lambda: modules[mode](x)[0])
     return with_mode("train", x), with_mode("inference", x[:, :13])
 
-  return with_torch_gradients(run, given, rng, precision="float64")
+  return with_torch_gradients(run, inputs, rng, precision="float64")
 
 
 COMPONENTS, BLOCK = "xlstm/components", "xlstm/blocks/slstm"

@@ -32,17 +32,17 @@ def op(*, peer: str, mode: str, size: tuple[int, int, int, int]) -> Timed:
   rows = (b, t, h) if layout == TOKENS_FIRST else (b, h, t)
   normal = lambda *last: torch.randn(*rows, *last)
   q, key = (torch.nn.functional.normalize(normal(k), dim=-1) for _ in range(2))
-  given = {"q": q, "k": key, "v": normal(k), "beta": torch.sigmoid(normal())}
+  arguments = {"q": q, "k": key, "v": normal(k), "beta": torch.sigmoid(normal())}
   if decays is not None:
-    given["g"] = torch.nn.functional.logsigmoid(normal(*decays(k))) / 16
+    arguments["g"] = torch.nn.functional.logsigmoid(normal(*decays(k))) / 16
   weights = normal(k)
 
   def forward():
     with torch.inference_mode():
-      return call(fn, given)
+      return call(fn, arguments)
 
   def backward():
-    leaves = {name: z.clone().requires_grad_() for name, z in given.items()}
+    leaves = {name: z.clone().requires_grad_() for name, z in arguments.items()}
     call(fn, leaves).backward(weights)
     return leaves
 

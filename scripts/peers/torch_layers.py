@@ -38,9 +38,9 @@ def layer(*, peer: str, mode: str, size: tuple[int, int, int], sizes: dict[str, 
 
   def backward():
     module.zero_grad()
-    given = x.clone().requires_grad_()
-    call(module, given).backward(weights)
-    return given.grad
+    leaf = x.clone().requires_grad_()
+    call(module, leaf).backward(weights)
+    return leaf.grad
 
   return Timed(forward if mode == "forward" else backward)
 
@@ -77,8 +77,8 @@ def _recurrent_gemma(torch: Any, size: tuple[int, int, int], **sizes: int) -> tu
   # the block is only ever made inside a model, which gives these their values
   for parameter in block.parameters():
     torch.nn.init.normal_(parameter, std=0.1)
-  places = torch.arange(size[1])[None].expand(size[0], -1)
-  return block, lambda module, x: module(x, places, None, use_cache=False)[0]
+  positions = torch.arange(size[1])[None].expand(size[0], -1)
+  return block, lambda module, x: module(x, positions, None, use_cache=False)[0]
 
 
 def _llama(torch: Any, size: tuple[int, int, int], **sizes: int) -> tuple[Any, Layer]:
@@ -86,9 +86,9 @@ def _llama(torch: Any, size: tuple[int, int, int], **sizes: int) -> tuple[Any, L
   from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRotaryEmbedding
 
   config = LlamaConfig(hidden_size=size[2], num_hidden_layers=1, attn_implementation="sdpa", **sizes)
-  turns, places = LlamaRotaryEmbedding(config), torch.arange(size[1])[None]
+  turns, positions = LlamaRotaryEmbedding(config), torch.arange(size[1])[None]
   # without a mask it is causal
-  return LlamaAttention(config, layer_idx=0), lambda module, x: module(x, turns(x, places), None)[0]
+  return LlamaAttention(config, layer_idx=0), lambda module, x: module(x, turns(x, positions), None)[0]
 
 
 def _short_conv(torch: Any, size: tuple[int, int, int], **sizes: int) -> tuple[Any, Layer]:
@@ -110,8 +110,8 @@ def _gemma_attention(torch: Any, size: tuple[int, int, int], **sizes: int) -> tu
   back = torch.arange(size[1])[:, None] - torch.arange(size[1])
   hidden = ~((back >= 0) & (back < window))
   mask = torch.zeros(hidden.shape).masked_fill(hidden, torch.finfo(torch.float32).min)[None, None]
-  places = torch.arange(size[1])[None].expand(size[0], -1)
-  return RecurrentGemmaAttention(config, layer_idx=0), lambda module, x: module(x, places, mask)[0]
+  positions = torch.arange(size[1])[None].expand(size[0], -1)
+  return RecurrentGemmaAttention(config, layer_idx=0), lambda module, x: module(x, positions, mask)[0]
 
 
 def _latent(torch: Any, size: tuple[int, int, int], **sizes: int) -> tuple[Any, Layer]:
@@ -122,8 +122,8 @@ def _latent(torch: Any, size: tuple[int, int, int], **sizes: int) -> tuple[Any, 
   config = DeepseekV3Config(
     hidden_size=size[2], num_hidden_layers=1, num_key_value_heads=heads, attn_implementation="sdpa", **sizes
   )
-  turns, places = DeepseekV3RotaryEmbedding(config), torch.arange(size[1])[None]
-  return DeepseekV3Attention(config, layer_idx=0), lambda module, x: module(x, turns(x, places), None)[0]
+  turns, positions = DeepseekV3RotaryEmbedding(config), torch.arange(size[1])[None]
+  return DeepseekV3Attention(config, layer_idx=0), lambda module, x: module(x, turns(x, positions), None)[0]
 
 
 def _rwkv(torch: Any, size: tuple[int, int, int]) -> tuple[Any, Layer]:

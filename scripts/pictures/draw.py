@@ -41,19 +41,19 @@ def pages(runs: Sequence[Sequence[View]], folder: Path) -> list[Path]:
     "steps": (draw_steps, by_run, 1, 2.0),
     "attention": (draw_attention, by_layer, 3 if len(runs) == 1 else min(len(runs), 4), 2.9),
   }
-  found = []
+  files = []
   for name, (panel, views, across, height) in kinds.items():
-    there = [view for view in views if getattr(view, name) is not None]
-    if there:
-      across = min(across, len(there))
-      rows = -(-len(there) // across)
+    drawn = [view for view in views if getattr(view, name) is not None]
+    if drawn:
+      across = min(across, len(drawn))
+      rows = -(-len(drawn) // across)
       figure = Figure(figsize=(WIDTH, height * rows), layout="constrained")
-      for view, part in zip(there, np.ravel(figure.subfigures(rows, across, squeeze=False))):
+      for view, part in zip(drawn, np.ravel(figure.subfigures(rows, across, squeeze=False))):
         part.suptitle(view.title, fontsize=10)
         panel(part, view, getattr(view, name))
-      found.append(folder / f"{name}.png")
-      save(figure, found[-1], dpi=100)
-  return found
+      files.append(folder / f"{name}.png")
+      save(figure, files[-1], dpi=100)
+  return files
 
 
 def draw_kernel(part: Any, view: View, K: np.ndarray) -> None:
@@ -70,8 +70,8 @@ def draw_kernel(part: Any, view: View, K: np.ndarray) -> None:
 def draw_eigenvalues(part: Any, view: View, eigenvalues: np.ndarray) -> None:
   """Draws left those of continuous time, if there are any; right the step's, in the unit disc or, if real, how many."""
   sets: list[tuple[str, Any, bool]] = [("\u03bb", view.poles, False), ("one step", eigenvalues, True)]
-  there = [row for row in sets if row[1] is not None]
-  for axes, (name, values, in_disc) in zip(np.ravel(part.subplots(1, len(there), squeeze=False)), there):
+  drawn = [row for row in sets if row[1] is not None]
+  for axes, (name, values, in_disc) in zip(np.ravel(part.subplots(1, len(drawn), squeeze=False)), drawn):
     values = np.ravel(values)
     axes.set_title(name, fontsize=9)
     if np.abs(values.imag).max() == 0:

@@ -22,16 +22,16 @@ def shares(run: Run, inputs: np.ndarray) -> dict[str, np.ndarray]:
 def _by_layer(node: Any, path: str) -> dict[str, np.ndarray]:
   if not isinstance(node, Mapping):
     return {}
-  found: dict[str, np.ndarray] = {}
+  by_layer: dict[str, np.ndarray] = {}
   for name, value in node.items():
     if name == SOWN:
       # letters that a loop goes over have a leading axis of rounds
       stacked = np.asarray(value[0])
       rows = stacked.reshape(-1, stacked.shape[-1])
-      found |= {path if len(rows) == 1 else f"{path} {i}": row for i, row in enumerate(rows)}
+      by_layer |= {path if len(rows) == 1 else f"{path} {i}": row for i, row in enumerate(rows)}
     else:
-      found |= _by_layer(value, f"{path}/{name}" if path else name)
-  return found
+      by_layer |= _by_layer(value, f"{path}/{name}" if path else name)
+  return by_layer
 
 
 def draw(layers: Mapping[str, np.ndarray]) -> Figure:

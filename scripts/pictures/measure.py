@@ -35,7 +35,7 @@ class Layer(NamedTuple):
   mixer: nn.Module
   variables: Mapping[str, Any]
   x: jax.Array  # 1 t d, after the block's norm
-  given: Mapping[str, Any]  # reset, lengths, side
+  keywords: Mapping[str, Any]  # reset, lengths, side
 
 
 def layers(model: nn.Module, variables: Mapping[str, Any], row: Mapping[str, Any]) -> list[Layer]:
@@ -50,22 +50,22 @@ def layers(model: nn.Module, variables: Mapping[str, Any], row: Mapping[str, Any
 
   @jax.jit
   def read(variables, row):
-    given = []
+    calls = []
 
     def note(call, args, kwargs, context):
       mixer = context.module
       if isinstance(mixer.parent, Branch) and mixer.name == "mixer" and context.method_name == "__call__":
         name = type(mixer).__module__.rpartition(".")[2]
         modules.append((mixer.parent.layer, name, mixer.clone(parent=None, name=None)))
-        given.append((mixer.variables, args[0], dict(kwargs)))
+        calls.append((mixer.variables, args[0], dict(kwargs)))
       return call(*args, **kwargs)
 
     with nn.intercept_methods(note):
       plain.apply(plain.apart(variables), **row)
-    return given
+    return calls
 
-  given = read(variables, {name: jnp.asarray(value) for name, value in row.items()})
-  return [Layer(*module, *rest) for module, rest in zip(modules, given)]
+  calls = read(variables, {name: jnp.asarray(value) for name, value in row.items()})
+  return [Layer(*module, *rest) for module, rest in zip(modules, calls)]
 
 
 def linear_part(mixer: nn.Module) -> nn.Module:
@@ -79,7 +79,7 @@ def kernel(layer: Layer) -> np.ndarray | None:
 
   Of the linear part. That it is such a convolution is tried on noise.
   """
-  if layer.given.get("side"):
+  if layer.keywords.get("side"):
     return None
   _, t, width = layer.x.shape
   apply = jax.jit(linear_part(layer.mixer).apply)
@@ -95,22 +95,22 @@ def steps(layer: Layer) -> np.ndarray | None:
 
   @jax.jit
   def read(variables, x):
-    found = []
+    outputs = []
 
     def note(call, args, kwargs, context):
       out = call(*args, **kwargs)
       part = STEPS.get((type(context.module).__name__, context.method_name))
       if part:
-        found.append(part(out)[0])
+        outputs.append(part(out)[0])
       return out
 
     with nn.intercept_methods(note):
-      layer.mixer.apply(variables, x, **layer.given)
-    return found
+      layer.mixer.apply(variables, x, **layer.keywords)
+    return outputs
 
-  found = read(layer.variables, layer.x)
+  outputs = read(layer.variables, layer.x)
   # two, of the directions of a wrapper, do not count the same way
-  return np.asarray(found[0]) if len(found) == 1 else None
+  return np.asarray(outputs[0]) if len(outputs) == 1 else None
 
 
 def poles(layer: Layer) -> np.ndarray | None:
@@ -139,7 +139,7 @@ def eigenvalues(layer: Layer, *, tokens: int) -> np.ndarray | None:
   depends on it, which is checked, so that its eigenvalues belong to the whole step; those of short convolutions
   and of Mamba-3's rotations are left out. Where a step is not linear, its derivative at the current state is taken.
   """
-  if layer.mixer.STATE != "fixed" or layer.given.get("side"):
+  if layer.mixer.STATE != "fixed" or layer.keywords.get("side"):
     return None
   state = layer.mixer.init_state(1, layer.x.shape[1])
   field = next(iter(getattr(state, "_fields", ())), None)
@@ -155,14 +155,14 @@ def eigenvalues(layer: Layer, *, tokens: int) -> np.ndarray | None:
 
     return jax.jvp(move, (getattr(state, field),), (tangent,))[1]
 
-  found = []
+  spectra = []
   for t in range(tokens):
     values = _spectrum(lambda tangent: push(layer.x[:, t], state, tangent), getattr(state, field))  # noqa: B023
     if values is None:
       return None
-    found.append(values[0])
+    spectra.append(values[0])
     state = step(layer.x[:, t], state)
-  return np.stack(found)
+  return np.stack(spectra)
 
 
 def _spectrum(push: Callable[[jax.Array], tuple[jax.Array, list[jax.Array]]], h: jax.Array) -> np.ndarray | None:
@@ -196,7 +196,7 @@ def attention(layer: Layer) -> np.ndarray:
 
   @jax.jit
   def norms(variables, x):
-    _, pull = jax.vjp(lambda x: layer.mixer.apply(variables, x, **layer.given), x)
+    _, pull = jax.vjp(lambda x: layer.mixer.apply(variables, x, **layer.keywords), x)
 
     def row(t):
       slopes = jax.vmap(lambda probe: pull(jnp.zeros_like(x).at[0, t].set(probe))[0])(probes)

@@ -81,27 +81,27 @@ def solve(A: np.ndarray, B: np.ndarray, C: np.ndarray, u: np.ndarray, x: np.ndar
   return np.array(y)
 
 
-def gaps(found: Views) -> dict[str, float]:
+def gaps(views: Views) -> dict[str, float]:
   """Returns the largest differences between the views, relative to the largest output."""
-  scale = np.abs(found.convolution).max()
-  gap = lambda other: float(np.abs(other - found.convolution).max() / scale)
-  return {"recurrence": gap(found.recurrence), "ode": gap(found.ode[FINE - 1 :: FINE])}
+  scale = np.abs(views.convolution).max()
+  gap = lambda other: float(np.abs(other - views.convolution).max() / scale)
+  return {"recurrence": gap(views.recurrence), "ode": gap(views.ode[FINE - 1 :: FINE])}
 
 
-def draw(found: Views, path: Path) -> None:
+def draw(views: Views, path: Path) -> None:
   """Draws left the kernel, right an output."""
   figure = Figure(figsize=(9, 3.6), layout="constrained")
   left, right = figure.subplots(1, 2, width_ratios=(2, 3))
   fine = (np.arange(TOKENS * FINE) + 1) / FINE
   # a tap answers for the whole token, and so stands at its middle
-  left.plot(fine, found.response, color="0.3", linewidth=1.2, label="ODE: dt C exp(\u03c4 A) B")
-  left.plot(np.arange(TOKENS) + 0.5, found.taps, "x", color="C0", markersize=5, label="convolution: taps")
+  left.plot(fine, views.response, color="0.3", linewidth=1.2, label="ODE: dt C exp(\u03c4 A) B")
+  left.plot(np.arange(TOKENS) + 0.5, views.taps, "x", color="C0", markersize=5, label="convolution: taps")
   left.set(title="kernel", xlabel="lag \u03c4 / tokens", ylabel="answer to an impulse")
-  right.step(np.arange(TOKENS + 1), np.append(found.u, found.u[-1]), where="post", color="0.8", label="input u")
-  right.plot(fine, found.ode, color="0.3", linewidth=1.2, label="ODE")
+  right.step(np.arange(TOKENS + 1), np.append(views.u, views.u[-1]), where="post", color="0.8", label="input u")
+  right.plot(fine, views.ode, color="0.3", linewidth=1.2, label="ODE")
   at_end = np.arange(TOKENS) + 1
-  right.plot(at_end, found.recurrence, "o", color="C1", markersize=7, fillstyle="none", label="recurrence")
-  right.plot(at_end, found.convolution, "x", color="C0", markersize=5, label="convolution")
+  right.plot(at_end, views.recurrence, "o", color="C1", markersize=7, fillstyle="none", label="recurrence")
+  right.plot(at_end, views.convolution, "x", color="C0", markersize=5, label="convolution")
   right.set(title="output", xlabel="time / tokens", ylabel="u, y")
   # room for the legend above the curves
   right.set_ylim(top=1.4 * right.get_ylim()[1])

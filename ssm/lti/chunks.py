@@ -21,8 +21,8 @@ def places(
   length: Int[Array, "b"], t: int, chunk: int | None, *, reset: inputs.Reset = None, lengths: inputs.Lengths = None
 ) -> tuple[Places, Int[Array, "b"]]:
   """Returns the places of t tokens after `length` of a document, and its next length; chunk=None: all of it."""
-  place, length = positions(length, t, reset=reset, lengths=lengths)
-  slot = place if chunk is None else place % chunk
+  position, length = positions(length, t, reset=reset, lengths=lengths)
+  slot = position if chunk is None else position % chunk
   segment = jnp.cumsum(slot == 0, axis=1, dtype=jnp.int32)
   if lengths is not None:
     segment = jnp.where(inputs.valid(lengths, t), segment, -1)
@@ -36,12 +36,12 @@ def cached(length: Int[Array, "b"], slots: int, chunk: int | None) -> Places:
   return Places(*jnp.broadcast_arrays(jnp.arange(slots, dtype=jnp.int32), segment))
 
 
-def sizes(at: Places) -> Int[Array, "b t"]:
+def sizes(places: Places) -> Int[Array, "b t"]:
   """Returns the number of tokens in each token's chunk, where `at` begins with a whole chunk."""
-  time = jnp.arange(at.slot.shape[1])
-  ends = jnp.pad(at.segment[:, 1:] != at.segment[:, :-1], ((0, 0), (0, 1)), constant_values=True)
+  time = jnp.arange(places.slot.shape[1])
+  ends = jnp.pad(places.segment[:, 1:] != places.segment[:, :-1], ((0, 0), (0, 1)), constant_values=True)
   end = jax.lax.cummin(jnp.where(ends, time, time.size), axis=1, reverse=True)
-  return at.slot + 1 + end - time
+  return places.slot + 1 + end - time
 
 
 def append(old: Array, new: Array) -> Array:
@@ -49,9 +49,9 @@ def append(old: Array, new: Array) -> Array:
   return jnp.concatenate([old, new.astype(old.dtype)], axis=1)
 
 
-def write(old: Float[Array, "b s k"], new: Float[Array, "b t k"], at: Places) -> Float[Array, "b s k"]:
+def write(old: Float[Array, "b s k"], new: Float[Array, "b t k"], places: Places) -> Float[Array, "b s k"]:
   """Returns the cache after these tokens: it holds the tokens of the last chunk alone."""
-  last = jnp.max(at.segment, axis=1, initial=0, keepdims=True)
-  slot = jnp.where(at.segment == last, at.slot, old.shape[1])
+  last = jnp.max(places.segment, axis=1, initial=0, keepdims=True)
+  slot = jnp.where(places.segment == last, places.slot, old.shape[1])
   rest = jnp.where((last > 0)[..., None], 0, old)
   return rest.at[jnp.arange(old.shape[0])[:, None], slot].set(new.astype(old.dtype), mode="drop")

@@ -95,8 +95,8 @@ class HyenaModal(Mixer):
   ) -> tuple[Float[Array, "b t d"], Float[Array, "b t d"], Float[Array, "b w e"]]:
     """Returns x_2, u = x_1 v and the short convolution's next taps."""
     inner, taps = self.conv(self.in_proj(x), taps, **where.masks)
-    gate, first, v = jnp.split(inner, 3, axis=-1)
-    return gate, first * v, taps
+    gate, k, v = jnp.split(inner, 3, axis=-1)
+    return gate, k * v, taps
 
   def _recurrence(self) -> diagonal.Recurrence:
     log_p = jax.lax.complex(-jnp.exp(self.decay_log), self.angle)

@@ -158,9 +158,9 @@ def _official_product(x: Float[Array, "b t d"], p: int, where: Where) -> Float[A
   t = x.shape[1]
   count = next(n for n in itertools.count(p) if math.comb(n, p) >= t)
   sets = sorted(itertools.combinations(range(count), p), key=lambda distances: distances[::-1])[:t]
-  at, _ = chunks.places(jnp.zeros(x.shape[:1], jnp.int32), t, None, **where.masks)
-  distance, length = jnp.asarray(sets)[at.slot], chunks.sizes(at)[..., None]
-  index = (jnp.arange(t) - at.slot)[..., None] + length - 1 - distance
+  places, _ = chunks.places(jnp.zeros(x.shape[:1], jnp.int32), t, None, **where.masks)
+  distance, length = jnp.asarray(sets)[places.slot], chunks.sizes(places)[..., None]
+  index = (jnp.arange(t) - places.slot)[..., None] + length - 1 - distance
   factors = [jnp.take_along_axis(x, index[..., j, None], axis=1, mode="clip") for j in range(p)]
   inside = jnp.max(distance, axis=-1) < length[..., 0]
   return jnp.where(inside[..., None], math.prod(factors), 0)

@@ -120,19 +120,19 @@ class Mega(Mixer):
       empty = jnp.zeros((x.shape[0], self.width, self.state), self.alpha.dtype)
       m, _ = moving_average.from_the_past(x, empty, self._coefficients(), **where.masks)
     (q, k, v), gates = self._project(x, m)
-    at, _ = chunks.places(none, x.shape[1], self.chunk, **where.masks)
-    return self._gate(x, gates, self._attend(q, k, v, at, at))
+    places, _ = chunks.places(none, x.shape[1], self.chunk, **where.masks)
+    return self._gate(x, gates, self._attend(q, k, v, places, places))
 
   def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
     m, h = moving_average.from_the_past(x, state.h, self._coefficients(), **where.masks)
     (q, k, v), gates = self._project(x, m)
-    at, length = chunks.places(state.length, x.shape[1], self.chunk, **where.masks)
+    places, length = chunks.places(state.length, x.shape[1], self.chunk, **where.masks)
     cached = chunks.cached(state.length, state.k.shape[1], self.chunk)
-    both = chunks.Places(*map(chunks.append, cached, at))
-    y = self._gate(x, gates, self._attend(q, chunks.append(state.k, k), chunks.append(state.v, v), at, both))
+    both = chunks.Places(*map(chunks.append, cached, places))
+    y = self._gate(x, gates, self._attend(q, chunks.append(state.k, k), chunks.append(state.v, v), places, both))
     if self.chunk is None:
-      y = jnp.where((at.slot >= state.k.shape[1])[..., None], jnp.nan, y)
-    k, v = (chunks.write(old, new, at) for old, new in ((state.k, k), (state.v, v)))
+      y = jnp.where((places.slot >= state.k.shape[1])[..., None], jnp.nan, y)
+    k, v = (chunks.write(old, new, places) for old, new in ((state.k, k), (state.v, v)))
     return y, State(h=h, k=k, v=v, length=length)
 
   @property
@@ -167,22 +167,22 @@ class Mega(Mixer):
     q: Float[Array, "b t k"],
     k: Float[Array, "b s k"],
     v: Float[Array, "b s e"],
-    at: chunks.Places,
+    places: chunks.Places,
     of: chunks.Places,
   ) -> Float[Array, "b t e"]:
     """Returns attention within chunks. The bias b is a product of two vectors, which queries and keys carry along."""
     if self.weights == "softmax":
       share = q * self.keys**-0.5
     else:
-      tokens = chunks.sizes(at) if self.bidirectional else at.slot + 1
+      tokens = chunks.sizes(places) if self.bidirectional else places.slot + 1
       share = q / tokens[..., None].astype(jnp.promote_types(q.dtype, jnp.float32))
-    q = jnp.concatenate([share.astype(q.dtype), self._bias(at.slot, 0).astype(q.dtype)], axis=-1)
+    q = jnp.concatenate([share.astype(q.dtype), self._bias(places.slot, 0).astype(q.dtype)], axis=-1)
     k = jnp.concatenate([k, self._bias(of.slot, 1).astype(k.dtype)], axis=-1)
     y = attention(
       *(z[:, :, None] for z in (q, k, v)),
-      q_position=at.slot,
+      q_position=places.slot,
       k_position=of.slot,
-      q_segment=at.segment,
+      q_segment=places.segment,
       k_segment=of.segment,
       mask="full" if self.bidirectional else "causal",
       scale=1.0,

@@ -124,7 +124,7 @@ def _stretched(w: Float[Array, "d w"], lags: np.ndarray, stretch: int, interpola
   """Returns w stretched to `stretch` times its length, at these lags; a tap's value belongs to its middle."""
   if interpolation == "nearest":
     return w[:, lags // stretch]
-  place = np.clip((lags + 0.5) / stretch - 0.5, 0, w.shape[1] - 1)
-  left = place.astype(int)
+  position = np.clip((lags + 0.5) / stretch - 0.5, 0, w.shape[1] - 1)
+  left = position.astype(int)
   right = np.minimum(left + 1, w.shape[1] - 1)
-  return w[:, left] + (place - left).astype(w.dtype) * (w[:, right] - w[:, left])
+  return w[:, left] + (position - left).astype(w.dtype) * (w[:, right] - w[:, left])

@@ -102,12 +102,12 @@ class SLSTM(Mixer):
     log_f = FORGET[self.forget](f) + m
     m = jnp.where(empty, i, jnp.maximum(i, log_f))
     # the m of an empty state is no bound on log_f - m, so its factor is set to 1: c and n are 0
-    keep, new = jnp.exp(jnp.where(empty, 0.0, log_f - m)), jnp.exp(i - m)
-    c, n = keep * c + new * jnp.tanh(z), keep * n + new
+    forget, new = jnp.exp(jnp.where(empty, 0.0, log_f - m)), jnp.exp(i - m)
+    c, n = forget * c + new * jnp.tanh(z), forget * n + new
     h = jax.nn.sigmoid(o) * c / n
     return (h, c, n, m), h
 
   @nn.nowrap
   def _initial_forget(self, size: int) -> Float[Array, "k"]:
-    place = self.layer / max(1, self.depth - 1)
-    return 5 - 12 * (jnp.arange(size) / max(1, size - 1)) ** (0.3 + 1.3 * place)
+    depth_share = self.layer / max(1, self.depth - 1)
+    return 5 - 12 * (jnp.arange(size) / max(1, size - 1)) ** (0.3 + 1.3 * depth_share)

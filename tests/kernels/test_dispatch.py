@@ -138,10 +138,10 @@ def test_what_was_taken_and_why_nothing_else_is_told(monkeypatch):
     dispatch.pick("plain", impls, "reference", 1)
   dispatch.pick("later", impls, "auto", 1)
   untried = "not pallas_gpu: no device has run it yet; KERNEL_IMPL takes it"
-  assert dispatch.told(chosen) == (
+  assert dispatch.describe(chosen) == (
     f"op: xla (not cudnn: it is an int; {untried}); other: cudnn ({untried}); plain: reference ({untried})"
   )
   with dispatch.watch() as chosen:
     for x in (1, 1.0, 1):
       dispatch.pick("op", impls, "auto", x)
-  assert dispatch.told(chosen) == f"op: cudnn and xla ({untried})"
+  assert dispatch.describe(chosen) == f"op: cudnn and xla ({untried})"

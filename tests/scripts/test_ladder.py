@@ -26,7 +26,7 @@ def test_the_law_is_found_again(E, A, alpha):
 
 def test_too_few_rungs_fit_nothing():
   assert ladder.fit([1e3, 1e4, 1e5], [3.0, 2.0, 1.5]) is None
-  assert ladder.told(None, 3) == "no fit: 3 rungs are done, 4 are needed"
+  assert ladder.describe(None, 3) == "no fit: 3 rungs are done, 4 are needed"
 
 
 def test_rungs_train_on_tokens_in_proportion(monkeypatch):

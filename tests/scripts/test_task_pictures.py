@@ -51,7 +51,7 @@ def test_confusion_is_the_share_of_each_label():
   ],
 )
 def test_a_row_says_what_is_so_and_what_was_predicted(found, text):
-  assert pictures.said(found, 0) == text
+  assert pictures.caption(found, 0) == text
 
 
 def test_samples_are_images_curves_or_tokens():
