@@ -11,12 +11,12 @@ from typing import ClassVar
 import numpy as np
 
 from data import draws
-from data.generated import EVAL_SEED, Generated
+from data.generated import Sampled
 from data.pipeline import Batch
 
 
 @dataclasses.dataclass(frozen=True)
-class Adding(Generated):
+class Adding(Sampled):
   """Predict one number for each row of (number, mark).
 
   Attributes:
@@ -36,14 +36,6 @@ class Adding(Generated):
   def __post_init__(self) -> None:
     self.require_sizes()
     self.require("length", self.length >= 2, "at least 2, one for each half")
-
-  def training_rows(self, first: int, rows: int) -> Batch:
-    """Returns rows of the endless training stream; see `Generated.training_rows`."""
-    return self.sample(self.seed, "train", first, rows)
-
-  def validation_rows(self, first: int, rows: int) -> Batch:
-    """Returns rows of the fixed validation set; see `Generated.validation_rows`."""
-    return self.sample(EVAL_SEED, "validation", first, rows)
 
   def sample(self, seed: int, stream: str, first: int, rows: int) -> Batch:
     """Returns `rows` rows of one stream."""

@@ -13,12 +13,12 @@ import dataclasses
 import functools
 import hashlib
 import pathlib
-from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import numpy as np
 
 from data import draws, events, pipeline
+from data.base import Stored
 from data.pipeline import Batch
 from data.sequences import Sequences, numbers, read, whole_table
 from mistake import Mistake
@@ -30,7 +30,7 @@ SPLITS = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
-class Arrays:
+class Arrays(Stored):
   """Predict a label, a number or the next value for each sequence.
 
   Attributes:
@@ -80,10 +80,11 @@ class Arrays:
   normalise: bool = True
   balanced: bool = False
 
+  STREAM: ClassVar[str] = "arrays/order"
   stateful: ClassVar[bool] = False
 
   def __post_init__(self) -> None:
-    for field, allowed, choices in (
+    self.require_all(
       ("batch", self.batch >= 1, "at least 1"),
       ("predict", self.predict in PREDICTS, f"choose from {PREDICTS}"),
       ("layout", self.layout in LAYOUTS, f"choose from {LAYOUTS}"),
@@ -95,8 +96,7 @@ class Arrays:
       ("gap", self.gap >= 0, "above 0, or 0 for none"),
       ("tokens", self.tokens >= 0, "at least 1, or 0 for features"),
       ("length", self.length >= (self.predict == "next"), "at least 1; a forecast says how many steps it reads"),
-    ):
-      self.require(field, allowed, choices)
+    )
     self.require("files", bool(self.files or self.dir), "name a file, or a folder of .wav files")
     for field, value in (
       ("channels", self._read_channels),
@@ -105,10 +105,6 @@ class Arrays:
     ):
       if not getattr(self, field):
         object.__setattr__(self, field, value())
-
-  def require(self, field: str, allowed: bool, choices: str) -> None:
-    """Raises the Mistake that names the field, its value and what it may be."""
-    pipeline.require(type(self).__name__, field, getattr(self, field), allowed, choices)
 
   @property
   def head(self) -> str:
@@ -314,7 +310,16 @@ class Arrays:
       raise Mistake(f"data.files={self.files!r}: feature {feature} is too large to be normalised; divide it before")
     return part.mean(axis=0), np.where(deviation > 0, deviation, 1)
 
-  def take(self, rows: np.ndarray, *, weigh: bool = False) -> Batch:
+  @property
+  def sizes(self) -> dict[str, int]:
+    """Returns how many rows each split has."""
+    return {split: len(rows) for split, rows in self.rows.items()}
+
+  def take(self, split: str, numbers: np.ndarray) -> Batch:
+    """Returns the rows of these numbers; classes are balanced in training."""
+    return self.batch_at(self.rows[split][numbers], weigh=split == "train")
+
+  def batch_at(self, rows: np.ndarray, *, weigh: bool = False) -> Batch:
     """Makes the batch of rows (start, sequence)."""
     data, position = self.data, np.arange(self.length)
     sizes = np.full(len(rows), self.length) if self.predict == "next" else data.lengths[rows[:, 1]]
@@ -363,27 +368,6 @@ class Arrays:
     """Returns the weight of a training row of each class; a class without rows has 0."""
     counts = np.bincount(self.answers[self.rows["train"][:, 1]], minlength=self.labels)
     return np.where(counts > 0, counts.sum() / (self.labels * np.maximum(counts, 1)), 0).astype(np.float32)
-
-  def train(self, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
-    """Returns endless batches; each epoch visits every row once, in a new order."""
-    rows = self.rows["train"]
-
-    def make(first: int, count: int) -> Batch:
-      return self.take(rows[pipeline.shuffled(self.seed, "arrays/order", first, count, len(rows))], weigh=True)
-
-    return pipeline.training(make, self.batch, process_index, process_count)
-
-  def eval_sets(self, process_index: int = 0, process_count: int = 1) -> dict[str, Callable[[], Iterator[Batch]]]:
-    """Returns 'validation', and 'test' where there is one."""
-
-    def make(rows: np.ndarray, first: int, count: int) -> Batch:
-      return self.take(rows[first : first + count])
-
-    return {
-      split: pipeline.InOrder(functools.partial(make, rows), len(rows), self.batch, process_index, process_count)
-      for split, rows in self.rows.items()
-      if split != "train"
-    }
 
   def describe(self) -> dict[str, Any]:
     """Returns the fields but for the folder, the rows of each split, what was cut, the classes' counts, a checksum."""

@@ -10,12 +10,12 @@ import dataclasses
 import numpy as np
 
 from data import draws
-from data.generated import EVAL_SEED, Generated
+from data.generated import Sampled
 from data.pipeline import Batch
 
 
 @dataclasses.dataclass(frozen=True)
-class AssociativeRecall(Generated):
+class AssociativeRecall(Sampled):
   """Token 0 stands before the question; keys are 1 … keys, values all tokens above, so that chance is one of those.
 
   Attributes:
@@ -34,14 +34,6 @@ class AssociativeRecall(Generated):
     self.require("length", self.length >= 4 and self.length % 2 == 0, "even and at least 4: pairs and two tokens more")
     self.require("vocab", self.vocab >= 4, "at least 4 (separator, a key and two values)")
     self.require("keys", 0 <= self.keys <= self.vocab - 3, f"1 … vocab - 3 = {self.vocab - 3}, or 0 for half")
-
-  def training_rows(self, first: int, rows: int) -> Batch:
-    """Returns rows of the endless training stream; see `Generated.training_rows`."""
-    return self.sample(self.seed, "train", first, rows)
-
-  def validation_rows(self, first: int, rows: int) -> Batch:
-    """Returns rows of the fixed validation set; see `Generated.validation_rows`."""
-    return self.sample(EVAL_SEED, "validation", first, rows)
 
   def sample(self, seed: int, stream: str, first: int, rows: int) -> Batch:
     """Returns `rows` rows of one stream."""

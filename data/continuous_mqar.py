@@ -14,12 +14,12 @@ from typing import ClassVar
 import numpy as np
 
 from data import draws
-from data.generated import EVAL_SEED, Generated
+from data.generated import EVAL_SEED, Sampled
 from data.pipeline import Batch
 
 
 @dataclasses.dataclass(frozen=True)
-class ContinuousMQAR(Generated):
+class ContinuousMQAR(Sampled):
   """Recall vectors: inputs are features, targets the numbers of values.
 
   Attributes:
@@ -61,14 +61,6 @@ class ContinuousMQAR(Generated):
   def features(self) -> int:  # type: ignore[override]
     """Returns how many entries a key's vector and a value's have together."""
     return 2 * self.size
-
-  def training_rows(self, first: int, rows: int) -> Batch:
-    """Returns rows of the endless training stream; see `Generated.training_rows`."""
-    return self.sample(self.seed, "train", first, rows)
-
-  def validation_rows(self, first: int, rows: int) -> Batch:
-    """Returns rows of the fixed validation set; see `Generated.validation_rows`."""
-    return self.sample(EVAL_SEED, "validation", first, rows)
 
   def vectors(self) -> np.ndarray:
     """Returns the vectors of the keys and of the values, float32 `2 values size`."""

@@ -52,12 +52,11 @@ class Fasta(PackedText):
     super().__post_init__()
     share, rows = self.validation, self.stages
     rising = stages_fit(rows, 2) and all(1 <= length <= self.length for _, length in rows)
-    for field, allowed, choices in (
+    self.require_all(
       ("validation", 0 < share < 1, "a share between 0 and 1, e.g. 0.05"),
       ("strands", self.strands in STRANDS, f"choose from {STRANDS}"),
       ("stages", rising, f"rows (first step, length up to data.length={self.length}), first steps 0 < … growing"),
-    ):
-      pipeline.require(type(self).__name__, field, getattr(self, field), allowed, choices)
+    )
 
   def read(self) -> Mapping[str, Sequence[Document]]:
     """Reads all records and holds out some; see `PackedText.read`.

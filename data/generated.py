@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from data import pipeline
+from data.base import Base
 from data.pipeline import Batch
 
 # evaluation sets are the same for every data.seed, so that runs of several seeds are compared on the same rows
@@ -21,7 +22,7 @@ TOGETHER = 128
 
 
 @dataclasses.dataclass(frozen=True)
-class Generated(abc.ABC):
+class Generated(Base, abc.ABC):
   """A language-model task whose row r is a function of (seed, r).
 
   Attributes:
@@ -35,11 +36,6 @@ class Generated(abc.ABC):
   vocab: int = 16
   eval_rows: int = 512
 
-  head: ClassVar[str] = "lm"
-  loss: ClassVar[str] = "cross_entropy"
-  metrics: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
-  features: ClassVar[None] = None
-  classes: ClassVar[int | None] = None
   stateful: ClassVar[bool] = False
 
   @abc.abstractmethod
@@ -64,14 +60,27 @@ class Generated(abc.ABC):
     """Returns the task's fields, which with the seed determine every row."""
     return {"task": type(self).__name__, **dataclasses.asdict(self)}
 
-  def require(self, field: str, allowed: bool, choices: str) -> None:
-    """Raises the ValueError that names the field, its value and what it may be."""
-    pipeline.require(type(self).__name__, field, getattr(self, field), allowed, choices)
-
   def require_sizes(self) -> None:
     """Checks what every generated task needs."""
     self.require("batch", self.batch >= 1, "at least 1")
     self.require("eval_rows", self.eval_rows >= 1, "at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampled(Generated):
+  """A generated task whose training and validation rows differ in their seed and stream alone."""
+
+  @abc.abstractmethod
+  def sample(self, seed: int, stream: str, first: int, rows: int) -> Batch:
+    """Returns rows first … first + rows - 1 of one stream."""
+
+  def training_rows(self, first: int, rows: int) -> Batch:
+    """Returns rows of the stream 'train'."""
+    return self.sample(self.seed, "train", first, rows)
+
+  def validation_rows(self, first: int, rows: int) -> Batch:
+    """Returns rows of the stream 'validation', the same for every seed."""
+    return self.sample(EVAL_SEED, "validation", first, rows)
 
 
 def eval_batch(batch: int, length: int, rows: int) -> int:

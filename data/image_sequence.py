@@ -3,12 +3,12 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from data import draws, known_sets, pipeline
+from data.base import Stored
 from data.pipeline import Batch
 
 
@@ -44,7 +44,7 @@ class Images(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageSequence:
+class ImageSequence(Stored):
   """Classify an image from its normalised pixels, read row after row or in one fixed random order.
 
   Of the training images, `held_out` are the validation set whatever the seed; the test set is an evaluation set of its
@@ -67,22 +67,20 @@ class ImageSequence:
   dir: str = ""
   cache: str = ""
 
+  STREAM: ClassVar[str] = "image_sequence"
   head: ClassVar[str] = "classifier"
-  loss: ClassVar[str] = "cross_entropy"
-  metrics: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
   vocab: ClassVar[None] = None
   classes: ClassVar[int] = 10
   stateful: ClassVar[bool] = False
 
   def __post_init__(self) -> None:
-    pipeline.require("ImageSequence", "dataset", self.dataset, self.dataset in KINDS, f"choose from {tuple(KINDS)}")
+    self.require("dataset", self.dataset in KINDS, f"choose from {tuple(KINDS)}")
     train = self.kind.train
-    for field, allowed, choices in (
+    self.require_all(
       ("batch", self.batch >= 1, "at least 1"),
       ("permutation_seed", 0 <= self.permutation_seed < 2**32, "0 … 2^32 - 1"),
       ("held_out", 1 <= self.held_out < train, f"1 … {train - 1} of the {train} training images"),
-    ):
-      pipeline.require("ImageSequence", field, getattr(self, field), allowed, choices)
+    )
 
   @property
   def kind(self) -> Kind:
@@ -130,30 +128,20 @@ class ImageSequence:
       "test": whole["test"],
     }
 
-  def train(self, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
-    """Returns endless batches; each epoch visits every image once, in a new order."""
-    images = self.splits["train"]
-    size = len(images.labels)
-    epoch = functools.lru_cache(maxsize=2)(lambda index: draws.permutation(self.seed, "image_sequence", index, size))
+  @property
+  def sizes(self) -> dict[str, int]:
+    """Returns how many images each split has."""
+    return {split: len(images.labels) for split, images in self.splits.items()}
 
-    def rows(first: int, count: int) -> Batch:
-      numbers = np.array([epoch(row // size)[row % size] for row in range(first, first + count)])
-      return batch_of(images, numbers, self.kind)
-
-    return pipeline.training(rows, self.batch, process_index, process_count)
-
-  def eval_sets(self, process_index: int = 0, process_count: int = 1) -> dict[str, Callable[[], Iterator[Batch]]]:
-    """Returns 'validation' and 'test'."""
-    return {name: self._in_order(self.splits[name], process_index, process_count) for name in ("validation", "test")}
-
-  def _in_order(self, images: Images, process_index: int, process_count: int) -> Callable[[], Iterator[Batch]]:
-    return pipeline.InOrder(
-      lambda first, count: batch_of(images, np.arange(first, first + count), self.kind),
-      len(images.labels),
-      self.batch,
-      process_index,
-      process_count,
-    )
+  def take(self, split: str, numbers: np.ndarray) -> Batch:
+    """Returns normalised pixels `b t c`, labels `b` and weights `b` of the images with these numbers."""
+    images, kind = self.splits[split], self.kind
+    pixels = (images.pixels[numbers].astype(np.float32) / 255 - np.array(kind.mean)) / np.array(kind.deviation)
+    return {
+      "inputs": pixels.astype(np.float32),
+      "targets": images.labels[numbers],
+      "weights": np.ones(len(numbers), np.float32),
+    }
 
   def describe(self) -> dict[str, Any]:
     """Returns the fields but for the folders, images of each split, and the checksum of all of them in order."""
@@ -162,15 +150,4 @@ class ImageSequence:
       checksum.update(images.pixels.tobytes())
       checksum.update(images.labels.astype("<i4").tobytes())
     fields = {key: x for key, x in dataclasses.asdict(self).items() if key not in ("dir", "cache")}
-    sizes = {name: len(images.labels) for name, images in self.splits.items()}
-    return {"task": "ImageSequence", **fields, **sizes, "sha256": checksum.hexdigest()}
-
-
-def batch_of(images: Images, numbers: np.ndarray, kind: Kind) -> Batch:
-  """Returns normalised pixels `b t c`, labels `b` and weights `b` of the images with these numbers."""
-  pixels = (images.pixels[numbers].astype(np.float32) / 255 - np.array(kind.mean)) / np.array(kind.deviation)
-  return {
-    "inputs": pixels.astype(np.float32),
-    "targets": images.labels[numbers],
-    "weights": np.ones(len(numbers), np.float32),
-  }
+    return {"task": "ImageSequence", **fields, **self.sizes, "sha256": checksum.hexdigest()}

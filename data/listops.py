@@ -17,7 +17,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from data import draws
-from data.generated import EVAL_SEED, Generated
+from data.generated import Sampled
 from data.pipeline import Batch
 
 DIGIT, MIN, MAX, MED, SM, CLOSE = 1, 11, 12, 13, 14, 15
@@ -38,7 +38,7 @@ class Level(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class ListOps(Generated):
+class ListOps(Sampled):
   """Classify an expression by its value.
 
   Attributes:
@@ -69,19 +69,15 @@ class ListOps(Generated):
     self.require("train_rows", self.train_rows >= 0, "at least 1, or 0 for new rows for ever")
 
   def training_rows(self, first: int, rows: int) -> Batch:
-    """Returns rows of the training stream, which repeats after `train_rows` if that is set; see `Generated`."""
+    """Returns rows of the training stream, which repeats after `train_rows` if that is set."""
     if not self.train_rows:
-      return self.sample(self.seed, "train", first, rows)
+      return super().training_rows(first, rows)
     start, parts = first % self.train_rows, []
     while rows:
       count = min(rows, self.train_rows - start)
       parts.append(self.sample(self.seed, "train", start, count))
       start, rows = 0, rows - count
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-
-  def validation_rows(self, first: int, rows: int) -> Batch:
-    """Returns rows of the fixed validation set; see `Generated.validation_rows`."""
-    return self.sample(EVAL_SEED, "validation", first, rows)
 
   def sample(self, seed: int, stream: str, first: int, rows: int) -> Batch:
     """Returns `rows` rows of one stream: for each, the first of its trees that has a fitting length."""

@@ -19,14 +19,14 @@ import math
 import numpy as np
 
 from data import draws
-from data.generated import EVAL_SEED, Generated
+from data.generated import Sampled
 from data.pipeline import Batch
 
 FORMS = ("forgetting", "compositional")
 
 
 @dataclasses.dataclass(frozen=True)
-class MQARForms(Generated):
+class MQARForms(Sampled):
   """Recall of keys whose values change, or of keys of two tokens.
 
   Attributes:
@@ -61,14 +61,6 @@ class MQARForms(Generated):
       least, keys = 6 * self.pairs, (self.vocab // 3 - 1) ** 2
     self.require("pairs", 1 <= self.pairs <= keys, f"1 … {keys} with this vocabulary")
     self.require("length", self.length >= least, f"at least {least} for {self.pairs} pairs")
-
-  def training_rows(self, first: int, rows: int) -> Batch:
-    """Returns rows of the endless training stream; see `Generated.training_rows`."""
-    return self.sample(self.seed, "train", first, rows)
-
-  def validation_rows(self, first: int, rows: int) -> Batch:
-    """Returns rows of the fixed validation set; see `Generated.validation_rows`."""
-    return self.sample(EVAL_SEED, "validation", first, rows)
 
   def sample(self, seed: int, stream: str, first: int, rows: int) -> Batch:
     """Returns `rows` rows of one stream."""

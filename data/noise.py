@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from data import draws
-from data.generated import EVAL_SEED, Generated
+from data.generated import Sampled
 from data.pipeline import Batch
 
 
 @dataclasses.dataclass(frozen=True)
-class Noise(Generated):
+class Noise(Sampled):
   """Read uniform tokens or features; targets are a uniform label a row or the next token.
 
   Attributes:
@@ -48,14 +48,6 @@ class Noise(Generated):
     self.require("size", self.size >= 1, "at least 1")
     least = int(self.inputs == "features")
     self.require("labels", self.labels >= least, f"at least {least}; features have no next token to predict")
-
-  def training_rows(self, first: int, rows: int) -> Batch:
-    """Returns rows of the endless training stream; see `Generated.training_rows`."""
-    return self.sample(self.seed, "train", first, rows)
-
-  def validation_rows(self, first: int, rows: int) -> Batch:
-    """Returns rows of the fixed validation set; see `Generated.validation_rows`."""
-    return self.sample(EVAL_SEED, "validation", first, rows)
 
   def sample(self, seed: int, stream: str, first: int, rows: int) -> Batch:
     """Returns `rows` rows of one stream."""

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 
 from data import draws, pipeline
+from data.base import Base
 from data.pipeline import Batch
 from mistake import Mistake
 
@@ -126,7 +127,7 @@ class Epochs:
 
 
 @dataclasses.dataclass(frozen=True)
-class PackedText(abc.ABC):
+class PackedText(Base, abc.ABC):
   """A byte-level language-model task over documents.
 
   Attributes:
@@ -145,20 +146,15 @@ class PackedText(abc.ABC):
   eval_length: int = 0
   vocab: int = BYTES
 
-  head: ClassVar[str] = "lm"
-  loss: ClassVar[str] = "cross_entropy"
   metrics: ClassVar[tuple[str, ...]] = ("loss", "bits_per_byte", "accuracy")
-  features: ClassVar[None] = None
-  classes: ClassVar[None] = None
 
   def __post_init__(self) -> None:
-    for field, allowed, choices in (
+    self.require_all(
       ("batch", self.batch >= 1, "at least 1"),
       ("length", self.length >= 1, "at least 1"),
       ("eval_length", self.eval_length >= 0, "at least 1, or 0 for data.length"),
       ("vocab", self.vocab >= BYTES, f"at least {BYTES}, as text is read as bytes"),
-    ):
-      pipeline.require(type(self).__name__, field, getattr(self, field), allowed, choices)
+    )
 
   @abc.abstractmethod
   def read(self) -> Mapping[str, Sequence[Document]]:

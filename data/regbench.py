@@ -16,7 +16,7 @@ import functools
 import numpy as np
 
 from data import draws, pipeline
-from data.generated import EVAL_SEED, Generated, whole
+from data.generated import Sampled, whole
 from data.pipeline import Batch
 from data.ragged import packed_left
 
@@ -25,7 +25,7 @@ LONGEST_STRING = 50
 
 
 @dataclasses.dataclass(frozen=True)
-class RegBench(Generated):
+class RegBench(Sampled):
   """Predict the next token of a language that is known from its strings alone.
 
   Attributes:
@@ -58,7 +58,7 @@ class RegBench(Generated):
   def training_rows(self, first: int, rows: int) -> Batch:
     """Returns rows of the training stream: epochs of the training set, or new rows; see `Generated.training_rows`."""
     if not self.train_rows:
-      return self.sample(self.seed, "train", first, rows)
+      return super().training_rows(first, rows)
     numbers = pipeline.shuffled(self.seed, "regbench/order", first, rows, self.train_rows)
     return {key: x[numbers] for key, x in self.training_set.items()}
 
@@ -66,10 +66,6 @@ class RegBench(Generated):
   def training_set(self) -> Batch:
     """Makes all rows of the training set."""
     return whole(functools.partial(self.sample, self.seed, "train"), self.train_rows)
-
-  def validation_rows(self, first: int, rows: int) -> Batch:
-    """Returns rows of the fixed validation set; see `Generated.validation_rows`."""
-    return self.sample(EVAL_SEED, "validation", first, rows)
 
   def sample(self, seed: int, stream: str, first: int, rows: int) -> Batch:
     """Returns `rows` rows of one stream."""

@@ -10,12 +10,12 @@ import functools
 import hashlib
 import mmap
 import pathlib
-from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from data import pipeline
+from data.base import Stored
 from data.pipeline import Batch
 from mistake import Mistake
 
@@ -35,7 +35,7 @@ class Lines(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Retrieval:
+class Retrieval(Stored):
   """Classify pairs of texts, one label a pair; inputs are "b 2 t".
 
   Attributes:
@@ -48,28 +48,30 @@ class Retrieval:
   seed: int = 0
   dir: str = ""
 
+  STREAM: ClassVar[str] = "retrieval"
   head: ClassVar[str] = "dual_encoder"
-  loss: ClassVar[str] = "cross_entropy"
-  metrics: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
   vocab: ClassVar[int] = 256
-  features: ClassVar[None] = None
   classes: ClassVar[int] = 2
   stateful: ClassVar[bool] = False
 
   def __post_init__(self) -> None:
-    for field, allowed in (("batch", self.batch >= 1), ("length", self.length >= 1)):
-      pipeline.require("Retrieval", field, getattr(self, field), allowed, "at least 1")
+    self.require_all(("batch", self.batch >= 1, "at least 1"), ("length", self.length >= 1, "at least 1"))
 
   @functools.cached_property
   def splits(self) -> dict[str, Lines]:
     """Opens the lines of each file."""
-    pipeline.require("Retrieval", "dir", self.dir, bool(self.dir), f"a folder with {list(FILES.values())}")
+    self.require("dir", bool(self.dir), f"a folder with {list(FILES.values())}")
     root = pipeline.folder("dir", self.dir)
     path = root / FOLDER if (root / FOLDER).is_dir() else root
     return {split: opened(path / file) for split, file in FILES.items()}
 
+  @functools.cached_property
+  def sizes(self) -> dict[str, int]:
+    """Returns how many pairs each split has."""
+    return {split: len(lines.starts) for split, lines in self.splits.items()}
+
   def take(self, split: str, numbers: np.ndarray) -> Batch:
-    """Returns the pairs at `places` of a split.
+    """Returns the pairs of these numbers in a split.
 
     Raises:
       Mistake: a line has not five fields, a label that is neither 0 nor 1, or an empty text; it is named.
@@ -88,38 +90,13 @@ class Retrieval:
         inputs[row, side, :n], lengths[row, side] = np.frombuffer(text, np.uint8, n), n
     return {"inputs": inputs, "targets": targets, "weights": np.ones(rows, np.float32), "lengths": lengths}
 
-  def train(self, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
-    """Returns endless batches; each epoch visits every pair once, in a new order."""
-    size = len(self.splits["train"].starts)
-    order = lambda first, count: pipeline.shuffled(self.seed, "retrieval", first, count, size)
-    return pipeline.training(
-      lambda first, count: self.take("train", order(first, count)), self.batch, process_index, process_count
-    )
-
-  def eval_sets(self, process_index: int = 0, process_count: int = 1) -> dict[str, Callable[[], Iterator[Batch]]]:
-    """Returns 'validation' and 'test'."""
-
-    def make(split: str, first: int, count: int) -> Batch:
-      return self.take(split, np.arange(first, first + count))
-
-    return {
-      split: pipeline.InOrder(
-        functools.partial(make, split), len(self.splits[split].starts), self.batch, process_index, process_count
-      )
-      for split in ("validation", "test")
-    }
-
   def describe(self) -> dict[str, Any]:
     """Returns the fields but for the folder, the pairs of each split, and the checksum of all files."""
     checksum = hashlib.sha256()
     for lines in self.splits.values():
       checksum.update(lines.data)
-    pairs = {split: len(lines.starts) for split, lines in self.splits.items()}
-    return (
-      {"task": "Retrieval", "batch": self.batch, "length": self.length, "seed": self.seed}
-      | pairs
-      | {"sha256": checksum.hexdigest()}
-    )
+    facts = {"task": "Retrieval", "batch": self.batch, "length": self.length, "seed": self.seed}
+    return facts | self.sizes | {"sha256": checksum.hexdigest()}
 
 
 def opened(path: pathlib.Path) -> Lines:

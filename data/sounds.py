@@ -50,11 +50,10 @@ class Sounds(Pieces):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    for field, allowed, choices in (
+    self.require_all(
       ("validation", 0 < self.validation < 1, "a share between 0 and 1, e.g. 0.06"),
       ("code", self.code in CODES, f"choose from {CODES}"),
-    ):
-      pipeline.require("Sounds", field, getattr(self, field), allowed, choices)
+    )
 
   def read(self) -> Mapping[str, Sequence[Document]]:
     """Reads all files; see `data.packing.PackedText.read`.
@@ -62,7 +61,7 @@ class Sounds(Pieces):
     Raises:
       Mistake: there is no such file, or one cannot be read or has several channels.
     """
-    pipeline.require("Sounds", "dir", self.dir, bool(self.dir), "name a folder of .wav files")
+    self.require("dir", bool(self.dir), "name a folder of .wav files")
     root = pipeline.folder("dir", self.dir)
     paths = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*.wav"))}
     chosen = {name: path for name, path in paths.items() if re.fullmatch(self.pattern, name)}

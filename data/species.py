@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from data import draws, fasta, pipeline
+from data.base import Base
 from data.packing import Document
 from data.pipeline import Batch
 from data.text_file import distinct, walk
@@ -26,7 +27,7 @@ TRIES = 8
 
 
 @dataclasses.dataclass(frozen=True)
-class Species:
+class Species(Base):
   """Classify windows by species, one label a window.
 
   Attributes:
@@ -46,21 +47,17 @@ class Species:
   eval_rows: int = 1024
 
   head: ClassVar[str] = "classifier"
-  loss: ClassVar[str] = "cross_entropy"
-  metrics: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
   vocab: ClassVar[int] = 256
-  features: ClassVar[None] = None
   stateful: ClassVar[bool] = False
 
   def __post_init__(self) -> None:
-    for field, allowed, choices in (
+    self.require_all(
       ("batch", self.batch >= 1, "at least 1"),
       ("length", self.length >= 1, "at least 1"),
       ("labels", self.labels == 0 or self.labels >= 2, "at least 2, or 0 to count the folders"),
       ("eval_rows", self.eval_rows >= 1, "at least 1"),
       ("validation", 0 < self.validation < 1, "a share between 0 and 1"),
-    ):
-      pipeline.require("Species", field, getattr(self, field), allowed, choices)
+    )
 
   @property
   def classes(self) -> int:
@@ -70,7 +67,7 @@ class Species:
   @functools.cached_property
   def names(self) -> list[str]:
     """Returns the species, in alphabetical order."""
-    pipeline.require("Species", "dir", self.dir, bool(self.dir), "a folder with one folder of FASTA files a species")
+    self.require("dir", bool(self.dir), "a folder with one folder of FASTA files a species")
     root = pipeline.folder("dir", self.dir)
     names = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     if len(names) < 2 or len(names) != (self.labels or len(names)):

@@ -50,9 +50,7 @@ class TextFile(PackedText):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    share = self.validation
-    need = "a share above 0, e.g. 0.05, or 1 to evaluate all"
-    pipeline.require(type(self).__name__, "validation", share, 0 < share <= 1, need)
+    self.require("validation", 0 < self.validation <= 1, "a share above 0, e.g. 0.05, or 1 to evaluate all")
 
   @functools.cached_property
   def paths(self) -> Mapping[str, Sequence[pathlib.Path]]:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from data import draws, pipeline, token_shards
+from data.base import Base
 from data.packing import Epochs, Packed
 from data.pipeline import Batch
 from data.token_shards import Shards, TokenFolder
@@ -65,7 +66,7 @@ class Blend:
 
 
 @dataclasses.dataclass(frozen=True)
-class Tokens:
+class Tokens(Base):
   """Next-token prediction. Bits per byte are of the text's bytes, so that they compare with those of other tokenizers.
 
   Attributes:
@@ -87,33 +88,28 @@ class Tokens:
   dir: str = ""
   blend: tuple[tuple[str, float], ...] = ()
 
-  head: ClassVar[str] = "lm"
-  loss: ClassVar[str] = "cross_entropy"
   metrics: ClassVar[tuple[str, ...]] = ("loss", "bits_per_byte", "perplexity", "accuracy")
-  features: ClassVar[None] = None
-  classes: ClassVar[None] = None
 
   def __post_init__(self) -> None:
-    for field, allowed, choices in (
+    self.require_all(
       ("batch", self.batch >= 1, "at least 1"),
       ("length", self.length >= 1, "at least 1"),
       ("eval_length", self.eval_length >= 0, "at least 1, or 0 for data.length"),
       ("dir", bool(self.dir) != bool(self.blend), "a folder that ./dev tokenize made, or data.blend in its place"),
       ("blend", all(share > 0 for _, share in self.blend), "shares above 0"),
       ("stateful", not (self.stateful and self.blend), "rows of a blend do not go on; give one data.dir"),
-    ):
-      pipeline.require("tokens", field, getattr(self, field), allowed, choices)
+    )
     total = sum(share for _, share in self.blend)
     for folder, share in self.blend:
-      pipeline.require("tokens", "blend", self.blend, share / total >= 1 / BLOCK, f"{folder} has less than 1/{BLOCK}")
+      self.require("blend", share / total >= 1 / BLOCK, f"{folder} has less than 1/{BLOCK}")
     names = [folder.path.name for folder in self.folders]
-    pipeline.require("tokens", "blend", self.blend, len(set(names)) == len(names), "folders of different names")
+    self.require("blend", len(set(names)) == len(names), "folders of different names")
     tokenizers = {folder.facts["tokenizer"]["sha256"]: folder.path for folder in self.folders}
     if len(tokenizers) > 1:
       raise Mistake(f"{' and '.join(map(str, tokenizers.values()))} are of different tokenizers; blend those of one")
     size = self.folders[0].vocab
     object.__setattr__(self, "vocab", self.vocab or size)
-    pipeline.require("tokens", "vocab", self.vocab, self.vocab >= size, f"at least the tokenizer's {size}, or 0 for it")
+    self.require("vocab", self.vocab >= size, f"at least the tokenizer's {size}, or 0 for it")
 
   @functools.cached_property
   def folders(self) -> list[TokenFolder]:

@@ -26,7 +26,7 @@ def save(path, rng, n=40, t=6, f=2, **more):
 
 
 def rows_of(task, split):
-  return task.take(task.rows[split])
+  return task.batch_at(task.rows[split])
 
 
 def test_labels_of_an_npz_are_split_and_normalised(tmp_path, rng):
@@ -180,7 +180,7 @@ def test_tokens_are_not_normalised(tmp_path, rng):
 def test_rare_classes_weigh_more_in_training(tmp_path, rng):
   np.savez(tmp_path / "a.npz", x=rng.normal(size=(100, 3)), y=(np.arange(100) % 10 == 0).astype(int))
   task = build_task("arrays", files=str(tmp_path / "a.npz"), balanced=True)
-  part = task.take(task.rows["train"], weigh=True)
+  part = task.batch_at(task.rows["train"], weigh=True)
   sums = [part["weights"][part["targets"] == label].sum() for label in (0, 1)]
   np.testing.assert_allclose(sums, [40, 40], rtol=1e-5)
   assert (rows_of(task, "validation")["weights"] == 1).all()

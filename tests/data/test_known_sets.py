@@ -30,7 +30,7 @@ def test_promoters_have_their_published_counts(dataset, length, classes):
   task = named(dataset)
   facts = task.describe()
   assert (task.length, facts["rows of each class"], task.vocab) == (length, classes, 6)
-  batch = task.take(task.rows["test"])
+  batch = task.batch_at(task.rows["test"])
   assert set(np.unique(batch["inputs"])) <= {1, 2, 3, 4, 5}
   assert (batch["inputs"] < 5).mean() > 0.99
   assert set(task.metrics) >= {"f1", "auc"}
@@ -50,7 +50,7 @@ def test_recordings_of_digits_are_split_by_their_takes():
 
 def test_events_have_addresses_and_gaps():
   task = named("nmnist_subset", length=500, longer="cut")
-  batch = task.take(task.rows["test"][:8])
+  batch = task.batch_at(task.rows["test"][:8])
   assert batch["inputs"].max() < 2 * SIDE**2
   assert batch["dt"].shape == (8, 500)
   # about 4,100 events in 0.31 s
