@@ -84,9 +84,25 @@ class MoE(Mixer):
   router_z: float = 0.0
   depth: int = 1
 
-  def __post_init__(self):
-    _check(self)
-    super().__post_init__()
+  @nn.nowrap
+  def check(self) -> None:
+    one_of(self, activation=ACTIVATIONS, scores=SCORES)
+    at_least_one(self, "width", "inner", "groups", "top_groups", "shared", "latent", "router_size", "depth")
+    experts, groups, kept = self.experts, self.groups, self.top_groups or self.groups
+    if not 1 <= self.top_k <= experts:
+      raise Mistake(f"moe: top_k={self.top_k} of experts={experts}; it is at least 1 and at most all")
+    if self.skip_expert and groups > 1:
+      raise Mistake(f"moe: skip_expert=True with groups={groups}; the expert that does nothing is in no group")
+    if experts % groups:
+      raise Mistake(f"moe: groups={groups} do not divide experts={experts}")
+    if kept > groups or self.top_k > kept * (experts // groups):
+      what = f"top_groups={kept} of groups={groups} with {experts // groups} experts each"
+      raise Mistake(f"moe: {what}; there must be as many groups, and experts enough in them for top_k={self.top_k}")
+    for field in ("renormalize_eps", "bias_rate", "norm_eps"):
+      if not getattr(self, field) >= 0:
+        raise Mistake(f"moe: {field}={getattr(self, field)}; it must be at least 0")
+    if self.shared_gate and self.shared is None:
+      raise Mistake("moe: shared_gate=True is the gate of a shared expert; give shared, its channels")
 
   @property
   def CARRIES(self) -> Mapping[str, int]:
@@ -204,23 +220,3 @@ class MoE(Mixer):
   @property
   def _inner(self) -> int:
     return -(-self.width // 3) * 8 if self.inner is None else self.inner
-
-
-def _check(module: MoE) -> None:
-  one_of(module, activation=ACTIVATIONS, scores=SCORES)
-  at_least_one(module, "width", "inner", "groups", "top_groups", "shared", "latent", "router_size", "depth")
-  experts, groups, kept = module.experts, module.groups, module.top_groups or module.groups
-  if not 1 <= module.top_k <= experts:
-    raise Mistake(f"moe: top_k={module.top_k} of experts={experts}; it is at least 1 and at most all")
-  if module.skip_expert and groups > 1:
-    raise Mistake(f"moe: skip_expert=True with groups={groups}; the expert that does nothing is in no group")
-  if experts % groups:
-    raise Mistake(f"moe: groups={groups} do not divide experts={experts}")
-  if kept > groups or module.top_k > kept * (experts // groups):
-    what = f"top_groups={kept} of groups={groups} with {experts // groups} experts each"
-    raise Mistake(f"moe: {what}; there must be as many groups, and experts enough in them for top_k={module.top_k}")
-  for field in ("renormalize_eps", "bias_rate", "norm_eps"):
-    if not getattr(module, field) >= 0:
-      raise Mistake(f"moe: {field}={getattr(module, field)}; it must be at least 0")
-  if module.shared_gate and module.shared is None:
-    raise Mistake("moe: shared_gate=True is the gate of a shared expert; give shared, its channels")

@@ -8,7 +8,7 @@ from typing import Any
 
 from hybrids.recipes import lara_mini
 from interop.config import Config
-from interop.families.qwen3_next import delta, delta_sizes
+from interop.families.qwen3_next import delta, delta_sizes, expert_fields
 from interop.parts import attention, gated_mlp, stacked_experts, table
 from interop.rope import rope
 from interop.rows import Row, dense, depthwise, row, split, turn
@@ -36,14 +36,7 @@ def sections(config: Config) -> dict[str, Any]:
     ),
     turns=rope(config, head_size),
     window=config.get("sliding_window", 512),
-    experts=dict(
-      experts=config.get("num_experts", 128),
-      top_k=config.get("num_experts_per_tok", 4),
-      inner=config.get("moe_intermediate_size", 512),
-      renormalize=config.get("norm_topk_prob", True),
-      shared=config.get("shared_expert_intermediate_size", 512),
-      balance=config.get("router_aux_loss_coef", 0.001),
-    ),
+    experts=expert_fields(config, experts=128, top_k=4),
     norm_eps=config.get("rms_norm_eps", 1e-6),
     tie=config.get("tie_word_embeddings", True),
   )

@@ -24,7 +24,6 @@ def sections(config: Config, **more: Any) -> dict[str, Any]:
   width = config.get("hidden_size")
   attention_heads = config.get("num_attention_heads")
   head_size = config.get("head_dim", 256)
-  balance = config.get("router_aux_loss_coef", 0.001)
   turns = rope(config, head_size, share=0.25)
   return qwen3_next.model(
     width=width,
@@ -37,18 +36,23 @@ def sections(config: Config, **more: Any) -> dict[str, Any]:
       bias="all" if config.expect("attention_bias", False) else "none",
       **turns,
     ),
-    experts=dict(
-      experts=config.get("num_experts", 8),
-      top_k=config.get("num_experts_per_tok", 2),
-      inner=config.get("moe_intermediate_size", 512),
-      renormalize=config.get("norm_topk_prob", True),
-      shared=config.get("shared_expert_intermediate_size", 512),
-      balance=balance,
-      **more,
-    ),
+    experts=expert_fields(config, experts=8, top_k=2, **more),
     inner=config.get("intermediate_size", 4 * width),
     norm_eps=config.get("rms_norm_eps", 1e-6),
     tie=config.get("tie_word_embeddings", False),
+  )
+
+
+def expert_fields(config: Config, *, experts: int, top_k: int, **more: Any) -> dict[str, Any]:
+  """Returns the fields of the experts; `experts` and `top_k` are the family's defaults, `more` further fields."""
+  return dict(
+    experts=config.get("num_experts", experts),
+    top_k=config.get("num_experts_per_tok", top_k),
+    inner=config.get("moe_intermediate_size", 512),
+    renormalize=config.get("norm_topk_prob", True),
+    shared=config.get("shared_expert_intermediate_size", 512),
+    balance=config.get("router_aux_loss_coef", 0.001),
+    **more,
   )
 
 
