@@ -70,7 +70,7 @@ def empty(batch: int, slots: int, shapes: Mapping[str, tuple[int, int]], dtype: 
   return Cache({name: room(*shape) for name, shape in shapes.items()}, none, none, consumed=zero, start=zero)
 
 
-def place(
+def locate(
   x: Float[Array, "b t d"], before: Cache | None = None, *, reset: Reset = None, lengths: Lengths = None
 ) -> Places:
   """Returns the positions of the tokens of x, which come after those of a cache, or first.
@@ -90,19 +90,19 @@ def place(
   return Places(segment, position, offset, consumed=consumed, start=consumed - length)
 
 
-def locations(at: Places, slots: Tokens | Cache) -> dict[str, Any]:
+def locations(places: Places, slots: Tokens | Cache) -> dict[str, Any]:
   """Returns where new tokens and those in slots stand, as `kernels.attention` takes it."""
-  return dict(q_position=at.position, k_position=slots.position, q_segment=at.segment, k_segment=slots.segment)
+  return dict(q_position=places.position, k_position=slots.position, q_segment=places.segment, k_segment=slots.segment)
 
 
-def locations_of_one(at: Places, slots: Cache) -> dict[str, Any]:
+def locations_of_one(places: Places, slots: Cache) -> dict[str, Any]:
   """Returns the same for one new token of each row, as `kernels.attention.step` takes it."""
-  where = locations(at, slots)
-  return where | dict(q_position=at.position[:, 0], q_segment=at.segment[:, 0])
+  where = locations(places, slots)
+  return where | dict(q_position=places.position[:, 0], q_segment=places.segment[:, 0])
 
 
 def extend(
-  cache: Cache, new: Mapping[str, Float[Array, "b t g k"]], at: Places, *, ring: bool, packed: bool
+  cache: Cache, new: Mapping[str, Float[Array, "b t g k"]], places: Places, *, ring: bool, packed: bool
 ) -> tuple[Tokens, Cache]:
   """Returns the tokens that the new ones may see, their vectors as floats "b s g k", and the cache with the new tokens.
 
@@ -111,20 +111,20 @@ def extend(
     ring: whether a token may take the slot of one that stands further back than there are slots.
     packed: whether a document may start among the new tokens.
   """
-  tokens, before = _tokens(cache, new, at), Tokens(*cache[:3])
-  after = _write(before, tokens, at.start, ring)
+  tokens, before = _tokens(cache, new, places), Tokens(*cache[:3])
+  after = _write(before, tokens, places.start, ring)
   # Several tokens may overwrite what the first of them still sees: a window's oldest, or an earlier document.
-  overwrites = at.position.shape[1] > 1 and (ring or packed)
+  overwrites = places.position.shape[1] > 1 and (ring or packed)
   append = lambda old, new: jnp.concatenate([old, new], axis=_slots_axis(old))
   visible = jax.tree.map(append, before, tokens) if overwrites else after
-  cache = Cache(*after, consumed=at.consumed, start=at.start)
+  cache = Cache(*after, consumed=places.consumed, start=places.start)
   return visible._replace(kept={name: z.swapaxes(1, 2) for name, z in read(visible).items()}), cache
 
 
-def append(cache: Cache, new: Mapping[str, Float[Array, "b 1 g k"]], at: Places, *, ring: bool) -> Cache:
+def append(cache: Cache, new: Mapping[str, Float[Array, "b 1 g k"]], places: Places, *, ring: bool) -> Cache:
   """Writes one more token for each row, in place where the old cache is used no more, and returns the cache."""
-  after = _write(Tokens(*cache[:3]), _tokens(cache, new, at), at.start, ring)
-  return Cache(*after, consumed=at.consumed, start=at.start)
+  after = _write(Tokens(*cache[:3]), _tokens(cache, new, places), places.start, ring)
+  return Cache(*after, consumed=places.consumed, start=places.start)
 
 
 def read(tokens: Tokens) -> dict[str, Float[Array, "b g s k"]]:
@@ -133,17 +133,17 @@ def read(tokens: Tokens) -> dict[str, Float[Array, "b g s k"]]:
   return {name: unpack(z) for name, z in tokens.kept.items()}
 
 
-def nan_where_full(y: Float[Array, "b t d"], at: Places, cache: Cache) -> Float[Array, "b t d"]:
-  """NaN for each token for which the cache, which is no ring, has no slot, however the tokens were cut."""
-  return jnp.where((at.offset >= cache.segment.shape[1])[..., None], jnp.nan, y)
+def nan_where_full(y: Float[Array, "b t d"], places: Places, cache: Cache) -> Float[Array, "b t d"]:
+  """Returns NaN for each token for which the cache, which is no ring, has no slot, however the tokens were cut."""
+  return jnp.where((places.offset >= cache.segment.shape[1])[..., None], jnp.nan, y)
 
 
-def _tokens(cache: Cache, new: Mapping[str, Float[Array, "b t g k"]], at: Places) -> Tokens:
+def _tokens(cache: Cache, new: Mapping[str, Float[Array, "b t g k"]], places: Places) -> Tokens:
   (values,) = (z for name, z in new.items() if name != "k")
   finite = jnp.isfinite(values).all(axis=-1, keepdims=True)
-  kept = {name: jnp.where(finite, z, jnp.nan if name == "k" else 0) for name, z in new.items()}
-  kept = {name: _pack(z.swapaxes(1, 2), cache.kept[name]) for name, z in kept.items()}
-  return Tokens(kept, at.segment, at.position)
+  vectors = {name: jnp.where(finite, z, jnp.nan if name == "k" else 0) for name, z in new.items()}
+  vectors = {name: _pack(z.swapaxes(1, 2), cache.kept[name]) for name, z in vectors.items()}
+  return Tokens(vectors, places.segment, places.position)
 
 
 def _write(cache: Tokens, tokens: Tokens, start: Int[Array, "b"], ring: bool) -> Tokens:

@@ -110,36 +110,38 @@ class CCA(Mixer):
     )
 
   def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
-    at = cache.place(x, **where.masks)
-    new = self._project(x, at, self.init_state(len(x), 1), where)
-    segments: dict[str, Any] = {} if where.reset is None else dict(q_segment=at.segment, k_segment=at.segment)
+    places = cache.locate(x, **where.masks)
+    new = self._project(x, places, self.init_state(len(x), 1), where)
+    segments: dict[str, Any] = {} if where.reset is None else dict(q_segment=places.segment, k_segment=places.segment)
     return self._out(attention(new.q, new.k, new.v, window=self.window, **segments))
 
   def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
-    at, ring = cache.place(x, state.cache, **where.masks), self.window is not None
-    new = self._project(x, at, state, where)
-    visible, kept = cache.extend(state.cache, dict(k=new.k, v=new.v), at, ring=ring, packed=where.reset is not None)
-    y = self._out(attention(new.q, **visible.kept, window=self.window, **cache.locations(at, visible)))
-    y = y if ring else cache.nan_where_full(y, at, kept)
-    return y, State(kept, new.taps, new.mixed, new.last)
+    places, ring = cache.locate(x, state.cache, **where.masks), self.window is not None
+    new = self._project(x, places, state, where)
+    visible, after = cache.extend(
+      state.cache, dict(k=new.k, v=new.v), places, ring=ring, packed=where.reset is not None
+    )
+    y = self._out(attention(new.q, **visible.kept, window=self.window, **cache.locations(places, visible)))
+    y = y if ring else cache.nan_where_full(y, places, after)
+    return y, State(after, new.taps, new.mixed, new.last)
 
   def mix_token(self, x, state: State, side):
-    at, ring = cache.place(x[:, None], state.cache), self.window is not None
-    new = self._project(x[:, None], at, state, Where())
-    kept = cache.append(state.cache, dict(k=new.k, v=new.v), at, ring=ring)
+    places, ring = cache.locate(x[:, None], state.cache), self.window is not None
+    new = self._project(x[:, None], places, state, Where())
+    after = cache.append(state.cache, dict(k=new.k, v=new.v), places, ring=ring)
     y = attention_step(
       (new.q[:, 0],),
-      (kept.kept["k"],),
-      kept.kept["v"],
-      **cache.locations_of_one(at, kept),
+      (after.kept["k"],),
+      after.kept["v"],
+      **cache.locations_of_one(places, after),
       scale=self._sizes[2] ** -0.5,
       window=self.window,
     )
     y = self._out(y[:, None])
-    y = y if ring else cache.nan_where_full(y, at, kept)
-    return y[:, 0], State(kept, new.taps, new.mixed, new.last)
+    y = y if ring else cache.nan_where_full(y, places, after)
+    return y[:, 0], State(after, new.taps, new.mixed, new.last)
 
-  def _project(self, x: Float[Array, "b t d"], at: cache.Places, state: State, where: Where) -> Projected:
+  def _project(self, x: Float[Array, "b t d"], places: cache.Places, state: State, where: Where) -> Projected:
     heads, groups, size = self._sizes
     q, k = self.q_proj(x), self.k_proj(x)
     mixed, taps, after = self._convolved(jnp.concatenate([q, k], axis=-1), state, where)
@@ -153,7 +155,7 @@ class CCA(Mixer):
     turn["amplitude"] = amplitude(self.scaling)
     before, last = token_shift(self.v_proj_before(x), state.last, **where.masks)
     v = by_head(jnp.concatenate([self.v_proj(x), before], axis=-1))
-    return Projected(rope(q, at.offset, **turn), rope(k, at.offset, **turn), v, taps, after, last)
+    return Projected(rope(q, places.offset, **turn), rope(k, places.offset, **turn), v, taps, after, last)
 
   def _convolved(
     self, z: Float[Array, "b t e"], state: State, where: Where

@@ -102,40 +102,40 @@ class MLA(Mixer):
 
   def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
     """With the keys and values of each head, which are fewer products than attention to the latents."""
-    at = cache.place(x, **where.masks)
-    q, r, new = self._project(x, at.offset)
+    places = cache.locate(x, **where.masks)
+    q, r, new = self._project(x, places.offset)
     by_head = lambda W, size: project(new["c"][:, :, 0], W, x.dtype).reshape(*x.shape[:2], self._heads, size)
     k, v = by_head(self.k_up, self.head_size), by_head(self.v_up, self.value_size)
     shared = jnp.broadcast_to(new["k"], (*k.shape[:3], self.rope_size))
-    segments: dict[str, Any] = {} if where.reset is None else dict(q_segment=at.segment, k_segment=at.segment)
+    segments: dict[str, Any] = {} if where.reset is None else dict(q_segment=places.segment, k_segment=places.segment)
     y = attention(_join(q, r), _join(k, shared), v, scale=self._scale, **segments)
     return self._out(x, y)
 
   def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
     """With attention to the latents themselves, which are shared by all heads."""
-    at = cache.place(x, state, **where.masks)
-    q, r, new = self._project(x, at.offset)
-    visible, state = cache.extend(state, new, at, ring=False, packed=where.reset is not None)
+    places = cache.locate(x, state, **where.masks)
+    q, r, new = self._project(x, places.offset)
+    visible, state = cache.extend(state, new, places, ring=False, packed=where.reset is not None)
     c, k = visible.kept["c"], visible.kept["k"]
     q = product("bthk,chk->bthc", q, self._by_head(self.k_up, x), x.dtype)
-    y = attention(_join(q, r), _join(c, k), c, scale=self._scale, **cache.locations(at, visible))
+    y = attention(_join(q, r), _join(c, k), c, scale=self._scale, **cache.locations(places, visible))
     y = product("bthc,chp->bthp", y, self._by_head(self.v_up, x), x.dtype)
-    return cache.nan_where_full(self._out(x, y), at, state), state
+    return cache.nan_where_full(self._out(x, y), places, state), state
 
   def mix_token(self, x, state: State, side):
-    at = cache.place(x[:, None], state)
-    q, r, new = self._project(x[:, None], at.offset)
-    state = cache.append(state, new, at, ring=False)
+    places = cache.locate(x[:, None], state)
+    q, r, new = self._project(x[:, None], places.offset)
+    state = cache.append(state, new, places, ring=False)
     q = product("bthk,chk->bthc", q, self._by_head(self.k_up, x), x.dtype)
     y = attention_step(
       (q[:, 0], r[:, 0]),
       (state.kept["c"], state.kept["k"]),
       state.kept["c"],
-      **cache.locations_of_one(at, state),
+      **cache.locations_of_one(places, state),
       scale=self._scale,
     )
     y = product("bhc,chp->bhp", y, self._by_head(self.v_up, x), x.dtype)
-    return cache.nan_where_full(self._out(x, y)[:, None], at, state)[:, 0], state
+    return cache.nan_where_full(self._out(x, y)[:, None], places, state)[:, 0], state
 
   def _out(self, x: Float[Array, "*b d"], y: Float[Array, "*b h p"]) -> Float[Array, "*b d"]:
     """W_O y, gated by x where there is a gate."""

@@ -131,41 +131,41 @@ class Attention(Masked):
     return cache.empty(batch, slots, dict.fromkeys(("k", "v"), (groups, size)), self.cache_dtype)
 
   def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t e"]:
-    at = cache.place(x, **where.masks)
-    q, kv = self.project(x, at.offset)
+    places = cache.locate(x, **where.masks)
+    q, kv = self.project(x, places.offset)
     # the padding comes last, so that a causal token does not see it anyway
     apart = where.reset is not None or (where.lengths is not None and self.mask == "full") or self.persistent
-    places = dict(q_segment=at.segment, k_segment=at.segment) if apart else {}
+    locations = dict(q_segment=places.segment, k_segment=places.segment) if apart else {}
     if self.persistent:
-      places |= dict(q_position=at.position, k_position=at.position)
-    return self.attend(x, q, **kv, **places)
+      locations |= dict(q_position=places.position, k_position=places.position)
+    return self.attend(x, q, **kv, **locations)
 
   def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t e"], State]:
-    at = cache.place(x, state, **where.masks)
-    q, kv = self.project(x, at.offset)
+    places = cache.locate(x, state, **where.masks)
+    q, kv = self.project(x, places.offset)
     ring = self.window is not None
-    visible, state = cache.extend(state, kv, at, ring=ring, packed=where.reset is not None)
-    y = self.attend(x, q, **visible.kept, **cache.locations(at, visible))
-    return y if ring else cache.nan_where_full(y, at, state), state
+    visible, state = cache.extend(state, kv, places, ring=ring, packed=where.reset is not None)
+    y = self.attend(x, q, **visible.kept, **cache.locations(places, visible))
+    return y if ring else cache.nan_where_full(y, places, state), state
 
   def mix_token(self, x, state: State, side):
     if self.persistent or self.position == "xpos":
       return super().mix_token(x, state, side)
-    at, ring = cache.place(x[:, None], state), self.window is not None
-    q, kv = self.project(x[:, None], at.offset)
-    state = cache.append(state, kv, at, ring=ring)
+    places, ring = cache.locate(x[:, None], state), self.window is not None
+    q, kv = self.project(x[:, None], places.offset)
+    state = cache.append(state, kv, places, ring=ring)
     y = attention_step(
       (q[:, 0],),
       (state.kept["k"],),
       state.kept["v"],
-      **cache.locations_of_one(at, state),
+      **cache.locations_of_one(places, state),
       scale=self.scale or q.shape[-1] ** -0.5,
       window=self.window,
       softcap=self.softcap,
       slopes=self._slopes,
     )
     y = self._out(x, y)
-    return y if ring else cache.nan_where_full(y[:, None], at, state)[:, 0], state
+    return y if ring else cache.nan_where_full(y[:, None], places, state)[:, 0], state
 
   def project(
     self, x: Float[Array, "b t d"], offset: Int[Array, "b t"]

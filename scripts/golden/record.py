@@ -9,6 +9,7 @@ Gradients are those of sum(weights * output).
 """
 
 import argparse
+import importlib
 import json
 import subprocess
 import time
@@ -18,52 +19,16 @@ from typing import Any
 
 import numpy as np
 
-from scripts.golden import (
-  attention,
-  dss,
-  efficient_attention,
-  griffin,
-  hugging_face,
-  linear_attention,
-  liquid_s4,
-  long_range_arena,
-  mamba,
-  matrix_state,
-  mega,
-  rnn,
-  s4,
-  s5,
-  safari,
-  sgconv,
-  ssm_2d,
-  titans,
-  xlstm,
-)
 from scripts.golden.recipe import FOLDER, execute
 
 LIBRARIES = ("numpy", "torch", "einops", "jax", "flax", "transformers")
 FAMILIES = (
-  attention,
-  dss,
-  efficient_attention,
-  griffin,
-  hugging_face,
-  linear_attention,
-  liquid_s4,
-  long_range_arena,
-  mamba,
-  matrix_state,
-  mega,
-  rnn,
-  s4,
-  s5,
-  safari,
-  sgconv,
-  ssm_2d,
-  titans,
-  xlstm,
+  *("attention", "dss", "efficient_attention", "griffin", "hugging_face", "linear_attention", "liquid_s4"),
+  *("long_range_arena", "mamba", "matrix_state", "mega", "rnn", "s4", "s5", "safari", "sgconv", "ssm_2d", "titans"),
+  "xlstm",
 )
-NUMBERS = {name: recipe for family in FAMILIES for name, recipe in family.RECIPES.items()}
+MODULES = [importlib.import_module(f"scripts.golden.{family}") for family in FAMILIES]
+NUMBERS = {name: recipe for module in MODULES for name, recipe in module.RECIPES.items()}
 
 
 def main() -> None:
