@@ -156,7 +156,7 @@ def timed_both(group: str, make: Callable[[], Any], toy: bool) -> Iterator[Row]:
     jax.clear_caches()
     with dispatch.use(impl), dispatch.watch() as chosen:
       (row,) = bench.measure([Case(group, label, make)], 2 if toy else ROUNDS)
-    yield {"group": group, **row, "implementations": dispatch.told(chosen)}
+    yield {"group": group, **row, "implementations": dispatch.describe(chosen)}
 
 
 def built(family: str, toy: bool, **fields: Any) -> tuple[str, Model]:
