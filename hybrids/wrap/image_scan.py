@@ -119,7 +119,7 @@ class ImageScan(Mixer):
     order = lambda name: None if name == "row" else path(rank(name, rows, columns), x.shape[0], reset, lengths)
     return [(mixer, order(name)) for mixer, name in zip(self._mixers(), self.orders)]
 
-  def _mixers(self) -> list[nn.Module]:
+  def _mixers(self) -> Sequence[nn.Module]:
     return self.paths * (len(self.orders) if self.shared else 1)
 
   @nn.nowrap
