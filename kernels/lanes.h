@@ -121,8 +121,6 @@ static inline Vector tanh(Vector z) {
   return 1.0f - 2.0f / (e + 1.0f);
 }
 
-static inline Vector sigmoid(Vector z) { return 1.0f / (1.0f + exp2(z * -LOG2_E)); }
-
 // A part of the heads or channels, first … end, of group `group` of a row: what one thread computes at a time.
 struct Unit {
   int64_t row, group, part, first, end;

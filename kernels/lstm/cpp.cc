@@ -16,6 +16,7 @@ namespace {
 using namespace lanes;
 
 constexpr int64_t GATES = 4;
+constexpr int64_t PANEL = 4 * LANES;
 
 struct Sizes {
   int64_t b, t, d, parts, width;  // channels, and as many filled up to whole vectors
@@ -48,12 +49,14 @@ Floats panels(const float* R, const Sizes& s) {
   return to;
 }
 
-// The transpose of R as "GATES width, width".
+// The transpose of R as "width / PANEL panels, GATES width, PANEL".
 Floats transposed(const float* R, const Sizes& s) {
-  Floats to(GATES * s.width * s.width);
+  int64_t depth = GATES * s.width;
+  Floats to((s.width + PANEL - 1) / PANEL * PANEL * depth);
   for (int64_t k = 0; k < s.d; ++k) {
+    float* column = to.data() + k / PANEL * PANEL * depth + k % PANEL;
     for (int64_t gate = 0; gate < GATES; ++gate) {
-      for (int64_t j = 0; j < s.d; ++j) to.data()[(gate * s.width + j) * s.width + k] = R[(k * GATES + gate) * s.d + j];
+      for (int64_t j = 0; j < s.d; ++j) column[(gate * s.width + j) * PANEL] = R[(k * GATES + gate) * s.d + j];
     }
   }
   return to;
@@ -71,6 +74,21 @@ struct Rows {
   }
 };
 
+// Makes the gates of their arguments. Divisions are dear, so one does for two, of numbers whose product is finite.
+void gates(Vector* z) {
+  const float sign[GATES] = {-1.0f, -1.0f, 2.0f, -1.0f};
+  for (int64_t gate = 0; gate < GATES; ++gate) {
+    z[gate] = 1.0f + exp2(min(Vector{} + 60.0f, z[gate] * (sign[gate] * LOG2_E)));
+  }
+  for (int64_t gate = 0; gate < GATES; gate += 2) {
+    Vector both = 1.0f / (z[gate] * z[gate + 1]), first = z[gate + 1] * both;
+    z[gate + 1] = z[gate] * both;
+    z[gate] = first;
+  }
+  // tanh z = 1 - 2 / (1 + exp 2 z)
+  z[2] = 1.0f - 2.0f * z[2];
+}
+
 struct Kept {
   float *gates, *cells;
 };
@@ -83,10 +101,7 @@ void step(const Sizes& s, int64_t token, int64_t j, const float* entered, const 
   for (int64_t gate = 0; gate < GATES; ++gate) {
     z[gate] = load(entered + (token * GATES + gate) * s.d + j, have) + load(products + gate * LANES, LANES);
   }
-  z[0] = sigmoid(z[0]);
-  z[1] = sigmoid(z[1]);
-  z[2] = tanh(z[2]);
-  z[3] = sigmoid(z[3]);
+  gates(z);
   Vector cell = z[1] * load(c, LANES) + z[0] * z[2], out = z[3] * tanh(cell);
   store(c, LANES, cell);
   store(h, LANES, out);
@@ -111,6 +126,11 @@ void forward(const Sizes& s, const Rows& rows, const Masks& masks, const float* 
       std::fill_n(c.data() + r * w, w, 0.0f);
     }
     for (int64_t j = 0; j < w; j += LANES) {
+      // what the gates are added to comes from memory while the product is made
+      for (int64_t r = 0; r < many * GATES; ++r) {
+        int64_t token = (rows.first + r / GATES) * s.t + i;
+        __builtin_prefetch(entered + (token * GATES + r % GATES) * s.d + j);
+      }
       multiply<false>({s.d, h.data(), w, 1, R + j * s.d * GATES, GATES * LANES, products.data(), GATES * LANES}, many,
                       GATES);
       for (int64_t r = 0; r < many; ++r) {
@@ -155,25 +175,28 @@ void backward(const Sizes& s, const Rows& rows, const Masks& masks, const float*
               const Kept& kept, const float* y_bar, const float* last_h_bar, const float* last_c_bar,
               float* entered_bar, float* h_bar, float* c_bar) {
   int64_t many = rows.many, w = s.width;
-  Floats h(many * w), next(many * w), c(many * w), gates(many * GATES * w);
+  Floats h(many * w), next(many * w), c(many * w), bars(many * GATES * w);
   rows.read(last_h_bar, s, h.data());
   rows.read(last_c_bar, s, c.data());
   for (int64_t i = s.t - 1; i >= 0; --i) {
     for (int64_t r = 0; r < many; ++r) {
       int64_t token = (rows.first + r) * s.t + i;
-      float* bars = gates.data() + r * GATES * w;
+      float* to = bars.data() + r * GATES * w;
       if (!masks.there(token)) {
-        std::fill_n(bars, GATES * w, 0.0f);
+        std::fill_n(to, GATES * w, 0.0f);
         std::fill_n(entered_bar + token * GATES * s.d, GATES * s.d, 0.0f);
         continue;
       }
       const float* before = i ? kept.cells + (token - 1) * s.d : first_c + (rows.first + r) * s.d;
       for (int64_t j = 0; j < w; j += LANES) {
         Vector cell = masks.cleared(token) ? Vector{} : load(before + j, s.d - j);
-        back(s, token, j, kept, cell, y_bar, h.data() + r * w + j, c.data() + r * w + j, entered_bar, bars);
+        back(s, token, j, kept, cell, y_bar, h.data() + r * w + j, c.data() + r * w + j, entered_bar, to);
       }
     }
-    multiply<false>({GATES * w, gates.data(), GATES * w, 1, R, w, next.data(), w}, many, w / LANES);
+    for (int64_t j = 0; j < w; j += PANEL) {
+      Product z{GATES * w, bars.data(), GATES * w, 1, R + j * GATES * w, PANEL, next.data() + j, w};
+      multiply<false>(z, many, std::min(PANEL, w - j) / LANES);
+    }
     for (int64_t r = 0; r < many; ++r) {
       int64_t token = (rows.first + r) * s.t + i;
       if (!masks.there(token)) std::copy_n(h.data() + r * w, w, next.data() + r * w);

@@ -77,7 +77,7 @@ def test_vmap_runs_one_after_the_other():
 
 def test_rows_are_cut_into_parts_for_the_cores(monkeypatch):
   monkeypatch.setattr(os, "cpu_count", lambda: 4)
-  assert [kernel._parts(b) for b in (0, 1, 3, 16, 100)] == [1, 1, 3, 4, 9]
+  assert [kernel._parts(b) for b in (0, 1, 3, 16, 100)] == [1, 1, 3, 4, 4]
 
 
 def test_it_is_for_float32():
