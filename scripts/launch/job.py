@@ -19,6 +19,8 @@ DONE, MISTAKE = 0, 2
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,40}[a-z0-9])?")
 WORKERS = "workers"
 PORT = 8476
+# seconds that a process may need to save, when others have ended or it was asked to
+SAVING = 120
 
 
 class Submission(NamedTuple):
@@ -114,7 +116,8 @@ def slurm(
     f"#!/bin/bash\n{head}cd {shlex.quote(job.folder)} || exit 2\n"
     # the batch shell gets the signal too where a cluster is set up so, and must outlive it
     "trap : USR1\n"
-    f"srun --kill-on-bad-exit=1 {job.run} &\nstep=$!\nwait $step\ncode=$?\n"
+    # the first task to end leaves the others time to finish a save, or to notice that it has died
+    f"srun --kill-on-bad-exit=0 --wait={SAVING} {job.run} &\nstep=$!\nwait $step\ncode=$?\n"
     "while kill -0 $step 2>/dev/null; do wait $step; code=$?; done\n"
     f"case $code in\n  {hopeless}) exit $code ;;\n  {SAVED_AND_STOPPED}) scontrol requeue $SLURM_JOB_ID ;;\n"
     f'  *) [ "${{SLURM_RESTART_COUNT:-0}}" -lt {job.restarts} ] && scontrol requeue $SLURM_JOB_ID ;;\n'
@@ -211,8 +214,7 @@ def _pod(
   return {
     "restartPolicy": "Never",
     "nodeSelector": selector,
-    # as long as main.py may need to save
-    "terminationGracePeriodSeconds": 120,
+    "terminationGracePeriodSeconds": SAVING,
     "containers": [container],
     "volumes": [{"name": "runs", "persistentVolumeClaim": {"claimName": claim}}],
   }

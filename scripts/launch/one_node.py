@@ -59,7 +59,7 @@ def settings(folder: Path, controller: int, daemon: int) -> str:
     "AuthType=auth/munge",
     "CredType=cred/munge",
     # a job that is queued again waits until its old credential has expired
-    f"AuthInfo=socket={folder}/munge.socket,cred_expire=5",
+    f"AuthInfo=socket={folder}/munge.socket,cred_expire=30",
     f"SlurmctldPort={controller}",
     f"SlurmdPort={daemon}",
     f"StateSaveLocation={folder}/state",

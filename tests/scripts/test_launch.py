@@ -62,7 +62,10 @@ def test_a_slurm_job_is_queued_again_where_that_helps(tmp_path, monkeypatch, cod
   environment = os.environ | {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(restarts)}
   done = subprocess.run(["bash", tmp_path / "out" / "x.sbatch"], env=environment)
   assert done.returncode == code
-  assert (tmp_path / "srun").read_text().splitlines() == ["--kill-on-bad-exit=1", "./dev", "run", *FLAGS[1:]]
+  assert (tmp_path / "srun").read_text().splitlines() == [
+    *("--kill-on-bad-exit=0", "--wait=120"),
+    *("./dev", "run", *FLAGS[1:]),
+  ]
   assert (tmp_path / "scontrol").exists() == requeued
   if requeued:
     assert (tmp_path / "scontrol").read_text() == "requeue 7\n"

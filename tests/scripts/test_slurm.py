@@ -52,6 +52,28 @@ def wait_for(done, what):
     time.sleep(0.5)
 
 
+# stands in for ./dev: two tasks that save when they are warned, one of them slower, and are done the second time
+TASK = """#!/bin/bash
+echo "task $SLURM_PROCID starts"
+[ "${SLURM_RESTART_COUNT:-0}" = 0 ] || exit 0
+trap 'sleep $((4 - 4 * SLURM_PROCID)); echo "task $SLURM_PROCID saves"; exit 75' USR1
+while :; do sleep 0.2; done
+"""
+
+
+@installed
+@pytest.mark.slow
+def test_a_job_whose_time_is_nearly_up_saves_on_all_tasks_and_is_queued_again(cluster):
+  (cluster / "dev").write_text(TASK)
+  (cluster / "dev").chmod(0o755)
+  arguments = ["slurm", "--name=two", "--tasks=2", "--time=1", "--warning=30", "--restarts=0"]
+  assert launch.main([*arguments, f"--folder={cluster}", f"--out={cluster}", "--", "--workdir=w"]) == 0
+  said = lambda: "".join(path.read_text() for path in cluster.glob("two-*.txt"))
+  wait_for(lambda: all(said().count(f"task {i} starts") == 2 for i in (0, 1)), said)
+  assert all(said().count(f"task {i} saves") == 1 for i in (0, 1)), said()
+  assert "Terminat" not in said()
+
+
 @installed
 @pytest.mark.slow
 def test_a_job_of_two_processes_saves_when_warned_and_goes_on(cluster):
