@@ -11,6 +11,7 @@ import pytest
 from hybrids.mixer import build
 from tests import mixers, sources
 from tests.contract.case import LENGTHS, Case, D, resets
+from tests.oracles.parts import by_document
 
 CASES, SIDE, SLOW = mixers.oracles(), mixers.table("SIDE"), mixers.rows("SLOW")
 PACKED = dict(reset=resets(), lengths=LENGTHS)
@@ -36,7 +37,7 @@ def case_and_oracle(name):
   flat = flax.traverse_util.flatten_dict(kept, sep="/")
   p = {path: np.asarray(value) for path, value in flat.items()}
   assert {value.dtype for value in p.values()} <= {np.dtype("float64")}
-  return case, functools.partial(oracle, p, **told, **(case.tokens.side or {}))
+  return case, functools.partial(by_document, oracle, p, side=case.tokens.side, **told)
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in CASES])

@@ -2,21 +2,20 @@
 
 import numpy as np
 
-from tests.oracles.parts import dense, tokens
+from tests.oracles.parts import dense
 
 
-def run(p, x, *, reset=None, lengths=None, heads):
-  y = np.zeros_like(x)
-  for row, time, starts in tokens(x, reset, lengths):
-    q, k, v = (dense(p, name, x[row, time]).reshape(heads, -1) for name in ("q_proj", "k_proj", "v_proj"))
-    if starts:
-      numerator, divisor = [0.0] * heads, [0.0] * heads
+def run(p, x, *, heads):
+  numerator, divisor = [0.0] * heads, [0.0] * heads
+  y = []
+  for u in x:
+    q, k, v = (dense(p, name, u).reshape(heads, -1) for name in ("q_proj", "k_proj", "v_proj"))
     out = []
     for i in range(heads):
       numerator[i] = numerator[i] + np.outer(phi(k[i]), v[i])
       divisor[i] = divisor[i] + phi(k[i])
       out.append(phi(q[i]) @ numerator[i] / (phi(q[i]) @ divisor[i]))
-    y[row, time] = dense(p, "out_proj", np.concatenate(out))
+    y.append(dense(p, "out_proj", np.concatenate(out)))
   return y
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tests.oracles.linformer import weights_of
-from tests.oracles.parts import dense, documents
+from tests.oracles.parts import dense
 
 
 def blocks_of(i, count, reach, random, priority):
@@ -15,16 +15,13 @@ def blocks_of(i, count, reach, random, priority):
   return seen | set(rest[:random])
 
 
-def run(p, x, *, reset=None, lengths=None, heads, block, window=3, random=3):
-  y = np.zeros_like(x)
-  for row, first, end in documents(x, reset, lengths):
-    q, k, v = (dense(p, f"qkv/{name}", x[row, first:end]) for name in ("q_proj", "k_proj", "v_proj"))
-    n, out = end - first, np.zeros_like(q)
-    count = -(-n // block)
-    for head, part in enumerate(np.split(np.arange(x.shape[-1]), heads)):
-      for t in range(n):
-        blocks = blocks_of(t // block, count, window // 2, random, p["priority"][head])
-        seen = [s for s in range(n) if s // block in blocks]
-        out[t, part] = weights_of(q[t, part] @ k[seen][:, part].T / len(part) ** 0.5) @ v[seen][:, part]
-    y[row, first:end] = dense(p, "qkv/out_proj", out)
-  return y
+def run(p, x, *, heads, block, window=3, random=3):
+  q, k, v = (dense(p, f"qkv/{name}", x) for name in ("q_proj", "k_proj", "v_proj"))
+  n, out = len(x), np.zeros_like(q)
+  count = -(-n // block)
+  for head, part in enumerate(np.split(np.arange(x.shape[1]), heads)):
+    for t in range(n):
+      blocks = blocks_of(t // block, count, window // 2, random, p["priority"][head])
+      seen = [s for s in range(n) if s // block in blocks]
+      out[t, part] = weights_of(q[t, part] @ k[seen][:, part].T / len(part) ** 0.5) @ v[seen][:, part]
+  return dense(p, "qkv/out_proj", out)

@@ -2,25 +2,22 @@
 
 import numpy as np
 
-from tests.oracles.parts import dense, documents
+from tests.oracles.parts import dense
 from tests.oracles.softmax import angles, turn
 
 
-def run(p, x, *, reset=None, lengths=None, heads, groups, size, turned=None, window=None, theta=1e4):
-  y = np.zeros_like(x)
-  for row, first, end in documents(x, reset, lengths):
-    q, k, v = of_document(p, x[row, first:end], heads, groups, size)
-    rates = angles(turned or size, theta, None)
-    for t in range(end - first):
-      q[t], k[t] = turn(q[t], t, rates, "half"), turn(k[t], t, rates, "half")
-    for t in range(end - first):
-      seen = range(0 if window is None else max(0, t - window + 1), t + 1)
-      out = []
-      for i in range(heads):
-        j = i * groups // heads
-        weights = np.exp([q[t, i] @ k[s, j] / np.sqrt(size) for s in seen])
-        out.append(sum(w * v[s, j] for w, s in zip(weights / weights.sum(), seen)))
-      y[row, first + t] = dense(p, "out_proj", np.concatenate(out))
+def run(p, x, *, heads, groups, size, turned=None, window=None, theta=1e4):
+  q, k, v = of_document(p, x, heads, groups, size)
+  rates, y = angles(turned or size, theta, None), []
+  for t in range(len(x)):
+    q[t], k[t] = turn(q[t], t, rates, "half"), turn(k[t], t, rates, "half")
+    seen = range(0 if window is None else max(0, t - window + 1), t + 1)
+    out = []
+    for i in range(heads):
+      j = i * groups // heads
+      weights = np.exp([q[t, i] @ k[s, j] / np.sqrt(size) for s in seen])
+      out.append(sum(w * v[s, j] for w, s in zip(weights / weights.sum(), seen)))
+    y.append(dense(p, "out_proj", np.concatenate(out)))
   return y
 
 

@@ -3,20 +3,19 @@
 import numpy as np
 
 from tests.oracles.matrix_state import convolved, no_inputs, rms
-from tests.oracles.parts import dense, sigmoid, tokens
+from tests.oracles.parts import dense, sigmoid
 
 
-def run(p, x, *, reset=None, lengths=None, heads, beta_most=1):
-  y = np.zeros_like(x)
-  for row, time, starts in tokens(x, reset, lengths):
-    if starts:
-      seen, S = no_inputs(p), None
-    q, k, v = convolved(p, x[row, time], seen, heads, heads)
-    beta = beta_most * sigmoid(dense(p, "b_proj", x[row, time]))
+def run(p, x, *, heads, beta_most=1):
+  seen, S = no_inputs(p), None
+  y = []
+  for u in x:
+    q, k, v = convolved(p, u, seen, heads, heads)
+    beta = beta_most * sigmoid(dense(p, "b_proj", u))
     S = np.zeros((heads, len(k[0]), v.shape[1])) if S is None else S
     out = []
     for i in range(heads):
       S[i] = S[i] - beta[i] * np.outer(k[i], k[i] @ S[i]) + beta[i] * np.outer(k[i], v[i])
       out.append(rms(q[i] @ S[i] / np.sqrt(len(q[i])), p["norm/scale"]))
-    y[row, time] = dense(p, "out_proj", np.concatenate(out))
+    y.append(dense(p, "out_proj", np.concatenate(out)))
   return y

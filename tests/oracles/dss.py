@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from tests.oracles.parts import tokens
 from tests.oracles.s4 import readout
 
 
@@ -32,15 +31,7 @@ def softmax_kernel(p, C, dt, lags, max_len):
   return K[:lags]
 
 
-def run(p, x, *, reset=None, lengths=None, activation="glu", max_len=None):
+def run(p, x, *, activation="glu", max_len=None):
   C, dt = p["C_re"] + 1j * p["C_im"], np.exp(p["log_dt"])
-  K = exp_kernel(p, C, dt, x.shape[1]) if max_len is None else softmax_kernel(p, C, dt, x.shape[1], max_len)
-  y = np.zeros_like(x)
-  for row, time, starts in tokens(x, reset, lengths):
-    if starts:
-      first = time
-    out = p["D"] * x[row, time]
-    for other in range(first, time + 1):
-      out = out + K[time - other] * x[row, other]
-    y[row, time] = readout(p, out, activation)
-  return y
+  K = exp_kernel(p, C, dt, len(x)) if max_len is None else softmax_kernel(p, C, dt, len(x), max_len)
+  return [readout(p, p["D"] * u + sum(K[t - s] * x[s] for s in range(t + 1)), activation) for t, u in enumerate(x)]

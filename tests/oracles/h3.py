@@ -2,19 +2,17 @@
 
 import numpy as np
 
-from tests.oracles.parts import dense, discretize, tokens
+from tests.oracles.parts import dense, discretize
 
 
-def run(p, x, *, reset=None, lengths=None, head_dim=1, disc="bilinear"):
+def run(p, x, *, head_dim=1, disc="bilinear"):
   d, N = p["shift_B"].shape
   A = -np.exp(p["ssm/A_log"]) + 1j * p["ssm/A_im"]
   B, C = (p[f"ssm/{name}_re"] + 1j * p[f"ssm/{name}_im"] for name in "BC")
-  y = np.zeros_like(x)
-  for row, time, starts in tokens(x, reset, lengths):
-    if starts:
-      shift = np.zeros((d, N))
-      h = np.zeros((len(A), head_dim, head_dim, A.shape[1]), complex)
-    q, k, v = (dense(p, f"{name}_proj", x[row, time]) for name in "qkv")
+  shift = np.zeros((d, N))
+  h, y = np.zeros((len(A), head_dim, head_dim, A.shape[1]), complex), []
+  for u in x:
+    q, k, v = (dense(p, f"{name}_proj", u) for name in "qkv")
     shift = np.concatenate([np.zeros((d, 1)), shift[:, :-1]], axis=1) + p["shift_B"] * k[:, None]
     k = np.sum(p["shift_C"] * shift, axis=1) + p["shift_D"] * k
     out = np.zeros(d)
@@ -26,5 +24,5 @@ def run(p, x, *, reset=None, lengths=None, head_dim=1, disc="bilinear"):
           h[head, i, j] = decay * h[head, i, j] + gain * B[head] * kv
           read = 2 * np.sum(C[head] * h[head, i, j]).real + p["ssm/D"][head] * kv
           out[head * head_dim + j] += q[head * head_dim + i] * read
-    y[row, time] = dense(p, "out_proj", out)
+    y.append(dense(p, "out_proj", out))
   return y

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.oracles.parts import dense, tokens
+from tests.oracles.parts import dense
 
 
 def filters(p, lags, order, max_len, shift):
@@ -27,16 +27,15 @@ def filters(p, lags, order, max_len, shift):
   return found
 
 
-def run(p, x, *, reset=None, lengths=None, order=2, max_len, shift=0.0, heads=1, outer_mixing=False):
-  h = np.tile(filters(p, x.shape[1], order, max_len, shift), (1, 1, heads))
+def run(p, x, *, order=2, max_len, shift=0.0, heads=1, outer_mixing=False):
+  h = np.tile(filters(p, len(x), order, max_len, shift), (1, 1, heads))
   b = np.tile(p["b"], (1, heads))
-  width, taps = x.shape[2], len(p["conv/kernel"])
-  y = np.zeros_like(x)
-  for row, time, starts in tokens(x, reset, lengths):
-    if starts:
-      projected = [np.zeros((order + 1) * width)] * taps
-      seen = [[] for _ in range(order - 1)]
-    projected = [*projected[1:], dense(p, "in_proj", x[row, time])]
+  width, taps = x.shape[1], len(p["conv/kernel"])
+  projected = [np.zeros((order + 1) * width)] * taps
+  seen = [[] for _ in range(order - 1)]
+  y = []
+  for u in x:
+    projected = [*projected[1:], dense(p, "in_proj", u)]
     inner = p["conv/bias"] + sum(k * u for k, u in zip(p["conv/kernel"], projected))
     slices = np.split(inner, heads * (order + 1))
     *gates, z = [np.concatenate(slices[i :: order + 1]) for i in range(order + 1)]
@@ -47,5 +46,5 @@ def run(p, x, *, reset=None, lengths=None, order=2, max_len, shift=0.0, heads=1,
       else:
         seen[o].append(gates[o] * z)
       z = b[o] * seen[o][-1] + sum(h[o, len(seen[o]) - 1 - i] * u for i, u in enumerate(seen[o]))
-    y[row, time] = dense(p, "out_proj", gates[-1] * z)
+    y.append(dense(p, "out_proj", gates[-1] * z))
   return y

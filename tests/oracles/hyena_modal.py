@@ -2,19 +2,17 @@
 
 import numpy as np
 
-from tests.oracles.parts import dense, documents
+from tests.oracles.parts import dense
 from tests.oracles.s6_parts import conv
 
 
-def run(p, x, *, reset=None, lengths=None):
+def run(p, x):
   poles = np.exp(-np.exp(p["decay_log"]) + 1j * p["angle"])
-  residues, y = p["R_re"] + 1j * p["R_im"], np.zeros_like(x)
-  for row, first, end in documents(x, reset, lengths):
-    gate, before, v = np.split(conv(p, "conv", dense(p, "in_proj", x[row, first:end])), 3, axis=-1)
-    u = before * v
-    z = p["D"] * u
-    for t in range(len(u)):
-      for lag in range(t + 1):
-        z[t] += np.sum(residues * poles**lag, axis=1).real * u[t - lag]
-    y[row, first:end] = dense(p, "out_proj", gate * z)
-  return y
+  residues = p["R_re"] + 1j * p["R_im"]
+  gate, before, v = np.split(conv(p, "conv", dense(p, "in_proj", x)), 3, axis=-1)
+  u = before * v
+  z = p["D"] * u
+  for t in range(len(u)):
+    for lag in range(t + 1):
+      z[t] += np.sum(residues * poles**lag, axis=1).real * u[t - lag]
+  return dense(p, "out_proj", gate * z)

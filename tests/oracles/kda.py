@@ -3,16 +3,14 @@
 import numpy as np
 
 from tests.oracles.matrix_state import convolved, low_rank, no_inputs, rms
-from tests.oracles.parts import dense, sigmoid, softplus, tokens
+from tests.oracles.parts import dense, sigmoid, softplus
 
 
-def run(p, x, *, reset=None, lengths=None, beta_most=1, lower_bound=None):
+def run(p, x, *, beta_most=1, lower_bound=None):
   heads = len(p["A_log"])
-  y = np.zeros_like(x)
-  for row, time, starts in tokens(x, reset, lengths):
-    if starts:
-      seen, S = no_inputs(p), None
-    u = x[row, time]
+  seen, S = no_inputs(p), None
+  y = []
+  for u in x:
     q, k, v = convolved(p, u, seen, heads, heads)
     beta = beta_most * sigmoid(dense(p, "b_proj", u))
     through = dense if "a_proj/kernel" in p else low_rank
@@ -25,5 +23,5 @@ def run(p, x, *, reset=None, lengths=None, beta_most=1, lower_bound=None):
       a = np.exp(-rate * softplus(f[i]) if lower_bound is None else lower_bound * sigmoid(rate * f[i]))
       S[i] = (np.eye(len(a)) - beta[i] * np.outer(k[i], k[i])) @ np.diag(a) @ S[i] + beta[i] * np.outer(k[i], v[i])
       out.append(rms(q[i] @ S[i] / np.sqrt(len(q[i])), p["gated_norm/scale"]) * sigmoid(g[i]))
-    y[row, time] = dense(p, "out_proj", np.concatenate(out))
+    y.append(dense(p, "out_proj", np.concatenate(out)))
   return y

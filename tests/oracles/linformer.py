@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.oracles.parts import dense, documents
+from tests.oracles.parts import dense
 
 
 def weights_of(scores):
@@ -10,14 +10,12 @@ def weights_of(scores):
   return powers / powers.sum(axis=-1, keepdims=True)
 
 
-def run(p, x, *, reset=None, lengths=None, heads):
-  y, size = np.zeros_like(x), x.shape[-1] // heads
+def run(p, x, *, heads):
+  size = x.shape[1] // heads
   E = p["E"]
   F = p.get("F", E)
-  for row, first, end in documents(x, reset, lengths):
-    q, k, v = (dense(p, f"qkv/{name}", x[row, first:end]) for name in ("q_proj", "k_proj", "v_proj"))
-    n, out = end - first, np.zeros_like(q)
-    for part in np.split(np.arange(x.shape[-1]), heads):
-      out[:, part] = weights_of(q[:, part] @ (E[:n].T @ k[:, part]).T / size**0.5) @ (F[:n].T @ v[:, part])
-    y[row, first:end] = dense(p, "qkv/out_proj", out)
-  return y
+  q, k, v = (dense(p, f"qkv/{name}", x) for name in ("q_proj", "k_proj", "v_proj"))
+  n, out = len(x), np.zeros_like(q)
+  for part in np.split(np.arange(x.shape[1]), heads):
+    out[:, part] = weights_of(q[:, part] @ (E[:n].T @ k[:, part]).T / size**0.5) @ (F[:n].T @ v[:, part])
+  return dense(p, "qkv/out_proj", out)

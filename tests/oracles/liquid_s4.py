@@ -7,7 +7,7 @@ import itertools
 
 import numpy as np
 
-from tests.oracles.parts import discretize, documents
+from tests.oracles.parts import discretize
 from tests.oracles.s4 import readout
 
 
@@ -48,10 +48,6 @@ def channel(p, i, u, degree, disc, kernel, official):
   return y
 
 
-def run(p, x, *, reset=None, lengths=None, degree, disc="bilinear", kernel="pb", form="causal", activation="glu"):
-  y = np.zeros_like(x)
-  for row, first, end in documents(x, reset, lengths):
-    each = [channel(p, i, x[row, first:end, i], degree, disc, kernel, form == "official") for i in range(x.shape[2])]
-    for time in range(first, end):
-      y[row, time] = readout(p, np.array([one[time - first] for one in each]), activation)
-  return y
+def run(p, x, *, degree, disc="bilinear", kernel="pb", form="causal", activation="glu"):
+  each = [channel(p, i, x[:, i], degree, disc, kernel, form == "official") for i in range(x.shape[1])]
+  return [readout(p, out, activation) for out in np.transpose(each)]

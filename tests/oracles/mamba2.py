@@ -2,34 +2,21 @@
 
 import numpy as np
 
-from tests.oracles.parts import dense, silu, softplus, tokens
+from tests.oracles.parts import dense, silu, softplus
 
 
-def run(
-  p,
-  x,
-  *,
-  reset=None,
-  lengths=None,
-  state,
-  groups=1,
-  norm="gate_first",
-  norm_groups=1,
-  dt_limit=(0.0, np.inf),
-  ssm_width=None,
-):
+def run(p, x, *, state, groups=1, norm="gate_first", norm_groups=1, dt_limit=(0.0, np.inf), ssm_width=None):
   heads = len(p["A_log"])
   inner = ssm_width or p["out_proj/kernel"].shape[0]
   beside = p["out_proj/kernel"].shape[0] - inner
   size = inner // heads
   taps, mixed = p["conv/kernel"].shape
   D = p["D"] if len(p["D"]) == inner else np.repeat(p["D"], size)
-  y = np.zeros_like(x)
-  for row, time, starts in tokens(x, reset, lengths):
-    if starts:
-      h, seen = np.zeros((heads, size, state)), [np.zeros(mixed)] * taps
+  h, seen = np.zeros((heads, size, state)), [np.zeros(mixed)] * taps
+  y = []
+  for u in x:
     parts = np.cumsum([beside, beside, inner, mixed])
-    z0, x0, z, xBC, dt = np.split(dense(p, "in_proj", x[row, time]), parts)
+    z0, x0, z, xBC, dt = np.split(dense(p, "in_proj", u), parts)
     seen = [*seen[1:], xBC]
     xBC = silu(p.get("conv/bias", 0.0) + sum(k * v for k, v in zip(p["conv/kernel"], seen)))
     u, B, C = np.split(xBC, [inner, inner + groups * state])
@@ -41,7 +28,7 @@ def run(
       h[i] = np.exp(-step * np.exp(p["A_log"][i])) * h[i] + step * np.outer(u[channels], B[group])
       out[channels] = h[i] @ C[group] + D[channels] * u[channels]
     together = np.concatenate([silu(z0) * x0, gated(p, out, z, norm, norm_groups)])
-    y[row, time] = dense(p, "out_proj", together)
+    y.append(dense(p, "out_proj", together))
   return y
 
 

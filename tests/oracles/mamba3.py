@@ -2,21 +2,20 @@
 
 import numpy as np
 
-from tests.oracles.parts import dense, sigmoid, silu, softplus, tokens
+from tests.oracles.parts import dense, sigmoid, silu, softplus
 
 
-def run(p, x, *, reset=None, lengths=None, state, groups=1, rank=1, pairs, A="heavy_tail", out_norm=False):
+def run(p, x, *, state, groups=1, rank=1, pairs, A="heavy_tail", out_norm=False):
   heads = len(p["D"])
   inner = p["out_proj/kernel"].shape[0]
   size, mixed = inner // heads, rank * groups * state
   ones = np.ones((rank, heads, size))
   mimo_u, mimo_z, mimo_o = (p.get(f"mimo_{name}", ones) for name in "uzo")
-  y = np.zeros_like(x)
-  for row, time, starts in tokens(x, reset, lengths):
-    if starts:
-      S, theta = np.zeros((heads, size, state)), np.zeros((heads, pairs))
-      k_before, u_before = np.zeros((rank, heads, state)), np.zeros((heads, size))
-    parts = np.split(dense(p, "in_proj", x[row, time]), np.cumsum([inner, inner, mixed, mixed, heads, heads, heads]))
+  S, theta = np.zeros((heads, size, state)), np.zeros((heads, pairs))
+  k_before, u_before = np.zeros((rank, heads, state)), np.zeros((heads, size))
+  y = []
+  for u in x:
+    parts = np.split(dense(p, "in_proj", u), np.cumsum([inner, inner, mixed, mixed, heads, heads, heads]))
     z, u, B, C, dt, dd_A, trap, angle = parts
     z, u = z.reshape(heads, size), u.reshape(heads, size)
     B, C = B.reshape(rank, groups, state), C.reshape(rank, groups, state)
@@ -38,7 +37,7 @@ def run(p, x, *, reset=None, lengths=None, state, groups=1, rank=1, pairs, A="he
           read = normalized(read) * p["gated_norm/scale"].reshape(heads, size)[h]
         out[h] += mimo_o[r, h] * read * silu(mimo_z[r, h] * z[h])
     k_before, u_before = k, u
-    y[row, time] = dense(p, "out_proj", out.reshape(inner))
+    y.append(dense(p, "out_proj", out.reshape(inner)))
   return y
 
 

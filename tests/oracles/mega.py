@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from tests.oracles.parts import dense, documents, sigmoid, silu
+from tests.oracles.parts import dense, sigmoid, silu
 
 
 def distance_bias(p, position, i, j):
@@ -41,24 +41,18 @@ def attended(weights, scores, values):
   return np.array([(1 + math.erf((one - mean) / (deviation * math.sqrt(2)))) / 2 for one in s]) @ values
 
 
-def run(p, x, *, reset=None, lengths=None, chunk, position="rotary", weights="softmax", bidirectional=False):
-  width, keys, inner = x.shape[2], p["qk_scale"].shape[1], p["v_proj/kernel"].shape[1]
-  y = np.zeros_like(x)
-  for row, first, end in documents(x, reset, lengths):
-    tokens = x[row, first:end]
-    average = (
-      averages(p, tokens, ...) if not bidirectional else averages(p, tokens, 0) + averages(p, tokens[::-1], 1)[::-1]
-    )
-    u, z, r, c = np.split(
-      dense(p, "m_proj", silu(average + p["omega"] * tokens)), np.cumsum([width, keys, inner]), axis=1
-    )
-    q, k = (silu(z) * p["qk_scale"][i] + p["qk_shift"][i] for i in (0, 1))
-    v = silu(dense(p, "v_proj", tokens))
-    for i in range(end - first):
-      start = i - i % chunk
-      seen = slice(start, min(start + chunk, end - first) if bidirectional else i + 1)
-      biases = np.array([distance_bias(p, position, i - start, j) for j in range(len(k[seen]))])
-      got = attended(weights, ((k[seen] @ q[i], keys**-0.5), biases), v[seen])
-      candidate = silu(c[i] + dense(p, "h_proj", silu(r[i]) * got))
-      y[row, first + i] = sigmoid(u[i]) * (candidate - tokens[i])
+def run(p, x, *, chunk, position="rotary", weights="softmax", bidirectional=False):
+  width, keys, inner = x.shape[1], p["qk_scale"].shape[1], p["v_proj/kernel"].shape[1]
+  y = []
+  average = averages(p, x, ...) if not bidirectional else averages(p, x, 0) + averages(p, x[::-1], 1)[::-1]
+  u, z, r, c = np.split(dense(p, "m_proj", silu(average + p["omega"] * x)), np.cumsum([width, keys, inner]), axis=1)
+  q, k = (silu(z) * p["qk_scale"][i] + p["qk_shift"][i] for i in (0, 1))
+  v = silu(dense(p, "v_proj", x))
+  for i in range(len(x)):
+    start = i - i % chunk
+    seen = slice(start, min(start + chunk, len(x)) if bidirectional else i + 1)
+    biases = np.array([distance_bias(p, position, i - start, j) for j in range(len(k[seen]))])
+    got = attended(weights, ((k[seen] @ q[i], keys**-0.5), biases), v[seen])
+    candidate = silu(c[i] + dense(p, "h_proj", silu(r[i]) * got))
+    y.append(sigmoid(u[i]) * (candidate - x[i]))
   return y

@@ -3,17 +3,16 @@
 import numpy as np
 
 from tests.oracles.matrix_state import group_norm
-from tests.oracles.parts import block_dense, dense, sigmoid, silu, tokens
+from tests.oracles.parts import block_dense, dense, sigmoid, silu
 
 
-def run(p, x, *, reset=None, lengths=None, heads, eps=1e-6):
+def run(p, x, *, heads, eps=1e-6):
   taps, inner = p["conv/kernel"].shape
-  y = np.zeros_like(x)
-  for row, time, starts in tokens(x, reset, lengths):
-    u, z = np.split(dense(p, "in_proj", x[row, time]), 2)
-    if starts:
-      size = inner // heads
-      seen, C, n, largest = [np.zeros(inner)] * taps, np.zeros((heads, size, size)), np.zeros((heads, size)), None
+  size = inner // heads
+  seen, C, n, largest = [np.zeros(inner)] * taps, np.zeros((heads, size, size)), np.zeros((heads, size)), None
+  y = []
+  for u in x:
+    u, z = np.split(dense(p, "in_proj", u), 2)
     seen = [*seen[1:], u]
     c = silu(p["conv/bias"] + sum(tap * before for tap, before in zip(p["conv/kernel"], seen)))
     q, k, v = block_dense(p, "q_proj", c), block_dense(p, "k_proj", c), block_dense(p, "v_proj", u)
@@ -29,5 +28,5 @@ def run(p, x, *, reset=None, lengths=None, heads, eps=1e-6):
       n[j] = f[j] * n[j] + i[j] * scaled
       out.append(C[j] @ q[j] / (max(abs(n[j] @ q[j]), 1) + eps * largest[j]))
     h = group_norm(np.concatenate(out), heads, p["norm/scale"], 0, 1e-5)
-    y[row, time] = dense(p, "out_proj", (h + p["skip"] * c) * silu(z))
+    y.append(dense(p, "out_proj", (h + p["skip"] * c) * silu(z)))
   return y

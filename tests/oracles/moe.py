@@ -5,7 +5,7 @@ The sigmoid router with a bias and groups: DeepSeek-AI 2024, arXiv:2412.19437, e
 
 import numpy as np
 
-from tests.oracles.parts import dense, gelu, sigmoid, silu, tokens
+from tests.oracles.parts import dense, gelu, sigmoid, silu
 
 ACTIVATIONS = {"silu": silu, "relu2": lambda x: np.maximum(x, 0) ** 2}
 
@@ -29,8 +29,6 @@ def run(
   p,
   x,
   *,
-  reset=None,
-  lengths=None,
   top_k=2,
   score="softmax",
   groups=1,
@@ -46,10 +44,9 @@ def run(
   def perceptron(u, into, out, gate=None):
     return (f(u @ into) if gate is None else f(u @ gate) * (u @ into)) @ out
 
-  y = np.zeros_like(x)
-  for row, time, _ in tokens(x, reset, lengths):
-    u = x[row, time]
-    logits = u @ p["router"] if router is None else carried(p, u, router[row, time])
+  y = []
+  for t, u in enumerate(x):
+    logits = u @ p["router"] if router is None else carried(p, u, router[t])
     scores = sigmoid(logits) if score == "sigmoid" else np.exp(logits) / np.exp(logits).sum()
     chosen = choose(scores + p.get("selection_bias", 0.0), top_k, groups, top_groups)
     weights = scale * scores[chosen] / (scores[chosen].sum() + eps if renormalize else 1)
@@ -60,10 +57,10 @@ def run(
         continue  # the one that does nothing
       gate = p["gate_proj"][expert] if "gate_proj" in p else None
       total += weight * perceptron(z, p["in_proj"][expert], p["out_proj"][expert], gate)
-    y[row, time] = dense(p, "latent_out", total) if "latent_out/kernel" in p else total
+    y.append(dense(p, "latent_out", total) if "latent_out/kernel" in p else total)
     if "shared_expert/in_proj/kernel" in p:
       kernels = (p.get(f"shared_expert/{name}_proj/kernel") for name in ("in", "out", "gate"))
       shared = perceptron(u, *kernels)
-      gated = "shared_gate_proj/kernel" in p
-      y[row, time] += shared * sigmoid(dense(p, "shared_gate_proj", u)) if gated else shared
+      gate = sigmoid(dense(p, "shared_gate_proj", u)) if "shared_gate_proj/kernel" in p else 1
+      y[-1] = y[-1] + shared * gate
   return y

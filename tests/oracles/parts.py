@@ -1,23 +1,19 @@
-"""What several oracles need: the tokens of a row one after the other, and the elementary functions."""
+"""What several oracles need: how documents make rows, and the elementary functions."""
 
 import math
 
 import numpy as np
 
 
-def tokens(x, reset, lengths):
-  """(row, time, whether a document starts) of every token that is there."""
-  for row in range(x.shape[0]):
-    for time in range(x.shape[1] if lengths is None else lengths[row]):
-      yield row, time, time == 0 or (reset is not None and bool(reset[row, time]))
-
-
-def documents(x, reset, lengths):
-  """(row, first, end) of every document."""
-  for row in range(x.shape[0]):
-    end = x.shape[1] if lengths is None else lengths[row]
+def by_document(run, p, x, *, reset=None, lengths=None, side=None, **kwargs):
+  """An oracle on each document of rows "b t d" by itself; zeros past the lengths. `side` has an entry a token."""
+  y = np.zeros_like(x)
+  for row, end in enumerate([x.shape[1]] * len(x) if lengths is None else lengths):
     starts = [t for t in range(end) if t == 0 or (reset is not None and reset[row, t])]
-    yield from zip([row] * len(starts), starts, [*starts[1:], end])
+    for first, last in zip(starts, [*starts[1:], end]):
+      own = {name: value[row, first:last] for name, value in (side or {}).items()}
+      y[row, first:last] = run(p, x[row, first:last], **own, **kwargs)
+  return y
 
 
 def dense(p, name, x):

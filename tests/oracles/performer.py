@@ -2,28 +2,25 @@
 
 import numpy as np
 
-from tests.oracles.parts import dense, documents
+from tests.oracles.parts import dense
 
 
-def run(p, x, *, reset=None, lengths=None, heads, kernel="softmax", mask="causal", eps=None):
+def run(p, x, *, heads, kernel="softmax", mask="causal", eps=None):
   eps = {"softmax": 1e-6, "relu": 1e-3}[kernel] if eps is None else eps
-  y = np.zeros_like(x)
-  for row, first, end in documents(x, reset, lengths):
-    q, k, v = (dense(p, f"qkv/{name}", x[row, first:end]) for name in ("q_proj", "k_proj", "v_proj"))
-    out = np.zeros_like(q)
-    for part in np.split(np.arange(x.shape[-1]), heads):
-      scaled = [z[:, part] / len(part) ** 0.25 for z in (q, k)]
-      if kernel == "relu":
-        a, b = (np.maximum(z @ p["W"].T, 0) + eps for z in scaled)
-        weights = a @ b.T
-      else:
-        a, b = (z @ p["W"].T - np.sum(z**2, axis=1, keepdims=True) / 2 for z in scaled)
-        weights = softmax_weights(np.exp(a - a.max(axis=1, keepdims=True)) + eps, b, mask, eps)
-      for i in range(end - first):
-        seen = slice(None) if mask == "full" else slice(i + 1)
-        out[i, part] = weights[i, seen] @ v[seen, part] / weights[i, seen].sum()
-    y[row, first:end] = dense(p, "qkv/out_proj", out)
-  return y
+  q, k, v = (dense(p, f"qkv/{name}", x) for name in ("q_proj", "k_proj", "v_proj"))
+  out = np.zeros_like(q)
+  for part in np.split(np.arange(x.shape[1]), heads):
+    scaled = [z[:, part] / len(part) ** 0.25 for z in (q, k)]
+    if kernel == "relu":
+      a, b = (np.maximum(z @ p["W"].T, 0) + eps for z in scaled)
+      weights = a @ b.T
+    else:
+      a, b = (z @ p["W"].T - np.sum(z**2, axis=1, keepdims=True) / 2 for z in scaled)
+      weights = softmax_weights(np.exp(a - a.max(axis=1, keepdims=True)) + eps, b, mask, eps)
+    for i in range(len(x)):
+      seen = slice(None) if mask == "full" else slice(i + 1)
+      out[i, part] = weights[i, seen] @ v[seen, part] / weights[i, seen].sum()
+  return dense(p, "qkv/out_proj", out)
 
 
 def softmax_weights(a, b, mask, eps):

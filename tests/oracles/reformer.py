@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.oracles.parts import dense, documents
+from tests.oracles.parts import dense
 
 
 def one_round(q, v, R, chunk):
@@ -22,16 +22,14 @@ def one_round(q, v, R, chunk):
   return out, totals
 
 
-def run(p, x, *, reset=None, lengths=None, heads, chunk):
-  y, size = np.zeros_like(x), x.shape[-1] // heads
+def run(p, x, *, heads, chunk):
+  size = x.shape[1] // heads
   rounds = p["R"].shape[2]
-  for row, first, end in documents(x, reset, lengths):
-    q, v = (dense(p, name, x[row, first:end]) for name in ("q_proj", "v_proj"))
-    out = np.zeros_like(v)
-    for head in range(heads):
-      part = slice(head * size, (head + 1) * size)
-      found = [one_round(q[:, part], v[:, part], p["R"][head, :, r], chunk) for r in range(rounds)]
-      total = sum(totals for _, totals in found)
-      out[:, part] = sum(answer * (totals / total)[:, None] for answer, totals in found)
-    y[row, first:end] = dense(p, "out_proj", out)
-  return y
+  q, v = (dense(p, name, x) for name in ("q_proj", "v_proj"))
+  out = np.zeros_like(v)
+  for head in range(heads):
+    part = slice(head * size, (head + 1) * size)
+    found = [one_round(q[:, part], v[:, part], p["R"][head, :, r], chunk) for r in range(rounds)]
+    total = sum(totals for _, totals in found)
+    out[:, part] = sum(answer * (totals / total)[:, None] for answer, totals in found)
+  return dense(p, "out_proj", out)

@@ -3,16 +3,14 @@
 import numpy as np
 
 from tests.oracles.matrix_state import group_norm, low_rank
-from tests.oracles.parts import dense, sigmoid, tokens
+from tests.oracles.parts import dense, sigmoid
 
 
-def run(p, x, *, reset=None, lengths=None, heads, v_first=None):
-  width = x.shape[-1]
-  y = np.zeros_like(x)
-  for row, time, starts in tokens(x, reset, lengths):
-    u = x[row, time]
-    if starts:
-      S, before = np.zeros((heads, width // heads, width // heads)), np.zeros(width)
+def run(p, x, *, heads, v_first=None):
+  width = x.shape[1]
+  S, before = np.zeros((heads, width // heads, width // heads)), np.zeros(width)
+  y = []
+  for t, u in enumerate(x):
     xr, xw, xk, xv, xa, xg = ((1 - mu) * u + mu * before for mu in p["mu"])
     before = u
     r, k, v = dense(p, "r_proj", xr), dense(p, "k_proj", xk), dense(p, "v_proj", xv)
@@ -20,7 +18,7 @@ def run(p, x, *, reset=None, lengths=None, heads, v_first=None):
     rate = sigmoid(low_rank(p, "a_lora", xa))
     g = low_rank(p, "g_lora", xg, sigmoid)
     if v_first is not None:
-      v = v + (v_first[row, time] - v) * sigmoid(low_rank(p, "v_lora", xv))
+      v = v + (v_first[t] - v) * sigmoid(low_rank(p, "v_lora", xv))
     kappa = (k * p["k_k"]).reshape(heads, -1)
     kappa = (kappa / np.linalg.norm(kappa, axis=1, keepdims=True)).ravel()
     k = k * (1 + (rate - 1) * p["k_a"])
@@ -31,5 +29,5 @@ def run(p, x, *, reset=None, lengths=None, heads, v_first=None):
       out.append(S[i] @ r[part])
       bonus.append(np.sum(r[part] * p["r_k"][part] * k[part]) * v[part])
     normal = group_norm(np.concatenate(out), heads, p["norm/scale"], p["norm/bias"], 64e-5)
-    y[row, time] = dense(p, "out_proj", (normal + np.concatenate(bonus)) * g)
+    y.append(dense(p, "out_proj", (normal + np.concatenate(bonus)) * g))
   return y

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from tests.oracles.parts import dense, gelu, sigmoid, tokens
+from tests.oracles.parts import dense, gelu, sigmoid
 
 
-def run(p, x, *, reset=None, lengths=None, activation="glu"):
+def run(p, x, *, activation="glu"):
   part = lambda name: p[f"{name}_re"] + 1j * p[f"{name}_im"]
   lam, P, B, C = (both(z) for z in (-np.exp(p["A_log"]) + 1j * p["A_im"], part("P"), part("B"), part("C")))
   width, n = C.shape
@@ -17,15 +17,13 @@ def run(p, x, *, reset=None, lengths=None, activation="glu"):
     A = np.diag(lam[copy]) - np.outer(P[copy], P[copy].conj())
     below = np.linalg.inv(one - dt / 2 * A)
     decay[i], gain[i] = below @ (one + dt / 2 * A), below @ (dt * B[copy])
-  y = np.zeros_like(x)
-  for row, time, starts in tokens(x, reset, lengths):
-    if starts:
-      h = np.zeros((width, n), complex)
+  h, y = np.zeros((width, n), complex), []
+  for u in x:
     out = np.zeros(width)
     for i in range(width):
-      h[i] = decay[i] @ h[i] + gain[i] * x[row, time, i]
-      out[i] = (C[i] @ h[i]).real + p["D"][i] * x[row, time, i]
-    y[row, time] = readout(p, out, activation)
+      h[i] = decay[i] @ h[i] + gain[i] * u[i]
+      out[i] = (C[i] @ h[i]).real + p["D"][i] * u[i]
+    y.append(readout(p, out, activation))
   return y
 
 

@@ -2,31 +2,24 @@
 
 import numpy as np
 
-from tests.oracles.parts import dense, discretize, gelu, sigmoid, tokens
+from tests.oracles.parts import discretize
+from tests.oracles.s4 import readout
 
 
-def run(p, x, *, reset=None, lengths=None, disc="zoh", activation="glu"):
-  width = x.shape[-1]
+def run(p, x, *, disc="zoh", activation="glu"):
+  width = x.shape[1]
   A = -np.exp(p["A_log"]) + 1j * p["A_im"]
   B = p["B_re"] + 1j * p["B_im"]
   C = p["C_re"] + 1j * p["C_im"]
   dt = np.exp(p["log_dt"])
-  y = np.zeros_like(x)
-  h = np.zeros(C.shape, complex)
-  for row, time, starts in tokens(x, reset, lengths):
-    if starts:
-      h = np.zeros(C.shape, complex)
+  h, y = np.zeros(C.shape, complex), []
+  for u in x:
     out = np.zeros(width)
     for i in range(width):
       copy = i % len(A)
       decay, gain = discretize(disc, dt[i], A[copy])
-      h[i] = decay * h[i] + gain * B[copy] * x[row, time, i]
+      h[i] = decay * h[i] + gain * B[copy] * u[i]
       # each stored state stands for itself and its conjugate
-      out[i] = np.sum(C[i] * h[i] + np.conj(C[i] * h[i])).real + p["D"][i] * x[row, time, i]
-    if activation != "none":
-      out = gelu(out)
-    if activation == "glu":
-      value, gate = np.split(dense(p, "out_proj", out), 2)
-      out = value * sigmoid(gate)
-    y[row, time] = out
+      out[i] = np.sum(C[i] * h[i] + np.conj(C[i] * h[i])).real + p["D"][i] * u[i]
+    y.append(readout(p, out, activation))
   return y

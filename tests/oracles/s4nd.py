@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from tests.oracles.parts import dense, discretize, documents, gelu, sigmoid
-from tests.oracles.s4 import both
+from tests.oracles.parts import discretize
+from tests.oracles.s4 import both, readout
 
 AXES = ("frame", "row", "column")
 
@@ -31,22 +31,19 @@ def axis_taps(p, axis, rank, channel, lags, disc):
   return found
 
 
-def run(p, x, *, reset=None, lengths=None, sizes, disc="zoh"):
-  y = np.zeros_like(x)
-  axes = AXES[-len(sizes) :]
+def run(p, x, *, sizes, disc="zoh"):
+  y, axes = [], AXES[-len(sizes) :]
   ranks, _, width, _ = p["row_C_re"].shape
   tap = {}
   for axis in axes:
-    found = [[axis_taps(p, axis, rank, channel, x.shape[1], disc) for channel in range(width)] for rank in range(ranks)]
+    found = [[axis_taps(p, axis, rank, channel, len(x), disc) for channel in range(width)] for rank in range(ranks)]
     for lag in found[0][0]:
       tap[axis, lag] = np.array([[found[rank][channel][lag] for channel in range(width)] for rank in range(ranks)])
-  place = [np.unravel_index(i, (x.shape[1], *sizes[1:])) for i in range(x.shape[1])]
-  for row, first, end in documents(x, reset, lengths):
-    for one in range(end - first):
-      out = p["D"] * x[row, first + one]
-      for other in range(end - first):
-        factors = [tap[axis, int(to - of)] for axis, to, of in zip(axes, place[one], place[other])]
-        out = out + np.mean(np.prod(factors, axis=0), axis=0) * x[row, first + other]
-      value, gate = np.split(dense(p, "out_proj", gelu(out)), 2)
-      y[row, first + one] = value * sigmoid(gate)
+  place = [np.unravel_index(i, (len(x), *sizes[1:])) for i in range(len(x))]
+  for one in range(len(x)):
+    out = p["D"] * x[one]
+    for other in range(len(x)):
+      factors = [tap[axis, int(to - of)] for axis, to, of in zip(axes, place[one], place[other])]
+      out = out + np.mean(np.prod(factors, axis=0), axis=0) * x[other]
+    y.append(readout(p, out, "glu"))
   return y

@@ -1,13 +1,6 @@
-"""S6, arXiv:2312.00752, alg. 2, on the tokens of one document; and the short convolution before it."""
+"""What stands around S6, arXiv:2312.00752: parameters by their prefix, and the short convolution before it."""
 
 import numpy as np
-
-from tests.oracles.s6 import run
-
-
-def scan(p, u):
-  """p has W_x, W_dt, A_log and D under their names; u is a document's tokens."""
-  return run(p, u[None])[0]
 
 
 def under(p, prefix):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.oracles.parts import dense, gelu, sigmoid, tokens
+from tests.oracles.s4 import readout
 
 
 def kernel(p, join="cat", interpolation="linear", decay_min=2.0, decay_max=2.0, learned=False):
@@ -26,19 +26,6 @@ def kernel(p, join="cat", interpolation="linear", decay_min=2.0, decay_max=2.0, 
   return K / p["norm"][:, None]
 
 
-def run(p, x, *, reset=None, lengths=None, activation="glu", **told):
+def run(p, x, *, activation="glu", **told):
   K = kernel(p, **told)
-  y = np.zeros_like(x)
-  for row, time, starts in tokens(x, reset, lengths):
-    if starts:
-      first = time
-    out = p["D"] * x[row, time]
-    for past in range(first, time + 1):
-      out = out + K[:, time - past] * x[row, past]
-    if activation != "none":
-      out = gelu(out)
-    if activation == "glu":
-      value, gate = np.split(dense(p, "out_proj", out), 2)
-      out = value * sigmoid(gate)
-    y[row, time] = out
-  return y
+  return [readout(p, p["D"] * u + sum(K[:, t - s] * x[s] for s in range(t + 1)), activation) for t, u in enumerate(x)]

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from tests.oracles.matrix_state import rms
-from tests.oracles.parts import dense, sigmoid, tokens
+from tests.oracles.parts import dense, sigmoid
 
 
 def angles(n, theta, scaling):
@@ -54,8 +54,6 @@ def run(
   p,
   x,
   *,
-  reset=None,
-  lengths=None,
   heads,
   kv_heads=None,
   size=None,
@@ -74,12 +72,6 @@ def run(
   groups = kv_heads or heads
   size = size or x.shape[-1] // heads
   n = turned or size
-  there = list(tokens(x, reset, lengths))
-  document, index, documents = {}, {}, 0
-  for row, time, starts in there:
-    documents += starts
-    document[row, time] = documents
-    index[row, time] = 0 if starts else index[row, time - 1] + 1
 
   def project(name, u, place, count):
     flat = dense(p, f"{name}_proj", u)
@@ -95,35 +87,29 @@ def run(
     return vectors
 
   growth = 0.1 * math.log(scaling["factor"]) + 1 if (scaling or {}).get("rule") == "yarn" else 1
-  all_of = {token[:2]: (x[token[:2]], index[token[:2]]) for token in there}
   # learned tokens in front of every document
-  front = {("P", i): (p["P"][i], i - persistent) for i in range(persistent)}
-  k = {key: project("k", *token, groups) for key, token in (front | all_of).items()}
-  v = {key: dense(p, "v_proj", u).reshape(groups, size) for key, (u, _) in (front | all_of).items()}
-  y = np.zeros_like(x)
-  for row, time, _ in there:
-    q = project("q", *all_of[row, time], heads)
-    seen = [*front] + [
-      (other, s)
-      for other, s, _ in there
-      if document[other, s] == document[row, time]
-      and (mask == "full" or s <= time)
-      and (window is None or time - s < window)
-    ]
+  line = [*(p["P"] if persistent else ()), *x]
+  k = [project("k", u, i - persistent, groups) for i, u in enumerate(line)]
+  v = [dense(p, "v_proj", u).reshape(groups, size) for u in line]
+  y = []
+  for time, u in enumerate(x):
+    q = project("q", u, time, heads)
+    last = len(x) if mask == "full" else time + 1
+    seen = [*range(persistent), *range(persistent + (max(0, time - window + 1) if window else 0), persistent + last)]
     out = []
     for head in range(heads):
       group = head * groups // heads
-      scores = np.array([q[head] @ k[key][group] * (scale or size**-0.5) for key in seen])
+      scores = np.array([q[head] @ k[s][group] * (scale or size**-0.5) for s in seen])
       if softcap is not None:
         scores = softcap * np.tanh(scores / softcap)
       if position == "alibi":
-        scores -= slope(head, heads) * np.array([abs(time - s) for _, s in seen])
+        scores -= slope(head, heads) * np.abs(time + persistent - np.array(seen))
       weights = np.exp(scores)
-      out.append(sum(w * v[key][group] for w, key in zip(weights / weights.sum(), seen)))
+      out.append(sum(w * v[s][group] for w, s in zip(weights / weights.sum(), seen)))
     joined = np.concatenate(out)
     if "gate_proj/kernel" in p:
       # one for each entry, or for each head
-      gates = sigmoid(dense(p, "gate_proj", x[row, time]))
+      gates = sigmoid(dense(p, "gate_proj", u))
       joined = joined * np.repeat(gates, len(joined) // len(gates))
-    y[row, time] = dense(p, "out_proj", joined)
+    y.append(dense(p, "out_proj", joined))
   return y

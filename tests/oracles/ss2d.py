@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from tests.oracles.parts import dense, documents, silu
-from tests.oracles.s6_parts import scan, under
+from tests.oracles.parts import dense, silu
+from tests.oracles.s6 import run as scan
+from tests.oracles.s6_parts import under
 
 
 def convolved(p, u, columns):
@@ -18,20 +19,18 @@ def convolved(p, u, columns):
   return y + p.get("conv/bias", 0.0)
 
 
-def run(p, x, *, reset=None, lengths=None, columns):
-  paths, y = under(p, "paths/"), np.zeros_like(x)
+def run(p, x, *, columns):
+  paths = under(p, "paths/")
   size = len(paths["D"]) // 4
-  for row, first, end in documents(x, reset, lengths):
-    u = silu(convolved(p, dense(p, "in_proj", x[row, first:end]), columns))
-    pixels = range(end - first)
-    by_column = sorted(pixels, key=lambda pixel: (pixel % columns, pixel // columns))
-    total = np.zeros_like(u)
-    for k, path in enumerate([list(pixels), by_column, list(pixels)[::-1], by_column[::-1]]):
-      own = slice(k * size, (k + 1) * size)
-      part = {name: paths[name][own] for name in ("A_log", "D", "dt_proj/bias")}
-      part |= {f"{name}/kernel": paths[f"{name}/kernel"][k] for name in ("x_proj", "dt_proj")}
-      total[path] += scan(part, u[path])
-    centred = total - total.mean(-1, keepdims=True)
-    normed = centred / np.sqrt(np.mean(centred**2, -1, keepdims=True) + 1e-5)
-    y[row, first:end] = dense(p, "out_proj", normed * p["out_norm/scale"] + p["out_norm/bias"])
-  return y
+  u = silu(convolved(p, dense(p, "in_proj", x), columns))
+  pixels = range(len(x))
+  by_column = sorted(pixels, key=lambda pixel: (pixel % columns, pixel // columns))
+  total = np.zeros_like(u)
+  for k, path in enumerate([list(pixels), by_column, list(pixels)[::-1], by_column[::-1]]):
+    own = slice(k * size, (k + 1) * size)
+    part = {name: paths[name][own] for name in ("A_log", "D", "dt_proj/bias")}
+    part |= {f"{name}/kernel": paths[f"{name}/kernel"][k] for name in ("x_proj", "dt_proj")}
+    total[path] += scan(part, u[path])
+  centred = total - total.mean(-1, keepdims=True)
+  normed = centred / np.sqrt(np.mean(centred**2, -1, keepdims=True) + 1e-5)
+  return dense(p, "out_proj", normed * p["out_norm/scale"] + p["out_norm/bias"])

@@ -6,7 +6,7 @@ is run by itself, as an image that begins with it.
 
 import numpy as np
 
-from tests.oracles.parts import documents, sigmoid
+from tests.oracles.parts import sigmoid
 
 CORNERS = {1: [(1, 1)], 2: [(1, 1), (-1, -1)], 4: [(1, 1), (-1, 1), (1, -1), (-1, -1)]}
 
@@ -47,17 +47,16 @@ def systems(p):
   return A, B, C
 
 
-def run(p, x, *, reset=None, lengths=None, columns, inside=0.5):
+def run(p, x, *, columns, inside=0.5):
   A, B, C = systems(p)
   y = np.zeros_like(x)
-  for row, first, end in documents(x, reset, lengths):
-    place = np.arange(end - first)
-    for channel in range(x.shape[2]):
-      image = np.zeros((-(-len(place) // columns), columns))
-      image[place // columns, place % columns] = x[row, first:end, channel]
-      out = p["D"][channel] * image
-      for way, (down, right) in enumerate(CORNERS[A.shape[1]]):
-        system = [z[:, way, channel % A.shape[2]] for z in (A, B, C)]
-        out = out + read(system, image[::down, ::right], inside)[::down, ::right]
-      y[row, first:end, channel] = out[place // columns, place % columns]
+  place = np.arange(len(x))
+  for channel in range(x.shape[1]):
+    image = np.zeros((-(-len(place) // columns), columns))
+    image[place // columns, place % columns] = x[:, channel]
+    out = p["D"][channel] * image
+    for way, (down, right) in enumerate(CORNERS[A.shape[1]]):
+      system = [z[:, way, channel % A.shape[2]] for z in (A, B, C)]
+      out = out + read(system, image[::down, ::right], inside)[::down, ::right]
+    y[:, channel] = out[place // columns, place % columns]
   return y

@@ -3,30 +3,20 @@
 import numpy as np
 
 from tests.oracles.matrix_state import convolved, no_inputs, rms, unit
-from tests.oracles.parts import dense, sigmoid, silu, tokens
+from tests.oracles.parts import dense, sigmoid, silu
 
 
-def run(p, x, *, reset=None, lengths=None, **kwargs):
-  y = np.zeros_like(x)
-  for row, time, starts in tokens(x, reset, lengths):
-    if starts:
-      memory = Memory(p, x.shape[2], **kwargs)
-    y[row, time] = memory.learn(x[row, time])
-  return y
+def run(p, x, **kwargs):
+  memory = Memory(p, x.shape[1], **kwargs)
+  return [memory.learn(u) for u in x]
 
 
 class Memory:
   """Of one document."""
 
   def __init__(self, p, width, *, heads, layers, chunk, rate_max=0.5, bounded=True, momentum=True, decay=True):
-    self.p, self.heads, self.chunk, self.rate_max, self.momentum, self.decay = (
-      p,
-      heads,
-      chunk,
-      rate_max,
-      momentum,
-      decay,
-    )
+    self.p, self.heads, self.chunk, self.rate_max = p, heads, chunk, rate_max
+    self.momentum, self.decay = momentum, decay
     size = width // heads
     self.bounded, self.seen, self.count = bounded, no_inputs(p), 0
     self.M = [

@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from tests.oracles.parts import dense, tokens
+from tests.oracles.parts import dense
 from tests.oracles.softmax import angles, turn
 from tests.oracles.titans import Memory
 from tests.oracles.titans_mag import gated, part
 
 
-def run(p, x, *, reset=None, lengths=None, heads, segment, position, memory):
-  d = x.shape[2]
+def run(p, x, *, heads, segment, position, memory):
+  d = x.shape[1]
   attention = part(p, "attention")
   persistent = attention.get("P", np.zeros((0, d)))
   rates = angles(d // heads, 1e4, None)
@@ -18,16 +18,12 @@ def run(p, x, *, reset=None, lengths=None, heads, segment, position, memory):
     vectors = dense(attention, f"{name}_proj", u).reshape(heads, -1)
     return turn(vectors, place, rates, "half") if position == "rope" and name != "v" else vectors
 
-  y = np.zeros_like(x)
-  for row, time, starts in tokens(x, reset, lengths):
-    u = x[row, time]
-    if starts:
-      store, place = Memory(part(p, "titans"), d, **memory), 0
+  store, y = Memory(part(p, "titans"), d, **memory), []
+  for place, u in enumerate(x):
     slot = place % segment
     if slot == 0:
       past = store.weights()
       context = [(token, i - len(persistent)) for i, token in enumerate(persistent)]
-    place += 1
     h = store.recall(past, dense(p, "q_proj", u))
     context += [(h, slot), (u, segment + slot)]
     q = project("q", u, segment + slot)
@@ -37,5 +33,5 @@ def run(p, x, *, reset=None, lengths=None, heads, segment, position, memory):
       weights = np.exp(k[head] @ q[head] / np.sqrt(d // heads))
       out.append(weights @ v[head] / weights.sum())
     answer = dense(attention, "out_proj", np.concatenate(out))
-    y[row, time] = gated(p, answer, store.learn(answer))
+    y.append(gated(p, answer, store.learn(answer)))
   return y

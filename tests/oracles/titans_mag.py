@@ -1,19 +1,14 @@
 """Titans' memory as a gate, arXiv:2501.00663, eqs. (26)-(28), without persistent tokens in the memory."""
 
-import numpy as np
-
 from tests.oracles import softmax, titans
 from tests.oracles.matrix_state import rms
-from tests.oracles.parts import sigmoid, tokens
+from tests.oracles.parts import sigmoid
 
 
-def run(p, x, *, reset=None, lengths=None, memory, attention):
-  m = titans.run(part(p, "titans"), x, reset=reset, lengths=lengths, **memory)
-  y = softmax.run(part(p, "attention"), x, reset=reset, lengths=lengths, **attention)
-  out = np.zeros_like(x)
-  for row, time, _ in tokens(x, reset, lengths):
-    out[row, time] = gated(p, y[row, time], m[row, time])
-  return out
+def run(p, x, *, memory, attention):
+  m = titans.run(part(p, "titans"), x, **memory)
+  y = softmax.run(part(p, "attention"), x, **attention)
+  return [gated(p, *token) for token in zip(y, m)]
 
 
 def part(p, name):
