@@ -13,11 +13,12 @@ from typing import Any
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from hybrids import mixer as mixer_lib
 from layers.mixer import Mixer
-from tests import mixers, sources
+from tests import initial, mixers, sources
 from tests.contract.case import Case, D
 from tests.contract.checks import CHECKS, IN_FLOAT64
 from training import optimizer
@@ -140,19 +141,51 @@ def test_every_mixer_builds_with_its_width_alone(name):
   assert jax.tree.leaves(shape) or name == "fnet", "no parameters"
 
 
-def refusals():
-  for name, module in mixers.files().items():
-    for fields, reason in module.REFUSED:
-      yield pytest.param(name, fields, reason, id=f"{name}-{reason}", marks=pytest.mark.xdist_group(name))
-
-
-@pytest.mark.parametrize("name, fields, reason", refusals())
+@pytest.mark.parametrize("name, fields, reason", mixers.cases("REFUSED"))
 def test_what_does_not_fit_is_refused_when_the_mixer_is_built(name, fields, reason):
   def made(x):
     return mixer_lib.build(mixers.path(name), **{"width": D, **fields}).init(jax.random.key(0), x)
 
   with pytest.raises(ValueError, match=re.escape(reason)):
     jax.eval_shape(made, jnp.zeros((1, 2, D)))
+
+
+@pytest.mark.parametrize("name, fields, expected", mixers.cases("INITIAL"))
+def test_initial_values(name, fields, expected):
+  collections = initial.variables(mixer_lib.build(mixers.path(name), **{"width": D, **fields}))
+  values = flax.traverse_util.flatten_dict({**collections.pop("buffers", {}), **collections["params"]}, sep="/")
+  for paths, check in expected.items():
+    for path in paths.split():
+      value = np.asarray(values[path] if path in values else values[f"{path}/kernel"])
+      check(value) if callable(check) else np.testing.assert_array_equal(value, check)
+
+
+@pytest.mark.parametrize("name, fields, shapes", mixers.cases("STATES"))
+def test_states_have_their_published_sizes(name, fields, shapes):
+  state = jax.eval_shape(lambda: mixer_lib.build(mixers.path(name), **fields).init_state(1, 100))
+  leaves = jax.tree_util.tree_leaves_with_path(state)
+  sizes = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves}
+  assert {leaf: sizes.get(leaf) for leaf in shapes} == shapes
+
+
+@pytest.mark.parametrize("row", [row for row in SMALL if state_of(row) == "none"])
+def test_who_asks_for_a_state_that_cannot_be_is_told_which_field_forbids_it(row):
+  with pytest.raises(ValueError, match="no state") as error:
+    build(row).init_state(1, 4)
+  by_choice = state_of(row.split(",")[0]) != "none"
+  assert any(f"{field}={value!r}" in str(error.value) for field, value in SMALL[row].items()) or not by_choice
+
+
+@pytest.mark.parametrize("row", [row for row in SMALL if "max_len" in mixer_lib.fields(type(build(row)))])
+def test_more_tokens_than_max_len_are_refused_and_not_cut_off(row):
+  """By those whose parameters or state have that length."""
+  module = build(row).clone(max_len=16)
+  if module.STATE in ("none", "whole input"):
+    with pytest.raises(ValueError, match="17 tokens, but it was built for max_len=16"):
+      jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 17, D)))
+  if module.STATE == "whole input":
+    with pytest.raises(ValueError, match=f"{type(module).__name__}: 17 tokens"):
+      module.init_state(1, 17)
 
 
 @pytest.mark.parametrize("name", [name for name, file in mixers.files().items() if hasattr(file, "TRAINED")])

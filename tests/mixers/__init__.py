@@ -15,6 +15,9 @@ A file `tests/mixers/NAME.py` has, with D = 8 as the width (tests/contract/case.
   REFUSED    (fields, part of the message) for each mistake that is refused when the mixer is built or set up.
   TRAINED    {"slow": names, "undecayed": names}: the parameters declared slow, and those of two axes or more declared
              without weight decay (biases, scales, mixtures). Optional.
+  INITIAL    (fields, {names: expected}) for values that parameters and buffers start with: names are paths,
+             without "/kernel", separated by spaces; expected is a check of tests/initial.py, a number or an array.
+  STATES     (fields, {name: shape}) for leaves of `init_state(1, 100)` at published sizes. Optional.
   PATH       the dotted path, for what is built by path alone. Optional.
 
 What only this mixer must show follows as ordinary tests, named for the fact they state.
@@ -23,9 +26,12 @@ What only this mixer must show follows as ordinary tests, named for the fact the
 import functools
 import importlib
 import inspect
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import pytest
 
 
 @functools.cache
@@ -49,6 +55,14 @@ def rows(attribute: str) -> set[str]:
   return {
     f"{name}, {row}" if row else name for name, module in files().items() for row in getattr(module, attribute, ())
   }
+
+
+def cases(attribute: str) -> Iterator[Any]:
+  """A table of cases of all files as parameters of a test, whose first is the mixer's name."""
+  for name, module in files().items():
+    for i, case in enumerate(getattr(module, attribute, ())):
+      label = case[-1] if isinstance(case[-1], str) else i
+      yield pytest.param(name, *case, id=f"{name}-{label}", marks=pytest.mark.xdist_group(name))
 
 
 def path(name: str) -> str:

@@ -6,7 +6,8 @@ import numpy as np
 
 from attention.recurrent.based import Based, taylor
 from hybrids.mixer import build
-from tests.initial import initial
+from tests.initial import initial, shaped, uniform
+from tests.stepped import stepped
 
 SMALL = {"": dict(heads=2, key_size=3)}
 ORACLE = {
@@ -18,6 +19,12 @@ REFUSED = [
   (dict(key_size=0), "key_size=0; it must be at least 1"),
   (dict(depth=0), "depth=0; it must be at least 1"),
 ]
+INITIAL = [
+  (dict(width=256, depth=4), {"q_proj v_proj": uniform(1 / 16, 0.01), "out_proj": uniform(1 / 32, 0.01)}),
+  (dict(width=256), {"q_proj v_proj out_proj": shaped(256, 256)}),
+]
+# Sixteen heads of 16 keys; 273 features less the duplicates; a divisor beside each head's values.
+STATES = [(dict(width=1024), {"S": (1, 16, 273 - 16 * 15 // 2, 64 + 1)})]
 
 
 def count(d, heads, key_size):
@@ -49,22 +56,6 @@ def test_an_output_is_a_mean_of_values():
   np.testing.assert_allclose(y, np.broadcast_to(np.arange(16), y.shape), rtol=1e-5, atol=1e-5)
 
 
-def test_initial_values():
-  p = initial(Based(width=256, depth=4))
-  for name, shape, bound in (
-    ("q_proj", (256, 256), 1 / 16),
-    ("v_proj", (256, 256), 1 / 16),
-    ("out_proj", (256, 256), 1 / 32),
-  ):
-    assert p[name]["kernel"].shape == shape
-    np.testing.assert_allclose(np.abs(p[name]["kernel"]).max(), bound, rtol=0.01)
-
-
-def test_its_published_sizes_come_with_the_width():
-  """Sixteen heads of 16 keys; 273 features less the duplicates; a divisor beside each head's values."""
-  assert Based(width=1024).init_state(1, 1).S.shape == (1, 16, 273 - 16 * 15 // 2, 64 + 1)
-
-
 def test_a_model_with_windows_has_a_state_that_does_not_grow():
   """A stack of both kinds of layers in one call equals its steps, past the window."""
   near = dict(name="softmax", heads=2, window=4, position="rope")
@@ -73,15 +64,7 @@ def test_a_model_with_windows_has_a_state_that_does_not_grow():
   assert stack.STATE == "window"
   x = jax.random.normal(jax.random.key(0), (2, 11, 8))
   variables = jax.jit(stack.init)(jax.random.key(1), x)
-
-  @jax.jit
-  def steps(x):
-    def one(state, token):
-      y, state = stack.apply(variables, token, state, method="step")
-      return state, y
-
-    return jax.lax.scan(one, stack.init_state(2, 1), x.swapaxes(0, 1))[1].swapaxes(0, 1)
-
-  np.testing.assert_allclose(steps(x), jax.jit(stack.apply)(variables, x), atol=2e-5)
+  y, _ = stepped(stack, variables, x, stack.init_state(2, 1))
+  np.testing.assert_allclose(y, jax.jit(stack.apply)(variables, x), atol=2e-5)
   sizes = [sum(leaf.size for leaf in jax.tree.leaves(stack.init_state(1, tokens))) for tokens in (10, 1000)]
   assert sizes[0] == sizes[1] == 2 * 15 * 5 + 4 * 2 * 8 + 2 * 4 + 2

@@ -1,13 +1,12 @@
 """BigBird's initial values, what its blocks see, and its limit."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from attention.efficient.bigbird import BigBird
 from tests.attention.exact import exact
-from tests.initial import initial, variables
+from tests.initial import initial, shaped, uniform
 
 SMALL = {"": dict(heads=2, block=2, random=1)}
 ORACLE = {
@@ -20,6 +19,7 @@ REFUSED = [
   (dict(window=2), "window=2; it must be odd"),
   (dict(random=-1), "random=-1; it must not be negative"),
 ]
+INITIAL = [(dict(width=64), {"priority": shaped(8, 64, 64), "qkv/q_proj": uniform((6 / 128) ** 0.5)})]
 
 
 def count(d, bias=False, **_):
@@ -33,12 +33,6 @@ X = jax.random.normal(jax.random.key(1), (2, 12, 8))
 def ready(**kwargs):
   module = BigBird(width=8, heads=2, max_len=12, **kwargs)
   return module, jax.jit(module.init)(jax.random.key(0), X)
-
-
-def test_initial_values():
-  module = BigBird(width=64)
-  assert variables(module)["buffers"]["priority"].shape == (8, 64, 64)
-  np.testing.assert_allclose(np.abs(initial(module)["qkv"]["q_proj"]["kernel"]).max(), (6 / 128) ** 0.5, rtol=0.02)
 
 
 @pytest.mark.parametrize("kwargs", [dict(block=3, window=7), dict(block=5, window=3), dict(block=1, random=12)])
@@ -61,9 +55,3 @@ def test_blocks_see_their_neighbours_both_ends_and_some_others():
   extra = (sees & ~must).sum(axis=1)
   assert (extra[1:-1] >= 1).all()
   assert (extra <= 2).all()
-
-
-def test_a_sequence_beyond_its_table_is_refused():
-  module, variables = ready(block=2)
-  with pytest.raises(ValueError, match="13 tokens, but it was built for max_len=12"):
-    jax.eval_shape(module.apply, variables, jnp.zeros((1, 13, 8)))

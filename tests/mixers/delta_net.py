@@ -7,7 +7,7 @@ import pytest
 from attention.recurrent.delta_net import DeltaNet
 from attention.recurrent.gated_delta_net import GatedDeltaNet
 from attention.recurrent.kda import KDA
-from tests.initial import initial
+from tests.initial import initial, uniform
 
 SMALL = {"": dict(heads=2)}
 ORACLE = {
@@ -22,6 +22,9 @@ REFUSED = [
   (dict(taps=0), "taps=0; it must be at least 1"),
   (dict(expand_v=0.01), "expand_v=0.01 of width=8 leaves no channel"),
 ]
+MAPS = {"qkv/q_proj qkv/k_proj qkv/v_proj": uniform(1 / 8), "qkv/conv": uniform(1 / 2), "out_proj": uniform(1 / 32)}
+INITIAL = [(dict(width=64, depth=16), MAPS | {"norm/scale": np.ones(16)})]
+STATES = [(dict(width=1024), {"S": (1, 4, 256, 256), "taps": (1, 3, 3 * 1024)})]
 
 
 def count(d, heads, expand_k=1, expand_v=1, taps=4, **_):
@@ -33,21 +36,6 @@ def count(d, heads, expand_k=1, expand_v=1, taps=4, **_):
 START, ONE, ZERO = np.eye(4, dtype=np.float32)[:3]
 ALWAYS = np.eye(4, dtype=np.float32)[3]
 LOUD = 100.0  # its sigmoid is 1, that of -LOUD is 0
-
-
-def test_initial_values():
-  p = initial(DeltaNet(width=64, depth=16))
-  for name, bound in {"q_proj": 1 / 8, "k_proj": 1 / 8, "v_proj": 1 / 8, "conv": 1 / 2}.items():
-    np.testing.assert_allclose(np.abs(p["qkv"][name]["kernel"]).max(), bound, rtol=0.02)
-  assert "bias" not in p["qkv"]["conv"]
-  np.testing.assert_allclose(np.abs(p["out_proj"]["kernel"]).max(), 1 / 32, rtol=0.02)
-  np.testing.assert_array_equal(p["norm"]["scale"], np.ones(16))
-
-
-def test_its_published_sizes_come_with_the_width():
-  state = DeltaNet(width=1024).init_state(1, 1)
-  assert state.S.shape == (1, 4, 256, 256)
-  assert state.taps.shape == (1, 3, 3 * 1024)
 
 
 def parity_machine(cls, **kwargs):

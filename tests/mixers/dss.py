@@ -1,7 +1,5 @@
 """DSS: small sizes, parameter count, oracle, refusals; initial values, and the softmax kernel of modes that grow."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -66,11 +64,3 @@ def test_modes_that_grow_and_modes_that_decay_are_the_papers(max_len):
   K = oracle.softmax_kernel({name: np.asarray(value, float) for name, value in p.items()}, C, dt, max_len, max_len)
   np.testing.assert_allclose(taps(max_len), K.T, atol=1e-3 * np.abs(K).max())
   np.testing.assert_allclose(taps(max_len)[:, : max_len // 2], taps(max_len // 2 or 1)[:, : max_len // 2], atol=1e-5)
-
-
-def test_a_softmax_kernel_ends_at_its_length():
-  module = DSS(width=2, kernel="softmax", max_len=16)
-  with pytest.raises(ValueError, match="DSS: 17 tokens, but it was built for max_len=16"):
-    jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 17, 2)))
-  with pytest.raises(ValueError, match="DSS: 17 tokens"):
-    module.init_state(1, 17)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from attention.recurrent.gla import GLA
-from tests.initial import initial
+from tests.initial import initial, uniform
 
 SMALL = {"": dict(heads=2, gate_rank=3)}
 ORACLE = {
@@ -19,26 +19,25 @@ REFUSED = [
   (dict(expand_k=0.01), "expand_k=0.01 of width=8 leaves no channel"),
   (dict(tau=0.0), "tau=0.0; it must be above 0"),
 ]
+INITIAL = [
+  (
+    dict(width=256, gate_rank=16, depth=16),
+    {
+      "q_proj v_proj": uniform(1 / 16),
+      "out_proj": uniform(1 / 64),
+      "a_proj/up": uniform(1 / 4),
+      "a_proj/up/bias": np.zeros(128),
+      "gated_norm/scale": np.ones(64),
+    },
+  )
+]
+# Four heads of 128 keys and 256 values.
+STATES = [(dict(width=1024), {"S": (1, 4, 128, 256)})]
 
 
 def count(d, heads, gate_rank):
   """Queries and keys, values, gate and out; the decay's map of low rank with bias; the norm."""
   return d * d + 3 * d * d + gate_rank * (d + d // 2) + d // 2 + d // heads
-
-
-def test_initial_values():
-  """Deep models start with smaller outputs."""
-  p = initial(GLA(width=256, gate_rank=16, depth=16))
-  for name, bound in {"q_proj": 1 / 16, "v_proj": 1 / 16, "out_proj": 1 / 64}.items():
-    np.testing.assert_allclose(np.abs(p[name]["kernel"]).max(), bound, rtol=0.02)
-  np.testing.assert_allclose(np.abs(p["a_proj"]["up"]["kernel"]).max(), 1 / 4, rtol=0.02)
-  np.testing.assert_array_equal(p["a_proj"]["up"]["bias"], np.zeros(128))
-  np.testing.assert_array_equal(p["gated_norm"]["scale"], np.ones(64))
-
-
-def test_its_published_sizes_come_with_the_width():
-  """Four heads of 128 keys and 256 values at width 1024."""
-  assert GLA(width=1024).init_state(1, 1).S.shape == (1, 4, 128, 256)
 
 
 def test_decays_start_near_the_root_of_a_half():

@@ -18,6 +18,7 @@ REFUSED = [
   (dict(head_size=3), "head_size=3 does not divide width=8"),
   (dict(depth=0), "depth=0; it must be at least 1"),
 ]
+STATES = [(dict(width=1024), {"S": (1, 8, 128, 128)})]
 
 
 def count(d, head_size):
@@ -42,7 +43,3 @@ def test_nothing_is_forgotten_faster_than_the_bound_allows():
   state = module.init_state(1, 1)._replace(S=np.full((1, 1, 4, 4), 2, np.float32))
   _, state = jax.jit(lambda s: module.apply({"params": p}, jnp.ones((1, 4)), s, method="step"))(state)
   np.testing.assert_allclose(state.S, np.full((1, 1, 4, 4), 0.5 * 2 + 0.5 * 1), rtol=1e-6)
-
-
-def test_its_published_sizes_come_with_the_width():
-  assert HGRN2(width=1024).init_state(1, 1).S.shape == (1, 8, 128, 128)

@@ -5,10 +5,9 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from ssm.lti.hyena import Hyena
-from tests.initial import made
+from tests.initial import made, normal, uniform
 
 SMALL = {
   "": dict(filter_width=6, filter_depth=1),
@@ -38,6 +37,20 @@ REFUSED = [
   (dict(features=4), "features=4; the lag and pairs of cosine and sine make an odd number"),
   (dict(taps=0), "taps=0; it must be at least 1"),
   (dict(fast_decay=2.0), "fast_decay=2.0, slow_decay=1.5"),
+]
+# As the authors' code draws them: PyTorch's uniform for all maps, standard normal b, the given frequency.
+INITIAL = [
+  (
+    dict(width=128, order=3, filter_width=32, features=9, frequency=14.0),
+    {
+      "in_proj in_proj/bias out_proj out_proj/bias": uniform(128**-0.5, 0.15),
+      "filter_layers_0 filter_layers_0/bias": uniform(9**-0.5, 0.15),
+      "filter_layers_1 filter_layers_1/bias": uniform(32**-0.5, 0.15),
+      "filter_out": normal((3 * 32) ** -0.5),
+      "b": normal(1, 0.2),
+      "w": np.full((1, 32), 14.0),
+    },
+  )
 ]
 TRAINED = {"undecayed": {"b", "w"}}
 
@@ -78,24 +91,3 @@ def test_windows_reach_the_floor_after_their_shares_of_the_length():
 def test_shorter_sequences_see_the_beginning_of_the_same_filters():
   module, variables = initial(max_len=64)
   np.testing.assert_allclose(filters(module, variables, 9), filters(module, variables, 64)[..., :9], atol=1e-6)
-
-
-def test_initial_values():
-  """As the authors' code draws them: PyTorch's uniform for all maps, standard normal b, the given frequency."""
-  _, variables = initial(width=128, order=3, filter_width=32, features=9, frequency=14.0)
-  p = variables["params"]
-  for name, fan_in in (("in_proj", 128), ("out_proj", 128), ("filter_layers_0", 9), ("filter_layers_1", 32)):
-    for value in p[name].values():
-      np.testing.assert_allclose(np.abs(value).max(), fan_in**-0.5, rtol=0.15)
-  assert set(p["filter_out"]) == {"kernel"}
-  np.testing.assert_allclose(np.std(p["filter_out"]["kernel"]), (3 * 32) ** -0.5, rtol=0.05)
-  np.testing.assert_allclose([np.mean(p["b"]), np.std(p["b"])], [0, 1], atol=0.2)
-  np.testing.assert_array_equal(p["w"], np.full((1, 32), 14.0))
-
-
-def test_more_tokens_than_max_len_are_refused_and_not_cut_off():
-  module, variables = initial(max_len=16)
-  with pytest.raises(ValueError, match="Hyena: 17 tokens, but it was built for max_len=16"):
-    jax.eval_shape(module.apply, variables, jnp.zeros((1, 17, 4)))
-  with pytest.raises(ValueError, match="Hyena: 17 tokens"):
-    module.init_state(1, 17)

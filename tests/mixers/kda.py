@@ -6,7 +6,7 @@ import pytest
 
 from attention.recurrent.gated_delta_net import GatedDeltaNet
 from attention.recurrent.kda import KDA
-from tests.initial import initial
+from tests.initial import initial, spread, time_steps
 
 SMALL = {"": dict(heads=2)}
 ORACLE = {
@@ -26,24 +26,15 @@ REFUSED = [
   (dict(maps="dense"), "maps='dense'; choose from"),
   (dict(A_min=0.0), "low=0.0, high=16.0"),
 ]
+INITIAL = [(dict(width=256, head_size=1), {"A_log": spread(1, 8.5, 16, 0.8), "dt_bias": time_steps(atol=0.2)})]
+# Sixteen heads of 128.
+STATES = [(dict(width=2048), {"S": (1, 16, 128, 128)})]
 
 
 def count(d, heads, taps=4):
   """Queries, keys, values and out; convolution; step; two maps of low rank; A, dt; norm."""
   rank = d // heads
   return 4 * d * d + taps * 3 * d + d * heads + 4 * d * rank + heads + d + rank
-
-
-def test_initial_values():
-  p = initial(KDA(width=256, head_size=1))
-  A, dt = np.exp(p["A_log"]), jax.nn.softplus(p["dt_bias"])
-  np.testing.assert_allclose([A.min(), A.mean(), A.max()], [1, 8.5, 16], atol=0.8)
-  np.testing.assert_allclose(np.log10([dt.min(), np.median(dt), dt.max()]), [-3, -2, -1], atol=0.2)
-
-
-def test_its_published_sizes_come_with_the_width():
-  """Sixteen heads of 128 at width 2048."""
-  assert KDA(width=2048).init_state(1, 1).S.shape == (1, 16, 128, 128)
 
 
 @pytest.mark.slow

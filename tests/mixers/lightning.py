@@ -7,7 +7,7 @@ import pytest
 
 from attention.recurrent.lightning import Lightning
 from hybrids.mixer import build
-from tests.initial import initial, variables
+from tests.initial import uniform, variables
 
 SMALL = {"": dict(heads=2, head_size=3)}
 ORACLE = {
@@ -19,6 +19,21 @@ REFUSED = [
   (dict(head_size=3), "head_size=3 does not divide width=8"),
   (dict(head_size=0), "head_size=0; it must be at least 1"),
   (dict(layer=2, depth=2), "layer=2; it is counted from 0 and must be below depth=2"),
+]
+INITIAL = [
+  (
+    dict(width=256, depth=4),
+    {
+      "q_proj v_proj g_proj": uniform(1 / 16, 0.01),
+      "out_proj": uniform(1 / 32, 0.01),
+      "norm/scale": np.ones(256),
+    },
+  )
+]
+# TransNormerLLM's, and MiniMax-01's, whose heads are wider together than the model.
+STATES = [
+  (dict(width=4096), {"S": (1, 32, 128, 128)}),
+  (dict(width=6144, heads=64, head_size=128), {"S": (1, 64, 128, 128)}),
 ]
 
 
@@ -55,16 +70,3 @@ def test_a_stack_that_runs_its_layers_in_a_loop_keeps_their_decays_apart():
   frozen = jax.tree.map(lambda rate: jnp.broadcast_to(rate[:1], rate.shape), variables["buffers"])
   run = jax.jit(stack.apply)
   assert np.abs(run(variables, x) - run({**variables, "buffers": frozen}, x)).max() > 1e-3
-
-
-def test_initial_values():
-  p = initial(Lightning(width=256, depth=4))
-  for name, bound in {"q_proj": 1 / 16, "v_proj": 1 / 16, "g_proj": 1 / 16, "out_proj": 1 / 32}.items():
-    np.testing.assert_allclose(np.abs(p[name]["kernel"]).max(), bound, rtol=0.01)
-  np.testing.assert_array_equal(p["norm"]["scale"], np.ones(256))
-
-
-def test_its_published_sizes_come_with_the_width():
-  """TransNormerLLM's, and MiniMax-01's, whose heads are wider together than the model."""
-  assert Lightning(width=4096).init_state(1, 1).S.shape == (1, 32, 128, 128)
-  assert Lightning(width=6144, heads=64, head_size=128).init_state(1, 1).S.shape == (1, 64, 128, 128)

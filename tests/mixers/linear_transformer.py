@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from attention.efficient.linear_transformer import LinearTransformer, phi
-from tests.initial import initial
+from tests.initial import initial, uniform
 from tests.kernels import dual_of_ssd
+from tests.stepped import stepped
 
 SMALL = {"": dict(heads=2), "full": dict(heads=2, mask="full", bias=True)}
 ORACLE = {
@@ -19,6 +20,10 @@ REFUSED = [
   (dict(mask="both"), "mask='both'; choose from"),
   (dict(eps=-1.0), "eps=-1.0; it must not be negative"),
 ]
+# Uniform as Glorot has it.
+MAPS = "qkv/q_proj qkv/k_proj qkv/v_proj qkv/out_proj"
+BIASES = "qkv/q_proj/bias qkv/k_proj/bias qkv/v_proj/bias qkv/out_proj/bias"
+INITIAL = [(dict(width=64, bias=True), {MAPS: uniform((6 / 128) ** 0.5), BIASES: np.zeros(64)})]
 
 
 def count(d, bias=False, **_):
@@ -29,23 +34,11 @@ def count(d, bias=False, **_):
 X = jax.random.normal(jax.random.key(1), (2, 12, 8))
 
 
-def test_initial_values():
-  """Uniform as Glorot has it."""
-  p = initial(LinearTransformer(width=64, bias=True))["qkv"]
-  for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-    np.testing.assert_allclose(np.abs(p[name]["kernel"]).max(), (6 / 128) ** 0.5, rtol=0.02)
-    np.testing.assert_array_equal(p[name]["bias"], np.zeros(64))
-
-
 def test_the_recurrence_is_attention_with_other_weights():
   """Steps, one after the other, beside a masked matrix of all weights: `ssd`'s dual without decay."""
   module = LinearTransformer(width=8, heads=2)
   variables = {"params": initial(module)}
-  state, outputs = module.init_state(2, 12), []
-  step = jax.jit(lambda x, state: module.apply(variables, x, state, method="step"))
-  for t in range(12):
-    y, state = step(X[:, t], state)
-    outputs.append(y)
+  outputs, states = stepped(module, variables, X, module.init_state(2, 12))
 
   @jax.jit
   def quadratic(variables):
@@ -56,8 +49,8 @@ def test_the_recurrence_is_attention_with_other_weights():
     return module.bind(variables).qkv.out(y[..., :-1] / (y[..., -1:] + 1e-6)), S
 
   y, S = quadratic(variables)
-  np.testing.assert_allclose(np.stack(outputs, axis=1), y, atol=1e-5)
-  np.testing.assert_allclose(state.S, S, atol=1e-5)
+  np.testing.assert_allclose(outputs, y, atol=1e-5)
+  np.testing.assert_allclose(states[-1].S, S, atol=1e-5)
 
 
 def test_the_last_token_of_the_causal_form_is_the_full_form():

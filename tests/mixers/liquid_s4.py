@@ -45,10 +45,3 @@ def test_degree_one_is_s4d(kwargs):
   x = jax.random.normal(jax.random.key(1), (2, 30, 4))
   y = jax.jit(plain.apply)({"params": p["ssm"]}, x)
   np.testing.assert_allclose(jax.jit(module.apply)({"params": p}, x), y, atol=1e-6)
-
-
-def test_the_official_form_has_no_state():
-  module = LiquidS4(width=4, form="official")
-  assert module.STATE == "none"
-  with pytest.raises(ValueError, match="LiquidS4: form='official' sees later tokens, so it has no state"):
-    module.init_state(1, 4)

@@ -9,7 +9,7 @@ import pytest
 
 from kernels.selective_scan import selective_scan
 from ssm.selective.mamba import Mamba
-from tests.initial import made
+from tests.initial import close, made, time_steps, uniform
 
 SMALL = {
   "": dict(state=4, dt_rank=2),
@@ -36,6 +36,27 @@ REFUSED = [
   (dict(norms="layer"), "norms='layer'; choose from"),
   (dict(dt_min=1.0), "dt_min=1.0, dt_max=0.1"),
 ]
+INITIAL = [
+  (
+    dict(width=128),
+    {
+      "A_log": close(np.tile(np.arange(1, 17), (256, 1)), of=np.exp),
+      "D": 1,
+      "dt_proj/bias": time_steps(),
+      "in_proj": uniform(128**-0.5),
+      "x_proj out_proj": uniform(256**-0.5),
+      "dt_proj": uniform(8**-0.5),
+      "conv": uniform(4**-0.5),
+    },
+  ),
+  # A_n = -1/2 + i n (sec. 3.6)
+  (
+    dict(width=8, state=6, spectrum="complex"),
+    {"A_log": close(np.full((16, 3), 0.5), of=np.exp), "A_im": np.tile(np.arange(3), (16, 1))},
+  ),
+  # deep models start with smaller outputs
+  (dict(width=64, depth=16), {"out_proj": uniform(128**-0.5 / 4)}),
+]
 
 
 def count(d, state=16, expand=2, taps=4, dt_rank=1, groups=1, heads=1, norms="none", **_):
@@ -46,25 +67,6 @@ def count(d, state=16, expand=2, taps=4, dt_rank=1, groups=1, heads=1, norms="no
 
 
 initial = functools.partial(made, Mamba)
-
-
-def test_initial_values():
-  _, variables = initial(128)
-  p = variables["params"]
-  np.testing.assert_allclose(-np.exp(p["A_log"]), np.tile(-np.arange(1, 17), (256, 1)), rtol=1e-6)
-  np.testing.assert_array_equal(p["D"], 1)
-  dt = jax.nn.softplus(p["dt_proj"]["bias"])
-  np.testing.assert_allclose(np.log10([dt.min(), np.median(dt), dt.max()]), [-3, -2, -1], atol=0.15)
-  bounds = {"in_proj": 128**-0.5, "x_proj": 256**-0.5, "dt_proj": 8**-0.5, "out_proj": 256**-0.5, "conv": 4**-0.5}
-  for name, bound in bounds.items():
-    np.testing.assert_allclose(np.abs(p[name]["kernel"]).max(), bound, rtol=0.02)
-
-
-def test_a_complex_spectrum_starts_on_a_line():
-  """A_n = -1/2 + i n (sec. 3.6)."""
-  p = initial(8, state=6, spectrum="complex")[1]["params"]
-  np.testing.assert_allclose(-np.exp(p["A_log"]), np.full((16, 3), -0.5), rtol=1e-6)
-  np.testing.assert_array_equal(p["A_im"], np.tile(np.arange(3), (16, 1)))
 
 
 def test_one_state_is_a_gated_rnn():
@@ -98,11 +100,6 @@ def test_a_complex_state_is_a_pair_of_real_ones():
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     h = np.exp(step * a) * turn @ h + step * u[0, t, 0] * B[0, t, 0, 0]
     np.testing.assert_allclose(y[0, t, 0], C[0, t, 0, 0] @ (h * [1, -1]), atol=1e-5)
-
-
-def test_deep_models_start_with_smaller_outputs():
-  kernel = initial(64, depth=16)[1]["params"]["out_proj"]["kernel"]
-  np.testing.assert_allclose(np.abs(kernel).max(), 128**-0.5 / 4, rtol=0.02)
 
 
 def test_steps_do_not_start_below_the_floor():

@@ -9,9 +9,10 @@ import pytest
 
 from kernels.ssd import IMPLS, reference
 from ssm.selective.mamba2 import Mamba2
-from tests.initial import made
+from tests.initial import made, spread, time_steps, uniform
 from tests.kernels.dual_of_ssd import quadratic
 from tests.quick import quick
+from tests.stepped import stepped
 
 SMALL = {
   "": dict(state=4, head_size=4, groups=2, dt_most=0.1),
@@ -40,6 +41,21 @@ REFUSED = [
   (dict(dt_min=1.0), "dt_min=1.0, dt_max=0.1"),
   (dict(A_min=0.0), "low=0.0, high=16.0"),
 ]
+# Deep models start with smaller outputs.
+INITIAL = [
+  (
+    dict(width=256, head_size=2, state=16, depth=16),
+    {
+      "A_log": spread(1, 8.5, 16, atol=0.7),
+      "D": np.ones(256),
+      "dt_bias": time_steps(),
+      "gated_norm/scale": np.ones(512),
+      "in_proj": uniform(256**-0.5),
+      "out_proj": uniform(512**-0.5 / 4),
+      "conv": uniform(4**-0.5),
+    },
+  )
+]
 
 
 def count(d, state, head_size, groups=1, ssm_width=None, **_):
@@ -50,20 +66,6 @@ def count(d, state, head_size, groups=1, ssm_width=None, **_):
 
 
 initial = functools.partial(made, Mamba2)
-
-
-def test_initial_values():
-  """Deep models start with smaller outputs."""
-  _, variables = initial(256, head_size=2, state=16, depth=16)
-  p = variables["params"]
-  A = np.exp(p["A_log"])
-  np.testing.assert_allclose([A.min(), A.mean(), A.max()], [1, 8.5, 16], atol=0.7)
-  np.testing.assert_array_equal(p["D"], np.ones(256))
-  dt = jax.nn.softplus(p["dt_bias"])
-  np.testing.assert_allclose(np.log10([dt.min(), np.median(dt), dt.max()]), [-3, -2, -1], atol=0.15)
-  np.testing.assert_array_equal(p["gated_norm"]["scale"], np.ones(512))
-  for name, bound in {"in_proj": 256**-0.5, "out_proj": 512**-0.5 / 4, "conv": 4**-0.5}.items():
-    np.testing.assert_allclose(np.abs(p[name]["kernel"]).max(), bound, rtol=0.02)
 
 
 def test_decays_and_steps_start_in_the_ranges_of_the_fields():
@@ -87,14 +89,12 @@ def test_published_sizes(width, depth, total):
 def test_attention_chunks_and_recurrence_are_dual(monkeypatch):
   """The same layer with its decay mask written out, in chunks, token by token, and by steps (sec. 5)."""
   module, variables = initial(8, state=4, head_size=4)
-  x, state = jax.random.normal(jax.random.key(1), (2, 70, 8)), module.init_state(2, 70)
+  x = jax.random.normal(jax.random.key(1), (2, 70, 8))
   run = lambda: jax.jit(lambda x: module.apply(variables, x), compiler_options=quick())(x)  # traced each time
   chunked = run()
   assert np.abs(chunked).max() > 0.1
-  step = jax.jit(functools.partial(module.apply, method="step"), compiler_options=quick())
-  for t in range(5):
-    y, state = step(variables, x[:, t], state)
-    np.testing.assert_allclose(y, chunked[:, t], atol=1e-5)
+  y, _ = stepped(module, variables, x[:, :5], module.init_state(2, 70))
+  np.testing.assert_allclose(y, chunked[:, :5], atol=1e-5)
   for form in (reference.ssd, quadratic):
     monkeypatch.setitem(IMPLS, "xla", (form, lambda *_: None))
     np.testing.assert_allclose(run(), chunked, atol=1e-5)

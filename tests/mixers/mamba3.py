@@ -11,6 +11,7 @@ import pytest
 from kernels.ssd import ssd
 from layers.initializers import inverse_softplus
 from ssm.selective.mamba3 import A_ACTIVATIONS, Mamba3
+from tests.initial import time_steps, uniform
 from tests.quick import quick
 
 SMALL = {
@@ -37,6 +38,18 @@ REFUSED = [
   (dict(A_floor=-1.0), "A_floor=-1.0"),
   (dict(dt_min=1.0), "dt_min=1.0, dt_max=0.1"),
 ]
+INITIAL = [
+  (
+    dict(width=256, head_size=2, state=16, rank=4, out_norm=True),
+    {
+      "dt_bias": time_steps(),
+      "D B_bias C_bias mimo_z": 1,
+      "mimo_u mimo_o": 0.25,
+      "in_proj": uniform(256**-0.5),
+      "out_proj": uniform(512**-0.5),
+    },
+  )
+]
 
 
 def count(d, state, head_size, groups=1, rank=1, out_norm=False):
@@ -59,22 +72,6 @@ def columns(module):
   sizes = dict(z=inner, u=inner, B=mixed, C=mixed, dt=heads, A=heads, lam=heads, angle=module._pairs)
   ends = np.cumsum(list(sizes.values()))
   return {name: slice(end - size, end) for (name, size), end in zip(sizes.items(), ends)}
-
-
-def test_initial_values():
-  _, variables = initial(256, head_size=2, state=16, rank=4, out_norm=True)
-  p = variables["params"]
-  dt = jax.nn.softplus(p["dt_bias"])
-  np.testing.assert_allclose(np.log10([dt.min(), np.median(dt), dt.max()]), [-3, -2, -1], atol=0.15)
-  for name in ("D", "B_bias", "C_bias", "mimo_z"):
-    np.testing.assert_array_equal(p[name], 1)
-  for name in ("mimo_u", "mimo_o"):
-    np.testing.assert_array_equal(p[name], 0.25)
-  for name, bound in {"in_proj": 256**-0.5, "out_proj": 512**-0.5}.items():
-    np.testing.assert_allclose(np.abs(p[name]["kernel"]).max(), bound, rtol=0.02)
-  assert set(p) == {"in_proj", "out_proj", "B_norm", "C_norm", "gated_norm", "dt_bias", "D", "B_bias", "C_bias"} | {
-    f"mimo_{name}" for name in "uzo"
-  }
 
 
 def test_the_heavy_tail_is_smooth_at_zero():

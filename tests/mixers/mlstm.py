@@ -8,7 +8,7 @@ import pytest
 from attention.recurrent.mlstm import MLSTM
 from kernels.max_scan import EMPTY
 from layers.mlstm_cell import mlstm_cell
-from tests.initial import initial
+from tests.initial import close, initial, normal
 
 SMALL = {"": dict(expand=1, heads=2, block_size=2)}
 ORACLE = {
@@ -22,6 +22,21 @@ REFUSED = [
   (dict(expand=0.01), "expand=0.01 of width=8 leaves no channel"),
   (dict(taps=0), "taps=0; it must be at least 1"),
 ]
+INITIAL = [
+  (
+    dict(width=256, depth=4),
+    {
+      "in_proj q_proj": normal((2 / 5 / 256) ** 0.5),
+      "out_proj": normal(2 / 4 / 16),
+      "f_proj/bias": close([3, 4, 5, 6]),
+      "i_proj f_proj": 0,
+      "i_proj/bias": normal(0.1, 0.9),
+      "skip": np.ones(512),
+    },
+  )
+]
+# Four heads, twice the width inside.
+STATES = [(dict(width=1024), {"C": (1, 4, 512, 513)})]
 
 
 def count(d, expand, heads, block_size, taps=4):
@@ -113,17 +128,6 @@ def test_extreme_decays_have_the_gradient_of_the_step_loop():
     np.testing.assert_allclose(actual, expected, atol=3e-5 * np.abs(expected).max())
 
 
-def test_initial_values():
-  p = initial(MLSTM(width=256, depth=4))
-  for name, std in {"in_proj": (2 / 5 / 256) ** 0.5, "q_proj": (2 / 5 / 256) ** 0.5, "out_proj": 2 / 4 / 16}.items():
-    np.testing.assert_allclose(np.std(p[name]["kernel"]), std, rtol=0.05)
-  np.testing.assert_allclose(p["f_proj"]["bias"], [3, 4, 5, 6], rtol=1e-6)
-  assert not p["i_proj"]["kernel"].any()
-  assert not p["f_proj"]["kernel"].any()
-  assert 0 < np.abs(p["i_proj"]["bias"]).max() < 0.5
-  np.testing.assert_array_equal(p["skip"], np.ones(512))
-
-
 def test_gates_are_not_rounded_to_the_precision_of_tokens():
   """The first token's weight is the exponential of its gate, which starts as a float32 bias."""
   module = MLSTM(width=8, heads=4)
@@ -134,9 +138,6 @@ def test_gates_are_not_rounded_to_the_precision_of_tokens():
   assert (p["i_proj"]["bias"] != p["i_proj"]["bias"].astype(jnp.bfloat16)).any()
 
 
-def test_its_published_sizes_come_with_the_width():
-  """Four heads, maps in blocks of four channels, twice the width inside."""
-  module = MLSTM(width=1024)
-  assert module.init_state(1, 1).C.shape == (1, 4, 512, 513)
-  shapes = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 1, 1024), jnp.float32))
+def test_maps_have_blocks_of_four_channels():
+  shapes = jax.eval_shape(MLSTM(width=1024).init, jax.random.key(0), jax.ShapeDtypeStruct((1, 1, 1024), jnp.float32))
   assert shapes["params"]["q_proj"]["kernel"].value.shape == (512, 4, 4)

@@ -6,7 +6,7 @@ import numpy as np
 
 from attention.efficient.nystromformer import Nystromformer, pseudo_inverse, segment_means
 from tests.attention.exact import exact
-from tests.initial import initial
+from tests.initial import initial, shaped, uniform
 
 SMALL = {"": dict(heads=2, landmarks=3, taps=3)}
 ORACLE = {
@@ -20,6 +20,12 @@ REFUSED = [
   (dict(taps=4), "taps=4; an odd number"),
   (dict(taps=-1), "taps=-1; an odd number"),
 ]
+INITIAL = [
+  (
+    dict(width=64, heads=64),
+    {"kernel": shaped(35, 64), "kernel ": uniform(35**-0.5), "qkv/q_proj": uniform((6 / 128) ** 0.5)},
+  )
+]
 
 
 def count(d, heads, taps, **_):
@@ -28,13 +34,6 @@ def count(d, heads, taps, **_):
 
 
 X = jax.random.normal(jax.random.key(1), (2, 12, 8))
-
-
-def test_initial_values():
-  p = initial(Nystromformer(width=64, heads=64))
-  assert p["kernel"].shape == (35, 64)
-  np.testing.assert_allclose(np.abs(p["kernel"]).max(), 35**-0.5, rtol=0.02)
-  np.testing.assert_allclose(np.abs(p["qkv"]["q_proj"]["kernel"]).max(), (6 / 128) ** 0.5, rtol=0.02)
 
 
 def test_the_iterations_tend_to_the_pseudo_inverse():

@@ -6,7 +6,7 @@ import pytest
 
 from attention.efficient.performer import Performer, orthogonal
 from attention.softmax import Attention
-from tests.initial import initial, variables
+from tests.initial import initial, shaped, uniform
 
 SMALL = {
   "": dict(heads=2, features=5),
@@ -27,6 +27,7 @@ REFUSED = [
   (dict(mask="both"), "mask='both'; choose from"),
   (dict(eps=-1.0), "eps=-1.0; it must not be negative"),
 ]
+INITIAL = [(dict(width=64, features=10), {"W": shaped(10, 8), "qkv/q_proj": uniform((6 / 128) ** 0.5)})]
 
 
 def count(d, bias=False, **_):
@@ -49,12 +50,6 @@ def test_features_are_orthogonal_in_blocks_and_as_long_as_gaussian_vectors():
   # of a chi-squared variable: the mean is k and the variance 2k
   np.testing.assert_allclose([squares.mean(), squares.var()], [4, 8], rtol=0.1)
   np.testing.assert_allclose(np.cov(W.T), np.eye(4), atol=0.1)
-
-
-def test_initial_values():
-  module = Performer(width=64, features=10)
-  assert variables(module)["buffers"]["W"].shape == (10, 8)
-  np.testing.assert_allclose(np.abs(initial(module)["qkv"]["q_proj"]["kernel"]).max(), (6 / 128) ** 0.5, rtol=0.02)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from attention.efficient.reformer import Reformer
-from tests.initial import initial, variables
+from tests.initial import initial, normal, shaped, uniform
 
 # one head: with two, a number rounded to bfloat16 falls into another bucket
 SMALL = {"": dict(heads=1, buckets=2, rounds=2, chunk=3)}
@@ -20,6 +20,7 @@ REFUSED = [
   (dict(rounds=0), "rounds=0; it must be at least 1"),
   (dict(chunk=0), "chunk=0; it must be at least 1"),
 ]
+INITIAL = [(dict(width=64), {"R": shaped(8, 8, 1, 5), "R ": normal(1, 0.2), "q_proj": uniform((6 / 128) ** 0.5)})]
 
 
 def count(d, **_):
@@ -33,14 +34,6 @@ X = jax.random.normal(jax.random.key(1), (2, 12, 8))
 def ready(**kwargs):
   module = Reformer(width=8, heads=2, **kwargs)
   return module, jax.jit(module.init)(jax.random.key(0), X)
-
-
-def test_initial_values():
-  module = Reformer(width=64)
-  R = np.asarray(variables(module)["buffers"]["R"])
-  assert R.shape == (8, 8, 1, 5)
-  np.testing.assert_allclose([R.mean(), R.std()], [0, 1], atol=0.2)
-  np.testing.assert_allclose(np.abs(initial(module)["q_proj"]["kernel"]).max(), (6 / 128) ** 0.5, rtol=0.02)
 
 
 @pytest.mark.parametrize("kwargs", [dict(chunk=12), dict(chunk=100), dict(chunk=6), dict(chunk=7, rounds=3)])

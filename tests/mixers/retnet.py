@@ -3,11 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from attention.recurrent.retnet import RetNet, State
 from kernels.ssd import ssd
-from tests.initial import initial
+from tests.initial import initial, uniform
 
 SMALL = {"": dict(heads=2)}
 ORACLE = {
@@ -22,25 +21,29 @@ REFUSED = [
   (dict(expand_v=0.01), "expand_v=0.01 of width=8 leaves no channel"),
   (dict(heads=4, expand_v=1.25), "heads=4 does not divide width=8 and 10 values"),
 ]
+INITIAL = [
+  (
+    dict(width=256),
+    {
+      "q_proj k_proj": uniform(2**-2.5 * (6 / 512) ** 0.5, 0.01),
+      "v_proj g_proj": uniform(2**-2.5 * (6 / 768) ** 0.5, 0.01),
+      "out_proj": uniform(0.5 * (6 / 768) ** 0.5, 0.01),
+    },
+  )
+]
+STATES = [
+  # eight heads of 256 keys and 512 values
+  (dict(width=2048), {"S": (1, 8, 256, 512)}),
+  # the default number of heads divides the values too
+  (dict(width=20, expand_v=1.3), {"S": (1, 2, 10, 13)}),
+  (dict(width=24, expand_v=1.3), {"S": (1, 1, 24, 31)}),
+  (dict(width=24, expand_v=2.0), {"S": (1, 6, 4, 8)}),
+]
 
 
 def count(d, heads, expand_v=2):
   """Queries and keys; values, gate and out."""
   return 2 * d * d + 3 * expand_v * d * d
-
-
-def test_initial_values():
-  p = initial(RetNet(width=256))
-  assert p.keys() == {"q_proj", "k_proj", "v_proj", "g_proj", "out_proj"}
-  for name, columns, gain in (("q_proj", 256, 2**-2.5), ("v_proj", 512, 2**-2.5), ("out_proj", 512, 0.5)):
-    kernel = np.asarray(p[name]["kernel"])
-    bound = gain * (6 / (256 + columns)) ** 0.5
-    np.testing.assert_allclose([kernel.min(), kernel.max(), kernel.std()], [-bound, bound, bound / 3**0.5], rtol=0.01)
-
-
-def test_its_published_sizes_come_with_the_width():
-  """Eight heads of 256 keys and 512 values at width 2048."""
-  assert RetNet(width=2048).init_state(1, 1).S.shape == (1, 8, 256, 512)
 
 
 def test_every_head_forgets_half_as_fast_as_the_one_before():
@@ -83,8 +86,3 @@ def test_slow_decays_at_odd_lengths_equal_the_step_loop():
   chunks, steps = loss("xla")(q, k, v, S), loss("reference")(q, k, v, S)
   for actual, expected in zip(jax.tree.leaves(chunks), jax.tree.leaves(steps)):
     np.testing.assert_allclose(actual, expected, atol=2e-5 * np.abs(expected).max())
-
-
-@pytest.mark.parametrize("width, expand_v, heads", [(20, 1.3, 2), (24, 1.3, 1), (24, 2.0, 6)])
-def test_the_default_number_of_heads_divides_the_values_too(width, expand_v, heads):
-  assert RetNet(width=width, expand_v=expand_v).init_state(1, 1).S.shape[1] == heads

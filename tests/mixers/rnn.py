@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from hybrids.mixer import build
-from tests.initial import variables
+from tests.hybrids.filled import filled
+from tests.initial import initial
 
 SMALL = {"": {}}
 ORACLE = {"": {}, "relu": dict(activation="relu")}
@@ -19,17 +20,6 @@ X = jax.random.normal(jax.random.key(1), (2, T, D))
 def count(d):
   """Two square maps and a bias."""
   return 2 * d * d + d
-
-
-def initial(name, width=D, **kwargs):
-  module = build(name, width=width, **kwargs)
-  return module, variables(module)
-
-
-def noisy(name, **kwargs):
-  module, v = initial(name, **kwargs)
-  keys = iter(jax.random.split(jax.random.key(2), 20))
-  return module, jax.tree.map(lambda leaf: leaf + 0.3 * jax.random.normal(next(keys), leaf.shape), v)
 
 
 def flax_parameters(p, gates, biased):
@@ -51,7 +41,8 @@ def flax_parameters(p, gates, biased):
   ],
 )
 def test_cells_are_those_of_flax(name, kwargs, cell, gates, biased):
-  module, v = noisy(name, **kwargs)
+  module = build(name, width=D, **kwargs)
+  v = filled(module, X)
   p = v["params"]
   theirs = flax_parameters(p, gates or [""], biased)
   if name == "gru":
@@ -62,12 +53,12 @@ def test_cells_are_those_of_flax(name, kwargs, cell, gates, biased):
 
 @pytest.mark.parametrize("name, gates", [("rnn", 1), ("lstm", 4), ("gru", 3)])
 def test_every_recurrent_matrix_starts_orthogonal(name, gates):
-  R = initial(name)[1]["params"]["R"]
+  R = initial(build(name, width=D))["R"]
   for block in np.split(np.asarray(R), gates, axis=1):
     np.testing.assert_allclose(block @ block.T, np.eye(D), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["rnn", "lstm", "gru"])
 def test_input_matrices_start_with_variance_one_over_the_width(name):
-  p = initial(name, width=64)[1]["params"]
+  p = initial(build(name, width=64))
   np.testing.assert_allclose(np.mean(np.square(p["W"])), 1 / 64, rtol=0.1)

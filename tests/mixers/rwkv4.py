@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from attention.recurrent.rwkv4 import RWKV4
-from tests.initial import initial
+from tests.initial import close, initial, orthogonal
 
 SMALL = {"": {}}
 ORACLE = {
@@ -18,23 +18,25 @@ REFUSED = [
   (dict(inner=0), "inner=0; it must be at least 1"),
   (dict(depth=0), "depth=0; it must be at least 1"),
 ]
+PLACE, LINE, N = np.arange(128) / 128, np.arange(128) / 127, np.arange(128)
+MU = np.stack([1 - PLACE ** (2 / 3), 1 - PLACE ** (2 / 3) - 0.15, 1 - PLACE ** (1 / 3)])
+INITIAL = [
+  (
+    dict(width=128, layer=1, depth=3),
+    {
+      "mu": close(MU, atol=1e-6),
+      "log_w": close(-5 + 8 * LINE**1.35, atol=1e-5),
+      "u": close(np.log(0.3) + 0.5 * ((N + 1) % 3 - 1), atol=1e-6),
+      "v_proj": orthogonal(),
+      "k_proj r_proj out_proj": 0,
+    },
+  )
+]
 
 
 def count(d):
   """Four maps; three mixtures; decays and bonuses."""
   return 4 * d * d + 3 * d + 2 * d
-
-
-def test_initial_values():
-  p = initial(RWKV4(width=128, layer=1, depth=3))
-  place, line, n = np.arange(128) / 128, np.arange(128) / 127, np.arange(128)
-  for mu, power, more in zip(p["mu"], (2 / 3, 2 / 3, 1 / 3), (0, 0.15, 0)):
-    np.testing.assert_allclose(mu, 1 - place**power - more, atol=1e-6)
-  np.testing.assert_allclose(p["log_w"], -5 + 8 * line**1.35, atol=1e-5)
-  np.testing.assert_allclose(p["u"], np.log(0.3) + 0.5 * ((n + 1) % 3 - 1), atol=1e-6)
-  np.testing.assert_allclose(p["v_proj"]["kernel"] @ p["v_proj"]["kernel"].T, np.eye(128), atol=1e-5)
-  for name in ("k_proj", "r_proj", "out_proj"):
-    assert not p[name]["kernel"].any()
 
 
 def plain(width):

@@ -8,7 +8,8 @@ import pytest
 from attention.recurrent.rwkv7 import RWKV7
 from hybrids.mixer import build
 from tests.contract.case import D
-from tests.initial import initial
+from tests.initial import close, initial, orthogonal, shaped
+from tests.stepped import stepped
 
 RANKS = dict(w_rank=2, a_rank=3, v_rank=2, g_rank=40)  # the last: outputs that are not all small
 SMALL = {
@@ -26,34 +27,31 @@ REFUSED = [
   (dict(head_size=3), "head_size=3 does not divide width=8"),
   (dict(g_rank=0), "g_rank=0; it must be at least 1"),
 ]
+PLACE, LINE = np.arange(128) / 128, np.arange(128) / 127
+WITHIN = (np.arange(128) % 64 - 31.5) / 31.5
+INITIAL = [
+  (
+    dict(width=128, layer=1, depth=3),
+    {
+      "mu": close([1 - PLACE ** (power * 2 / 3) for power in (0.2, 0.9, 0.7, 0.7, 0.9, 0.2)], atol=1e-6),
+      "w_lora/up/bias": close(-6 + 6 * LINE ** (1 + 0.5**0.3) + 0.5 + 2.5 * WITHIN * abs(WITHIN), atol=1e-5),
+      "k_k": close(0.76 - 0.1 * LINE, atol=1e-6),
+      "k_a": close(1.02),
+      "r_k": close(-0.04),
+      "norm/scale": close(np.full(128, (2 / 3) ** 0.7)),
+      "r_proj v_proj": orthogonal(),
+      "k_proj": orthogonal(0.1),
+      "g_lora/up": shaped(64, 128),
+      "g_lora/up ": orthogonal(0.1),
+      "w_lora/down a_lora/down v_lora/down g_lora/down out_proj": 0,
+    },
+  )
+]
 
 
 def count(d, w_rank, a_rank, v_rank, g_rank, **_):
   """Four maps; six mixtures, k_k, k_a, r_k, the norm with bias; maps of low rank, three with bias."""
   return 4 * d * d + 6 * d + 3 * d + 2 * d + 2 * d * (w_rank + a_rank + v_rank + g_rank) + 3 * d
-
-
-def test_initial_values():
-  p = initial(RWKV7(width=128, layer=1, depth=3))
-  place = np.arange(128) / 128
-  for mu, power in zip(p["mu"], (0.2, 0.9, 0.7, 0.7, 0.9, 0.2)):
-    np.testing.assert_allclose(mu, 1 - place ** (power * 2 / 3), atol=1e-6)
-  line = np.arange(128) / 127
-  within = (np.arange(128) % 64 - 31.5) / 31.5
-  w = -6 + 6 * line ** (1 + 0.5**0.3) + 0.5 + 2.5 * within * abs(within)
-  np.testing.assert_allclose(p["w_lora"]["up"]["bias"], w, atol=1e-5)
-  np.testing.assert_allclose(p["k_k"], 0.76 - 0.1 * line, atol=1e-6)
-  np.testing.assert_allclose([p["k_a"][0], p["r_k"][0]], [1.02, -0.04], atol=1e-6)
-  np.testing.assert_allclose(p["norm"]["scale"], np.full(128, (2 / 3) ** 0.7), rtol=1e-6)
-  for name, gain in {"r_proj": 1, "k_proj": 0.1, "v_proj": 1}.items():
-    W = np.asarray(p[name]["kernel"])
-    np.testing.assert_allclose(W @ W.T, gain**2 * np.eye(128), atol=1e-5)
-  up = np.asarray(p["g_lora"]["up"]["kernel"])
-  assert up.shape == (64, 128)
-  np.testing.assert_allclose(up @ up.T, 0.01 * np.eye(64), atol=1e-6)
-  for name in ("w_lora", "a_lora", "v_lora", "g_lora"):
-    assert not p[name]["down"]["kernel"].any()
-  assert not p["out_proj"]["kernel"].any()
 
 
 def test_ranks_grow_with_the_root_of_the_width():
@@ -94,11 +92,7 @@ def test_the_first_layers_values_reach_all_later_ones():
   rng = np.random.default_rng(0)
   variables = jax.tree.map(lambda z: z + 0.3 * rng.standard_normal(z.shape).astype(np.float32), shapes)
   y = jax.jit(stack.apply)(variables, x)
-  state = stack.init_state(2, 6)
-  step = jax.jit(lambda x, state: stack.apply(variables, x, state, method="step"))
-  for t in range(6):
-    one, state = step(x[:, t], state)
-    np.testing.assert_allclose(one, y[:, t], atol=2e-4)
+  np.testing.assert_allclose(stepped(stack, variables, x, stack.init_state(2, 6))[0], y, atol=2e-4)
   module = RWKV7(width=8, head_size=4)
   alone = filled(module)
   first = jax.random.normal(jax.random.key(2), x.shape)

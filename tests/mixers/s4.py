@@ -11,6 +11,7 @@ import pytest
 from ssm.lti import dense, dplr, hippo
 from ssm.lti.s4 import S4
 from tests.initial import variables
+from tests.stepped import stepped
 
 SMALL = {"": dict(state=6)}
 ORACLE = {
@@ -78,14 +79,10 @@ def test_three_views_are_equal():
   u = jnp.asarray(np.repeat(coarse, fine, axis=1))
   convolved = run(module, params, u)
   resumed, last = run(module, params, u, module.init_state(1, 1), method="prefill")
-  step = jax.jit(functools.partial(module.apply, method="step"))
-  state, stepped = module.init_state(1, 1), []
-  for token in range(u.shape[1]):
-    y, state = step(params, u[:, token], state)
-    stepped.append(y)
+  one_by_one, states = stepped(module, params, u, module.init_state(1, 1))
   np.testing.assert_allclose(resumed, convolved, atol=3e-5)
-  np.testing.assert_allclose(np.stack(stepped, axis=1), convolved, atol=3e-5)
-  np.testing.assert_allclose(state.h, last.h, atol=3e-5)
+  np.testing.assert_allclose(one_by_one, convolved, atol=3e-5)
+  np.testing.assert_allclose(states[-1].h, last.h, atol=3e-5)
   np.testing.assert_allclose(convolved[0, fine - 1 :: fine], expected, atol=3e-3 * np.abs(expected).max())
 
 

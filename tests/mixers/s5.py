@@ -5,7 +5,6 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from ssm.lti import hippo
 from ssm.lti.s5 import S5
@@ -64,13 +63,6 @@ def test_both_halves_of_C_start_alike_and_apart():
   # the real and the imaginary part of G each have variance 1/P, and so do sums with the orthonormal columns of V
   np.testing.assert_allclose([np.mean(np.abs(z) ** 2) for z in (forward, back)], 2 / 32, rtol=0.15)
   assert np.abs(np.mean(forward * back.conj())) < 0.2 * 2 / 32
-
-
-def test_both_ways_has_no_state():
-  module = S5(width=4, bidirectional=True)
-  assert module.STATE == "none"
-  with pytest.raises(ValueError, match="S5: bidirectional=True sees later tokens, so it has no state"):
-    module.init_state(1, 4)
 
 
 def test_a_long_step_is_many_short_ones_of_the_same_input():

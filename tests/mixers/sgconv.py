@@ -5,7 +5,6 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from ssm.lti.sgconv import SGConv
 from tests.initial import made
@@ -64,11 +63,3 @@ def test_the_norm_stays_what_it_was_when_parameters_change():
 def test_parameters_grow_by_the_logarithm_of_the_length():
   sizes = [initial(width=1, taps=4, max_len=l)[1]["params"]["scales"].shape[0] for l in (3, 4, 8, 9, 1024)]
   assert sizes == [1, 1, 2, 3, 9]
-
-
-def test_more_tokens_than_max_len_are_refused():
-  module, variables = initial(width=2, taps=4, max_len=16)
-  with pytest.raises(ValueError, match="SGConv: 17 tokens, but it was built for max_len=16"):
-    jax.eval_shape(module.apply, variables, jnp.zeros((1, 17, 2)))
-  with pytest.raises(ValueError, match="SGConv: 17 tokens"):
-    module.init_state(1, 17)

@@ -1,14 +1,13 @@
 """sLSTM: stable gates, heads that do not mix, and the initial bias of its forget gate."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ssm.rnn.slstm import SLSTM
-from tests.initial import made
+from tests.hybrids.filled import filled
+from tests.initial import initial
 
 SMALL = {"": dict(heads=2)}
 ORACLE = {"": dict(heads=2), "exp": dict(heads=4, forget="exp", taps=2)}
@@ -28,19 +27,11 @@ def count(d, heads, taps=4):
   return (taps + 1) * d + 4 * (2 * d * d // heads + d) + d
 
 
-initial = functools.partial(made, SLSTM, width=D)
-
-
-def noisy(**kwargs):
-  module, v = initial(**kwargs)
-  keys = iter(jax.random.split(jax.random.key(2), 20))
-  return module, jax.tree.map(lambda leaf: leaf + 0.3 * jax.random.normal(next(keys), leaf.shape), v)
-
-
 @pytest.mark.parametrize("scale", [300.0, -300.0])
 def test_gates_do_not_overflow(scale):
   """exp(300) has no float32: the stabilised state stays finite, in value and gradient, and n is at least 1."""
-  module, v = noisy(heads=2, forget="exp")
+  module = SLSTM(width=D, heads=2, forget="exp")
+  v = filled(module, X)
   v["params"]["bias"] = v["params"]["bias"].at[0].add(scale)
 
   def loss(v):
@@ -54,7 +45,8 @@ def test_gates_do_not_overflow(scale):
 
 def test_heads_do_not_mix():
   """R and W are block-diagonal; only the convolution, channel by channel, stands before them."""
-  module, v = noisy(heads=3)
+  module = SLSTM(width=D, heads=3)
+  v = filled(module, X)
   jacobian = jax.jit(jax.jacobian(lambda x: module.apply(v, x[None])[0, -1]))(X[0])  # "d t d"
   by_head = np.abs(jacobian).reshape(3, 2, T, 3, 2).max(axis=(1, 2, 4))
   assert (np.diag(by_head) > 1e-6).all()
@@ -64,8 +56,7 @@ def test_heads_do_not_mix():
 @pytest.mark.parametrize("layer, power", [(0, 0.3), (3, 1.6)])
 def test_forgets_along_a_power_law(layer, power):
   """5 - 12 (j / (k-1))^(0.3 + 1.3 place) in every head, other biases and R at zero, W of variance 2 / (5 d)."""
-  module, v = initial(width=64, heads=2, layer=layer, depth=4)
-  p = v["params"]
+  p = initial(SLSTM(width=64, heads=2, layer=layer, depth=4))
   head = 5 - 12 * (np.arange(32) / 31) ** power
   expected = np.zeros((4, 64))
   expected[1] = np.tile(head, 2)

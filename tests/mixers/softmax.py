@@ -11,6 +11,7 @@ import pytest
 
 from attention.softmax import Attention
 from tests.initial import variables
+from tests.stepped import stepped
 
 YARN = dict(rule="yarn", factor=4.0, trained=300)
 SMALL = {
@@ -68,6 +69,8 @@ REFUSED = [
   (dict(mask="causual"), "mask='causual'; choose from ['causal', 'full']"),
   (dict(position="learned"), "'learned' and 'sinusoidal' are for the model's own position"),
 ]
+# Shared keys make a smaller cache.
+STATES = [(dict(width=64, heads=8, kv_heads=2), {"kept/k": (1, 2, 100, 8)})]
 
 
 def count(d, heads, kv_heads=None, head_size=None, gate="none", qk_norm="none", bias="none", persistent=0, **_):
@@ -169,11 +172,6 @@ def test_state_by_mask_and_window():
     Attention(width=8, mask="full").init_state(1, 4)
 
 
-def test_shared_keys_make_a_smaller_cache():
-  state = jax.eval_shape(lambda: Attention(width=64, heads=8, kv_heads=2).init_state(3, 10))
-  assert state.kept["k"].shape == (3, 2, 10, 8)
-
-
 @pytest.mark.parametrize(
   "dtype, tolerance, window",
   [
@@ -193,12 +191,9 @@ def test_cached_attention_is_uncached_attention(dtype, tolerance, window):
   assert 0 < np.abs(cached - uncached).max() / np.abs(uncached).max() <= tolerance or dtype == "float32"
   np.testing.assert_allclose(cached, uncached, atol=tolerance * np.abs(uncached).max())
   y, halfway = run(module, variables, X[:, :7], module.init_state(2, 12), reset=reset[:, :7])
-  outputs = [y]
-  for t in range(7, 12):
-    y, halfway = run(module, variables, X[:, t], halfway, method="step")
-    outputs.append(y[:, None])
-  np.testing.assert_allclose(jnp.concatenate(outputs, axis=1), cached, atol=1e-6)
-  assert jax.tree.map(lambda z: z.dtype, halfway) == jax.tree.map(lambda z: z.dtype, module.init_state(2, 12))
+  rest, states = stepped(module, variables, X[:, 7:], halfway)
+  np.testing.assert_allclose(jnp.concatenate([y, rest], axis=1), cached, atol=1e-6)
+  assert jax.tree.map(lambda z: z.dtype, states[-1]) == jax.tree.map(lambda z: z.dtype, module.init_state(2, 12))
 
 
 @pytest.mark.parametrize("batch", [1, 2])

@@ -1,9 +1,7 @@
 """2-D SSM: small sizes, parameter count, oracle, refusals; initial values."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from ssm.lti.ssm2d import SSM2D
 from tests.initial import variables
@@ -19,6 +17,7 @@ REFUSED = [
   (dict(copies=3), "copies=3 does not divide width=8"),
   (dict(directions=3), "directions=3; choose from [1, 2, 4]"),
   (dict(numbers="imaginary"), "numbers='imaginary'; choose from"),
+  (dict(rows=2, columns=3), "SSM2D: rows=2 times columns=3 is not 2"),
 ]
 TRAINED = {"slow": {"A_size", "A_angle", "B"}}
 
@@ -39,9 +38,3 @@ def test_initial_values():
   p = initial(SSM2D(width=64, state=16, numbers="complex"))["params"]
   for name in ("A_size", "A_angle"):
     np.testing.assert_allclose(np.quantile(p[name], [0, 0.5, 1]), [0.5, 1.75, 3], atol=0.05)
-
-
-def test_sides_that_do_not_match_the_sequence_are_refused():
-  module = SSM2D(width=2, state=2, rows=2, columns=3)
-  with pytest.raises(ValueError, match="SSM2D: rows=2 times columns=3 is not 12"):
-    jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 12, 2)))

@@ -1,7 +1,5 @@
 """Titans: small sizes, parameter count, oracle, refusals; DeltaNet as its simplest memory; where chunks begin."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +7,8 @@ import pytest
 
 from attention.recurrent.delta_net import DeltaNet
 from attention.recurrent.titans import Titans
-from tests.initial import initial
+from tests.initial import initial, uniform
+from tests.stepped import stepped
 
 SMALL = {
   "": dict(heads=2, inner=3, chunk=4),
@@ -33,6 +32,26 @@ REFUSED = [
   (dict(inner=0), "Titans: inner=0; it must be at least 1"),
   (dict(rate_max=0.0), "Titans: rate_max=0.0; it must be above 0"),
 ]
+INITIAL = [
+  (
+    dict(width=64, heads=4, depth=16),
+    {
+      "qkv/q_proj qkv/k_proj qkv/v_proj": uniform(1 / 8),
+      "out_proj": uniform(1 / 32),
+      "M_0": uniform(1 / 4),
+      "M_1": uniform(1 / 8),
+      "gates/bias": np.repeat([-3.0, 0.0, -5.0], 4),
+    },
+  ),
+  # without momentum or decay these have no gates
+  (dict(layers=1, momentum=False, decay=False), {"gates/bias": np.array([-3.0])}),
+]
+LAYERS = {"weights/0": (1, 1, 64, 256), "weights/1": (1, 1, 256, 64)}
+MOMENTUM = {"momentum/0": (1, 1, 64, 256), "momentum/1": (1, 1, 256, 64)}
+STATES = [
+  (dict(width=64), LAYERS | MOMENTUM),
+  (dict(width=64, heads=4, layers=1, chunk=1, momentum=False), {"weights/0": (1, 4, 16, 16)}),
+]
 
 
 def count(d, heads=1, layers=2, inner=None, momentum=True, decay=True, taps=4, **_):
@@ -53,22 +72,6 @@ def writable(module):
 
 def run(module, p, x):
   return np.asarray(jax.jit(module.apply)({"params": p}, x))
-
-
-def test_initial_values():
-  p = initial(Titans(width=64, heads=4, depth=16))
-  for name, bound in {"q_proj": 1 / 8, "k_proj": 1 / 8, "v_proj": 1 / 8}.items():
-    np.testing.assert_allclose(np.abs(p["qkv"][name]["kernel"]).max(), bound, rtol=0.02)
-  np.testing.assert_allclose(np.abs(p["out_proj"]["kernel"]).max(), 1 / 32, rtol=0.02)
-  np.testing.assert_allclose(np.abs(p["M_0"]).max(), 1 / 4, rtol=0.02)
-  np.testing.assert_allclose(np.abs(p["M_1"]).max(), 1 / 8, rtol=0.02)
-  np.testing.assert_array_equal(p["gates"]["bias"], np.repeat([-3.0, 0.0, -5.0], 4))
-
-
-def test_without_momentum_or_decay_they_have_no_gates():
-  p = initial(Titans(width=8, layers=1, momentum=False, decay=False))
-  assert p["gates"]["bias"].tolist() == [-3.0]
-  assert "M_0" not in p
 
 
 def test_its_sizes_come_with_the_width():
@@ -125,11 +128,7 @@ def test_the_state_is_where_the_chunk_began_the_weights_and_the_momentum():
   module = Titans(6, layers=1, chunk=4, heads=2)
   p = {"params": initial(module)}
   x = jax.random.normal(jax.random.key(0), (1, 6, 6))
-  states, state = [], module.init_state(1, 6)
-  step = jax.jit(functools.partial(module.apply, method="step"))
-  for i in range(6):
-    _, state = step(p, x[:, i], state)
-    states.append(state)
+  _, states = stepped(module, p, x, module.init_state(1, 6))
   at = lambda i, field: np.asarray(getattr(states[i], field)[0])
   # empty at first, then the weights after four tokens
   assert not at(2, "start").any()

@@ -9,6 +9,7 @@ from attention.recurrent.titans_mac import TitansMAC
 from tests.initial import initial
 from tests.mixers import titans_mag
 from tests.mixers.titans_mag import unwritten
+from tests.stepped import stepped
 
 SMALL = {
   "": dict(heads=2, persistent=2, segment=4, memory=dict(inner=3, chunk=3)),
@@ -26,6 +27,13 @@ ORACLE = {
 }
 SLOW = ("linear",)
 REFUSED = [(dict(segment=0), "TitansMAC: segment=0; it must be at least 1")]
+# Room for a segment, and what is recalled for it.
+STATES = [
+  (
+    dict(width=64, heads=4),
+    {"kept/k": (1, 256, 4, 16), "kept/v": (1, 256, 4, 16), "past/0": (1, 1, 64, 256), "past/1": (1, 1, 256, 64)},
+  )
+]
 
 
 SIZES = dict(width=8, heads=2, persistent=1, segment=4)
@@ -57,11 +65,7 @@ def test_what_is_recalled_is_the_memory_before_the_segment():
   module = TitansMAC(**SIZES, memory=dict(inner=3, chunk=3))
   p = {"params": initial(module)}
   x = jax.random.normal(jax.random.key(0), (1, 9, 8))
-  step = jax.jit(lambda x, state: module.apply(p, x, state, method="step"))
-  states, state = [], module.init_state(1, 9)
-  for i in range(9):
-    _, state = step(x[:, i], state)
-    states.append(state)
+  _, states = stepped(module, p, x, module.init_state(1, 9))
   for i, state in enumerate(states):
     before = i - i % 4 - 1
     want = (
@@ -69,9 +73,3 @@ def test_what_is_recalled_is_the_memory_before_the_segment():
     )
     for got, weights in zip(state.past, want):
       np.testing.assert_array_equal(got, weights)
-
-
-def test_its_state_has_room_for_a_segment_and_what_is_recalled_for_it():
-  state = TitansMAC(width=64, heads=4).init_state(3, 1000)
-  assert {name: z.shape for name, z in state.kept.items()} == {name: (3, 256, 4, 16) for name in "kv"}
-  assert [W.shape for W in state.past] == [(3, 1, 64, 256), (3, 1, 256, 64)]

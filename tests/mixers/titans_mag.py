@@ -6,7 +6,7 @@ import pytest
 
 from attention.recurrent.titans_mag import TitansMAG
 from attention.softmax import Attention
-from tests.initial import initial
+from tests.initial import initial, normal
 from tests.mixers import titans_mal
 
 SMALL = {"": dict(heads=2, persistent=2, window=4, memory=dict(inner=3, chunk=3))}
@@ -23,6 +23,16 @@ REFUSED = [
   (dict(window=0), "window=0; it must be at least 1"),
   (dict(position="alibi"), "persistent=4 with position='alibi'"),
   (dict(memory=dict(chunk=0)), "Titans: chunk=0"),
+]
+INITIAL = [
+  (dict(width=64, persistent=64), {"attention/P": normal(0.02), "gate/y_norm/scale gate/m_norm/scale": np.ones(64)})
+]
+# A memory and a window.
+STATES = [
+  (
+    dict(width=64, heads=4, window=5, memory=dict(layers=1, chunk=1)),
+    {"memory/weights/0": (1, 1, 64, 64), "attention/kept/k": (1, 4, 5, 16)},
+  )
 ]
 
 
@@ -41,13 +51,6 @@ def unwritten(p):
   return p
 
 
-def test_initial_values():
-  p = initial(TitansMAG(width=64, persistent=64))
-  np.testing.assert_allclose(np.std(p["attention"]["P"]), 0.02, rtol=0.05)
-  for norm in p["gate"].values():
-    np.testing.assert_array_equal(norm["scale"], np.ones(64))
-
-
 def test_without_a_memory_it_is_normed_attention_times_one_half():
   """A linear memory that was never written answers 0, whose sigmoid is 1/2."""
   kwargs = dict(heads=2, window=4, position="rope")
@@ -56,12 +59,6 @@ def test_without_a_memory_it_is_normed_attention_times_one_half():
   y = jax.jit(Attention(width=8, **kwargs).apply)({"params": p["attention"]}, X)
   want = 0.5 * y / np.sqrt((np.asarray(y) ** 2).mean(-1, keepdims=True) + 0.1)
   np.testing.assert_allclose(jax.jit(module.apply)({"params": p}, X), want, atol=1e-5)
-
-
-def test_its_state_is_a_memory_and_a_window():
-  state = TitansMAG(width=64, heads=4, window=5, memory=dict(layers=1, chunk=1)).init_state(3, 100)
-  assert [W.shape for W in state.memory.weights] == [(3, 1, 64, 64)]
-  assert state.attention.kept["k"].shape == (3, 4, 5, 16)
 
 
 def test_fields_that_a_memory_does_not_have_are_refused():

@@ -18,6 +18,17 @@ ORACLE = {
 }
 RESUMED = ("",)
 REFUSED = [(dict(window=0), "window=0; it must be at least 1")]
+# A memory and a window.
+STATES = [
+  (
+    dict(width=64, heads=4, window=5),
+    {
+      "memory/weights/0": (1, 1, 64, 256),
+      "memory/weights/1": (1, 1, 256, 64),
+      "attention/kept/v": (1, 4, 5, 16),
+    },
+  )
+]
 
 
 X = jax.random.normal(jax.random.key(0), (2, 13, 8))
@@ -36,9 +47,3 @@ def test_in_a_window_of_one_token_it_is_a_linear_map_of_the_memory():
   attention = p["attention"]
   want = m @ attention["v_proj"]["kernel"] @ attention["out_proj"]["kernel"]
   np.testing.assert_allclose(jax.jit(module.apply)({"params": p}, X), want, atol=1e-5)
-
-
-def test_its_state_is_a_memory_and_a_window():
-  state = TitansMAL(width=64, heads=4, window=5).init_state(3, 100)
-  assert [W.shape for W in state.memory.weights] == [(3, 1, 64, 256), (3, 1, 256, 64)]
-  assert state.attention.kept["v"].shape == (3, 4, 5, 16)
