@@ -15,6 +15,7 @@ from data.builders import published, readers, texts
 from data.task import build_task
 from mistake import Mistake
 from tests import originals
+from tests.refused import refused
 
 
 def run(name, folder, to=None, *, subset=True):
@@ -53,8 +54,7 @@ def test_words_of_speech_are_split_by_the_published_lists(tmp_path):
   assert arrays["x"][8000:8006, 0].tolist() == [100, 102, 104, 106, 108, 0]
   task = build_task("arrays", files=str(tmp_path / "speech_commands_35_8khz.npz"), offsets="offsets", split="split")
   assert (task.length, task.classes, task.features) == (8000, 2, 1)
-  with pytest.raises(Mistake, match="has no folder 'down'"):
-    run("speech_commands_10", tmp_path)
+  refused("has no folder 'down'", run, "speech_commands_10", tmp_path, error=Mistake)
 
 
 def test_dna_of_folders_is_numbered(tmp_path):
@@ -76,8 +76,7 @@ def test_series_of_ts_files_may_be_ragged_but_not_uneven(tmp_path):
   assert arrays["y"].tolist() == ["one", "two"] * 2
   write(tmp_path / "Heartbeat_TEST.ts", text + "1,?:2,3:one\n")
   (tmp_path / "uea_heartbeat.npz").unlink()
-  with pytest.raises(Mistake, match="Heartbeat_TEST.ts', line 6: could not convert"):
-    run("uea_heartbeat", tmp_path)
+  refused("Heartbeat_TEST.ts', line 6: could not convert", run, "uea_heartbeat", tmp_path, error=Mistake)
   write(tmp_path / "Heartbeat_TEST.ts", text)
   run("uea_heartbeat", tmp_path)
 
@@ -88,8 +87,7 @@ def test_events_of_five_bytes_have_a_place_a_polarity_and_a_time(tmp_path):
   assert tokens.tolist() == [(34 + 2) * 34 + 3, 33 * 34 + 33]
   assert times.tolist() == [65541, 256]
   write(tmp_path / "a.bin", bytes([40, 2, 0, 0, 5]))
-  with pytest.raises(Mistake, match="events outside of 34 by 34"):
-    readers.nmnist_events(tmp_path / "a.bin")
+  refused("events outside of 34 by 34", readers.nmnist_events, tmp_path / "a.bin", error=Mistake)
 
 
 def packet(*events):
@@ -109,8 +107,7 @@ def test_gestures_are_cut_out_of_recordings(tmp_path):
   assert arrays["times"].tolist() == [0, 20, 0] * 2
   assert (arrays["y"].tolist(), arrays["split"].tolist()) == ([2, 10] * 2, ["train"] * 2 + ["test"] * 2)
   write(tmp_path / "a.aedat", b"#!AER-DAT3.1\r\n" + events[:-3])
-  with pytest.raises(Mistake, match="ends within a packet"):
-    readers.aedat(tmp_path / "a.aedat")
+  refused("ends within a packet", readers.aedat, tmp_path / "a.aedat", error=Mistake)
 
 
 def test_spikes_of_h5_files_keep_their_times(tmp_path):
@@ -139,8 +136,7 @@ def test_missing_and_wrong_files_are_named_with_checksum_and_source(tmp_path):
   idx_files(tmp_path / "mnist", 3)
   with pytest.raises(Mistake, match="train-images-idx3-ubyte.gz' is not the published file: md5 .*, not f68b3c"):
     run("mnist", tmp_path)
-  with pytest.raises(Mistake, match="no set is called 'mnsit' .did you mean 'mnist'"):
-    run("mnsit", tmp_path)
+  refused("no set is called 'mnsit' .did you mean 'mnist'", run, "mnsit", tmp_path, error=Mistake)
   assert prepare.main(["mnist"]) == 2
   assert prepare.main([]) == 0
 
@@ -166,8 +162,7 @@ def test_sets_that_are_read_as_they_are_are_counted(tmp_path):
   for part in ("train", "valid", "test"):
     write(tmp_path / f"wiki.{part}.tokens", " a b \n\n c\n")
   assert texts.words(tmp_path) == dict.fromkeys(("train", "valid", "test"), 6)
-  with pytest.raises(Mistake, match="train: 6 of 103,227,021"):
-    run("wikitext_103", tmp_path, subset=False)
+  refused("train: 6 of 103,227,021", run, "wikitext_103", tmp_path, subset=False, error=Mistake)
   _, said = run("wikitext_103", tmp_path)
   assert "configs/wikitext103.py" in said[-1]
   write(tmp_path / "hg38.fa", ">chr1\nACGT\n>chr1_random\nA\n")

@@ -12,6 +12,7 @@ from hybrids.embed import Embedded, Features, Patches, Tokens
 from kernels.documents import positions
 from layers.positions import sinusoidal
 from tests.hybrids.filled import filled
+from tests.refused import refused
 
 B, T, D = 2, 5, 4
 TOKENS = jax.random.randint(jax.random.key(0), (B, T), 0, 7)
@@ -103,8 +104,7 @@ def test_features_are_mapped_and_nan_past_the_lengths_is_ignored():
   ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )
 def test_what_does_not_fit_is_said_when_it_is_made(change, message):
-  with pytest.raises(ValueError, match=message):
-    Tokens(**{**dict(width=D, vocab=7), **change})
+  refused(message, Tokens, **{**dict(width=D, vocab=7), **change})
 
 
 def test_inputs_of_the_wrong_kind_are_refused():
@@ -138,8 +138,7 @@ def test_a_class_token_at_the_end_belongs_to_the_last_document():
   after = module.apply(variables, embedded, method="insert")
   assert np.asarray(after.reset).astype(int).tolist() == [[0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1]]
   module, variables = fresh(class_token="middle")
-  with pytest.raises(ValueError, match="class_token='middle' of packed documents"):
-    module.apply(variables, embedded, method="insert")
+  refused("class_token='middle' of packed documents", module.apply, variables, embedded, method="insert")
 
 
 def test_patches_are_squares_of_the_image_row_by_row():
@@ -154,8 +153,7 @@ def test_patches_are_squares_of_the_image_row_by_row():
   close(x[:, 2], expected, rtol=1e-5, atol=1e-5)
   with pytest.raises(ValueError, match="size=3 does not divide an image of 4 by 4 pixels"):
     Patches(width=D, features=2, size=3).apply(variables, pixels, START)
-  with pytest.raises(ValueError, match="'patches' reads whole images"):
-    module.apply(variables, pixels, START, lengths=LENGTHS)
+  refused("'patches' reads whole images", module.apply, variables, pixels, START, lengths=LENGTHS)
 
 
 def test_scale_and_norm_come_before_the_body():

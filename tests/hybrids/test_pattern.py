@@ -4,6 +4,7 @@ import pytest
 
 from hybrids import layout, pattern
 from hybrids.pattern import Loop, program
+from tests.refused import refused
 
 pytestmark = pytest.mark.smoke
 
@@ -65,11 +66,7 @@ def test_layers_that_run_alone_are_in_no_loop():
 
 
 def test_errors_name_the_letters():
-  with pytest.raises(ValueError, match=r"pattern 'rz' uses \['z'\], but letters defines \['r'\]"):
-    pattern.check("rz", {"r": {}})
-  with pytest.raises(ValueError, match=r"letters defines \['mamba'\]: each name is one letter"):
-    pattern.check("m", {"mamba": {}})
-  with pytest.raises(ValueError, match="pattern '' is empty"):
-    pattern.tile("", 2)
-  with pytest.raises(ValueError, match="depth=0"):
-    pattern.tile("m", 0)
+  refused(r"pattern 'rz' uses \['z'\], but letters defines \['r'\]", pattern.check, "rz", {"r": {}})
+  refused(r"letters defines \['mamba'\]: each name is one letter", pattern.check, "m", {"mamba": {}})
+  refused("pattern '' is empty", pattern.tile, "", 2)
+  refused("depth=0", pattern.tile, "m", 0)

@@ -16,6 +16,7 @@ from inference.text_model import TextModel
 from inference.tokenizer import OfTask
 from mistake import Mistake
 from tests.inference.models import language_model, variables_of
+from tests.refused import refused
 
 BYTES = OfTask(build_task("bytes"))
 PROMPTS = ["abc", "a longer one", "z"]
@@ -81,8 +82,7 @@ def test_a_stop_cuts_the_completion_and_a_padded_vocabulary_is_never_drawn(text_
 )
 def test_mistakes_are_found_before_the_first_completion(text_model, kwargs, message):
   kwargs = dict(prompts=PROMPTS) | kwargs
-  with pytest.raises(ValueError, match=message):
-    text_model.complete(kwargs.pop("prompts"), **kwargs)
+  refused(message, lambda: text_model.complete(kwargs.pop("prompts"), **kwargs))
 
 
 def test_prompts_are_read_and_lines_written(tmp_path):
@@ -116,8 +116,7 @@ def test_prompts_are_read_and_lines_written(tmp_path):
 def test_files_without_prompts_are_refused(tmp_path, name, content, message):
   if content is not None:
     (tmp_path / name).write_bytes(content)
-  with pytest.raises(ValueError, match=message):
-    read_prompts(tmp_path / name)
+  refused(message, read_prompts, tmp_path / name)
 
 
 def test_nothing_half_written_stays(tmp_path):
@@ -125,8 +124,7 @@ def test_nothing_half_written_stays(tmp_path):
     yield {"prompt": "a"}
     raise ValueError("on the way")
 
-  with pytest.raises(ValueError, match="on the way"):
-    write_lines(tmp_path / "out.jsonl", broken())
+  refused("on the way", lambda: write_lines(tmp_path / "out.jsonl", broken()))
   assert not list(tmp_path.iterdir())
   for out, message in (
     (tmp_path / "none" / "out.jsonl", "the folder .*none does not exist"),
@@ -135,8 +133,7 @@ def test_nothing_half_written_stays(tmp_path):
     ("a\0b", "is a folder or no name"),
     (tmp_path / ("x" * 300), "cannot be written: File name too long"),
   ):
-    with pytest.raises(ValueError, match=message):
-      write_lines(out, [])
+    refused(message, write_lines, out, [])
   assert not list(tmp_path.iterdir())
 
 
@@ -199,8 +196,7 @@ def test_ctrl_c_stops_the_reply_and_not_the_program(text_model):
 def test_a_full_conversation_says_so(text_model):
   chat = text_model.chat(room=16, tokens=6)
   "".join(chat.reply("0123456\n"))
-  with pytest.raises(ValueError, match="9 tokens do not fit the 2 that are left; /reset starts anew"):
-    "".join(chat.reply("01234567\n"))
+  refused("9 tokens do not fit the 2 that are left; /reset starts anew", lambda: "".join(chat.reply("01234567\n")))
 
 
 def test_a_reply_that_fails_leaves_the_conversation_as_it_was(text_model, monkeypatch):

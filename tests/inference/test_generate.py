@@ -8,6 +8,7 @@ import pytest
 from inference import generate, make_sampler
 from inference.context import fork
 from tests.inference.models import PATTERNS, VOCAB, language_model, made, variables_of
+from tests.refused import refused
 
 NEW = 6
 SAMPLER = make_sampler(temperature=1.0, top_k=8, top_p=0.95, repetition_penalty=1.2)
@@ -168,8 +169,7 @@ BAD = [
 @pytest.mark.parametrize("kwargs, message", BAD, ids=[message for _, message in BAD])
 def test_what_cannot_be_generated_is_an_error(kwargs, message):
   kwargs = dict(prompts=PROMPTS, max_new_tokens=NEW) | kwargs
-  with pytest.raises(ValueError, match=message):
-    generate(*made("hybrid"), kwargs.pop("prompts"), **kwargs)
+  refused(message, lambda: generate(*made("hybrid"), kwargs.pop("prompts"), **kwargs))
 
 
 def test_a_context_refuses_what_does_not_fit_it():
@@ -182,16 +182,14 @@ def test_a_context_refuses_what_does_not_fit_it():
 
 def test_a_model_without_a_next_token_is_refused():
   masked = language_model("m", head={"name": "masked_lm"})
-  with pytest.raises(ValueError, match="'masked_lm', which predicts no next token"):
-    generate(masked, {}, PROMPTS, max_new_tokens=2)
+  refused("'masked_lm', which predicts no next token", generate, masked, {}, PROMPTS, max_new_tokens=2)
 
 
 def test_learned_positions_bound_the_length_and_a_fixed_state_does_not():
   fixed = language_model(pattern="m", max_len=16)
   assert generate(fixed, variables_of(fixed), PROMPTS, max_new_tokens=20).tokens.shape == (3, 20)
   learned = language_model(pattern="m", max_len=16, embed={"position": "learned"})
-  with pytest.raises(ValueError, match="max_len=16; ask for at most 11 new tokens"):
-    generate(learned, {}, PROMPTS, max_new_tokens=20)
+  refused("max_len=16; ask for at most 11 new tokens", generate, learned, {}, PROMPTS, max_new_tokens=20)
 
 
 def test_broken_parameters_are_an_error():

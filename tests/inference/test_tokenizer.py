@@ -10,6 +10,7 @@ import tokenizers
 
 from data.task import build_task
 from inference.tokenizer import Decoder, OfTask, checked, find
+from tests.refused import refused
 
 TEXT = "the naïve cat ☃ sat, the cat sat on the mat. " * 20
 BYTES = build_task("bytes")
@@ -83,33 +84,26 @@ def test_a_tokenizer_of_another_vocabulary_is_refused(tmp_path, vocab, fits):
   if fits:
     assert checked(tokenizer, tmp_path, vocab) is tokenizer
     return
-  with pytest.raises(ValueError, match=f"has 300 tokens, but the model has vocab={vocab}; it must have as many"):
-    checked(tokenizer, tmp_path, vocab)
+  refused(f"has 300 tokens, but the model has vocab={vocab}; it must have as many", checked, tokenizer, tmp_path, vocab)
 
 
 def test_what_is_no_tokenizer_is_refused(tmp_path, monkeypatch):
-  with pytest.raises(ValueError, match="task MQAR has no text"):
-    find(tmp_path, build_task("mqar"), 256)
-  with pytest.raises(ValueError, match=r"has no tokenizer, tokenizer\.json or \*\.model"):
-    find(str(tmp_path), None, 256)
+  refused("task MQAR has no text", lambda: find(tmp_path, build_task("mqar"), 256))
+  refused(r"has no tokenizer, tokenizer\.json or \*\.model", find, str(tmp_path), None, 256)
   (tmp_path / "a.model").touch()
   (tmp_path / "b.model").touch()
-  with pytest.raises(ValueError, match="has 2 tokenizers, a.model, b.model; leave one"):
-    find(tmp_path, BYTES, 256)
+  refused("has 2 tokenizers, a.model, b.model; leave one", find, tmp_path, BYTES, 256)
   (tmp_path / "tokenizer.json").write_text("{}")
   monkeypatch.setitem(sys.modules, "tokenizers", None)
-  with pytest.raises(ValueError, match="needs the package 'tokenizers', which is not installed; EXTRAS=text"):
-    find(tmp_path, BYTES, 256)
+  refused("needs the package 'tokenizers', which is not installed; EXTRAS=text", find, tmp_path, BYTES, 256)
 
 
 def test_a_broken_file_is_one_line(tmp_path):
   (tmp_path / "tokenizer.json").write_text("{}")
-  with pytest.raises(ValueError, match="tokenizer.json cannot be read"):
-    find(str(tmp_path), BYTES, 256)
+  refused("tokenizer.json cannot be read", find, str(tmp_path), BYTES, 256)
 
 
 @pytest.mark.parametrize("text", ["{", "[]"])
 def test_broken_settings_are_one_line(json_folder, text):
   (json_folder / "tokenizer_config.json").write_text(text)
-  with pytest.raises(ValueError, match="tokenizer_config.json cannot be read"):
-    find(json_folder, BYTES, 300)
+  refused("tokenizer_config.json cannot be read", find, json_folder, BYTES, 300)

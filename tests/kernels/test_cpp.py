@@ -16,6 +16,7 @@ from kernels import cpp, dispatch
 from kernels.selective_scan import cpp as kernel
 from kernels.selective_scan import selective_scan
 from tests.kernels.compare import TOLERANCE, assert_close, draw, masks, spoil, values_and_gradients
+from tests.refused import refused
 
 ROOT = Path(__file__).parents[2]
 
@@ -114,18 +115,14 @@ def test_vmap_runs_one_after_the_other(library):
 
 def test_it_says_what_it_cannot_run(monkeypatch):
   given = arrays(8)
-  with pytest.raises(ValueError, match="cpp: disc='zoh'"):
-    op(*given, disc="zoh")
-  with pytest.raises(ValueError, match="cpp: the states are complex"):
-    op(*given[:-1], given[-1] + 0j)
+  refused("cpp: disc='zoh'", op, *given, disc="zoh")
+  refused("cpp: the states are complex", op, *given[:-1], given[-1] + 0j)
   with jax.enable_x64(True), pytest.raises(ValueError, match="cpp: it computes in float32, not in .'float64'"):
     op(*(z.astype("float64") for z in given))
   monkeypatch.setattr(cpp, "_registered", lambda source: "there is no C++ compiler")
-  with pytest.raises(ValueError, match="cpp: there is no C.. compiler"):
-    op(*given)
+  refused("cpp: there is no C.. compiler", op, *given)
   monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-  with pytest.raises(ValueError, match="cpp: it needs a CPU, not a gpu"):
-    op(*given)
+  refused("cpp: it needs a CPU, not a gpu", op, *given)
 
 
 def test_where_it_cannot_be_built_another_form_runs(monkeypatch):

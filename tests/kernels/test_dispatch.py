@@ -7,6 +7,7 @@ import jax
 import pytest
 
 from kernels import dispatch
+from tests.refused import refused
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,13 +55,11 @@ def test_a_named_implementation_that_cannot_run_says_why():
 
 
 def test_when_none_can_run_every_reason_is_given():
-  with pytest.raises(ValueError, match="xla: odd length; reference: too long"):
-    pick(xla="odd length", reference="too long")
+  refused("xla: odd length; reference: too long", pick, xla="odd length", reference="too long")
 
 
 def test_a_wrong_name_lists_the_choices():
-  with pytest.raises(ValueError, match=r"op: no implementation 'triton'; choose from \['auto', 'xla'\]"):
-    pick("triton", xla=None)
+  refused(r"op: no implementation 'triton'; choose from \['auto', 'xla'\]", pick, "triton", xla=None)
 
 
 def test_a_forced_implementation_goes_first_where_it_exists():
@@ -81,8 +80,7 @@ def test_where_a_plain_form_is_forced_no_kernel_is_chosen(monkeypatch):
 
 
 def test_forcing_a_wrong_name_lists_the_choices():
-  with pytest.raises(ValueError, match="no implementation 'refrence'; choose from .*'reference'"):
-    dispatch.force("refrence")
+  refused("no implementation 'refrence'; choose from .*'reference'", dispatch.force, "refrence")
 
 
 def child(*command, **env):

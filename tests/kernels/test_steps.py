@@ -15,6 +15,7 @@ from kernels.ssd_step import ssd_step
 from kernels.ssd_step.over_heads import cut, join
 from scripts.benchmarks.steps import conv_arrays, selective_arrays, ssd_arrays
 from tests.kernels.compare import assert_close
+from tests.refused import refused
 
 
 @pytest.mark.parametrize("w, activation", [(1, "none"), (2, "silu"), (4, "silu")])
@@ -67,20 +68,15 @@ def test_steps_keep_the_dtypes_of_outputs_and_taps_and_states_in_float32():
 
 def test_steps_say_what_does_not_fit():
   x, taps, kernel, bias = conv_arrays(2, 5, 4)
-  with pytest.raises(ValueError, match="2 taps carried for a kernel of width 4; it needs 3"):
-    conv_step(x, taps[:, 1:], kernel)
-  with pytest.raises(ValueError, match=r"activation='gelu'; choose from \['none', 'silu'\]"):
-    conv_step(x, taps, kernel, activation="gelu")
+  refused("2 taps carried for a kernel of width 4; it needs 3", conv_step, x, taps[:, 1:], kernel)
+  refused(r"activation='gelu'; choose from \['none', 'silu'\]", conv_step, x, taps, kernel, activation="gelu")
   x, dt, A, B, C, D, z, h = selective_arrays(2, 6, 2, 3)
-  with pytest.raises(ValueError, match="5 channels in 2 groups"):
-    selective_step(x[:, :5], dt[:, :5], A[:5], B, C, D[:5], z[:, :5], h[:, :5])
-  with pytest.raises(ValueError, match="disc='tustin'"):
-    selective_step(x, dt, A, B, C, D, z, h, disc="tustin")
+  refused("5 channels in 2 groups", selective_step, x[:, :5], dt[:, :5], A[:5], B, C, D[:5], z[:, :5], h[:, :5])
+  refused("disc='tustin'", selective_step, x, dt, A, B, C, D, z, h, disc="tustin")
   given, layer = ssd_arrays(2, 4, 5, 2, 3, "gate_first", 2)
   with pytest.raises(ValueError, match=r"norm='layer'; choose from \['gate_first', 'norm_first', 'none'\]"):
     ssd_step(*given, **{**layer, "norm": "layer"})
-  with pytest.raises(ValueError, match="norm='gate_first' needs a scale"):
-    ssd_step(*given, **{**layer, "scale": None})
+  refused("norm='gate_first' needs a scale", ssd_step, *given, **{**layer, "scale": None})
 
 
 @pytest.mark.optimized

@@ -9,6 +9,7 @@ from hybrids.model import Model
 from mistake import Mistake
 from scripts import convert
 from tests.hybrids.filled import filled
+from tests.refused import refused
 from training import leaves
 
 LETTERS = {"m": {"name": "min_gru"}, "a": {"name": "softmax", "heads": 2}, "r": {"name": "rwkv7", "head_size": 4}}
@@ -60,14 +61,11 @@ def test_names_are_those_of_older_runs_and_nothing_is_lost(pattern, depth, kwarg
 
 
 def test_a_folder_without_an_older_run_is_refused(tmp_path):
-  with pytest.raises(ValueError, match="holds no run: it has no config.json"):
-    convert.convert(tmp_path, tmp_path / "out")
+  refused("holds no run: it has no config.json", convert.convert, tmp_path, tmp_path / "out")
   (tmp_path / "config.json").write_text('{"model": {"body": {}}}')
-  with pytest.raises(ValueError, match="a run of today"):
-    convert.convert(tmp_path, tmp_path / "out")
+  refused("a run of today", convert.convert, tmp_path, tmp_path / "out")
   (tmp_path / "config.json").write_text('{"model": {"pattern": "m"}}')
-  with pytest.raises(ValueError, match="exists; give a folder that does not"):
-    convert.convert(tmp_path, tmp_path)
+  refused("exists; give a folder that does not", convert.convert, tmp_path, tmp_path)
 
 
 def test_an_older_checkpoint_names_the_converter():
