@@ -2,15 +2,13 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from data import pipeline
 from data.task import available, build_task
-from tests import sources
+from tests import child
 from tests.refused import refused
 
 # small settings of every task that needs no files
@@ -211,8 +209,7 @@ def test_building_a_task_imports_no_heavy_library():
     "import sys; from data.task import build_task; build_task('mqar'); build_task('bytes'); "
     "print([m for m in ('jax', 'grain', 'tensorflow_datasets', 'tensorflow') if m in sys.modules])"
   )
-  done = subprocess.run([sys.executable, "-c", code], cwd=sources.ROOT, capture_output=True, text=True, check=True)
-  assert done.stdout.strip() == "[]"
+  assert child.python("-c", code).strip() == "[]"
 
 
 def test_the_last_evaluation_batch_is_filled_up_with_rows_of_weight_zero():

@@ -1,9 +1,8 @@
 """A stack on eight devices equals the stack on one; in a process of its own, since a process has one set of devices."""
 
-import subprocess
-import sys
-
 import pytest
+
+from tests import child
 
 PROGRAM = """
 import jax
@@ -39,5 +38,4 @@ print("equal")
 
 @pytest.mark.slow
 def test_a_stack_on_a_mesh_equals_the_stack_on_one_device():
-  done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
-  assert done.stdout.strip() == "equal", done.stderr[-2000:]
+  assert child.python("-c", PROGRAM).strip() == "equal"

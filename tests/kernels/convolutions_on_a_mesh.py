@@ -1,4 +1,4 @@
-"""Convolutions, lti and attention on four devices, against one: run in a process of its own by test_mesh.py."""
+"""Convolutions, lti and attention on four devices, against one: run in a process of its own by test_dispatch.py."""
 
 import jax
 import jax.numpy as jnp

@@ -3,8 +3,6 @@
 import concurrent.futures
 import functools
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -15,10 +13,9 @@ import pytest
 from kernels import cpp, dispatch
 from kernels.selective_scan import cpp as kernel
 from kernels.selective_scan import selective_scan
+from tests import child
 from tests.kernels.compare import TOLERANCE, assert_close, draw, masks, spoil, values_and_gradients
 from tests.refused import refused
-
-ROOT = Path(__file__).parents[2]
 
 
 def op(*arrays, impl="cpp", **settings):
@@ -178,8 +175,7 @@ def test_why_there_is_no_library(compiler, tmp_path, monkeypatch):
 
 
 def test_importing_builds_nothing(tmp_path):
-  env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
-  command = [sys.executable, "-c", "from kernels import cpp, selective_scan; print(cpp.folder())"]
-  out = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout.strip()
+  folders = dict(JAX_COMPILATION_CACHE_DIR=str(tmp_path), XDG_CACHE_HOME=str(tmp_path))
+  out = child.python("-c", "from kernels import cpp, selective_scan; print(cpp.folder())", **folders).strip()
   assert out == str(tmp_path / "cpp")
   assert not Path(out).exists()

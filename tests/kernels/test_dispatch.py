@@ -1,15 +1,9 @@
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import jax
 import pytest
 
 from kernels import dispatch
+from tests import child
 from tests.refused import refused
-
-ROOT = Path(__file__).parents[2]
 
 
 def impls(**reasons):
@@ -83,27 +77,20 @@ def test_forcing_a_wrong_name_lists_the_choices():
   refused("no implementation 'refrence'; choose from .*'reference'", dispatch.force, "refrence")
 
 
-def child(*command, **env):
-  result = subprocess.run(
-    [sys.executable, *command], cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True
-  )
-  assert result.returncode == 0, result.stdout + result.stderr
-  return result.stdout
-
-
 def test_the_environment_forces_an_implementation():
   program = "from kernels import linear_scan as o, dispatch; print(dispatch.pick('o', o.IMPLS, 'auto').__module__)"
-  assert child("-c", program, KERNEL_IMPL="reference").strip() == "kernels.linear_scan.reference"
+  assert child.python("-c", program, KERNEL_IMPL="reference").strip() == "kernels.linear_scan.reference"
 
 
 def test_a_mistyped_environment_lists_the_choices():
   with pytest.raises(AssertionError, match="no implementation 'refrence'; choose from .*'reference'"):
-    child("-c", "from kernels import dispatch", KERNEL_IMPL="refrence")
+    child.python("-c", "from kernels import dispatch", KERNEL_IMPL="refrence")
 
 
 @pytest.mark.slow
-def test_scans_run_on_a_mesh():
-  child("-m", "tests.kernels.on_a_mesh", JAX_NUM_CPU_DEVICES="4")
+@pytest.mark.parametrize("program", ["on_a_mesh", "convolutions_on_a_mesh"])
+def test_ops_run_on_a_mesh(program):
+  child.python("-m", f"tests.kernels.{program}", JAX_NUM_CPU_DEVICES="4")
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,6 @@
 """Kernels for GPUs without one: interpreted, and lowered. None was ever run on a GPU."""
 
 import functools
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +14,7 @@ from kernels.rg_lru import pallas_gpu as rg_lru_gpu
 from kernels.rg_lru import rg_lru
 from kernels.selective_scan import gpu_tiling, selective_scan
 from kernels.ssd import ssd
+from tests import child
 from tests.kernels import interpreters, selective
 from tests.kernels.compare import (
   DIGIT,
@@ -312,7 +309,4 @@ def test_kernels_that_no_gpu_has_run_are_taken_by_name_only(on_gpu):
 @pytest.mark.slow
 @pytest.mark.parametrize("which", [(), ("every",)])
 def test_kernels_lower_for_gpus_at_real_sizes_and_on_a_mesh(which):
-  command = [sys.executable, "-m", "tests.kernels.lower_for_gpu", *which]
-  env = {**os.environ, "JAX_NUM_CPU_DEVICES": "8"}
-  result = subprocess.run(command, cwd=Path(__file__).parents[2], env=env, capture_output=True, text=True)
-  assert result.returncode == 0, result.stdout + result.stderr
+  child.python("-m", "tests.kernels.lower_for_gpu", *which, JAX_NUM_CPU_DEVICES="8")

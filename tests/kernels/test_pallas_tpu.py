@@ -2,10 +2,6 @@
 
 import functools
 import importlib.util
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +27,7 @@ from kernels.ssd import ssd
 from kernels.ssd_step import pallas_tpu as ssd_step_tpu
 from kernels.ssd_step import ssd_step
 from scripts.benchmarks import steps
+from tests import child
 from tests.kernels import interpreters, selective
 from tests.kernels.compare import TOLERANCE, assert_close, assert_equals_the_reference, draw, values_and_gradients
 from tests.refused import refused
@@ -326,15 +323,10 @@ def test_kernels_that_no_tpu_has_run_are_taken_by_name_only(monkeypatch):
 
 @pytest.mark.parametrize("which", [(), pytest.param(("every",), marks=pytest.mark.slow)])
 def test_kernels_lower_for_tpus_at_real_sizes_and_on_a_mesh(which):
-  command = [sys.executable, "-m", "tests.kernels.lower_for_tpu", *which]
-  env = {**os.environ, "JAX_NUM_CPU_DEVICES": "8"}
-  result = subprocess.run(command, cwd=Path(__file__).parents[2], env=env, capture_output=True, text=True)
-  assert result.returncode == 0, result.stdout + result.stderr
+  child.python("-m", "tests.kernels.lower_for_tpu", *which, JAX_NUM_CPU_DEVICES="8")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="the compiler for TPUs is in libtpu")
 def test_kernels_compile_for_tpus_at_real_sizes():
-  command = [sys.executable, "-m", "tests.kernels.compile_for_tpu"]
-  result = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
-  assert result.returncode == 0, result.stdout + result.stderr
+  child.python("-m", "tests.kernels.compile_for_tpu")

@@ -1,11 +1,10 @@
 """Checkpoints: exact round trips, damage found and stepped over, nothing deleted, other trees refused."""
 
+import concurrent.futures
 import json
 import os
 import shutil
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ import optax
 import pytest
 
 from mistake import Mistake
+from tests import child
 from tests.refused import refused
 from training import manifest
 from training.checkpoint import Checkpoints
@@ -263,18 +263,8 @@ c.close()
 """
 
 
-def python(script: str, *args: str, **kwargs) -> subprocess.Popen:
-  return subprocess.Popen([sys.executable, "-c", script, *args], text=True, stderr=subprocess.PIPE, **kwargs)
-
-
-def finish(*processes: subprocess.Popen) -> None:
-  for p in processes:
-    _, err = p.communicate(timeout=120)
-    assert p.returncode == 0, err[-3000:]
-
-
 def test_saved_on_four_devices_restores_on_one_and_back(tmp_path):
-  finish(python(SHARDED, str(tmp_path), "save"))
+  child.python("-c", SHARDED, str(tmp_path), "save")
   like = {"x": jnp.zeros((4, 8)), "y": jnp.zeros(4), "rng": jax.random.key(0)}
   checkpoints = Checkpoints(tmp_path)
   state = checkpoints.restore(like).state
@@ -282,7 +272,7 @@ def test_saved_on_four_devices_restores_on_one_and_back(tmp_path):
   assert np.array_equal(jax.random.key_data(state["rng"]), jax.random.key_data(jax.random.key(7)))
   checkpoints.save(2, state)
   checkpoints.close()
-  finish(python(SHARDED, str(tmp_path), "restore"))
+  child.python("-c", SHARDED, str(tmp_path), "restore")
 
 
 PROCESS = """
@@ -325,6 +315,7 @@ def test_two_processes_agree_on_the_step(tmp_path):
   with socket.socket() as s:
     s.bind(("127.0.0.1", 0))
     port = str(s.getsockname()[1])
-  finish(*[python(PROCESS, str(tmp_path), port, str(i)) for i in range(2)])
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    list(pool.map(lambda i: child.python("-c", PROCESS, str(tmp_path), port, str(i)), range(2)))
   assert sorted(p.name for p in tmp_path.iterdir()) == ["2", "3", "3.bad", "lock", "trash"]
   assert json.loads((tmp_path / "3" / "manifest.json").read_text())["step"] == 3

@@ -1,9 +1,10 @@
 """What is settled before JAX starts."""
 
-import subprocess
 import sys
 
 import pytest
+
+from tests import child
 
 # two buffers of 64 MiB, more than an arena of a thread of XLA's takes in
 FAULTS = """
@@ -25,5 +26,4 @@ print(statistics.median(new[5:]))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the allocator that is told to keep memory is glibc's")
 def test_the_memory_of_a_step_serves_the_next_without_page_faults():
-  done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
-  assert float(done.stdout) < 0.1, "of a buffer; it is 2 where all is mapped again in each call"
+  assert float(child.python("-c", FAULTS)) < 0.1, "of a buffer; it is 2 where all is mapped again in each call"
