@@ -25,6 +25,19 @@ class Op(ops.Op):
         arrays["u"] = -rng.uniform(size=arrays["w"].shape) * arrays["w"]
     return {name: arrays[name].astype(z.dtype) for name, z in shapes.items()}
 
+  def forgetting(self, **sizes: int) -> dict[str, np.ndarray]:
+    """Sixty tokens of weak decays, e^-170 at every fourth, and 0 at one of them.
+
+    Where a head has decays by channel, one channel is cleared alone before, and another keeps everything.
+    """
+    arrays = self.draw(60, **sizes)
+    strong = (np.arange(60) % 4 == 2).reshape(60, *[1] * (arrays["log_a"].ndim - 2))
+    log_a = arrays["log_a"] = np.where(strong, np.float32(-170), arrays["log_a"] / 50)
+    log_a[:, 41] = -np.inf
+    if log_a.ndim == 4 and log_a.shape[-1] > 1:
+      log_a[:, 29, :, 1], log_a[..., 2] = -np.inf, 0
+    return arrays
+
 
 def _normal(rng, shape):
   return rng.standard_normal(shape)
@@ -45,3 +58,5 @@ DRAWS = {
 }
 
 OPS = {name: Op(*op) for name, op in ops.OPS.items()}
+# Ops with decays whose logarithms are given: how near implementations are to the reference where decays are strong.
+DECAYING = {name: 4e-6 if "w" in op.axes else 2e-6 for name, op in OPS.items() if "log_a" in op.axes}

@@ -11,19 +11,12 @@ from kernels.delta_rule import delta_rule
 from kernels.delta_rule import pallas_tpu as delta_rule_tpu
 from kernels.gated_linear_attention import gated_linear_attention
 from kernels.gated_linear_attention import pallas_tpu as gla_tpu
-from tests.kernels.compare import assert_close, assert_equals_the_reference, draw, values_and_gradients
+from tests.kernels.compare import assert_close, assert_equals_the_reference, values_and_gradients
+from tests.kernels.ops import DECAYING, OPS
+from tests.refused import refused
 
 # interpreting a kernel takes seconds; the default suite lowers them
 pytestmark = pytest.mark.slow
-
-
-def gla_arrays(t, h, k, p, bonus):
-  """Decays from nearly none to 1e-2 a token."""
-  rng = np.random.default_rng(t)
-  q, key = draw(rng, (2, 2, t, h, k), "float32")
-  log_a = -(10.0 ** rng.uniform(-3, 0.7, (2, t, h, k))).astype("float32")
-  given = q, key, draw(rng, (2, t, h, p), "float32"), log_a, draw(rng, (2, h, k, p), "float32")
-  return (*given, draw(rng, (h, k), "float32")) if bonus else given
 
 
 # one block and several, in one chunk and in several, heads in one program and in several
@@ -32,41 +25,26 @@ def gla_arrays(t, h, k, p, bonus):
   [
     (11, 1, 3, 5, True, True),
     (11, 1, 3, 5, False, True),
-    pytest.param(21, 3, 5, 7, True, True, marks=pytest.mark.slow),
-    pytest.param(37, 2, 128, 128, True, True, marks=pytest.mark.slow),
-    pytest.param(32, 4, 64, 64, False, False, marks=pytest.mark.slow),
-    pytest.param(1, 2, 4, 4, True, False, marks=pytest.mark.slow),
+    (21, 3, 5, 7, True, True),
+    (37, 2, 128, 128, True, True),
+    (32, 4, 64, 64, False, False),
+    (1, 2, 4, 4, True, False),
   ],
 )
 def test_gated_linear_attention_equals_the_reference(t, h, k, p, bonus, masked, monkeypatch, on_tpu):
   monkeypatch.setattr(gla_tpu, "ROWS", 4 if k < 64 else 16)
   monkeypatch.setattr(gla_tpu, "BLOCKS", 2)
-  assert_equals_the_reference(gated_linear_attention, gla_arrays(t, h, k, p, bonus), t, masked)
+  given = OPS["gated_linear_attention" + ", bonus" * bonus].draw(t, h=h, k=k, p=p)
+  assert_equals_the_reference(gated_linear_attention, tuple(given.values()), t, masked)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("bonus", [False, True])
-def test_gated_linear_attention_on_tpus_forgets_strong_decays_and_keeps_weak_ones_exact(bonus, on_tpu):
-  """A decay of 0, and after one of e^-170 those of the next tokens with all digits; a channel without decay."""
-  q, k, v, log_a, *rest = gla_arrays(60, 1, 4, 4, bonus)
-  log_a = np.where(np.arange(60)[:, None, None] % 4 == 2, np.float32(-170), log_a / 50)
-  log_a[:, 41, :, 1] = -np.inf
-  log_a[:, :, :, 2] = 0
-  given = q, k, v, log_a, *rest
-  want = values_and_gradients(functools.partial(gated_linear_attention, impl="reference"), given)
-  assert_close(values_and_gradients(functools.partial(gated_linear_attention, impl="pallas_tpu"), given), want, 2e-6)
-
-
-def delta_arrays(t, h, k, p, gated, beta=None):
-  """Keys of length 1, steps in [0, 2], and decays from nearly none to 1e-2 a token."""
-  rng = np.random.default_rng(t)
-  q, x = draw(rng, (2, 2, t, h, k), "float32")
-  x /= np.linalg.norm(x, axis=-1, keepdims=True)
-  steps = rng.uniform(0, 2, (2, t, h, 1)) if beta is None else beta
-  stored = (steps * x).astype("float32")
-  v, S = draw(rng, (2, t, h, p), "float32"), draw(rng, (2, h, k, p), "float32")
-  log_a = -(10.0 ** rng.uniform(-3, 0.7, (2, t, h, 1))).astype("float32")
-  return (q, stored, v, np.exp(log_a) * x, S, None, log_a) if gated else (q, stored, v, x, S)
+@pytest.mark.parametrize(
+  "name", [name for name in DECAYING if name not in ("delta_rule, by channel", "delta_rule, general")]
+)
+def test_strong_decays_are_forgotten_and_weak_ones_exact_on_tpus(name, on_tpu):
+  arrays = tuple(OPS[name].forgetting().values())
+  run = lambda impl: values_and_gradients(functools.partial(OPS[name].run, impl=impl), arrays)
+  assert_close(run("pallas_tpu"), run("reference"), DECAYING[name])
 
 
 # one chunk and several, with decays and without
@@ -74,25 +52,15 @@ def delta_arrays(t, h, k, p, gated, beta=None):
   "t, h, k, p, gated, masked",
   [
     (21, 1, 3, 5, True, True),
-    pytest.param(11, 2, 4, 4, False, True, marks=pytest.mark.slow),
-    pytest.param(40, 1, 128, 128, True, False, marks=pytest.mark.slow),
-    pytest.param(1, 2, 4, 4, False, False, marks=pytest.mark.slow),
+    (11, 2, 4, 4, False, True),
+    (40, 1, 128, 128, True, False),
+    (1, 2, 4, 4, False, False),
   ],
 )
 def test_delta_rule_equals_the_reference(t, h, k, p, gated, masked, monkeypatch, on_tpu):
   monkeypatch.setattr(delta_rule_tpu, "TOKENS", 16)
-  assert_equals_the_reference(delta_rule, delta_arrays(t, h, k, p, gated), t, masked)
-
-
-@pytest.mark.slow
-def test_delta_rule_on_tpus_forgets_strong_decays_and_keeps_weak_ones_exact(on_tpu):
-  """A decay of 0, and after one of e^-170 those of the next tokens with all digits."""
-  q, k, v, x, S, _, log_a = delta_arrays(60, 2, 4, 4, True)
-  log_a = np.where(np.arange(60)[:, None, None] % 4 == 2, np.float32(-170), log_a / 50)
-  log_a[:, 41] = -np.inf
-  given = q, k, v, x, S, None, log_a
-  want = values_and_gradients(functools.partial(delta_rule, impl="reference"), given)
-  assert_close(values_and_gradients(functools.partial(delta_rule, impl="pallas_tpu"), given), want, 4e-6)
+  op = OPS["delta_rule" + ", gated" * gated]
+  assert_equals_the_reference(op.run, tuple(op.draw(t, h=h, k=k, p=p).values()), t, masked)
 
 
 @pytest.mark.parametrize("step", [1, 2])
@@ -105,8 +73,7 @@ def test_the_inverse_of_a_chunk_is_exact_for_equal_keys(step):
 
 def test_delta_rule_on_tpus_says_what_it_cannot_run(monkeypatch):
   monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-  q, k, v, w, S, _, log_a = map(lambda z: None if z is None else jnp.asarray(z), delta_arrays(8, 2, 3, 4, True))
-  with pytest.raises(ValueError, match="pallas_tpu: what is found is written at u"):
-    delta_rule(q, k, v, w, S, k, log_a, impl="pallas_tpu")
-  with pytest.raises(ValueError, match="pallas_tpu: there is a decay for each row of the state"):
-    delta_rule(q, k, v, w, S, None, jnp.repeat(log_a, 3, -1), impl="pallas_tpu")
+  q, k, v, w, S, log_a = map(jnp.asarray, OPS["delta_rule, gated"].draw(8).values())
+  refused("pallas_tpu: what is found is written at u", delta_rule, q, k, v, w, S, k, log_a, impl="pallas_tpu")
+  each_row = jnp.repeat(log_a, 3, -1)
+  refused("pallas_tpu: there is a decay for each row", delta_rule, q, k, v, w, S, None, each_row, impl="pallas_tpu")

@@ -22,8 +22,9 @@ from tests.kernels.compare import (
   differentiated,
   masks,
   spoil,
+  values_and_gradients,
 )
-from tests.kernels.ops import OPS
+from tests.kernels.ops import DECAYING, OPS
 
 # What an implementation does not know, and says so in tests of its own.
 REFUSED = {("selective_scan, complex", "xla"), ("lti", "products")}
@@ -190,6 +191,32 @@ def test_bfloat16_comes_back_with_a_float32_state(name, impl):
   assert y.dtype == (exact.dtype if np.iscomplexobj(exact) else jnp.bfloat16)
   np.testing.assert_allclose(np.asarray(y, exact.dtype), exact, atol=2.0**-8 * np.abs(exact).max())
   assert_close(last, exact_last, TOLERANCE["float32"])
+
+
+@pytest.mark.parametrize("name, impl", [case for case in ALL if case[0] in DECAYING and case[1] != "reference"])
+def test_strong_decays_are_forgotten_and_weak_ones_exact(name, impl):
+  """After a decay of e^-170 or 0, those of the next tokens keep all their digits; without decay all stays."""
+  arrays = tuple(OPS[name].forgetting().values())
+  got, want = (
+    values_and_gradients(functools.partial(OPS[name].run, impl=each), arrays) for each in (impl, "reference")
+  )
+  assert_close(got, want, DECAYING[name])
+  assert all(np.isfinite(z).all() for z in jax.tree.leaves(got))
+
+
+MANY = dict(b=1, t=4096, h=2, g=1, k=32, p=32, e=16, n=16)
+LARGE = ("selective_scan", "ssd", "gated_linear_attention", "delta_rule, general")
+
+
+@pytest.mark.parametrize("name, impl", [case for case in ALL if case[0] in LARGE and case[1] != "reference"])
+@pytest.mark.optimized
+def test_the_gradient_keeps_no_state_per_token(name, impl):
+  op = OPS[name]
+  shapes = op.shapes(MANY, "float32")
+  loss = jax.grad(lambda *z: op.run(*z, impl=impl)[0].sum(), argnums=tuple(range(len(shapes))))
+  compiled = jax.jit(loss).lower(*shapes.values()).compile()
+  used, states = compiled.memory_analysis().temp_size_in_bytes, 4 * MANY["t"] * shapes[op.state].size
+  assert used < 0.75 * states, f"{used} temporary bytes; all states would be {states}"
 
 
 LOOPS = {"scan", "while", "fft", "cumsum", "cummax", "triangular_solve", "pad"}

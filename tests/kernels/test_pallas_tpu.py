@@ -29,7 +29,8 @@ from kernels.ssd_step import ssd_step
 from scripts.benchmarks import steps
 from tests import child
 from tests.kernels import interpreters, selective
-from tests.kernels.compare import TOLERANCE, assert_close, assert_equals_the_reference, draw, values_and_gradients
+from tests.kernels.compare import TOLERANCE, assert_close, assert_equals_the_reference, draw
+from tests.kernels.ops import OPS
 from tests.refused import refused
 
 
@@ -82,10 +83,10 @@ def scan_arrays(b, t, n, constant, dtype):
   [
     (19, 3, False, "float32", True),
     (19, 3, True, "complex64", True),
-    pytest.param(41, 130, False, "float32", True, marks=pytest.mark.slow),
-    pytest.param(33, 128, False, "complex64", False, marks=pytest.mark.slow),
-    pytest.param(1, 7, True, "float32", False, marks=pytest.mark.slow),
-    pytest.param(32, 128, True, "float32", True, marks=pytest.mark.slow),
+    (41, 130, False, "float32", True),
+    (33, 128, False, "complex64", False),
+    (1, 7, True, "float32", False),
+    (32, 128, True, "float32", True),
   ],
 )
 def test_linear_scan_equals_the_reference(t, n, constant, dtype, masked, monkeypatch, on_tpu):
@@ -108,9 +109,9 @@ def gated_arrays(t, e, dtype="float32"):
   "t, e, dtype, masked, tolerance",
   [
     (35, 3, "float32", True, TOLERANCE["float32"]),
-    pytest.param(41, 130, "bfloat16", True, 2**-7, marks=pytest.mark.slow),
-    pytest.param(1, 5, "float32", False, TOLERANCE["float32"], marks=pytest.mark.slow),
-    pytest.param(64, 256, "float32", False, TOLERANCE["float32"], marks=pytest.mark.slow),
+    (41, 130, "bfloat16", True, 2**-7),
+    (1, 5, "float32", False, TOLERANCE["float32"]),
+    (64, 256, "float32", False, TOLERANCE["float32"]),
   ],
 )
 def test_rg_lru_equals_the_reference(t, e, dtype, masked, tolerance, monkeypatch, on_tpu):
@@ -159,16 +160,11 @@ def test_a_document_that_is_not_finite_spoils_no_other_of_its_tile(op, arrays, o
   "t, e, g, n, masked, narrow, around",
   [
     (19, 4, 2, 3, True, "x z", "softplus D z"),
-    *(
-      pytest.param(*case, marks=pytest.mark.slow)
-      for case in [
-        (41, 256, 1, 16, True, "", "softplus D z"),
-        (32, 130, 1, 8, False, "x", "z"),
-        (33, 4, 1, 4, False, "x dt z", "softplus D z"),
-        (9, 4, 1, 4, False, "", "softplus D"),
-        (1, 4, 1, 4, False, "", ""),
-      ]
-    ),
+    (41, 256, 1, 16, True, "", "softplus D z"),
+    (32, 130, 1, 8, False, "x", "z"),
+    (33, 4, 1, 4, False, "x dt z", "softplus D z"),
+    (9, 4, 1, 4, False, "", "softplus D"),
+    (1, 4, 1, 4, False, "", ""),
   ],
 )
 def test_selective_scan_equals_the_reference(t, e, g, n, masked, narrow, around, monkeypatch, on_tpu):
@@ -178,40 +174,21 @@ def test_selective_scan_equals_the_reference(t, e, g, n, masked, narrow, around,
   assert_equals_the_reference(functools.partial(selective_scan, softplus=softplus), given, t, masked)
 
 
-def ssd_arrays(t, h, p, g, k):
-  """Decays from nearly none to 1e-2 a token."""
-  rng = np.random.default_rng(t)
-  shapes = (2, t, g, k), (2, t, g, k), (2, t, h, p), (2, h, k, p)
-  *tokens, S = (draw(rng, shape, "float32") for shape in shapes)
-  return *tokens, -(10 ** rng.uniform(-3, 0.7, (2, t, h))).astype("float32"), S
-
-
 @pytest.mark.slow
 # a group's heads in one program and in several, groups of heads and one for all
 @pytest.mark.parametrize(
   "t, h, p, g, k, masked",
   [
     (19, 4, 5, 2, 3, True),
-    pytest.param(41, 4, 64, 1, 16, True, marks=pytest.mark.slow),
-    pytest.param(32, 3, 8, 3, 8, False, marks=pytest.mark.slow),
-    pytest.param(1, 2, 4, 1, 4, False, marks=pytest.mark.slow),
+    (41, 4, 64, 1, 16, True),
+    (32, 3, 8, 3, 8, False),
+    (1, 2, 4, 1, 4, False),
   ],
 )
 def test_ssd_equals_the_reference(t, h, p, g, k, masked, monkeypatch, on_tpu):
   monkeypatch.setattr(ssd_tpu, "TOKENS", 16)
   monkeypatch.setattr(ssd_tpu, "HEADS", 2)
-  assert_equals_the_reference(ssd, ssd_arrays(t, h, p, g, k), t, masked)
-
-
-@pytest.mark.slow
-def test_ssd_on_tpus_forgets_strong_decays_and_keeps_weak_ones_exact(on_tpu):
-  """A decay of 0, and after one of e^-170 those of the next tokens with all digits."""
-  q, k, v, log_a, S = ssd_arrays(60, 2, 4, 1, 4)
-  log_a = np.where(np.arange(60)[:, None] % 4 == 2, np.float32(-170), log_a / 50)
-  log_a[:, 41] = -np.inf
-  given = q, k, v, log_a, S
-  want = values_and_gradients(functools.partial(ssd, impl="reference"), given)
-  assert_close(values_and_gradients(functools.partial(ssd, impl="pallas_tpu"), given), want, 2e-6)
+  assert_equals_the_reference(ssd, tuple(OPS["ssd"].draw(t, h=h, p=p, g=g, k=k).values()), t, masked)
 
 
 def assert_step_equals_the_reference(op, given, **arguments):
@@ -223,7 +200,7 @@ def assert_step_equals_the_reference(op, given, **arguments):
 # one block and several, of rows and of channels; one tap and several
 @pytest.mark.parametrize(
   "b, e, w, activation",
-  [(2, 5, 4, "silu"), pytest.param(9, 256, 2, "none", marks=pytest.mark.slow)],
+  [(2, 5, 4, "silu"), (9, 256, 2, "none")],
 )
 def test_conv_step_equals_the_reference(b, e, w, activation, monkeypatch, on_tpu):
   monkeypatch.setattr(conv_step_tpu, "CHANNELS", 128)
@@ -236,7 +213,7 @@ def test_conv_step_equals_the_reference(b, e, w, activation, monkeypatch, on_tpu
 # channels that do not fill lanes, and several blocks of them in each of several groups
 @pytest.mark.parametrize(
   "e, g, n",
-  [(4, 1, 3), *(pytest.param(*case, marks=pytest.mark.slow) for case in [(200, 1, 16), (512, 2, 5)])],
+  [(4, 1, 3), (200, 1, 16), (512, 2, 5)],
 )
 def test_selective_step_equals_the_reference(e, g, n, monkeypatch, on_tpu):
   monkeypatch.setattr(selective_step_tpu, "NUMBERS", 128 * 8)
@@ -249,8 +226,8 @@ def test_selective_step_equals_the_reference(e, g, n, monkeypatch, on_tpu):
   "h, p, g, k, norm, norm_groups, D_per",
   [
     (4, 5, 2, 3, "gate_first", 2, "head"),
-    pytest.param(8, 64, 2, 16, "norm_first", 1, "channel", marks=pytest.mark.slow),
-    pytest.param(4, 64, 1, 16, "none", 1, "head", marks=pytest.mark.slow),
+    (8, 64, 2, 16, "norm_first", 1, "channel"),
+    (4, 64, 1, 16, "none", 1, "head"),
   ],
 )
 def test_ssd_step_equals_the_reference(h, p, g, k, norm, norm_groups, D_per, monkeypatch, on_tpu):
@@ -313,7 +290,7 @@ def test_kernels_that_no_tpu_has_run_are_taken_by_name_only(monkeypatch):
     linear_scan: scan_arrays(1, 8, 4, True, "float32"),
     rg_lru: gated_arrays(8, 4),
     selective_scan: selective.arrays(8, 4, 1, 4),
-    ssd: ssd_arrays(8, 2, 4, 1, 4),
+    ssd: tuple(OPS["ssd"].draw(8).values()),
   }
   for op, given in cases.items():
     assert "pallas_call" not in str(jax.make_jaxpr(op)(*given)), op.__name__
