@@ -1,10 +1,11 @@
-"""Double precision is for the slow suite; and what the tests of kernels for TPUs share."""
+"""Double precision is for the slow suite; and what the tests of kernels for TPUs and GPUs share."""
 
 from pathlib import Path
 
 import jax
 import pytest
 
+from kernels import gpu
 from tests.kernels import interpreters
 
 
@@ -25,3 +26,10 @@ def on_tpu(monkeypatch):
   jax.config.update("jax_disable_most_optimizations", True)
   with interpreters.interpreted_tpu():
     yield
+
+
+@pytest.fixture
+def on_gpu(monkeypatch):
+  """Lets what chooses by platform see a GPU."""
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  monkeypatch.setattr(gpu, "compute_capability", lambda: 9.0)

@@ -15,7 +15,7 @@ from kernels.rg_lru import rg_lru
 from kernels.selective_scan import gpu_tiling, selective_scan
 from kernels.ssd import ssd
 from tests import child
-from tests.kernels import interpreters, selective
+from tests.kernels import interpreters, scans
 from tests.kernels.compare import (
   DIGIT,
   TOLERANCE,
@@ -26,13 +26,6 @@ from tests.kernels.compare import (
   spoil,
   values_and_gradients,
 )
-
-
-@pytest.fixture
-def on_gpu(monkeypatch):
-  """What chooses by platform sees a GPU."""
-  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-  monkeypatch.setattr(gpu, "compute_capability", lambda: 9.0)
 
 
 def read_too_early(x, y, slot, ready):
@@ -91,13 +84,6 @@ def compare(op, given, where, races=False, tolerance=TOLERANCE["float32"]):
   assert_close(got, want, tolerance, narrow=DIGIT)
 
 
-def scan_arrays(b, t, n, constant, dtype):
-  rng = np.random.default_rng(t)
-  a = rng.uniform(0.5, 1, n if constant else (b, t, n))
-  a = a * np.exp(1j * rng.uniform(-3, 3, a.shape)) if dtype == "complex64" else a
-  return a.astype(dtype), draw(rng, (b, t, n), dtype), draw(rng, (b, n), dtype)
-
-
 # ends within a tile, fewer channels than a block has and more, tiles fewer than slots and more, time cut or not
 @interpreted_gpu
 @pytest.mark.parametrize(
@@ -119,7 +105,7 @@ def scan_arrays(b, t, n, constant, dtype):
 def test_linear_scan_equals_the_reference(t, n, constant, dtype, masked, segments, monkeypatch, on_gpu):
   monkeypatch.setattr(pallas_gpu, "TOKENS", 4 if dtype == "float32" else 8)
   cut_time(monkeypatch, segments)
-  compare(linear_scan, scan_arrays(2, t, n, constant, dtype), masks(t) if masked else {})
+  compare(linear_scan, scans.linear(2, t, n, constant, dtype), masks(t) if masked else {})
 
 
 @interpreted_gpu
@@ -128,15 +114,7 @@ def test_linear_scan_equals_the_reference(t, n, constant, dtype, masked, segment
 def test_linear_scan_has_no_races(segments, monkeypatch, on_gpu):
   monkeypatch.setattr(pallas_gpu, "TOKENS", 4)
   cut_time(monkeypatch, segments)
-  compare(linear_scan, scan_arrays(2, 18, 5, False, "float32"), masks(18), races=True)
-
-
-def gated_arrays(t, e, dtype="float32"):
-  """Decays from almost 0 to almost 1."""
-  rng = np.random.default_rng(t)
-  u, r, i = draw(rng, (3, 2, t, e), "float32")
-  a_param, h = rng.uniform(-9, 1, e).astype("float32"), draw(rng, (2, e), "float32")
-  return *(np.asarray(z, jnp.dtype(dtype)) for z in (u, 4 * r, i)), a_param, h
+  compare(linear_scan, scans.linear(2, 18, 5, False, "float32"), masks(18), races=True)
 
 
 # ends within a tile, fewer channels than a block has and more, time cut or not; in bfloat16 both round to 8 bits
@@ -158,7 +136,7 @@ def gated_arrays(t, e, dtype="float32"):
 def test_rg_lru_equals_the_reference(t, e, dtype, masked, segments, tolerance, monkeypatch, on_gpu):
   monkeypatch.setattr(rg_lru_gpu, "BYTES", 16)
   cut_time(monkeypatch, segments)
-  compare(rg_lru, gated_arrays(t, e, dtype), masks(t) if masked else {}, tolerance=tolerance)
+  compare(rg_lru, scans.gated(t, e, dtype), masks(t) if masked else {}, tolerance=tolerance)
 
 
 @interpreted_gpu
@@ -167,7 +145,7 @@ def test_rg_lru_equals_the_reference(t, e, dtype, masked, segments, tolerance, m
 def test_rg_lru_has_no_races(segments, monkeypatch, on_gpu):
   monkeypatch.setattr(rg_lru_gpu, "BYTES", 16)
   cut_time(monkeypatch, segments)
-  compare(rg_lru, gated_arrays(18, 5), masks(18), races=True)
+  compare(rg_lru, scans.gated(18, 5), masks(18), races=True)
 
 
 # groups, more channels than a block has, states of a part of a matrix and of several, time cut or not; softplus, skip
@@ -192,7 +170,7 @@ def test_rg_lru_has_no_races(segments, monkeypatch, on_gpu):
 def test_selective_scan_equals_the_reference(t, e, g, n, masked, tokens, segments, narrow, around, monkeypatch, on_gpu):
   monkeypatch.setattr(gpu_tiling, "TOKENS", tokens)
   cut_time(monkeypatch, segments)
-  given, softplus = selective.around(selective.arrays(t, e, g, n), narrow, around)
+  given, softplus = scans.around(scans.selective(t, e, g, n), narrow, around)
   compare(functools.partial(selective_scan, softplus=softplus), given, masks(t) if masked else {})
 
 
@@ -202,7 +180,7 @@ def test_selective_scan_equals_the_reference(t, e, g, n, masked, tokens, segment
 def test_selective_scan_has_no_races(segments, monkeypatch, on_gpu):
   monkeypatch.setattr(gpu_tiling, "TOKENS", 4)
   cut_time(monkeypatch, segments)
-  given, softplus = selective.around(selective.arrays(18, 4, 2, 16), "", "softplus D z")
+  given, softplus = scans.around(scans.selective(18, 4, 2, 16), "", "softplus D z")
   compare(functools.partial(selective_scan, softplus=softplus), given, masks(18), races=True)
 
 
@@ -268,7 +246,7 @@ def test_time_is_cut_where_blocks_are_too_few(programs, tiles, segments):
 
 
 def test_a_kernel_for_gpus_says_why_it_cannot_run(monkeypatch):
-  given = jax.tree.map(jnp.asarray, scan_arrays(1, 8, 4, True, "float32"))
+  given = jax.tree.map(jnp.asarray, scans.linear(1, 8, 4, True, "float32"))
   with pytest.raises(ValueError, match=r"pallas_gpu: it needs a GPU, not a cpu.*other choices: \['auto', 'xla'"):
     linear_scan(*given, impl="pallas_gpu")
   monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
@@ -281,7 +259,7 @@ def test_a_kernel_for_gpus_says_why_it_cannot_run(monkeypatch):
 
 
 def test_selective_scan_on_gpus_says_what_it_cannot_run(on_gpu):
-  x, dt, A, B, C, h = map(jnp.asarray, selective.arrays(8, 4, 1, 4))
+  x, dt, A, B, C, h = map(jnp.asarray, scans.selective(8, 4, 1, 4))
   with pytest.raises(ValueError, match="pallas_gpu: disc='zoh'; it knows 'euler' alone"):
     selective_scan(x, dt, A, B, C, h, disc="zoh", impl="pallas_gpu")
   with pytest.raises(ValueError, match="pallas_gpu: the states are complex"):
@@ -289,14 +267,14 @@ def test_selective_scan_on_gpus_says_what_it_cannot_run(on_gpu):
   with pytest.raises(ValueError, match=r"it reads float32 and bfloat16, not \['float16'\]"):
     selective_scan(x, dt.astype("float16"), A, B, C, h, impl="pallas_gpu")
   with pytest.raises(ValueError, match="a state has 65 entries, and registers hold 64 at most"):
-    selective_scan(*map(jnp.asarray, selective.arrays(8, 4, 1, 65)), impl="pallas_gpu")
+    selective_scan(*map(jnp.asarray, scans.selective(8, 4, 1, 65)), impl="pallas_gpu")
 
 
 def test_kernels_that_no_gpu_has_run_are_taken_by_name_only(on_gpu):
   cases = {
-    linear_scan: scan_arrays(1, 8, 4, True, "float32"),
-    rg_lru: gated_arrays(8, 4),
-    selective_scan: selective.arrays(8, 4, 1, 4),
+    linear_scan: scans.linear(1, 8, 4, True, "float32"),
+    rg_lru: scans.gated(8, 4),
+    selective_scan: scans.selective(8, 4, 1, 4),
     ssd: tuple(map(jnp.asarray, ssd_arrays(1, 8, 1, 4, 1, 4))),
   }
   for op, given in cases.items():

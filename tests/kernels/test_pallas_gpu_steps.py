@@ -1,11 +1,8 @@
 """The kernels for one token on GPUs, without one: interpreted. None was ever run on a GPU."""
 
 import jax
-import jax.numpy as jnp
 import pytest
 
-from hybrids import mixer
-from kernels import dispatch, gpu
 from kernels.conv_step import conv_step
 from kernels.selective_step import selective_step
 from kernels.ssd_step import ssd_step
@@ -13,13 +10,6 @@ from scripts.benchmarks import steps
 from tests.kernels import interpreters
 from tests.kernels.compare import TOLERANCE, assert_close, interpreted_gpu
 from tests.refused import refused
-
-
-@pytest.fixture
-def on_gpu(monkeypatch):
-  """What chooses by platform sees a GPU."""
-  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-  monkeypatch.setattr(gpu, "compute_capability", lambda: 9.0)
 
 
 def assert_equals_the_reference(op, given, **arguments):
@@ -70,17 +60,3 @@ def test_steps_on_gpus_say_what_they_cannot_run(on_gpu):
   refused("pallas_gpu: norm_groups=4 do not divide the 2 heads", ssd_step, *given, **layer, impl="pallas_gpu")
   given, layer = steps.ssd_arrays(2, 1, 65, 1, 3, "gate_first", 1)
   refused("pallas_gpu: heads have 65 channels; it knows 64 at most", ssd_step, *given, **layer, impl="pallas_gpu")
-
-
-def test_a_step_of_mamba_takes_its_kernels_by_name_only(on_gpu):
-  names = {"mamba": ["conv_step", "selective_step"], "mamba2": ["ssd_step"]}
-  for name, kernels in names.items():
-    layer, x = mixer.build(name, width=8), jnp.ones((2, 8))
-    state = layer.init_state(2, 1)
-    variables = jax.eval_shape(layer.init, jax.random.key(0), x[:, None])
-    step = lambda variables, layer=layer, x=x, state=state: layer.apply(variables, x, state, method="step")
-    assert "mpmd_map" not in str(jax.make_jaxpr(step)(variables)), name
-    with dispatch.use("pallas_gpu"):
-      # another function, or JAX finds the trace that it has
-      text = str(jax.make_jaxpr(lambda variables, step=step: step(variables))(variables))
-    assert [kernel for kernel in kernels if f"name={kernel}" in text] == kernels, text

@@ -10,7 +10,6 @@ import pytest
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from hybrids import mixer
 from kernels import dispatch
 from kernels.conv_step import conv_step
 from kernels.conv_step import pallas_tpu as conv_step_tpu
@@ -28,8 +27,8 @@ from kernels.ssd_step import pallas_tpu as ssd_step_tpu
 from kernels.ssd_step import ssd_step
 from scripts.benchmarks import steps
 from tests import child
-from tests.kernels import interpreters, selective
-from tests.kernels.compare import TOLERANCE, assert_close, assert_equals_the_reference, draw
+from tests.kernels import interpreters, scans
+from tests.kernels.compare import TOLERANCE, assert_close, assert_equals_the_reference
 from tests.kernels.ops import OPS
 from tests.refused import refused
 
@@ -69,13 +68,6 @@ def test_the_interpreter_reports_races(kernel):
     run_raced(kernel)
 
 
-def scan_arrays(b, t, n, constant, dtype):
-  rng = np.random.default_rng(t)
-  a = rng.uniform(0.5, 1, n if constant else (b, t, n))
-  a = a * np.exp(1j * rng.uniform(-3, 3, a.shape)) if dtype == "complex64" else a
-  return a.astype(dtype), draw(rng, (b, t, n), dtype), draw(rng, (b, n), dtype)
-
-
 @pytest.mark.slow
 # ends within a chunk and within a tile, fewer channels than a register has and more than a block
 @pytest.mark.parametrize(
@@ -92,15 +84,7 @@ def scan_arrays(b, t, n, constant, dtype):
 def test_linear_scan_equals_the_reference(t, n, constant, dtype, masked, monkeypatch, on_tpu):
   monkeypatch.setattr(linear_scan_tpu, "TOKENS", 16)
   monkeypatch.setattr(linear_scan_tpu, "CHANNELS", 128 if dtype == "float32" else 256)
-  assert_equals_the_reference(linear_scan, scan_arrays(2, t, n, constant, dtype), t, masked)
-
-
-def gated_arrays(t, e, dtype="float32"):
-  """Decays from almost 0 to almost 1."""
-  rng = np.random.default_rng(t)
-  u, r, i = draw(rng, (3, 2, t, e), "float32")
-  a_param, h = rng.uniform(-9, 1, e).astype("float32"), draw(rng, (2, e), "float32")
-  return *(np.asarray(z, jnp.dtype(dtype)) for z in (u, 4 * r, i)), a_param, h
+  assert_equals_the_reference(linear_scan, scans.linear(2, t, n, constant, dtype), t, masked)
 
 
 @pytest.mark.slow
@@ -117,16 +101,16 @@ def gated_arrays(t, e, dtype="float32"):
 def test_rg_lru_equals_the_reference(t, e, dtype, masked, tolerance, monkeypatch, on_tpu):
   monkeypatch.setattr(rg_lru_tpu, "TOKENS", 32)
   monkeypatch.setattr(rg_lru_tpu, "CHANNELS", 128)
-  assert_equals_the_reference(rg_lru, gated_arrays(t, e, dtype), t, masked, tolerance)
+  assert_equals_the_reference(rg_lru, scans.gated(t, e, dtype), t, masked, tolerance)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
   "op, arrays",
   [
-    (linear_scan, scan_arrays(2, 30, 3, False, "float32")),
-    (linear_scan, scan_arrays(2, 30, 3, True, "complex64")),
-    (rg_lru, gated_arrays(30, 3)),
+    (linear_scan, scans.linear(2, 30, 3, False, "float32")),
+    (linear_scan, scans.linear(2, 30, 3, True, "complex64")),
+    (rg_lru, scans.gated(30, 3)),
   ],
 )
 def test_a_document_that_is_not_finite_spoils_no_other_of_its_tile(op, arrays, on_tpu):
@@ -170,7 +154,7 @@ def test_a_document_that_is_not_finite_spoils_no_other_of_its_tile(op, arrays, o
 def test_selective_scan_equals_the_reference(t, e, g, n, masked, narrow, around, monkeypatch, on_tpu):
   monkeypatch.setattr(selective_scan_tpu, "TOKENS", 16)
   monkeypatch.setattr(selective_scan_tpu, "CHANNELS", 128)
-  given, softplus = selective.around(selective.arrays(t, e, g, n), narrow, around)
+  given, softplus = scans.around(scans.selective(t, e, g, n), narrow, around)
   assert_equals_the_reference(functools.partial(selective_scan, softplus=softplus), given, t, masked)
 
 
@@ -237,7 +221,7 @@ def test_ssd_step_equals_the_reference(h, p, g, k, norm, norm_groups, D_per, mon
 
 
 def test_a_kernel_for_tpus_says_why_it_cannot_run(monkeypatch):
-  given = jax.tree.map(jnp.asarray, scan_arrays(1, 8, 4, True, "float32"))
+  given = jax.tree.map(jnp.asarray, scans.linear(1, 8, 4, True, "float32"))
   with pytest.raises(ValueError, match=r"pallas_tpu: it needs a TPU, not a cpu.*other choices: \['auto', 'xla'"):
     linear_scan(*given, impl="pallas_tpu")
   monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
@@ -247,7 +231,7 @@ def test_a_kernel_for_tpus_says_why_it_cannot_run(monkeypatch):
 
 def test_selective_scan_on_tpus_says_what_it_cannot_run(monkeypatch):
   monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-  x, dt, A, B, C, h = map(jnp.asarray, selective.arrays(8, 4, 1, 4))
+  x, dt, A, B, C, h = map(jnp.asarray, scans.selective(8, 4, 1, 4))
   with pytest.raises(ValueError, match="pallas_tpu: disc='zoh'; it knows 'euler' alone"):
     selective_scan(x, dt, A, B, C, h, disc="zoh", impl="pallas_tpu")
   refused("pallas_tpu: the states are complex", selective_scan, x, dt, A + 0j, B, C, h, impl="pallas_tpu")
@@ -268,28 +252,12 @@ def test_steps_on_tpus_say_what_they_cannot_run(monkeypatch):
   refused("pallas_tpu: norm_groups=4 do not divide the 2 heads", ssd_step, *given, **layer, impl="pallas_tpu")
 
 
-def test_a_step_of_mamba_takes_its_kernels_by_name_only(monkeypatch):
-  monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-  names = {"mamba": ["conv_step", "selective_step"], "mamba2": ["ssd_step"]}
-  for name, kernels in names.items():
-    layer, x = mixer.build(name, width=8), jnp.ones((2, 8))
-    state = layer.init_state(2, 1)
-    variables = jax.eval_shape(layer.init, jax.random.key(0), x[:, None])
-    step = lambda variables, layer=layer, x=x, state=state: layer.apply(variables, x, state, method="step")
-    assert "pallas_call" not in str(jax.make_jaxpr(step)(variables)), name
-    with dispatch.use("pallas_tpu"):
-      # another function, or JAX finds the trace that it has
-      text = str(jax.make_jaxpr(lambda variables, step=step: step(variables))(variables))
-    assert [kernel for kernel in kernels if f"name={kernel}" in text] == kernels, text
-    assert text.count("pallas_call[") == len(kernels), text
-
-
 def test_kernels_that_no_tpu_has_run_are_taken_by_name_only(monkeypatch):
   monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
   cases = {
-    linear_scan: scan_arrays(1, 8, 4, True, "float32"),
-    rg_lru: gated_arrays(8, 4),
-    selective_scan: selective.arrays(8, 4, 1, 4),
+    linear_scan: scans.linear(1, 8, 4, True, "float32"),
+    rg_lru: scans.gated(8, 4),
+    selective_scan: scans.selective(8, 4, 1, 4),
     ssd: tuple(OPS["ssd"].draw(8).values()),
   }
   for op, given in cases.items():

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hybrids.mixer import build
+from kernels import dispatch
 from kernels.conv_step import conv_step
 from kernels.gated_norm import gated_rms_norm
 from kernels.selective_scan import selective_scan
@@ -86,3 +88,18 @@ def test_taps_that_are_cut_for_a_mesh_are_not_copied_without_one():
   taps = np.ones((2, 3, 32), np.float32)
   assert "concatenate" in again.lower(taps).as_text()
   assert "concatenate(" not in again.lower(taps).compile().as_text()
+
+
+@pytest.mark.parametrize("platform, primitive", [("gpu", "mpmd_map"), ("tpu", "pallas_call")])
+@pytest.mark.parametrize("name, kernels", [("mamba", ["conv_step", "selective_step"]), ("mamba2", ["ssd_step"])])
+def test_a_step_of_mamba_takes_kernels_by_name_only(name, kernels, platform, primitive, on_gpu, monkeypatch):
+  monkeypatch.setattr(jax, "default_backend", lambda: platform)
+  layer, x = build(name, width=8), jnp.ones((2, 8))
+  state, variables = layer.init_state(2, 1), jax.eval_shape(layer.init, jax.random.key(0), x[:, None])
+  step = lambda variables: layer.apply(variables, x, state, method="step")
+  assert primitive not in str(jax.make_jaxpr(step)(variables))
+  with dispatch.use(f"pallas_{platform}"):
+    # another function, or JAX finds the trace that it has
+    text = str(jax.make_jaxpr(lambda variables: step(variables))(variables))
+  assert [kernel for kernel in kernels if f"name={kernel}" in text] == kernels, text
+  assert platform == "gpu" or text.count("pallas_call[") == len(kernels), text
