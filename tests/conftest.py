@@ -44,6 +44,20 @@ def pytest_runtest_setup(item):
   jax.config.update("jax_disable_most_optimizations", HURRY and not optimized)
 
 
+@pytest.fixture
+def mistaken(capsys):
+  """Checks that a program ends with code 2 and one line on standard error, which has all the words."""
+
+  def check(main, arguments, *words):
+    capsys.readouterr()
+    assert main(arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert len(error.splitlines()) == 1, error
+    assert all(word in error for word in words), error
+
+  return check
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
   """Keeps the tests of one file on one worker, unless they name their own group (the contract suite: one per mixer)."""

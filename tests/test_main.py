@@ -100,17 +100,15 @@ def test_an_evaluation_of_other_text_covers_all_of_it_and_says_so(trained, text,
   assert found["eval/validation/loss"] == own["eval/validation/loss"]
 
 
-def test_a_config_is_found_by_its_name_from_anywhere(tmp_path, monkeypatch, capsys):
+def test_a_config_is_found_by_its_name_from_anywhere(tmp_path, monkeypatch, mistaken):
   monkeypatch.chdir(tmp_path)
   for name in ("mqar", "configs/mqar.py"):
     assert program.main(["main.py", f"--config={name}:width=16,depth=1", "--mode=count"]) == 0
   # the caller's own comes first
   (tmp_path / "configs").mkdir()
   (tmp_path / "configs" / "mqar.py").write_text("def get_config(arg=''): raise ValueError('my own')")
-  assert program.main(["main.py", "--config=configs/mqar.py", "--mode=count"]) == 2
-  assert "my own" in capsys.readouterr().err
-  assert program.main(["main.py", "--config=mqra", "--mode=count"]) == 2
-  assert "did you mean 'mqar'" in capsys.readouterr().err
+  mistaken(program.main, ["main.py", "--config=configs/mqar.py", "--mode=count"], "my own")
+  mistaken(program.main, ["main.py", "--config=mqra", "--mode=count"], "did you mean 'mqar'")
 
 
 def test_the_same_command_goes_on_and_may_extend(text, trained, tmp_path, capsys):
@@ -257,13 +255,9 @@ BAD = [
 
 
 @pytest.mark.parametrize("more, words", BAD, ids=[more[0] for more, _ in BAD])
-def test_a_mistake_is_one_line(text, tmp_path, capsys, more, words):
-  workdir = tmp_path / "new"
-  assert program.main(command(text, workdir, *more)) == program.MISTAKE == 2
-  error = capsys.readouterr().err.strip()
-  assert len(error.splitlines()) == 1, error
-  assert all(word in error for word in words), error
-  assert not workdir.exists()
+def test_a_mistake_is_one_line(text, tmp_path, mistaken, more, words):
+  mistaken(program.main, command(text, tmp_path / "new", *more), *words)
+  assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(
@@ -278,11 +272,8 @@ def test_a_mistake_is_one_line(text, tmp_path, capsys, more, words):
     ("configs/model.py:mamba_toy,vocab=100", ["vocab=100", "at least 256"]),
   ],
 )
-def test_a_mistaken_config_is_one_line(tmp_path, capsys, config, words):
-  assert program.main(["main.py", f"--config={config}", f"--workdir={tmp_path / 'new'}"]) == 2
-  error = capsys.readouterr().err.strip()
-  assert len(error.splitlines()) == 1, error
-  assert all(word in error for word in words), error
+def test_a_mistaken_config_is_one_line(tmp_path, mistaken, config, words):
+  mistaken(program.main, ["main.py", f"--config={config}", f"--workdir={tmp_path / 'new'}"], *words)
 
 
 @pytest.mark.parametrize(
@@ -296,27 +287,20 @@ def test_a_mistaken_config_is_one_line(tmp_path, capsys, config, words):
     ("x = 1", ["get_config"]),
   ],
 )
-def test_a_config_file_that_fails_is_one_line(tmp_path, capsys, source, words):
+def test_a_config_file_that_fails_is_one_line(tmp_path, mistaken, source, words):
   (tmp_path / "own.py").write_text(source)
-  assert program.main(["main.py", f"--config={tmp_path / 'own.py'}", f"--workdir={tmp_path / 'new'}"]) == 2
-  error = capsys.readouterr().err.strip()
-  assert len(error.splitlines()) == 1, error
-  assert all(word in error for word in ("own.py", *words)), error
+  arguments = ["main.py", f"--config={tmp_path / 'own.py'}", f"--workdir={tmp_path / 'new'}"]
+  mistaken(program.main, arguments, "own.py", *words)
   assert not (tmp_path / "new").exists()
 
 
-def test_a_workdir_of_another_model_is_refused_unharmed(text, trained, capsys):
+def test_a_workdir_of_another_model_is_refused_unharmed(text, trained, mistaken):
   before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
-  assert program.main(command(text, trained, "--config.model.width=16")) == 2
-  error = capsys.readouterr().err
-  assert "model.width is 8 there and 16 here" in error
-  assert program.main(command(text, trained, "--config.optimizer.lr=0.5")) == 2
-  assert "optimizer.lr" in capsys.readouterr().err
-  assert program.main(["main.py", f"--workdir={trained}", "--mode=eval", "--step=5"]) == 2
-  assert "checkpoint 5" in capsys.readouterr().err
+  mistaken(program.main, command(text, trained, "--config.model.width=16"), "model.width is 8 there and 16 here")
+  mistaken(program.main, command(text, trained, "--config.optimizer.lr=0.5"), "optimizer.lr")
+  mistaken(program.main, ["main.py", f"--workdir={trained}", "--mode=eval", "--step=5"], "checkpoint 5")
   for more in (["--temperature=-1"], ["--prompt="], ["--tokens=5000"], ["--num_beams=0"], ["--prompts=no.txt"]):
-    assert program.main(["main.py", f"--workdir={trained}", "--mode=generate", *more]) == 2
-    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    mistaken(program.main, ["main.py", f"--workdir={trained}", "--mode=generate", *more])
   assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
 
 
@@ -342,9 +326,10 @@ def test_too_little_memory_is_one_line(text, tmp_path, monkeypatch, capsys, erro
 
 
 @pytest.mark.parametrize("mode", ["train", "eval", "chat"])
-def test_a_folder_without_a_run_is_named_where_there_is_no_config(tmp_path, capsys, mode):
-  assert program.main(["main.py", f"--workdir={tmp_path / 'nope'}", f"--mode={mode}"]) == 2
-  assert f"--config is missing, and {tmp_path / 'nope'} holds no run" in capsys.readouterr().err
+def test_a_folder_without_a_run_is_named_where_there_is_no_config(tmp_path, mistaken, mode):
+  folder = tmp_path / "nope"
+  words = f"--config is missing, and {folder} holds no run"
+  mistaken(program.main, ["main.py", f"--workdir={folder}", f"--mode={mode}"], words)
 
 
 def test_debug_shows_where_a_mistake_comes_from(text, tmp_path, capsys):

@@ -217,7 +217,7 @@ def test_settings_that_do_not_fit_are_named(folder, settings, message):
     build_task("tokens", **settings, blend=blend).train()
 
 
-def test_the_command_line_names_what_is_wrong(corpus, folder, tmp_path, capsys):
+def test_the_command_line_names_what_is_wrong(corpus, folder, tmp_path, capsys, mistaken):
   text = f"configs/text.py:dir={corpus.dir},validation=0.2"
   (tmp_path / "full").mkdir()
   (tmp_path / "full" / "notes").touch()
@@ -227,12 +227,9 @@ def test_the_command_line_names_what_is_wrong(corpus, folder, tmp_path, capsys):
     (["--config", text, "--out", str(tmp_path / "full")], "holds something else"),
     (["--config", "configs/bytes.py", "--out", str(folder)], "holds the tokens of another text or tokenizer"),
   ):
-    assert tokenize_text.main([*arguments, "--tokenizer", tokenizer, "--jobs", "1"]) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert len(error.splitlines()) == 1
-  assert tokenize_text.main(["--config", text, "--tokenizer", str(tmp_path), "--out", str(tmp_path / "new")]) == 2
-  assert "is no tokenizer's file" in capsys.readouterr().err
+    mistaken(tokenize_text.main, [*arguments, "--tokenizer", tokenizer, "--jobs", "1"], message)
+  arguments = ["--config", text, "--tokenizer", str(tmp_path), "--out", str(tmp_path / "new")]
+  mistaken(tokenize_text.main, arguments, "is no tokenizer's file")
   assert (
     tokenize_text.main(["--config", text, "--tokenizer", tokenizer, "--out", str(tmp_path / "new"), "--jobs", "1"]) == 0
   )

@@ -291,14 +291,11 @@ def test_processes_on_this_machine_are_started_again_when_one_is_killed(tmp_path
     ([*GKE, "--gpus=4", "--slices=2", *FLAGS], "--slices 2"),
   ],
 )
-def test_mistakes_are_one_line(capsys, arguments, message):
-  assert launch.main(arguments) == 2
-  err = capsys.readouterr().err
-  assert message in err
-  assert len(err.splitlines()) == 1
+def test_mistakes_are_one_line(mistaken, arguments, message):
+  mistaken(launch.main, arguments, message)
 
 
-def test_a_program_that_is_not_there_is_named(tmp_path, monkeypatch, capsys):
+def test_a_program_that_is_not_there_is_named(tmp_path, monkeypatch, mistaken):
   monkeypatch.setenv("PATH", str(tmp_path))
-  assert launch.main(["slurm", "--name=x", f"--out={tmp_path / 'out'}", *FLAGS]) == 2
-  assert "sbatch is not installed here; --dry-run" in capsys.readouterr().err
+  arguments = ["slurm", "--name=x", f"--out={tmp_path / 'out'}", *FLAGS]
+  mistaken(launch.main, arguments, "sbatch is not installed here; --dry-run")

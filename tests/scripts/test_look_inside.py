@@ -202,9 +202,9 @@ def test_a_layer_that_is_not_there_is_named():
   assert look_inside.choose(run, layers, 1) == layers[1:]
 
 
-def test_a_folder_without_a_run_is_named(tmp_path, capsys):
-  assert look_inside.main([str(tmp_path / "none"), f"--out={tmp_path}"]) == 2
-  assert "none holds no run: it has no config.json" in capsys.readouterr().err
+def test_a_folder_without_a_run_is_named(tmp_path, mistaken):
+  folder = str(tmp_path / "none")
+  mistaken(look_inside.main, [folder, f"--out={tmp_path}"], "none holds no run: it has no config.json")
 
 
 @pytest.mark.slow

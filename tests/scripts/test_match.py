@@ -126,8 +126,5 @@ def test_counts_of_many_settings_are_lines_of_json(capsys):
     (["--out=x", "--slurm", "a=1"], "--slurm is for --launcher slurm"),
   ],
 )
-def test_flags_that_do_not_fit_together_are_one_line(flags, message, capsys):
-  assert sweep.main(["--config=configs/mqar.py", *flags]) == 2
-  err = capsys.readouterr().err
-  assert message in err
-  assert len(err.splitlines()) == 1
+def test_flags_that_do_not_fit_together_are_one_line(flags, message, mistaken):
+  mistaken(sweep.main, ["--config=configs/mqar.py", *flags], message)
