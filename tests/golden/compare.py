@@ -44,6 +44,22 @@ def check(run, given, gradients, outputs, weights):
     near(grads[name], want, f"gradient of {name}")
 
 
+def same(mixer, params, name, part="", *, buffers=None):
+  """Compares a mixer on x with one recording; `params` makes our parameters of theirs."""
+  variables = lambda p: {"params": params(p), "buffers": buffers or {}}
+  check(lambda p: (mixer.apply(variables(p), p["x"]),), *read(name, part))
+
+
+def dense(p, name):
+  """Our kernel, and bias if there is one, of a linear layer's."""
+  return {"kernel": p[f"{name}.weight"].T} | ({"bias": p[f"{name}.bias"]} if f"{name}.bias" in p else {})
+
+
+def conv(p, name):
+  """Our kernel, and bias if there is one, of a depthwise convolution's."""
+  return {"kernel": p[f"{name}.weight"][:, 0].T} | ({"bias": p[f"{name}.bias"]} if f"{name}.bias" in p else {})
+
+
 def near(got, want, what):
   """Differs by at most TOLERANCE of the largest entry of `want`."""
   assert got.shape == want.shape, f"{what}: {got.shape}, recorded {want.shape}"

@@ -7,12 +7,7 @@ from hybrids.mixer import build
 from kernels.attention import attention
 from layers.positions import rope, xpos_decays
 from scripts.golden.attention import START
-from tests.golden.compare import check, read
-
-
-def dense(p, name):
-  bias = {"bias": p[f"{name}.bias"]} if f"{name}.bias" in p else {}
-  return {"kernel": p[f"{name}.weight"].T} | bias
+from tests.golden.compare import check, dense, read
 
 
 def separate(p):

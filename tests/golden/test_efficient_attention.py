@@ -6,7 +6,7 @@ import pytest
 
 from hybrids.mixer import build
 from scripts.golden import efficient_attention as theirs
-from tests.golden.compare import check, entries_of, read
+from tests.golden.compare import check, entries_of, read, same
 
 
 def dense(p, name, *, bias=True):
@@ -23,11 +23,6 @@ def maps(p, *, bias=True, **names):
 
 
 BERT = dict(q_proj="query", k_proj="key", v_proj="value")
-
-
-def same(mixer, name, part, params, buffers=None):
-  given, *rest = read(name, part)
-  check(lambda p: (mixer.apply({"params": params(p), "buffers": buffers or {}}, p["x"]),), given, *rest)
 
 
 def on_heads(name, p, buffers=None, **kwargs):
@@ -71,7 +66,7 @@ def test_linformer_is_the_layer_of_lucidrains():
     qkv = maps(p, q_proj="to_q", k_proj="to_k", v_proj="to_v", out_proj="to_out")
     return {"qkv": qkv, "E": p["proj_k"], "F": p["proj_v"]}
 
-  same(mixer, "linformer", "", params)
+  same(mixer, params, "linformer")
 
 
 @pytest.mark.parametrize("kind", ["apart", "tied"])
@@ -87,14 +82,14 @@ def test_luna_is_the_authors_attention(kind):
       found |= {f"{ours}_{what}": value for what, value in dense(p, name).items()}
     return found
 
-  same(mixer, "luna", f"{kind}/", params)
+  same(mixer, params, "luna", f"{kind}/")
 
 
 def test_nystromformer_is_the_one_of_transformers():
   sizes = dict(landmarks=theirs.LANDMARKS, taps=theirs.TAPS, bias=True)
   mixer = build("nystromformer", width=theirs.D, heads=theirs.H, **sizes)
   params = lambda p: {"qkv": maps(p, **BERT), "kernel": p["conv.weight"][:, 0, :, 0].T}
-  same(mixer, "efficient_attention", "nystromformer/", params)
+  same(mixer, params, "efficient_attention", "nystromformer/")
 
 
 def priority():
@@ -107,7 +102,8 @@ def priority():
 
 def test_bigbird_is_the_one_of_transformers():
   mixer = build("bigbird", width=theirs.D, heads=theirs.H, block=theirs.BLOCK, random=1, max_len=theirs.T, bias=True)
-  same(mixer, "efficient_attention", "bigbird/", lambda p: {"qkv": maps(p, **BERT)}, {"priority": priority()})
+  params = lambda p: {"qkv": maps(p, **BERT)}
+  same(mixer, params, "efficient_attention", "bigbird/", buffers={"priority": priority()})
 
 
 def test_bigbird_is_googles():
@@ -120,8 +116,8 @@ def test_reformer_is_the_one_of_transformers():
   mixer = build("reformer", width=theirs.D, heads=theirs.H, buckets=theirs.BUCKETS, chunk=theirs.CHUNK)
   params = lambda p: maps(p, bias=False, q_proj="query_key", v_proj="value")
   buffers = entries_of("efficient_attention", "reformer_hash/")
-  same(mixer, "efficient_attention", "reformer/", params, buffers)
+  same(mixer, params, "efficient_attention", "reformer/", buffers=buffers)
 
 
 def test_fnet_is_the_one_of_transformers():
-  same(build("fnet", width=theirs.D), "efficient_attention", "fnet/", lambda p: {})
+  same(build("fnet", width=theirs.D), lambda p: {}, "efficient_attention", "fnet/")

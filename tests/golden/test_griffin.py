@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import pytest
 
 from hybrids.mixer import build
-from tests.golden.compare import check, read
+from tests.golden.compare import check, dense, read
 
 
 @pytest.mark.parametrize("kind", ["empty", "state"])
@@ -17,9 +17,7 @@ def test_rglru_is_the_authors(kind):
   reset = jnp.zeros((b, t), bool).at[1, 6].set(True)
 
   def run(p):
-    params = {name: {"kernel": p[f"linear_{name[:-5]}.weight"].T} for name in ("x_proj", "y_proj", "out_proj")}
-    for name in params:
-      params[name]["bias"] = p[f"linear_{name[:-5]}.bias"]
+    params = {f"{name}_proj": dense(p, f"linear_{name}") for name in ("x", "y", "out")}
     for name in ("a_gate", "input_gate"):
       params[name] = {"kernel": p[f"rg_lru.{name}.w"], "bias": p[f"rg_lru.{name}.b"].ravel()}
     params |= {"conv": {"kernel": p["conv_1d.w"], "bias": p["conv_1d.b"]}, "a_param": p["rg_lru.a_param"]}
@@ -42,9 +40,8 @@ def test_local_attention_is_the_authors():
   reset = jnp.zeros((b, t), bool).at[1, 6].set(True)
 
   def run(p):
-    variables = {"params": {f"{name}_proj": {"kernel": p[f"proj_{name}.weight"].T} for name in "qkv"}}
-    out = {"kernel": p["proj_final.weight"].T, "bias": p["proj_final.bias"]}
-    variables["params"]["out_proj"] = out
+    maps = {f"{name}_proj": dense(p, f"proj_{name}") for name in "qkv"}
+    variables = {"params": maps | {"out_proj": dense(p, "proj_final")}}
     y, state = mixer.apply(variables, p["x"][:, :9], mixer.init_state(b, t), reset=reset[:, :9], method="prefill")
     outputs = [y]
     for i in range(9, t):

@@ -4,23 +4,7 @@ import pytest
 
 from hybrids.mixer import build
 from scripts.golden.hugging_face import LAYERS
-from tests.golden.compare import check, read
-
-
-def dense(p, name):
-  bias = {"bias": p[f"{name}.bias"]} if f"{name}.bias" in p else {}
-  return {"kernel": p[f"{name}.weight"].T} | bias
-
-
-def conv(p, name):
-  bias = {"bias": p[f"{name}.bias"]} if f"{name}.bias" in p else {}
-  return {"kernel": p[f"{name}.weight"][:, 0].T} | bias
-
-
-def same(mixer, kind, params):
-  """Compares the layer with the recording; `params` makes our parameters of theirs."""
-  given, *rest = read("hugging_face", f"{kind}/")
-  check(lambda p: (mixer.apply({"params": params(p)}, p["x"]),), given, *rest)
+from tests.golden.compare import conv, dense, same
 
 
 @pytest.mark.parametrize("kind, norms", [("mamba", "none"), ("falcon", "weightless"), ("jamba", "learned")])
@@ -31,7 +15,7 @@ def test_mamba_is_the_one_of_transformers(kind, norms):
       found |= {f"{ours}_norm": {"scale": p[f"{ours.lower()}_layernorm.weight"]} for ours in ("dt", "B", "C")}
     return found | {"conv": conv(p, "conv1d"), "A_log": p["A_log"], "D": p["D"]}
 
-  same(build("mamba", width=6, state=3, dt_rank=2, norms=norms), kind, params)
+  same(build("mamba", width=6, state=3, dt_rank=2, norms=norms), params, "hugging_face", f"{kind}/")
 
 
 def test_mamba_2_is_the_one_of_transformers():
@@ -44,9 +28,9 @@ def test_mamba_2_is_the_one_of_transformers():
     found = {name: dense(p, name) for name in ("in_proj", "out_proj")} | {"conv": conv(p, "conv1d")}
     return found | {name: p[name] for name in ("A_log", "D", "dt_bias")} | {"gated_norm": {"scale": p["norm.weight"]}}
 
-  same(build("mamba2", width=6, groups=2, dt_least=least, dt_most=most, **sizes), "mamba2", params)
+  same(build("mamba2", width=6, groups=2, dt_least=least, dt_most=most, **sizes), params, "hugging_face", "mamba2/")
 
 
 def test_gated_conv_is_the_one_of_transformers():
   params = lambda p: {"in_proj": dense(p, "in_proj"), "out_proj": dense(p, "out_proj"), "conv": conv(p, "conv")}
-  same(build("gated_conv", width=6), "lfm2", params)
+  same(build("gated_conv", width=6), params, "hugging_face", "lfm2/")

@@ -10,7 +10,7 @@ from attention.recurrent.kda import KDA
 from attention.recurrent.rwkv7 import RWKV7, State
 from kernels.delta_rule import delta_rule
 from kernels.gated_linear_attention import gated_linear_attention
-from tests.golden.compare import check, near, read
+from tests.golden.compare import check, near, read, same
 
 
 def swapped(p):
@@ -67,12 +67,10 @@ def transposed(W):
 
 
 def test_kda_is_the_layer_of_kimi_linear():
-  module = KDA(width=8, heads=2, head_size=8, taps=3)
-
-  def run(p):
+  def params(p):
     low = lambda down, up: {"down": transposed(p[f"{down}.weight"]), "up": transposed(p[f"{up}.weight"])}
     qkv = {name: transposed(p[f"{name}.weight"]) for name in ("q_proj", "k_proj", "v_proj")}
-    params = {
+    return {
       "qkv": qkv | {"conv": transposed(p["conv1d.weight"][:, 0])},
       "b_proj": transposed(p["b_proj.weight"]),
       "a_proj": low("forget_gate.f_a_proj", "forget_gate.f_b_proj"),
@@ -82,26 +80,25 @@ def test_kda_is_the_layer_of_kimi_linear():
       "gated_norm": {"scale": p["o_norm.weight"]},
       "out_proj": transposed(p["o_proj.weight"]),
     }
-    return (module.apply({"params": params}, p["x"]),)
 
-  check(run, *read("kimi_delta"))
+  same(KDA(width=8, heads=2, head_size=8, taps=3), params, "kimi_delta")
 
 
 def test_gated_delta_net_is_the_layer_of_qwen3_next():
   """Whose maps for one head of keys and its two of values stand together."""
   module = GatedDeltaNet(width=8, heads=2, value_heads=4, head_size=8, expand_v=0.5, norm_eps=1e-6)
 
-  def run(p):
+  def params(p):
     by_head = lambda name: p[f"{name}.weight"].reshape(2, -1, 8)
     q, k, v, g = jnp.split(by_head("in_proj_qkvz"), [8, 16, 24], axis=1)
     b, a = jnp.split(by_head("in_proj_ba"), 2, axis=1)
     flat = lambda W: transposed(W.reshape(-1, 8))
     qkv = {"q_proj": flat(q), "k_proj": flat(k), "v_proj": flat(v), "conv": transposed(p["conv1d.weight"][:, 0])}
-    params = {"qkv": qkv, "a_proj": flat(a), "b_proj": flat(b), "g_proj": flat(g), "A_log": p["A_log"]}
-    params |= {"dt_bias": p["dt_bias"], "gated_norm": {"scale": p["norm.weight"]}}
-    return (module.apply({"params": params | {"out_proj": transposed(p["out_proj.weight"])}}, p["x"]),)
+    found = {"qkv": qkv, "a_proj": flat(a), "b_proj": flat(b), "g_proj": flat(g), "A_log": p["A_log"]}
+    found |= {"dt_bias": p["dt_bias"], "gated_norm": {"scale": p["norm.weight"]}}
+    return found | {"out_proj": transposed(p["out_proj.weight"])}
 
-  check(run, *read("qwen3_next_delta"))
+  same(module, params, "qwen3_next_delta")
 
 
 def test_rwkv_7_is_the_numpy_reference():

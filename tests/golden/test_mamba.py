@@ -9,7 +9,7 @@ from hybrids.mixer import build
 from kernels.selective_scan import selective_scan
 from kernels.ssd import ssd
 from scripts.golden.mamba import MAMBA2, MAMBA3
-from tests.golden.compare import check, read
+from tests.golden.compare import check, conv, dense, read, same
 
 
 @pytest.mark.parametrize("kind, impl", [("real", "xla"), ("real", "associative"), ("complex", "associative")])
@@ -46,7 +46,7 @@ def test_ssd_is_mamba_2s():
 
 @pytest.mark.parametrize("kind", MAMBA2)
 def test_mamba_2_is_the_authors(kind):
-  given, *rest = read("mamba2", f"{kind}/")
+  given, *_ = read("mamba2", f"{kind}/")
   options = MAMBA2[kind]
   mixer = build(
     "mamba2",
@@ -56,16 +56,12 @@ def test_mamba_2_is_the_authors(kind):
     norm="gate_first" if kind == "beside" else kind,
   )
 
-  def run(p):
-    linear = lambda name: {"kernel": p[f"{name}.weight"].T} | ({"bias": p[f"{name}.bias"]} if mixer.bias else {})
-    params = {name: linear(name) for name in ("in_proj", "out_proj")}
-    params |= {name: p[name] for name in ("A_log", "D", "dt_bias")}
-    params["conv"] = {"kernel": p["conv1d.weight"][:, 0].T} | ({"bias": p["conv1d.bias"]} if mixer.conv_bias else {})
-    if kind != "none":
-      params["gated_norm"] = {"scale": p["norm.weight"]}
-    return (mixer.apply({"params": params}, p["x"]),)
+  def params(p):
+    found = {name: dense(p, name) for name in ("in_proj", "out_proj")} | {"conv": conv(p, "conv1d")}
+    found |= {name: p[name] for name in ("A_log", "D", "dt_bias")}
+    return found | ({} if kind == "none" else {"gated_norm": {"scale": p["norm.weight"]}})
 
-  check(run, given, *rest)
+  same(mixer, params, "mamba2", f"{kind}/")
 
 
 # the two others are slow only because there are so many to compile

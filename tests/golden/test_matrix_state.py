@@ -9,34 +9,24 @@ from attention.recurrent.lightning import Lightning
 from attention.recurrent.retnet import RetNet
 from attention.recurrent.rwkv4 import RWKV4
 from hybrids.channel.rwkv_channel import RWKVChannel
-from tests.golden.compare import check, read
+from tests.golden.compare import dense, same
 
 
-def dense(p, **names):
+def maps(p, **names):
   """Our kernels from torch's weights."""
-  return {f"{ours}_proj": {"kernel": p[f"{theirs}.weight"].T} for ours, theirs in names.items()}
+  return {f"{ours}_proj": dense(p, theirs) for ours, theirs in names.items()}
 
 
 @pytest.mark.parametrize("form, eps", [("parallel", 1e-9), ("chunks", 1e-9), ("steps", 1e-2)])
 def test_retnet_is_torchscales_retention(form, eps):
   """Its three forms agree with each other only as far as its norm's eps is nothing; step by step it is ours at any."""
-  module = RetNet(width=8, heads=2, norm_eps=eps)
-
-  def run(p):
-    params = dense(p, q="q_proj", k="k_proj", v="v_proj", g="g_proj", out="out_proj")
-    return (module.apply({"params": params}, p["x"]),)
-
-  check(run, *read("retention", f"{form}/"))
+  params = lambda p: maps(p, q="q_proj", k="k_proj", v="v_proj", g="g_proj", out="out_proj")
+  same(RetNet(width=8, heads=2, norm_eps=eps), params, "retention", f"{form}/")
 
 
 def test_based_is_the_authors_linear_attention():
-  module = Based(width=8, heads=2, key_size=3)
-
-  def run(p):
-    params = dense(p, q="proj_q", k="proj_k", v="proj_v", out="out_proj")
-    return (module.apply({"params": params}, p["x"]),)
-
-  check(run, *read("based"))
+  params = lambda p: maps(p, q="proj_q", k="proj_k", v="proj_v", out="out_proj")
+  same(Based(width=8, heads=2, key_size=3), params, "based")
 
 
 def test_lightning_is_the_layer_of_minimax():
@@ -44,47 +34,33 @@ def test_lightning_is_the_layer_of_minimax():
   module = Lightning(width=8, heads=2, head_size=3, layer=1, depth=4)
   buffers = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, 8)))["buffers"]
 
-  def run(p):
+  def params(p):
     qkv = p["qkv_proj.weight"].reshape(2, 3, 3, 8).swapaxes(0, 1).reshape(3, 6, 8)
-    params = {f"{name}_proj": {"kernel": weight.T} for name, weight in zip("qkv", qkv)}
-    params |= dense(p, g="output_gate", out="out_proj") | {"norm": {"scale": p["norm.weight"]}}
-    return (module.apply({"params": params, "buffers": buffers}, p["x"]),)
+    found = {f"{name}_proj": {"kernel": weight.T} for name, weight in zip("qkv", qkv)}
+    return found | maps(p, g="output_gate", out="out_proj") | {"norm": {"scale": p["norm.weight"]}}
 
-  check(run, *read("minimax_lightning"))
+  same(module, params, "minimax_lightning", buffers=buffers)
 
 
 def test_rwkv_4_is_the_attention_of_transformers():
   """Whose mixtures say how much of the token itself there is."""
-  module = RWKV4(width=8)
 
-  def run(p):
-    mu = [1 - p[f"time_mix_{name}"].ravel() for name in ("key", "value", "receptance")]
-    params = dense(p, k="key", v="value", r="receptance", out="output")
-    params |= {"mu": jnp.stack(mu), "log_w": p["time_decay"], "u": p["time_first"]}
-    return (module.apply({"params": params}, p["x"]),)
+  def params(p):
+    mu = jnp.stack([1 - p[f"time_mix_{name}"].ravel() for name in ("key", "value", "receptance")])
+    more = {"mu": mu, "log_w": p["time_decay"], "u": p["time_first"]}
+    return maps(p, k="key", v="value", r="receptance", out="output") | more
 
-  check(run, *read("hugging_face_rwkv4", "time/"))
+  same(RWKV4(width=8), params, "hugging_face_rwkv4", "time/")
 
 
 def test_rwkv_4s_channel_mixing_is_that_of_transformers():
-  module = RWKVChannel(width=8, version=4)
-
-  def run(p):
-    mu = jnp.stack([1 - p[f"time_mix_{name}"].ravel() for name in ("key", "receptance")])
-    params = dense(p, k="key", v="value", r="receptance") | {"mu": mu}
-    return (module.apply({"params": params}, p["x"]),)
-
-  check(run, *read("hugging_face_rwkv4", "channel/"))
+  mu = lambda p: jnp.stack([1 - p[f"time_mix_{name}"].ravel() for name in ("key", "receptance")])
+  params = lambda p: maps(p, k="key", v="value", r="receptance") | {"mu": mu(p)}
+  same(RWKVChannel(width=8, version=4), params, "hugging_face_rwkv4", "channel/")
 
 
 @pytest.mark.parametrize("version, inner, names", [(6, 24, ("time_maa_k", "time_maa_r")), (7, None, ("x_k",))])
 def test_rwkv_6s_and_7s_channel_mixing_is_the_authors(version, inner, names):
-  module = RWKVChannel(width=8, version=version, inner=inner)
-
-  def run(p):
-    params = dense(p, k="key", v="value") | {"mu": jnp.stack([p[name].ravel() for name in names])}
-    if version == 6:
-      params |= dense(p, r="receptance")
-    return (module.apply({"params": params}, p["x"]),)
-
-  check(run, *read("rwkv_channel", f"x0{version}0/"))
+  gate = {"r": "receptance"} if version == 6 else {}
+  params = lambda p: maps(p, k="key", v="value", **gate) | {"mu": jnp.stack([p[name].ravel() for name in names])}
+  same(RWKVChannel(width=8, version=version, inner=inner), params, "rwkv_channel", f"x0{version}0/")

@@ -8,7 +8,7 @@ import pytest
 from hybrids.mixer import build
 from scripts.golden.s4 import S4ND
 from ssm.lti import diagonal, discretization, dplr, hippo
-from tests.golden.compare import check, entries_of, near, read
+from tests.golden.compare import check, dense, entries_of, near, read, same
 
 
 def test_s4d_has_the_kernel_of_the_authors():
@@ -90,14 +90,10 @@ def test_s4nd_is_the_authors(kind):
 
 
 def test_lssl_is_the_authors():
-  given, *rest = read("lssl")
-  n, d = given["transition.b"].size, given["log_dt"].size
-  mixer = build("lssl", width=d, state=n)
+  given, *_ = read("lssl")
 
-  def run(p):
-    params = {"A": p["transition.a"][None], "B": p["transition.b"][None], "log_dt": p["log_dt"]}
-    params |= {"C": p["C"][:, 0], "D": p["D"][:, 0]}
-    params["out_proj"] = {"kernel": p["output_linear.weight"].T, "bias": p["output_linear.bias"]}
-    return (mixer.apply({"params": params}, p["x"]),)
+  def params(p):
+    found = {"A": p["transition.a"][None], "B": p["transition.b"][None], "log_dt": p["log_dt"]}
+    return found | {"C": p["C"][:, 0], "D": p["D"][:, 0], "out_proj": dense(p, "output_linear")}
 
-  check(run, given, *rest)
+  same(build("lssl", width=given["log_dt"].size, state=given["transition.b"].size), params, "lssl")

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from hybrids.mixer import build
-from tests.golden.compare import check, read
+from tests.golden.compare import check, conv, dense, read
 
 
 def test_slstm_is_the_authors():
@@ -16,7 +16,7 @@ def test_slstm_is_the_authors():
     # their names of the maps of i and f are swapped
     maps = {"i_proj": "fgate", "f_proj": "igate", "z_proj": "zgate", "o_proj": "ogate"}
     params = {ours: {"kernel": p[f"{theirs}.weight"].swapaxes(1, 2)} for ours, theirs in maps.items()}
-    params["conv"] = {"kernel": p["conv1d.conv.weight"][:, 0].T, "bias": p["conv1d.conv.bias"]}
+    params["conv"] = conv(p, "conv1d.conv")
     params["R"] = p["slstm_cell._recurrent_kernel_"].reshape(heads, 4, size, size).transpose(0, 3, 1, 2)
     params |= {"bias": p["slstm_cell._bias_"].reshape(4, d), "norm": {"scale": 1 + p["group_norm.weight"]}}
     state = mixer.init_state(b, t)._replace(**dict(zip("hcnm", p["state"])))
@@ -31,12 +31,8 @@ def test_mlstm_is_the_authors_in_parallel_and_step_by_step():
 
   def run(p):
     params = {f"{name}_proj": {"kernel": p[f"{name}_proj.weight"].swapaxes(1, 2)} for name in "qkv"}
-    for ours, theirs in {"in_proj": "proj_up", "out_proj": "proj_down"}.items():
-      params[ours] = {"kernel": p[f"{theirs}.weight"].T}
-    for gate in "if":
-      names = f"mlstm_cell.{gate}gate"
-      params[f"{gate}_proj"] = {"kernel": p[f"{names}.weight"].T, "bias": p[f"{names}.bias"]}
-    params["conv"] = {"kernel": p["conv1d.conv.weight"][:, 0].T, "bias": p["conv1d.conv.bias"]}
+    maps = {"in_proj": "proj_up", "out_proj": "proj_down"} | {f"{z}_proj": f"mlstm_cell.{z}gate" for z in "if"}
+    params |= {ours: dense(p, theirs) for ours, theirs in maps.items()} | {"conv": conv(p, "conv1d.conv")}
     params |= {"norm": {"scale": 1 + p["mlstm_cell.outnorm.weight"]}, "skip": p["learnable_skip"]}
     y = mixer.apply({"params": params}, p["x"])
     return y, y
@@ -51,9 +47,7 @@ def test_mlstm_of_xlstm_7b_is_the_one_of_transformers():
   maps |= {"i_proj": "igate_preact", "f_proj": "fgate_preact", "gate_proj": "ogate_preact"}
 
   def run(p):
-    params = {ours: {"kernel": p[f"{theirs}.weight"].T} for ours, theirs in maps.items()}
-    for gate in ("i_proj", "f_proj"):
-      params[gate]["bias"] = p[f"{maps[gate]}.bias"]
+    params = {ours: dense(p, theirs) for ours, theirs in maps.items()}
     params["norm"] = {"scale": p["multihead_norm.weight"]}
     y = mixer.apply({"params": params}, p["x"])
     return y, y[:, :13]
