@@ -173,10 +173,3 @@ def test_mqar_evaluates_the_sizes_asked_for():
     assert sum(len(batch["inputs"]) for batch in batches) == 8, name
     assert all(batch["inputs"].shape[1] == length for batch in batches)
     assert all((batch["weights"].sum(1) == pairs).all() for batch in batches)
-
-
-def test_training_and_evaluation_rows_are_different():
-  for name in ("mqar", "induction_heads", "selective_copying"):
-    task = build_task(name)
-    rows = task.training_rows(0, 64)["inputs"], task.validation_rows(0, 64)["inputs"]
-    assert not {row.tobytes() for row in rows[0]} & {row.tobytes() for row in rows[1]}

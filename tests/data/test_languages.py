@@ -143,17 +143,3 @@ def test_larger_questions_are_asked_than_were_trained_on():
   assert list(task.eval_sets()) == ["size_1_10", "size_11_30"]
   lengths = task.evaluation_rows((11, 30), 0, 300)["lengths"]
   assert (lengths.min(), lengths.max()) == (33, 90)
-
-
-@pytest.mark.parametrize(
-  "kwargs,message",
-  [
-    ({"language": "parety"}, "data.language='parety' .*did you mean 'parity'"),
-    ({"language": "solve_equation", "longest": 2}, "data.longest=2 .*no question of 1 … 2 tokens"),
-    ({"language": "reverse_string", "length": 20}, "data.length=20 .*at least 80"),
-    ({"eval_sizes": ((5, 4),)}, "data.eval_sizes="),
-  ],
-)
-def test_a_field_that_does_not_fit_is_named(kwargs, message):
-  with pytest.raises(ValueError, match=message):
-    build_task("formal_language", **kwargs)

@@ -94,17 +94,3 @@ def test_vectors_are_normal_and_the_same_for_every_seed():
   assert abs(x.var() - 1) < 5 * np.sqrt(2 / x.size)
   assert abs(np.quantile(x, 0.84) - 1) < 0.03
   assert np.array_equal(task.vectors(), build_task("continuous_mqar", values=500, size=40, seed=3).vectors())
-
-
-@pytest.mark.parametrize(
-  "kwargs,message",
-  [
-    ({"form": "forgeting"}, "data.form='forgeting' .*choose from"),
-    ({"updates": 5}, "data.updates=5 .*0 … pairs = 4"),
-    ({"form": "compositional", "pairs": 5}, "data.pairs=5 .*square"),
-    ({"form": "compositional", "pairs": 16}, "data.length=64 .*at least 96"),
-  ],
-)
-def test_a_size_that_does_not_fit_is_named(kwargs, message):
-  with pytest.raises(ValueError, match=message):
-    build_task("mqar_forms", **kwargs)

@@ -122,34 +122,3 @@ def test_evaluation_goes_beyond_the_training_length(name, even):
     # the answer alone is scored, whatever training scores
     assert np.array_equal(np.argmax(batch["weights"], axis=1), batch["lengths"] - 1)
     assert batch["weights"].sum() == 128
-
-
-@pytest.mark.parametrize("name", ["parity", "modular_arithmetic"])
-def test_training_and_evaluation_rows_are_different(name):
-  # the shortest questions are few, and are asked in both
-  task = build_task(name, shortest=38)
-  rows = task.training_rows(0, 64)["inputs"], task.validation_rows(0, 64)["inputs"]
-  assert not {row.tobytes() for row in rows[0]} & {row.tobytes() for row in rows[1]}
-
-
-@pytest.mark.parametrize(
-  "name, kwargs, message",
-  [
-    ("parity", {"vocab": 2}, "data.vocab=2 .*'Parity'.* at least 3"),
-    ("parity", {"batch": 0}, "data.batch=0 .*at least 1"),
-    ("parity", {"score": "some"}, "data.score='some' .*'last', 'all'"),
-    ("parity", {"shortest": 0}, "data.shortest=0 .*1 … data.length=39"),
-    ("parity", {"shortest": 40}, "data.shortest=40 .*1 … data.length=39"),
-    ("parity", {"eval_sizes": ()}, r"data.eval_sizes=\(\) .*rows \(smallest, largest\)"),
-    ("parity", {"eval_sizes": ((9, 8),)}, r"data.eval_sizes=\(\(9, 8\),\) .*rows \(smallest, largest\)"),
-    ("parity", {"eval_sizes": ((0, 8),)}, r"data.eval_sizes=\(\(0, 8\),\) "),
-    ("modular_arithmetic", {"vocab": 6}, "data.vocab=6 .*at least 7"),
-    ("modular_arithmetic", {"brackets": True, "vocab": 8}, "data.vocab=8 .*at least 9"),
-    ("modular_arithmetic", {"brackets": True, "vocab": 12, "score": "all"}, "data.score='all' .*brackets"),
-    ("modular_arithmetic", {"shortest": 5, "length": 5}, "data.shortest=5 .*with a size of this task"),
-    ("modular_arithmetic", {"eval_sizes": ((7, 7),)}, r"data.eval_sizes=\(\(7, 7\),\) .*with a size of this task"),
-  ],
-)
-def test_a_field_that_does_not_fit_is_named(name, kwargs, message):
-  with pytest.raises(ValueError, match=message):
-    build_task(name, **kwargs)

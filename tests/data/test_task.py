@@ -198,10 +198,49 @@ def test_a_batch_that_does_not_divide_over_processes_is_refused():
     ("associative_recall", {"length": 7}, "data.length=7 .*even"),
     ("associative_recall", {"vocab": 9, "keys": 7}, "data.keys=7 .*vocab - 3 = 6"),
     ("image_sequence", {"dataset": "cifar"}, "data.dataset='cifar' .*'mnist', 'cifar10'"),
+    ("formal_language", {"language": "parety"}, "data.language='parety' .*did you mean 'parity'"),
+    ("formal_language", {"language": "solve_equation", "longest": 2}, "data.longest=2 .*no question of 1 … 2 tokens"),
+    ("formal_language", {"language": "reverse_string", "length": 20}, "data.length=20 .*at least 80"),
+    ("formal_language", {"eval_sizes": ((5, 4),)}, "data.eval_sizes="),
+    ("parity", {"vocab": 2}, "data.vocab=2 .*'Parity'.* at least 3"),
+    ("parity", {"batch": 0}, "data.batch=0 .*at least 1"),
+    ("parity", {"score": "some"}, "data.score='some' .*'last', 'all'"),
+    ("parity", {"shortest": 0}, "data.shortest=0 .*1 … data.length=39"),
+    ("parity", {"shortest": 40}, "data.shortest=40 .*1 … data.length=39"),
+    ("parity", {"eval_sizes": ()}, r"data.eval_sizes=\(\) .*rows \(smallest, largest\)"),
+    ("parity", {"eval_sizes": ((9, 8),)}, r"data.eval_sizes=\(\(9, 8\),\) .*rows \(smallest, largest\)"),
+    ("parity", {"eval_sizes": ((0, 8),)}, r"data.eval_sizes=\(\(0, 8\),\) "),
+    ("modular_arithmetic", {"vocab": 6}, "data.vocab=6 .*at least 7"),
+    ("modular_arithmetic", {"brackets": True, "vocab": 8}, "data.vocab=8 .*at least 9"),
+    ("modular_arithmetic", {"brackets": True, "vocab": 12, "score": "all"}, "data.score='all' .*brackets"),
+    ("modular_arithmetic", {"shortest": 5, "length": 5}, "data.shortest=5 .*with a size of this task"),
+    ("modular_arithmetic", {"eval_sizes": ((7, 7),)}, r"data.eval_sizes=\(\(7, 7\),\) .*with a size of this task"),
+    ("mqar_forms", {"form": "forgeting"}, "data.form='forgeting' .*choose from"),
+    ("mqar_forms", {"updates": 5}, "data.updates=5 .*0 … pairs = 4"),
+    ("mqar_forms", {"form": "compositional", "pairs": 5}, "data.pairs=5 .*square"),
+    ("mqar_forms", {"form": "compositional", "pairs": 16}, "data.length=64 .*at least 96"),
+    ("ruler", {"problem": "nia"}, "data.problem='nia' .*choose from"),
+    ("ruler", {"queries": 2}, "data.queries=2 .*at most keys = 1"),
+    ("ruler", {"problem": "common_words", "length": 300}, "data.length=300 .*at least 314"),
+    ("ruler", {"haystack": "needles", "vocab": 100}, "data.vocab=100 .*at least"),
   ],
 )
 def test_a_field_that_does_not_fit_is_named(name, kwargs, message):
   refused(message, build_task, name, **kwargs)
+
+
+# the shortest questions are few, and are asked in both
+@pytest.mark.parametrize(
+  "name, fields",
+  [
+    *((name, {}) for name in ("mqar", "induction_heads", "selective_copying")),
+    *((name, {"shortest": 38}) for name in ("parity", "modular_arithmetic")),
+  ],
+)
+def test_training_and_evaluation_rows_are_different(name, fields):
+  task = build_task(name, **fields)
+  rows = task.training_rows(0, 64)["inputs"], task.validation_rows(0, 64)["inputs"]
+  assert not {row.tobytes() for row in rows[0]} & {row.tobytes() for row in rows[1]}
 
 
 def test_building_a_task_imports_no_heavy_library():

@@ -6,8 +6,6 @@ Without "every" the first case of each op, and the steps on eight devices: lower
 """
 
 import contextlib
-import functools
-import re
 import sys
 
 import jax
@@ -15,7 +13,7 @@ import jax.numpy as jnp
 
 from kernels import gpu
 from scripts.benchmarks.ops import of_size
-from tests.kernels.lower_for_tpu import MESH, chosen, gradients, steps
+from tests.kernels.lower_for_tpu import MESH, chosen, in_place, kernels_in, steps
 
 # How many kernels forward and backward are. Time is cut where there would be too few blocks otherwise.
 COUNTS = {
@@ -42,23 +40,6 @@ def cases(every=True):
   }
 
 
-def kernels_in(op, arrays, reset) -> int:
-  """How many kernels there are in forward and backward, lowered."""
-  op = functools.partial(op, impl="pallas_gpu")
-  bars = jax.eval_shape(lambda arrays, reset: op(*arrays, reset=reset), arrays, reset)
-  lowered = jax.jit(gradients, static_argnums=0).trace(op, arrays, reset, bars).lower(lowering_platforms=("cuda",))
-  text = lowered.as_text()
-  assert "all_gather" not in text, "a device gathers what others have"
-  return len(re.findall(r"custom_call @mosaic_gpu", text))
-
-
-def in_place(op, arrays, layer) -> tuple[int, int]:
-  """How many kernels there are, lowered, and how many of their arguments they update in place."""
-  op = functools.partial(op, impl="pallas_gpu")
-  text = jax.jit(lambda z, layer: op(*z, **layer)).trace(arrays, layer).lower(lowering_platforms=("cuda",)).as_text()
-  return len(re.findall(r"custom_call @mosaic_gpu", text)), text.count("output_operand_alias<")
-
-
 if __name__ == "__main__":
   jax.default_backend = lambda: "gpu"
   gpu.compute_capability = lambda: 9.0
@@ -66,14 +47,14 @@ if __name__ == "__main__":
   every = sys.argv[1:] == ["every"]
   for name, (op, arrays, count) in cases(every).items():
     reset = jax.ShapeDtypeStruct(arrays[1].shape[:2], jnp.bool)
-    got = kernels_in(op, arrays, reset)
+    got = kernels_in(op, arrays, reset, "gpu")
     assert got == count, f"{name} alone: {got} kernels"
     with jax.set_mesh(mesh):
       # A device has an eighth of the rows and channels, so time is cut more often.
-      got = kernels_in(op, arrays, None)
+      got = kernels_in(op, arrays, None, "gpu")
     assert got == 4, f"{name} on a mesh: {got} kernels"
   for b in (1, 64) if every else (64,):
     for name, (op, arrays, layer, _) in steps(b).items():
       with jax.set_mesh(mesh) if b > 1 else contextlib.nullcontext():
-        got = in_place(op, arrays, layer)
+        got = in_place(op, arrays, layer, "gpu")
       assert got == (1, 1), f"{name}, batch {b}: {got}"

@@ -77,26 +77,29 @@ def steps(b):
   }
 
 
-def in_place(op, arrays, layer) -> tuple[int, int]:
-  """How many kernels there are, lowered, and how many of their arguments they update in place."""
-  op = functools.partial(op, impl="pallas_tpu")
-  text = jax.jit(lambda z, layer: op(*z, **layer)).trace(arrays, layer).lower(lowering_platforms=("tpu",)).as_text()
-  return text.count("tpu_custom_call"), text.count("output_operand_alias<")
+# Platform -> what JAX calls it when it lowers, and how a kernel is called in what is lowered.
+LOWERED = {"tpu": ("tpu", "tpu_custom_call"), "gpu": ("cuda", "custom_call @mosaic_gpu")}
+
+
+def in_place(op, arrays, layer, platform="tpu") -> tuple[int, int]:
+  """Counts the kernels, lowered, and their arguments that are updated in place."""
+  op, (target, call) = functools.partial(op, impl=f"pallas_{platform}"), LOWERED[platform]
+  text = jax.jit(lambda z, layer: op(*z, **layer)).trace(arrays, layer).lower(lowering_platforms=(target,)).as_text()
+  return text.count(call), text.count("output_operand_alias<")
 
 
 def gradients(op, arrays, reset, bars):
   return jax.vjp(lambda *z: op(*z, reset=reset), *arrays)[1](bars)
 
 
-def kernels_in(op, arrays, reset) -> int:
-  """How many kernels there are in forward and backward, lowered."""
-  op = functools.partial(op, impl="pallas_tpu")
+def kernels_in(op, arrays, reset, platform="tpu") -> int:
+  """Counts the kernels in forward and backward, lowered."""
+  op, (target, call) = functools.partial(op, impl=f"pallas_{platform}"), LOWERED[platform]
   bars = jax.eval_shape(lambda arrays, reset: op(*arrays, reset=reset), arrays, reset)
-  text = (
-    jax.jit(gradients, static_argnums=0).trace(op, arrays, reset, bars).lower(lowering_platforms=("tpu",)).as_text()
-  )
+  traced = jax.jit(gradients, static_argnums=0).trace(op, arrays, reset, bars)
+  text = traced.lower(lowering_platforms=(target,)).as_text()
   assert "all_gather" not in text, "a device gathers what others have"
-  return text.count("tpu_custom_call")
+  return text.count(call)
 
 
 if __name__ == "__main__":

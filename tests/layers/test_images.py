@@ -32,35 +32,28 @@ def test_sides_that_do_not_match_the_sequence_are_named(rows, columns, reason):
     sides(12, rows, columns)
 
 
-@pytest.mark.parametrize("origin", [(0, 0), (2, 1), (1, 3)])
-def test_packed_images_are_convolved_alone(origin):
-  """Images of 4 columns: of 1 1/2 rows, of 1 pixel, of 2 rows."""
-  rng = np.random.default_rng(0)
-  x, k = rng.standard_normal((1, 16, 2)).astype(np.float32), rng.standard_normal((2, 3, 4)).astype(np.float32)
-  starts, end = [0, 6, 7], 15
-  reset = np.isin(np.arange(16), starts)[None]
-  blank = np.where(np.arange(16)[:, None] < end, x, 0)
-  run = lambda x, **masks: images.convolve(jnp.asarray(x), jnp.asarray(k), origin=origin, inner=(4,), **masks)
-  y = run(blank, reset=jnp.asarray(reset), lengths=jnp.array([end]))
-  for first, last in zip(starts, [*starts[1:], end]):
-    alone = np.zeros((1, 8, 2), np.float32)
-    alone[:, : last - first] = x[:, first:last]
-    np.testing.assert_allclose(y[:, first:last], run(alone)[:, : last - first], rtol=1e-4, atol=1e-5)
+# Images of 4 columns: of 1 1/2 rows, of 1 pixel, of 2 rows. Videos, whose frames have 2 rows and 3 columns: of 2 1/2
+# frames, of a pixel, of 5 pixels, of a frame and a pixel.
+IMAGES = dict(inner=(4,), taps=(3, 4), starts=[0, 6, 7], end=15, t=16)
+VIDEOS = dict(inner=(2, 3), taps=(2, 3, 3), starts=[0, 15, 16, 21], end=28, t=30)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("origin", [(0, 0, 0), (1, 2, 1)])
-def test_packed_videos_are_convolved_alone(origin):
-  """Frames of 2 rows and 3 columns: of 2 1/2 frames, of a pixel, of 5 pixels, of a frame and a pixel."""
+@pytest.mark.parametrize(
+  "origin, packed",
+  [
+    *((origin, IMAGES) for origin in ((0, 0), (2, 1), (1, 3))),
+    *(pytest.param(origin, VIDEOS, marks=pytest.mark.slow) for origin in ((0, 0, 0), (1, 2, 1))),
+  ],
+)
+def test_packed_images_and_videos_are_convolved_alone(origin, packed):
+  inner, taps, starts, end, t = packed.values()
   rng = np.random.default_rng(0)
-  k = rng.standard_normal((2, 2, 3, 3)).astype(np.float32)
-  starts, end, t = [0, 15, 16, 21], 28, 30
-  x = rng.standard_normal((1, t, 2)).astype(np.float32)
-  blank = np.where(np.arange(t)[:, None] < end, x, 0)
+  x, k = rng.standard_normal((1, t, 2)).astype(np.float32), rng.standard_normal((2, *taps)).astype(np.float32)
   reset = jnp.asarray(np.isin(np.arange(t), starts)[None])
-  run = lambda x, **masks: images.convolve(jnp.asarray(x), jnp.asarray(k), origin=origin, inner=(2, 3), **masks)
-  y = run(blank, reset=reset, lengths=jnp.array([end]))
+  run = lambda x, **masks: images.convolve(jnp.asarray(x), jnp.asarray(k), origin=origin, inner=inner, **masks)
+  y = run(np.where(np.arange(t)[:, None] < end, x, 0), reset=reset, lengths=jnp.array([end]))
   for first, last in zip(starts, [*starts[1:], end]):
-    alone = np.zeros((1, 18, 2), np.float32)
+    # 1 1/2 rows are filled up to two, 2 1/2 frames to three
+    alone = np.zeros((1, 8 if packed is IMAGES else 18, 2), np.float32)
     alone[:, : last - first] = x[:, first:last]
     np.testing.assert_allclose(y[:, first:last], run(alone)[:, : last - first], rtol=1e-4, atol=1e-5)

@@ -38,7 +38,7 @@ def fresh(**kwargs):
 
 def one_way(params, x):
   """The toy's equation."""
-  h, y = np.zeros(D), []
+  h, y = 0, []
   for token in np.asarray(x):
     h = params["a"] * h + token
     y.append(params["scale"] * h)
