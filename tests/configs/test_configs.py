@@ -56,10 +56,7 @@ VARIANTS = {
   "regbench": ("mixer=gated_delta_net",),
   "mqar_forms": ("", "form=compositional,mixer=delta_net", "form=continuous,passes=2"),
   "pathfinder": ("side=128,dir=FOLDER,m.dt_min=1e-4",),
-  "arrays": (
-    "files=x.npz,channels=2,labels=3,length=16",
-    "files=x.csv,predict=next,channels=2,labels=1,length=16",
-  ),
+  "arrays": ("files=x.npz,channels=2,labels=3,length=16", "files=x.csv,predict=next,channels=2,labels=1,length=16"),
   "named": ("dataset=imdb,dir=FOLDER",),
   "lra": (
     "",

@@ -247,10 +247,7 @@ def state_keeps_its_form(case):
   grows = sizes[2, 2048] != sizes[2, 1024]
   assert grows == (case.state in CACHES), f"STATE is {case.state!r}, and with max_len the state {grows=}"
   state = case.init_state()
-  after = {
-    "prefill": case.prefill(case.tokens, state)[1],
-    "step": case.steps(case.tokens, state)[1],
-  }
+  after = {"prefill": case.prefill(case.tokens, state)[1], "step": case.steps(case.tokens, state)[1]}
   for what, other in after.items():
     assert described(other) == described(state), f"{what}: state {described(other)}, from {described(state)}"
 

@@ -201,16 +201,8 @@ BAD = {
   "pickles": (dict(x=FIVE, y=NINE.astype(object)), {}, "cannot read .*allow_pickle=False"),
   "one-hot": (dict(x=FIVE, y=np.eye(9)), {}, r"data.targets='y' has the shape \(9, 9\)"),
   "one label": (dict(x=FIVE, y=np.int32(3)), {}, "1 targets for 9 sequences"),
-  "no label": (
-    dict(x=FIVE, y=np.where(NINE > 6, np.nan, NINE)),
-    {},
-    "2 of 9 labels are missing, .* number 7",
-  ),
-  "no number": (
-    dict(x=FIVE, y=np.full(9, "three")),
-    {"predict": "number"},
-    "column .y. has 9 values that are no numb",
-  ),
+  "no label": (dict(x=FIVE, y=np.where(NINE > 6, np.nan, NINE)), {}, "2 of 9 labels are missing, .* number 7"),
+  "no number": (dict(x=FIVE, y=np.full(9, "three")), {"predict": "number"}, "column .y. has 9 values that are no numb"),
   "too large": (dict(x=1e200 * NINE[:, None], y=NINE), {}, "feature 0 is too large to be normalised"),
   "pairs of groups": (dict(x=FIVE, y=NINE, g=FIVE[:, :2]), {"groups": "g"}, r"groups have the shape \(9, 2\)"),
   "going back": (

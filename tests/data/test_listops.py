@@ -7,12 +7,7 @@ from data import draws, listops
 from data.listops import CLOSE, MED, MIN, SM
 from data.task import build_task
 
-OPERATORS = {
-  MIN: min,
-  MIN + 1: max,
-  MED: lambda values: int(np.median(values)),
-  SM: lambda values: sum(values) % 10,
-}
+OPERATORS = {MIN: min, MIN + 1: max, MED: lambda values: int(np.median(values)), SM: lambda values: sum(values) % 10}
 
 
 def parse(tokens):

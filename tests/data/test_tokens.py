@@ -200,12 +200,7 @@ def test_damaged_folders_are_named(corpus, tmp_path, damage, message):
     (dict(blend=(("FOLDER", -1.0),)), "data.blend=.*shares above 0"),
     (dict(blend=(("FOLDER", 1.0), ("FOLDER", 1.0))), "folders of different names"),
     (dict(blend=(("FOLDER", 1.0),), stateful=True), "data.stateful=True .*rows of a blend do not go on"),
-    (
-      dict(
-        blend=(("FOLDER", 1.0), ("FOLDER/../tokens", 1e-6)),
-      ),
-      "less than 1/1024",
-    ),
+    (dict(blend=(("FOLDER", 1.0), ("FOLDER/../tokens", 1e-6))), "less than 1/1024"),
     (dict(dir="FOLDER", length=100_000), "the training text has .* tokens, but a row needs 100001"),
   ],
 )

@@ -81,10 +81,7 @@ OTHERS = {
 TEXT = dict(head="lm", vocab=V, features=None, classes=None, length=T)
 TOYS = {name: recipes.get_recipe(name) for name in recipes.names(toys=True)}
 RECIPES = {
-  name: (
-    {size: getattr(toy, size) for size in TEXT} | dict(length=T if toy.head == "lm" else toy.length),
-    toy.model,
-  )
+  name: ({size: getattr(toy, size) for size in TEXT} | dict(length=T if toy.head == "lm" else toy.length), toy.model)
   for name, toy in TOYS.items()
 }
 CASES = RECIPES | {name: (TEXT, {"width": 8, **section}) for name, section in LANGUAGE.items()} | OTHERS

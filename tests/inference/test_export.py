@@ -46,8 +46,7 @@ def test_a_folder_runs_without_this_code_base_as_its_page_says(model, tmp_path):
 
 
 @pytest.mark.parametrize(
-  "settings, message",
-  [({"batch": 0}, "--batch=0"), ({"platforms": ("gpu",)}, "no 'gpu'; choose from cpu, cuda")],
+  "settings, message", [({"batch": 0}, "--batch=0"), ({"platforms": ("gpu",)}, "no 'gpu'; choose from cpu, cuda")]
 )
 def test_mistakes_are_named_and_write_nothing(model, tmp_path, settings, message):
   with pytest.raises(Mistake, match=message):

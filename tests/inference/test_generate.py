@@ -19,8 +19,7 @@ SETTINGS = dict(max_new_tokens=NEW, sampler=SAMPLER, rng=KEYS)
 
 # the hybrid has a state of either kind
 @pytest.fixture(
-  scope="module",
-  params=[pytest.param(kind, marks=[pytest.mark.slow] * (kind != "hybrid")) for kind in PATTERNS],
+  scope="module", params=[pytest.param(kind, marks=[pytest.mark.slow] * (kind != "hybrid")) for kind in PATTERNS]
 )
 def kind(request) -> str:
   return request.param

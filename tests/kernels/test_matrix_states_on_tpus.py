@@ -50,12 +50,7 @@ def test_strong_decays_are_forgotten_and_weak_ones_exact_on_tpus(name, on_tpu):
 # one chunk and several, with decays and without
 @pytest.mark.parametrize(
   "t, h, k, p, gated, masked",
-  [
-    (21, 1, 3, 5, True, True),
-    (11, 2, 4, 4, False, True),
-    (40, 1, 128, 128, True, False),
-    (1, 2, 4, 4, False, False),
-  ],
+  [(21, 1, 3, 5, True, True), (11, 2, 4, 4, False, True), (40, 1, 128, 128, True, False), (1, 2, 4, 4, False, False)],
 )
 def test_delta_rule_equals_the_reference(t, h, k, p, gated, masked, monkeypatch, on_tpu):
   monkeypatch.setattr(delta_rule_tpu, "TOKENS", 16)

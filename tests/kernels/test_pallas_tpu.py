@@ -162,12 +162,7 @@ def test_selective_scan_equals_the_reference(t, e, g, n, masked, narrow, around,
 # a group's heads in one program and in several, groups of heads and one for all
 @pytest.mark.parametrize(
   "t, h, p, g, k, masked",
-  [
-    (19, 4, 5, 2, 3, True),
-    (41, 4, 64, 1, 16, True),
-    (32, 3, 8, 3, 8, False),
-    (1, 2, 4, 1, 4, False),
-  ],
+  [(19, 4, 5, 2, 3, True), (41, 4, 64, 1, 16, True), (32, 3, 8, 3, 8, False), (1, 2, 4, 1, 4, False)],
 )
 def test_ssd_equals_the_reference(t, h, p, g, k, masked, monkeypatch, on_tpu):
   monkeypatch.setattr(ssd_tpu, "TOKENS", 16)
@@ -182,10 +177,7 @@ def assert_step_equals_the_reference(op, given, **arguments):
 
 @pytest.mark.slow
 # one block and several, of rows and of channels; one tap and several
-@pytest.mark.parametrize(
-  "b, e, w, activation",
-  [(2, 5, 4, "silu"), (9, 256, 2, "none")],
-)
+@pytest.mark.parametrize("b, e, w, activation", [(2, 5, 4, "silu"), (9, 256, 2, "none")])
 def test_conv_step_equals_the_reference(b, e, w, activation, monkeypatch, on_tpu):
   monkeypatch.setattr(conv_step_tpu, "CHANNELS", 128)
   *given, bias = steps.conv_arrays(b, e, w)
@@ -195,10 +187,7 @@ def test_conv_step_equals_the_reference(b, e, w, activation, monkeypatch, on_tpu
 
 @pytest.mark.slow
 # channels that do not fill lanes, and several blocks of them in each of several groups
-@pytest.mark.parametrize(
-  "e, g, n",
-  [(4, 1, 3), (200, 1, 16), (512, 2, 5)],
-)
+@pytest.mark.parametrize("e, g, n", [(4, 1, 3), (200, 1, 16), (512, 2, 5)])
 def test_selective_step_equals_the_reference(e, g, n, monkeypatch, on_tpu):
   monkeypatch.setattr(selective_step_tpu, "NUMBERS", 128 * 8)
   assert_step_equals_the_reference(selective_step, steps.selective_arrays(2, e, g, n))

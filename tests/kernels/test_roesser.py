@@ -18,10 +18,7 @@ def op(impl, rows, columns, inside):
   return lambda A, B, C: (roesser(A, B, C, rows, columns, inside=inside, impl=impl),)
 
 
-@pytest.mark.parametrize(
-  "dtype",
-  ["float32", "complex64", "float64", "complex128"],
-)
+@pytest.mark.parametrize("dtype", ["float32", "complex64", "float64", "complex128"])
 @pytest.mark.parametrize("rows, columns, inside", [(1, 1, 1.0), (1, 5, 0.5), (4, 1, 0.5), (4, 5, 1.0), (3, 4, 0.5)])
 def test_implementations_equal_the_reference(rows, columns, inside, dtype):
   exact = dtype in ("float64", "complex128")

@@ -106,10 +106,7 @@ def test_inverse_softplus_inverts_softplus():
 
 
 def test_initial_steps_are_log_uniform():
-  for dt in (
-    jnp.exp(log_step(1e-3, 1e-1)(KEY, (20000,))),
-    jax.nn.softplus(softplus_step(1e-3, 1e-1)(KEY, (20000,))),
-  ):
+  for dt in (jnp.exp(log_step(1e-3, 1e-1)(KEY, (20000,))), jax.nn.softplus(softplus_step(1e-3, 1e-1)(KEY, (20000,)))):
     assert dt.min() >= 0.99e-3
     assert dt.max() <= 1.01e-1
     np.testing.assert_allclose(np.log10(np.quantile(dt, [0.25, 0.5, 0.75])), [-2.5, -2, -1.5], atol=0.03)

@@ -10,10 +10,7 @@ from tests.initial import initial, shaped, uniform
 from tests.stepped import stepped
 
 SMALL = {"": dict(heads=2, key_size=3)}
-ORACLE = {
-  "": dict(heads=2, key_size=3),
-  "one channel a head": (dict(key_size=4), dict(heads=8)),
-}
+ORACLE = {"": dict(heads=2, key_size=3), "one channel a head": (dict(key_size=4), dict(heads=8))}
 REFUSED = [
   (dict(heads=3), "heads=3 does not divide width=8"),
   (dict(key_size=0), "key_size=0; it must be at least 1"),

@@ -12,11 +12,7 @@ from tests.initial import variables
 from tests.mixers import s5
 
 SMALL = {"": dict(state=8, blocks=2)}
-ORACLE = {
-  "": dict(state=8),
-  "dirac": dict(state=8, disc="dirac"),
-  "zoh": dict(state=6, disc="zoh", activation="none"),
-}
+ORACLE = {"": dict(state=8), "dirac": dict(state=8, disc="dirac"), "zoh": dict(state=6, disc="zoh", activation="none")}
 SIDE = dict.fromkeys(ORACLE, s5.GAPS)
 REFUSED = [
   (dict(disc="bilinear"), "EventSSM: disc='bilinear'; choose from ['async', 'dirac', 'zoh']"),

@@ -8,9 +8,7 @@ import pytest
 from kernels.dft import dft
 
 SMALL = {"": {}}
-ORACLE = {
-  "": {},
-}
+ORACLE = {"": {}}
 REFUSED = [(dict(width=0), "width=0; it must be at least 1")]
 
 

@@ -8,10 +8,7 @@ from attention.recurrent.gla import GLA
 from tests.initial import initial, uniform
 
 SMALL = {"": dict(heads=2, gate_rank=3)}
-ORACLE = {
-  "": dict(heads=2, gate_rank=3),
-  "wide": dict(heads=4, expand_k=1.0, expand_v=1.5, tau=2.0),
-}
+ORACLE = {"": dict(heads=2, gate_rank=3), "wide": dict(heads=4, expand_k=1.0, expand_v=1.5, tau=2.0)}
 REFUSED = [
   (dict(heads=3), "heads=3 does not divide 4 keys and 8 values"),
   (dict(heads=0), "heads=0; it must be at least 1"),

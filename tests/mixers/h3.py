@@ -7,10 +7,7 @@ from ssm.lti.h3 import H3
 from tests.initial import initial
 
 SMALL = {"": dict(state=4), "heads": dict(state=4, head_dim=2)}
-ORACLE = {
-  "": dict(state=4),
-  "heads": dict(state=4, head_dim=4, disc="zoh"),
-}
+ORACLE = {"": dict(state=4), "heads": dict(state=4, head_dim=4, disc="zoh")}
 REFUSED = [
   (dict(head_dim=3), "H3: head_dim=3 does not divide width=8"),
   (dict(state=7), "state=7; conjugate pairs are stored once"),

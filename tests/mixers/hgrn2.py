@@ -9,10 +9,7 @@ from attention.recurrent.hgrn2 import HGRN2
 from tests.initial import initial
 
 SMALL = {"": dict(head_size=4)}
-ORACLE = {
-  "": (dict(head_size=4), dict(heads=2)),
-  "second layer": (dict(layer=1, depth=3), dict(heads=1)),
-}
+ORACLE = {"": (dict(head_size=4), dict(heads=2)), "second layer": (dict(layer=1, depth=3), dict(heads=1))}
 TRAINED = {"slow": {"bound"}}
 REFUSED = [
   (dict(head_size=3), "head_size=3 does not divide width=8"),

@@ -11,10 +11,7 @@ ORACLE = {
   "no biases": (dict(state=1, taps=2, bias=False, out_bias=False, conv_bias=False), {}),
 }
 RESUMED = ("",)
-REFUSED = [
-  (dict(state=0), "HyenaModal: state=0; it must be at least 1"),
-  (dict(dt_min=0.0), "dt_min=0.0, dt_max=0.1"),
-]
+REFUSED = [(dict(state=0), "HyenaModal: state=0; it must be at least 1"), (dict(dt_min=0.0), "dt_min=0.0, dt_max=0.1")]
 TRAINED = {"slow": {"decay_log", "angle"}}
 
 

@@ -12,10 +12,7 @@ from tests.hybrids.filled import filled
 
 MLP = dict(name="mlp", inner=3, activation="silu")
 SMALL = {"": dict(streams=2, iterations=2, mixer=dict(name="min_gru"))}
-ORACLE = {
-  "": dict(streams=2, iterations=3, mixer=MLP),
-  "four": dict(streams=4, iterations=1, mixer=MLP),
-}
+ORACLE = {"": dict(streams=2, iterations=3, mixer=MLP), "four": dict(streams=4, iterations=1, mixer=MLP)}
 REFUSED = [
   (dict(mixer=MLP, streams=3), "streams=3 do not divide width=8"),
   (dict(mixer=MLP, iterations=0), "iterations=0; it must be at least 1"),

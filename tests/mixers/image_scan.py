@@ -18,9 +18,7 @@ from tests.mixers.bidirectional import one_way
 D = 3
 X = jax.random.normal(jax.random.key(3), (2, 6, D))
 DECAY = dict(name=Decay)
-SMALL = {
-  "": dict(mixer=dict(name="mamba", state=4, dt_rank=2), orders=("column", "snake_reversed"), merge="mean"),
-}
+SMALL = {"": dict(mixer=dict(name="mamba", state=4, dt_rank=2), orders=("column", "snake_reversed"), merge="mean")}
 ORACLE = {}
 REFUSED = [
   (dict(mixer=dict(name="mlp"), orders=("row", "spiral")), "has ['spiral']; choose from ['column', 'column_reversed'"),

@@ -23,11 +23,7 @@ REFUSED = [
 INITIAL = [
   (
     dict(width=256, depth=4),
-    {
-      "q_proj v_proj g_proj": uniform(1 / 16, 0.01),
-      "out_proj": uniform(1 / 32, 0.01),
-      "norm/scale": np.ones(256),
-    },
+    {"q_proj v_proj g_proj": uniform(1 / 16, 0.01), "out_proj": uniform(1 / 32, 0.01), "norm/scale": np.ones(256)},
   )
 ]
 # TransNormerLLM's, and MiniMax-01's, whose heads are wider together than the model.

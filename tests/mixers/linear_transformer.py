@@ -10,10 +10,7 @@ from tests.kernels import dual_of_ssd
 from tests.stepped import stepped
 
 SMALL = {"": dict(heads=2), "full": dict(heads=2, mask="full", bias=True)}
-ORACLE = {
-  "": dict(heads=2),
-  "full": dict(heads=4, mask="full", eps=0.1, bias=True),
-}
+ORACLE = {"": dict(heads=2), "full": dict(heads=4, mask="full", eps=0.1, bias=True)}
 REFUSED = [
   (dict(heads=3), "heads=3 does not divide width=8"),
   (dict(heads=0), "heads=0; it must be at least 1"),

@@ -7,10 +7,7 @@ from attention.efficient.luna import Luna
 from tests.initial import initial, normal, uniform
 
 SMALL = {"": dict(heads=2, packed=3), "tied": dict(heads=2, packed=3, tied=True, bias=False)}
-ORACLE = {
-  "": dict(heads=2, packed=3),
-  "tied": dict(heads=4, packed=2, tied=True, bias=False),
-}
+ORACLE = {"": dict(heads=2, packed=3), "tied": dict(heads=4, packed=2, tied=True, bias=False)}
 REFUSED = [(dict(heads=3), "heads=3 does not divide width=8"), (dict(packed=0), "packed=0; it must be at least 1")]
 INITIAL = [
   (

@@ -108,8 +108,7 @@ def test_steps_do_not_start_below_the_floor():
 
 
 @pytest.mark.parametrize(
-  "width, depth, total",
-  [(768, 24, 129135360), (1024, 48, 371516416), (2048, 48, 1372178432), (2560, 64, 2768345600)],
+  "width, depth, total", [(768, 24, 129135360), (1024, 48, 371516416), (2048, 48, 1372178432), (2560, 64, 2768345600)]
 )
 def test_published_sizes(width, depth, total):
   """mamba-130m, -370m, -1.4b and -2.8b: so many layers with a norm each, a last norm, and tied embeddings."""

@@ -76,8 +76,7 @@ def test_decays_and_steps_start_in_the_ranges_of_the_fields():
 
 
 @pytest.mark.parametrize(
-  "width, depth, total",
-  [(768, 24, 128989632), (1024, 48, 368346624), (2048, 48, 1343757312), (2560, 64, 2702599680)],
+  "width, depth, total", [(768, 24, 128989632), (1024, 48, 368346624), (2048, 48, 1343757312), (2560, 64, 2702599680)]
 )
 def test_published_sizes(width, depth, total):
   """mamba2-130m, -370m, -1.3b and -2.7b: so many layers with a norm each, a last norm, and tied embeddings."""

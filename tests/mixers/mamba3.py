@@ -14,10 +14,7 @@ from ssm.selective.mamba3 import A_ACTIVATIONS, Mamba3
 from tests.initial import time_steps, uniform
 from tests.quick import quick
 
-SMALL = {
-  "": dict(state=4, head_size=4, groups=2),
-  "MIMO": dict(state=4, head_size=4, rank=2, out_norm=True),
-}
+SMALL = {"": dict(state=4, head_size=4, groups=2), "MIMO": dict(state=4, head_size=4, rank=2, out_norm=True)}
 ORACLE = {
   "": (dict(state=6, head_size=4), dict(pairs=1)),
   "MIMO": (dict(state=4, head_size=4, rank=3), dict(pairs=1)),

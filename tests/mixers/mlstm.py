@@ -11,10 +11,7 @@ from layers.mlstm_cell import mlstm_cell
 from tests.initial import close, initial, normal
 
 SMALL = {"": dict(expand=1, heads=2, block_size=2)}
-ORACLE = {
-  "": dict(heads=2),
-  "without eps": (dict(expand=1.5, heads=3, block_size=2, taps=2, eps=0.0), dict(eps=0)),
-}
+ORACLE = {"": dict(heads=2), "without eps": (dict(expand=1.5, heads=3, block_size=2, taps=2, eps=0.0), dict(eps=0))}
 SLOW = ("without eps",)
 REFUSED = [
   (dict(heads=3), "heads=3 does not divide the inner width 16"),

@@ -10,10 +10,7 @@ from tests.initial import initial, normal, shaped, uniform
 
 # one head: with two, a number rounded to bfloat16 falls into another bucket
 SMALL = {"": dict(heads=1, buckets=2, rounds=2, chunk=3)}
-ORACLE = {
-  "": dict(heads=2, buckets=4, rounds=2, chunk=3),
-  "one round": dict(heads=4, buckets=2, chunk=4, bias=True),
-}
+ORACLE = {"": dict(heads=2, buckets=4, rounds=2, chunk=3), "one round": dict(heads=4, buckets=2, chunk=4, bias=True)}
 REFUSED = [
   (dict(heads=3), "heads=3 does not divide width=8"),
   (dict(buckets=3), "buckets=3; R q and -R q"),

@@ -9,10 +9,7 @@ from kernels.ssd import ssd
 from tests.initial import initial, uniform
 
 SMALL = {"": dict(heads=2)}
-ORACLE = {
-  "": dict(heads=2),
-  "wide": (dict(heads=4, expand_v=1.5, norm_eps=1e-2), dict(eps=1e-2)),
-}
+ORACLE = {"": dict(heads=2), "wide": (dict(heads=4, expand_v=1.5, norm_eps=1e-2), dict(eps=1e-2))}
 REFUSED = [
   (dict(width=9), "width=9 is odd; pairs of channels turn"),
   (dict(heads=3), "heads=3 does not divide width=8 and 16 values"),

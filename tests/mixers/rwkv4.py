@@ -9,15 +9,9 @@ from attention.recurrent.rwkv4 import RWKV4
 from tests.initial import close, initial, orthogonal
 
 SMALL = {"": {}}
-ORACLE = {
-  "": {},
-  "last layer": dict(layer=2, depth=3, inner=6),
-}
+ORACLE = {"": {}, "last layer": dict(layer=2, depth=3, inner=6)}
 TRAINED = {"undecayed": {"mu"}}
-REFUSED = [
-  (dict(inner=0), "inner=0; it must be at least 1"),
-  (dict(depth=0), "depth=0; it must be at least 1"),
-]
+REFUSED = [(dict(inner=0), "inner=0; it must be at least 1"), (dict(depth=0), "depth=0; it must be at least 1")]
 PLACE, LINE, N = np.arange(128) / 128, np.arange(128) / 127, np.arange(128)
 MU = np.stack([1 - PLACE ** (2 / 3), 1 - PLACE ** (2 / 3) - 0.15, 1 - PLACE ** (1 / 3)])
 INITIAL = [

@@ -8,14 +8,8 @@ from hybrids.channel.rwkv_channel import RWKVChannel
 from tests.initial import variables
 
 SMALL = {"": {}, "with receptance": dict(version=4, inner=12)}
-ORACLE = {
-  "": dict(layer=1, depth=3),
-  "with receptance": (dict(version=6), dict(receptance=True)),
-}
-REFUSED = [
-  (dict(version=5), "version=5; choose from [4, 6, 7]"),
-  (dict(inner=0), "inner=0; it must be at least 1"),
-]
+ORACLE = {"": dict(layer=1, depth=3), "with receptance": (dict(version=6), dict(receptance=True))}
+REFUSED = [(dict(version=5), "version=5; choose from [4, 6, 7]"), (dict(inner=0), "inner=0; it must be at least 1")]
 TRAINED = {"undecayed": {"mu"}}
 
 

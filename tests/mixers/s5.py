@@ -12,11 +12,7 @@ from tests.initial import variables
 
 # the time before each token
 GAPS = {"dt": lambda b, t: 0.1 + np.random.default_rng(0).exponential(size=(b, t))}
-SMALL = {
-  "": dict(state=8, blocks=2),
-  "both ways": dict(state=6, bidirectional=True),
-  "gaps": dict(state=8),
-}
+SMALL = {"": dict(state=8, blocks=2), "both ways": dict(state=6, bidirectional=True), "gaps": dict(state=8)}
 ORACLE = {
   "": dict(state=8, blocks=2),
   "both ways without gaps": dict(state=8, bidirectional=True),

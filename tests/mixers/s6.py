@@ -1,10 +1,7 @@
 """S6: small sizes, parameter count, oracle, refusals; Mamba's file has the initial values and the step's extremes."""
 
 SMALL = {"": dict(state=4, dt_rank=2)}
-ORACLE = {
-  "": (dict(state=4, dt_rank=2), {}),
-  "held": (dict(state=3, disc="zoh"), dict(disc="zoh")),
-}
+ORACLE = {"": (dict(state=4, dt_rank=2), {}), "held": (dict(state=3, disc="zoh"), dict(disc="zoh"))}
 TRAINED = {"slow": {"A_log"}}
 REFUSED = [
   (dict(state=0), "S6: state=0; it must be at least 1"),

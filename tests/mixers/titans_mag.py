@@ -14,7 +14,7 @@ ORACLE = {
   "": (
     dict(heads=2, persistent=3, window=4, memory=dict(heads=2, inner=3, chunk=4)),
     dict(memory=dict(heads=2, layers=2, chunk=4), attention=dict(heads=2, window=4, position="rope", persistent=3)),
-  ),
+  )
 }
 RESUMED = ("",)
 REFUSED = [

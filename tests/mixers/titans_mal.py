@@ -14,7 +14,7 @@ ORACLE = {
   "": (
     dict(heads=1, persistent=2, window=3, memory=dict(heads=2, inner=3, chunk=4)),
     dict(memory=dict(heads=2, layers=2, chunk=4), attention=dict(heads=1, window=3, position="rope", persistent=2)),
-  ),
+  )
 }
 RESUMED = ("",)
 REFUSED = [(dict(window=0), "window=0; it must be at least 1")]
@@ -22,11 +22,7 @@ REFUSED = [(dict(window=0), "window=0; it must be at least 1")]
 STATES = [
   (
     dict(width=64, heads=4, window=5),
-    {
-      "memory/weights/0": (1, 1, 64, 256),
-      "memory/weights/1": (1, 1, 256, 64),
-      "attention/kept/v": (1, 4, 5, 16),
-    },
+    {"memory/weights/0": (1, 1, 64, 256), "memory/weights/1": (1, 1, 256, 64), "attention/kept/v": (1, 4, 5, 16)},
   )
 ]
 

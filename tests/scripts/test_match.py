@@ -37,8 +37,7 @@ def test_the_size_nearest_to_the_budget(value_at, target, start, size):
 
 
 @pytest.mark.parametrize(
-  "text, value",
-  [("parameters=100k", 1e5), ("state=4096", 4096.0), ("flops=1.5M", 1.5e6), ("parameters=7e9", 7e9)],
+  "text, value", [("parameters=100k", 1e5), ("state=4096", 4096.0), ("flops=1.5M", 1.5e6), ("parameters=7e9", 7e9)]
 )
 def test_budgets_have_units(text, value):
   assert match.budget(text, "width", 0.02).value == value
