@@ -1,6 +1,8 @@
 """Python in a process of its own, for what a process is told at its start: devices, settings, what it imports."""
 
+import concurrent.futures
 import os
+import socket
 import subprocess
 import sys
 
@@ -13,3 +15,15 @@ def python(*command, **environment):
   done = subprocess.run([sys.executable, *command], cwd=ROOT, env=settings, capture_output=True, text=True)
   assert done.returncode == 0, done.stdout + done.stderr
   return done.stdout
+
+
+def together(*commands, **environment):
+  """Runs several of them at the same time, and returns what each printed."""
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    return list(pool.map(lambda command: python(*command, **environment), commands))
+
+
+def free_port():
+  with socket.socket() as s:
+    s.bind(("127.0.0.1", 0))
+    return str(s.getsockname()[1])

@@ -11,8 +11,12 @@ NOUNS = {"a", "all", "an", "as", "both", "each", "every", "how", "of", "one", "s
 NOUNS |= {"where", "whether", "which", "zeros"}
 
 
-def in_tests(file) -> bool:
-  return sources.relative(file).startswith("tests/")
+def nodes(*folders, tests=True):
+  """Every node of the syntax trees of these folders' files, and where it stands."""
+  for file in sources.python_files(*folders):
+    if tests or not sources.relative(file).startswith("tests/"):
+      for node in ast.walk(sources.parse(file)):
+        yield node, f"{sources.relative(file)}:{getattr(node, 'lineno', 0)}"
 
 
 def test_files_are_short():
@@ -24,12 +28,10 @@ def test_files_are_short():
 
 
 def test_functions_are_short():
-  for file in sources.python_files():
-    for node in ast.walk(sources.parse(file)):
-      if isinstance(node, FUNCTIONS) and not in_tests(file):
-        lines = node.end_lineno - node.lineno + 1 - len((ast.get_docstring(node) or "").splitlines())
-        where = f"{sources.relative(file)}:{node.lineno} {node.name}"
-        assert lines <= FUNCTION_LINES, f"{where} has {lines} lines besides its docstring, over {FUNCTION_LINES}"
+  for node, where in nodes(tests=False):
+    if isinstance(node, FUNCTIONS):
+      lines = node.end_lineno - node.lineno + 1 - len((ast.get_docstring(node) or "").splitlines())
+      assert lines <= FUNCTION_LINES, f"{where} {node.name}: {lines} lines besides its docstring, over {FUNCTION_LINES}"
 
 
 def test_no_file_is_a_drawer():
@@ -39,27 +41,21 @@ def test_no_file_is_a_drawer():
 
 
 def test_asserts_carry_messages():
-  for file in sources.python_files():
-    for node in ast.walk(sources.parse(file)):
-      if isinstance(node, ast.Assert) and not in_tests(file):
-        assert node.msg is not None, f"{sources.relative(file)}:{node.lineno} asserts without a message"
+  for node, where in nodes(tests=False):
+    assert not isinstance(node, ast.Assert) or node.msg is not None, f"{where} asserts without a message"
 
 
 def test_what_the_user_got_wrong_is_a_mistake():
-  for file in sources.python_files(*LIBRARY, "configs", "scripts"):
-    for node in ast.walk(sources.parse(file)):
-      call = getattr(node, "exc", None) if isinstance(node, ast.Raise) else None
-      name = getattr(getattr(call, "func", call), "id", None)
-      where = f"{sources.relative(file)}:{getattr(node, 'lineno', 0)}"
-      assert name != "ValueError", f"{where} raises ValueError, which main.py reports as a bug; raise mistake.Mistake"
+  for node, where in nodes(*LIBRARY, "configs", "scripts"):
+    call = getattr(node, "exc", None) if isinstance(node, ast.Raise) else None
+    name = getattr(getattr(call, "func", call), "id", None)
+    assert name != "ValueError", f"{where} raises ValueError, which main.py reports as a bug; raise mistake.Mistake"
 
 
 def test_jax_numpy_is_jnp():
-  for file in sources.python_files():
-    for node in ast.walk(sources.parse(file)):
-      if isinstance(node, ast.Import):
-        names = {alias.name: alias.asname for alias in node.names}
-        assert names.get("jax.numpy", "jnp") == "jnp", f"{sources.relative(file)}:{node.lineno}"
+  for node, where in nodes():
+    if isinstance(node, ast.Import):
+      assert {alias.name: alias.asname for alias in node.names}.get("jax.numpy", "jnp") == "jnp", where
 
 
 def documented_files():
@@ -83,21 +79,19 @@ def test_modules_classes_and_public_functions_have_docstrings():
 
 
 def test_docstrings_of_functions_begin_with_a_verb():
-  for file in sources.python_files(*LIBRARY, "configs", "scripts"):
-    for node in ast.walk(sources.parse(file)):
-      text = ast.get_docstring(node) if isinstance(node, FUNCTIONS) else None
-      opening = text.split()[0].strip(".,:").lower() if text else ""
-      # an equation may begin with one capital letter, A among them, and goes on with its sign
-      is_equation = bool(text) and len(opening) == 1 and text.split()[1] in ("=", "->")
-      where = f"{sources.relative(file)}:{getattr(node, 'lineno', 0)}"
-      assert is_equation or opening not in NOUNS, (
-        f"{where}: a docstring that begins with {opening!r} has no verb at its head; "
-        "say what the function does: 'Returns the …', 'Draws …', or its equation"
-      )
+  for node, where in nodes(*LIBRARY, "configs", "scripts"):
+    text = ast.get_docstring(node) if isinstance(node, FUNCTIONS) else None
+    opening = text.split()[0].strip(".,:").lower() if text else ""
+    # an equation may begin with one capital letter, A among them, and goes on with its sign
+    is_equation = bool(text) and len(opening) == 1 and text.split()[1] in ("=", "->")
+    assert is_equation or opening not in NOUNS, (
+      f"{where}: a docstring that begins with {opening!r} has no verb at its head; "
+      "say what the function does: 'Returns the …', 'Draws …', or its equation"
+    )
 
 
 def test_files_name_no_place_on_one_machine():
   for file in sources.python_files():
-    if not in_tests(file):
+    if not sources.relative(file).startswith("tests/"):
       for line, text in enumerate(file.read_text().splitlines(), 1):
         assert not any(place in text for place in ("/work/", "/home/")), f"{sources.relative(file)}:{line}"

@@ -1,10 +1,8 @@
 """Checkpoints: exact round trips, damage found and stepped over, nothing deleted, other trees refused."""
 
-import concurrent.futures
 import json
 import os
 import shutil
-import socket
 from pathlib import Path
 from typing import NamedTuple
 
@@ -312,10 +310,7 @@ except ValueError as e:
 
 @pytest.mark.slow
 def test_two_processes_agree_on_the_step(tmp_path):
-  with socket.socket() as s:
-    s.bind(("127.0.0.1", 0))
-    port = str(s.getsockname()[1])
-  with concurrent.futures.ThreadPoolExecutor() as pool:
-    list(pool.map(lambda i: child.python("-c", PROCESS, str(tmp_path), port, str(i)), range(2)))
+  port = child.free_port()
+  child.together(*(["-c", PROCESS, str(tmp_path), port, str(i)] for i in range(2)))
   assert sorted(p.name for p in tmp_path.iterdir()) == ["2", "3", "3.bad", "lock", "trash"]
   assert json.loads((tmp_path / "3" / "manifest.json").read_text())["step"] == 3

@@ -1,11 +1,6 @@
 """The mesh: eight devices compute what one computes, two processes what one does, and what does not fit is named."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -15,23 +10,16 @@ from jax.sharding import PartitionSpec
 
 from hybrids import recipes
 from hybrids.mixer import build
+from tests import child
 from tests.quick import flags
 from training import platform, sharding
 
-ROOT = Path(__file__).parents[2]
 
-
-def start(*args):
-  environment = os.environ | {"XLA_FLAGS": flags(), "JAX_PLATFORMS": "cpu"}
-  command = [sys.executable, "-m", "tests.training.sharded", *map(str, args)]
-  return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def result(process):
-  out, err = process.communicate(timeout=300)
-  assert process.returncode == 0, err[-3000:]
-  # Gloo, which CPU processes talk through, prints too
-  return [line for line in out.splitlines() if line.startswith("{")]
+def run(*processes):
+  """Returns the lines of JSON of each: Gloo, which CPU processes talk through, prints too."""
+  commands = (["-m", "tests.training.sharded", *map(str, args)] for args in processes)
+  outputs = child.together(*commands, XLA_FLAGS=flags(), JAX_PLATFORMS="cpu")
+  return [[json.loads(line) for line in out.splitlines() if line.startswith("{")] for out in outputs]
 
 
 MIXTURES = [name for name in recipes.names(toys=True) if "'moe'" in str(recipes.get_recipe(name).model)]
@@ -40,7 +28,7 @@ SLOW = ("sequence", "language_model", "mixture", *MIXTURES)
 
 @pytest.mark.parametrize("kind", ["toy", *(pytest.param(kind, marks=pytest.mark.slow) for kind in SLOW)])
 def test_eight_devices_compute_what_one_does(kind):
-  *accumulated, found = map(json.loads, result(start("mesh", kind)))
+  ((*accumulated, found),) = run(("mesh", kind))
   assert found["loss"] < 1e-5
   assert found["gradient"] < 1e-4
   assert found["eval"] < 1e-4
@@ -50,20 +38,12 @@ def test_eight_devices_compute_what_one_does(kind):
     assert accumulated[0]["difference"] < 1e-6, "several batches are not one large batch"
 
 
-def free_port():
-  with socket.socket() as s:
-    s.bind(("127.0.0.1", 0))
-    return s.getsockname()[1]
-
-
 @pytest.mark.slow
 def test_two_processes_compute_what_one_does():
-  port = free_port()
-  alone = json.loads(result(start("processes", 0, 1, 0))[-1])
-  both = [start("processes", port, 2, index) for index in (0, 1)]
-  lines = [result(process) for process in both]
-  assert not lines[1], "process 1 has nothing to say"
-  together = json.loads(lines[0][-1])
+  port = child.free_port()
+  (alone,) = run(("processes", 0, 1, 0))[0]
+  (together,), nothing = run(*(("processes", port, 2, index) for index in (0, 1)))
+  assert not nothing, "process 1 has nothing to say"
   np.testing.assert_allclose(together["losses"], alone["losses"], rtol=1e-5)
   np.testing.assert_allclose(together["eval"], alone["eval"], rtol=1e-5)
   np.testing.assert_allclose(together["params"], alone["params"], atol=1e-4)
