@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from kernels import gpu
+from kernels import cpp, gpu
 from tests.kernels import interpreters
 
 
@@ -33,3 +33,10 @@ def on_gpu(monkeypatch):
   """Lets what chooses by platform see a GPU."""
   monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
   monkeypatch.setattr(gpu, "compute_capability", lambda: 9.0)
+
+
+@pytest.fixture(scope="module")
+def library(request):
+  """Builds the C++ kernel that a test file names; where that cannot be, its tests are skipped with the reason."""
+  if reason := cpp.why_not(request.module.kernel.SOURCE):
+    pytest.skip(reason)

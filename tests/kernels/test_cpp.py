@@ -22,13 +22,6 @@ def op(*arrays, impl="cpp", **settings):
   return selective_scan(*(jnp.asarray(z) for z in arrays), impl=impl, **settings)
 
 
-@pytest.fixture(scope="module")
-def library():
-  """Builds the kernel; where that cannot be, its tests are skipped with the reason."""
-  if reason := cpp.why_not(kernel.SOURCE):
-    pytest.skip(reason)
-
-
 @pytest.fixture
 def compiler():
   try:

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kernels import cpp
 from kernels.delta_rule import delta_rule
 from kernels.gated_linear_attention import gated_linear_attention
 from kernels.matrix_state import cpp as kernel
@@ -27,13 +26,6 @@ FORMS = {
   "delta_rule, one decay": (delta_rule, 1),
   "delta_rule, decays by row, u": (delta_rule, 1),
 }
-
-
-@pytest.fixture(scope="module")
-def library():
-  """Builds the kernel; where that cannot be, its tests are skipped with the reason."""
-  if reason := cpp.why_not(kernel.SOURCE):
-    pytest.skip(reason)
 
 
 def arrays(form, t, rows, columns):

@@ -108,15 +108,6 @@ def test_linear_scan_equals_the_reference(t, n, constant, dtype, masked, segment
   compare(linear_scan, scans.linear(2, t, n, constant, dtype), masks(t) if masked else {})
 
 
-@interpreted_gpu
-@pytest.mark.slow
-@pytest.mark.parametrize("segments", [1, 2])
-def test_linear_scan_has_no_races(segments, monkeypatch, on_gpu):
-  monkeypatch.setattr(pallas_gpu, "TOKENS", 4)
-  cut_time(monkeypatch, segments)
-  compare(linear_scan, scans.linear(2, 18, 5, False, "float32"), masks(18), races=True)
-
-
 # ends within a tile, fewer channels than a block has and more, time cut or not; in bfloat16 both round to 8 bits
 @interpreted_gpu
 @pytest.mark.parametrize(
@@ -137,15 +128,6 @@ def test_rg_lru_equals_the_reference(t, e, dtype, masked, segments, tolerance, m
   monkeypatch.setattr(rg_lru_gpu, "BYTES", 16)
   cut_time(monkeypatch, segments)
   compare(rg_lru, scans.gated(t, e, dtype), masks(t) if masked else {}, tolerance=tolerance)
-
-
-@interpreted_gpu
-@pytest.mark.slow
-@pytest.mark.parametrize("segments", [1, 2])
-def test_rg_lru_has_no_races(segments, monkeypatch, on_gpu):
-  monkeypatch.setattr(rg_lru_gpu, "BYTES", 16)
-  cut_time(monkeypatch, segments)
-  compare(rg_lru, scans.gated(18, 5), masks(18), races=True)
 
 
 # groups, more channels than a block has, states of a part of a matrix and of several, time cut or not; softplus, skip
@@ -177,11 +159,20 @@ def test_selective_scan_equals_the_reference(t, e, g, n, masked, tokens, segment
 @interpreted_gpu
 @pytest.mark.slow
 @pytest.mark.parametrize("segments", [1, 2])
-def test_selective_scan_has_no_races(segments, monkeypatch, on_gpu):
-  monkeypatch.setattr(gpu_tiling, "TOKENS", 4)
+@pytest.mark.parametrize(
+  "op, given, module, tile",
+  [
+    (linear_scan, scans.linear(2, 18, 5, False, "float32"), pallas_gpu, {"TOKENS": 4}),
+    (rg_lru, scans.gated(18, 5), rg_lru_gpu, {"BYTES": 16}),
+    (selective_scan, scans.around(scans.selective(18, 4, 2, 16), "", "softplus D z")[0], gpu_tiling, {"TOKENS": 4}),
+  ],
+)
+def test_scans_have_no_races(op, given, module, tile, segments, monkeypatch, on_gpu):
+  for name, size in tile.items():
+    monkeypatch.setattr(module, name, size)
   cut_time(monkeypatch, segments)
-  given, softplus = scans.around(scans.selective(18, 4, 2, 16), "", "softplus D z")
-  compare(functools.partial(selective_scan, softplus=softplus), given, masks(18), races=True)
+  op = functools.partial(op, softplus=True) if op is selective_scan else op
+  compare(op, given, masks(18), races=True)
 
 
 def ssd_arrays(b, t, h, p, g, k, dtype=jnp.bfloat16):
