@@ -36,6 +36,9 @@ class Op(ops.Op):
     log_a[:, 41] = -np.inf
     if log_a.ndim == 4 and log_a.shape[-1] > 1:
       log_a[:, 29, :, 1], log_a[..., 2] = -np.inf, 0
+    if "w" in arrays and "u" not in arrays:
+      # what a delta rule removes is removed from what is left
+      arrays["w"] = np.exp(log_a) * arrays["w"]
     return arrays
 
 
