@@ -15,10 +15,9 @@ def attention(q, k, v, heads):
 
 def run(p, x, *, heads, tied=False):
   second = lambda name, z: z @ p[f"{name}_kernel"] + p.get(f"{name}_bias", 0.0)
-  u = x
-  pk = dense(p, "pk_proj", u)
-  pv = pk if tied else dense(p, "pv_proj", u)
+  pk = dense(p, "pk_proj", x)
+  pv = pk if tied else dense(p, "pv_proj", x)
   packed = attention(dense(p, "pq_proj", p["P"]), pk, pv, heads)
   k = second("k", packed)
   v = k if tied else second("v", packed)
-  return dense(p, "out_proj", attention(dense(p, "q_proj", u), k, v, heads))
+  return dense(p, "out_proj", attention(dense(p, "q_proj", x), k, v, heads))
