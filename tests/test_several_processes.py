@@ -1,0 +1,88 @@
+"""Runs of several processes on this machine, killed one by one, under the supervisor of `./dev launch local`.
+
+Slow, all of it: a process takes seconds to start. tests/faults.py has what happens to two without a supervisor.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import fault_runs
+
+SECONDS = 1800
+pytestmark = pytest.mark.slow
+
+
+class Several:
+  """A supervised run in a folder, with a batch that up to four processes share."""
+
+  def __init__(self, folder: Path, count: int, *launch: str):
+    self.folder, self.count = folder, count
+    self.launch = [f"--processes={count}", *launch]
+
+  @property
+  def command(self) -> list[str]:
+    sizes = ",batch=4,log_every=0,eval.every=0,save.keep=0"
+    flags = fault_runs.command(self.folder, "--patience=30", steps=100_000, sizes=sizes)[1:]
+    head = ["-m", "scripts.launch.main", "local", "--name=x", f"--out={self.folder}", "--grace=60", *self.launch]
+    return [*head, "--", *flags]
+
+  @contextlib.contextmanager
+  def running(self) -> Iterator[subprocess.Popen]:
+    with fault_runs.begun(self.command) as supervisor:
+      try:
+        yield supervisor
+      finally:
+        for number in range(self.count):
+          with contextlib.suppress(OSError, ValueError):
+            os.kill(self.number(number), signal.SIGKILL)
+
+  def number(self, process: int) -> int:
+    return int((self.folder / f"x-{process}.pid").read_text())
+
+  def said(self, process: int) -> str:
+    path = self.folder / f"x-{process}.txt"
+    return path.read_text() if path.exists() else ""
+
+  def waits_for_a_save(self, supervisor: subprocess.Popen, after: int = 0) -> int:
+    end = time.monotonic() + SECONDS
+    while (step := fault_runs.saved(self.folder)) <= after:
+      assert supervisor.poll() is None, supervisor.communicate()[0] + self.said(0)[-3000:]
+      assert time.monotonic() < end, self.said(0)[-3000:]
+      time.sleep(0.1)
+    return step
+
+  def ends(self, supervisor: subprocess.Popen, code: int) -> str:
+    out, _ = supervisor.communicate(timeout=SECONDS)
+    assert supervisor.returncode == code, out + "".join(self.said(i)[-2000:] for i in range(self.count))
+    return out
+
+
+def test_each_one_killed_in_turn_starts_all_again_at_the_last_save(tmp_path):
+  count = 2
+  several = Several(tmp_path, count, f"--restarts={count}")
+  with several.running() as supervisor:
+    for killed in range(count):
+      step = several.waits_for_a_save(supervisor, after=fault_runs.saved(tmp_path))
+      os.kill(several.number(killed), signal.SIGKILL)
+      while several.said(0).count("going on at step") < killed + 1:
+        assert supervisor.poll() is None, supervisor.communicate()[0]
+        time.sleep(0.1)
+      assert int(several.said(0).split("going on at step ")[-1].split()[0]) >= step
+    several.waits_for_a_save(supervisor, after=fault_runs.saved(tmp_path))
+    supervisor.send_signal(signal.SIGTERM)
+    out = several.ends(supervisor, 75)
+  assert out.count("starting again") == count, out
+  for number in range(count):
+    # one line for each death of another one, and no dump of JAX's
+    errors = [line for line in several.said(number).splitlines() if line.startswith("error: ")]
+    assert len(errors) == count - 1, several.said(number)
+    assert all("another process of this run has died" in line for line in errors)
+    assert "*** Check failure" not in several.said(number)
+    assert "Traceback" not in several.said(number)
