@@ -45,7 +45,8 @@ class MLA(Mixer):
     heads: the width over 128, and at least 1, if not given (V2-Lite).
     rank: size of c.
     q_rank: size of the compressed queries, which are not compressed if not given (V2-Lite; 1536 in V2 and V3).
-    head_size, rope_size: entries of a query and key without and with rotations.
+    head_size, rope_size: entries of a query and key without and with rotations; where nothing turns, 0 of the latter
+      will do.
     value_size: entries of a value of each head.
     position: "rope", or "none": nothing turns (Kimi Linear).
     theta, layout, scaling: as in `layers.positions.rope`; a scaling's amplitude multiplies all of a score, twice, as in
@@ -88,7 +89,8 @@ class MLA(Mixer):
       self.q_up = Dense(queries, axes=(None, "heads"))
     self.c_proj = Dense(self.rank, axes=("embed", None))
     self.c_norm = RMSNorm(eps=self.norm_eps, axis=None)
-    self.r_proj = Dense(self.rope_size, axes=("embed", None))
+    if self.rope_size:
+      self.r_proj = Dense(self.rope_size, axes=("embed", None))
     self.k_up = param(self, "k_up", init, (self.rank, heads * self.head_size), (None, "heads"))
     self.v_up = param(self, "v_up", init, (self.rank, heads * self.value_size), (None, "heads"))
     if self.gate != "none":
@@ -98,27 +100,28 @@ class MLA(Mixer):
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> State:
     """Empty slots for a document of `max_len` tokens; those past that have NaN."""
-    return cache.empty(batch, max_len, dict(c=(1, self.rank), k=(1, self.rope_size)), self.cache_dtype)
+    return cache.empty(batch, max_len, self._kept, self.cache_dtype)
 
   def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
     """With the keys and values of each head, which are fewer products than attention to the latents."""
     places = cache.locate(x, **where.masks)
     q, r, new = self._project(x, places.offset)
-    by_head = lambda W, size: project(new["c"][:, :, 0], W, x.dtype).reshape(*x.shape[:2], self._heads, size)
+    latent = self._latent(new["c"])[:, :, 0]
+    by_head = lambda W, size: project(latent, W, x.dtype).reshape(*x.shape[:2], self._heads, size)
     k, v = by_head(self.k_up, self.head_size), by_head(self.v_up, self.value_size)
-    shared = jnp.broadcast_to(new["k"], (*k.shape[:3], self.rope_size))
-    segments: dict[str, Any] = {} if where.reset is None else dict(q_segment=places.segment, k_segment=places.segment)
-    y = attention(_join(q, r), _join(k, shared), v, scale=self._scale, **segments)
-    return self._out(x, y)
+    shared = jnp.broadcast_to(new["k"], (*k.shape[:3], new["k"].shape[3]))
+    tokens, packed = cache.Tokens(new, places.segment, places.position), where.reset is not None
+    return self._out(x, self._attend(x, _join(q, r), _join(k, shared), v, places, tokens, packed=packed, apart=packed))
 
   def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
     """With attention to the latents themselves, which are shared by all heads."""
     places = cache.locate(x, state, **where.masks)
     q, r, new = self._project(x, places.offset)
-    visible, state = cache.extend(state, new, places, ring=False, packed=where.reset is not None)
-    c, k = visible.kept["c"], visible.kept["k"]
+    packed = where.reset is not None
+    visible, state = cache.extend(state, new, places, ring=False, packed=packed)
+    c, k = self._latent(visible.kept["c"]), visible.kept["k"]
     q = product("bthk,chk->bthc", q, self._by_head(self.k_up, x), x.dtype)
-    y = attention(_join(q, r), _join(c, k), c, scale=self._scale, **cache.locations(places, visible))
+    y = self._attend(x, _join(q, r), _join(c, k), c, places, visible, packed=packed, apart=True)
     y = product("bthc,chp->bthp", y, self._by_head(self.v_up, x), x.dtype)
     return cache.nan_where_full(self._out(x, y), places, state), state
 
@@ -137,6 +140,17 @@ class MLA(Mixer):
     y = product("bhc,chp->bhp", y, self._by_head(self.v_up, x), x.dtype)
     return cache.nan_where_full(self._out(x, y)[:, None], places, state)[:, 0], state
 
+  def _attend(
+    self, x, q, k, v, places: cache.Places, slots: cache.Tokens, *, packed: bool, apart: bool
+  ) -> Float[Array, "b t h p"]:
+    """Lets new tokens attend to those in slots; without `apart` both are the same tokens of one document a row."""
+    del x, packed
+    return attention(q, k, v, scale=self._scale, **(cache.locations(places, slots) if apart else {}))
+
+  @nn.nowrap
+  def _latent(self, c: Float[Array, "b s 1 _"]) -> Float[Array, "b s 1 c"]:
+    return c[..., : self.rank]
+
   def _out(self, x: Float[Array, "*b d"], y: Float[Array, "*b h p"]) -> Float[Array, "*b d"]:
     """W_O y, gated by x where there is a gate."""
     if self.gate != "none":
@@ -151,6 +165,11 @@ class MLA(Mixer):
     return self.heads or max(1, self.width // 128)
 
   @property
+  def _kept(self) -> dict[str, tuple[int, int]]:
+    """Returns groups and sizes of what is remembered of a token. A key without entries is a zero, or NaN as others."""
+    return dict(c=(1, self.rank), k=(1, max(1, self.rope_size)))
+
+  @property
   def _scale(self) -> float:
     return (self.head_size + self.rope_size) ** -0.5 * amplitude(self.scaling) ** 2
 
@@ -160,7 +179,8 @@ class MLA(Mixer):
     """Queries without and with rotations, and the vectors of each token for the cache."""
     q = self.q_proj(x) if self.q_rank is None else self.q_up(self.q_norm(self.q_down(x)))
     q, r = jnp.split(q.reshape(*x.shape[:2], self._heads, -1), [self.head_size], axis=-1)
-    k = self.r_proj(x)[:, :, None]
+    r = r if self.rope_size else jnp.zeros((*q.shape[:3], 1), x.dtype)
+    k = self.r_proj(x)[:, :, None] if self.rope_size else jnp.zeros((*x.shape[:2], 1, 1), x.dtype)
     if self.position == "rope":
       turn: dict[str, Any] = dict(theta=self.theta, layout=self.layout, scaling=self.scaling)
       r, k = rope(r, offset, **turn), rope(k, offset, **turn)
@@ -169,7 +189,9 @@ class MLA(Mixer):
   @nn.nowrap
   def check(self) -> None:
     one_of(self, **CHOICES)
-    at_least_one(self, "width", "heads", "rank", "q_rank", "head_size", "rope_size", "value_size")
+    at_least_one(self, "width", "heads", "rank", "q_rank", "head_size", "value_size")
+    if self.rope_size < (self.position == "rope"):
+      raise Mistake(f"MLA: rope_size={self.rope_size}; it must be at least 1, or 0 with position='none'")
     above_zero(self, "theta")
     if not self.norm_eps >= 0:
       raise Mistake(f"MLA: norm_eps={self.norm_eps}; it must be at least 0")

@@ -2,10 +2,12 @@
 
 from jaxtyping import Array, Float
 
+from kernels.experts.reference import gated
 from layers import Dense
 from layers.activations import some
 from layers.initializers import uniform_fan_in
 from layers.mixer import PerToken
+from layers.sizes import above_zero
 from mistake import Mistake
 
 ACTIVATIONS = some("silu", "gelu", "gelu_tanh", "relu", "relu2", "sigmoid", "none")
@@ -18,6 +20,7 @@ class GatedMLP(PerToken):
   Departs: W_2 starts 1 / sqrt(depth) smaller, as in GPT-2.
 
   Attributes:
+    limit: if given, W_g x is at most this, and W_1 x at most this in size (GLM-5 Next: 10).
     inner: channels between the maps; None is 8/3 of `width` rounded up to a multiple of 8, which makes the three
       matrices together about as large as the two of an MLP four times as wide inside.
     depth: number of residual branches of the model; the stack sets it.
@@ -29,6 +32,7 @@ class GatedMLP(PerToken):
   inner: int | None = None
   activation: str = "silu"
   bias: bool = False
+  limit: float | None = None
   depth: int = 1
 
   def setup(self):
@@ -38,10 +42,11 @@ class GatedMLP(PerToken):
     if inner < 1:
       raise Mistake(f"gated_mlp: inner={inner}; it needs at least 1")
     init = uniform_fan_in()
+    above_zero(self, "limit")
     self.gate_proj = Dense(inner, use_bias=self.bias, kernel_init=init, axes=("embed", "mlp"))
     self.in_proj = Dense(inner, use_bias=self.bias, kernel_init=init, axes=("embed", "mlp"))
     small = uniform_fan_in(gain=self.depth**-0.5)
     self.out_proj = Dense(self.width, use_bias=self.bias, kernel_init=small, axes=("mlp", "embed"))
 
   def mix_channels(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    return self.out_proj(ACTIVATIONS[self.activation](self.gate_proj(x)) * self.in_proj(x))
+    return self.out_proj(gated(ACTIVATIONS[self.activation], self.limit, self.in_proj(x), self.gate_proj(x)))

@@ -17,7 +17,7 @@ from layers.activations import some
 from layers.choices import one_of
 from layers.initializers import constant, uniform_fan_in
 from layers.mixer import Mixer, Stateless, Where
-from layers.sizes import at_least_one
+from layers.sizes import above_zero, at_least_one
 from mistake import Mistake
 
 # the name of the vector that routers hand from layer to layer
@@ -50,6 +50,7 @@ class MoE(Mixer):
       added (Zaya); norm_eps is the epsilon of its norm. Otherwise it is one matrix.
     groups, top_groups: experts are chosen from the `top_groups` best of `groups` equal parts; all if not given.
     renormalize: g is divided by its sum over the chosen plus renormalize_eps (DeepSeek-V3 1e-20, LFM2 1e-6).
+    limit: bounds what enters the product of an expert, and of the shared one, as in `gated_mlp`.
     shared: channels of the shared expert, which every token passes; None: there is none. Several shared experts are
       one of all their channels.
     shared_gate: whether S(x) is multiplied by sigmoid(w · x) (Qwen3-Next).
@@ -77,6 +78,7 @@ class MoE(Mixer):
   renormalize: bool = False
   renormalize_eps: float = 0.0
   scale: float = 1.0
+  limit: float | None = None
   shared: int | None = None
   shared_gate: bool = False
   latent: int | None = None
@@ -101,6 +103,9 @@ class MoE(Mixer):
     for field in ("renormalize_eps", "bias_rate", "norm_eps"):
       if not getattr(self, field) >= 0:
         raise Mistake(f"moe: {field}={getattr(self, field)}; it must be at least 0")
+    above_zero(self, "limit")
+    if self.limit is not None and not self.gated:
+      raise Mistake(f"moe: limit={self.limit} with gated=False; it bounds what a gate multiplies")
     if self.shared_gate and self.shared is None:
       raise Mistake("moe: shared_gate=True is the gate of a shared expert; give shared, its channels")
 
@@ -137,7 +142,7 @@ class MoE(Mixer):
       self.latent_out = Dense(self.width, kernel_init=uniform_fan_in(gain=out**0.5), axes=(None, "embed"))
     if self.shared:
       shape = dict(inner=self.shared, activation=self.activation, depth=self.depth)
-      self.shared_expert = GatedMLP(self.width, **shape) if self.gated else MLP(self.width, **shape)
+      self.shared_expert = GatedMLP(self.width, limit=self.limit, **shape) if self.gated else MLP(self.width, **shape)
     if self.shared_gate:
       self.shared_gate_proj = Dense(1, kernel_init=uniform_fan_in(), axes=("embed", None))
 
@@ -200,10 +205,10 @@ class MoE(Mixer):
   ) -> Float[Array, "*b d"]:
     """Returns the weighted sum of the chosen experts."""
     matrices = self.in_proj, self.out_proj, self.gate_proj if self.gated else None
-    f = ACTIVATIONS[self.activation]
+    settings = dict(activation=ACTIVATIONS[self.activation], limit=self.limit)
     if x.ndim == 2:
-      return experts(x[:, None], chosen[:, None], weights[:, None], *matrices, activation=f)[:, 0]
-    return experts(x, chosen, weights, *matrices, activation=f)
+      return experts(x[:, None], chosen[:, None], weights[:, None], *matrices, **settings)[:, 0]
+    return experts(x, chosen, weights, *matrices, **settings)
 
   def _sow(self, used) -> None:
     self.sow("intermediates", "share", used.share)

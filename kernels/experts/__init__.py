@@ -24,6 +24,7 @@ def experts(
   W_gate: Float[Array, "e d f"] | None = None,
   *,
   activation: Callable[[Array], Array],
+  limit: float | None = None,
   impl: str = "auto",
 ) -> Float[Array, "b t d"]:
   """y = Σ_k weights_k W_out (f(W_gate x) * W_in x), or W_out f(W_in x) without a gate, with the matrices of chosen_k.
@@ -35,13 +36,16 @@ def experts(
   Args:
     chosen: the numbers of the experts; e, or any number that is not one of 0 .. e - 1, is none, whose output is 0.
     activation: f, of each entry alone.
+    limit: if given, W_gate x is at most this, and W_in x beside a gate at most this in size.
   """
   run = _one_token if impl == "auto" and _few(x, chosen, W_in) else dispatch.pick("experts", IMPLS, impl)
+
+  inside = functools.partial(reference.gated, activation, limit)
 
   def local(x, chosen, weights, W_in, W_out, W_gate, numbers):
     local_numbers = chosen - numbers[0]
     local_numbers = jnp.where((local_numbers >= 0) & (local_numbers < len(numbers)), local_numbers, len(numbers))
-    return (run(x, local_numbers, weights, W_in, W_out, W_gate, activation)[None],)
+    return (run(x, local_numbers, weights, W_in, W_out, W_gate, inside)[None],)
 
   matrices = ("e d f", "e f d", "e d f", "e")
   divided = dispatch.shard(local, ("b i d", "b i k", "b i k", *matrices), ("e b i d",))
@@ -56,10 +60,10 @@ def _few(x: Array, chosen: Array, W_in: Array) -> bool:
   return x.shape[1] == 1 and chosen.size <= len(W_in)
 
 
-def _one_token(x, chosen, weights, W_in, W_out, W_gate, activation):
+def _one_token(x, chosen, weights, W_in, W_out, W_gate, inside):
   """Reads the matrices of the chosen experts, once for every choice."""
   none = chosen >= len(W_in)
   index = jnp.where(none, 0, chosen)
   return reference.of_each(
-    x, jnp.where(none, 0, weights), *(None if W is None else W[index] for W in (W_in, W_out, W_gate)), activation
+    x, jnp.where(none, 0, weights), *(None if W is None else W[index] for W in (W_in, W_out, W_gate)), inside
   )

@@ -19,7 +19,7 @@ def ragged(x: Float[Array, "r d"], W: Float[Array, "e d f"], sizes: Int[Array, "
 PRODUCTS: dict[str, Callable[..., Array]] = {"ragged": ragged, "chunks": chunks.product}
 
 
-def experts(x, chosen, weights, W_in, W_out, W_gate, activation, *, product: str):
+def experts(x, chosen, weights, W_in, W_out, W_gate, inside, *, product: str):
   """Returns the weighted sums; each product is of rows in the order of their experts.
 
   Args:
@@ -34,7 +34,7 @@ def experts(x, chosen, weights, W_in, W_out, W_gate, activation, *, product: str
   grouped = (jnp.arange(len(order)) < jnp.sum(sizes))[:, None]
   rows = jnp.where(grouped, _spread(x.reshape(-1, d), order, inverse, k), 0)
   z = multiply(rows, W_in, sizes)
-  z = activation(z) if W_gate is None else activation(multiply(rows, W_gate, sizes)) * z
+  z = inside(z, None if W_gate is None else multiply(rows, W_gate, sizes))
   z = jnp.where(grouped, z * weights.reshape(-1)[order][:, None], 0)
   y = jnp.where(grouped, multiply(z, W_out, sizes), 0)
   return _collect(y, order, inverse, k).reshape(b, t, d)

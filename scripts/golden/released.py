@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from scripts.golden.released_variants import VARIANTS
+from scripts.golden.released_variants import GLM5, VARIANTS
 
 FOLDER = Path(__file__).parents[2] / "tests" / "golden" / "hf"
 VOCAB, PROMPT, NEW = 53, 12, 16
@@ -154,6 +154,10 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     dict(SMALL, **EPS, num_hidden_layers=3, layer_types=["hybrid", "hybrid_sliding", "hybrid"], head_dim=8)
     | dict(sliding_window=20, num_experts=3, moe_intermediate_size=20, router_hidden_size=12)
     | dict(cca_time0=3, cca_time1=2),
+  ),
+  "glm5_next": (
+    *("glm5_next", "Glm5NextForConditionalGeneration"),
+    dict(GLM5, hc_mult=3, hc_sinkhorn_iters=4, hc_eps=1e-4, n_group=2, topk_group=1),
   ),
   "zamba": (
     *("zamba", "ZambaForCausalLM"),

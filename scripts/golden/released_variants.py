@@ -10,9 +10,26 @@ DELTA = dict(linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_d
 EXPERTS = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=20)
 LATENT = dict(kv_lora_rank=14, qk_rope_head_dim=6, qk_nope_head_dim=10, v_head_dim=8)
 ROPE = dict(num_hidden_layers=1, head_dim=8, max_position_embeddings=256)
+GLM5 = (
+  dict(hidden_size=24, intermediate_size=40, num_hidden_layers=4, num_attention_heads=3, num_key_value_heads=3)
+  | dict(layer_types=[LINEAR, "indexed_attention"] * 2, mlp_layer_types=["dense", *["sparse"] * 3])
+  | dict(n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=20, routed_scaling_factor=1.7)
+  | dict(kv_lora_rank=14, q_lora_rank=12, qk_nope_head_dim=8, v_head_dim=10, linear_num_heads=2, linear_head_dim=6)
+  | dict(linear_conv_kernel_dim=3, index_n_heads=8, index_head_dim=8, index_kpool=4, index_topk=8, swiglu_limit=0.8)
+  | dict(rms_norm_eps=3e-5)
+  | dict(
+    vision_config=dict(depth=1, hidden_size=8, num_heads=2, intermediate_size=8, out_hidden_size=24)
+    | dict(projection_intermediate_size=8, image_size=28)
+  )
+)
 
 # folder -> model type, class of the causal model, arguments of its configuration
 VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
+  "glm5_next_softplus": (
+    *("glm5_next", "Glm5NextForConditionalGeneration"),
+    dict(GLM5, linear_lower_bound=None, tie_word_embeddings=True, norm_topk_prob=False, num_hidden_layers=2)
+    | dict(layer_types=[LINEAR, "indexed_attention"], mlp_layer_types=["sparse", "dense"]),
+  ),
   "mamba_plain": (
     *("mamba", "MambaForCausalLM"),
     dict(MAMBA, use_bias=False, use_conv_bias=False, tie_word_embeddings=False, expand=3, time_step_rank=4),

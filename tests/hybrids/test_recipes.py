@@ -17,7 +17,7 @@ CELLS = [[cell.strip() for cell in line.split("|")] for line in PAGE.read_text()
 PUBLISHED = {row[1]: int(row[2].replace(",", "")) for row in CELLS if row[1] != "recipe"}
 TOY_COUNTS = """
   bailing_hybrid_toy 5738, bamba_toy 12156, based_toy 3904, falcon_h1_toy 5708, falcon_mamba_toy 5368,
-  gated_delta_hybrid_toy 4608, gpt2_toy 3064, gpt_neox_toy 14784, granite_toy 3672, griffin_toy 3952,
+  gated_delta_hybrid_toy 4608, glm5_toy 6308, gpt2_toy 3064, gpt_neox_toy 14784, granite_toy 3672, griffin_toy 3952,
   h3_toy 3936, hawk_toy 3416, hyena_dna_toy 2280, hyena_toy 3520, jamba_toy 5365, kimi_linear_toy 5618,
   lara_mini_toy 4088, lfm2_moe_toy 3168, lfm2_toy 3144, lfm3_toy 3728, llama_toy 5224, lra_toy 455,
   mamba2_toy 3224, mamba3_toy 3864, mamba_toy 3320, mambabyte_toy 3320, minimax_toy 5280, nemotron_h_toy 6836,
