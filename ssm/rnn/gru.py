@@ -51,12 +51,18 @@ class GRU(Recurrent):
   def init_state(self, batch: int, max_len: int) -> State:
     return State(h=jnp.zeros((batch, self.width)))
 
-  def cell(self, state: State, entered: Float[Array, "b g"]) -> tuple[State, Float[Array, "b d"]]:
+  @property
+  def recurrent(self) -> tuple[Float[Array, "..."], ...]:
+    """Returns the parameters that the cell reads."""
+    return (self.R,) if self.reset_gate == "before" else (self.R, self.b)
+
+  def cell(
+    self, state: State, entered: Float[Array, "b g"], R: Float[Array, "d g"], *b: Float[Array, " d"]
+  ) -> tuple[State, Float[Array, "b d"]]:
     """Returns the next state and the output of one token."""
     h, d = state.h, self.width
     gates, new = jnp.split(entered, [2 * d], axis=-1)
-    r, z = jnp.split(jax.nn.sigmoid(gates + h @ self.R[:, : 2 * d]), 2, axis=-1)
-    R = self.R[:, 2 * d :]
-    past = (r * h) @ R if self.reset_gate == "before" else r * (h @ R + self.b)
+    r, z = jnp.split(jax.nn.sigmoid(gates + h @ R[:, : 2 * d]), 2, axis=-1)
+    past = (r * h) @ R[:, 2 * d :] if self.reset_gate == "before" else r * (h @ R[:, 2 * d :] + b[0])
     h = z * h + (1 - z) * jnp.tanh(new + past)
     return State(h=h), h

@@ -15,17 +15,17 @@ from layers.mixer import Mixer, Where
 
 
 def loop(
-  cell: Callable[[Any, Any], tuple[Any, Any]],
+  cell: Callable[..., tuple[Any, Any]],
   state: Any,
   entered: Float[Array, "b t ..."],
-  *,
+  *parameters: Float[Array, "..."],
   reset: inputs.Reset = None,
   lengths: inputs.Lengths = None,
 ) -> tuple[Float[Array, "b t ..."], Any]:
-  """Runs state, y_t = cell(state, entered_t) for every token in at least float32; returns all y and the last state.
+  """Runs state, y_t = cell(state, entered_t, *parameters) for every token; returns all y and the last state.
 
-  `reset`, which is never True in the padding, sets the state, a tree of "b ..." arrays, to zero before a token; in the
-  padding the state stands still.
+  It computes in at least float32. `reset`, which is never True in the padding, sets the state, a tree of "b ..."
+  arrays, to zero before a token; in the padding the state stands still. Devices that share the time run in turn.
   """
   dtype = inputs.compute_dtype(entered, *jax.tree.leaves(state))
   state, entered = jax.tree.map(lambda z: z.astype(dtype), (state, entered))
@@ -40,20 +40,16 @@ def loop(
     return op.loop(token, state, (entered, reset, valid))
 
   valid = None if lengths is None else inputs.valid(lengths, entered.shape[1])
-  parameters = ()
-  if sequence_parallel.count() > 1:
-    # devices differentiate each its own part, for which the parameters in the cell must be arguments
-    first = jax.tree.map(lambda z: z[:, 0], entered)
-    cell, parameters = jax.closure_convert(cell, state, first)
   axes = "b", "b t", "b t", "b t", *("",) * len(parameters)
   over = sequence_parallel.Over(axes, "b t", 0, sequence_parallel.InTurn())
   return over(run, state, entered, reset, valid, *parameters)
 
 
 class Recurrent(Mixer):
-  """A mixer that runs `cell(state, entered) -> (state, y)` over entered = W x + bias.
+  """A mixer that runs `cell(state, entered, *recurrent) -> (state, y)` over entered = W x + bias.
 
-  A subclass has the parameters W and bias, `init_state`, and `cell`, or `mix` where an op runs all tokens.
+  A subclass has the parameters W and bias, `init_state`, `cell` and `recurrent`, the parameters that a cell reads; or
+  `mix`, where an op runs all tokens.
   """
 
   def enter(self, x: Float[Array, "b t d"]) -> Float[Array, "b t g"]:
@@ -61,7 +57,7 @@ class Recurrent(Mixer):
     return project(x, self.W, jnp.promote_types(x.dtype, jnp.float32)) + self.bias
 
   def mix(self, x: Float[Array, "b t d"], state: Any, where: Where) -> tuple[Float[Array, "b t d"], Any]:
-    y, state = loop(self.cell, state, self.enter(x), **where.masks)
+    y, state = loop(self.cell, state, self.enter(x), *self.recurrent, **where.masks)
     return y.astype(x.dtype), state
 
 

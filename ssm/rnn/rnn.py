@@ -45,7 +45,14 @@ class RNN(Recurrent):
   def init_state(self, batch: int, max_len: int) -> State:
     return State(h=jnp.zeros((batch, self.width)))
 
-  def cell(self, state: State, entered: Float[Array, "b g"]) -> tuple[State, Float[Array, "b d"]]:
+  @property
+  def recurrent(self) -> tuple[Float[Array, "d d"], ...]:
+    """Returns the parameters that the cell reads."""
+    return (self.R,)
+
+  def cell(
+    self, state: State, entered: Float[Array, "b g"], R: Float[Array, "d d"]
+  ) -> tuple[State, Float[Array, "b d"]]:
     """Returns the next state and the output of one token."""
-    h = ACTIVATIONS[self.activation](entered + state.h @ self.R)
+    h = ACTIVATIONS[self.activation](entered + state.h @ R)
     return State(h=h), h

@@ -82,7 +82,7 @@ class SLSTM(Mixer):
 
   def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
     u, taps = self.conv(x, state.taps, **where.masks)
-    y, (h, c, n, m) = loop(self._cell, state[:4], self._gates(x, u), **where.masks)
+    y, (h, c, n, m) = loop(self._cell, state[:4], self._gates(x, u), self.R, **where.masks)
     return self.norm(y).astype(x.dtype), State(h, c, n, m, taps)
 
   def _gates(self, x: Float[Array, "*b d"], u: Float[Array, "*b d"]) -> Float[Array, "*b 4 d"]:
@@ -92,11 +92,11 @@ class SLSTM(Mixer):
     return jnp.stack(gates, axis=-2).astype(jnp.promote_types(x.dtype, jnp.float32)) + self.bias
 
   def _cell(
-    self, state: tuple[Float[Array, "b d"], ...], entered: Float[Array, "b 4 d"]
+    self, state: tuple[Float[Array, "b d"], ...], entered: Float[Array, "b 4 d"], R: Float[Array, "h k 4 k"]
   ) -> tuple[tuple[Float[Array, "b d"], ...], Float[Array, "b d"]]:
     """Returns the next state (h, c, n, m) and the output of one token."""
     h, c, n, m = state
-    mixed = jnp.einsum("bhk,hkgp->bghp", h.reshape(len(h), *self.R.shape[:2]), self.R)
+    mixed = jnp.einsum("bhk,hkgp->bghp", h.reshape(len(h), *R.shape[:2]), R)
     i, f, z, o = jnp.moveaxis(entered + mixed.reshape(entered.shape), -2, 0)
     empty = n == 0
     log_f = FORGET[self.forget](f) + m
