@@ -1,10 +1,5 @@
 """A stack on eight devices equals the stack on one; in a process of its own, since a process has one set of devices."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from tests import child
@@ -46,17 +41,9 @@ def test_a_stack_on_a_mesh_equals_the_stack_on_one_device():
   assert child.python("-c", PROGRAM).strip() == "equal"
 
 
-def run_on_devices(module, *arguments):
-  """Runs a comparison in a process with eight devices, and returns what it prints."""
-  env = {**os.environ, "JAX_NUM_CPU_DEVICES": "8"}
-  command = [sys.executable, "-m", f"tests.hybrids.{module}", *arguments]
-  done = subprocess.run(command, cwd=Path(__file__).parents[2], env=env, capture_output=True, text=True)
-  assert done.returncode == 0, done.stdout + done.stderr[-2000:]
-  return done.stdout
-
-
 @pytest.mark.slow
 def test_long_sequences_on_devices_that_share_the_time_equal_one_device():
-  for line in run_on_devices("models_on_a_mesh", "4096", "mamba").splitlines():
+  command = "-m", "tests.hybrids.models_on_a_mesh", "4096", "mamba"
+  for line in child.python(*command, JAX_NUM_CPU_DEVICES="8").splitlines():
     share = float(line.split()[-3])
     assert share < 1 / 7, line

@@ -5,10 +5,6 @@ four and eight virtual devices, in processes of their own.
 """
 
 import functools
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -20,23 +16,19 @@ from kernels.delta_rule import OVER as DELTA_RULE
 from kernels.delta_rule import reference as delta_rule
 from kernels.sequence_parallel import AXIS, InTurn, Over
 from kernels.short_conv import reference as short_conv
-from tests import mixers
+from tests import child, mixers
 from tests.kernels.compare import QUICK, assert_close, cotangents, masks
 from tests.kernels.ops import OPS
 
 DEVICES, T = 3, 12
-# ops that are not in the table of those with a state
-OTHERS = ("max_scan", "long_conv", "attention", "attention, one head of keys")
-# every device has all keys
-GATHERING = ("attention, no heads to divide", "attention, slopes")
-# mixers that divide their time by an op of theirs, in processes of a few
-MIXERS = (
-  ("s4", "s4d", "dss", "gss", "s5", "lru", "liquid_s4", "h3", "hyena"),
-  ("sgconv", "mega", "event_ssm", "lssl", "rnn", "lstm", "gru", "slstm", "min_gru"),
-  ("mamba", "mamba2", "mamba3", "rglru", "softmax", "local", "performer", "linear_transformer", "mla"),
-  ("retnet", "lightning", "gated_conv", "gla", "hgrn2", "based", "mlstm", "rwkv4", "rwkv6"),
-  ("rwkv7", "delta_net", "gated_delta_net", "kda", "titans", "stack"),
+# ops of which no device gathers an array of all tokens
+WITHOUT_GATHERS = (
+  *("gated_linear_attention, bonus", "delta_rule, general", "lti", "rg_lru", "short_conv", "max_scan", "long_conv"),
+  "attention",
 )
+# every device has all keys of the last
+OTHERS = ("linear_scan", "linear_scan, one complex decay", "selective_scan", "ssd", "attention, no heads to divide")
+MIXERS = ("mamba", "s4d", "lstm", "slstm")
 
 
 def on_rows(over, run, axes, args, y_bar, last_bar):
@@ -119,23 +111,18 @@ def test_one_device_computes_as_without_a_mesh():
   assert sequence_parallel.count() == 1
 
 
-def run_on_devices(*names, devices=4):
-  """Runs the comparisons of `tests.kernels.sequence_on_a_mesh`, and returns what they print."""
-  command = [sys.executable, "-m", "tests.kernels.sequence_on_a_mesh", *names]
-  env = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
-  done = subprocess.run(command, cwd=Path(__file__).parents[2], env=env, capture_output=True, text=True)
-  assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-  return done.stdout
+def run_on_devices(*names):
+  """Runs comparisons of `tests.kernels.sequence_on_a_mesh` on four devices, and returns what they print."""
+  return child.python("-m", "tests.kernels.sequence_on_a_mesh", *names, JAX_NUM_CPU_DEVICES="4")
 
 
 @pytest.mark.slow
 def test_ops_on_devices_that_share_the_time_equal_one_device():
-  *printed, _, _ = run_on_devices(*(f"op:{name}" for name in (*OPS, *OTHERS, *GATHERING))).splitlines()
-  assert [line for line in printed if not line.endswith("gathers []")] == []
+  printed = run_on_devices(*(f"op:{name}" for name in (*WITHOUT_GATHERS, *OTHERS))).splitlines()
+  assert [line for line in printed[: len(WITHOUT_GATHERS)] if not line.endswith("gathers []")] == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("names", MIXERS)
-def test_mixers_on_devices_that_share_the_time_equal_one_device(names):
+def test_mixers_on_devices_that_share_the_time_equal_one_device():
   rows = {row.split(",")[0]: row for row in reversed(mixers.table("SMALL"))}
-  run_on_devices(*(f"mixer:{rows[name]}" for name in names))
+  run_on_devices(*(f"mixer:{rows[name]}" for name in MIXERS))
