@@ -4,14 +4,14 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import ending
 from mistake import Mistake
 
 
 @contextlib.contextmanager
-def writing(path: str | Path, *, binary: bool = False) -> Iterator[IO[Any]]:
+def writing(path: str | Path, *, binary: bool = False) -> Iterator[Any]:
   """Opens a file to write, which replaces what stands under `path` once the block has ended well.
 
   Links are followed. A device or a pipe is written to as it is, and nothing takes its place.

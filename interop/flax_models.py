@@ -87,7 +87,7 @@ def annotated_s4(tree: Tree, *, l_max: int, norm: str, answer: str) -> tuple[Mod
       raise Mistake(f"answer='tokens', but the encoder has no table Embed_0; it has {some(encoder)}")
     table = np.array(encoder["Embed_0"]["embedding"], np.float32)
     table[0] = 0
-    embed = {"embedding": table}
+    embed: dict[str, Any] = {"embedding": table}
   else:
     start, kernel = _encoder(tree)
     sizes["features"] = len(kernel)
@@ -96,7 +96,7 @@ def annotated_s4(tree: Tree, *, l_max: int, norm: str, answer: str) -> tuple[Mod
   if answer == "label":
     sizes |= dict(head="classifier", vocab=None, classes=outputs)
     head = dict(pool="mean")
-    parameters = {"out_proj": arrays(decoder)}
+    parameters: dict[str, Any] = {"out_proj": arrays(decoder)}
   else:
     parameters = {"table": np.asarray(decoder["kernel"], np.float32).T, "b": np.asarray(decoder["bias"], np.float32)}
   model = _model(width, norm, ("lssl", {}), made, head=head, sizes=sizes)

@@ -53,7 +53,7 @@ def run(
   state: Any,
   one_token: Callable[..., tuple[Array, Any]] | None = None,
   after: Bool[Array, "b t"] | None = None,
-  over: Callable[..., tuple[Array, Any]] | None = None,
+  over: Any = None,
 ) -> tuple[Array, Any]:
   """Returns the outputs y, 0 at padding, and the last state, by the implementation that `dispatch` picks.
 
@@ -81,7 +81,7 @@ def outputs(
   *,
   out: Shaped[Array, "b t ..."] | jax.ShapeDtypeStruct,
   one_token: Callable[..., Array] | None = None,
-  over: Callable[..., Array] | None = None,
+  over: Any = None,
   **settings: Any,
 ) -> Array:
   """Does the same as `run` for an op without a state, whose implementations return y alone.

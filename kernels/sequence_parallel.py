@@ -54,7 +54,7 @@ def apart(z: Shaped[Array, "b t ..."]) -> Shaped[Array, "..."]:
 class Line(NamedTuple):
   """The devices that share the time axis of a batch, in the order of its tokens."""
 
-  count: int
+  devices: int
   ends: Int[Array, "b"]  # the device that has the last token of each row
 
   def ending(self, device: Any, z: Any) -> Any:
@@ -114,7 +114,7 @@ class Linear(NamedTuple):
       index, (T, last) = of
       return (self.join(T, h, last), jnp.where(index == here, h, mine)), None
 
-    every = jnp.arange(line.count), jax.lax.all_gather(own, AXIS)
+    every = jnp.arange(line.devices), jax.lax.all_gather(own, AXIS)
     return jax.lax.scan(device, (h, h), every)[0][1], own[0]
 
   def leaving(self, line, kept, pull, last_bar):
@@ -128,7 +128,7 @@ class Linear(NamedTuple):
       (back,) = jax.linear_transpose(lambda h: self.join(T, h, zero), zero)(bar)
       return (back + own, jnp.where(index == here, bar, mine)), None
 
-    every = jnp.arange(line.count), jax.lax.all_gather((kept, pull(ending)), AXIS)
+    every = jnp.arange(line.devices), jax.lax.all_gather((kept, pull(ending)), AXIS)
     return ending + jax.lax.scan(device, (zero, zero), every, reverse=True)[0][1]
 
 
@@ -136,13 +136,13 @@ class Neighbour(NamedTuple):
   """The exchange of ops whose last state depends on their own tokens alone."""
 
   def entering(self, line, args, last, h):
-    before = _shift(last(jnp.zeros_like(h)), line.count, 1)
+    before = _shift(last(jnp.zeros_like(h)), line.devices, 1)
     return jnp.where(jax.lax.axis_index(AXIS) == 0, h, before), None
 
   def leaving(self, line, kept, pull, last_bar):
     here = jax.lax.axis_index(AXIS)
-    after = _shift(pull(jnp.zeros_like(last_bar)), line.count, -1)
-    return jnp.where(here == line.count - 1, 0, after) + line.ending(here, last_bar)
+    after = _shift(pull(jnp.zeros_like(last_bar)), line.devices, -1)
+    return jnp.where(here == line.devices - 1, 0, after) + line.ending(here, last_bar)
 
 
 class InTurn(NamedTuple):
@@ -155,9 +155,9 @@ class InTurn(NamedTuple):
       h, mine = carry
       mine = _each(functools.partial(_where, index == here), h, mine)
       h = jax.lax.cond(index == here, last, lambda h: h, h)
-      return (_shift(h, line.count, 1), mine), None
+      return (_shift(h, line.devices, 1), mine), None
 
-    return jax.lax.scan(turn, (h, h), jnp.arange(line.count))[0][1], None
+    return jax.lax.scan(turn, (h, h), jnp.arange(line.devices))[0][1], None
 
   def leaving(self, line, kept, pull, last_bar):
     here = jax.lax.axis_index(AXIS)
@@ -167,10 +167,10 @@ class InTurn(NamedTuple):
       bar = _each(jnp.add, bar, line.ending(index, last_bar))
       mine = _each(functools.partial(_where, index == here), bar, mine)
       bar = jax.lax.cond(index == here, pull, lambda bar: bar, bar)
-      return (_shift(bar, line.count, -1), mine), None
+      return (_shift(bar, line.devices, -1), mine), None
 
     zero = _each(jnp.zeros_like, last_bar)
-    return jax.lax.scan(turn, (zero, zero), jnp.arange(line.count), reverse=True)[0][1]
+    return jax.lax.scan(turn, (zero, zero), jnp.arange(line.devices), reverse=True)[0][1]
 
 
 class Over(NamedTuple):
@@ -226,14 +226,14 @@ class Over(NamedTuple):
       devices: how many share the axis AXIS, on which this is called.
       args: the device's, but the lengths are those of whole rows.
     """
-    args, slot = list(args), self._arrays.index(self.state)
-    tokens, state = _sizes(self.axes, args)["t"], args[self.state]
+    given, slot = list(args), self._arrays.index(self.state)
+    tokens, state = _sizes(self.axes, given)["t"], given[self.state]
     ends = jnp.full(jax.tree.leaves(state)[0].shape[:1], devices - 1)
-    if self.lengths is not None and args[self.lengths] is not None:
-      args[self.lengths], ends = _own(args[self.lengths], tokens)
+    if self.lengths is not None and given[self.lengths] is not None:
+      given[self.lengths], ends = _own(given[self.lengths], tokens)
 
     def f(*arrays):
-      y, last = run(*self._with(args, arrays))
+      y, last = run(*self._with(given, arrays))
       return y, jax.tree.unflatten(jax.tree.structure(state), jax.tree.leaves(last))
 
     from_state = lambda arrays, h: (*arrays[:slot], h, *arrays[slot + 1 :])
@@ -245,7 +245,7 @@ class Over(NamedTuple):
     def forward(ends, *arrays):
       line = Line(devices, ends)
       last_of = lambda h: f(*from_state(arrays, h))[1]
-      h, kept = self.exchange.entering(line, self._with(args, arrays), last_of, arrays[slot])
+      h, kept = self.exchange.entering(line, self._with(given, arrays), last_of, arrays[slot])
       (y, last), pull = jax.vjp(f, *from_state(arrays, h))
       last = line.ending(jax.lax.axis_index(AXIS), last)
       return (y, jax.lax.psum(last, AXIS)), (ends, kept, pull)
@@ -261,7 +261,7 @@ class Over(NamedTuple):
       return None, *from_state(bars, _each(lambda z: jnp.where(first, z, 0), bars[slot]))
 
     both.defvjp(forward, backward)
-    return both(ends, *(args[i] for i in self._arrays))
+    return both(ends, *(given[i] for i in self._arrays))
 
 
 class OverChannels(NamedTuple):
@@ -290,7 +290,7 @@ class OverChannels(NamedTuple):
       return None
     sizes, mesh = _sizes(self.axes, args), jax.sharding.get_abstract_mesh().shape
     divides = lambda cuts: any(AXIS in names for names in dispatch.cut(sizes, mesh, cuts).values())
-    return next(filter(divides, (BY_CHANNELS, BY_TIME)), None)
+    return next((cuts for cuts in (BY_CHANNELS, BY_TIME) if divides(cuts)), None)
 
 
 def _pairs(axes: Any, arg: Any) -> Iterator[tuple[str, Array]]:

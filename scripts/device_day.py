@@ -154,7 +154,7 @@ def run(parts: Sequence[Part], out: Path, *, seconds: float, toy: bool, make: Ca
       print(json.dumps(rows[-1]), file=file, flush=True)
       print(spoken(rows[-1]), flush=True)
 
-    worker = make()
+    worker: Worker | None = make()
     try:
       for number, part in enumerate(parts):
         left = seconds - (time.monotonic() - began)
@@ -162,7 +162,8 @@ def run(parts: Sequence[Part], out: Path, *, seconds: float, toy: bool, make: Ca
         if left < part.seconds / 3:
           note(part, {"left_out": f"{left:.0f} s are left"})
           continue
-        mine, worker = worker, make() if number + 1 < len(parts) else None
+        mine = worker or make()
+        worker = make() if number + 1 < len(parts) else None
         for row in mine.run(part, toy, min(part.seconds * (TOY_PATIENCE if toy else 1), left)):
           note(part, row)
     finally:

@@ -130,7 +130,7 @@ def memory_table() -> Iterator[str]:
 
 def collectives(program: str) -> dict[str, list[str]]:
   """Returns the shapes of the results of a compiled program's collectives, by kind."""
-  found = collections.defaultdict(list)
+  found: dict[str, list[str]] = collections.defaultdict(list)
   for shapes, kind in re.findall(rf"= (.*?) ({'|'.join(KINDS)})(?:-start)?\(", program):
     found[kind] += re.findall(r"\w+\[[\d,]*\]", shapes)
   return dict(found)

@@ -91,7 +91,7 @@ def _fit(spec: PartitionSpec | None, shape: Sequence[int], mesh: Mesh | Abstract
   return PartitionSpec(*(axes if n % size(axes) == 0 else None for axes, n in zip(spec or (), shape)))
 
 
-def of_optimizer(opt: Any, params: Any, shardings: Any, mesh: Mesh) -> Any:
+def of_optimizer(opt: Any, params: Any, shardings: Any, mesh: Mesh | AbstractMesh) -> Any:
   """Returns shardings of an optimizer's state: leaves with a parameter's path and shape are sharded as it is."""
   known = {}
   for (path, leaf), sharding in zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(shardings)):
@@ -104,7 +104,7 @@ def of_optimizer(opt: Any, params: Any, shardings: Any, mesh: Mesh) -> Any:
   return jax.tree_util.tree_map_with_path(one, opt)
 
 
-def of_rows(tree: Any, mesh: Mesh) -> Any:
+def of_rows(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
   """Returns shardings of arrays whose first axis is the batch: recurrent states."""
   return jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec(ROWS)), tree)
 

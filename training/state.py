@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, UInt32
 
 from hybrids.objective import measure
@@ -96,7 +96,7 @@ def carries(model: nn.Module, *, stateful: bool) -> bool:
 
 
 def blueprint(
-  model: nn.Module, task: Any, tx: optax.GradientTransformation, mesh: Mesh, *, stateful: bool
+  model: nn.Module, task: Any, tx: optax.GradientTransformation, mesh: Mesh | AbstractMesh, *, stateful: bool
 ) -> tuple[Callable[[int], TrainState], TrainState]:
   """Returns a function from a seed to a fresh sharded state, and that state's shapes with shardings."""
 

@@ -1,6 +1,7 @@
 """A mixture of experts: each token passes a few of many perceptrons; its state is fixed, and empty."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -205,7 +206,7 @@ class MoE(Mixer):
   ) -> Float[Array, "*b d"]:
     """Returns the weighted sum of the chosen experts."""
     matrices = self.in_proj, self.out_proj, self.gate_proj if self.gated else None
-    settings = dict(activation=ACTIVATIONS[self.activation], limit=self.limit)
+    settings: dict[str, Any] = dict(activation=ACTIVATIONS[self.activation], limit=self.limit)
     if x.ndim == 2:
       return experts(x[:, None], chosen[:, None], weights[:, None], *matrices, **settings)[:, 0]
     return experts(x, chosen, weights, *matrices, **settings)

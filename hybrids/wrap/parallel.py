@@ -128,4 +128,8 @@ def _own(name: str, i: int) -> str:
 
 def _known(branch: Branch, i: int, side: Mapping[str, Array]) -> dict[str, Array]:
   """Returns the inputs per token that branch i reads: what it has offered itself comes first."""
-  return {name: side.get(_own(name, i), side.get(name)) for name in branch.SIDE if {name, _own(name, i)} & set(side)}
+  return {
+    name: side[_own(name, i) if _own(name, i) in side else name]
+    for name in branch.SIDE
+    if {name, _own(name, i)} & set(side)
+  }

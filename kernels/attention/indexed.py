@@ -5,7 +5,7 @@ transformers. A pool is P tokens of a document, counted from its start; its key 
 entry. Choosing has no gradient.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +66,7 @@ def indexed_attention(
   """
   index = jax.lax.stop_gradient(index)
   if k.shape[1] <= chosen:
-    where = dict(q_position=q_position, k_position=k_position, q_segment=q_segment, k_segment=k_segment)
+    where: dict[str, Any] = dict(q_position=q_position, k_position=k_position, q_segment=q_segment, k_segment=k_segment)
     return attention(q, k, v, scale=scale, **where)
   if packed:
     order = jnp.argsort(jnp.where(k_segment >= 0, k_position, -1), axis=1, stable=True)

@@ -1,5 +1,7 @@
 """S_t = diag(a_t) S_{t-1} + k_t v_t^T with a decay for every row of the state: GLA, HGRN-2, RWKV-6."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -59,5 +61,5 @@ def gated_linear_attention(
   log_a, u, S = op.cast(dtype, log_a, u, S)
   tokens, S, after = nonfinite.contain(where.reset, S, q, k, v, jnp.maximum(log_a, decays.least(dtype)))
   args = *tokens, u, S, where.reset
-  rest = dict(out=v, state=S, one_token=IMPLS["reference"][0], after=after, over=OVER)
+  rest: dict[str, Any] = dict(out=v, state=S, one_token=IMPLS["reference"][0], after=after, over=OVER)
   return op.run("gated_linear_attention", IMPLS, impl, args, where, **rest)

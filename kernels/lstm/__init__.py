@@ -1,5 +1,7 @@
 """c_t = f_t c_{t-1} + i_t g_t, y_t = h_t = o_t tanh(c_t): the LSTM, whose gates see the state, token after token."""
 
+from typing import Any
+
 from jaxtyping import Array, Float
 
 from kernels import dispatch, inputs, op, sequence_parallel
@@ -41,5 +43,5 @@ def lstm(
   where, dtype = op.rows(entered.shape[1], reset, lengths), inputs.compute_dtype(entered, R, h, c)
   given, R, h, c = op.cast(dtype, *where.fill(entered), R, h, c)
   args = given, R, h, c, where.reset, where.valid
-  rest = dict(out=entered[..., : h.shape[-1]], state=(h, c), one_token=reference.lstm, over=_over)
+  rest: dict[str, Any] = dict(out=entered[..., : h.shape[-1]], state=(h, c), one_token=reference.lstm, over=_over)
   return op.run("lstm", IMPLS, impl, args, where, **rest)

@@ -1,7 +1,7 @@
 """The memory of Titans: a small network, trained on one token after the other by gradient descent."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +26,9 @@ class Memory(NamedTuple):
   length: Int[Array, "b"]  # tokens of the document so far; at 0 the others mean nothing
 
 
+_LETTERS: Any = Memory(*("b h",) * 3, "b")  # type: ignore[arg-type]
 OVER = sequence_parallel.Over(
-  (*("b t h k",) * 2, "b t h p", *("b t h",) * 3, "h", Memory("b h", "b h", "b h", "b"), None, None, "b t", "b t"),
+  (*("b t h k",) * 2, "b t h p", *("b t h",) * 3, "h", _LETTERS, None, None, "b t", "b t"),
   "b t h p",
   state=7,
   exchange=sequence_parallel.InTurn(),

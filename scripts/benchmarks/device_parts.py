@@ -51,8 +51,9 @@ def generator(dtype: str) -> Callable[..., jax.Array]:
 def error(got: jax.Array, want: jax.Array) -> float:
   """Returns the root mean square of the differences over that of the truth; not a number where one of them is not."""
   wide = np.complex128 if np.iscomplexobj(want) else np.float64
-  got, want = np.asarray(got, wide), np.asarray(want, wide)
-  return float(np.sqrt(np.mean(np.abs(got - want) ** 2)) / max(np.sqrt(np.mean(np.abs(want) ** 2)), 1e-30))
+  truth = np.asarray(want, wide)
+  off = np.abs(np.asarray(got, wide) - truth)
+  return float(np.sqrt(np.mean(off**2)) / max(np.sqrt(np.mean(np.abs(truth) ** 2)), 1e-30))
 
 
 def compared(run: Callable[[str], Any], truth: Any, dtype: str, impls: tuple[str, ...]) -> Iterator[Row]:

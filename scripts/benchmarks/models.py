@@ -57,7 +57,7 @@ def step_of(model: Model, devices: int, batch: int, length: int) -> Timed:
   Raises:
     Missing: there are not so many devices.
   """
-  tokens = jax.random.randint(jax.random.key(0), (batch, length), 0, model.vocab)
+  tokens = jax.random.randint(jax.random.key(0), (batch, length), 0, model.vocab or small.VOCAB)
   params = jax.jit(model.init)(jax.random.key(1), tokens)
   tx = optax.adamw(1e-3)
 

@@ -9,6 +9,7 @@ accounting, so `sacct` knows nothing. The machine counts as 16 CPUs, so that sma
 """
 
 import argparse
+import functools
 import getpass
 import os
 import secrets
@@ -136,7 +137,7 @@ def stop(folder: Path) -> None:
       continue
     os.kill(number, signal.SIGTERM)
     with suppress(Mistake):
-      _until(lambda name=name: not _number(folder, name), "")
+      _until(functools.partial(_stopped, folder, name), "")
     if _number(folder, name):
       os.kill(number, signal.SIGKILL)
 
@@ -177,6 +178,11 @@ def _daemon(folder: Path, command: list[str]) -> None:
 def _sinfo() -> str:
   done = subprocess.run(["sinfo", "--noheader", "--format=%T"], capture_output=True, text=True, timeout=PATIENCE)
   return done.stdout
+
+
+def _stopped(folder: Path, name: str) -> bool:
+  """Returns whether a daemon does not run."""
+  return not _number(folder, name)
 
 
 def _number(folder: Path, name: str) -> int | None:

@@ -46,5 +46,5 @@ class LSTM(Recurrent):
     return State(h=jnp.zeros((batch, self.width)), c=jnp.zeros((batch, self.width)))
 
   def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
-    y, state = lstm(self.enter(x), self.R, state.h, state.c, **where.masks)
-    return y.astype(x.dtype), State(*state)
+    y, (h, c) = lstm(self.enter(x), self.R, state.h, state.c, **where.masks)
+    return y.astype(x.dtype), State(h=h, c=c)
