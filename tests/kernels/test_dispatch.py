@@ -105,7 +105,7 @@ def test_ops_run_on_a_mesh(program):
   ],
 )
 def test_a_mesh_axis_cuts_what_it_divides(sizes, mesh, cut):
-  assert dispatch._cut(sizes, mesh) == cut
+  assert dispatch.cut(sizes, mesh) == cut
 
 
 def test_what_was_taken_and_why_nothing_else_is_told(monkeypatch):

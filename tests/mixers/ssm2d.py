@@ -17,7 +17,7 @@ REFUSED = [
   (dict(copies=3), "copies=3 does not divide width=8"),
   (dict(directions=3), "directions=3; choose from [1, 2, 4]"),
   (dict(numbers="imaginary"), "numbers='imaginary'; choose from"),
-  (dict(rows=2, columns=3), "SSM2D: rows=2 times columns=3 is not 2"),
+  (dict(rows=2, columns=3), "SSM2D: columns=3 does not divide the 2 tokens of the sequence"),
 ]
 TRAINED = {"slow": {"A_size", "A_angle", "B"}}
 
