@@ -208,7 +208,9 @@ def find(config: ConfigDict, key: str) -> str:
     raise Mistake(f"config argument {key!r} needs its full path: {elsewhere}")
   short = [*config, *MODEL, *(name for section in SECTIONS for name in config[section]), "mixer", "mlp"]
   choices = sorted(set(short) - {"name", *PARTS})
-  raise Mistake(f"config has no key {key!r}{hint(key, choices)}; choose from {choices}, a letter, or a full path")
+  # a list of all would hide the one that was meant
+  others = hint(key, choices) or f"; choose from {choices}"
+  raise Mistake(f"config has no key {key!r}{others}, or give a letter or a full path, e.g. m.state or optimizer.lr")
 
 
 def flat(config: ConfigDict) -> list[str]:

@@ -93,6 +93,9 @@ def page(name: str) -> str:
     if name in (key, Path(key).stem)
   ]
   if not pages:
+    op = Path(__file__).parents[1] / "kernels" / name / "__init__.py"
+    if name.isidentifier() and op.exists():
+      raise Mistake(f"--describe={name}: an op, whose signature and docstring are in kernels/{name}/__init__.py")
     choices = [key for entries in everything.values() for key in entries]
     raise Mistake(f"--describe={name}: nothing is called that{hint(name, choices)}; --list {'|'.join(everything)}")
   return "\n\n".join(pages)

@@ -13,8 +13,8 @@ A file `tests/mixers/NAME.py` has, with D = 8 as the width (tests/contract/case.
   RESUMED    rows of ORACLE whose `prefill` is compared too, since `__call__` is another computation. Optional.
   SLOW       rows of ORACLE for the slow suite. Optional.
   REFUSED    (fields, part of the message) for each mistake that is refused when the mixer is built or set up.
-  TRAINED    {"slow": names, "undecayed": names}: the parameters declared slow, and those of two axes or more declared
-             without weight decay (biases, scales, mixtures). Optional.
+  TRAINED    {"slow": {names}, "undecayed": {names}}, two sets: the parameters declared slow, and those of two axes or
+             more declared without weight decay (biases, scales, mixtures). Optional.
   INITIAL    (fields, {names: expected}) for values that parameters and buffers start with: names are paths,
              without "/kernel", separated by spaces; expected is a check of tests/initial.py, a number or an array.
   STATES     (fields, {name: shape}) for leaves of `init_state(1, 100)` at published sizes. Optional.
