@@ -28,7 +28,7 @@ REMAT: dict[str, Callable | None] = {
 LAYERS = {nn.PARTITION_NAME: "layers"}
 # collections that a call adds to, as opposed to the variables of a layer
 SOWN = ("losses", "intermediates", "carried")
-# layers of a loop that is written out unless `unroll` says otherwise: up to here XLA compiles them about as fast
+# layers of a loop that is written out unless `unroll` says otherwise
 SHORT = 8
 # the one among them by which a layer hands arrays per token to the next layer that wants them
 CARRIED = "carried"
