@@ -120,6 +120,27 @@ def loop(
   return y.swapaxes(0, 1), state
 
 
+def recur(
+  cell: Callable[[Any, Array], tuple[Any, Array]],
+  state: Any,
+  entered: Shaped[Array, "b t ..."],
+  reset: inputs.Reset,
+  valid: Bool[Array, "b t"] | None,
+) -> tuple[Shaped[Array, "b t ..."], Any]:
+  """Runs `state, y = cell(state, entered_t)` for every token, and returns all y and the last state.
+
+  Where a document starts the state, a tree of arrays, is zero before the token; at padding it stands still.
+  """
+
+  def token(state, now):
+    entered, reset, valid = now
+    state = jax.tree.map(functools.partial(cleared, reset), state)
+    after, y = cell(state, entered)
+    return after if valid is None else jax.tree.map(functools.partial(inputs.where, valid), after, state), y
+
+  return loop(token, state, (entered, reset, valid))
+
+
 def cleared(reset: Bool[Array, "..."] | None, z: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
   """Returns z, a state before a token or decays of tokens, with zeros where a document starts; None: nowhere."""
   return z if reset is None else inputs.where(reset, 0, z)

@@ -36,7 +36,7 @@ FILE = "matched.json"
 
 
 class Budget(NamedTuple):
-  """What all models shall cost, and the key whose value is solved for."""
+  """Holds what all models shall cost, and the key whose value is solved for."""
 
   quantity: str
   value: float

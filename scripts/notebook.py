@@ -39,7 +39,7 @@ class Cell(NamedTuple):
 
 
 class Output(NamedTuple):
-  """What a cell has shown: text, and pyplot's figures as PNG, each with its titles."""
+  """Holds what a cell has shown: text, and pyplot's figures as PNG, each with its titles."""
 
   text: str
   figures: list[tuple[str, bytes]]

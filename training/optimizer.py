@@ -26,7 +26,7 @@ from training import schedule as schedule_lib
 
 
 class Moments(NamedTuple):
-  """What an update rule is made from: the decays of its moments, and the matrices that it may treat as such."""
+  """Holds the decays of an update rule's moments, and the matrices that it may treat as such."""
 
   b1: float
   b2: float

@@ -9,6 +9,7 @@ from typing import Any
 
 from flax.core import FrozenDict
 
+from hybrids.recipes import kimi_linear
 from hybrids.recipes.recipe import Recipe
 
 
@@ -33,12 +34,11 @@ def model(
     limit: bounds what enters the products of MLP and experts.
     streams: further fields of `hyper_stack`: how many `streams`, `iterations` and `eps`.
   """
-  moe = dict(name="moe", scores="sigmoid", selection_bias=True, renormalize=True, renormalize_eps=1e-20, balance=0.0)
   letters = {
     "k": dict(name="kda", norm_eps=norm_eps, lower_bound=-5.0) | dict(delta),
     "a": dict(name="indexed_mla", position="none", rope_size=0, norm_eps=norm_eps) | dict(latent),
     "-": dict(name="gated_mlp", inner=inner, limit=limit),
-    "e": moe | dict(limit=limit) | dict(experts),
+    "e": kimi_linear.EXPERTS | dict(limit=limit) | dict(experts),
   }
   return dict(
     width=width,

@@ -8,6 +8,11 @@ from typing import Any
 
 from hybrids.recipes.recipe import Recipe, language_model
 
+# a router by sigmoids whose balance is kept by a bias, as in DeepSeek-V3
+EXPERTS: dict[str, Any] = dict(
+  name="moe", scores="sigmoid", selection_bias=True, renormalize=True, renormalize_eps=1e-20, balance=0.0
+)
+
 
 def model(
   *,
@@ -26,7 +31,6 @@ def model(
     delta, latent, experts: fields of these mixers.
     inner: channels of the MLP.
   """
-  moe = dict(name="moe", scores="sigmoid", selection_bias=True, renormalize=True, renormalize_eps=1e-20, balance=0.0)
   return language_model(
     width=width,
     pattern=pattern,
@@ -34,7 +38,7 @@ def model(
       "k": dict(name="kda", norm_eps=norm_eps, **delta),
       "a": dict(name="mla", position="none") | dict(latent),
       "-": dict(name="gated_mlp", inner=inner),
-      "e": moe | dict(experts),
+      "e": EXPERTS | dict(experts),
     },
     norm_eps=norm_eps,
     head=dict(tie=tie),

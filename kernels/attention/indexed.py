@@ -5,6 +5,7 @@ transformers. A pool is P tokens of a document, counted from its start; its key 
 entry. Choosing has no gradient.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +20,7 @@ ROWS = 64  # queries whose scores are in memory at once
 
 
 class Index(NamedTuple):
-  """What chooses pools.
+  """Holds what chooses pools.
 
   q, weights: the queries of each head of the indexer, and what the head counts. k, gate: for each token its key, and
   the logits of its weights in its pool's mean, to which `place` is added for each place in a pool.
@@ -69,10 +70,9 @@ def indexed_attention(
     where: dict[str, Any] = dict(q_position=q_position, k_position=k_position, q_segment=q_segment, k_segment=k_segment)
     return attention(q, k, v, scale=scale, **where)
   if packed:
-    order = jnp.argsort(jnp.where(k_segment >= 0, k_position, -1), axis=1, stable=True)
-    sort = lambda z: jnp.take_along_axis(z, order.reshape(*order.shape, *(1,) * (z.ndim - 2)), axis=1)
-    k, v, k_position, k_segment = map(sort, (k, v, k_position, k_segment))
-    index = index._replace(k=sort(index.k), gate=sort(index.gate))
+    tokens = k, v, k_position, k_segment, index.k, index.gate
+    k, v, k_position, k_segment, *keys = _in_order(jnp.where(k_segment >= 0, k_position, -1), tokens)
+    index = index._replace(k=keys[0], gate=keys[1])
   finite = inputs.finite(k, v)
   k, v = inputs.blank(finite & (k_segment >= 0), k, v)
   size = len(index.place)
@@ -102,6 +102,12 @@ def indexed_attention(
   by_group = q.reshape(b, t, g, h // g, -1)
   y = jax.lax.map(block, (cut(by_group), cut(index.q), cut(index.weights), cut(q_position), cut(q_segment, -1)))
   return y.swapaxes(0, 1).reshape(b, -1, h, v.shape[3])[:, :t].astype(q.dtype)
+
+
+def _in_order(position: Int[Array, "b s"], tokens: Sequence[Array]) -> list[Array]:
+  """Returns arrays "b s ..." with their tokens in the order of the positions."""
+  order = jnp.argsort(position, axis=1, stable=True)
+  return [jnp.take_along_axis(z, jax.lax.expand_dims(order, range(2, z.ndim)), axis=1) for z in tokens]
 
 
 def _pools(index: Index, position: Int[Array, "b s"], segment: Int[Array, "b s"], *, stride: int) -> Pools:

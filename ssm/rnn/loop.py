@@ -1,6 +1,5 @@
 """Running a nonlinear recurrence token after token, which has no parallel form."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -31,13 +30,7 @@ def loop(
   state, entered = jax.tree.map(lambda z: z.astype(dtype), (state, entered))
 
   def run(state, entered, reset, valid, *parameters):
-    def token(state, now):
-      entered, reset, valid = now
-      state = jax.tree.map(functools.partial(op.cleared, reset), state)
-      after, y = cell(state, entered, *parameters)
-      return after if valid is None else jax.tree.map(functools.partial(inputs.where, valid), after, state), y
-
-    return op.loop(token, state, (entered, reset, valid))
+    return op.recur(lambda state, entered: cell(state, entered, *parameters), state, entered, reset, valid)
 
   valid = None if lengths is None else inputs.valid(lengths, entered.shape[1])
   axes = "b", "b t", "b t", "b t", *("",) * len(parameters)
