@@ -7,8 +7,8 @@ same curriculum of pairs for all. Based, GLA and RetNet, which have no convoluti
 convolution before each layer, as in the papers' code; its letters count in `depth`. The rates stand from the middle
 outwards, so that a sweep that is cut short has the likely ones.
 
-Planned cost: 2 to 6 minutes a run of 64x4 and 3 to 12 of 128x16 on one core, 110 runs. Three seeds of the best rates:
-`./dev sweep --config configs/mqar_table.py:seed=1 …` into another folder.
+Planned cost: 2 to 6 minutes a run of 64x4 and 3 to 12 of 128x16 on one core, 110 runs. `--only size=64x4 lr=2e-3
+mixer=mamba,based --seeds 1,2` runs further seeds of the rates that were best.
 
   python main.py --config configs/mqar_table.py:size=128x16,mixer=mamba,lr=4e-3 --workdir runs/mqar_mamba
   ./dev sweep --config configs/mqar_table.py --out runs/mqar_table --jobs 2

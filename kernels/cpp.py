@@ -119,7 +119,11 @@ def _compiler() -> list[str]:
 
 def _key(source: Path, command: list[str]) -> str:
   macros = _output([*command, "-dM", "-E", "-x", "c++", os.devnull])
-  headers = [*sorted(Path(jax.ffi.include_dir()).glob("xla/ffi/api/*.h")), *sorted(HEADERS.glob("*.h"))]
+  headers = [
+    *sorted(Path(jax.ffi.include_dir()).glob("xla/ffi/api/*.h")),
+    *sorted(HEADERS.glob("*.h")),
+    *sorted(source.parent.glob("*.h")),
+  ]
   # headers count by what is in them, so that checkouts share a library
   words = [word for word in command if not word.startswith("-I")]
   parts = [" ".join(words).encode(), macros, *(file.read_bytes() for file in (source, *headers))]

@@ -55,20 +55,62 @@ def grid(grids: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
   """
   settings: list[dict[str, Any]] = []
   for parts in grids:
-    values: dict[str, list[Any]] = {}
-    for part in parts:
-      key, equals, text = part.partition("=")
-      if not (key.strip() and equals and text.strip()):
-        raise Mistake(f"--grid {part!r} is not key=value,…; write e.g. --grid lr=1e-3,2e-3 mixer=mamba,s5 seed=0,1,2")
-      if key.strip() in values:
-        raise Mistake(f"--grid {part!r}: {key.strip()} stands twice; give its values once, or in a --grid of their own")
-      commas, _ = grammar.outline(text)
-      words = [text[i:j] for i, j in zip([0, *(i + 1 for i in commas)], [*commas, len(text)])]
-      if not all(word.strip() for word in words):
-        raise Mistake(f"--grid {part!r} has an empty value; write '' for empty text")
-      values[key.strip()] = [grammar.literal(word, key) for word in words]
+    values = _values(parts, "--grid")
     settings += [dict(zip(values, chosen)) for chosen in itertools.product(*values.values())]
   return once(settings, "--grid")
+
+
+def only(settings: list[dict[str, Any]], parts: Sequence[str]) -> list[dict[str, Any]]:
+  """Returns the settings that have one of the given values of every given key: `--only size=64x4 lr=1e-3,2e-3`.
+
+  Raises:
+    Mistake: a part is malformed, or no setting has a value that is asked for; the message lists those there are.
+  """
+  kept = settings
+  for key, wanted in _values(parts, "--only").items():
+    there = list(dict.fromkeys(setting[key] for setting in settings if key in setting))
+    for value in wanted:
+      if value not in there:
+        keys = ", ".join(dict.fromkeys(key for setting in settings for key in setting))
+        choices = f"it is one of {', '.join(map(str, there))}" if there else f"settings have {keys}"
+        raise Mistake(f"--only {key}={value}: no setting has it; {choices}")
+    kept = [setting for setting in kept if setting.get(key) in wanted]
+  if not kept:
+    raise Mistake(f"--only {' '.join(parts)}: no setting has all of it; each key alone has some")
+  return kept
+
+
+def seeded(settings: list[dict[str, Any]], seeds: str) -> list[dict[str, Any]]:
+  """Returns every setting with each of the seeds of `--seeds 0,1,2`, seed by seed.
+
+  Raises:
+    Mistake: a seed is not a number, or a setting has one already.
+  """
+  (values,) = _values([f"seed={seeds}"], "--seeds").values()
+  for value in values:
+    if not isinstance(value, int):
+      raise Mistake(f"--seeds {seeds}: {value!r} is no whole number; write e.g. --seeds 0,1,2")
+  if any("seed" in setting for setting in settings):
+    raise Mistake("--seeds: settings have seeds of their own; choose among them by --only seed=0,1")
+  return once([setting | {"seed": value} for value in values for setting in settings], "--seeds")
+
+
+def _values(parts: Sequence[str], flag: str) -> dict[str, list[Any]]:
+  """Reads `key=value,…` parts; a comma in brackets or quotes is no separator."""
+  values: dict[str, list[Any]] = {}
+  for part in parts:
+    key, equals, text = part.partition("=")
+    if not (key.strip() and equals and text.strip()):
+      raise Mistake(f"{flag} {part!r} is not key=value,…; write e.g. {flag} lr=1e-3,2e-3 mixer=mamba,s5 seed=0,1,2")
+    if key.strip() in values:
+      where = ", or in a --grid of their own" if flag == "--grid" else ""
+      raise Mistake(f"{flag} {part!r}: {key.strip()} stands twice; give its values once{where}")
+    commas, _ = grammar.outline(text)
+    words = [text[i:j] for i, j in zip([0, *(i + 1 for i in commas)], [*commas, len(text)])]
+    if not all(word.strip() for word in words):
+      raise Mistake(f"{flag} {part!r} has an empty value; write '' for empty text")
+    values[key.strip()] = [grammar.literal(word, key) for word in words]
+  return values
 
 
 def once(settings: list[dict[str, Any]], source: str) -> list[dict[str, Any]]:

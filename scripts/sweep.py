@@ -1,11 +1,12 @@
 """Runs every setting of a grid or a config's `get_sweep()`, several at once, each by main.py in a folder of its own.
 
   ./dev sweep --config configs/mqar.py[:key=value,…] --out DIR [--jobs N] [-- --config.a.b=v …]
-      [--grid lr=1e-3,2e-3 mixer=mamba,s5 seed=0,1,2]
+      [--grid lr=1e-3,2e-3 mixer=mamba,s5 seed=0,1,2] [--only mixer=mamba,s5] [--seeds 0,1,2]
       [--match parameters=100k|state=8k|flops=1M [--solve width|depth|m.state] [--tolerance 0.02]]
       [--launcher local|ssh|slurm] [--hosts a b] [--slurm timeout_min=600 slurm_partition=gpu] [--mode count [--json]]
 
 --grid takes the place of get_sweep(): each value with each of all others; several --grid stand beside each other.
+--only keeps the settings that have one of these values of each key, --seeds runs each of them with every seed.
 --match solves the width, or the key of --solve, of each model so that all have as many parameters, bytes of state or
 forward operations per token; it prints the table first, and what cannot be matched does not run. --mode count prints
 what all settings count and runs none.
@@ -36,7 +37,7 @@ import ending
 from configs import grammar
 from mistake import Mistake
 from scripts import launchers, results
-from scripts.plan import Run, grid, overrides, plan, run_name
+from scripts.plan import Run, grid, only, overrides, plan, run_name, seeded
 
 ROOT = Path(__file__).resolve().parents[1]
 LOG, SUMMARY, CONFIG = "log.txt", "summary.json", "config.json"
@@ -224,6 +225,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
   parser.add_argument("--out", type=Path, help="folder of all runs")
   parser.add_argument("--jobs", type=int, default=1, help="runs at once; on each host, with --launcher ssh")
   parser.add_argument("--grid", nargs="+", action="append", metavar="KEY=VALUE,…", help="settings without get_sweep()")
+  parser.add_argument("--only", nargs="+", default=[], metavar="KEY=VALUE,…", help="settings that have these values")
+  parser.add_argument("--seeds", metavar="N,…", help="seeds that every setting runs with")
   parser.add_argument("--match", metavar="QUANTITY=VALUE", help="a budget: parameters, state (bytes) or flops")
   parser.add_argument("--solve", default="width", metavar="KEY", help="the key that --match solves for")
   parser.add_argument("--tolerance", type=float, default=0.02, help="how far from the budget a model may be")
@@ -245,6 +248,8 @@ def main(argv: list[str] | None = None) -> int:
   try:
     check(args)
     settings = grid(args.grid) if args.grid else overrides(args.config)
+    settings = only(settings, args.only) if args.only else settings
+    settings = seeded(settings, args.seeds) if args.seeds else settings
     if args.mode == "count":
       return count_all(settings, args)
     matched = match_all(settings, args) if args.match else settings

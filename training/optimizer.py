@@ -8,6 +8,13 @@ Groups. A parameter declared slow (`layers.param(…, slow=True)`) gets `slow_lr
 decay; vectors (norms, biases, skips) and parameters declared with `decay=False` get no weight decay. Then the first row
 of `groups` whose regular expression is found in the parameter's path sets what it names:
 `("embed", {"weight_decay": 0.0})`, `("log_dt$", {"lr": 0.01})`, `lr` being a factor (0 freezes).
+
+Update rules, all of them optax's. `muon` (Jordan 2024) turns the momentum of hidden matrices, those with two named axes
+of which none is the vocabulary, into nearly orthogonal ones, times 0.2 sqrt(max(rows, columns)) (Liu et al. 2025,
+arXiv:2502.16982) so that AdamW's learning rate and decay fit, and is AdamW for all else. `schedule_free_adamw` (Defazio
+et al. 2024, arXiv:2405.15682) takes gradients between an average and AdamW's iterate, is evaluated at the average, and
+needs schedule=constant. `ademamix` (Pagliardini et al. 2024) adds a slow average of gradients with weight 6 and decay
+0.9999, without the paper's warm-up of both.
 """
 
 import math
@@ -128,13 +135,6 @@ def build(
 ) -> optax.GradientTransformationExtraArgs:
   """Builds the transformation for `params` (arrays or shapes, in Linen's boxes or not); see the module's docstring.
 
-  All update rules are optax's. `muon` (Jordan 2024) turns the momentum of hidden matrices, those with two named axes
-  of which none is the vocabulary, into nearly orthogonal ones, times 0.2 sqrt(max(rows, columns)) (Liu et al. 2025,
-  arXiv:2502.16982) so that AdamW's learning rate and decay fit, and is AdamW for all else. `schedule_free_adamw`
-  (Defazio et al. 2024, arXiv:2405.15682) takes gradients between an average and AdamW's iterate, is evaluated at the
-  average, and needs schedule=constant. `ademamix` (Pagliardini et al. 2024) adds a slow average of gradients with
-  weight 6 and decay 0.9999, without the paper's warm-up of both; `adopt` is Taniguchi et al. 2024.
-
   Args:
     steps, schedule, warmup, final_lr, decay: see training/schedule.py.
     clip, ema: 0 is off.
@@ -148,18 +148,8 @@ def build(
   """
   if name not in OPTIMIZERS:
     raise Mistake(f"optimizer.name={name!r}; choose one of {', '.join(OPTIMIZERS)}")
-  _check(
-    clip=clip,
-    eps=eps,
-    accumulate=accumulate,
-    ema=ema,
-    b1=b1,
-    b2=b2,
-    weight_decay=weight_decay,
-    skip=skip,
-    base_width=base_width,
-    slow_lr=slow_lr,
-  )
+  _check(clip=clip, eps=eps, accumulate=accumulate, ema=ema, b1=b1, b2=b2)
+  _check(weight_decay=weight_decay, skip=skip, base_width=base_width, slow_lr=slow_lr)
   rate = schedule_lib.learning_rate(
     lr=lr, schedule=schedule, warmup=warmup, final_lr=final_lr, decay=decay, steps=steps
   )
