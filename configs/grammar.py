@@ -165,13 +165,15 @@ def number(text: str, key: str) -> int | float:
 
 
 def literal(text: str, key: str) -> Any:
-  """Returns the Python value of `text`, or the text where it is none or is quoted; true, false and none in any case.
+  """Returns the Python value of `text`, or the text where it is none or is quoted; true and false in any case.
+
+  `None` is Python's; `none` is text, since that is a choice of many fields (`m.activation=none`).
 
   Raises:
     Mistake: it is in brackets but no literal.
   """
   plain = unquoted(text)
-  words = {"true": True, "false": False, "none": None}
+  words = {"true": True, "false": False}
   if plain != text:
     return plain
   if text.strip().lower() in words:

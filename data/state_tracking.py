@@ -28,7 +28,8 @@ class StateTracking(Generated):
     shortest: size of the shortest one.
     score: what training scores: 'last' (the published protocol) or 'all' (the value so far, wherever there is one).
       Evaluation scores the last alone.
-    eval_sizes: rows of (smallest, largest size), one evaluation set 'length_SMALLEST_LARGEST' each.
+    eval_sizes: rows of (smallest, largest size), one evaluation set 'length_SMALLEST_LARGEST' each;
+      without any, 'validation' has the sizes of training.
   """
 
   batch: int = 256
@@ -61,7 +62,7 @@ class StateTracking(Generated):
     fits = 1 <= self.shortest <= self.length and len(self.sizes(self.shortest, self.length)) > 0
     self.require("shortest", fits, f"1 … data.length={self.length}, with a size of this task between them")
     fits = all(len(row) == 2 and 1 <= row[0] <= row[1] and len(self.sizes(*row)) for row in self.eval_sizes)
-    self.require("eval_sizes", fits and bool(self.eval_sizes), "rows (smallest, largest) with a size of this task each")
+    self.require("eval_sizes", fits, "rows (smallest, largest) with a size of this task each")
 
   def training_rows(self, first: int, rows: int) -> Batch:
     """Returns rows of the endless training stream; see `Generated.training_rows`."""
@@ -76,8 +77,10 @@ class StateTracking(Generated):
     return self.sample(sizes, EVAL_SEED, f"validation/{sizes[0]}/{sizes[1]}", "last", first, rows)
 
   def eval_sets(self, process_index: int = 0, process_count: int = 1) -> dict[str, Callable[[], Iterator[Batch]]]:
-    """Returns a set 'length_SMALLEST_LARGEST' for each of `eval_sizes`."""
+    """Returns a set 'length_SMALLEST_LARGEST' for each of `eval_sizes`, or 'validation' of the training sizes."""
     sets = {f"length_{low}_{high}": ((low, high), high) for low, high in self.eval_sizes}
+    if not sets:
+      return super().eval_sets(process_index, process_count)
     budget = self.eval_rows * max(high for _, high in self.eval_sizes)
     return length_sets(self.evaluation_rows, sets, self, budget, process_index, process_count)
 

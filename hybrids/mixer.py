@@ -155,7 +155,8 @@ def check_fields(cls: type[nn.Module], given: Mapping[str, Any], what: str) -> N
   for field in dataclasses.fields(cls):
     if field.name in given and not _fits(given[field.name], field.type):
       kind = getattr(field.type, "__name__", field.type)
-      raise Mistake(f"{what}: {field.name}={given[field.name]!r} must be of type {kind}")
+      advice = "; write None" if given[field.name] == "none" and "None" in str(kind) else ""
+      raise Mistake(f"{what}: {field.name}={given[field.name]!r} must be of type {kind}{advice}")
 
 
 def _fits(value: Any, annotation: Any) -> bool:

@@ -223,9 +223,9 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.6), layout="constrained
 left.plot(K, color="0.7", linewidth=3, label="powers")
 left.plot(in_float32, linewidth=1, label="Cauchy, float32")
 left.set(title="taps", xlabel="lag")
-left.legend(fontsize=8)
 right.semilogy(np.abs(by_cauchy), linewidth=1)
 right.set(title="their spectrum, what is computed", xlabel="frequency")
+left.legend(fontsize=8)
 
 # %% [markdown]
 # ## 4. The layer
@@ -318,7 +318,7 @@ for name, (model, variables, losses) in trained.items():
   right.plot(model.apply(variables, unit)[0, :, 0], label=name, linewidth=1)
 right.axvline(DELAY, color="0.6", linestyle=":")
 left.set(title="error", xlabel="step", ylim=(None, 3))
-right.set(title="what each has learned: its answer to an impulse", xlabel="lag / tokens")
+right.set(title="what each has learned: its kernel", xlabel="lag / tokens")
 left.legend(fontsize=8)
 
 # %% [markdown]

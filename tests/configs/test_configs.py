@@ -8,13 +8,15 @@ import json
 import re
 import runpy
 
+import jax
 import pytest
 from flax.core import meta
 
-from configs import base
+from configs import base, equal_states
 from data.task import build_task, find
 from hybrids import sections
 from hybrids.mixer import available
+from hybrids.mixer import build as build_mixer
 from hybrids.model import build_model
 from inference import text
 from scripts import plan
@@ -42,6 +44,7 @@ VARIANTS = {
   "copying_shells": ("block=none,inner=s6", "block=h3,inner=s4"),
   "hippo_init": ("m.A_init=random,m.learn=output",),
   "induction_table": ("model=xpos", "model=hyena"),
+  "equal_states": tuple(f"task={task},mixer=mamba" for task in equal_states.TASKS),
   "bytes_table": ("model=s5", "model=griffin"),
   "hybrid": ("kind=griffin", "task=mqar", "kind=experts,e.balance=0.0"),
   "selective_copying": ("", "length=4112,tokens=16,batch=64,steps=400000,lr=1e-4,stages=(),max_len=8192"),
@@ -197,6 +200,15 @@ def test_every_state_is_tried_at_every_rate_with_the_same_rows():
   tried = [(size, mixer) for size, mixer, _ in rates]
   assert {tried.count(pair) for pair in tried} == {3}
   assert len(set(tried)) == 2 * 7
+
+
+def test_the_states_that_are_called_equal_are_equal_within_a_quarter():
+  assert set(equal_states.MIXERS) | set(equal_states.LOOSE) <= set(available()), "a mixer has another name now"
+  for name, fixed in equal_states.MIXERS.items():
+    mixer = build_mixer(name, width=64, **{key[2:]: value for key, value in fixed.items() if key.startswith("m.")})
+    state = jax.eval_shape(lambda mixer=mixer: mixer.init_state(1, 128))
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    assert abs(size / equal_states.BYTES - 1) <= 0.25, f"{name}: {size} bytes"
 
 
 def at(config, path):

@@ -50,9 +50,9 @@ def test_a_bracket_in_one_value_leaves_a_later_tuple_whole():
 
 
 def test_what_is_quoted_is_text_and_what_is_in_brackets_a_literal():
-  c = base.get_config("m.a='8',m.b=8,m.c=('x,y',1),m.d=\"true\",m.e=true,m.f=[1, 2]")
+  c = base.get_config("m.a='8',m.b=8,m.c=('x,y',1),m.d=\"true\",m.e=true,m.f=[1, 2],m.g=None,m.h=none")
   m = {key: value for key, value in c.model.body.letters.m.to_dict().items() if len(key) == 1}
-  assert m == {"a": "8", "b": 8, "c": ("x,y", 1), "d": "true", "e": True, "f": [1, 2]}
+  assert m == {"a": "8", "b": 8, "c": ("x,y", 1), "d": "true", "e": True, "f": [1, 2], "g": None, "h": "none"}
 
 
 @pytest.mark.parametrize(

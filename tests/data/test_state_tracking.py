@@ -122,3 +122,12 @@ def test_evaluation_goes_beyond_the_training_length(name, even):
     # the answer alone is scored, whatever training scores
     assert np.array_equal(np.argmax(batch["weights"], axis=1), batch["lengths"] - 1)
     assert batch["weights"].sum() == 128
+
+
+def test_without_lengths_of_its_own_an_evaluation_has_those_of_training():
+  task = build_task("parity", batch=8, length=12, eval_sizes=(), eval_rows=16)
+  ((name, run),) = task.eval_sets().items()
+  lengths = np.concatenate([batch["lengths"] for batch in run()])
+  assert name == "validation"
+  assert len(lengths) == 16
+  assert 2 <= lengths.min() <= lengths.max() <= 12

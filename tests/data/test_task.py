@@ -207,7 +207,6 @@ def test_a_batch_that_does_not_divide_over_processes_is_refused():
     ("parity", {"score": "some"}, "data.score='some' .*'last', 'all'"),
     ("parity", {"shortest": 0}, "data.shortest=0 .*1 … data.length=39"),
     ("parity", {"shortest": 40}, "data.shortest=40 .*1 … data.length=39"),
-    ("parity", {"eval_sizes": ()}, r"data.eval_sizes=\(\) .*rows \(smallest, largest\)"),
     ("parity", {"eval_sizes": ((9, 8),)}, r"data.eval_sizes=\(\(9, 8\),\) .*rows \(smallest, largest\)"),
     ("parity", {"eval_sizes": ((0, 8),)}, r"data.eval_sizes=\(\(0, 8\),\) "),
     ("modular_arithmetic", {"vocab": 6}, "data.vocab=6 .*at least 7"),

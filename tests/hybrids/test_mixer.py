@@ -81,7 +81,12 @@ def test_a_wrong_argument_is_answered_with_the_fields():
 
 @pytest.mark.parametrize(
   "name, field, value, kind",
-  [("mamba", "state", "abc", "int"), ("mamba", "state", 2.5, "int"), ("softmax", "heads", True, r"int \| None")],
+  [
+    ("mamba", "state", "abc", "int"),
+    ("mamba", "state", 2.5, "int"),
+    ("softmax", "heads", True, r"int \| None"),
+    ("softmax", "heads", "none", r"int \| None; write None"),
+  ],
 )
 def test_an_argument_of_the_wrong_type_is_named(name, field, value, kind):
   with pytest.raises(ValueError, match=rf"mixer '{name}': {field}={value!r} must be of type {kind}"):
