@@ -1,6 +1,6 @@
 """Ends a program on a signal: in one line, without a traceback, and with nothing half-written left behind.
 
-It comes before libraries whose import takes seconds, so it imports the standard library alone.
+It comes before libraries whose import takes seconds, so it imports the standard library and `terminal` alone.
 """
 
 import contextlib
@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import terminal
+
 # clusters send USR1 or HUP some time before they kill
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 INTERRUPTED = 130
@@ -24,6 +26,13 @@ _quiet = False
 _process = 0
 _unfinished: set[Path] = set()
 _numbers = itertools.count()
+
+
+def begin(code: int | None = None) -> None:
+  """Prepares a program before its imports: its standard streams, see `terminal`, and signals, see `on_signals`."""
+  terminal.open_streams()
+  terminal.settle()
+  on_signals(code)
 
 
 def on_signals(code: int | None = None, *, quiet: bool = False) -> None:
@@ -57,8 +66,9 @@ def end(number: int, _frame: Any) -> None:
   for path in list(_unfinished):
     _delete(path)
   if not _quiet:
-    # not by print, which may be in the middle of another line
-    os.write(2, f"stopped by {signal.Signals(number).name}; nothing half-written is left\n".encode())
+    # not by print, which may be in the middle of another line; nobody may read it, or the disk be full
+    with contextlib.suppress(OSError):
+      os.write(2, f"stopped by {signal.Signals(number).name}; nothing half-written is left\n".encode())
   # not by an exception, which the callbacks of C++ libraries swallow
   os._exit(code)
 

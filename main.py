@@ -32,12 +32,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import ending
+import terminal
 
 DONE, MISTAKE, NOT_FINITE, STOPPED, INTERRUPTED = 0, 2, 3, 75, ending.INTERRUPTED
 
 if __name__ == "__main__":
   # before the imports, which take seconds; training puts its own handlers in the place of these
-  ending.on_signals(STOPPED)
+  ending.begin(STOPPED)
 
 import jax  # noqa: E402
 from absl import flags as absl_flags  # noqa: E402
@@ -45,7 +46,7 @@ from rich.console import Console  # noqa: E402
 
 from inference import chat, completions, count, tokenizer  # noqa: E402
 from mistake import Mistake  # noqa: E402
-from training import describe, peers, platform, terminal  # noqa: E402
+from training import describe, peers, platform  # noqa: E402
 from training import flags as flags_lib  # noqa: E402
 from training import workdir as workdir_lib  # noqa: E402
 from training.run import Run  # noqa: E402
@@ -165,7 +166,6 @@ def fail(error: Exception, code: int, debug: bool) -> int:
 if __name__ == "__main__":
   # grain's worker processes read absl's own flags
   absl_flags.FLAGS(sys.argv[:1])
-  terminal.settle()
   try:
     status = main(sys.argv)
   except Exception:
@@ -173,8 +173,7 @@ if __name__ == "__main__":
       raise
     traceback.print_exc()
     status = 1
-  if status == DONE and (reason := terminal.lost()):
-    status = fail(Mistake(f"standard output cannot be written ({reason}); a part of it is lost"), MISTAKE, False)
+  status = terminal.exit_code(status, "error")
   if status not in (DONE, STOPPED) and peers.several():
     peers.leave(status)
   sys.exit(status)

@@ -20,7 +20,7 @@ import numpy as np
 from data import draws, events, pipeline
 from data.base import Stored
 from data.pipeline import Batch
-from data.sequences import Sequences, numbers, read, whole_table
+from data.sequences import TABLES, Sequences, kind_of, numbers, read, whole_table
 from mistake import Mistake
 
 PREDICTS = ("label", "number", "next")
@@ -146,7 +146,7 @@ class Arrays(Stored):
       raise Mistake(f"{str(path)!r} does not exist: check data.dir={self.dir!r} and data.files={self.files!r}")
     kinds = ("inputs", "targets", "offsets", "lengths", "times", "groups", "split", "sequence")
     names = {kind: getattr(self, kind) for kind in kinds}
-    if self.predict == "next" and path.suffix in (".csv", ".parquet") and not self.sequence:
+    if self.predict == "next" and kind_of(path) in TABLES and not self.sequence:
       values, columns = whole_table(path, names)
       order = [columns.index(self.targets)] if self.targets in columns else []
       values = values[:, [*order, *(i for i in range(len(columns)) if i not in order)]]

@@ -24,9 +24,17 @@ from typing import Any
 
 import numpy as np
 
-from data.builders.published import SETS, Published
-from data.sequences import Sequences
-from mistake import Mistake, hint
+import ending
+import terminal
+from arguments import Parser
+
+if __name__ == "__main__":
+  # before the imports, which take seconds
+  ending.begin()
+
+from data.builders.published import SETS, Published  # noqa: E402
+from data.sequences import Sequences  # noqa: E402
+from mistake import Mistake, hint  # noqa: E402
 
 CHUNK = 2**20
 # name in the file -> field of `Sequences`; what a set lacks is left out
@@ -198,7 +206,7 @@ def listing() -> str:
 
 def main(argv: list[str] | None = None) -> int:
   """Prepares a set, or lists all. Exit code: 0, or 2 for what is wrong."""
-  parser = argparse.ArgumentParser(
+  parser = Parser(
     prog="python -m data.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument("name", nargs="?", help="of the set")
@@ -221,4 +229,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  sys.exit(terminal.exit_code(main(), "prepare"))

@@ -27,6 +27,8 @@ from mistake import Mistake, hint
 
 # dtypes of idx files by their third byte
 IDX = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+# endings of files that hold a table
+TABLES = ("csv", "parquet")
 # what libraries raise for files they cannot read
 UNREADABLE = (
   *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError, MemoryError),
@@ -74,7 +76,7 @@ def read(path: pathlib.Path, names: Mapping[str, str], *, layout: str, pattern: 
   Raises:
     Mistake: a file or a name is missing, a file is damaged, or shapes disagree.
   """
-  kind = path.name.lower().removesuffix(".gz").rsplit(".", 1)[-1]
+  kind = kind_of(path)
   with naming(path):
     if path.is_dir():
       return from_sounds(path, pattern)
@@ -85,7 +87,7 @@ def read(path: pathlib.Path, names: Mapping[str, str], *, layout: str, pattern: 
     if kind == "npy":
       array = np.load(path, allow_pickle=False)
       return from_arrays(path, {names["inputs"]: array}, {**names, "targets": ""}, layout)
-    if kind in ("csv", "parquet"):
+    if kind in TABLES:
       return from_columns(path, _csv(path) if kind == "csv" else _parquet(path), names)
     if "idx" in path.name or "ubyte" in path.name:
       arrays = {names["inputs"]: read_idx(path)}
@@ -93,6 +95,11 @@ def read(path: pathlib.Path, names: Mapping[str, str], *, layout: str, pattern: 
         arrays[names["targets"]] = read_idx(path.parent / names["targets"])
       return from_arrays(path, arrays, names, layout)
   raise Mistake(f"cannot tell what {str(path)!r} is: a folder of .wav, or .npz .npy .h5 .csv .parquet, or an idx file")
+
+
+def kind_of(path: pathlib.Path) -> str:
+  """Returns the ending of a file's name in small letters, without its dot; that beneath of a packed one."""
+  return path.name.lower().removesuffix(".gz").rsplit(".", 1)[-1]
 
 
 @contextlib.contextmanager
@@ -186,11 +193,10 @@ def from_columns(path: pathlib.Path, columns: Mapping[str, np.ndarray], names: M
 
 def whole_table(path: pathlib.Path, names: Mapping[str, str]) -> tuple[np.ndarray, list[str]]:
   """Reads a table as one series: its numbers "steps columns", and the columns' names."""
-  kind = path.name.lower().rsplit(".", 1)[-1]
   with naming(path):
     if not path.is_file():
       raise Mistake(f"{str(path)!r} is no file")
-    columns = _csv(path) if kind == "csv" else _parquet(path)
+    columns = _csv(path) if kind_of(path) == "csv" else _parquet(path)
   chosen = names["inputs"].split() or [
     name for name in columns if name not in {v for k, v in names.items() if k != "targets"}
   ]

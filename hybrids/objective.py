@@ -39,5 +39,6 @@ def measure(
   for path, leaf in jax.tree.leaves_with_path(sown):
     name = next(key.key for key in reversed(path) if isinstance(key, jax.tree_util.DictKey))
     by_name[name] = by_name.get(name, 0.0) + jnp.sum(leaf)
-  extra = {f"losses/{name}": (loss, jnp.ones(())) for name, loss in sorted(by_name.items())}
-  return value + sum(loss for loss, _ in extra.values()), {**sums, **extra}, changed, state
+  # as the mean loss, they count by the weight of their batch where several are logged or accumulated
+  extra = {f"losses/{name}": (loss * weight, weight) for name, loss in sorted(by_name.items())}
+  return value + sum(by_name.values()), {**sums, **extra}, changed, state

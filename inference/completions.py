@@ -146,7 +146,7 @@ def read_prompts(path: str | Path) -> list[Record]:
 
 def _record(path: Path, number: int, line: str) -> Record:
   record: Any = {"prompt": line}
-  if path.suffix == ".jsonl":
+  if path.suffix.lower() == ".jsonl":
     try:
       record = json.loads(line)
     except (ValueError, RecursionError) as error:

@@ -88,12 +88,14 @@ class OtherTask:
     """Builds the task and tries the model on its rows; returns the function that evaluates.
 
     Raises:
-      Mistake: there is no such task, its tokens or classes are not the model's, or the model cannot read its rows.
+      Mistake: there is no such task, nothing in it can be scored, its tokens or classes are not the model's, or the
+        model cannot read its rows.
     """
     model = subject.model
     section = dict(self.data) if "name" in self.data else {**subject.data, **self.data}
     try:
       task = build_task(**section)
+      evaluate_lib.preview(task, self.batches)
     except Mistake as error:
       raise Mistake(f"evaluators.{label}: {error}") from None
     for size in ("head", "vocab", "features", "classes"):

@@ -69,7 +69,7 @@ class OfTokenizers:
     self.size = max(self._tokenizer.get_vocab(True).values(), default=-1) + 1
     settings = path.with_name(SETTINGS)
     try:
-      end = json.loads(settings.read_text()).get("eos_token") if settings.is_file() else None
+      end = json.loads(settings.read_text(encoding="utf-8")).get("eos_token") if settings.is_file() else None
     except (ValueError, AttributeError) as error:
       raise unreadable(settings, error) from None
     end = end.get("content") if isinstance(end, dict) else end

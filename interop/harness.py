@@ -7,7 +7,6 @@ MODEL is the folder of a run, or of a released model with its tokenizer. The sec
 the package lm_eval. From Python, `as_lm(Scorer(run.text_model))` is a model for `lm_eval.simple_evaluate`.
 """
 
-import argparse
 import importlib
 import json
 import sys
@@ -15,12 +14,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from inference import tokenizer
-from inference.text_model import TextModel
-from interop import hf, lambada
-from interop.scores import Scorer
-from mistake import Mistake
-from training.run import Run
+import ending
+import terminal
+from arguments import Parser
+
+if __name__ == "__main__":
+  # before the imports, which take seconds
+  ending.begin()
+
+from inference import tokenizer  # noqa: E402
+from inference.text_model import TextModel  # noqa: E402
+from interop import hf, lambada  # noqa: E402
+from interop.scores import Scorer  # noqa: E402
+from mistake import Mistake  # noqa: E402
+from training.run import Run  # noqa: E402
 
 # what a request may ask for besides, and what it means to `inference.completions.complete`
 DRAWING = {"temperature": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p"}
@@ -125,7 +132,7 @@ def _lm_eval(module: str) -> Any:
 
 def main(arguments: Sequence[str]) -> int:
   """Does what the command line asks for, and returns the exit code: 2 for a mistake, in one line."""
-  parser = argparse.ArgumentParser(prog="python -m interop.harness", description=str(__doc__).splitlines()[0])
+  parser = Parser(prog="python -m interop.harness", description=str(__doc__).splitlines()[0])
   parser.add_argument("model", help="the folder of a run, or of a released model")
   what = parser.add_mutually_exclusive_group(required=True)
   what.add_argument("--lambada", metavar="FILE", help="passages whose last words are asked for, a .jsonl file")
@@ -152,4 +159,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(main(sys.argv[1:]))
+  sys.exit(terminal.exit_code(main(sys.argv[1:]), "error"))

@@ -11,7 +11,6 @@ model.apply(variables, tokens)                                    # logits, b t 
 hf.save("out", model, variables, config)                          # a folder that transformers loads
 """
 
-import argparse
 import contextlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import ending
+import terminal
+from arguments import Parser
 
 if __name__ == "__main__":
   # before the imports, which take seconds
-  ending.on_signals(75)
+  ending.begin(75)
 
 import jax  # noqa: E402
 
@@ -140,7 +141,7 @@ def check(path: str | Path) -> str:
 
 def main(arguments: Sequence[str]) -> int:
   """Does what the command line asks for, and returns the exit code: 2 for a mistake, in one line."""
-  parser = argparse.ArgumentParser(prog="python -m interop.hf", description="Released checkpoints, in and out.")
+  parser = Parser(prog="python -m interop.hf", description="Released checkpoints, in and out.")
   commands = parser.add_subparsers(dest="command", required=True)
   commands.add_parser("check", help="says what a folder holds").add_argument("folder")
   loading = commands.add_parser("load", help="makes a run of a released model")
@@ -175,4 +176,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(main(sys.argv[1:]))
+  sys.exit(terminal.exit_code(main(sys.argv[1:]), "error"))

@@ -20,12 +20,15 @@ import platform
 import statistics
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
 import rich.console
 import rich.table
 
+from arguments import Parser
+from mistake import Mistake
 from scripts.benchmarks import floors, plot
 from scripts.benchmarks.case import Case, Missing, Timed
 from scripts.peers.gpu_ops import DISTRIBUTIONS
@@ -171,9 +174,9 @@ def machine() -> dict:
   }
 
 
-def main(argv: list[str] | None = None) -> None:
-  """Times what the arguments ask for."""
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: list[str] | None = None) -> int:
+  """Times what the arguments ask for. Exit code: 0, or 2 for a mistake in them."""
+  parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--suite", default=",".join(SUITES), help=f"comma separated, of {', '.join(SUITES)}")
   parser.add_argument("--filter", default="", help="only cases whose group or name contains this text")
   parser.add_argument("--rounds", type=int, default=7)
@@ -183,25 +186,45 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument("--lengths", default="", help="of the sequences kernels run on, e.g. 512,2048,8192")
   parser.add_argument("--plot", default="", help="picture of the kernels' times against length, with their floors")
   args = parser.parse_args(argv)
-  suites = args.suite.split(",")
-  if unknown := sorted(set(suites) - set(SUITES)):
-    sys.exit(f"bench: no suite {', '.join(unknown)}; choose from {', '.join(SUITES)}")
-  wanted = of_kernels(args.peers, args.lengths)
-  if "kernels" not in suites and (args.peers or args.lengths or args.plot):
-    sys.exit("bench: --peers, --lengths and --plot are for --suite kernels")
-  # peers in processes of their own want memory of the same device
-  os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-  platform_lib.prepare(args.devices)  # as training does: compiler flags, memory, devices
-  run(gather(suites, args.filter, **wanted), args.rounds, args.out, args.plot)
+  try:
+    check(args)
+    suites = args.suite.split(",")
+    wanted = of_kernels(args.peers, args.lengths)
+    if "kernels" not in suites and (args.peers or args.lengths or args.plot):
+      raise Mistake("--peers, --lengths and --plot are for --suite kernels")
+    # peers in processes of their own want memory of the same device
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    platform_lib.prepare(args.devices)  # as training does: compiler flags, memory, devices
+    run(gather(suites, args.filter, **wanted), args.rounds, args.out, args.plot)
+  except (Mistake, OSError) as error:
+    print(f"bench: {error}", file=sys.stderr)
+    return 2
+  return 0
+
+
+def check(args: argparse.Namespace) -> None:
+  """Raises a Mistake where an argument cannot be, before anything is timed."""
+  if unknown := sorted(set(args.suite.split(",")) - set(SUITES)):
+    raise Mistake(f"no suite {', '.join(unknown)}; choose from {', '.join(SUITES)}")
+  for name, value, least in (("rounds", args.rounds, 1), ("devices", args.devices, 0)):
+    if value < least:
+      raise Mistake(f"--{name}={value}; give at least {least}")
+  for name, path in (("out", args.out), ("plot", args.plot)):
+    if path and (Path(path).is_dir() or not Path(path).absolute().parent.is_dir()):
+      raise Mistake(f"--{name}={path}: give the name of a file, in a folder that exists")
 
 
 def of_kernels(peers: str, lengths: str) -> dict[str, tuple]:
-  """Returns the arguments of `scripts.benchmarks.kernels.cases`; ends the program where the text is none."""
+  """Returns the arguments of `scripts.benchmarks.kernels.cases`.
+
+  Raises:
+    Mistake: a text names none.
+  """
   names = DISTRIBUTIONS if peers == "all" else tuple(filter(None, peers.split(",")))
   if unknown := sorted(set(names) - set(DISTRIBUTIONS)):
-    sys.exit(f"bench: no peer {', '.join(unknown)}; choose from all, {', '.join(DISTRIBUTIONS)}")
+    raise Mistake(f"no peer {', '.join(unknown)}; choose from all, {', '.join(DISTRIBUTIONS)}")
   if wrong := [text for text in filter(None, lengths.split(",")) if not text.isdecimal() or int(text) < 1]:
-    sys.exit(f"bench: --lengths has {', '.join(wrong)}; it takes positive numbers separated by commas")
+    raise Mistake(f"--lengths has {', '.join(wrong)}; it takes positive numbers separated by commas")
   return {"peers": names, "lengths": tuple(int(text) for text in filter(None, lengths.split(",")))}
 
 
@@ -209,7 +232,7 @@ def run(groups: dict[str, list[Case]], rounds: int, out: str, picture: str) -> N
   """Times group after group; each is printed, and written, as soon as it is done."""
   kernels = any(case.kernel for cases in groups.values() for case in cases)
   if picture and not kernels:
-    sys.exit("bench: no kernel to plot; see --filter")
+    raise Mistake("no kernel to plot; see --filter")
   console = rich.console.Console(width=140)
   where, rates = machine(), EMPTY
   if kernels:
@@ -229,4 +252,4 @@ def run(groups: dict[str, list[Case]], rounds: int, out: str, picture: str) -> N
 
 
 if __name__ == "__main__":
-  main()
+  sys.exit(main())

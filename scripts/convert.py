@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
+from arguments import Parser
 from data.task import build_task
 from hybrids import layout as layout_lib
 from hybrids import mixer as mixer_lib
@@ -178,7 +179,7 @@ def convert(folder: Path, out: Path, step: int | None = None) -> int:
 
 def main(argv: Sequence[str]) -> int:
   """Converts, and says what was written."""
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("workdir", type=Path)
   parser.add_argument("out", type=Path)
   parser.add_argument("--step", type=int)

@@ -7,6 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from arguments import Parser
 from inference import export
 from mistake import Mistake
 from training.run import Run
@@ -15,7 +16,7 @@ from training.run import Run
 def main(argv: list[str] | None = None) -> int:
   """Writes the folder. Exit code: 2 for wrong arguments."""
   form = argparse.RawDescriptionHelpFormatter
-  parser = argparse.ArgumentParser(prog="export", description=__doc__, formatter_class=form)
+  parser = Parser(prog="export", description=__doc__, formatter_class=form)
   parser.add_argument("run", type=Path, help="folder of a run")
   parser.add_argument("--out", type=Path, required=True, help="folder of the programs")
   parser.add_argument("--step", type=int, help="of the checkpoint; the newest by default")

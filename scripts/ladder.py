@@ -22,10 +22,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import ending
+from arguments import Parser
 from mistake import Mistake
 from scripts import results, sweep
 from scripts.match import Models, markdown
-from scripts.plan import plan
+from scripts.plan import Run, plan
 
 LEAST = 4
 
@@ -65,9 +66,8 @@ def rungs(config: str, flags: Sequence[str], key: str, sizes: Sequence[int], rat
   models = Models(config, flags)
   made = []
   for size in sizes:
-    task, _ = models.build({key: size})
     parameters = int(models.measure({key: size}, "parameters"))
-    a_step = task.batch * task.length
+    a_step = models.tokens({key: size})
     steps = max(math.ceil(ratio * parameters / a_step), 1)
     made.append(Rung(size, parameters, steps, steps * a_step))
   return made
@@ -100,22 +100,24 @@ def settings(made: Sequence[Rung], key: str) -> list[dict[str, Any]]:
   return [{key: rung.size, "steps": rung.steps} for rung in made]
 
 
-def losses(folder: Path, made: Sequence[Rung], key: str, metric: str) -> list[float | None]:
-  """Returns the metric at the end of each rung's run, None where it is not done.
+def losses(folder: Path, runs: Sequence[Run], metric: str) -> list[float | None]:
+  """Returns the metric at the end of each run, None where it is not done.
 
   Raises:
     Mistake: a finished run has no such metric.
   """
-  measured: dict[tuple[int, int], float] = {}
+  measured: dict[str, float] = {}
+  digests = [run.digest for run in runs]
   for run in results.read(folder / results.RESULTS):
-    if run["status"] != "done" or not {key, "steps"} <= set(run["overrides"]):
+    # the folder may have runs of the same sizes with other settings
+    if run["status"] != "done" or run["digest"] not in digests:
       continue
     values = run["summary"].get("metrics", {})
     if metric not in values:
       choices = [name for name in values if name.startswith("eval/")]
       raise Mistake(f"--metric {metric}: run {run['name']} has none; choose from {choices}")
-    measured[run["overrides"][key], run["overrides"]["steps"]] = values[metric]
-  return [measured.get((rung.size, rung.steps)) for rung in made]
+    measured[run["digest"]] = values[metric]
+  return [measured.get(digest) for digest in digests]
 
 
 def table(made: Sequence[Rung], values: Sequence[float | None], key: str, law: Law | None) -> str:
@@ -157,7 +159,7 @@ def draw(path: Path, made: Sequence[Rung], values: Sequence[float | None], metri
 def parse(argv: list[str] | None) -> argparse.Namespace:
   """Parses the command line; what follows `--` is passed on to main.py."""
   form = argparse.RawDescriptionHelpFormatter
-  parser = argparse.ArgumentParser(prog="ladder", description=__doc__, formatter_class=form)
+  parser = Parser(prog="ladder", description=__doc__, formatter_class=form)
   parser.add_argument("--config", required=True, help="config file, as main.py takes it")
   parser.add_argument("--out", required=True, type=Path, help="folder of all runs")
   parser.add_argument("--rungs", required=True, help="values of --key, smallest first")
@@ -183,8 +185,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.dry_run:
       return 0
     command = ["--config", args.config, "--out", str(args.out), "--jobs", str(args.jobs), "--", *args.flags]
-    code = sweep.run_in(plan(args.config, args.flags, settings(made, args.key)), sweep.parse(command))
-    values = losses(args.out, made, args.key, args.metric)
+    runs = plan(args.config, args.flags, settings(made, args.key))
+    code = sweep.run_in(runs, sweep.parse(command))
+    values = losses(args.out, runs, args.metric)
     done = [(rung.parameters, value) for rung, value in zip(made, values) if value is not None]
     law = fit(*zip(*done)) if done else None
     print(f"{table(made, values, args.key, law)}\n{describe(law, len(done))}")

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from arguments import Parser
 from hybrids.model import side_inputs
 from inference.tokenizer import has_text
 from mistake import Mistake
@@ -107,7 +108,7 @@ def views(run: Run, args: argparse.Namespace) -> list[draw.View]:
 
 def main(argv: list[str] | None = None) -> int:
   """Draws. Exit code: 0, or 2 for a mistake in what was asked for."""
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("workdirs", type=Path, nargs="+", metavar="DIR", help="workdir of a run")
   parser.add_argument("--out", type=Path, required=True, help="folder for the pictures")
   parser.add_argument("--layer", type=int, help="the only one to draw, counted from 0")

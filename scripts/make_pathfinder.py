@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import ending
+from arguments import Parser
 from data import pathfinder, snakes
 from data.generated import EVAL_SEED
 from inference import whole_file
@@ -76,9 +77,7 @@ def sheet(side: int, contour: int, seed: int) -> np.ndarray:
 
 def main(argv: list[str] | None = None) -> int:
   """Draws what is asked for. Exit code: 0, or 2 for wrong arguments."""
-  parser = argparse.ArgumentParser(
-    prog="pathfinder", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = Parser(prog="pathfinder", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--side", type=int, default=32, choices=list(snakes.LEVELS), help="pixels of each side")
   parser.add_argument("--contour", type=int, default=14, choices=snakes.CONTOURS, help="paddles of the long curves")
   parser.add_argument("--seed", type=int, default=0, help="of the training images")

@@ -88,9 +88,12 @@ class Models:
     Raises:
       Mistake: what the config or the flags say about it.
     """
-    command = ["sweep", f"--config={joined(self._config, setting)}", "--mode=count", *self._flags]
-    whole = flags_lib.parse(command).config.to_dict()
+    whole = self._parsed(setting)
     return {"data": whole["data"], "model": whole["model"]}
+
+  def _parsed(self, setting: Mapping[str, Any]) -> dict[str, Any]:
+    command = ["sweep", f"--config={joined(self._config, setting)}", "--mode=count", *self._flags]
+    return flags_lib.parse(command).config.to_dict()
 
   def build(self, setting: Mapping[str, Any]) -> tuple[Any, Any]:
     """Builds the setting's task and model; raises what they say about their settings."""
@@ -99,6 +102,11 @@ class Models:
     if name not in self._tasks:
       self._tasks[name] = build_task(**sections["data"])
     return self._tasks[name], build_model(self._tasks[name], **sections["model"])
+
+  def tokens(self, setting: Mapping[str, Any]) -> int:
+    """Counts the tokens of one update, padding included."""
+    task, _ = self.build(setting)
+    return task.batch * task.length * self._parsed(setting)["optimizer"].get("accumulate", 1)
 
   def measure(self, setting: Mapping[str, Any], quantity: str) -> float:
     """Measures one of QUANTITIES.
@@ -167,7 +175,7 @@ def match(models: Models, settings: Sequence[dict[str, Any]], wanted: Budget, fo
   Sizes that were found are kept in FILE of `folder`: the same command finds them again, if they still meet the budget.
   """
   path = folder / FILE
-  stored: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
+  stored = _stored(path)
   matched: dict[str, Matched] = {}
   rows = []
   for setting in settings:
@@ -188,6 +196,16 @@ def match(models: Models, settings: Sequence[dict[str, Any]], wanted: Budget, fo
   with ending.unfinished(path) as partial:
     partial.write_text(json.dumps(stored, indent=1))
   return rows
+
+
+def _stored(path: Path) -> dict[str, int]:
+  """Returns the sizes that were found before; none of a file that is damaged, as they are found again."""
+  try:
+    stored = json.loads(path.read_text())
+  except (OSError, ValueError, RecursionError):
+    return {}
+  sizes = stored.items() if isinstance(stored, dict) else ()
+  return {name: size for name, size in sizes if isinstance(size, int) and size > 0}
 
 
 def _matched(models: Models, setting: dict[str, Any], wanted: Budget, stored: int | None) -> Matched:

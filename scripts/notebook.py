@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from arguments import Parser
 from mistake import Mistake
 from training.run import Run
 
@@ -152,9 +153,7 @@ def _folded(code: str) -> str:
 
 def main(argv: list[str] | None = None) -> int:
   """Writes the pages. Exit code: 0, or 2 for a mistake in what was asked for."""
-  parser = argparse.ArgumentParser(
-    prog="notebooks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = Parser(prog="notebooks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("names", nargs="*", metavar="NAME", help="of a notebook; all without any")
   parser.add_argument("--out", type=Path, default=PAGES, help="folder for the pages")
   parser.add_argument("--small", action="store_true", help="at the sizes of the tests")

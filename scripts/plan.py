@@ -6,7 +6,7 @@ import itertools
 import json
 import re
 import runpy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from configs import grammar
@@ -35,13 +35,16 @@ def overrides(config: str) -> list[dict[str, Any]]:
     Mistake: no such file, no `get_sweep` in it, or one that gives nothing or the same setting twice.
   """
   path = config_file.find(config.partition(":")[0])
-  module = runpy.run_path(str(path))
+  with config_file.blamed(path):
+    module = runpy.run_path(str(path))
   if "get_sweep" not in module:
     raise Mistake(
       f"--config: {path} has no get_sweep(); add one that yields dicts like dict(mixer='s5', lr=1e-3), or give "
       "--grid mixer=s5,mamba lr=1e-3,2e-3"
     )
-  return once([dict(each) for each in module["get_sweep"]()], f"--config: get_sweep() of {path}")
+  with config_file.blamed(path):
+    given = [dict(each) for each in module["get_sweep"]()]
+  return once(given, f"--config: get_sweep() of {path}")
 
 
 def grid(grids: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
@@ -123,11 +126,16 @@ def once(settings: list[dict[str, Any]], source: str) -> list[dict[str, Any]]:
 
 
 def plan(config: str, flags: list[str], settings: Sequence[dict[str, Any]]) -> list[Run]:
-  """Plans the runs of these settings of a config file, with digests of what each would run."""
+  """Plans the runs of these settings of a config file, with digests of what each would run.
+
+  Raises:
+    Mistake: the config cannot be found; or two settings would run the same, which would count as two.
+  """
   name, _, shared_text = config.partition(":")
   file = config_file.find(name)
   grammar.pairs(shared_text)
-  module = runpy.run_path(str(file))
+  with config_file.blamed(file):
+    module = runpy.run_path(str(file))
   if "get_config" not in module:
     raise Mistake(f"--config: {file} has no get_config(); see docs/configs.md")
   get_config, source = module["get_config"], file.read_text()
@@ -146,7 +154,32 @@ def plan(config: str, flags: list[str], settings: Sequence[dict[str, Any]]) -> l
     resolved = resolve(whole.partition(":")[2])
     identity = digest(resolved if resolved is not None else [source, shared_text], text, flags)
     runs.append(Run(run_name(setting), setting, whole, resolved, identity, origin))
+  _check_distinct(runs, flags)
   return runs
+
+
+def _check_distinct(runs: Sequence[Run], flags: Sequence[str]) -> None:
+  """Raises a Mistake where settings such as lr=1 and lr=1.0 make one config, or a flag undoes what they change."""
+  known = [(run, flat) for run in runs if run.resolved is not None for flat in [dict(_flat(run.resolved))]]
+  first: dict[str, Run] = {}
+  for run, flat in known:
+    same = first.setdefault(json.dumps(flat, sort_keys=True), run)
+    if same is not run:
+      raise Mistake(f"settings {argument(same.overrides)!r} and {argument(run.overrides)!r} are the same run; drop one")
+  keys = sorted({key for _, flat in known for key in flat})
+  changed = [key for key in keys if len({json.dumps(flat.get(key)) for _, flat in known}) > 1]
+  for flag in flags:
+    name = flag.lstrip("-").partition("=")[0].removeprefix("config.")
+    if flag.startswith("-") and (key := next((key for key in changed if f"{key}.".startswith(f"{name}.")), "")):
+      raise Mistake(f"flag {flag} after -- sets {key} for all runs, which the settings change; leave one of them out")
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+  for key, value in tree.items():
+    if isinstance(value, Mapping) and value:
+      yield from _flat(value, f"{prefix}{key}.")
+    else:
+      yield f"{prefix}{key}", value
 
 
 def joined(config: str, setting: Mapping[str, Any]) -> str:

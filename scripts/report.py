@@ -27,6 +27,7 @@ import sys
 import time
 from pathlib import Path
 
+from arguments import Parser
 from mistake import Mistake
 from scripts import page, settings, sweep
 from scripts.settings import Setting
@@ -115,9 +116,7 @@ EVERY = 20
 
 def main(argv: list[str] | None = None) -> int:
   """Prints the tables. Exit code: 0, or 2 for wrong arguments."""
-  parser = argparse.ArgumentParser(
-    prog="report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = Parser(prog="report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("folder", type=Path, help="--out of a sweep")
   parser.add_argument("--by", default=settings.MIXER, help="the override that makes the groups")
   parser.add_argument("--across", help="the override whose values stand side by side")
@@ -147,7 +146,9 @@ def write_page(args: argparse.Namespace, *, refresh: int = 0) -> None:
     found = settings.read(args.folder)
     settings.require_metric(found, "--metric", args.metric)
     settings.require_override(found, args.by)
-    best = settings.best(found, args.by, args.choose or settings.on_validation(found, args.metric))
+    choose = args.choose or settings.on_validation(found, args.metric)
+    settings.require_metric(found, "--choose", choose)
+    best = settings.best(found, args.by, choose)
     groups = settings.groups(found, args.by)
   except Mistake:
     if not refresh:

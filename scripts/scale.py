@@ -9,7 +9,6 @@ with remat="full" one array of tokens by width for each branch, and all that the
 backward pass runs. Not counted: what XLA holds besides, as parameters gathered for one layer.
 """
 
-import argparse
 import collections
 import json
 import math
@@ -23,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh
 
+from arguments import Parser
 from configs import base
 from hybrids import mixer as mixer_lib
 from hybrids.model import build_model
@@ -173,7 +173,7 @@ def collectives_table() -> Iterator[str]:
 
 def main() -> None:
   """Prints the tables."""
-  parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+  parser = Parser(description=__doc__.split("\n")[0])
   parser.add_argument("--collectives", action="store_true", help="compile small models on eight virtual devices")
   parser.add_argument("--json", action="store_true", help="the rows of the first table as JSON, in bytes")
   args = parser.parse_args()

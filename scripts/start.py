@@ -13,21 +13,18 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import ending  # noqa: E402
-from training import terminal  # noqa: E402
+import terminal  # noqa: E402
+
+if __name__ == "__main__":
+  # before the imports, which take seconds
+  ending.begin()
 
 
 def main(name: str, arguments: list[str]) -> int:
   """Runs a script and returns its exit code."""
-  terminal.settle()
-  status = importlib.import_module(f"scripts.{name}").main(arguments)
-  if not status and (reason := terminal.lost()):
-    print(f"{name}: standard output cannot be written ({reason}); a part of it is lost", file=sys.stderr)
-    return 2
-  return status
+  return terminal.exit_code(importlib.import_module(f"scripts.{name}").main(arguments), name)
 
 
 if __name__ == "__main__":
-  # before the imports, which take seconds
-  ending.on_signals()
   sys.argv = sys.argv[1:]
   sys.exit(main(sys.argv[0], sys.argv[1:]))

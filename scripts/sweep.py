@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import ending
+from arguments import Parser
 from configs import grammar
 from mistake import Mistake
 from scripts import launchers, results
@@ -67,7 +68,7 @@ class Sweep:
 
   def run(self, run: Run) -> None:
     """Runs one setting, unless it is done already; its line is written when it ends."""
-    began, folder = time.time(), self._out / run.name
+    began, folder = time.monotonic(), self._out / run.name
     try:
       with self._lock:
         folder = self._folder(run)
@@ -80,14 +81,14 @@ class Sweep:
       with self._held(folder / LOCK, run.name) as lock:
         if lock is None:
           return
-        began = time.time()
+        began = time.monotonic()
         with open(folder / LOG, "a") as log:
           code = self._main(run, folder, log, lock)
       error = _reason(code, folder / LOG) if code else ""
     except OSError as problem:
       # such as a file where its folder belongs; the other runs go on
       code, error = MISTAKE, f"its folder cannot be used: {problem}"
-    self._keep(run, folder, code, error, time.time() - began)
+    self._keep(run, folder, code, error, time.monotonic() - began)
 
   def _keep(self, run: Run, folder: Path, code: int, error: str, seconds: float) -> None:
     """Writes the line of a run that has ended, and says it."""
@@ -220,7 +221,7 @@ def say(line: str) -> None:
 def parse(argv: list[str] | None) -> argparse.Namespace:
   """Parses the command line; what follows `--` is passed on to main.py."""
   form = argparse.RawDescriptionHelpFormatter
-  parser = argparse.ArgumentParser(prog="sweep", description=__doc__, formatter_class=form)
+  parser = Parser(prog="sweep", description=__doc__, formatter_class=form)
   parser.add_argument("--config", required=True, help="config file, as main.py takes it")
   parser.add_argument("--out", type=Path, help="folder of all runs")
   parser.add_argument("--jobs", type=int, default=1, help="runs at once; on each host, with --launcher ssh")

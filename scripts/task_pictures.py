@@ -29,6 +29,7 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
+from arguments import Parser
 from mistake import Mistake, hint
 from scripts.pictures import experts, positions
 from scripts.pictures.save import save
@@ -233,9 +234,7 @@ def pages(run: Run, answers: Answers) -> Iterator[tuple[str, Figure]]:
 
 def main(argv: list[str] | None = None) -> int:
   """Draws. Exit code: 0, or 2 for a mistake in what was asked for."""
-  parser = argparse.ArgumentParser(
-    prog="pictures", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = Parser(prog="pictures", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("workdirs", type=Path, nargs="+", metavar="DIR", help="workdir of a run")
   parser.add_argument("--out", type=Path, required=True, help="folder for the pictures")
   parser.add_argument("--set", help="evaluation set; the first by default")

@@ -7,7 +7,6 @@ file: `tokenizer.json`, or `.model` of SentencePiece. Files that are there are c
 so that the same command goes on where it was stopped, and mends what is damaged. The whole text is in memory meanwhile.
 """
 
-import argparse
 import functools
 import hashlib
 import itertools
@@ -23,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import ending
+from arguments import Parser
 from data import token_shards
 from data.packing import Document, PackedText
 from data.task import build_task
@@ -192,7 +192,7 @@ def make(folder: Path, task: PackedText, path: Path, *, workers: int, size: int 
 
 def main(arguments: Sequence[str]) -> int:
   """Does what the command line asks for, and returns the exit code: 2 for a mistake, in one line."""
-  parser = argparse.ArgumentParser(prog="./dev tokenize", description=str(__doc__).splitlines()[0])
+  parser = Parser(prog="./dev tokenize", description=str(__doc__).splitlines()[0])
   parser.add_argument("--config", required=True, help="a config of text, FILE.py[:key=value,…]")
   parser.add_argument("--tokenizer", required=True, help="a tokenizer's file, or a released model's folder")
   parser.add_argument("--out", required=True, type=Path, help="the folder to make, or to go on with")
@@ -202,8 +202,10 @@ def main(arguments: Sequence[str]) -> int:
     task = build_task(**settings.load(args.config).data.to_dict())
     if not isinstance(task, PackedText):
       raise Mistake(f"--config={args.config} is no text but {type(task).__name__}; give e.g. configs/text.py:files=…")
+    if args.jobs < 1:
+      raise Mistake(f"--jobs={args.jobs}; give at least 1")
     made = make(args.out.expanduser(), task, find_tokenizer(args.tokenizer), workers=args.jobs)
-  except Mistake as error:
+  except (Mistake, OSError) as error:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     return 2
   folder = token_shards.TokenFolder(args.out, made)

@@ -90,6 +90,30 @@ def test_a_signal_leaves_one_line_and_no_file(tmp_path, number):
   assert not list(tmp_path.iterdir())
 
 
+def test_a_signal_ends_a_program_that_cannot_say_so(tmp_path):
+  with open("/dev/full", "w") as full:
+    command = [sys.executable, "-c", WRITES, str(tmp_path / "file")]
+    process = subprocess.Popen(command, cwd=sources.ROOT, stdout=subprocess.PIPE, stderr=full, text=True)
+  assert process.stdout.readline() == "ready\n"
+  process.send_signal(signal.SIGTERM)
+  ended(process)
+  assert process.returncode == 143
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_file_does_not_get_the_number_of_a_closed_stream(tmp_path, closed):
+  """Or what a library prints to number 2 would be in a checkpoint."""
+  path = tmp_path / "file"
+  code = (
+    f"import ending, os, sys; ending.begin(); file = open({str(path)!r}, 'w'); print(file.fileno() > 2, file=file); "
+    "print(sys.stdin.isatty(), os.write(1, b'x'), os.write(2, b'x'), file=sys.stdout); sys.stderr.flush()"
+  )
+  command = f'{sys.executable} -c "{code}" {closed}'
+  assert subprocess.run(["bash", "-c", command], cwd=sources.ROOT, capture_output=True).returncode == 0
+  assert path.read_text() == "True\n"
+
+
 def test_what_killed_processes_left_is_deleted_and_nothing_else(tmp_path):
   killed, living = (started("-c", WRITES, tmp_path / name) for name in ("folder", "file"))
   for process in (killed, living):
@@ -144,11 +168,19 @@ def scripts() -> list[str]:
   return sorted(name for verbs, script in lines for name in (verbs.split("|") if "command" in script else [script]))
 
 
-@pytest.mark.parametrize("name", scripts())
+def modules() -> list[str]:
+  """The modules that users start by themselves."""
+  pages = [sources.ROOT / "README.md", *(sources.ROOT / "docs").glob("*.md")]
+  found = {name for page in pages for name in re.findall(r"python -m ((?:data|interop)\.\w+)", page.read_text())}
+  return sorted(found)
+
+
+@pytest.mark.parametrize("name", [*scripts(), *modules()])
 def test_a_signal_ends_a_script_while_it_imports(name):
-  tree = ast.parse((sources.ROOT / "scripts" / f"{name.replace('.', '/')}.py").read_text())
-  assert [node.args.args for node in tree.body if getattr(node, "name", "") == "main"], "start.py calls it"
-  process = started("scripts/start.py", name, "--help")
+  if name in scripts():
+    tree = ast.parse((sources.ROOT / "scripts" / f"{name.replace('.', '/')}.py").read_text())
+    assert [node.args.args for node in tree.body if getattr(node, "name", "") == "main"], "start.py calls it"
+  process = started(*(["scripts/start.py"] if name in scripts() else ["-m"]), name, "--help")
   wait_until(lambda: catches(process, signal.SIGUSR1))
   process.send_signal(signal.SIGINT)
   assert ended(process) == "stopped by SIGINT; nothing half-written is left\n"
@@ -157,4 +189,5 @@ def test_a_signal_ends_a_script_while_it_imports(name):
 
 def test_every_script_of_dev_goes_through_start():
   assert len(scripts()) >= 10
+  assert len(modules()) >= 3
   assert set(re.findall(r"scripts/(\w+)", (sources.ROOT / "dev").read_text())) == {"start"}

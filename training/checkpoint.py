@@ -36,6 +36,8 @@ STATE, DATA, EXTRA, LAYOUT = "state", "data", "extra", "layout"
 TEMPORARY = ".orbax-checkpoint-tmp"
 # damaged steps, and entries of the trash, that stay to be looked at
 DEBRIS = 3
+# times that a reader looks for the newest step, while the run that saves here deletes old ones
+TRIES = 10
 
 
 class Restored(NamedTuple):
@@ -175,9 +177,23 @@ class Checkpoints:
     self.wait()
     if not self.read_only:
       self.hold()
-    step = processes.from_first(lambda: self._choose(step))
-    if step is None:
-      return None
+    for _ in range(TRIES):
+      before = self.steps()
+      chosen = processes.from_first(lambda: self._choose(step))
+      try:
+        if chosen is not None:
+          return self._restore(like, chosen, subset)
+        if not self.read_only or self.steps() == before:
+          return None
+      except Exception as error:
+        if not self.read_only or (self.directory / str(chosen)).is_dir():
+          raise
+        if step is not None:
+          raise Mistake(f"checkpoint {step} in {self.directory} was deleted while it was read; give a newer") from error
+      # the run that saves here has deleted it meanwhile, and has a newer one
+    return None
+
+  def _restore(self, like: Any, step: int, subset: bool) -> Restored:
     small = {n: ocp.args.JsonRestore() for n in (DATA, EXTRA, LAYOUT)}
     manager = self._open()
     manager.reload()

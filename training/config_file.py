@@ -1,5 +1,7 @@
 """The file that `--config` names."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from mistake import Mistake, hint
@@ -34,3 +36,15 @@ def find(name: str) -> Path:
   there = sorted({*beside, *(f"configs/{path.name}" for path in own)})
   close = hint(name, [*there, *(path.stem for path in own)])
   raise Mistake(f"--config={name} does not exist, or is no .py file{close}; there are {', '.join(there)}")
+
+
+@contextlib.contextmanager
+def blamed(path: Path) -> Iterator[None]:
+  """Turns whatever the code of a config file raises inside into a Mistake that names the file."""
+  try:
+    yield
+  except Mistake:
+    raise
+  except (Exception, SystemExit) as error:
+    reason = " ".join(str(error).split())[:300]
+    raise Mistake(f"config file {path} failed: {type(error).__name__}: {reason}; correct it") from error

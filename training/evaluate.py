@@ -1,6 +1,7 @@
 """Exact averages over whole evaluation sets, by calls of the whole length or by chunks that carry the state."""
 
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -15,6 +16,7 @@ from training import losses, sharding
 Batch = Mapping[str, np.ndarray]
 # a loss or a metric -> its weighted sum, a float or an array, and the sum of its weights
 Totals = dict[str, tuple[Any, Any]]
+NOTHING = "evaluation set {!r} has nothing to score: it is empty, or all weights are 0; see data"
 
 
 def make_evaluate(
@@ -26,7 +28,8 @@ def make_evaluate(
     chunk: tokens a call; the state is carried from call to call, so memory does not grow with the length. 0: one call.
     batches: batches of each set, 0 for all.
   Raises:
-    ValueError: `chunk` and the model's state do not go together; later, a set is empty or its rows are too long.
+    ValueError: `chunk` and the model's state do not go together; later, nothing in a set can be scored, or rows are
+      too long.
   """
   if chunk < 0 or batches < 0:
     raise Mistake(f"eval.chunk={chunk}, eval.batches={batches}; both must be 0 (all) or more")
@@ -41,9 +44,13 @@ def make_evaluate(
       # a batch late, so that the next one is made while the device works
       total = _add(total, parts)
       if chunk:
-        _check_room(model, batch["inputs"].shape[1])
-        carry = start(len(batch["targets"]) * jax.process_count(), batch["inputs"].shape[1])
-        parts = _by_chunks(resumed, variables, batch, carry, chunk, mesh)
+        # of documents that are answered together, time is the axis after that over them
+        axis = batch["inputs"].ndim - (2 if task.features else 1)
+        length = batch["inputs"].shape[axis]
+        _check_room(model, length)
+        carry = start(len(batch["targets"]) * jax.process_count(), length)
+        chunks = [_cut(batch, first, first + chunk, axis) for first in range(0, length, chunk)]
+        parts = _by_chunks(functools.partial(resumed, variables), chunks, carry, mesh)
       else:
         parts = [whole(variables, sharding.put(batch, mesh))]
     return _add(total, parts)
@@ -52,8 +59,8 @@ def make_evaluate(
     values: dict[str, float] = {}
     for name, rows in task.eval_sets(jax.process_index(), jax.process_count()).items():
       found = sums(variables, _divisible(islice(rows(), batches or None), mesh))
-      if not found:
-        raise Mistake(f"evaluation set {name!r} is empty")
+      if not found or not float(found["loss"][1]):
+        raise Mistake(NOTHING.format(name))
       means = losses.averages(found, task.metrics, losses.bytes_per_target(task, name))
       values |= {f"eval/{name}/{key}": value for key, value in means.items()}
     return values
@@ -77,7 +84,7 @@ def preview(task: Any, batches: int = 0) -> str:
       if batch["weights"].any():
         break
     else:
-      raise Mistake(f"evaluation set {name!r} has nothing to score: it is empty, or all weights are 0; see data")
+      raise Mistake(NOTHING.format(name))
     count, *shape = first[:-1] if task.features else first
     # a task of one's own need not know how many there are
     known = min(len(rows), batches or len(rows)) if hasattr(rows, "__len__") else batches
@@ -114,22 +121,22 @@ def _compiled(model: nn.Module, mesh: Mesh) -> tuple[Callable, Callable, Callabl
   return whole, jax.jit(resumed, out_shardings=(summed, rows)), start
 
 
-def _by_chunks(
-  resumed: Callable, variables: Any, batch: Batch, carry: Any, chunk: int, mesh: Mesh
-) -> list[losses.Sums]:
-  """Returns the sums of every chunk; only those of the last chunk where a row has one target, answered there."""
+def _by_chunks(resumed: Callable, chunks: Sequence[Batch], carry: Any, mesh: Mesh) -> list[losses.Sums]:
+  """Returns the sums of every chunk; only those of the last chunk where a row has one answer, given there."""
   parts = []
-  for first in range(0, batch["inputs"].shape[1], chunk):
-    part, carry = resumed(variables, sharding.put(_cut(batch, first, first + chunk), mesh), carry)
+  for chunk in chunks:
+    part, carry = resumed(sharding.put(chunk, mesh), carry)
     parts.append(part)
-  return parts if batch["targets"].ndim > 1 else parts[-1:]
+  return parts if chunks[0]["weights"].ndim > 1 else parts[-1:]
 
 
-def _cut(batch: Batch, first: int, end: int) -> dict[str, np.ndarray]:
-  part = {key: value[:, first:end] if value.ndim > 1 else value for key, value in batch.items()}
+def _cut(batch: Batch, first: int, end: int, axis: int) -> dict[str, np.ndarray]:
+  """Returns some tokens of a batch; what there is one of for a row, such as the numbers of an answer, stays whole."""
+  tokens = ("inputs", "reset", "dt", *(("targets", "weights") if batch["weights"].ndim > 1 else ()))
+  part = {key: value[(slice(None),) * axis + (slice(first, end),)] for key, value in batch.items() if key in tokens}
   if "lengths" in batch:
-    part["lengths"] = np.clip(batch["lengths"] - first, 0, part["inputs"].shape[1]).astype(np.int32)
-  return part
+    part["lengths"] = np.clip(batch["lengths"] - first, 0, part["inputs"].shape[axis]).astype(np.int32)
+  return {**batch, **part}
 
 
 def _divisible(rows: Iterator[Batch], mesh: Mesh) -> Iterator[Batch]:

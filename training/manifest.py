@@ -70,8 +70,11 @@ def _read(folder: Path, step: int) -> dict[str, dict]:
 
 def why_bad(folder: Path, step: int) -> str | None:
   """Compares every file of a step with its manifest. None: all match; otherwise the first difference in words."""
-  if not any(folder.iterdir()):
-    return "its folder is empty"
+  try:
+    if not any(folder.iterdir()):
+      return "its folder is empty"
+  except FileNotFoundError:
+    return "it was deleted meanwhile"
   if (folder / NAME).is_symlink() or not (folder / NAME).is_file():
     return f"it has no {NAME} (the run ended before the save was complete, or the file was removed)"
   try:

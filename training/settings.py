@@ -60,8 +60,12 @@ def _from_file(text: str) -> ConfigDict:
   assert spec is not None, path
   assert spec.loader is not None, path
   module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config(argument)
+  with config_file.blamed(path):
+    spec.loader.exec_module(module)
+    config = module.get_config(argument)
+  if not isinstance(config, ConfigDict):
+    raise Mistake(f"get_config() of {path} gives a {type(config).__name__}; it must return a ConfigDict")
+  return config
 
 
 def check(config: ConfigDict) -> None:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from hybrids.body.stack import FROZEN_IN_EVALUATION
 from hybrids.objective import measure
 from training import losses
 from training.state import Seen, TrainState, nothing_seen
@@ -24,8 +25,10 @@ def make_gradient(model: nn.Module, *, stateful: bool = False) -> Callable:
     key = jax.random.fold_in(state.rng, state.step)
     rngs = {"dropout": key if part is None else jax.random.fold_in(key, part)}
     if stateful:
-      value, sums, _, carry = measure(model, variables, batch, state.carry, rngs=rngs)
-      return value, (sums, state.buffers, carry)
+      # batch norm goes on from averages here, as in evaluation
+      changing = [name for name in state.buffers if name not in FROZEN_IN_EVALUATION]
+      value, sums, buffers, carry = measure(model, variables, batch, state.carry, mutable=changing, rngs=rngs)
+      return value, (sums, {**state.buffers, **buffers}, carry)
     value, sums, buffers, _ = measure(model, variables, batch, mutable=list(state.buffers), rngs=rngs)
     return value, (sums, buffers, state.carry)
 

@@ -17,6 +17,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from arguments import Parser
 from mistake import Mistake
 from scripts.launch import job as job_lib
 from scripts.launch import supervisor
@@ -27,9 +28,9 @@ ROOT = Path(__file__).resolve().parents[2]
 def parse(argv: list[str] | None) -> argparse.Namespace:
   """Parses the command line; what follows `--` is main.py's."""
   form = argparse.RawDescriptionHelpFormatter
-  parser = argparse.ArgumentParser(prog="launch", description=__doc__, formatter_class=form)
+  parser = Parser(prog="launch", description=__doc__, formatter_class=form)
   kinds = parser.add_subparsers(dest="kind", required=True)
-  shared = argparse.ArgumentParser(add_help=False)
+  shared = Parser(add_help=False)
   shared.add_argument("--name", required=True, help="of the job; of the TPU VM, with tpu")
   shared.add_argument("--folder", help="of the checkout on the machines; by default the one here, in an image /code")
   shared.add_argument("--out", type=Path, default=Path(), help="folder of the files that are submitted")

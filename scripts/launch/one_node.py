@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from arguments import Parser
 from mistake import Mistake
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sinfo", "sbatch")
@@ -205,7 +206,7 @@ def _until(true: Callable[[], bool], failure: str) -> None:
 
 def main(argv: list[str] | None = None) -> int:
   """Starts or stops the cluster. Exit code: 2 where that cannot be done."""
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("what", choices=("start", "stop"))
   parser.add_argument("folder", type=Path, metavar="DIR")
   args = parser.parse_args(argv)

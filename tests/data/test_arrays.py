@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import struct
 import wave
 
@@ -161,6 +162,8 @@ def test_numbers_and_forecasts(tmp_path, rng):
     predict="next", inputs="", targets="heat", length=4, horizon=3, normalise=False, validation=0.2, test=0.2
   )
   task = build_task("arrays", files=str(tmp_path / "a.csv"), **fields)
+  shutil.copy(tmp_path / "a.csv", tmp_path / "B.CSV")
+  assert build_task("arrays", files=str(tmp_path / "B.CSV"), **fields).describe()["sha256"] == task.describe()["sha256"]
   ends = {}
   for split in ("train", "validation", "test"):
     batch = rows_of(task, split)

@@ -314,7 +314,7 @@ def test_what_mixers_and_heads_sow_joins_the_objective():
   )
   assert set(sums) == {"loss", "accuracy", "losses/size", "losses/z"}
   assert set(changed) == {"batch_stats"}
-  parts = [sums["loss"][0] / sums["loss"][1], sums["losses/size"][0], sums["losses/z"][0]]
+  parts = [total / weight for total, weight in (sums[name] for name in ("loss", "losses/size", "losses/z"))]
   assert all(part > 0 for part in parts)
   close(value, sum(parts))
   logits = jax.jit(model.apply)({**variables, **changed}, TOKENS)

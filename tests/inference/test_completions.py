@@ -106,6 +106,7 @@ def test_prompts_are_read_and_lines_written(tmp_path):
     ("p.txt", b"a\n\nb\n", "line 2: no prompt"),
     ("p.txt", b"\xff", "is not UTF-8"),
     ("p.jsonl", b"{", "line 1: no JSON"),
+    ("P.JSONL", b"{", "line 1: no JSON"),
     ("p.jsonl", b'{"text": "a"}', "line 1: no prompt"),
     ("p.jsonl", b"3", "line 1: no prompt"),
     ("p.jsonl", b"[" * 100_000, "line 1: no JSON"),

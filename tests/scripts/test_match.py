@@ -86,6 +86,9 @@ def test_models_meet_the_budget_before_they_run(tmp_path, monkeypatch, capsys):
   assert rows[2][3].startswith("it sets width, which --match solves for")
   assert "3 of 5 settings cannot be matched" in err
   assert [run.overrides for run in ran] == [{"mixer": "gru", "lr": lr, "width": 32} for lr in (1e-3, 2e-3)]
+  # a damaged file of sizes is written anew
+  (tmp_path / "out" / match.FILE).write_text('{"x": ')
+  assert sweep.main(command) == 1
   # what was found once is looked at once more
   counted.clear()
   assert sweep.main(command) == 1

@@ -310,6 +310,10 @@ def test_interrupted_sweep_lets_its_runs_save_and_starts_no_more(place):
     ("def get_config(arg=''): ...", [], "has no get_sweep()"),
     ("def get_sweep(): return []", [], "gives nothing"),
     ("def get_sweep(): return [dict(lr=1), dict(lr=1)]", [], "'lr=1'] more than once"),
+    ("def get_sweep(): return [1 / 0]", [], "ZeroDivisionError: division by zero"),
+    ("def get_sweep(:", [], "SyntaxError"),
+    (CONFIG, ["--grid", "mixer=s5", "seed=0,0.0"], "'mixer=s5,seed=0' and 'mixer=s5,seed=0.0' are the same run"),
+    (CONFIG, ["--", "--config.optimizer.lr=1"], "--config.optimizer.lr=1 after -- sets optimizer.lr for all runs"),
     (CONFIG, ["--jobs", "0"], "--jobs: 0"),
   ],
 )

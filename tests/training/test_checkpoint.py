@@ -151,6 +151,28 @@ def test_read_only_changes_nothing(three, tmp_path):
   assert sorted(p for p in folder.rglob("*")) == before
 
 
+@pytest.mark.parametrize("when", ["it is chosen", "it is read"])
+def test_a_reader_finds_the_newest_step_while_older_ones_are_deleted(three, tmp_path, monkeypatch, when):
+  folder = copy(three, tmp_path)
+  (folder / "3").rename(tmp_path / "3")
+  read = manifest.why_bad if when == "it is chosen" else Checkpoints.arrays
+
+  def saved_meanwhile(*args):
+    if (tmp_path / "3").exists():
+      (tmp_path / "3").rename(folder / "3")
+      for step in (1, 2):
+        shutil.rmtree(folder / str(step))
+    return read(*args)
+
+  if when == "it is chosen":
+    monkeypatch.setattr(manifest, "why_bad", saved_meanwhile)
+  else:
+    monkeypatch.setattr(Checkpoints, "arrays", saved_meanwhile)
+  restored = Checkpoints(folder, read_only=True).restore(make(0))
+  assert restored.step == 3
+  assert same(restored.state, make(3))
+
+
 def test_unfinished_saves_move_to_trash(three, tmp_path):
   folder = copy(three, tmp_path)
   unfinished = folder / "4.orbax-checkpoint-tmp"

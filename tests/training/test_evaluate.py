@@ -1,11 +1,15 @@
 """Evaluation: exact over partial batches, and the same by chunks as at once."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
+from flax.core import meta
 
 from data.task import build_task
 from hybrids.head.cross_entropy import cross_entropy
+from hybrids.model import build_model
 from tests.training import toy
 from training import losses, sharding
 from training.evaluate import make_evaluate, preview
@@ -52,13 +56,55 @@ def test_lengths_are_cut_with_the_chunks():
   assert evaluate(Ragged(), chunk=4) == pytest.approx(evaluate(Ragged()), rel=1e-6)
 
 
-def test_errors_name_the_setting():
-  class Empty(toy.Task):
-    def eval_sets(self, process_index=0, process_count=1):
-      return {"valid": lambda: iter([])}
+@dataclasses.dataclass(frozen=True)
+class Pairs(toy.Task):
+  """Pairs of documents of different lengths, and a label for each pair."""
 
-  with pytest.raises(ValueError, match="'valid' is empty"):
-    evaluate(Empty())
+  head: str = "dual_encoder"
+  length: int = 12
+  classes: int = 3
+  metrics: tuple = ("accuracy",)
+
+  def make(self, seed, batch=None):
+    rng = np.random.default_rng(seed)
+    inputs, lengths = rng.integers(0, self.vocab, (4, 2, self.length)), rng.integers(1, self.length + 1, (4, 2))
+    batch = {"inputs": np.where(np.arange(self.length) < lengths[..., None], inputs, 0), "lengths": lengths}
+    batch = {key: value.astype(np.int32) for key, value in batch.items()}
+    return batch | {"targets": rng.integers(0, 3, 4).astype(np.int32), "weights": np.ones(4, np.float32)}
+
+  def eval_sets(self, process_index=0, process_count=1):
+    return {"valid": lambda: iter([self.make(0), self.make(1)])}
+
+
+@pytest.mark.parametrize(
+  "task, mixer",
+  [(build_task("adding", batch=2, length=12, eval_rows=3), "gru"), (Pairs(), "gru"), (Pairs(), "softmax")],
+)
+def test_chunks_of_rows_with_one_answer_give_what_the_whole_gives(task, mixer):
+  """The numbers of an answer stay whole, and of pairs of documents each one is cut along its own time."""
+  body = {"name": "stack", "depth": 1, "pattern": "m", "letters": {"m": {"name": mixer}}}
+  model = build_model(task, width=4, body=body)
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  with sharding.active(mesh):
+    variables = meta.unbox(jax.jit(model.init)(jax.random.key(0), next(iter(task.train()))["inputs"]))
+    whole, parts = (make_evaluate(model, task, mesh, chunk=chunk)(variables) for chunk in (0, 5))
+  assert parts == pytest.approx(whole, rel=1e-5)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2])
+def test_nothing_to_score_is_no_number(rows):
+  """Not a loss of 0, which would be the best there is."""
+
+  class Nothing(toy.Task):
+    def eval_sets(self, process_index=0, process_count=1):
+      batch = self.make(0) | {"weights": np.zeros((8, 6), np.float32)}
+      return {"valid": lambda: iter([batch] * rows)}
+
+  with pytest.raises(ValueError, match="'valid' has nothing to score"):
+    evaluate(Nothing())
+
+
+def test_errors_name_the_setting():
   with pytest.raises(ValueError, match="eval.chunk=-1"):
     evaluate(chunk=-1)
 

@@ -151,6 +151,47 @@ def test_several_batches_make_the_update_of_one_large_batch(parts):
   assert int(several.step) == 1
 
 
+class Counting(toy.Model):
+  """Counts the calls that may change its buffer, as the selection bias of experts is changed."""
+
+  def setup(self):
+    super().setup()
+    self.calls = self.variable("buffers", "calls", jnp.zeros, ())
+
+  def resume_loss(self, batch, state):
+    if self.is_mutable_collection("buffers"):
+      self.calls.value += 1
+    return super().resume_loss(batch, state)
+
+
+@pytest.mark.parametrize("stateful", [False, True])
+def test_every_batch_may_change_the_buffers(stateful):
+  now, update, _ = begin(model=Counting(), stateful=stateful)
+  now = update(update(now, TASK.make(0)), TASK.make(1), TASK.make(2))
+  assert float(now.buffers["buffers"]["calls"]) == 3
+
+
+class Sowing(toy.Model):
+  """Adds the mean of the inputs to the objective."""
+
+  def resume_loss(self, batch, state):
+    self.sow("losses", "size", jnp.mean(batch["inputs"].astype(jnp.float32)))
+    return super().resume_loss(batch, state)
+
+
+@pytest.mark.parametrize("stateful", [False, True])
+def test_what_is_sown_is_logged_as_the_objective_weighs_it(stateful):
+  batches = [TASK.make(0), TASK.make(1)]
+  batches[1]["weights"][1:] = 0
+  weights = [batch["weights"].sum() for batch in batches]
+  expected = np.average([batch["inputs"].mean() for batch in batches], weights=weights)
+  report = lambda now: step.report(now.seen, [])["train/losses/size"]
+  now, update, _ = begin(model=Sowing(), stateful=stateful, lr=0.0)
+  assert report(update(now, *batches)) == pytest.approx(expected, rel=1e-6)
+  now, _, _ = begin(model=Sowing(), stateful=stateful, lr=0.0)
+  assert report(update(update(now, batches[0]), batches[1])) == pytest.approx(expected, rel=1e-6)
+
+
 def test_the_state_goes_from_batch_to_batch_within_an_update():
   batches = [TASK.make(0), TASK.make(1)]
   now, update, _ = begin(stateful=True, lr=0.0)

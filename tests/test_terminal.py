@@ -7,7 +7,7 @@ import pytest
 
 from tests import sources
 
-SETTLED = "import sys; from training import terminal; terminal.settle(); "
+SETTLED = "import sys; import terminal; terminal.settle(); "
 SHOUT = "[print('a line …', file=s, flush=True) for s in (sys.stdout, sys.stderr) for _ in range(9999)]; sys.exit(7)"
 
 

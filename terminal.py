@@ -1,6 +1,10 @@
-"""Standard output and error that never end a program: for terminals of few characters, and readers that go away."""
+"""Standard streams that never end a program: terminals of few characters, readers that go away, closed ones.
+
+It comes before libraries whose import takes seconds, so it imports the standard library alone.
+"""
 
 import io
+import os
 import sys
 from typing import Any
 
@@ -29,6 +33,29 @@ def lost() -> str | None:
   """Returns why a part of the standard output could not be written, such as a full disk; None where all was."""
   sys.stdout.flush()
   return getattr(getattr(getattr(sys.stdout, "buffer", None), "raw", None), "lost", None)
+
+
+def open_streams() -> None:
+  """Opens /dev/null in place of standard streams that are closed, whose numbers would go to the next files opened.
+
+  What libraries print to such a number would be in the middle of a checkpoint.
+  """
+  for number, name in enumerate(("stdin", "stdout", "stderr")):
+    try:
+      os.fstat(number)
+    except OSError:
+      # the lowest free number is taken, which is this one
+      os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    if getattr(sys, name) is None:
+      setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", closefd=False))
+
+
+def exit_code(status: int | None, program: str) -> int:
+  """Returns a program's status; or 2, and says why in one line, where a part of its output could not be written."""
+  if not status and (reason := lost()):
+    print(f"{program}: standard output cannot be written ({reason}); a part of it is lost", file=sys.stderr)
+    return 2
+  return status or 0
 
 
 def settle() -> None:
