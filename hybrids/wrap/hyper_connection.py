@@ -15,15 +15,13 @@ from jaxtyping import Array, Float
 
 from hybrids import mixer as mixer_lib
 from hybrids.branch import check_norm
-from kernels.inputs import Lengths, Reset
+from hybrids.wrap.one_stream import OneStream
 from layers import param
-from layers.mixer import Mixer, Where
 from layers.norms import make_norm
 from layers.sizes import above_zero, at_least_one
-from mistake import Mistake
 
 
-class HyperConnection(Mixer):
+class HyperConnection(OneStream):
   """x_i <- sum_j M_ji x_j + post_i f(norm(sum_j pre_j x_j)) for the streams x_i, which stand side by side in x.
 
   pre = sigmoid(s_1 W_1 u + b_1) + eps, post = 2 sigmoid(s_2 W_2 u + b_2), with u = x / rms(x), are numbers per stream,
@@ -51,31 +49,14 @@ class HyperConnection(Mixer):
 
   def __post_init__(self):
     self.mixer, self.norm = mixer_lib.frozen(self.mixer), mixer_lib.frozen(self.norm)
-    at_least_one(self, "streams", "iterations")
+    at_least_one(self, "iterations")
     above_zero(self, "eps", "norm_eps")
-    if self.width % self.streams:
-      raise Mistake(f"hyper_connection: streams={self.streams} do not divide width={self.width}, that of all together")
     check_norm(self.norm)
     super().__post_init__()
-    self._inside(parent=None)
-
-  @property
-  def STATE(self) -> str:
-    """Returns the STATE of the wrapped mixer."""
-    return self._inside(parent=None).STATE
-
-  @property
-  def SIDE(self) -> tuple[str, ...]:
-    """Returns the names of the inputs per token that the wrapped mixer reads."""
-    return self._inside(parent=None).SIDE
-
-  @property
-  def CARRIES(self) -> Mapping[str, int]:
-    """Returns names and widths of what the wrapped mixer takes from the layer before, and hands on."""
-    return getattr(self._inside(parent=None), "CARRIES", {})
+    self.inside(parent=None)
 
   def setup(self):
-    self.inner = self._inside()
+    self.inner = self.inside()
     self.first_norm = make_norm(**self.norm, parent=None).copy(parent=self, name="norm")
     weights = self.streams * (self.streams + 2)
     small, zeros, ones = nn.initializers.normal(0.02), nn.initializers.zeros, nn.initializers.ones
@@ -83,41 +64,10 @@ class HyperConnection(Mixer):
     self.b = param(self, "b", zeros, (weights,), (None,))
     self.s = param(self, "s", ones, (3,), (None,))
 
-  @nn.nowrap
-  def init_state(self, batch: int, max_len: int) -> Any:
-    if self.STATE == "none":
-      raise Mistake(f"mixer {self.mixer['name']!r} reads the whole sequence at once: no state, prefill or step")
-    return self._inside(parent=None).init_state(batch, max_len)
-
-  def mix(self, x: Float[Array, "b t e"], state: Any, where: Where) -> tuple[Float[Array, "b t e"], Any]:
-    z, post, rest = self._collapse(x)
-    y, state = self.inner.prefill(z, state, **where.masks, side=where.side)
-    return self._expand(y, post, rest), state
-
-  def mix_parallel(self, x: Float[Array, "b t e"], where: Where) -> Float[Array, "b t e"]:
-    z, post, rest = self._collapse(x)
-    return self._expand(self.inner(z, **where.masks, side=where.side), post, rest)
-
-  def mix_token(self, x: Float[Array, "b e"], state: Any, side: Mapping[str, Array]) -> tuple[Float[Array, "b e"], Any]:
-    z, post, rest = self._collapse(x)
-    y, state = self.inner.step(z, state, side=side)
-    return self._expand(y, post, rest), state
-
-  def offer(
-    self, x: Float[Array, "b t e"], state: Any, *, reset: Reset = None, lengths: Lengths = None
-  ) -> Mapping[str, Array]:
-    """Returns the arrays that the wrapped mixer offers to later layers."""
-    return self.inner.offer(self._collapse(x)[0], state, reset=reset, lengths=lengths)
-
-  @property
-  def OFFERS(self) -> bool:
-    """Returns whether the wrapped mixer has arrays for later layers."""
-    return mixer_lib.offers(self._inside(parent=None))
-
-  def _collapse(
+  def collapse(
     self, x: Float[Array, "*b e"]
-  ) -> tuple[Float[Array, "*b d"], Float[Array, "*b n"], Float[Array, "*b n d"]]:
-    """Returns the mixer's input, the weights of its output, and the mixed streams."""
+  ) -> tuple[Float[Array, "*b d"], tuple[Float[Array, "*b n"], Float[Array, "*b n d"]]]:
+    """Returns the mixer's input; the weights of its output, and the mixed streams."""
     n, wide = self.streams, x.astype(jnp.promote_types(x.dtype, jnp.float32))
     u = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.norm_eps)
     logits = jnp.einsum("...e,ew->...w", u, self.W.astype(u.dtype), precision="highest")
@@ -127,7 +77,7 @@ class HyperConnection(Mixer):
     M = self._balanced(jax.nn.softmax(M.reshape(*M.shape[:-1], n, n), axis=-1) + self.eps)
     z = jnp.einsum("...nd,...n->...d", streams, (jax.nn.sigmoid(pre) + self.eps).astype(x.dtype))
     rest = jnp.einsum("...nd,...nm->...md", streams, M.astype(x.dtype))
-    return self.first_norm(z), (2 * jax.nn.sigmoid(post)).astype(x.dtype), rest
+    return self.first_norm(z), ((2 * jax.nn.sigmoid(post)).astype(x.dtype), rest)
 
   def _balanced(self, M: Float[Array, "*b n n"]) -> Float[Array, "*b n n"]:
     over = lambda M, axis: M / (jnp.sum(M, axis=axis, keepdims=True) + self.eps)
@@ -137,13 +87,9 @@ class HyperConnection(Mixer):
     return M
 
   @nn.nowrap
-  def _expand(
-    self, y: Float[Array, "*b d"], post: Float[Array, "*b n"], rest: Float[Array, "*b n d"]
+  def expand(
+    self, y: Float[Array, "*b d"], kept: tuple[Float[Array, "*b n"], Float[Array, "*b n d"]]
   ) -> Float[Array, "*b e"]:
+    post, rest = kept
     out = rest + post[..., None] * y[..., None, :]
     return out.reshape(*out.shape[:-2], -1)
-
-  @nn.nowrap
-  def _inside(self, **kwargs: Any) -> nn.Module:
-    place = dict(layer=self.layer, depth=self.depth)
-    return mixer_lib.build_spec(self.mixer, width=self.width // self.streams, **place, **kwargs)

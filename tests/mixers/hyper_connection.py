@@ -69,5 +69,5 @@ def test_a_stack_of_them_passes_on_streams_and_returns_their_mean():
 
 
 def test_a_letter_has_a_mixer_and_a_norm_alone():
-  with pytest.raises(ValueError, match=r"letter 'g' has \['scale'\]; a hyper-connection has \['mixer', 'norm'\] alone"):
+  with pytest.raises(ValueError, match=r"HyperStack: letter 'g' has \['scale'\]; a layer .* \['mixer', 'norm'\] alone"):
     hyper_stack(g=dict(mixer=MLP, scale=0.5))
