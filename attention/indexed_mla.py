@@ -5,8 +5,9 @@ Theirs: d -> d, H^I -> index_heads, d^I -> index_size, k -> chosen.
 """
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from attention import cache
 from attention.mla import MLA, State
@@ -62,10 +63,16 @@ class IndexedMLA(MLA):
     index_q = self.index_q(self.q_norm(self.q_down(x))).reshape(*x.shape[:2], self.index_heads, -1)
     weights = self.index_weights(x) * (self.index_heads * self.index_size) ** -0.5
     key, gate = jnp.split(slots.kept["c"][:, :, 0, self.rank :], 2, axis=-1)
-    index = [z.astype(jnp.promote_types(z.dtype, jnp.float32)) for z in (index_q, weights, key, gate, self.P)]
+    index = Index(index_q, weights, (key, gate), self.pool, self._mean)
     return indexed_attention(
-      q, k, v, Index(*index), **cache.locations(places, slots), scale=self._scale, chosen=self.chosen, packed=packed
+      q, k, v, index, **cache.locations(places, slots), scale=self._scale, chosen=self.chosen, packed=packed
     )
+
+  def _mean(self, tokens, start: Int[Array, "b c"]) -> Float[Array, "b c k"]:
+    """Returns the keys of pools: means of those of their tokens, weighed entry by entry."""
+    del start
+    key, gate = tokens
+    return jnp.sum(jax.nn.softmax(gate + self.P, axis=2) * key, axis=2)
 
   @property
   def _kept(self) -> dict[str, tuple[int, int]]:

@@ -12,8 +12,10 @@ from jaxtyping import Array, Float
 
 from kernels.delta_rule import delta_rule
 from layers import Dense, GatedRMSNorm, param, torch_dense
+from layers.choices import one_of
 from layers.initializers import log_uniform, softplus_step, uniform_fan_in
 from layers.mixer import Mixer, Where
+from layers.norms import GATES
 from layers.qkv import ConvQKV
 from layers.sizes import at_least_one, largest_divisor, scaled
 from mistake import Mistake
@@ -39,6 +41,7 @@ class GatedDeltaNet(Mixer):
     expand_v: p / k.
     taps: width of the short convolution.
     negative_eigenvalues: whether beta reaches 2.
+    gate: of the outputs: "silu", as above, or "sigmoid" (Qwen4-Exp).
     A_min, A_max: -A = exp(A_log) starts uniform in [A_min, A_max].
     dt_min, dt_max, dt_floor: softplus(dt_bias) starts log-uniform in [dt_min, dt_max], and at least at dt_floor.
     depth: layers of the model; W_o starts smaller by its square root.
@@ -51,6 +54,7 @@ class GatedDeltaNet(Mixer):
   expand_v: float = 2.0
   taps: int = 4
   negative_eigenvalues: bool = False
+  gate: str = "silu"
   norm_eps: float = 1e-5
   A_min: float = 1e-3
   A_max: float = 16.0
@@ -67,7 +71,7 @@ class GatedDeltaNet(Mixer):
     self.A_log = param(self, "A_log", log_uniform(self.A_min, self.A_max), (heads,), ("heads",), slow=True)
     dt_bias = softplus_step(self.dt_min, self.dt_max, self.dt_floor)
     self.dt_bias = param(self, "dt_bias", dt_bias, (heads,), ("heads",), slow=True)
-    self.gated_norm = GatedRMSNorm("norm_first", eps=self.norm_eps, axis=None)
+    self.gated_norm = GatedRMSNorm("norm_first", eps=self.norm_eps, axis=None, gate=self.gate)
     self.out_proj = torch_dense(self.width, ("heads", "embed"), gain=self.depth**-0.5)
 
   @nn.nowrap
@@ -91,6 +95,7 @@ class GatedDeltaNet(Mixer):
 
   @nn.nowrap
   def check(self) -> None:
+    one_of(self, gate=GATES)
     at_least_one(self, "width", "heads", "head_size", "value_heads", "taps", "depth")
     heads, value_heads, size = _sizes(self)
     if value_heads % heads:

@@ -1,11 +1,11 @@
 """Attention to the best pools of tokens: an indexer with few numbers a token says which pools each query attends to.
 
-DeepSeek-AI 2025, arXiv:2512.02556, sec. 2.1, with pools in the place of tokens as in `models/glm5_next` of
-transformers. A pool is P tokens of a document, counted from its start; its key is a mean of theirs, weighed entry by
-entry. Choosing has no gradient.
+DeepSeek-AI 2025, arXiv:2512.02556, sec. 2.1, with pools in the place of tokens as in `models/glm5_next` and
+`models/qwen4_exp` of transformers. A pool is P tokens of a document, counted from its start; its key is made of what
+they keep, as the model says. Choosing has no gradient.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,15 +22,15 @@ ROWS = 64  # queries whose scores are in memory at once
 class Index(NamedTuple):
   """Holds what chooses pools.
 
-  q, weights: the queries of each head of the indexer, and what the head counts. k, gate: for each token its key, and
-  the logits of its weights in its pool's mean, to which `place` is added for each place in a pool.
+  q, weights: the queries of each head of the indexer, and what the head counts. kept: arrays of each token, of which
+  `key` makes that of a pool, given them for its `pool` tokens and the place of the first of these in the document.
   """
 
   q: Float[Array, "b t i k"]
   weights: Float[Array, "b t i"]
-  k: Float[Array, "b s k"]
-  gate: Float[Array, "b s k"]
-  place: Float[Array, "w k"]
+  kept: tuple[Float[Array, "b s _"], ...]
+  pool: int
+  key: Callable[[Sequence[Float[Array, "b c w _"]], Int[Array, "b c"]], Float[Array, "b c k"]]
 
 
 class Pools(NamedTuple):
@@ -59,24 +59,24 @@ def indexed_attention(
   """y_t = sum_s softmax_s(scale q_t . k_s) v_s over the tokens s of the best `chosen` / P pools, and of t's own one.
 
   A pool's score is sum_i weights_ti relu(q_ti . key), and it can be chosen once t sees all of it. The tokens after the
-  last such pool are always seen. Where no document has more than `chosen` tokens, this is `attention`.
+  last such pool are always seen. Where no document has more than `chosen` tokens, this is `attention`. Pools are chosen
+  in float32 at least.
 
   Args:
     q_position, k_position, q_segment, k_segment: as for `attention`; a segment is the position of its first token.
     packed: whether tokens of a document may stand anywhere; else token i of the last document of a row is entry i.
   """
-  index = jax.lax.stop_gradient(index)
+  wide = lambda z: jax.lax.stop_gradient(z).astype(jnp.promote_types(z.dtype, jnp.float32))
+  size, index_q, index_weights, kept = index.pool, wide(index.q), wide(index.weights), [wide(z) for z in index.kept]
   if k.shape[1] <= chosen:
     where: dict[str, Any] = dict(q_position=q_position, k_position=k_position, q_segment=q_segment, k_segment=k_segment)
     return attention(q, k, v, scale=scale, **where)
   if packed:
-    tokens = k, v, k_position, k_segment, index.k, index.gate
-    k, v, k_position, k_segment, *keys = _in_order(jnp.where(k_segment >= 0, k_position, -1), tokens)
-    index = index._replace(k=keys[0], gate=keys[1])
+    tokens = k, v, k_position, k_segment, *kept
+    k, v, k_position, k_segment, *kept = _in_order(jnp.where(k_segment >= 0, k_position, -1), tokens)
   finite = inputs.finite(k, v)
   k, v = inputs.blank(finite & (k_segment >= 0), k, v)
-  size = len(index.place)
-  pools = _pools(index, k_position, k_segment, stride=1 if packed else size)
+  pools = _pools(index._replace(kept=tuple(kept)), k_position, k_segment, stride=1 if packed else size)
   (b, t, h, _), g = q.shape, k.shape[2]
   dtype = inputs.compute_dtype(q, k, v)
 
@@ -100,7 +100,7 @@ def indexed_attention(
   fill = lambda z, value: jnp.pad(z, ((0, 0), (0, -t % rows), *((0, 0),) * (z.ndim - 2)), constant_values=value)
   cut = lambda z, value=0: fill(z, value).reshape(b, -1, rows, *z.shape[2:]).swapaxes(0, 1)
   by_group = q.reshape(b, t, g, h // g, -1)
-  y = jax.lax.map(block, (cut(by_group), cut(index.q), cut(index.weights), cut(q_position), cut(q_segment, -1)))
+  y = jax.lax.map(block, (cut(by_group), cut(index_q), cut(index_weights), cut(q_position), cut(q_segment, -1)))
   return y.swapaxes(0, 1).reshape(b, -1, h, v.shape[3])[:, :t].astype(q.dtype)
 
 
@@ -112,15 +112,14 @@ def _in_order(position: Int[Array, "b s"], tokens: Sequence[Array]) -> list[Arra
 
 def _pools(index: Index, position: Int[Array, "b s"], segment: Int[Array, "b s"], *, stride: int) -> Pools:
   """Returns the pools whose last tokens are every `stride`-th entry; the tokens of a pool stand one after the other."""
-  s, size = position.shape[1], len(index.place)
+  s, size = position.shape[1], index.pool
   offset = position - segment
   last = jnp.arange(size - 1, s, stride)
   members = last[:, None] + jnp.arange(1 - size, 1)
-  weights = jax.nn.softmax(index.gate[:, members] + index.place, axis=2)
   complete = (offset[:, last] % size == size - 1) & (segment[:, last] >= 0)
   of_token = (jnp.arange(s) - offset % size) // stride
   return Pools(
-    k=jnp.sum(weights * index.k[:, members], axis=2),
+    k=jax.lax.stop_gradient(index.key([z[:, members] for z in index.kept], offset[:, last] - (size - 1))),
     position=position[:, last],
     segment=jnp.where(complete, segment[:, last], -1),
     of_token=of_token,

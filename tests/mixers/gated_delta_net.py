@@ -11,12 +11,13 @@ SMALL = {"": dict(heads=2)}
 ORACLE = {
   "": (dict(heads=2), dict(key_heads=2)),
   "shared keys": (
-    dict(heads=2, value_heads=4, head_size=2, taps=3, negative_eigenvalues=True),
+    dict(heads=2, value_heads=4, head_size=2, taps=3, negative_eigenvalues=True, gate="sigmoid"),
     dict(key_heads=2, beta_most=2),
   ),
 }
 TRAINED = {"slow": {"A_log", "dt_bias"}}
 REFUSED = [
+  (dict(gate="relu"), "gate='relu'; choose from ['silu', 'sigmoid']"),
   (dict(heads=2, value_heads=3), "heads=2 does not divide value_heads=3"),
   (dict(head_size=0), "head_size=0; it must be at least 1"),
   (dict(head_size=4, expand_v=0.1), "expand_v=0.1 of head_size=4 leaves no channel"),

@@ -6,7 +6,7 @@ from tests.oracles.matrix_state import convolved, no_inputs, rms
 from tests.oracles.parts import dense, sigmoid, silu, softplus
 
 
-def run(p, x, *, key_heads, beta_most=1):
+def run(p, x, *, key_heads, beta_most=1, gate="silu"):
   heads = len(p["A_log"])
   seen, S = no_inputs(p), None
   y = []
@@ -20,6 +20,8 @@ def run(p, x, *, key_heads, beta_most=1):
     for i in range(heads):
       transition = a[i] * (np.eye(len(k[i])) - beta[i] * np.outer(k[i], k[i]))
       S[i] = transition @ S[i] + beta[i] * np.outer(k[i], v[i])
-      out.append(rms(q[i] @ S[i] / np.sqrt(len(q[i])), p["gated_norm/scale"]) * silu(g[i]))
+      out.append(
+        rms(q[i] @ S[i] / np.sqrt(len(q[i])), p["gated_norm/scale"]) * {"silu": silu, "sigmoid": sigmoid}[gate](g[i])
+      )
     y.append(dense(p, "out_proj", np.concatenate(out)))
   return y
