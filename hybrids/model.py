@@ -22,6 +22,7 @@ from jaxtyping import Array, Bool, Float, Int
 from hybrids import mixer as mixer_lib
 from hybrids.body.stack import EMBEDDING
 from hybrids.embed import DTYPES, EMBEDDINGS, Embedded, Embedding
+from hybrids.embed.ngrams import NGRAMS
 from hybrids.head import HEADS, Head, Outputs, Sums
 from hybrids.pure import SOWN
 from layers.choices import one_of
@@ -39,6 +40,7 @@ class ModelState(NamedTuple):
   position: Int[Array, "b"]  # of the next token, in its document
   layers: Any  # the body's, batch first in every leaf
   head: Any
+  context: Any = ()  # the embedding's
 
 
 class Model(nn.Module, kw_only=True):
@@ -80,6 +82,11 @@ class Model(nn.Module, kw_only=True):
       raise Mistake(
         f"head.name={self.head['name']!r} predicts the next token, which a body of STATE 'none' has seen already; use "
         "causal mixers, or the head 'masked_lm' or 'classifier'"
+      )
+    if (NGRAMS in embed.OFFERS) != (NGRAMS in body.SIDE):
+      raise Mistake(
+        f"the body reads {list(body.SIDE)} beside each token, and the embedding offers {list(embed.OFFERS)}: a mixer "
+        "'engram' needs embed.name='ngrams' with use='layers', and nothing else does"
       )
     needs, has = getattr(head, "pool", None) == "cls", embed.class_token != "none"
     if needs != has:
@@ -144,7 +151,7 @@ class Model(nn.Module, kw_only=True):
       raise Mistake("the model reads whole rows at once: it has no state, prefill or step")
     room = max_len + (embed.class_token == "end")
     layers = self._body(parent=None).init_state(rows, room)
-    return ModelState(jnp.zeros((rows,), jnp.int32), layers, head.init_state(rows))
+    return ModelState(jnp.zeros((rows,), jnp.int32), layers, head.init_state(rows), embed.init_context(rows))
 
   @nn.nowrap
   def example(self, batch: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -214,12 +221,12 @@ class Model(nn.Module, kw_only=True):
   ) -> tuple[Float[Array, "b ..."], ModelState]:
     """Reads one more token, and returns the answer after it and the next state."""
     inputs = self._rows(inputs)
-    x, position = self.embedding.step(inputs, state.position)
-    beside, gaps = self._side(side, x)
-    y, layers = self.layers.step(x, state.layers, side=beside)
-    state = state._replace(position=position, layers=layers)
+    one = self.embedding.step(inputs, state.position, state.context)
+    beside, gaps = self._side(side, one)
+    y, layers = self.layers.step(one.x, state.layers, side=beside)
+    state = state._replace(position=one.position, layers=layers, context=one.context)
     gaps = None if gaps is None else gaps[:, None]
-    outputs = self._ask(Outputs(y[:, None], jnp.ones_like(position), gaps, None, self._table()), state)
+    outputs = self._ask(Outputs(y[:, None], jnp.ones_like(one.position), gaps, None, self._table()), state)
     answer, head = self.answers.answer(outputs, state.head)
     return answer, state._replace(head=head)
 
@@ -241,7 +248,7 @@ class Model(nn.Module, kw_only=True):
     embedded = self.embedding(inputs, jnp.zeros(inputs.shape[:1], jnp.int32), reset=reset, lengths=lengths)
     if self.embedding.class_token != "none":
       embedded = self.embedding.insert(embedded)
-    beside, gaps = self._side(side, embedded.x)
+    beside, gaps = self._side(side, embedded)
     y = self.layers(embedded.x, reset=embedded.reset, lengths=embedded.lengths, side=beside)
     return self._outputs(y, embedded, gaps)
 
@@ -250,10 +257,10 @@ class Model(nn.Module, kw_only=True):
   ) -> tuple[Outputs, ModelState]:
     """Returns the body's outputs for rows that continue from `state`, and the next state."""
     inputs, reset, lengths = self._rows(inputs), self._rows(reset), self._lengths(lengths, inputs)
-    embedded = self.embedding(inputs, state.position, reset=reset, lengths=lengths)
-    beside, gaps = self._side(side, embedded.x)
+    embedded = self.embedding(inputs, state.position, state.context, reset=reset, lengths=lengths)
+    beside, gaps = self._side(side, embedded)
     y, layers = self.layers.prefill(embedded.x, state.layers, reset=reset, lengths=lengths, side=beside)
-    state = state._replace(position=embedded.position, layers=layers)
+    state = state._replace(position=embedded.position, layers=layers, context=embedded.context)
     return self._ask(self._outputs(y, embedded, gaps), state), state
 
   def _outputs(self, y: Float[Array, "b t d"], embedded: Embedded, gaps: Array | None) -> Outputs:
@@ -271,7 +278,7 @@ class Model(nn.Module, kw_only=True):
     one = jnp.ones(len(y), jnp.int32)
     return Outputs(y[:, None], one, None, jnp.zeros_like(one), outputs.table)
 
-  def _side(self, side: Mapping[str, Array] | None, x: Array) -> tuple[dict[str, Array], Array | None]:
+  def _side(self, side: Mapping[str, Array] | None, embedded: Embedded) -> tuple[dict[str, Array], Array | None]:
     """Returns inputs per token for the body, which refuses names that it does not know, and the gaps for the head."""
     beside = {name: self._rows(value) for name, value in (side or {}).items()}
     if beside and self.embedding.class_token != "none":
@@ -282,7 +289,8 @@ class Model(nn.Module, kw_only=True):
     known = self.layers.SIDE
     if gaps is not None and "dt" not in known:
       del beside["dt"]
-    return {**beside, EMBEDDING: x} if EMBEDDING in known else beside, gaps
+    beside |= {EMBEDDING: embedded.x} if EMBEDDING in known else {}
+    return {**beside, **embedded.side}, gaps
 
   def _table(self) -> Array | None:
     return None if self.embedding.features else getattr(self.embedding, "embedding", None)

@@ -73,6 +73,10 @@ class Config:
       raise Mistake(f"{self.where}: {key} is no section")
     return Config(section, f"{self.where}: {key}")
 
+  def pass_over(self, section: "Config") -> None:
+    """Counts as read what a section says, too: files that were flat once have keys in both places."""
+    self._read |= {key for key, value in section.values.items() if self.values.get(key) == value}
+
   def finish(self, ignored: str) -> None:
     """Checks that every key was asked for, or is known not to change the computation.
 

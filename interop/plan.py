@@ -39,6 +39,7 @@ class Plan(NamedTuple):
   Attributes:
     shapes: of each leaf of the variables, by its path after its collection, "params:embed/embedding".
     places: where each layer's own part is: "params:body/m/3/norm/scale" is entry 3 of "params:body/m/norm/scale".
+    constants: tensors of theirs that follow from the config.
   """
 
   family: Any
@@ -47,6 +48,7 @@ class Plan(NamedTuple):
   shapes: dict[str, jax.ShapeDtypeStruct]
   places: dict[str, Place]
   lines: list[Line]
+  constants: Mapping[str, np.ndarray]
 
   def check(self, tensors: Tensors) -> None:
     """Checks that every tensor has its place, every place its tensor, and that their shapes fit.
@@ -55,7 +57,8 @@ class Plan(NamedTuple):
       Mistake: it lists all that do not.
     """
     wanted = {name for line in self.lines for name in line.theirs}
-    have = {name for name in tensors.shapes if name in wanted or not families.skipped(self.family, name)}
+    needed = {name for name in tensors.shapes if name in wanted or not families.skipped(self.family, name)}
+    have = needed - self.constants.keys()
     wrong = []
     if missing := wanted - have:
       wrong.append(f"these tensors are missing: {some(missing)}")
@@ -65,6 +68,9 @@ class Plan(NamedTuple):
     shapes = [text for line in self.lines if have.issuperset(line.theirs) for text in self._misfits(line, tensors)]
     if shapes:
       wrong.append(f"these have other shapes than the config says: {some(shapes)}")
+    others = [name for name in needed - have if not np.array_equal(tensors.integers(name), self.constants[name])]
+    if others:
+      wrong.append(f"these have other values than follow from the config: {some(others)}")
     if wrong:
       raise Mistake(f"{tensors.folder} does not hold the model of its config.json: {'; '.join(wrong)}")
 
@@ -123,6 +129,7 @@ class Plan(NamedTuple):
         value = flat[leaf] if index is None else flat[leaf][index]
         arrays.append(np.asarray(value, np.float32))
       yield from zip(line.theirs, line.row.away(arrays), strict=True)
+    yield from self.constants.items()
 
 
 def make(values: Mapping[str, Any], where: str, dtype: str) -> Plan:
@@ -151,7 +158,8 @@ def make(values: Mapping[str, Any], where: str, dtype: str) -> Plan:
   unmade, unknown = places.keys() - made, set(made) - places.keys()
   assert not unmade, f"{family.__name__} has no row for {some(unmade)}"
   assert not unknown, f"{family.__name__} has rows for {some(unknown)}, which the model lacks"
-  return Plan(family, model, boxed, shapes, places, lines)
+  constants = family.constants(config) if hasattr(family, "constants") else {}
+  return Plan(family, model, boxed, shapes, places, lines, constants)
 
 
 def build(section: Mapping[str, Any], *, vocab: int, dtype: str) -> Model:

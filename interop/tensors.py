@@ -22,6 +22,7 @@ from mistake import Mistake
 CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 # types that hold weights as they are; all others are numbers of a quantised model, or none
 FLOATS = ("F64", "F32", "F16", "BF16")
+INTEGERS = ("I64", "I32")
 # first bytes of what torch.save writes: a zip archive, or a bare pickle
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x04", b"\x80\x05")
 LISTED = 12
@@ -122,6 +123,16 @@ class Tensors:
         f"{self.file(name)}: tensor {name} is {self._kinds[name]}, not one of {', '.join(FLOATS)}; quantised weights "
         "are not read: save the model in bfloat16 first"
       )
+    return self._open[self._file_of[name]].get_tensor(self._stored[name])
+
+  def integers(self, name: str) -> np.ndarray:
+    """Returns a tensor of integers.
+
+    Raises:
+      Mistake: it holds others.
+    """
+    if self._kinds[name] not in INTEGERS:
+      raise Mistake(f"{self.file(name)}: tensor {name} is {self._kinds[name]}, not one of {', '.join(INTEGERS)}")
     return self._open[self._file_of[name]].get_tensor(self._stored[name])
 
   def check_floats(self, names: Iterable[str]) -> None:

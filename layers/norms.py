@@ -30,18 +30,26 @@ class RMSNorm(_Norm):
   Attributes:
     use_scale: whether there is a scale to learn; else it is 1.
     use_bias: whether a bias is added.
+    groups: equal parts of the last axis, each of which has its own mean; the scale has the whole axis.
+  Raises:
+    ValueError: when called, if the groups do not divide the axis.
   """
 
   eps: float = 1e-5
   axis: str | None = "embed"
   use_scale: bool = True
   use_bias: bool = False
+  groups: int = 1
 
   @nn.compact
   def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     """x scaled to a root mean square of `scale`, and shifted by `bias` if there is one."""
     wide = _wide(x)
-    y = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.eps)
+    if self.groups < 1 or x.shape[-1] % self.groups:
+      raise Mistake(f"RMSNorm: groups={self.groups} do not divide the {x.shape[-1]} features")
+    parts = wide if self.groups == 1 else wide.reshape(*x.shape[:-1], self.groups, -1)
+    y = parts * jax.lax.rsqrt(jnp.mean(jnp.square(parts), axis=-1, keepdims=True) + self.eps)
+    y = y.reshape(x.shape)
     if self.use_scale:
       y = y * param(self, "scale", nn.initializers.ones, x.shape[-1:], (self.axis,)).astype(wide.dtype)
     if self.use_bias:

@@ -10,6 +10,8 @@ A family's file holds facts, no code for single tensors:
   vocab(config)  if there is one: the rows of the table, where `vocab_size` does not say them
   RENAMED        if there is one: pairs of a regular expression and what takes its place in the names of tensors, for
                  files that were written with other names; what is saved has today's
+  constants(config)  if there is one: tensors of integers, by name, that follow from the config; a file may lack them,
+                 and what is saved has them
   sections(config) -> the model section, made by the family's recipe in hybrids/recipes/
   rows(config) -> the mapping table, see interop/rows.py
 
@@ -26,7 +28,12 @@ from typing import Any
 from mistake import Mistake, hint
 
 # model types that another family's file serves
-ALIASES: dict[str, str] = {"lfm2_moe": "lfm2", "qwen3_5_moe_text": "qwen3_5_text", "rwkv7_fla": "rwkv7"}
+ALIASES: dict[str, str] = {
+  "lfm2_moe": "lfm2",
+  "qwen3_5_moe_text": "qwen3_5_text",
+  "qwen4_exp_text": "qwen4_exp",
+  "rwkv7_fla": "rwkv7",
+}
 
 
 def names() -> list[str]:

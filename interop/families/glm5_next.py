@@ -80,10 +80,7 @@ def sections(config: Config) -> dict[str, Any]:
   if text is not config:
     text.get("vocab_size")
     text.finish(IGNORED)
-    # a flat file that transformers has read and written has its keys in both places
-    for key, value in text.values.items():
-      if config.values.get(key) == value:
-        config.get(key, None)
+    config.pass_over(text)
   return made
 
 

@@ -22,6 +22,15 @@ GLM5 = (
     | dict(projection_intermediate_size=8, image_size=28)
   )
 )
+# the token that ends documents is among those of the reference's texts, as n-grams do not reach beyond it
+QWEN4 = (
+  dict(hidden_size=24, num_hidden_layers=3, layer_types=[LINEAR, "indexed_attention", LINEAR], rms_norm_eps=3e-5)
+  | dict(num_attention_heads=4, num_key_value_heads=2, head_dim=8, **DELTA, linear_conv_kernel_dim=3, **EXPERTS)
+  | dict(shared_expert_intermediate_size=28, hc_count=3, hc_lowrank=8, indexer_n_heads=8, indexer_kv_heads=1)
+  | dict(indexer_head_dim=10, indexer_budget=8, indexer_compress_ratio=4, ple_layer_ids=[1, 3], ple_embed_dim=20)
+  | dict(ple_conv_kernel_size=3, ngram_size=3, heads_per_ngram=2, ngram_vocab_size_base=61, seed=77)
+  | dict(make_ngram_vocab_size_divisible_by=8, split_ngram_parts=3, eos_token_id=7)
+)
 
 # folder -> model type, class of the causal model, arguments of its configuration
 VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -162,6 +171,13 @@ VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     *("zaya", "ZayaForCausalLM"),
     dict(SMALL, num_hidden_layers=2, head_dim=12, num_experts=3, moe_intermediate_size=20, router_hidden_size=12)
     | dict(cca_time0=2, cca_time1=3, tie_word_embeddings=False),
+  ),
+  "qwen4_exp_text": (
+    *("qwen4_exp_text", "Qwen4ExpForCausalLM"),
+    dict(QWEN4, num_hidden_layers=2, layer_types=[LINEAR, "indexed_attention"], output_gate_type="sigmoid")
+    | dict(norm_topk_prob=False, tie_word_embeddings=True, hc_count=2, ple_layer_ids=[1], ngram_size=2)
+    | dict(heads_per_ngram=3, ple_embed_dim=None, ple_conv_kernel_size=2, eos_token_id=[9, 2], split_ngram_parts=5)
+    | dict(rope_parameters=dict(rope_type="default", rope_theta=1e5, partial_rotary_factor=0.5)),
   ),
   "gpt_neox_plain": (
     *("gpt_neox", "GPTNeoXForCausalLM"),

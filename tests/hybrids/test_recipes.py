@@ -21,10 +21,10 @@ TOY_COUNTS = """
   h3_toy 3936, hawk_toy 3416, hyena_dna_toy 2280, hyena_toy 3520, jamba_toy 5365, kimi_linear_toy 5618,
   lara_mini_toy 4088, lfm2_moe_toy 3168, lfm2_toy 3144, lfm3_toy 3728, llama_toy 5224, lra_toy 455,
   mamba2_toy 3224, mamba3_toy 3864, mamba_toy 3320, mambabyte_toy 3320, minimax_toy 5280, nemotron_h_toy 6836,
-  nvidia_hybrid_toy 5976, olmo_hybrid_toy 5344, qwen3_5_toy 5600, qwen3_next_toy 5856, recurrentgemma_toy 3952,
-  retnet_toy 3624, rwkv4_toy 5968, rwkv6_toy 6432, rwkv7_toy 6224, samba_toy 3544, sashimi_toy 15680,
-  striped_hyena_toy 5360, titans_mac_toy 5150, titans_mag_toy 5022, titans_mal_toy 4990, vim_toy 1859,
-  vmamba_toy 4667, xlstm_7b_toy 5312, xlstm_toy 5572, zamba2_toy 7832, zamba_toy 5728, zaya_toy 3682
+  nvidia_hybrid_toy 5976, olmo_hybrid_toy 5344, qwen3_5_toy 5600, qwen3_next_toy 5856, qwen4_exp_toy 6928,
+  recurrentgemma_toy 3952, retnet_toy 3624, rwkv4_toy 5968, rwkv6_toy 6432, rwkv7_toy 6224, samba_toy 3544,
+  sashimi_toy 15680, striped_hyena_toy 5360, titans_mac_toy 5150, titans_mag_toy 5022, titans_mal_toy 4990,
+  vim_toy 1859, vmamba_toy 4667, xlstm_7b_toy 5312, xlstm_toy 5572, zamba2_toy 7832, zamba_toy 5728, zaya_toy 3682
 """
 COUNTS = PUBLISHED | {name: int(count) for name, count in map(str.split, TOY_COUNTS.split(","))}
 EVERYDAY = ("gpt2", "llama_7b", "mamba_2.8b", "mamba2_2.7b")

@@ -150,6 +150,22 @@ def test_it_is_refused_in_one_line(name, tmp_path):
   assert sorted(folder.iterdir()) == before
 
 
+@pytest.mark.slow
+def test_numbers_that_follow_from_the_config_may_be_missing_but_not_others(tmp_path):
+  folder = tmp_path / "model"
+  shutil.copytree(OWN / "qwen4_exp_text", folder)
+  (folder / NAME).chmod(0o644)
+  name = "model.layers.0.ple.ple_embedding.layer_multipliers"
+  tensors(folder, lambda values: values.update({name: values[name] + 2}))
+  with pytest.raises(Mistake, match=f"these have other values than follow from the config: {name}"):
+    hf.check(folder)
+  tensors(folder, lambda values: values.update({name: values[name].astype(np.float32)}))
+  with pytest.raises(Mistake, match=f"tensor {name} is F32, not one of I64, I32"):
+    hf.check(folder)
+  tensors(folder, lambda values: values.pop(name))
+  assert "all 85 tensors are understood" in hf.check(folder)
+
+
 def test_shards_and_bfloat16_are_read(tmp_path):
   folder = tmp_path / "model"
   shutil.copytree(OWN / "gpt2", folder)

@@ -96,8 +96,29 @@ def test_short_conv_steps_equal_the_call():
   np.testing.assert_allclose(taps, last)
 
 
+def test_taps_of_a_dilated_convolution_are_so_many_tokens_apart():
+  layer, kernel = ShortConv(6, taps=3, dilation=2, use_bias=False), jax.random.normal(jax.random.key(3), (3, 6))
+  taps = jax.random.normal(jax.random.key(2), (2, 4, 6))
+  before = np.concatenate([taps, X], axis=1)
+  y, last = layer.apply({"params": {"kernel": kernel}}, X, taps)
+  expected = sum(kernel[i] * before[:, 2 * i : 2 * i + X.shape[1]] for i in range(3))
+  np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
+  np.testing.assert_array_equal(last, before[:, -4:])
+  step, _ = layer.apply({"params": {"kernel": kernel}}, X[:, 0], taps, method="step")
+  np.testing.assert_allclose(step, y[:, 0], rtol=1e-5, atol=1e-6)
+
+
+def test_rms_norm_takes_the_mean_of_each_group():
+  params = {"scale": jax.random.normal(jax.random.key(1), (6,))}
+  y = RMSNorm(groups=3).apply({"params": params}, X)
+  apart = RMSNorm(use_scale=False).apply({}, X.reshape(*X.shape[:-1], 3, 2)).reshape(X.shape)
+  np.testing.assert_allclose(y, apart * params["scale"], rtol=1e-6)
+  refused("RMSNorm: groups=4 do not divide the 6 features", RMSNorm(groups=4).apply, {"params": params}, X)
+
+
 def test_short_conv_refuses_no_taps():
   refused("taps=0; it needs at least 1", lambda: ShortConv(6, taps=0).init(KEY, X, jnp.zeros((2, 0, 6))))
+  refused("dilation=0; it needs at least 1", lambda: ShortConv(6, dilation=0).init(KEY, X, jnp.zeros((2, 0, 6))))
 
 
 def test_inverse_softplus_inverts_softplus():
