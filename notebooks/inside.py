@@ -114,9 +114,10 @@ for axes, ((name, number), M) in zip(panels[0], matrices.items()):
 
 # %% [markdown]
 # The circuit of Olsson et al. 2022 (arXiv:2209.11895) is two steps long: the first layer tells each token what stood
-# before it, the second looks for a token whose predecessor is the present one. In both models the first layer's
-# matrix has its weight right below the diagonal, and the second layer's last rows have a column where the answer
-# stands. How often over many rows is the answer the input on which the question's output depends most?
+# before it, the second looks for a token whose predecessor is the present one. Attention shows it plainly: its first
+# layer has its weight right below the diagonal, its second a column where the answer stands. Mamba's layers are less
+# sharp, both depend on the trigger and the tokens after it. How often over many rows is the answer the input on which
+# the question's output depends most?
 
 # %%
 rows = batch_of_rows[: 4 if SMALL else 128]

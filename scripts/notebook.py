@@ -89,10 +89,15 @@ def _execute(cell: Cell, module: types.ModuleType, path: Path) -> Output:
     exec(compile(tree, str(path), "exec"), module.__dict__)
     if isinstance(last, ast.Expr):
       value = eval(compile(ast.Expression(last.value), str(path), "eval"), module.__dict__)
-      # a last line that draws has a picture to show
-      if value is not None and not type(value).__module__.startswith("matplotlib"):
+      if value is not None and not _drawn(value):
         print(value)
   return Output(shown.getvalue().rstrip(), list(_figures()))
+
+
+def _drawn(value: Any) -> bool:
+  """Tells if a value is what a line that draws returns: something of pyplot's, or a list of such."""
+  values = value if isinstance(value, (list, tuple)) and value else [value]
+  return all(type(each).__module__.startswith("matplotlib") for each in values)
 
 
 def _figures() -> Iterator[tuple[str, bytes]]:

@@ -20,8 +20,7 @@ x + 1
 # %% tags=["hide-input"]
 import matplotlib.pyplot as plt
 _, axes = plt.subplots()
-axes.set_title("a line")
-x = None
+axes.set(title="a line", xlabel="x")
 """
 
 
@@ -57,6 +56,7 @@ def test_cells_are_cut_run_and_written(tmp_path):
   assert "```text\nsmall\n3\n```" in page
   assert '<details markdown="1">' in page
   assert "![a line](toy_1.png)" in page
+  assert "Text(" not in page
   assert (tmp_path / "pages" / "toy_1.png").read_bytes().startswith(b"\x89PNG")
 
 
