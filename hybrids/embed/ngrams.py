@@ -97,8 +97,14 @@ class NGrams(Tokens, kw_only=True):
   def setup(self):
     super().setup()
     normal, part = nn.initializers.normal(self.std), self._size // self._tables
-    table = lambda number: param(self, f"tables_{number}", normal, (self.rows_of(number), part), ("vocab", None))
-    self.tables = [table(number) for number in range(self.sets)]
+
+    def tables(number: int) -> Float[Array, "r k"]:
+      rows = self.rows_of(number)
+      # a token passes one row of each table
+      used = self._tables / rows
+      return param(self, f"tables_{number}", normal, (rows, part), ("vocab", None), used=used)
+
+    self.tables = [tables(number) for number in range(self.sets)]
     if self.use == "sum":
       self.ngram_proj = Dense(self.width, axes=(None, "embed"))
 

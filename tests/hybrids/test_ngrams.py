@@ -12,6 +12,8 @@ from hybrids.embed.ngrams import NGrams
 from hybrids.embed.tokens import Tokens
 from hybrids.mixer import frozen
 from hybrids.model import Model
+from inference.beam import beam_search
+from inference.generate import generate
 from layers import ngrams
 from tests.hybrids.filled import filled
 from tests.refused import refused
@@ -143,6 +145,24 @@ def test_a_model_goes_on_where_it_stopped():
     np.testing.assert_allclose(some[0], y[0, 3:7], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(some[1], y[1, 1:5], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(last, jnp.stack([y[0, 8], y[1, 6]]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_texts_of_a_batch_go_on_as_each_does_alone():
+  """The last tokens of each text are its own, also after a beam was chosen."""
+  fields = {name: value for name, value in FIELDS.items() if name not in ("width", "vocab")}
+  model = whole(dict(name="ngrams", **fields), STACK)
+  variables = jax.tree.map(lambda leaf: 3 * leaf, filled(model, TOKENS))
+  prompts = [[1, 5, 2, 7, 9], [4, 8]]
+  for search in (generate, functools.partial(beam_search, num_beams=3)):
+    together = search(model, variables, prompts, max_new_tokens=6).tokens
+    alone = [search(model, variables, [prompt], max_new_tokens=6).tokens for prompt in prompts]
+    np.testing.assert_array_equal(together, np.concatenate(alone))
+
+
+def test_a_token_passes_one_row_of_each_table():
+  shapes = jax.eval_shape(NGrams(**FIELDS).init, jax.random.key(0), TOKENS, START)["params"]
+  assert shapes["tables_0"].used == 4 / 120
 
 
 def test_earlier_tokens_change_what_a_token_adds():
