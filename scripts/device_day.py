@@ -1,7 +1,7 @@
 """What to do with eight minutes of a GPU: says what it will do, runs it in order of worth, and writes as it goes.
 
   python -m scripts.device_day --out DIR [--seconds 480] [--only WORD …]     on the GPU; --plan prints and runs nothing
-  python -m scripts.device_day --out DIR --toy                               a rehearsal on a CPU at toy sizes
+  python -m scripts.device_day --out DIR --toy             a rehearsal on a CPU at toy sizes: two minutes of one core
 
 Every kernel for GPUs is compared with its definition at published sizes, values and gradients, in float32 and bfloat16;
 kernels are timed beside XLA's forms and what others have installed (fla-core, jax-linear-attention, mamba-ssm); then

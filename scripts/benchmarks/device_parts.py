@@ -33,6 +33,7 @@ ROUNDS = 7
 DTYPES = ("float32", "bfloat16")
 # by the size in `ops.SIZES`: rows and tokens, which tiles do not divide
 LENGTHS = {"real": (2, 2000), "toy": (2, 37)}
+TOY_DEVICE = {"mib": 4, "side": 64}  # of what measures the device
 TOY_SIZES = dict(n=6, e=6, g=1, h=2, k=4, p=3)
 MODELS = {"mamba": ("mamba_130m", "mamba_toy"), "mamba2": ("mamba2_130m", "mamba2_toy")}
 
@@ -145,9 +146,9 @@ def time_op(name: str, toy: bool) -> Iterator[Row]:
     for case in kernels.one(name, sizes, dtype, installed()):
       if not case.name.endswith("reference"):
         groups.setdefault(case.group, []).append(case)
-  rates = floors.measure(**bench.SMALL if toy else bench.LARGE)
+  rates = floors.measure(**TOY_DEVICE if toy else bench.LARGE)
   for group, cases in groups.items():
-    for row in bench.measure(cases, ROUNDS, rates):
+    for row in bench.measure(cases, 2 if toy else ROUNDS, rates):
       yield {"group": group, **row}
 
 
