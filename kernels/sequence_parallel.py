@@ -248,13 +248,13 @@ class Over(NamedTuple):
       h, kept = self.exchange.entering(line, self._with(given, arrays), last_of, arrays[slot])
       (y, last), pull = jax.vjp(f, *from_state(arrays, h))
       last = line.ending(jax.lax.axis_index(AXIS), last)
-      return (y, jax.lax.psum(last, AXIS)), (ends, kept, pull)
+      return (y, _each(_sum, last)), (ends, kept, pull)
 
     def backward(saved, bars):
       ends, kept, pull = saved
       y_bar, last_bar = bars
       # where devices hold one result together, each has its share of the cotangent
-      last_bar = _each(lambda z: jax.lax.psum(z, AXIS), last_bar)
+      last_bar = _each(_sum, last_bar)
       last_bar = self.exchange.leaving(Line(devices, ends), kept, lambda bar: pull((y_bar, bar))[slot], last_bar)
       bars = pull((y_bar, last_bar))
       first = jax.lax.axis_index(AXIS) == 0
@@ -321,6 +321,13 @@ def _shift(tree: Any, devices: int, by: int) -> Any:
   """Hands arrays to the next device, or with -1 to the one before; the one at an end gets those of the other end."""
   pairs = [(i, (i + by) % devices) for i in range(devices)]
   return _each(lambda z: jax.lax.ppermute(z, AXIS, pairs), tree)
+
+
+def _sum(z: Array) -> Array:
+  """Returns the sum over devices; of complex numbers by parts, since XLA for CPUs aborts on those that are all 0."""
+  if jnp.iscomplexobj(z):
+    return jax.lax.complex(jax.lax.psum(z.real, AXIS), jax.lax.psum(z.imag, AXIS))
+  return jax.lax.psum(z, AXIS)
 
 
 def _each(f: Callable, *trees: Any) -> Any:
