@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
   except OSError as error:
     if error.filename is None:
       raise
-    return fail(error, MISTAKE, debug)
+    return fail(Mistake(f"{error.filename}: {error.strerror}; make it usable, or give another path"), MISTAKE, debug)
   except Exception as error:
     peers.end_if_lost(error)
     if isinstance(error, MemoryError) or str(error).startswith("RESOURCE_EXHAUSTED"):

@@ -30,6 +30,8 @@ def share(batch: int, process_index: int, process_count: int) -> int:
   """
   if not 0 <= process_index < process_count:
     raise Mistake(f"process_index={process_index} must lie in 0 … process_count - 1 = {process_count - 1}")
+  if not 1 <= batch < 2**31:
+    raise Mistake(f"data.batch={batch}; it must be at least 1 row, and below 2^31")
   if batch % process_count:
     raise Mistake(
       f"data.batch={batch} does not divide over {process_count} processes: use a multiple of {process_count}"

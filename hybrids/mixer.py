@@ -9,6 +9,7 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import math
 import numbers
 import types
 import typing
@@ -157,6 +158,10 @@ def check_fields(cls: type[nn.Module], given: Mapping[str, Any], what: str) -> N
       kind = getattr(field.type, "__name__", field.type)
       advice = "; write None" if given[field.name] == "none" and "None" in str(kind) else ""
       raise Mistake(f"{what}: {field.name}={given[field.name]!r} must be of type {kind}{advice}")
+    if field.name in given and not _countable(given[field.name], field):
+      raise Mistake(
+        f"{what}: {field.name}={given[field.name]!r} must be a finite number, and below 2^31 if it is whole"
+      )
 
 
 def _fits(value: Any, annotation: Any) -> bool:
@@ -167,6 +172,15 @@ def _fits(value: Any, annotation: Any) -> bool:
     return True
   # Python counts true and false among the numbers
   return isinstance(value, tuple(plain[kind] for kind in kinds)) and (bool in kinds or not isinstance(value, bool))
+
+
+def _countable(value: Any, field: dataclasses.Field) -> bool:
+  """Tells if a value is no number, or one that a field can have: infinity only where that is the default."""
+  if not isinstance(value, numbers.Real) or isinstance(value, bool):
+    return True
+  if isinstance(value, numbers.Integral):
+    return abs(int(value)) < 2**31 or "float" in str(field.type)
+  return math.isfinite(value) or value == field.default
 
 
 def frozen(value: Any) -> Any:

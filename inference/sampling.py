@@ -43,7 +43,7 @@ def make_sampler(
   finite = "a finite number"
   for name, value, fine, need in (
     ("temperature", temperature, 0 <= temperature < float("inf"), f"{finite} of at least 0 (0 takes the likeliest)"),
-    ("top_k", top_k, top_k >= 0, "a number of at least 1, or 0 to draw among all tokens"),
+    ("top_k", top_k, 0 <= top_k < 2**31, "a number of at least 1, or 0 to draw among all tokens"),
     ("top_p", top_p, 0 < top_p <= 1, "a number above 0 and at most 1 (1 draws among all tokens)"),
     ("min_p", min_p, 0 <= min_p <= 1, "a number from 0 to 1 (0 draws among all tokens)"),
     (

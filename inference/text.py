@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from inference.generate import stream
-from inference.sampling import make_sampler
+from inference.sampling import Sampler, make_sampler
 from inference.tokenizer import Decoder, Tokenizer
 from mistake import Mistake
 
@@ -105,16 +105,29 @@ def pieces(model: nn.Module, variables: Mapping[str, Any], prompt: np.ndarray, *
     yield np.asarray(piece.tokens[0, : piece.lengths[0]])
 
 
+def check_settings(section: Any) -> None:
+  """Raises ValueError where a config's generate section has settings that nothing can be drawn with."""
+  make_sampler(**{key: section[key] for key in Sampler._fields if key in section})
+  check_stops(section.get("stop", ()))
+
+
+def check_stops(stop: Sequence[Any]) -> None:
+  """Raises ValueError where one is empty or no text."""
+  if wrong := [text for text in stop if not isinstance(text, str)]:
+    raise Mistake(f"generate: stop has {wrong[0]!r}, which is no text; quote it, e.g. ('{wrong[0]}',)")
+  if not all(stop):
+    raise Mistake("generate: stop has an empty text, before which everything would end; leave it out")
+
+
 def encoded_stops(tokenizer: Tokenizer, stop: Sequence[str]) -> list[list[int]]:
   """Returns the tokens of each stop text, and the token that ends texts.
 
   A text may come in other tokens than these, so whoever shows it looks for the stop texts as well.
 
   Raises:
-    ValueError: one is empty.
+    ValueError: one is empty or no text.
   """
-  if not all(stop):
-    raise Mistake("generate: stop has an empty text, before which everything would end; leave it out")
+  check_stops(stop)
   end = [] if tokenizer.end is None else [[tokenizer.end]]
   return end + [tokenizer.encode(text, begin=False).tolist() for text in stop]
 

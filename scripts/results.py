@@ -21,7 +21,7 @@ def read(path: Path) -> list[dict[str, Any]]:
   A line that is no result, as a full disk leaves behind, is named on standard error: its run does not count as done.
   """
   results, broken = [], []
-  for number, line in enumerate(path.read_text(errors="replace").split("\n") if path.exists() else (), 1):
+  for number, line in enumerate(path.read_text(errors="replace").split("\n") if path.is_file() else (), 1):
     if not line.strip():
       continue
     try:

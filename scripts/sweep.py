@@ -183,7 +183,7 @@ def is_running(out: Path) -> bool:
 
 
 def _text(path: Path) -> str:
-  return path.read_text(errors="replace") if path.exists() else ""
+  return path.read_text(errors="replace") if path.is_file() else ""
 
 
 def _json(path: Path) -> dict[str, Any]:

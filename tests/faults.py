@@ -8,6 +8,7 @@ is the right one. Its docstring is the table's row: the fault, then what happens
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import sys
@@ -120,7 +121,7 @@ def config_damaged(folder: Path) -> None:
 
 @in_folder
 def journal_damaged(folder: Path) -> None:
-  """run.json is no JSON, or has values of wrong types | refused in one line"""
+  """run.json is no JSON, has values of wrong types, or is a pipe | refused in one line"""
   run_folder = trained(folder)
   for text in (
     "",
@@ -131,6 +132,9 @@ def journal_damaged(folder: Path) -> None:
   ):
     (run_folder / "run.json").write_text(text)
     refused(folder, "run.json cannot be read")
+  (run_folder / "run.json").unlink()
+  os.mkfifo(run_folder / "run.json")
+  refused(folder, "run.json cannot be read", "no plain file")
 
 
 @in_folder

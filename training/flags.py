@@ -49,6 +49,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> flags
     raise Mistake(_explain(argv, error)) from None
   except flags.UnrecognizedFlagError as error:
     raise Mistake(_of_config(argv, values, error.flagname) or _last_line(error)) from None
+  except flags.IllegalFlagValueError as error:
+    raise Mistake(_of_another_kind(argv, error) or _last_line(error)) from None
   except (flags.Error, OSError) as error:
     raise Mistake(_last_line(error)) from None
   if stray:
@@ -224,15 +226,36 @@ def _value(argv: list[str], name: str) -> str | None:
   return found
 
 
-def _explain(argv: list[str], error: Exception) -> str:
-  """Explains which of the overrides names a key that the config does not have."""
-  path = _value(argv, "config") or ""
+def _of_another_kind(argv: list[str], error: Exception) -> str:
+  """Says what the value of an override must be; nothing where the error is about something else."""
+  found = re.match(r"flag --config\.([^=\s]+)=(.*?): ", str(error), re.S)
+  if not found:
+    return ""
+  value: Any = _plain(argv)
+  for part in found[1].split("."):
+    value = value[part] if isinstance(value, Mapping) and part in value else None
+  if isinstance(value, Mapping):
+    inside = next(iter(value), "KEY")
+    return f"--config.{found[1]}={found[2]}: it is a section; set a key of it, such as --config.{found[1]}.{inside}=…"
+  words = {bool: "true or false", int: "a whole number", float: "a number", tuple: "a sequence in brackets"}
+  need = words.get(type(value), "")
+  return f"--config.{found[1]}={found[2]}: it must be {need}, such as {value!r}" if need else ""
+
+
+def _plain(argv: list[str]) -> Mapping[str, Any]:
+  """Returns the config without the command line's overrides."""
   plain = flags.FlagValues()
   config_flags.DEFINE_config_file("config", flag_values=plain, sys_argv=[argv[0]])
   plain["config"].parser = _Complete(plain["config"].parser, argv)
+  plain([argv[0], f"--config={_value(argv, 'config') or ''}"])
+  return plain.config.to_dict()
+
+
+def _explain(argv: list[str], error: Exception) -> str:
+  """Explains which of the overrides names a key that the config does not have."""
+  path = _value(argv, "config") or ""
   try:
-    plain([argv[0], f"--config={path}"])
-    config: Any = plain.config.to_dict()
+    config = _plain(argv)
   except Exception as inside:
     return f"{path} failed: {type(inside).__name__}: {_last_line(inside)}"
   for word in argv[1:]:

@@ -48,7 +48,7 @@ def write(folder: Path, step: int, run: str = "") -> None:
 def run_of(folder: Path) -> str:
   """Returns the identity of the run that saved a step; empty where its manifest does not name it."""
   try:
-    return str(json.loads((folder / NAME).read_text()).get(RUN, ""))
+    return str(json.loads((folder / NAME).read_text()).get(RUN, "")) if (folder / NAME).is_file() else ""
   except (OSError, ValueError, AttributeError, RecursionError):
     return ""
 

@@ -12,6 +12,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
+from mistake import Mistake
 from training.workdir import write_text
 
 
@@ -24,6 +25,8 @@ class Rows:
   """
 
   def __init__(self, path: Path, *, last: int):
+    if path.exists() and not path.is_file():
+      raise Mistake(f"{path} is no plain file, which rows of metrics could be added to; move it away")
     kept = [row for row in read_rows(path) if row["step"] <= last]
     whole = "".join(json.dumps(row) + "\n" for row in kept)
     if path.exists() and path.read_text(errors="replace") != whole:
@@ -103,7 +106,8 @@ class Events:
 def read_rows(path: Path) -> list[dict[str, Any]]:
   """Reads the rows of a metrics file, without a last line that a kill cut short."""
   rows = []
-  for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
+  # a pipe would be waited for
+  for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
     try:
       row = json.loads(line)
     except (ValueError, RecursionError):

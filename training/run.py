@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 
 from data.task import build_task
 from hybrids.model import build_model, side_inputs
-from inference import count, evaluators, sampling, tokenizer
+from inference import count, evaluators, text, tokenizer
 from inference.evaluators import Evaluation
 from inference.text_model import TextModel
 from kernels import dispatch
@@ -61,7 +61,7 @@ class Run:
       # "auto" leaves KERNEL_IMPL in force
       dispatch.force(config.kernels)
     # or the run would be trained before it is said that it cannot write
-    sampling.make_sampler(**{key: config.generate[key] for key in sampling.Sampler._fields if key in config.generate})
+    text.check_settings(config.generate)
     data, optimizer_section = config.data.to_dict(), config.optimizer.to_dict()
     settings.check_keys("optimizer", optimizer_section, optimizer.build)
     self.task = build_task(**data)

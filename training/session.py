@@ -115,7 +115,9 @@ class Folder:
     if self.path is None or jax.process_index() > 0:
       return
     numbers = {"step": progress.step, "wall_seconds": progress.seconds, "metrics": progress.last, "best": progress.best}
-    workdir_lib.write_json(self.path / metrics.SUMMARY, dict(facts) | numbers | hardware.surroundings())
+    # of a run that has failed, the first error is what is said, not that its folder is gone or full
+    with contextlib.suppress(*([OSError] if facts.get("status") == "failed" else [])):
+      workdir_lib.write_json(self.path / metrics.SUMMARY, dict(facts) | numbers | hardware.surroundings())
 
   def close(self) -> None:
     """Frees the folder; a save that failed has been reported by then, or is reported here."""

@@ -88,6 +88,9 @@ def _read(path: Path) -> dict[str, Any] | None:
   if not path.exists():
     return None
   try:
+    if not path.is_file():
+      # a pipe would be waited for
+      raise Mistake("it is no plain file")
     stored = json.loads(path.read_text())
     if not isinstance(stored, dict):
       raise Mistake("it is not a JSON object")

@@ -93,6 +93,17 @@ def test_an_argument_of_the_wrong_type_is_named(name, field, value, kind):
     mixer_lib.build(name, width=8, **{field: value})
 
 
+@pytest.mark.parametrize(
+  "name, field, value",
+  [("mamba2", "dt_max", float("nan")), ("softmax", "window", 10**21), ("mamba2", "dt_min", float("inf"))],
+)
+def test_a_number_that_nothing_can_be_made_of_is_named(name, field, value):
+  refused(
+    f"mixer '{name}': {field}={value!r} must be a finite number", mixer_lib.build, name, width=8, **{field: value}
+  )
+  assert mixer_lib.build("mamba2", width=8, dt_most=float("inf"))
+
+
 def test_a_broken_file_breaks_only_its_users(folder):
   sys.modules.pop("strange_mixers.fine", None)
   mixer_lib.find("mlp")

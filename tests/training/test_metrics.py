@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import os
 import resource
 import sys
 import time
@@ -68,6 +69,13 @@ def test_rows_of_steps_that_were_not_saved_are_dropped(tmp_path):
     (2, 2.0),
     (3, 30.0),
   ]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_no_rows_can_be_added_to_is_refused(tmp_path, make):
+  make(tmp_path / "metrics.jsonl")
+  with pytest.raises(ValueError, match="metrics.jsonl is no plain file"):
+    rows.Rows(tmp_path / "metrics.jsonl", last=-1)
 
 
 def test_tensorboard_events_hold_the_rows(tmp_path):
