@@ -273,6 +273,8 @@ def _read(
       arrays = [np.asarray(array, np.float32) for array in arrays]
     return line.row.here(arrays)[number]
 
+  if sources[0][0] is None and sources[0][1].row.sizes:
+    return _rows(tensors, struct, sources[0][1], index)
   if sources[0][0] is None:
     # a copy, as a view would keep the whole tensor in memory
     return np.array(made(*sources[0][1:])[index], struct.dtype)
@@ -284,4 +286,17 @@ def _read(
     assert layer is not None, "a stacked leaf is stacked everywhere"
     if layer in wanted:
       leaf[wanted[layer]] = made(line, number)[rest]
+  return leaf
+
+
+def _rows(tensors: Tensors, struct: jax.ShapeDtypeStruct, line: Line, index: tuple[slice, ...]) -> np.ndarray:
+  """Returns the part of a leaf at an index whose rows are those of several tensors, which are read one at a time."""
+  shape = [len(range(*part.indices(size))) for part, size in zip(index, struct.shape)]
+  first, last, _ = index[0].indices(struct.shape[0])
+  leaf, start = np.empty(shape, struct.dtype), 0
+  for name, size in zip(line.theirs, line.row.sizes, strict=True):
+    begin, end = max(first, start), min(last, start + size)
+    if begin < end:
+      leaf[begin - first : end - first] = tensors.read(name)[(slice(begin - start, end - start), *index[1:])]
+    start += size
   return leaf

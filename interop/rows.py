@@ -25,11 +25,17 @@ Arrays = list[np.ndarray]
 
 
 class Step(NamedTuple):
-  """Their arrays -> ours, and back; `moves` says that it computes nothing, so that numbers may stay as stored."""
+  """Their arrays -> ours, and back.
+
+  Attributes:
+    moves: says that it computes nothing, so that numbers may stay as stored.
+    sizes: of arrays that ours has one below the other, if that is all it does: then a part can be read by itself.
+  """
 
   there: Callable[[Arrays], Arrays]
   back: Callable[[Arrays], Arrays]
   moves: bool = False
+  sizes: tuple[int, ...] = ()
 
 
 class Row(NamedTuple):
@@ -53,6 +59,11 @@ class Row(NamedTuple):
   def moves(self) -> bool:
     """Returns whether its numbers are theirs, in other places."""
     return all(step.moves for step in self.steps)
+
+  @property
+  def sizes(self) -> tuple[int, ...]:
+    """Returns the rows of each of their tensors, if ours has them one below the other; else nothing."""
+    return self.steps[0].sizes if len(self.steps) == 1 else ()
 
   def here(self, arrays: Arrays) -> Arrays:
     """Ours of theirs."""
@@ -152,7 +163,7 @@ def split(*sizes: int, axis: int = 0) -> Step:
 def join(*sizes: int, axis: int = 0) -> Step:
   """Returns the inverse of `split`."""
   step = split(*sizes, axis=axis)
-  return Step(step.back, step.there, moves=True)
+  return Step(step.back, step.there, moves=True, sizes=() if axis else sizes)
 
 
 def unpack(heads: int, *sizes: int) -> Step:

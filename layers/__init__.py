@@ -1,8 +1,8 @@
 """Parametrised parts that several mixers share: dense layers, norms, short convolutions, positions, initialisers.
 
 A layer casts its parameters to the dtype of its input and returns that dtype, so precision is one cast at the
-embedding. Parameters are float32 and carry logical axis names: embed, inner, heads, kv, mlp, expert, vocab, state,
-taps, or None.
+embedding. Parameters are float32 and carry logical axis names: embed, inner, heads, kv, mlp, expert, vocab, rows (of
+tables of n-grams), state, taps, or None.
 """
 
 from layers.block_dense import BlockDense

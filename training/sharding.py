@@ -23,6 +23,8 @@ RULES = (
   ("batch", ROWS),
   ("time", "sequence"),
   ("vocab", "tensor"),
+  # of tables that no device ever has whole: a lookup moves what it finds
+  ("rows", ("tensor", "fsdp")),
   ("inner", "tensor"),
   ("heads", "tensor"),
   ("kv", "tensor"),

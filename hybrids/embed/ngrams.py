@@ -102,7 +102,7 @@ class NGrams(Tokens, kw_only=True):
       rows = self.rows_of(number)
       # a token passes one row of each table
       used = self._tables / rows
-      return param(self, f"tables_{number}", normal, (rows, part), ("vocab", None), used=used)
+      return param(self, f"tables_{number}", normal, (rows, part), ("rows", None), used=used)
 
     self.tables = [tables(number) for number in range(self.sets)]
     if self.use == "sum":
@@ -144,7 +144,7 @@ class NGrams(Tokens, kw_only=True):
       ngrams.rows(shifted[:n], by[:n], sizes[(n - 2) * heads : (n - 1) * heads]) for n in range(2, self.order + 1)
     ]
     starts = np.cumsum((0, *sizes[:-1]), dtype=np.int32)
-    whole = nn.with_logical_constraint(self.tables[number], ("vocab", None))
+    whole = nn.with_logical_constraint(self.tables[number], ("rows", None))
     vectors = jnp.take(whole, jnp.concatenate(found, axis=-1) + starts, axis=0)
     return vectors.reshape(*vectors.shape[:-2], -1)
 

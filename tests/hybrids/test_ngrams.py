@@ -15,6 +15,7 @@ from hybrids.model import Model
 from inference.beam import beam_search
 from inference.generate import generate
 from layers import ngrams
+from tests import child
 from tests.hybrids.filled import filled
 from tests.refused import refused
 
@@ -158,6 +159,36 @@ def test_texts_of_a_batch_go_on_as_each_does_alone():
     together = search(model, variables, prompts, max_new_tokens=6).tokens
     alone = [search(model, variables, [prompt], max_new_tokens=6).tokens for prompt in prompts]
     np.testing.assert_array_equal(together, np.concatenate(alone))
+
+
+ON_A_MESH = """
+import re, jax, jax.numpy as jnp
+from jax.sharding import NamedSharding
+from hybrids.embed.ngrams import NGrams
+from training import sharding
+
+module = NGrams(width=64, vocab=256, rows=4096, heads=4, use="layers")
+tokens, start = jnp.zeros((8, 32), jnp.int32), jnp.zeros(8, jnp.int32)
+loss = lambda variables, tokens: jnp.sum(module.apply(variables, tokens, start).side["ngrams"] ** 2)
+mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+with sharding.active(mesh):
+  boxed = jax.eval_shape(module.init, jax.random.key(0), tokens, start)
+  places = sharding.of_variables(dict(boxed), mesh)
+  shapes = jax.tree.map(lambda box: box.value, dict(boxed), is_leaf=lambda leaf: hasattr(leaf, "names"))
+  variables = jax.tree.map(lambda z, place: jax.ShapeDtypeStruct(z.shape, z.dtype, sharding=place), shapes, places)
+  rows = jax.ShapeDtypeStruct(tokens.shape, tokens.dtype, sharding=NamedSharding(mesh, jax.P(sharding.ROWS)))
+  program = jax.jit(jax.value_and_grad(loss), out_shardings=(None, places)).lower(variables, rows).compile().as_text()
+table = shapes["params"]["tables_0"].shape
+made = {int(size) for size in re.findall(r"f32\\[(\\d+),8\\]", program)}
+assert table[1] == 8 and made, table
+print(max(made) / table[0])
+"""
+
+
+@pytest.mark.slow
+def test_no_device_of_a_mesh_has_more_than_its_part_of_the_tables():
+  """Neither in the lookup nor in the gradient; four devices share the tables."""
+  assert float(child.python("-c", ON_A_MESH, JAX_NUM_CPU_DEVICES="8")) == 0.25
 
 
 def test_a_token_passes_one_row_of_each_table():
