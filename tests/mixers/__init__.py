@@ -81,7 +81,16 @@ def oracles() -> dict[str, Any]:
   for name, module in files().items():
     for row, given in module.ORACLE.items():
       fields, told = given if isinstance(given, tuple) else (given, {})
-      run = importlib.import_module(f"tests.oracles.{name}").run
+      run = _oracle(name)
       told = {key: fields[key] for key in inspect.signature(run).parameters if key in fields} | told
       cases[f"{name}, {row}" if row else name] = (dict(name=path(name), **fields), run, told)
   return cases
+
+
+def _oracle(name: str) -> Any:
+  try:
+    return importlib.import_module(f"tests.oracles.{name}").run
+  except ModuleNotFoundError as error:
+    if error.name != f"tests.oracles.{name}":
+      raise
+    raise LookupError(f"write tests/oracles/{name}.py with the paper's equations, see CONTRIBUTING.md") from None
