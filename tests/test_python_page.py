@@ -8,12 +8,11 @@ PAGE = Path(__file__).parents[1] / "docs" / "python.md"
 
 def test_the_code_of_the_page_runs(tmp_path, monkeypatch):
   code = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
-  # a first run in a folder, small and short, and a batch for the lines that need one
+  # a first run in a folder, small and short
   short = "width=8,depth=1,length=16,batch=2,steps=2,warmup=1,eval.batches=1"
   first = code[0].replace("width=32,depth=1,length=64,steps=20,warmup=2", short)
   first = first.replace('warmup=1,eval.batches=1")', f'warmup=1,eval.batches=1", workdir="{tmp_path}")')
   first = first.replace('"runs/mamba"', f'"{tmp_path}"')
-  first = first.replace("logits =", "batch = next(iter(run.task.train()))\nlogits =")
   names: dict = {}
   for block in (first, *code[1:]):
     exec(compile(block, str(PAGE), "exec"), names)

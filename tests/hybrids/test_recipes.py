@@ -7,7 +7,7 @@ import pytest
 
 from hybrids import recipes, sections
 from hybrids.mixer import frozen
-from hybrids.model import Model
+from hybrids.model import Model, build_model
 from inference.count import active, size
 from tests import sources
 
@@ -88,8 +88,10 @@ def test_a_size_that_does_not_exist_is_answered_by_those_that_do(name, said):
 @pytest.mark.slow
 def test_the_pages_code_builds_what_it_says():
   blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.S)
-  names = [{}, {}]
+  names = [{}, {}, {}]
   for block, into in zip(blocks, names, strict=True):
     exec(block, into)
   jamba = names[1]["model"]
   assert size(shapes(jamba, recipes.get_recipe("jamba_v0.1"))["params"]) == COUNTS["jamba_v0.1"]
+  (own,) = names[2]["RECIPES"].values()
+  assert size(shapes(build_model(own, **own.model), own)["params"]) > 0
