@@ -19,7 +19,8 @@ missing has the default of its class. configs/grammar.py says how pairs are writ
 | eval.every=7         | eval.every=7                      | any key by its full path                                 |
 | evaluators.a.name=x  | evaluators.a.name=x               | a field of an evaluator, which need not be there yet     |
 
-Later pairs win. The result is locked: a key that is not there cannot be set, but for the model's.
+Later pairs win. The result is locked: a key that is not there cannot be set, but for the model's. Where `steps` are no
+more than the config's warm-up and that is not given, it becomes a tenth of them.
 """
 
 from typing import Any
@@ -139,6 +140,10 @@ def parse(config: ConfigDict, arg: str | None) -> ConfigDict:
       place(config, key, text)
   if "pattern" in body:
     finish_pattern(body, letters, mlp=any(key == "mlp" for key, _ in given))
+  keys = {key for key, _ in given}
+  if config.optimizer.warmup >= config.steps and not keys & {"warmup", "optimizer.warmup"}:
+    # a short trial by `steps` alone
+    config.optimizer.warmup = config.steps // 10
   if config.model.head.get("pool") == "cls" and "class_token" not in config.model.embed:
     config.model.embed.class_token = "end"
   return config.lock()

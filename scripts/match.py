@@ -16,12 +16,14 @@ import flax.linen as nn
 
 import ending
 from data.task import build_task
+from hybrids import mixer as mixer_lib
+from hybrids import sections
 from hybrids.model import build_model
 from inference import count
 from mistake import Mistake
 from scripts.plan import argument, digest, joined
 from training import flags as flags_lib
-from training import flops
+from training import flops, schedule
 from training import state as state_lib
 
 QUANTITIES = ("parameters", "state", "flops")
@@ -97,11 +99,22 @@ class Models:
 
   def build(self, setting: Mapping[str, Any]) -> tuple[Any, Any]:
     """Builds the setting's task and model; raises what they say about their settings."""
-    sections = self.sections(setting)
-    name = json.dumps(sections["data"], sort_keys=True, default=repr)
+    parts = self.sections(setting)
+    name = json.dumps(parts["data"], sort_keys=True, default=repr)
     if name not in self._tasks:
-      self._tasks[name] = build_task(**sections["data"])
-    return self._tasks[name], build_model(self._tasks[name], **sections["model"])
+      self._tasks[name] = build_task(**parts["data"])
+    return self._tasks[name], build_model(self._tasks[name], **parts["model"])
+
+  def check(self, setting: Mapping[str, Any]) -> None:
+    """Raises a Mistake where a key, a name or a number of the setting is wrong, without building its task."""
+    whole = self._parsed(setting)
+    letters = sections.complete(whole["model"])["body"].get("letters", {})
+    for letter in letters.values():
+      mixer = letter.get("mixer", letter)
+      fields = {key: value for key, value in mixer.items() if key != "name"}
+      mixer_lib.check_fields(mixer_lib.find(mixer["name"]), {"width": 1, **fields}, f"mixer {mixer['name']!r}")
+    keys = ("lr", "schedule", "warmup", "final_lr", "decay")
+    schedule.learning_rate(steps=whole["steps"], **{key: whole["optimizer"][key] for key in keys})
 
   def tokens(self, setting: Mapping[str, Any]) -> int:
     """Counts the tokens of one update, padding included."""
@@ -182,10 +195,10 @@ def match(models: Models, settings: Sequence[dict[str, Any]], wanted: Budget, fo
     try:
       if wanted.key in setting:
         raise Mistake(f"it sets {wanted.key}, which --match solves for; leave it out or --solve another key")
-      sections = models.sections(setting)
+      parts = models.sections(setting)
       # equal models of unequal data may have unequal states; seeds change neither
-      sections["data"].pop("seed", None)
-      name = digest(sections, wanted._replace(tolerance=0.0))
+      parts["data"].pop("seed", None)
+      name = digest(parts, wanted._replace(tolerance=0.0))
       if name not in matched:
         matched[name] = _matched(models, setting, wanted, stored.get(name))
       rows.append(matched[name]._replace(setting=setting))

@@ -253,6 +253,8 @@ def main(argv: list[str] | None = None) -> int:
     settings = seeded(settings, args.seeds) if args.seeds else settings
     if args.mode == "count":
       return count_all(settings, args)
+    if args.grid:
+      check_grid(settings, args)
     matched = match_all(settings, args) if args.match else settings
     runs = plan(args.config, args.flags, matched)
     code = run_in(runs, args)
@@ -283,6 +285,23 @@ def check(args: argparse.Namespace) -> None:
     raise Mistake(f"--hosts is for --launcher ssh, not {args.launcher}")
   if args.slurm and args.launcher != "slurm":
     raise Mistake(f"--slurm is for --launcher slurm, not {args.launcher}")
+
+
+def check_grid(settings: list[dict[str, Any]], args: argparse.Namespace) -> None:
+  """Raises a Mistake where a setting of --grid is none that main.py would run, before any starts."""
+  from scripts import match
+
+  models = match.Models(args.config, args.flags)
+  wrong: dict[str, str] = {}
+  for setting in settings:
+    try:
+      models.check(setting)
+    except Mistake as error:
+      wrong.setdefault(match.reason(error), run_name(setting))
+  if wrong:
+    why, name = next(iter(wrong.items()))
+    more = f" (and {len(wrong) - 1} other mistakes)" if len(wrong) > 1 else ""
+    raise Mistake(f"--grid: nothing was started, since {name} cannot run: {why}{more}")
 
 
 def match_all(settings: list[dict[str, Any]], args: argparse.Namespace) -> list[dict[str, Any]]:

@@ -318,6 +318,13 @@ def test_a_flat_model_section_of_an_older_run_is_read():
     sections.upgrade(OLD | {"learn_state": True})
 
 
+@pytest.mark.parametrize(
+  "arg, warmup", [("steps=40", 4), ("steps=5", 0), ("steps=51", 50), ("steps=40,warmup=60", 60), ("", 50)]
+)
+def test_a_short_trial_has_a_short_warm_up_unless_it_is_given(arg, warmup):
+  assert base.get_config(arg).optimizer.warmup == warmup
+
+
 def test_one_seed_argument_sets_both():
   c = base.get_config("seed=3")
   assert (c.seed, c.data.seed) == (3, 3)

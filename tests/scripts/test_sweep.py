@@ -339,6 +339,23 @@ def get_sweep():
 """
 
 
+@pytest.mark.parametrize(
+  "grid, message",
+  [
+    (["mixer=gated_em,mamba"], "mixer=gated_em cannot run: no mixer is called 'gated_em'"),
+    (["lrr=1,2"], "lrr=1 cannot run: config has no key 'lrr' (did you mean 'lr'?)"),
+    (["mixer=mamba", "steps=10", "warmup=20"], "optimizer.warmup=20 is not below steps=10"),
+    (["mixer=mamba", "m.stat=3"], "mixer 'mamba' has no field 'stat' (did you mean 'state'?)"),
+    (["lr=1e-3,-1"], "lr=-1"),
+  ],
+)
+def test_a_grid_with_a_mistake_starts_nothing(tmp_path, mistaken, grid, message):
+  (tmp_path / "config.py").write_text(REAL)
+  command = ["--config", str(tmp_path / "config.py"), "--out", str(tmp_path / "out"), "--grid", *grid]
+  mistaken(sweep.main, command, message)
+  assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_real_runs_of_main(tmp_path):
   (tmp_path / "config.py").write_text(REAL)
