@@ -1,6 +1,6 @@
 """Makes the tokenizer of tests/golden/hf/jamba: 53 tokens, learned from the pages of docs/, of small letters alone.
 
-  ./dev python -m scripts.golden.tokenizer FOLDER
+./dev python -m scripts.golden.tokenizer FOLDER
 """
 
 import sys
