@@ -32,6 +32,8 @@ RULES = (
   ("mlp", "tensor"),
   ("embed", "fsdp"),
 )
+# entries of one layer's array from which on fsdp divides it whatever its axes are called
+LARGE = 2**16
 
 
 def make_mesh(
@@ -75,22 +77,45 @@ def active(mesh: Mesh) -> Iterator[None]:
 def of_variables(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
   """Returns shardings of Linen variables, shapes in their boxes of axis names; the result has no boxes.
 
-  A dimension that its mesh axis does not divide stays whole.
+  A dimension that its mesh axis does not divide stays whole. A large array of which `fsdp` has no dimension by RULES is
+  divided by it along the longest that it divides, as are maps between channels and step sizes.
   """
 
   def one(leaf: Any) -> NamedSharding:
     if not isinstance(leaf, nn.meta.Partitioned):
       return NamedSharding(mesh, PartitionSpec())
-    return NamedSharding(mesh, _fit(nn.logical_to_mesh_axes(leaf.names, RULES), leaf.value.shape, mesh))
+    fitting = _fit(nn.logical_to_mesh_axes(leaf.names, RULES), leaf.value.shape, mesh)
+    return NamedSharding(mesh, _divided(fitting, leaf.names, leaf.value.shape, mesh))
 
   return jax.tree.map(one, tree, is_leaf=lambda leaf: isinstance(leaf, nn.meta.AxisMetadata))
 
 
 def _fit(spec: PartitionSpec | None, shape: Sequence[int], mesh: Mesh | AbstractMesh) -> PartitionSpec:
-  def size(axes: Any) -> int:
-    return math.prod(mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes or ()))
+  divides = lambda axes, n: n % math.prod(mesh.shape[axis] for axis in _names(axes)) == 0
+  return PartitionSpec(*(axes if divides(axes, n) else None for axes, n in zip(spec or (), shape)))
 
-  return PartitionSpec(*(axes if n % size(axes) == 0 else None for axes, n in zip(spec or (), shape)))
+
+def _divided(
+  spec: PartitionSpec, names: Sequence[str | None], shape: Sequence[int], mesh: Mesh | AbstractMesh
+) -> PartitionSpec:
+  """Gives `fsdp` the longest dimension that it divides, of a large array that has it nowhere.
+
+  The dimension over layers, which are read one by one, stays whole.
+  """
+  of_layer = {i: n for i, (name, n) in enumerate(zip(names, shape)) if name != "layers"}
+  given = {axis for axes in spec for axis in _names(axes)}
+  if "fsdp" in given or mesh.shape["fsdp"] == 1 or math.prod(of_layer.values()) < LARGE:
+    return spec
+  for i in sorted(of_layer, key=lambda i: -of_layer[i]):
+    axes = (*_names(spec[i]), "fsdp")
+    if shape[i] % math.prod(mesh.shape[axis] for axis in axes) == 0:
+      return PartitionSpec(*spec[:i], axes if len(axes) > 1 else "fsdp", *spec[i + 1 :])
+  return spec
+
+
+def _names(axes: Any) -> tuple[str, ...]:
+  """Returns the mesh axes that divide a dimension."""
+  return (axes,) if isinstance(axes, str) else tuple(axes or ())
 
 
 def of_optimizer(opt: Any, params: Any, shardings: Any, mesh: Mesh | AbstractMesh) -> Any:

@@ -1,21 +1,21 @@
 """Models whose tokens lie on eight devices, against one: the loss and all its gradients, and what a device holds.
 
-Run in a process of its own by test_sharding.py, with lengths and names of MODELS:
+Run in a process of its own by test_sharding.py, with a length and names of MODELS:
 
-  JAX_NUM_CPU_DEVICES=8 python -m tests.hybrids.models_on_a_mesh 65536 mamba hybrid
+  python -m tests.hybrids.models_on_a_mesh 65536 mamba hybrid
 """
 
 import sys
 import types
 
+import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
 from hybrids.model import build_model
 from hybrids.objective import measure
-from tests.hybrids.filled import filled
-from training import sharding
+from training import platform, sharding
 
 WIDTH = 16
 MODELS = {
@@ -47,8 +47,11 @@ def compare(name, length):
   rng = np.random.default_rng(0)
   tokens = rng.integers(0, 16, (1, length + 1)).astype(np.int32)
   batch = dict(inputs=tokens[:, :-1], targets=tokens[:, 1:], weights=np.ones((1, length), np.float32))
-  # the size at which a network of this width neither dies nor grows over the tokens
-  params = jax.tree.map(lambda z: 0.3 * z, filled(model, batch["inputs"][:, :2])["params"])
+  # so that a part which starts at zero hides nothing, and no spectrum grows
+  params = jax.tree.map(
+    lambda z: z + 0.1 * rng.standard_normal(z.shape, np.float32),
+    nn.meta.unbox(jax.jit(model.init)(jax.random.key(0), batch["inputs"][:, :2]))["params"],
+  )
   loss = jax.value_and_grad(lambda params, batch: measure(model, {"params": params}, batch)[0])
 
   def run(place):
@@ -75,5 +78,6 @@ def compare(name, length):
 
 
 if __name__ == "__main__":
+  platform.prepare(8)
   for argument in sys.argv[2:]:
     compare(argument, int(sys.argv[1]))

@@ -1,6 +1,7 @@
 """The mesh: eight devices compute what one computes, two processes what one does, and what does not fit is named."""
 
 import json
+import types
 
 import flax.linen as nn
 import jax
@@ -10,9 +11,10 @@ from jax.sharding import PartitionSpec
 
 from hybrids import recipes
 from hybrids.mixer import build
+from hybrids.model import build_model
 from tests import child
 from tests.quick import flags
-from training import platform, sharding
+from training import platform, sharding, state
 
 
 def run(*processes):
@@ -91,6 +93,39 @@ def test_a_dimension_that_does_not_divide_stays_whole():
     "even": PartitionSpec(None, "fsdp", "tensor"),
     "bare": PartitionSpec(),
   }
+
+
+def test_fsdp_divides_large_arrays_whatever_their_axes_are_called():
+  box = lambda shape, names: nn.LogicallyPartitioned(jax.ShapeDtypeStruct(shape, "float32"), names)
+  tree = {
+    "beside tensor": box((4, 1024, 66), ("layers", "inner", None)),
+    "longest": box((66, 1024), (None, None)),
+    "next": box((1026, 1024), (None, None)),
+    "small": box((400, 128, 64), ("layers", "inner", None)),
+    "odd": box((1025, 1025), (None, None)),
+  }
+  found = jax.tree.map(lambda s: s.spec, sharding.of_variables(tree, mesh_of(fsdp=8, tensor=2)))
+  assert found == {
+    "beside tensor": PartitionSpec(None, ("tensor", "fsdp"), None),
+    "longest": PartitionSpec(None, "fsdp"),
+    "next": PartitionSpec(None, "fsdp"),
+    "small": PartitionSpec(None, "tensor", None),
+    "odd": PartitionSpec(None, None),
+  }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", recipes.names())
+def test_fsdp_leaves_nothing_that_matters_whole(name):
+  """Arrays that each of eight devices holds whole are less than a fiftieth of the parameters, or than a million."""
+  recipe = recipes.get_recipe(name)
+  model = build_model(recipe, **recipe.model)
+  task = types.SimpleNamespace(head=recipe.head, features=recipe.features, vocab=recipe.vocab, length=recipe.length)
+  params = state.variables_shape(model, task)["params"]
+  places = jax.tree.leaves(sharding.of_variables(params, mesh_of(fsdp=8)))
+  sizes = [leaf.size for leaf in jax.tree.leaves(params)]
+  whole = [size for size, place in zip(sizes, places, strict=True) if place.is_fully_replicated]
+  assert sum(whole) < max(0.02 * sum(sizes), 1e6), sorted(whole)[-9:]
 
 
 def test_what_is_no_parameter_is_sharded_by_its_axes_too():
