@@ -1,6 +1,7 @@
 """The limits of the house style that a program can check."""
 
 import ast
+import sys
 
 from tests import sources
 
@@ -95,3 +96,10 @@ def test_files_name_no_place_on_one_machine():
     if not sources.relative(file).startswith("tests/"):
       for line, text in enumerate(file.read_text().splitlines(), 1):
         assert not any(place in text for place in ("/work/", "/home/")), f"{sources.relative(file)}:{line}"
+
+
+def test_no_notebook_hides_a_package():
+  # Python looks beside the program first, so notebooks/hybrids.py would be what `import hybrids` finds there
+  ours = {path.stem for path in [*sources.ROOT.glob("*.py"), *sources.ROOT.iterdir()]}
+  for file in sources.python_files("notebooks"):
+    assert file.stem not in ours | sys.stdlib_module_names, f"{sources.relative(file)} hides {file.stem}; rename it"
