@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -10,6 +11,16 @@ from tests import sources
 
 # stands in for the environment's Python: where and with what it was started
 PYTHON = '#!/bin/sh\ncase $1 in -c) echo 3.11.7 ;; *) printf "%s\\n" "$PWD" "$PYTHONPATH" "$@" ;; esac\n'
+
+# stands in for a Python that can make environments: it notes that it was asked, and takes its time
+MAKER = """#!/bin/sh
+case "$1 $2" in
+  *version_info*) echo 3.11.7 ;;
+  *fcntl*) exec {python} "$@" ;;
+  "-m venv") echo venv >> {log}; sleep 0.5; mkdir -p "$4/bin"; cp "$0" "$4/bin/python" ;;
+  "-m pip") case $* in *" uv") exit 1 ;; esac ;;
+esac
+"""
 
 
 @pytest.fixture
@@ -73,6 +84,39 @@ def test_tests_run_in_the_checkout_and_are_named_from_the_folder_of_the_caller(p
   assert folder == str(place / "one")
   assert arguments == ["-m", "pytest", f"{mine}/test_x.py::test_it[a b]", "-k", "some thing", "/abs"]
   assert dev(place, "one", "test")[2] == ["-m", "pytest"]
+
+
+def test_extras_stay_until_others_are_named(place):
+  maker, log = place / "maker", place / "log"
+  maker.write_text(MAKER.format(python=sys.executable, log=log))
+  maker.chmod(0o755)
+  variables = {"PATH": os.environ["PATH"], "VENV": str(place / "new"), "PYTHON": str(maker)}
+
+  def said(**extras):
+    done = subprocess.run(
+      [place / "one" / "dev", "setup"], env=variables | extras, capture_output=True, text=True, check=True
+    )
+    return done.stderr
+
+  assert "setting up" in said(EXTRAS="gpu")
+  assert said() == ""
+  assert said(EXTRAS="gpu") == ""
+  assert "setting up" in said(EXTRAS="")
+  assert said() == ""
+
+
+def test_of_many_that_need_an_environment_at_once_one_makes_it(place):
+  maker, log = place / "maker", place / "log"
+  maker.write_text(MAKER.format(python=sys.executable, log=log))
+  maker.chmod(0o755)
+  variables = {"PATH": os.environ["PATH"], "VENV": str(place / "deep" / "er"), "PYTHON": str(maker)}
+  command = [place / "one" / "dev", "setup"]
+  started = [subprocess.Popen(command, env=variables, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+  said = "".join(process.communicate(timeout=30)[1] for process in started)
+  assert [process.returncode for process in started] == [0, 0, 0], said
+  assert log.read_text() == "venv\n"
+  assert said.count("dev: setting up") == 1
+  assert said.count("another process is setting up") == 2
 
 
 def test_an_unknown_verb_lists_them_all():
