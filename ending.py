@@ -8,6 +8,7 @@ import itertools
 import os
 import shutil
 import signal
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 INTERRUPTED = 130
 # seconds that the processes of a pool have to delete what they were writing
 GRACE = 2.0
+PRIVATE = 0o600
 
 _code: int | None = None
 _quiet = False
@@ -87,10 +89,24 @@ def unfinished(path: Path) -> Iterator[Path]:
   _unfinished.add(partial)
   try:
     yield partial
+    _share(partial)
     os.replace(partial, path)
   finally:
     _delete(partial)
     _unfinished.discard(partial)
+
+
+def _share(partial: Path) -> None:
+  """Gives files that a library has made for their owner alone, as safetensors does, the mode that the umask asks for."""
+  files = [path for path in partial.rglob("*") if path.is_file()] if partial.is_dir() else [partial]
+  if private := [file for file in files if not file.is_symlink() and stat.S_IMODE(file.stat().st_mode) == PRIVATE]:
+    # the umask can be read by setting it alone, which other threads would notice
+    example = partial.with_name(f"{partial.name.rsplit('.', 2)[0]}.{next(_numbers)}.partial")
+    example.touch(exist_ok=False)
+    mode = stat.S_IMODE(example.stat().st_mode)
+    example.unlink()
+    for file in private:
+      file.chmod(mode)
 
 
 def _host() -> str:

@@ -169,7 +169,8 @@ def make(folder: Path, task: PackedText, path: Path, *, workers: int, size: int 
       facts[job.split, job.number] = part_facts
   began, done = time.monotonic(), 0
   if missing:
-    print(f"{len(missing)} of {len(missing) + len(facts)} files are missing in {folder}", flush=True)
+    there = f"; {len(facts)} are there already" if facts else ""
+    print(f"writing {len(missing)} files of tokens into {folder}{there}", flush=True)
   write = functools.partial(make_part, folder, path)
   for job, part_facts in zip(missing, spread(write, missing, min(workers, len(missing)))):
     facts[job.split, job.number] = part_facts

@@ -162,6 +162,22 @@ def test_a_file_appears_when_its_block_ends_well(tmp_path, name):
   assert not path.is_symlink()
 
 
+@pytest.mark.parametrize("name", ["a.safetensors", "folder"])
+@pytest.mark.parametrize("umask", [0o022, 0o027])
+def test_what_a_library_made_for_its_owner_alone_gets_the_mode_of_the_umask(tmp_path, name, umask):
+  before = os.umask(umask)
+  try:
+    with ending.unfinished(tmp_path / name) as partial:
+      partial.mkdir() if name == "folder" else None
+      file = partial / "inner" if name == "folder" else partial
+      os.close(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600))
+  finally:
+    os.umask(before)
+  (made,) = (path for path in tmp_path.rglob("*") if path.is_file())
+  assert made.stat().st_mode & 0o777 == 0o666 & ~umask
+  assert len(list(tmp_path.iterdir())) == 1
+
+
 def scripts() -> list[str]:
   """The scripts that ./dev starts."""
   lines = re.findall(r"^  (\S+)\) start \"\$root/scripts/start.py\" (\S+)", (sources.ROOT / "dev").read_text(), re.M)

@@ -130,6 +130,7 @@ def test_a_language_model_of_text_writes_when_it_is_trained(text, tmp_path, caps
   room = ",steps=1,warmup=0,position=learned,max_len=16,generate.prompt=the,generate.tokens="
   assert program.main(command(text, tmp_path / "run", sizes=room + "4")) == 0
   written = capsys.readouterr().out
+  assert "starting a run of 1 step: depth" in written
   assert "step 1 writes:\nthe" in written
   assert program.main(["main.py", f"--workdir={tmp_path / 'run'}", "--mode=generate", "--tokens=4"]) == 0
   assert capsys.readouterr().out in written, "not what --mode generate writes"

@@ -108,10 +108,13 @@ def turn(section: Section, steps: int) -> int:
 
 
 def extended(section: Section, before: int, steps: int, done: int) -> str:
-  """Returns what another number of `steps` does to the rates of a run at step `done`; empty where it is nothing."""
+  """Returns what another number of `steps` does to the rates of a run at step `done`; empty where it is nothing.
+
+  At step 0, as after `interop.hf load`, there was no rate before.
+  """
   kind = section.get("schedule", "cosine")
   start = f"steps was {before} and is {steps}: "
-  if before == steps or kind not in (*DRAWN, "wsd"):
+  if before == steps or not done or kind not in (*DRAWN, "wsd"):
     return ""
   if kind in DRAWN:
     return (

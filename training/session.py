@@ -193,17 +193,17 @@ class Session:
   def greet(self, resumed: bool, parameters: int, devices: int) -> None:
     """Prints the state of the run at the start."""
     config, step = self.folder.config, self.progress.step
-    where = f"going on at step {step}" if resumed else "starting"
     kind = jax.devices()[0].device_kind
     accumulate = config.optimizer.get("accumulate", 1)
-    unit = f" updates of {accumulate} batches each" if accumulate > 1 else ""
+    unit = f"updates of {accumulate} batches each" if accumulate > 1 else "step" if config.steps == 1 else "steps"
+    where = f"going on at step {step} of {config.steps}" if resumed else f"starting a run of {config.steps} {unit}"
     body = config.model.body
     layers = body.name
     if "letters" in body:
       layers = pattern.describe(body.pattern, body.depth, {key: spec["name"] for key, spec in body.letters.items()})
     peak = hardware.peak()
     self.clock.peak = peak.flops_per_s
-    self.writer.say(f"{where} of {config.steps}{unit}: {layers}; {parameters:,} parameters, {devices} x {kind}")
+    self.writer.say(f"{where}: {layers}; {parameters:,} parameters, {devices} x {kind}")
     self.writer.say(f"MFU is the share of {peak.source}")
 
   @contextlib.contextmanager

@@ -194,6 +194,7 @@ def test_any_model_is_saved_under_our_own_names(name, tmp_path):
     assert again == model
     assert config["model_type"] == own.MODEL_TYPE
     jax.tree.map(np.testing.assert_array_equal, read, variables)
+    assert len({path.stat().st_mode for path in (tmp_path / form).iterdir()}) == 1
   np.savez(tmp_path / "npz" / own.NPZ, **{"params:embed/embedding": np.array([{}], object)})
   with pytest.raises(Mistake, match="model.npz cannot be read"):
     hf.load(tmp_path / "npz")

@@ -263,6 +263,9 @@ def test_inverse_square_root():
     ("wsd", 91, ["decays since step 90", "--from-step", "step 90 or before"]),
     ("constant", 5, []),
     ("inverse_sqrt", 5, []),
+    # nothing has been trained
+    ("cosine", 0, []),
+    ("wsd", 0, []),
   ],
 )
 def test_an_extended_run_says_what_its_schedule_does(kind, done, words):
