@@ -97,7 +97,7 @@ def unfinished(path: Path) -> Iterator[Path]:
 
 
 def _share(partial: Path) -> None:
-  """Gives files that a library has made for their owner alone, as safetensors does, the mode that the umask asks for."""
+  """Gives files that a library has made for their owner alone, as safetensors does, the mode of the umask."""
   files = [path for path in partial.rglob("*") if path.is_file()] if partial.is_dir() else [partial]
   if private := [file for file in files if not file.is_symlink() and stat.S_IMODE(file.stat().st_mode) == PRIVATE]:
     # the umask can be read by setting it alone, which other threads would notice

@@ -112,7 +112,9 @@ def run(flags: Any) -> int:
   if mode == "eval":
     report_evaluation(opened)
   elif mode == "chat":
-    chat.talk(opened.text_model.chat(**flags_lib.generate_changes(flags)), sys.stdin, sys.stdout)
+    with chat.as_chat():
+      partner = opened.text_model.chat(**flags_lib.generate_changes(flags))
+    chat.talk(partner, sys.stdin, sys.stdout)
   else:
     generate(opened, flags)
   return DONE

@@ -1,6 +1,7 @@
 """A conversation with a model on a terminal or through a pipe; its state is kept between turns."""
 
 import contextlib
+import re
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -103,10 +104,14 @@ class Chat:
     if name == "/reset":
       self.context = None
       return "the conversation starts anew"
-    if name == "/save" and file and self.context is not None:
+    if name in ("/save", "/load") and not file:
+      raise Mistake(f"chat: {name} needs a file, e.g. {name} talk.npz")
+    if name == "/save":
+      if self.context is None:
+        raise Mistake(f"chat: {line!r}: there is nothing to save before a reply; write something first")
       saved.save(file, self.model, self._variables, self.context)
       return f"saved to {Path(file)}"
-    if name == "/load" and file:
+    if name == "/load":
       self.context = saved.restore(file, self.model, self._variables)
       return f"went back to {Path(file)}"
     if name == "/help":
@@ -114,8 +119,18 @@ class Chat:
     raise Mistake(f"chat: {line!r} cannot be done; {HELP}")
 
 
+@contextlib.contextmanager
+def as_chat() -> Iterator[None]:
+  """Lets the mistakes that generation names in this block be those of a chat, which is what was asked for."""
+  try:
+    yield
+  except Mistake as error:
+    error.args = (re.sub("^generate:", "chat:", str(error)),)
+    raise
+
+
 def talk(chat: Chat, lines: Stream, out: Stream) -> None:
-  """Answers the lines of a terminal or a pipe until they end or one of them is /quit."""
+  """Answers the lines of a terminal or a pipe until they end or one of them is /quit; a pipe's are shown before."""
   terminal = lines.isatty()
   if terminal:
     show(out, f"{HELP}\n")
@@ -126,7 +141,10 @@ def talk(chat: Chat, lines: Stream, out: Stream) -> None:
       if line.startswith("/"):
         print(chat.command(line.strip()), file=sys.stderr)
       elif line:
-        _answer(chat, line, out)
+        if not terminal:
+          show(out, f"> {printable(line)}\n")
+        with as_chat():
+          _answer(chat, line, out)
     except (Mistake, OSError) as error:
       # nothing was read of it, and the conversation can go on
       print(f"error: {error}", file=sys.stderr)

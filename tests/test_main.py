@@ -163,6 +163,10 @@ def test_chat_answers_a_pipe(trained, monkeypatch, capsys):
   assert capsys.readouterr().out.endswith("\n")
 
 
+def test_mistakes_of_a_chat_are_called_so(trained, mistaken):
+  mistaken(program.main, ["main.py", f"--workdir={trained}", "--mode=chat", "--stop="], "error: chat: stop has an empty")
+
+
 def test_count_needs_no_workdir(capsys):
   assert program.main(["main.py", "--config=configs/text.py:mixer=softmax,width=8", "--mode=count"]) == 0
   assert "parameters" in capsys.readouterr().out

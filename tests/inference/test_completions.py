@@ -173,7 +173,23 @@ def test_a_pipe_is_answered_line_by_line(text_model, capsys):
   assert "'/none' cannot be done" in error
   one = text_model.chat()
   reply = "".join(one.reply("hello\n"))
-  assert out.getvalue() == 2 * (chat_lib.printable(reply) + "\n")
+  # the output of a pipe says what is answered
+  assert out.getvalue() == 2 * ("> hello\n" + chat_lib.printable(reply) + "\n")
+
+
+def test_commands_of_a_chat_that_cannot_be_obeyed_say_why(text_model, tmp_path):
+  chat = text_model.chat()
+  for line, message in (
+    (f"/save {tmp_path}/t", "there is nothing to save before a reply"),
+    ("/save", "/save needs a file"),
+    ("/load", "/load needs a file"),
+    ("/sing", "'/sing' cannot be done; /reset starts anew"),
+  ):
+    refused(message, lambda line=line: chat.command(line))
+  "".join(chat.reply("hello\n"))
+  chat.command("/reset")
+  refused("nothing to save before a reply", lambda: chat.command(f"/save {tmp_path}/t"))
+  assert not list(tmp_path.iterdir())
 
 
 def test_ctrl_c_stops_the_reply_and_not_the_program(text_model):
@@ -182,7 +198,7 @@ def test_ctrl_c_stops_the_reply_and_not_the_program(text_model):
   written = out.write
 
   def write(text: str) -> int:
-    if not out.getvalue():
+    if out.getvalue() == "> hello\n":
       os.kill(os.getpid(), signal.SIGINT)
     return written(text)
 
