@@ -164,7 +164,8 @@ def test_chat_answers_a_pipe(trained, monkeypatch, capsys):
 
 
 def test_mistakes_of_a_chat_are_called_so(trained, mistaken):
-  mistaken(program.main, ["main.py", f"--workdir={trained}", "--mode=chat", "--stop="], "error: chat: stop has an empty")
+  arguments = ["main.py", f"--workdir={trained}", "--mode=chat", "--tokens=4", "--stop="]
+  mistaken(program.main, arguments, "error: chat: stop has an empty text")
 
 
 def test_count_needs_no_workdir(capsys):

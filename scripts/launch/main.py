@@ -9,10 +9,14 @@
 Flags of main.py follow `--`; --workdir is a folder that all machines see. The run saves and goes on: SLURM sends USR1
 before the time is up and the job queues itself again; a JobSet, a TPU VM's loop, ssh and local start all processes
 again when one was stopped or died, --restarts times. Exit codes 2 and 3 of main.py (a mistake, a loss that is not
-finite) end it.
+finite) end it. The flags and the config are read here before anything is submitted, unless --config is an absolute path
+that only the machines have.
 """
 
 import argparse
+import contextlib
+import math
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -21,6 +25,8 @@ from arguments import Parser
 from mistake import Mistake
 from scripts.launch import job as job_lib
 from scripts.launch import supervisor
+from training import flags as flags_lib
+from training import workdir as workdir_lib
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -89,8 +95,45 @@ def submission(args: argparse.Namespace) -> tuple[job_lib.Job, job_lib.Submissio
     raise Mistake("gke: --chips and --topology belong together, e.g. --chips 4 --topology 4x4")
   if args.slices > 1 and not args.chips:
     raise Mistake(f"gke: --slices {args.slices} is for TPUs; give --nodes")
+  if args.chips:
+    check_topology(args.topology, args.chips, args.nodes)
   names = ("image", "accelerator", "topology", "chips", "gpus", "slices", "claim")
   return job, job_lib.gke(job, **{name: getattr(args, name) for name in names})
+
+
+def check_topology(topology: str, chips: int, nodes: int) -> None:
+  """Raises a Mistake where so many nodes do not have the chips of a TPU slice's topology."""
+  if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){1,2}", topology):
+    raise Mistake(f"gke: --topology {topology!r}: give the chips along each side of a slice, e.g. 4x4 or 2x2x4")
+  total = math.prod(map(int, topology.split("x")))
+  if chips < 1 or total % chips:
+    raise Mistake(f"gke: --topology {topology} has {total} chips, which nodes of --chips {chips} cannot share evenly")
+  if nodes != total // chips:
+    raise Mistake(
+      f"gke: --topology {topology} has {total} chips, which are {total // chips} nodes of --chips {chips}; "
+      f"--nodes {nodes} must be {total // chips}"
+    )
+
+
+def check_flags(job: job_lib.Job, kind: str) -> None:
+  """Reads the flags of main.py and their config as each process will; raises a Mistake where it would end with one.
+
+  A config that only the machines have, by an absolute path or in a run's folder, is left to them.
+  """
+  folder = Path(job.folder)
+  # `local` stays where it was called, all others go to the checkout
+  here = Path() if kind == "local" else folder if folder.is_dir() else ROOT
+  values = {}
+  for word, following in zip(job.arguments, [*job.arguments[1:], ""]):
+    name, equals, value = word.partition("=")
+    values[name.lstrip("-")] = value if equals else following
+  config, workdir = values.get("config", "").partition(":")[0], Path(values["workdir"]).expanduser()
+  with contextlib.chdir(here):
+    at_hand = (
+      Path(config).exists() or not Path(config).is_absolute() if config else (workdir / workdir_lib.CONFIG).is_file()
+    )
+    if at_hand:
+      flags_lib.parse(["launch", *job.arguments])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -98,10 +141,12 @@ def main(argv: list[str] | None = None) -> int:
   args = parse(argv)
   try:
     job, made = submission(args)
+    check_flags(job, args.kind)
     if args.dry_run:
       for name, text in made.files.items():
         print(f"# {args.out / name}\n{text}")
-      hosts = [f"{host}: " for host in args.hosts] if args.kind == "ssh" else [""] * len(made.commands)
+      there = f"cd {shlex.quote(job.folder)} && "
+      hosts = [f"{host}: {there}" for host in args.hosts] if args.kind == "ssh" else [""] * len(made.commands)
       for host, command in zip(hosts, made.commands):
         print(f"{host}{shlex.join(command)}")
       return 0

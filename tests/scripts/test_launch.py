@@ -289,10 +289,29 @@ def test_processes_on_this_machine_are_started_again_when_one_is_killed(tmp_path
     ([*GKE, *FLAGS], "either --chips"),
     ([*GKE, "--chips=4", *FLAGS], "belong together"),
     ([*GKE, "--gpus=4", "--slices=2", *FLAGS], "--slices 2"),
+    ([*TPUS[:-1], "--nodes=3", *FLAGS], "--topology 4x4 has 16 chips, which are 4 nodes of --chips 4; --nodes 3"),
+    ([*GKE, "--chips=3", "--topology=4x4", *FLAGS], "16 chips, which nodes of --chips 3 cannot share"),
+    ([*GKE, "--chips=4", "--topology=four", *FLAGS], "--topology 'four'"),
+    (["ssh", "--dry-run", "--name=x", "--hosts", "a", "--", "--config=configs/texxt.py", "--workdir=w"], "text.py'?"),
+    (["slurm", "--dry-run", "--name=x", "--", "--config", "bytes.py:stpes=3", "--workdir=w"], "bytes"),
+    (["slurm", "--name=x", "--", "--config", "configs/bytes.py:stpes=3", "--workdir=w"], "no key 'stpes'"),
+    (["tpu", "--name=x", "--zone=z", *FLAGS, "--config.stpes=3"], "'stpes'"),
+    (["local", "--dry-run", "--name=x", *FLAGS, "--sedd=3"], "sedd"),
   ],
 )
 def test_mistakes_are_one_line(mistaken, arguments, message):
   mistaken(launch.main, arguments, message)
+
+
+def test_what_only_the_machines_have_is_left_to_them(tmp_path, capsys):
+  for config in (["--config=/there/x.py:stpes=3"], []):
+    assert launch.main(["slurm", "--dry-run", "--name=x", "--", *config, f"--workdir={tmp_path}/run"]) == 0
+  assert "stpes=3" in capsys.readouterr().out
+
+
+def test_a_dry_run_over_ssh_shows_where_the_commands_run(tmp_path, capsys):
+  out = printed(capsys, "ssh", "--name=x", f"--folder={tmp_path}/a b", "--hosts", "one", "two")
+  assert out.splitlines()[1].startswith(f"two: cd '{tmp_path}/a b' && ./dev run --config ")
 
 
 def test_a_program_that_is_not_there_is_named(tmp_path, monkeypatch, mistaken):
