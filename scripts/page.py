@@ -16,13 +16,17 @@ from training import metrics
 AXES = {
   "state_bytes": "state of a sequence in bytes",
   "parameters": "parameters",
-  "wall_seconds": "seconds",
+  "wall_seconds": "seconds of training",
   "peak_bytes": "peak memory in bytes",
 }
-COLUMNS = ("n", "parameters", "state bytes", "FLOPs per token", "steps", "seconds", "peak bytes")
+COLUMNS = ("n", "parameters", "state bytes", "FLOPs per token", "steps", "seconds of training", "peak bytes")
 QUANTITIES = ("parameters", "state_bytes", "flops_per_token", "step", "wall_seconds", "peak_bytes")
 COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf")
 DASHES = ("solid", "dash", "dot", "dashdot")
+SECONDS = (
+  "Seconds of training are those of the loop, compilation and evaluations among them; the lines of ./dev sweep count "
+  "the whole process, which starts Python and reads the data, too."
+)
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 84rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums }
@@ -77,10 +81,10 @@ def write(
     parts += ["<h2>The best of each group</h2>", _table(list(best.values()), metric)]
     parts += ["<h2>Curves</h2>", _curves(best, metric)]
     parts += [f"<h2>Against {AXES[key]}</h2>{shown}" for key in AXES if (shown := _against(groups, best, metric, key))]
-    parts += ["<h2>All settings</h2>", _table(found, metric)]
+    parts += ["<h2>All settings</h2>", f"<p>{SECONDS}</p>", _table(found, metric)]
   parts += _running(folder, found)
   if found:
-    parts += _commands(found) + _differences(folder, found) + _versions(found)
+    parts += _commands(folder, found) + _differences(folder, found) + _versions(found)
   reload = f'<meta http-equiv="refresh" content="{refresh}">' if refresh else ""
   head = f'<meta charset="utf-8">{reload}<title>{html.escape(title)}</title><style>{STYLE}</style>'
   text = f"<!doctype html><html><head>{head}<script>{get_plotlyjs()}</script></head><body>{''.join(parts)}"
@@ -189,10 +193,10 @@ def _running(folder: Path, found: Sequence[Setting]) -> list[str]:
   return ["<h2>Not ended</h2>", _html_table(["run", "step", "train/loss"], rows)] if rows else []
 
 
-def _commands(found: Sequence[Setting]) -> list[str]:
-  """Shows the commands that repeat the runs."""
+def _commands(folder: Path, found: Sequence[Setting]) -> list[str]:
+  """Shows the commands of the runs, each in its folder of the sweep."""
   lines = [
-    f"./dev run {shlex.join(['--config', run['config'], *run['flags'], '--workdir', 'runs/' + run['folder']])}"
+    f"./dev run {shlex.join(['--config', run['config'], *run['flags'], '--workdir', str(folder / run['folder'])])}"
     for setting in found
     for run in setting.runs
     if run.get("config")

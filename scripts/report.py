@@ -11,8 +11,9 @@ one. A run whose loss was not finite counts as worst; runs that failed otherwise
 Runs of other arguments, flags or config contents are groups of their own.
 
 Printed: a Markdown table of the best, with --across one set of columns for each value of another override, and a table
-of all settings. The PNG has the mean curves of the best. --against puts a number of the summaries in place of the steps
-(state_bytes, parameters, flops …): the best setting is found for each of its values, one line a group over a
+of all settings. Seconds of training are those of the loop, compilation and evaluations among them; a sweep's lines
+count the whole process. The PNG has the mean curves of the best. --against puts a number of the summaries in place of
+the steps (state_bytes, parameters, flops …): the best setting is found for each of its values, one line a group over a
 logarithmic axis and, with --across, one panel for each value of that override (Arora et al. 2024, arXiv:2402.18668,
 fig. 2).
 
@@ -34,7 +35,7 @@ from scripts.settings import Setting
 
 PICTURES = (".png", ".pdf", ".svg")
 # what is said of each setting
-COLUMNS = ("at the end", "seeds", "parameters", "state bytes", "steps", "seconds")
+COLUMNS = ("at the end", "seeds", "parameters", "state bytes", "steps", "seconds of training")
 
 
 def table(found: list[Setting], metric: str) -> str:

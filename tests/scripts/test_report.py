@@ -208,6 +208,9 @@ def test_a_page_has_all_of_it_and_asks_no_network(tmp_path):
     'data-value="4096.0"',
     "optimizer.lr",
     "--config.steps=5",
+    # pasted, a command goes on where the run is
+    f"--workdir {tmp_path}/run3\n",
+    "seconds of training",
     "&lt;a&gt;",
     ">still<",
     ">1.5<",
