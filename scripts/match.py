@@ -182,13 +182,13 @@ def solve(value_at: Callable[[int], float | None], target: float, start: int, to
   return best
 
 
-def match(models: Models, settings: Sequence[dict[str, Any]], wanted: Budget, folder: Path) -> list[Matched]:
+def match(models: Models, settings: Sequence[dict[str, Any]], wanted: Budget, folder: Path | None) -> list[Matched]:
   """Finds each setting's size; settings of the same model and data are solved once.
 
-  Sizes that were found are kept in FILE of `folder`: the same command finds them again, if they still meet the budget.
+  Sizes that were found are kept in FILE of `folder`, if there is one: the same command finds them again, if they still
+  meet the budget.
   """
-  path = folder / FILE
-  stored = _stored(path)
+  stored = _stored(folder / FILE) if folder else {}
   matched: dict[str, Matched] = {}
   rows = []
   for setting in settings:
@@ -205,9 +205,10 @@ def match(models: Models, settings: Sequence[dict[str, Any]], wanted: Budget, fo
     except Mistake as error:
       rows.append(Matched(setting, None, None, reason(error)))
   stored |= {name: row.size for name, row in matched.items() if row.size and not row.reason}
-  folder.mkdir(parents=True, exist_ok=True)
-  with ending.unfinished(path) as partial:
-    partial.write_text(json.dumps(stored, indent=1))
+  if folder:
+    folder.mkdir(parents=True, exist_ok=True)
+    with ending.unfinished(folder / FILE) as partial:
+      partial.write_text(json.dumps(stored, indent=1))
   return rows
 
 

@@ -9,7 +9,7 @@
 --only keeps the settings that have one of these values of each key, --seeds runs each of them with every seed.
 --match solves the width, or the key of --solve, of each model so that all have as many parameters, bytes of state or
 forward operations per token; it prints the table first, and what cannot be matched does not run. --mode count prints
-what all settings count and runs none.
+what all settings count, of --match the matched ones, and runs none.
 
 DIR/NAME is the workdir of the run NAME (its overrides), DIR/NAME/log.txt what it printed, DIR/results.jsonl one line a
 run: name, overrides, status, exit code, seconds, the run's summary, and its last line of output if it failed; the
@@ -251,13 +251,10 @@ def main(argv: list[str] | None = None) -> int:
     settings = grid(args.grid) if args.grid else overrides(args.config)
     settings = only(settings, args.only) if args.only else settings
     settings = seeded(settings, args.seeds) if args.seeds else settings
-    if args.mode == "count":
-      return count_all(settings, args)
-    if args.grid:
+    if args.grid and args.mode == "train":
       check_grid(settings, args)
     matched = match_all(settings, args) if args.match else settings
-    runs = plan(args.config, args.flags, matched)
-    code = run_in(runs, args)
+    code = count_all(matched, args) if args.mode == "count" else run_in(plan(args.config, args.flags, matched), args)
     return code if len(matched) == len(settings) else code or 1
   except (Mistake, OSError) as error:
     print(f"sweep: {error}", file=sys.stderr)
@@ -315,12 +312,13 @@ def match_all(settings: list[dict[str, Any]], args: argparse.Namespace) -> list[
 
   wanted = match.budget(args.match, args.solve, args.tolerance)
   rows = match.match(match.Models(args.config, args.flags), settings, wanted, args.out)
-  say(match.table(rows, wanted))
+  # of --json, each line of the output is a setting
+  print(match.table(rows, wanted), file=sys.stderr) if args.json else say(match.table(rows, wanted))
   fine = [row for row in rows if not row.reason]
   if not fine:
     raise Mistake(f"--match {args.match}: no setting can be matched; the table says why")
   if len(fine) < len(rows):
-    print(f"sweep: {len(rows) - len(fine)} of {len(rows)} settings cannot be matched and do not run", file=sys.stderr)
+    print(f"sweep: {len(rows) - len(fine)} of {len(rows)} settings cannot be matched and are left out", file=sys.stderr)
   return [row.setting | {wanted.key: row.size} for row in fine]
 
 
@@ -328,8 +326,6 @@ def count_all(settings: list[dict[str, Any]], args: argparse.Namespace) -> int:
   """Prints what each setting counts, or why it cannot be built. Exit code: 1 where one cannot."""
   from scripts import match
 
-  if args.match:
-    raise Mistake("--match is not for --mode count; it prints its own table before the runs")
   models, rows = match.Models(args.config, args.flags), []
   for setting in settings:
     try:

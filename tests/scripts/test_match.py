@@ -1,6 +1,7 @@
 """Matched budgets: the size nearest to a budget, also where many sizes have no model, and real models of one."""
 
 import json
+import re
 
 import pytest
 
@@ -95,6 +96,24 @@ def test_models_meet_the_budget_before_they_run(tmp_path, monkeypatch, capsys):
   assert [setting["width"] for setting in counted if setting["mixer"] == "gru"] == [32]
 
 
+def test_matched_sizes_are_seen_without_a_run(tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(sweep, "run_all", lambda runs, args: pytest.fail("a run was started"))
+  monkeypatch.setattr(match.Models, "measure", lambda models, setting, quantity: SQUARE(setting["width"]))
+  counts = lambda models, setting: {"parameters": setting["width"], "flops/forward": 1, "memory/training": 2}
+  monkeypatch.setattr(match.Models, "counts", counts)
+  command = ["--config=configs/mqar.py:vocab=128", "--mode=count", "--match=parameters=12k", "--tolerance=0.03"]
+  assert sweep.main([*command, "--grid", "mixer=gru"]) == 0
+  matched, _, counted = capsys.readouterr().out.partition("| setting")
+  assert re.search(r"mixer=gru +\| 32 +\| 12,288", matched)
+  assert re.search(r"mixer=gru,width=32 +\| 32 ", counted)
+  assert sweep.main([*command, "--json", "--grid", "mixer=gru", "--grid", "width=8"]) == 1
+  out, err = capsys.readouterr()
+  assert [json.loads(line)["overrides"] for line in out.splitlines()] == [{"mixer": "gru", "width": 32}]
+  assert "it sets width" in err
+  assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("budget", ["parameters=40k", "state=16.4k", "flops=60k"])
 def test_real_models_meet_their_budget(tmp_path, budget):
@@ -121,7 +140,6 @@ def test_counts_of_many_settings_are_lines_of_json(capsys):
 @pytest.mark.parametrize(
   "flags, message",
   [
-    (["--mode=count", "--match=state=1k"], "--match is not for --mode count"),
     (["--json", "--out=x"], "--json is for --mode count"),
     ([], "--out is missing"),
     (["--out=x", "--hosts", "a"], "--hosts is for --launcher ssh"),
