@@ -67,7 +67,8 @@ def _cells(setting: Setting, metric: str) -> list[str]:
 
 
 def _markdown(head: tuple[str, ...], rows: list[list[str]]) -> str:
-  return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows])
+  plain = lambda cell: " ".join(cell.splitlines()).replace("|", "\\|")
+  return "\n".join(f"| {' | '.join(map(plain, cells))} |" for cells in [head, ["---"] * len(head), *rows])
 
 
 def draw(best: dict[str, Setting], metric: str, path: Path) -> None:

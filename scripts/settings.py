@@ -50,8 +50,10 @@ class Setting(NamedTuple):
   def curve(self, metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns steps that all finished runs were evaluated at, and mean and standard deviation of the metric there."""
     curves = [{row["step"]: row[metric] for row in run["rows"] if metric in row} for run in self.done]
-    steps = np.array(sorted(set.intersection(*(set(curve) for curve in curves if curve))))
-    values = np.array([[curve[step] for step in steps.tolist()] for curve in curves if curve], float)
+    # a run that diverged before its first evaluation has none
+    curves = [curve for curve in curves if curve] or [{}]
+    steps = np.array(sorted(set.intersection(*map(set, curves))), int)
+    values = np.array([[curve[step] for step in steps.tolist()] for curve in curves], float)
     return steps, values.mean(0), values.std(0, ddof=1) if len(values) > 1 else np.zeros(len(steps))
 
   def quantity(self, name: str) -> float | None:
@@ -70,11 +72,14 @@ def read(folder: Path) -> list[Setting]:
   path = folder / results.RESULTS
   if not path.is_file():
     raise Mistake(f"{folder} has no {results.RESULTS}; give the --out folder of a sweep")
-  runs = results.read(path)
+  # a line that stands twice, as in files that were joined, is one run
+  runs = list({(run["folder"], argument(run["overrides"])): run for run in results.read(path)}.values())
   origins = _origins(runs)
   settings: dict[str, Setting] = {}
   for run in runs:
-    run["rows"] = metrics.read_rows(folder / run["folder"] / "metrics.jsonl")
+    rows = metrics.read_rows(folder / run["folder"] / "metrics.jsonl")
+    number = lambda value: value is None or isinstance(value, (int, float))
+    run["rows"] = [{key: value for key, value in row.items() if number(value)} for row in rows]
     overrides = {key: value for key, value in run["overrides"].items() if key not in SEEDS}
     setting = Setting(overrides, origins[run["origin"]], [])
     settings.setdefault(setting.name, setting).runs.append(run)

@@ -117,6 +117,15 @@ def test_a_run_that_diverged_is_the_worst_and_one_that_failed_is_counted(tmp_pat
   assert everything[1][:3] == ["mixer=a,lr=2", "nan", "2"]
 
 
+def test_a_run_counts_once_and_one_that_diverged_at_once_is_drawn(tmp_path, capsys):
+  write(tmp_path, [({"mixer": "a", "seed": 0}, [0.4]), ({"mixer": "a", "seed": 1}, [0.6])])
+  path = tmp_path / "results.jsonl"
+  path.write_text(2 * path.read_text())
+  write(tmp_path, [({"mixer": "b|c\n", "seed": 0}, None)], exit=3, origin="", name="b")
+  best, _ = tables(tmp_path, capsys, f"--png={tmp_path / 'a.png'}")
+  assert [row[:3] for row in best] == [["mixer=a", "0.5 ± 0.14", "2"], [r"mixer=b\|c", "nan", "1"]]
+
+
 def test_runs_of_other_arguments_or_configs_are_not_mixed(tmp_path, capsys):
   setting = [({"mixer": "a", "seed": seed}, [0.1 * (seed + 1)]) for seed in range(2)]
   write(tmp_path, setting)
