@@ -215,6 +215,8 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument("--subset", action="store_true", help="take fewer sequences than are published")
   args = parser.parse_args(argv)
   try:
+    if args.name is None and (args.source or args.to or args.subset):
+      raise Mistake("the name of the set is missing; without any argument all are listed")
     if args.name is None:
       print(listing())
     elif args.source is None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import ending
 import terminal
-from arguments import Parser
+from arguments import Parser, at_least
 
 if __name__ == "__main__":
   # before the imports, which take seconds
@@ -139,8 +139,8 @@ def main(arguments: Sequence[str]) -> int:
   what.add_argument("--tasks", help="tasks of lm_eval, separated by commas")
   parser.add_argument("--through", choices=("here", "lm_eval"), default="here", help="who runs LAMBADA")
   parser.add_argument("--include", default=None, help="a folder with more tasks of lm_eval")
-  parser.add_argument("--limit", type=int, default=None, help="the first so many rows of each task alone")
-  parser.add_argument("--batch", type=int, default=8, help="rows that are read together")
+  parser.add_argument("--limit", type=at_least(1), default=None, help="the first so many rows of each task alone")
+  parser.add_argument("--batch", type=at_least(1), default=8, help="rows that are read together")
   args = parser.parse_args(arguments)
   try:
     writer = open_model(args.model)

@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from arguments import Parser
+from arguments import Parser, at_least
 from inference import export
 from mistake import Mistake
 from training.run import Run
@@ -20,9 +20,9 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument("run", type=Path, help="folder of a run")
   parser.add_argument("--out", type=Path, required=True, help="folder of the programs")
   parser.add_argument("--step", type=int, help="of the checkpoint; the newest by default")
-  parser.add_argument("--batch", type=int, default=1, help="sequences that go on together")
-  parser.add_argument("--prompt", type=int, default=256, help="tokens that one call of prefill takes at most")
-  parser.add_argument("--max_len", type=int, default=1024, help="tokens that a state which grows has room for")
+  parser.add_argument("--batch", type=at_least(1), default=1, help="sequences that go on together")
+  parser.add_argument("--prompt", type=at_least(1), default=256, help="tokens that one call of prefill takes at most")
+  parser.add_argument("--max_len", type=at_least(1), default=1024, help="tokens that a state which grows has room for")
   parser.add_argument("--platforms", default="cpu", help=f"some of {','.join(export.PLATFORMS)}")
   args = parser.parse_args(argv)
   try:

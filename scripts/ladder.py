@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import ending
-from arguments import Parser
+from arguments import Parser, at_least
 from mistake import Mistake
 from scripts import results, sweep
 from scripts.match import Models, markdown
@@ -68,6 +68,8 @@ def rungs(config: str, flags: Sequence[str], key: str, sizes: Sequence[int], rat
   for size in sizes:
     parameters = int(models.measure({key: size}, "parameters"))
     a_step = models.tokens({key: size})
+    if ratio * parameters / a_step >= 2**31:
+      raise Mistake(f"--tokens_per_parameter {ratio}: size {size} would train for more than 2^31 steps; give less")
     steps = max(math.ceil(ratio * parameters / a_step), 1)
     made.append(Rung(size, parameters, steps, steps * a_step))
   return made
@@ -166,7 +168,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
   parser.add_argument("--key", default="width", help="what the rungs change")
   parser.add_argument("--tokens_per_parameter", type=float, default=20.0)
   parser.add_argument("--metric", default="eval/validation/loss")
-  parser.add_argument("--jobs", type=int, default=1, help="runs at once")
+  parser.add_argument("--jobs", type=at_least(1), default=1, help="runs at once")
   parser.add_argument("--dry-run", action="store_true", help="print the rungs and run nothing")
   parser.add_argument("flags", nargs="*", help="further flags of main.py, after --")
   return parser.parse_args(argv)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import ending
-from arguments import Parser
+from arguments import Parser, at_least
 from data import pathfinder, snakes
 from data.generated import EVAL_SEED
 from inference import whole_file
@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
   parser = Parser(prog="pathfinder", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--side", type=int, default=32, choices=list(snakes.LEVELS), help="pixels of each side")
   parser.add_argument("--contour", type=int, default=14, choices=snakes.CONTOURS, help="paddles of the long curves")
-  parser.add_argument("--seed", type=int, default=0, help="of the training images")
+  parser.add_argument("--seed", type=at_least(0), default=0, help="of the training images")
   parser.add_argument("--train", type=int, default=160_000, help="training images")
   parser.add_argument("--held-out", type=int, default=20_000, help="images of validation, and as many of the test")
   parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
@@ -92,12 +92,14 @@ def main(argv: list[str] | None = None) -> int:
       raise Mistake(f"--jobs={args.jobs}, --train={args.train}, --held-out={args.held_out}: at least 1, 0 and 0")
     if not (args.out or args.sheet):
       raise Mistake("nothing to do: give --out FOLDER for files or --sheet FILE.png for samples")
+    if args.sheet and args.sheet.suffix.lower() not in ("", ".png"):
+      raise Mistake(f"--sheet={args.sheet}: give a file that ends in .png")
     if args.sheet:
       from matplotlib.image import imsave
 
       with whole_file.writing(args.sheet, binary=True) as file:
         drawn = sheet(args.side, args.contour, args.seed)
-        imsave(file, drawn, cmap="gray", vmin=0, vmax=255, format=args.sheet.suffix[1:] or "png")
+        imsave(file, drawn, cmap="gray", vmin=0, vmax=255, format="png")
     if args.out:
       make(args)
   except (Mistake, OSError) as error:

@@ -22,7 +22,14 @@ if __name__ == "__main__":
 
 def main(name: str, arguments: list[str]) -> int:
   """Runs a script and returns its exit code."""
-  return terminal.exit_code(importlib.import_module(f"scripts.{name}").main(arguments), name)
+  try:
+    status = importlib.import_module(f"scripts.{name}").main(arguments)
+  except Exception as error:
+    if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+      raise
+    print(f"{name}: not enough memory; give less to do at once", file=sys.stderr)
+    status = 2
+  return terminal.exit_code(status, name)
 
 
 if __name__ == "__main__":

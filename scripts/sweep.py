@@ -280,6 +280,9 @@ def check(args: argparse.Namespace) -> None:
     raise Mistake("--json is for --mode count; results of runs are in results.jsonl of --out")
   if args.hosts and args.launcher != "ssh":
     raise Mistake(f"--hosts is for --launcher ssh, not {args.launcher}")
+  if args.launcher == "ssh":
+    launchers.Ssh(args.hosts, ROOT)
+  grammar.pairs(",".join(args.slurm))
   if args.slurm and args.launcher != "slurm":
     raise Mistake(f"--slurm is for --launcher slurm, not {args.launcher}")
 

@@ -29,7 +29,7 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from arguments import Parser
+from arguments import Parser, at_least
 from mistake import Mistake, hint
 from scripts.pictures import experts, positions
 from scripts.pictures.save import save
@@ -240,7 +240,9 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument("--set", help="evaluation set; the first by default")
   parser.add_argument("--metric", default="accuracy", help="of sets.png")
   parser.add_argument("--rows", type=int, default=512, help="of the evaluation set, at most")
-  parser.add_argument("--length", type=int, help="tokens of the rows that language models read; the task's by default")
+  parser.add_argument(
+    "--length", type=at_least(1), help="tokens of the rows that language models read; the task's by default"
+  )
   parser.add_argument("--step", type=int, help="checkpoint to use; the newest by default")
   args = parser.parse_args(argv)
   try:
@@ -251,12 +253,12 @@ def main(argv: list[str] | None = None) -> int:
     names = [run.name for run in runs]
     if same := sorted({name for name in names if names.count(name) > 1}):
       raise Mistake(f"several of the folders are called {same[0]!r}, as their pictures would be; draw them one by one")
-    args.out.mkdir(parents=True, exist_ok=True)
     collected = {run.name: collect(run, args.set, args.rows) for run in runs}
     figures = {f"{run.name}_{kind}.png": figure for run in runs for kind, figure in pages(run, collected[run.name])}
     if by_position := draw_positions(runs, collected):
       figures = {"positions.png": by_position} | figures
     sets = draw_sets(args.workdirs, args.metric)
+    args.out.mkdir(parents=True, exist_ok=True)
     for name, figure in (({"sets.png": sets} if sets else {}) | figures).items():
       save(figure, args.out / name, dpi=110)
       print(args.out / name)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from arguments import Parser
+from arguments import Parser, at_least
 from tests import sources
 
 
@@ -13,6 +13,7 @@ from tests import sources
     (["--ouut=x", "--out=y"], "unrecognized arguments: --ouut=x (did you mean '--out'?)"),
     (["--out=y", "--rows=x"], "argument --rows: invalid int value: 'x'"),
     (["--out=y", "--rows=1\n2"], r"argument --rows: invalid int value: '1\n2'"),
+    *(([f"--size={size}", "--out=y"], f"argument --size: '{size}' is no whole number") for size in (0, "1.5", 2**40)),
     (["--out=y", "--kind=z"], "argument --kind: invalid choice: 'z' (choose from"),
   ],
 )
@@ -20,6 +21,7 @@ def test_what_is_wrong_is_said_in_one_line(capsys, argv, words):
   parser = Parser(prog="tool")
   parser.add_argument("--out", required=True)
   parser.add_argument("--rows", type=int)
+  parser.add_argument("--size", type=at_least(1))
   parser.add_argument("--kind", choices=("a", "b"))
   with pytest.raises(SystemExit) as ended:
     parser.parse_args(argv)

@@ -21,7 +21,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from arguments import Parser
+from arguments import Parser, at_least
 from mistake import Mistake
 from scripts.launch import job as job_lib
 from scripts.launch import supervisor
@@ -45,20 +45,20 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
   shared.add_argument("flags", nargs="*", help="flags of main.py, after --")
   slurm = kinds.add_parser("slurm", parents=[shared])
   slurm.add_argument("--nodes", type=int, default=1)
-  slurm.add_argument("--tasks", type=int, default=1, help="processes of a node; one sees all of its GPUs")
-  slurm.add_argument("--gpus", type=int, default=0, help="of a node")
+  slurm.add_argument("--tasks", type=at_least(1), default=1, help="processes of a node; one sees all of its GPUs")
+  slurm.add_argument("--gpus", type=at_least(0), default=0, help="of a node")
   slurm.add_argument("--time", default="24:00:00")
   slurm.add_argument("--partition", default="")
-  slurm.add_argument("--warning", type=int, default=300, help="seconds for saving before the time is up")
+  slurm.add_argument("--warning", type=at_least(0), default=300, help="seconds for saving before the time is up")
   slurm.add_argument("--sbatch", action="append", default=[], help="a further option, e.g. --sbatch=--account=x")
   gke = kinds.add_parser("gke", parents=[shared])
   gke.add_argument("--nodes", type=int, default=1, help="of a slice")
   gke.add_argument("--image", required=True, help="with the checkout in --folder")
   gke.add_argument("--accelerator", required=True, help="of the node selector")
   gke.add_argument("--topology", default="", help="of a TPU slice, e.g. 4x4")
-  gke.add_argument("--chips", type=int, default=0, help="TPU chips of a node")
-  gke.add_argument("--gpus", type=int, default=0, help="of a node")
-  gke.add_argument("--slices", type=int, default=1)
+  gke.add_argument("--chips", type=at_least(0), default=0, help="TPU chips of a node")
+  gke.add_argument("--gpus", type=at_least(0), default=0, help="of a node")
+  gke.add_argument("--slices", type=at_least(1), default=1)
   gke.add_argument("--claim", default="runs", help="PersistentVolumeClaim, which is mounted at /runs")
   tpu = kinds.add_parser("tpu", parents=[shared])
   tpu.add_argument("--zone", required=True)
