@@ -73,5 +73,4 @@ def test_the_published_steps_diverge():
 @pytest.mark.parametrize("memory", MEMORIES)
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_seed_is_finite_for_65_536_tokens(name, memory):
-  """All were run to their end but MAC with a deep memory."""
   assert np.isfinite(last_sizes(VARIANTS[name](MEMORIES[memory]), 65_536)).all()
