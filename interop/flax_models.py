@@ -1,13 +1,13 @@
 """Whole models of lindermanlab/S5 and srush/annotated-s4 as ours, from their trees of Flax parameters.
 
   tree = layers.read("checkpoint.msgpack")                     # or .npz with keys a/b/c; nothing is unpickled
-  model, variables = flax_models.s5(tree["params"], activation="half_glu1", norm="pre")
+  model, variables = flax_models.s5(tree["params"], tree.get("batch_stats"), activation="half_glu1", norm="pre")
   logits = model.apply(variables, x)                           # b c; theirs return log_softmax of them
   hf.save("mine", model, variables)                            # a folder that interop.hf.load reads
 
 Sizes are the tree's. What a tree does not say is an argument, by the name that it has in their settings. Both have
-`encoder` and `decoder`, linear maps with biases, and layers of a state space, gates and a LayerNorm whose epsilon is
-Flax's. BatchNorm, whose parameters have the same names, is not read.
+`encoder` and `decoder`, linear maps with biases, and layers of a state space, gates and a norm whose epsilon is Flax's:
+LayerNorm, or S5's BatchNorm, whose parameters have the same names and whose statistics are a tree of their own.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,8 @@ from interop.layers import Tree, arrays, check
 from interop.tensors import some
 from mistake import Mistake
 
-NORM_EPS = 1e-6
+LAYER_NORM = {"name": "layer", "eps": 1e-6}
+BATCH_NORM = {"name": "batch", "eps": 1e-5}
 NORMS = ("pre", "post")
 POOLS = ("mean", "last")
 LINEAR = {"kernel", "bias"}
@@ -33,14 +34,20 @@ ANSWERS = ("label", "tokens", "pixels")
 Layer = tuple[dict[str, Any], dict[str, Any]]
 
 
-def s5(tree: Tree, *, activation: str, norm: str, pool: str = "mean", **fields: Any) -> tuple[Model, dict[str, Any]]:
-  """Makes a ClassificationModel of lindermanlab/S5 ours; tokens are its inputs as vectors with a single 1.
+def s5(
+  tree: Tree, stats: Tree | None = None, *, activation: str, norm: str, pool: str = "mean", **fields: Any
+) -> tuple[Model, dict[str, Any]]:
+  """Makes a ClassificationModel or RetrievalModel of lindermanlab/S5 ours; tokens are vectors with a single 1.
+
+  Theirs takes the first documents of all pairs and then the second ones; ours takes "b 2 t d". In padding their layers
+  read on, which a layer of both directions brings back to the document; ours do not.
 
   Args:
     tree: its collection `params`.
+    stats: its collection `batch_stats`, where it was trained with BatchNorm. Ours never updates it.
     activation: theirs: "full_glu", "half_glu1", "half_glu2" or "gelu".
     norm: "pre" or "post", their `prenorm`.
-    pool: "mean" or "last", their `mode`.
+    pool: "mean" or "last", their `mode`; of pairs "mean".
     fields: of our mixer s5, for what differs from its defaults: `clip_eigs`, `disc`, `step_rescale`.
 
   Raises:
@@ -48,14 +55,41 @@ def s5(tree: Tree, *, activation: str, norm: str, pool: str = "mean", **fields: 
   """
   _one_of(norm=(norm, NORMS), pool=(pool, POOLS))
   check("a model of S5", tree, {"encoder", "decoder"})
-  check("the decoder of a model of S5", tree["decoder"], LINEAR)
   found, (start, kernel) = _numbered(tree["encoder"], "S5"), _encoder(tree["encoder"])
   made = [layers.s5(layer, activation=activation) for layer in found]
-  width, classes = kernel.shape[1], np.shape(tree["decoder"]["kernel"])[1]
+  head, parameters = _s5_head(tree["decoder"], pool)
+  classes = parameters["out_proj"]["kernel"].shape[1]
   sizes = dict(head="classifier", vocab=None, features=len(kernel), classes=classes)
-  model = _model(width, norm, ("s5", fields), made, head=dict(pool=pool), sizes=sizes)
-  head = {"out_proj": arrays(tree["decoder"])}
-  return model, _variables(model, {"in_proj": start}, [layer["norm"] for layer in found], made, head)
+  branch = dict(norm=LAYER_NORM if stats is None else BATCH_NORM, norm_position=norm)
+  model = _model(kernel.shape[1], branch, ("s5", fields), made, head=head, sizes=sizes)
+  kept = None if stats is None else _stats(stats, len(found))
+  return model, _variables(model, {"in_proj": start}, [layer["norm"] for layer in found], made, parameters, kept)
+
+
+def _s5_head(decoder: Tree, pool: str) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Returns the head's section and parameters: a linear map, or for pairs two of them."""
+  if "layer1" not in decoder:
+    check("the decoder of a model of S5", decoder, LINEAR)
+    return dict(pool=pool), {"out_proj": arrays(decoder)}
+  check("the decoder of S5's model of pairs", decoder, {"layer1", "layer2"})
+  for layer in decoder.values():
+    check("a layer of the decoder of S5's model of pairs", layer, LINEAR)
+  if pool != "mean":
+    raise Mistake(f"pool={pool!r}, but the decoder is that of S5's model of pairs, which has the mean; leave pool out")
+  head = dict(name="dual_encoder", pool=pool, inner=len(decoder["layer1"]["bias"]), activation="gelu_tanh")
+  return head, {"in_proj": arrays(decoder["layer1"]), "out_proj": arrays(decoder["layer2"])}
+
+
+def _stats(stats: Tree, layers: int) -> list[dict[str, Any]]:
+  """Returns the mean and variance of each layer's BatchNorm."""
+  check("batch_stats", stats, {"encoder"})
+  names = [f"layers_{number}" for number in range(layers)]
+  check("batch_stats/encoder", stats["encoder"], set(names))
+  found = [stats["encoder"][name] for name in names]
+  for name, layer in zip(names, found, strict=True):
+    check(f"batch_stats/encoder/{name}", layer, {"norm"})
+    check(f"batch_stats/encoder/{name}/norm", layer["norm"], {"mean", "var"})
+  return [arrays(layer["norm"]) for layer in found]
 
 
 def annotated_s4(tree: Tree, *, l_max: int, norm: str, answer: str) -> tuple[Model, dict[str, Any]]:
@@ -99,7 +133,8 @@ def annotated_s4(tree: Tree, *, l_max: int, norm: str, answer: str) -> tuple[Mod
     parameters: dict[str, Any] = {"out_proj": arrays(decoder)}
   else:
     parameters = {"table": np.asarray(decoder["kernel"], np.float32).T, "b": np.asarray(decoder["bias"], np.float32)}
-  model = _model(width, norm, ("lssl", {}), made, head=head, sizes=sizes)
+  branch = dict(norm=LAYER_NORM, norm_position=norm)
+  model = _model(width, branch, ("lssl", {}), made, head=head, sizes=sizes)
   return model, _variables(model, embed, [layer["norm"] for layer in found], made, parameters)
 
 
@@ -114,7 +149,7 @@ def _annotated_block(tree: Tree, l_max: int) -> Layer:
 
 def _model(
   width: int,
-  norm: str,
+  branch: Mapping[str, Any],
   mixer: tuple[str, Mapping[str, Any]],
   made: list[Layer],
   *,
@@ -133,7 +168,7 @@ def _model(
       pattern="s",
       depth=len(made),
       letters={"s": dict(name=name, **fields, **more)},
-      branch=dict(norm=dict(name="layer", eps=NORM_EPS), norm_position=norm),
+      branch=dict(branch),
       last_norm=False,
     ),
     head=dict(head),
@@ -142,14 +177,22 @@ def _model(
 
 
 def _variables(
-  model: Model, embed: Mapping[str, Any], norms: list[Tree], made: list[Layer], head: Mapping[str, Any]
+  model: Model,
+  embed: Mapping[str, Any],
+  norms: list[Tree],
+  made: list[Layer],
+  head: Mapping[str, Any],
+  stats: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
   """Returns the variables of the model, with layers stacked as for training."""
   each = {
     str(number): {"norm": arrays(norm), "mixer": params}
     for number, (norm, (_, params)) in enumerate(zip(norms, made, strict=True))
   }
-  variables = model.together({"params": {"embed": dict(embed), "body": {"s": each}, "head": dict(head)}})
+  apart: dict[str, Any] = {"params": {"embed": dict(embed), "body": {"s": each}, "head": dict(head)}}
+  if stats is not None:
+    apart["buffers"] = {"body": {"s": {str(number): {"norm": one} for number, one in enumerate(stats)}}}
+  variables = model.together(apart)
   made_of = jax.eval_shape(model.init, jax.random.key(0), model.example(1, 1)["inputs"])
   want, have = ({key: np.shape(x) for key, x in plan.leaves(tree).items()} for tree in (meta.unbox(made_of), variables))
   if wrong := [f"{key} {have.get(key)}, not {want.get(key)}" for key in want | have if have.get(key) != want.get(key)]:

@@ -7,11 +7,12 @@ tables of n-grams), state, taps, or None.
 
 from layers.block_dense import BlockDense
 from layers.dense import Dense, project, torch_dense
-from layers.norms import GatedRMSNorm, HeadNorm, LayerNorm, RMSNorm, make_norm
+from layers.norms import BatchNorm, GatedRMSNorm, HeadNorm, LayerNorm, RMSNorm, make_norm
 from layers.param import buffer, param
 from layers.short_conv import ShortConv
 
 __all__ = [
+  "BatchNorm",
   "BlockDense",
   "Dense",
   "GatedRMSNorm",

@@ -1,4 +1,4 @@
-"""Normalisation over the last axis, in float32 inside and the input's dtype outside."""
+"""Normalisation over the last axis, or by stored statistics of it; float32 inside, the input's dtype outside."""
 
 import flax.linen as nn
 import jax
@@ -9,7 +9,7 @@ from kernels.gated_norm import ORDERS, gated_rms_norm
 from layers.activations import some
 from layers.choices import one_of
 from layers.initializers import Initializer
-from layers.param import param
+from layers.param import buffer, param
 from mistake import Mistake
 
 GATES = some("silu", "sigmoid")
@@ -73,6 +73,32 @@ class LayerNorm(_Norm):
     variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
     y = centred * jax.lax.rsqrt(variance + self.eps) * scale.astype(wide.dtype) + bias.astype(wide.dtype)
     return y.astype(x.dtype)
+
+
+class BatchNorm(_Norm):
+  """y = scale (x - mean) / sqrt(var + eps) + bias, of stored mean and var     Ioffe & Szegedy 2015, arXiv:1502.03167
+
+  This is what a trained BatchNorm does at inference: an affine map of each token by itself. For checkpoints that have
+  the statistics; they are in the collection "buffers". Departs: they are never updated, so that training goes on with
+  those of the checkpoint, and in a new model they stay 0 and 1: nothing is normalised.
+  """
+
+  eps: float = 1e-5
+  axis: str | None = "embed"
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+    """x shifted and scaled as the stored statistics say."""
+    wide, zeros, ones = _wide(x), nn.initializers.zeros, nn.initializers.ones
+    scale, bias = (
+      param(self, name, init, x.shape[-1:], (self.axis,)).astype(wide.dtype)
+      for name, init in (("scale", ones), ("bias", zeros))
+    )
+    mean, variance = (
+      buffer(self, name, init, x.shape[-1:], (self.axis,)).astype(wide.dtype)
+      for name, init in (("mean", zeros), ("var", ones))
+    )
+    return ((wide - mean) * jax.lax.rsqrt(variance + self.eps) * scale + bias).astype(x.dtype)
 
 
 class HeadNorm(_Norm):
@@ -139,7 +165,7 @@ class GatedRMSNorm(_Norm):
     return param(self, "scale", nn.initializers.ones, (features,), (self.axis,))
 
 
-NORMS = {"rms": RMSNorm, "layer": LayerNorm}
+NORMS = {"rms": RMSNorm, "layer": LayerNorm, "batch": BatchNorm}
 
 
 def make_norm(name: str, **kwargs) -> nn.Module:

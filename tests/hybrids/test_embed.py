@@ -95,7 +95,7 @@ def test_features_are_mapped_and_nan_past_the_lengths_is_ignored():
   [
     (dict(vocab=None), "embed.name='tokens', but the task has no vocab"),
     (dict(class_token="front"), r"class_token='front'; choose from \['none', 'start', 'middle', 'end'\]"),
-    (dict(norm=dict(name="batch")), "no norm 'batch'; choose from"),
+    (dict(norm=dict(name="batsch")), "no norm 'batsch'; choose from"),
     (dict(vocab=0), "vocab=0; it is at least 1"),
     (dict(position="rope"), r"no position 'rope'; choose from \['none', 'learned', 'sinusoidal'\]"),
     (dict(position="sinusoidal", width=5), "needs an even width, not 5"),

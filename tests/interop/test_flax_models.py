@@ -20,7 +20,9 @@ def mapped(p, x):
 
 
 def norm(p, x):
-  """Applies Flax's LayerNorm."""
+  """Applies Flax's LayerNorm; or its BatchNorm, where there are statistics."""
+  if "var" in p:
+    return (x - p["mean"]) / np.sqrt(p["var"] + 1e-5) * p["scale"] + p["bias"]
   return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * p["scale"] + p["bias"]
 
 
@@ -42,6 +44,24 @@ def s5_model():
   return {"encoder": {"encoder": linear(INPUTS, D), **layers}, "decoder": linear(D, OUTPUTS)}
 
 
+def statistics():
+  return {"encoder": {f"layers_{i}": {"norm": {"mean": drawn(D), "var": drawn(D) ** 2}} for i in range(DEPTH)}}
+
+
+def encoded(tree, x, position, stats=None):
+  """The outputs of S5's encoder with gates half_glu1."""
+
+  def inside(p, x):
+    g = gelu(s5_forward(p["seq"], x, False))
+    return g / (1 + np.exp(-mapped(p["out2"], g)))
+
+  names = [f"layers_{i}" for i in range(DEPTH)]
+  layers = [tree["encoder"][name] for name in names]
+  if stats:
+    layers = [p | {"norm": p["norm"] | stats["encoder"][name]["norm"]} for name, p in zip(names, layers)]
+  return blocks(mapped(tree["encoder"]["encoder"], x), layers, position, inside)
+
+
 def annotated_model(encoder, *maps):
   layers = {f"layers_{i}": block(annotated_tree(), *maps) for i in range(DEPTH)}
   return {"encoder": encoder, "decoder": linear(D, OUTPUTS), **layers}
@@ -60,16 +80,29 @@ def annotated_forward(tree, x, position):
 @pytest.mark.parametrize("position, pool", [("pre", "mean"), ("post", "last")])
 def test_a_model_of_s5_has_the_logits_of_theirs(position, pool):
   tree, x = s5_model(), drawn(T, INPUTS)
-
-  def inside(p, x):
-    g = gelu(s5_forward(p["seq"], x, False))
-    return g / (1 + np.exp(-mapped(p["out2"], g)))
-
-  layers = [tree["encoder"][f"layers_{i}"] for i in range(DEPTH)]
-  y = blocks(mapped(tree["encoder"]["encoder"], x), layers, position, inside)
+  y = encoded(tree, x, position)
   expected = mapped(tree["decoder"], y.mean(0) if pool == "mean" else y[-1])
   model, variables = flax_models.s5(tree, activation="half_glu1", norm=position, pool=pool)
   np.testing.assert_allclose(jit(model.apply)(variables, x[None])[0], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("position, pairs", [("post", False), ("pre", True)])
+def test_a_model_of_s5_with_batch_norm_has_the_logits_of_theirs(position, pairs, tmp_path):
+  """For a row, and for a pair of documents; a folder of ours keeps the statistics."""
+  tree, stats, x = s5_model(), statistics(), drawn(2, T, INPUTS)
+  u, v = (encoded(tree, row, position, stats).mean(0) for row in x)
+  expected = mapped(tree["decoder"], u)
+  if pairs:
+    tree["decoder"] = {"layer1": linear(4 * D, D + 1), "layer2": linear(D + 1, OUTPUTS)}
+    features = mapped(tree["decoder"]["layer1"], np.concatenate([u, v, u - v, u * v]))
+    expected = mapped(tree["decoder"]["layer2"], gelu(features))
+  inputs = x[None] if pairs else x[:1]
+  model, variables = flax_models.s5(tree, stats, activation="half_glu1", norm=position)
+  found = jit(model.apply)(variables, inputs)[0]
+  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+  hf.save(tmp_path / "mine", model, variables)
+  again, read, _ = hf.load(tmp_path / "mine")
+  np.testing.assert_array_equal(jit(again.apply)(read, inputs)[0], found)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +138,15 @@ def test_trees_that_are_no_such_models_are_refused():
   gap = {name: part for name, part in tree["encoder"].items() if name != "layers_0"}
   with pytest.raises(Mistake, match="a model of S5 has the parts encoder, layers_1"):
     flax_models.s5(tree | {"encoder": gap}, activation="half_glu1", norm="pre")
+  with pytest.raises(Mistake, match="batch_stats/encoder lacks layers_1; it has layers_0"):
+    flax_models.s5(tree, {"encoder": {"layers_0": {}}}, activation="half_glu1", norm="pre")
+  short = statistics()
+  short["encoder"]["layers_0"]["norm"] = {"mean": drawn(D)}
+  with pytest.raises(Mistake, match="batch_stats/encoder/layers_0/norm lacks var; it has mean"):
+    flax_models.s5(tree, short, activation="half_glu1", norm="pre")
+  pairs = tree | {"decoder": {"layer1": linear(4 * D, D), "layer2": linear(D, OUTPUTS)}}
+  with pytest.raises(Mistake, match="pool='last', but the decoder is that of S5's model of pairs"):
+    flax_models.s5(pairs, activation="half_glu1", norm="pre", pool="last")
   odd = {"kernel": tree["decoder"]["kernel"], "bias": drawn(OUTPUTS + 1)}
   with pytest.raises(Mistake, match="these parameters do not fit the others: params:head/out_proj/bias"):
     flax_models.s5(tree | {"decoder": odd}, activation="half_glu1", norm="pre")

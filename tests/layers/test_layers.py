@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from layers import Dense, GatedRMSNorm, LayerNorm, RMSNorm, ShortConv, make_norm, project
+from layers import BatchNorm, Dense, GatedRMSNorm, LayerNorm, RMSNorm, ShortConv, make_norm, project
 from layers.initializers import inverse_softplus, log_step, log_uniform, softplus_step, uniform_fan_in
 from layers.lengths import blank_past, last_of
 from layers.param import Adapted
@@ -19,7 +19,7 @@ KEY = jax.random.key(0)
 X = jax.random.normal(jax.random.key(1), (2, 5, 6))
 
 
-@pytest.mark.parametrize("layer", [Dense(4, use_bias=True), RMSNorm(), LayerNorm()], ids=["dense", "rms", "layer"])
+@pytest.mark.parametrize("layer", [Dense(4, use_bias=True), RMSNorm(), LayerNorm(), BatchNorm()])
 def test_layers_return_the_dtype_of_their_input(layer):
   variables = nn.unbox(layer.init(KEY, X))
   assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
@@ -81,7 +81,22 @@ def test_norms_give_the_moments_they_promise():
   np.testing.assert_allclose(y.mean(-1), 0, atol=1e-4)
   np.testing.assert_allclose(y.std(-1), 1, rtol=1e-4)
   assert isinstance(make_norm("layer", eps=1e-6), LayerNorm)
-  refused(r"no norm 'batch'; choose from \['layer', 'rms'\]", make_norm, "batch")
+  refused(r"no norm 'batsch'; choose from \['batch', 'layer', 'rms'\]", make_norm, "batsch")
+
+
+def test_batch_norm_is_flax_s_with_stored_statistics_which_stay():
+  """For a sequence, a token at a time, and where the collection could be written."""
+  params = {"scale": jnp.arange(6.0) - 1, "bias": jnp.linspace(-1, 1, 6)}
+  stats = {"mean": jnp.arange(6.0), "var": jnp.linspace(0.1, 3, 6)}
+  theirs = nn.BatchNorm(use_running_average=True, epsilon=1e-3)
+  expected = theirs.apply({"params": params, "batch_stats": stats}, X)
+  ours, variables = make_norm("batch", eps=1e-3), {"params": params, "buffers": stats}
+  y, changed = ours.apply(variables, X, mutable=["buffers"])
+  np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
+  np.testing.assert_array_equal(ours.apply(variables, X[:, 2]), y[:, 2])
+  for name, value in stats.items():
+    np.testing.assert_array_equal(changed["buffers"][name], value)
+  np.testing.assert_array_equal(BatchNorm(eps=0.0).init_with_output(KEY, X)[0], X)
 
 
 def test_short_conv_steps_equal_the_call():

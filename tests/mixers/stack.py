@@ -7,6 +7,7 @@ PATH = "hybrids.body.stack.Stack"
 POST = dict(norm=dict(name="layer"), norm_position="post")
 SMALL = {
   "": dict(depth=3, pattern="m", letters={"m": dict(name="mamba", state=4)}, branch=POST),
+  "batch norm": dict(depth=2, pattern="-", letters={"-": dict(name="mlp")}, branch=dict(norm=dict(name="batch"))),
   # with a remainder after its repeated groups
   "hybrid": dict(
     depth=7,
@@ -21,7 +22,7 @@ REFUSED = []
 
 
 def count(d, depth, pattern, letters, branch, **_):
-  """A norm (LayerNorm has two vectors) and a mixer for each letter; a last norm if they stand before the mixers."""
-  norm = 2 * d if branch.get("norm", {}).get("name") == "layer" else d
+  """A norm (RMSNorm has one vector, others two) and a mixer for each letter; a last norm if those stand before."""
+  norm = 2 * d if "norm" in branch else d
   last = norm if branch.get("norm_position", "pre") == "pre" else 0
   return sum(mixers.count(width=d, **letters[pattern[i % len(pattern)]]) + norm for i in range(depth)) + last
