@@ -241,6 +241,7 @@ def test_models_can_be_hashed_and_compared():
     (LM, dict(embed=dict(sdt=1.0)), "embed 'tokens' has no field 'sdt' .did you mean 'std'"),
     (LM, dict(head=dict(vocab=3)), "head.vocab is given by the model and the task"),
     (LM, dict(pattern="w"), "'lm' predicts the next token, which a body of STATE 'none' has seen already"),
+    (LABEL, dict(head=dict(name="dual_encoder", activation="max")), "DualEncoder: activation='max'; choose from"),
     (LABEL, dict(head=dict(pool="max")), r"no pool 'max'; choose from \['mean', 'last', 'cls', 'time'\]"),
     (LABEL, dict(head=dict(pool="cls")), "pool='cls' with embed.class_token='none'"),
     (LABEL, dict(head=dict(tie=True)), "head 'classifier' has no field 'tie'"),
