@@ -25,8 +25,10 @@ anew while the sweep runs, with the runs that have not ended; a browser that sho
 import argparse
 import math
 import sys
+import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 from arguments import Parser
 from mistake import Mistake
@@ -77,16 +79,21 @@ def draw(best: dict[str, Setting], metric: str, path: Path) -> None:
 
   from scripts.pictures.save import save
 
-  figure = Figure(figsize=(7, 4.5), layout="constrained")
+  figure = Figure(figsize=(9, 4.5), layout="constrained")
   axes = figure.add_subplot(xlabel="step", ylabel=metric)
-  for setting in best.values():
+  for i, (group, setting) in enumerate(best.items()):
     steps, means, deviations = setting.curve(metric)
-    label = f"{setting.name}: {setting.at_the_end(metric)[0]:.3g}, n = {len(setting.values(metric))}"
-    (line,) = axes.plot(steps, means, label=label, marker="o", markersize=3)
+    label = f"{textwrap.shorten(group, 40)}: {setting.at_the_end(metric)[0]:.3g}, n = {len(setting.values(metric))}"
+    (line,) = axes.plot(steps, means, label=label, **_look(i), markersize=4, linewidth=1.2)
     axes.fill_between(steps, means - deviations, means + deviations, color=line.get_color(), alpha=0.2)
   axes.grid(alpha=0.3)
-  axes.legend()
+  # beside the curves, which it would cover
+  figure.legend(loc="outside right upper", fontsize=8)
   save(figure, path, dpi=110)
+
+
+def _look(number: int) -> dict[str, Any]:
+  return dict(color=f"C{number % 10}", marker="osD^vPX*"[number % 8])
 
 
 def draw_against(panels: dict[str, dict[str, list[Setting]]], quantity: str, metric: str, path: Path) -> None:
@@ -97,7 +104,7 @@ def draw_against(panels: dict[str, dict[str, list[Setting]]], quantity: str, met
 
   groups = list(dict.fromkeys(group for lines in panels.values() for group in lines))
   # a group looks the same in all panels, also where one of them lacks another group
-  looks = {group: dict(color=f"C{i % 10}", marker="osD^vPX*"[i % 8]) for i, group in enumerate(groups)}
+  looks = {group: _look(i) for i, group in enumerate(groups)}
   figure = Figure(figsize=(1 + 4.2 * len(panels), 3.8), layout="constrained")
   drawn = {}
   for (title, lines), axes in zip(panels.items(), figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]):
