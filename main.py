@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
     flags = flags_lib.parse(argv)
     if flags.help:
       print(f"{__doc__}\n{flags_lib.usage(flags)}")
-    elif flags.list or flags.describe:
+    elif flags.list or flags.describe is not None:
       print(describe.names(flags.list) if flags.list else describe.page(flags.describe))
     else:
       return run(flags)

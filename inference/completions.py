@@ -139,6 +139,8 @@ def read_prompts(path: str | Path) -> list[Record]:
     lines = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
   except UnicodeDecodeError as error:
     raise Mistake(f"--prompts={path} is not UTF-8: {error}") from None
+  except OSError as error:
+    raise Mistake(f"--prompts={path} cannot be read: {error.strerror}; give another file") from None
   if lines == [""]:
     raise Mistake(f"--prompts={path} is empty; give one prompt a line")
   return [_record(path, number, line) for number, line in enumerate(lines, 1)]

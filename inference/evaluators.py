@@ -146,7 +146,7 @@ class Samples:
     Raises:
       Mistake: a number is out of its range, the task has no text to begin with, or several processes share the model.
     """
-    if self.rows < 1 or self.tokens < 0 or self.rate < 1:
+    if not 1 <= self.rows < 2**31 or self.tokens < 0 or self.rate < 1:
       raise Mistake(
         f"evaluators.{label}: rows={self.rows}, tokens={self.tokens}, rate={self.rate}; at least 1, 0 and 1"
       )

@@ -38,13 +38,15 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> flags
   argv = _with_stored_config(_with_home(list(argv)))
   if config := _value(argv, "config"):
     config_file.find(config.partition(":")[0])
-  values = _define(argv, environ)
   try:
+    values = _define(argv, environ)
     stray = values(argv)[1:]
-    if values.help or values.list or values.describe:
+    if values.help or values.list or values.describe is not None:
       return values
     if values["config"].present:
       values.config.to_dict()
+  except Mistake:
+    raise
   except (AttributeError, KeyError) as error:
     raise Mistake(_explain(argv, error)) from None
   except flags.UnrecognizedFlagError as error:
@@ -53,6 +55,9 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> flags
     raise Mistake(_of_another_kind(argv, error) or _last_line(error)) from None
   except (flags.Error, OSError) as error:
     raise Mistake(_last_line(error)) from None
+  except ValueError as error:
+    # such as --config..x=1, which names no key
+    raise Mistake(f"{_last_line(error)}; write --config.KEY=VALUE") from None
   if stray:
     raise Mistake(
       f"{stray[0]!r} is not a flag; write --config FILE.py[:key=value,…], --config.KEY=VALUE, --workdir DIR"
@@ -182,8 +187,10 @@ def _check(values: flags.FlagValues) -> None:
     raise Mistake(f"--step={values.step} is for --mode eval and generate; training goes on from the newest checkpoint")
   if values["from-step"].value is not None and values.mode != "train":
     raise Mistake(f"--from-step={values['from-step'].value} is for --mode train; give --step")
-  if values.patience < 1:
-    raise Mistake(f"--patience={values.patience}; give at least 1 second")
+  if values["from-step"].value is not None and not (Path(values.workdir) / workdir_module.CONFIG).exists():
+    raise Mistake(f"--from-step={values['from-step'].value}: {values.workdir} holds no run with checkpoints")
+  if not 1 <= values.patience < 2**31:
+    raise Mistake(f"--patience={values.patience}; give at least 1 second, and fewer than 2^31")
   if values.json and values.mode != "count":
     raise Mistake(f"--json is for --mode count, not {values.mode}")
   given = [name for name in (*GENERATE, *COMPLETE, "prompts", "out") if values[name].present]

@@ -131,6 +131,9 @@ def several_processes(environ: Mapping[str, str]) -> bool:
   tasks = environ.get("SLURM_NTASKS", "1") if "SLURM_STEP_NODELIST" in environ else "1"
   ranks = environ.get("OMPI_COMM_WORLD_SIZE", "1")
   hosts = environ.get("TPU_PROCESS_ADDRESSES") or environ.get("TPU_WORKER_HOSTNAMES") or ""
+  for name, count in (("SLURM_NTASKS", tasks), ("OMPI_COMM_WORLD_SIZE", ranks)):
+    if not count.isdecimal():
+      raise Mistake(f"{name}={count!r} in the environment is no number of processes; unset it")
   return int(tasks) > 1 or int(ranks) > 1 or "," in hosts or "MEGASCALE_COORDINATOR_ADDRESS" in environ
 
 
