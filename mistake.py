@@ -12,7 +12,21 @@ class Mistake(ValueError):
   """
 
 
+# choices that a message names where none is close to what was written; more are for a listing
+MANY = 100
+
+
 def hint(word: str, choices: Iterable[str]) -> str:
   """' (did you mean …?)' where a choice is close to the word, otherwise nothing."""
   close = difflib.get_close_matches(word, list(choices), n=1)
   return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def near(word: str, choices: Iterable[str], kind: str) -> str:
+  """Names the few choices that are close to the word and what lists all, or all where none is close."""
+  choices = sorted(choices)
+  close = difflib.get_close_matches(word, choices, n=3)
+  meant = f" (did you mean {', '.join(map(repr, close))}?)" if close else ""
+  if not close and len(choices) <= MANY:
+    return f"; choose from {', '.join(choices)}"
+  return f"{meant}; ./dev run --list {kind} names all {len(choices)}"

@@ -193,7 +193,7 @@ def place(config: ConfigDict, key: str, text: str) -> None:
     where = where[name] if isinstance(where, ConfigDict) and name in where else ConfigDict()
   if leaf not in where:
     choices = list(flat(config))
-    raise Mistake(f"config has no key {key!r}{hint(key, choices)}; its keys are {choices}")
+    raise Mistake(f"config has no key {key!r}{hint(key, choices) or f'; its keys are {choices}'}")
   if isinstance(where[leaf], ConfigDict):
     raise Mistake(f"config key {key!r} is a section; set one of {[f'{key}.{name}' for name in where[leaf]]}")
   where[leaf] = convert(key, text, where[leaf])

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from data.pipeline import Batch
-from mistake import Mistake, hint
+from mistake import Mistake, hint, near
 
 FOLDER = pathlib.Path(__file__).parent
 
@@ -102,7 +102,7 @@ def find(name: str) -> Any:
   if name in everything:
     name = everything[name]
   if name not in everything.values():
-    raise Mistake(f"no task is called {name!r}{hint(name, list(everything))}; there are {sorted(everything)}")
+    raise Mistake(f"no task is called {name!r}{near(name, everything, 'tasks')}")
   module, _, cls = name.rpartition(".")
   return getattr(importlib.import_module(module), cls)
 

@@ -21,7 +21,7 @@ import flax.linen as nn
 from flax.core import FrozenDict
 
 from layers.mixer import STATES, Mixer
-from mistake import Mistake, hint
+from mistake import Mistake, hint, near
 
 __all__ = ["STATES", "available", "build", "build_spec", "check_fields", "fields", "find", "frozen"]
 
@@ -128,8 +128,7 @@ def available() -> dict[str, str]:
 
 def _unknown(name: str) -> str:
   choices = available()
-  known = f"choose from {sorted(choices)}, or give a dotted path under {list(ROOTS)}"
-  return f"no mixer is called {name!r}{hint(name, choices)}; {known}"
+  return f"no mixer is called {name!r}{near(name, choices, 'mixers')}, or give a dotted path under {list(ROOTS)}"
 
 
 def fields(cls: type[nn.Module]) -> dict[str, bool]:

@@ -287,7 +287,7 @@ def test_a_mistake_is_one_line(text, tmp_path, mistaken, more, words):
   "config, words",
   [
     ("configs/text.py:widht=3", ["widht", "width"]),
-    ("configs/nothing.py", ["configs/nothing.py", "configs/text.py"]),
+    ("configs/nothing.py", ["configs/nothing.py", "--list configs"]),
     ("configs/text.py:pattern=mz", ["'mz'", "['z']"]),
     ("configs/text.py:mixer=mambo", ["mambo", "mamba"]),
     ("configs/model.py:mamba_9b", ["'mamba_9b'", "there are mamba_130m", "mamba_2.8b"]),

@@ -35,7 +35,8 @@ def find(name: str) -> Path:
   beside = map(str, all_in(places[0].parent)) if "/" in name else ()
   there = sorted({*beside, *(f"configs/{path.name}" for path in own)})
   close = hint(name, [*there, *(path.stem for path in own)])
-  raise Mistake(f"--config={name} does not exist, or is no .py file{close}; there are {', '.join(there)}")
+  known = "--list configs names those of this code base" if close else f"there are {', '.join(there)}"
+  raise Mistake(f"--config={name} does not exist, or is no .py file{close}; {known}")
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import inspect
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,9 @@ from inference import evaluators
 from layers import norms
 from mistake import Mistake, hint
 from training import config_file, optimizer, schedule, settings
+
+# width of a list's lines where there is no terminal
+COLUMNS = 100
 
 
 def kinds() -> dict[str, dict[str, Callable[[], Any]]]:
@@ -74,9 +78,12 @@ def _models(entries: Mapping[str, Callable[[], Any]]) -> str:
     active = f"{recipe.active:,} active" if recipe.active else ""
     rows.append((name, total, active, ", ".join(f"{key}={value}" for key, value in recipe.fields.items())))
   widths = [max(len(row[i]) for row in rows) for i in range(3)]
-  return "\n".join(
+  lines = [
     f"{name:{widths[0]}}  {total:>{widths[1]}}  {active:{widths[2]}}  {fields}" for name, total, active, fields in rows
-  )
+  ]
+  # --describe has the rest
+  columns = max(shutil.get_terminal_size((COLUMNS, 0)).columns, sum(widths) + 16)
+  return "\n".join(line if len(line) <= columns else f"{line[: columns - 2].rstrip(', ')} …" for line in lines)
 
 
 def page(name: str) -> str:

@@ -13,7 +13,7 @@ import importlib
 import pkgutil
 
 from hybrids.recipes.recipe import Recipe
-from mistake import Mistake, hint
+from mistake import Mistake, near
 
 __all__ = ["Recipe", "get_recipe", "names", "source"]
 
@@ -37,7 +37,7 @@ def get_recipe(name: str) -> Recipe:
   family = [other for other in files if other.split("_")[0] == name.split("_")[0]]
   if family:
     raise Mistake(f"no recipe is called {name!r}; of this family there are {', '.join(family)}")
-  raise Mistake(f"no recipe is called {name!r}{hint(name, files)}; choose from {', '.join(names())}")
+  raise Mistake(f"no recipe is called {name!r}{near(name, files, 'models')}")
 
 
 def source(name: str) -> str:

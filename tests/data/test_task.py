@@ -152,7 +152,8 @@ def test_describe_is_json(task):
 
 
 def test_a_wrong_name_lists_what_exists():
-  refused("no task is called 'mqr'.*did you mean 'mqar'.*induction_heads", build_task, "mqr")
+  refused("no task is called 'mqr'.*did you mean 'mqar'.*--list tasks", build_task, "mqr")
+  refused("no task is called '0'; choose from .*induction_heads", build_task, "0")
   assert type(build_task("data.mqar.MQAR")).__name__ == "MQAR"
 
 

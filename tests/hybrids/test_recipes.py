@@ -77,7 +77,7 @@ def test_sections_name_fields_that_there_are(name):
     ("mamba_9b", "of this family there are mamba_130m, mamba_370m"),
     ("mamba", "of this family there are mamba_130m, mamba_370m"),
     ("gpt2_huge", "there are gpt2, gpt2_medium"),
-    ("gtp2", r"did you mean 'gpt2'.*choose from .*mamba_130m"),
+    ("gtp2", r"did you mean 'gpt2'.*--list models names all"),
   ],
 )
 def test_a_size_that_does_not_exist_is_answered_by_those_that_do(name, said):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from data import task as task_lib
 from hybrids import mixer as mixer_lib
 from hybrids import recipes
 from mistake import Mistake
@@ -14,6 +15,17 @@ def test_published_models_are_listed_with_their_parameters():
   line = next(line for line in lines if line.startswith("jamba_v0.1"))
   assert "51,570,323,328" in line
   assert "12,000,000,000 active" in line
+
+
+@pytest.mark.parametrize("columns", ["", "132", "20"])
+def test_lines_of_models_fit_the_terminal(monkeypatch, columns):
+  monkeypatch.setenv("COLUMNS", columns)
+  lines = describe.names("models").splitlines()
+  longest = max(map(len, lines))
+  # names and numbers are whole in any case
+  assert 60 < longest <= max(int(columns or 100), 100)
+  assert any(line.endswith(" …") for line in lines)
+  assert next(line for line in lines if line.startswith("gpt2_toy")).count("=")
 
 
 def test_a_model_is_described_by_its_source_and_its_sections():
@@ -41,8 +53,30 @@ def test_files_without_a_config_are_not_listed():
   assert "configs/mqar.py" in names
   assert not {"configs/base.py", "configs/grammar.py", "configs/__init__.py"} & {*names}
   with pytest.raises(Mistake, match="there are configs/adding.py") as error:
-    config_file.find("configs/nothing.py")
+    config_file.find("0.py")
   assert "grammar.py" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  "find, name, meant, listing",
+  [
+    (recipes.get_recipe, "jama_v0.1", "jamba_v0.1", "--list models"),
+    (mixer_lib.find, "mamab", "mamba", "--list mixers"),
+    (task_lib.find, "mqr", "mqar", "--list tasks"),
+    (config_file.find, "configs/mqr.py", "configs/mqar.py", "--list configs"),
+  ],
+)
+def test_after_a_near_miss_few_are_named(find, name, meant, listing):
+  with pytest.raises(Mistake, match="did you mean") as error:
+    find(name)
+  assert f"'{meant}'" in str(error.value)
+  assert listing in str(error.value)
+  assert len(str(error.value)) < 200
+  # nothing is near this: all are named, unless that would be a page
+  with pytest.raises(Mistake, match=listing if listing == "--list models" else "mqar|s4d") as error:
+    find("0")
+  assert "did you mean" not in str(error.value)
+  assert len(str(error.value)) < 1500
 
 
 def test_mixers_are_listed_though_a_file_fails(tmp_path, monkeypatch):
