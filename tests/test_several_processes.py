@@ -4,6 +4,7 @@ Slow, all of it: a process takes seconds to start. tests/faults.py has what happ
 """
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests import fault_runs
@@ -22,14 +24,15 @@ pytestmark = pytest.mark.slow
 class Several:
   """A supervised run in a folder, with a batch that up to four processes share."""
 
-  def __init__(self, folder: Path, count: int, *launch: str):
+  def __init__(self, folder: Path, count: int, *launch: str, steps: int = 100_000, log_every: int = 0):
     self.folder, self.count = folder, count
+    self.steps, self.log_every = steps, log_every
     self.launch = [f"--processes={count}", *launch]
 
   @property
   def command(self) -> list[str]:
-    sizes = ",batch=4,log_every=0,eval.every=0,save.keep=0"
-    flags = fault_runs.command(self.folder, "--patience=30", steps=100_000, sizes=sizes)[1:]
+    sizes = f",batch=4,log_every={self.log_every},eval.every=0,save.keep=0,schedule=constant"
+    flags = fault_runs.command(self.folder, "--patience=30", steps=self.steps, sizes=sizes)[1:]
     head = ["-m", "scripts.launch.main", "local", "--name=x", f"--out={self.folder}", "--grace=60", *self.launch]
     return [*head, "--", *flags]
 
@@ -86,3 +89,20 @@ def test_each_one_killed_in_turn_starts_all_again_at_the_last_save(tmp_path):
     assert all("another process of this run has died" in line for line in errors)
     assert "*** Check failure" not in several.said(number)
     assert "Traceback" not in several.said(number)
+
+
+def losses(folder: Path) -> list[float]:
+  rows = map(json.loads, (folder / "run" / "metrics.jsonl").read_text().splitlines())
+  return [row["train/loss"] for row in rows if "train/loss" in row]
+
+
+def test_a_run_goes_on_with_more_and_with_fewer_processes(tmp_path):
+  (tmp_path / "whole").mkdir()
+  for folder, parts in ((tmp_path / "whole", ((1, 12),)), (tmp_path, ((2, 4), (4, 8), (1, 12)))):
+    for count, steps in parts:
+      several = Several(folder, count, "--restarts=1", steps=steps, log_every=1)
+      with several.running() as supervisor:
+        several.ends(supervisor, 0)
+        assert len(list(folder.glob("x-*.pid"))) >= count
+  assert len(losses(tmp_path)) == 12
+  np.testing.assert_allclose(losses(tmp_path), losses(tmp_path / "whole"), rtol=1e-5)
