@@ -111,15 +111,15 @@ def begun(arguments: list[str], *, limit: int = 0):
 
 
 @contextlib.contextmanager
-def pair(folder: Path, *more: str, second: tuple[str, ...] = (), **settings):
-  """Two processes of one run; `second` is for the second one alone."""
+def pair(folder: Path, *more: str, second: tuple[str, ...] = (), limits: tuple[int, int] = (0, 0), **settings):
+  """Two processes of one run; `second` is for the second one alone, `limits` are the room that each one's files have."""
   with socket.socket() as free:
     free.bind(("localhost", 0))
     where = f"--coordinator=localhost:{free.getsockname()[1]}"
   both = [where, "--processes=2", "--patience=10", *more]
   with (
-    started(folder, *both, "--process=0", **settings) as one,
-    started(folder, *both, "--process=1", *second, **settings) as two,
+    started(folder, *both, "--process=0", limit=limits[0], **settings) as one,
+    started(folder, *both, "--process=1", *second, limit=limits[1], **settings) as two,
   ):
     yield one, two
 

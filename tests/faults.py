@@ -342,6 +342,21 @@ def peer_killed(folder: Path) -> None:
 
 
 @in_process
+def peer_disk_full(folder: Path) -> None:
+  """the disk of one of two processes is full at a save | code 2 there and code 4 in the other, a line each"""
+  for full in (0, 1):
+    limits = (20_000, 0) if full == 0 else (0, 20_000)
+    with pair(folder, "--config.mesh.fsdp=2", limits=limits, sizes=",width=32") as processes:
+      for i, (code, words) in {full: (program.MISTAKE, "too large"), 1 - full: (peers.LOST, "has died")}.items():
+        errors = [line for line in ends(processes[i], code).splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1, errors
+        assert words in errors[0]
+  with pair(folder, "--config.mesh.fsdp=2", sizes=",width=32") as processes:
+    for process in processes:
+      ends(process, 0)
+
+
+@in_process
 def peer_mistaken(folder: Path) -> None:
   """one of two processes does not find its data | code 2 there and code 4 in the other, a line each"""
   with pair(folder, sizes=ENDLESS, second=("--config.data.files=nowhere",)) as processes:

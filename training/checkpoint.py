@@ -38,6 +38,8 @@ TEMPORARY = ".orbax-checkpoint-tmp"
 DEBRIS = 3
 # times that a reader looks for the newest step, while the run that saves here deletes old ones
 TRIES = 10
+# seconds after which one who waits for a save looks whether it has failed
+WAKE = 0.2
 
 
 class Restored(NamedTuple):
@@ -85,6 +87,7 @@ class Checkpoints:
     self._manager: ocp.CheckpointManager | None = None
     self._thread: threading.Thread | None = None
     self._error: BaseException | None = None
+    self._is_stuck = False
     self._lock: IO[str] | None = None
     if self.directory.is_symlink():
       raise Mistake(
@@ -140,6 +143,9 @@ class Checkpoints:
     except BaseException as e:  # a thread's errors are raised by the next wait
       self._error = e
 
+  def _fail(self, error: BaseException) -> None:
+    self._error = self._error or error
+
   def _prune(self) -> None:
     if self.keep is None:
       return
@@ -154,9 +160,13 @@ class Checkpoints:
     Raises:
       Mistake: it failed; the steps before it are as they were.
     """
-    if self._thread is not None:
-      self._thread.join()
-      self._thread = None
+    while self._thread is not None and not self._is_stuck:
+      self._thread.join(WAKE)
+      if not self._thread.is_alive():
+        self._thread = None
+      elif self._error is not None:
+        # at Orbax's barrier, to which the other processes do not come
+        self._is_stuck = True
     if self._error is not None:
       error, self._error = self._error, None
       reason = " ".join(str(error).split()) or type(error).__name__
@@ -329,7 +339,7 @@ class Checkpoints:
     try:
       self.wait()
     finally:
-      if self._manager is not None:
+      if self._manager is not None and not self._is_stuck:
         # `wait` has raised the error of a failed save already, and it would be raised again here
         with contextlib.suppress(Exception):
           self._manager.close()
@@ -341,7 +351,7 @@ class Checkpoints:
   def _open(self) -> ocp.CheckpointManager:
     # made late, since it reads the folder once: damaged steps have been renamed by then
     if self._manager is None:
-      late_errors.hush()
+      late_errors.hush(self._fail if jax.process_count() > 1 else None)
       options = ocp.CheckpointManagerOptions(create=False, save_root_metadata=False)
       self._manager = ocp.CheckpointManager(self.directory, options=options)
     return self._manager

@@ -9,6 +9,7 @@ tasks that nobody has waited for asyncio prints the errors as well, and Orbax lo
 import logging
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from absl import logging as absl_logging
@@ -16,10 +17,18 @@ from absl import logging as absl_logging
 # of asyncio about tasks whose loop was closed by the first error
 _ABANDONED = ("exception was never retrieved", "was destroyed but it is pending")
 _CLOSED = "Event loop is closed"
+_failed: Callable[[BaseException], None] | None = None
 
 
-def hush() -> None:
-  """Filters what asyncio, Orbax and tensorstore print about writes that another one's error has ended."""
+def hush(failed: Callable[[BaseException], None] | None = None) -> None:
+  """Filters what asyncio, Orbax and tensorstore print about writes that another one's error has ended.
+
+  Args:
+    failed: gets the error of a save as soon as Orbax logs it. Where there are several processes, Orbax raises it only
+      after a barrier, to which the others do not come.
+  """
+  global _failed
+  _failed = failed
   # a filter that is there already is not added again
   logging.getLogger("asyncio").addFilter(_is_asked_for)
   absl_logging.get_absl_logger().addFilter(_is_not_of_orbax)
@@ -32,7 +41,11 @@ def _is_asked_for(record: logging.LogRecord) -> bool:
 
 
 def _is_not_of_orbax(record: logging.LogRecord) -> bool:
-  return "/orbax/" not in record.pathname.replace(os.sep, "/")
+  of_orbax = "/orbax/" in record.pathname.replace(os.sep, "/")
+  error = record.exc_info[1] if record.exc_info else None
+  if of_orbax and _failed is not None and error is not None and record.levelno >= logging.ERROR:
+    _failed(error)
+  return not of_orbax
 
 
 class _Hook:
