@@ -112,7 +112,7 @@ def begun(arguments: list[str], *, limit: int = 0):
 
 @contextlib.contextmanager
 def pair(folder: Path, *more: str, second: tuple[str, ...] = (), limits: tuple[int, int] = (0, 0), **settings):
-  """Two processes of one run; `second` is for the second one alone, `limits` are the room that each one's files have."""
+  """Two processes of one run; `second` is for the second one alone, `limits` the room for files of each."""
   with socket.socket() as free:
     free.bind(("localhost", 0))
     where = f"--coordinator=localhost:{free.getsockname()[1]}"
