@@ -6,7 +6,7 @@ import itertools
 import json
 import re
 import runpy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from configs import grammar
@@ -91,7 +91,8 @@ def seeded(settings: list[dict[str, Any]], seeds: str) -> list[dict[str, Any]]:
   """
   (values,) = _values([f"seed={seeds}"], "--seeds").values()
   for value in values:
-    if not isinstance(value, int):
+    # true is an int to Python
+    if type(value) is not int:
       raise Mistake(f"--seeds {seeds}: {value!r} is no whole number; write e.g. --seeds 0,1,2")
   if any("seed" in setting for setting in settings):
     raise Mistake("--seeds: settings have seeds of their own; choose among them by --only seed=0,1")
@@ -160,7 +161,7 @@ def plan(config: str, flags: list[str], settings: Sequence[dict[str, Any]]) -> l
 
 def _check_distinct(runs: Sequence[Run], flags: Sequence[str]) -> None:
   """Raises a Mistake where settings such as lr=1 and lr=1.0 make one config, or a flag undoes what they change."""
-  known = [(run, flat) for run in runs if run.resolved is not None for flat in [dict(_flat(run.resolved))]]
+  known = [(run, flat) for run in runs if run.resolved is not None for flat in [dict(config_file.flat(run.resolved))]]
   first: dict[str, Run] = {}
   for run, flat in known:
     same = first.setdefault(json.dumps(flat, sort_keys=True), run)
@@ -172,14 +173,6 @@ def _check_distinct(runs: Sequence[Run], flags: Sequence[str]) -> None:
     name = flag.lstrip("-").partition("=")[0].removeprefix("config.")
     if flag.startswith("-") and (key := next((key for key in changed if f"{key}.".startswith(f"{name}.")), "")):
       raise Mistake(f"flag {flag} after -- sets {key} for all runs, which the settings change; leave one of them out")
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-  for key, value in tree.items():
-    if isinstance(value, Mapping) and value:
-      yield from _flat(value, f"{prefix}{key}.")
-    else:
-      yield f"{prefix}{key}", value
 
 
 def joined(config: str, setting: Mapping[str, Any]) -> str:

@@ -1,8 +1,9 @@
-"""The file that `--config` names."""
+"""The file that `--config` names, and the keys of what it returns."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from mistake import Mistake, hint
 
@@ -49,3 +50,12 @@ def blamed(path: Path) -> Iterator[None]:
   except (Exception, SystemExit) as error:
     reason = " ".join(str(error).split())[:300]
     raise Mistake(f"config file {path} failed: {type(error).__name__}: {reason}; correct it") from error
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+  """Yields the values of nested sections by their full paths, `optimizer.lr`; an empty section is a value."""
+  for key, value in tree.items():
+    if isinstance(value, Mapping) and value:
+      yield from flat(value, f"{prefix}{key}.")
+    else:
+      yield f"{prefix}{key}", value

@@ -110,10 +110,10 @@ def page(name: str) -> str:
 
 def _page(thing: Any) -> str:
   if isinstance(thing, recipes.Recipe):
-    rows = [(key, "", repr(value)) for key, value in _flat(thing.model)]
+    rows = [(key, "", repr(value)) for key, value in config_file.flat(thing.model)]
   elif isinstance(thing, Path):
     config = settings.load(str(thing))
-    rows = [(key, "", repr(value)) for key, value in _flat(config.to_dict())]
+    rows = [(key, "", repr(value)) for key, value in config_file.flat(config.to_dict())]
   else:
     rows = list(_fields(thing))
   widths = [max((len(row[i]) for row in rows), default=0) for i in range(2)]
@@ -153,11 +153,3 @@ def _doc(thing: Any) -> str:
     # a class that only inherits its docstring is described by its module
     return inspect.cleandoc(thing.__dict__.get("__doc__") or "") or inspect.getdoc(inspect.getmodule(thing)) or ""
   return inspect.getdoc(thing) or ""
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-  for key, value in tree.items():
-    if isinstance(value, Mapping) and value:
-      yield from _flat(value, f"{prefix}{key}.")
-    else:
-      yield f"{prefix}{key}", value

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import ending
 from defaults import RUN
 from hybrids import sections
 from mistake import Mistake
-from training import settings
+from training import config_file, settings
 
 CONFIG, DATA, JOURNAL = "config.json", "data.json", "run.json"
 # the sections that identify a run; all others may change when it is resumed
@@ -127,7 +127,7 @@ def changes(
 
 
 def _differences(section: str, old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
-  before, after = dict(_flat({section: old})), dict(_flat({section: new}))
+  before, after = dict(config_file.flat({section: old})), dict(config_file.flat({section: new}))
   pairs = {key: (before.get(key, ABSENT), after.get(key, ABSENT)) for key in dict.fromkeys([*after, *before])}
   return {key: pair for key, pair in pairs.items() if pair[0] != pair[1] and not key.startswith(FREE)}
 
@@ -216,11 +216,3 @@ def write_text(path: Path, text: str | bytes) -> None:
     file.write(text.encode() if isinstance(text, str) else text)
     file.flush()
     os.fsync(file.fileno())
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-  for key, value in tree.items():
-    if isinstance(value, Mapping) and value:
-      yield from _flat(value, f"{prefix}{key}.")
-    else:
-      yield f"{prefix}{key}", value

@@ -10,7 +10,7 @@ from typing import Any
 from flax.core import FrozenDict
 
 from hybrids.recipes import kimi_linear
-from hybrids.recipes.recipe import Recipe
+from hybrids.recipes.recipe import Recipe, used
 
 
 def model(
@@ -45,9 +45,7 @@ def model(
     embed=dict(name="tokens"),
     body=dict(
       name="hyper_stack",
-      stack=dict(
-        pattern=pattern, depth=len(pattern), letters={name: letters[name] for name in letters if name in pattern}
-      ),
+      stack=dict(pattern=pattern, depth=len(pattern), letters=used(letters, pattern)),
       norm=dict(name="rms", eps=norm_eps),
       norm_eps=norm_eps,
       **streams,

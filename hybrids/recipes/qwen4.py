@@ -9,7 +9,7 @@ from typing import Any
 
 from flax.core import FrozenDict
 
-from hybrids.recipes.recipe import Recipe
+from hybrids.recipes.recipe import Recipe, used
 
 
 def model(
@@ -50,9 +50,7 @@ def model(
     embed=embed | dict(sets=len(whole)) if whole else dict(name="tokens"),
     body=dict(
       name="gated_stack",
-      stack=dict(
-        pattern=pattern, depth=len(pattern), letters={name: letters[name] for name in letters if name in pattern}
-      ),
+      stack=dict(pattern=pattern, depth=len(pattern), letters=used(letters, pattern)),
       whole=whole,
       streams=streams,
       rank=rank,

@@ -36,6 +36,11 @@ class Recipe(NamedTuple):
     return self.function(**self.fields)
 
 
+def used(letters: Mapping[str, Mapping[str, Any]], pattern: str) -> dict[str, dict[str, Any]]:
+  """Returns the letters that the pattern has."""
+  return {letter: dict(section) for letter, section in letters.items() if letter in pattern}
+
+
 def language_model(
   *,
   width: int,
@@ -64,7 +69,7 @@ def language_model(
       name="stack",
       pattern=pattern,
       depth=depth or len(pattern),
-      letters={letter: dict(section) for letter, section in letters.items() if letter in pattern},
+      letters=used(letters, pattern),
       branch=dict(norm=dict(name=norm, eps=norm_eps), **branch),
       **stack,
     ),

@@ -3,12 +3,11 @@
 import functools
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from attention.indexed_softmax import IndexedSoftmax
 from attention.softmax import Attention
 from tests.initial import variables
+from tests.mixers import _indexed
 
 SIZES = dict(heads=2, kv_heads=1, head_size=4, gate="entry", qk_norm="head", position="rope", theta=50.0)
 INDEX = dict(index_heads=3, index_size=6, pool=2, chosen=4)
@@ -39,27 +38,20 @@ def count(d, heads, kv_heads, head_size, index_heads, index_size, **_):
 X = jax.random.normal(jax.random.key(1), (2, 12, 8))
 
 
+def is_index(name):
+  """Tells the indexer's parameters."""
+  return name.startswith("index")
+
+
 @functools.cache
-def ready(**fields):
-  module = IndexedSoftmax(width=8, **(SIZES | INDEX | fields))
+def ready():
+  module = IndexedSoftmax(width=8, **SIZES, **INDEX)
   return module, variables(module, X)
 
 
 def test_as_many_tokens_as_are_chosen_are_all_seen():
-  """And one more token than that is not, where it was not chosen."""
-  module, kept = ready()
-  own = {name: leaf for name, leaf in kept["params"].items() if not name.startswith("index")}
-  all_seen = jax.jit(Attention(width=8, **SIZES).apply)({"params": own}, X)
-  y = jax.jit(module.apply)(kept, X)
-  few = jax.jit(module.apply)(kept, X[:, :4])
-  np.testing.assert_allclose(few, all_seen[:, :4], rtol=1e-5, atol=1e-6)
-  np.testing.assert_allclose(y[:, :5], all_seen[:, :5], rtol=1e-5, atol=1e-6)
-  assert np.abs(y - all_seen)[:, 7:].max() > 1e-3
+  _indexed.check_all_are_seen(*ready(), Attention(width=8, **SIZES), X, is_index)
 
 
 def test_the_indexer_has_no_gradient():
-  module, kept = ready()
-  gradient = jax.jit(jax.grad(lambda kept: jnp.sum(module.apply(kept, X) ** 2)))(kept)["params"]
-  for name, leaves in gradient.items():
-    zero = all(not np.any(leaf) for leaf in jax.tree.leaves(leaves))
-    assert zero == name.startswith("index"), name
+  _indexed.check_no_gradient(*ready(), X, is_index)

@@ -83,6 +83,7 @@ def test_every_setting_runs_with_every_seed():
   [
     (SETTINGS, "0,x", "'x' is no whole number"),
     (SETTINGS, "0.5", "0.5 is no whole number"),
+    (SETTINGS, "true", "True is no whole number"),
     (SETTINGS, "1,1", "more than once"),
     (SETTINGS, "0,,1", "empty value"),
     ([{"seed": 1}], "0", "have seeds of their own"),
