@@ -25,9 +25,11 @@ DATASETS = {
   "promoters_mouse": "tokens",
   "promoters_arabidopsis": "tokens",
   "nmnist_subset": "tokens",
+  "nmnist_subset_untimed": "tokens",
   "imdb": "tokens",
 }
-LENGTHS = {"imdb": 1024, "spoken_digits": 8000, "nmnist_subset": 4096, "promoters_ecoli": 81, "promoters_bacillus": 81}
+LENGTHS = {"imdb": 1024, "spoken_digits": 8000, "promoters_ecoli": 81, "promoters_bacillus": 81}
+LENGTHS |= {"nmnist_subset": 4096, "nmnist_subset_untimed": 4096}
 LENGTHS |= dict.fromkeys(("cifar10_subset_grey", "cifar10_subset", "cifar10_grey", "cifar10"), 1024)
 LENGTHS |= {"promoters_mouse": 251, "promoters_arabidopsis": 251}
 

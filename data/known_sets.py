@@ -4,6 +4,7 @@ cifar10_subset, cifar10_subset_grey   4,000 training and 1,000 test images of th
 spoken_digits                         900 recordings of the Free Spoken Digit Dataset at 8 kHz; takes 0 … 4 are the test
 promoters_NAME                        promoters and other DNA of ecoli, bacillus, mouse and arabidopsis
 nmnist_subset                         1,000 training and 100 test recordings of N-MNIST: an event a step, with its time
+nmnist_subset_untimed                 the same events without their times, for models that take none
 imdb                                  50,000 film reviews as bytes, good or bad (the Long Range Arena's Text)
 """
 
@@ -139,15 +140,16 @@ def promoters(paths: list[pathlib.Path]) -> Sequences:
   return Sequences(values, starts, np.array(labels, np.int32))
 
 
-def nmnist(paths: list[pathlib.Path]) -> Sequences:
-  """Reads events as tokens of position and polarity, their times in microseconds."""
+def nmnist(paths: list[pathlib.Path], *, timed: bool) -> Sequences:
+  """Reads events as tokens of position and polarity, and their times in microseconds."""
   arrays = np.load(paths[0])
   join = lambda key: np.concatenate([arrays[f"train_{key}"], arrays[f"test_{key}"]])
   tokens = (join("p").astype(np.int32) * SIDE + join("y")) * SIDE + join("x")
   first = arrays["train_offsets"]
   starts = np.concatenate([first, arrays["test_offsets"][1:] + first[-1]])
   split = np.repeat(["train", "test"], [len(arrays["train_label"]), len(arrays["test_label"])])
-  return Sequences(tokens[:, None], starts, join("label").astype(np.int32), split=split, times=join("t").astype(float))
+  times = join("t").astype(float) if timed else None
+  return Sequences(tokens[:, None], starts, join("label").astype(np.int32), split=split, times=times)
 
 
 def imdb(paths: list[pathlib.Path]) -> Sequences:
@@ -171,6 +173,17 @@ def imdb(paths: list[pathlib.Path]) -> Sequences:
 def _dna(files: Mapping[str, str]) -> KnownSet:
   source = "the CNNPromoterData files of Umarov & Solovyev 2017 (doi:10.1371/journal.pone.0171410), gzipped"
   return KnownSet(files, "promoters", source, promoters, tokens=DNA_TOKENS, labels=2)
+
+
+def _nmnist(*, timed: bool) -> KnownSet:
+  return KnownSet(
+    {"nmnist_small_events.npz": "121c60d5ecd0a5f26a6ce9acbe973b53e75e352eb03399a9751de7112cee870b"},
+    "nmnist_small",
+    "NMNISTsmall of github.com/bamsumit/slayerPytorch as arrays SPLIT_x, _y, _p, _t, _offsets and _label",
+    functools.partial(nmnist, timed=timed),
+    tokens=2 * SIDE * SIDE,
+    unit=1000.0,
+  )
 
 
 CIFAR = "www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz, 170,052,171 bytes"
@@ -212,14 +225,8 @@ KNOWN: dict[str, KnownSet] = {
       "Arabidopsis_non_prom.fa.gz": "2a826665c61efb56f59ae46e243d2cbfbf8173254148d25d5fa7e4d189b6ecfb",
     }
   ),
-  "nmnist_subset": KnownSet(
-    {"nmnist_small_events.npz": "121c60d5ecd0a5f26a6ce9acbe973b53e75e352eb03399a9751de7112cee870b"},
-    "nmnist_small",
-    "NMNISTsmall of github.com/bamsumit/slayerPytorch as arrays SPLIT_x, _y, _p, _t, _offsets and _label",
-    nmnist,
-    tokens=2 * SIDE * SIDE,
-    unit=1000.0,
-  ),
+  "nmnist_subset": _nmnist(timed=True),
+  "nmnist_subset_untimed": _nmnist(timed=False),
   "imdb": KnownSet(
     {"aclImdb_labelled.tar.xz": "5139810af0c68869d1f5c4ae5d3156c87549b6f8a7d920a8a900f5de8b5be061"},
     "imdb",

@@ -57,6 +57,7 @@ def test_events_have_addresses_and_gaps():
   # about 4,100 events in 0.31 s
   assert 0.02 < batch["dt"][:, 1:].mean() < 0.3
   assert {split: len(rows) for split, rows in task.rows.items()} == {"train": 900, "validation": 100, "test": 100}
+  assert "dt" not in named("nmnist_subset_untimed", length=500, longer="cut").batch_at(task.rows["test"][:8])
 
 
 @pytest.mark.slow
