@@ -121,7 +121,7 @@ class Arrays(Stored):
     """Returns the names of what evaluation reports; two labels have the area under the curve, too."""
     if self.predict != "label":
       return ("loss", "mse", "mae", "r2")
-    return ("loss", "accuracy", "f1", "auc") if self.labels == 2 else ("loss", "accuracy", "f1")
+    return ("loss", "accuracy", "f1", "mcc", "auc") if self.labels == 2 else ("loss", "accuracy", "f1")
 
   @property
   def vocab(self) -> int | None:

@@ -20,6 +20,14 @@ def macro_f1(confusion: np.ndarray) -> float:
   return float(np.mean(2 * right[found > 0] / found[found > 0])) if found.any() else math.nan
 
 
+def matthews(confusion: np.ndarray) -> float:
+  """Returns Matthews' correlation of labels and predictions, of two classes or more (Gorodkin 2004); 0 if one is all."""
+  share = confusion / max(confusion.sum(), 1e-30)
+  labels, predictions = share.sum(axis=1), share.sum(axis=0)
+  spread = math.sqrt((1 - labels @ labels) * (1 - predictions @ predictions))
+  return float((np.trace(share) - labels @ predictions) / spread) if spread > 1e-12 else 0.0
+
+
 def area_under_curve(scores: np.ndarray) -> float:
   """Returns the probability that a row of class 1 scores above one of class 0, ties half, from "class bins"."""
   low, high = scores
@@ -38,6 +46,7 @@ def determination(moments: np.ndarray) -> float:
 # computed from averages, so they too are exact over a whole set
 DERIVED: dict[str, tuple[str, Callable[[Any], float]]] = {
   "f1": ("confusion", macro_f1),
+  "mcc": ("confusion", matthews),
   "auc": ("scores", area_under_curve),
   "r2": ("moments", determination),
   "bits_per_byte": ("loss", lambda nats: nats / math.log(2)),
@@ -46,7 +55,7 @@ DERIVED: dict[str, tuple[str, Callable[[Any], float]]] = {
   "rmse": ("mse", math.sqrt),
   "perplexity": ("loss", lambda nats: math.exp(min(nats, 700.0))),
 }
-HIGHER_IS_BETTER = ("accuracy", "f1", "auc", "r2")
+HIGHER_IS_BETTER = ("accuracy", "f1", "mcc", "auc", "r2")
 
 
 def add(left: Mapping[str, tuple], right: Mapping[str, tuple]) -> dict[str, tuple]:

@@ -273,7 +273,7 @@ def test_a_table_may_begin_with_a_mark_of_utf_8(tmp_path):
   assert build_task("arrays", files=str(tmp_path / "a.csv"), inputs="a").classes == 2
 
 
-def test_f1_area_and_determination_are_exact_over_a_set(rng):
+def test_f1_correlation_area_and_determination_are_exact_over_a_set(rng):
   labels, predictions = rng.integers(0, 3, 200), rng.integers(0, 3, 200)
   confusion = np.zeros((3, 3))
   np.add.at(confusion, (labels, predictions), 1)
@@ -282,6 +282,12 @@ def test_f1_area_and_determination_are_exact_over_a_set(rng):
     right = ((labels == c) & (predictions == c)).sum()
     each.append(2 * right / ((labels == c).sum() + (predictions == c).sum()))
   assert losses.macro_f1(confusion / 200) == pytest.approx(np.mean(each))
+  two = confusion[:2, :2]
+  (tn, fp), (fn, tp) = two
+  by_hand = (tp * tn - fp * fn) / np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+  assert losses.matthews(two / 9) == pytest.approx(by_hand)
+  assert losses.matthews(np.eye(4)) == pytest.approx(1)
+  assert losses.matthews(np.array([[3, 0], [5, 0]])) == 0
   scores, positive = rng.integers(0, 16, 300), rng.random(300) < 0.3
   histogram = np.zeros((2, 16))
   np.add.at(histogram, (positive.astype(int), scores), 1)
