@@ -21,7 +21,7 @@ def macro_f1(confusion: np.ndarray) -> float:
 
 
 def matthews(confusion: np.ndarray) -> float:
-  """Returns Matthews' correlation of labels and predictions, of two classes or more (Gorodkin 2004); 0 if one is all."""
+  """Returns Matthews' correlation of two classes or more (Gorodkin 2004); 0 if all labels or predictions are one."""
   share = confusion / max(confusion.sum(), 1e-30)
   labels, predictions = share.sum(axis=1), share.sum(axis=0)
   spread = math.sqrt((1 - labels @ labels) * (1 - predictions @ predictions))
