@@ -10,7 +10,7 @@ from typing import Any
 import ending
 from mistake import Mistake
 from scripts.settings import Setting
-from training import metrics
+from training import config_file, metrics
 
 # numbers of the summaries that the metric is drawn against, where runs have them
 AXES = {
@@ -210,7 +210,7 @@ def _differences(folder: Path, found: Sequence[Setting]) -> list[str]:
   for setting in found:
     path = folder / setting.runs[0]["folder"] / "config.json"
     if path.is_file():
-      columns[setting.name] = _flat(json.loads(path.read_text()))
+      columns[setting.name] = dict(config_file.flat(json.loads(path.read_text())))
   keys = dict.fromkeys(key for column in columns.values() for key in column)
   differ = [key for key in keys if len({repr(column.get(key)) for column in columns.values()}) > 1]
   if not differ:
@@ -218,13 +218,6 @@ def _differences(folder: Path, found: Sequence[Setting]) -> list[str]:
   value = lambda column, key: json.dumps(column[key]) if key in column else ""
   rows = [[(name, name), *((value(column, key),) * 2 for key in differ)] for name, column in columns.items()]
   return ["<h2>Differences of the configs</h2>", _html_table(["setting", *differ], rows)]
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-  flat: dict[str, Any] = {}
-  for key, value in tree.items():
-    flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-  return flat
 
 
 def _versions(found: Sequence[Setting]) -> list[str]:
