@@ -1,13 +1,14 @@
 """A ladder of models: one config at several sizes, tokens in proportion to parameters, and the law of their losses.
 
   ./dev ladder --config configs/bytes.py:mixer=mamba --out runs/ladder --rungs 32,48,64,96 [--key width]
-      [--tokens_per_parameter 20] [--metric eval/validation/loss] [--jobs N] [-- --config.a.b=v …]
+      [--tokens_per_parameter 20] [--metric eval/validation/loss] [--jobs N] [--beside DIR …] [-- --config.a.b=v …]
 
 Each rung sets --key (width, depth, m.state …) and trains for tokens_per_parameter × parameters tokens, 20 in Hoffmann
 et al. 2022 (Chinchilla, arXiv:2203.15556, table 3), whole batches. Their law L(N, D) = E + A/N^α + B/D^β has one term
 left where D grows with N; it is fitted as L = E + A N^-α by scipy's curve_fit, E at least 0, from four rungs on. The
 runs are a sweep: the same command goes on where it was, and prints the table and the fit of what is done.
-OUT/ladder.json holds both, OUT/ladder.png draws them. Few rungs fit any law: read the standard errors.
+OUT/ladder.json holds both, OUT/ladder.png draws them, beside the ladders in the folders of --beside. Few rungs fit any
+law: read the standard errors.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import json
 import math
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from scripts.match import Models, markdown
 from scripts.plan import Run, plan
 
 LEAST = 4
+LADDER = "ladder.json"
 
 
 class Rung(NamedTuple):
@@ -140,22 +142,43 @@ def describe(law: Law | None, done: int) -> str:
   return f"L = E + A N^-α: {', '.join(parts)}"
 
 
-def draw(path: Path, made: Sequence[Rung], values: Sequence[float | None], metric: str, law: Law | None) -> None:
-  """Draws the losses over the parameters, both logarithmic, and the law."""
+def draw(path: Path, ladders: Mapping[str, Mapping[str, Any]], metric: str) -> None:
+  """Draws the losses of each ladder, as ladder.json has them, over the parameters, both logarithmic, and its law."""
   from matplotlib.figure import Figure
 
   from scripts.pictures.save import save
 
-  points = [(rung.parameters, value) for rung, value in zip(made, values) if value is not None]
   figure = Figure(figsize=(6, 4), layout="constrained")
   axes = figure.add_subplot(xlabel="parameters", ylabel=metric, xscale="log", yscale="log")
-  axes.plot(*zip(*points), "o", label="measured")
-  if law:
-    over = np.geomspace(points[0][0], 4 * points[-1][0], 100)
-    axes.plot(over, law(over), label=f"{law.E:.3g} + {law.A:.3g} N^-{law.alpha:.3g}")
+  for number, (name, facts) in enumerate(ladders.items()):
+    points = [(rung["parameters"], rung["loss"]) for rung in facts["rungs"] if rung["loss"] is not None]
+    axes.plot(*zip(*points), "o", color=f"C{number}", label=name)
+    if facts["law"]:
+      law = Law(**facts["law"])
+      over = np.geomspace(points[0][0], 4 * points[-1][0], 100)
+      axes.plot(over, law(over), color=f"C{number}", label=f"{law.E:.3g} + {law.A:.3g} N^-{law.alpha:.3g}")
   axes.legend()
   axes.grid(alpha=0.3, which="both")
   save(figure, path, dpi=110)
+
+
+def beside(folders: Sequence[Path], metric: str) -> dict[str, Any]:
+  """Reads what other ladders left, by the names of their folders.
+
+  Raises:
+    Mistake: a folder has no finished rung, or another metric.
+  """
+  found = {}
+  for folder in folders:
+    try:
+      facts = json.loads((folder / LADDER).read_text())
+      usable = any(rung["loss"] is not None for rung in facts["rungs"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+      raise Mistake(f"--beside {folder}: it has no {LADDER} that ./dev ladder wrote ({error})") from None
+    if not usable or facts.get("metric") != metric:
+      raise Mistake(f"--beside {folder}: its {LADDER} has {facts.get('metric')!r} of its rungs done, not {metric!r}")
+    found[folder.name] = facts
+  return found
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -169,6 +192,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
   parser.add_argument("--tokens_per_parameter", type=float, default=20.0)
   parser.add_argument("--metric", default="eval/validation/loss")
   parser.add_argument("--jobs", type=at_least(1), default=1, help="runs at once")
+  parser.add_argument("--beside", nargs="+", default=[], type=Path, help="folders of other ladders to draw")
   parser.add_argument("--dry-run", action="store_true", help="print the rungs and run nothing")
   parser.add_argument("flags", nargs="*", help="further flags of main.py, after --")
   return parser.parse_args(argv)
@@ -182,6 +206,7 @@ def main(argv: list[str] | None = None) -> int:
       sizes = [int(size) for size in args.rungs.split(",")]
     except ValueError:
       raise Mistake(f"--rungs {args.rungs}: give whole numbers, e.g. 32,48,64,96") from None
+    others = beside(args.beside, args.metric)
     made = rungs(args.config, args.flags, args.key, sizes, args.tokens_per_parameter)
     print(table(made, [None] * len(made), args.key, None), flush=True)
     if args.dry_run:
@@ -193,11 +218,12 @@ def main(argv: list[str] | None = None) -> int:
     done = [(rung.parameters, value) for rung, value in zip(made, values) if value is not None]
     law = fit(*zip(*done)) if done else None
     print(f"{table(made, values, args.key, law)}\n{describe(law, len(done))}")
-    facts = {"rungs": [rung._asdict() | {"loss": value} for rung, value in zip(made, values)]}
-    with ending.unfinished(args.out / "ladder.json") as partial:
-      partial.write_text(json.dumps(facts | {"law": law and law._asdict()}, indent=1) + "\n")
+    rows = [rung._asdict() | {"loss": value} for rung, value in zip(made, values)]
+    facts = {"metric": args.metric, "rungs": rows, "law": law and law._asdict()}
+    with ending.unfinished(args.out / LADDER) as partial:
+      partial.write_text(json.dumps(facts, indent=1) + "\n")
     if done:
-      draw(args.out / "ladder.png", made, values, args.metric, law)
+      draw(args.out / "ladder.png", {args.out.name: facts} | others, args.metric)
     return code
   except (Mistake, OSError) as error:
     print(f"ladder: {error}", file=sys.stderr)

@@ -75,7 +75,11 @@ def test_the_ladder_is_a_sweep_that_goes_on(tmp_path, monkeypatch, capsys):
   found = json.loads((out / "ladder.json").read_text())
   assert [rung["loss"] for rung in found["rungs"]] == [1.0 + 50 * rung.parameters**-0.5 for rung in RUNGS]
   assert found["law"]["alpha"] == pytest.approx(0.5, rel=1e-3)
-  assert (out / "ladder.png").read_bytes().startswith(b"\x89PNG")
+  alone = (out / "ladder.png").read_bytes()
+  assert alone.startswith(b"\x89PNG")
+  (out / "ladder.json").rename(tmp_path / "ladder.json")
+  assert ladder.main([*command, f"--beside={tmp_path}"]) == 0
+  assert (out / "ladder.png").read_bytes() != alone
 
 
 @pytest.mark.parametrize(
@@ -85,6 +89,7 @@ def test_the_ladder_is_a_sweep_that_goes_on(tmp_path, monkeypatch, capsys):
     (["--rungs=16,8"], "give whole numbers that grow"),
     (["--rungs=8,16", "--tokens_per_parameter=0"], "--tokens_per_parameter 0.0"),
     (["--rungs=8", "--config=configs/nothing.py"], "configs/nothing.py"),
+    (["--rungs=8", "--beside", "nowhere"], "--beside nowhere: it has no ladder.json"),
   ],
 )
 def test_mistakes_are_one_line(tmp_path, mistaken, arguments, message):
