@@ -135,7 +135,7 @@ SETS: dict[str, Published] = {
     readers.imdb,
     command=f"{READ},split=split,tokens=256",
   ),
-  "spoken_digits": known("spoken_digits", {"all": 900}),
+  "spoken_digits": known("spoken_digits", {"train": 600, "test": 300}),
   "nmnist_subset": known("nmnist_subset", {"train": 1000, "test": 100}),
   "promoters_ecoli": known("promoters_ecoli", {"all": 3839}),
   "promoters_bacillus": known("promoters_bacillus", {"all": 1373}),
