@@ -57,7 +57,7 @@ SETS = {
   ),
   "forecast": Set(
     arrays,
-    "files=ETTh1.csv,predict=next,inputs=OT,targets=OT,length=168,horizon=24,validation=0.2,test=0.2,steps=1500",
+    "files=ETTh1.csv,predict=next,inputs=OT,targets=OT,length=168,horizon=24,validation=0.2,test=0.2,steps=400,dropout=0.2",
     "m.bidirectional=false,m.state=96",
     "m.mask=causal",
   ),
