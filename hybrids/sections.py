@@ -1,6 +1,7 @@
 """The model section of a config: filled up with the defaults of the classes it names, and read in its older form."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -99,6 +100,8 @@ def _filled(cls: type[nn.Module], section: Mapping[str, Any], excluded: tuple[st
   ]
   defaults = {field.name: field.default for field in own if field.default is not dataclasses.MISSING}
   full = {**defaults, **section}
+  # JSON has no infinity: where that is the default, a stored null is it
+  full |= {name: value for name, value in defaults.items() if value == math.inf and full[name] is None}
   # where a float is meant, a whole number in its place would keep the command line from setting another
   whole = [f.name for f in own if f.type is float and isinstance(full.get(f.name), int)]
   return full | {name: float(full[name]) for name in whole if not isinstance(full[name], bool)}

@@ -67,7 +67,7 @@ def adopt(folder: str | Path, config: ConfigDict | str | None, out: str | Path, 
       extra = dataclasses.asdict(Progress())
       kept.checkpoints.save(0, run.state, data_state=batches.get_state(), extra=extra)
       kept.finish(0)
-    workdir.write_json(partial / RELEASED, released)
+    workdir.write_json(partial / RELEASED, released, exact=True)
     for path in _files(tokens):
       shutil.copyfile(path, partial / path.name)
   run.workdir = target

@@ -34,7 +34,7 @@ class DepthwiseImageConv(nn.Module):
   ) -> Float[Array, "b t e"]:
     """Returns all pixels; with `reset` each document is an image of its own. x is 0 in the padding."""
     uniform, taps = uniform_fan_in(self.taps**2), self.taps
-    kernel = param(self, "kernel", uniform, (taps, taps, self.features), ("taps", "taps", self.axis), decay=False)
+    kernel = param(self, "kernel", uniform, (taps, taps, self.features), (None, "taps", self.axis), decay=False)
     kernel = kernel.astype(x.dtype)
     if reset is None:
       parts = images.neighbours(x.reshape(x.shape[0], -1, columns, x.shape[-1]), taps)

@@ -68,6 +68,8 @@ def matrix(
   **facts: bool | float,
 ) -> Float[Array, "..."] | Adapted:
   """Declares a parameter as `param` does, and returns it as it is."""
+  named = [axis for axis in axes if axis is not None]
+  assert len(named) == len(set(named)), f"{name}: on a mesh no two axes may have one name: {axes}"
 
   def boxed(key, shape, dtype):
     return Parameter(init(key, shape, dtype), names=axes, **facts)

@@ -61,7 +61,7 @@ def _with_tuples(value: Any) -> Any:
   """Turns JSON's lists into tuples, as configs have them: only tuples can be set on the command line."""
   if isinstance(value, dict):
     return {key: _with_tuples(part) for key, part in value.items()}
-  return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
+  return tuple(map(_with_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
 def read_config(workdir: Path) -> dict[str, Any] | None:
@@ -113,13 +113,14 @@ def changes(
   stored = read_config(workdir)
   if stored is None:
     return {}
-  new = plain(config)
+  # a model's section is filled up with tuples, which JSON reads as lists
+  stored, new = _with_tuples(stored), _with_tuples(plain(config))
   differ: dict[str, tuple[Any, Any]] = {}
   for section in FIXED:
     old = stored.get(section, RUN.get(section, {}))
     pairs = _differences(section, old, new[section])
     one_sided = {key for key, pair in pairs.items() if ABSENT in pair}
-    if one_sided and section in same and same[section](_with_tuples(old), _with_tuples(new[section])):
+    if one_sided and section in same and same[section](old, new[section]):
       pairs = {key: pair for key, pair in pairs.items() if key not in one_sided}
     # keys that both configs have come first, as they explain a difference best
     differ |= dict(sorted(pairs.items(), key=lambda item: ABSENT in item[1]))
@@ -193,9 +194,13 @@ def plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
   return json.loads(config.to_json())
 
 
-def write_json(path: Path, value: Any) -> None:
-  """Writes a JSON file atomically: it appears complete or not at all. NaN and infinity, which JSON lacks, are null."""
-  write_text(path, json.dumps(_finite(value), indent=2, sort_keys=True, allow_nan=False) + "\n")
+def write_json(path: Path, value: Any, *, exact: bool = False) -> None:
+  """Writes a JSON file atomically: it appears complete or not at all.
+
+  NaN and infinity, which JSON lacks, are null; where the file must come back as it was (`exact`), they are written as
+  Python and the publishers of checkpoints write them.
+  """
+  write_text(path, json.dumps(value if exact else _finite(value), indent=2, sort_keys=True, allow_nan=exact) + "\n")
 
 
 def _finite(value: Any) -> Any:

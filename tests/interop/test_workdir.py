@@ -62,6 +62,14 @@ def test_a_run_starts_from_it_and_gives_it_back(released, tmp_path):
   assert values == RELEASED | {"dtype": "float32"}
 
 
+def test_an_infinite_bound_of_the_released_config_comes_back(tmp_path):
+  folders = OWN / "mamba2_plain", tmp_path / "run", tmp_path / "back"
+  workdir.adopt(folders[0], None, folders[1])
+  workdir.export(*folders[1:])
+  before, after = (json.loads((folder / "config.json").read_text()) for folder in folders[::2])
+  assert after["time_step_limit"] == before["time_step_limit"]
+
+
 @pytest.mark.parametrize(
   "config, tokenizer, message",
   [
