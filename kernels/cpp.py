@@ -47,13 +47,14 @@ def why_not(source: Path, *arrays: Inexact[Array, "..."]) -> str | None:
 
 @functools.cache
 def _registered(source: Path) -> str | None:
-  """Builds and loads a source file, and tells XLA of its handlers `<folder>_forward` and `<folder>_backward`."""
+  """Builds and loads a source file, and tells XLA of those of its `handlers` that it has."""
   try:
     library = ctypes.CDLL(str(built(source, folder())))
   except (Unavailable, OSError) as e:
     return str(e)
   for name in handlers(source):
-    jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+    if handler := getattr(library, name, None):
+      jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(handler), platform="cpu")
   return None
 
 
@@ -62,15 +63,23 @@ def handlers(source: Path) -> tuple[str, str]:
   return f"{source.parent.name}_forward", f"{source.parent.name}_backward"
 
 
-def call(name: str, shapes: Iterable[tuple[int, ...]], parts: int, **settings: np.generic) -> Callable[..., Any]:
+def call(
+  name: str,
+  shapes: Iterable[tuple[int, ...]],
+  parts: int,
+  in_place: dict[int, int] | None = None,
+  **settings: np.generic,
+) -> Callable[..., Any]:
   """Returns a handler that gives float32 arrays of these shapes, and cuts its work into `parts` of each group.
 
-  `settings` are further attributes of the handler, as numbers of the types that it declares.
-
   Under vmap it runs once for each element after the other, with all threads each.
+
+  Args:
+    in_place: numbers of arguments -> those of results that are written over them.
+    settings: further attributes of the handler, as numbers of the types that it declares.
   """
   results = tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
-  handler = jax.ffi.ffi_call(name, results, vmap_method="sequential")
+  handler = jax.ffi.ffi_call(name, results, vmap_method="sequential", input_output_aliases=in_place)
   return lambda *args: handler(*args, parts=np.int64(parts), **settings)
 
 

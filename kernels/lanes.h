@@ -11,6 +11,10 @@
 #include <mutex>
 #include <vector>
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 #include "xla/ffi/api/ffi.h"
 
 namespace lanes {
@@ -81,16 +85,22 @@ static inline Vector pairs(Vector x, Vector y) {
          SHUFFLED(x, y, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
 }
 
-// Returns the sums of 16 vectors, in order; the vectors are lost.
-static inline Vector sums(Vector* v) {
-  for (int many = LANES / 2; many; many /= 2) {
-    for (int i = 0; i < many; ++i) v[i] = pairs(v[2 * i], v[2 * i + 1]);
-  }
-  return v[0];
+// Returns the sums of 16 vectors, in order.
+template <int MANY = LANES>
+static inline Vector sums(const Vector* v) {
+  if constexpr (MANY == 1) return v[0];
+  else return pairs(sums<MANY / 2>(v), sums<MANY / 2>(v + MANY / 2));
 }
 
+// The larger and the smaller number of each lane, the second one if one of them is not a number.
+#if defined(__AVX512F__)
+// one instruction, where compilers make a comparison and a choice of it
+static inline Vector max(Vector x, Vector y) { return (Vector)_mm512_max_ps((__m512)x, (__m512)y); }
+static inline Vector min(Vector x, Vector y) { return (Vector)_mm512_min_ps((__m512)x, (__m512)y); }
+#else
 static inline Vector max(Vector x, Vector y) { return x > y ? x : y; }
 static inline Vector min(Vector x, Vector y) { return x < y ? x : y; }
+#endif
 
 // 2^z to 2 units in the last place, for z up to 127; below -126 it is 0 or next to it, from -127 on 0. NaN stays NaN.
 //
@@ -119,6 +129,20 @@ constexpr float LOG2_E = 1.44269504f;
 static inline Vector tanh(Vector z) {
   Vector e = exp2(z * (2 * LOG2_E));
   return 1.0f - 2.0f / (e + 1.0f);
+}
+
+// log(1 + e^z), as exact as exp2. NaN stays NaN.
+//
+// With e = e^-|z|, which is at most 1, log(1 + e) is 2 artanh(s) for s = e / (2 + e), by its Taylor series.
+static inline Vector softplus(Vector z) {
+  Vector e = exp2(max(z, -z) * -LOG2_E), s = e / (2.0f + e), t = s * s;
+  Vector p = (1 / 13.0f) * t + 1 / 11.0f;
+  p = p * t + 1 / 9.0f;
+  p = p * t + 1 / 7.0f;
+  p = p * t + 1 / 5.0f;
+  p = p * t + 1 / 3.0f;
+  p = p * t + 1.0f;
+  return max(z, Vector{}) + 2.0f * s * p;
 }
 
 // A part of the heads or channels, first … end, of group `group` of a row: what one thread computes at a time.

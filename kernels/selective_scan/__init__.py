@@ -88,8 +88,7 @@ def selective_scan(
 
 def _one_token(x, dt, A, B, C, h, D, z, reset, softplus, disc):
   """Computes one token with `selective_step`, in place of an implementation of `IMPLS`."""
-  dt = dt.astype(h.real.dtype)
-  dt = jax.nn.softplus(dt) if softplus else dt
   rest = None if z is None else z[:, 0]
-  y, h = selective_step(x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], D, rest, op.cleared(reset, h), disc=disc)
+  token = x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], D, rest, op.cleared(reset, h)
+  y, h = selective_step(*token, softplus=softplus, disc=disc)
   return y[:, None], h

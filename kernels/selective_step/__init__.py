@@ -4,10 +4,11 @@ from jaxtyping import Array, Float, Inexact
 
 from kernels import dispatch, inputs, op
 from kernels.discretize import RULES
-from kernels.selective_step import reference
+from kernels.selective_step import cpp, reference
 from mistake import Mistake
 
 IMPLS: dispatch.Impls = {
+  "cpp": (cpp.selective_step, cpp.why_not),
   "pallas_gpu": dispatch.imported("kernels.selective_step.pallas_gpu", "selective_step"),
   "pallas_tpu": dispatch.imported("kernels.selective_step.pallas_tpu", "selective_step"),
   "reference": (reference.selective_step, dispatch.always),
@@ -24,6 +25,7 @@ def selective_step(
   z: Float[Array, "b e"] | None,
   h: Inexact[Array, "b e n"],
   *,
+  softplus: bool = False,
   disc: str = "euler",
   impl: str = "auto",
 ) -> tuple[Float[Array, "b e"], Inexact[Array, "b e n"]]:
@@ -33,10 +35,10 @@ def selective_step(
   (`conv_step`), as dt, B and C come from products with all of its outputs, which may lie on several devices.
 
   Computed in at least float32; y has the dtype of x, the returned state that of the computation. The kernels update the
-  state in place and have no gradients.
+  state in place; those for TPUs and GPUs have no gradients.
 
   Args:
-    dt: step sizes, positive already.
+    dt: step sizes, positive already, or any numbers if `softplus` makes them so.
     A, B, C, h: real or complex.
     B, C: shared by the e/g channels of a group; g divides e.
     D, z: without them, no skip and no gate.
@@ -52,6 +54,6 @@ def selective_step(
   dtype, y_dtype = inputs.compute_dtype(x, dt, A, B, C, D, z, h), x.dtype
   A, B, C, h = op.cast(dtype, A, B, C, h)
   x, dt, D, z = op.cast(h.real.dtype, x, dt, D, z)
-  args = x, dt, A, B, C, D, z, h, disc
+  args = x, dt, A, B, C, D, z, h, softplus, disc
   y, h = dispatch.pick("selective_step", IMPLS, impl, *args)(*args)
   return y.astype(y_dtype), h

@@ -15,7 +15,7 @@ from kernels.discretize import not_real_euler
 NUMBERS = 2**17  # of a state, at most, in a block
 
 
-def why_not(x, dt, A, B, C, D, z, h, disc) -> str | None:
+def why_not(x, dt, A, B, C, D, z, h, softplus, disc) -> str | None:
   """Returns why this kernel cannot run these arguments, before the reasons of `tpu.why_not`."""
   if D is None or z is None:
     return "it has a skip and a gate, which need D and z"
@@ -25,8 +25,9 @@ def why_not(x, dt, A, B, C, D, z, h, disc) -> str | None:
   return not_real_euler(h, disc) or tpu.why_not(x, dt, A, B, C, D, z, h)
 
 
-def selective_step(x, dt, A, B, C, D, z, h, disc):
+def selective_step(x, dt, A, B, C, D, z, h, softplus, disc):
   """Computes `reference.selective_step`."""
+  dt = jax.nn.softplus(dt) if softplus else dt
   axes = "b e", "b e", "e n", "b g n", "b g n", "e", "b e", "b e n"
   return dispatch.shard(_step, axes, ("b e", "b e n"))(x, dt, A, B, C, D, z, h)
 

@@ -134,7 +134,7 @@ class S6(Mixer):
   ) -> tuple[Float[Array, "b e"], Inexact[Array, "b e n"]]:
     """Returns y of one token, and the next state."""
     dt, B, C = self._select(u)
-    return selective_step(u, jax.nn.softplus(dt), self._A(), B, C, self.D, z, h, disc=self.disc)
+    return selective_step(u, dt, self._A(), B, C, self.D, z, h, softplus=True, disc=self.disc)
 
   @property
   def _states(self) -> int:

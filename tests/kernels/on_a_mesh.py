@@ -12,7 +12,10 @@ from kernels.gated_linear_attention import gated_linear_attention
 from kernels.linear_scan import linear_scan
 from kernels.selective_scan import cpp as selective_scan_cpp
 from kernels.selective_scan import selective_scan, xla
+from kernels.selective_step import cpp as selective_step_cpp
+from kernels.selective_step import selective_step
 from kernels.ssd import ssd
+from scripts.benchmarks.steps import selective_arrays
 from tests.kernels.compare import QUICK, assert_close, values_and_gradients
 
 AXES = ("b t e", "b t e", "e n", "b t g n", "b t g n", "b e n", "b t"), ("b t e", "b e n")
@@ -78,6 +81,17 @@ def a_kernel_in_cpp_is_divided(mesh):
     assert "f32[2,20,2]" in compiled, "every device runs the whole"
 
 
+def a_step_in_cpp_is_divided(mesh):
+  if cpp.why_not(selective_step_cpp.SOURCE) is None:
+    given = selective_arrays(4, 4, 2, 3)
+    op = functools.partial(selective_step, impl="cpp")
+    want = values_and_gradients(op, given)
+    with jax.set_mesh(mesh):
+      assert_close(values_and_gradients(op, given), want, 1e-5)
+      compiled = jax.jit(op).lower(*given).compile(QUICK).as_text()
+    assert "f32[2,2,3]" in compiled, "every device runs the whole"
+
+
 def experts_are_divided():
   """Tokens by batch and time, experts over tensor; each device multiplies no rows but its own."""
   mesh = jax.make_mesh((1, 2, 2), ("data", "sequence", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3)
@@ -99,4 +113,5 @@ if __name__ == "__main__":
   the_compiler_divides_the_batch(mesh)
   dispatch_divides_an_implementation(mesh)
   a_kernel_in_cpp_is_divided(mesh)
+  a_step_in_cpp_is_divided(mesh)
   experts_are_divided()
