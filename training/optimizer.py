@@ -267,20 +267,27 @@ class Kind(NamedTuple):
 
   @property
   def reads_hidden(self) -> bool:
-    """Returns whether it is a matrix whose inputs are features: a hidden one or the read-out."""
-    names = [name for name, _ in self.axes]
-    return len(names) == 2 and None not in names and names[0] != "vocab" and not self.slow
+    """Returns whether it is a matrix whose inputs grow with the model's width: a hidden one or a read-out."""
+    if len(self.axes) != 2 or self.slow or not self.decay:
+      return False
+    (rows, _), (columns, _) = self.axes
+    return rows in FEATURES and columns not in OF_EACH
 
   @property
   def matrix(self) -> contrib.MuonDimensionNumbers | None:
     """Says how to read it as matrices from features to features, where it is such."""
-    if not self.reads_hidden or self.axes[1][0] == "vocab":
+    names = {name for name, _ in self.axes}
+    if len(self.axes) != 2 or self.slow or names & {None, "hidden", "vocab"}:
       return None
     return contrib.MuonDimensionNumbers(self.leading, self.leading + 1)
 
 
 # leading axes of equal matrices: one for each layer, one for each expert
 LEADING = ("layers", "expert")
+# axes as long as the width or a fixed share of it; "hidden" is one that no mesh divides
+FEATURES = ("embed", "heads", "hidden", "inner", "kv", "mlp")
+# axes of what a channel has for itself, such as the taps of its convolution: as many at every width
+OF_EACH = ("state", "taps")
 
 
 def _paths(params: Any) -> dict[str, Kind]:

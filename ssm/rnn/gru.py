@@ -42,7 +42,7 @@ class GRU(Recurrent):
   def setup(self):
     d = self.width
     self.W = param(self, "W", nn.initializers.lecun_normal(), (d, 3 * d), ("embed", "inner"))
-    self.R = param(self, "R", side_by_side(nn.initializers.orthogonal(), 3), (d, 3 * d), (None, "inner"))
+    self.R = param(self, "R", side_by_side(nn.initializers.orthogonal(), 3), (d, 3 * d), ("hidden", "inner"))
     self.bias = param(self, "bias", nn.initializers.zeros, (3 * d,), ("inner",))
     if self.reset_gate == "after":
       self.b = param(self, "b", nn.initializers.zeros, (d,), ("inner",))

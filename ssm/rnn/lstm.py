@@ -37,7 +37,7 @@ class LSTM(Recurrent):
   def setup(self):
     d = self.width
     self.W = param(self, "W", nn.initializers.lecun_normal(), (d, 4 * d), ("embed", "inner"))
-    self.R = param(self, "R", side_by_side(nn.initializers.orthogonal(), 4), (d, 4 * d), (None, "inner"))
+    self.R = param(self, "R", side_by_side(nn.initializers.orthogonal(), 4), (d, 4 * d), ("hidden", "inner"))
     bias = jnp.zeros((4, d)).at[1].set(self.forget_bias).reshape(4 * d)
     self.bias = param(self, "bias", constant(bias), (4 * d,), ("inner",))
 

@@ -38,7 +38,7 @@ class RNN(Recurrent):
   def setup(self):
     d = self.width
     self.W = param(self, "W", nn.initializers.lecun_normal(), (d, d), ("embed", "inner"))
-    self.R = param(self, "R", nn.initializers.orthogonal(), (d, d), (None, "inner"))
+    self.R = param(self, "R", nn.initializers.orthogonal(), (d, d), ("hidden", "inner"))
     self.bias = param(self, "bias", nn.initializers.zeros, (d,), ("inner",))
 
   @nn.nowrap

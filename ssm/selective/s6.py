@@ -82,7 +82,7 @@ class S6(Mixer):
     step = dict(use_bias=True, kernel_init=uniform, bias_init=softplus_step(self.dt_min, self.dt_max, self.dt_floor))
     if self.heads == 1:
       self.x_proj = torch_dense(selected, ("inner", None))
-      self.dt_proj = Dense(inner, axes=(None, "inner"), **step)
+      self.dt_proj = Dense(inner, axes=("hidden", "inner"), **step)
     else:
       self.x_proj = BlockDense(self.heads, selected, kernel_init=uniform)
       self.dt_proj = BlockDense(self.heads, inner, **step)

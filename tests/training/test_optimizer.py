@@ -225,6 +225,25 @@ def test_over_a_larger_width_matrices_that_read_features_learn_slower():
     optimizer.build(PARAMS, **settings)
 
 
+@pytest.mark.parametrize(
+  "name, slower",
+  [
+    # x_proj is read by few, and dt_proj reads a sixteenth of the width
+    ("mamba", {"in_proj/kernel", "x_proj/kernel", "dt_proj/kernel", "out_proj/kernel"}),
+    ("lru", {"gate/kernel", "out_proj/kernel"}),
+    ("gru", {"W", "R"}),
+    ("h3", {"q_proj/kernel", "k_proj/kernel", "v_proj/kernel", "out_proj/kernel"}),
+  ],
+)
+def test_what_a_channel_has_for_itself_learns_as_fast_at_every_width(name, slower):
+  """Taps of convolutions and a channel's own states are as many at every width."""
+  mixer = build(name, width=8)
+  params = jax.eval_shape(lambda: mixer.init(jax.random.key(0), jnp.zeros((1, 4, 8))))["params"]
+  factors = optimizer._over_width(optimizer._paths(params), 2)
+  assert {path for path, factor in factors.items() if factor != 1} == slower
+  assert set(factors.values()) <= {0.25, 1.0}
+
+
 def test_one_cycle():
   rate = schedule.learning_rate(lr=2.0, schedule="one_cycle", warmup=4, final_lr=0.1, steps=14)
   assert [float(rate(i)) for i in (0, 2, 4, 9, 14, 20)] == pytest.approx([0.08, 1.04, 2.0, 1.1, 0.2, 0.2])
