@@ -106,3 +106,31 @@ def test_a_run_goes_on_with_more_and_with_fewer_processes(tmp_path):
         assert len(list(folder.glob("x-*.pid"))) >= count
   assert len(losses(tmp_path)) == 12
   np.testing.assert_allclose(losses(tmp_path), losses(tmp_path / "whole"), rtol=1e-5)
+
+
+def test_four_killed_in_turn_one_stopped_and_one_slow_end_where_an_undisturbed_run_ends(tmp_path):
+  count, steps = 4, 200
+  whole, folder = Several(tmp_path / "whole", count, steps=steps, log_every=1), tmp_path / "killed"
+  several = Several(folder, count, f"--restarts={count + 1}", steps=steps, log_every=1)
+  for each in (whole, several):
+    each.folder.mkdir()
+  with several.running() as supervisor:
+    for hurt, number in enumerate([signal.SIGKILL] * count + [signal.SIGTERM]):
+      step = several.waits_for_a_save(supervisor, after=fault_runs.saved(folder))
+      os.kill(several.number(hurt % count), number)
+      while several.said(0).count("going on at step") <= hurt:
+        assert supervisor.poll() is None, supervisor.communicate()[0]
+        time.sleep(0.1)
+      assert int(several.said(0).split("going on at step ")[-1].split()[0]) >= step
+    several.waits_for_a_save(supervisor, after=fault_runs.saved(folder))
+    slow = several.number(2)
+    os.kill(slow, signal.SIGSTOP)
+    time.sleep(5)
+    os.kill(slow, signal.SIGCONT)
+    out = several.ends(supervisor, 0)
+  assert out.count("starting again") == count + 1, out
+  with whole.running() as supervisor:
+    assert "starting again" not in whole.ends(supervisor, 0)
+  assert len(losses(folder)) == steps
+  assert losses(folder) == losses(whole.folder)
+  assert fault_runs.equal(fault_runs.params(folder / "run"), fault_runs.params(whole.folder / "run"))
