@@ -47,6 +47,7 @@ VARIANTS = {
   "induction_table": ("model=xpos", "model=hyena"),
   "equal_states": tuple(f"task={task},mixer=mamba" for task in equal_states.TASKS),
   "bytes_table": ("model=s5", "model=griffin"),
+  "mup": ("model=mamba,width=128,base_width=32", "model=transformer,width=64"),
   "hybrid": ("kind=griffin", "task=mqar", "kind=experts,e.balance=0.0"),
   "selective_copying": ("", "length=4112,tokens=16,batch=64,steps=400000,lr=1e-4,stages=(),max_len=8192"),
   "listops": ("", "length=256,shortest=20,longest=200,train_rows=0,mixer=s5"),
