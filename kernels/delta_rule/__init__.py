@@ -74,5 +74,9 @@ def delta_rule(
   log_a = None if log_a is None else jnp.maximum(log_a, decays.least(dtype))
   tokens, S, after = nonfinite.contain(where.reset, S, q, k, v, w, u, log_a)
   args = *tokens, S, where.reset
-  one_token, _ = IMPLS["reference"]
-  return op.run("delta_rule", IMPLS, impl, args, where, out=v, state=S, one_token=one_token, after=after, over=OVER)
+  return op.run("delta_rule", IMPLS, impl, args, where, out=v, state=S, one_token=_one_token, after=after, over=OVER)
+
+
+def _one_token(*args):
+  """Computes one token by the kernel in C++ if that can run, which goes twice over the state, or by the definition."""
+  return dispatch.pick("delta_rule", {name: IMPLS[name] for name in ("cpp", "reference")}, "auto", *args)(*args)

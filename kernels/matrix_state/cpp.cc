@@ -2,6 +2,8 @@
 //
 //   S_t = diag(a_t) S_{t-1} + u_t (S_{t-1}^T w_t)^T + k_t v_t^T;  y_t = S_t^T q_t.
 //
+// A single token's panels are read and written where they lie, and the state after it may take the place of that before.
+//
 // The k rows of a state are cut into panels of W vectors, so a panel is "k W LANES" and lies in the first-level cache.
 // Columns do not depend on each other: what is read from a state is a sum over rows, without one across a vector. The
 // gradients of what belongs to rows (q, k, w, u, a) are sums across vectors, of 16 rows at once (`sums`).
@@ -162,6 +164,25 @@ void forward_panel(const Inputs& in, const Unit& z, int64_t head, int64_t column
   write_panel<W>(last + state, s, column, S);
 }
 
+// The same for one token: the state is read and written row by row, without a copy.
+template <int W, bool ROWS, bool FIX>
+void step_panel(const Inputs& in, const Unit& z, int64_t head, int64_t column, const float* first, float* y,
+                float* last) {
+  const Sizes& s = in.s;
+  int64_t state = (z.row * s.h + head) * s.k * s.p + column, have = s.p - column;
+  bool cleared = in.cleared(z.row, 0);
+  auto before = [&](int64_t n) { return cleared ? Row<W>{} : read_row<W>(first + state + n * s.p, have); };
+  const Token<W> token(in, z, head, 0, column);
+  Row<W> found, out;
+  for (int64_t n = 0; FIX && n < s.k; ++n) found.add(before(n), token.w[n]);
+  for (int64_t n = 0; n < s.k; ++n) {
+    Row<W> after = token.template next<ROWS, FIX>(before(n), found, n);
+    out.add(after, token.q[n]);
+    after.write(last + state + n * s.p, have);
+  }
+  out.write(y + in.of_head(z.row, head, 0, s.p) + column, have);
+}
+
 struct Bars {
   float *q, *k, *v, *a, *w, *u, *S;
 };
@@ -297,6 +318,14 @@ void panels(const Sizes& s, const Unit& z, int W, Run run) {
 
 template <int W, bool ROWS, bool FIX>
 void forward(ffi::ThreadPool& pool, const Inputs& in, const float* first, float* y, float* last, float* entries) {
+  if (in.s.t == 1 && !entries) {
+    return share_state(pool, in.s.units(), in.s.b * in.s.h * in.s.k * in.s.p, [=](int64_t number) {
+      Unit z = in.s.unit(number);
+      panels(in.s, z, W, [&](int64_t head, int64_t column) {
+        step_panel<W, ROWS, FIX>(in, z, head, column, first, y, last);
+      });
+    });
+  }
   share(pool, in.s.units(), [=](int64_t number) {
     Unit z = in.s.unit(number);
     std::vector<Row<W>> S(in.s.k);

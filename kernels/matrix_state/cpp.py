@@ -59,7 +59,8 @@ def _call_forward(q, k, v, a, w, u, S, reset, *, save):
   """Returns all y, the last state, and if `save` the states before each chunk, else none."""
   chunks = -(-v.shape[1] // CHUNK) if save else 0
   shapes = (v.shape, S.shape, (S.shape[0], chunks, *S.shape[1:]))
-  return cpp.call(FORWARD, shapes, _parts(q, v))(q, k, v, a, *map(_array, (w, u)), S, cpp.mask(reset))
+  in_place = {} if save else {6: 1}
+  return cpp.call(FORWARD, shapes, _parts(q, v), in_place)(q, k, v, a, *map(_array, (w, u)), S, cpp.mask(reset))
 
 
 def _backward(q, k, v, a, w, u, reset, entries, y_bar, last_bar):

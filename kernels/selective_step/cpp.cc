@@ -7,8 +7,6 @@
 // A processor looks some hundred instructions ahead, fewer than a block of LANES channels has with its softplus, sums and
 // gate. So these are loops of their own over a run of channels, of which each does not wait for the one before it.
 //
-// To wake another thread takes ten microseconds and more. So a unit of work is some rows, or part of one, of about 25.
-//
 // Arrays: x, dt, y "b e"; A "e n"; B, C "b g n"; D "e", or nothing; z "b e", or nothing; states "b e n".
 
 #include "lanes.h"
@@ -18,7 +16,6 @@ namespace {
 using namespace lanes;
 
 constexpr int64_t RUN = 512;  // channels at a time
-constexpr int64_t NUMBERS = 131072;  // of a state, about, in a unit
 
 struct Arrays {
   int64_t e, g, n;
@@ -79,12 +76,9 @@ ffi::Error Forward(ffi::ThreadPool pool, int64_t parts, bool softplus, In x, In 
   int64_t width = e / g, runs = (width + RUN - 1) / RUN, all = b * g * runs;
   Arrays a{e, g, n, softplus, x.typed_data(), dt.typed_data(), A.typed_data(), B.typed_data(), C.typed_data(), given(D),
            given(z), h.typed_data(), y->typed_data(), last->typed_data()};
-  int64_t each = std::max<int64_t>(1, NUMBERS / std::max<int64_t>(1, std::min(width, RUN) * n));
-  share(pool, (all + each - 1) / each, [=](int64_t unit) {
-    for (int64_t i = unit * each; i < std::min(all, (unit + 1) * each); ++i) {
-      int64_t group = i / runs % g, from = i % runs * RUN;
-      channels(a, i / runs / g, group, group * width + from, group * width + std::min(width, from + RUN));
-    }
+  share_state(pool, all, b * e * n, [=](int64_t unit) {
+    int64_t group = unit / runs % g, from = unit % runs * RUN;
+    channels(a, unit / runs / g, group, group * width + from, group * width + std::min(width, from + RUN));
   });
   return ffi::Error::Success();
 }

@@ -4,11 +4,12 @@ from jaxtyping import Array, Float
 
 from kernels import dispatch, inputs
 from kernels.gated_norm import ORDERS
-from kernels.ssd_step import reference
+from kernels.ssd_step import cpp, reference
 from mistake import Mistake
 
 NORMS = (*ORDERS, "none")
 IMPLS: dispatch.Impls = {
+  "cpp": (cpp.ssd_step, cpp.why_not),
   "pallas_gpu": dispatch.imported("kernels.ssd_step.pallas_gpu", "ssd_step"),
   "pallas_tpu": dispatch.imported("kernels.ssd_step.pallas_tpu", "ssd_step"),
   "reference": (reference.ssd_step, dispatch.always),
@@ -36,7 +37,8 @@ def ssd_step(
 
   [u, B, C] is x after its convolution and SiLU (`conv_step`), u of e = h p channels. Dao & Gu 2024, arXiv:2405.21060,
   sec. 7. Computed in at least float32; y has the dtype of x, the taps keep theirs, the returned state has that of the
-  computation. The kernels update taps and state in place and have no gradients.
+  computation. The kernels update the state in place; those for TPUs and GPUs do so with the
+  taps, too, and have no gradients.
 
   Args:
     x: its m - e channels for B and C are those of g groups, each shared by h/g neighbouring heads.

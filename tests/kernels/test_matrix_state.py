@@ -66,6 +66,16 @@ def test_it_equals_the_reference(library, form, t, size, masked, monkeypatch):
   assert_close(values_and_gradients(functools.partial(call, impl="cpp"), known, **where), want, TOLERANCE["float32"])
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("size, reset", [(0, None), (2, [[True], [False]]), (3, None)])
+def test_one_token_equals_the_reference(library, form, size, reset):
+  """Where no gradient is asked for, which has the kernel keep the state before the token."""
+  op, _ = FORMS[form]
+  given = [None if z is None else jnp.asarray(z) for z in arrays(form, 1, *SIZES[size])]
+  where = {} if reset is None else {"reset": jnp.array(reset)}
+  assert_close(op(*given, impl="cpp", **where), op(*given, impl="reference", **where), TOLERANCE["float32"])
+
+
 def test_heads_are_cut_into_parts_for_the_cores(monkeypatch):
   monkeypatch.setattr(os, "cpu_count", lambda: 8)
   parts = lambda b, g, h: kernel._parts(np.zeros((b, 1, g, 1)), np.zeros((b, 1, h, 1)))

@@ -9,7 +9,8 @@ import pytest
 
 from kernels.selective_step import cpp as kernel  # noqa: F401, which `library` builds
 from kernels.selective_step import selective_step
-from scripts.benchmarks.steps import selective_arrays
+from kernels.ssd_step import ssd_step
+from scripts.benchmarks.steps import selective_arrays, ssd_arrays
 from tests.kernels.compare import TOLERANCE, assert_close, values_and_gradients
 from tests.refused import refused
 
@@ -59,19 +60,53 @@ def test_vmap_runs_one_after_the_other(library):
   assert_close([z[1] for z in got], list(op(*(2 * z for z in given))), TOLERANCE["float32"])
 
 
-@pytest.mark.optimized
-def test_a_loop_does_not_copy_its_state(library):
+# heads of one group and of several, columns that fill vectors or do not, several units of work
+@pytest.mark.parametrize(
+  "b, h, p, g, k, norm, norm_groups, D_per",
+  [
+    (2, 4, 5, 2, 3, "gate_first", 2, "head"),
+    (2, 8, 20, 1, 33, "norm_first", 1, "channel"),
+    (10, 4, 64, 1, 64, "none", 1, "head"),
+  ],
+)
+def test_ssd_step_equals_the_reference(library, b, h, p, g, k, norm, norm_groups, D_per):
+  given, layer = ssd_arrays(b, h, p, g, k, norm, norm_groups, D_per=D_per)
+  form = lambda impl: lambda *given: ssd_step(*given, **layer, impl=impl)
+  values = [form(impl)(*given) for impl in ("cpp", "reference")]
+  assert_close(*values, 3e-5)
+  assert_close(values_and_gradients(form("cpp"), given), values_and_gradients(form("reference"), given), 3e-5)
+
+
+def of_mamba():
   *given, h = selective_arrays(2, 40, 2, 5)
+  return h, lambda h: op(*given, h)
+
+
+def of_mamba2():
+  (x, z, dt, taps, S), layer = ssd_arrays(2, 4, 5, 2, 3, "gate_first", 2)
+
+  def step(S):
+    y, _, S = ssd_step(x, z, dt, taps, S, **layer, impl="cpp")
+    return y, S
+
+  return S, step
+
+
+@pytest.mark.optimized
+@pytest.mark.parametrize("make", [of_mamba, of_mamba2])
+def test_a_loop_does_not_copy_its_state(library, make):
+  state, step = make()
 
   @functools.partial(jax.jit, donate_argnums=0)
-  def run(h):
-    return jax.lax.fori_loop(0, 5, lambda _, carry: op(*given, carry[1]), (given[0], h))
+  def run(state):
+    y, after = step(state)
+    return jax.lax.fori_loop(0, 5, lambda _, carry: step(carry[1]), (y, after))
 
-  where, compiled = h.unsafe_buffer_pointer(), run.lower(h).compile().as_text()
-  state = f"f32[{','.join(map(str, h.shape))}]"
-  assert state in compiled
-  assert not [line for line in compiled.splitlines() if "copy(" in line and f"= {state}" in line]
-  assert run(h)[1].unsafe_buffer_pointer() == where
+  where, compiled = state.unsafe_buffer_pointer(), run.lower(state).compile().as_text()
+  shape = f"f32[{','.join(map(str, state.shape))}]"
+  assert shape in compiled
+  assert not [line for line in compiled.splitlines() if "copy(" in line and f"= {shape}" in line]
+  assert run(state)[1].unsafe_buffer_pointer() == where
 
 
 def test_it_says_what_it_cannot_run():
