@@ -11,6 +11,7 @@
                     writes lines of JSON, --out FILE to a file; --num_return_sequences, --num_beams, --length_penalty,
                     --batch.
   --mode count      parameters, state, operations and memory, without allocating any; --json prints them as one line.
+                    Several --config are counted one after the other.
   --list KIND       names the mixers, tasks, configs, optimizers, schedules, embeddings, heads, norms, models or
                     evaluators.
   --describe NAME   prints what can be set of one of them.
@@ -56,14 +57,17 @@ def main(argv: Sequence[str]) -> int:
   """Does what the arguments ask for, and returns the exit code."""
   debug = "--debug" in argv
   try:
-    flags = flags_lib.parse(argv)
-    if flags.help:
-      print(f"{__doc__}\n{flags_lib.usage(flags)}")
-    elif flags.list or flags.describe is not None:
-      print(describe.names(flags.list) if flags.list else describe.page(flags.describe))
-    else:
-      return run(flags)
-    return DONE
+    commands = flags_lib.each_config(argv)
+    status = DONE
+    for name, command in commands.items():
+      flags = flags_lib.parse(command)
+      if flags.help:
+        print(f"{__doc__}\n{flags_lib.usage(flags)}")
+      elif flags.list or flags.describe is not None:
+        print(describe.names(flags.list) if flags.list else describe.page(flags.describe))
+      else:
+        status = run(flags, name if len(commands) > 1 else "")
+    return status
   except KeyboardInterrupt:
     return INTERRUPTED
   except FloatingPointError as error:
@@ -82,20 +86,27 @@ def main(argv: Sequence[str]) -> int:
     raise
 
 
-def run(flags: Any) -> int:
-  """Builds what the config names, and does what --mode says."""
+def show_counts(flags: Any, name: str) -> None:
+  """Prints what a model costs, as a table or a line of JSON; under the name of its config if several are counted."""
+  counted = Run.from_config(flags.config)
+  counts = count.count(counted.model, counted.task, tx=counted.tx)
+  if flags.json:
+    print(json.dumps(({"config": name} if name else {}) | counts))
+  else:
+    if name:
+      print(name)
+    Console().print(count.table(counts))
+
+
+def run(flags: Any, name: str = "") -> int:
+  """Builds what the config names, and does what --mode says; `name` is that of one config of several."""
   config, mode, mesh = flags.config, flags.mode, flags.config.mesh
   # one sequence at a time is not worth splitting over CPU devices
   alone = mode in ("count", "generate", "chat") and mesh.fsdp == mesh.sequence == mesh.tensor == 1
   processes = {name: flags[name].value for name in ("coordinator", "processes", "process", "patience")}
   platform.prepare(0 if alone else mesh.cpu_devices, **processes)
   if mode == "count":
-    counted = Run.from_config(config)
-    counts = count.count(counted.model, counted.task, tx=counted.tx)
-    if flags.json:
-      print(json.dumps(counts))
-    else:
-      Console().print(count.table(counts))
+    show_counts(flags, name)
     return DONE
   if mode == "train":
     trained = Run.from_config(config, flags.workdir)

@@ -19,8 +19,9 @@ missing has the default of its class. configs/grammar.py says how pairs are writ
 | eval.every=7         | eval.every=7                      | any key by its full path                                 |
 | evaluators.a.name=x  | evaluators.a.name=x               | a field of an evaluator, which need not be there yet     |
 
-Later pairs win. The result is locked: a key that is not there cannot be set, but for the model's. Where `steps` are no
-more than the config's warm-up and that is not given, it becomes a tenth of them.
+A pattern that is longer than the config's depth is taken whole, unless `depth` is given too, which then cuts or tiles
+it. Later pairs win. The result is locked: a key that is not there cannot be set, but for the model's. Where `steps` are
+no more than the config's warm-up and that is not given, it becomes a tenth of them.
 """
 
 from typing import Any
@@ -141,6 +142,13 @@ def parse(config: ConfigDict, arg: str | None) -> ConfigDict:
   if "pattern" in body:
     finish_pattern(body, letters, mlp=any(key == "mlp" for key, _ in given))
   keys = {key for key, _ in given}
+  if keys & {"pattern", "body.pattern", "model.body.pattern"} and not keys & {
+    "depth",
+    "body.depth",
+    "model.body.depth",
+  }:
+    # as papers print it: a default depth would cut it
+    body.depth = max(body.depth, len(body.pattern))
   if config.optimizer.warmup >= config.steps and not keys & {"warmup", "optimizer.warmup"}:
     # a short trial by `steps` alone
     config.optimizer.warmup = config.steps // 10

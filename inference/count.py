@@ -36,6 +36,7 @@ def count(
     state/bytes@N                   of one sequence, with room for N tokens: the task's length and `contexts`
     flops/forward, /training        per token, all tokens at once; training is forward and both gradients
     flops/step                      per token, one at a time, with a state of the task's length
+    batch/rows, batch/tokens        what the memory of training is counted for: rows, and the tokens of each
     memory/parameters, /gradients, /optimizer, /activations, /batch, /training
                                     bytes; activations are what one batch keeps for the backward pass, /training all
 
@@ -66,6 +67,7 @@ def count(
     "batch": size_bytes(batch),
   }
   memory["training"] = sum(memory.values())
+  numbers |= {"batch/rows": task.batch, "batch/tokens": task.length}
   return numbers | {f"memory/{name}": value for name, value in memory.items()}
 
 
@@ -145,13 +147,16 @@ def _label(head: str, rest: str) -> str:
     return "  of which a token passes"
   if head == "parameters" and rest:
     return f"  {rest}"
-  return {"flops": f"FLOPs per token, {rest}", "memory": f"memory, {rest}"}.get(head, f"{head} {rest}".strip())
+  lines = {"flops": f"FLOPs per token, {rest}", "memory": f"memory, {rest}"}
+  return (lines | {"batch": "rows of a batch" if rest == "rows" else "tokens of a row"}).get(
+    head, f"{head} {rest}".strip()
+  )
 
 
 def _show(name: str, value: Any) -> str:
   if isinstance(value, str):
     return value
-  if name.startswith("parameters"):
+  if name.startswith(("parameters", "batch")):
     return f"{value:,}"
   units = ("", "k", "M", "G", "T", "P") if name.startswith("flops") else ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
   base = 1000 if name.startswith("flops") else 1024

@@ -111,6 +111,16 @@ def test_a_config_is_found_by_its_name_from_anywhere(tmp_path, monkeypatch, mist
   mistaken(program.main, ["main.py", "--config=mqra", "--mode=count"], "did you mean 'mqar'")
 
 
+def test_several_configs_are_counted_one_after_the_other_and_nothing_else_takes_them(capsys, mistaken):
+  names = ["configs/model.py:mamba_toy", "configs/model.py:gpt2_toy"]
+  given = [f"--config={names[0]}", "--config", names[1]]
+  assert program.main(["main.py", "--mode=count", *given, "--json"]) == 0
+  first, second = map(json.loads, capsys.readouterr().out.splitlines())
+  assert [first["config"], second["config"]] == names
+  assert (first["parameters"], second["parameters"]) == (3320, 3064)
+  mistaken(program.main, ["main.py", "--workdir=x", *given], "given 2 times; --mode count takes several, --mode train")
+
+
 def test_the_same_command_goes_on_and_may_extend(text, trained, tmp_path, capsys):
   workdir = shutil.copytree(trained, tmp_path / "run")
   before = rows(workdir)

@@ -70,7 +70,7 @@ def _line(kind: str, name: str, get: Callable[[], Any]) -> str:
 
 def _models(entries: Mapping[str, Callable[[], Any]]) -> str:
   """Returns a line a model: its parameters and those that a token passes, as published, and its hyper-parameters."""
-  rows = []
+  rows = [("model", "published parameters", "", "arguments of its recipe; --describe MODEL has its sections")]
   for name, get in entries.items():
     recipe = get()
     about = "~" if recipe.within else ""

@@ -66,6 +66,26 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> flags
   return values
 
 
+def each_config(argv: Sequence[str]) -> dict[str, list[str]]:
+  """Maps each --config of a command that counts several to the command with that one alone; any other to itself.
+
+  Raises:
+    Mistake: several are given to another mode.
+  """
+  words, places = list(argv), []
+  for i, word in enumerate(words[1:], 1):
+    flag, equals, _ = word.lstrip("-").partition("=")
+    if word.startswith("-") and flag == "config":
+      places.append((i, i + 1 if equals else i + 2))
+  if len(places) < 2:
+    return {_value(words, "config") or "": words}
+  if (mode := _value(words, "mode")) != "count":
+    raise Mistake(f"--config is given {len(places)} times; --mode count takes several, --mode {mode or 'train'} one")
+  others = [word for i, word in enumerate(words) if not any(start <= i < end for start, end in places)]
+  each = [[*others, *words[start:end]] for start, end in places]
+  return {_value(command, "config") or "": command for command in each}
+
+
 def usage(values: flags.FlagValues) -> str:
   """Returns the help text of all flags."""
   return values.get_help(include_special_flags=False)

@@ -1,11 +1,12 @@
 """Classifiers of Long Range Arena: a mixer, its sizes by task, and the mean of the outputs before the logits.
 
-A name is that of a mixer and a task: listops (tokens), text (bytes) and image (grey pixels). The Transformer has a
-class token and learned positions in the paper; here its logits are of the mean, too, and its positions sinusoidal.
+A name is that of a mixer and a task: listops (tokens), text (bytes) and image (grey pixels). The Transformers,
+softmax attention and five that approximate it, have a class token and learned positions in the paper; here their logits
+are of the mean, too, and their positions sinusoidal; what each has besides heads are its mixer's defaults.
 Departs: norms are LayerNorm, where S4, S4D, S5 and LRU have batch norm; S4, S4D, LRU and Mega read forwards alone,
 where they read both ways. No numbers of parameters are published with these sizes.
 
-Source: Tay et al. 2020, arXiv:2011.04006 (Transformer); Gu et al. 2022, arXiv:2111.00396 and 2206.11893 (S4, S4D);
+Source: Tay et al. 2020, arXiv:2011.04006 (Transformers); Gu et al. 2022, arXiv:2111.00396 and 2206.11893 (S4, S4D);
 Smith et al. 2023, arXiv:2208.04933 (S5); Orvieto et al. 2023, arXiv:2303.06349 (LRU); Ma et al. 2022, arXiv:2209.10655
 (Mega).
 """
@@ -58,6 +59,15 @@ def s5(state: int, blocks: int, **fields: Any) -> dict[str, Any]:
 
 
 MLP: dict[str, Any] = dict(inner=1024, position="sinusoidal")
+# of the paper's Transformers those that are mixers here; each has its own sizes of windows, ranks and features
+TRANSFORMERS: dict[str, dict[str, Any]] = {
+  "transformer": dict(name="softmax", mask="full"),
+  "linformer": dict(name="linformer"),
+  "reformer": dict(name="reformer"),
+  "bigbird": dict(name="bigbird"),
+  "performer": dict(name="performer", mask="full"),
+  "linear_transformer": dict(name="linear_transformer", mask="full"),
+}
 HALF: dict[str, Any] = dict(activation="half_glu2", C_init="lecun_normal")
 
 SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -80,8 +90,11 @@ SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
   ),
   "lru_listops": (dict(width=256, depth=4, mixer=dict(name="lru", state=128)), LISTOPS),
   "mega_listops": (dict(width=80, depth=6, mixer=dict(name="mega", inner=160), inner=160), LISTOPS),
-  "transformer_listops": (dict(MLP, width=512, depth=4, mixer=dict(name="softmax", heads=8, mask="full")), LISTOPS),
-  "transformer_text": (dict(MLP, width=256, depth=4, mixer=dict(name="softmax", heads=4, mask="full")), TEXT),
+  **{
+    f"{name}_{task}": (dict(MLP, width=64 * heads, depth=4, mixer=dict(mixer, heads=heads)), sizes)
+    for name, mixer in TRANSFORMERS.items()
+    for task, heads, sizes in (("listops", 8, LISTOPS), ("text", 4, TEXT))
+  },
 }
 
 RECIPES = {

@@ -111,6 +111,7 @@ RECIPES = {
   "gpt2_large": Recipe(gpt2, dict(width=1280, depth=36, heads=20), 774_030_080, **GPT2),
   "gpt2_xl": Recipe(gpt2, dict(width=1600, depth=48, heads=25), 1_557_611_200, **GPT2),
   "gpt2_toy": Recipe(gpt2, dict(width=8, depth=1, heads=2, positions=16), vocab=256, length=16),
+  "pythia_70m": Recipe(gpt_neox, dict(width=512, depth=6, heads=8), 70_426_624, **NEOX),
   "pythia_160m": Recipe(gpt_neox, dict(width=768, depth=12, heads=12), 162_322_944, **NEOX),
   "pythia_410m": Recipe(gpt_neox, dict(width=1024, depth=24, heads=16), 405_334_016, **NEOX),
   "pythia_1b": Recipe(gpt_neox, dict(width=2048, depth=16, heads=8), 1_011_781_632, **NEOX),
@@ -122,5 +123,7 @@ RECIPES = {
   "gpt_neox_toy": Recipe(gpt_neox, dict(width=16, depth=2, heads=2), vocab=256),
   "llama_7b": Recipe(llama, dict(width=4096, depth=32, heads=32, inner=11_008), 6_738_415_616, **LLAMA),
   "llama_13b": Recipe(llama, dict(width=5120, depth=40, heads=40, inner=13_824), 13_015_864_320, **LLAMA),
+  "llama_33b": Recipe(llama, dict(width=6656, depth=60, heads=52, inner=17_920), 32_528_943_616, **LLAMA),
+  "llama_65b": Recipe(llama, dict(width=8192, depth=80, heads=64, inner=22_016), 65_285_660_672, **LLAMA),
   "llama_toy": Recipe(llama, dict(width=8, depth=2, heads=2, inner=12), vocab=256),
 }

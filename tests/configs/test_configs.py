@@ -253,6 +253,18 @@ def test_arguments_stand_in_any_order():
   assert c.model.body.letters.to_dict() == {"m": {"name": "s5", "state": 16}, "-": {"name": "mlp", "expand": 2}}
 
 
+@pytest.mark.parametrize(
+  "pairs, depth",
+  [("", 8), (",depth=3", 3), (",body.depth=12", 12), (",mlp=4", 14)],
+  ids=["whole", "cut", "tiled", "mlp"],
+)
+def test_a_pattern_longer_than_the_depth_is_whole_unless_the_depth_is_given(pairs, depth):
+  letters = "pattern=MM-MM*-M" if not pairs.startswith(",mlp") else "pattern=MMMM*MM"
+  body = base.get_config(f"{letters},M=mamba2,*=softmax{pairs}").model.body
+  assert body.depth == depth
+  assert base.get_config("pattern=m").model.body.depth == base.defaults().model.body.depth
+
+
 def test_an_mlp_follows_every_letter():
   c = base.get_config("pattern=ma,a=softmax,mlp=4,-=gated_mlp")
   assert c.model.body.pattern == "m-a-"

@@ -100,4 +100,5 @@ def test_table_shows_every_number():
   text = console.export_text()
   assert f"{found['parameters']:,}" in text
   assert "state of a sequence of 16 tokens" in text
+  assert "rows of a batch" in text
   assert len([line for line in text.splitlines() if line.startswith("│")]) == len(found)

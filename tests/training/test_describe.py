@@ -10,7 +10,8 @@ from training import config_file, describe
 
 
 def test_published_models_are_listed_with_their_parameters():
-  lines = describe.names("models").splitlines()
+  head, *lines = describe.names("models").splitlines()
+  assert head.split()[:3] == ["model", "published", "parameters"]
   assert [line.split()[0] for line in lines] == [*recipes.names(), *recipes.names(toys=True)]
   line = next(line for line in lines if line.startswith("jamba_v0.1"))
   assert "51,570,323,328" in line
