@@ -46,6 +46,7 @@ from absl import flags as absl_flags  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from inference import chat, completions, count, tokenizer  # noqa: E402
+from inference.sampling import Sampler, make_sampler  # noqa: E402
 from mistake import Mistake  # noqa: E402
 from training import describe, peers, platform  # noqa: E402
 from training import flags as flags_lib  # noqa: E402
@@ -118,6 +119,8 @@ def run(flags: Any, name: str = "") -> int:
     if trained.config.generate.tokens and writes and jax.process_count() == 1:
       show_sample(trained)
     return DONE
+  if mode == "generate":
+    check_generate(flags)
   devices = jax.devices()[:1] if alone else None
   opened = Run.open(flags.workdir, step=flags.step, config=config, devices=devices)
   if mode == "eval":
@@ -129,6 +132,16 @@ def run(flags: Any, name: str = "") -> int:
   else:
     generate(opened, flags)
   return DONE
+
+
+def check_generate(flags: Any) -> None:
+  """Raises a Mistake for what can be known to be wrong before the weights are read, which may take minutes."""
+  changes, many = flags_lib.generate_changes(flags), flags_lib.completion_changes(flags)
+  make_sampler(**{name: value for name, value in changes.items() if name in Sampler._fields})
+  sizes = {"tokens": changes["tokens"]} if "tokens" in changes else {}
+  completions.check_sizes(**sizes, **{name: value for name, value in many.items() if name != "length_penalty"})
+  if flags.prompts:
+    completions.read_prompts(flags.prompts)
 
 
 def generate(opened: Run, flags: Any) -> None:

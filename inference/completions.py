@@ -58,15 +58,8 @@ def complete(
       two.
   """
   sampler = make_sampler(temperature, top_k, top_p, min_p, repetition_penalty)
+  check_sizes(tokens=tokens, batch=batch, num_return_sequences=num_return_sequences, num_beams=num_beams)
   beams = num_beams != 1
-  for name, value, least in (
-    ("tokens", tokens, 1),
-    ("batch", batch, 1),
-    ("num_return_sequences", num_return_sequences, 1),
-    ("num_beams", num_beams, num_return_sequences if beams and num_beams >= 1 else 1),
-  ):
-    if value < least:
-      raise Mistake(f"generate: {name}={value}; give at least {least}")
   encoded = _encoded(model, tokenizer, prompts, tokens)
   settings: dict[str, Any] = {
     "max_new_tokens": tokens,
@@ -79,6 +72,18 @@ def complete(
   else:
     settings |= {"sampler": sampler, "num_return_sequences": num_return_sequences}
   return _completions(model, variables, tokenizer, prompts, encoded, stop, seed, num_return_sequences, batch, settings)
+
+
+def check_sizes(*, tokens: int = 1, batch: int = 1, num_return_sequences: int = 1, num_beams: int = 1) -> None:
+  """Raises a Mistake where one is below 1, or there are fewer beams than sequences."""
+  sizes = dict(tokens=tokens, batch=batch, num_return_sequences=num_return_sequences, num_beams=num_beams)
+  for name, value in sizes.items():
+    if value < 1:
+      raise Mistake(f"generate: {name}={value}; give at least 1")
+  if 1 < num_beams < num_return_sequences:
+    raise Mistake(
+      f"generate: num_beams={num_beams}; give at least {num_return_sequences}, as num_return_sequences of them are kept"
+    )
 
 
 def _encoded(model: nn.Module, tokenizer: Tokenizer, prompts: Sequence[str], tokens: int) -> list[np.ndarray]:

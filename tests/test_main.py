@@ -337,6 +337,13 @@ def test_a_workdir_of_another_model_is_refused_unharmed(text, trained, mistaken)
   assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
 
 
+def test_a_mistake_about_generation_is_told_before_the_weights_are_read(tmp_path, monkeypatch, mistaken):
+  monkeypatch.setattr(program.Run, "open", None)
+  arguments = ["main.py", "--config=configs/bytes.py", f"--workdir={tmp_path}", "--mode=generate"]
+  for more in (["--top_p=2"], ["--tokens=-1"], ["--num_beams=2", "--num_return_sequences=3"], ["--prompts=no.txt"]):
+    mistaken(program.main, [*arguments, *more], more[-1].partition("=")[2])
+
+
 def test_a_bug_keeps_its_traceback(text, tmp_path, monkeypatch):
   def broken(*args, **kwargs):
     # a ValueError that JAX raises, not one of ours
