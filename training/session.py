@@ -200,7 +200,9 @@ class Session:
     body = config.model.body
     layers = body.name
     if "letters" in body:
-      layers = pattern.describe(body.pattern, body.depth, {key: spec["name"] for key, spec in body.letters.items()})
+      # a letter may be a branch around its mixer
+      mixers = {key: spec if "name" in spec else spec["mixer"] for key, spec in body.letters.items()}
+      layers = pattern.describe(body.pattern, body.depth, {key: spec["name"] for key, spec in mixers.items()})
     peak = hardware.peak()
     self.clock.peak = peak.flops_per_s
     self.writer.say(f"{where}: {layers}; {parameters:,} parameters, {devices} x {kind}")

@@ -217,3 +217,11 @@ def test_describe_gives_fields_and_defaults():
   assert "model.body.letters.m.name" in describe.page("bytes")
   with pytest.raises(Mistake, match="did you mean 'mamba'"):
     describe.page("mambo")
+
+
+def test_a_letter_that_is_a_branch_trains(tmp_path, capsys):
+  arg = (
+    "mixer=gru,m.branch.scale=0.5,width=8,depth=1,length=16,batch=2,steps=1,eval.batches=1,eval.chunk=0,cpu_devices=0"
+  )
+  assert Run.from_config(f"configs/bytes.py:{arg}", tmp_path).train() == "done"
+  assert "depth 1: 1 gru" in capsys.readouterr().out
