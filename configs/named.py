@@ -2,7 +2,8 @@
 
 Published: grey CIFAR-10 of the Long Range Arena, whole, S4 88.7, S5 88.0 %; IMDB S4 86.8, S5 89.3, Transformer 64.3 %
 at 4,096 characters; N-MNIST, whole, above 99 %; E. coli promoters 0.84 and Bacillus 0.86 correlation coefficient
-(Umarov & Solovyev 2017). Subsets here are smaller, so that none of these is to be expected. Not yet measured.
+(Umarov & Solovyev 2017). Subsets here are smaller, so that none of these is to be expected. Measured:
+docs/results/small_sets.md.
 
   python main.py --config configs/named.py:dataset=imdb,dir=FOLDER,length=1024 --workdir runs/imdb
   python main.py --config configs/named.py:dataset=nmnist_subset,dir=FOLDER,mixer=event_ssm --workdir runs/nmnist

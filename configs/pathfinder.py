@@ -1,4 +1,4 @@
-"""Pathfinder, Path-X and Path-256 of the Long Range Arena (Tay et al. 2021, arXiv:2011.04006). Not yet measured.
+"""Pathfinder, Path-X and Path-256 of the Long Range Arena (Tay et al. 2021, arXiv:2011.04006).
 
 Published accuracies in per cent, Pathfinder / Path-X: S4 94.2 / 96.4, S5 95.3 / 98.6, Mega 96.0 / 98.0, Transformer
 71.4 / chance (S4's and S5's are of their papers' tables, on the official images; these are drawn by the same procedure
