@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hybrids.branch import Branch
+from kernels import dispatch
 
 # the method whose result holds dt of every token, and how
 STEPS: dict[tuple[str, str], Callable[[Any], jax.Array]] = {
@@ -153,7 +154,9 @@ def eigenvalues(layer: Layer, *, tokens: int) -> np.ndarray | None:
       new = step(x, state._replace(**{field: h}))._asdict()
       return new.pop(field), [z for z in jax.tree.leaves(new) if jnp.issubdtype(z.dtype, jnp.inexact)]
 
-    return jax.jvp(move, (getattr(state, field),), (tangent,))[1]
+    # kernels have no derivative of this kind
+    with dispatch.use("reference"):
+      return jax.jvp(move, (getattr(state, field),), (tangent,))[1]
 
   spectra = []
   for t in range(tokens):

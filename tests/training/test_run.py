@@ -201,7 +201,8 @@ def test_defaults_are_those_of_the_config_files():
 
 @pytest.mark.parametrize("kind", describe.kinds())
 def test_every_name_of_a_kind_is_listed_and_described(kind):
-  listed = describe.names(kind).splitlines()
+  # the list of models has a head
+  listed = describe.names(kind).splitlines()[kind == "models" :]
   names = list(describe.kinds()[kind])
   assert [line.split()[0] for line in listed] == names
   for name in names[:3]:
