@@ -141,9 +141,8 @@ def build(
     accumulate: batches of one update, as if they were one large batch; the loop takes so many.
     skip: an update whose gradient has a larger norm is left out, with its moments and its place in the schedule; 0
       takes all. `update` then needs the norm as `grad_norm`.
-    base_width: the width that `lr` was found at; matrices that read features get base_width/width times the learning
-      rate, so that the best one stays at any width (Everett et al. 2024, arXiv:2407.05872); a table that is embedding
-      and read-out at once keeps its rate; 0 is off.
+    base_width: the width that `lr` was found at, 0 is off; matrices that read features, but for tied tables, get
+      base_width/width times the rate, so that the best one stays at any width (Everett et al. 2024, arXiv:2407.05872).
   Raises:
     ValueError: an unknown name, a value out of its range, or a row of `groups` that takes no parameter.
   """

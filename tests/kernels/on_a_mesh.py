@@ -70,26 +70,15 @@ def dispatch_divides_an_implementation(mesh):
       assert last.sharding.is_equivalent_to(jax.NamedSharding(mesh, expected), 3), f"state on {last.sharding}"
 
 
-def a_kernel_in_cpp_is_divided(mesh):
-  if cpp.why_not(selective_scan_cpp.SOURCE) is None:
-    given = arrays(4)
-    op = functools.partial(selective_scan, impl="cpp")
+def a_kernel_in_cpp_is_divided(mesh, kernel, op, given, state):
+  """`state` is the shape that each device has of it."""
+  if cpp.why_not(kernel.SOURCE) is None:
+    op = functools.partial(op, impl="cpp")
     want = values_and_gradients(op, given)
     with jax.set_mesh(mesh):
       assert_close(values_and_gradients(op, given), want, 1e-5)
       compiled = jax.jit(op).lower(*given).compile(QUICK).as_text()
-    assert "f32[2,20,2]" in compiled, "every device runs the whole"
-
-
-def a_step_in_cpp_is_divided(mesh):
-  if cpp.why_not(selective_step_cpp.SOURCE) is None:
-    given = selective_arrays(4, 4, 2, 3)
-    op = functools.partial(selective_step, impl="cpp")
-    want = values_and_gradients(op, given)
-    with jax.set_mesh(mesh):
-      assert_close(values_and_gradients(op, given), want, 1e-5)
-      compiled = jax.jit(op).lower(*given).compile(QUICK).as_text()
-    assert "f32[2,2,3]" in compiled, "every device runs the whole"
+    assert state in compiled, "every device runs the whole"
 
 
 def experts_are_divided():
@@ -112,6 +101,6 @@ if __name__ == "__main__":
   mesh = jax.make_mesh((2, 1, 2), ("data", "sequence", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3)
   the_compiler_divides_the_batch(mesh)
   dispatch_divides_an_implementation(mesh)
-  a_kernel_in_cpp_is_divided(mesh)
-  a_step_in_cpp_is_divided(mesh)
+  a_kernel_in_cpp_is_divided(mesh, selective_scan_cpp, selective_scan, arrays(4), "f32[2,20,2]")
+  a_kernel_in_cpp_is_divided(mesh, selective_step_cpp, selective_step, selective_arrays(4, 4, 2, 3), "f32[2,2,3]")
   experts_are_divided()
