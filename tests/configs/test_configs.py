@@ -32,6 +32,7 @@ VARIANTS = {
   "mqar_states": ("", "size=128x16,mixer=mamba,m.state=4"),
   "mqar_table": ("size=128x16,mixer=mamba2,m.state=64",),
   "recall_table": ("mixer=s4d",),
+  "recall_widths": ("model=based,length=42,width=32", "model=hybrid,width=16"),
   "small_sets": ("set=listops,model=ssm,dir=ignored", "set=nmnist,model=transformer,dir=FOLDER"),
   "speech_commands": ("files=x.npz,khz8=y.npz", "model=s4,files=x.npz"),
   "scifar": ("size=small,mixer=s4d",),
