@@ -149,7 +149,7 @@ def tuned(cpu: Any, accelerator: Any) -> Any:
 def prefer(*names: str) -> str:
   """Returns the algorithm that "auto" takes on this platform, for a part of an op that can run all of these."""
   order = PREFERENCE.get(platform(), ACCELERATOR_PREFERENCE)
-  return min(names, key=lambda name: (name != _forced, order.index(name)))
+  return min(names, key=lambda name: (name != _forced, _forced in PLAIN and name in KERNELS, order.index(name)))
 
 
 def pick(op: str, impls: Impls, want: str, *args: Any, **kwargs: Any) -> Callable:

@@ -7,13 +7,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
 from kernels import dispatch, inputs, op, products, sequence_parallel
-from kernels.lti import reference, xla
-from kernels.lti.system import System, plan
+from kernels.lti import cpp, reference, xla
+from kernels.lti.cpp import by_token
+from kernels.lti.system import FAR, System, plan
 from mistake import Mistake
 
-__all__ = ["System", "lti", "plan"]
+__all__ = ["FAR", "System", "by_token", "lti", "plan"]
 
 IMPLS: dispatch.Impls = {
+  "cpp": (cpp.lti, cpp.why_not),
   "lags": (functools.partial(xla.lti, within="lags"), dispatch.always),
   "products": (functools.partial(xla.lti, within="products"), xla.why_no_products),
   "reference": (reference.lti, dispatch.always),

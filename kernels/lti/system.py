@@ -19,8 +19,10 @@ class System(NamedTuple):
   O: Inexact[Array, "e c n"]  # C A^{i+1}: from the state before a chunk to output i of the chunk
   I: Inexact[Array, "e n c"]  # A^{c-1-i} B: from input i of a chunk to the state after it
   P: Inexact[Array, "e n"] | Inexact[Array, "e n n"]  # A^c: from the state before a chunk to the state after it
+  far: Inexact[Array, "e n"] | None = None  # A^FAR of a diagonal, with which `cpp` makes good that A is rounded
 
 
+FAR = 64
 CHUNK = 64  # on two CPU cores, at 16 to 64 states a channel: 32 and 128 are no faster
 
 

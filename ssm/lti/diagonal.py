@@ -15,9 +15,10 @@ from jaxtyping import Array, Complex, Float, Int
 
 from kernels.inputs import Lengths, Reset
 from kernels.long_conv import long_conv
-from kernels.lti import System, lti, plan
+from kernels.lti import FAR, System, by_token, lti, plan
 
 HIGHEST = jax.lax.Precision.HIGHEST
+MOST = 128
 
 
 class Recurrence(NamedTuple):
@@ -34,13 +35,16 @@ class Recurrence(NamedTuple):
 def outputs(
   u: Float[Array, "b t e"], recurrence: Recurrence, *, reset: Reset = None, lengths: Lengths = None
 ) -> Float[Array, "b t e"]:
-  """Computes all y from an empty state, without the next one: by one convolution with all taps where `plan` says so."""
+  """Computes all y from an empty state, without the next one: by one convolution with all taps where `plan` says so.
+
+  It is an FFT, which costs the same for all n; a kernel that goes token by token is ahead of it up to MOST states.
+  """
   log_A, B, C, D, turns = recurrence
-  l, c = plan(u.shape[1], packed=reset is not None)
-  if l == u.shape[1]:
+  l, _ = plan(u.shape[1], packed=reset is not None)
+  if l == u.shape[1] and not (log_A.shape[1] <= MOST and by_token(u, log_A)):
     return long_conv(u, taps(log_A, C * B, D, l, turns), reset=reset, lengths=lengths)
   empty = jnp.zeros((u.shape[0], *log_A.shape), log_A.dtype)
-  return lti(u, system(recurrence, c), empty, reset=reset, lengths=lengths)[0]
+  return lti(u, _system(u, recurrence, reset), empty, reset=reset, lengths=lengths)[0]
 
 
 def resume(
@@ -54,8 +58,15 @@ def resume(
   """Returns all y, going on from the state h, and the state after each row's last token."""
   if u.shape[1] == 1 and reset is None and lengths is None:
     return _one_token(u, recurrence, h)
-  _, c = plan(u.shape[1], packed=reset is not None)
-  return lti(u, system(recurrence, c), h, reset=reset, lengths=lengths)
+  return lti(u, _system(u, recurrence, reset), h, reset=reset, lengths=lengths)
+
+
+def _system(u: Float[Array, "b t e"], recurrence: Recurrence, reset: Reset) -> System:
+  """Returns the recurrence as `lti` wants it for these inputs."""
+  if not by_token(u, recurrence.log_A):
+    return system(recurrence, plan(u.shape[1], packed=reset is not None)[1])
+  far = powers(recurrence.log_A, jnp.array([FAR]), recurrence.turns)[..., 0]
+  return system(recurrence, 1)._replace(far=far)
 
 
 def turns(dt: Float[Array, "..."], A_im: Float[Array, "..."]) -> Int[Array, "..."] | None:

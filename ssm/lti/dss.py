@@ -48,7 +48,8 @@ class DSS(Mixer):
   in the authors' code. So is the second time step: z has dt of its own for real and imaginary parts.
   Departs: the softmax's L is `max_len` and not the length of the call, by which the same inputs would have other
   outputs in a longer batch; at t = max_len the two are one.
-  On a CPU a convolution without a state is one FFT, whose rounding reaches earlier outputs: see `kernels.long_conv`.
+  On a CPU a convolution without a state may be one FFT, of more than 128 states or without a compiler, whose rounding
+  reaches earlier outputs: see `ssm.lti.diagonal.outputs` and `kernels.long_conv`.
 
   Attributes:
     state: N, complex numbers per channel; lam starts as the eigenvalues of HiPPO-LegS's normal part of size 2N with

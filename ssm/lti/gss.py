@@ -28,7 +28,8 @@ class GSS(Mixer):
   with K_l = Re sum_n C_n (e^{lam_n} - 1)/lam_n e^{lam_n l}: the DSS of that paper, simplified: without a time step,
   lam = -exp(lam_log) + i exp(lam_im_log) shared by all channels and drawn from normal numbers (sec. 3.2).
   Departs: the norm before and the residual around it are the block's.
-  On a CPU a convolution without a state is one FFT, whose rounding reaches earlier outputs: see `kernels.long_conv`.
+  On a CPU a convolution without a state may be one FFT, of more than 128 states or without a compiler, whose rounding
+  reaches earlier outputs: see `ssm.lti.diagonal.outputs` and `kernels.long_conv`.
 
   Attributes:
     inner: e, channels of the state space; d/4 if not given.

@@ -37,7 +37,8 @@ class HyenaModal(Mixer):
   real and the imaginary part of p, which are as many numbers. The initial filters of released models are not
   published; here the poles are those of S4D-Lin (Gu et al. 2022, arXiv:2206.11893, sec. 4), and the channels' time
   steps are log-uniform.
-  On a CPU a convolution without a state is one FFT, whose rounding reaches earlier outputs: see `kernels.long_conv`.
+  On a CPU a convolution without a state may be one FFT, of more than 128 states or without a compiler, whose rounding
+  reaches earlier outputs: see `ssm.lti.diagonal.outputs` and `kernels.long_conv`.
 
   Attributes:
     state: poles of a channel; complex numbers, not in conjugate pairs.

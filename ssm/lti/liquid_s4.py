@@ -42,7 +42,8 @@ class LiquidS4(Mixer):
   Bbar_n S^(2^(p-1) - 1) with S the sum of Bbar over all states, conjugates included. That reads the future, and has no
   state. Their "kb" multiplies spectra of two different lengths, which is no convolution, and is left out. Their
   corrections read tensors that are no parameters, and so are not trained; ours read the parameters.
-  On a CPU a convolution without a state is one FFT, whose rounding reaches earlier outputs: see `kernels.long_conv`.
+  On a CPU a convolution without a state may be one FFT, of more than 128 states or without a compiler, whose rounding
+  reaches earlier outputs: see `ssm.lti.diagonal.outputs` and `kernels.long_conv`.
 
   Attributes:
     state: N, real numbers per channel: twice the conjugate pairs.

@@ -31,7 +31,8 @@ class S4D(Mixer):
   are stored once, hence the 2. In parallel the layer is a convolution with K_l = 2 Re(sum_n C_n Bbar_n Abar_n^l).
   Departs: nothing. B is trained beside C; for `legs` the imaginary part of B is clipped to [-2, 2] and B is not halved,
   as in the authors' code.
-  On a CPU a convolution without a state is one FFT, whose rounding reaches earlier outputs: see `kernels.long_conv`.
+  On a CPU a convolution without a state may be one FFT, of more than 128 states or without a compiler, whose rounding
+  reaches earlier outputs: see `ssm.lti.diagonal.outputs` and `kernels.long_conv`.
 
   Attributes:
     state: N, real numbers per channel: twice the conjugate pairs.
