@@ -9,8 +9,8 @@
 // number next to 1 that makes good what c products with a rounded A have lost. Without it the phase of a state that
 // does not fade is off by l / 2^24 after l tokens, as A has 24 bits.
 //
-// Arrays: u, y "b t e"; A, B, C, P "2 n e" (real and imaginary parts); D "e"; states "b 2 n e"; reset, valid "b t", or
-// nothing; entries "b chunks 2 n e"; gradients of A, B, C "b 2 n e", of D "b e".
+// Arrays: u, y "b t e"; A, B, C, P "n e" and states "b n e", each as its real and its imaginary part; D "e"; reset, valid
+// "b t", or nothing; entries "b chunks 2 n e"; gradients of A, B, C "b n e", of D "b e".
 
 #include <complex>
 
@@ -31,7 +31,7 @@ struct Sizes {
   int64_t b, t, e, n, c, chunks, blocks;
 
   Sizes(const In& u, const In& A, int64_t c)
-      : b(u.dimensions()[0]), t(u.dimensions()[1]), e(u.dimensions()[2]), n(A.dimensions()[1]), c(c),
+      : b(u.dimensions()[0]), t(u.dimensions()[1]), e(u.dimensions()[2]), n(A.dimensions()[0]), c(c),
         chunks((t + c - 1) / c), blocks((e + LANES - 1) / LANES) {}
 };
 
@@ -48,15 +48,26 @@ Pair correction(Pair A, Pair P, int64_t c, int64_t lanes) {
   return made;
 }
 
+// Where the real and the imaginary parts of an array are.
+struct Parts {
+  float *re, *im;
+
+  Parts(const In& re, const In& im) : re(re.typed_data()), im(im.typed_data()) {}
+  Parts(Out& re, Out& im) : re(re->typed_data()), im(im->typed_data()) {}
+  Parts(float* re, float* im) : re(re), im(im) {}
+  Parts at(int64_t place) const { return {re + place, im + place}; }
+};
+
 struct Inputs {
   Sizes s;
-  const float *u, *A, *B, *C, *D, *P;
+  const float *u, *D;
+  Parts A, B, C, P;
   const bool *reset, *valid;
 
-  Inputs(const Sizes& s, const In& u, const In& A, const In& B, const In& C, const In& D, const In& P,
-         const Mask& reset, const Mask& valid)
-      : s(s), u(u.typed_data()), A(A.typed_data()), B(B.typed_data()), C(C.typed_data()), D(D.typed_data()),
-        P(P.typed_data()), reset(reset.element_count() ? reset.typed_data() : nullptr),
+  Inputs(const Sizes& s, const In& u, Parts A, Parts B, Parts C, const In& D, Parts P, const Mask& reset,
+         const Mask& valid)
+      : s(s), u(u.typed_data()), D(D.typed_data()), A(A), B(B), C(C), P(P),
+        reset(reset.element_count() ? reset.typed_data() : nullptr),
         valid(valid.element_count() ? valid.typed_data() : nullptr) {}
 
   int64_t tokens(int64_t row) const {
@@ -84,19 +95,23 @@ struct Block {
   }
 
   int64_t place(int64_t token) const { return (row * s.t + token) * s.e + channel; }
-  float* at(float* states, int64_t index) const { return states + index * 2 * s.n * s.e; }
-  const float* at(const float* states, int64_t index) const { return states + index * 2 * s.n * s.e; }
+  Parts mine(Parts states) const { return states.at(row * s.n * s.e); }
+  Parts entry(float* entries, int64_t chunk) const {
+    float* from = entries + (row * s.chunks + chunk) * 2 * s.n * s.e;
+    return {from, from + s.n * s.e};
+  }
 
-  void read(const float* from, std::vector<Pair>& to) const {
+  void read(Parts from, std::vector<Pair>& to) const {
     for (int64_t k = 0; k < s.n; ++k) {
-      to[k] = {load(from + k * s.e + channel, lanes), load(from + (s.n + k) * s.e + channel, lanes)};
+      int64_t place = k * s.e + channel;
+      to[k] = {load(from.re + place, lanes), load(from.im + place, lanes)};
     }
   }
 
-  void write(float* to, const std::vector<Pair>& from) const {
+  void write(Parts to, const std::vector<Pair>& from) const {
     for (int64_t k = 0; k < s.n; ++k) {
-      store(to + k * s.e + channel, lanes, from[k].re);
-      store(to + (s.n + k) * s.e + channel, lanes, from[k].im);
+      int64_t place = k * s.e + channel;
+      store(to.re + place, lanes, from[k].re), store(to.im + place, lanes, from[k].im);
     }
   }
 
@@ -128,17 +143,17 @@ static inline void advance(const Block& block, int64_t from, int64_t k, Pair* x,
   x[0] = x0, x[1] = x1;
 }
 
-void forward(const Inputs& in, int64_t unit, const float* first, float* y, float* last, float* entries) {
+void forward(const Inputs& in, int64_t unit, Parts first, float* y, Parts last, float* entries) {
   Block block(in, unit);
   const Sizes& s = in.s;
   // an even number of states: one more that stays 0
   int64_t even = s.n + s.n % 2;
   for (std::vector<Pair>* z : {&block.A, &block.B, &block.C, &block.corrections, &block.state}) z->resize(even, Pair{});
-  block.read(block.at(first, block.row), block.state);
+  block.read(block.mine(first), block.state);
   std::vector<Vector> u(s.c), out(s.c);
   for (int64_t chunk = 0; chunk < s.chunks; ++chunk) {
     int64_t from = chunk * s.c, to = std::min(from + s.c, block.end);
-    if (entries) block.write(block.at(entries, block.row * s.chunks + chunk), block.state);
+    if (entries) block.write(block.entry(entries, chunk), block.state);
     block.runs(from, to);
     for (int64_t i = from; i < to; ++i) {
       u[i - from] = load(in.u + block.place(i), block.lanes);
@@ -150,11 +165,12 @@ void forward(const Inputs& in, int64_t unit, const float* first, float* y, float
       store(y + block.place(i), block.lanes, i < to ? out[i - from] : Vector{});
     }
   }
-  block.write(block.at(last, block.row), block.state);
+  block.write(block.mine(last), block.state);
 }
 
 struct Bars {
-  float *u, *A, *B, *C, *D, *x;
+  float *u, *D;
+  Parts A, B, C, x;
 };
 
 struct Gradient {
@@ -193,15 +209,14 @@ static inline void leave(const Block& block, int64_t from, int64_t k, Pair x, Pa
   sums = total;
 }
 
-void backward(const Inputs& in, int64_t unit, const float* entries, const float* y_bar, const Bars& bars) {
+void backward(const Inputs& in, int64_t unit, float* entries, const float* y_bar, Parts last_bar, const Bars& bars) {
   Block block(in, unit);
   const Sizes& s = in.s;
   std::vector<Pair> g(s.n), before(s.c), A(s.n), B(s.n), C(s.n);
   std::vector<Gradient> sums(s.n);
   std::vector<Vector> u(s.c), out(s.c), u_bar(s.c);
   Vector D = {};
-  // where forward's caller left the gradient of the last state
-  block.read(block.at(bars.x, block.row), g);
+  block.read(block.mine(last_bar), g);
   for (int64_t chunk = s.chunks - 1; chunk >= 0; --chunk) {
     int64_t from = chunk * s.c, to = std::min(from + s.c, block.end);
     block.runs(from, to);
@@ -209,7 +224,7 @@ void backward(const Inputs& in, int64_t unit, const float* entries, const float*
       u[i - from] = load(in.u + block.place(i), block.lanes), out[i - from] = load(y_bar + block.place(i), block.lanes);
       u_bar[i - from] = block.D * out[i - from], D += out[i - from] * u[i - from];
     }
-    if (from < to) block.read(block.at(entries, block.row * s.chunks + chunk), block.state);
+    if (from < to) block.read(block.entry(entries, chunk), block.state);
     for (int64_t k = 0; from < to && k < s.n; ++k) {
       if (to - from == s.c) g[k] = times(conjugate(block.corrections[k]), g[k]);
       leave(block, from, k, block.state[k], g[k], u.data(), out.data(), u_bar.data(), before.data(), sums[k]);
@@ -219,37 +234,40 @@ void backward(const Inputs& in, int64_t unit, const float* entries, const float*
     }
   }
   for (int64_t k = 0; k < s.n; ++k) A[k] = sums[k].A, B[k] = sums[k].B, C[k] = sums[k].C;
-  block.write(block.at(bars.A, block.row), A);
-  block.write(block.at(bars.B, block.row), B);
-  block.write(block.at(bars.C, block.row), C);
-  block.write(block.at(bars.x, block.row), g);
+  block.write(block.mine(bars.A), A);
+  block.write(block.mine(bars.B), B);
+  block.write(block.mine(bars.C), C);
+  block.write(block.mine(bars.x), g);
   store(bars.D + block.row * s.e + block.channel, block.lanes, D);
 }
 
-ffi::Error Forward(ffi::ThreadPool pool, int64_t parts, int64_t chunk, In u, In A, In B, In C, In D, In P, In x,
-                   Mask reset, Mask valid, Out y, Out last, Out entries) {
-  Sizes s(u, A, chunk);
-  Inputs in(s, u, A, B, C, D, P, reset, valid);
+ffi::Error Forward(ffi::ThreadPool pool, int64_t parts, int64_t chunk, In u, In A_re, In A_im, In B_re, In B_im, In C_re,
+                   In C_im, In D, In P_re, In P_im, In x_re, In x_im, Mask reset, Mask valid, Out y, Out last_re,
+                   Out last_im, Out entries) {
+  Sizes s(u, A_re, chunk);
+  Inputs in(s, u, {A_re, A_im}, {B_re, B_im}, {C_re, C_im}, D, {P_re, P_im}, reset, valid);
+  Parts first(x_re, x_im), last(last_re, last_im);
   float* saved = entries->element_count() ? entries->typed_data() : nullptr;
-  share(pool, s.b * s.blocks, [=, first = x.typed_data(), y = y->typed_data(), last = last->typed_data()](int64_t unit) {
-    forward(in, unit, first, y, last, saved);
+  share(pool, s.b * s.blocks, [=, y = y->typed_data()](int64_t unit) { forward(in, unit, first, y, last, saved); });
+  return ffi::Error::Success();
+}
+
+ffi::Error Backward(ffi::ThreadPool pool, int64_t parts, int64_t chunk, In u, In A_re, In A_im, In B_re, In B_im,
+                    In C_re, In C_im, In D, In P_re, In P_im, Mask reset, Mask valid, In entries, In y_bar,
+                    In last_re_bar, In last_im_bar, Out u_bar, Out A_re_bar, Out A_im_bar, Out B_re_bar, Out B_im_bar,
+                    Out C_re_bar, Out C_im_bar, Out D_bar, Out x_re_bar, Out x_im_bar) {
+  Sizes s(u, A_re, chunk);
+  Inputs in(s, u, {A_re, A_im}, {B_re, B_im}, {C_re, C_im}, D, {P_re, P_im}, reset, valid);
+  Parts last_bar(last_re_bar, last_im_bar);
+  Bars bars{u_bar->typed_data(),    D_bar->typed_data(),    {A_re_bar, A_im_bar},
+            {B_re_bar, B_im_bar}, {C_re_bar, C_im_bar}, {x_re_bar, x_im_bar}};
+  share(pool, s.b * s.blocks, [=, saved = entries.typed_data(), out = y_bar.typed_data()](int64_t unit) {
+    backward(in, unit, saved, out, last_bar, bars);
   });
   return ffi::Error::Success();
 }
 
-ffi::Error Backward(ffi::ThreadPool pool, int64_t parts, int64_t chunk, In u, In A, In B, In C, In D, In P, Mask reset,
-                    Mask valid, In entries, In y_bar, In last_bar, Out u_bar, Out A_bar, Out B_bar, Out C_bar,
-                    Out D_bar, Out x_bar) {
-  Sizes s(u, A, chunk);
-  Inputs in(s, u, A, B, C, D, P, reset, valid);
-  std::memcpy(x_bar->typed_data(), last_bar.typed_data(), last_bar.size_bytes());
-  Bars bars{u_bar->typed_data(), A_bar->typed_data(), B_bar->typed_data(),
-            C_bar->typed_data(), D_bar->typed_data(), x_bar->typed_data()};
-  share(pool, s.b * s.blocks, [=, saved = entries.typed_data(), out = y_bar.typed_data()](int64_t unit) {
-    backward(in, unit, saved, out, bars);
-  });
-  return ffi::Error::Success();
-}
+using F32 = ffi::Buffer<ffi::F32>;
 
 }  // namespace
 
@@ -259,16 +277,18 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(lti_forward, Forward,
                                   .Attr<int64_t>("parts")
                                   .Attr<int64_t>("chunk")
                                   .Arg<In>().Arg<In>().Arg<In>().Arg<In>().Arg<In>().Arg<In>().Arg<In>()
+                                  .Arg<In>().Arg<In>().Arg<In>().Arg<In>().Arg<In>()
                                   .Arg<Mask>().Arg<Mask>()
-                                  .Ret<ffi::Buffer<ffi::F32>>().Ret<ffi::Buffer<ffi::F32>>().Ret<ffi::Buffer<ffi::F32>>());
+                                  .Ret<F32>().Ret<F32>().Ret<F32>().Ret<F32>());
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(lti_backward, Backward,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .Attr<int64_t>("parts")
                                   .Attr<int64_t>("chunk")
-                                  .Arg<In>().Arg<In>().Arg<In>().Arg<In>().Arg<In>().Arg<In>()
-                                  .Arg<Mask>().Arg<Mask>()
+                                  .Arg<In>().Arg<In>().Arg<In>().Arg<In>().Arg<In>().Arg<In>().Arg<In>()
                                   .Arg<In>().Arg<In>().Arg<In>()
-                                  .Ret<ffi::Buffer<ffi::F32>>().Ret<ffi::Buffer<ffi::F32>>().Ret<ffi::Buffer<ffi::F32>>()
-                                  .Ret<ffi::Buffer<ffi::F32>>().Ret<ffi::Buffer<ffi::F32>>().Ret<ffi::Buffer<ffi::F32>>());
+                                  .Arg<Mask>().Arg<Mask>()
+                                  .Arg<In>().Arg<In>().Arg<In>().Arg<In>()
+                                  .Ret<F32>().Ret<F32>().Ret<F32>().Ret<F32>().Ret<F32>()
+                                  .Ret<F32>().Ret<F32>().Ret<F32>().Ret<F32>().Ret<F32>());

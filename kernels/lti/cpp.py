@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from kernels import cpp, dispatch, inputs, kept_states
+from kernels import cpp, dispatch, inputs
 from kernels.lti.system import FAR
 
 SOURCE = Path(__file__).with_suffix(".cc")
 FORWARD, BACKWARD = cpp.handlers(SOURCE)
-AXES = ("b t e", "z n e", "z n e", "z n e", "e", "z n e", "b z n e", "b t", "b t")
+AXES = ("b t e", *["n e"] * 6, "e", *["n e"] * 2, *["b n e"] * 2, "b t", "b t")
 
 
 def why_not(u, system, *_) -> str | None:
@@ -36,36 +36,50 @@ def by_token(u: Float[Array, "b t e"], A: Complex[Array, "e n"]) -> bool:
 def lti(u, system, x, reset, lengths):
   """Computes `reference.lti`."""
   valid = None if lengths is None else inputs.valid(lengths, u.shape[1])
-  chunk, power = (system.O.shape[1], system.P) if system.far is None else (FAR, system.far)
-  A, B, CA, P = (_planes(z.T) for z in (system.A, system.I[..., -1], system.O[:, 0], power))
-  scan = dispatch.shard(_scan(chunk), AXES, ("b t e", "b z n e"))
-  y, last = scan(u, A, B, CA, system.K[:, 0], P, _planes(x.swapaxes(1, 2), axis=1), reset, valid)
-  last = last.swapaxes(2, 3)
-  return y, last[:, 0] if jnp.isrealobj(x) else jax.lax.complex(last[:, 0], last[:, 1])
+  # XLA 0.10.2 dies where devices sum up the gradient of a field that nothing reads, as it is a constant
+  system = jax.lax.optimization_barrier(system)
+  chunk, far = (system.O.shape[1], system.P) if system.far is None else (FAR, system.far)
+  A, B, CA = system.A, system.I[..., -1], system.O[:, 0]
+  constants = (*_parts(A.T), *_parts(B.T), *_parts(CA.T), system.K[:, 0], *_parts(far.T))
+  scan = dispatch.shard(_scan(chunk), AXES, ("b t e", "b n e", "b n e"))
+  y, re, im = scan(u, *constants, *_parts(x.swapaxes(1, 2)), reset, valid)
+  re, im = re.swapaxes(1, 2), im.swapaxes(1, 2)
+  return y, re if jnp.isrealobj(x) else jax.lax.complex(re, im)
 
 
-def _planes(z, axis=0):
-  """Returns the real and the imaginary part."""
-  return jnp.stack([z.real, z.imag], axis)
+def _parts(z):
+  return z.real, z.imag
 
 
 @functools.cache
 def _scan(chunk):
-  run, backward = (functools.partial(each, chunk=chunk) for each in (_run, _backward))
-  return kept_states.differentiable(run, backward, state=6)
+  """Returns the differentiable kernel: of arrays that are real, as XLA cannot hand complex ones to it."""
+
+  @jax.custom_vjp
+  def scan(*args):
+    return _run(*args, chunk=chunk, save=False)[:3]
+
+  def save(*args):
+    *out, entries = _run(*args, chunk=chunk, save=True)
+    return tuple(out), (*args[:10], *args[12:], entries)
+
+  scan.defvjp(save, functools.partial(_backward, chunk=chunk))
+  return scan
 
 
-def _run(u, A, B, C, D, P, x, reset, valid, *, chunk, save):
-  """Returns all y, the last state, and if `save` the states before each chunk, else none."""
-  b, t, _ = u.shape
-  shapes = (u.shape, x.shape, (b, -(-t // chunk) if save else 0, *x.shape[1:]))
-  call = cpp.call(FORWARD, shapes, 1, chunk=np.int64(chunk))
-  return call(u, A, B, C, D, P, x, cpp.mask(reset), cpp.mask(valid))
+def _run(u, *rest, chunk, save):
+  """Returns all y, both parts of the last state, and if `save` the states before each chunk, else none."""
+  (b, t, _), state = u.shape, rest[9].shape
+  shapes = (u.shape, state, state, (b, -(-t // chunk) if save else 0, 2, *state[1:]))
+  *given, reset, valid = rest
+  return cpp.call(FORWARD, shapes, 1, chunk=np.int64(chunk))(u, *given, cpp.mask(reset), cpp.mask(valid))
 
 
-def _backward(u, A, B, C, D, P, reset, valid, entries, y_bar, last_bar, *, chunk):
-  (b, _, e), state = u.shape, last_bar.shape
-  call = cpp.call(BACKWARD, (u.shape, state, state, state, (b, e), state), 1, chunk=np.int64(chunk))
-  bars = call(u, A, B, C, D, P, cpp.mask(reset), cpp.mask(valid), entries, y_bar, last_bar)
-  u_bar, A_bar, B_bar, C_bar, D_bar, x_bar = bars
-  return u_bar, *(z.sum(axis=0) for z in (A_bar, B_bar, C_bar, D_bar)), jnp.zeros_like(P), x_bar, None, None
+def _backward(saved, bars, *, chunk):
+  *given, reset, valid, entries = saved
+  u, state = given[0], bars[1].shape
+  shapes = (u.shape, *[state] * 6, (u.shape[0], u.shape[2]), state, state)
+  call = cpp.call(BACKWARD, shapes, 1, chunk=np.int64(chunk))
+  u_bar, *of_rows, re_bar, im_bar = call(*given, cpp.mask(reset), cpp.mask(valid), entries, *bars)
+  sums = (z.sum(axis=0) for z in of_rows)
+  return u_bar, *sums, jnp.zeros_like(given[8]), jnp.zeros_like(given[9]), re_bar, im_bar, None, None

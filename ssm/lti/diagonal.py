@@ -62,11 +62,13 @@ def resume(
 
 
 def _system(u: Float[Array, "b t e"], recurrence: Recurrence, reset: Reset) -> System:
-  """Returns the recurrence as `lti` wants it for these inputs."""
-  if not by_token(u, recurrence.log_A):
+  """Returns the recurrence as `lti` wants it for these inputs: in chunks, or as it is with one far power of A."""
+  log_A, B, C, D, turns = recurrence
+  if not by_token(u, log_A):
     return system(recurrence, plan(u.shape[1], packed=reset is not None)[1])
-  far = powers(recurrence.log_A, jnp.array([FAR]), recurrence.turns)[..., 0]
-  return system(recurrence, 1)._replace(far=far)
+  A, far = (powers(log_A, jnp.array([steps]), turns).squeeze(-1) for steps in (1, FAR))
+  first = (C * B).real.sum(axis=-1) + D
+  return System(K=first[:, None], A=A, O=(C * A)[:, None], I=B[..., None], P=A, far=far)
 
 
 def turns(dt: Float[Array, "..."], A_im: Float[Array, "..."]) -> Int[Array, "..."] | None:
