@@ -1,7 +1,9 @@
 """Continuous batching: requests join a batch of texts as rows become free, and leave it when they are done."""
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -12,7 +14,7 @@ from jaxtyping import Array, Key
 from inference.context import put, start
 from inference.decode import draw, make_stops, read, unstacked
 from inference.generate import PREFILL_CHUNK, check_numbers, check_room, padded
-from inference.sampling import Sampler, make_bias, make_sampler
+from inference.sampling import Sampler, as_keys, make_bias, make_sampler
 from mistake import Mistake
 
 
@@ -37,8 +39,8 @@ class Finished(NamedTuple):
 class Pool:
   """A batch of `rows` texts, whose states and caches are kept in one place and updated in it.
 
-  Each request's tokens are those of `generate` with its prompt alone and its key, whenever it joins and whoever else is
-  there.
+  Each request's tokens are those of `generate` with its prompt alone and the key of its row, `rng=key[None]`, whenever
+  it joins and whoever else is there.
 
   Args:
     rows: texts that are continued at once.
@@ -74,10 +76,14 @@ class Pool:
     self._waiting: deque[Request] = deque()
     self._running: list[Request | None] = [None] * rows
     self._drawn: list[Finished] = [Finished([], [], False)] * rows
+    self._done: dict[int, Finished] = {}
     self._count = 0
 
   def __len__(self) -> int:
-    """Returns the number of requests that are not done."""
+    """Returns the number of requests that are not done, or that `step` has not returned yet."""
+    return self._unfinished() + len(self._done)
+
+  def _unfinished(self) -> int:
     return len(self._waiting) + sum(request is not None for request in self._running)
 
   def add(
@@ -92,7 +98,8 @@ class Pool:
 
     Args:
       rng: its key; by default made of key 0 and the number.
-      callback: is called with its new tokens, a few at a time.
+      callback: is called with its new tokens, a few at a time. What it raises, `step` and `run` raise when all requests
+        have their tokens; the next call goes on, and returns what was done.
     Raises:
       ValueError: the prompt is empty, too long, or has a token that the model does not know.
     """
@@ -101,7 +108,7 @@ class Pool:
     padded([prompt], None, self._model.vocab)
     check_room(self._room, "pool has room", len(prompt), max_new_tokens)
     number, self._count = self._count, self._count + 1
-    rng = jax.random.fold_in(jax.random.key(0), number) if rng is None else rng
+    rng = jax.random.fold_in(jax.random.key(0), number) if rng is None else as_keys(rng)
     self._waiting.append(Request(number, list(prompt), max_new_tokens, rng, callback))
     return number
 
@@ -116,6 +123,19 @@ class Pool:
     Raises:
       ValueError: the parameters are not finite.
     """
+    self._advance()
+    done, self._done = self._done, {}
+    return done
+
+  def run(self) -> dict[int, Finished]:
+    """Steps until all requests are done, and returns them by number."""
+    while self._unfinished():
+      self._advance()
+    done, self._done = self._done, {}
+    return done
+
+  def _advance(self) -> None:
+    """Draws the next tokens of each row and keeps them, before a callback can raise."""
     for row, request in enumerate(self._running):
       if request is None and self._waiting:
         self._join(row, self._waiting.popleft())
@@ -130,7 +150,7 @@ class Pool:
     )
     check_numbers(drawn)
     tokens, lengths, logprobs, stopped = map(np.asarray, drawn)
-    done: dict[int, Finished] = {}
+    calls: list[Callable[[], Any]] = []
     for row, request in enumerate(self._running):
       if request is None:
         continue
@@ -138,17 +158,13 @@ class Pool:
       values = logprobs[row, : lengths[row]].tolist()
       self._drawn[row] = Finished(old.tokens + new, old.logprobs + values, bool(stopped[row]))
       if request.callback:
-        request.callback(new)
+        calls.append(partial(request.callback, new))
       if stopped[row] or len(self._drawn[row].tokens) == request.max_new_tokens:
-        done[request.number], self._running[row] = self._drawn[row], None
-    return done
-
-  def run(self) -> dict[int, Finished]:
-    """Steps until all requests are done, and returns them by number."""
-    done: dict[int, Finished] = {}
-    while len(self):
-      done |= self.step()
-    return done
+        self._done[request.number], self._running[row] = self._drawn[row], None
+    with contextlib.ExitStack() as stack:
+      # each is called, whatever those before it raise
+      for call in reversed(calls):
+        stack.callback(call)
 
   def _join(self, row: int, request: Request) -> None:
     """Reads a request's prompt alone, and puts its context into a row."""

@@ -69,6 +69,24 @@ def test_requests_can_be_dropped_and_report_as_they_go():
   )
 
 
+def test_a_callback_that_raises_loses_no_tokens():
+  pool, pieces = Pool(*made("hybrid"), rows=2, room=64, sampler=SAMPLER, chunk=20), []
+
+  def fails(new):
+    raise KeyError("of the caller")
+
+  add = lambda number, callback: pool.add(REQUESTS[number][0], max_new_tokens=9, rng=KEYS[number], callback=callback)
+  numbers = [add(0, fails), add(1, pieces.append)]
+  with pytest.raises(KeyError, match="of the caller"):
+    pool.run()
+  assert len(pool) == 2
+  done = pool.run()
+  assert not len(pool)
+  want = generate(*made("hybrid"), [REQUESTS[n][0] for n in (0, 1)], max_new_tokens=9, sampler=SAMPLER, rng=KEYS[:2])
+  assert [done[number].tokens for number in numbers] == want.rows()
+  assert pieces == want.rows()[1:]
+
+
 @pytest.mark.parametrize(
   "kwargs, message",
   [
