@@ -39,7 +39,7 @@ def check_model(model: nn.Module) -> None:
 
 
 def rounded(count: int) -> int:
-  """Returns a number of at least `count`, at most an eighth above it; there are few of them, so few compiled shapes."""
+  """Returns a multiple of 16 of at least `count`, from 128 on at most an eighth above it: few compiled shapes."""
   step = max(SMALLEST, 1 << max(count.bit_length() - 4, 0))
   return -(-count // step) * step
 
@@ -69,9 +69,19 @@ def start(model: nn.Module, batch: int, length: int) -> Context:
   return make(model, batch, min(rounded(length), limit))
 
 
-@partial(jax.jit, static_argnums=(1,))
 def fork(context: Context, count: int) -> Context:
-  """Returns `count` copies of each row, one after the other, to go on in several ways from one prompt."""
+  """Returns `count` copies of each row, one after the other, to go on in several ways from one prompt.
+
+  Raises:
+    ValueError: `count` is below 1.
+  """
+  if count < 1:
+    raise Mistake(f"fork: count={count}; give at least 1")
+  return _repeated(context, count)
+
+
+@partial(jax.jit, static_argnums=(1,))
+def _repeated(context: Context, count: int) -> Context:
   return jax.tree.map(lambda leaf: jnp.repeat(leaf, count, axis=0), context)
 
 

@@ -166,14 +166,12 @@ def padded(
   """
   if prompts is None and context is not None:
     prompts = [()] * len(context.last)
-  rows = [np.asarray(prompt).reshape(-1) for prompt in ([] if prompts is None else prompts)]
+  rows = [as_tokens(prompt, number) for number, prompt in enumerate([] if prompts is None else prompts)]
   if not rows:
     raise Mistake("generate: there are no prompts; give a list of token sequences")
   for number, row in enumerate(rows):
     if context is None and not row.size:
       raise Mistake(f"generate: the prompt has no tokens (row {number}); give at least one to start from")
-    if row.size and row.dtype.kind not in "iu":
-      raise Mistake(f"generate: the prompt of row {number} has {row.dtype} in it; tokens are whole numbers")
     wrong = row[(row < 0) | (row >= vocab)]
     if wrong.size:
       raise Mistake(f"generate: the prompt of row {number} has token {wrong[0]}; the model's are 0 … {vocab - 1}")
@@ -187,6 +185,23 @@ def padded(
   for filled, row in zip(tokens, rows):
     filled[: row.size] = row
   return tokens, lengths
+
+
+def as_tokens(prompt: Any, number: int) -> np.ndarray:
+  """Returns the prompt of a row as an array of whole numbers.
+
+  Raises:
+    ValueError: it is a text or a single token, or has something else in it.
+  """
+  row = np.asarray(prompt)
+  if row.dtype.kind in "US":
+    raise Mistake(f"generate: the prompt of row {number} is text; give its tokens, which a tokenizer makes of it")
+  if row.ndim != 1:
+    what = f"the one token {row}" if row.ndim == 0 else f"an array of {row.ndim} axes"
+    raise Mistake(f"generate: the prompt of row {number} is {what}; give a list of token sequences, e.g. [[1, 2, 3]]")
+  if row.size and row.dtype.kind not in "iu":
+    raise Mistake(f"generate: the prompt of row {number} has {row.dtype} in it; tokens are whole numbers")
+  return row
 
 
 def opened(model: nn.Module, context: Context | None, lengths: Int[np.ndarray, "b"], new: int, room: int) -> Context:

@@ -1,7 +1,7 @@
 """How the next token is drawn from the logits: pure functions of logits and keys."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -70,8 +70,8 @@ def make_bias(logit_bias: Mapping[int, float | int] | None, vocab: int) -> Float
     return None
   bias = np.zeros(vocab, np.float32)
   for token, value in logit_bias.items():
-    if not 0 <= token < vocab:
-      raise Mistake(f"sampling: logit_bias names token {token}; the model's tokens are 0 … {vocab - 1}")
+    if not isinstance(token, int | np.integer) or not 0 <= token < vocab:
+      raise Mistake(f"sampling: logit_bias names token {token!r}; the model's tokens are 0 … {vocab - 1}")
     if not value < float("inf"):
       raise Mistake(f"sampling: logit_bias[{token}]={value}; give a finite number, or -inf to forbid the token")
     bias[token] = value
@@ -118,13 +118,27 @@ def filtered(logits: Float[Array, "*b v"], sampler: Sampler) -> Float[Array, "*b
   return jnp.where(logits >= least, logits, -jnp.inf)
 
 
+def as_keys(rng: Any) -> Key[Array, "..."]:
+  """Returns keys, also of those that `jax.random.PRNGKey` makes.
+
+  Raises:
+    ValueError: it is something else, such as a seed.
+  """
+  dtype = getattr(rng, "dtype", None)
+  if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+    return rng
+  if dtype == np.uint32 and rng.ndim:
+    return jax.random.wrap_key_data(jnp.asarray(rng))
+  raise Mistake(f"generate: rng={rng!r} is no key; give jax.random.key(0)")
+
+
 def row_keys(rng: Key[Array, "..."] | None, rows: int) -> Key[Array, "b"]:
   """Returns one key for each row: those given, or made of one key and the number of the row; of key 0 if None.
 
   Raises:
     ValueError: there are keys, but not one for each row.
   """
-  rng = jax.random.key(0) if rng is None else rng
+  rng = as_keys(jax.random.key(0) if rng is None else rng)
   if rng.ndim == 0:
     return jax.vmap(jax.random.fold_in, (None, 0))(rng, jnp.arange(rows))
   if rng.shape != (rows,):

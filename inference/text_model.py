@@ -28,8 +28,10 @@ class TextModel:
     settings = changes if prompt is None else {"prompt": prompt, **changes}
     return text.write(*self._parts, out=out, **self._settings(text.write, settings))
 
-  def complete(self, prompts: Sequence[str], **changes: Any) -> Iterator[completions.Record]:
+  def complete(self, prompts: str | Sequence[str], **changes: Any) -> Iterator[completions.Record]:
     """Yields the completions of many prompts; see `inference.completions.complete`, whose arguments may be given."""
+    # a text is a sequence of texts as well, which nobody means
+    prompts = [prompts] if isinstance(prompts, str) else prompts
     return completions.complete(*self._parts, prompts, **self._settings(completions.complete, changes))
 
   def chat(self, **changes: Any) -> chat_lib.Chat:
@@ -50,4 +52,6 @@ class TextModel:
     for name in changes:
       if name not in known:
         raise Mistake(f"generate has no {name!r}{hint(name, known)}; choose from {', '.join(known)}")
+    if isinstance(stop := changes.get("stop"), str):
+      changes = {**changes, "stop": [stop]}
     return {name: value for name, value in {**self.settings, **changes}.items() if name in known}

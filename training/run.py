@@ -214,7 +214,7 @@ class Run:
     """
     return self.text_model.generate(prompt, out=out, **changes)
 
-  def complete(self, prompts: Sequence[str], **changes: Any) -> list[dict[str, Any]]:
+  def complete(self, prompts: str | Sequence[str], **changes: Any) -> list[dict[str, Any]]:
     """Returns the completions of many prompts, batch by batch; see `inference.completions.complete`."""
     return list(self.text_model.complete(prompts, **changes))
 

@@ -7,6 +7,7 @@ import pytest
 
 from inference import generate, make_sampler
 from inference.context import fork
+from inference.generate import as_tokens
 from tests.inference.models import PATTERNS, VOCAB, language_model, made, variables_of
 from tests.refused import refused
 
@@ -165,6 +166,20 @@ BAD = [
 ]
 
 
+@pytest.mark.parametrize(
+  "prompt, message",
+  [
+    (5, r"row 2 is the one token 5; give a list of token sequences, e.g. \[\[1, 2, 3\]\]"),
+    ("def ", "row 2 is text; give its tokens"),
+    (["def ", "class "], "row 2 is text; give its tokens"),
+    ([[1, 2], [3, 4]], "row 2 is an array of 2 axes"),
+    ([1.5], "row 2 has float64 in it; tokens are whole numbers"),
+  ],
+)
+def test_a_prompt_is_a_sequence_of_tokens(prompt, message):
+  refused(message, as_tokens, prompt, 2)
+
+
 @pytest.mark.parametrize("kwargs, message", BAD, ids=[message for _, message in BAD])
 def test_what_cannot_be_generated_is_an_error(kwargs, message):
   kwargs = dict(prompts=PROMPTS, max_new_tokens=NEW) | kwargs
@@ -177,6 +192,10 @@ def test_a_context_refuses_what_does_not_fit_it():
     generate(*made("hybrid"), PROMPTS[:2], context=first.context, max_new_tokens=2)
   with pytest.raises(ValueError, match=r"7 tokens of prompt and 10 new ones are 17, but the context has room=16"):
     generate(*made("hybrid"), None, context=first.context, max_new_tokens=10)
+
+
+def test_a_fork_has_copies():
+  refused("fork: count=0; give at least 1", fork, generate(*made("hybrid"), PROMPTS, max_new_tokens=2).context, 0)
 
 
 def test_a_model_without_a_next_token_is_refused():

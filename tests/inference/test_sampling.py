@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inference.sampling import Sampler, adjusted, filtered, make_bias, make_sampler, row_keys, sample
+from inference.sampling import Sampler, adjusted, as_keys, filtered, make_bias, make_sampler, row_keys, sample
+from tests.refused import refused
 
 PROBABILITY = np.array([0.05, 0.4, 0.1, 0.25, 0.2], np.float32)
 LOGITS = jnp.log(PROBABILITY)[None]
@@ -68,6 +69,15 @@ def test_the_penalty_makes_tokens_of_the_context_rarer_whatever_their_sign():
   np.testing.assert_allclose(found, [1.6, 2.0, -2.5, -2.0], rtol=1e-6)
   assert adjusted(logits, seen, jnp.asarray(make_bias({3: 5}, 4)), make_sampler()).tolist() == [2, 2, -2, 3]
   assert make_bias({}, 4) is None
+
+
+def test_a_key_is_one_of_jax():
+  key = jax.random.key(7)
+  assert as_keys(key) is key
+  assert as_keys(jax.random.PRNGKey(7)) == key
+  assert (as_keys(jax.random.split(jax.random.PRNGKey(7), 3)) == jax.random.split(key, 3)).all()
+  for seed in (7, np.int32(7), np.uint32(7)):
+    refused(r"is no key; give jax.random.key\(0\)", as_keys, seed)
 
 
 def test_draws_follow_from_key_and_position_only():
