@@ -112,7 +112,10 @@ class Chat:
       saved.save(file, self.model, self._variables, self.context)
       return f"saved to {Path(file)}"
     if name == "/load":
-      self.context = saved.restore(file, self.model, self._variables)
+      context = saved.restore(file, self.model, self._variables)
+      if len(context.last) != 1:
+        raise Mistake(f"chat: {line!r}: the file holds {len(context.last)} texts; give one that /save has written")
+      self.context = context
       return f"went back to {Path(file)}"
     if name == "/help":
       return HELP

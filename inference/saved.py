@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -28,6 +29,8 @@ DAMAGED = (
 )
 # entries of each array that identify the parameters
 ENTRIES = 8
+# characters of a description that a message shows
+SHOWN = 60
 
 
 def save(path: str | Path, model: nn.Module, variables: Mapping[str, Any], context: Context) -> None:
@@ -59,23 +62,28 @@ def restore(path: str | Path, model: nn.Module, variables: Mapping[str, Any]) ->
       array is compared, so that parameters which differ elsewhere alone are not noticed.
   """
   if not Path(path).is_file():
-    raise Mistake(f"state {path} does not exist; give a file that was written by saving a context")
+    what = "is no file" if Path(path).exists() else "does not exist"
+    raise Mistake(f"state {path} {what}; give a file that was written by saving a context")
   try:
     with np.load(path, allow_pickle=False) as file:
       arrays = {name: file[name] for name in file.files}
     meta = json.loads(arrays[META].tobytes())
     kinds = {"format": str, "model": dict, "parameters": str, "batch": int, "room": int}
     known = meta["format"] == FORMAT and all(isinstance(meta[key], kind) for key, kind in kinds.items())
-  except DAMAGED as error:
-    raise Mistake(f"state {path} cannot be read: it is damaged or no saved context ({error})") from None
+  except DAMAGED:
+    # numpy's own words advise to read a pickle, which may run anything
+    raise Mistake(
+      f"state {path} cannot be read: it is damaged or no saved context; give a file that was written by saving one"
+    ) from None
   if not known:
     raise Mistake(f"state {path} is no context of this version, {FORMAT!r}")
   description = _description(model)
   differ = [name for name in description if meta["model"].get(name) != description[name]]
   if differ:
     name = differ[0]
+    its, ours = _differing(str(meta["model"].get(name)), description[name])
     raise Mistake(
-      f"state {path} is of another model: its {name} is {meta['model'].get(name)}, this one's is {description[name]}"
+      f"state {path} is of another model: its {name} has {its}, this one's has {ours}; open the run that it came from"
     )
   if meta["parameters"] != _fingerprint(model, variables):
     raise Mistake(f"state {path} is of the same architecture with other parameters; open the run and step it came from")
@@ -94,6 +102,15 @@ def _description(model: nn.Module) -> dict[str, str]:
   """Returns the fields of a model as text."""
   own = [field.name for field in dataclasses.fields(model) if field.name not in ("parent", "name")]
   return {name: str(_plain(getattr(model, name))) for name in own}
+
+
+def _differing(*texts: str) -> list[str]:
+  """Returns a few words of each text, from the entry in which they first differ."""
+  same = os.path.commonprefix(texts)
+  start = max(same.rfind(sign) + len(sign) if sign in same else 0 for sign in ("{", ", '"))
+  # the quotation mark belongs to the entry
+  start -= same[:start].endswith("'")
+  return [text[start : start + SHOWN] + (" …" if len(text) > start + SHOWN else "") for text in texts]
 
 
 def _plain(value: Any) -> Any:
