@@ -16,16 +16,25 @@ class Mistake(ValueError):
 MANY = 100
 
 
+def _close(word: str, choices: Iterable[str], count: int) -> list[str]:
+  """Returns the choices that are close to the word, in whichever case: papers write S5, names are s5."""
+  by_lower: dict[str, list[str]] = {}
+  for choice in choices:
+    by_lower.setdefault(choice.lower(), []).append(choice)
+  found = difflib.get_close_matches(word.lower(), by_lower, n=count)
+  return [choice for lower in found for choice in by_lower[lower]][:count]
+
+
 def hint(word: str, choices: Iterable[str]) -> str:
   """' (did you mean …?)' where a choice is close to the word, otherwise nothing."""
-  close = difflib.get_close_matches(word, list(choices), n=1)
+  close = _close(word, choices, 1)
   return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def near(word: str, choices: Iterable[str], kind: str) -> str:
   """Names the few choices that are close to the word and what lists all, or all where none is close."""
   choices = sorted(choices)
-  close = difflib.get_close_matches(word, choices, n=3)
+  close = _close(word, choices, 3)
   meant = f" (did you mean {', '.join(map(repr, close))}?)" if close else ""
   if not close and len(choices) <= MANY:
     return f"; choose from {', '.join(choices)}"

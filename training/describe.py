@@ -104,7 +104,8 @@ def page(name: str) -> str:
     if name.isidentifier() and op.exists():
       raise Mistake(f"--describe={name}: an op, whose signature and docstring are in kernels/{name}/__init__.py")
     choices = [key for entries in everything.values() for key in entries]
-    raise Mistake(f"--describe={name}: nothing is called that{hint(name, choices)}; --list {'|'.join(everything)}")
+    meant = recipes.siblings(name) or hint(name, choices)
+    raise Mistake(f"--describe={name}: nothing is called that{meant}; --list {'|'.join(everything)}")
   return "\n\n".join(pages)
 
 

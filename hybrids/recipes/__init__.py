@@ -34,10 +34,13 @@ def get_recipe(name: str) -> Recipe:
   files = _files()
   if name in files:
     return importlib.import_module(files[name]).RECIPES[name]
-  family = [other for other in files if other.split("_")[0] == name.split("_")[0]]
-  if family:
-    raise Mistake(f"no recipe is called {name!r}; of this family there are {', '.join(family)}")
-  raise Mistake(f"no recipe is called {name!r}{near(name, files, 'models')}")
+  raise Mistake(f"no recipe is called {name!r}{siblings(name) or near(name, files, 'models')}")
+
+
+def siblings(name: str) -> str:
+  """Returns '; of this family there are …' for a size that a family does not have, otherwise nothing."""
+  family = [other for other in _files() if other.split("_")[0] == name.lower().split("_")[0]]
+  return f"; of this family there are {', '.join(family)}" if family else ""
 
 
 def source(name: str) -> str:

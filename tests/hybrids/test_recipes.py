@@ -75,6 +75,7 @@ def test_sections_name_fields_that_there_are(name):
   ("name", "said"),
   [
     ("mamba_9b", "of this family there are mamba_130m, mamba_370m"),
+    ("Mamba_2.8B", "of this family there are mamba_130m, mamba_370m"),
     ("mamba", "of this family there are mamba_130m, mamba_370m"),
     ("gpt2_huge", "there are gpt2, gpt2_medium"),
     ("gtp2", r"did you mean 'gpt2'.*--list models names all"),

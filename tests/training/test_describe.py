@@ -63,6 +63,7 @@ def test_files_without_a_config_are_not_listed():
   [
     (recipes.get_recipe, "jama_v0.1", "jamba_v0.1", "--list models"),
     (mixer_lib.find, "mamab", "mamba", "--list mixers"),
+    (mixer_lib.find, "S5", "s5", "--list mixers"),
     (task_lib.find, "mqr", "mqar", "--list tasks"),
     (config_file.find, "configs/mqr.py", "configs/mqar.py", "--list configs"),
   ],
@@ -95,3 +96,17 @@ def test_mixers_are_listed_though_a_file_fails(tmp_path, monkeypatch):
   assert (
     lines["broken"] == "odd_mixers/broken.py cannot be used: ModuleNotFoundError: No module named 'no_such_library'"
   )
+
+
+@pytest.mark.parametrize(
+  "name, said",
+  [
+    ("mamba_3b", "of this family there are mamba_130m, mamba_370m, .* mamba_2.8b"),
+    ("jamba", "of this family there are jamba_v0.1"),
+    ("S4D", "did you mean 's4d'"),
+    ("mambo", "did you mean 'mamba'"),
+  ],
+)
+def test_a_name_that_is_nearly_one_is_answered_by_its_neighbours(name, said):
+  with pytest.raises(Mistake, match=said):
+    describe.page(name)
