@@ -45,7 +45,7 @@ import jax  # noqa: E402
 from absl import flags as absl_flags  # noqa: E402
 from rich.console import Console  # noqa: E402
 
-from inference import chat, completions, count, tokenizer  # noqa: E402
+from inference import chat, completions, count, tokenizer, whole_file  # noqa: E402
 from inference.sampling import Sampler, make_sampler  # noqa: E402
 from mistake import Mistake  # noqa: E402
 from training import describe, peers, platform  # noqa: E402
@@ -138,10 +138,13 @@ def check_generate(flags: Any) -> None:
   """Raises a Mistake for what can be known to be wrong before the weights are read, which may take minutes."""
   changes, many = flags_lib.generate_changes(flags), flags_lib.completion_changes(flags)
   make_sampler(**{name: value for name, value in changes.items() if name in Sampler._fields})
-  sizes = {"tokens": changes["tokens"]} if "tokens" in changes else {}
-  completions.check_sizes(**sizes, **{name: value for name, value in many.items() if name != "length_penalty"})
+  sizes = {"temperature": flags.config.generate.temperature} | changes | many
+  known = ("tokens", "temperature", "batch", "num_return_sequences", "num_beams")
+  completions.check_sizes(**{name: sizes[name] for name in known if name in sizes})
   if flags.prompts:
     completions.read_prompts(flags.prompts)
+  if flags.out is not None:
+    whole_file.check(flags.out)
 
 
 def generate(opened: Run, flags: Any) -> None:

@@ -58,7 +58,13 @@ def complete(
       two.
   """
   sampler = make_sampler(temperature, top_k, top_p, min_p, repetition_penalty)
-  check_sizes(tokens=tokens, batch=batch, num_return_sequences=num_return_sequences, num_beams=num_beams)
+  check_sizes(
+    tokens=tokens,
+    batch=batch,
+    num_return_sequences=num_return_sequences,
+    num_beams=num_beams,
+    temperature=temperature,
+  )
   beams = num_beams != 1
   encoded = _encoded(model, tokenizer, prompts, tokens)
   settings: dict[str, Any] = {
@@ -74,8 +80,15 @@ def complete(
   return _completions(model, variables, tokenizer, prompts, encoded, stop, seed, num_return_sequences, batch, settings)
 
 
-def check_sizes(*, tokens: int = 1, batch: int = 1, num_return_sequences: int = 1, num_beams: int = 1) -> None:
-  """Raises a Mistake where one is below 1, or there are fewer beams than sequences."""
+def check_sizes(
+  *,
+  tokens: int = 1,
+  batch: int = 1,
+  num_return_sequences: int = 1,
+  num_beams: int = 1,
+  temperature: float | int = 1.0,
+) -> None:
+  """Raises a Mistake where a size is below 1, there are fewer beams than sequences, or the sequences would be equal."""
   sizes = dict(tokens=tokens, batch=batch, num_return_sequences=num_return_sequences, num_beams=num_beams)
   for name, value in sizes.items():
     if value < 1:
@@ -83,6 +96,11 @@ def check_sizes(*, tokens: int = 1, batch: int = 1, num_return_sequences: int = 
   if 1 < num_beams < num_return_sequences:
     raise Mistake(
       f"generate: num_beams={num_beams}; give at least {num_return_sequences}, as num_return_sequences of them are kept"
+    )
+  if temperature == 0 and num_beams == 1 and num_return_sequences > 1:
+    raise Mistake(
+      f"generate: num_return_sequences={num_return_sequences} at temperature 0, which gives the same one each time; "
+      f"give a temperature above 0, or num_beams={num_return_sequences}"
     )
 
 
@@ -139,11 +157,14 @@ def read_prompts(path: str | Path) -> list[Record]:
   if not path.is_file():
     what = "is no file" if path.exists() else "does not exist"
     raise Mistake(f"--prompts={path} {what}; give a .txt file with a prompt a line, or a .jsonl file")
+  if path.suffix.lower() not in (".txt", ".jsonl"):
+    raise Mistake(f"--prompts={path} ends neither in .txt nor in .jsonl; name it .txt for a prompt a line, or .jsonl")
   try:
     # not by `splitlines`, which also ends lines at characters that JSON and prompts may hold
     lines = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
   except UnicodeDecodeError as error:
-    raise Mistake(f"--prompts={path} is not UTF-8: {error}") from None
+    line = error.object.count(b"\n", 0, error.start) + 1
+    raise Mistake(f"--prompts={path} is not UTF-8 (line {line}); save it as UTF-8") from None
   except OSError as error:
     raise Mistake(f"--prompts={path} cannot be read: {error.strerror}; give another file") from None
   if lines == [""]:

@@ -20,11 +20,7 @@ def writing(path: str | Path, *, binary: bool = False) -> Iterator[Any]:
     Mistake: the folder does not exist, `path` is a folder, or the file cannot be written.
   """
   target = path
-  if not str(target) or "\0" in str(target) or os.path.isdir(target):
-    raise Mistake(f"{str(target)!r} is a folder or no name; name a file to write")
-  path = Path(os.path.realpath(target))
-  if not path.parent.is_dir():
-    raise Mistake(f"{target} cannot be written: the folder {path.parent} does not exist; make it first")
+  path = check(target)
   text: dict[str, Any] = {} if binary else {"encoding": "utf-8"}
   kind = "b" if binary else ""
   try:
@@ -36,3 +32,18 @@ def writing(path: str | Path, *, binary: bool = False) -> Iterator[Any]:
       yield file
   except OSError as error:
     raise Mistake(f"{target} cannot be written: {error.strerror or error}; give another file, or make room") from None
+
+
+def check(target: str | Path) -> Path:
+  """Returns the path that `writing` will write to, links followed.
+
+  Raises:
+    Mistake: the folder does not exist, or `target` is a folder.
+  """
+  if not str(target) or "\0" in str(target) or os.path.isdir(target):
+    raise Mistake(f"{str(target)!r} is a folder or no name; name a file to write")
+  path = Path(os.path.realpath(target))
+  if not path.parent.is_dir():
+    what = "is a file" if path.parent.exists() else "does not exist; make it first"
+    raise Mistake(f"{target} cannot be written: the folder {path.parent} {what}")
+  return path

@@ -10,8 +10,9 @@ import pytest
 
 from data.task import build_task
 from inference import chat as chat_lib
-from inference import generate, make_sampler
+from inference import generate, make_sampler, saved
 from inference.completions import complete, joined, read_prompts, write_lines
+from inference.context import fork
 from inference.text_model import TextModel
 from inference.tokenizer import OfTask
 from mistake import Mistake
@@ -50,6 +51,11 @@ def test_several_completions_of_a_prompt_are_neighbours(text_model):
   assert rows[0]["tokens"] != rows[1]["tokens"]
 
 
+def test_one_text_is_one_prompt_and_one_stop(text_model):
+  assert list(text_model.complete("abc")) == list(text_model.complete(["abc"]))
+  assert text_model.chat(stop="ab").stop == ["ab"]
+
+
 def test_beams_come_with_scores_the_best_first(text_model):
   rows = list(text_model.complete(PROMPTS, num_beams=3, num_return_sequences=2))
   assert [set(row) for row in rows] == [{"prompt", "completion", "tokens", "score"}] * 6
@@ -77,6 +83,7 @@ def test_a_stop_cuts_the_completion_and_a_padded_vocabulary_is_never_drawn(text_
     (dict(num_beams=0), "num_beams=0; give at least 1"),
     (dict(num_beams=2, num_return_sequences=3), "num_beams=2; give at least 3"),
     (dict(batch=0), "batch=0"),
+    (dict(temperature=0, num_return_sequences=2), "num_return_sequences=2 at temperature 0"),
     (dict(top_q=1), r"generate has no 'top_q' \(did you mean 'top_p'\?\)"),
   ],
 )
@@ -104,7 +111,9 @@ def test_prompts_are_read_and_lines_written(tmp_path):
     ("no.txt", None, "does not exist"),
     ("p.txt", b"", "is empty"),
     ("p.txt", b"a\n\nb\n", "line 2: no prompt"),
-    ("p.txt", b"\xff", "is not UTF-8"),
+    ("p.txt", b"a\nb\xff", "is not UTF-8 .line 2.; save it as UTF-8"),
+    ("p.json", b'[{"prompt": "a"}]', "p.json ends neither in .txt nor in .jsonl"),
+    ("p", b"a", "ends neither in .txt nor in .jsonl"),
     ("p.jsonl", b"{", "line 1: no JSON"),
     ("P.JSONL", b"{", "line 1: no JSON"),
     ("p.jsonl", b'{"text": "a"}', "line 1: no prompt"),
@@ -187,6 +196,9 @@ def test_commands_of_a_chat_that_cannot_be_obeyed_say_why(text_model, tmp_path):
   ):
     refused(message, lambda line=line: chat.command(line))
   "".join(chat.reply("hello\n"))
+  saved.save(tmp_path / "two", text_model.model, text_model.variables, fork(chat.context, 2))
+  refused("the file holds 2 texts", lambda: chat.command(f"/load {tmp_path}/two"))
+  (tmp_path / "two").unlink()
   chat.command("/reset")
   refused("nothing to save before a reply", lambda: chat.command(f"/save {tmp_path}/t"))
   assert not list(tmp_path.iterdir())
