@@ -98,6 +98,7 @@ def _look(number: int) -> dict[str, Any]:
 
 def draw_against(panels: dict[str, dict[str, list[Setting]]], quantity: str, metric: str, path: Path) -> None:
   """Draws one line for each group of `settings.against`, and one panel for each of its results."""
+  from matplotlib import ticker
   from matplotlib.figure import Figure
 
   from scripts.pictures.save import save
@@ -109,6 +110,9 @@ def draw_against(panels: dict[str, dict[str, list[Setting]]], quantity: str, met
   drawn = {}
   for (title, lines), axes in zip(panels.items(), figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]):
     axes.set(xlabel=quantity.replace("_", " "), xscale="log", title=title)
+    # 3k, 10k, 30k: Matplotlib's own labels run into each other where there is one power of ten
+    axes.xaxis.set(major_locator=ticker.LogLocator(subs=(1, 3)), major_formatter=ticker.EngFormatter(sep=""))
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
     for group, line in lines.items():
       means, deviations = zip(*(setting.at_the_end(metric) for setting in line))
       x = [setting.quantity(quantity) for setting in line]
@@ -179,7 +183,8 @@ def report(args: argparse.Namespace) -> str:
   best = settings.best(found, args.by, choose)
   if args.against:
     parts = settings.groups(found, args.across) if args.across else {"": found}
-    panels = {title: settings.against(part, args.by, args.against, choose) for title, part in parts.items()}
+    title = lambda value: f"{args.across}={value}" if args.across else ""
+    panels = {title(value): settings.against(part, args.by, args.against, choose) for value, part in parts.items()}
     shown = "\n\n".join(
       table([each for line in panel.values() for each in line], args.metric) for panel in panels.values()
     )
