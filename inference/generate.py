@@ -225,9 +225,10 @@ def opened(model: nn.Module, context: Context | None, lengths: Int[np.ndarray, "
 def check_room(limit: int | None, whose: str, prompt: int, new: int) -> None:
   """Raises ValueError where `prompt` and `new` tokens exceed the limit, if there is one."""
   if limit is not None and prompt + new > limit:
+    fewer = f"ask for at most {limit - prompt} new tokens or " if limit > prompt else ""
     raise Mistake(
       f"generate: {prompt} tokens of prompt and {new} new ones are {prompt + new}, but the {whose}={limit}; "
-      f"ask for at most {max(limit - prompt, 0)} new tokens or shorten the prompt"
+      f"{fewer}shorten the prompt"
     )
 
 
