@@ -5,7 +5,8 @@
   python main.py --config configs/model.py:mamba_130m,batch=4,length=512 --workdir runs/mamba_130m
 
 A model of tokens reads text as bytes (`task` chooses bytes, text_file, tiny_shakespeare or noise), which are the first
-256 tokens of its vocabulary; a classifier of images or other features reads noise of their shapes.
+256 tokens of its vocabulary; a classifier of images or other features reads noise of their shapes, as does SaShiMi,
+whose rows cannot be packed (configs/sounds.py trains it on sound).
 """
 
 from typing import Any
@@ -28,7 +29,9 @@ def get_config(arg: str = "") -> ConfigDict:
   if "=" in name:
     raise Mistake(f"configs/model.py:{name}: the name of a model comes first, as in configs/model.py:{DEFAULT},{name}")
   recipe = get_recipe(name)
-  tasks = {**TEXTS, "noise": {}} if recipe.head == "lm" else {"noise": {}}
+  # texts are packed, and a U-net pools across the documents of a row
+  reads_text = recipe.head == "lm" and recipe.model["body"].get("name") != "unet"
+  tasks = {**TEXTS, "noise": {}} if reads_text else {"noise": {}}
   task, rest = grammar.take(rest, "task", tasks)
   c = base.defaults()
   c.data = ConfigDict(_data(recipe, task))

@@ -156,7 +156,10 @@ class UNet(Mixer):
   @nn.nowrap
   def _refuse_documents(self, where: Where) -> None:
     if where.reset is not None:
-      raise Mistake("body.name='unet' pools over time, so that documents cannot be packed; give each a row of its own")
+      raise Mistake(
+        "body.name='unet' pools over time, so that documents cannot be packed; give each a row of its own, as the "
+        "tasks 'sounds' and 'noise' do"
+      )
 
   @nn.nowrap
   def _each_stack(self, variables: Mapping[str, Any], method: str) -> dict[str, Any]:

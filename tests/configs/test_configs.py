@@ -80,7 +80,13 @@ VARIANTS = {
     "task=arithmetic,mixer=slstm",
     "task=brackets",
   ),
-  "model": ("", "mamba_toy,batch=4,m.state=4", "jamba_toy,task=text_file,files=x.txt", "gpt2_toy,task=noise"),
+  "model": (
+    "",
+    "mamba_toy,batch=4,m.state=4",
+    "jamba_toy,task=text_file,files=x.txt",
+    "gpt2_toy,task=noise",
+    "sashimi_toy",
+  ),
   "bytes": ("", "pattern=m-a-,m=mamba,a=softmax,depth=4,stateful=true", "mixer=s5,mlp=4,depth=4,cpu_devices=0"),
 }
 CASES = [(path, arg) for path in FILES for arg in VARIANTS[path.stem]]
