@@ -5,12 +5,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
+import numpy as np
 
 from inference import chat as chat_lib
 from inference import completions, text
 from inference.text import Stream
 from inference.tokenizer import Tokenizer
 from mistake import Mistake, hint
+
+WHOLE = ("tokens", "top_k", "seed", "batch", "num_return_sequences", "num_beams")
 
 
 class TextModel:
@@ -52,6 +55,8 @@ class TextModel:
     for name in changes:
       if name not in known:
         raise Mistake(f"generate has no {name!r}{hint(name, known)}; choose from {', '.join(known)}")
+      if name in WHOLE and not isinstance(changes[name], int | np.integer):
+        raise Mistake(f"generate: {name}={changes[name]!r}; give a whole number")
     if isinstance(stop := changes.get("stop"), str):
       changes = {**changes, "stop": [stop]}
     return {name: value for name, value in {**self.settings, **changes}.items() if name in known}

@@ -56,6 +56,11 @@ def test_one_text_is_one_prompt_and_one_stop(text_model):
   assert text_model.chat(stop="ab").stop == ["ab"]
 
 
+@pytest.mark.parametrize("name", ["tokens", "top_k", "seed"])
+def test_what_is_counted_is_a_whole_number(text_model, name):
+  refused(f"{name}=2.5; give a whole number", text_model.generate, "abc", **{name: 2.5})
+
+
 def test_beams_come_with_scores_the_best_first(text_model):
   rows = list(text_model.complete(PROMPTS, num_beams=3, num_return_sequences=2))
   assert [set(row) for row in rows] == [{"prompt", "completion", "tokens", "score"}] * 6
