@@ -66,11 +66,12 @@ def handlers(source: Path) -> tuple[str, str]:
 def call(
   name: str,
   shapes: Iterable[tuple[int, ...]],
-  parts: int,
+  parts: int | None = None,
   in_place: dict[int, int] | None = None,
   **settings: np.generic,
 ) -> Callable[..., Any]:
-  """Returns a handler that gives float32 arrays of these shapes, and cuts its work into `parts` of each group.
+  """Returns a handler that gives float32 arrays of these shapes, and cuts its work into `parts` of each group, if it
+  has any.
 
   Under vmap it runs once for each element after the other, with all threads each.
 
@@ -80,7 +81,9 @@ def call(
   """
   results = tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
   handler = jax.ffi.ffi_call(name, results, vmap_method="sequential", input_output_aliases=in_place)
-  return lambda *args: handler(*args, parts=np.int64(parts), **settings)
+  if parts is not None:
+    settings["parts"] = np.int64(parts)
+  return lambda *args: handler(*args, **settings)
 
 
 def mask(reset: Reset) -> Bool[Array, "..."]:

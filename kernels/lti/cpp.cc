@@ -241,7 +241,7 @@ void backward(const Inputs& in, int64_t unit, float* entries, const float* y_bar
   store(bars.D + block.row * s.e + block.channel, block.lanes, D);
 }
 
-ffi::Error Forward(ffi::ThreadPool pool, int64_t parts, int64_t chunk, In u, In A_re, In A_im, In B_re, In B_im, In C_re,
+ffi::Error Forward(ffi::ThreadPool pool, int64_t chunk, In u, In A_re, In A_im, In B_re, In B_im, In C_re,
                    In C_im, In D, In P_re, In P_im, In x_re, In x_im, Mask reset, Mask valid, Out y, Out last_re,
                    Out last_im, Out entries) {
   Sizes s(u, A_re, chunk);
@@ -252,7 +252,7 @@ ffi::Error Forward(ffi::ThreadPool pool, int64_t parts, int64_t chunk, In u, In 
   return ffi::Error::Success();
 }
 
-ffi::Error Backward(ffi::ThreadPool pool, int64_t parts, int64_t chunk, In u, In A_re, In A_im, In B_re, In B_im,
+ffi::Error Backward(ffi::ThreadPool pool, int64_t chunk, In u, In A_re, In A_im, In B_re, In B_im,
                     In C_re, In C_im, In D, In P_re, In P_im, Mask reset, Mask valid, In entries, In y_bar,
                     In last_re_bar, In last_im_bar, Out u_bar, Out A_re_bar, Out A_im_bar, Out B_re_bar, Out B_im_bar,
                     Out C_re_bar, Out C_im_bar, Out D_bar, Out x_re_bar, Out x_im_bar) {
@@ -274,7 +274,6 @@ using F32 = ffi::Buffer<ffi::F32>;
 XLA_FFI_DEFINE_HANDLER_SYMBOL(lti_forward, Forward,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
-                                  .Attr<int64_t>("parts")
                                   .Attr<int64_t>("chunk")
                                   .Arg<In>().Arg<In>().Arg<In>().Arg<In>().Arg<In>().Arg<In>().Arg<In>()
                                   .Arg<In>().Arg<In>().Arg<In>().Arg<In>().Arg<In>()
@@ -284,7 +283,6 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(lti_forward, Forward,
 XLA_FFI_DEFINE_HANDLER_SYMBOL(lti_backward, Backward,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
-                                  .Attr<int64_t>("parts")
                                   .Attr<int64_t>("chunk")
                                   .Arg<In>().Arg<In>().Arg<In>().Arg<In>().Arg<In>().Arg<In>().Arg<In>()
                                   .Arg<In>().Arg<In>().Arg<In>()

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from kernels import cpp, dispatch, inputs
+from kernels import cpp, dispatch, inputs, kept_states
 from kernels.lti.system import FAR
 
 SOURCE = Path(__file__).with_suffix(".cc")
@@ -54,32 +54,31 @@ def _parts(z):
 @functools.cache
 def _scan(chunk):
   """Returns the differentiable kernel: of arrays that are real, as XLA cannot hand complex ones to it."""
+  run, backward = (functools.partial(each, chunk=np.int64(chunk)) for each in (_run, _backward))
+  scan = kept_states.differentiable(run, backward, state=10)
 
-  @jax.custom_vjp
-  def scan(*args):
-    return _run(*args, chunk=chunk, save=False)[:3]
+  # meshes cut arrays alone, and the state is two of them
+  def flat(*args):
+    y, last = scan(*args[:10], args[10:12], *args[12:])
+    return y, *last
 
-  def save(*args):
-    *out, entries = _run(*args, chunk=chunk, save=True)
-    return tuple(out), (*args[:10], *args[12:], entries)
-
-  scan.defvjp(save, functools.partial(_backward, chunk=chunk))
-  return scan
+  return flat
 
 
-def _run(u, *rest, chunk, save):
+def _run(*args, chunk, save):
   """Returns all y, both parts of the last state, and if `save` the states before each chunk, else none."""
-  (b, t, _), state = u.shape, rest[9].shape
-  shapes = (u.shape, state, state, (b, -(-t // chunk) if save else 0, 2, *state[1:]))
-  *given, reset, valid = rest
-  return cpp.call(FORWARD, shapes, 1, chunk=np.int64(chunk))(u, *given, cpp.mask(reset), cpp.mask(valid))
+  *given, state, reset, valid = args
+  (b, t, _), shape = given[0].shape, state[0].shape
+  shapes = (given[0].shape, shape, shape, (b, -int(-t // chunk) if save else 0, 2, *shape[1:]))
+  y, *last, entries = cpp.call(FORWARD, shapes, chunk=chunk)(*given, *state, cpp.mask(reset), cpp.mask(valid))
+  return y, tuple(last), entries
 
 
-def _backward(saved, bars, *, chunk):
-  *given, reset, valid, entries = saved
-  u, state = given[0], bars[1].shape
+def _backward(*saved, chunk):
+  *given, reset, valid, entries, y_bar, last_bar = saved
+  u, state = given[0], last_bar[0].shape
   shapes = (u.shape, *[state] * 6, (u.shape[0], u.shape[2]), state, state)
-  call = cpp.call(BACKWARD, shapes, 1, chunk=np.int64(chunk))
-  u_bar, *of_rows, re_bar, im_bar = call(*given, cpp.mask(reset), cpp.mask(valid), entries, *bars)
+  call = cpp.call(BACKWARD, shapes, chunk=chunk)
+  u_bar, *of_rows, re_bar, im_bar = call(*given, cpp.mask(reset), cpp.mask(valid), entries, y_bar, *last_bar)
   sums = (z.sum(axis=0) for z in of_rows)
-  return u_bar, *sums, jnp.zeros_like(given[8]), jnp.zeros_like(given[9]), re_bar, im_bar, None, None
+  return u_bar, *sums, jnp.zeros_like(given[8]), jnp.zeros_like(given[9]), (re_bar, im_bar), None, None

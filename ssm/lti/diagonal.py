@@ -67,8 +67,12 @@ def _system(u: Float[Array, "b t e"], recurrence: Recurrence, reset: Reset) -> S
   if not by_token(u, log_A):
     return system(recurrence, plan(u.shape[1], packed=reset is not None)[1])
   A, far = (powers(log_A, jnp.array([steps]), turns).squeeze(-1) for steps in (1, FAR))
-  first = (C * B).real.sum(axis=-1) + D
-  return System(K=first[:, None], A=A, O=(C * A)[:, None], I=B[..., None], P=A, far=far)
+  return System(K=(at_once(recurrence) + D)[:, None], A=A, O=(C * A)[:, None], I=B[..., None], P=A, far=far)
+
+
+def at_once(recurrence: Recurrence) -> Float[Array, "e"]:
+  """Returns the factor Re(sum_n C_n B_n) by which an input reaches the output of its own token, beside D."""
+  return jnp.sum((recurrence.C * recurrence.B).real, axis=-1)
 
 
 def turns(dt: Float[Array, "..."], A_im: Float[Array, "..."]) -> Int[Array, "..."] | None:

@@ -99,7 +99,7 @@ class LiquidS4(Mixer):
     if self.kernel == "kb":
       liquid = [run(product, one) for product, one in zip(products, recurrences)]
     else:
-      liquid = [_at_once(one) * product for product, one in zip(products, recurrences)]
+      liquid = [diagonal.at_once(one) * product for product, one in zip(products, recurrences)]
     return self._read(run(x, self.ssm.recurrence()), liquid)
 
   def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
@@ -113,7 +113,7 @@ class LiquidS4(Mixer):
         part, driven = run(product, recurrence, jnp.zeros_like(h))
         h = h + driven
       else:
-        part = _at_once(recurrence) * product
+        part = diagonal.at_once(recurrence) * product
       liquid.append(part)
     return self._read(y, liquid), State(h=h, taps=taps)
 
@@ -147,11 +147,6 @@ class LiquidS4(Mixer):
 
   def _read(self, y: Float[Array, "b t d"], liquid: list[Float[Array, "b t d"]]) -> Float[Array, "b t d"]:
     return activate(sum(liquid, y).astype(y.dtype), self.activation, self.out_proj)
-
-
-def _at_once(recurrence: diagonal.Recurrence) -> Float[Array, "e"]:
-  """Returns the factor Re(C . B) by which an input reaches the output of its own token."""
-  return jnp.sum((recurrence.C * recurrence.B).real, axis=-1)
 
 
 def _official_product(x: Float[Array, "b t d"], p: int, where: Where) -> Float[Array, "b t d"]:
