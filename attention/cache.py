@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 from kernels.attention.step import Packed
 from kernels.documents import positions
 from kernels.inputs import Lengths, Reset, valid
+from kernels.scatter import written
 
 DTYPES = ("float32", "bfloat16", "int8")
 
@@ -160,15 +161,10 @@ def _write(cache: Tokens, tokens: Tokens, start: Int[Array, "b"], ring: bool) ->
   lonely = slot.size == 1
   if lonely:
     slot = jnp.concatenate([slot, jnp.full_like(slot, slots)], axis=1)
-  rows = jnp.arange(slot.shape[0])[:, None]
 
   def write(old: Array, new: Array) -> Array:
     axis = _slots_axis(old)
-    if lonely:
-      new = jnp.concatenate([new, new], axis=axis)
-    if axis == 1:
-      return old.at[rows, slot].set(new, mode="drop")
-    return old.at[rows, :, slot].set(new.swapaxes(1, 2), mode="drop")
+    return written(old, jnp.concatenate([new, new], axis=axis) if lonely else new, slot, axis=axis)
 
   return jax.tree.map(write, cache, tokens)
 

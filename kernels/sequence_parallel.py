@@ -35,6 +35,8 @@ AXIS = "sequence"
 # heads and channels are cut over what cut the time, too
 BY_CHANNELS = {"b": ("data", "fsdp"), "hge": ("tensor", AXIS)}
 BY_TIME = {"b": ("data", "fsdp"), "hge": ("tensor",), "t": (AXIS,)}
+# how a layer has them before and after such an op
+AROUND = {**BY_TIME, "s": (AXIS,)}
 
 
 def count() -> int:
@@ -44,11 +46,15 @@ def count() -> int:
 
 
 def apart(z: Shaped[Array, "b t ..."]) -> Shaped[Array, "..."]:
-  """Makes the part of a row that each device has a row of its own, for what looks at no other token."""
+  """Makes the part of a row that each device has a row of its own, for what looks at no other token.
+
+  A device's rows come after one another, which is what XLA can divide without moving anything.
+  """
   devices = count()
   if devices == 1 or z.shape[1] % devices:
     return z
-  return z.reshape(z.shape[0] * devices, z.shape[1] // devices, *z.shape[2:])
+  parts = z.reshape(len(z), devices, -1, *z.shape[2:]).swapaxes(0, 1)
+  return parts.reshape(-1, *parts.shape[2:])
 
 
 class Line(NamedTuple):
@@ -282,7 +288,14 @@ class OverChannels(NamedTuple):
     """Returns `run(*args)`; if nothing divides, it is left to XLA how devices share the work."""
     if (cuts := self.cuts(args)) is None:
       return run(*args)
-    return dispatch.shard(lambda *given: (run(*given),), self.axes, (self.out,), cuts)(*args)[0]
+    cut = dispatch.cut(_sizes(self.axes, args), jax.sharding.get_abstract_mesh().shape, AROUND)
+
+    def here(z: Array, axes: str) -> Array:
+      # else XLA takes the op's cut for what made its arguments, too, and gathers that layer's input
+      return jax.lax.with_sharding_constraint(z, _specs(axes, cut)) if z is not None and "b" in axes else z
+
+    divided = dispatch.shard(lambda *given: (run(*given),), self.axes, (self.out,), cuts)
+    return here(divided(*map(here, args, self.axes))[0], self.out)
 
   def cuts(self, args: Sequence[Any]) -> Mapping[str, tuple[str, ...]] | None:
     """Returns what is cut, BY_CHANNELS or BY_TIME; None if nothing is."""

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from kernels import inputs
 from kernels.documents import positions
 from kernels.long_conv import long_conv, long_conv_nd
+from kernels.scatter import written
 from mistake import Mistake
 
 
@@ -87,9 +88,8 @@ def convolve(
   number = jnp.cumsum(steps, axis=1) - 1
   if lengths is not None:
     number = jnp.where(inputs.valid(lengths, t), number, length)
-  row = jnp.arange(b)[:, None]
-  line = jnp.zeros((b, length, e), x.dtype).at[row, number].set(x, mode="drop")
-  line_reset = jnp.zeros((b, length), bool).at[row, number].set(place == 0, mode="drop")
+  line = written(jnp.zeros((b, length, e), x.dtype), x, number)
+  line_reset = written(jnp.zeros((b, length), bool), place == 0, number)
   taps = jnp.pad(k, ((0, 0), (0, 0), *((0, size - l) for size, l in zip(filled, k.shape[2:])))).reshape(e, -1)
   zero = sum(index * stride for index, stride in zip(origin, strides))
   back = taps[:, : zero + 1][:, ::-1].at[:, 0].set(0)

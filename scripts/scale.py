@@ -61,9 +61,10 @@ CASES = (
   Case("jamba_v0.1", "v5p-64", dict(fsdp=8, tensor=4), 64, 4096),
   Case("jamba_v0.1", "8 x H200", dict(fsdp=8), 8, 4096),
 )
-# models of a few layers that have the parts of the large ones, and the meshes of eight devices they are compiled for
+# models of a few layers that have the parts of the large ones, eight heads among them, and the meshes of eight devices
+# they are compiled for
 SMALL = {
-  "mamba2": dict(mixer="mamba2", width=64, depth=2),
+  "mamba2": {"mixer": "mamba2", "m.head_size": 16, "width": 64, "depth": 2},
   "mamba": dict(mixer="mamba", width=64, depth=2),
   "mamba, attention, experts": dict(pattern="m-ae", m="mamba", a="softmax", e="moe", width=64, depth=4),
 }

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from attention.efficient.unordered import softmax
-from kernels import documents
+from kernels import dispatch, documents
 from kernels.inputs import compute_dtype
 from layers import buffer, heads, history
 from layers.mixer import Mixer, Where
@@ -104,7 +104,9 @@ def _seen(
   i, last, j = jnp.arange(blocks)[:, None], (live - 1)[:, None, None], jnp.arange(blocks)
   near, ends = i + jnp.arange(-reach, reach + 1), jnp.concatenate([jnp.zeros_like(last), last], axis=2)
   others = (jnp.abs(i - j) > reach) & (j > 0) & (j < last)
-  chances, chosen = jax.lax.top_k(jnp.where(others[:, None], priority, -1), min(random, blocks))
+  best = lambda wish: tuple(jax.lax.top_k(wish, min(random, blocks)))
+  # each device for its own rows: XLA would have all of them everywhere
+  chances, chosen = dispatch.shard(best, ("b h x y",), ("b h x y",) * 2)(jnp.where(others[:, None], priority, -1))
   spread = lambda z: jnp.broadcast_to(z, (b, h, blocks, z.shape[-1]))
   seen = [spread(near), spread(ends[:, None]), chosen]
   counts = [((near >= 0) & (near <= last))[:, None], (jnp.abs(i - ends) > reach)[:, None], chances >= 0]

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kernels import documents
+from kernels import dispatch, documents
 from kernels.dft import dft
 from kernels.inputs import Lengths, compute_dtype
 from layers.mixer import Mixer, Where
@@ -33,5 +33,9 @@ class FNet(Mixer):
 
 
 def _transform(_, x: Float[Array, "b t d"], lengths: Lengths) -> Float[Array, "b t d"]:
-  z = jnp.fft.fft(x.astype(compute_dtype(x)), axis=-1)
-  return dft(z, lengths).real.astype(x.dtype)
+  def transform(x: Float[Array, "b t d"], lengths: Lengths) -> tuple[Float[Array, "b t d"]]:
+    z = jnp.fft.fft(x.astype(compute_dtype(x)), axis=-1)
+    return (dft(z, lengths).real.astype(x.dtype),)
+
+  # each device its own rows: XLA for CPUs would transform all of them everywhere
+  return dispatch.shard(transform, ("b t d", "b"), ("b t d",))(x, lengths)[0]

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 from attention.recurrent import titans
 from attention.recurrent.with_memory import Gate, WithMemory
 from kernels import inputs, segments
+from kernels.scatter import written
 from layers import Dense
 from layers.initializers import uniform_fan_in
 from layers.lengths import blank_past
@@ -104,6 +105,5 @@ class TitansMAC(WithMemory):
     """Writes new keys and values: those of recalled vectors in the first half of the slots, of tokens in the second."""
     valid = inputs.valid(lengths, slot.shape[1])
     index = jnp.concatenate([jnp.where(valid, slot + i * self.segment, 2 * self.segment) for i in range(2)], axis=1)
-    rows = jnp.arange(len(slot))[:, None]
     both = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *new)
-    return jax.tree.map(lambda old, z: old.at[rows, index].set(z.astype(old.dtype), mode="drop"), kept, both)
+    return jax.tree.map(lambda old, z: written(old, z.astype(old.dtype), index), kept, both)

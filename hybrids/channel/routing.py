@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from kernels import dispatch, sequence_parallel
 from layers import Dense, RMSNorm, param
 from layers.activations import gelu
 
@@ -41,9 +42,13 @@ def route(
   squash = jax.nn.sigmoid if scores == "sigmoid" else jax.nn.softmax
   score = squash(logits)
   wish = jax.lax.stop_gradient(score if bias is None else score + bias)
-  if top_groups < groups:
-    wish = _best_groups(wish, groups, top_groups)
-  _, chosen = jax.lax.top_k(wish, top_k)
+
+  def choose(wish: Array) -> tuple[Array]:
+    return (jax.lax.top_k(_best_groups(wish, groups, top_groups) if top_groups < groups else wish, top_k)[1],)
+
+  # each device for its own tokens: XLA would have all of them everywhere
+  axes = "b t x" if wish.ndim == 3 else "b x"
+  (chosen,) = dispatch.shard(choose, (axes,), (axes,), sequence_parallel.BY_TIME)(wish)
   pick = lambda z: jnp.take_along_axis(z, chosen, axis=-1)
   weights = jax.nn.softmax(pick(logits), axis=-1) if scores == "softmax_of_chosen" else pick(score)
   if renormalize:

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from kernels import inputs
 from kernels.documents import positions
+from kernels.scatter import written
 
 
 class Places(NamedTuple):
@@ -54,4 +55,4 @@ def write(old: Float[Array, "b s k"], new: Float[Array, "b t k"], places: Places
   last = jnp.max(places.segment, axis=1, initial=0, keepdims=True)
   slot = jnp.where(places.segment == last, places.slot, old.shape[1])
   rest = jnp.where((last > 0)[..., None], 0, old)
-  return rest.at[jnp.arange(old.shape[0])[:, None], slot].set(new.astype(old.dtype), mode="drop")
+  return written(rest, new.astype(old.dtype), slot)

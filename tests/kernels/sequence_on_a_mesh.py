@@ -12,9 +12,12 @@ import sys
 from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding
 
+from hybrids.channel.routing import route
+from hybrids.head.cross_entropy import by_chunks
 from hybrids.mixer import build
 from kernels.attention import attention
 from kernels.long_conv import long_conv
@@ -38,6 +41,22 @@ def attended(t, heads, keys, **rules):
   return op, (draw(2, t, heads, 4), draw(2, t, keys, 4), draw(2, t, keys, 4)), False
 
 
+def layer_of_attention(x, kernel):
+  """Returns attention whose heads are made on the spot: each device must make those of its own tokens."""
+  q = jnp.einsum("btd,dhk->bthk", x, kernel)
+  return (attention(q, q, q),)
+
+
+def loss(y, kernel):
+  ones = jnp.ones(y.shape[:2])
+  return by_chunks(lambda y: y @ kernel, y, jnp.zeros_like(ones, jnp.int32), ones, chunk=16)[0:1]
+
+
+def weights_of_experts(logits):
+  rules = dict(scores="softmax", top_k=2, groups=4, top_groups=2, renormalize=True, renormalize_eps=0.0, scale=1.0)
+  return (route(logits, None, **rules).weights,)
+
+
 def of_op(name, t):
   """Returns an op, arguments for it, and whether it takes masks."""
   if name in OPS:
@@ -48,6 +67,9 @@ def of_op(name, t):
     "max_scan": lambda: (maxima, (-abs(draw(2, t, 4)), draw(2, t, 4), draw(2, 4)), True),
     "long_conv": lambda: (convolved, (draw(2, t, 8), draw(8, t)), True),
     "attention": lambda: attended(t, 8, 4),
+    "layer of attention": lambda: (layer_of_attention, (draw(2, t, 16), draw(16, 8, 2)), False),
+    "loss by chunks": lambda: (loss, (draw(2, t, 8), draw(8, 16)), False),
+    "experts": lambda: (weights_of_experts, (draw(2, t, 8),), False),
     "attention, one head of keys": lambda: attended(t, 4, 1),
     "attention, no heads to divide": lambda: attended(t, 3, 1, window=7),
     "attention, slopes": lambda: attended(t, 4, 4, slopes=(0.1, 0.2, 0.3, 0.4)),
