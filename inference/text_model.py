@@ -35,6 +35,8 @@ class TextModel:
     """Yields the completions of many prompts; see `inference.completions.complete`, whose arguments may be given."""
     # a text is a sequence of texts as well, which nobody means
     prompts = [prompts] if isinstance(prompts, str) else prompts
+    if not isinstance(prompts, Sequence):
+      raise Mistake(f"generate: the prompts are of type {type(prompts).__name__}; give a text, or a list of texts")
     return completions.complete(*self._parts, prompts, **self._settings(completions.complete, changes))
 
   def chat(self, **changes: Any) -> chat_lib.Chat:

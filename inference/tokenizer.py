@@ -49,7 +49,7 @@ class OfTask:
 
   def encode(self, text: str, *, begin: bool = True) -> np.ndarray:
     """Returns the tokens of a text."""
-    return np.asarray(self._task.encode(text))
+    return np.asarray(self._task.encode(as_text(text)))
 
   def decode(self, tokens: np.ndarray) -> str | bytes:
     """Returns the text, or the bytes, of tokens."""
@@ -108,14 +108,21 @@ class OfSentencePiece:
     return self._processor.decode(np.asarray(tokens).tolist())
 
 
-def whole(text: str) -> str:
+def as_text(text: Any) -> str:
+  """Returns the text; what is none, as a token, raises ValueError."""
+  if not isinstance(text, str):
+    raise Mistake(f"generate: {text!r} is no text but {type(text).__name__}; give a str, or tokens to inference.generate")
+  return text
+
+
+def whole(text: Any) -> str:
   """Returns the text.
 
   Raises:
-    ValueError: it holds a byte that is no UTF-8 or half of a surrogate pair, of which only bytes can be made.
+    ValueError: it is none, or holds a byte that is no UTF-8 or half of a surrogate pair, of which only bytes can be made.
   """
   try:
-    text.encode()
+    as_text(text).encode()
   except UnicodeEncodeError as error:
     raise Mistake(
       f"the text has {ascii(text[error.start])} at {error.start}, which is no character; leave it out"

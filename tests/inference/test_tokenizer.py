@@ -9,7 +9,7 @@ import sentencepiece
 import tokenizers
 
 from data.task import build_task
-from inference.tokenizer import Decoder, OfTask, checked, find
+from inference.tokenizer import Decoder, OfTask, as_text, checked, find
 from tests.refused import refused
 
 TEXT = "the naïve cat ☃ sat, the cat sat on the mat. " * 20
@@ -107,3 +107,8 @@ def test_a_broken_file_is_one_line(tmp_path):
 def test_broken_settings_are_one_line(json_folder, text):
   (json_folder / "tokenizer_config.json").write_text(text)
   refused("tokenizer_config.json cannot be read", find, json_folder, BYTES, 300)
+
+
+@pytest.mark.parametrize("prompt", [5, b"abc", ["a", "b"], None])
+def test_what_is_no_text_is_refused(prompt):
+  refused("is no text but (int|bytes|list|NoneType); give a str", as_text, prompt)
