@@ -111,7 +111,8 @@ class OfSentencePiece:
 def as_text(text: Any) -> str:
   """Returns the text; what is none, as a token, raises ValueError."""
   if not isinstance(text, str):
-    raise Mistake(f"generate: {text!r} is no text but {type(text).__name__}; give a str, or tokens to inference.generate")
+    what = f"{text!r} is no text but {type(text).__name__}"
+    raise Mistake(f"generate: {what}; give a str, or tokens to inference.generate")
   return text
 
 
@@ -119,7 +120,8 @@ def whole(text: Any) -> str:
   """Returns the text.
 
   Raises:
-    ValueError: it is none, or holds a byte that is no UTF-8 or half of a surrogate pair, of which only bytes can be made.
+    ValueError: it is none; or holds a byte that is no UTF-8 or half of a surrogate pair, of which only bytes can be
+      made.
   """
   try:
     as_text(text).encode()
