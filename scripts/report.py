@@ -12,10 +12,10 @@ Runs of other arguments, flags or config contents are groups of their own.
 
 Printed: a Markdown table of the best, with --across one set of columns for each value of another override, and a table
 of all settings. Seconds of training are those of the loop, compilation and evaluations among them; a sweep's lines
-count the whole process. The PNG has the mean curves of the best. --against puts a number of the summaries in place of
-the steps (state_bytes, parameters, flops …): the best setting is found for each of its values, one line a group over a
-logarithmic axis and, with --across, one panel for each value of that override (Arora et al. 2024, arXiv:2402.18668,
-fig. 2).
+count the whole process. The PNG has the mean curves of the best. --against puts a number in place of the steps, of the
+summaries (state_bytes, parameters, flops …) or an override (lr, width …): the best setting is found for each of its
+values, one line a group over a logarithmic axis and, with --across, one panel for each value of that override (Arora et
+al. 2024, arXiv:2402.18668, fig. 2).
 
 --html writes one page that needs no network: tables that a click on a head sorts, curves with bands, the metric against
 state, parameters, time and memory, the commands, what the configs differ in, and versions. With --watch it is written
@@ -96,7 +96,9 @@ def _look(number: int) -> dict[str, Any]:
   return dict(color=f"C{number % 10}", marker="osD^vPX*"[number % 8])
 
 
-def draw_against(panels: dict[str, dict[str, list[Setting]]], quantity: str, metric: str, path: Path) -> None:
+def draw_against(
+  panels: dict[str, dict[str, list[Setting]]], by: str, quantity: str, metric: str, path: Path
+) -> None:
   """Draws one line for each group of `settings.against`, and one panel for each of its results."""
   from matplotlib import ticker
   from matplotlib.figure import Figure
@@ -119,7 +121,7 @@ def draw_against(panels: dict[str, dict[str, list[Setting]]], quantity: str, met
       drawn[group] = axes.errorbar(x, means, yerr=[each or 0 for each in deviations], capsize=2, **looks[group])
     axes.grid(alpha=0.3)
   figure.axes[0].set_ylabel(metric)
-  figure.legend([drawn[group] for group in groups], groups, loc="outside right upper")
+  figure.legend([drawn[group] for group in groups], groups, title=by, loc="outside right upper")
   save(figure, path, dpi=110)
 
 
@@ -133,7 +135,7 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument("folder", type=Path, help="--out of a sweep")
   parser.add_argument("--by", default=settings.MIXER, help="the override that makes the groups")
   parser.add_argument("--across", help="the override whose values stand side by side")
-  parser.add_argument("--against", help="the number of the summaries that makes the axis")
+  parser.add_argument("--against", help="the number of the summaries, or the override, that makes the axis")
   parser.add_argument("--metric", default="eval/validation/accuracy", help="what is shown")
   parser.add_argument("--choose", help="what the best setting is chosen by; by default the metric on validation")
   parser.add_argument("--png", type=Path, help="file for the curves of the best")
@@ -193,7 +195,7 @@ def report(args: argparse.Namespace) -> str:
       across(found, args.by, args.across, args.metric, choose) if args.across else table([*best.values()], args.metric)
     )
   if args.png and args.against:
-    draw_against(panels, args.against, args.metric, args.png)
+    draw_against(panels, args.by, args.against, args.metric, args.png)
   elif args.png:
     draw({group: setting for group, setting in best.items() if setting.values(args.metric)}, args.metric, args.png)
   if args.html:

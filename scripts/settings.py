@@ -57,8 +57,8 @@ class Setting(NamedTuple):
     return steps, values.mean(0), values.std(0, ddof=1) if len(values) > 1 else np.zeros(len(steps))
 
   def quantity(self, name: str) -> float | None:
-    """Returns the mean of a number of the summaries, or None where they have none."""
-    numbers = [run["summary"].get(name) for run in self.done]
+    """Returns an override, or the mean of a number of the summaries; None where there is no such number."""
+    numbers = [self.overrides.get(name, run["summary"].get(name)) for run in self.done]
     known = [number for number in numbers if isinstance(number, (int, float))]
     return sum(known) / len(known) if known else None
 
@@ -162,7 +162,7 @@ def require_override(settings: list[Setting], key: str | None) -> None:
 
 
 def against(settings: list[Setting], by: str, quantity: str, metric: str) -> dict[str, list[Setting]]:
-  """Returns for each group the best setting at each value of a number in the summaries, in order of that number.
+  """Returns for each group the best setting at each value of a number, in order of that number; see `quantity`.
 
   Raises:
     Mistake: a finished setting has no such number.
@@ -170,8 +170,8 @@ def against(settings: list[Setting], by: str, quantity: str, metric: str) -> dic
   finished = [setting for setting in settings if setting.values(metric)]
   for setting in finished:
     if setting.quantity(quantity) is None:
-      summary = setting.done[0]["summary"]
-      choices = sorted(key for key, value in summary.items() if isinstance(value, (int, float)))
+      known = {**setting.done[0]["summary"], **setting.overrides}
+      choices = sorted(key for key, value in known.items() if isinstance(value, (int, float)))
       raise Mistake(f"--against={quantity}: run {setting.name} has no such number; choose from {choices}")
   lines = {}
   for group, part in groups(finished, by).items():

@@ -162,6 +162,8 @@ def test_the_best_at_each_size_makes_a_line(folder, capsys):
   }
   png = folder / "sizes.png"
   best, _ = tables(folder, capsys, "--across=lr", "--against=state_bytes", f"--png={png}")
+  by_rate = settings.against(settings.read(folder), "mixer", "lr", METRIC)
+  assert [each.name for each in by_rate["b"]] == ["mixer=b,lr=1", "mixer=b,lr=2"]
   # a panel a learning rate, and c, which has none, in neither
   assert [row[0] for row in best if "=" in row[0]] == [f"mixer={x},lr={y}" for y in (1, 2) for x in "ab"]
   assert png.read_bytes().startswith(b"\x89PNG")
@@ -172,7 +174,8 @@ def test_a_group_has_one_colour_in_all_panels(monkeypatch, tmp_path):
   monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: shown.append(figure))
   run = {"status": "done", "summary": {"state_bytes": 8}, "rows": [{"step": 1, "accuracy": 0.5}]}
   line = [settings.Setting({}, "", [run])]
-  report.draw_against({"p": {"a": line, "b": line}, "q": {"b": line}}, "state_bytes", "accuracy", tmp_path / "x.png")
+  panels = {"p": {"a": line, "b": line}, "q": {"b": line}}
+  report.draw_against(panels, "mixer", "state_bytes", "accuracy", tmp_path / "x.png")
   p, q = shown[0].axes
   colours = [line.get_color() for line in (*p.lines, *q.lines) if line.get_marker() in "os"]
   assert colours[0] != colours[1] == colours[2]
@@ -190,7 +193,7 @@ def test_a_group_has_one_colour_in_all_panels(monkeypatch, tmp_path):
     (
       ["--metric=eval/x/loss", "--against=flops"],
       "--against=flops: run mixer=a,lr=1 has no such number; "
-      "choose from ['parameters', 'state_bytes', 'step', 'wall_seconds']",
+      "choose from ['lr', 'parameters', 'state_bytes', 'step', 'wall_seconds']",
     ),
     (["--metric=eval/x/loss", "--watch"], "--watch writes a page anew; give --html FILE"),
     (["--metric=eval/x/loss", "--by=width"], "no run overrides 'width'; choose from ['lr', 'mixer']"),
