@@ -96,9 +96,7 @@ def _look(number: int) -> dict[str, Any]:
   return dict(color=f"C{number % 10}", marker="osD^vPX*"[number % 8])
 
 
-def draw_against(
-  panels: dict[str, dict[str, list[Setting]]], by: str, quantity: str, metric: str, path: Path
-) -> None:
+def draw_against(panels: dict[str, dict[str, list[Setting]]], by: str, quantity: str, metric: str, path: Path) -> None:
   """Draws one line for each group of `settings.against`, and one panel for each of its results."""
   from matplotlib import ticker
   from matplotlib.figure import Figure
