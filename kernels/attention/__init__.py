@@ -12,6 +12,7 @@ anyway: its loss is not finite.
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from kernels import dispatch, op, sequence_parallel
@@ -80,6 +81,8 @@ def attention(
     if (pair[0] is None) != (pair[1] is None):
       raise Mistake(f"attention: one of q_{what} and k_{what} is given; give both or neither")
   where = op.Rows(None if q_segment is None else q_segment >= 0)
+  if slopes is None and (copies := _copies(q.shape[2], k.shape[2])) > 1:
+    k, v = (jnp.repeat(z, copies, axis=2) for z in (k, v))
   args = *where.fill(q), k, v, q_position, k_position, q_segment, k_segment
   over = OVER if slopes is None else OVER_TIME
   if over.cuts(args) == sequence_parallel.BY_TIME:
@@ -89,6 +92,14 @@ def attention(
   rules: dict[str, Any] = dict(mask=mask, window=window, weights=weights, slopes=slopes, decays=decays)
   out = jax.ShapeDtypeStruct((*q.shape[:3], v.shape[-1]), q.dtype)
   return op.outputs("attention", IMPLS, impl, args, where, out=out, over=over, scale=scale, softcap=softcap, **rules)
+
+
+def _copies(heads: int, groups: int) -> int:
+  """Returns how many copies of groups of keys let devices divide the heads, where each would need all keys else."""
+  mesh = jax.sharding.get_abstract_mesh()
+  devices = sequence_parallel.count()
+  parts = devices * mesh.shape.get("tensor", 1)
+  return 1 if devices == 1 or groups in (1, parts) or heads % parts or parts % groups else parts // groups
 
 
 def _check(q, k, mask, weights, slopes, decays) -> None:

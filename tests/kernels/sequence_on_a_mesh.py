@@ -70,6 +70,7 @@ def of_op(name, t):
     "layer of attention": lambda: (layer_of_attention, (draw(2, t, 16), draw(16, 8, 2)), False),
     "loss by chunks": lambda: (loss, (draw(2, t, 8), draw(8, 16)), False),
     "experts": lambda: (weights_of_experts, (draw(2, t, 8),), False),
+    "attention, two heads of keys": lambda: attended(t, 8, 2),
     "attention, one head of keys": lambda: attended(t, 4, 1),
     "attention, no heads to divide": lambda: attended(t, 3, 1, window=7),
     "attention, slopes": lambda: attended(t, 4, 4, slopes=(0.1, 0.2, 0.3, 0.4)),

@@ -25,10 +25,13 @@ DEVICES, T = 3, 12
 # ops of which no device gathers an array of all tokens
 WITHOUT_GATHERS = (
   *("gated_linear_attention, bonus", "delta_rule, general", "lti", "rg_lru", "short_conv", "max_scan", "long_conv"),
-  "attention",
+  *("attention", "attention, two heads of keys"),
 )
-# every device has all keys of the last
-OTHERS = ("linear_scan", "linear_scan, one complex decay", "selective_scan", "ssd", "attention, no heads to divide")
+# every device has all keys of the last two
+OTHERS = (
+  *("linear_scan", "linear_scan, one complex decay", "selective_scan", "ssd"),
+  *("attention, one head of keys", "attention, no heads to divide"),
+)
 
 
 def on_rows(over, run, axes, args, y_bar, last_bar):
