@@ -5,7 +5,6 @@ Run in a process of its own by test_sharding.py, with a length and names of MODE
   python -m tests.hybrids.models_on_a_mesh 65536 mamba hybrid
 """
 
-import os
 import sys
 import types
 
@@ -79,9 +78,6 @@ def compare(name, length):
 
 
 if __name__ == "__main__":
-  # a device with a long part on a busy machine comes late, and XLA ends a program whose devices wait for 40 seconds
-  patience = "--xla_cpu_collective_call_terminate_timeout_seconds=3600"
-  os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {patience}".strip()
   platform.prepare(8)
   for argument in sys.argv[2:]:
     compare(argument, int(sys.argv[1]))
