@@ -104,6 +104,17 @@ def watch() -> Iterator[Chosen]:
     _watching[:] = [each for each in _watching if each is not chosen]
 
 
+@contextlib.contextmanager
+def unwatched() -> Iterator[None]:
+  """Leaves out what is traced inside a `with` block and never run."""
+  before = _watching[:]
+  _watching.clear()
+  try:
+    yield
+  finally:
+    _watching[:] = before
+
+
 def describe(chosen: Chosen) -> str:
   """Returns in words what `watch` has collected: "ssd: cpp; short_conv: xla (not cpp: the reason)"."""
   parts = []

@@ -30,7 +30,7 @@ def count(function: Callable, *args: Any, **kwargs: Any) -> float:
   complex arithmetic twice. Of branches the dearest counts, and the body of a `while`, whose length is unknown, once.
   """
   # experts as one grouped product, whose rows are known, and not as a loop over as many chunks as turn up
-  with dispatch.use("ragged"):
+  with dispatch.use("ragged"), dispatch.unwatched():
     return _jaxpr(jax.make_jaxpr(function)(*args, **kwargs).jaxpr)
 
 

@@ -229,7 +229,7 @@ class Run:
     """
     batches = self.task.train(jax.process_index(), jax.process_count())
     # all mistakes must be reported before the folder is changed
-    reads = self._try(batches)
+    reads, chosen = self._try(batches)
     facts = self.task.describe()
     changed = self._check_folder(facts, from_step)
     wandb = metrics.find_wandb(self.config.wandb)
@@ -262,7 +262,7 @@ class Run:
         wandb=wandb,
       )
       session = Session(folder, batches, progress, writer, self._clock(progress))
-      session.greet(restored is not None, self.costs["parameters"], self.mesh.size)
+      session.greet(restored is not None, self.costs["parameters"], self.mesh.size, chosen)
       for line in filter(None, (notice, getattr(self.task, "notice", ""))):
         writer.say(line)
       status = "failed"
@@ -336,19 +336,19 @@ class Run:
     tokens = self.task.batch * self.task.length * self.config.optimizer.get("accumulate", 1)
     return metrics.Clock(progress.seconds, tokens=tokens, flops=self.costs["flops_per_token"])
 
-  def _try(self, batches: Any) -> str:
-    """Checks that the model runs on the data; returns what an evaluation reads.
+  def _try(self, batches: Any) -> tuple[str, dispatch.Chosen]:
+    """Checks that the model runs on the data; returns what an evaluation reads, and how an update's ops are computed.
 
     Raises:
       Mistake: nothing in the training batches or in an evaluation set has any weight, or `save.best` is no metric.
     """
-    start = batches.get_state()
-    batch = next(batches)
+    start, batch = batches.get_state(), next(batches)
     warn_of_same_rows(batch)
     with self.on_mesh():
-      # mistakes in evaluators show before the first step
-      _ = self._evaluations
-      jax.eval_shape(self._update, self.like, sharding.put(batch, self.mesh))
+      _ = self._evaluations  # their mistakes show before the first step
+      given = self.like, sharding.put(batch, self.mesh)
+      with dispatch.watch() as chosen:
+        jax.eval_shape(self._update, *given)
     if not any(batch["weights"].any() for batch in (batch, *islice(batches, TRIED - 1))):
       raise Mistake(f"the first {TRIED} training batches have nothing to predict: all weights are 0; see data")
     batches.set_state(start)
@@ -356,7 +356,7 @@ class Run:
     metric_names = [f"eval/{name}/{key}" for name in sets for key in dict.fromkeys(("loss", *self.task.metrics))]
     if self.config.save.best and self.config.save.best not in metric_names:
       raise Mistake(f"save.best={self.config.save.best!r} is no metric; there are {', '.join(metric_names)}")
-    return evaluate_lib.preview(self.task, self.config.eval.batches)
+    return evaluate_lib.preview(self.task, self.config.eval.batches), chosen or dispatch.recorded
 
   def _extended(self) -> str:
     """Returns what other `steps` than those that the folder's run was started with do to the schedule."""

@@ -190,8 +190,8 @@ class Session:
     self.progress.last |= row
     self.writer.log(step, row, left=(self.folder.config.steps - step) * self.clock.per_step)
 
-  def greet(self, resumed: bool, parameters: int, devices: int) -> None:
-    """Prints the state of the run at the start."""
+  def greet(self, resumed: bool, parameters: int, devices: int, chosen: dispatch.Chosen) -> None:
+    """Prints the state of the run at the start, and by which implementations of the ops an update runs."""
     config, step = self.folder.config, self.progress.step
     kind = jax.devices()[0].device_kind
     accumulate = config.optimizer.get("accumulate", 1)
@@ -207,10 +207,12 @@ class Session:
     self.clock.peak = peak.flops_per_s
     self.writer.say(f"{where}: {layers}; {parameters:,} parameters, {devices} x {kind}")
     self.writer.say(f"MFU is the share of {peak.source}")
+    if chosen:
+      self.writer.say(f"implementations: {dispatch.describe(chosen)}")
 
   @contextlib.contextmanager
   def compiling(self, work: str, *, first: bool) -> Iterator[None]:
-    """Says before the first call of a program that it is being compiled, and after it for how long, and what runs."""
+    """Says before the first call of a program that it is being compiled, and after it for how long."""
     if not first:
       yield
       return
@@ -218,5 +220,3 @@ class Session:
     began = time.monotonic()
     yield
     self.writer.say(f"compiled {work} in {time.monotonic() - began:.1f} s")
-    if dispatch.recorded:
-      self.writer.say(f"implementations: {dispatch.describe(dispatch.recorded)}")
