@@ -1,4 +1,4 @@
-"""What is submitted to clusters: scripts run with the cluster's programs replaced, manifests against their schema."""
+"""What is submitted to clusters: scripts with the programs replaced, manifests against a copy of their schema."""
 
 import json
 import os
@@ -80,8 +80,9 @@ def test_the_batch_shell_outlives_the_signal(tmp_path, monkeypatch, capsys):
   assert (tmp_path / "scontrol").read_text() == "requeue 7\n"
 
 
-# of kubernetes-sigs/jobset's api/jobset/v1alpha2/jobset_types.go and, below `template`, of Kubernetes' batch/v1 and v1:
-# a dict has these keys alone, those with a star are needed; a tuple is one of its values, a list is of its item
+# copied by hand, in part, from kubernetes-sigs/jobset's api/jobset/v1alpha2/jobset_types.go and, below `template`, from
+# Kubernetes' batch/v1 and v1. A dict has these keys alone, those with a star are needed; a tuple is one of its values,
+# a list is of its item
 TEXT, NUMBER = str, int
 CONTAINER = {
   "name*": TEXT,
