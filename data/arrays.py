@@ -6,7 +6,8 @@ length, shapes that disagree with what a config declares.
 
 A file has splits of its own (`split`), or shares of its sequences are held out, whatever the seed; sequences of one
 group stay together. Where its own splits lack a validation part, a share of the training part is held out. A forecast
-holds out the end of each series. Features are normalised by mean and standard deviation of the training part.
+holds out the end of each series, unless the file says of each series, or run of a table's rows, which split it is.
+Features are normalised by mean and standard deviation of the training part.
 """
 
 import dataclasses
@@ -20,13 +21,13 @@ import numpy as np
 from data import draws, events, pipeline
 from data.base import Stored
 from data.pipeline import Batch
-from data.sequences import TABLES, Sequences, kind_of, numbers, read, whole_table
+from data.sequences import TABLES, Sequences, kind_of, numbers, read
+from data.windows import SPLITS, windows
 from mistake import Mistake
 
 PREDICTS = ("label", "number", "next")
 LAYOUTS = ("steps", "pixels")
 LONGER = ("refuse", "cut")
-SPLITS = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Arrays(Stored):
 
   Attributes:
     dir, files: a file or a folder of .wav, `files` relative to `dir`.
-    predict: a "label", a "number", or the "next" value: number 1 of `targets`, `horizon` steps after `length` steps.
+    predict: a "label", a "number", or the "next" value, `horizon` steps after `length` steps: of the column `targets`,
+      which is one of the inputs, or of the first feature where the file is no table.
     inputs, targets, offsets, lengths, times, groups, split, sequence: names of arrays or columns, empty for none. Of a
       table, `inputs` are several by blanks, all the others if empty, and rows of equal `sequence` are its steps.
     pattern: a regular expression for names of .wav files, with (?P<label>…) and maybe group and split.
@@ -97,6 +99,7 @@ class Arrays(Stored):
       ("tokens", self.tokens >= 0, "at least 1, or 0 for features"),
       ("length", self.length >= (self.predict == "next"), "at least 1; a forecast says how many steps it reads"),
     )
+    self.require("groups", not self.groups or self.predict != "next", "leave it empty: a forecast holds out steps")
     self.require("files", bool(self.files or self.dir), "name a file, or a folder of .wav files")
     for field, value in (
       ("channels", self._read_channels),
@@ -146,14 +149,10 @@ class Arrays(Stored):
       raise Mistake(f"{str(path)!r} does not exist: check data.dir={self.dir!r} and data.files={self.files!r}")
     kinds = ("inputs", "targets", "offsets", "lengths", "times", "groups", "split", "sequence")
     names = {kind: getattr(self, kind) for kind in kinds}
-    if self.predict == "next" and kind_of(path) in TABLES and not self.sequence:
-      values, columns = whole_table(path, names)
-      order = [columns.index(self.targets)] if self.targets in columns else []
-      values = values[:, [*order, *(i for i in range(len(columns)) if i not in order)]]
-      return self._checked(Sequences(values, np.array([0, len(values)])))
-    if self.predict == "next":
+    forecast = self.predict == "next"
+    if forecast and kind_of(path) not in TABLES:
       names["targets"] = ""
-    return self._checked(read(path, names, layout=self.layout, pattern=self.pattern))
+    return self._checked(read(path, names, layout=self.layout, pattern=self.pattern, forecast=forecast))
 
   def _checked(self, data: Sequences) -> Sequences:
     empty = np.flatnonzero(data.lengths == 0)
@@ -163,6 +162,11 @@ class Arrays(Stored):
     if self.channels and data.values.shape[1] != self.channels:
       raise Mistake(
         f"data.channels={self.channels}, but the steps of {self.files!r} have {data.values.shape[1]} features"
+      )
+    if self.tokens and data.values.shape[1] != 1:
+      raise Mistake(
+        f"data.tokens={self.tokens}, but the steps of {self.files!r} have {data.values.shape[1]} numbers, and a token "
+        "is one: choose one with data.inputs, or take data.tokens=0 for features"
       )
     if self.tokens:
       wrong = (data.values < 0) | (data.values >= self.tokens)
@@ -245,19 +249,19 @@ class Arrays(Stored):
   def rows(self) -> dict[str, np.ndarray]:
     """Returns for each split where its rows begin and which sequence they belong to, int64 `rows 2`."""
     data = self.data
-    if self.predict == "next":
-      return self._windows()
     if data.split is not None:
       splits = np.char.lower(data.split.astype(str))
       known = {"0": "train", "1": "validation", "2": "test", "valid": "validation", "val": "validation"}
       splits = np.array([known.get(name, name) for name in splits.tolist()])
       self._count(np.flatnonzero(~np.isin(splits, SPLITS)), len(splits), f"splits are none of {SPLITS}")
-      if "validation" not in splits:
-        train = np.flatnonzero(splits == "train")
-        splits = splits.astype(object)
-        splits[train] = self._shares(train, 0.0)
-    else:
+    if self.predict == "next":
+      return self._windows(None if data.split is None else splits)
+    if data.split is None:
       splits = self._shares(np.arange(len(data)), self.test)
+    elif "validation" not in splits:
+      train = np.flatnonzero(splits == "train")
+      splits = splits.astype(object)
+      splits[train] = self._shares(train, 0.0)
     rows = {split: np.flatnonzero(splits == split) for split in SPLITS if (splits == split).any()}
     missing = [split for split in SPLITS[:2] if split not in rows]
     if missing:
@@ -274,30 +278,26 @@ class Arrays(Stored):
     edge = np.where(before < test, 2, np.where(before < test + self.validation, 1, 0))
     return np.array(SPLITS)[edge][number.ravel()]
 
-  def _windows(self) -> dict[str, np.ndarray]:
-    """Returns all windows whose inputs and target lie in one part of a series: train, then validation, then test."""
-    parts: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
-    for which, (start, size) in enumerate(zip(self.data.starts, self.data.lengths)):
-      cuts = [round(size * share) for share in (0, 1 - self.validation - self.test, 1 - self.test, 1)]
-      for split, low, high in zip(SPLITS, cuts[:-1], cuts[1:]):
-        first = np.arange(start + low, start + high - self.length - self.horizon + 1)
-        parts[split].append(np.stack([first, np.full(len(first), which)], axis=1))
-    rows = {split: np.concatenate(windows) for split, windows in parts.items()}
-    short = [split for split in SPLITS if not len(rows[split]) and (split != "test" or self.test)]
+  def _windows(self, splits: np.ndarray | None) -> dict[str, np.ndarray]:
+    rows = windows(self.data, splits, reach=self._reach, validation=self.validation, test=self.test)
+    test = self.test > 0 if splits is None else "test" in splits
+    short = [split for split in SPLITS if not len(rows[split]) and (split != "test" or test)]
     if short:
-      need = self.length + self.horizon
       raise Mistake(
-        f"the {short[0]} part of data.files={self.files!r} has no {need} steps; lower data.length={self.length}"
+        f"the {short[0]} part of data.files={self.files!r} has no {self._reach} steps; lower data.length={self.length}"
       )
-    return {split: windows for split, windows in rows.items() if len(windows)}
+    return {split: each for split, each in rows.items() if len(each)}
+
+  @property
+  def _reach(self) -> int:
+    return self.length + self.horizon
 
   @functools.cached_property
   def scale(self) -> tuple[np.ndarray, np.ndarray]:
     """Returns mean and standard deviation of each feature in the training part."""
     data, rows = self.data, self.rows["train"]
     mask = np.zeros(len(data.values), bool)
-    reach = self.length + self.horizon if self.predict == "next" else 0
-    ends = rows[:, 0] + (reach or data.lengths[rows[:, 1]])
+    ends = rows[:, 0] + (self._reach if self.predict == "next" else data.lengths[rows[:, 1]])
     # one more where a row begins, one less where it ends
     change = np.zeros(len(mask) + 1, np.int64)
     np.add.at(change, rows[:, 0], 1)
@@ -377,6 +377,8 @@ class Arrays(Stored):
     if self.predict != "next":
       checksum.update(self.answers.tobytes())
       facts["cut"] = int((self.data.lengths > self.length).sum())
+    else:
+      facts["series too short for a row"] = int((self.data.lengths < self._reach).sum())
     if self.predict == "label":
       facts["rows of each class"] = np.bincount(self.answers, minlength=self.labels).tolist()
     return {"task": type(self).__name__, **fields, **facts, "sha256": checksum.hexdigest()}

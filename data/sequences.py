@@ -29,6 +29,8 @@ from mistake import Mistake, hint
 IDX = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 # endings of files that hold a table
 TABLES = ("csv", "parquet")
+# names of arrays and columns, which a folder of .wav does not have
+IN_FILES = ("offsets", "lengths", "times", "groups", "split", "sequence")
 # what libraries raise for files they cannot read
 UNREADABLE = (
   *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError, MemoryError),
@@ -65,7 +67,9 @@ class Sequences:
     return np.diff(self.starts)
 
 
-def read(path: pathlib.Path, names: Mapping[str, str], *, layout: str, pattern: str) -> Sequences:
+def read(
+  path: pathlib.Path, names: Mapping[str, str], *, layout: str, pattern: str, forecast: bool = False
+) -> Sequences:
   """Reads the sequences of a file or a folder.
 
   Args:
@@ -73,11 +77,14 @@ def read(path: pathlib.Path, names: Mapping[str, str], *, layout: str, pattern: 
       file, empty for what it lacks.
     layout: "steps", or "pixels" for images that are read row by row.
     pattern: a regular expression for names of .wav files, with groups named label, group and split.
+    forecast: whether `targets` is a column of the inputs, which comes first then; a table without `sequence` is one
+      series, or one for each run of rows of equal `split`.
   Raises:
-    Mistake: a file or a name is missing, a file is damaged, or shapes disagree.
+    Mistake: a file or a name is missing, or of no use to such a file; a file is damaged, or shapes disagree.
   """
   kind = kind_of(path)
   with naming(path):
+    refuse_idle(path, names | {"pattern": pattern})
     if path.is_dir():
       return from_sounds(path, pattern)
     if not path.is_file():
@@ -88,7 +95,7 @@ def read(path: pathlib.Path, names: Mapping[str, str], *, layout: str, pattern: 
       array = np.load(path, allow_pickle=False)
       return from_arrays(path, {names["inputs"]: array}, {**names, "targets": ""}, layout)
     if kind in TABLES:
-      return from_columns(path, _csv(path) if kind == "csv" else _parquet(path), names)
+      return from_columns(path, _csv(path) if kind == "csv" else _parquet(path), names, forecast=forecast)
     if "idx" in path.name or "ubyte" in path.name:
       arrays = {names["inputs"]: read_idx(path)}
       if names["targets"]:
@@ -100,6 +107,20 @@ def read(path: pathlib.Path, names: Mapping[str, str], *, layout: str, pattern: 
 def kind_of(path: pathlib.Path) -> str:
   """Returns the ending of a file's name in small letters, without its dot; that beneath of a packed one."""
   return path.name.lower().removesuffix(".gz").rsplit(".", 1)[-1]
+
+
+def refuse_idle(path: pathlib.Path, names: Mapping[str, str]) -> None:
+  """Refuses names that this kind of file has no use for, and which would be left out in silence."""
+  if path.is_dir():
+    idle, why = IN_FILES, "data.pattern takes label, group and split from the names of .wav files"
+  elif kind_of(path) in TABLES:
+    idle, why = ("offsets", "lengths", "pattern"), "steps of one data.sequence are a row each in a table"
+  elif names["offsets"]:
+    idle, why = ("lengths", "sequence", "pattern"), "data.offsets says already where sequences begin and end"
+  else:
+    idle, why = ("sequence", "pattern"), "sequences of arrays are rows, or flat with data.offsets"
+  if wrong := [what for what in idle if names[what]]:
+    raise Mistake(f"{str(path)!r}: data.{wrong[0]}={names[wrong[0]]!r} is of no use: {why}; leave it empty")
 
 
 @contextlib.contextmanager
@@ -164,46 +185,51 @@ def from_arrays(path: pathlib.Path, arrays: Mapping[str, Any], names: Mapping[st
   return Sequences(values, starts, one["targets"], one["groups"], one["split"], times)
 
 
-def from_columns(path: pathlib.Path, columns: Mapping[str, np.ndarray], names: Mapping[str, str]) -> Sequences:
+def from_columns(
+  path: pathlib.Path, columns: Mapping[str, np.ndarray], names: Mapping[str, str], *, forecast: bool = False
+) -> Sequences:
   """Makes sequences of a table; inputs are the columns that no other name takes, or those listed, by blanks."""
   for what, name in names.items():
     for part in name.split() if what == "inputs" else [name]:
       if part and part not in columns:
         raise Mistake(f"{str(path)!r} has no column data.{what}={part!r}{hint(part, columns)}; it has {list(columns)}")
-  taken = {name for what, name in names.items() if what != "inputs"}
+  if names["times"] and not names["sequence"] and not forecast:
+    raise Mistake(
+      f"{str(path)!r}: data.times={names['times']!r} has one time a row, and a row is a whole sequence; name the "
+      "sequences of the rows with data.sequence, or leave data.times empty"
+    )
+  taken = {name for what, name in names.items() if what not in (("inputs", "targets") if forecast else ("inputs",))}
   chosen = names["inputs"].split() or [name for name in columns if name not in taken]
+  if forecast and names["targets"]:
+    if names["targets"] not in chosen:
+      raise Mistake(f"{str(path)!r}: data.targets={names['targets']!r} is forecast, so add it to data.inputs={chosen}")
+    chosen.sort(key=lambda name: name != names["targets"])
   rows = len(next(iter(columns.values()), ()))
   values = np.stack([numbers(path, name, columns[name]) for name in chosen], axis=1) if rows else np.zeros((0, 1))
   column = lambda what: columns[names[what]] if names.get(what) else None
   times = None if column("times") is None else numbers(path, names["times"], columns[names["times"]])
-  if not names["sequence"]:
+  which = column("sequence")
+  if which is None and not forecast:
     one = {what: column(what) for what in ("targets", "groups", "split")}
     starts = np.arange(rows + 1) * len(chosen)
     return Sequences(values.reshape(-1, 1), starts, one["targets"], one["groups"], one["split"])
-  which = columns[names["sequence"]]
-  changes = np.flatnonzero(which[1:] != which[:-1]) + 1
+  runs = column("split") if which is None else which
+  changes = np.flatnonzero(runs[1:] != runs[:-1]) + 1 if runs is not None else np.zeros(0, int)
   starts = np.concatenate([[0], changes, [rows]]) if rows else np.zeros(1, int)
-  if len(np.unique(which)) != len(starts) - 1:
+  if which is not None and len(np.unique(which)) != len(starts) - 1:
     raise Mistake(
       f"{str(path)!r}: the steps of a data.sequence={names['sequence']!r} must stand together: sort the rows"
     )
-  first = {what: columns[names[what]][starts[:-1]] if names[what] else None for what in ("targets", "groups", "split")}
-  return Sequences(values, starts, first["targets"], first["groups"], first["split"], times)
-
-
-def whole_table(path: pathlib.Path, names: Mapping[str, str]) -> tuple[np.ndarray, list[str]]:
-  """Reads a table as one series: its numbers "steps columns", and the columns' names."""
-  with naming(path):
-    if not path.is_file():
-      raise Mistake(f"{str(path)!r} is no file")
-    columns = _csv(path) if kind_of(path) == "csv" else _parquet(path)
-  chosen = names["inputs"].split() or [
-    name for name in columns if name not in {v for k, v in names.items() if k != "targets"}
-  ]
-  missing = [name for name in chosen if name not in columns]
-  if missing:
-    raise Mistake(f"{str(path)!r} has no column {missing[0]!r}{hint(missing[0], columns)}; it has {list(columns)}")
-  return np.stack([numbers(path, name, columns[name]) for name in chosen], axis=1), chosen
+  first: dict[str, np.ndarray | None] = {}
+  for what in ("groups", "split") if forecast else ("targets", "groups", "split"):
+    each = column(what)
+    first[what] = None if each is None else each[starts[:-1]]
+    if each is not None and (wrong := np.flatnonzero(each != np.repeat(each[starts[:-1]], np.diff(starts)))).size:
+      raise Mistake(
+        f"{str(path)!r}: {len(wrong)} of {rows} rows have another data.{what}={names[what]!r} than the first row of "
+        f"their sequence, the first is row {wrong[0] + 1}; a sequence has one"
+      )
+  return Sequences(values, starts, first.get("targets"), first["groups"], first["split"], times)
 
 
 def numbers(path: pathlib.Path, name: str, column: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from data.task import build_task
+from mistake import Mistake
 from tests.refused import refused
 from training import losses
 
@@ -171,6 +172,61 @@ def test_numbers_and_forecasts(tmp_path, rng):
     assert batch["targets"][:, 0].tolist() == (batch["inputs"][:, -1, 0] + 6).tolist()
     ends[split] = batch["inputs"][0, 0, 1], batch["targets"][-1, 0] / 2
   assert ends == {"train": (0, 59), "validation": (60, 79), "test": (80, 99)}
+
+
+def test_forecasts_have_times_and_keep_to_the_splits_of_the_file(tmp_path, rng):
+  times = np.cumsum(1 + np.arange(60) % 4)
+  split = ["train"] * 20 + ["test"] * 20 + ["train"] * 20
+  rows = [f"{time},{i},{2 * i},{part}" for i, (time, part) in enumerate(zip(times, split))]
+  (tmp_path / "a.csv").write_text("\n".join(["when,a,b,part", *rows]))
+  fields = dict(files=str(tmp_path / "a.csv"), predict="next", inputs="", targets="b", times="when", split="part")
+  task = build_task("arrays", **fields, length=3, validation=0.25, normalise=False)
+  assert (task.features, task.data.split.tolist()) == (2, ["train", "test", "train"])
+  # four steps each, of which the first begin the rows: the last five of each training run are for validation
+  firsts = {name: rows[:, 0].tolist() for name, rows in task.rows.items()}
+  assert firsts == {
+    "train": [*range(12), *range(40, 52)],
+    "validation": [15, 16, 55, 56],
+    "test": list(range(20, 37)),
+  }
+  batch = rows_of(task, "test")
+  np.testing.assert_allclose(batch["dt"][:, 1:], [np.diff(times[i : i + 3]) for i in range(20, 37)])
+  assert batch["targets"][:, 0].tolist() == [2 * (i + 3) for i in range(20, 37)]
+  assert task.describe()["series too short for a row"] == 0
+  x = rng.normal(size=(4, 9))
+  np.savez(tmp_path / "a.npz", x=x, s=np.array(["train", "val", "test", "train"]), n=np.array([9, 9, 9, 2]))
+  task = build_task("arrays", files=str(tmp_path / "a.npz"), predict="next", split="s", lengths="n", length=3)
+  assert {name: set(rows[:, 1].tolist()) for name, rows in task.rows.items()} == {
+    "train": {0},
+    "validation": {1},
+    "test": {2},
+  }
+  assert task.describe()["series too short for a row"] == 1
+
+
+IDLE = {
+  "times of whole rows": ("a.csv", dict(times="t"), "data.times='t' has one time a row, and a row is a whole sequence"),
+  "offsets of a table": ("a.csv", dict(offsets="t"), "data.offsets='t' is of no use: .*; leave it empty"),
+  "sequence of arrays": ("a.npz", dict(sequence="x"), "data.sequence='x' is of no use"),
+  "both": ("a.npz", dict(inputs="y", offsets="o", lengths="o"), "data.lengths='o' is of no use: data.offsets says"),
+  "a pattern of a file": ("a.npz", dict(pattern="x"), "data.pattern='x' is of no use"),
+  "times of sounds": ("", dict(times="t"), "data.times='t' is of no use: data.pattern takes label"),
+  "groups of a forecast": ("a.csv", dict(predict="next", groups="t", length=2), "data.groups='t' .*leave it empty"),
+  "no input": ("a.csv", dict(predict="next", inputs="a", length=2), "data.targets='y' is forecast, so add it to"),
+  "no column": ("a.csv", dict(predict="next", times="T", length=2), "no column data.times='T' .did you mean 't'"),
+  "two labels": ("a.csv", dict(sequence="s"), "1 of 4 rows have another data.targets='y' .* the first is row 2"),
+  "two numbers a token": ("a.npz", dict(tokens=9), "data.tokens=9, but .* have 2 numbers, and a token is one"),
+}
+
+
+@pytest.mark.parametrize("case", IDLE)
+def test_what_a_file_has_no_use_for_is_refused(tmp_path, case):
+  files, fields, message = IDLE[case]
+  (tmp_path / "a.csv").write_text("t,a,y,s\n0,1,2,p\n1,2,3,p\n2,3,4,q\n3,3,4,q\n")
+  np.savez(tmp_path / "a.npz", x=np.ones((4, 3, 2)), y=np.arange(4), o=np.array([0, 2, 4]))
+  (tmp_path / "a.wav").touch()
+  inputs = {} if files == "a.npz" else {"inputs": ""}
+  refused(message, build_task, "arrays", **{"dir": str(tmp_path), "files": files} | inputs | fields, error=Mistake)
 
 
 def test_tokens_are_not_normalised(tmp_path, rng):
