@@ -88,6 +88,7 @@ def defaults() -> ConfigDict:
         "slow_lr": 1.0,
         "groups": (),
         "skip": 0.0,
+        "spike": 0.0,
         "base_width": 0,
       },
     }

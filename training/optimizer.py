@@ -11,7 +11,8 @@ of `groups` whose regular expression is found in the parameter's path sets what 
 
 Update rules, all of them optax's. `muon` (Jordan 2024) turns the momentum of hidden matrices, those with two named axes
 of which none is the vocabulary, into nearly orthogonal ones, times 0.2 sqrt(max(rows, columns)) (Liu et al. 2025,
-arXiv:2502.16982) so that AdamW's learning rate and decay fit, and is AdamW for all else. `schedule_free_adamw` (Defazio
+arXiv:2502.16982) so that AdamW's learning rate and decay fit, and is AdamW for all else. Its own momentum is 0.95; b1,
+b2 and eps are AdamW's. `schedule_free_adamw` (Defazio
 et al. 2024, arXiv:2405.15682) takes gradients between an average and AdamW's iterate, is evaluated at the average, and
 needs schedule=constant. `ademamix` (Pagliardini et al. 2024) adds a slow average of gradients with weight 6 and decay
 0.9999, without the paper's warm-up of both.
@@ -30,6 +31,7 @@ from optax import contrib
 
 from mistake import Mistake
 from training import schedule as schedule_lib
+from training.spikes import without_spikes
 
 
 class Moments(NamedTuple):
@@ -99,6 +101,7 @@ RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
   "b2": (lambda value: 0 <= value < 1, "at least 0 and below 1"),
   "weight_decay": (lambda value: 0 <= value < math.inf, "0 (off) or more"),
   "skip": (lambda value: 0 <= value < math.inf, "0 (off) or a norm of the gradient"),
+  "spike": (lambda value: value == 0 or 1 < value < math.inf, "0 (off) or a factor above 1"),
   "base_width": (lambda value: value >= 0, "0 (off) or a width"),
   "slow_lr": (lambda value: 0 <= value < math.inf, "0 (frozen) or more"),
 }
@@ -131,6 +134,7 @@ def build(
   slow_lr: float = 1.0,
   groups: Sequence[Any] = (),
   skip: float = 0.0,
+  spike: float = 0.0,
   base_width: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
   """Builds the transformation for `params` (arrays or shapes, in Linen's boxes or not); see the module's docstring.
@@ -139,8 +143,9 @@ def build(
     steps, schedule, warmup, final_lr, decay: see training/schedule.py.
     clip, ema: 0 is off.
     accumulate: batches of one update, as if they were one large batch; the loop takes so many.
-    skip: an update whose gradient has a larger norm is left out, with its moments and its place in the schedule; 0
-      takes all. `update` then needs the norm as `grad_norm`.
+    skip: an update whose gradient has a larger norm is left out; 0 takes all. A run ends at a norm that is not finite
+      whatever this is. `update` then needs the norm as `grad_norm`.
+    spike: the same, as a multiple of the mean norm of about the last 100 updates; see `training.spikes`.
     base_width: the width that `lr` was found at, 0 is off; matrices that read features, but for tied tables, get
       base_width/width times the rate, so that the best one stays at any width (Everett et al. 2024, arXiv:2407.05872).
   Raises:
@@ -149,7 +154,7 @@ def build(
   if name not in OPTIMIZERS:
     raise Mistake(f"optimizer.name={name!r}; choose one of {', '.join(OPTIMIZERS)}")
   _check(clip=clip, eps=eps, accumulate=accumulate, ema=ema, b1=b1, b2=b2)
-  _check(weight_decay=weight_decay, skip=skip, base_width=base_width, slow_lr=slow_lr)
+  _check(weight_decay=weight_decay, skip=skip, spike=spike, base_width=base_width, slow_lr=slow_lr)
   rate = schedule_lib.learning_rate(
     lr=lr, schedule=schedule, warmup=warmup, final_lr=final_lr, decay=decay, steps=steps
   )
@@ -168,8 +173,8 @@ def build(
   if ema:
     parts.append(average(ema))
   made = optax.chain(*parts)
-  if skip:
-    made = optax.conditionally_mask(made, lambda _, grad_norm: grad_norm <= skip, forward_extra_args=True)
+  if skip or spike:
+    made = without_spikes(made, limit=skip, factor=spike)
   return optax.with_extra_args_support(made)
 
 

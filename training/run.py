@@ -32,7 +32,7 @@ from inference.text_model import TextModel
 from kernels import dispatch
 from mistake import Mistake
 from training import evaluate as evaluate_lib
-from training import flops, losses, metrics, optimizer, peers, platform, schedule, settings, sharding, transfer
+from training import flops, losses, metrics, optimizer, peers, platform, schedule, settings, sharding, spikes, transfer
 from training import state as state_lib
 from training import step as step_lib
 from training import workdir as workdir_lib
@@ -310,7 +310,7 @@ class Run:
         self.step = step + 1
         if due(step + 1, config.log_every, last):
           found = step_lib.report(self.state.seen, self.task.metrics, losses.bytes_per_target(self.task, "train"))
-          session.row(step + 1, found | {"train/lr": float(rate(step))})
+          session.row(step + 1, found | {"train/lr": float(rate(step))} | spikes.skipped(self.state.opt))
           self.state = self.state._replace(seen=forget())
     raise AssertionError("the last step returns")
 

@@ -13,6 +13,7 @@ from hybrids.mixer import build
 from layers.param import Parameter
 from mistake import Mistake
 from training import optimizer, schedule
+from training.spikes import SETTLED, skipped
 
 PARAMS = {
   "embed": {"table": jnp.full((3, 2), 2.0)},
@@ -105,6 +106,7 @@ def test_first_row_that_matches_sets_what_it_names():
     ({"groups": [("mixer", {"lr": math.nan})]}, ["'mixer'", "finite"]),
     ({"clip": -1.0}, ["optimizer.clip=-1.0"]),
     ({"skip": -1.0}, ["optimizer.skip=-1.0"]),
+    ({"spike": 0.5}, ["optimizer.spike=0.5", "a factor above 1"]),
     ({"name": "schedule_free_adamw"}, ["optimizer.schedule='cosine'", "schedule=constant"]),
     ({"name": "schedule_free_adamw", "schedule": "constant", "b1": 0.0}, ["optimizer.b1=0"]),
     ({"name": "schedule_free_adamw", "schedule": "constant", "ema": 0.9}, ["optimizer.ema=0.9"]),
@@ -198,15 +200,37 @@ def test_schedule_free_is_evaluated_at_the_average():
   np.testing.assert_allclose(optimizer.averaged(renewed, params)["w"], params["w"], rtol=1e-6)
 
 
-def test_an_update_with_too_large_a_gradient_is_left_out():
-  tx = optimizer.build(PARAMS, steps=10, name="adam", lr=0.1, schedule="linear", skip=5.0)
+def left_out(norms, **settings):
+  """Yields for each norm of the gradient whether parameters and moments stayed, and the rate of the schedule."""
+  tx = optimizer.build(PARAMS, steps=1000, name="adam", lr=0.1, schedule="linear", **settings)
   state = tx.init(PARAMS)
-  for norm, moves in ((4.0, True), (6.0, False), (5.0, True), (math.nan, False)):
-    updates, after = tx.update(jax.tree.map(jnp.ones_like, PARAMS), state, PARAMS, grad_norm=jnp.float32(norm))
-    assert all((np.asarray(x) != 0).all() == moves for x in jax.tree.leaves(updates))
-    same = [np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (state.inner_state, after.inner_state)))]
-    assert all(same) != moves
+  moments = lambda state: jax.tree.leaves(state.inner[2].mu)
+  update = jax.jit(tx.update)
+  for count, norm in enumerate(norms, 1):
+    updates, after = update(jax.tree.map(jnp.ones_like, PARAMS), state, PARAMS, grad_norm=jnp.float32(norm))
+    moved = {bool((np.asarray(x) != 0).all()) for x in jax.tree.leaves(updates)}
+    same = {np.array_equal(a, b) for a, b in zip(moments(state), moments(after))}
+    assert len(moved) == 1
+    assert moved != same
+    assert after.inner[3].count == count
     state = after
+    yield same == {True}
+
+
+def test_an_update_with_too_large_a_gradient_is_left_out_and_the_schedule_goes_on():
+  assert list(left_out([4.0, 6.0, 5.0, math.nan], skip=5.0)) == [False, True, False, True]
+
+
+def test_a_spike_is_left_out_once_it_is_known_what_is_usual():
+  usual = [1.0] * SETTLED
+  assert list(left_out([1.0, 50.0, *usual], spike=30.0)) == [False] * (SETTLED + 2)
+  found = list(left_out([*usual, 2.9, 3.2, math.inf, 1.0], spike=3.0))
+  assert found[SETTLED:] == [False, True, True, False]
+  # gradients that stay large are not left out for ever
+  found = list(left_out([*usual, *[4.0] * 40], spike=3.0))
+  assert found[SETTLED]
+  assert not found[-1]
+  assert skipped({}) == {}
 
 
 def test_over_a_larger_width_matrices_that_read_features_learn_slower():
