@@ -1,8 +1,9 @@
 """The config's optimizer section as one optax transformation.
 
 In order: clip by the global norm; weight decay, for optimizers where it joins the gradient; moments; weight decay, for
-the others; group factor and schedule; average of the parameters. Everything counts updates, `steps` and `warmup` too,
-whatever number of batches (`accumulate`) makes one: see training/step.py.
+the others; group factor and schedule; average of the parameters. Where parameters are in bfloat16, all of it is done to
+copies in float32. Everything counts updates, `steps` and `warmup` too, whatever number of batches (`accumulate`) makes
+one: see training/step.py.
 
 Groups. A parameter declared slow (`layers.param(…, slow=True)`) gets `slow_lr` times the learning rate and no weight
 decay; vectors (norms, biases, skips) and parameters declared with `decay=False` get no weight decay. Then the first row
@@ -31,6 +32,7 @@ from optax import contrib
 
 from mistake import Mistake
 from training import schedule as schedule_lib
+from training.masters import Masters, narrow, wide, with_masters
 from training.spikes import without_spikes
 
 
@@ -173,6 +175,8 @@ def build(
   if ema:
     parts.append(average(ema))
   made = optax.chain(*parts)
+  if narrow(nn.meta.unbox(params)):
+    made = with_masters(made)
   if skip or spike:
     made = without_spikes(made, limit=skip, factor=spike)
   return optax.with_extra_args_support(made)
@@ -357,6 +361,8 @@ def average(decay: float) -> optax.GradientTransformation:
 def averaged(opt_state: Any, params: Any) -> Any:
   """Returns the parameters for evaluation and generation: averaged if the optimizer keeps an average, else `params`."""
   found = [node for node in jax.tree.leaves(opt_state, is_leaf=is_average) if is_average(node)]
+  if found and isinstance(found[0], Masters):
+    return averaged(found[0].inner, params)
   if found and isinstance(found[0], contrib.ScheduleFreeState):
     if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(params)):
       # shapes of an average are those of what it averages
@@ -366,13 +372,16 @@ def averaged(opt_state: Any, params: Any) -> Any:
 
 
 def is_average(node: Any) -> bool:
-  """Returns whether a part of an optimizer's state holds what `averaged` needs."""
-  return isinstance(node, (Average, contrib.ScheduleFreeState))
+  """Returns whether a part of an optimizer's state holds parameters, or what holds them."""
+  return isinstance(node, (Average, contrib.ScheduleFreeState, Masters))
 
 
 def renewed(node: Any, params: Any) -> Any:
   """Returns a part of an optimizer's state as it is, or one that `is_average` with the average at `params`."""
   copy = lambda: jax.tree.map(jnp.array, params)
+  if isinstance(node, Masters):
+    inner = jax.tree.map(lambda part: renewed(part, wide(params)), node.inner, is_leaf=is_average)
+    return Masters(wide(params), inner)
   if isinstance(node, contrib.ScheduleFreeState):
     return node._replace(z=copy())
   return node._replace(params=copy()) if isinstance(node, Average) else node
@@ -382,4 +391,6 @@ def without_moments(node: Any) -> Any:
   """Returns of a part of an optimizer's state what `averaged` needs, None where that is nothing."""
   if isinstance(node, contrib.ScheduleFreeState):
     return node._replace(base_optimizer_state=None)
+  if isinstance(node, Masters):
+    return Masters(None, jax.tree.map(without_moments, node.inner, is_leaf=is_average))
   return node if isinstance(node, Average) else None

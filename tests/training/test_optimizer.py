@@ -200,6 +200,37 @@ def test_schedule_free_is_evaluated_at_the_average():
   np.testing.assert_allclose(optimizer.averaged(renewed, params)["w"], params["w"], rtol=1e-6)
 
 
+@pytest.mark.parametrize("settings", [{}, {"ema": 0.5}, {"name": "schedule_free_adamw", "schedule": "constant"}])
+def test_small_updates_of_bfloat16_add_up_in_float32(settings):
+  """A hundred updates of 1e-4 each change a parameter of 1 by a hundredth, where one of them would be rounded away."""
+  section = dict(steps=1000, lr=1e-4, schedule="constant", eps=0.0) | settings
+  params = {"w": jnp.ones((2, 3), jnp.bfloat16), "b": jnp.ones(3)}
+  tx = optimizer.build(params, **section)
+  state = tx.init(params)
+  exact = jax.tree.map(lambda z: z.astype(jnp.float32), params)
+  tx_exact = optimizer.build(exact, **section)
+  state_exact = tx_exact.init(exact)
+  for _ in range(100):
+    updates, state = tx.update(jax.tree.map(jnp.ones_like, params), state, params)
+    params = optax.apply_updates(params, updates)
+    updates, state_exact = tx_exact.update(jax.tree.map(jnp.ones_like, exact), state_exact, exact)
+    exact = optax.apply_updates(exact, updates)
+  assert params["w"].dtype == jnp.bfloat16
+  for name in params:
+    np.testing.assert_array_equal(params[name], exact[name].astype(params[name].dtype))
+    assert np.all(np.asarray(params[name], np.float32) < 0.999)
+  mean = optimizer.averaged(state, params)
+  for name in params:
+    np.testing.assert_allclose(
+      np.asarray(mean[name], np.float32), optimizer.averaged(state_exact, exact)[name], rtol=2**-8
+    )
+  fresh = jax.tree.map(lambda node: optimizer.renewed(node, params), state, is_leaf=optimizer.is_average)
+  assert fresh.params["w"].dtype == jnp.float32
+  np.testing.assert_array_equal(fresh.params["w"], params["w"].astype(jnp.float32))
+  look = jax.tree.map(optimizer.without_moments, state, is_leaf=optimizer.is_average)
+  jax.tree.map(np.testing.assert_array_equal, optimizer.averaged(look, params), mean)
+
+
 def left_out(norms, **settings):
   """Yields for each norm of the gradient whether parameters and moments stayed, and the rate of the schedule."""
   tx = optimizer.build(PARAMS, steps=1000, name="adam", lr=0.1, schedule="linear", **settings)
