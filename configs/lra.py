@@ -150,7 +150,7 @@ MODELS = {
   "mamba2": lambda task: s5(task, both("mamba2")),
   "gated_conv": lambda task: s5(task, both("gated_conv")),
   "softmax": lambda task: attention(task, {"name": "softmax", "mask": "full"}),
-  "performer": lambda task: attention(task, {"name": "performer"}),
+  "performer": lambda task: attention(task, {"name": "performer", "mask": "full"}),
 }
 TRANSFORMERS = ("softmax", "performer")
 
