@@ -1,33 +1,47 @@
-"""The Long Range Arena (Tay et al. 2021, arXiv:2011.04006): its six tasks × ten models × the official settings.
+"""The Long Range Arena (Tay et al. 2021, arXiv:2011.04006): its six tasks × 18 models × the official settings.
 
-`task` is listops, text, retrieval, image, pathfinder or path_x, `mixer` a key of MODELS. Width, depth, state, rates,
-batch, steps and decay are those of the code of S4 (V4), S5, Mega and minimal-LRU; those of the LRA repository for
-attention; mamba, mamba2 and the short convolution, which it has no settings for, take S5's. Published accuracies in per
-cent:
+`task` is listops, text, retrieval, image, pathfinder or path_x, `mixer` a key of MODELS, or transformer for softmax.
+Width, depth, state, rates, batch, steps and decay are those of the code of S4 (V4), S5, Mega and minimal-LRU; the
+Transformers have those of the LRA repository's Transformer; mamba, mamba2 and the short convolution, which nobody has
+settings for, take S5's. Published accuracies in per cent, 50 where a model stayed at chance:
 
-             listops  text   retrieval  image  pathfinder  path_x
-  s4         59.60    86.82  90.90      88.65  94.20       96.35    Gu et al. 2022, arXiv:2111.00396 (S4-LegS)
-  s4d        60.47    86.18  89.46      88.19  93.06       91.95    Gu et al. 2022, arXiv:2206.11893
-  s5         62.15    89.31  91.40      88.00  95.33       98.58    Smith et al. 2023, arXiv:2208.04933, table 1
-  lru        60.2     89.4   89.9       89.0   95.1        94.2     Orvieto et al. 2023, arXiv:2303.06349
-  mega       63.14    90.43  91.25      90.44  96.01       97.98    Ma et al. 2023, arXiv:2209.10655
-  softmax    36.37    64.27  57.46      42.44  71.40       50       LRA's README; later work finds it undertrained
-  performer  18.01    65.40  53.82      42.77  77.05       50       LRA's README
+                      listops  text   retrieval  image  pathfinder  path_x
+  s4                  59.60    86.82  90.90      88.65  94.20       96.35    Gu et al. 2022, arXiv:2111.00396 (LegS)
+  s4d                 60.47    86.18  89.46      88.19  93.06       91.95    Gu et al. 2022, arXiv:2206.11893
+  s5                  62.15    89.31  91.40      88.00  95.33       98.58    Smith et al. 2023, arXiv:2208.04933
+  lru                 60.2     89.4   89.9       89.0   95.1        94.2     Orvieto et al. 2023, arXiv:2303.06349
+  mega                63.14    90.43  91.25      90.44  96.01       97.98    Ma et al. 2023, arXiv:2209.10655
+  softmax             36.37    64.27  57.46      42.44  71.40       50       LRA's README, as the next six; undertrained
+  local               15.82    52.98  53.39      41.46  66.63       50
+  linear_transformer  16.13    65.90  53.09      42.34  75.30       50
+  linformer           35.70    53.94  52.27      38.56  76.34       50
+  reformer            37.27    56.10  53.40      38.07  68.50       50
+  bigbird             36.05    64.02  59.29      40.83  74.87       50
+  performer           18.01    65.40  53.82      42.77  77.05       50       ListOps with 2 random features, as here
+  luna                37.25    64.57  79.29      47.38  77.72       50       Luna-256, as S4's table has it and the next
+  fnet                35.33    65.11  59.61      38.67  77.80       50       two, whose own settings are not known here:
+  nystromformer       37.15    65.52  79.56      41.58  70.94       50       these are the Transformer's
 
 None has been run at these settings. Cost: S4's authors give 56 minutes an epoch of Path-X on an A100; on two CPU cores
-an update of s5 on listops takes seconds, so that these are for accelerators. `gated_conv` sees three tokens: what it
-reaches needs no long range (arXiv:2501.14850 finds that to be most of the rest).
+an update of s5 on listops takes seconds, so that these are for accelerators. `gated_conv` sees five tokens a layer, two
+to either side, which makes 33 on ListOps and 25 elsewhere: what it reaches needs no long range (arXiv:2501.14850 finds
+that to be most of the rest).
 
   python main.py --config configs/lra.py:task=listops,mixer=s5 --workdir runs/listops_s5
   python main.py --config configs/lra.py:task=image,mixer=s4,dir=FOLDER --workdir runs/image_s4
   ./dev sweep --config configs/lra.py:task=listops --out runs/listops
 
-Departs: layer norm for the batch norm of S4, S5, LRU and Mega; S4 and S4D read both ways by two layers, not by two
-kernels of one; text and retrieval are bytes, not characters; selection is on a part held out of the training
-set where S4's and S5's code selects on the test set (`validation` is its share).
+Departs: layer norm for the batch norm of S4, S5, LRU and Mega, and on Text and Retrieval RMSNorm, with a scale for each
+channel, for the one scale of Mega's ScaleNorm; Mega's bias by distance is by rotations, where its code has a number for
+each distance; biases and norms have no decay; S4 and S4D read both ways by two layers, not by two kernels of one; local
+attention is the sum of one over the last 50 or 64 tokens and one over the next, where LRA's is within blocks of so
+many; Transformers pool the mean, where LRA's have a class token on tokens, and on images their heads and MLPs are as
+wide as elsewhere, where LRA's are narrower; Mega's warm-up on Path-X is linear; text and retrieval are bytes, not
+characters; selection is on a part held out of the training set where S4's and S5's code selects on the test set
+(`validation` is its share). ListOps and Pathfinder are made here; both have their official numbers of test rows.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -36,7 +50,7 @@ from configs import base, grammar
 
 LISTOPS = {"name": "listops", "length": 2048, "vocab": 16, "eval_rows": 2000, "shortest": 500, "longest": 2000}
 NAMED = {"name": "named", "longer": "cut", "validation": 0.1, "test": 0.1, "normalise": True, "balanced": False}
-PATHS = {"name": "pathfinder", "eval_rows": 2000, "contour": 14, "train_rows": 160000, "scale": "centred"}
+PATHS = {"name": "pathfinder", "eval_rows": 20000, "contour": 14, "train_rows": 160000, "scale": "centred"}
 TASKS: dict[str, dict[str, Any]] = {
   "listops": LISTOPS | {"train_rows": 96000},
   "text": NAMED | {"dataset": "imdb", "length": 4096, "dir": ""},
@@ -45,12 +59,23 @@ TASKS: dict[str, dict[str, Any]] = {
   "pathfinder": PATHS | {"side": 32, "dir": ""},
   "path_x": PATHS | {"side": 128, "dir": ""},
 }
+TOKENS = ("listops", "text", "retrieval")
 # rows of the training sets, for epochs
 ROWS = {"listops": 96000, "text": 22500, "retrieval": 147086, "image": 45000, "pathfinder": 160000, "path_x": 160000}
+LECUN, TRUNC = "lecun_normal", "trunc_standard_normal"
+# parameters' names in the rows of optimizer.groups
+B, DT = "/B_(re|im)$", "/log_dt$"
 
 
 class Recipe(NamedTuple):
-  """The settings of a model on a task; `slow` is the rate of a mixer's slow parameters."""
+  """The settings of a model on a task.
+
+  Attributes:
+    depth: number of mixers, each of which has an MLP after it if `mlp` is given.
+    slow: rate of a mixer's slow parameters.
+    position: where a branch has its norm.
+    groups: rows of optimizer.groups, for parameters that have a rate or a decay of their own.
+  """
 
   width: int
   depth: int
@@ -62,12 +87,15 @@ class Recipe(NamedTuple):
   steps: int
   warmup: int
   dropout: float = 0.0
-  norm: str = "pre"
+  position: str = "pre"
   schedule: str = "cosine"
+  norm: str = "layer"
+  mlp: dict[str, Any] | None = None
+  groups: tuple[tuple[str, dict[str, float]], ...] = ()
 
 
 def s4(name: str, task: str) -> Recipe:
-  """S4's V4 repository, configs/experiment/lra; S4D shares them."""
+  """S4's V4 repository, configs/experiment/lra; S4D shares them. Time steps of small states have the global rate."""
   width, state, lr, batch, steps, drop, norm = {
     "listops": (256, 4, 0.01, 32, 120_000, 0.0, "post"),
     "text": (256, 4, 0.01, 16, 50_000, 0.0, "pre"),
@@ -80,23 +108,32 @@ def s4(name: str, task: str) -> Recipe:
   inner |= {} if task in ("pathfinder", "path_x") else {"copies": 1}
   inner |= {"dt_min": 1e-4} if task == "path_x" else {}
   mixer = {"name": "bidirectional", "mixer": inner}
-  return Recipe(width, 6, mixer, lr, min(1e-3, lr), 0.05, batch, steps, steps // 10, drop, norm)
+  groups = ((DT, {"lr": 1.0}),) if state == 4 else ()
+  return Recipe(width, 6, mixer, lr, min(1e-3, lr), 0.05, batch, steps, steps // 10, drop, norm, groups=groups)
 
 
 def s5(task: str, mixer: dict[str, Any] | None = None) -> Recipe:
   """S5's bin/run_experiments; with another mixer, its sizes and rates."""
-  width, depth, state, blocks, act, factor, slow, decay, batch, epochs, drop, dt_min = {
-    "listops": (128, 8, 16, 8, "half_glu2", 3, 1e-3, 0.04, 50, 40, 0.0, 1e-3),
-    "text": (256, 6, 192, 12, "half_glu2", 4, 1e-3, 0.07, 50, 35, 0.1, 1e-3),
-    "retrieval": (128, 6, 256, 16, "half_glu1", 2, 1e-3, 0.05, 32, 20, 0.0, 1e-3),
-    "image": (512, 6, 384, 3, "half_glu1", 4.5, 1e-3, 0.07, 50, 250, 0.1, 1e-3),
-    "pathfinder": (192, 6, 256, 8, "half_glu1", 5, 9e-4, 0.03, 64, 200, 0.05, 1e-3),
-    "path_x": (128, 6, 256, 16, "half_glu1", 3, 6e-4, 0.06, 32, 75, 0.0, 1e-4),
+  width, depth, state, blocks, act, C_init, factor, slow, decay, batch, epochs, drop = {
+    "listops": (128, 8, 16, 8, "half_glu2", LECUN, 3, 1e-3, 0.04, 50, 40, 0.0),
+    "text": (256, 6, 192, 12, "half_glu2", LECUN, 4, 1e-3, 0.07, 50, 35, 0.1),
+    "retrieval": (128, 6, 256, 16, "half_glu1", TRUNC, 2, 1e-3, 0.05, 32, 20, 0.0),
+    "image": (512, 6, 384, 3, "half_glu1", LECUN, 4.5, 1e-3, 0.07, 50, 250, 0.1),
+    "pathfinder": (192, 6, 256, 8, "half_glu1", TRUNC, 5, 9e-4, 0.03, 64, 200, 0.05),
+    "path_x": (128, 6, 256, 16, "half_glu1", "complex_normal", 3, 6e-4, 0.06, 32, 75, 0.0),
   }[task]
-  own = {"name": "s5", "state": state, "blocks": blocks, "activation": act, "dt_min": dt_min, "bidirectional": True}
   epoch = ROWS[task] // batch
-  lr = factor * slow if mixer is None else 1e-3
-  return Recipe(width, depth, mixer or own, lr, min(slow, lr), decay, batch, epochs * epoch, epoch, drop)
+  if mixer is not None:
+    return Recipe(width, depth, mixer, 1e-3, min(slow, 1e-3), decay, batch, epochs * epoch, epoch, drop)
+  own: dict[str, Any] = {"name": "s5", "state": state, "blocks": blocks, "activation": act, "C_init": C_init}
+  own |= {"bidirectional": True, "clip_eigs": task == "image", "dt_min": 1e-4 if task == "path_x" else 1e-3}
+  # their opt_config: B with decay, at the global rate or not; their dt_global: the time steps as all other weights
+  alike = {"lr": 1.0, "weight_decay": decay}
+  groups: dict[str, tuple] = {"path_x": ((B, {"weight_decay": decay}),), "pathfinder": ()}
+  groups |= dict.fromkeys(("listops", "image"), ((B, alike),)) | dict.fromkeys(("text", "retrieval"), ((DT, alike),))
+  warmup = 0 if task == "text" else epoch
+  lr = factor * slow
+  return Recipe(width, depth, own, lr, slow, decay, batch, epochs * epoch, warmup, drop, groups=groups[task])
 
 
 def lru(task: str) -> Recipe:
@@ -108,17 +145,21 @@ def lru(task: str) -> Recipe:
 
 
 def mega(task: str) -> Recipe:
-  """Mega's examples/mega/README.lra.md: linear decay to 0; widths, values and attention of each task."""
-  width, inner, depth, weights, lr, decay, batch, steps, warmup = {
-    "listops": (80, 160, 6, "softmax", 1e-3, 0.01, 64, 90_000, 3_000),
-    "text": (128, 256, 4, "softmax", 4e-3, 0.01, 50, 25_000, 10_000),
-    "retrieval": (128, 256, 6, "softmax", 3e-3, 0.04, 64, 91_960, 10_000),
-    "image": (160, 320, 8, "laplace", 0.01, 0.02, 50, 180_000, 9_000),
-    "pathfinder": (128, 256, 6, "laplace", 0.01, 0.01, 128, 250_000, 50_000),
-    "path_x": (64, 128, 4, "laplace", 0.01, 0.01, 16, 125_000, 25_000),
+  """Mega's examples/mega/README.lra.md and fairseq/models/lra/model.py: linear decay to 0; an MLP as wide as values."""
+  width, inner, keys, depth, weights, lr, decay, batch, steps, warmup = {
+    "listops": (80, 160, 64, 6, "softmax", 1e-3, 0.01, 64, 90_000, 3_000),
+    "text": (128, 256, 64, 4, "softmax", 4e-3, 0.01, 50, 25_000, 10_000),
+    "retrieval": (128, 256, 64, 6, "softmax", 3e-3, 0.04, 64, 91_960, 10_000),
+    "image": (160, 320, 96, 8, "laplace", 0.01, 0.02, 50, 180_000, 9_000),
+    "pathfinder": (128, 256, 64, 6, "laplace", 0.01, 0.01, 128, 250_000, 50_000),
+    "path_x": (64, 128, 32, 4, "laplace", 0.01, 0.01, 16, 125_000, 25_000),
   }[task]
-  mixer = {"name": "mega", "state": 16, "inner": inner, "weights": weights, "bidirectional": True, "chunk": None}
-  return Recipe(width, depth, mixer, lr, lr, decay, batch, steps, warmup, 0.1, "pre", "linear")
+  mixer = {"name": "mega", "state": 16, "inner": inner, "keys": keys, "weights": weights, "bidirectional": True}
+  drop, position = (0.1, "post") if task in TOKENS else (0.0, "pre")
+  norm = "rms" if task in ("text", "retrieval") else "layer"
+  mlp = {"inner": inner, "activation": "silu", "bias": True}
+  recipe = Recipe(width, depth, mixer | {"chunk": None}, lr, lr, decay, batch, steps, warmup, drop, position, "linear")
+  return recipe._replace(norm=norm, mlp=mlp)
 
 
 def attention(task: str, mixer: dict[str, Any]) -> Recipe:
@@ -131,8 +172,19 @@ def attention(task: str, mixer: dict[str, Any]) -> Recipe:
     "pathfinder": (32, 1, 2, 1e-3, 0.0, 512, 200 * (160000 // 512), 312),
     "path_x": (32, 1, 2, 1e-3, 0.0, 512, 200 * (160000 // 512), 312),
   }[task]
-  schedule = "inverse_sqrt" if task in ("listops", "text", "retrieval") else "cosine"
-  return Recipe(width, 2 * depth, mixer | {"heads": heads}, lr, lr, decay, batch, steps, warmup, 0.1, "pre", schedule)
+  schedule = "inverse_sqrt" if task in TOKENS else "cosine"
+  name = mixer["name"]
+  mixer = mixer if name == "fnet" else mixer | {"heads": heads}
+  if name == "performer":
+    mixer |= {"features": 2} if task == "listops" else {"kernel": "relu"}
+  if name in ("linformer", "bigbird"):
+    mixer["max_len"] = TASKS[task].get("length") or TASKS[task]["side"] ** 2
+  if name == "local":
+    inner = {"kv_heads": heads, "window": 50 if task in TOKENS else 64, "position": "none", "bias": "none"}
+    mixer = {"name": "bidirectional", "shared": True, "mixer": mixer | inner}
+  mlp = {"expand": 2 if task == "listops" else 4}
+  recipe = Recipe(width, depth, mixer, lr, lr, decay, batch, steps, warmup, 0.1, "pre", schedule)
+  return recipe._replace(mlp=mlp)
 
 
 def both(name: str) -> dict[str, Any]:
@@ -140,7 +192,20 @@ def both(name: str) -> dict[str, Any]:
   return {"name": "bidirectional", "mixer": {"name": name}}
 
 
-MODELS = {
+# the LRA repository's Transformers and those that came after it; what is not here is the mixer's default
+TRANSFORMERS: dict[str, dict[str, Any]] = {
+  "softmax": {"mask": "full"},
+  "local": {},
+  "linear_transformer": {"mask": "full"},
+  "linformer": {},
+  "reformer": {},
+  "bigbird": {},
+  "performer": {"mask": "full"},
+  "luna": {},
+  "fnet": {},
+  "nystromformer": {},
+}
+MODELS: dict[str, Callable[[str], Recipe]] = {
   "s5": s5,
   "s4": lambda task: s4("s4", task),
   "s4d": lambda task: s4("s4d", task),
@@ -149,16 +214,19 @@ MODELS = {
   "mamba": lambda task: s5(task, both("mamba")),
   "mamba2": lambda task: s5(task, both("mamba2")),
   "gated_conv": lambda task: s5(task, both("gated_conv")),
-  "softmax": lambda task: attention(task, {"name": "softmax", "mask": "full"}),
-  "performer": lambda task: attention(task, {"name": "performer", "mask": "full"}),
+  **{
+    name: lambda task, name=name, fields=fields: attention(task, {"name": name} | fields)
+    for name, fields in TRANSFORMERS.items()
+  },
 }
-TRANSFORMERS = ("softmax", "performer")
+ALIASES = {"transformer": "softmax"}
 
 
 def get_config(arg: str = "") -> ConfigDict:
   """`task` and `mixer`; everything else may follow."""
   task, arg = grammar.take(arg, "task", TASKS)
-  name, arg = grammar.take(arg, "mixer", MODELS)
+  name, arg = grammar.take(arg, "mixer", [*MODELS, *ALIASES])
+  name = ALIASES.get(name, name)
   recipe = MODELS[name](task)
   c = base.defaults()
   c.steps = recipe.steps
@@ -168,16 +236,21 @@ def get_config(arg: str = "") -> ConfigDict:
     c.model.head.name = "dual_encoder"
   body = c.model.body
   c.model.width, body.depth, body.letters = recipe.width, recipe.depth, ConfigDict({"m": recipe.mixer})
-  body.branch = ConfigDict({"norm": {"name": "layer"}, "norm_position": recipe.norm, "dropout": recipe.dropout})
+  norm = {"norm": {"name": recipe.norm}, "norm_position": recipe.position}
+  body.branch = ConfigDict(norm | {"dropout": recipe.dropout})
+  if recipe.mlp is not None:
+    body.pattern, body.depth = "m-", 2 * recipe.depth
+    body.letters["-"] = ConfigDict({"name": "mlp"} | recipe.mlp)
   if name in TRANSFORMERS:
-    body.pattern = "m-"
-    body.letters["-"] = ConfigDict({"name": "mlp", "expand": 2 if task == "listops" else 4})
     c.model.embed.position = "learned"
-  c.model.embed.name = "tokens" if task in ("listops", "text", "retrieval") else "features"
+  c.model.embed.name = "tokens" if task in TOKENS else "features"
   if c.data.name == "named":
     c.model.head.counts = "classes"
+  if name in ("s4", "s4d") and c.data.name == "pathfinder":
+    c.data.scale = "unit"
   o = c.optimizer
   o.lr, o.slow_lr, o.weight_decay, o.warmup = recipe.lr, recipe.slow / recipe.lr, recipe.decay, recipe.warmup
+  o.groups = recipe.groups
   o.schedule, o.clip, o.b2 = recipe.schedule, 1.0 if name == "mega" else 0.0, 0.98 if name == "mega" else 0.999
   c.eval.every = c.save.every = 5000
   return base.parse(c, arg)
