@@ -1,7 +1,7 @@
 """One layer of a stack: a residual branch around a mixer."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import flax.linen as nn
 import jax
@@ -14,13 +14,15 @@ from kernels.inputs import Lengths, Reset
 from layers import Dense, param
 from layers.choices import one_of
 from layers.mixer import Mixer, Where
-from layers.norms import NORMS, make_norm
+from layers.norms import NORMS, BatchNorm, make_norm
 from mistake import Mistake
 
 POSITIONS = ("pre", "post", "sandwich", "output", "input", "none")
 READS = ("x", "fed", "both")
 # the input per token by which a stack hands on what the layer before feeds
 FED = "fed"
+# how a norm is called
+Normalised: TypeAlias = Callable[[nn.Module, Array], Array]
 
 
 class Branch(Mixer):
@@ -137,8 +139,9 @@ class Branch(Mixer):
     return self._join(x, n, y), state
 
   def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
-    n, side = self._before(x, where.side)
-    return self._join(x, n, self.inner(self._scaled(n), **where.masks, side=side))
+    normalised = in_parallel(where.lengths)
+    n, side = self._before(x, where.side, normalised)
+    return self._join(x, n, self.inner(self._scaled(n), **where.masks, side=side), normalised)
 
   def mix_token(self, x: Float[Array, "b d"], state: Any, side: Mapping[str, Array]) -> tuple[Float[Array, "b d"], Any]:
     n, side = self._before(x, side)
@@ -152,20 +155,26 @@ class Branch(Mixer):
     return self.inner.offer(self._scaled(self._before(x, {})[0]), state, reset=reset, lengths=lengths)
 
   def _before(
-    self, x: Float[Array, "*b d"], side: Mapping[str, Array]
+    self, x: Float[Array, "*b d"], side: Mapping[str, Array], normalised: Normalised = lambda norm, x: norm(x)
   ) -> tuple[Float[Array, "*b d"], Mapping[str, Array]]:
     """Returns the input of the mixer, before it is scaled, and its inputs per token."""
     if self.reads != "x":
       fed = side.get(FED, jnp.zeros_like(x))
       side = {name: value for name, value in side.items() if name != FED}
       x = fed if self.reads == "fed" else x + self.fed_proj(fed)
-    return (self.first_norm(x) if self.norm_position in ("pre", "sandwich", "input") else x), side
+    return (normalised(self.first_norm, x) if self.norm_position in ("pre", "sandwich", "input") else x), side
 
   @nn.nowrap
   def _scaled(self, n: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     return n if self.input_scale == 1 else n * self.input_scale
 
-  def _join(self, x: Float[Array, "*b d"], n: Float[Array, "*b d"], y: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+  def _join(
+    self,
+    x: Float[Array, "*b d"],
+    n: Float[Array, "*b d"],
+    y: Float[Array, "*b d"],
+    normalised: Normalised = lambda norm, x: norm(x),
+  ) -> Float[Array, "*b d"]:
     """Adds the branch's input, x or its norm n, to the output y of its mixer."""
     got, wanted = (y.dtype, y.shape), (x.dtype, x.shape)
     if got != wanted:
@@ -173,7 +182,7 @@ class Branch(Mixer):
         f"mixer {self.mixer['name']!r} returned {got} for {wanted}; a layer of a stack keeps both, a body need not"
       )
     if self.norm_position in ("sandwich", "output"):
-      y = self.norm_after(y) if self.norm_position == "sandwich" else self.first_norm(y)
+      y = normalised(self.norm_after if self.norm_position == "sandwich" else self.first_norm, y)
     y = self._survivors(self.drop(y, deterministic=not self.has_rng("dropout")))
     y = y if self.scale == 1 else y * self.scale
     if self.scaled:
@@ -183,7 +192,7 @@ class Branch(Mixer):
       if self.scaled:
         kept = (kept + self.skip_bias.astype(x.dtype)) * self.skip_scale.astype(x.dtype)
       y = (kept if self.skip == 1 else kept * self.skip) + y
-    y = self.first_norm(y) if self.norm_position == "post" else y
+    y = normalised(self.first_norm, y) if self.norm_position == "post" else y
     return nn.with_logical_constraint(y, ("batch", "time", "embed")[:: 1 if y.ndim == 3 else 2])
 
   def _survivors(self, y: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
@@ -192,6 +201,11 @@ class Branch(Mixer):
       return y
     alive = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.layer_drop, (len(y), *[1] * (y.ndim - 1)))
     return jnp.where(alive, y / (1 - self.layer_drop), 0)
+
+
+def in_parallel(lengths: Lengths) -> Normalised:
+  """Returns how norms are called on whole sequences: those of a batch may learn its statistics."""
+  return lambda norm, x: norm.of_batch(x, lengths) if isinstance(norm, BatchNorm) else norm(x)
 
 
 def fields(letter: Mapping[str, Any]) -> dict[str, Any]:

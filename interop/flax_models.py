@@ -44,7 +44,7 @@ def s5(
 
   Args:
     tree: its collection `params`.
-    stats: its collection `batch_stats`, where it was trained with BatchNorm. Ours never updates it.
+    stats: its collection `batch_stats`, where it was trained with BatchNorm.
     activation: theirs: "full_glu", "half_glu1", "half_glu2" or "gelu".
     norm: "pre" or "post", their `prenorm`.
     pool: "mean" or "last", their `mode`; of pairs "mean".
@@ -191,7 +191,7 @@ def _variables(
   }
   apart: dict[str, Any] = {"params": {"embed": dict(embed), "body": {"s": each}, "head": dict(head)}}
   if stats is not None:
-    apart["buffers"] = {"body": {"s": {str(number): {"norm": one} for number, one in enumerate(stats)}}}
+    apart["batch_stats"] = {"body": {"s": {str(number): {"norm": one} for number, one in enumerate(stats)}}}
   variables = model.together(apart)
   made_of = jax.eval_shape(model.init, jax.random.key(0), model.example(1, 1)["inputs"])
   want, have = ({key: np.shape(x) for key, x in plan.leaves(tree).items()} for tree in (meta.unbox(made_of), variables))

@@ -7,7 +7,7 @@ tables of n-grams), state, taps, or None.
 
 from layers.block_dense import BlockDense
 from layers.dense import Dense, project, torch_dense
-from layers.norms import BatchNorm, GatedRMSNorm, HeadNorm, LayerNorm, RMSNorm, make_norm
+from layers.norms import BatchNorm, GatedRMSNorm, HeadNorm, LayerNorm, RMSNorm, make_norm, make_token_norm
 from layers.param import buffer, param
 from layers.short_conv import ShortConv
 
@@ -22,6 +22,7 @@ __all__ = [
   "ShortConv",
   "buffer",
   "make_norm",
+  "make_token_norm",
   "param",
   "project",
   "torch_dense",

@@ -1,9 +1,9 @@
-"""Normalisation over the last axis, or by stored statistics of it; float32 inside, the input's dtype outside."""
+"""Normalisation over the last axis, or by statistics of a batch; float32 inside, the input's dtype outside."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from kernels.gated_norm import ORDERS, gated_rms_norm
 from layers.activations import some
@@ -76,28 +76,57 @@ class LayerNorm(_Norm):
 
 
 class BatchNorm(_Norm):
-  """y = scale (x - mean) / sqrt(var + eps) + bias, of stored mean and var     Ioffe & Szegedy 2015, arXiv:1502.03167
+  """y = scale (x - mean) / sqrt(var + eps) + bias     Ioffe & Szegedy 2015, arXiv:1502.03167, algorithm 1
 
-  This is what a trained BatchNorm does at inference: an affine map of each token by itself. For checkpoints that have
-  the statistics; they are in the collection "buffers". Departs: they are never updated, so that training goes on with
-  those of the checkpoint, and in a new model they stay 0 and 1: nothing is normalised.
+  mean and var are running averages in the collection "batch_stats": an affine map of each token by itself. In training,
+  see `of_batch`, they are those of all tokens of the batch, wherever these lie. Departs: the averages are of the biased
+  variance, as in Flax, where torch takes the unbiased one.
+
+  Attributes:
+    momentum: the weight of the old averages in the new ones.
   """
 
   eps: float = 1e-5
+  momentum: float = 0.9
   axis: str | None = "embed"
 
-  @nn.compact
+  def __post_init__(self):
+    if not 0 <= self.momentum < 1:
+      raise Mistake(f"BatchNorm: momentum={self.momentum}; it must be at least 0 and below 1, e.g. 0.9")
+    super().__post_init__()
+
   def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    """x shifted and scaled as the stored statistics say."""
+    """x shifted and scaled as the running averages say."""
+    return self._normalised(x)
+
+  def of_batch(self, x: Float[Array, "b t d"], lengths: Int[Array, "b"] | None) -> Float[Array, "b t d"]:
+    """x by its own statistics where "batch_stats" is mutable, as in training, which then move on; else as if called.
+
+    Tokens past the lengths count for nothing.
+    """
+    return self._normalised(x, lengths, self.is_mutable_collection("batch_stats") and not self.is_initializing())
+
+  @nn.compact
+  def _normalised(self, x: Array, lengths: Array | None = None, learns: bool = False) -> Array:
     wide, zeros, ones = _wide(x), nn.initializers.zeros, nn.initializers.ones
     scale, bias = (
       param(self, name, init, x.shape[-1:], (self.axis,)).astype(wide.dtype)
       for name, init in (("scale", ones), ("bias", zeros))
     )
-    mean, variance = (
-      buffer(self, name, init, x.shape[-1:], (self.axis,)).astype(wide.dtype)
+    kept = [
+      buffer(self, name, init, x.shape[-1:], (self.axis,), collection="batch_stats")
       for name, init in (("mean", zeros), ("var", ones))
-    )
+    ]
+    mean, variance = (z.astype(wide.dtype) for z in kept)
+    if learns:
+      counted = jnp.ones(x.shape[:2], bool) if lengths is None else jnp.arange(x.shape[1]) < lengths[:, None]
+      # a batch of padding alone has no statistics
+      average = lambda z, old: jnp.where(jnp.any(counted), jnp.mean(z, axis=(0, 1), where=counted[..., None]), old)
+      mean = average(wide, mean)
+      variance = average(jnp.square(wide - mean), variance)
+      for name, old, new in zip(("mean", "var"), kept, (mean, variance)):
+        moved = self.momentum * old + (1 - self.momentum) * new
+        self.put_variable("batch_stats", name, moved.astype(old.dtype))
     return ((wide - mean) * jax.lax.rsqrt(variance + self.eps) * scale + bias).astype(x.dtype)
 
 
@@ -177,6 +206,17 @@ def make_norm(name: str, **kwargs) -> nn.Module:
   if name not in NORMS:
     raise Mistake(f"norm: no norm {name!r}; choose from {sorted(NORMS)}")
   return NORMS[name](**kwargs)
+
+
+def make_token_norm(name: str, **kwargs) -> nn.Module:
+  """Builds the norm of that name for where a batch's statistics are not learned.
+
+  Raises:
+    ValueError: no norm is called `name`, or it needs them.
+  """
+  if name == "batch":
+    raise Mistake("norm 'batch' learns in branches and as a stack's last norm; here choose from ['layer', 'rms']")
+  return make_norm(name, **kwargs)
 
 
 def _wide(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:

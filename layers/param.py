@@ -79,9 +79,15 @@ def matrix(
 
 
 def buffer(
-  module: nn.Module, name: str, init: Initializer, shape: tuple[int, ...], axes: tuple[str | None, ...]
+  module: nn.Module,
+  name: str,
+  init: Initializer,
+  shape: tuple[int, ...],
+  axes: tuple[str | None, ...],
+  *,
+  collection: str = "buffers",
 ) -> Float[Array, "..."]:
-  """Returns a float32 array made as parameters are, and none of them: it is kept in the collection "buffers"."""
+  """Returns a float32 array made as parameters are, and none of them: it is kept in another collection."""
   boxed = nn.with_logical_partitioning(init, axes)
   draw = lambda: boxed(module.make_rng("params"), shape, jnp.float32)
-  return jnp.asarray(module.variable("buffers", name, draw).value)
+  return jnp.asarray(module.variable(collection, name, draw).value)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from hybrids import mixer as mixer_lib
 from hybrids.body.streams import Streams
-from layers.norms import make_norm
+from layers.norms import make_token_norm
 from layers.sizes import at_least_one
 
 
@@ -44,7 +44,7 @@ class HyperStack(Streams):
 
   def setup(self):
     super().setup()
-    self.final_norm = make_norm(**self.norm)
+    self.final_norm = make_token_norm(**self.norm)
 
   @nn.nowrap
   def connection(self, letter: str, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -163,8 +163,10 @@ class Stack(Mixer):
     x, state, changed = run(call, kept, x, state)
     if call.mutable:
       self._keep(changed)
-    has_norm = self.last_norm and self._branch(self.depth - 1).norm_position != "post"
-    return self.final_norm(x) if has_norm else x, state
+    if self.last_norm and self._branch(self.depth - 1).norm_position != "post":
+      whole = method == "__call__"
+      x = branch_lib.in_parallel(masks.get("lengths"))(self.final_norm, x) if whole else self.final_norm(x)
+    return x, state
 
   def _one_by_one(
     self, call: pure.Call, kept: Mapping[str, layout_lib.Kept], x: Array, state: tuple

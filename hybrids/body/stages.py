@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from hybrids import mixer as mixer_lib
 from hybrids.branch import check_norm
 from kernels.inputs import Lengths, Reset
-from layers import Dense, images, make_norm
+from layers import Dense, images, make_token_norm
 from layers.choices import one_of
 from layers.image_conv import HalvingConv
 from layers.mixer import Mixer, Where
@@ -65,7 +65,7 @@ class Stages(Mixer):
 
   def setup(self):
     self.stacks = [stack.copy(parent=self, name=f"stage_{i}") for i, stack in enumerate(self._stacks())]
-    self.norms = [make_norm(**self.norm) for _ in self.stages[1:]]
+    self.norms = [make_token_norm(**self.norm) for _ in self.stages[1:]]
     widths = [2 * self.width * 2**i for i in range(len(self.stages) - 1)]
     squares = lambda width: Dense(width, axes=("inner", "embed"))
     self.merges = [HalvingConv(width) if self.merge == "conv" else squares(width) for width in widths]

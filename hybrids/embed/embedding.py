@@ -14,7 +14,7 @@ from kernels.documents import positions
 from kernels.inputs import Lengths, Reset, valid
 from layers import param
 from layers.choices import one_of
-from layers.norms import make_norm
+from layers.norms import make_token_norm
 from layers.positions import sinusoidal
 from mistake import Mistake
 
@@ -108,7 +108,7 @@ class Embedding(nn.Module, kw_only=True):
     if self.position == "learned":
       self.positions = param(self, "positions", normal, (self.max_len, self.width), (None, "embed"))
     if self.norm["name"] != "none":
-      self.norm_in = make_norm(**self.norm)
+      self.norm_in = make_token_norm(**self.norm)
     if self.scaled:
       vector = lambda name, init: param(self, name, init, (self.width,), ("embed",))
       self.channel_bias = vector("channel_bias", nn.initializers.zeros)

@@ -17,7 +17,7 @@ from hybrids import mixer as mixer_lib
 from hybrids.branch import check_norm
 from hybrids.wrap.one_stream import OneStream
 from layers import param
-from layers.norms import make_norm
+from layers.norms import make_token_norm
 from layers.sizes import above_zero, at_least_one
 
 
@@ -57,7 +57,7 @@ class HyperConnection(OneStream):
 
   def setup(self):
     self.inner = self.inside()
-    self.first_norm = make_norm(**self.norm, parent=None).copy(parent=self, name="norm")
+    self.first_norm = make_token_norm(**self.norm, parent=None).copy(parent=self, name="norm")
     weights = self.streams * (self.streams + 2)
     small, zeros, ones = nn.initializers.normal(0.02), nn.initializers.zeros, nn.initializers.ones
     self.W = param(self, "W", small, (self.width, weights), ("embed", None))

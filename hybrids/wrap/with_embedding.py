@@ -11,7 +11,7 @@ from hybrids import mixer as mixer_lib
 from hybrids.branch import check_norm
 from layers import Dense
 from layers.mixer import Mixer, Where
-from layers.norms import make_norm
+from layers.norms import make_token_norm
 from mistake import Mistake
 
 EMBEDDING = "embedding"
@@ -63,7 +63,7 @@ class WithEmbedding(Mixer):
     if not self.narrows:
       self.out_proj = Dense(self.width, axes=("inner", "embed"))
     if self.norm is not None:
-      self.first_norm = make_norm(**self.norm, parent=None).copy(parent=self, name="norm")
+      self.first_norm = make_token_norm(**self.norm, parent=None).copy(parent=self, name="norm")
 
   @nn.nowrap
   def init_state(self, batch: int, max_len: int) -> Any:

@@ -13,6 +13,8 @@ from hybrids.mixer import build
 from tests.hybrids.filled import filled
 from tests.hybrids.test_stack import B, D, T, X, close, make, variables
 
+BATCH = dict(name="batch", momentum=0.5)
+
 
 def test_batch_statistics_are_kept_for_each_layer():
   stack = make(depth=5, pattern="cd")
@@ -39,6 +41,23 @@ def test_batch_statistics_are_kept_for_each_layer():
   (prefilled, _), changed = jax.jit(run)(after, X, stack.init_state(B, T))
   close(prefilled, evaluate(after, X))
   jax.tree.map(np.testing.assert_array_equal, changed["batch_stats"], after["batch_stats"])
+
+
+@pytest.mark.parametrize("position", ["pre", "post", "sandwich"])
+def test_batch_norm_learns_in_training_alone(position):
+  branch = dict(norm_position=position, norm=BATCH)
+  stack = Stack(width=D, depth=2, pattern="-", letters={"-": dict(name="mlp")}, branch=branch)
+  kept = filled(stack, X)
+  lengths = jnp.array([T - 2, *[T] * (B - 1)])
+  y, changed = stack.apply(kept, X, lengths=lengths, mutable=["batch_stats"])
+  moved = jax.tree.map(lambda a, b: not np.allclose(a, b), kept["batch_stats"], changed["batch_stats"])
+  assert all(jax.tree.leaves(moved))
+  # what lies in the padding does not count
+  other = stack.apply(kept, X.at[0, -1].add(5), lengths=lengths, mutable=["batch_stats"])[1]
+  jax.tree.map(np.testing.assert_array_equal, changed["batch_stats"], other["batch_stats"])
+  found = stack.apply({**kept, **changed}, X, lengths=lengths)
+  assert not np.allclose(found, y)
+  close(stack.apply({**kept, **changed}, X, stack.init_state(B, T), lengths=lengths, method="prefill")[0], found)
 
 
 @pytest.mark.parametrize("remat", ["none", "full"])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from layers import BatchNorm, Dense, GatedRMSNorm, LayerNorm, RMSNorm, ShortConv, make_norm, project
+from layers import BatchNorm, Dense, GatedRMSNorm, LayerNorm, RMSNorm, ShortConv, make_norm, make_token_norm, project
 from layers.initializers import inverse_softplus, log_step, log_uniform, softplus_step, uniform_fan_in
 from layers.lengths import blank_past, last_of
 from layers.param import Adapted
@@ -84,19 +84,41 @@ def test_norms_give_the_moments_they_promise():
   refused(r"no norm 'batsch'; choose from \['batch', 'layer', 'rms'\]", make_norm, "batsch")
 
 
-def test_batch_norm_is_flax_s_with_stored_statistics_which_stay():
-  """For a sequence, a token at a time, and where the collection could be written."""
+def batch_norm(momentum=0.9):
+  """Returns ours and Flax's, with parameters and statistics."""
   params = {"scale": jnp.arange(6.0) - 1, "bias": jnp.linspace(-1, 1, 6)}
   stats = {"mean": jnp.arange(6.0), "var": jnp.linspace(0.1, 3, 6)}
-  theirs = nn.BatchNorm(use_running_average=True, epsilon=1e-3)
-  expected = theirs.apply({"params": params, "batch_stats": stats}, X)
-  ours, variables = make_norm("batch", eps=1e-3), {"params": params, "buffers": stats}
-  y, changed = ours.apply(variables, X, mutable=["buffers"])
+  ours = make_norm("batch", eps=1e-3, momentum=momentum)
+  return ours, nn.BatchNorm(epsilon=1e-3, momentum=momentum), {"params": params, "batch_stats": stats}
+
+
+def test_batch_norm_is_flax_s_with_stored_statistics():
+  """For a sequence, a token at a time, and where the collection could be written."""
+  ours, theirs, variables = batch_norm()
+  expected = theirs.apply(variables, X, use_running_average=True)
+  y, changed = ours.apply(variables, X, mutable=["batch_stats"])
   np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
   np.testing.assert_array_equal(ours.apply(variables, X[:, 2]), y[:, 2])
-  for name, value in stats.items():
-    np.testing.assert_array_equal(changed["buffers"][name], value)
+  np.testing.assert_array_equal(ours.apply(variables, X, None, method="of_batch"), y)
+  jax.tree.map(np.testing.assert_array_equal, changed["batch_stats"], variables["batch_stats"])
   np.testing.assert_array_equal(BatchNorm(eps=0.0).init_with_output(KEY, X)[0], X)
+
+
+@pytest.mark.parametrize("lengths", [None, [2, 4]])
+def test_batch_norm_learns_the_statistics_of_valid_tokens_as_flax_s(lengths):
+  ours, theirs, variables = batch_norm(0.95)
+  x = 3 * X[:2] + 1
+  valid = None if lengths is None else np.arange(x.shape[1])[None, :, None] < np.array(lengths)[:, None, None]
+  expected, after = theirs.apply(variables, x, use_running_average=False, mask=valid, mutable=["batch_stats"])
+  y, changed = ours.apply(
+    variables, x, None if lengths is None else jnp.array(lengths), method="of_batch", mutable=["batch_stats"]
+  )
+  np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), changed["batch_stats"], after["batch_stats"])
+  nothing = ours.apply(variables, x, jnp.zeros(2, int), method="of_batch", mutable=["batch_stats"])[1]
+  jax.tree.map(np.testing.assert_array_equal, nothing["batch_stats"], variables["batch_stats"])
+  refused("norm 'batch' learns in branches", make_token_norm, "batch")
+  refused("BatchNorm: momentum=1", make_norm, "batch", momentum=1)
 
 
 def test_short_conv_steps_equal_the_call():
