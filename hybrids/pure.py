@@ -13,17 +13,28 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.core import meta, scope
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from hybrids import pattern
 from hybrids.branch import FED, Branch
+from kernels import kept_states
 from layers.param import Adapted
 from mistake import Mistake
 
+# the name of what enters a branch
+BRANCH = "branch"
 REMAT: dict[str, Callable | None] = {
   "none": None,
   "full": jax.checkpoint_policies.nothing_saveable,
   "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  "scans": jax.checkpoint_policies.save_only_these_names(kept_states.NAME),
+  "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
+    names_which_can_be_saved=[],
+    names_which_can_be_offloaded=[BRANCH],
+    offload_src="device",
+    offload_dst="pinned_host",
+  ),
 }
 LAYERS = {nn.PARTITION_NAME: "layers"}
 # collections that a call adds to, as opposed to the variables of a layer
@@ -136,6 +147,7 @@ def run(
   mutable = scope.union_filters(call.mutable, CARRIED) if branch.CARRIES else call.mutable
 
   def apply(x, piece, keys, masks, taken, shared):
+    x = checkpoint_name(x, BRANCH)
     variables = piece.variables if shared is None else adapted(shared, piece.adapters)
     arguments = (x,) if call.method == "__call__" else (x, piece.state)
     out, changed = branch.apply(

@@ -1,8 +1,25 @@
-"""The gradient of kernels that run forward and backward by themselves, from states that the forward pass keeps."""
+"""What the forward pass of an op that goes along time keeps for its gradient, and the gradient of kernels from that."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
+from jax.ad_checkpoint import checkpoint_name
+
+# by which a policy of rematerialisation knows outputs and kept states of scans and of attention
+NAME = "scans"
+
+
+def named(tree: Any) -> Any:
+  """Returns the arrays, by whose name `jax.checkpoint` may keep them where it recomputes all else."""
+
+  def one(z: jax.Array) -> jax.Array:
+    if jax.numpy.iscomplexobj(z):
+      # what JAX keeps goes through an operation that takes no complex numbers
+      return jax.lax.complex(checkpoint_name(z.real, NAME), checkpoint_name(z.imag, NAME))
+    return checkpoint_name(z, NAME)
+
+  return jax.tree.map(one, tree)
 
 
 def differentiable(run: Callable, backward: Callable, *, state: int) -> Callable:
@@ -20,7 +37,7 @@ def differentiable(run: Callable, backward: Callable, *, state: int) -> Callable
     return run(*args, save=False)[:2]
 
   def save(*args):
-    y, last, *saved = run(*args, save=True)
+    y, last, *saved = named(run(*args, save=True))
     return (y, last), (*args[:state], *args[state + 1 :], *saved)
 
   scan.defvjp(save, lambda saved, cotangents: backward(*saved, *cotangents))

@@ -53,7 +53,9 @@ class Stack(Mixer):
     lora_joint: a regular expression, found in the paths of those matrices of one module whose changes have their first
       factor in common, as they read the same vectors; none, if empty.
     last_norm: whether the last layer's output is normalised, unless norms stand after the sums already ("post").
-    remat: what the backward pass recomputes: "none", "full" (all of each branch) or "dots" (all but matrix products).
+    remat: what the backward pass recomputes: "none"; "full", all of each branch, of which its input is kept; "dots",
+      all but matrix products; "scans", all but what scans and attention return and keep; "offload", as "full", and the
+      inputs wait in the host's memory.
     unroll: how many rounds one iteration of a loop holds; 0 for one, but for all of a short loop (of at most
       `pure.SHORT` layers): nothing is then stacked for the backward pass, which is smaller and faster. It compiles in
       the time of the loop for two layers, and in two to three times that for eight.

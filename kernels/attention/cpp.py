@@ -14,6 +14,7 @@ import numpy as np
 
 from kernels import cpp, dispatch, inputs
 from kernels.attention.visible import places
+from kernels.kept_states import named
 
 SOURCE = Path(__file__).with_suffix(".cc")
 FORWARD, BACKWARD = cpp.handlers(SOURCE)
@@ -51,7 +52,7 @@ def _attend(rules, q, k, v, *places):
 
 def _forward(rules, q, k, v, *places):
   (b, t, h, _), p = q.shape, v.shape[3]
-  y, levels = _call(FORWARD, ((b, t, h, p), (b, h, t)), 1, rules)(q, k, v, *_arrays(places))
+  y, levels = named(_call(FORWARD, ((b, t, h, p), (b, h, t)), 1, rules)(q, k, v, *_arrays(places)))
   return (y,), (q, k, v, places, y, levels)
 
 

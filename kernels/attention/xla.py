@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from kernels import dispatch, inputs
 from kernels.attention.visible import EVERYONE, places, visible
 from kernels.attention.weights import POINTWISE
+from kernels.kept_states import named
 
 # Queries and keys in a block. A CPU wants the scores in its cache, an accelerator wants few steps.
 BLOCKS = dict(cpu=(256, 256), accelerator=(1024, 2048))
@@ -157,7 +158,7 @@ def _forward(rules, q, k, v, at, of):
 
 
 def _blockwise_fwd(rules, q, k, v, at, of):
-  y, spoilt, level = _forward(rules, q, k, v, at, of)
+  y, spoilt, level = named(_forward(rules, q, k, v, at, of))
   return (y, spoilt), (q, k, v, at, of, y, level)
 
 

@@ -13,6 +13,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from kernels.kept_states import named
+
 
 def differentiable(forward: Callable, backward: Callable) -> Callable:
   """Returns the differentiable `scan(a, x, h, reset)` of two loops that know nothing of each other.
@@ -26,7 +28,7 @@ def differentiable(forward: Callable, backward: Callable) -> Callable:
     return forward(a, x, h, reset)
 
   def save(a, x, h, reset):
-    y, last = forward(a, x, h, reset)
+    y, last = named(forward(a, x, h, reset))
     return (y, last), (a, h, y, reset)
 
   scan.defvjp(save, lambda saved, cotangents: (*backward(*saved, *cotangents), None))

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from kernels import cpp, dispatch, op
+from kernels.kept_states import named
 
 SOURCE = Path(__file__).with_suffix(".cc")
 FORWARD, BACKWARD = cpp.handlers(SOURCE)
@@ -42,7 +43,7 @@ def _run(entered, R, h, c, reset, valid, *, save):
 
 
 def _forward(*args):
-  y, last_h, last_c, gates, cells = _run(*args, save=True)
+  y, last_h, last_c, gates, cells = named(_run(*args, save=True))
   return (y, last_h, last_c), (*args[1:], y, gates, cells)
 
 

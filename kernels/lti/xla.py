@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels import dispatch, nonfinite
+from kernels.kept_states import named
 from kernels.linear_scan.pairs import add, parts, whole
 from kernels.products import multiply
 from kernels.short_conv.xla import add_lags
@@ -123,7 +124,7 @@ def chunk_scan(P: Parts, v: Parts, x: Parts, reset: Bool[Array, "m b"] | None) -
 
 
 def _chunk_scan_fwd(P, v, x, reset):
-  before, after = chunk_scan(P, v, x, reset)
+  before, after = named(chunk_scan(P, v, x, reset))
   return (before, after), (P, before, reset)
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from kernels import dispatch
+from kernels.kept_states import named
 from kernels.rg_lru.gates import C
 
 READ = (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16))  # as they lie in memory
@@ -34,7 +35,7 @@ def differentiable(forward: Callable, backward: Callable) -> Callable:
     return forward(u, r, i, rate, h, reset)
 
   def save(u, r, i, rate, h, reset):
-    y, last = forward(u, r, i, rate, h, reset)
+    y, last = named(forward(u, r, i, rate, h, reset))
     return (y, last), (u, r, i, rate, h, y, reset)
 
   scan.defvjp(save, lambda saved, cotangents: (*backward(*saved, *cotangents), None))

@@ -13,6 +13,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from kernels import chunks
+from kernels.kept_states import named
 
 CHUNK = 16
 
@@ -49,7 +50,7 @@ def _forward(x, dt, A, B, C, h, reset):
     last, y = lax.scan(step, h, tokens)
     return last, (y, h)
 
-  last, (y, entries) = lax.scan(chunk, _lanes(h, groups), tokens)
+  last, (y, entries) = named(lax.scan(chunk, _lanes(h, groups), tokens))
   return (_rows(y, x), _channels(last)), (x, dt, A, B, C, reset, entries)
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from kernels import chunks
 from kernels.decays import einsum, running_sums
+from kernels.kept_states import named
 from kernels.products import multiply
 
 CHUNK = 64  # the size of common heads and states: products within a chunk cost about what those with states do
@@ -51,11 +52,11 @@ def _forward(q, k, v, log_a, S, reset):
     across, inflow = inputs
     return across[..., None, None] * S + inflow, S
 
-  last, entries = lax.scan(chunk, _grouped(S, 1, k.shape[2]), (decays.across, inflow))
+  last, entries = named(lax.scan(chunk, _grouped(S, 1, k.shape[2]), (decays.across, inflow)))
   weights = decays.inside * _scores(tokens)[:, :, :, None]
   y = product("mbgrij,mjbgrp->mibgrp", weights, tokens.v)
   y += _by_token(decays.enter) * product("mcbgk,mbgrkp->mcbgrp", tokens.q, entries)
-  return (_rows(y, v), last.reshape(S.shape)), (q, k, v, log_a, reset, entries)
+  return (named(_rows(y, v)), last.reshape(S.shape)), (q, k, v, log_a, reset, entries)
 
 
 def _backward(saved, cotangents):

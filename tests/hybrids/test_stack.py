@@ -95,7 +95,10 @@ def test_a_model_of_any_size_is_counted_without_allocating():
 
 @pytest.mark.parametrize(
   "options",
-  [{"unroll": 1}, {"unroll": 1, "remat": "full"}, {"unroll": 1, "remat": "dots"}, {"unroll": 2}, {"remat": "full"}],
+  [
+    *({"unroll": 1, "remat": remat} for remat in ("none", "full", "dots", "scans", "offload")),
+    *({"unroll": 2}, {"remat": "full"}),
+  ],
   ids=str,
 )
 def test_the_loop_equals_the_layers_one_by_one(options):
@@ -177,7 +180,7 @@ def test_missing_parameters_are_named():
   [
     (dict(pattern="dz"), r"pattern 'dz' uses \['z'\], but letters defines \['-', '1', 'c', 'd', 'o', 'w'\]"),
     (dict(depth=0), "depth=0: a stack has at least 1 layer"),
-    (dict(remat="some"), r"no remat 'some'; choose from \['none', 'full', 'dots'\]"),
+    (dict(remat="some"), r"no remat 'some'; choose from \['none', 'full', 'dots', 'scans', 'offload'\]"),
     (dict(unroll=-1), "unroll=-1"),
     (dict(branch=dict(norm=dict(name="batsch"))), r"no norm 'batsch'; choose from"),
     (dict(branch=dict(norm=dict(name="rms", epps=1.0))), r"norm 'rms' has no field 'epps' .did you mean 'eps'"),

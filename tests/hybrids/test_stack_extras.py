@@ -10,6 +10,7 @@ import pytest
 
 from hybrids.body.stack import Stack
 from hybrids.mixer import build
+from kernels import dispatch
 from tests.hybrids.filled import filled
 from tests.hybrids.test_stack import B, D, T, X, close, make, variables
 
@@ -185,3 +186,14 @@ def test_what_a_layer_feeds_reaches_the_next_ones_input_alone():
 def test_what_is_fed_is_read_and_what_is_read_is_fed(letters, pattern, reason):
   with pytest.raises(ValueError, match=reason):
     Stack(width=D, depth=len(pattern), pattern=pattern, letters=letters)
+
+
+@pytest.mark.parametrize("mixer", [dict(name="s5"), dict(name="mamba"), dict(name="softmax", heads=2)], ids=str)
+def test_a_scan_runs_once_more_where_all_is_recomputed_and_not_where_it_is_kept(mixer):
+  def scans(remat):
+    stack = Stack(width=D, depth=2, pattern="m", letters={"m": mixer}, remat=remat, unroll=1)
+    gradient = jax.grad(lambda params, x: jnp.sum(stack.apply({"params": params}, x)))
+    with dispatch.use("xla"):
+      return str(jax.make_jaxpr(gradient)(filled(stack, X)["params"], X)).count("scan[")
+
+  assert scans("none") == scans("scans") < scans("full") == scans("offload")
