@@ -49,7 +49,8 @@ class Arrays(Stored):
     channels, labels, length: features a step, classes, and steps of the longest sequence; 0 to take them from the data,
       which is then read as soon as the task is made. A forecast needs `length`.
     longer: whether sequences beyond `length` are an error ("refuse") or lose their end ("cut", counted).
-    validation, test: shares held out where there is no `split`.
+    validation, test: shares held out where there is no `split`; validation=0 with a test split of its own evaluates on
+      that alone and trains on the whole training part, as several papers chose models.
     normalise: features by mean and standard deviation of the training part.
     balanced: training rows weigh n / (classes · rows of their class).
   """
@@ -91,7 +92,7 @@ class Arrays(Stored):
       ("predict", self.predict in PREDICTS, f"choose from {PREDICTS}"),
       ("layout", self.layout in LAYOUTS, f"choose from {LAYOUTS}"),
       ("longer", self.longer in LONGER, f"choose from {LONGER}"),
-      ("validation", 0 < self.validation < 1, "a share between 0 and 1"),
+      ("validation", 0 <= self.validation < 1, "a share below 1; 0 if there is a test split"),
       ("test", 0 <= self.test < 1 - self.validation, "a share below 1 - data.validation"),
       ("horizon", self.horizon >= 1, "at least 1"),
       ("unit", self.unit > 0, "above 0"),
@@ -141,6 +142,11 @@ class Arrays(Stored):
     """Returns how many classes there are, or None where no label is predicted."""
     return self.labels if self.predict == "label" else None
 
+  @property
+  def source(self) -> str:
+    """Returns how errors name where the sequences come from."""
+    return f"data.files={self.files!r}" if self.files else f"data.dir={self.dir!r}"
+
   @functools.cached_property
   def data(self) -> Sequences:
     """Reads and checks all sequences."""
@@ -158,7 +164,7 @@ class Arrays(Stored):
     empty = np.flatnonzero(data.lengths == 0)
     self._count(empty, len(data), "sequences are empty")
     if not len(data):
-      raise Mistake(f"data.files={self.files!r} holds no sequence")
+      raise Mistake(f"{self.source} holds no sequence")
     if self.channels and data.values.shape[1] != self.channels:
       raise Mistake(
         f"data.channels={self.channels}, but the steps of {self.files!r} have {data.values.shape[1]} features"
@@ -215,7 +221,7 @@ class Arrays(Stored):
 
   def _count(self, wrong: np.ndarray, of: int, what: str) -> None:
     if len(wrong):
-      raise Mistake(f"data.files={self.files!r}: {len(wrong)} of {of} {what}, the first is number {wrong[0]}")
+      raise Mistake(f"{self.source}: {len(wrong)} of {of} {what}, the first is number {wrong[0]}")
 
   def _read_channels(self) -> int:
     return self.data.values.shape[1]
@@ -254,6 +260,11 @@ class Arrays(Stored):
       known = {"0": "train", "1": "validation", "2": "test", "valid": "validation", "val": "validation"}
       splits = np.array([known.get(name, name) for name in splits.tolist()])
       self._count(np.flatnonzero(~np.isin(splits, SPLITS)), len(splits), f"splits are none of {SPLITS}")
+    if not self.validation and (data.split is None or not (splits != "train").any()):
+      raise Mistake(
+        f"data.validation=0, but {self.source} has no test split of its own, so that nothing is left to evaluate on; "
+        "give a share above 0, e.g. 0.1"
+      )
     if self.predict == "next":
       return self._windows(None if data.split is None else splits)
     if data.split is None:
@@ -263,9 +274,9 @@ class Arrays(Stored):
       splits = splits.astype(object)
       splits[train] = self._shares(train, 0.0)
     rows = {split: np.flatnonzero(splits == split) for split in SPLITS if (splits == split).any()}
-    missing = [split for split in SPLITS[:2] if split not in rows]
+    missing = [split for split in SPLITS[: 1 + (self.validation > 0)] if split not in rows]
     if missing:
-      raise Mistake(f"data.files={self.files!r} has no {missing[0]} sequences; it has {len(data)} in all")
+      raise Mistake(f"{self.source} has no {missing[0]} sequences; it has {len(data)} in all")
     return {split: np.stack([data.starts[which], which], axis=1) for split, which in rows.items()}
 
   def _shares(self, which: np.ndarray, test: float) -> np.ndarray:
@@ -280,12 +291,12 @@ class Arrays(Stored):
 
   def _windows(self, splits: np.ndarray | None) -> dict[str, np.ndarray]:
     rows = windows(self.data, splits, reach=self._reach, validation=self.validation, test=self.test)
-    test = self.test > 0 if splits is None else "test" in splits
-    short = [split for split in SPLITS if not len(rows[split]) and (split != "test" or test)]
+    wanted = {"train": True, "validation": self.validation > 0, "test": self.test > 0 and splits is None}
+    short = [
+      split for split in SPLITS if not len(rows[split]) and (wanted[split] or splits is not None and split in splits)
+    ]
     if short:
-      raise Mistake(
-        f"the {short[0]} part of data.files={self.files!r} has no {self._reach} steps; lower data.length={self.length}"
-      )
+      raise Mistake(f"the {short[0]} part of {self.source} has no {self._reach} steps; lower data.length={self.length}")
     return {split: each for split, each in rows.items() if len(each)}
 
   @property
@@ -307,7 +318,7 @@ class Arrays(Stored):
       deviation = part.std(axis=0)
     if not np.isfinite(deviation).all():
       feature = np.flatnonzero(~np.isfinite(deviation))[0]
-      raise Mistake(f"data.files={self.files!r}: feature {feature} is too large to be normalised; divide it before")
+      raise Mistake(f"{self.source}: feature {feature} is too large to be normalised; divide it before")
     return part.mean(axis=0), np.where(deviation > 0, deviation, 1)
 
   @property

@@ -53,7 +53,8 @@ class ImageSequence(Stored):
   Attributes:
     dataset: "mnist", or "cifar10" with three colours a pixel, or one with "_grey"; the "_subset"s are its first images.
     permuted: whether pixels are read in a random order, which `permutation_seed` fixes.
-    held_out: training images kept for validation (10 % of MNIST, as in the S4 code base).
+    held_out: training images kept for validation (10 % of MNIST, as in the S4 code base); 0 trains on all of them and
+      evaluates on the test set alone.
     dir: a folder with the original files, or with one named like the set that holds them; MNIST is downloaded without.
     cache: where the prepared data set is kept; empty for the user's cache folder.
   """
@@ -79,7 +80,7 @@ class ImageSequence(Stored):
     self.require_all(
       ("batch", self.batch >= 1, "at least 1"),
       ("permutation_seed", 0 <= self.permutation_seed < 2**32, "0 … 2^32 - 1"),
-      ("held_out", 1 <= self.held_out < train, f"1 … {train - 1} of the {train} training images"),
+      ("held_out", 0 <= self.held_out < train, f"0 … {train - 1} of the {train} training images"),
     )
 
   @property
@@ -115,18 +116,19 @@ class ImageSequence(Stored):
 
   @functools.cached_property
   def splits(self) -> dict[str, Images]:
-    """Reads 'train', 'validation' and 'test' once."""
+    """Reads 'train', 'validation', unless it is empty, and 'test' once."""
     size = self.length
     order = np.random.RandomState(self.permutation_seed).permutation(size) if self.permuted else np.arange(size)
     whole = {split: Images(images.pixels[:, order], images.labels) for split, images in self._read().items()}
     shuffled = draws.permutation(0, "image_sequence/validation", 0, len(whole["train"].labels))
     training, validation = shuffled[self.held_out :], shuffled[: self.held_out]
     train = whole["train"]
-    return {
+    parts = {
       "train": Images(train.pixels[training], train.labels[training]),
       "validation": Images(train.pixels[validation], train.labels[validation]),
       "test": whole["test"],
     }
+    return {split: images for split, images in parts.items() if len(images.labels)}
 
   @property
   def sizes(self) -> dict[str, int]:

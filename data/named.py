@@ -14,6 +14,8 @@ from data.sequences import Sequences
 class Named(Arrays):
   """Classify the sequences of a set; its own test part is the test, `validation` of its training part is held out.
 
+  With validation=0 none is, and the test part is the only evaluation set.
+
   Attributes:
     dataset: a name of data/known_sets.py.
     dir: a folder with the set's files, or with the set's folder that holds them.
@@ -47,7 +49,7 @@ class Named(Arrays):
       ("dataset", self.dataset in KNOWN, f"choose from {list(KNOWN)}"),
       ("batch", self.batch >= 1, "at least 1"),
       ("longer", self.longer in LONGER, f"choose from {LONGER}"),
-      ("validation", 0 < self.validation < 1, "a share between 0 and 1"),
+      ("validation", 0 <= self.validation < 1, "a share below 1; 0 if there is a test split"),
       ("test", 0 <= self.test < 1 - self.validation, "a share below 1 - data.validation"),
       ("length", self.length >= 0, "at least 1, or 0 for the longest sequence"),
     ):
@@ -57,6 +59,11 @@ class Named(Arrays):
       object.__setattr__(self, field, getattr(known, field))
     if not self.length:
       object.__setattr__(self, "length", self._read_length())
+
+  @property
+  def source(self) -> str:
+    """Returns how errors name where the sequences come from."""
+    return f"data.dataset={self.dataset!r}"
 
   @functools.cached_property
   def data(self) -> Sequences:  # type: ignore[override]

@@ -69,6 +69,21 @@ def test_groups_stay_together_and_a_split_of_the_files_own_stands(tmp_path, rng)
   assert own.rows["validation"][:, 1].tolist() == list(range(30, 36))
 
 
+def test_nothing_is_held_out_of_training_where_there_is_a_test_part(tmp_path, rng):
+  save(tmp_path / "a.npz", rng, s=np.array(["train"] * 36 + ["test"] * 4), v=np.array(["train"] * 40))
+  fields = dict(files=str(tmp_path / "a.npz"), validation=0.0)
+  task = build_task("arrays", split="s", **fields)
+  assert ([*task.eval_sets()], task.rows["train"][:, 1].tolist()) == (["test"], list(range(36)))
+  rows = build_task("arrays", split="s", predict="next", length=3, **fields).rows
+  assert {split: set(each[:, 1].tolist()) for split, each in rows.items()} == {
+    "train": set(range(36)),
+    "test": {*range(36, 40)},
+  }
+  for more in ({}, {"split": "v"}, {"predict": "next", "length": 3}):
+    task = build_task("arrays", **fields, **more)
+    refused("data.validation=0, but data.files=.*a.npz' has no test split of its own", task.eval_sets, error=Mistake)
+
+
 def test_every_kind_of_file_gives_the_same_sequences(tmp_path, rng):
   x = rng.integers(0, 255, (30, 8)).astype(np.uint8)
   y = (np.arange(30) % 2).astype(np.uint8)

@@ -10,6 +10,7 @@ import pytest
 from data import fasta, known_sets
 from data.known_sets import KNOWN, SIDE
 from data.task import build_task
+from mistake import Mistake
 from tests import originals
 from tests.refused import refused
 
@@ -145,8 +146,19 @@ def test_images_are_read_pixel_by_pixel_whatever_their_set():
   assert 0.8 < plain.std() < 1.2
   permuted = next(build_task("image_sequence", permuted=True, **fields).eval_sets()["test"]())["inputs"]
   assert np.array_equal(np.sort(plain, axis=1), np.sort(permuted, axis=1))
-  with pytest.raises(ValueError, match="data.held_out=6000 .*1 … 3999 of the 4000 training images"):
+  with pytest.raises(ValueError, match="data.held_out=6000 .*0 … 3999 of the 4000 training images"):
     build_task("image_sequence", **fields | {"held_out": 6000})
+  assert build_task("image_sequence", **fields | {"held_out": 0}).sizes == {"train": 4000, "test": 1000}
+
+
+def test_the_whole_training_part_may_be_trained_on_where_there_is_a_test_part():
+  task = named("spoken_digits", length=8000, longer="cut", validation=0.0)
+  assert ({split: len(rows) for split, rows in task.rows.items()}, [*task.eval_sets()]) == (
+    {"train": 600, "test": 300},
+    ["test"],
+  )
+  message = "data.validation=0, but data.dataset='promoters_ecoli' has no test split of its own.*give a share above 0"
+  refused(message, named("promoters_ecoli", validation=0.0).eval_sets, error=Mistake)
 
 
 def test_what_is_missing_or_different_is_named(tmp_path):
