@@ -10,7 +10,6 @@ imdb                                  50,000 film reviews as bytes, good or bad 
 
 import functools
 import gzip
-import hashlib
 import io
 import pathlib
 import re
@@ -20,8 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data import original
+from data.original import File
 from data.sequences import Sequences, sound
-from mistake import Mistake
 
 BASES = b"ACGT"
 # tokens of DNA: padding, the four bases, and what is none of them
@@ -34,14 +34,14 @@ class KnownSet(NamedTuple):
   """Describes a data set that is known by its files.
 
   Attributes:
-    files: file -> its sha256.
+    files: by name.
     folder: the name a folder with these files may have.
     source: where they are published.
     tokens: the vocabulary, 0 for features.
     unit: of the times, in those of the files.
   """
 
-  files: Mapping[str, str]
+  files: Mapping[str, File]
   folder: str
   source: str
   make: Callable[[list[pathlib.Path]], Sequences]
@@ -58,21 +58,10 @@ def load(name: str, folder: pathlib.Path) -> Sequences:
     Mistake: a file is missing, with its size, checksum and source; or is another one.
   """
   known = KNOWN[name]
-  folders = [folder / known.folder, folder]
-  root = next((each for each in folders if any((each / file).exists() for file in known.files)), None)
-  if root is None:
-    raise Mistake(
-      f"data.dir={str(folder)!r} has none of {sorted(known.files)}, nor has its {known.folder!r}: {known.source}"
-    )
-  for file, expected in known.files.items():
-    try:
-      digest = hashlib.sha256((root / file).read_bytes()).hexdigest()
-    except OSError as error:
-      raise Mistake(
-        f"cannot read {str(root / file)!r}: {error.strerror}; sha256 {expected}, from {known.source}"
-      ) from None
-    if digest != expected:
-      raise Mistake(f"{str(root / file)!r} is not the published file: sha256 {digest}, expected {expected}")
+  where = f"data.dir={str(folder)!r}, with its folder {known.folder!r},"
+  root = original.find(where, (folder / known.folder, folder), known.files, known.source)
+  for file, facts in known.files.items():
+    original.verify(root / file, facts, known.source)
   return known.make([root / file for file in known.files])
 
 
@@ -170,14 +159,18 @@ def imdb(paths: list[pathlib.Path]) -> Sequences:
   return Sequences(values[:, None], starts, np.array(labels, np.int32), split=np.array(split))
 
 
-def _dna(files: Mapping[str, str]) -> KnownSet:
+def _dna(files: Mapping[str, File]) -> KnownSet:
   source = "the CNNPromoterData files of Umarov & Solovyev 2017 (doi:10.1371/journal.pone.0171410), gzipped"
   return KnownSet(files, "promoters", source, promoters, tokens=DNA_TOKENS, labels=2)
 
 
 def _nmnist(*, timed: bool) -> KnownSet:
   return KnownSet(
-    {"nmnist_small_events.npz": "121c60d5ecd0a5f26a6ce9acbe973b53e75e352eb03399a9751de7112cee870b"},
+    {
+      "nmnist_small_events.npz": File(
+        "sha256:121c60d5ecd0a5f26a6ce9acbe973b53e75e352eb03399a9751de7112cee870b", 14552237
+      )
+    },
     "nmnist_small",
     "NMNISTsmall of github.com/bamsumit/slayerPytorch as arrays SPLIT_x, _y, _p, _t, _offsets and _label",
     functools.partial(nmnist, timed=timed),
@@ -186,9 +179,15 @@ def _nmnist(*, timed: bool) -> KnownSet:
   )
 
 
-CIFAR = "www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz, 170,052,171 bytes"
-WHOLE = {"cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"}
-PART = {"cifar10_train4000_test1000.npz": "7e296b9ca5f7a130ce6462f6b2c1d8d83471063d2da6d2f40c867ac48dc77ebc"}
+CIFAR = "www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+WHOLE = {
+  "cifar-10-binary.tar.gz": File("sha256:c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd", 170052171)
+}
+PART = {
+  "cifar10_train4000_test1000.npz": File(
+    "sha256:7e296b9ca5f7a130ce6462f6b2c1d8d83471063d2da6d2f40c867ac48dc77ebc", 14188820
+  )
+}
 SUBSET = "the first images of cs.toronto.edu/~kriz/cifar.html as x_train, y_train, x_test, y_test"
 KNOWN: dict[str, KnownSet] = {
   "cifar10": KnownSet(WHOLE, "cifar10", CIFAR, functools.partial(cifar, grey=False), channels=3),
@@ -196,39 +195,45 @@ KNOWN: dict[str, KnownSet] = {
   "cifar10_subset": KnownSet(PART, "cifar10_subset", SUBSET, functools.partial(cifar_subset, grey=False), channels=3),
   "cifar10_subset_grey": KnownSet(PART, "cifar10_subset", SUBSET, functools.partial(cifar_subset, grey=True)),
   "spoken_digits": KnownSet(
-    {"fsdd_idx0-14.tar.xz": "1a82892998626789b348860af123991fd5bc14ee4c58c1e48c7835c56a8696c8"},
+    {"fsdd_idx0-14.tar.xz": File("sha256:1a82892998626789b348860af123991fd5bc14ee4c58c1e48c7835c56a8696c8", 4209076)},
     "spoken_digit",
     "takes 0 … 14 of github.com/Jakobovski/free-spoken-digit-dataset",
     spoken_digits,
   ),
   "promoters_ecoli": _dna(
     {
-      "Ecoli_prom.fa.gz": "721d1483dbaac485518efa4327e2c6b897463e693fb1b0c5ef1e2b73579628d2",
-      "Ecoli_non_prom.fa.gz": "ffa49271c090571f7b155ad8af3d65827ebb9c2a8320837a640b341a28629b11",
+      "Ecoli_prom.fa.gz": File("sha256:721d1483dbaac485518efa4327e2c6b897463e693fb1b0c5ef1e2b73579628d2", 33452),
+      "Ecoli_non_prom.fa.gz": File("sha256:ffa49271c090571f7b155ad8af3d65827ebb9c2a8320837a640b341a28629b11", 61508),
     }
   ),
   "promoters_bacillus": _dna(
     {
-      "Bacillus_prom.fa.gz": "04298a584c619ffccef155cd6d3fb502179b67c4b2f423435516542f188cbe20",
-      "Bacillus_non_prom.fa.gz": "139bdb5f919ff119707138933677f99d13a72092534db8773e39ad50d1adf5ce",
+      "Bacillus_prom.fa.gz": File("sha256:04298a584c619ffccef155cd6d3fb502179b67c4b2f423435516542f188cbe20", 10778),
+      "Bacillus_non_prom.fa.gz": File("sha256:139bdb5f919ff119707138933677f99d13a72092534db8773e39ad50d1adf5ce", 20750),
     }
   ),
   "promoters_mouse": _dna(
     {
-      "Mouse_tata.fa.gz": "5d18bc1cd496ef2e98ed0866aaf830ff0203a10f9f017e35af53f438591f7fb0",
-      "Mouse_nonprom.fa.gz": "c3ff25e130a8ed3f8a7b71ee501f7e27c74075b2b6858df280e4482b78ac9300",
+      "Mouse_tata.fa.gz": File("sha256:5d18bc1cd496ef2e98ed0866aaf830ff0203a10f9f017e35af53f438591f7fb0", 114830),
+      "Mouse_nonprom.fa.gz": File("sha256:c3ff25e130a8ed3f8a7b71ee501f7e27c74075b2b6858df280e4482b78ac9300", 286231),
     }
   ),
   "promoters_arabidopsis": _dna(
     {
-      "Arabidopsis_tata.fa.gz": "a443bfdcffbbe2f723f6339798634a47d297aae11918f7f916ef7083acc2b544",
-      "Arabidopsis_non_prom.fa.gz": "2a826665c61efb56f59ae46e243d2cbfbf8173254148d25d5fa7e4d189b6ecfb",
+      "Arabidopsis_tata.fa.gz": File("sha256:a443bfdcffbbe2f723f6339798634a47d297aae11918f7f916ef7083acc2b544", 127973),
+      "Arabidopsis_non_prom.fa.gz": File(
+        "sha256:2a826665c61efb56f59ae46e243d2cbfbf8173254148d25d5fa7e4d189b6ecfb", 275159
+      ),
     }
   ),
   "nmnist_subset": _nmnist(timed=True),
   "nmnist_subset_untimed": _nmnist(timed=False),
   "imdb": KnownSet(
-    {"aclImdb_labelled.tar.xz": "5139810af0c68869d1f5c4ae5d3156c87549b6f8a7d920a8a900f5de8b5be061"},
+    {
+      "aclImdb_labelled.tar.xz": File(
+        "sha256:5139810af0c68869d1f5c4ae5d3156c87549b6f8a7d920a8a900f5de8b5be061", 19940064
+      )
+    },
     "imdb",
     "the labelled part of ai.stanford.edu/~amaas/data/sentiment as tar.xz",
     imdb,

@@ -11,7 +11,6 @@ as they are published are counted only.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import pathlib
@@ -32,11 +31,12 @@ if __name__ == "__main__":
   # before the imports, which take seconds
   ending.begin()
 
+from data import original  # noqa: E402
 from data.builders.published import SETS, Published  # noqa: E402
+from data.original import File  # noqa: E402
 from data.sequences import Sequences  # noqa: E402
 from mistake import Mistake, hint  # noqa: E402
 
-CHUNK = 2**20
 # name in the file -> field of `Sequences`; what a set lacks is left out
 FIELDS = {"x": "values", "offsets": "starts", "y": "targets", "split": "split", "groups": "groups", "times": "times"}
 
@@ -60,29 +60,12 @@ def verify(name: str, one: Published, folder: pathlib.Path) -> pathlib.Path:
   """
   if not folder.is_dir():
     raise Mistake(f"--from: {str(folder)!r} is no folder")
-  root = max(
-    (folder / name, folder / one.folder, folder), key=lambda each: sum(any(each.glob(file)) for file in one.files)
-  )
-  missing = [f"{file} ({digest or 'no checksum is published'})" for file, digest in one.files.items()]
-  missing = [text for text, file in zip(missing, one.files) if not any(root.glob(file))]
-  if missing:
-    raise Mistake(f"{str(root)!r} lacks {len(missing)} of {len(one.files)}: {', '.join(missing)}; from {one.source}")
-  for file, digest in one.files.items():
-    kind, _, expected = digest.partition(":")
-    if expected and (actual := checksum(root / file, kind)) != expected:
-      raise Mistake(
-        f"{str(root / file)!r} is not the published file: {kind} {actual}, not {expected}; from {one.source}"
-      )
+  folders = (folder / name, folder / one.folder, folder)
+  root = original.find(f"--from {str(folder)!r}", folders, one.files, one.source)
+  for file, facts in one.files.items():
+    if facts != File():
+      original.verify(root / file, facts, one.source)
   return root
-
-
-def checksum(path: pathlib.Path, kind: str) -> str:
-  """Returns the md5 or sha256 of a file."""
-  digest = hashlib.new(kind, usedforsecurity=False)
-  with path.open("rb") as file:
-    while data := file.read(CHUNK):
-      digest.update(data)
-  return digest.hexdigest()
 
 
 def compare(name: str, counts: Mapping[str, int], counted: Mapping[str, int], *, subset: bool) -> None:
@@ -119,7 +102,12 @@ def prepare(name: str, source: pathlib.Path, target: pathlib.Path, *, subset: bo
     counted = _counted(made)
     compare(name, one.counts, counted, subset=subset)
     join(file, list(made.values()))
-    record = {"set": name, "files": dict(one.files), "source": one.source, "sequences": counted}
+    record = {
+      "set": name,
+      "files": {name: str(facts) for name, facts in one.files.items()},
+      "source": one.source,
+      "sequences": counted,
+    }
     _atomic(target / f"{name}.json", lambda path: path.write_text(json.dumps(record, indent=2) + "\n"))
     shutil.rmtree(target / f"{name}.parts")
   say(f"{file}: {json.loads((target / f'{name}.json').read_text())['sequences']}; {command}")

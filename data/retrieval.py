@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from data import pipeline
+from data import original, pipeline
 from data.base import Stored
 from data.pipeline import Batch
 from mistake import Mistake
@@ -23,6 +23,7 @@ FILES = {
   name: f"new_aan_pairs.{part}.tsv" for name, part in (("train", "train"), ("validation", "eval"), ("test", "test"))
 }
 FOLDER = "tsv_data"
+SOURCE = "storage.googleapis.com/long-range-arena/lra_release.gz, the folder tsv_data, 7.7 GB unpacked with all tasks"
 FIELDS = 5
 
 
@@ -60,9 +61,11 @@ class Retrieval(Stored):
   @functools.cached_property
   def splits(self) -> dict[str, Lines]:
     """Opens the lines of each file."""
-    self.require("dir", bool(self.dir), f"a folder with {list(FILES.values())}")
+    files = dict.fromkeys(FILES.values(), original.File())
+    self.require("dir", bool(self.dir), f"a folder with {original.listed(files)}; get them from {SOURCE}")
     root = pipeline.folder("dir", self.dir)
-    path = root / FOLDER if (root / FOLDER).is_dir() else root
+    where = f"data.dir={self.dir!r}, with its folder {FOLDER!r},"
+    path = original.find(where, (root / FOLDER, root), files, SOURCE)
     return {split: opened(path / file) for split, file in FILES.items()}
 
   @functools.cached_property
@@ -105,12 +108,11 @@ def opened(path: pathlib.Path) -> Lines:
   Raises:
     Mistake: there is none, or it is empty; the message says where it is published.
   """
-  source = "lra_release.gz of github.com/google-research/long-range-arena has it"
   try:
     with path.open("rb") as file:
       data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
   except (OSError, ValueError) as error:
-    raise Mistake(f"cannot read {str(path)!r}: {error}; {source}") from None
+    raise Mistake(f"cannot read {str(path)!r}: {error}; {original.File()}; get it from {SOURCE}") from None
   breaks = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
   ends = breaks if len(breaks) and breaks[-1] == len(data) - 1 else np.append(breaks, len(data))
   return Lines(data, np.concatenate([[0], ends[:-1] + 1]), ends)

@@ -10,14 +10,15 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data.builders.prepare import FromFiles, Original, examples, prepare
+from data.original import File
 
 URL = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 SIDE = 28
 
 
-def original(name: str, sha256: str) -> Original:
+def original(name: str, sha256: str, size: int) -> Original:
   """Describes one of the four original files."""
-  return Original(name, URL + name, sha256)
+  return Original(name, URL + name, File(f"sha256:{sha256}", size))
 
 
 class MnistIdx(FromFiles):
@@ -26,16 +27,16 @@ class MnistIdx(FromFiles):
   VERSION = tfds.core.Version("1.0.0")
   ORIGINALS = {
     "train_images": original(
-      "train-images-idx3-ubyte.gz", "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
+      "train-images-idx3-ubyte.gz", "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609", 9912422
     ),
     "train_labels": original(
-      "train-labels-idx1-ubyte.gz", "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"
+      "train-labels-idx1-ubyte.gz", "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c", 28881
     ),
     "test_images": original(
-      "t10k-images-idx3-ubyte.gz", "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"
+      "t10k-images-idx3-ubyte.gz", "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6", 1648877
     ),
     "test_labels": original(
-      "t10k-labels-idx1-ubyte.gz", "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
+      "t10k-labels-idx1-ubyte.gz", "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6", 4542
     ),
   }
 

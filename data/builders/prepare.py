@@ -2,16 +2,16 @@
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import pathlib
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 
-from data import pipeline
+from data import original, pipeline
+from data.original import File
 from mistake import Mistake
 
 # seconds
@@ -23,7 +23,7 @@ class Original(NamedTuple):
 
   name: str
   url: str
-  sha256: str
+  file: File
 
 
 class FromFiles(tfds.core.GeneratorBasedBuilder):
@@ -42,9 +42,9 @@ class FromFiles(tfds.core.GeneratorBasedBuilder):
       ValueError: an original is missing, differs from the published file or cannot be downloaded.
     """
     if self.folder is not None:
-      paths = {key: self.folder / original.name for key, original in self.ORIGINALS.items()}
+      paths = {key: self.folder / each.name for key, each in self.ORIGINALS.items()}
     else:
-      urls = {key: original.url for key, original in self.ORIGINALS.items()}
+      urls = {key: each.url for key, each in self.ORIGINALS.items()}
       try:
         # the download retries for minutes where there is no network, so ask once first
         with urllib.request.urlopen(next(iter(urls.values())), timeout=PATIENCE):
@@ -52,48 +52,40 @@ class FromFiles(tfds.core.GeneratorBasedBuilder):
         paths = {key: pathlib.Path(path) for key, path in dl_manager.download(urls).items()}
       # what fails between here and there has no common type: sockets, TLS, HTTP, the file system
       except Exception as error:
-        names = sorted(original.name for original in self.ORIGINALS.values())
+        files = {each.name: each.file for each in self.ORIGINALS.values()}
         reason = " ".join(str(error).split())[:200]
         raise Mistake(
-          f"cannot download {self.name}: {reason}; put {names} into a folder and name it in data.dir"
+          f"cannot download {self.name}: {reason}; put {original.listed(files)} from {source(self.ORIGINALS.values())} "
+          "into a folder and name it in data.dir"
         ) from error
     for key, path in paths.items():
-      verify(path, self.ORIGINALS[key])
+      original.verify(path, self.ORIGINALS[key].file, self.ORIGINALS[key].url)
     return paths
 
 
-def verify(path: pathlib.Path, original: Original) -> None:
-  """Raises a ValueError unless the file is byte for byte the published one."""
-  try:
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-  except OSError as error:
-    raise Mistake(
-      f"cannot read {str(path)!r}: {error.strerror}; check data.dir, or get the file from {original.url}"
-    ) from error
-  if digest != original.sha256:
-    raise Mistake(
-      f"{str(path)!r} is not the published file: sha256 {digest}, expected {original.sha256}; "
-      f"get it from {original.url}"
-    )
+def source(originals: Iterable[Original]) -> str:
+  """Returns the address that all originals have in common."""
+  urls = [each.url for each in originals]
+  return urls[0] if len(urls) == 1 else os.path.commonprefix(urls).rpartition("/")[0]
 
 
-def find_folder(folder: str, names: tuple[str, ...], sub: str) -> pathlib.Path | None:
+def find_folder(folder: str, originals: Iterable[Original], sub: str) -> pathlib.Path | None:
   """Returns the folder that holds the originals: data.dir or its subfolder `sub`; None where data.dir is empty.
 
   Raises:
-    ValueError: it is missing or holds none of them.
+    Mistake: it is missing or lacks one of them.
   """
   if not folder:
     return None
-  root = pipeline.folder("dir", folder)
+  root, originals = pipeline.folder("dir", folder), tuple(originals)
+  files = {each.name: each.file for each in originals}
   if not root.is_dir():
-    raise Mistake(f"data.dir={folder!r} is not a folder: name one with {sorted(names)}, or leave it empty to download")
-  for path in (root / sub, root):
-    if any((path / name).exists() for name in names):
-      return path
-  raise Mistake(
-    f"data.dir={folder!r} has none of {sorted(names)}, nor has its folder {sub!r}: put them there or leave it empty"
-  )
+    raise Mistake(
+      f"data.dir={folder!r} is not a folder: name one with {original.listed(files)} from {source(originals)}, or leave "
+      "it empty to download"
+    )
+  where = f"data.dir={folder!r}, with its folder {sub!r},"
+  return original.find(where, (root / sub, root), files, f"{source(originals)}, or leave data.dir empty to download")
 
 
 def cache_folder(cache: str) -> pathlib.Path:
@@ -116,7 +108,7 @@ def prepare(builder: type[FromFiles], folder: str, sub: str, cache: str) -> From
   Raises:
     ValueError: the originals or the cache folder are not usable.
   """
-  local = find_folder(folder, tuple(original.name for original in builder.ORIGINALS.values()), sub)
+  local = find_folder(folder, builder.ORIGINALS.values(), sub)
   where = cache_folder(cache)
   try:
     where.mkdir(parents=True, exist_ok=True)

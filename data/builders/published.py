@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from data import known_sets, retrieval
 from data.builders import readers, texts
+from data.original import File
 from data.sequences import Sequences
 
 # a name, and the function that makes the sequences: a part is made anew unless its file is there
@@ -24,8 +25,8 @@ class Published(NamedTuple):
   """A published data set: its files, source and counts, and how it is read.
 
   Attributes:
-    files: file, or pattern of files, -> "md5:…", "sha256:…", or "" where no checksum is known.
-    source: where it is published, and how large it is.
+    files: by name, or by a pattern of names.
+    source: where it is published, and how large it is as a whole.
     counts: part -> its published number of sequences, lines, files or words.
     parts: the sequences of the files in a folder; None where a task reads them as they are.
     find: returns the numbers found in a folder, for sets without `parts`.
@@ -33,7 +34,7 @@ class Published(NamedTuple):
     folder: another name than the set's that a folder with the files may have.
   """
 
-  files: Mapping[str, str]
+  files: Mapping[str, File]
   source: str
   counts: Mapping[str, int]
   parts: Callable[[pathlib.Path], Parts] | None = None
@@ -54,31 +55,32 @@ FASHION = (
   *("8d4fb7e6c68d591d4c3dfef9ec88bf0d", "25c81989df183df01b3e8a0aad5dffbe"),
   *("bef4ecab320f06d8554ea6380940ec79", "bb300cfdad3c16e7a12a480ee83cd310"),
 )
+# bytes of these files
+MNIST_SIZES, FASHION_SIZES = (9912422, 28881, 1648877, 4542), (26421880, 29515, 4422102, 5148)
 IMAGES = {"train": 60000, "test": 10000}
 
 
-def idx(sums: tuple[str, ...], source: str) -> Published:
+def idx(sums: tuple[str, ...], sizes: tuple[int, ...], source: str) -> Published:
   """Describes a set in the four files of MNIST."""
-  files = {name: f"md5:{digest}" for name, digest in zip(IDX, sums)}
+  files = {name: File(f"md5:{digest}", size) for name, digest, size in zip(IDX, sums, sizes)}
   return Published(files, source, IMAGES, partial(readers.idx, names=IDX))
 
 
 def known(name: str, counts: Mapping[str, int]) -> Published:
   """Describes a set of data/known_sets.py, which tasks read as it is: preparing it saves the unpacking."""
   one = known_sets.KNOWN[name]
-  files = {file: f"sha256:{digest}" for file, digest in one.files.items()}
 
   def parts(folder: pathlib.Path) -> Parts:
     yield "all", lambda: one.make([folder / file for file in one.files])
 
   has_split, has_times = "train" in counts, name.startswith("nmnist")
   command = READ + ",split=split" * has_split + (EVENTS + ",unit=1000") * has_times + f",tokens={one.tokens}"
-  return Published(files, one.source, counts, parts, command=command, folder=one.folder)
+  return Published(one.files, one.source, counts, parts, command=command, folder=one.folder)
 
 
 def speech(words: tuple[str, ...] | None, rate: int, counts: Mapping[str, int]) -> Published:
   """Describes Speech Commands, 0.02, with its authors' lists of the validation and test parts."""
-  files = {"validation_list.txt": "", "testing_list.txt": "", "*/*.wav": ""}
+  files = {"validation_list.txt": File(), "testing_list.txt": File(), "*/*.wav": File()}
   source = (
     "download.tensorflow.org/data/speech_commands_v0.02.tar.gz, unpacked; 2,428,923,189 bytes, sha256 "
     "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58"
@@ -89,20 +91,20 @@ def speech(words: tuple[str, ...] | None, rate: int, counts: Mapping[str, int]) 
 def genomic(name: str, total: int) -> Published:
   """Describes one of GenomicBenchmarks: a folder for each part and class, a file for each sequence."""
   source = "github.com/ML-Bioinfo-CEITEC/genomic_benchmarks, downloaded by its package as folders of texts"
-  files = {"train/*/*.txt": "", "test/*/*.txt": ""}
+  files = {"train/*/*.txt": File(), "test/*/*.txt": File()}
   return Published(files, f"{source}: {name}", {"all": total}, readers.genomic, command=f"{READ},split=split,tokens=6")
 
 
 def uea(name: str, train: int, test: int) -> Published:
   """Describes one of the multivariate series of the UEA archive."""
-  files = {f"{name}_TRAIN.ts": "", f"{name}_TEST.ts": ""}
+  files = {f"{name}_TRAIN.ts": File(), f"{name}_TEST.ts": File()}
   source = f"timeseriesclassification.com/description.php?Dataset={name}, the .ts files of its zip"
   return Published(files, source, {"train": train, "test": test}, partial(readers.uea, name=name))
 
 
 def spikes(name: str, counts: Mapping[str, int]) -> Published:
   """Describes Spiking Heidelberg Digits or Speech Commands (Cramer et al. 2020), gunzipped."""
-  files = {f"{name}_{'valid' if part == 'validation' else part}.h5": "" for part in counts}
+  files = {f"{name}_{'valid' if part == 'validation' else part}.h5": File() for part in counts}
   source = f"zenkelab.org/datasets: {', '.join(f'{file}.gz' for file in files)}, gunzipped"
   command = f"{READ},split=split{EVENTS},unit=0.001,tokens=700"
   return Published(files, source, counts, partial(readers.spikes, files=tuple(files)), command=command)
@@ -110,7 +112,7 @@ def spikes(name: str, counts: Mapping[str, int]) -> Published:
 
 def wikitext(name: str, train: int) -> Published:
   """Describes WikiText, whose words are counted with one for the end of each line."""
-  files = {f"wiki.{part}.tokens": "" for part in ("train", "valid", "test")}
+  files = {f"wiki.{part}.tokens": File() for part in ("train", "valid", "test")}
   source = f"{name}-v1.zip of Merity et al. 2016, arXiv:1609.07843"
   command = (
     "./dev run --config configs/wikitext103.py:dir=DIR   or, as bytes, configs/text.py:dir=DIR,"
@@ -123,14 +125,14 @@ def wikitext(name: str, train: int) -> Published:
 TEN = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 WHOLE_35 = {"train": 84843, "validation": 9981, "test": 11005}
 SETS: dict[str, Published] = {
-  "mnist": idx(MNIST, "storage.googleapis.com/cvdf-datasets/mnist, 11,594,722 bytes in all"),
-  "fashion_mnist": idx(FASHION, "github.com/zalandoresearch/fashion-mnist, data/fashion, 30 MB in all"),
+  "mnist": idx(MNIST, MNIST_SIZES, "storage.googleapis.com/cvdf-datasets/mnist"),
+  "fashion_mnist": idx(FASHION, FASHION_SIZES, "github.com/zalandoresearch/fashion-mnist, data/fashion"),
   "cifar10": known("cifar10", {"train": 50000, "test": 10000}),
   "cifar10_grey": known("cifar10_grey", {"train": 50000, "test": 10000}),
   "imdb": known("imdb", {"train": 25000, "test": 25000}),
   "imdb_archive": Published(
-    {"aclImdb_v1.tar.gz": "md5:7c2ac02c03563afcf9b574c7e56c153a"},
-    "ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz, 84,125,825 bytes",
+    {"aclImdb_v1.tar.gz": File("md5:7c2ac02c03563afcf9b574c7e56c153a", 84125825)},
+    "ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz",
     {"train": 25000, "test": 25000},
     readers.imdb,
     command=f"{READ},split=split,tokens=256",
@@ -142,8 +144,8 @@ SETS: dict[str, Published] = {
   "promoters_mouse": known("promoters_mouse", {"all": 4785}),
   "promoters_arabidopsis": known("promoters_arabidopsis", {"all": 4376}),
   "aan": Published(
-    dict.fromkeys(retrieval.FILES.values(), ""),
-    "storage.googleapis.com/long-range-arena/lra_release.gz, the folder tsv_data, 7.7 GB unpacked with all tasks",
+    dict.fromkeys(retrieval.FILES.values(), File()),
+    retrieval.SOURCE,
     {"train": 147086, "validation": 18090, "test": 17437},
     None,
     texts.pairs,
@@ -156,7 +158,7 @@ SETS: dict[str, Published] = {
   "wikitext_2": wikitext("wikitext-2", 2088628),
   "wikitext_103": wikitext("wikitext-103", 103227021),
   "pg19": Published(
-    {"train/*.txt": "", "validation/*.txt": "", "test/*.txt": ""},
+    {"train/*.txt": File(), "validation/*.txt": File(), "test/*.txt": File()},
     "github.com/google-deepmind/pg19, the folders of its bucket deepmind-gutenberg, 11 GB",
     {"train": 28602, "validation": 50, "test": 100},
     None,
@@ -164,7 +166,7 @@ SETS: dict[str, Published] = {
     "./dev run --config configs/pg19.py:dir=DIR",
   ),
   "hg38": Published(
-    {"*.fa*": ""},
+    {"*.fa*": File()},
     "hgdownload.soe.ucsc.edu/goldenPath/hg38/bigZips/hg38.fa.gz, 983,659,424 bytes",
     texts.HG38,
     None,
@@ -172,7 +174,7 @@ SETS: dict[str, Published] = {
     "./dev run --config configs/hg38.py:dir=DIR",
   ),
   "youtubemix": Published(
-    {"*.wav": ""},
+    {"*.wav": File()},
     "the 4-hour YouTubeMix of deepsound-project.github.io/samplernn-pytorch in pieces of a minute, 16 kHz",
     {"all": 241},
     None,
@@ -180,7 +182,7 @@ SETS: dict[str, Published] = {
     "./dev run --config configs/sounds.py:dataset=youtubemix,dir=DIR",
   ),
   "sc09": Published(
-    {"validation_list.txt": "", "testing_list.txt": "", "zero/*.wav": "", "nine/*.wav": ""},
+    {"validation_list.txt": File(), "testing_list.txt": File(), "zero/*.wav": File(), "nine/*.wav": File()},
     "the words zero to nine of Speech Commands; see speech_commands_35",
     {},
     None,
@@ -190,14 +192,14 @@ SETS: dict[str, Published] = {
   "shd": spikes("shd", {"train": 8156, "test": 2264}),
   "ssc": spikes("ssc", {"train": 75466, "validation": 9981, "test": 20382}),
   "nmnist": Published(
-    {"Train/*/*.bin": "", "Test/*/*.bin": ""},
+    {"Train/*/*.bin": File(), "Test/*/*.bin": File()},
     "Train.zip and Test.zip of garrickorchard.com/datasets/n-mnist, unpacked",
     IMAGES,
     readers.nmnist,
     command=f"{READ},split=split{EVENTS},unit=1000,tokens=2312",
   ),
   "dvs128": Published(
-    {"trials_to_train.txt": "", "trials_to_test.txt": "", "*.aedat": "", "*_labels.csv": ""},
+    {"trials_to_train.txt": File(), "trials_to_test.txt": File(), "*.aedat": File(), "*_labels.csv": File()},
     "the DVS128 Gesture archive of research.ibm.com/dvsgesture, 3 GB unpacked",
     {},
     readers.dvs128,

@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from data.builders.prepare import FromFiles, Original, examples, prepare
+from data.original import File
 
 # cuts of tensorflow-datasets' tiny_shakespeare, as shares of the characters
 SPLITS = {"train": (0.0, 0.9), "validation": (0.9, 0.95), "test": (0.95, 1.0)}
@@ -20,7 +21,7 @@ class CharRnnShakespeare(FromFiles):
     "text": Original(
       "input.txt",
       "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
-      "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+      File("sha256:86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed", 1115394),
     )
   }
 

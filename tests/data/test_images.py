@@ -12,6 +12,7 @@ import pytest
 
 from data.builders import mnist, prepare, shakespeare
 from data.image_sequence import MEAN, STD
+from data.original import File
 from data.task import build_task
 from tests import originals
 from tests.refused import refused
@@ -33,7 +34,7 @@ def stand_in(tmp_path, monkeypatch):
     array = rng.integers(0, 256, (n, 28, 28)) if key.endswith("images") else rng.integers(0, 10, n)
     content = idx(array.astype(np.uint8))
     (folder / original.name).write_bytes(content)
-    taken[key] = original._replace(sha256=hashlib.sha256(content).hexdigest())
+    taken[key] = original._replace(file=File(f"sha256:{hashlib.sha256(content).hexdigest()}", len(content)))
   monkeypatch.setattr(mnist.MnistIdx, "ORIGINALS", taken)
   return folder
 
@@ -140,21 +141,33 @@ def test_a_failed_download_says_what_to_do(build, stand_in, monkeypatch):
   taken = {key: each._replace(url="http://127.0.0.1:9/" + each.name) for key, each in mnist.MnistIdx.ORIGINALS.items()}
   monkeypatch.setattr(mnist.MnistIdx, "ORIGINALS", taken)
   with pytest.raises(
-    ValueError, match="cannot download mnist_idx: .*put .*t10k.* into a folder and name it in data.dir"
+    ValueError, match="cannot download mnist_idx: .*put .*t10k.* bytes, sha256 .* into a folder and name it in data.dir"
   ):
     build(dir="").train()
 
 
 def test_bad_folders_and_files_are_named(build, stand_in, tmp_path):
-  refused("data.dir='.*none' is not a folder: name one with", lambda: build(dir=str(tmp_path / "none")).train())
+  refused(
+    "data.dir='.*none' is not a folder: name one with train-.* bytes, sha256 ",
+    lambda: build(dir=str(tmp_path / "none")).train(),
+  )
   (tmp_path / "empty").mkdir()
-  refused("data.dir='.*empty' has none of .*'t10k-images", lambda: build(dir=str(tmp_path / "empty")).train())
+  missing = (
+    r"data.dir='.*empty', with its folder 'mnist', lacks 4 of 4 files: .*t10k-images.*ubyte.gz \([\d,]+ bytes, sha256 "
+  )
+  refused(
+    missing + ".*get them from https://storage.googleapis.com/cvdf-datasets/mnist, or leave",
+    build(dir=str(tmp_path / "empty")).train,
+  )
   labels = stand_in / "train-labels-idx1-ubyte.gz"
   content = labels.read_bytes()
   labels.write_bytes(content[:-1] + b"x")
-  refused("train-labels.* is not the published file: sha256 .*get it from https", lambda: build().train())
+  refused(
+    "train-labels.* is not the published file: .* bytes, sha256 .*; expected .*get it from https",
+    lambda: build().train(),
+  )
   labels.unlink()
-  refused("cannot read '.*train-labels.*': No such file", lambda: build().train())
+  refused(r"lacks 1 of 4 files: train-labels-idx1-ubyte.gz \([\d,]+ bytes, sha256 ", lambda: build().train())
   labels.write_bytes(content)
   (tmp_path / "file").write_text("")
   with pytest.raises(ValueError, match="cannot prepare mnist_idx in '.*file': .*choose another folder with data.cache"):

@@ -162,10 +162,18 @@ def test_the_whole_training_part_may_be_trained_on_where_there_is_a_test_part():
 
 
 def test_what_is_missing_or_different_is_named(tmp_path):
-  refused(r"data.dir='' .* a folder with \['cifar10_train4000_test1000.npz'\]", build_task, "named")
-  with pytest.raises(ValueError, match="has none of .*Ecoli_prom.fa.gz.*CNNPromoterData"):
-    build_task("named", dataset="promoters_ecoli", dir=str(tmp_path))
+  part = r"cifar10_train4000_test1000.npz \(14,188,820 bytes, sha256 7e296b9c\w+\); get it from the first images of"
+  refused(r"data.dir='' .* a folder with " + part, build_task, "named")
+  both = (
+    r"lacks 2 of 2 files: Ecoli_prom.fa.gz \(33,452 bytes, sha256 721d1483\w+\), Ecoli_non_prom.fa.gz \(61,508 bytes"
+  )
+  fields = dict(dataset="promoters_ecoli", dir=str(tmp_path))
+  refused(both + ".*; get them from the CNNPromoterData", build_task, "named", **fields)
   (tmp_path / "Ecoli_prom.fa.gz").write_bytes(b"other")
-  with pytest.raises(ValueError, match="Ecoli_prom.fa.gz' is not the published file: sha256 .* expected 721d1483"):
-    build_task("named", dataset="promoters_ecoli", dir=str(tmp_path))
+  refused("lacks 1 of 2 files: Ecoli_non_prom.fa.gz .*CNNPromoterData", build_task, "named", **fields)
+  (tmp_path / "Ecoli_non_prom.fa.gz").write_bytes(b"other")
+  message = (
+    "Ecoli_prom.fa.gz' is not the published file: 5 bytes, sha256 d9298a10.*; expected 33,452 bytes, sha256 721d1483"
+  )
+  refused(message + ".*CNNPromoterData", build_task, "named", **fields)
   refused("data.dataset='cifar' .*choose from", build_task, "named", dataset="cifar")

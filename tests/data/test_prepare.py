@@ -12,6 +12,7 @@ import pytest
 
 from data import prepare, sounds
 from data.builders import published, readers, texts
+from data.original import File
 from data.task import build_task
 from mistake import Mistake
 from tests import originals
@@ -131,11 +132,15 @@ def idx_files(folder, rows):
 
 
 def test_missing_and_wrong_files_are_named_with_checksum_and_source(tmp_path):
-  with pytest.raises(Mistake, match="lacks 4 of 4: train-images-idx3-ubyte.gz .md5:f68b3c.*11,594,722 bytes"):
-    run("mnist", tmp_path)
+  missing = r"lacks 4 of 4 files: train-images-idx3-ubyte.gz \(9,912,422 bytes, md5 f68b3c.*get them from storage"
+  refused(missing, run, "mnist", tmp_path, error=Mistake)
   idx_files(tmp_path / "mnist", 3)
-  with pytest.raises(Mistake, match="train-images-idx3-ubyte.gz' is not the published file: md5 .*, not f68b3c"):
-    run("mnist", tmp_path)
+  wrong = (
+    "train-images-idx3-ubyte.gz' is not the published file: .* bytes, md5 .*; expected 9,912,422 bytes, md5 f68b3c"
+  )
+  refused(wrong, run, "mnist", tmp_path, error=Mistake)
+  unknown = r"lacks 3 of 3 files: wiki.train.tokens \(size not known, no checksum is published\).*wikitext-2-v1.zip"
+  refused(unknown, run, "wikitext_2", tmp_path, error=Mistake)
   refused("no set is called 'mnsit' .did you mean 'mnist'", run, "mnsit", tmp_path, error=Mistake)
   assert prepare.main(["mnist"]) == 2
   assert prepare.main([]) == 0
@@ -143,7 +148,7 @@ def test_missing_and_wrong_files_are_named_with_checksum_and_source(tmp_path):
 
 def test_work_is_kept_and_counts_are_held_to_the_published_ones(tmp_path, monkeypatch):
   idx_files(tmp_path, 3)
-  one = published.SETS["mnist"]._replace(files=dict.fromkeys(published.IDX, ""))
+  one = published.SETS["mnist"]._replace(files=dict.fromkeys(published.IDX, File()))
   monkeypatch.setitem(published.SETS, "mnist", one)
   with pytest.raises(Mistake, match="train: 3 of 60,000, test: 3 of 10,000; get it anew, or take --subset"):
     run("mnist", tmp_path, tmp_path / "out", subset=False)
@@ -207,7 +212,7 @@ def test_an_archive_of_reviews_is_read(tmp_path, monkeypatch):
       info = tarfile.TarInfo(f"aclImdb/{name}.txt")
       info.size = 2
       archive.addfile(info, io.BytesIO(b"ok"))
-  one = published.SETS["imdb_archive"]._replace(files={"aclImdb_v1.tar.gz": ""})
+  one = published.SETS["imdb_archive"]._replace(files={"aclImdb_v1.tar.gz": File()})
   monkeypatch.setitem(published.SETS, "imdb_archive", one)
   arrays, _ = run("imdb_archive", tmp_path)
   assert (arrays["y"].tolist(), arrays["split"].tolist()) == ([1, 0, 1], ["test", "train", "train"])
