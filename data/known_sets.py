@@ -107,7 +107,7 @@ def spoken_digits(paths: list[pathlib.Path]) -> Sequences:
       match = re.fullmatch(r".*/(\d)_(\w+)_(\d+)\.wav", member.name)
       file = archive.extractfile(member) if match else None
       if match and file:
-        sounds.append(sound(io.BytesIO(file.read())))
+        sounds.append(sound(io.BytesIO(file.read())).samples)
         names.append(match.groups())
   values, starts = flat(sounds)
   split = np.array(["test" if int(take) < 5 else "train" for *_, take in names])

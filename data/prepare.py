@@ -11,6 +11,7 @@ as they are published are counted only.
 """
 
 import argparse
+import collections
 import json
 import os
 import pathlib
@@ -102,15 +103,18 @@ def prepare(name: str, source: pathlib.Path, target: pathlib.Path, *, subset: bo
     counted = _counted(made)
     compare(name, one.counts, counted, subset=subset)
     join(file, list(made.values()))
+    left_out = sum((collections.Counter(_left_out(path)) for path in made.values()), collections.Counter())
     record = {
       "set": name,
       "files": {name: str(facts) for name, facts in one.files.items()},
       "source": one.source,
       "sequences": counted,
+      "left out": dict(left_out),
     }
     _atomic(target / f"{name}.json", lambda path: path.write_text(json.dumps(record, indent=2) + "\n"))
     shutil.rmtree(target / f"{name}.parts")
-  say(f"{file}: {json.loads((target / f'{name}.json').read_text())['sequences']}; {command}")
+  record = json.loads((target / f"{name}.json").read_text())
+  say(f"{file}: {record['sequences']}{_said(record.get('left out', {}))}; {command}")
 
 
 def _part(path: pathlib.Path, make: Callable[[], Sequences], say: Callable[[str], Any]) -> pathlib.Path:
@@ -123,9 +127,26 @@ def _part(path: pathlib.Path, make: Callable[[], Sequences], say: Callable[[str]
       raise error if isinstance(error, Mistake) else Mistake(f"{path.stem} cannot be read: {error}") from None
     arrays = {key: getattr(sequences, field) for key, field in FIELDS.items()}
     arrays = {key: array for key, array in arrays.items() if array is not None}
+    if any(sequences.left_out.values()):
+      # before the part, which is made anew unless it is there
+      _atomic(_beside(path), lambda temporary: temporary.write_text(json.dumps(sequences.left_out)))
     _atomic(path, lambda temporary: np.savez(temporary, **arrays))
-    say(f"{path.stem}: {len(sequences)} sequences")
+    say(f"{path.stem}: {len(sequences)} sequences{_said(sequences.left_out)}")
   return path
+
+
+def _beside(path: pathlib.Path) -> pathlib.Path:
+  return path.with_suffix(".left_out.json")
+
+
+def _left_out(path: pathlib.Path) -> dict[str, int]:
+  """Returns what of a part's files was not read."""
+  return json.loads(_beside(path).read_text()) if _beside(path).exists() else {}
+
+
+def _said(left_out: Mapping[str, int]) -> str:
+  """Returns the end of a line that says in how many files something is left out."""
+  return "".join(f"; {many:,} files {what}" for what, many in left_out.items() if many)
 
 
 def _counted(parts: Mapping[str, pathlib.Path]) -> dict[str, int]:

@@ -18,8 +18,8 @@ import wave
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -49,6 +49,7 @@ class Sequences:
     starts: n + 1 places in `values`.
     targets, groups, split: one of each sequence; None where the files have none.
     times: of each step.
+    left_out: what of the files is not read -> of how many files.
   """
 
   values: np.ndarray
@@ -57,6 +58,7 @@ class Sequences:
   groups: np.ndarray | None = None
   split: np.ndarray | None = None
   times: np.ndarray | None = None
+  left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
   def __len__(self) -> int:
     return len(self.starts) - 1
@@ -319,7 +321,7 @@ def from_sounds(folder: pathlib.Path, pattern: str) -> Sequences:
     raise Mistake(
       f"{len(wrong)} of {len(paths)} names in {str(folder)!r} do not match data.pattern, first {wrong[0]!r}"
     )
-  sounds = [sound(path) for path in paths]
+  sounds = list(read_sounds(paths))
   widths = sorted({each.shape[1] for each in sounds})
   if len(widths) > 1:
     raise Mistake(f"{str(folder)!r} has sounds of {widths} channels; they must be alike")
@@ -331,13 +333,40 @@ def from_sounds(folder: pathlib.Path, pattern: str) -> Sequences:
   return Sequences(np.concatenate(sounds), starts, labels, groups("group"), groups("split"))
 
 
-def sound(source: pathlib.Path | BinaryIO) -> np.ndarray:
-  """Reads the samples of a .wav file, float32 "t channels" in -1 … 1."""
+class Sound(NamedTuple):
+  """The samples of a .wav file, float32 "t channels" in -1 … 1, and how many there are a second."""
+
+  samples: np.ndarray
+  rate: int
+
+
+def sound(source: pathlib.Path | BinaryIO) -> Sound:
+  """Reads a .wav file."""
   with wave.open(str(source) if isinstance(source, pathlib.Path) else source) as file:
-    size, channels = file.getsampwidth(), file.getnchannels()
+    size, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
     if size not in PCM:
       raise Mistake(f"{str(source)!r} has {8 * size} bits a sample; 8, 16 and 32 are read")
     data = file.readframes(file.getnframes())
   dtype, silence = PCM[size]
   samples = (np.frombuffer(data, dtype).astype(np.float32) - silence) / np.float32(2.0 ** (8 * size - 1))
-  return samples.reshape(-1, channels)
+  return Sound(samples.reshape(-1, channels), rate)
+
+
+def read_sounds(paths: Iterable[pathlib.Path]) -> Iterator[np.ndarray]:
+  """Yields the samples of .wav files, which may have any rate if they all have it.
+
+  Raises:
+    Mistake: a file cannot be read, or two have different rates.
+  """
+  first, rate = None, 0
+  for path in paths:
+    with naming(path):
+      one = sound(path)
+    if first is None:
+      first, rate = path, one.rate
+    if one.rate != rate:
+      raise Mistake(
+        f"{str(path)!r} has {one.rate:,} samples a second, and {str(first)!r} has {rate:,}; resample the files to one "
+        "rate, or put each rate into a folder of its own"
+      )
+    yield one.samples

@@ -20,7 +20,7 @@ from data import pipeline
 from data.hold_out import hold_out
 from data.packing import Document
 from data.pieces import Pieces
-from data.sequences import sound
+from data.sequences import read_sounds
 from mistake import Mistake
 
 CODES = ("mu_law", "linear")
@@ -59,7 +59,7 @@ class Sounds(Pieces):
     """Reads all files; see `data.packing.PackedText.read`.
 
     Raises:
-      Mistake: there is no such file, or one cannot be read or has several channels.
+      Mistake: there is no such file, or one cannot be read or has several channels, or another rate than the first.
     """
     self.require("dir", bool(self.dir), "name a folder of .wav files")
     root = pipeline.folder("dir", self.dir)
@@ -69,7 +69,11 @@ class Sounds(Pieces):
       raise Mistake(
         f"folder {str(root)!r} has {len(paths)} .wav files, none of which data.pattern={self.pattern!r} fits"
       )
-    documents = {name: Document(name, encode(mono(path), self.code).tobytes()) for name, path in chosen.items()}
+    documents = {}
+    for (name, path), samples in zip(chosen.items(), read_sounds(chosen.values())):
+      if samples.shape[1] != 1:
+        raise Mistake(f"{str(path)!r} has {samples.shape[1]} channels; mix them to one first")
+      documents[name] = Document(name, encode(samples[:, 0], self.code).tobytes())
     parts = own_parts(root, list(documents))
     if parts is None:
       return hold_out(list(documents.values()), self.validation)
@@ -88,17 +92,6 @@ def own_parts(root: pathlib.Path, names: Sequence[str]) -> dict[str, str] | None
     return {name: listed.get(name, "train") for name in names}
   parts = {name: FOLDERS.get(name.partition("/")[0], "") for name in names}
   return parts if {"train", "validation"} <= set(parts.values()) and "" not in parts.values() else None
-
-
-def mono(path: pathlib.Path) -> np.ndarray:
-  """Reads the samples of a file of one channel, -1 … 1."""
-  try:
-    samples = sound(path)
-  except (OSError, EOFError, ValueError) as error:
-    raise Mistake(f"cannot read {str(path)!r}: {error}") from None
-  if samples.shape[1] != 1:
-    raise Mistake(f"{str(path)!r} has {samples.shape[1]} channels; mix them to one first")
-  return samples[:, 0]
 
 
 def encode(samples: np.ndarray, code: str = "mu_law") -> np.ndarray:

@@ -2,13 +2,12 @@
 
 import functools
 import pathlib
-import wave
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from data import known_sets
-from data.sequences import Sequences, read_idx, sound
+from data.sequences import Sequences, naming, read_idx, sound
 from mistake import Mistake
 
 Parts = Iterator[tuple[str, Callable[[], Sequences]]]
@@ -51,16 +50,21 @@ def speech(folder: pathlib.Path, words: tuple[str, ...] | None, rate: int) -> Pa
 def _word(folder: pathlib.Path, listed: dict[str, str], label: int, step: int) -> Sequences:
   paths = sorted(folder.glob("*.wav"))
   samples = np.zeros((len(paths), SECOND), np.int16)
+  left_out = {f"cut to {SECOND:,} samples": 0, "read by the first of several channels": 0}
   for row, path in zip(samples, paths):
-    try:
-      values = np.rint(sound(path)[:SECOND, 0] * 2**15).astype(np.int16)
-    except (OSError, EOFError, wave.Error) as error:
-      raise Mistake(f"cannot read {str(path)!r}: {error}") from None
+    with naming(path):
+      values, rate = sound(path)
+    if rate != SECOND:
+      raise Mistake(f"{str(path)!r} has {rate:,} samples a second; Speech Commands has {SECOND:,}, so get it anew")
+    for what, is_so in zip(left_out, (len(values) > SECOND, values.shape[1] > 1)):
+      left_out[what] += is_so
+    values = np.rint(values[:SECOND, 0] * 2**15).astype(np.int16)
     row[: len(values)] = values
   samples = samples[:, ::step]
   split = np.array([listed.get(f"{folder.name}/{path.name}", "train") for path in paths])
   starts = np.arange(len(paths) + 1) * samples.shape[1]
-  return Sequences(samples.reshape(-1, 1), starts, np.full(len(paths), label, np.int32), split=split)
+  labels = np.full(len(paths), label, np.int32)
+  return Sequences(samples.reshape(-1, 1), starts, labels, split=split, left_out=left_out)
 
 
 def genomic(folder: pathlib.Path) -> Parts:

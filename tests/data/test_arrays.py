@@ -168,6 +168,21 @@ def test_sounds_are_read_with_the_labels_of_their_names(tmp_path):
     build_task("arrays", dir=str(tmp_path), pattern="x(?P<label>.)")
 
 
+def test_sounds_have_one_rate_whichever_it_is(tmp_path):
+  for name, rate in (("0_a", 8000), ("1_a", 8000), ("1_b", 44100)):
+    with wave.open(str(tmp_path / f"{name}.wav"), "wb") as file:
+      file.setnchannels(1)
+      file.setsampwidth(2)
+      file.setframerate(rate)
+      file.writeframes(bytes(20))
+  message = "1_b.wav' has 44,100 samples a second, and '.*0_a.wav' has 8,000; resample"
+  fields = dict(dir=str(tmp_path), pattern="(?P<label>.)_.")
+  refused(message, build_task, "arrays", **fields, error=Mistake)
+  refused(message, lambda: build_task("sounds", dir=str(tmp_path)).splits, error=Mistake)
+  (tmp_path / "1_b.wav").unlink()
+  assert build_task("arrays", **fields).length == 10
+
+
 def test_numbers_and_forecasts(tmp_path, rng):
   np.savez(tmp_path / "a.npz", x=rng.normal(size=(20, 5)), y=rng.normal(size=20))
   task = build_task("arrays", files=str(tmp_path / "a.npz"), predict="number")

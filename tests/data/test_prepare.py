@@ -32,10 +32,10 @@ def write(path, content):
   path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-def write_wav(path, samples, rate=16000):
+def write_wav(path, samples, rate=16000, channels=1):
   path.parent.mkdir(parents=True, exist_ok=True)
   with wave.open(str(path), "wb") as file:
-    file.setnchannels(1)
+    file.setnchannels(channels)
     file.setsampwidth(2)
     file.setframerate(rate)
     file.writeframes(np.asarray(samples, "<i2").tobytes())
@@ -56,6 +56,26 @@ def test_words_of_speech_are_split_by_the_published_lists(tmp_path):
   task = build_task("arrays", files=str(tmp_path / "speech_commands_35_8khz.npz"), offsets="offsets", split="split")
   assert (task.length, task.classes, task.features) == (8000, 2, 1)
   refused("has no folder 'down'", run, "speech_commands_10", tmp_path, error=Mistake)
+
+
+def test_what_is_left_out_of_words_is_counted_and_said(tmp_path):
+  for name in ("validation_list.txt", "testing_list.txt"):
+    write(tmp_path / name, "")
+  for word in ("bed", "cat"):
+    write_wav(tmp_path / word / "long.wav", np.ones(16001))
+    write_wav(tmp_path / word / "both.wav", np.ones(32004), channels=2)
+    write_wav(tmp_path / word / "fits.wav", np.ones(16000))
+  arrays, said = run("speech_commands_35", tmp_path)
+  assert arrays["x"].shape == (6 * 16000, 1)
+  assert said[0] == "bed: 3 sequences; 2 files cut to 16,000 samples; 1 files read by the first of several channels"
+  assert "; 4 files cut to 16,000 samples; 2 files read by the first of several channels; " in said[-1]
+  assert json.loads((tmp_path / "speech_commands_35.json").read_text())["left out"] == {
+    "cut to 16,000 samples": 4,
+    "read by the first of several channels": 2,
+  }
+  (tmp_path / "speech_commands_35.npz").unlink()
+  write_wav(tmp_path / "bed" / "slow.wav", np.ones(9), rate=8000)
+  refused("slow.wav' has 8,000 samples a second; .* 16,000", run, "speech_commands_35", tmp_path, error=Mistake)
 
 
 def test_dna_of_folders_is_numbered(tmp_path):
@@ -196,6 +216,10 @@ def test_sounds_are_codes_of_their_samples(tmp_path):
   assert sounds.encode(np.array([0.5])) == round(255 * (np.log(128.5) / np.log(256) + 1) / 2)
   with pytest.raises(Mistake, match="none of which data.pattern='x' fits"):
     assert not build_task("sounds", dir=str(tmp_path), pattern="x").splits
+  write(tmp_path / "broken" / "x.wav", "no sound")
+  refused("cannot read .*x.wav'", lambda: build_task("sounds", dir=str(tmp_path / "broken")).splits, error=Mistake)
+  write_wav(tmp_path / "two" / "x.wav", wave_form, channels=2)
+  refused("x.wav' has 2 channels", lambda: build_task("sounds", dir=str(tmp_path / "two")).splits, error=Mistake)
   for part in ("train", "valid", "test"):
     write_wav(tmp_path / "parts" / part / "x.wav", wave_form)
   assert set(build_task("sounds", dir=str(tmp_path / "parts")).splits) == {"train", "validation", "test"}
