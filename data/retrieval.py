@@ -40,7 +40,7 @@ class Retrieval(Stored):
   """Classify pairs of texts, one label a pair; inputs are "b 2 t".
 
   Attributes:
-    length: bytes of a document, whose end is cut.
+    length: bytes of a document, whose end is cut; `describe` counts the documents that are longer.
     dir: a folder with the official files, or with tsv_data/ that holds them.
   """
 
@@ -79,27 +79,39 @@ class Retrieval(Stored):
     Raises:
       Mistake: a line has not five fields, a label that is neither 0 nor 1, or an empty text; it is named.
     """
-    lines, rows = self.splits[split], len(numbers)
+    rows = len(numbers)
     inputs, lengths = np.zeros((rows, 2, self.length), np.int32), np.zeros((rows, 2), np.int32)
     targets = np.zeros(rows, np.int32)
     for row, number in enumerate(numbers.tolist()):
-      fields = lines.data[lines.starts[number] : lines.ends[number]].rstrip(b"\r").split(b"\t")
-      if len(fields) != FIELDS or fields[0] not in (b"0", b"1", b"0.0", b"1.0") or not (fields[3] and fields[4]):
-        what = f"{len(fields)} of {FIELDS} fields, label {fields[0][:20]!r}, or an empty text"
-        raise Mistake(f"line {number + 1} of {FILES[split]!r} is no pair: {what}")
-      targets[row] = fields[0][:1] == b"1"
-      for side, text in enumerate(fields[3:]):
+      targets[row], texts = self.pair(split, number)
+      for side, text in enumerate(texts):
         n = min(len(text), self.length)
         inputs[row, side, :n], lengths[row, side] = np.frombuffer(text, np.uint8, n), n
     return {"inputs": inputs, "targets": targets, "weights": np.ones(rows, np.float32), "lengths": lengths}
 
+  def pair(self, split: str, number: int) -> tuple[int, list[bytes]]:
+    """Returns the label and the two whole texts of a line.
+
+    Raises:
+      Mistake: see `take`.
+    """
+    lines = self.splits[split]
+    fields = lines.data[lines.starts[number] : lines.ends[number]].rstrip(b"\r").split(b"\t")
+    if len(fields) != FIELDS or fields[0] not in (b"0", b"1", b"0.0", b"1.0") or not (fields[3] and fields[4]):
+      what = f"{len(fields)} of {FIELDS} fields, label {fields[0][:20]!r}, or an empty text"
+      raise Mistake(f"line {number + 1} of {FILES[split]!r} is no pair: {what}")
+    return int(fields[0][:1] == b"1"), fields[3:]
+
   def describe(self) -> dict[str, Any]:
-    """Returns the fields but for the folder, the pairs of each split, and the checksum of all files."""
+    """Returns the fields but for the folder, pairs of each split, documents in all and cut ones, and a checksum."""
     checksum = hashlib.sha256()
     for lines in self.splits.values():
       checksum.update(lines.data)
+    texts = (text for split, size in self.sizes.items() for i in range(size) for text in self.pair(split, i)[1])
+    cut = sum(len(text) > self.length for text in texts)
     facts = {"task": "Retrieval", "batch": self.batch, "length": self.length, "seed": self.seed}
-    return facts | self.sizes | {"sha256": checksum.hexdigest()}
+    facts |= self.sizes | {"documents": 2 * sum(self.sizes.values()), "cut": cut}
+    return facts | {"sha256": checksum.hexdigest()}
 
 
 def opened(path: pathlib.Path) -> Lines:

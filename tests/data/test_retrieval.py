@@ -33,8 +33,10 @@ def test_pairs_are_read_with_their_labels(folder):
   assert batch["lengths"].tolist() == [[12, 6], [12, 7], [12, 8], [12, 9]]
   assert bytes(batch["inputs"][2, 0].astype(np.uint8)) == b"text 2 of te"
   assert bytes(batch["inputs"][2, 1].astype(np.uint8)) == b"other xx" + bytes(4)
+  # all first texts have more than 12 bytes, and "other " with more than six x three of the second ones
   assert task.describe() | {"sha256": ""} == {
-    **{"task": "Retrieval", "batch": 4, "length": 12, "seed": 0, "train": 10, "validation": 3, "test": 5, "sha256": ""}
+    **{"task": "Retrieval", "batch": 4, "length": 12, "seed": 0, "train": 10, "validation": 3, "test": 5, "sha256": ""},
+    **{"documents": 36, "cut": 18 + 3},
   }
 
 
