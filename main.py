@@ -90,7 +90,8 @@ def main(argv: Sequence[str]) -> int:
 def show_counts(flags: Any, name: str) -> None:
   """Prints what a model costs, as a table or a line of JSON; under the name of its config if several are counted."""
   counted = Run.from_config(flags.config)
-  counts = count.count(counted.model, counted.task, tx=counted.tx)
+  contexts = flags_lib.contexts(flags) or count.CONTEXTS
+  counts = count.count(counted.model, counted.task, tx=counted.tx, contexts=contexts)
   if flags.json:
     print(json.dumps(({"config": name} if name else {}) | counts))
   else:

@@ -28,6 +28,9 @@ GENERATE = ("prompt", "tokens", "temperature", "top_k", "top_p", "min_p", "repet
 # flags of --mode generate that are no settings of a config: for many prompts, or many continuations of one
 COMPLETE = ("num_return_sequences", "num_beams", "length_penalty", "batch")
 
+# what --contexts may ask for
+CONTEXTS = range(1, 2**31)
+
 
 def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> flags.FlagValues:
   """Reads the command line. Without --config, the config is that of the run in --workdir.
@@ -125,6 +128,7 @@ def _define(argv: list[str], environ: Mapping[str, str]) -> flags.FlagValues:
   flags.DEFINE_integer("patience", 300, "several processes: seconds to wait for the others", **here)
   flags.DEFINE_enum("list", None, KINDS, "name all of a kind", **here)
   flags.DEFINE_string("describe", None, "what can be set of a mixer, task, config, optimizer …", **here)
+  flags.DEFINE_list("contexts", None, "count: tokens of the sequences whose states are counted, by commas", **here)
   flags.DEFINE_bool("json", False, "count: print one line of JSON", **here)
   flags.DEFINE_bool("debug", False, "show where an error comes from", **here)
   flags.DEFINE_bool("help", False, "show this", short_name="h", **here)
@@ -213,6 +217,9 @@ def _check(values: flags.FlagValues) -> None:
     raise Mistake(f"--patience={values.patience}; give at least 1 second, and fewer than 2^31")
   if values.json and values.mode != "count":
     raise Mistake(f"--json is for --mode count, not {values.mode}")
+  if values.contexts is not None and values.mode != "count":
+    raise Mistake(f"--contexts is for --mode count, not {values.mode}")
+  contexts(values)
   given = [name for name in (*GENERATE, *COMPLETE, "prompts", "out") if values[name].present]
   if values.mode == "chat":
     given = [name for name in given if name not in GENERATE or name == "prompt"]
@@ -338,6 +345,21 @@ def _last_line(error: BaseException) -> str:
     if len(lines) > 1 and kind in last:
       return last.partition(kind)[2]
   return last
+
+
+def contexts(values: flags.FlagValues) -> tuple[int, ...] | None:
+  """Returns the lengths of --contexts, None where they are not given.
+
+  Raises:
+    Mistake: one is no length.
+  """
+  if values.contexts is None:
+    return None
+  is_length = lambda word: re.fullmatch("[0-9]{1,10}", word) and int(word) in CONTEXTS
+  if not values.contexts or not all(map(is_length, values.contexts)):
+    text = ",".join(values.contexts)
+    raise Mistake(f"--contexts={text}; give whole numbers from 1 to {CONTEXTS[-1]} and commas, e.g. 4096,262144")
+  return tuple(map(int, values.contexts))
 
 
 def generate_changes(values: flags.FlagValues) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Counts agree with what is allocated and with closed forms."""
 
+import json
 from types import SimpleNamespace
 
 import jax
@@ -8,6 +9,7 @@ import optax
 import pytest
 from rich.console import Console
 
+import main as program
 from hybrids import recipes
 from hybrids.model import Model
 from inference import count as counts
@@ -102,3 +104,21 @@ def test_table_shows_every_number():
   assert "state of a sequence of 16 tokens" in text
   assert "rows of a batch" in text
   assert len([line for line in text.splitlines() if line.startswith("│")]) == len(found)
+
+
+def test_the_command_line_asks_for_states_of_other_lengths(capsys, mistaken):
+  command = ["main.py", "--mode=count", "--json", "--config=configs/text.py:mixer=softmax,width=8,depth=1,length=64"]
+  assert program.main([*command, "--contexts=2147483647,100"]) == 0
+  found = json.loads(capsys.readouterr().out)
+  assert [key for key in found if key.startswith("state/bytes")] == [
+    "state/bytes@64",
+    "state/bytes@100",
+    "state/bytes@2147483647",
+  ]
+  # a key and a value of width 8 in float32, a segment and a position for each token
+  assert found["state/bytes@100"] - found["state/bytes@64"] == 36 * (2 * 8 * 4 + 8)
+  for bad in ("", "0", "-5", "4096,x", "1e6", "4096,", "2147483648"):
+    mistaken(
+      program.main, [*command, f"--contexts={bad}"], f"--contexts={bad}; give whole numbers from 1 to 2147483647"
+    )
+  mistaken(program.main, ["main.py", "--contexts=9", *command[3:], "--workdir=x"], "--contexts is for --mode count")

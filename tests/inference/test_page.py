@@ -19,6 +19,7 @@ def test_the_code_of_the_page_runs(tmp_path, monkeypatch):
   for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S):
     exec(compile(block, str(PAGE), "exec"), names)
   assert [row["prompt"] for row in names["rows"]] == ["def "] * 2 + ["class "] * 2
+  assert [row.tolist() for row in names["prompts"]] == [[100, 101, 102], [99]]
   assert names["more"].tokens.shape == (2, 20)
   assert names["fast"].lengths.tolist() == [12, 12]
   assert names["beams"].scores.shape == (2, 4)
