@@ -47,3 +47,10 @@ def test_long_sequences_on_devices_that_share_the_time_equal_one_device():
   for line in child.python(*command).splitlines():
     share = float(line.split()[-3])
     assert share < 1 / 7, line
+
+
+@pytest.mark.slow
+def test_a_hybrid_with_experts_on_a_mesh_equals_one_device():
+  command = "-m", "tests.hybrids.recipes_on_a_mesh", "jamba_toy"
+  out = child.python(*command, JAX_NUM_CPU_DEVICES="8", JAX_PLATFORMS="cpu")
+  assert out.startswith("jamba_toy equal; 27 of 30 parameters divided"), out
