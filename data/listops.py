@@ -6,18 +6,20 @@ has 2 … 10 arguments, uniform, and is MIN, MAX, MED (the median, truncated) or
 whose tokens (digits, operators and closing brackets) are more than `shortest` and fewer than `longest`; for the
 published 500 and 2,000 that is one in twelve of all, of 1,038 tokens on average. Parentheses are left out, as S4's
 loader does. The published set is not reproducible, its program having no seed: this is its law, with `train_rows` of
-it or new rows for ever.
+it or new rows for ever, and as there 2,000 rows each for validation and for the test, the same for every seed.
 
 Tokens: 0 padding, 1 … 10 the digits, 11 … 14 the operators, 15 the closing bracket. Rows are padded to `length`.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable, Iterator
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from data import draws
-from data.generated import Sampled
+from data import draws, pipeline
+from data.generated import EVAL_SEED, Sampled
 from data.pipeline import Batch
 
 DIGIT, MIN, MAX, MED, SM, CLOSE = 1, 11, 12, 13, 14, 15
@@ -78,6 +80,14 @@ class ListOps(Sampled):
       parts.append(self.sample(self.seed, "train", start, count))
       start, rows = 0, rows - count
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+  def eval_sets(self, process_index: int = 0, process_count: int = 1) -> dict[str, Callable[[], Iterator[Batch]]]:
+    """Returns 'validation' and 'test', each of `eval_rows` rows."""
+    rows = lambda split: functools.partial(self.sample, EVAL_SEED, split)
+    return {
+      split: pipeline.InOrder(rows(split), self.eval_rows, self.batch, process_index, process_count)
+      for split in ("validation", "test")
+    }
 
   def sample(self, seed: int, stream: str, first: int, rows: int) -> Batch:
     """Returns `rows` rows of one stream: for each, the first of its trees that has a fitting length."""

@@ -27,9 +27,10 @@ def parse(tokens):
   return value, arguments, depths
 
 
-@pytest.fixture(scope="module")
-def published():
-  return build_task("listops").training_rows(0, 1500)
+@pytest.fixture(scope="module", params=["train", "test"])
+def published(request):
+  task = build_task("listops")
+  return task.sample(task.seed, request.param, 0, 1500)
 
 
 def test_values_are_those_of_the_expressions(published):
@@ -82,3 +83,19 @@ def test_a_set_comes_back_in_order_and_a_stream_does_not():
   fresh = build_task("listops", train_rows=0, **small).training_rows(0, 30)["inputs"]
   assert np.array_equal(fresh[:10], task.training_rows(0, 10)["inputs"])
   assert len({row.tobytes() for row in fresh}) == 30
+
+
+def test_validation_and_test_rows_are_others_and_the_same_for_every_seed():
+  small = dict(length=120, shortest=20, longest=100, batch=50, eval_rows=200)
+  sets = {
+    (seed, split): np.concatenate([batch["inputs"] for batch in rows()])
+    for seed in (0, 1)
+    for split, rows in build_task("listops", seed=seed, **small).eval_sets().items()
+  }
+  assert {split for _, split in sets} == {"validation", "test"}
+  assert all(np.array_equal(sets[0, split], sets[1, split]) for split in ("validation", "test"))
+  train = build_task("listops", **small).training_rows(0, 200)["inputs"]
+  parts = [{row.tobytes() for row in part} for part in (train, sets[0, "validation"], sets[0, "test"])]
+  assert [len(part) for part in parts] == [200] * 3
+  assert len(set.union(*parts)) == 600
+  assert build_task("listops").eval_rows == 2000
