@@ -10,7 +10,7 @@ from data import pathfinder, snakes
 from data.task import build_task
 from scripts import make_pathfinder
 
-COUNTS = {32: 30, 64: 10, 256: 5}
+COUNTS = {32: 30, 64: 10, 128: 5, 256: 5}
 
 
 @functools.cache
@@ -28,7 +28,7 @@ def distance(a, b):
   return math.sqrt(np.square(a[:, None] - b).sum(-1).min())
 
 
-@pytest.mark.parametrize("side,least", [(32, 0.2), (64, 0.5), (256, 3)])
+@pytest.mark.parametrize("side,least", [(32, 0.2), (64, 0.5), (128, 2), (256, 3)])
 def test_curves_do_not_touch_and_have_their_lengths(side, least):
   level = snakes.LEVELS[side]
   for drawing in drawings(side):
@@ -61,7 +61,7 @@ def test_paddles_go_on_rather_straight():
   assert 0.2 < np.mean(turns) < 0.45
 
 
-@pytest.mark.parametrize("side", [32, 64])
+@pytest.mark.parametrize("side", [32, 64, 128])
 def test_the_label_says_whether_both_discs_are_on_one_curve(side):
   for drawing in drawings(side):
     starts = {curve[0][0]: i for i, curve in enumerate(drawing.curves[:2])}
