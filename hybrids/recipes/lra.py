@@ -1,10 +1,12 @@
 """Classifiers of Long Range Arena: a mixer, its sizes by task, and the mean of the outputs before the logits.
 
 A name is that of a mixer and a task: listops (tokens), text (bytes) and image (grey pixels). The Transformers,
-softmax attention and five that approximate it, have a class token and learned positions in the paper; here their logits
-are of the mean, too, and their positions sinusoidal; what each has besides heads are its mixer's defaults.
+softmax attention and nine that approximate or replace it, have a class token and learned positions in the paper; here
+their logits are of the mean, too, and their positions sinusoidal; what each has besides heads are its mixer's defaults,
+and all have the sizes of the paper's softmax attention: those of Luna, FNet and Nyströmformer in their own papers are
+not known here. Local attention is the sum of one over the last 50 tokens and one over the next.
 Departs: norms are LayerNorm, where S4, S4D, S5 and LRU have batch norm; S4, S4D, LRU and Mega read forwards alone,
-where they read both ways. No numbers of parameters are published with these sizes.
+where they read both ways. No numbers of parameters are published with these sizes. configs/lra.py has all six tasks.
 
 Source: Tay et al. 2020, arXiv:2011.04006 (Transformers); Gu et al. 2022, arXiv:2111.00396 and 2206.11893 (S4, S4D);
 Smith et al. 2023, arXiv:2208.04933 (S5); Orvieto et al. 2023, arXiv:2303.06349 (LRU); Ma et al. 2022, arXiv:2209.10655
@@ -22,6 +24,7 @@ def model(
   depth: int,
   mixer: dict[str, Any],
   inner: int | None = None,
+  activation: str = "gelu_tanh",
   norm_position: str = "pre",
   position: str = "none",
   features: bool = False,
@@ -31,9 +34,11 @@ def model(
   Args:
     mixer: its name and fields.
     inner: channels of an MLP behind each; there is none if not given.
+    activation: of that MLP.
     features: whether inputs are features, not tokens.
   """
-  letters = {"m": mixer} | ({"-": dict(name="mlp", inner=inner, bias=True)} if inner else {})
+  mlp = dict(name="mlp", inner=inner, activation=activation, bias=True)
+  letters = {"m": mixer} | ({"-": mlp} if inner else {})
   return dict(
     width=width,
     embed=dict(name="features" if features else "tokens", position=position),
@@ -59,7 +64,7 @@ def s5(state: int, blocks: int, **fields: Any) -> dict[str, Any]:
 
 
 MLP: dict[str, Any] = dict(inner=1024, position="sinusoidal")
-# of the paper's Transformers those that are mixers here; each has its own sizes of windows, ranks and features
+# the paper's Transformers that are mixers here, and three that later work adds
 TRANSFORMERS: dict[str, dict[str, Any]] = {
   "transformer": dict(name="softmax", mask="full"),
   "linformer": dict(name="linformer"),
@@ -67,7 +72,23 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
   "bigbird": dict(name="bigbird"),
   "performer": dict(name="performer", mask="full"),
   "linear_transformer": dict(name="linear_transformer", mask="full"),
+  "local": dict(name="local", window=50, position="none", bias="none"),
+  "luna": dict(name="luna"),
+  "fnet": dict(name="fnet"),
+  "nystromformer": dict(name="nystromformer"),
 }
+
+
+def transformer(name: str, heads: int) -> dict[str, Any]:
+  """Returns the section of a mixer that reads both ways, with so many heads if it has any."""
+  mixer = TRANSFORMERS[name]
+  if name == "fnet":
+    return mixer
+  if name == "local":
+    return dict(name="bidirectional", shared=True, mixer=dict(mixer, heads=heads, kv_heads=heads))
+  return dict(mixer, heads=heads)
+
+
 HALF: dict[str, Any] = dict(activation="half_glu2", C_init="lecun_normal")
 
 SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -89,10 +110,13 @@ SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     IMAGE,
   ),
   "lru_listops": (dict(width=256, depth=4, mixer=dict(name="lru", state=128)), LISTOPS),
-  "mega_listops": (dict(width=80, depth=6, mixer=dict(name="mega", inner=160), inner=160), LISTOPS),
+  "mega_listops": (
+    dict(width=80, depth=6, mixer=dict(name="mega", inner=160), inner=160, activation="silu", norm_position="post"),
+    LISTOPS,
+  ),
   **{
-    f"{name}_{task}": (dict(MLP, width=64 * heads, depth=4, mixer=dict(mixer, heads=heads)), sizes)
-    for name, mixer in TRANSFORMERS.items()
+    f"{name}_{task}": (dict(MLP, width=64 * heads, depth=4, mixer=transformer(name, heads)), sizes)
+    for name in TRANSFORMERS
     for task, heads, sizes in (("listops", 8, LISTOPS), ("text", 4, TEXT))
   },
 }
