@@ -41,6 +41,7 @@ characters; selection is on a part held out of the training set where S4's and S
 (`validation` is its share). ListOps and Pathfinder are made here; both have their official numbers of test rows.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -214,10 +215,7 @@ MODELS: dict[str, Callable[[str], Recipe]] = {
   "mamba": lambda task: s5(task, both("mamba")),
   "mamba2": lambda task: s5(task, both("mamba2")),
   "gated_conv": lambda task: s5(task, both("gated_conv")),
-  **{
-    name: lambda task, name=name, fields=fields: attention(task, {"name": name} | fields)
-    for name, fields in TRANSFORMERS.items()
-  },
+  **{name: functools.partial(attention, mixer={"name": name} | fields) for name, fields in TRANSFORMERS.items()},
 }
 ALIASES = {"transformer": "softmax"}
 
