@@ -188,6 +188,17 @@ def test_what_is_fed_is_read_and_what_is_read_is_fed(letters, pattern, reason):
     Stack(width=D, depth=len(pattern), pattern=pattern, letters=letters)
 
 
+@pytest.mark.parametrize("name", ["mlp", "gated_mlp"])
+def test_products_run_once_more_where_all_is_recomputed_and_not_where_they_are_kept(name):
+  def products(remat):
+    stack = Stack(width=D, depth=2, pattern="m", letters={"m": dict(name=name)}, remat=remat, unroll=1)
+    gradient = jax.grad(lambda params, x: jnp.sum(stack.apply({"params": params}, x)))
+    with dispatch.use("xla"):
+      return str(jax.make_jaxpr(gradient)(filled(stack, X)["params"], X)).count("dot_general[")
+
+  assert products("none") == products("dots") < products("full")
+
+
 @pytest.mark.parametrize("mixer", [dict(name="s5"), dict(name="mamba"), dict(name="softmax", heads=2)], ids=str)
 def test_a_scan_runs_once_more_where_all_is_recomputed_and_not_where_it_is_kept(mixer):
   def scans(remat):
