@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 # dense bfloat16 FLOP/s of one JAX device, by its `device_kind`; the first that is found in it counts. TPUs: pages
-# "TPU v…" of cloud.google.com/tpu/docs, a v2's or v3's chip being two devices. NVIDIA: data sheets, without sparsity.
+# "TPU v…" of cloud.google.com/tpu/docs, a v2's or v3's chip being two devices. Others: data sheets, without sparsity.
 PEAKS: tuple[tuple[str, float], ...] = (
   (r"TPU v2", 22.5e12),
   (r"TPU v3", 61.5e12),
@@ -32,11 +32,17 @@ PEAKS: tuple[tuple[str, float], ...] = (
   (r"H100 PCIe", 756e12),
   (r"H(100|200)", 989e12),
   (r"A100", 312e12),
+  (r"A10\b", 125e12),
   (r"L40S", 362e12),
+  (r"L4\b", 121e12),
+  (r"RTX 4090", 165e12),
+  (r"MI300X", 1307e12),
 )
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-# rows of the square matrices that are multiplied where no peak is known, and how often
-SIDE, TIMES = 512, 5
+# the square matrices that are multiplied where no peak is known: rows and dtype, on a CPU and where a product of few
+# rows is over before it has begun
+CPU, ACCELERATOR = (512, "float32"), (8192, "bfloat16")
+TIMES = 5
 
 
 class Peak(NamedTuple):
@@ -47,15 +53,17 @@ class Peak(NamedTuple):
 
 
 def peak() -> Peak:
-  """Returns the peak of all devices of the run; where none is known, as on CPUs, the rate of a float32 product."""
+  """Returns the peak of all devices of the run; where none is known, as on CPUs, the rate of a product."""
   kind = jax.devices()[0].device_kind
   known = named(kind)
   if known:
     return Peak(known * jax.device_count(), f"{kind}'s bfloat16 peak of {known / 1e12:g} TFLOP/s")
-  rate = measured()
+  on_cpu = jax.default_backend() == "cpu"
+  side, dtype = CPU if on_cpu else ACCELERATOR
+  rate = measured(side, dtype)
   # virtual devices of one CPU share its cores
-  count = jax.process_count() if jax.default_backend() == "cpu" else jax.device_count()
-  return Peak(rate * count, f"the measured {rate / 1e9:.3g} GFLOP/s of a float32 product of {SIDE} rows")
+  count = jax.process_count() if on_cpu else jax.device_count()
+  return Peak(rate * count, f"the measured {rate / 1e9:.3g} GFLOP/s of a {dtype} product of {side} rows")
 
 
 def named(kind: str) -> float | None:
@@ -64,15 +72,15 @@ def named(kind: str) -> float | None:
 
 
 @functools.cache
-def measured() -> float:
-  """Returns the best FLOP/s of a few products of float32 matrices on one device."""
+def measured(side: int, dtype: str) -> float:
+  """Returns the best FLOP/s of a few products of square matrices on one device."""
   # in a thread of its own, where no mesh of several devices is in force
   with ThreadPoolExecutor(1) as pool:
-    return pool.submit(_measure).result()
+    return pool.submit(_measure, side, dtype).result()
 
 
-def _measure() -> float:
-  x = jax.device_put(np.ones((SIDE, SIDE), np.float32), jax.local_devices()[0])
+def _measure(side: int, dtype: str) -> float:
+  x = jax.device_put(np.ones((side, side), jnp.dtype(dtype)), jax.local_devices()[0])
   multiply = jax.jit(jnp.matmul)
   multiply(x, x).block_until_ready()
   best = float("inf")
@@ -80,7 +88,7 @@ def _measure() -> float:
     began = time.perf_counter()
     multiply(x, x).block_until_ready()
     best = min(best, time.perf_counter() - began)
-  return 2 * SIDE**3 / best
+  return 2 * side**3 / best
 
 
 def peak_bytes() -> int:

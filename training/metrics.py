@@ -30,7 +30,7 @@ from training.workdir import write_text
 
 ROWS, CURVE, SUMMARY = "metrics.jsonl", "loss.png", "summary.json"
 # metrics beside the terminal's bar; the files have the whole row
-BAR = ("train/loss", "train/tokens_per_s", "train/mfu")
+BAR = ("train/loss", "train/tokens", "train/tokens_per_s", "train/mfu", "train/peak_bytes")
 
 
 class Clock:

@@ -123,14 +123,14 @@ def test_the_peak_of_a_device_is_that_of_its_kind(kind, peak):
 
 
 def test_a_device_without_a_peak_is_measured_and_a_cpu_counts_once(monkeypatch):
-  monkeypatch.setattr(hardware, "measured", lambda: 5e9)
+  monkeypatch.setattr(hardware, "measured", lambda side, dtype: 5e9)
   assert hardware.peak() == (5e9, "the measured 5 GFLOP/s of a float32 product of 512 rows")
   monkeypatch.setattr(hardware, "named", lambda kind: 1e12)
   assert hardware.peak().flops_per_s == 1e12 * jax.device_count()
 
 
 def test_a_rate_and_the_memory_in_use_are_measured():
-  assert 1e6 < hardware.measured() < 1e16
+  assert 1e6 < hardware.measured(256, "float32") < 1e16
   assert hardware.peak_bytes() > 2**24
 
 
