@@ -1,7 +1,7 @@
 """The learning rate of each update.
 
-All schedules but one_cycle rise to `lr` on a line over `warmup` updates, the first of which has lr/warmup and not 0.
-After that:
+All are optax's, but inverse_sqrt, which it does not have. All but one_cycle rise to `lr` on a line over `warmup`
+updates, the first of which has lr/warmup and not 0. After that:
 
   constant      stays there.
   cosine        falls to final_lr·lr at `steps` on half a cosine, lr (1 + cos(pi x))/2. Loshchilov & Hutter 2017.
@@ -23,7 +23,6 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import jax.numpy as jnp
-import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -62,27 +61,25 @@ def learning_rate(
     Mistake: an unknown schedule, or a value out of its range.
   """
   _check(steps, lr, schedule, warmup, final_lr, decay)
-  falls_from = decays_from(steps, decay)
+  falls_from, low, left = decays_from(steps, decay), final_lr * lr, max(steps - warmup, 1)
   if schedule == "one_cycle":
-    share, low = (warmup / steps if warmup and steps else 0.3), max(final_lr, 1 / 250_000)
-    return optax.cosine_onecycle_schedule(max(steps, 1), lr, share, div_factor=25.0, final_div_factor=1 / (25 * low))
+    share, floor = (warmup / steps if warmup and steps else 0.3), max(final_lr, 1 / 250_000)
+    return optax.cosine_onecycle_schedule(max(steps, 1), lr, share, div_factor=25.0, final_div_factor=1 / (25 * floor))
+  after: optax.Schedule = {
+    "constant": lambda: optax.constant_schedule(lr),
+    "cosine": lambda: optax.cosine_decay_schedule(lr, left, alpha=final_lr),
+    "linear": lambda: optax.linear_schedule(lr, low, left),
+    "wsd": lambda: optax.linear_schedule(lr, low, max(steps - falls_from, 1), transition_begin=falls_from - warmup),
+    "inverse_sqrt": lambda: _inverse_sqrt(lr, max(warmup, 1), final_lr),
+  }[schedule]()
+  rise = optax.linear_schedule(lr / max(warmup, 1), lr, warmup - 1)
+  rate = optax.join_schedules([rise, after], [warmup]) if warmup else after
+  return lambda count: jnp.asarray(rate(count), jnp.float32)
 
-  def rate(count: Any) -> Any:
-    # plain numbers are computed at once, without compiling anything
-    xp: Any = np if isinstance(count, int) else jnp
-    after = xp.maximum(count - warmup, 0)
-    done = xp.minimum(after / max(steps - warmup, 1), 1.0)
-    shape = {
-      "constant": 1.0 + 0 * done,
-      "cosine": final_lr + (1 - final_lr) * 0.5 * (1 + xp.cos(xp.pi * done)),
-      "linear": final_lr + (1 - final_lr) * (1 - done),
-      "wsd": final_lr + (1 - final_lr) * xp.clip((steps - count) / max(steps - falls_from, 1), 0.0, 1.0),
-      "inverse_sqrt": xp.maximum((1 + after / max(warmup, 1)) ** -0.5, final_lr),
-    }[schedule]
-    rise = xp.minimum((count + 1) / warmup, 1.0) if warmup else 1.0
-    return lr * rise * shape
 
-  return rate
+def _inverse_sqrt(lr: float, warmup: int, least: float) -> optax.Schedule:
+  # before the warm-up is over, the count is below 0, and nobody looks
+  return lambda count: lr * jnp.maximum((1 + jnp.maximum(count, 0) / warmup) ** -0.5, least)
 
 
 # the settings of the optimizer section that `learning_rate` takes
