@@ -18,11 +18,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from data import draws, events, pipeline
+from data import events, pipeline
 from data.base import Stored
 from data.pipeline import Batch
 from data.sequences import TABLES, Sequences, kind_of, numbers, read
-from data.windows import SPLITS, windows
+from data.splits import SPLITS, covered, renamed, shares, windows
 from mistake import Mistake
 
 PREDICTS = ("label", "number", "next")
@@ -97,6 +97,8 @@ class Arrays(Stored):
       ("horizon", self.horizon >= 1, "at least 1"),
       ("unit", self.unit > 0, "above 0"),
       ("gap", self.gap >= 0, "above 0, or 0 for none"),
+      ("gap", not (self.gap and self.times), "0, as data.times says what the gaps are"),
+      ("balanced", not self.balanced or self.predict == "label", "false, as only labels have classes"),
       ("tokens", self.tokens >= 0, "at least 1, or 0 for features"),
       ("length", self.length >= (self.predict == "next"), "at least 1; a forecast says how many steps it reads"),
     )
@@ -184,7 +186,10 @@ class Arrays(Stored):
         np.flatnonzero(~np.isfinite(data.values.astype(float)).all(1)), len(data.values), "steps are not finite"
       )
     if self.predict != "next" and data.targets is None:
-      raise Mistake(f"data.predict={self.predict!r} needs targets, but data.targets is empty; name them")
+      raise Mistake(
+        f"data.predict={self.predict!r} needs a target of each sequence, and {self.source} has none: name them with "
+        "data.targets, or in data.pattern by (?P<label>…)"
+      )
     self._check_targets(data)
     if data.times is not None:
       self._check_times(data)
@@ -256,9 +261,7 @@ class Arrays(Stored):
     """Returns for each split where its rows begin and which sequence they belong to, int64 `rows 2`."""
     data = self.data
     if data.split is not None:
-      splits = np.char.lower(data.split.astype(str))
-      known = {"0": "train", "1": "validation", "2": "test", "valid": "validation", "val": "validation"}
-      splits = np.array([known.get(name, name) for name in splits.tolist()])
+      splits = renamed(data.split)
       self._count(np.flatnonzero(~np.isin(splits, SPLITS)), len(splits), f"splits are none of {SPLITS}")
     if not self.validation and (data.split is None or not (splits != "train").any()):
       raise Mistake(
@@ -267,27 +270,18 @@ class Arrays(Stored):
       )
     if self.predict == "next":
       return self._windows(None if data.split is None else splits)
+    groups = np.arange(len(data)) if data.groups is None else data.groups
     if data.split is None:
-      splits = self._shares(np.arange(len(data)), self.test)
+      splits = shares(groups, validation=self.validation, test=self.test)
     elif "validation" not in splits:
       train = np.flatnonzero(splits == "train")
       splits = splits.astype(object)
-      splits[train] = self._shares(train, 0.0)
+      splits[train] = shares(groups[train], validation=self.validation, test=0.0)
     rows = {split: np.flatnonzero(splits == split) for split in SPLITS if (splits == split).any()}
     missing = [split for split in SPLITS[: 1 + (self.validation > 0)] if split not in rows]
     if missing:
       raise Mistake(f"{self.source} has no {missing[0]} sequences; it has {len(data)} in all")
     return {split: np.stack([data.starts[which], which], axis=1) for split, which in rows.items()}
-
-  def _shares(self, which: np.ndarray, test: float) -> np.ndarray:
-    """Returns the split of each sequence: whole groups in a fixed random order, until a share is full."""
-    groups = which if self.data.groups is None else self.data.groups[which]
-    _, number, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    order = draws.permutation(0, "arrays/groups", 0, len(sizes))
-    before = np.empty(len(sizes))
-    before[order] = (np.cumsum(sizes[order]) - sizes[order]) / len(groups)
-    edge = np.where(before < test, 2, np.where(before < test + self.validation, 1, 0))
-    return np.array(SPLITS)[edge][number.ravel()]
 
   def _windows(self, splits: np.ndarray | None) -> dict[str, np.ndarray]:
     rows = windows(self.data, splits, reach=self._reach, validation=self.validation, test=self.test)
@@ -307,19 +301,30 @@ class Arrays(Stored):
   def scale(self) -> tuple[np.ndarray, np.ndarray]:
     """Returns mean and standard deviation of each feature in the training part."""
     data, rows = self.data, self.rows["train"]
-    mask = np.zeros(len(data.values), bool)
     ends = rows[:, 0] + (self._reach if self.predict == "next" else data.lengths[rows[:, 1]])
-    # one more where a row begins, one less where it ends
-    change = np.zeros(len(mask) + 1, np.int64)
-    np.add.at(change, rows[:, 0], 1)
-    np.add.at(change, ends, -1)
-    part = data.values[np.cumsum(change)[:-1] > 0].astype(np.float64)
+    part = data.values[covered(rows[:, 0], ends, len(data.values))].astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
       deviation = part.std(axis=0)
     if not np.isfinite(deviation).all():
       feature = np.flatnonzero(~np.isfinite(deviation))[0]
       raise Mistake(f"{self.source}: feature {feature} is too large to be normalised; divide it before")
     return part.mean(axis=0), np.where(deviation > 0, deviation, 1)
+
+  @property
+  def _left_out(self) -> dict[str, int]:
+    if self.predict != "next":
+      return {"cut": int((self.data.lengths > self.length).sum())}
+    return {"series without a row": len(self.data) - len(np.unique(np.concatenate([*self.rows.values()])[:, 1]))}
+
+  @property
+  def notice(self) -> str:
+    """Returns what a run says at its start: how much of the data is left out."""
+    (many,) = self._left_out.values()
+    if self.predict != "next":
+      text = f"sequences are longer than data.length={self.length} and lose their end"
+    else:
+      text = f"series are too short for a row of {self._reach} steps"
+    return f"{many} of {len(self.data)} {text}" if many else ""
 
   @property
   def sizes(self) -> dict[str, int]:
@@ -384,12 +389,10 @@ class Arrays(Stored):
     """Returns the fields but for the folder, the rows of each split, what was cut, the classes' counts, a checksum."""
     fields = {key: value for key, value in dataclasses.asdict(self).items() if key != "dir"}
     facts: dict[str, Any] = {f"{split} rows": len(rows) for split, rows in self.rows.items()}
+    facts |= self._left_out
     checksum = hashlib.sha256(np.ascontiguousarray(self.data.values).tobytes())
     if self.predict != "next":
       checksum.update(self.answers.tobytes())
-      facts["cut"] = int((self.data.lengths > self.length).sum())
-    else:
-      facts["series too short for a row"] = int((self.data.lengths < self._reach).sum())
     if self.predict == "label":
       facts["rows of each class"] = np.bincount(self.answers, minlength=self.labels).tolist()
     return {"task": type(self).__name__, **fields, **facts, "sha256": checksum.hexdigest()}

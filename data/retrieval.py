@@ -102,15 +102,25 @@ class Retrieval(Stored):
       raise Mistake(f"line {number + 1} of {FILES[split]!r} is no pair: {what}")
     return int(fields[0][:1] == b"1"), fields[3:]
 
+  @functools.cached_property
+  def cut(self) -> int:
+    """Counts the documents that lose their end."""
+    texts = (text for split, size in self.sizes.items() for i in range(size) for text in self.pair(split, i)[1])
+    return sum(len(text) > self.length for text in texts)
+
+  @property
+  def notice(self) -> str:
+    """Returns what a run says at its start: how much of the data is left out."""
+    of = f"of {2 * sum(self.sizes.values()):,} documents are longer than data.length={self.length}"
+    return f"{self.cut:,} {of} bytes and lose their end" if self.cut else ""
+
   def describe(self) -> dict[str, Any]:
     """Returns the fields but for the folder, pairs of each split, documents in all and cut ones, and a checksum."""
     checksum = hashlib.sha256()
     for lines in self.splits.values():
       checksum.update(lines.data)
-    texts = (text for split, size in self.sizes.items() for i in range(size) for text in self.pair(split, i)[1])
-    cut = sum(len(text) > self.length for text in texts)
     facts = {"task": "Retrieval", "batch": self.batch, "length": self.length, "seed": self.seed}
-    facts |= self.sizes | {"documents": 2 * sum(self.sizes.values()), "cut": cut}
+    facts |= self.sizes | {"documents": 2 * sum(self.sizes.values()), "cut": self.cut}
     return facts | {"sha256": checksum.hexdigest()}
 
 

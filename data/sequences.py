@@ -86,7 +86,7 @@ def read(
   """
   kind = kind_of(path)
   with naming(path):
-    refuse_idle(path, names | {"pattern": pattern})
+    refuse_idle(path, {**names, "pattern": pattern})
     if path.is_dir():
       return from_sounds(path, pattern)
     if not path.is_file():
@@ -113,6 +113,7 @@ def kind_of(path: pathlib.Path) -> str:
 
 def refuse_idle(path: pathlib.Path, names: Mapping[str, str]) -> None:
   """Refuses names that this kind of file has no use for, and which would be left out in silence."""
+  idle: tuple[str, ...]
   if path.is_dir():
     idle, why = IN_FILES, "data.pattern takes label, group and split from the names of .wav files"
   elif kind_of(path) in TABLES:

@@ -222,7 +222,7 @@ def test_forecasts_have_times_and_keep_to_the_splits_of_the_file(tmp_path, rng):
   batch = rows_of(task, "test")
   np.testing.assert_allclose(batch["dt"][:, 1:], [np.diff(times[i : i + 3]) for i in range(20, 37)])
   assert batch["targets"][:, 0].tolist() == [2 * (i + 3) for i in range(20, 37)]
-  assert task.describe()["series too short for a row"] == 0
+  assert (task.describe()["series without a row"], task.notice) == (0, "")
   x = rng.normal(size=(4, 9))
   np.savez(tmp_path / "a.npz", x=x, s=np.array(["train", "val", "test", "train"]), n=np.array([9, 9, 9, 2]))
   task = build_task("arrays", files=str(tmp_path / "a.npz"), predict="next", split="s", lengths="n", length=3)
@@ -231,7 +231,8 @@ def test_forecasts_have_times_and_keep_to_the_splits_of_the_file(tmp_path, rng):
     "validation": {1},
     "test": {2},
   }
-  assert task.describe()["series too short for a row"] == 1
+  assert task.describe()["series without a row"] == 1
+  assert task.notice == "1 of 4 series are too short for a row of 4 steps"
 
 
 IDLE = {
@@ -245,6 +246,9 @@ IDLE = {
   "no input": ("a.csv", dict(predict="next", inputs="a", length=2), "data.targets='y' is forecast, so add it to"),
   "no column": ("a.csv", dict(predict="next", times="T", length=2), "no column data.times='T' .did you mean 't'"),
   "two labels": ("a.csv", dict(sequence="s"), "1 of 4 rows have another data.targets='y' .* the first is row 2"),
+  "gaps and times": ("a.csv", dict(sequence="s", times="t", gap=2.0), "data.gap=2.0 .* data.times says"),
+  "weights of numbers": ("a.npz", dict(predict="number", balanced=True), "data.balanced=True .* only labels"),
+  "no labels": ("", dict(pattern="(?P<group>.)"), "needs a target of each sequence, and data.dir=.* has none"),
   "two numbers a token": ("a.npz", dict(tokens=9), "data.tokens=9, but .* have 2 numbers, and a token is one"),
 }
 
@@ -254,7 +258,9 @@ def test_what_a_file_has_no_use_for_is_refused(tmp_path, case):
   files, fields, message = IDLE[case]
   (tmp_path / "a.csv").write_text("t,a,y,s\n0,1,2,p\n1,2,3,p\n2,3,4,q\n3,3,4,q\n")
   np.savez(tmp_path / "a.npz", x=np.ones((4, 3, 2)), y=np.arange(4), o=np.array([0, 2, 4]))
-  (tmp_path / "a.wav").touch()
+  with wave.open(str(tmp_path / "a.wav"), "wb") as file:
+    file.setparams((1, 2, 8000, 0, "NONE", ""))
+    file.writeframes(bytes(8))
   inputs = {} if files == "a.npz" else {"inputs": ""}
   refused(message, build_task, "arrays", **{"dir": str(tmp_path), "files": files} | inputs | fields, error=Mistake)
 
@@ -316,6 +322,7 @@ def test_long_sequences_may_be_cut_and_are_counted(tmp_path):
   np.savez(tmp_path / "a.npz", x=np.arange(100).reshape(20, 5), y=np.arange(20) % 2)
   task = build_task("arrays", files=str(tmp_path / "a.npz"), length=3, longer="cut", normalise=False)
   assert task.describe()["cut"] == 20
+  assert task.notice == "20 of 20 sequences are longer than data.length=3 and lose their end"
   assert rows_of(task, "train")["inputs"].shape == (16, 3, 1)
 
 

@@ -38,6 +38,8 @@ def test_pairs_are_read_with_their_labels(folder):
     **{"task": "Retrieval", "batch": 4, "length": 12, "seed": 0, "train": 10, "validation": 3, "test": 5, "sha256": ""},
     **{"documents": 36, "cut": 18 + 3},
   }
+  assert task.notice == "21 of 36 documents are longer than data.length=12 bytes and lose their end"
+  assert not build(folder, length=99).notice
 
 
 def test_an_epoch_has_every_pair_once_and_is_resumed(folder):
