@@ -106,6 +106,7 @@ class ImageSequence(Stored):
 
       whole = mnist.load(self.dir, self.cache)
       return {split: Images(images.reshape(len(images), -1, 1), labels) for split, (images, labels) in whole.items()}
+    self.require("dir", bool(self.dir), known_sets.needs(self.dataset))
     data = known_sets.load(self.dataset, pipeline.folder("dir", self.dir))
     assert data.split is not None, "sets of images have splits"
     assert data.targets is not None, "sets of images have labels"

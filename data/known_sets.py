@@ -51,6 +51,11 @@ class KnownSet(NamedTuple):
   unit: float = 1.0
 
 
+def needs(name: str) -> str:
+  """Returns what `data.dir` must be for a set: a folder with files of this size and checksum, from that source."""
+  return f"a folder with {original.listed(KNOWN[name].files)}; get it from {KNOWN[name].source}"
+
+
 def load(name: str, folder: pathlib.Path) -> Sequences:
   """Reads a set from its files in `folder` or in the set's own folder there.
 

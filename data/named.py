@@ -6,8 +6,7 @@ from typing import ClassVar
 
 from data import pipeline
 from data.arrays import LONGER, Arrays
-from data.known_sets import KNOWN, load
-from data.original import listed
+from data.known_sets import KNOWN, load, needs
 from data.sequences import Sequences
 
 
@@ -69,6 +68,5 @@ class Named(Arrays):
   @functools.cached_property
   def data(self) -> Sequences:  # type: ignore[override]
     """Reads and checks all sequences."""
-    known = KNOWN[self.dataset]
-    self.require("dir", bool(self.dir), f"a folder with {listed(known.files)}; get it from {known.source}")
+    self.require("dir", bool(self.dir), needs(self.dataset))
     return self._checked(load(self.dataset, pipeline.folder("dir", self.dir)))

@@ -164,6 +164,8 @@ def test_the_whole_training_part_may_be_trained_on_where_there_is_a_test_part():
 def test_what_is_missing_or_different_is_named(tmp_path):
   part = r"cifar10_train4000_test1000.npz \(14,188,820 bytes, sha256 7e296b9c\w+\); get it from the first images of"
   refused(r"data.dir='' .* a folder with " + part, build_task, "named")
+  images = build_task("image_sequence", dataset="cifar10_subset", held_out=9)
+  refused(r"data.dir='' .* a folder with " + part, images.train)
   both = (
     r"lacks 2 of 2 files: Ecoli_prom.fa.gz \(33,452 bytes, sha256 721d1483\w+\), Ecoli_non_prom.fa.gz \(61,508 bytes"
   )
