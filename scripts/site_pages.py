@@ -25,7 +25,7 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
   "attention": ("Attention", ("attention/*.py", "attention/efficient/*.py")),
   "recurrent_attention": ("Linear attention and its successors", ("attention/recurrent/*.py",)),
   "layers": ("Layers that mixers share", ("layers/*.py",)),
-  "models": ("Models: branches, bodies, heads, wrappers", ("hybrids/*.py", "hybrids/[bchw]*/*.py")),
+  "models": ("Models: branches, bodies, heads, wrappers", ("hybrids/*.py", "hybrids/[!_r]*/*.py")),
   "recipes": ("Recipes of published models", ("hybrids/recipes/*.py",)),
   "tasks": ("Tasks", ("data/*.py",)),
   "training": ("Runs and training", ("training/*.py",)),
@@ -45,12 +45,6 @@ def modules(patterns: tuple[str, ...]) -> list[str]:
       elif pattern.endswith("__init__.py"):
         found.append(".".join(path.parent.relative_to(ROOT).parts))
   return found
-
-
-def on_config(config: Any) -> Any:
-  """Puts the notebooks that have been run into the navigation, after the first page."""
-  config.nav.insert(1, {"Notebooks": [f"notebooks/{path.name}" for path in sorted(RUN.glob("*.md"))]})
-  return config
 
 
 def on_files(files: Files, config: Any) -> Files:

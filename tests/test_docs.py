@@ -1,5 +1,6 @@
-"""The documentation holds together: links lead somewhere, and every mixer's papers are in the bibliography."""
+"""The documentation holds together: links, the site's pages, and the papers in the bibliography."""
 
+import ast
 import re
 
 from tests import sources
@@ -27,6 +28,30 @@ def headings(page):
   """The anchors of a page's headings, as GitHub and MkDocs make them."""
   titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
   return {re.sub(r"[\s]+", "-", re.sub(r"[^\w\s-]", "", title.lower()).strip()) for title in titles}
+
+
+def test_the_site_has_every_page_once():
+  nav = (sources.ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+  pages = re.findall(r": ([\w/]+\.md)$", nav, re.MULTILINE)
+  written = [*DOCS.glob("*.md"), *DOCS.glob("notebooks/*.md"), DOCS / "results" / "README.md"]
+  # made as the site is built
+  assert sorted(pages) == sorted([*(str(page.relative_to(DOCS)) for page in written), "api/index.md"])
+  # and the pages of results are found from theirs
+  results = (DOCS / "results" / "README.md").read_text()
+  missing = [page.name for page in DOCS.glob("results/*.md") if page.name != "README.md" and page.name not in results]
+  assert not missing, missing
+
+
+def test_the_reference_has_every_module_once():
+  # read, not imported: the hooks need MkDocs
+  tree = ast.parse((sources.ROOT / "scripts" / "site_pages.py").read_text())
+  (pages,) = (node.value for node in tree.body if isinstance(node, ast.AnnAssign) and node.target.id == "PAGES")
+  patterns = [pattern for _, patterns in ast.literal_eval(pages).values() for pattern in patterns]
+  found = [file for pattern in patterns for file in sources.ROOT.glob(pattern)]
+  assert len(found) == len(set(found))
+  for folder in ("ssm", "attention", "layers", "hybrids", "training", "inference"):
+    missing = {file for file in (sources.ROOT / folder).rglob("*.py") if file.name != "__init__.py"} - set(found)
+    assert not missing, [sources.relative(file) for file in missing]
 
 
 def test_papers_of_every_mixer_are_in_the_bibliography():
