@@ -19,7 +19,8 @@ al. 2024, arXiv:2402.18668, fig. 2).
 
 --html writes one page that needs no network: tables that a click on a head sorts, curves with bands, the metric against
 state, parameters, time and memory, the commands, what the configs differ in, and versions. With --watch it is written
-anew while the sweep runs, with the runs that have not ended; a browser that shows it follows.
+anew while the sweep runs, with the runs that have not ended; a browser that shows it follows. In a folder where no
+sweep has begun it waits for one.
 """
 
 import argparse
@@ -138,11 +139,15 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument("--choose", help="what the best setting is chosen by; by default the metric on validation")
   parser.add_argument("--png", type=Path, help="file for the curves of the best")
   parser.add_argument("--html", type=Path, help="file for one page of all of it")
-  parser.add_argument("--watch", action="store_true", help="write --html anew until the sweep ends")
+  parser.add_argument("--watch", action="store_true", help="write --html anew until the sweep ends, wait for its begin")
   args = parser.parse_args(argv)
   try:
     if args.watch and not args.html:
       raise Mistake("--watch writes a page anew; give --html FILE")
+    if args.watch and not sweep.has_begun(args.folder):
+      print(f"report: no sweep has begun in {args.folder}; waiting for one, Ctrl-C ends that", file=sys.stderr)
+      while not sweep.has_begun(args.folder):
+        time.sleep(1)
     while args.watch and sweep.is_running(args.folder):
       write_page(args, refresh=EVERY)
       time.sleep(EVERY)

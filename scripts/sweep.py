@@ -182,6 +182,11 @@ def is_running(out: Path) -> bool:
     return not _locks(lock)
 
 
+def has_begun(out: Path) -> bool:
+  """Returns whether a sweep runs in the folder or has done so."""
+  return (out / LOCK).exists() or (out / results.RESULTS).exists()
+
+
 def _text(path: Path) -> str:
   return path.read_text(errors="replace") if path.is_file() else ""
 

@@ -240,6 +240,7 @@ def test_a_page_has_all_of_it_and_asks_no_network(tmp_path):
 def test_a_page_is_there_before_a_run_has_finished(tmp_path, monkeypatch):
   (tmp_path / "still").mkdir()
   (tmp_path / "still" / "metrics.jsonl").write_text('{"step": 7, "train/loss": 1.5}\n')
+  (tmp_path / sweep.LOCK).touch()
   pages = []
   monkeypatch.setattr(sweep, "is_running", lambda folder: not pages)
   path = tmp_path / "page.html"
@@ -248,6 +249,21 @@ def test_a_page_is_there_before_a_run_has_finished(tmp_path, monkeypatch):
   assert report.main([str(tmp_path), f"--html={path}", "--watch"]) == 2
   assert '<meta http-equiv="refresh"' in pages[0]
   assert ">still<" in pages[0]
+
+
+def test_a_watch_that_is_earlier_than_its_sweep_waits_for_it(tmp_path, monkeypatch, capsys):
+  looks = []
+
+  def begins_later(seconds):
+    looks.append(seconds)
+    if len(looks) == 3:
+      write(tmp_path, [({"mixer": "a"}, [0.5])])
+
+  monkeypatch.setattr(report.time, "sleep", begins_later)
+  assert report.main([str(tmp_path), f"--metric={METRIC}", f"--html={tmp_path / 'page.html'}", "--watch"]) == 0
+  assert looks == [1, 1, 1]
+  assert f"no sweep has begun in {tmp_path}; waiting for one" in capsys.readouterr().err
+  assert (tmp_path / "page.html").exists()
 
 
 def test_a_folder_without_a_sweep_or_a_finished_run_is_named(tmp_path, mistaken):
