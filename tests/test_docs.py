@@ -54,6 +54,14 @@ def test_the_reference_has_every_module_once():
     assert not missing, [sources.relative(file) for file in missing]
 
 
+def test_papers_of_training_are_in_the_bibliography():
+  bibliography = (DOCS / "bibliography.md").read_text()
+  files = [*sources.ROOT.glob("training/*.py"), sources.ROOT / "scripts" / "ladder.py", DOCS / "configs.md"]
+  cited = {paper for file in files for paper in re.findall(r"arXiv:(\d{4}\.\d{5})", file.read_text())}
+  missing = sorted(paper for paper in cited if f"arXiv:{paper}" not in bibliography)
+  assert cited and not missing, missing
+
+
 def test_papers_of_every_mixer_are_in_the_bibliography():
   bibliography = (DOCS / "bibliography.md").read_text()
   for name, file in sources.mixer_files().items():
