@@ -31,14 +31,14 @@ that to be most of the rest).
   python main.py --config configs/lra.py:task=image,mixer=s4,dir=FOLDER --workdir runs/image_s4
   ./dev sweep --config configs/lra.py:task=listops --out runs/listops
 
-Departs: layer norm for the batch norm of S4, S5, LRU and Mega, and on Text and Retrieval RMSNorm, with a scale for each
-channel, for the one scale of Mega's ScaleNorm; Mega's bias by distance is by rotations, where its code has a number for
-each distance; biases and norms have no decay; S4 and S4D read both ways by two layers, not by two kernels of one; local
-attention is the sum of one over the last 50 or 64 tokens and one over the next, where LRA's is within blocks of so
-many; Transformers pool the mean, where LRA's have a class token on tokens, and on images their heads and MLPs are as
-wide as elsewhere, where LRA's are narrower; Mega's warm-up on Path-X is linear; text and retrieval are bytes, not
-characters; selection is on a part held out of the training set where S4's and S5's code selects on the test set
-(`validation` is its share). ListOps and Pathfinder are made here; both have their official numbers of test rows.
+Departs: for Mega's ScaleNorm on Text and Retrieval, RMSNorm, which has a scale for each channel; Mega's bias by
+distance is by rotations, where its code has a number for each distance; biases and norms have no decay; S4 and S4D read
+both ways by two layers, not by two kernels of one; local attention is the sum of one over the last 50 or 64 tokens and
+one over the next, where LRA's is within blocks of so many; Transformers pool the mean, where LRA's have a class token
+on tokens, and on images their heads and MLPs are as wide as elsewhere, where LRA's are narrower; Mega's warm-up on
+Path-X is linear; text and retrieval are bytes, not characters; selection is on a part held out of the training set
+where S4's and S5's code selects on the test set (`validation` is its share). ListOps and Pathfinder are made here; both
+have their official numbers of test rows.
 """
 
 import functools
@@ -90,14 +90,14 @@ class Recipe(NamedTuple):
   dropout: float = 0.0
   position: str = "pre"
   schedule: str = "cosine"
-  norm: str = "layer"
+  norm: dict[str, Any] = {"name": "layer"}
   mlp: dict[str, Any] | None = None
   groups: tuple[tuple[str, dict[str, float]], ...] = ()
 
 
 def s4(name: str, task: str) -> Recipe:
   """S4's V4 repository, configs/experiment/lra; S4D shares them. Time steps of small states have the global rate."""
-  width, state, lr, batch, steps, drop, norm = {
+  width, state, lr, batch, steps, drop, position = {
     "listops": (256, 4, 0.01, 32, 120_000, 0.0, "post"),
     "text": (256, 4, 0.01, 16, 50_000, 0.0, "pre"),
     "retrieval": (256, 4, 0.01, 64, 50_000, 0.0, "pre"),
@@ -110,7 +110,8 @@ def s4(name: str, task: str) -> Recipe:
   inner |= {"dt_min": 1e-4} if task == "path_x" else {}
   mixer = {"name": "bidirectional", "mixer": inner}
   groups = ((DT, {"lr": 1.0}),) if state == 4 else ()
-  return Recipe(width, 6, mixer, lr, min(1e-3, lr), 0.05, batch, steps, steps // 10, drop, norm, groups=groups)
+  recipe = Recipe(width, 6, mixer, lr, min(1e-3, lr), 0.05, batch, steps, steps // 10, drop, position)
+  return recipe._replace(norm={"name": "batch"}, groups=groups)
 
 
 def s5(task: str, mixer: dict[str, Any] | None = None) -> Recipe:
@@ -133,8 +134,9 @@ def s5(task: str, mixer: dict[str, Any] | None = None) -> Recipe:
   groups: dict[str, tuple] = {"path_x": ((B, {"weight_decay": decay}),), "pathfinder": ()}
   groups |= dict.fromkeys(("listops", "image"), ((B, alike),)) | dict.fromkeys(("text", "retrieval"), ((DT, alike),))
   warmup = 0 if task == "text" else epoch
-  lr = factor * slow
-  return Recipe(width, depth, own, lr, slow, decay, batch, epochs * epoch, warmup, drop, groups=groups[task])
+  norm = {"name": "batch", "momentum": 0.9 if task in ("pathfinder", "path_x") else 0.95}
+  lr, steps = factor * slow, epochs * epoch
+  return Recipe(width, depth, own, lr, slow, decay, batch, steps, warmup, drop, norm=norm, groups=groups[task])
 
 
 def lru(task: str) -> Recipe:
@@ -142,7 +144,7 @@ def lru(task: str) -> Recipe:
   epochs = {"listops": 40, "text": 35, "retrieval": 20, "image": 180, "pathfinder": 200, "path_x": 75}[task]
   epoch = ROWS[task] // 64
   mixer = {"name": "bidirectional", "mixer": {"name": "lru", "state": 128}}
-  return Recipe(256, 4, mixer, 1e-3, 5e-4, 0.05, 64, epochs * epoch, epoch, 0.1)
+  return Recipe(256, 4, mixer, 1e-3, 5e-4, 0.05, 64, epochs * epoch, epoch, 0.1, norm={"name": "batch"})
 
 
 def mega(task: str) -> Recipe:
@@ -157,10 +159,10 @@ def mega(task: str) -> Recipe:
   }[task]
   mixer = {"name": "mega", "state": 16, "inner": inner, "keys": keys, "weights": weights, "bidirectional": True}
   drop, position = (0.1, "post") if task in TOKENS else (0.0, "pre")
-  norm = "rms" if task in ("text", "retrieval") else "layer"
+  norm = {"listops": "layer", "text": "rms", "retrieval": "rms"}.get(task, "batch")
   mlp = {"inner": inner, "activation": "silu", "bias": True}
   recipe = Recipe(width, depth, mixer | {"chunk": None}, lr, lr, decay, batch, steps, warmup, drop, position, "linear")
-  return recipe._replace(norm=norm, mlp=mlp)
+  return recipe._replace(norm={"name": norm}, mlp=mlp)
 
 
 def attention(task: str, mixer: dict[str, Any]) -> Recipe:
@@ -234,7 +236,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.model.head.name = "dual_encoder"
   body = c.model.body
   c.model.width, body.depth, body.letters = recipe.width, recipe.depth, ConfigDict({"m": recipe.mixer})
-  norm = {"norm": {"name": recipe.norm}, "norm_position": recipe.position}
+  norm = {"norm": recipe.norm, "norm_position": recipe.position}
   body.branch = ConfigDict(norm | {"dropout": recipe.dropout})
   if recipe.mlp is not None:
     body.pattern, body.depth = "m-", 2 * recipe.depth

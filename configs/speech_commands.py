@@ -5,7 +5,7 @@ S4D-LegS 95.83 / 91.08, S4D-Lin 96.25 / 91.58, S5 96.52 / 94.53, Liquid-S4 96.78
 95.51 / 7.26 (Smith et al. 2023, arXiv:2208.04933, tab. 3; quoted from memory). Settings: `model=s5` is S5's
 bin/run_experiments (width 96, 6 layers, state 128 in 16 blocks, 40 epochs of batch 16, rate 8e-3, but 2e-3 and no
 decay for all of the state space, C and D too), `model=s4` the S4 repository's (width 128, state 64, two copies, rate
-0.01). Departs: layer norm for batch norm; S4 reads both ways by two layers, not by two kernels of one.
+0.01). Departs: S4 reads both ways by two layers, not by two kernels of one.
 
 `python -m data.prepare speech_commands_35 --from DIR` makes the files from the published folders, and
 speech_commands_35_8khz those at 8 kHz. The evaluator `khz8` reads these with a gap of 2 between samples, by which S5
@@ -52,7 +52,8 @@ def get_config(arg: str = "") -> ConfigDict:
   base.classify(c, pool="mean")
   c.model.head.counts, c.model.embed.name, c.model.width = "classes", "features", width
   c.model.body.depth, c.model.body.letters = 6, ConfigDict({"m": mixer})
-  c.model.body.branch = ConfigDict({"norm": {"name": "layer"}, "dropout": dropout})
+  norm = {"name": "batch", "momentum": 0.95 if model == "s5" else 0.9}
+  c.model.body.branch = ConfigDict({"norm": norm, "dropout": dropout})
   o = c.optimizer
   c.steps, o.warmup = EPOCHS * (TRAIN // BATCH), TRAIN // BATCH
   o.lr, o.slow_lr, o.weight_decay, o.clip, o.b2 = lr, slow / lr, decay, 0.0, 0.999

@@ -75,6 +75,7 @@ def test_s5_has_the_settings_of_its_authors(task, C_init, B, log_dt):
   mixer = c.model.body.letters.m
   assert (mixer.C_init, mixer.clip_eigs, mixer.bidirectional) == (C_init, task == "image", True)
   assert (c.optimizer.warmup == 0) == (task == "text")
+  assert c.model.body.branch.norm.momentum == (0.9 if task in ("pathfinder", "path_x") else 0.95)
   assert rules(task, "s5", "B_re", "B_im", "log_dt") == [B, B, log_dt]
 
 
@@ -87,14 +88,20 @@ def test_mega_has_a_perceptron_and_the_norms_of_its_tasks():
   for task, width, inner, keys, norm, position, dropout in (
     ("listops", 80, 160, 64, "layer", "post", 0.1),
     ("text", 128, 256, 64, "rms", "post", 0.1),
-    ("image", 160, 320, 96, "layer", "pre", 0.0),
-    ("path_x", 64, 128, 32, "layer", "pre", 0.0),
+    ("image", 160, 320, 96, "batch", "pre", 0.0),
+    ("path_x", 64, 128, 32, "batch", "pre", 0.0),
   ):
     c = config(task, "mega").model
     body = c.body
     assert (c.width, body.pattern, body.letters.m.inner, body.letters["-"].inner) == (width, "m-", inner, inner)
     assert (body.letters.m["keys"], body.branch.norm.name) == (keys, norm)
     assert (body.branch.norm_position, body.branch.dropout) == (position, dropout)
+
+
+def test_state_spaces_of_before_mamba_have_batch_norm():
+  for task in lra.TASKS:
+    norms = {name: config(task, name).model.body.branch.norm.name for name in lra.MODELS if name != "mega"}
+    assert {name for name, norm in norms.items() if norm == "batch"} == {"s4", "s4d", "s5", "lru"}
 
 
 def test_pixels_and_rows_are_the_official_ones():

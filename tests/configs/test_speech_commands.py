@@ -11,6 +11,7 @@ from training import optimizer, state
 def test_s5_has_the_settings_of_its_authors():
   c = speech_commands.get_config("files=x.npz,khz8=y.npz")
   assert (c.model.body.letters.m.C_init, c.evaluators.khz8.data.gap) == ("lecun_normal", 2.0)
+  assert c.model.body.branch.norm.to_dict() == {"name": "batch", "momentum": 0.95}
   task = build_task(**c.data)
   params = state.variables_shape(build_model(task, **c.model.to_dict()), task)["params"]
   o = c.optimizer
