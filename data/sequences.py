@@ -86,7 +86,7 @@ def read(
   """
   kind = kind_of(path)
   with naming(path):
-    refuse_idle(path, {**names, "pattern": pattern})
+    refuse_idle(path, {**names, "pattern": pattern, "layout": layout.replace("steps", "")})
     if path.is_dir():
       return from_sounds(path, pattern)
     if not path.is_file():
@@ -115,15 +115,15 @@ def refuse_idle(path: pathlib.Path, names: Mapping[str, str]) -> None:
   """Refuses names that this kind of file has no use for, and which would be left out in silence."""
   idle: tuple[str, ...]
   if path.is_dir():
-    idle, why = IN_FILES, "data.pattern takes label, group and split from the names of .wav files"
+    idle, why = (*IN_FILES, "layout"), "data.pattern takes label, group and split from the names of .wav files"
   elif kind_of(path) in TABLES:
-    idle, why = ("offsets", "lengths", "pattern"), "steps of one data.sequence are a row each in a table"
+    idle, why = ("offsets", "lengths", "pattern", "layout"), "steps of one data.sequence are a row each in a table"
   elif names["offsets"]:
-    idle, why = ("lengths", "sequence", "pattern"), "data.offsets says already where sequences begin and end"
+    idle, why = ("lengths", "sequence", "pattern", "layout"), "data.offsets says already where sequences begin and end"
   else:
     idle, why = ("sequence", "pattern"), "sequences of arrays are rows, or flat with data.offsets"
   if wrong := [what for what in idle if names[what]]:
-    raise Mistake(f"{str(path)!r}: data.{wrong[0]}={names[wrong[0]]!r} is of no use: {why}; leave it empty")
+    raise Mistake(f"{str(path)!r}: data.{wrong[0]}={names[wrong[0]]!r} is of no use: {why}; leave it out")
 
 
 @contextlib.contextmanager

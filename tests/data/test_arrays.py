@@ -237,7 +237,8 @@ def test_forecasts_have_times_and_keep_to_the_splits_of_the_file(tmp_path, rng):
 
 IDLE = {
   "times of whole rows": ("a.csv", dict(times="t"), "data.times='t' has one time a row, and a row is a whole sequence"),
-  "offsets of a table": ("a.csv", dict(offsets="t"), "data.offsets='t' is of no use: .*; leave it empty"),
+  "offsets of a table": ("a.csv", dict(offsets="t"), "data.offsets='t' is of no use: .*; leave it out"),
+  "pixels of a table": ("a.csv", dict(layout="pixels"), "data.layout='pixels' is of no use: .*; leave it out"),
   "sequence of arrays": ("a.npz", dict(sequence="x"), "data.sequence='x' is of no use"),
   "both": ("a.npz", dict(inputs="y", offsets="o", lengths="o"), "data.lengths='o' is of no use: data.offsets says"),
   "a pattern of a file": ("a.npz", dict(pattern="x"), "data.pattern='x' is of no use"),
