@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from arguments import Parser
 from configs import base
@@ -137,8 +137,8 @@ def collectives(program: str) -> dict[str, list[str]]:
   return dict(found)
 
 
-def compiled(fields: Mapping[str, Any], mesh: Mapping[str, int]) -> tuple[dict[str, list[str]], set[str], int]:
-  """Compiles an update of a small model, and returns its collectives, its parameters' shapes, and temporary bytes."""
+def compiled(fields: Mapping[str, Any], mesh: Mapping[str, int]) -> tuple[dict[str, list[str]], Any, int]:
+  """Compiles an update of a small model, and returns its collectives, its parameters' places, and temporary bytes."""
   from training.run import Run
 
   argument = ",".join(f"{key}={value}" for key, value in fields.items())
@@ -146,13 +146,38 @@ def compiled(fields: Mapping[str, Any], mesh: Mapping[str, int]) -> tuple[dict[s
   with run.on_mesh():
     batch = sharding.put(next(iter(run.task.train(0, 1))), run.mesh)
     program = run._update.lower(run.like, batch).compile()
-  whole = {f"{leaf.dtype.name.replace('float', 'f')}[{','.join(map(str, leaf.shape))}]" for leaf in leaves(run)}
-  return collectives(program.as_text()), whole, program.memory_analysis().temp_size_in_bytes
+  return collectives(program.as_text()), run.like.params, program.memory_analysis().temp_size_in_bytes
 
 
-def leaves(run: Any) -> list[Any]:
-  """Returns the parameters that are matrices."""
-  return [leaf for leaf in jax.tree.leaves(run.like.params) if leaf.ndim > 1]
+def gathered(found: Mapping[str, list[str]], params: Any) -> tuple[int, int]:
+  """Returns how many all-gathers undo what fsdp divides of a parameter, and how many others make a whole parameter."""
+  leaves = jax.tree.leaves(params)
+  whole = {shape for leaf in leaves for shape in forms(leaf.shape)}
+  by_fsdp = {shape for leaf in leaves if divided(leaf) for shape in forms(without_fsdp(leaf))}
+  shapes = [re.findall(r"\d+", shape.split("[")[1]) for shape in found.get("all-gather", ())]
+  kinds = [tuple(n for n in map(int, shape) if n > 1) for shape in shapes]
+  return sum(shape in by_fsdp for shape in kinds), sum(shape in whole - by_fsdp for shape in kinds)
+
+
+def forms(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+  """Yields the shapes that a matrix may have in a program: as it is, of one layer of a stack, and either transposed."""
+  for one in (shape, shape[1:]):
+    bare = tuple(n for n in one if n > 1)
+    if len(bare) > 1:
+      yield from (bare, (*bare[:-2], bare[-1], bare[-2]))
+
+
+def without_fsdp(leaf: Any) -> tuple[int, ...]:
+  """Returns the shape that a device would hold of a parameter, did fsdp divide nothing."""
+  mesh, spec = leaf.sharding.mesh, leaf.sharding.spec
+  others = (None if axes == "fsdp" else axes for axes in spec)
+  others = (tuple(a for a in axes if a != "fsdp") if isinstance(axes, tuple) else axes for axes in others)
+  return NamedSharding(mesh, PartitionSpec(*others)).shard_shape(leaf.shape)
+
+
+def divided(leaf: Any) -> bool:
+  """Says whether fsdp divides a parameter."""
+  return leaf.sharding.shard_shape(leaf.shape) != without_fsdp(leaf)
 
 
 def places(mesh: Mapping[str, int]) -> str:
@@ -161,15 +186,14 @@ def places(mesh: Mapping[str, int]) -> str:
 
 def collectives_table() -> Iterator[str]:
   """Yields the second table, row by row."""
-  yield f"| model | mesh | {' | '.join(KINDS)} | whole parameters gathered | temporary MB a device |"
-  yield "|---|" + "---|" * (len(KINDS) + 3)
+  yield f"| model | mesh | {' | '.join(KINDS)} | parameters gathered | others whole | temporary MB a device |"
+  yield "|---|" + "---|" * (len(KINDS) + 4)
   for name, fields in SMALL.items():
     for mesh in MESHES:
-      found, whole, temporary = compiled(fields, mesh)
-      gathered = sum(shape in whole for shape in found.get("all-gather", ()))
-      counts = " | ".join(str(len(found.get(kind, ()))) for kind in KINDS)
+      found, params, temporary = compiled(fields, mesh)
+      numbers = [*(len(found.get(kind, ())) for kind in KINDS), *gathered(found, params)]
       text = " x ".join(f"{axis} {size}" for axis, size in mesh.items())
-      yield f"| {name} | {text} | {counts} | {gathered} | {temporary / 1e6:.1f} |"
+      yield f"| {name} | {text} | {' | '.join(map(str, numbers))} | {temporary / 1e6:.1f} |"
 
 
 def main() -> None:
