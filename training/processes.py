@@ -1,8 +1,10 @@
 """Exchanges texts and values between the processes of a run."""
 
+import collections
 import hashlib
+import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -45,15 +47,46 @@ def from_first(function: Callable[[], Any]) -> Any:
   return value["value"]
 
 
-def warn_of_same_rows(batch: Mapping[str, np.ndarray]) -> None:
-  """Warns where two processes have the same rows: a task of one's own may make the same share for all of them."""
-  rows = b"".join(np.ascontiguousarray(batch[key]).tobytes() for key in sorted(batch))
-  found = gather(hashlib.sha256(rows).hexdigest())
-  same = [number for number, digest in enumerate(found) if found.index(digest) < number]
-  if same and jax.process_index() == 0:
+def warn_of_same_rows(batch: Mapping[str, np.ndarray], later: Iterable[Mapping[str, np.ndarray]] = ()) -> None:
+  """Warns where two processes have rows in common: a task of one's own may give the same ones to several of them.
+
+  Args:
+    later: the batches after the first, of which a single process draws none.
+  """
+  if jax.process_count() == 1:
+    return
+  found = [text.split() for text in gather(" ".join(itertools.chain(*map(digests, (batch, *later)))))]
+  shared = shared_rows(found)
+  if shared and jax.process_index() == 0:
+    (one, other), count = max(shared.items(), key=lambda item: item[1])
+    more = f" ({len(shared)} pairs of processes share rows)" if len(shared) > 1 else ""
     absl_logging.warning(
-      "processes %d and %d begin with the same rows; data.name's train(process_index, process_count) must give each "
-      "process rows of its own, or they are trained on more than once.",
-      found.index(found[same[0]]),
-      same[0],
+      "processes %d and %d share %d of their first %d rows%s; data.name's train(process_index, process_count) must "
+      "give each process rows of its own, or they are trained on more than once. A small data set may have them twice.",
+      *(one, other, count, len(found[other]), more),
     )
+
+
+def digests(batch: Mapping[str, np.ndarray]) -> Iterator[str]:
+  """Yields a digest of each row, of all of its arrays."""
+  arrays = [np.ascontiguousarray(batch[key]) for key in sorted(batch)]
+  for row in zip(*arrays, strict=True):
+    yield hashlib.blake2b(b"".join(part.tobytes() for part in row), digest_size=8).hexdigest()
+
+
+def shared_rows(found: Sequence[Sequence[str]]) -> dict[tuple[int, int], int]:
+  """Returns how many rows are shared, by the numbers of two processes: the first that has a row, and a later one.
+
+  A row that one process alone has twice is left out: the data repeats it, as data of few rows must.
+
+  Args:
+    found: the digests of each process's rows.
+  """
+  repeated = {digest for own in found for digest, times in collections.Counter(own).items() if times > 1}
+  first: dict[str, int] = {}
+  shared: collections.Counter[tuple[int, int]] = collections.Counter()
+  for number, own in enumerate(found):
+    for digest in set(own) - repeated:
+      if first.setdefault(digest, number) < number:
+        shared[first[digest], number] += 1
+  return dict(shared)
