@@ -1,6 +1,7 @@
 """Started by test_sharding.py in processes of their own, since a process has one set of devices.
 
 python -m tests.training.sharded mesh MODEL      eight devices as 2 data, 2 fsdp, 2 tensor (or sequence) against one
+python -m tests.training.sharded dropout         eight devices as each mesh of DROPOUT_MESHES against one
 python -m tests.training.sharded processes PORT COUNT INDEX   three updates; process 0 prints losses and parameters
 """
 
@@ -17,6 +18,13 @@ from training.evaluate import make_evaluate
 ADAM = dict(lr=0.01, weight_decay=0.1, clip=1.0, ema=0.9)
 # the update is the gradient itself
 PLAIN = dict(name="sgd", lr=1.0, b1=0.0, schedule="constant")
+DROPOUT_MESHES = (
+  dict(data=8),
+  dict(fsdp=8),
+  dict(data=4, tensor=2),
+  dict(data=4, sequence=2),
+  dict(fsdp=2, sequence=2, tensor=2),
+)
 
 
 def build(model, task, mesh, settings=ADAM):
@@ -25,11 +33,12 @@ def build(model, task, mesh, settings=ADAM):
   return (tx, *state.blueprint(model, task, tx, mesh, stateful=False))
 
 
-def language_model():
+def language_model(**branch):
   from hybrids.model import build_model
 
   letters = {"m": {"name": "mamba", "state": 4}, "a": {"name": "softmax", "heads": 2}, "-": {"name": "gated_mlp"}}
-  return build_model(toy.Task(), width=8, body={"name": "stack", "depth": 6, "pattern": "m-a", "letters": letters})
+  body = {"name": "stack", "depth": 6, "pattern": "m-a", "letters": letters, "branch": branch}
+  return build_model(toy.Task(), width=8, body=body)
 
 
 def mixture():
@@ -110,6 +119,21 @@ def compare(kind, **sizes):
   print(json.dumps(found | {"eval": abs(value["eval/valid/loss"] - others[2]["eval/valid/loss"])}))
 
 
+def dropout():
+  """Dropout of entries and of whole branches drops the same ones on every mesh."""
+  task, model = toy.Task(), language_model(dropout=0.3, layer_drop=0.3)
+  single = sharding.make_mesh(devices=jax.devices()[:1])
+  with sharding.active(single):
+    variables = jax.device_get(build(model, task, single)[1](0).params)
+  without, _, _, _ = on_mesh(language_model(), task, single, variables, whole=False)
+  loss, gradient, _, _ = on_mesh(model, task, single, variables, whole=False)
+  for sizes in DROPOUT_MESHES:
+    other, others, _, _ = on_mesh(model, task, sharding.make_mesh(**sizes), variables, whole=False)
+    difference = largest(jax.tree.map(lambda a, b: a - b, gradient, others)) / largest(gradient)
+    found = {"loss": abs(float(loss - other)), "gradient": difference, "dropped": abs(float(loss - without))}
+    print(json.dumps(found | {"mesh": sizes}), flush=True)
+
+
 class Shared(toy.Task):
   """The toy task by processes: each has its share of the rows of one global batch."""
 
@@ -156,5 +180,8 @@ if __name__ == "__main__":
     if sys.argv[2] == "toy":
       accumulation(data=2, fsdp=2, **sizes)
     compare("toy" if sys.argv[2] == "sequence" else sys.argv[2], data=2, fsdp=2, **sizes)
+  elif sys.argv[1] == "dropout":
+    platform.prepare(8)
+    dropout()
   else:
     processes(*map(int, sys.argv[2:]))

@@ -14,6 +14,7 @@ from hybrids.mixer import build
 from hybrids.model import build_model
 from tests import child
 from tests.quick import flags
+from tests.training.sharded import DROPOUT_MESHES
 from training import platform, sharding, state
 
 
@@ -38,6 +39,16 @@ def test_eight_devices_compute_what_one_does(kind):
     assert any("tensor" in spec and "fsdp" in spec for spec in found["specs"]), "the moments are not sharded"
   if kind == "toy":
     assert accumulated[0]["difference"] < 1e-6, "several batches are not one large batch"
+
+
+@pytest.mark.slow
+def test_every_mesh_drops_what_one_device_drops():
+  (found,) = run(("dropout",))
+  assert [mesh["mesh"] for mesh in found] == list(DROPOUT_MESHES)
+  for mesh in found:
+    assert mesh["dropped"] > 1e-2, "nothing was dropped"
+    assert mesh["loss"] < 1e-5, mesh
+    assert mesh["gradient"] < 1e-4, mesh
 
 
 @pytest.mark.slow
