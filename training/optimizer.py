@@ -175,7 +175,7 @@ def build(
   if ema:
     parts.append(average(ema))
   made = optax.chain(*parts)
-  if narrow(nn.meta.unbox(params)):
+  if narrow(params):
     made = with_masters(made)
   if skip or spike:
     made = without_spikes(made, limit=skip, factor=spike)
