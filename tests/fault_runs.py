@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 import time
+import types
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -111,17 +113,26 @@ def begun(arguments: list[str], *, limit: int = 0):
 
 
 @contextlib.contextmanager
-def pair(folder: Path, *more: str, second: tuple[str, ...] = (), limits: tuple[int, int] = (0, 0), **settings):
-  """Two processes of one run; `second` is for the second one alone, `limits` the room for files of each."""
+def several(
+  folder: Path,
+  *more: str,
+  count: int = 2,
+  own: Mapping[int, tuple[str, ...]] = types.MappingProxyType({}),
+  limits: Mapping[int, int] = types.MappingProxyType({}),
+  **settings,
+):
+  """The processes of one run; `own` has arguments of single ones, `limits` the room for files of single ones."""
   with socket.socket() as free:
     free.bind(("localhost", 0))
     where = f"--coordinator=localhost:{free.getsockname()[1]}"
-  both = [where, "--processes=2", "--patience=10", *more]
-  with (
-    started(folder, *both, "--process=0", limit=limits[0], **settings) as one,
-    started(folder, *both, "--process=1", *second, limit=limits[1], **settings) as two,
-  ):
-    yield one, two
+  all_of_them = [where, f"--processes={count}", "--patience=10", *more]
+  with contextlib.ExitStack() as stack:
+    yield [
+      stack.enter_context(
+        started(folder, *all_of_them, f"--process={i}", *own.get(i, ()), limit=limits.get(i, 0), **settings)
+      )
+      for i in range(count)
+    ]
 
 
 def ends(process: subprocess.Popen, code: int) -> str:

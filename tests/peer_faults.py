@@ -1,21 +1,22 @@
 """Faults of runs of two processes; tests/faults.py says what a fault is, and runs them with all others."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import main as program
-from tests.fault_runs import ends, pair, saved, started, wait_for_save
+from tests.fault_runs import ends, saved, several, started, wait_for_save
 from training import peers
 
 # until it is stopped
 ENDLESS = ",batch=4,log_every=0,eval.every=0"
+STOPPING = (signal.SIGHUP, signal.SIGUSR1, signal.SIGINT, signal.SIGTERM)
 
 
 def peer_killed(folder: Path) -> None:
   """one of two processes is killed (kill -9) | the other ends with code 4 in one line; both go on at the last save"""
   for lost in (0, 1):
-    with pair(folder, steps=100_000, sizes=ENDLESS) as processes:
+    with several(folder, steps=100_000, sizes=ENDLESS) as processes:
       wait_for_save(folder, processes[0], after=saved(folder))
       processes[lost].kill()
       out = ends(processes[1 - lost], peers.LOST)
@@ -23,29 +24,31 @@ def peer_killed(folder: Path) -> None:
       assert len(lines) == 1, out
       assert "another process of this run has died" in lines[0]
       assert "*** Check failure" not in out, out
-  with pair(folder, steps=100_000, sizes=ENDLESS) as processes:
+  with several(folder, steps=100_000, sizes=ENDLESS) as processes:
     wait_for_save(folder, processes[0], after=saved(folder))
     processes[0].send_signal(signal.SIGTERM)
     assert "going on at step" in ends(processes[0], program.STOPPED)
 
 
-def peer_disk_full(folder: Path) -> None:
+def peer_disk_full(folder: Path, count: int = 2, among: Iterable[int] = (0, 1)) -> None:
   """the disk of one of two processes is full at a save | code 2 there and code 4 in the other, a line each"""
-  for full in (0, 1):
-    limits = (20_000, 0) if full == 0 else (0, 20_000)
-    with pair(folder, "--config.mesh.fsdp=2", limits=limits, sizes=",width=32") as processes:
-      for i, (code, words) in {full: (program.MISTAKE, "too large"), 1 - full: (peers.LOST, "has died")}.items():
-        errors = [line for line in ends(processes[i], code).splitlines() if line.startswith("error: ")]
+  # every process saves a part
+  run = dict(count=count, sizes=f",width={16 * count},batch={count}")
+  for full in among:
+    with several(folder, f"--config.mesh.fsdp={count}", limits={full: 20_000}, **run) as processes:
+      for i, process in enumerate(processes):
+        code, words = (program.MISTAKE, "too large") if i == full else (peers.LOST, "has died")
+        errors = [line for line in ends(process, code).splitlines() if line.startswith("error: ")]
         assert len(errors) == 1, errors
         assert words in errors[0]
-  with pair(folder, "--config.mesh.fsdp=2", sizes=",width=32") as processes:
+  with several(folder, f"--config.mesh.fsdp={count}", **run) as processes:
     for process in processes:
       ends(process, 0)
 
 
 def peer_mistaken(folder: Path) -> None:
   """one of two processes does not find its data | code 2 there and code 4 in the other, a line each"""
-  with pair(folder, sizes=ENDLESS, second=("--config.data.files=nowhere",)) as processes:
+  with several(folder, sizes=ENDLESS, own={1: ("--config.data.files=nowhere",)}) as processes:
     for process, code, words in zip(
       processes, (peers.LOST, program.MISTAKE), ("has died", "no file matches 'nowhere'")
     ):
@@ -54,14 +57,14 @@ def peer_mistaken(folder: Path) -> None:
       assert words in errors[0]
 
 
-def signal_to_one_of_two(folder: Path) -> None:
+def signal_to_one(folder: Path, count: int = 2, numbers: Iterable[signal.Signals] = STOPPING) -> None:
   """SIGHUP, SIGUSR1, SIGINT or SIGTERM to one of two processes | both save the same step and end with code 75"""
-  for i, number in enumerate((signal.SIGHUP, signal.SIGUSR1, signal.SIGINT, signal.SIGTERM)):
+  for i, number in enumerate(numbers):
     own = folder / number.name
     own.mkdir()
-    with pair(own, steps=100_000, sizes=ENDLESS) as processes:
+    with several(own, count=count, steps=100_000, sizes=ENDLESS) as processes:
       wait_for_save(own, processes[0])
-      processes[i % 2].send_signal(number)
+      processes[i % count].send_signal(number)
       outs = [ends(process, program.STOPPED) for process in processes]
       steps = {out.split("stopped at step ")[1].split(",")[0] for out in outs}
       assert len(steps) == 1, outs
@@ -76,6 +79,5 @@ def coordinator_missing(folder: Path) -> None:
 
 
 PEERS: dict[str, Callable[[Path], None]] = {
-  fault.__name__: fault
-  for fault in (peer_killed, peer_disk_full, peer_mistaken, signal_to_one_of_two, coordinator_missing)
+  fault.__name__: fault for fault in (peer_killed, peer_disk_full, peer_mistaken, signal_to_one, coordinator_missing)
 }
