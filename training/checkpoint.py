@@ -29,7 +29,7 @@ import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 
 from mistake import Mistake
-from training import late_errors, leaves, manifest, processes
+from training import late_errors, leaves, manifest, peers, processes
 
 # names become folder names: a fixed set, never made from data
 STATE, DATA, EXTRA, LAYOUT = "state", "data", "extra", "layout"
@@ -169,6 +169,8 @@ class Checkpoints:
         self._is_stuck = True
     if self._error is not None:
       error, self._error = self._error, None
+      if isinstance(error, TimeoutError):
+        peers.end_if_lost(error)
       reason = " ".join(str(error).split()) or type(error).__name__
       # the cause is at the end of the text, which may be a long chain of errors
       reason = reason if len(reason) < 300 else f"{reason[:120]} … {reason[-170:]}"

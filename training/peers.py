@@ -22,6 +22,8 @@ from training.peers_filter import message
 LOST = 4
 # the words of collectives and of the coordination service for a connection that is gone
 GONE = re.compile(r"gloo|nccl|unavailable|connection (reset|closed|refused)|heartbeat|socket closed|broken pipe", re.I)
+# the words of Orbax for its own meeting of all processes, to which one does not come
+MISSED = re.compile(r"timed out while waiting for \w+ barrier", re.I)
 # seconds in which the other processes may fail for the same reason, and say so themselves
 GRACE = 3.0
 
@@ -51,9 +53,13 @@ def _abort(_number: int) -> None:
 
 def end_if_lost(error: BaseException) -> None:
   """Ends this process where an exception says that another one is gone: to close anything would wait for it."""
-  if several() and isinstance(error, (RuntimeError, ValueError)) and GONE.search(str(error)):
+  if several() and (_is(error, (RuntimeError, ValueError), GONE) or _is(error, (TimeoutError,), MISSED)):
     print(message(str(error)), file=sys.stderr)
     _end(LOST)
+
+
+def _is(error: BaseException, kinds: tuple[type[BaseException], ...], words: re.Pattern[str]) -> bool:
+  return isinstance(error, kinds) and words.search(str(error)) is not None
 
 
 def leave(code: int) -> NoReturn:

@@ -1,6 +1,8 @@
 """What a process writes when another one of its run is gone; tests/faults.py kills real ones."""
 
-from training import peers_filter
+import pytest
+
+from training import peers, peers_filter
 
 DUMP = """\
 E1129 16:51:07.322502   32382 preemption_sync_manager.cc:159] Failed to cancel preemption barrier:
@@ -37,3 +39,22 @@ def test_the_line_comes_once():
   assert lines(own + DUMP) == [own]
   assert len(lines(DUMP + own)) == 1
   assert lines(DUMP + "error: another\n")[1:] == ["error: another\n"]
+
+
+@pytest.mark.parametrize(
+  "error, code",
+  [
+    (RuntimeError("Gloo AllGather failed: Connection closed by peer"), 4),
+    # of Orbax, which the process of a full disk has left
+    (TimeoutError("Timed out while waiting for async_write_complete barrier."), 4),
+    (TimeoutError("timed out"), None),
+    (RuntimeError("shapes do not match"), None),
+    (OSError("Connection refused"), None),
+  ],
+)
+def test_an_exception_that_means_a_lost_process_is_known(error, code, monkeypatch):
+  codes = []
+  monkeypatch.setattr(peers, "several", lambda: True)
+  monkeypatch.setattr(peers, "_end", codes.append)
+  peers.end_if_lost(error)
+  assert codes == ([] if code is None else [code])
