@@ -343,7 +343,7 @@ class Run:
       Mistake: nothing in the training batches or in an evaluation set has any weight, or `save.best` is no metric.
     """
     start, batch = batches.get_state(), next(batches)
-    warn_of_same_rows(batch)
+    warn_of_same_rows(batch, islice(batches, 3))
     with self.on_mesh():
       _ = self._evaluations  # their mistakes show before the first step
       given = self.like, sharding.put(batch, self.mesh)
