@@ -11,7 +11,7 @@ CHUNK = 2**20
 
 
 class File(NamedTuple):
-  """What is known of a published file.
+  """Holds what is known of a published file.
 
   Attributes:
     checksum: "sha256:…" or "md5:…"; empty where none is published.

@@ -25,6 +25,11 @@ FED = "fed"
 Normalised: TypeAlias = Callable[[nn.Module, Array], Array]
 
 
+def token_by_token(norm: nn.Module, x: Array) -> Array:
+  """Returns x normalised by what the norm knows of each token alone, as in `prefill` and `step`."""
+  return norm(x)
+
+
 class Branch(Mixer):
   """skip · x + scale · mixer(input_scale · norm(x)), with one norm before the mixer, or elsewhere, by `norm_position`:
 
@@ -155,7 +160,7 @@ class Branch(Mixer):
     return self.inner.offer(self._scaled(self._before(x, {})[0]), state, reset=reset, lengths=lengths)
 
   def _before(
-    self, x: Float[Array, "*b d"], side: Mapping[str, Array], normalised: Normalised = lambda norm, x: norm(x)
+    self, x: Float[Array, "*b d"], side: Mapping[str, Array], normalised: Normalised = token_by_token
   ) -> tuple[Float[Array, "*b d"], Mapping[str, Array]]:
     """Returns the input of the mixer, before it is scaled, and its inputs per token."""
     if self.reads != "x":
@@ -173,7 +178,7 @@ class Branch(Mixer):
     x: Float[Array, "*b d"],
     n: Float[Array, "*b d"],
     y: Float[Array, "*b d"],
-    normalised: Normalised = lambda norm, x: norm(x),
+    normalised: Normalised = token_by_token,
   ) -> Float[Array, "*b d"]:
     """Adds the branch's input, x or its norm n, to the output y of its mixer."""
     got, wanted = (y.dtype, y.shape), (x.dtype, x.shape)

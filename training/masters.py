@@ -33,7 +33,8 @@ def with_masters(inner: optax.GradientTransformation) -> optax.GradientTransform
   inner = optax.with_extra_args_support(inner)
 
   def init(params: Any) -> Masters:
-    return Masters(wide(params), inner.init(wide(params)))
+    masters = wide(params)
+    return Masters(masters, inner.init(masters))
 
   def update(updates: Any, state: Masters, params: Any = None, **extra: Any) -> Any:
     made, after = inner.update(wide(updates), state.inner, state.params, **extra)

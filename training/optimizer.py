@@ -174,12 +174,8 @@ def build(
     parts = [parts[0], contrib.schedule_free(optax.chain(*parts[1:]), rate, b1)]
   if ema:
     parts.append(average(ema))
-  made = optax.chain(*parts)
-  if narrow(params):
-    made = with_masters(made)
-  if skip or spike:
-    made = without_spikes(made, limit=skip, factor=spike)
-  return optax.with_extra_args_support(made)
+  made = with_masters(optax.chain(*parts)) if narrow(params) else optax.chain(*parts)
+  return without_spikes(made, limit=skip, factor=spike) if skip or spike else optax.with_extra_args_support(made)
 
 
 def _check(**values: float) -> None:

@@ -166,8 +166,9 @@ class Stack(Mixer):
     if call.mutable:
       self._keep(changed)
     if self.last_norm and self._branch(self.depth - 1).norm_position != "post":
-      whole = method == "__call__"
-      x = branch_lib.in_parallel(masks.get("lengths"))(self.final_norm, x) if whole else self.final_norm(x)
+      parallel = method == "__call__"
+      normalised = branch_lib.in_parallel(masks.get("lengths")) if parallel else branch_lib.token_by_token
+      x = normalised(self.final_norm, x)
     return x, state
 
   def _one_by_one(
