@@ -33,9 +33,11 @@ that to be most of the rest).
 
 Departs: for Mega's ScaleNorm on Text and Retrieval, RMSNorm, which has a scale for each channel; Mega's bias by
 distance is by rotations, where its code has a number for each distance; biases and norms have no decay; S4 and S4D read
-both ways by two layers, not by two kernels of one; local attention is the sum of one over the last 50 or 64 tokens and
-one over the next, where LRA's is within blocks of so many; Transformers pool the mean, where LRA's have a class token
-on tokens, and on images their heads and MLPs are as wide as elsewhere, where LRA's are narrower; Mega's warm-up on
+both ways by two layers, not by two kernels of one, and their steps are exp(log_dt), where V4 takes the softplus; local
+attention is the sum of one over the last 50 or 64 tokens and one over the next, where LRA's is within blocks of so
+many; Transformers pool the mean and read it out by a linear map, where LRA's have a class token, but on Pathfinder and
+Path-X, and a perceptron; they do not drop weights of attention, and pixels are numbers for them, not 256 tokens; on
+images those but softmax and local attention have heads as wide as the model, LRA's half of that; Mega's warm-up on
 Path-X is linear; text and retrieval are bytes, not characters; selection is on a part held out of the training set
 where S4's and S5's code selects on the test set (`validation` is its share). ListOps and Pathfinder are made here; both
 have their official numbers of test rows.
@@ -93,10 +95,17 @@ class Recipe(NamedTuple):
   norm: dict[str, Any] = {"name": "layer"}
   mlp: dict[str, Any] | None = None
   groups: tuple[tuple[str, dict[str, float]], ...] = ()
+  clip: float = 0.0
+  b2: float = 0.999
+  eps: float = 1e-8
 
 
 def s4(name: str, task: str) -> Recipe:
-  """S4's V4 repository, configs/experiment/lra; S4D shares them. Time steps of small states have the global rate."""
+  """S4's V4 repository (e757cef), configs/experiment/lra/s4-TASK.yaml; S4D shares them.
+
+  Time steps of small states have the global rate. Path-X has 0.001 for all in that file; the rates of older versions
+  (old/v3-s4-pathx.yaml: 0.001, and 0.0005 for the state space) are not used.
+  """
   width, state, lr, batch, steps, drop, position = {
     "listops": (256, 4, 0.01, 32, 120_000, 0.0, "post"),
     "text": (256, 4, 0.01, 16, 50_000, 0.0, "pre"),
@@ -162,32 +171,54 @@ def mega(task: str) -> Recipe:
   norm = {"listops": "layer", "text": "rms", "retrieval": "rms"}.get(task, "batch")
   mlp = {"inner": inner, "activation": "silu", "bias": True}
   recipe = Recipe(width, depth, mixer | {"chunk": None}, lr, lr, decay, batch, steps, warmup, drop, position, "linear")
-  return recipe._replace(norm={"name": norm}, mlp=mlp)
+  return recipe._replace(norm={"name": norm}, mlp=mlp, clip=1.0, b2=0.98)
+
+
+# the LRA repository's Transformers: width, depth, heads, their channels together, those of the MLP, dropout
+SIZES = {
+  "listops": (512, 4, 8, 512, 1024, 0.1),
+  "text": (256, 4, 4, 256, 1024, 0.1),
+  "retrieval": (128, 4, 4, 128, 512, 0.1),
+  "image": (128, 1, 8, 64, 128, 0.3),
+  "pathfinder": (32, 4, 4, 16, 32, 0.2),
+  "path_x": (32, 1, 2, 16, 32, 0.1),
+}
+# where a model has a file of its own with other sizes
+OWN_SIZES = {
+  ("pathfinder", "performer"): (32, 4, 8, 16, 32, 0.2),
+  ("pathfinder", "linear_transformer"): (128, 1, 2, 64, 128, 0.2),
+}
 
 
 def attention(task: str, mixer: dict[str, Any]) -> Recipe:
-  """Makes the LRA repository's Transformers, an MLP after each mixer; the rate decays as 0.05 / sqrt(step)."""
-  width, depth, heads, lr, decay, batch, steps, warmup = {
-    "listops": (512, 4, 8, 1.6e-3, 0.1, 32, 5_000, 1_000),
-    "text": (256, 4, 4, 5.6e-4, 0.1, 32, 20_000, 8_000),
-    "retrieval": (128, 4, 4, 1.6e-3, 0.1, 32, 5_000, 1_000),
-    "image": (128, 1, 8, 5e-4, 0.0, 256, 200 * (45000 // 256), 175),
-    "pathfinder": (32, 1, 2, 1e-3, 0.0, 512, 200 * (160000 // 512), 312),
-    "path_x": (32, 1, 2, 1e-3, 0.0, 512, 200 * (160000 // 512), 312),
+  """Makes the LRA repository's Transformers (cd31e5c, lra_benchmarks/TASK/configs), an MLP after each mixer.
+
+  On tokens the rate is 0.05 min(1, step / warmup) / sqrt(max(step, warmup)). On Retrieval their warm-up of 8,000 is
+  longer than the training of 5,000 steps, so that the rate rises to 3.5e-4 and never falls.
+  """
+  name = mixer["name"]
+  width, depth, heads, inner, hidden, drop = OWN_SIZES.get((task, name), SIZES[task])
+  lr, decay, batch, steps, warmup = {
+    "listops": (1.58e-3, 0.1, 32, 5_000, 1_000),
+    "text": (5.59e-4, 0.1, 32, 20_000, 8_000),
+    "retrieval": (3.49e-4, 0.1, 32, 5_000, 4_999),
+    "image": (5e-4, 0.0, 256, 200 * (45000 // 256), 175),
+    "pathfinder": (1e-3, 0.0, 512, 200 * (160000 // 512), 312),
+    "path_x": (1e-3, 0.0, 64, 200 * (160000 // 64), 2500),
   }[task]
   schedule = "inverse_sqrt" if task in TOKENS else "cosine"
-  name = mixer["name"]
   mixer = mixer if name == "fnet" else mixer | {"heads": heads}
+  if name in ("softmax", "local"):
+    mixer["head_size"] = inner // heads
   if name == "performer":
     mixer |= {"features": 2} if task == "listops" else {"kernel": "relu"}
   if name in ("linformer", "bigbird"):
     mixer["max_len"] = TASKS[task].get("length") or TASKS[task]["side"] ** 2
   if name == "local":
-    inner = {"kv_heads": heads, "window": 50 if task in TOKENS else 64, "position": "none", "bias": "none"}
-    mixer = {"name": "bidirectional", "shared": True, "mixer": mixer | inner}
-  mlp = {"expand": 2 if task == "listops" else 4}
-  recipe = Recipe(width, depth, mixer, lr, lr, decay, batch, steps, warmup, 0.1, "pre", schedule)
-  return recipe._replace(mlp=mlp)
+    local = {"kv_heads": heads, "window": 50 if task in TOKENS else 64, "position": "none", "bias": "none"}
+    mixer = {"name": "bidirectional", "shared": True, "mixer": mixer | local}
+  recipe = Recipe(width, depth, mixer, lr, lr, decay, batch, steps, warmup, drop, "pre", schedule)
+  return recipe._replace(mlp={"inner": hidden}, clip=1.0 if task == "path_x" else 0.0, b2=0.98, eps=1e-9)
 
 
 def both(name: str) -> dict[str, Any]:
@@ -242,7 +273,9 @@ def get_config(arg: str = "") -> ConfigDict:
     body.pattern, body.depth = "m-", 2 * recipe.depth
     body.letters["-"] = ConfigDict({"name": "mlp"} | recipe.mlp)
   if name in TRANSFORMERS:
-    c.model.embed.position = "learned"
+    c.model.embed.position = "learned" if task in ("image", "path_x") else "sinusoidal"
+    # theirs; the vectors of pixels have no table
+    c.model.embed.std = 1.0 if task in TOKENS else 0.02
   c.model.embed.name = "tokens" if task in TOKENS else "features"
   if c.data.name == "named":
     c.model.head.counts = "classes"
@@ -251,7 +284,7 @@ def get_config(arg: str = "") -> ConfigDict:
   o = c.optimizer
   o.lr, o.slow_lr, o.weight_decay, o.warmup = recipe.lr, recipe.slow / recipe.lr, recipe.decay, recipe.warmup
   o.groups = recipe.groups
-  o.schedule, o.clip, o.b2 = recipe.schedule, 1.0 if name == "mega" else 0.0, 0.98 if name == "mega" else 0.999
+  o.schedule, o.clip, o.b2, o.eps = recipe.schedule, recipe.clip, recipe.b2, recipe.eps
   c.eval.every = c.save.every = 5000
   return base.parse(c, arg)
 

@@ -1,10 +1,12 @@
 """Classifiers of Long Range Arena: a mixer, its sizes by task, and the mean of the outputs before the logits.
 
 A name is that of a mixer and a task: listops (tokens), text (bytes) and image (grey pixels). The Transformers,
-softmax attention and nine that approximate or replace it, have a class token and learned positions in the paper; here
-their logits are of the mean, too, and their positions sinusoidal; what each has besides heads are its mixer's defaults,
-and all have the sizes of the paper's softmax attention: those of Luna, FNet and Nyströmformer in their own papers are
-not known here. Local attention is the sum of one over the last 50 tokens and one over the next.
+softmax attention and nine that approximate or replace it, have a class token in the authors' code; here their logits
+are of the mean. Four layers and an MLP of 1,024 are those of that code on ListOps, too (google-research's
+long-range-arena at cd31e5c, listops/configs/base_listops_config.py); the paper's text says six and 2,048. What each has
+besides heads are its mixer's defaults, and all have the sizes of softmax attention: those of Luna, FNet and
+Nyströmformer in their own papers are not known here. Local attention is the sum of one over the last 50 tokens and one
+over the next.
 Departs: norms are LayerNorm, where S4, S4D, S5 and LRU have batch norm; S4, S4D, LRU and Mega read forwards alone,
 where they read both ways. No numbers of parameters are published with these sizes. configs/lra.py has all six tasks.
 

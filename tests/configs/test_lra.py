@@ -120,6 +120,29 @@ def test_a_gated_convolution_sees_two_tokens_to_either_side():
   assert np.flatnonzero(np.abs(moved[0]).sum(axis=1)).tolist() == [4, 5, 6, 7, 8]
 
 
+@pytest.mark.parametrize(
+  "task, mixer, width, depth, heads, head_size, hidden, dropout, position, warmup",
+  [
+    ("listops", "softmax", 512, 4, 8, 64, 1024, 0.1, "sinusoidal", 1000),
+    ("retrieval", "softmax", 128, 4, 4, 32, 512, 0.1, "sinusoidal", 4999),
+    ("image", "softmax", 128, 1, 8, 8, 128, 0.3, "learned", 175),
+    ("pathfinder", "softmax", 32, 4, 4, 4, 32, 0.2, "sinusoidal", 312),
+    ("pathfinder", "performer", 32, 4, 8, None, 32, 0.2, "sinusoidal", 312),
+    ("pathfinder", "linear_transformer", 128, 1, 2, None, 128, 0.2, "sinusoidal", 312),
+    ("path_x", "softmax", 32, 1, 2, 8, 32, 0.1, "learned", 2500),
+  ],
+)
+def test_transformers_have_the_sizes_of_their_files(
+  task, mixer, width, depth, heads, head_size, hidden, dropout, position, warmup
+):
+  c = config(task, mixer)
+  body, letter = c.model.body, c.model.body.letters.m
+  assert (c.model.width, body.depth, body.branch.dropout) == (width, 2 * depth, dropout)
+  assert (letter.heads, letter.get("head_size"), body.letters["-"].inner) == (heads, head_size, hidden)
+  assert (c.model.embed.position, c.optimizer.warmup, c.optimizer.b2) == (position, warmup, 0.98)
+  assert c.optimizer.clip == (task == "path_x")
+
+
 def test_transformer_is_another_name_of_softmax():
   assert config("text", "transformer").to_dict() == config("text", "softmax").to_dict()
   assert [setting["mixer"] for setting in lra.get_sweep()] == list(lra.MODELS)
