@@ -76,11 +76,14 @@ class OtherTask:
 
   Attributes:
     data: fields of the task that differ from the run's; with a `name`, a task with its fields.
+    model: fields of the model's sections that differ from the run's, as `body.letters.m.step_rescale`; its parameters
+      stay, so that only what they do not depend on can change.
     batches: of each set, 0 for all.
     chunk: tokens a call, the state being carried; 0 for whole rows.
   """
 
   data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   batches: int = 0
   chunk: int = 0
 
@@ -88,12 +91,14 @@ class OtherTask:
     """Builds the task and tries the model on its rows; returns the function that evaluates.
 
     Raises:
-      Mistake: there is no such task, nothing in it can be scored, its tokens or classes are not the model's, or the
-        model cannot read its rows.
+      Mistake: there is no such task, nothing in it can be scored, its tokens or classes are not the model's, the model
+        cannot be changed so, or it cannot read the task's rows.
     """
-    model = subject.model
     section = dict(self.data) if "name" in self.data else {**subject.data, **self.data}
     try:
+      model = changed(subject.model, self.model)
+      if self.model and variables_shape(model, subject.task) != variables_shape(subject.model, subject.task):
+        raise Mistake(f"model={dict(self.model)} changes the parameters' shapes")
       task = build_task(**section)
       evaluate_lib.preview(task, self.batches)
     except Mistake as error:
@@ -175,6 +180,25 @@ class Samples:
       return {f"{label}/bits_per_token": float(bits), f"{label}/distinct": samples.distinct(tokens)}
 
     return ask
+
+
+def changed(model: nn.Module, sections: Mapping[str, Any]) -> nn.Module:
+  """Returns the model with other fields in some of its sections.
+
+  Raises:
+    Mistake: a section or a field is unknown, or a value does not fit.
+  """
+  unknown = sorted(set(sections) - {"embed", "body", "head"})
+  if unknown:
+    raise Mistake(f"model.{unknown[0]} cannot differ from the run's; choose from embed, body and head")
+  fields: dict[str, Any] = {name: merged(getattr(model, name), section) for name, section in sections.items()}
+  return model.clone(**fields)
+
+
+def merged(section: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a section with other values in the places of some of its own."""
+  inner = lambda key, value: isinstance(value, Mapping) and isinstance(section.get(key), Mapping)
+  return {**section, **{key: merged(section[key], v) if inner(key, v) else v for key, v in changes.items()}}
 
 
 EVALUATORS: dict[str, type[Any] | str] = {"lambada": "interop.lambada.Lambada", "samples": Samples, "task": OtherTask}

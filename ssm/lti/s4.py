@@ -45,6 +45,8 @@ class S4(Mixer):
     state: N, real numbers per channel: twice the conjugate pairs.
     A_init: "legs" (HiPPO-LegS) or "fout" (Fourier coefficients of a window of 2/dt tokens).
     dt_min, dt_max: range of the initial time step; log-uniform, one per channel.
+    step_rescale: factor on all time steps, for data sampled more coarsely than the training data (`rate` of the
+      authors' kernels).
     copies: how many independent A, P and B there are, shared in turn by the channels; the width if not given.
     activation: what follows the state space: "glu" (GELU and gated linear map), "gelu" or "none".
   """
@@ -54,6 +56,7 @@ class S4(Mixer):
   A_init: str = "legs"
   dt_min: float = 1e-3
   dt_max: float = 1e-1
+  step_rescale: float = 1.0
   copies: int | None = None
   activation: str = "glu"
 
@@ -115,4 +118,4 @@ class S4(Mixer):
     times = self.width // self.A_log.shape[0]
     each = lambda re, im: jax.lax.complex(jnp.tile(re, (times, 1)), jnp.tile(im, (times, 1)))
     lam, P, B = each(-jnp.exp(self.A_log), self.A_im), each(self.P_re, self.P_im), each(self.B_re, self.B_im)
-    return dplr.Continuous(jnp.exp(self.log_dt), lam, P, B, jax.lax.complex(self.C_re, self.C_im))
+    return dplr.Continuous(self.step_rescale * jnp.exp(self.log_dt), lam, P, B, jax.lax.complex(self.C_re, self.C_im))

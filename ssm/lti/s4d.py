@@ -41,6 +41,8 @@ class S4D(Mixer):
     B_scale: factor on the initial B; 1/2 with `legs` is the theorem's (sec. 4.2).
     disc: "zoh" or "bilinear".
     dt_min, dt_max: range of the initial time step; log-uniform, one per channel.
+    step_rescale: factor on all time steps, for data sampled more coarsely than the training data (`rate` of the
+      authors' kernels).
     copies: how many independent A and B there are, shared in turn by the channels; the width if not given.
     activation: what follows the state space: "glu" (GELU and gated linear map), "gelu" or "none".
   """
@@ -52,6 +54,7 @@ class S4D(Mixer):
   disc: str = "zoh"
   dt_min: float = 1e-3
   dt_max: float = 1e-1
+  step_rescale: float = 1.0
   copies: int | None = None
   activation: str = "glu"
 
@@ -97,7 +100,7 @@ class S4D(Mixer):
     """Returns Abar, Bbar, 2 C and D of every channel."""
     times = self.width // self.A_log.shape[0]
     A_re, A_im, B_re, B_im = (jnp.tile(z, (times, 1)) for z in (-jnp.exp(self.A_log), self.A_im, self.B_re, self.B_im))
-    dt = jnp.exp(self.log_dt)[:, None]
+    dt = self.step_rescale * jnp.exp(self.log_dt)[:, None]
     log_A, scale = discretization.RULES[self.disc](dt, jax.lax.complex(A_re, A_im))
     B, C = scale * jax.lax.complex(B_re, B_im), 2 * jax.lax.complex(self.C_re, self.C_im)
     return diagonal.Recurrence(log_A, B, C, self.D, diagonal.turns(dt, A_im) if self.disc == "zoh" else None)

@@ -14,7 +14,7 @@ from tests.initial import variables
 from tests.stepped import stepped
 
 SMALL = {"": dict(state=6)}
-ORACLE = {"": dict(state=6), "fout and shared": dict(state=4, A_init="fout", copies=2, activation="gelu")}
+ORACLE = {"": dict(state=6), "fout and shared": dict(state=4, A_init="fout", copies=2, step_rescale=2.0, activation="gelu")}
 RESUMED = ("",)
 REFUSED = [
   (dict(state=7), "state=7; conjugate pairs are stored once, so it must be even"),
@@ -72,15 +72,19 @@ def test_three_views_are_equal():
         k3 = slope(x[i] + s / 2 * k2)
         x[i] = x[i] + s / 6 * (k1 + 2 * k2 + 2 * k3 + slope(x[i] + s * k3))
       expected[k, i] = (both(C[i]) @ x[i]).real + p["D"][i] * coarse[0, k, i]
-  params = {"params": p | {"log_dt": p["log_dt"] - np.float32(np.log(fine))}}
-  u = jnp.asarray(np.repeat(coarse, fine, axis=1))
+  params, u = {"params": p}, jnp.asarray(np.repeat(coarse, fine, axis=1))
+  module = module.clone(step_rescale=1 / fine)
   convolved = run(module, params, u)
   resumed, last = run(module, params, u, module.init_state(1, 1), method="prefill")
   one_by_one, states = stepped(module, params, u, module.init_state(1, 1))
   np.testing.assert_allclose(resumed, convolved, atol=3e-5)
   np.testing.assert_allclose(one_by_one, convolved, atol=3e-5)
   np.testing.assert_allclose(states[-1].h, last.h, atol=3e-5)
-  np.testing.assert_allclose(convolved[0, fine - 1 :: fine], expected, atol=3e-3 * np.abs(expected).max())
+  room = 3e-3 * np.abs(expected).max()
+  np.testing.assert_allclose(convolved[0, fine - 1 :: fine], expected, atol=room)
+  # the same parameters at half the rate, by a kernel of twice the step
+  half = run(module.clone(step_rescale=2 / fine), params, u[:, ::2])
+  np.testing.assert_allclose(half[0, fine // 2 - 1 :: fine // 2], expected, atol=2 * room)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """S4D: small sizes, parameter count, oracle, refusals; initial spectra, inputs and steps."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ssm.lti import hippo
@@ -10,7 +11,7 @@ from tests.initial import variables
 SMALL = {"": dict(state=6)}
 ORACLE = {
   "": dict(state=6),
-  "bilinear and shared": dict(state=6, A_init="inv", disc="bilinear", copies=2),
+  "bilinear and shared": dict(state=6, A_init="inv", disc="bilinear", step_rescale=2.0, copies=2),
   "real": dict(state=4, A_init="real", activation="none"),
 }
 RESUMED = ("",)
@@ -49,6 +50,17 @@ def test_initial_spectra():
     np.testing.assert_allclose(-np.exp(p["A_log"]) + 1j * p["A_im"], np.tile(A, (4, 1)), rtol=1e-6)
     if name != "legs":
       np.testing.assert_array_equal(p["B_re"] + 1j * p["B_im"], 1)
+
+
+def test_a_kernel_at_half_the_rate_is_the_system_sampled_at_half_the_rate():
+  """What is held for two samples is one sample of a system whose steps are twice as long: exactly so, for "zoh"."""
+  module = S4D(width=4, state=8, activation="none")
+  params = variables(module)
+  x = jax.random.normal(jax.random.key(0), (1, 50, 4))
+  whole = module.apply(params, jnp.repeat(x, 2, axis=1))
+  half = module.clone(step_rescale=2.0).apply(params, x)
+  np.testing.assert_allclose(half, whole[:, 1::2], atol=1e-5)
+  assert np.abs(module.apply(params, x) - half).max() > 0.1
 
 
 def test_the_first_frequencies_of_legs_approach_those_of_inv():

@@ -5,7 +5,7 @@ import numpy as np
 from tests.oracles.parts import dense, gelu, sigmoid
 
 
-def run(p, x, *, activation="glu"):
+def run(p, x, *, step_rescale=1.0, activation="glu"):
   part = lambda name: p[f"{name}_re"] + 1j * p[f"{name}_im"]
   lam, P, B, C = (both(z) for z in (-np.exp(p["A_log"]) + 1j * p["A_im"], part("P"), part("B"), part("C")))
   width, n = C.shape
@@ -13,7 +13,7 @@ def run(p, x, *, activation="glu"):
   decay, gain = np.zeros((width, n, n), complex), np.zeros((width, n), complex)
   for i in range(width):
     copy = i % len(lam)
-    dt = np.exp(p["log_dt"][i])
+    dt = step_rescale * np.exp(p["log_dt"][i])
     A = np.diag(lam[copy]) - np.outer(P[copy], P[copy].conj())
     below = np.linalg.inv(one - dt / 2 * A)
     decay[i], gain[i] = below @ (one + dt / 2 * A), below @ (dt * B[copy])

@@ -6,12 +6,12 @@ from tests.oracles.parts import discretize
 from tests.oracles.s4 import readout
 
 
-def run(p, x, *, disc="zoh", activation="glu"):
+def run(p, x, *, disc="zoh", step_rescale=1.0, activation="glu"):
   width = x.shape[1]
   A = -np.exp(p["A_log"]) + 1j * p["A_im"]
   B = p["B_re"] + 1j * p["B_im"]
   C = p["C_re"] + 1j * p["C_im"]
-  dt = np.exp(p["log_dt"])
+  dt = step_rescale * np.exp(p["log_dt"])
   h, y = np.zeros(C.shape, complex), []
   for u in x:
     out = np.zeros(width)

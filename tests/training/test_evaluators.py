@@ -28,10 +28,16 @@ def subject():
   [
     ("name=taks", "no evaluator is called 'taks' .did you mean 'task'"),
     ("name=data.task.build_task", "no evaluator is called 'data.task.build_task'"),
-    ("name=task,evaluators.a.lenght=3", "evaluators.a: 'task' has no field 'lenght'.*'data', 'batches', 'chunk'"),
+    (
+      "name=task,evaluators.a.lenght=3",
+      "evaluators.a: 'task' has no field 'lenght'.*'data', 'model', 'batches', 'chunk'",
+    ),
     ("name=task,evaluators.a.batches=many", "evaluators.a.batches='many'; it must be of the kind int"),
     ("name=task,evaluators.a.data=3", "evaluators.a.data=3; it is a section"),
     ("name=task,evaluators.a.data.lenght=3", "evaluators.a: task 'bytes' has no field 'lenght'"),
+    ("name=task,evaluators.a.model.body.letters.m.heds=2", "evaluators.a: mixer 'softmax' has no"),
+    ("name=task,evaluators.a.model.width=2", "evaluators.a: model.width cannot differ from the run's"),
+    ("name=task,evaluators.a.model.body.depth=2", "evaluators.a: model=.* changes the parameters' shapes"),
     ("name=task,evaluators.a.data.name=adding", "evaluators.a: the task has head='regression'"),
     ("name=samples,evaluators.a.rows=0", "evaluators.a: rows=0"),
     ("name=lambada,evaluators.a.file=no.jsonl", "no.jsonl cannot be read"),
