@@ -8,10 +8,11 @@ checksum, as results hold for one version only.
 
 import dataclasses
 import hashlib
+import os
 import pathlib
 import platform
 import sysconfig
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from data.packing import Document, PackedText
@@ -33,9 +34,8 @@ class Bytes(PackedText):
     """
     root = pathlib.Path(sysconfig.get_path("stdlib"))
     splits: dict[str, list[Document]] = {"train": [], "validation": []}
-    for path in sorted(root.rglob("*.py")):
-      name = path.relative_to(root).as_posix()
-      if SKIP.isdisjoint(name.split("/")) and path.is_file() and (text := path.read_bytes()):
+    for name in sorted(sources(root), key=lambda name: name.split("/")):
+      if text := (root / name).read_bytes():
         splits["validation" if held_out(name) else "train"].append(Document(name, text))
     if not all(splits.values()):
       raise Mistake(
@@ -46,6 +46,15 @@ class Bytes(PackedText):
   def describe(self) -> dict[str, Any]:
     """Returns the facts about the text and the Python version."""
     return super().describe() | {"python": platform.python_version()}
+
+
+def sources(root: pathlib.Path) -> Iterator[str]:
+  """Returns the relative path of every Python file under a folder; tests and installed packages are not even listed."""
+  for folder, folders, files in os.walk(root):
+    folders[:] = set(folders) - SKIP
+    for file in files:
+      if file.endswith(".py"):
+        yield pathlib.Path(folder, file).relative_to(root).as_posix()
 
 
 def held_out(name: str) -> bool:

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import jax
-import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 
 from mistake import Mistake
@@ -84,7 +83,7 @@ class Checkpoints:
     self.run = run
     self.stay: set[int] = set()
     self._saved = saved
-    self._manager: ocp.CheckpointManager | None = None
+    self._manager: Any = None
     self._thread: threading.Thread | None = None
     self._error: BaseException | None = None
     self._is_stuck = False
@@ -115,7 +114,7 @@ class Checkpoints:
     """
     assert not self.read_only, "these checkpoints were opened read only"
     self.wait()
-    arrays = leaves.by_path(state)
+    ocp, arrays = _orbax(), leaves.by_path(state)
     layout = {k: leaves.describe(k, x) | leaves.impl(x) for k, x in arrays.items()}
     items = {
       STATE: ocp.args.StandardSave({k: leaves.data(x) for k, x in arrays.items() if x.size}),
@@ -132,7 +131,7 @@ class Checkpoints:
     self._thread = threading.Thread(target=self._finish, args=(manager, step), name=f"manifest-{step}")
     self._thread.start()
 
-  def _finish(self, manager: ocp.CheckpointManager, step: int) -> None:
+  def _finish(self, manager: Any, step: int) -> None:
     try:
       # returns after Orbax's own barrier: by then every process has written its part
       manager.wait_until_finished()
@@ -206,6 +205,7 @@ class Checkpoints:
     return None
 
   def _restore(self, like: Any, step: int, subset: bool) -> Restored:
+    ocp = _orbax()
     small = {n: ocp.args.JsonRestore() for n in (DATA, EXTRA, LAYOUT)}
     manager = self._open()
     manager.reload()
@@ -228,10 +228,12 @@ class Checkpoints:
     step = processes.from_first(lambda: self._choose(step))
     if step is None:
       raise Mistake(f"{self.directory} holds no checkpoint to use")
-    return step, self._open().restore(step, args=ocp.args.Composite(**{LAYOUT: ocp.args.JsonRestore()}))[LAYOUT]
+    args = _orbax().args
+    return step, self._open().restore(step, args=args.Composite(**{LAYOUT: args.JsonRestore()}))[LAYOUT]
 
   def arrays(self, step: int, wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
     """Restores some leaves of a step by their paths, each under its sharding."""
+    ocp = _orbax()
     restore_args = ocp.checkpoint_utils.construct_restore_args(dict(wanted))
     args = ocp.args.PyTreeRestore(dict(wanted), restore_args=restore_args, partial_restore=True)
     with ocp.PyTreeCheckpointer() as reader:
@@ -350,13 +352,21 @@ class Checkpoints:
         self._lock.close()
         self._lock = None
 
-  def _open(self) -> ocp.CheckpointManager:
+  def _open(self) -> Any:
     # made late, since it reads the folder once: damaged steps have been renamed by then
     if self._manager is None:
       late_errors.hush(self._fail if jax.process_count() > 1 else None)
+      ocp = _orbax()
       options = ocp.CheckpointManagerOptions(create=False, save_root_metadata=False)
       self._manager = ocp.CheckpointManager(self.directory, options=options)
     return self._manager
+
+
+def _orbax() -> Any:
+  # it takes a fifth of a second to import, and what neither trains nor restores does without
+  import orbax.checkpoint
+
+  return orbax.checkpoint
 
 
 def _is_number(name: str) -> bool:

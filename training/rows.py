@@ -8,10 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
-
 from mistake import Mistake
 from training.workdir import write_text
 
@@ -69,6 +65,10 @@ class Events:
   """
 
   def __init__(self, folder: Path, *, first: int | None):
+    # with protobuf it takes a tenth of a second to import, which only a run with a folder should wait for
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+
     self._writer: EventsWriter | None = None
     try:
       folder.mkdir(exist_ok=True)
@@ -83,6 +83,9 @@ class Events:
     """Writes a row. After an error, which is printed once, no more are written: the rows are in the other file."""
     if self._writer is None:
       return
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.summary_pb2 import Summary
+
     values = [Summary.Value(tag=key, simple_value=value) for key, value in row.items()]
     try:
       self._writer.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
