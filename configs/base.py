@@ -105,6 +105,34 @@ def classify(config: ConfigDict, *, pool: str) -> None:
   config.model.head = ConfigDict({"name": "classifier", "pool": pool})
 
 
+def pool_events(config: ConfigDict, *, window: int, mode: str, expand: int = 1) -> None:
+  """Turns the stack of a locked config into two `event_stages`, of which the second has states `expand` times as large.
+
+  Windows of one event leave the stack as it is.
+
+  Raises:
+    Mistake: the window is below 1, or the stack has an odd number of layers, or fewer than four.
+  """
+  if window < 1:
+    raise Mistake(f"window={window}: give the number of events that become one, or 1 to pool none")
+  if window == 1:
+    return
+  stack = config.model.body.to_dict()
+  if stack["depth"] < 4 or stack["depth"] % 2:
+    raise Mistake(
+      f"window={window} pools in two stages of two layers or more; depth={stack['depth']} is not even, or 2"
+    )
+  stages = []
+  for times in (1, expand):
+    grown = lambda mixer: {k: v * times if k in ("state", "blocks") else v for k, v in mixer.items()}  # noqa: B023
+    letters = {letter: grown(mixer) for letter, mixer in stack["letters"].items()}
+    fields = {key: value for key, value in stack.items() if key != "name"}
+    stages.append(fields | {"letters": letters, "depth": stack["depth"] // 2})
+  body = {"name": "event_stages", "pool": window, "mode": mode, "expand": expand, "stages": tuple(stages)}
+  with config.unlocked():
+    config.model.body = ConfigDict(body)
+
+
 def get_config(arg: str = "") -> ConfigDict:
   """Returns the defaults themselves as an experiment."""
   return parse(defaults(), arg)

@@ -6,7 +6,7 @@ at 4,096 characters; N-MNIST, whole, above 99 %; E. coli promoters 0.84 and Baci
 docs/results/small_sets.md.
 
   python main.py --config configs/named.py:dataset=imdb,dir=FOLDER,length=1024 --workdir runs/imdb
-  python main.py --config configs/named.py:dataset=nmnist_subset,dir=FOLDER,mixer=event_ssm --workdir runs/nmnist
+  python main.py --config configs/named.py:dataset=nmnist_subset,dir=DIR,mixer=event_ssm,window=4 --workdir runs/nmnist
   python main.py --config configs/named.py:dataset=promoters_ecoli,dir=FOLDER,balanced=true --workdir runs/promoters
   python main.py --config configs/named.py:dataset=spoken_digits,dir=FOLDER,length=8000 --workdir runs/digits
 """
@@ -36,8 +36,10 @@ LENGTHS |= {"promoters_mouse": 251, "promoters_arabidopsis": 251}
 
 
 def get_config(arg: str = "") -> ConfigDict:
-  """`dataset`, `dir`, mixer and sizes by argument."""
+  """`dataset`, `dir`, mixer and sizes by argument; `window` events become one in each half of the layers."""
   dataset, arg = grammar.take(arg, "dataset", DATASETS)
+  given = dict(grammar.pairs(arg))
+  window = grammar.convert("window", given.pop("window", "1"), 1)
   c = base.defaults()
   c.steps = 2000
   c.data = ConfigDict(
@@ -61,4 +63,6 @@ def get_config(arg: str = "") -> ConfigDict:
   c.model.body.letters = ConfigDict({"m": {"name": "s5", "state": 64}})
   c.optimizer.lr, c.optimizer.slow_lr, c.optimizer.weight_decay = 4e-3, 0.25, 0.05
   c.eval.every = 500
-  return base.parse(c, arg)
+  c = base.parse(c, ",".join(f"{key}={text}" for key, text in given.items()))
+  base.pool_events(c, window=window, mode="mean")
+  return c

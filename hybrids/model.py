@@ -264,10 +264,13 @@ class Model(nn.Module, kw_only=True):
     return self._ask(self._outputs(y, embedded, gaps), state), state
 
   def _outputs(self, y: Float[Array, "b t d"], embedded: Embedded, gaps: Array | None) -> Outputs:
-    if embedded.lengths is not None and y.shape[1] != embedded.x.shape[1]:
+    lengths, same = embedded.lengths, y.shape[1] == embedded.x.shape[1]
+    if hasattr(self.layers, "ends"):
+      gaps, lengths = self.layers.ends(jnp.ones(embedded.x.shape[:2]) if gaps is None else gaps, lengths)
+    elif lengths is not None and not same:
       raise Mistake(f"body.name={self.body['name']!r} changes the number of tokens, so that rows cannot be padded")
-    n = jnp.full((len(y),), y.shape[1], jnp.int32) if embedded.lengths is None else embedded.lengths
-    reset = embedded.reset if y.shape[1] == embedded.x.shape[1] else None
+    n = jnp.full((len(y),), y.shape[1], jnp.int32) if lengths is None else lengths
+    reset = embedded.reset if same else None
     return Outputs(y, n, gaps, embedded.place, self._table(), reset)
 
   def _ask(self, outputs: Outputs, state: ModelState) -> Outputs:

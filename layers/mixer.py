@@ -53,7 +53,8 @@ class Mixer(nn.Module):
   the whole sequence at once (STATE "none") writes `mix_parallel` alone. The base class checks shapes, and sets x to 0
   in the padding before the mixer sees it (so that a NaN there reaches neither outputs nor gradients) and y after it.
   A mixer or a body that ends at another width than it begins with has a property `out_width`; a layer of a stack does
-  not.
+  not; and a body that reads padded rows and ends with fewer tokens than it begins with has `ends(gaps, lengths)`, which
+  returns those of its outputs.
 
   Attributes (not annotated as fields, which Linen would make of them; they may be properties):
     STATE: how the state grows: "fixed"; "window", with at most a constant number of tokens; "grows", with every token

@@ -40,7 +40,7 @@ VARIANTS = {
   "pg19": ("size=small,dir=FOLDER",),
   "hg38": ("size=small,warm=true,dir=FOLDER",),
   "species": ("dir=FOLDER", "embed=strands,dir=FOLDER"),
-  "shd": ("files=x.npz",),
+  "shd": ("files=x.npz", "set=dvs128,files=x.npz"),
   "sounds": ("dataset=youtubemix,dir=FOLDER",),
   "pixels": ("dir=FOLDER",),
   "copying_shells": ("block=none,inner=s6", "block=h3,inner=s4"),
@@ -63,7 +63,7 @@ VARIANTS = {
   "mqar_forms": ("", "form=compositional,mixer=delta_net", "form=continuous,passes=2"),
   "pathfinder": ("side=128,dir=FOLDER,m.dt_min=1e-4",),
   "arrays": ("files=x.npz,channels=2,labels=3,length=16", "files=x.csv,predict=next,channels=2,labels=1,length=16"),
-  "named": ("dataset=imdb,dir=FOLDER",),
+  "named": ("dataset=imdb,dir=FOLDER", "dataset=nmnist_subset,dir=FOLDER,mixer=event_ssm,window=4"),
   "lra": (
     "",
     "task=path_x,mixer=s4,dir=FOLDER",
