@@ -110,10 +110,11 @@ def _table(found: Sequence[Setting], metric: str) -> str:
 
 def _html_table(head: Sequence[str], rows: Sequence[Sequence[tuple[str, Any]]]) -> str:
   """Makes a table of cells, each of what is shown and what is sorted by."""
+  cell = lambda text, value: f'<td data-value="{html.escape(str(value))}">{text}</td>'
+  rest = lambda cells: "".join(cell(html.escape(shown), value) for shown, value in cells)
   # names of settings, which have no spaces, may break after a comma
-  text = lambda shown: html.escape(shown).replace(",", ",<wbr>")
-  cell = lambda shown, value: f'<td data-value="{html.escape(str(value))}">{text(shown)}</td>'
-  body = "".join(f"<tr>{''.join(cell(*each) for each in row)}</tr>" for row in rows)
+  first = lambda shown, value: cell(html.escape(shown).replace(",", ",<wbr>"), value)
+  body = "".join(f"<tr>{first(*row[0])}{rest(row[1:])}</tr>" for row in rows)
   heads = "".join(f"<th>{html.escape(each)}</th>" for each in head)
   return f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
 
@@ -167,7 +168,10 @@ def _against(groups: Mapping[str, Sequence[Setting]], best: Mapping[str, Setting
         "symbol": ["circle" if each is best[group] else "circle-open" for each in part],
       },
     )
-  figure.update_layout(xaxis={"title": AXES[quantity], "type": "log"}, yaxis_title=metric)
+  numbers = [each.quantity(quantity) for part in groups.values() for each in known(part)]
+  # whole numbers, where plotly has digits without their powers of ten; over a decade or more only at 1, 2 and 5
+  ticks = {"tickformat": ",~r"} | ({} if 1 < max(numbers) / min(numbers) < 10 else {"dtick": "D2"})
+  figure.update_layout(xaxis={"title": AXES[quantity], "type": "log", **ticks}, yaxis_title=metric)
   return _figure(figure)
 
 

@@ -1,8 +1,12 @@
 """Reports of sweeps: means over seeds, the best of each group by its mean, and one line for each mistake."""
 
+import html
 import json
 import math
+import re
+import shutil
 import statistics
+import subprocess
 
 import pytest
 from matplotlib.figure import Figure
@@ -27,6 +31,34 @@ SEEDS = [
   *(({"pattern": "ra", "r": "rglru", "a": "softmax", "lr": 1, "seed": seed}, [0.5, 0.6]) for seed in (0, 1)),
   ({"mixer": "c", "lr": 1, "seed": 0}, None),
 ]
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# before all else in a page: what goes wrong in it
+WATCH = """<script>
+const wrong = [];
+addEventListener("error", event => wrong.push(event.message ?? event.target.outerHTML), true);
+addEventListener("unhandledrejection", event => wrong.push(String(event.reason)));
+console.error = console.warn = (...words) => wrong.push(words.join(" "));
+</script>"""
+# at its end: clicks on the heads of the second table as often as asked for, then says what the page shows
+CLICK = """<script>
+addEventListener("load", () => setTimeout(() => {
+  const table = document.querySelectorAll("table")[1], column = n => [...table.tBodies[0].rows].map(
+    row => row.cells[n].textContent);
+  const clicked = (n, times) => { for (let i = 0; i < times; i++) table.tHead.rows[0].cells[n].click(); };
+  const orders = [[1, 1], [1, 1], [0, 1], [2, 1]].map(([n, times]) => (clicked(n, times), column(n)));
+  const plots = [...document.querySelectorAll(".js-plotly-plot")].map(plot => ({
+    lines: [...plot.querySelectorAll(".scatterlayer .js-line")].filter(line => line.getTotalLength() > 50).length,
+    points: plot.querySelectorAll(".scatterlayer .point").length,
+    bars: plot.querySelectorAll(".errorbar").length,
+    ticks: [...plot.querySelectorAll(".xtick")].map(tick => tick.textContent),
+    width: plot.querySelector(".main-svg").getBoundingClientRect().width,
+  }));
+  const loaded = performance.getEntriesByType("resource").map(entry => entry.name);
+  const wide = document.documentElement.scrollWidth - innerWidth;
+  document.body.dataset.seen = JSON.stringify({wrong, orders, plots, loaded, wide});
+}, 0));
+</script>"""
 
 
 def write(folder, runs, **fields):
@@ -235,6 +267,41 @@ def test_a_page_has_all_of_it_and_asks_no_network(tmp_path):
   # nothing is left over, and --watch ends where no sweep runs
   assert not list(tmp_path.glob(".*.partial"))
   assert report.main([str(tmp_path), f"--metric={METRIC}", f"--html={path}", "--watch"]) == 0
+
+
+@pytest.mark.slow
+def test_a_browser_without_network_draws_the_page_and_sorts_its_tables(tmp_path):
+  browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+  if browser is None:
+    pytest.skip(f"none of {', '.join(BROWSERS)} is on PATH; apt-get install chromium (Debian)")
+  path = tmp_path / "page.html"
+  assert report.main([str(write(tmp_path, SEEDS)), f"--metric={METRIC}", f"--html={path}"]) == 0
+  text = path.read_text()
+  path.write_text(text.replace("<head>", f"<head>{WATCH}", 1).replace("</body>", f"{CLICK}</body>"))
+  # no host has an address; the sandbox needs rights that containers do not give
+  flags = ["--headless", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND"]
+  flags += [f"--user-data-dir={tmp_path / 'browser'}", "--window-size=1300,900", "--virtual-time-budget=10000"]
+  done = subprocess.run([browser, *flags, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=300)
+  found = re.search('data-seen="([^"]*)"', done.stdout)
+  assert found, done.stderr[-1000:]
+  seen = json.loads(html.unescape(found[1]))
+  assert seen["wrong"] == []
+  # the icon of a page is asked for by nobody, and all else is inside
+  assert seen["loaded"] == []
+  assert seen["wide"] <= 0
+  means = ["0.6 ± 0", "0.7 ± 0", "0.728 ± 0.24", "0.81 ± 0.01"]
+  up, down, by_name, by_count = seen["orders"]
+  assert (up, down) == ([*means, "–"], [*means[::-1], "–"])
+  assert by_name == sorted(by_name)
+  assert by_count == ["0 of 1", "2", "2", "3", "3"]
+  curves, *against = seen["plots"]
+  # the last of each group with its band, if its seeds differ
+  assert (curves["lines"], curves["points"]) == (4, 6), curves
+  assert len(against) == 3
+  for plot in against:
+    assert (plot["points"], plot["bars"]) == (4, 4), plot
+  assert "1,000" in against[1]["ticks"]
+  assert all(plot["width"] > 600 for plot in seen["plots"])
 
 
 def test_a_page_is_there_before_a_run_has_finished(tmp_path, monkeypatch):
