@@ -25,6 +25,7 @@ RUN: dict[str, Any] = {
     "min_p": 0.0,
     "repetition_penalty": 1.0,
     "stop": (),
+    "logit_bias": (),  # "TOKEN=VALUE" each
     "seed": 0,
   },
 }

@@ -7,7 +7,8 @@
   --mode eval       evaluates the newest checkpoint, or --step N, and writes eval.json.
   --mode chat       answers line by line on the terminal, or those of a pipe; ./dev chat DIR is the same.
   --mode generate   continues --prompt by --tokens; --temperature, --top_k, --top_p,
-                    --min_p, --repetition_penalty, --stop, --seed. --prompts FILE (.txt: one a line; .jsonl: "prompt")
+                    --min_p, --repetition_penalty, --stop, --logit_bias, --seed; --draft DIR, whose smaller model
+                    proposes --num_speculative_tokens. --prompts FILE (.txt: one a line; .jsonl: "prompt")
                     writes lines of JSON, --out FILE to a file; --num_return_sequences, --num_beams, --length_penalty,
                     --batch.
   --mode count      parameters, state, operations and memory, without allocating any; --json prints them as one line.
@@ -49,7 +50,7 @@ from absl import flags as absl_flags  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from inference import chat, completions, count, tokenizer, whole_file  # noqa: E402
-from inference.sampling import Sampler, make_sampler  # noqa: E402
+from inference.sampling import Sampler, make_sampler, read_bias  # noqa: E402
 from mistake import Mistake  # noqa: E402
 from training import describe, peers, platform  # noqa: E402
 from training import flags as flags_lib  # noqa: E402
@@ -135,7 +136,7 @@ def run(flags: Any, name: str = "") -> int:
     report_evaluation(opened)
   elif mode == "chat":
     with chat.as_chat():
-      partner = opened.text_model.chat(**flags_lib.generate_changes(flags))
+      partner = opened.text_model.chat(**flags_lib.generate_changes(flags), **draft_of(flags))
     chat.talk(partner, sys.stdin, sys.stdout)
   else:
     generate(opened, flags)
@@ -146,8 +147,9 @@ def check_generate(flags: Any) -> None:
   """Raises a Mistake for what can be known to be wrong before the weights are read, which may take minutes."""
   changes, many = flags_lib.generate_changes(flags), flags_lib.completion_changes(flags)
   make_sampler(**{name: value for name, value in changes.items() if name in Sampler._fields})
+  read_bias(changes.get("logit_bias", ()))
   sizes = {"temperature": flags.config.generate.temperature} | changes | many
-  known = ("tokens", "temperature", "batch", "num_return_sequences", "num_beams")
+  known = ("tokens", "temperature", "batch", "num_return_sequences", "num_beams", "num_speculative_tokens")
   completions.check_sizes(**{name: sizes[name] for name in known if name in sizes})
   if flags.prompts:
     completions.read_prompts(flags.prompts)
@@ -157,7 +159,7 @@ def check_generate(flags: Any) -> None:
 
 def generate(opened: Run, flags: Any) -> None:
   """Writes what follows one prompt as it is drawn; or lines of JSON, where many are asked for."""
-  changes, many = flags_lib.generate_changes(flags), flags_lib.completion_changes(flags)
+  changes, many = flags_lib.generate_changes(flags) | draft_of(flags), flags_lib.completion_changes(flags)
   if not many and not flags.prompts and not flags.out:
     opened.generate(out=sys.stdout, **changes)
     return
@@ -166,6 +168,14 @@ def generate(opened: Run, flags: Any) -> None:
   found = opened.text_model.complete([record["prompt"] for record in records], **changes, **many)
   count = many.get("num_return_sequences", 1)
   completions.write_lines(flags.out, completions.joined(records, found, count))
+
+
+def draft_of(flags: Any) -> dict[str, Any]:
+  """Returns the model that --draft names, and its variables; nothing without it."""
+  if flags.draft is None:
+    return {}
+  small = Run.open(flags.draft, devices=jax.devices()[:1])
+  return {"draft": (small.model, jax.device_get(small.variables))}
 
 
 def show_sample(trained: Run) -> None:

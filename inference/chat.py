@@ -12,10 +12,11 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from inference import saved
+from inference import saved, speculative
 from inference.context import ENDLESS, Context
 from inference.generate import stream
 from inference.sampling import make_sampler
+from inference.speculative import PROPOSALS, Draft
 from inference.text import Stops, Stream, encoded_stops, known_only, printable, show
 from inference.tokenizer import Decoder, Tokenizer
 from mistake import Mistake
@@ -31,6 +32,7 @@ class Chat:
   Args:
     tokens: of a reply, at most.
     stop: texts before which a reply ends.
+    draft, num_speculative_tokens: a cheaper model that proposes tokens; see `inference.speculative`.
     room: tokens that the conversation may have where the model's state grows; the model's `max_len` by default.
   Raises:
     ValueError: a setting does not fit.
@@ -49,22 +51,32 @@ class Chat:
     min_p: float | int = 0.0,
     repetition_penalty: float | int = 1.0,
     stop: Sequence[str] = (),
+    logit_bias: Mapping[int, float | int] | None = None,
     seed: int = 0,
+    draft: Draft | None = None,
+    num_speculative_tokens: int = PROPOSALS,
     room: int | None = None,
   ):
     if tokens < 1:
       raise Mistake(f"chat: tokens={tokens}; give at least 1")
     self.model, self.tokenizer, self.tokens, self.stop = model, tokenizer, tokens, stop
-    self._variables = jax.device_put(variables)
+    self._variables, self._draft = jax.device_put(variables), draft
+    sampler = make_sampler(temperature, top_k, top_p, min_p, repetition_penalty)
+    self._ahead = 0
+    if draft is not None:
+      speculative.check(speculative.Pair(model, draft[0], sampler, num_speculative_tokens), tokens)
+      self._ahead = num_speculative_tokens
     self._settings: dict[str, Any] = {
-      "sampler": make_sampler(temperature, top_k, top_p, min_p, repetition_penalty),
+      "sampler": sampler,
       "stop": encoded_stops(tokenizer, stop),
-      "logit_bias": known_only(tokenizer, model.vocab, None),
+      "logit_bias": known_only(tokenizer, model.vocab, logit_bias),
       "rng": jax.random.key(seed),
       "chunk": CHUNK,
       "room": room or model.longest or 0,
     }
     self.context: Context | None = None
+    # that of the draft model, which has read the same
+    self._drafted: Context | None = None
 
   def reply(self, text: str) -> Iterator[str]:
     """Yields the reply to a text as it is drawn. The conversation goes on after as much of it as was asked for.
@@ -76,23 +88,37 @@ class Chat:
     left = ENDLESS if self.model.longest is None else self._settings["room"]
     if self.context is not None:
       left = int(self.context.room[0]) - int(self.context.state.position[0]) - 1
+    left -= self._ahead
     if len(prompt) + 1 > left:
       raise Mistake(f"chat: {len(prompt)} tokens do not fit the {max(left, 0)} that are left; /reset starts anew")
     tokens = min(self.tokens, left - len(prompt))
-    before = self.context
-    settings = {**self._settings, "max_new_tokens": tokens, "context": before}
+    before = self.context, self._drafted
     decoder, stops = Decoder(self.tokenizer, before=prompt), Stops(self.stop)
     try:
-      for piece in stream(self.model, self._variables, [prompt], **settings):
-        self.context = piece.context
-        yield stops.push(decoder.push(np.asarray(piece.tokens[0, : piece.lengths[0]])))
+      for new in self._drawn(prompt, tokens):
+        yield stops.push(decoder.push(new))
         if stops.ended:
           return
     except Mistake:
       # the piece that failed has used up the context of the one before it
-      self.context = before
+      self.context, self._drafted = before
       raise
     yield stops.push(decoder.push([], last=True), last=True)
+
+  def _drawn(self, prompt: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
+    """Yields the tokens of a reply, a few at a time, and keeps the contexts after them."""
+    settings = {**self._settings, "max_new_tokens": tokens}
+    if self._draft is None:
+      for piece in stream(self.model, self._variables, [prompt], context=self.context, **settings):
+        self.context = piece.context
+        yield np.asarray(piece.tokens[0, : piece.lengths[0]])
+      return
+    both = (self.model, self._draft[0]), (self._variables, self._draft[1])
+    settings |= {"num_speculative_tokens": self._ahead}
+    contexts = None if self.context is None or self._drafted is None else (self.context, self._drafted)
+    for proposed in speculative.pieces(*both, [prompt], contexts=contexts, **settings):
+      self.context, self._drafted = proposed.contexts
+      yield np.asarray(proposed.tokens[0, : proposed.lengths[0]])
 
   def command(self, line: str) -> str:
     """Obeys a line that starts with a slash, and returns what to say about it.
@@ -102,7 +128,7 @@ class Chat:
     """
     name, _, file = line.partition(" ")
     if name == "/reset":
-      self.context = None
+      self.context = self._drafted = None
       return "the conversation starts anew"
     if name in ("/save", "/load") and not file:
       raise Mistake(f"chat: {name} needs a file, e.g. {name} talk.npz")
@@ -112,6 +138,8 @@ class Chat:
       saved.save(file, self.model, self._variables, self.context)
       return f"saved to {Path(file)}"
     if name == "/load":
+      if self._draft is not None:
+        raise Mistake(f"chat: {line!r}: the file is not of the draft model's state; leave --draft out to go on with it")
       context = saved.restore(file, self.model, self._variables)
       if len(context.last) != 1:
         raise Mistake(f"chat: {line!r}: the file holds {len(context.last)} texts; give one that /save has written")

@@ -11,10 +11,11 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from inference import whole_file
+from inference import speculative, whole_file
 from inference.beam import beam_search
 from inference.generate import PREFILL_CHUNK, check_room, generate
-from inference.sampling import make_sampler
+from inference.sampling import make_bias, make_sampler
+from inference.speculative import PROPOSALS, Draft, speculate
 from inference.text import Stops, Stream, encoded_stops, known_only
 from inference.tokenizer import Decoder, Tokenizer
 from mistake import Mistake
@@ -40,19 +41,23 @@ def complete(
   num_return_sequences: int = 1,
   num_beams: int = 1,
   length_penalty: float | int = 1.0,
+  draft: Draft | None = None,
+  num_speculative_tokens: int = PROPOSALS,
   batch: int = 8,
   prefill_chunk: int = PREFILL_CHUNK,
 ) -> Iterator[Record]:
   """Yields {"prompt", "completion", "tokens", "logprobs"} for each completion; all mistakes are found before the first.
 
   What is drawn for a prompt depends on `seed` and its place among the prompts, not on `batch`. With `num_beams` above 1
-  nothing is drawn: the best `num_return_sequences` of the beams come, with "score" in place of "logprobs".
+  nothing is drawn: the best `num_return_sequences` of the beams come, with "score" in place of "logprobs". With `draft`
+  "rounds", how often the model was asked, is in that place.
 
   Args:
     tokens: at most so many are drawn; those that are, an end or a stop included, are in "tokens".
     stop: texts before which a completion ends.
     batch: prompts that are continued together.
     num_return_sequences, num_beams, length_penalty, prefill_chunk: see `inference.stream` and `beam_search`.
+    draft, num_speculative_tokens: a cheaper model that proposes tokens; see `inference.speculative`.
   Raises:
     ValueError: a prompt is empty or too long, `batch` is below 1, there are fewer beams than sequences, or as for these
       two.
@@ -63,20 +68,27 @@ def complete(
     batch=batch,
     num_return_sequences=num_return_sequences,
     num_beams=num_beams,
+    num_speculative_tokens=num_speculative_tokens,
     temperature=temperature,
   )
   beams = num_beams != 1
-  encoded = _encoded(model, tokenizer, prompts, tokens)
+  encoded = _encoded(model, tokenizer, prompts, tokens + (num_speculative_tokens if draft else 0))
   settings: dict[str, Any] = {
     "max_new_tokens": tokens,
     "stop": encoded_stops(tokenizer, stop),
     "logit_bias": known_only(tokenizer, model.vocab, logit_bias),
     "prefill_chunk": prefill_chunk,
   }
-  if beams:
+  make_bias(settings["logit_bias"], model.vocab)
+  if draft is not None:
+    if beams:
+      raise Mistake(f"generate: num_beams={num_beams} with a draft model, which proposes no beams; leave one out")
+    speculative.check(speculative.Pair(model, draft[0], sampler, num_speculative_tokens), tokens)
+    settings |= {"sampler": sampler, "draft": draft, "num_speculative_tokens": num_speculative_tokens}
+  elif beams:
     settings |= {"num_beams": num_beams, "length_penalty": length_penalty, "repetition_penalty": repetition_penalty}
   else:
-    settings |= {"sampler": sampler, "num_return_sequences": num_return_sequences}
+    settings["sampler"] = sampler
   return _completions(model, variables, tokenizer, prompts, encoded, stop, seed, num_return_sequences, batch, settings)
 
 
@@ -86,10 +98,12 @@ def check_sizes(
   batch: int = 1,
   num_return_sequences: int = 1,
   num_beams: int = 1,
+  num_speculative_tokens: int = 1,
   temperature: float | int = 1.0,
 ) -> None:
   """Raises a Mistake where a size is below 1, there are fewer beams than sequences, or the sequences would be equal."""
   sizes = dict(tokens=tokens, batch=batch, num_return_sequences=num_return_sequences, num_beams=num_beams)
+  sizes["num_speculative_tokens"] = num_speculative_tokens
   for name, value in sizes.items():
     if value < 1:
       raise Mistake(f"generate: {name}={value}; give at least 1")
@@ -137,14 +151,36 @@ def _completions(
     else:
       number = np.arange(first * count, (first + len(chunk)) * count)
       keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), number)
-      drawn = generate(model, variables, chunk, rng=keys, **settings)
-      logprobs = [row[: len(tokens)] for row, tokens in zip(np.asarray(drawn.logprobs).tolist(), drawn.rows())]
-      rows = [{"tokens": tokens, "logprobs": values} for tokens, values in zip(drawn.rows(), logprobs)]
+      drawing = _proposed if "draft" in settings else _drawn
+      rows = drawing(model, variables, chunk, count, rng=keys, **settings)
     for index, row in enumerate(rows):
       which = first + index // count
       cut = Stops(stop)
       text = cut.push(Decoder(tokenizer, before=encoded[which]).push(row["tokens"], last=True), last=True)
       yield {"prompt": prompts[which], "completion": text, **row}
+
+
+def _drawn(
+  model: nn.Module, variables: Mapping[str, Any], prompts: Sequence[np.ndarray], count: int, **settings: Any
+) -> list[Record]:
+  drawn = generate(model, variables, prompts, num_return_sequences=count, **settings)
+  logprobs = [row[: len(tokens)] for row, tokens in zip(np.asarray(drawn.logprobs).tolist(), drawn.rows())]
+  return [{"tokens": tokens, "logprobs": values} for tokens, values in zip(drawn.rows(), logprobs)]
+
+
+def _proposed(
+  model: nn.Module,
+  variables: Mapping[str, Any],
+  prompts: Sequence[np.ndarray],
+  count: int,
+  *,
+  draft: Draft,
+  **settings: Any,
+) -> list[Record]:
+  repeated = [prompt for prompt in prompts for _ in range(count)]
+  drawn = speculate(model, variables, *draft, repeated, **settings)
+  rows = zip(np.asarray(drawn.tokens).tolist(), np.asarray(drawn.lengths), np.asarray(drawn.rounds).tolist())
+  return [{"tokens": tokens[:length], "rounds": rounds} for tokens, length, rounds in rows]
 
 
 def read_prompts(path: str | Path) -> list[Record]:

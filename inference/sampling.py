@@ -1,6 +1,6 @@
 """How the next token is drawn from the logits: pure functions of logits and keys."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -56,6 +56,26 @@ def make_sampler(
     if not fine:
       raise Mistake(f"sampling: {name}={value}; give {need}")
   return Sampler(float(temperature), top_k, float(top_p), float(min_p), float(repetition_penalty))
+
+
+def read_bias(pairs: Sequence[str]) -> dict[int, float]:
+  """Returns the biases that a command line or a config writes as "TOKEN=VALUE"; "10=-inf" forbids token 10.
+
+  Raises:
+    ValueError: one is no number of a token and a value, or a token comes twice.
+  """
+  bias: dict[int, float] = {}
+  for pair in pairs:
+    token, _, value = pair.partition("=") if isinstance(pair, str) else ("", "", "")
+    try:
+      number, added = int(token), float(value)
+    except ValueError:
+      example = "write TOKEN=VALUE, e.g. '10=-inf', which forbids token 10"
+      raise Mistake(f"generate: logit_bias has {pair!r}; {example}") from None
+    if number in bias:
+      raise Mistake(f"generate: logit_bias has token {number} twice; leave one out")
+    bias[number] = added
+  return bias
 
 
 def make_bias(logit_bias: Mapping[int, float | int] | None, vocab: int) -> Float[np.ndarray, "v"] | None:

@@ -10,8 +10,10 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from inference import speculative
 from inference.generate import stream
-from inference.sampling import Sampler, make_sampler
+from inference.sampling import Sampler, make_sampler, read_bias
+from inference.speculative import PROPOSALS, Draft
 from inference.tokenizer import Decoder, Tokenizer
 from mistake import Mistake
 
@@ -62,6 +64,8 @@ def write(
   stop: Sequence[str] = (),
   logit_bias: Mapping[int, float | int] | None = None,
   seed: int = 0,
+  draft: Draft | None = None,
+  num_speculative_tokens: int = PROPOSALS,
   out: Stream | None = None,
 ) -> str:
   """Writes the prompt and its continuation to `out` as it is generated; returns the continuation.
@@ -69,6 +73,7 @@ def write(
   Args:
     tokens: at most so many are drawn.
     stop: texts before which the continuation ends.
+    draft, num_speculative_tokens: a cheaper model that proposes tokens; see `inference.speculative`.
     out: nothing is written if None.
   Raises:
     ValueError: as for `inference.stream` and `make_sampler`.
@@ -79,6 +84,7 @@ def write(
   first = tokenizer.encode(prompt)
   settings: dict[str, Any] = {"sampler": sampler, "stop": encoded_stops(tokenizer, stop)}
   settings["logit_bias"] = known_only(tokenizer, model.vocab, logit_bias)
+  settings |= {"draft": draft, "num_speculative_tokens": num_speculative_tokens}
   drawn = pieces(model, variables, first, max_new_tokens=tokens, rng=jax.random.key(seed), **settings)
   # the prompt may end inside of a character
   decoder, continuation = Decoder(tokenizer), Decoder(tokenizer, before=first)
@@ -99,9 +105,23 @@ def write(
   return text + answer.push(continuation.push([], last=True), last=True)
 
 
-def pieces(model: nn.Module, variables: Mapping[str, Any], prompt: np.ndarray, **settings: Any) -> Iterator[np.ndarray]:
+def pieces(
+  model: nn.Module,
+  variables: Mapping[str, Any],
+  prompt: np.ndarray,
+  *,
+  draft: Draft | None = None,
+  num_speculative_tokens: int = PROPOSALS,
+  **settings: Any,
+) -> Iterator[np.ndarray]:
   """Yields the tokens that follow one prompt, a few at a time; the settings are those of `inference.stream`."""
-  for piece in stream(model, variables, [prompt], **settings):
+  drawn: Iterator[Any]
+  if draft is None:
+    drawn = stream(model, variables, [prompt], **settings)
+  else:
+    both = (model, draft[0]), (variables, draft[1])
+    drawn = speculative.pieces(*both, [prompt], num_speculative_tokens=num_speculative_tokens, **settings)
+  for piece in drawn:
     yield np.asarray(piece.tokens[0, : piece.lengths[0]])
 
 
@@ -109,6 +129,7 @@ def check_settings(section: Any) -> None:
   """Raises ValueError where a config's generate section has settings that nothing can be drawn with."""
   make_sampler(**{key: section[key] for key in Sampler._fields if key in section})
   check_stops(section.get("stop", ()))
+  read_bias(section.get("logit_bias", ()))
 
 
 def check_stops(stop: Sequence[Any]) -> None:

@@ -9,11 +9,12 @@ import numpy as np
 
 from inference import chat as chat_lib
 from inference import completions, text
+from inference.sampling import read_bias
 from inference.text import Stream
 from inference.tokenizer import Tokenizer
 from mistake import Mistake, hint
 
-WHOLE = ("tokens", "top_k", "seed", "batch", "num_return_sequences", "num_beams")
+WHOLE = ("tokens", "top_k", "seed", "batch", "num_return_sequences", "num_beams", "num_speculative_tokens")
 
 
 class TextModel:
@@ -61,4 +62,7 @@ class TextModel:
         raise Mistake(f"generate: {name}={changes[name]!r}; give a whole number")
     if isinstance(stop := changes.get("stop"), str):
       changes = {**changes, "stop": [stop]}
-    return {name: value for name, value in {**self.settings, **changes}.items() if name in known}
+    settings = {name: value for name, value in {**self.settings, **changes}.items() if name in known}
+    if isinstance(bias := settings.get("logit_bias"), Sequence):
+      settings["logit_bias"] = read_bias(bias)
+    return settings

@@ -172,9 +172,14 @@ def test_generate_reads_prompts_and_writes_lines_of_json(trained, tmp_path, caps
 
 
 def test_chat_answers_a_pipe(trained, monkeypatch, capsys):
-  monkeypatch.setattr("sys.stdin", io.StringIO("the scan\n/quit\n"))
-  assert program.main(["main.py", f"--workdir={trained}", "--mode=chat", "--tokens=4"]) == 0
-  assert capsys.readouterr().out.endswith("\n")
+  """With the run itself as the draft model, and two tokens forbidden, as without the draft model."""
+  more, shown = ["--mode=chat", "--tokens=4", "--temperature=0", "--logit_bias=32=-inf", "--logit_bias=101=-9"], []
+  for draft in ([], [f"--draft={trained}", "--num_speculative_tokens=2"]):
+    monkeypatch.setattr("sys.stdin", io.StringIO("the scan\n/quit\n"))
+    assert program.main(["main.py", f"--workdir={trained}", *more, *draft]) == 0
+    shown.append(capsys.readouterr().out)
+  assert shown[0] == shown[1]
+  assert not set(" e") & set(shown[0].splitlines()[1])
 
 
 def test_mistakes_of_a_chat_are_called_so(trained, mistaken):
@@ -256,6 +261,9 @@ BAD = [
   (["--seed=1180591620717411303424", "--mode=generate"], ["--seed=1180591620717411303424", "32 bits"]),
   (["--num_beams=2", "--temperature=0.5", "--mode=generate"], ["--temperature", "beam search"]),
   (["--length_penalty=2", "--mode=generate"], ["--length_penalty", "--num_beams"]),
+  (["--num_speculative_tokens=2", "--mode=chat"], ["--num_speculative_tokens", "--draft"]),
+  (["--num_beams=2", "--draft=a", "--mode=generate"], ["--draft and --num_beams=2"]),
+  (["--logit_bias=10", "--mode=generate"], ["logit_bias has '10'", "TOKEN=VALUE"]),
   (["--coordinator=localhost:1"], ["--processes", "--process"]),
   (["--coordinator=nonsense", "--processes=2", "--process=0"], ["--coordinator='nonsense'", "host:port"]),
   (["--config.optimizer.lr=nan"], ["optimizer.lr=nan"]),
@@ -269,6 +277,7 @@ BAD = [
   (["--config.generate.top_k=99999999999"], ["top_k=99999999999"]),
   (["--config.generate.stop=(1,)"], ["stop has 1", "no text"]),
   (["--config.generate.stop=('',)"], ["stop has an empty text"]),
+  (["--config.generate.logit_bias=('a=1',)"], ["logit_bias has 'a=1'", "TOKEN=VALUE"]),
   (["--config.data.batch=999999999999999999999"], ["data.batch=999999999999999999999", "below 2^31"]),
   (["--config.data.vocab=999999999999999999999"], ["vocab=999999999999999999999", "2^31"]),
   (["--config.model.width=999999999999"], ["width=999999999999", "2^31"]),
@@ -339,8 +348,8 @@ def test_a_workdir_of_another_model_is_refused_unharmed(text, trained, mistaken)
   mistaken(program.main, command(text, trained, "--config.model.width=16"), "model.width is 8 there and 16 here")
   mistaken(program.main, command(text, trained, "--config.optimizer.lr=0.5"), "optimizer.lr")
   mistaken(program.main, ["main.py", f"--workdir={trained}", "--mode=eval", "--step=5"], "checkpoint 5")
-  for more in (["--temperature=-1"], ["--prompt="], ["--tokens=5000"], ["--num_beams=0"], ["--prompts=no.txt"]):
-    mistaken(program.main, ["main.py", f"--workdir={trained}", "--mode=generate", *more])
+  for more in ("--temperature=-1", "--prompt=", "--tokens=5000", "--num_beams=0", "--prompts=no.txt", "--draft=no"):
+    mistaken(program.main, ["main.py", f"--workdir={trained}", "--mode=generate", more])
   assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
 
 

@@ -23,10 +23,15 @@ KINDS = (
   *("evaluators",),
 )
 # flags of --mode generate: where given, they replace the config's generate section
-GENERATE = ("prompt", "tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "stop", "seed")
+GENERATE = (
+  *("prompt", "tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "stop", "logit_bias", "seed"),
+)
 
 # flags of --mode generate that are no settings of a config: for many prompts, or many continuations of one
 COMPLETE = ("num_return_sequences", "num_beams", "length_penalty", "batch")
+
+# flags of --mode generate and chat about a draft model
+DRAFT = ("draft", "num_speculative_tokens")
 
 # what --contexts may ask for
 CONTEXTS = range(1, 2**31)
@@ -114,12 +119,19 @@ def _define(argv: list[str], environ: Mapping[str, str]) -> flags.FlagValues:
   )
   flags.DEFINE_float("repetition_penalty", None, "generate: above 1 makes tokens of the context rarer", **here)
   flags.DEFINE_multi_string("stop", None, "generate: a text before which to end; may be given again", **here)
+  flags.DEFINE_multi_string(
+    "logit_bias", None, "generate: TOKEN=VALUE, added to the token's logit; -inf forbids it; may be given again", **here
+  )
   flags.DEFINE_integer("seed", None, "generate: of the draws", **here)
   flags.DEFINE_string("prompts", None, "generate: file of prompts, .txt (one a line) or .jsonl ('prompt')", **here)
   flags.DEFINE_string("out", None, "generate: file for the lines of JSON; standard output by default", **here)
   flags.DEFINE_integer("num_return_sequences", None, "generate: continuations of each prompt", **here)
   flags.DEFINE_integer("num_beams", None, "generate: width of a beam search, which takes the place of drawing", **here)
   flags.DEFINE_float("length_penalty", None, "generate: of a beam search; above 1 favours long texts", **here)
+  flags.DEFINE_string("draft", None, "generate: folder of a run whose smaller model proposes tokens", **here)
+  flags.DEFINE_integer(
+    "num_speculative_tokens", None, "generate: tokens that it proposes at once; 4 if not given", **here
+  )
   flags.DEFINE_integer("batch", None, "generate: prompts that are continued together", **here)
   address = environ.get("JAX_COORDINATOR_ADDRESS", "")
   flags.DEFINE_string("coordinator", address, "several processes: host:port of process 0", **here)
@@ -220,9 +232,9 @@ def _check(values: flags.FlagValues) -> None:
   if values.contexts is not None and values.mode != "count":
     raise Mistake(f"--contexts is for --mode count, not {values.mode}")
   contexts(values)
-  given = [name for name in (*GENERATE, *COMPLETE, "prompts", "out") if values[name].present]
+  given = [name for name in (*GENERATE, *DRAFT, *COMPLETE, "prompts", "out") if values[name].present]
   if values.mode == "chat":
-    given = [name for name in given if name not in GENERATE or name == "prompt"]
+    given = [name for name in given if name not in (*GENERATE, *DRAFT) or name == "prompt"]
   if given and values.mode != "generate":
     raise Mistake(f"--{given[0]} is for --mode generate, not {values.mode}")
   if values.seed is not None and values.seed not in settings.SEEDS:
@@ -232,6 +244,10 @@ def _check(values: flags.FlagValues) -> None:
   if unused := [name for name in idle if values[name].present]:
     what = "which draws nothing" if beams else "which is for --num_beams above 1"
     raise Mistake(f"--{unused[0]} changes nothing {'in a beam search, ' if beams else 'here, '}{what}; leave it out")
+  if values.num_speculative_tokens is not None and values.draft is None:
+    raise Mistake("--num_speculative_tokens changes nothing here, which is for --draft; leave it out")
+  if values.draft is not None and beams:
+    raise Mistake(f"--draft and --num_beams={values.num_beams} are both given; leave one out")
   if values.prompts == "" or values.out == "":
     raise Mistake(f"--{'out' if values.out == '' else 'prompts'} is empty; name a file")
   if values.prompts and values.out and os.path.realpath(values.prompts) == os.path.realpath(values.out):
@@ -363,8 +379,8 @@ def contexts(values: flags.FlagValues) -> tuple[int, ...] | None:
 
 
 def generate_changes(values: flags.FlagValues) -> dict[str, Any]:
-  """Returns the flags that replace values of the config's generate section."""
-  return {name: values[name].value for name in GENERATE if values[name].present}
+  """Returns the flags that replace values of the config's generate section, and how much a draft model proposes."""
+  return {name: values[name].value for name in (*GENERATE, "num_speculative_tokens") if values[name].present}
 
 
 def completion_changes(values: flags.FlagValues) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from tests.refused import refused
 BYTES = OfTask(build_task("bytes"))
 PROMPTS = ["abc", "a longer one", "z"]
 SETTINGS = dict(tokens=6, temperature=1.0, seed=3)
+# a model of other tokens, without variables
+OTHER = (language_model("m"), {})
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +69,20 @@ def test_beams_come_with_scores_the_best_first(text_model):
   assert all(rows[i]["score"] >= rows[i + 1]["score"] for i in (0, 2, 4))
 
 
+def test_a_draft_model_changes_no_greedy_text(text_model):
+  """Nor the replies of a conversation; how often the model was asked stands in the lines."""
+  draft, greedy = language_model("m", vocab=256), dict(temperature=0, logit_bias=["32=-inf"])
+  settings = greedy | dict(draft=(draft, variables_of(draft)), num_speculative_tokens=2)
+  want, rows = (list(text_model.complete(PROMPTS, **some)) for some in (greedy, settings))
+  assert [row["tokens"] for row in rows] == [row["tokens"] for row in want]
+  assert all(1 <= row["rounds"] <= 6 and "logprobs" not in row for row in rows)
+  assert text_model.generate("abc", **settings) == want[0]["completion"]
+  alone, helped = text_model.chat(**greedy), text_model.chat(**settings)
+  for line in ("hello\n", "and\n"):
+    assert "".join(helped.reply(line)) == "".join(alone.reply(line))
+  refused("not of the draft model's state; leave --draft out", lambda: helped.command("/load talk"))
+
+
 def test_a_stop_cuts_the_completion_and_a_padded_vocabulary_is_never_drawn(text_model, found):
   stop = chr(found[0]["tokens"][2]) if found[0]["tokens"][2] < 128 else None
   bias = {token: -1e9 for token in range(128, 256)}
@@ -88,6 +104,12 @@ def test_a_stop_cuts_the_completion_and_a_padded_vocabulary_is_never_drawn(text_
     (dict(num_beams=0), "num_beams=0; give at least 1"),
     (dict(num_beams=2, num_return_sequences=3), "num_beams=2; give at least 3"),
     (dict(batch=0), "batch=0"),
+    (dict(num_speculative_tokens=0), "num_speculative_tokens=0; give at least 1"),
+    (dict(num_beams=2, draft=OTHER), "num_beams=2 with a draft model"),
+    (dict(draft=OTHER), "the draft model has vocab=11 and the model 256"),
+    (dict(logit_bias=["10"]), "logit_bias has '10'; write TOKEN=VALUE"),
+    (dict(logit_bias=["10=1", "10=2"]), "logit_bias has token 10 twice"),
+    (dict(logit_bias=["256=1"]), r"logit_bias names token 256; the model's tokens are 0 … 255"),
     (dict(temperature=0, num_return_sequences=2), "num_return_sequences=2 at temperature 0"),
     (dict(top_q=1), r"generate has no 'top_q' \(did you mean 'top_p'\?\)"),
   ],

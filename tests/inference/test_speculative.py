@@ -9,7 +9,7 @@ import pytest
 
 from inference import generate, make_sampler
 from inference.sampling import filtered
-from inference.speculative import speculate
+from inference.speculative import pieces, speculate
 from tests.inference.models import language_model, made, variables_of
 
 PROMPTS = [[3, 1, 4, 1, 5], [2, 7, 1], [9]]
@@ -42,6 +42,29 @@ def test_a_stop_sequence_ends_a_row():
   assert found.tokens.tolist() == want.tokens.tolist()
   assert found.stopped.tolist() == want.stopped.tolist()
   assert found.stopped[0]
+
+
+def test_what_is_asked_for_in_pieces_and_turns_is_one_text():
+  """Greedy, with a token forbidden, as the large model alone goes on; a row that has stopped stays as it is."""
+  large, small, more = made("hybrid"), made("mamba"), [[1], [2, 3], [4]]
+  unwanted = generate(*large, PROMPTS, max_new_tokens=NEW).rows()[0][2]
+  settings = dict(logit_bias={unwanted: -np.inf}, max_new_tokens=NEW, room=60)
+  settings["stop"] = [generate(*large, PROMPTS, **settings).rows()[1][4:5]]
+  want = generate(*large, PROMPTS, **settings)
+  again = generate(*large, more, context=want.context, **settings)
+  models, variables = zip(large, small)
+  settings["num_speculative_tokens"] = 3
+  found = list(pieces(models, variables, PROMPTS, chunk=4, **settings))
+  rows = [sum((piece.tokens[i, : piece.lengths[i]].tolist() for piece in found), []) for i in range(3)]
+  assert rows == want.rows()
+  assert found[-1].stopped.tolist() == want.stopped.tolist()
+  assert want.stopped[1]
+  assert unwanted not in rows[0]
+  both = found[-1].contexts
+  for name in ("last", "recent", "seen"):
+    np.testing.assert_array_equal(getattr(both[0], name), getattr(want.context, name))
+  after = speculate(*large, *small, more, contexts=both, **settings)
+  np.testing.assert_array_equal(after.tokens, again.tokens)
 
 
 @pytest.mark.slow
