@@ -17,10 +17,10 @@ from mistake import Mistake
 
 
 class Streams(Mixer):
-  """A stack of layers that read and write streams, all of which are x before the first layer; its state is the stack's.
+  """A stack of layers that read and write streams, which `spread` makes of x; its state is the stack's.
 
-  A subclass has the fields `width`, of one stream, `stack` and `streams`, and the methods `connection`, which says what
-  a letter of the stack becomes, and `joined`, which makes one vector of the streams.
+  A subclass has the fields `width`, of one stream, and `stack`, the number of `streams`, and the methods `connection`,
+  which says what a letter of the stack becomes, and `joined`, which makes one vector of the streams.
 
   Raises:
     ValueError: when made, if a number is below 1, a letter has other fields, or the stack cannot be built.
@@ -78,20 +78,21 @@ class Streams(Mixer):
     return self._with_stack(variables, "together")
 
   def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b t d"]:
-    return self.joined(self.layers(self._streams(x), **where.masks, side=where.side))
+    return self.joined(self.layers(self.spread(x), **where.masks, side=where.side))
 
   def mix(self, x: Float[Array, "b t d"], state: tuple, where: Where) -> tuple[Float[Array, "b t d"], tuple]:
-    y, state = self.layers.prefill(self._streams(x), state, **where.masks, side=where.side)
+    y, state = self.layers.prefill(self.spread(x), state, **where.masks, side=where.side)
     return self.joined(y), state
 
   def mix_token(
     self, x: Float[Array, "b d"], state: tuple, side: Mapping[str, Array]
   ) -> tuple[Float[Array, "b d"], tuple]:
-    y, state = self.layers.step(self._streams(x), state, side=side)
+    y, state = self.layers.step(self.spread(x), state, side=side)
     return self.joined(y), state
 
   @nn.nowrap
-  def _streams(self, x: Float[Array, "*b d"]) -> Float[Array, "*b e"]:
+  def spread(self, x: Float[Array, "*b d"]) -> Float[Array, "*b e"]:
+    """Returns the streams before the first layer, all of which are x."""
     return jnp.tile(x, self.streams)
 
   @nn.nowrap

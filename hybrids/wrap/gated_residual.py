@@ -82,7 +82,7 @@ class GatedResidual(OneStream):
     self.inner = self.inside()
 
   def collapse(
-    self, x: Float[Array, "*b e"]
+    self, x: Float[Array, "*b e"], side: Mapping[str, Array]
   ) -> tuple[Float[Array, "*b d"], tuple[Float[Array, "*b e"], Float[Array, "*b n"]]]:
     """Returns the mixer's input; the streams, and the weights of its output."""
     z, weights = self.gather(x)

@@ -65,7 +65,7 @@ class HyperConnection(OneStream):
     self.s = param(self, "s", ones, (3,), (None,))
 
   def collapse(
-    self, x: Float[Array, "*b e"]
+    self, x: Float[Array, "*b e"], side: Mapping[str, Array]
   ) -> tuple[Float[Array, "*b d"], tuple[Float[Array, "*b n"], Float[Array, "*b n d"]]]:
     """Returns the mixer's input; the weights of its output, and the mixed streams."""
     n, wide = self.streams, x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -15,8 +15,8 @@ from mistake import Mistake
 class OneStream(Mixer):
   """Streams that stand side by side in x become one, f reads it, and what it returns is written to the streams.
 
-  A subclass has the fields `width`, of all streams together, `mixer`, `streams`, `layer` and `depth`, sets up `inner`,
-  and has `collapse` and `expand`.
+  A subclass has the fields `width`, of all streams together, `mixer`, `layer` and `depth`, the number of `streams`, and
+  `collapse` and `expand`; it sets up `inner`.
   """
 
   @property
@@ -39,9 +39,9 @@ class OneStream(Mixer):
     """Returns whether the wrapped mixer has arrays for later layers."""
     return mixer_lib.offers(self.inside(parent=None))
 
-  def collapse(self, x: Float[Array, "*b e"]) -> tuple[Float[Array, "*b d"], Any]:
-    """Returns the mixer's input, and what `expand` wants."""
-    raise TypeError(f"{type(self).__name__} defines no collapse(x)")
+  def collapse(self, x: Float[Array, "*b e"], side: Mapping[str, Array]) -> tuple[Float[Array, "*b d"], Any]:
+    """Returns the mixer's input, and what `expand` wants; `side` has the inputs beside each token."""
+    raise TypeError(f"{type(self).__name__} defines no collapse(x, side)")
 
   def expand(self, y: Float[Array, "*b d"], kept: Any) -> Float[Array, "*b e"]:
     """Returns the streams after the mixer's output was written to them."""
@@ -54,24 +54,29 @@ class OneStream(Mixer):
     return self.inside(parent=None).init_state(batch, max_len)
 
   def mix(self, x: Float[Array, "b t e"], state: Any, where: Where) -> tuple[Float[Array, "b t e"], Any]:
-    z, kept = self.collapse(x)
-    y, state = self.inner.prefill(z, state, **where.masks, side=where.side)
+    z, kept = self.collapse(x, where.side)
+    y, state = self.inner.prefill(z, state, **where.masks, side=self._of_inner(where.side))
     return self.expand(y, kept), state
 
   def mix_parallel(self, x: Float[Array, "b t e"], where: Where) -> Float[Array, "b t e"]:
-    z, kept = self.collapse(x)
-    return self.expand(self.inner(z, **where.masks, side=where.side), kept)
+    z, kept = self.collapse(x, where.side)
+    return self.expand(self.inner(z, **where.masks, side=self._of_inner(where.side)), kept)
 
   def mix_token(self, x: Float[Array, "b e"], state: Any, side: Mapping[str, Array]) -> tuple[Float[Array, "b e"], Any]:
-    z, kept = self.collapse(x)
-    y, state = self.inner.step(z, state, side=side)
+    z, kept = self.collapse(x, side)
+    y, state = self.inner.step(z, state, side=self._of_inner(side))
     return self.expand(y, kept), state
 
   def offer(
     self, x: Float[Array, "b t e"], state: Any, *, reset: Reset = None, lengths: Lengths = None
   ) -> Mapping[str, Array]:
     """Returns the arrays that the wrapped mixer offers to later layers."""
-    return self.inner.offer(self.collapse(x)[0], state, reset=reset, lengths=lengths)
+    return self.inner.offer(self.collapse(x, {})[0], state, reset=reset, lengths=lengths)
+
+  @nn.nowrap
+  def _of_inner(self, side: Mapping[str, Array]) -> dict[str, Array]:
+    names = self.inside(parent=None).SIDE
+    return {name: value for name, value in side.items() if name in names}
 
   @nn.nowrap
   def inside(self, **kwargs: Any) -> nn.Module:
