@@ -36,8 +36,8 @@ class MLA(Mixer):
 
   y_t = W_O concat_i(sum_s softmax_s((q_ti . W_UK_i c_s + R_t r_ti . k_s) / sqrt(head_size + rope_size)) W_UV_i c_s).
 
-  Only c and k are remembered: rank + rope_size numbers a token. `__call__` makes keys and values of c; `prefill` and
-  `step` attend to c itself, with queries W_UK_i^T q_ti, and apply W_UV_i to what comes out, which is the same.
+  Only c and k are remembered: rank + max(1, rope_size) numbers a token. `__call__` makes keys and values of c;
+  `prefill` and `step` attend to c itself, with queries W_UK_i^T q_ti, and apply W_UV_i to what comes out, the same.
   Positions count from the start of the document. Departs: the compressed vectors are normalised, as in the authors'
   code and sec. 3.1.2.
 

@@ -2,7 +2,9 @@
 
 import ast
 import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hybrids import mixer
 
@@ -63,3 +65,15 @@ def primitives(file: Path) -> frozenset[str]:
     if parts[0] in ("ssm", "attention") and inner.is_file():
       found |= primitives(inner)
   return frozenset(found)
+
+
+def primitives_of(section: Any) -> frozenset[str]:
+  """The kernels that the mixers named anywhere in a section of a config import."""
+  if isinstance(section, str):
+    return frozenset()
+  found = []
+  if isinstance(section, Mapping):
+    found += [primitives(mixer_files()[section["name"]])] if section.get("name") in mixer_files() else []
+    section = section.values()
+  found += [primitives_of(part) for part in section if isinstance(part, Mapping | Sequence)]
+  return frozenset().union(*found)

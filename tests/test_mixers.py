@@ -7,7 +7,7 @@ has another kind of state than the first. The slow suite has all others, and eve
 
 import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import flax.traverse_util
@@ -53,16 +53,7 @@ def build(row: str) -> Any:
 
 def primitives(row: str) -> frozenset[str]:
   """The kernels that a row's mixer and the mixers within it call."""
-
-  def names(value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping):
-      yield from [value["name"]] if "name" in value else []
-      for inner in value.values():
-        yield from names(inner)
-
-  files = sources.mixer_files()
-  used = [sources.primitives(files[name]) for name in (row.split(",")[0], *names(SMALL[row])) if name in files]
-  return frozenset().union(*used)
+  return sources.primitives_of({"name": row.split(",")[0], "fields": SMALL[row]})
 
 
 def make_case(row: str, dtype: Any) -> Case:

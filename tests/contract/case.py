@@ -90,11 +90,12 @@ class Case:
   """A mixer and what it computes; arrays go in as numpy or jax and come out as numpy.
 
   Attributes:
-    module: the mixer, unbound, of width D.
+    module: the mixer, unbound; of width D if it is one of tests/mixers/.
     exact: whether the Jacobian's zeros are exact; a Fourier transform leaves rounding errors there.
     side: (batch, tokens) -> value of each side input the mixer declares and this case gives it.
     dtype: float32, or float64 under `jax.enable_x64`.
     count: the number of parameters it should have.
+    packs: whether its rows may hold several documents; otherwise it is never given resets.
     own_call: whether `__call__` is code of its own, and not prefill from an empty state as the base class has it.
   """
 
@@ -106,9 +107,10 @@ class Case:
     side: Mapping[str, Callable[[int, int], np.ndarray]] | None = None,
     dtype: Any = jnp.float32,
     count: int | None = None,
+    packs: bool = True,
   ):
-    self.module, self.exact, self.dtype, self.count = module, exact, dtype, count
-    self.side_makers = side
+    self.module, self.exact, self.dtype, self.count, self.packs = module, exact, dtype, count, packs
+    self.width, self.side_makers = module.width, side
     self.state = module.STATE
     self.tolerance = 2e-5 if dtype == jnp.float32 else 1e-11
     self.memoryless = self.state != "none" and not jax.tree.leaves(module.init_state(1, MAX_LEN))
@@ -120,7 +122,7 @@ class Case:
 
   def make_tokens(self, key: int, b: int = B, t: int = T) -> Tokens:
     side = self.side_makers and {name: make(b, t).astype(self.dtype) for name, make in self.side_makers.items()}
-    return Tokens(self.noise(key, b, t, D), side)
+    return Tokens(self.noise(key, b, t, self.width), side)
 
   @functools.cached_property
   def tokens(self) -> Tokens:
@@ -132,7 +134,7 @@ class Case:
     return self.make_tokens(2)
 
   def init(self, key: jax.Array) -> Any:
-    return nn.meta.unbox(self.module.init(key, jnp.zeros((2, 3, D), self.dtype)))
+    return nn.meta.unbox(self.module.init(key, jnp.zeros((2, 3, self.width), self.dtype)))
 
   @functools.cached_property
   def initial(self) -> Any:
@@ -157,11 +159,14 @@ class Case:
   def _call(self) -> Callable:
     return jit(lambda v, tokens, reset, lengths: self.apply(v, tokens, reset=reset, lengths=lengths))
 
+  def no_resets(self, b: int = B, t: int = T) -> np.ndarray | None:
+    return np.zeros((b, t), bool) if self.packs else None
+
   def call(self, tokens: Tokens, reset: Any = None, lengths: Any = None) -> np.ndarray:
     """In float32, one program for packed and padded rows, that of `prefill` where `__call__` is defined by it."""
     b, t, _ = tokens.x.shape
     if self.dtype == jnp.float32 and not (reset is None and lengths is None):
-      reset = np.zeros((b, t), bool) if reset is None else reset
+      reset = self.no_resets(b, t) if reset is None else reset
       lengths = np.full(b, t, np.int32) if lengths is None else lengths
       if not self.own_call:
         return self.prefill(tokens, self.init_state(), reset, lengths)[0]
@@ -175,7 +180,7 @@ class Case:
 
   def prefill(self, tokens: Tokens, state: Any, reset: Any = None, lengths: Any = None) -> tuple[np.ndarray, Any]:
     """One program for every combination of resets and lengths: absent ones are spelled out."""
-    reset = np.zeros((B, T), bool) if reset is None else reset
+    reset = self.no_resets() if reset is None else reset
     y, state = self._prefill(self.variables, tokens, state, reset=reset, lengths=FULL if lengths is None else lengths)
     return np.asarray(y), state
 
@@ -233,7 +238,7 @@ class Case:
   def gradients(self, tokens: Tokens, weights: np.ndarray, lengths: Any, state: Any = None, reset: Any = None) -> Any:
     """Of sum(y * weights), in parameters, x and the state's floating leaves; of `__call__` where state is None."""
     if state is None and self.dtype == jnp.float32 and not self.own_call:
-      return self.gradients(tokens, weights, lengths, self.init_state(), np.zeros((B, T), bool))
+      return self.gradients(tokens, weights, lengths, self.init_state(), self.no_resets())
     out = self._gradients(self.variables, tokens, state, weights, reset, lengths)
     return jax.tree.map(np.asarray, out)
 
