@@ -14,7 +14,10 @@ from tests.initial import variables
 from tests.stepped import stepped
 
 SMALL = {"": dict(state=6)}
-ORACLE = {"": dict(state=6), "fout and shared": dict(state=4, A_init="fout", copies=2, step_rescale=2.0, activation="gelu")}
+ORACLE = {
+  "": dict(state=6),
+  "fout and shared": dict(state=4, A_init="fout", copies=2, step_rescale=2.0, activation="gelu"),
+}
 RESUMED = ("",)
 REFUSED = [
   (dict(state=7), "state=7; conjugate pairs are stored once, so it must be even"),
