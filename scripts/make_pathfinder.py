@@ -95,11 +95,11 @@ def main(argv: list[str] | None = None) -> int:
     if args.sheet and args.sheet.suffix.lower() not in ("", ".png"):
       raise Mistake(f"--sheet={args.sheet}: give a file that ends in .png")
     if args.sheet:
-      from matplotlib.image import imsave
+      from PIL import Image
 
       with whole_file.writing(args.sheet, binary=True) as file:
-        drawn = sheet(args.side, args.contour, args.seed)
-        imsave(file, drawn, cmap="gray", vmin=0, vmax=255, format="png")
+        # a byte a pixel
+        Image.fromarray(sheet(args.side, args.contour, args.seed)).save(file, format="png", optimize=True)
     if args.out:
       make(args)
   except (Mistake, OSError) as error:

@@ -1,0 +1,1 @@
+"""Statistics of the generated tasks beside what their definitions say."""
