@@ -1,16 +1,18 @@
-"""Where the runs of a sweep are started: on this machine, on others by ssh, or as SLURM jobs through submitit.
+"""Where the runs of a sweep are started: on this machine, on others by ssh, or as a SLURM array through submitit.
 
 A launcher starts a command, whose output goes to a file, and gives a process: `wait()` returns its exit code, `stop()`
 asks it to save and end. The folders of a sweep must be seen under the same path by all machines.
 """
 
+import math
 import os
 import queue
 import shlex
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -50,8 +52,16 @@ class Launcher(Protocol):
   def start(self, command: Sequence[str], log: IO[str], lock: IO[str]) -> Process:
     """Starts a command with its output in `log`; the run's folder is that of `lock`, held while the process lives."""
 
+  def settle(self, run: str) -> None:
+    """Notes that a run has been started, or will not be for now; what is started together may wait for that."""
 
-class Local:
+
+class _OneByOne:
+  def settle(self, run: str) -> None:
+    """Does nothing, as each is started by itself."""
+
+
+class Local(_OneByOne):
   """Starts processes on this machine, which inherit the lock and so hold it whatever becomes of the sweep."""
 
   def start(self, command: Sequence[str], log: IO[str], lock: IO[str]) -> Process:
@@ -85,7 +95,7 @@ class _Here:
       os.kill(self.process.pid, signal.SIGKILL)
 
 
-class Ssh:
+class Ssh(_OneByOne):
   """Starts commands on other machines, one at a time on each mention of a machine.
 
   They run as long as the connection lasts: where it or the sweep ends, the run gets SIGTERM and saves.
@@ -129,36 +139,77 @@ class _There(_Here):
 
 
 class Slurm:
-  """Submits each command as a SLURM job.
+  """Submits commands as one SLURM array, a task each.
 
   Args:
     folder: for submitit's own files.
     parameters: as submitit's AutoExecutor.update_parameters takes them: timeout_min, slurm_partition, gpus_per_node …
+    at_once: tasks of the array that run at the same time.
+    runs: what is to be settled before the array is submitted; a command that is started later is a job of its own.
     cluster: "slurm", or another executor of submitit.
   Raises:
     Mistake: submitit is not installed, there is no SLURM here, or it does not know a parameter.
   """
 
-  def __init__(self, folder: Path, parameters: Mapping[str, Any], cluster: str = "slurm"):
+  def __init__(
+    self,
+    folder: Path,
+    parameters: Mapping[str, Any],
+    *,
+    at_once: int = 1,
+    runs: Iterable[str] = (),
+    cluster: str = "slurm",
+  ):
     try:
       import submitit
     except ImportError:
       raise Mistake("--launcher slurm needs submitit; ./dev setup installs it") from None
+    defaults = {"name": "sweep", "timeout_min": 60, "slurm_array_parallelism": at_once}
     try:
       self._executor = submitit.AutoExecutor(folder, cluster=cluster)
-      self._executor.update_parameters(**({"name": "sweep", "timeout_min": 60} | dict(parameters)))
+      self._executor.update_parameters(**(defaults | dict(parameters)))
     except (RuntimeError, NameError, TypeError) as error:
       raise Mistake(f"--launcher slurm: {' '.join(str(error).split())}") from None
-    self._folder = folder
+    self._folder, self._queue = folder, _Queue()
+    self._lock, self._open = threading.Lock(), set(runs)
+    self._gathered: list[tuple[Task, _Queued]] = []
 
   def start(self, command: Sequence[str], log: IO[str], lock: IO[str]) -> Process:
-    """Submits one, or takes up the job that a sweep which was killed has left in the queue."""
+    """Adds one to the array, or takes up the job that a sweep which was killed has left in the queue."""
     note = Path(lock.name).with_name(JOB)
+    process = _Queued(self._queue, log, note)
     if note.exists() and not (job := self._left(note.read_text())).done():
-      return _Queued(job, log, note)
-    job = self._executor.submit(Task(list(command), Path(log.name)))
-    note.write_text(job.job_id)
-    return _Queued(job, log, note)
+      process.submitted(job)
+      return process
+    with self._lock:
+      self._gathered.append((Task(list(command), Path(log.name)), process))
+      if not self._open:
+        self._submit()
+    return process
+
+  def settle(self, run: str) -> None:
+    """Submits what was started, once all runs are settled."""
+    with self._lock:
+      if run in self._open:
+        self._open.remove(run)
+        if not self._open:
+          self._submit()
+
+  def _submit(self) -> None:
+    wanted = [(task, process) for task, process in self._gathered if not process.is_over]
+    self._gathered = []
+    if not wanted:
+      return
+    try:
+      with self._executor.batch():
+        jobs = [self._executor.submit(task) for task, _ in wanted]
+    # submitit has errors of its own for what sbatch refuses
+    except Exception as error:
+      for _, process in wanted:
+        process.refused(Mistake(f"--launcher slurm: {' '.join(str(error).split())[:500]}"))
+      return
+    for job, (_, process) in zip(jobs, wanted):
+      process.submitted(job)
 
   def _left(self, identity: str) -> Any:
     import submitit
@@ -166,16 +217,59 @@ class Slurm:
     return submitit.SlurmJob(self._folder, identity)
 
 
+class _Queue:
+  """The jobs of this user, which SLURM is asked for every PATIENCE seconds, however many runs wait."""
+
+  def __init__(self) -> None:
+    self._lock, self._asked = threading.Lock(), -math.inf
+    self._jobs: set[str] | None = None
+
+  def lacks(self, identity: str) -> bool:
+    """Returns True where SLURM answers and has no such job: submitit knows that from accounting, which may be off."""
+    with self._lock:
+      if time.monotonic() - self._asked >= PATIENCE:
+        self._asked, self._jobs = time.monotonic(), None
+        with suppress(OSError):
+          ask = ["squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i"]
+          found = subprocess.run(ask, capture_output=True, text=True)
+          self._jobs = None if found.returncode else set(found.stdout.split())
+      return self._jobs is not None and identity not in self._jobs
+
+
 class _Queued:
-  def __init__(self, job: Any, log: IO[str], note: Path):
-    self._job, self._log, self._note = job, log, note
+  def __init__(self, queue: _Queue, log: IO[str], note: Path):
+    self._queue, self._log, self._note = queue, log, note
+    self._job: Any = None
+    self._error: Mistake | None = None
+    self._known = threading.Event()
+    self.is_over = False
+
+  def submitted(self, job: Any) -> None:
+    """Notes the job, for this sweep and the next."""
+    self._job = job
+    if self.is_over:
+      # it was to stop while it was being submitted
+      job.cancel()
+      return
+    self._note.write_text(job.job_id)
+    self._known.set()
+
+  def refused(self, error: Mistake) -> None:
+    """Notes why there is no job, which `wait` raises."""
+    self._error = error
+    self._known.set()
 
   def wait(self) -> int:
+    self._known.wait()
+    if self._error is not None:
+      raise self._error
+    if self._job is None:
+      return -signal.SIGTERM
     absent = 0
     # its result may come a moment after it has left the queue
     while not self._job.done() and absent < LOOKS:
       time.sleep(PATIENCE)
-      absent = absent + 1 if self._left_the_queue() else 0
+      absent = absent + 1 if self._queue.lacks(self._job.job_id) else 0
     self._note.unlink(missing_ok=True)
     if absent == LOOKS and not self._job.done(force_check=True):
       print(f"SLURM job {self._job.job_id} has left the queue without a result", file=self._log, flush=True)
@@ -187,15 +281,12 @@ class _Queued:
       print(f"SLURM job {self._job.job_id}: {' '.join(str(error).split())}", file=self._log, flush=True)
       return 1
 
-  def _left_the_queue(self) -> bool:
-    """Asks SLURM: submitit knows from accounting, which not every cluster has, that a job was cancelled or lost."""
-    with suppress(OSError):
-      found = subprocess.run(["squeue", "--noheader", "--jobs", self._job.job_id], capture_output=True, text=True)
-      return "Invalid job id" in found.stderr if found.returncode else not found.stdout.strip()
-    return False
-
   def stop(self) -> None:
-    self._job.cancel()
+    # what is not submitted yet will not be
+    self.is_over = True
+    if self._job is not None:
+      self._job.cancel()
+    self._known.set()
 
   end = stop
 

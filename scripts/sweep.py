@@ -78,7 +78,7 @@ class Sweep:
         with self._lock:
           self._ended += 1
         return
-      with self._held(folder / LOCK, run.name) as lock:
+      with self._held(folder / LOCK, run) as lock:
         if lock is None:
           return
         began = time.monotonic()
@@ -88,6 +88,8 @@ class Sweep:
     except OSError as problem:
       # such as a file where its folder belongs; the other runs go on
       code, error = MISTAKE, f"its folder cannot be used: {problem}"
+    finally:
+      self._launcher.settle(run.digest)
     self._keep(run, folder, code, error, time.monotonic() - began)
 
   def _keep(self, run: Run, folder: Path, code: int, error: str, seconds: float) -> None:
@@ -121,7 +123,7 @@ class Sweep:
     return folder
 
   @contextlib.contextmanager
-  def _held(self, path: Path, name: str) -> Iterator[IO[str] | None]:
+  def _held(self, path: Path, run: Run) -> Iterator[IO[str] | None]:
     """Locks a run's folder; waits while a process of a killed sweep holds it, and yields None when told to stop."""
     with open(path, "a+") as lock:
       waited = False
@@ -133,7 +135,8 @@ class Sweep:
           return
         if not waited:
           before = f"process {_text(path)}, which a killed sweep left behind"
-          print(f"sweep: {name} still runs as {before}; waiting for its end", file=sys.stderr)
+          print(f"sweep: {run.name} still runs as {before}; waiting for its end", file=sys.stderr)
+          self._launcher.settle(run.digest)
         waited = True
         time.sleep(0.2)
       yield lock
@@ -145,6 +148,7 @@ class Sweep:
         return -signal.SIGTERM
       process = self._launcher.start(command, log, lock)
       self._running.add(process)
+    self._launcher.settle(run.digest)
     code = process.wait()
     with self._lock:
       self._running.discard(process)
@@ -229,7 +233,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
   parser = Parser(prog="sweep", description=__doc__, formatter_class=form)
   parser.add_argument("--config", required=True, help="config file, as main.py takes it")
   parser.add_argument("--out", type=Path, help="folder of all runs")
-  parser.add_argument("--jobs", type=int, default=1, help="runs at once; on each host, with --launcher ssh")
+  parser.add_argument("--jobs", type=int, default=1, help="runs at once; on each host of --launcher ssh")
   parser.add_argument("--grid", nargs="+", action="append", metavar="KEY=VALUE,…", help="settings without get_sweep()")
   parser.add_argument("--only", nargs="+", default=[], metavar="KEY=VALUE,…", help="settings that have these values")
   parser.add_argument("--seeds", metavar="N,…", help="seeds that every setting runs with")
@@ -348,21 +352,22 @@ def count_all(settings: list[dict[str, Any]], args: argparse.Namespace) -> int:
   return int(any("error" in row for row in rows))
 
 
-def make_launcher(args: argparse.Namespace) -> tuple[launchers.Launcher, int]:
-  """Returns what starts the runs, and how many it may have at once."""
+def make_launcher(args: argparse.Namespace, runs: list[Run]) -> tuple[launchers.Launcher, int]:
+  """Returns what starts the runs, and how many are handed to it at once."""
   if args.launcher == "ssh":
     hosts = args.jobs * args.hosts
     return launchers.Ssh(hosts, ROOT), len(hosts)
   if args.launcher == "slurm":
     pairs = dict(grammar.pairs(",".join(args.slurm)))
     parameters = {key: grammar.literal(value, key) for key, value in pairs.items()}
-    return launchers.Slurm(args.out.absolute() / "slurm", parameters), args.jobs
+    names = {run.digest for run in runs}
+    return launchers.Slurm(args.out.absolute() / "slurm", parameters, at_once=args.jobs, runs=names), len(runs) or 1
   return launchers.Local(), args.jobs
 
 
 def run_all(runs: list[Run], args: argparse.Namespace) -> int:
   """Runs what is not done, some at once, and says how it ended."""
-  launcher, jobs = make_launcher(args)
+  launcher, jobs = make_launcher(args, runs)
   sweep = Sweep(args.out.absolute(), runs, args.config.partition(":")[2], args.flags, launcher)
   if others := sweep.others(runs):
     print(f"sweep: {others} lines of {args.out / results.RESULTS} are of other settings; they stay", file=sys.stderr)

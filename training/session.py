@@ -201,8 +201,10 @@ class Session:
     layers = body.name
     if "letters" in body:
       # a letter may be a branch around its mixer
-      mixers = {key: spec if "name" in spec else spec["mixer"] for key, spec in body.letters.items()}
-      layers = pattern.describe(body.pattern, body.depth, {key: spec["name"] for key, spec in mixers.items()})
+      mixers = {key: (spec if "name" in spec else spec["mixer"])["name"] for key, spec in body.letters.items()}
+      # and a mixer its class, as in a notebook
+      names = {key: getattr(name, "__name__", name) for key, name in mixers.items()}
+      layers = pattern.describe(body.pattern, body.depth, names)
     peak = hardware.peak()
     self.clock.peak = peak.flops_per_s
     self.writer.say(f"{where}: {layers}; {parameters:,} parameters, {devices} x {kind}")

@@ -99,6 +99,42 @@ def test_a_job_returns_its_code_and_is_taken_up_again(tmp_path, monkeypatch):
   assert not (tmp_path / "a" / launchers.JOB).exists()
 
 
+def test_an_array_is_submitted_when_all_runs_are_settled(tmp_path, monkeypatch):
+  monkeypatch.setattr(launchers, "PATIENCE", 0.05)
+  launcher = launchers.Slurm(tmp_path / "slurm", {}, runs=["a", "b", "c", "done"], cluster="local")
+  batches, real = [], launcher._executor._internal_process_submissions
+  take = lambda submissions: batches.append(len(submissions)) or real(submissions)
+  monkeypatch.setattr(launcher._executor, "_internal_process_submissions", take)
+  processes = []
+  for name in "abc":
+    processes.append(start(launcher, tmp_path / name, sys.executable, "-c", WORK, name))
+    launcher.settle(name)
+    # a run may be settled more than once
+    launcher.settle(name)
+  assert batches == []
+  processes[1].stop()
+  launcher.settle("done")
+  assert batches == [2]
+  assert [process.wait() for process in processes] == [3, -signal.SIGTERM, 3]
+  assert [(tmp_path / name / "log.txt").read_text().split()[-1:] for name in "abc"] == [["a"], [], ["c"]]
+  # what comes later is a job of its own
+  assert start(launcher, tmp_path / "d", sys.executable, "-c", WORK, "d").wait() == 3
+  assert batches == [2, 1]
+
+
+def test_what_slurm_refuses_is_said_in_a_line(tmp_path, monkeypatch):
+  launcher = launchers.Slurm(tmp_path / "slurm", {}, runs=["a"], cluster="local")
+
+  def refuse(submissions):
+    raise submitit.core.utils.FailedJobError("sbatch: error: invalid\n  partition specified: x")
+
+  monkeypatch.setattr(launcher._executor, "_internal_process_submissions", refuse)
+  process = start(launcher, tmp_path / "a", "never")
+  launcher.settle("a")
+  with pytest.raises(Mistake, match="--launcher slurm: sbatch: error: invalid partition specified: x"):
+    process.wait()
+
+
 def test_a_job_whose_time_is_up_saves_and_is_queued_again(tmp_path):
   task = launchers.Task([sys.executable, "-c", SAVES], tmp_path / "log.txt")
   codes = []

@@ -99,14 +99,18 @@ def test_a_job_of_two_processes_saves_when_warned_and_goes_on(cluster):
 
 @installed
 @pytest.mark.slow
-def test_runs_of_a_sweep_are_jobs_and_cancelled_ones_end(cluster):
+def test_runs_of_a_sweep_are_an_array_and_cancelled_jobs_end(cluster):
   (cluster / "text.txt").write_text(TEXT)
   config = f"configs/text.py:files={cluster / 'text.txt'},{SIZES},steps=2,save.every=2"
-  command = ["scripts/sweep.py", "--config", config, "--out", str(cluster / "sweep"), "--grid", "lr=1e-3,2e-3"]
+  command = ["scripts/sweep.py", "--config", config, "--out", str(cluster / "sweep"), "--grid", "lr=1e-3,2e-3,4e-3"]
   command += ["--launcher", "slurm", "--jobs", "2", "--slurm", "timeout_min=30"]
   done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
   assert done.returncode == 0, done.stderr
-  assert "2 of 2 runs done" in done.stderr
+  assert "3 of 3 runs done" in done.stderr
+  scripts = list((cluster / "sweep" / "slurm").glob("*_submission.sh"))
+  assert len(scripts) == 1
+  assert "#SBATCH --array=0-2%2\n" in scripts[0].read_text()
+  assert not list((cluster / "sweep").glob(f"*/{launchers.JOB}"))
   launcher = launchers.Slurm(cluster / "own", {"timeout_min": 5})
   with open(cluster / "log.txt", "a") as log, open(cluster / "lock", "a+") as lock:
     process = launcher.start(["sleep", "600"], log, lock)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from attention.softmax import Attention
 from configs import base, text
 from data import packing
 from defaults import RUN
@@ -43,10 +44,14 @@ def same(left, right):
   return all(np.array_equal(a, b) for a, b in pairs)
 
 
-def test_a_run_in_memory_ends_as_one_in_a_folder(file, trained):
-  run = Run.from_config(config(file))
+def test_a_run_in_memory_of_a_mixers_class_ends_as_one_of_its_name_in_a_folder(file, trained, capsys):
+  given = config(file)
+  with given.ignore_type():
+    given.model.body.letters.m.name = Attention
+  run = Run.from_config(given)
   assert run.step == 0
   assert run.train() == "done"
+  assert "depth 1: 1 Attention;" in capsys.readouterr().out
   assert run.step == trained.step == 4
   assert same(run.state.params, trained.state.params)
   assert run.evaluate() == trained.evaluate()
