@@ -5,7 +5,8 @@ memory, matrix products and exponentials, and takes no account of the order of a
 instructions between: it can be out of reach. A small array that stays in a cache can be below it.
 
 Letters: b rows, t tokens, e channels, n numbers of a channel's state, h heads of k by p numbers, g groups, w taps; s
-bytes of a number of the inputs. States are float32. A function gives the passes forward and backward.
+bytes of a number of the inputs. States are float32. A function gives the passes forward and backward; what has no
+gradient of its own, or is for one token, has no pass backward.
 """
 
 import time
@@ -40,7 +41,7 @@ class Work(NamedTuple):
 
 class Passes(NamedTuple):
   forward: Work
-  backward: Work
+  backward: Work = Work(0)  # of nothing: there is no such pass
 
 
 def measure(*, mib: int, side: int, rounds: int = 5) -> Rates:
@@ -102,6 +103,22 @@ def rg_lru(*, b: int, t: int, e: int, s: int) -> Passes:
   """
   sequence, state, exps = b * t * e * s, b * e * STATE, 3 * b * t * e
   return Passes(Work(4 * sequence + 2 * state, exps=exps), Work(7 * sequence + 2 * state, exps=exps))
+
+
+def lstm(*, b: int, t: int, e: int, s: int) -> Passes:
+  """Forward reads what enters four gates, writes y: 5 b t e s, with h R of 8 e FLOPs a number of y, and an exponential
+  for each gate and for tanh c. Backward reads gates, c, y and y_bar and writes the gates' gradients, 11 b t e s, with
+  two products (h_bar, R_bar) and tanh c again.
+  """
+  numbers, once = b * t * e, 4 * b * e * STATE + 4 * e * e * s
+  return Passes(
+    Work(5 * numbers * s + once, 8 * numbers * e, 5 * numbers), Work(11 * numbers * s + once, 16 * numbers * e, numbers)
+  )
+
+
+def max_scan(*, b: int, t: int, n: int, s: int) -> Passes:
+  """Reads log_a, x, writes m: 3 b t n s. Its gradient is 0."""
+  return Passes(Work(3 * b * t * n * s))
 
 
 def selective_scan(*, b: int, t: int, e: int, n: int, g: int, s: int) -> Passes:
@@ -172,12 +189,71 @@ def short_conv(*, b: int, t: int, e: int, s: int) -> Passes:
   return Passes(Work(2 * b * t * e * s), Work(3 * b * t * e * s))
 
 
-def lti(*, b: int, t: int, e: int, s: int) -> Passes:
+def lti(*, b: int, t: int, e: int, n: int, s: int) -> Passes:
   """Forward reads u, writes y: 2 b t e s. Backward reads u and y_bar, writes u_bar: 3 b t e s.
 
-  The parameters and the products depend on the form, FFT or chunks, so they are left out.
+  Token after token a complex state takes eight fused products and sums forward (h, and its part of y), 22 backward
+  (h again, its gradient, and those of A and of B C); FFTs take fewer where n is large.
   """
-  return short_conv(b=b, t=t, e=e, s=s)
+  forward, backward = short_conv(b=b, t=t, e=e, s=s)
+  states = b * t * e * n
+  return Passes(Work(forward.bytes, 16 * states), Work(backward.bytes, 44 * states))
+
+
+def neural_memory(*, b: int, t: int, h: int, k: int, p: int, s: int) -> Passes:
+  """Counts a memory of one matrix as `ssd` with g = h: errors of all tokens at their chunk's matrix and the second
+  state, its momentum, are two more products of 2 k p FLOPs a token forward, four backward.
+  """
+  forward, backward = ssd(b=b, t=t, h=h, g=h, k=k, p=p, s=s)
+  more, numbers = b * t * h * 2 * k * p, b * t * h * s
+  return Passes(
+    Work(forward.bytes + 2 * numbers, forward.flops + 2 * more),
+    Work(backward.bytes + 4 * numbers, backward.flops + 4 * more),
+  )
+
+
+def cauchy(*, e: int, k: int, n: int, t: int, s: int) -> Passes:
+  """For t points: reads v and a, writes y of 2 e k t numbers. Its products are those of 2 n real numbers of v with the
+  complex reciprocals of 2 n pairs, 8 n FLOPs a number of y; backward as many for v and as many for a.
+  """
+  read, written, products = 2 * e * n * (k + 1) * 4, 2 * e * k * t * 4, 8 * e * k * n * t
+  return Passes(Work(read + written, products), Work(2 * read + written, 2 * products))
+
+
+def roesser(*, e: int, n: int, t: int, s: int) -> Passes:
+  """For a side of t: writes K of e t t numbers; 12 FLOPs a state and place (four products for h and v, two for K) in
+  real numbers, and twice that backward, which reads K's gradient.
+  """
+  places, read = e * t * t, 8 * e * n * 4
+  return Passes(Work(4 * places + read, 12 * places * n), Work(4 * places + 2 * read, 24 * places * n))
+
+
+def experts(*, b: int, t: int, d: int, f: int, e: int, k: int, s: int) -> Passes:
+  """Reads x and the three matrices of e experts, writes y; 6 d f FLOPs for each of a token's k experts.
+
+  Backward reads x, y_bar and the matrices, writes their gradients, with twice the products.
+  """
+  tokens, matrices, products = b * t * d * s, 3 * e * d * f * s, 6 * b * t * k * d * f
+  return Passes(Work(2 * tokens + matrices, products), Work(3 * tokens + 2 * matrices, 2 * products))
+
+
+def conv_step(*, b: int, e: int, w: int, s: int) -> Passes:
+  """One token: reads x and w - 1 taps, writes y and the taps."""
+  return Passes(Work(2 * b * e * s + 2 * b * (w - 1) * e * s))
+
+
+def selective_step(*, b: int, e: int, n: int, g: int, s: int) -> Passes:
+  """One token: reads and writes the state of b e n numbers, reads x, dt, z, B and C and the layer's A, writes y; an
+  exponential for each number of the state, one each for softplus and SiLU.
+  """
+  state, channels = b * e * n * STATE, b * e * s
+  return Passes(Work(2 * state + 4 * channels + 2 * b * g * n * s + e * n * STATE, exps=b * e * n + 2 * b * e))
+
+
+def ssd_step(*, b: int, h: int, g: int, k: int, p: int, w: int, s: int) -> Passes:
+  """One token: reads and writes the state of b h k p numbers and the convolution's taps, reads x and z, writes y."""
+  e, m = h * p, h * p + 2 * g * k
+  return Passes(Work(2 * b * h * k * p * STATE + 2 * b * (w - 1) * m * s + b * (m + 2 * e) * s, exps=b * (m + e)))
 
 
 def attention(*, b: int, t: int, h: int, k: int, s: int) -> Passes:

@@ -65,7 +65,7 @@ def test_floors_of_the_sizes_that_were_worked_out_by_hand():
   assert [micro(work._replace(bytes=0)) for work in heads] == pytest.approx([51, 99, 164], rel=0.02)
   conv = floors.short_conv(b=8, t=2048, e=4096, s=2)
   assert [micro(work) for work in conv] == pytest.approx([62, 94], rel=0.01)
-  assert micro(floors.lti(b=8, t=4096, e=512, s=4).forward) == pytest.approx(31, rel=0.01)
+  assert micro(floors.lti(b=8, t=4096, e=512, n=0, s=4).forward) == pytest.approx(31, rel=0.01)
 
 
 def test_gated_and_delta_rules_add_to_the_plain_one():
@@ -152,7 +152,9 @@ def test_every_large_size_can_be_drawn(monkeypatch):
     for sizes in (*op.small, *op.large):
       op.floor(**{z: sizes[z] for z in op.floor_sizes}, s=2)
       args = jax.eval_shape(lambda: kernels.drawn.__wrapped__(name, tuple(sizes.items()), "bfloat16"))  # noqa: B023
-      assert args[0].shape[:2] == (sizes["b"], sizes["t"])
+      if name in ("cauchy", "roesser"):  # of parameters alone
+        continue
+      assert args[0].shape[: 1 + (sizes["t"] > 1)] == ((sizes["b"], sizes["t"]) if sizes["t"] > 1 else (sizes["b"],))
       assert args[0].dtype == jax.numpy.bfloat16
 
 
