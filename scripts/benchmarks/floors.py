@@ -213,7 +213,7 @@ def neural_memory(*, b: int, t: int, h: int, k: int, p: int, s: int) -> Passes:
 
 
 def cauchy(*, e: int, k: int, n: int, t: int, s: int) -> Passes:
-  """For t points: reads v and a, writes y of 2 e k t numbers. Its products are those of 2 n real numbers of v with the
+  """Reads v and a, writes y at t points, 2 e k t numbers. Its products are those of 2 n real numbers of v with the
   complex reciprocals of 2 n pairs, 8 n FLOPs a number of y; backward as many for v and as many for a.
   """
   read, written, products = 2 * e * n * (k + 1) * 4, 2 * e * k * t * 4, 8 * e * k * n * t
@@ -221,7 +221,7 @@ def cauchy(*, e: int, k: int, n: int, t: int, s: int) -> Passes:
 
 
 def roesser(*, e: int, n: int, t: int, s: int) -> Passes:
-  """For a side of t: writes K of e t t numbers; 12 FLOPs a state and place (four products for h and v, two for K) in
+  """Writes K of a side of t, e t t numbers; 12 FLOPs a state and place (four products for h and v, two for K) in
   real numbers, and twice that backward, which reads K's gradient.
   """
   places, read = e * t * t, 8 * e * n * 4
@@ -238,12 +238,12 @@ def experts(*, b: int, t: int, d: int, f: int, e: int, k: int, s: int) -> Passes
 
 
 def conv_step(*, b: int, e: int, w: int, s: int) -> Passes:
-  """One token: reads x and w - 1 taps, writes y and the taps."""
+  """Reads x and w - 1 taps of one token, writes y and the taps."""
   return Passes(Work(2 * b * e * s + 2 * b * (w - 1) * e * s))
 
 
 def selective_step(*, b: int, e: int, n: int, g: int, s: int) -> Passes:
-  """One token: reads and writes the state of b e n numbers, reads x, dt, z, B and C and the layer's A, writes y; an
+  """Reads and writes the state of b e n numbers for one token, reads x, dt, z, B, C and the layer's A, writes y; an
   exponential for each number of the state, one each for softplus and SiLU.
   """
   state, channels = b * e * n * STATE, b * e * s
@@ -251,7 +251,7 @@ def selective_step(*, b: int, e: int, n: int, g: int, s: int) -> Passes:
 
 
 def ssd_step(*, b: int, h: int, g: int, k: int, p: int, w: int, s: int) -> Passes:
-  """One token: reads and writes the state of b h k p numbers and the convolution's taps, reads x and z, writes y."""
+  """Reads and writes the state of b h k p numbers and the taps for one token, reads x and z, writes y."""
   e, m = h * p, h * p + 2 * g * k
   return Passes(Work(2 * b * h * k * p * STATE + 2 * b * (w - 1) * m * s + b * (m + 2 * e) * s, exps=b * (m + e)))
 
