@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 
 import jax
+import jaxtyping
 import pytest
-from jaxtyping import install_import_hook
 
 from tests import quick, type_checker
 
@@ -23,7 +23,8 @@ jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
 # in the environment, as is the cache below, so that programs which tests start find it too
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 HURRY = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
-install_import_hook(list(CHECKED), f"{type_checker.__name__}.check").__enter__()
+jaxtyping.jaxtyped = type_checker.jaxtyped
+jaxtyping.install_import_hook(list(CHECKED), f"{type_checker.__name__}.check").__enter__()
 
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
   os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parents[1] / ".jax_cache")
