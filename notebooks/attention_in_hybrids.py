@@ -80,12 +80,12 @@ pattern = PATTERNS[-2] if len(PATTERNS) > 1 else PATTERNS[0]
 run = runs[pattern]
 whole = run.model.apart(jax.device_get(run.variables))
 batch = next(iter(next(iter(run.task.eval_sets().values()))()))
-logits = jax.jit(lambda variables: run.model.apply(variables, batch["inputs"]))
+logits = jax.jit(run.model.apply)
 
 
 def right(variables):
   """Returns the share of right answers in one batch of validation rows."""
-  hit = np.asarray(logits(variables)).argmax(-1) == batch["targets"]
+  hit = np.asarray(logits(variables, batch["inputs"])).argmax(-1) == batch["targets"]
   return float((hit * batch["weights"]).sum() / batch["weights"].sum())
 
 
