@@ -6,7 +6,8 @@ width of 32 changes nothing, so it runs once. Measured in docs/results/mup.md.
 
   python main.py --config configs/mup.py:model=mamba,width=128,base_width=32 --workdir runs/mup_mamba
   ./dev sweep --config configs/mup.py --out runs/mup
-  ./dev report runs/mup --by base_width --across width --metric eval/validation/bits_per_byte
+  ./dev report runs/mup --only model=mamba --by width --across base_width --against lr \\
+      --metric eval/validation/bits_per_byte --png mup.png
 """
 
 from collections.abc import Iterator

@@ -1,14 +1,15 @@
 """Tables and curves of what a sweep left behind: means over the seeds of each setting, the best setting of each group.
 
   ./dev report DIR [--by mixer] [--across task] [--metric eval/validation/accuracy] [--choose eval/validation/accuracy]
-      [--against state_bytes] [--png curves.png] [--html page.html [--watch]]
+      [--only mixer=mamba,s5] [--against state_bytes] [--png curves.png] [--html page.html [--watch]]
 
 A setting is what was run but for its seed; its runs are shown as mean ± standard deviation (n - 1) over their n seeds.
 Groups are the settings with the same value of the override --by: by default the mixer or, of a hybrid, pattern and
 letters. The best setting of a group, its learning rate among the rest, has the best mean of --choose at the last
 evaluation: --metric itself, or the same quantity on the validation set where --metric is of another set and there is
 one. A run whose loss was not finite counts as worst; runs that failed otherwise or are not done are counted beside n.
-Runs of other arguments, flags or config contents are groups of their own.
+Runs of other arguments, flags or config contents are groups of their own. --only keeps the settings that have one of
+these values of each key.
 
 Printed: a Markdown table of the best, with --across one set of columns for each value of another override, and a table
 of all settings. Seconds of training are those of the loop, compilation and evaluations among them; a sweep's lines
@@ -33,7 +34,7 @@ from typing import Any
 
 from arguments import Parser
 from mistake import Mistake
-from scripts import page, settings, sweep
+from scripts import page, plan, settings, sweep
 from scripts.settings import Setting
 
 PICTURES = (".png", ".pdf", ".svg")
@@ -104,6 +105,8 @@ def draw_against(panels: dict[str, dict[str, list[Setting]]], by: str, quantity:
 
   from scripts.pictures.save import save
 
+  large = ticker.EngFormatter(sep="")
+  text = ticker.FuncFormatter(lambda x, place: large(x, place) if x >= 1 else f"{x:g}")  # 0.03, 1, 30k
   groups = list(dict.fromkeys(group for lines in panels.values() for group in lines))
   # a group looks the same in all panels, also where one of them lacks another group
   looks = {group: _look(i) for i, group in enumerate(groups)}
@@ -111,8 +114,8 @@ def draw_against(panels: dict[str, dict[str, list[Setting]]], by: str, quantity:
   drawn = {}
   for (title, lines), axes in zip(panels.items(), figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]):
     axes.set(xlabel=quantity.replace("_", " "), xscale="log", title=title)
-    # 3k, 10k, 30k: Matplotlib's own labels run into each other where there is one power of ten
-    axes.xaxis.set(major_locator=ticker.LogLocator(subs=(1, 3)), major_formatter=ticker.EngFormatter(sep=""))
+    # Matplotlib's own labels run into each other where there is one power of ten
+    axes.xaxis.set(major_locator=ticker.LogLocator(subs=(1, 3)), major_formatter=text)
     axes.xaxis.set_minor_formatter(ticker.NullFormatter())
     for group, line in lines.items():
       means, deviations = zip(*(setting.at_the_end(metric) for setting in line))
@@ -135,6 +138,7 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument("--by", default=settings.MIXER, help="the override that makes the groups")
   parser.add_argument("--across", help="the override whose values stand side by side")
   parser.add_argument("--against", help="the number of the summaries, or the override, that makes the axis")
+  parser.add_argument("--only", nargs="+", default=[], metavar="KEY=VALUE,…", help="settings that have these values")
   parser.add_argument("--metric", default="eval/validation/accuracy", help="what is shown")
   parser.add_argument("--choose", help="what the best setting is chosen by; by default the metric on validation")
   parser.add_argument("--png", type=Path, help="file for the curves of the best")
@@ -158,10 +162,17 @@ def main(argv: list[str] | None = None) -> int:
   return 0
 
 
+def read(args: argparse.Namespace) -> list[Setting]:
+  """Reads the settings of the folder, of --only alone where it is given."""
+  found = settings.read(args.folder)
+  kept = plan.only([setting.overrides for setting in found], args.only)
+  return [setting for setting in found if setting.overrides in kept]
+
+
 def write_page(args: argparse.Namespace, *, refresh: int = 0) -> None:
   """Writes --html; while the sweep runs, also before any run is finished or has the metric."""
   try:
-    found = settings.read(args.folder)
+    found = read(args)
     settings.require_metric(found, "--metric", args.metric)
     settings.require_override(found, args.by)
     choose = args.choose or settings.on_validation(found, args.metric)
@@ -179,7 +190,7 @@ def report(args: argparse.Namespace) -> str:
   """Writes both tables; draws what is to be drawn."""
   if args.png and (args.png.suffix.lower() not in PICTURES or not args.png.parent.is_dir()):
     raise Mistake(f"--png={args.png}: give a file that ends in {', '.join(PICTURES)}, in a folder that exists")
-  found = settings.read(args.folder)
+  found = read(args)
   settings.require_metric(found, "--metric", args.metric)
   choose = args.choose or settings.on_validation(found, args.metric)
   settings.require_metric(found, "--choose", choose)

@@ -98,6 +98,11 @@ def test_the_best_is_what_ends_best(folder, capsys, metric):
   assert [row[0] for row in everything] == [*(f"mixer={x},lr={y}" for x in "ab" for y in (1, 2)), "mixer=c"]
 
 
+def test_a_part_of_the_settings_is_reported(folder, capsys):
+  best, everything = tables(folder, capsys, "--only", "mixer=a,b", "lr=1")
+  assert [row[0] for row in best] == [row[0] for row in everything] == ["mixer=a,lr=1", "mixer=b,lr=1"]
+
+
 def test_a_report_has_costs_and_curves(folder, capsys):
   png = folder / "curves.png"
   best, _ = tables(folder, capsys, f"--png={png}")
@@ -228,6 +233,7 @@ def test_a_group_has_one_colour_in_all_panels(monkeypatch, tmp_path):
       "choose from ['lr', 'parameters', 'state_bytes', 'step', 'wall_seconds']",
     ),
     (["--metric=eval/x/loss", "--watch"], "--watch writes a page anew; give --html FILE"),
+    (["--metric=eval/x/loss", "--only", "lr=3"], "--only lr=3: no setting has it; it is one of 1, 2"),
     (["--metric=eval/x/loss", "--by=width"], "no run overrides 'width'; choose from ['lr', 'mixer']"),
     (["--png=a.xyz"], "--png=a.xyz: give a file that ends in .png, .pdf, .svg, in a folder that exists"),
   ],
