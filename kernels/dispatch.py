@@ -2,12 +2,15 @@
 
 import contextlib
 import importlib
+import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from mistake import Mistake
 
@@ -29,8 +32,10 @@ ACCELERATOR_PREFERENCE = (
   *("associative", "products", "by_tap", "ragged", "chunks", "xla", "lags", "by_token", "fft", "causal", "reference"),
 )
 NAMES = (*PREFERENCE["cpu"], *KERNELS[1:])
-# No device has run these yet: they are taken only by name, `impl=` or `KERNEL_IMPL=`.
+# These are taken only by name, `impl=` or `KERNEL_IMPL=`, but for what a device has proven of them: proven.json, as
+# scripts/device_day.py writes it, names the types of numbers of each op, {"pallas_gpu": {"ssd": ["bfloat16"]}}.
 UNPROVEN = ("pallas_gpu", "pallas_tpu")
+PROVEN: Mapping[str, Mapping[str, Sequence[str]]] = json.loads(Path(__file__).with_name("proven.json").read_text())
 
 # Which axes of an op are cut together over which axes of the mesh: batch; heads, groups, experts and channels; tokens,
 # where each is by itself.
@@ -87,15 +92,25 @@ def use(impl: str) -> Iterator[None]:
 
 # op -> name -> why it was not taken, empty for the one that was
 Chosen = dict[str, dict[str, str]]
+
+
+class Watched(Chosen):
+  """What was chosen; and for each op and implementation that was taken, the types of numbers it was taken for."""
+
+  def __init__(self) -> None:
+    super().__init__()
+    self.types: dict[tuple[str, str], set[str]] = {}
+
+
 # all that this process has traced: a program may take from JAX's cache what was traced for another
-recorded: Chosen = {}
+recorded = Watched()
 _watching = [recorded]
 
 
 @contextlib.contextmanager
-def watch() -> Iterator[Chosen]:
+def watch() -> Iterator[Watched]:
   """Collects what `pick` takes inside a `with` block, as programs are traced, and why nothing preferred to it."""
-  chosen: Chosen = {}
+  chosen = Watched()
   _watching.append(chosen)
   try:
     yield chosen
@@ -125,8 +140,9 @@ def describe(chosen: Chosen) -> str:
   return "; ".join(parts)
 
 
-def _note(op: str, taken: str, reasons: Mapping[str, str | None], impls: Impls) -> None:
+def _note(op: str, taken: str, numbers: str, reasons: Mapping[str, str | None], impls: Impls) -> None:
   for chosen in _watching:
+    chosen.types.setdefault((op, taken), set()).add(numbers)
     names = chosen.setdefault(op, {})
     for name, reason in reasons.items():
       # what one call cannot use another may
@@ -134,7 +150,14 @@ def _note(op: str, taken: str, reasons: Mapping[str, str | None], impls: Impls) 
         names[name] = reason or ""
     for name in UNPROVEN:
       if name in impls and name != taken and name.endswith(platform()):
-        names.setdefault(name, "no device has run it yet; KERNEL_IMPL takes it")
+        names.setdefault(name, f"no device has proven it for {numbers}; KERNEL_IMPL takes it")
+
+
+def type_of(*args: Any) -> str:
+  """Returns the type of numbers that arguments have: of several the complex one, then that of the fewest bits."""
+  types = {leaf.dtype for leaf in jax.tree.leaves(args) if jnp.issubdtype(getattr(leaf, "dtype", bool), jnp.inexact)}
+  order = lambda dtype: (not jnp.issubdtype(dtype, jnp.complexfloating), dtype.itemsize)
+  return str(min(types, key=order)) if types else "no numbers"
 
 
 def platform() -> str:
@@ -175,9 +198,11 @@ def pick(op: str, impls: Impls, want: str, *args: Any, **kwargs: Any) -> Callabl
     ValueError: `op` has no implementation `want`, it cannot run these arguments, or none can; with the reasons.
   """
   assert set(impls) <= set(NAMES), f"{op}: implementations {list(impls)} are not all in dispatch.NAMES {NAMES}"
+  numbers = type_of(args, kwargs)
   if want == "auto":
     order = [name for name in PREFERENCE.get(platform(), ACCELERATOR_PREFERENCE) if name in impls]
-    order = [name for name in order if name not in UNPROVEN or name == _forced]
+    proven = lambda name: numbers in PROVEN.get(name, {}).get(op, ())
+    order = [name for name in order if name not in UNPROVEN or name == _forced or proven(name)]
     order.sort(key=lambda name: (name != _forced, _forced in PLAIN and name in KERNELS))
   elif want in impls:
     order = [want]
@@ -188,7 +213,7 @@ def pick(op: str, impls: Impls, want: str, *args: Any, **kwargs: Any) -> Callabl
     fn, why_not = impls[name]
     reasons[name] = why_not(*args, **kwargs)
     if reasons[name] is None:
-      _note(op, name, reasons, impls)
+      _note(op, name, numbers, reasons, impls)
       return fn
   why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
   raise Mistake(f"{op} cannot run on {platform()} ({why}); other choices: {_others(impls, reasons)}")

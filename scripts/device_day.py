@@ -7,7 +7,9 @@ Every kernel for GPUs is compared with its definition at published sizes, values
 kernels are timed beside XLA's forms and what others have installed (fla-core, jax-linear-attention, mamba-ssm); then
 training steps and decoding of Mamba and Mamba-2 130M in bfloat16, without kernels and with them.
 
-DIR/rows.jsonl gets a line for each number as soon as it is there, DIR/summary.json what follows from them. Each part
+DIR/rows.jsonl gets a line for each number as soon as it is there, DIR/summary.json what follows from them. Its part
+"proven" is what "auto" may take from now on, type by type, and stands in DIR/proven.json beside what was known: put in
+the place of kernels/proven.json, it is what `dispatch` reads. Each part
 runs in a process of its own, as a kernel that no GPU has run yet may hang, or end all that its process does on the
 device; the next process starts and imports meanwhile. A part that takes longer than its seconds is killed, one for
 which no time is left is left out, and both are lines. It compiles all programs anew. Exit code: 1 where a part failed
@@ -28,7 +30,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-ROWS, SUMMARY = "rows.jsonl", "summary.json"
+ROWS, SUMMARY, PROVEN = "rows.jsonl", "summary.json", "proven.json"
+KERNEL = "pallas_gpu"
 # a process has imported everything
 READY = {"ready": True}
 # on two busy cores a part takes longer
@@ -201,6 +204,7 @@ def summary(rows: Sequence[dict[str, Any]], toy: bool) -> dict[str, Any]:
   return {
     "toy": toy,
     "right": right,
+    "proven": proven(rows, gains),
     "gain": gains,
     "worth": {group: gain >= GAIN for group, gain in gains.items()},
     "failed": [row["part"] for row in rows if "error" in row],
@@ -208,9 +212,30 @@ def summary(rows: Sequence[dict[str, Any]], toy: bool) -> dict[str, Any]:
   }
 
 
+def proven(rows: Sequence[dict[str, Any]], gains: dict[str, float]) -> dict[str, list[str]]:
+  """Returns of each op the types of numbers for which its kernel is right in all that was compared, and worth taking.
+
+  It is worth it where each time of the op alone is, or, for what was timed in models alone, that of each model.
+  """
+  right: dict[tuple[str, str], bool] = {}
+  alone: dict[tuple[str, str], list[float]] = {}
+  inside: dict[tuple[str, str], list[float]] = {}
+  for row in rows:
+    for call in map(tuple, row.get("calls", ())):
+      if "ok" in row and row["impl"] == KERNEL:
+        right[call] = right.get(call, True) and row["ok"]
+      elif row.get("group") in gains:
+        (inside if row["name"].startswith("kernels") else alone).setdefault(call, []).append(gains[row["group"]])
+  worth = lambda call: min(alone.get(call) or inside.get(call) or [0.0]) >= GAIN
+  found: dict[str, list[str]] = {}
+  for op, numbers in sorted(call for call, ok in right.items() if ok and worth(call)):
+    found.setdefault(op, []).append(numbers)
+  return found
+
+
 def gained(times: dict[str, float]) -> float | None:
   """Returns how many times as fast the kernel is as the fastest of our other forms; None where one is missing."""
-  kernel = [ms for name, ms in times.items() if "pallas_gpu" in name or name == "kernels on"]
+  kernel = [ms for name, ms in times.items() if KERNEL in name or name == "kernels on"]
   plain = [ms for name, ms in times.items() if name.startswith(("ours", "kernels off")) and "pallas" not in name]
   return round(min(plain) / kernel[0], 3) if kernel and plain else None
 
@@ -255,6 +280,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   make = lambda: Worker([sys.executable, "-m", "scripts.device_day", "--worker"])
   found = summary(run(parts, args.out, seconds=seconds, toy=args.toy, make=make), args.toy)
   (args.out / SUMMARY).write_text(json.dumps(found, indent=2))
+  known = json.loads((ROOT / "kernels" / PROVEN).read_text())
+  ours = known.get(KERNEL, {}) | found["proven"]
+  (args.out / PROVEN).write_text(json.dumps(known | ({KERNEL: ours} if ours else {}), indent=2) + "\n")
   print(json.dumps(found, indent=2))
   return 1 if found["failed"] or not all(found["right"].values()) else 0
 

@@ -57,11 +57,21 @@ def error(got: jax.Array, want: jax.Array) -> float:
   return float(np.sqrt(np.mean(off**2)) / max(np.sqrt(np.mean(np.abs(truth) ** 2)), 1e-30))
 
 
+def calls(chosen: dispatch.Watched, impl: str) -> list[list[str]]:
+  """Returns the ops that an implementation ran, each with the types of numbers that it was handed: ["ssd", "bfloat16"].
+
+  They are not always those of the inputs: an op may widen these first.
+  """
+  return sorted([op, numbers] for (op, name), types in chosen.types.items() if name == impl for numbers in types)
+
+
 def compared(run: Callable[[str], Any], truth: Any, dtype: str, impls: tuple[str, ...]) -> Iterator[Row]:
   """Makes a row for each implementation: the largest error of its results, and whether all are within the limit."""
   for impl in impls:
     try:
-      found = [error(g, w) for g, w in zip(jax.tree.leaves(run(impl)), jax.tree.leaves(truth), strict=True)]
+      with dispatch.watch() as chosen:
+        results = run(impl)
+      found = [error(g, w) for g, w in zip(jax.tree.leaves(results), jax.tree.leaves(truth), strict=True)]
     except ValueError as refusal:
       if "cannot run on" not in str(refusal):
         raise
@@ -71,6 +81,7 @@ def compared(run: Callable[[str], Any], truth: Any, dtype: str, impls: tuple[str
     yield {
       "impl": impl,
       "dtype": dtype,
+      "calls": calls(chosen, impl),
       "errors": [float(f"{e:.3g}") for e in found],
       "worst": worst,
       "limit": LIMITS[dtype],
@@ -119,16 +130,25 @@ def check_steps(toy: bool) -> Iterator[Row]:
     ("selective_step", selective_step, steps.selective_arrays(b, e, 1, 16), {}),
     ("ssd_step", functools.partial(ssd_step, **words), token, layer),
   ):
-    for row in check_step(op, arrays, fields, "reference" if toy else KERNEL):
-      yield {"op": name, "size": f"batch {b}", **row}
+    for dtype in DTYPES:
+      for row in check_step(op, in_type(dtype, name, arrays), fields, dtype, "reference" if toy else KERNEL):
+        yield {"op": name, "size": f"batch {b}", **row}
 
 
-def check_step(op: Callable, arrays: tuple, fields: dict[str, Any], impl: str) -> Iterator[Row]:
-  """Compares one op for one token."""
-  program = jax.jit(lambda impl, arrays, fields: op(*arrays, **fields, impl=impl), static_argnums=0)
+def in_type(dtype: str, name: str, arrays: tuple) -> tuple:
+  """Returns the arrays of a token as a model of a type has them: steps and the last one, the state, stay float32."""
+  stay = {"conv_step": (), "selective_step": (1, 2, 5, 7), "ssd_step": (2, 4)}[name]
+  return tuple(z if place in stay else z.astype(dtype) for place, z in enumerate(arrays))
+
+
+def check_step(op: Callable, arrays: tuple, fields: dict[str, Any], dtype: str, impl: str) -> Iterator[Row]:
+  """Compares one op for one token; the definition reads the same numbers in float32."""
+  # all are made here, as a toy's kernel is the definition itself, which JAX would not trace again
+  program = lambda impl, arrays: jax.jit(lambda arrays: op(*arrays, **fields, impl=impl))(arrays)
+  wide = jax.tree.map(lambda z: z.astype(jnp.float32), arrays)
   with jax.default_matmul_precision("highest"):
-    truth = jax.device_get(program("reference", arrays, fields))
-  return compared(lambda impl: program(impl, arrays, fields), truth, "float32", (impl,))
+    truth = jax.device_get(program("reference", wide))
+  return compared(lambda impl: program(impl, arrays), truth, dtype, (impl,))
 
 
 def installed() -> tuple[str, ...]:
@@ -148,8 +168,10 @@ def time_op(name: str, toy: bool) -> Iterator[Row]:
         groups.setdefault(case.group, []).append(case)
   rates = floors.measure(**TOY_DEVICE if toy else bench.LARGE)
   for group, cases in groups.items():
-    for row in bench.measure(cases, 2 if toy else ROUNDS, rates):
-      yield {"group": group, **row}
+    with dispatch.watch() as chosen:
+      measured = bench.measure(cases, 2 if toy else ROUNDS, rates)
+    for row in measured:
+      yield {"group": group, **row, "calls": calls(chosen, KERNEL) if row["name"].endswith(KERNEL) else []}
 
 
 def timed_both(group: str, make: Callable[[], Any], toy: bool) -> Iterator[Row]:
@@ -158,7 +180,7 @@ def timed_both(group: str, make: Callable[[], Any], toy: bool) -> Iterator[Row]:
     jax.clear_caches()
     with dispatch.use(impl), dispatch.watch() as chosen:
       (row,) = bench.measure([Case(group, label, make)], 2 if toy else ROUNDS)
-    yield {"group": group, **row, "implementations": dispatch.describe(chosen)}
+    yield {"group": group, **row, "implementations": dispatch.describe(chosen), "calls": calls(chosen, KERNEL)}
 
 
 def built(family: str, toy: bool, **fields: Any) -> tuple[str, Model]:

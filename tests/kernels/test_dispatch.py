@@ -1,4 +1,6 @@
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from kernels import dispatch
@@ -122,7 +124,7 @@ def test_what_was_taken_and_why_nothing_else_is_told(monkeypatch):
     dispatch.pick("other", impls, "auto", 1.0)
     dispatch.pick("plain", impls, "reference", 1)
   dispatch.pick("later", impls, "auto", 1)
-  untried = "not pallas_gpu: no device has run it yet; KERNEL_IMPL takes it"
+  untried = "not pallas_gpu: no device has proven it for no numbers; KERNEL_IMPL takes it"
   assert dispatch.describe(chosen) == (
     f"op: xla (not cudnn: it is an int; {untried}); other: cudnn ({untried}); plain: reference ({untried})"
   )
@@ -130,3 +132,24 @@ def test_what_was_taken_and_why_nothing_else_is_told(monkeypatch):
     for x in (1, 1.0, 1):
       dispatch.pick("op", impls, "auto", x)
   assert dispatch.describe(chosen) == f"op: cudnn and xla ({untried})"
+
+
+def test_what_a_device_has_proven_is_taken_for_these_numbers_of_this_op_alone(monkeypatch):
+  monkeypatch.setattr(dispatch, "platform", lambda: "gpu")
+  monkeypatch.setattr(dispatch, "PROVEN", {"pallas_gpu": {"op": ["bfloat16"]}})
+  impls = {name: (lambda *args, name=name: name, dispatch.always) for name in ("pallas_gpu", "xla")}
+  taken = lambda op, *types: dispatch.pick(op, impls, "auto", [np.ones(2, t) for t in types], None, 3)()
+  with dispatch.watch() as chosen:
+    # decays and states are often wider than the tokens
+    assert taken("op", "float32", jnp.bfloat16, "int32") == "pallas_gpu"
+    assert taken("op", "float32", "float32") == "xla"
+    assert taken("op", "complex64", jnp.bfloat16) == "xla"
+    assert taken("other", jnp.bfloat16) == "xla"
+  assert chosen.types == {
+    ("op", "pallas_gpu"): {"bfloat16"},
+    ("op", "xla"): {"float32", "complex64"},
+    ("other", "xla"): {"bfloat16"},
+  }
+  assert "other: xla (not pallas_gpu: no device has proven it for bfloat16; KERNEL_IMPL takes it)" in (
+    dispatch.describe(chosen)
+  )
