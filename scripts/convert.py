@@ -1,9 +1,11 @@
-"""Reads a run from before models were nested specs, and writes it as one of today into another folder.
+"""Reads a run that an older version stored otherwise, and writes it as one of today into another folder.
 
   python -m scripts.convert WORKDIR OUT [--step N]
 
 The newest checkpoint, or that of --step, is written with parameters, statistics and the optimizer's moments under the
-names of today; config, data facts and metrics go along, so that the run goes on in OUT. WORKDIR stays as it is.
+names of today; config, data facts and metrics go along, so that the run goes on in OUT. WORKDIR stays as it is. Older
+are runs from before models were nested specs, and those with `param_dtype=bfloat16`, `optimizer.skip` or `norm=batch`
+from before 2026-12-01.
 """
 
 import argparse
@@ -27,7 +29,8 @@ from hybrids import pure
 from hybrids.head.classifier import Pooled
 from hybrids.model import Model, ModelState, build_model
 from mistake import Mistake
-from training import optimizer, sharding, workdir
+from scripts import older_states
+from training import leaves, optimizer, sharding, workdir
 from training import state as state_lib
 from training.checkpoint import Checkpoints
 
@@ -145,8 +148,7 @@ def convert(folder: Path, out: Path, step: int | None = None) -> int:
   stored = folder / workdir.CONFIG
   if not stored.is_file():
     raise Mistake(f"{folder} holds no run: it has no {workdir.CONFIG}")
-  if "body" in json.loads(stored.read_text()).get("model", {"body": {}}):
-    raise Mistake(f"{folder} holds a run of today, which needs no conversion")
+  is_nested = "body" in json.loads(stored.read_text()).get("model", {"body": {}})
   if out.exists():
     raise Mistake(f"{out} exists; give a folder that does not")
   config = workdir.get_config(str(folder))
@@ -160,12 +162,18 @@ def convert(folder: Path, out: Path, step: int | None = None) -> int:
     _, template = state_lib.blueprint(model, task, tx, mesh, stateful=stateful)
     whole = NamedSharding(mesh, PartitionSpec())
     place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole)
-    old_like = jax.tree.map(place, jax.eval_shape(lambda state: older_state(model, state), template))
+    if is_nested:
+      old = older_states.before(template, shapes, steps=config.steps, section=config.optimizer.to_dict())
+    else:
+      old = jax.eval_shape(lambda state: older_state(model, state), template)
+    old_like = jax.tree.map(place, old)
     with contextlib.closing(Checkpoints(folder / "checkpoints", read_only=True)) as checkpoints:
+      if checkpoints.layout(step)[1].keys() == leaves.by_path(template).keys():
+        raise Mistake(f"{folder} holds a run of today, which needs no conversion")
       restored = checkpoints.restore(old_like, step)
-    if restored is None:
-      raise Mistake(f"{folder}/checkpoints holds no checkpoint to convert")
-    state = jax.tree.map(jnp.asarray, newer_state(model, restored.state))
+    assert restored is not None, "it has a layout"
+    made = older_states.after(restored.state, template) if is_nested else newer_state(model, restored.state)
+    state = jax.tree.map(jnp.asarray, made)
     out.mkdir(parents=True)
     with contextlib.closing(Checkpoints(out / "checkpoints")) as checkpoints:
       checkpoints.save(restored.step, state, data_state=restored.data_state, extra=restored.extra)

@@ -53,12 +53,13 @@ def rebuild(like: Any, data: jax.Array | None, layout: Mapping[str, Any]) -> jax
 
 
 def check_version(folder: str, saved: Iterable[str], wanted: Iterable[str]) -> None:
-  """Raises a Mistake that names the converter where paths are saved in an older version's names, and not wanted so."""
-  is_older = lambda paths: any(path.startswith("params/stack/") for path in paths)
-  if is_older(saved) and not is_older(wanted):
+  """Raises a Mistake that names the converter where paths are saved as an older version did, and not wanted so."""
+  any_of = lambda paths, heads: any(path.startswith(heads) for path in paths)
+  gone, new = ("params/stack/", "opt/inner_state/"), ("opt/inner/", "buffers/batch_stats/")
+  if any_of(saved, gone) and not any_of(wanted, gone) or any_of(wanted, new) and not any_of(saved, new):
     raise Mistake(
-      f"checkpoint {folder} names its parameters as versions before the nested model sections did; convert its run: "
-      "python -m scripts.convert WORKDIR NEW_WORKDIR"
+      f"checkpoint {folder} was stored by an older version, which named parameters or the optimizer's state otherwise; "
+      "convert its run: python -m scripts.convert WORKDIR NEW_WORKDIR"
     )
 
 
