@@ -174,7 +174,10 @@ def draft_of(flags: Any) -> dict[str, Any]:
   """Returns the model that --draft names, and its variables; nothing without it."""
   if flags.draft is None:
     return {}
-  small = Run.open(flags.draft, devices=jax.devices()[:1])
+  try:
+    small = Run.open(flags.draft, devices=jax.devices()[:1])
+  except Mistake as error:
+    raise Mistake(str(error).replace("--workdir", "--draft")) from None
   return {"draft": (small.model, jax.device_get(small.variables))}
 
 

@@ -349,7 +349,7 @@ def test_a_workdir_of_another_model_is_refused_unharmed(text, trained, mistaken)
   mistaken(program.main, command(text, trained, "--config.optimizer.lr=0.5"), "optimizer.lr")
   mistaken(program.main, ["main.py", f"--workdir={trained}", "--mode=eval", "--step=5"], "checkpoint 5")
   for more in ("--temperature=-1", "--prompt=", "--tokens=5000", "--num_beams=0", "--prompts=no.txt", "--draft=no"):
-    mistaken(program.main, ["main.py", f"--workdir={trained}", "--mode=generate", more])
+    mistaken(program.main, ["main.py", f"--workdir={trained}", "--mode=generate", more], *re.findall("--draft", more))
   assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
 
 

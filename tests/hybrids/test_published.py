@@ -90,8 +90,8 @@ RARELY = {"stages", "multi_token"}
 EVERYDAY = {"jamba_toy", "gpt2_toy", "vim_toy", "stochastic_depth", *OTHERS} - RARELY
 
 
-def rows(names):
-  return [pytest.param(name, marks=[pytest.mark.slow] * (name not in EVERYDAY)) for name in names]
+def rows(names, everyday=frozenset(EVERYDAY)):
+  return [pytest.param(name, marks=[pytest.mark.slow] * (name not in everyday)) for name in names]
 
 
 @functools.cache
@@ -146,7 +146,10 @@ def test_it_trains_a_step(name):
   assert ("losses/balance" in sums) == balanced
 
 
-@pytest.mark.parametrize("name", rows([*(n for n, toy in TOYS.items() if toy.head == "lm"), *LANGUAGE]))
+# test_bodies.py steps through Jamba's body every day
+@pytest.mark.parametrize(
+  "name", rows([*(n for n, toy in TOYS.items() if toy.head == "lm"), *LANGUAGE], EVERYDAY - {"jamba_toy"})
+)
 def test_token_by_token_is_all_at_once(name):
   model, variables, batch = ready(name)
   tokens = batch["inputs"]
