@@ -5,6 +5,8 @@ import pytest
 from scripts import notebook
 
 NOTEBOOKS = sorted(notebook.FOLDER.glob("*.py"))
+# takes some eight seconds of CPU at its small size, the others more
+CHEAPEST = "speed"
 
 FILE = """# %% [markdown]
 # # A title
@@ -24,8 +26,10 @@ axes.set(title="a line", xlabel="x")
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+  "path",
+  [pytest.param(path, id=path.stem, marks=[] if path.stem == CHEAPEST else pytest.mark.slow) for path in NOTEBOOKS],
+)
 def test_a_notebook_runs(path, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   outputs = [output for cell, output in notebook.run(path, small=True) if not cell.is_text]
