@@ -1,4 +1,6 @@
-"""The checks that all tests run under: shapes agree over a call, and types fit."""
+"""What all tests run under: shapes agree over a call, types fit, and a file stays on one worker."""
+
+import os
 
 import jax.numpy as jnp
 import pytest
@@ -18,3 +20,9 @@ def test_shapes_of_arguments_have_to_agree():
 def test_types_without_shapes_are_checked_too():
   with pytest.raises(BeartypeCallHintViolation):
     pattern.tile(7, "three")
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="one process runs all tests")
+def test_tests_of_a_file_stay_on_one_worker(request):
+  """pytest 9.2 has no use for how pytest-xdist 3.8 names groups: files were torn apart and compiled twice."""
+  assert request.node.nodeid.endswith("@tests/test_type_checker.py")
