@@ -1,5 +1,7 @@
 """The type checker behind the import hook: beartype, taking an int where a float is annotated, as PEP 484 does.
 
+What it finds is a TypeError, as what jaxtyping finds and what Python would raise a little later.
+
 Shapes have to agree over the arguments and the result of a function, for which jaxtyping binds and checks every call
 twice. That takes more time than most tests, so only functions with shapes get it; others are checked by beartype alone,
 and functions inside of functions, which would be wrapped anew at every call, not at all.
@@ -11,7 +13,7 @@ import typing
 import jaxtyping
 from beartype import BeartypeConf, beartype
 
-check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+check = beartype(conf=BeartypeConf(is_pep484_tower=True, violation_type=TypeError))
 _jaxtyped = jaxtyping.jaxtyped
 
 

@@ -147,7 +147,7 @@ def test_the_other_sections_are_the_arguments_of_what_they_name(config):
   }
   assert set(config.optimizer) == keyword(optimizer.build) - {"steps"}
   assert set(config.mesh) == keyword(sharding.make_mesh) - {"devices"} | {"cpu_devices"}
-  assert set(config.generate) == keyword(text.write) - {"out", "logit_bias"}
+  assert set(config.generate) == keyword(text.write) - {"out", "draft", "num_speculative_tokens"}
 
 
 def test_the_schedule_fits_the_steps(config):
