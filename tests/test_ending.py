@@ -82,7 +82,7 @@ def wait_until(happened) -> None:
 @pytest.mark.parametrize("number", CODES)
 def test_a_signal_leaves_one_line_and_no_file(tmp_path, number):
   if signal.getsignal(number) == signal.SIG_IGN:
-    pytest.skip(f"{signal.Signals(number).name} is ignored by what started the tests, as nohup does, and so by programs")
+    pytest.skip(f"{signal.Signals(number).name} is ignored here, as nohup has it, and so by programs")
   path = tmp_path / ("folder" if number == signal.SIGHUP else "file")
   process = started("-c", WRITES, path)
   assert process.stdout.readline() == "ready\n"
