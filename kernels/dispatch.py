@@ -95,7 +95,7 @@ Chosen = dict[str, dict[str, str]]
 
 
 class Watched(Chosen):
-  """What was chosen; and for each op and implementation that was taken, the types of numbers it was taken for."""
+  """Holds what was chosen, and for each op and implementation that was taken the types of numbers it was taken for."""
 
   def __init__(self) -> None:
     super().__init__()

@@ -9,16 +9,17 @@ from jaxtyping import Array, Float
 
 from hybrids import mixer as mixer_lib
 from hybrids import pattern as pattern_lib
-from kernels.inputs import Lengths, Reset
+from hybrids.body.shortening import Shortening
+from kernels.inputs import Lengths
 from layers import Dense
 from layers.choices import one_of
 from layers.event_pool import MODES, event_pool
-from layers.mixer import Mixer, Where
+from layers.mixer import Where
 from layers.sizes import at_least_one
 from mistake import Mistake
 
 
-class EventStages(Mixer):
+class EventStages(Shortening):
   """x becomes pool(x) + first(f(x) - x) with the first layer f of each stage, and goes on through the stage's others.
 
   Event-SSM (Schöne et al. 2024, arXiv:2404.18508, `SequenceStage` of its code): what goes past the first mixer of a
@@ -43,8 +44,6 @@ class EventStages(Mixer):
   pool: int = 8
   mode: str = "mean"
   expand: int = 1
-
-  STATE = "none"
 
   def __post_init__(self):
     self.stages = tuple(map(mixer_lib.frozen, self.stages))
@@ -72,17 +71,6 @@ class EventStages(Mixer):
     self.stacks = [stack.copy(parent=self, name=name) for name, stack in stacks]
     grown = [self.width * self.expand**i for i in range(1, len(self.stages))] if self.expand > 1 else []
     self.grow = [Dense(width, axes=("inner", "embed")) for width in grown]
-
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Reset = None,
-    lengths: Lengths = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b s e"]:
-    """Returns all outputs; see the class for their number and width."""
-    return self.mix_parallel(*self._enter(x, reset, lengths, side))
 
   def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b s e"]:
     if where.reset is not None:

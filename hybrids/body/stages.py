@@ -11,18 +11,18 @@ from flax.core import FrozenDict
 from jaxtyping import Array, Float
 
 from hybrids import mixer as mixer_lib
+from hybrids.body.shortening import Shortening
 from hybrids.branch import check_norm
-from kernels.inputs import Lengths, Reset
 from layers import Dense, images, make_token_norm
 from layers.choices import one_of
 from layers.image_conv import HalvingConv
-from layers.mixer import Mixer, Where
+from layers.mixer import Where
 from mistake import Mistake
 
 MERGES = ("squares", "conv")
 
 
-class Stages(Mixer):
+class Stages(Shortening):
   """Stacks of widths d, 2d, 4d …; between two, a quarter of the tokens are left:
 
   "squares"  each square of 2 by 2 tokens becomes one, W norm([x_1, …, x_4]); Swin (Liu et al. 2021, arXiv:2103.14030)
@@ -47,8 +47,6 @@ class Stages(Mixer):
   norm: Mapping[str, Any] = FrozenDict(name="rms")
   rows: int | None = None
 
-  STATE = "none"
-
   def __post_init__(self):
     self.stages, self.norm = tuple(map(mixer_lib.frozen, self.stages)), mixer_lib.frozen(self.norm)
     one_of(self, merge=MERGES)
@@ -69,17 +67,6 @@ class Stages(Mixer):
     widths = [2 * self.width * 2**i for i in range(len(self.stages) - 1)]
     squares = lambda width: Dense(width, axes=("inner", "embed"))
     self.merges = [HalvingConv(width) if self.merge == "conv" else squares(width) for width in widths]
-
-  def __call__(
-    self,
-    x: Float[Array, "b t d"],
-    *,
-    reset: Reset = None,
-    lengths: Lengths = None,
-    side: Mapping[str, Array] | None = None,
-  ) -> Float[Array, "b s e"]:
-    """Returns all outputs; see the class for their number and width."""
-    return self.mix_parallel(*self._enter(x, reset, lengths, side))
 
   def mix_parallel(self, x: Float[Array, "b t d"], where: Where) -> Float[Array, "b s e"]:
     if where.reset is not None or where.lengths is not None:

@@ -92,15 +92,18 @@ def _attended(normal, b, t, h, k):
   return tuple(normal(b, t, h, k) for _ in range(3))
 
 
+def _without_reference(impls: dispatch.Impls) -> dispatch.Impls:
+  return {name: form for name, form in impls.items() if name != "reference"}
+
+
 def _lstm(normal, b, t, e):
   return normal(b, t, 4 * e), normal(e, 4 * e) / e**0.5, normal(b, e), normal(b, e)
 
 
 def _taught(normal, b, t, h, k, p):
   """Draws keys of length one, small rates, and a memory of one matrix."""
-  unit = lambda z: z / jnp.linalg.norm(z, axis=-1, keepdims=True)
   gate = lambda: jax.nn.log_sigmoid(normal(b, t, h) + 3)
-  tokens = normal(b, t, h, k), unit(normal(b, t, h, k)), normal(b, t, h, p), 0.1 * jax.nn.sigmoid(normal(b, t, h))
+  tokens = normal(b, t, h, k), MADE["k"](normal(b, t, h, k)), normal(b, t, h, p), 0.1 * jax.nn.sigmoid(normal(b, t, h))
   return *tokens, gate(), gate(), normal(b, h, k, p, dtype="float32")
 
 
@@ -140,13 +143,14 @@ def _mixed(impl, x, chosen, *rest):
 
 
 def _selective_token(normal, b, t, e, n, g):
-  x, dt, z, B, C = normal(b, e), normal(b, e) - 3, normal(b, e), normal(b, g, n), normal(b, g, n)
+  x, z, B, C = normal(b, e), normal(b, e), normal(b, g, n), normal(b, g, n)
+  dt = MADE["dt_before_softplus"](normal(b, e))
   return x, dt, MADE["A"](normal(e, n, dtype="float32")), B, C, None, z, normal(b, e, n, dtype="float32")
 
 
 def _ssd_token(normal, b, t, h, g, k, p, w):
   m, wide = h * p + 2 * g * k, dict(dtype="float32")
-  token = normal(b, m), normal(b, h * p), jax.nn.softplus(normal(b, h, **wide) - 3), normal(b, w - 1, m)
+  token = normal(b, m), normal(b, h * p), MADE["dt"](normal(b, h, **wide)), normal(b, w - 1, m)
   layer = normal(w, m, **wide), -jnp.ones(h), normal(h, 1, **wide)
   return *token, normal(b, h, k, p, **wide), *layer
 
@@ -210,7 +214,7 @@ OPS = {
     lambda normal, b, t, e: (normal(b, t, e), normal(e, t, dtype="float32") / t),
     lambda impl, *args: long_conv.long_conv(*args, impl=impl),
     # the definition multiplies every pair of tokens
-    {name: form for name, form in long_conv.IMPLS.items() if name != "reference"},
+    _without_reference(long_conv.IMPLS),
     tuple(dict(b=4, t=t, e=64) for t in (1024, 4096, 16384)),
     (dict(b=8, t=4096, e=512),),
     # the products depend on the form, FFT or blocks, so the floor has none
@@ -276,7 +280,7 @@ OPS = {
     _places,
     _image,
     # the definition is one long program, place after place
-    {"xla": roesser.IMPLS["xla"]},
+    _without_reference(roesser.IMPLS),
     (dict(b=1, t=32, e=64, n=16),),
     (dict(b=1, t=64, e=512, n=16),),
     floors.roesser,
@@ -286,7 +290,7 @@ OPS = {
     _chosen,
     _mixed,
     # the definition copies the matrices for every token
-    {name: form for name, form in experts.IMPLS.items() if name != "reference"},
+    _without_reference(experts.IMPLS),
     (dict(b=2, t=512, d=128, f=256, e=8, k=2),),
     (dict(b=4, t=2048, d=2048, f=4096, e=8, k=2),),
     floors.experts,
