@@ -14,7 +14,7 @@ import numpy as np
 from inference import speculative, whole_file
 from inference.beam import beam_search
 from inference.generate import PREFILL_CHUNK, check_room, generate
-from inference.sampling import make_bias, make_sampler
+from inference.sampling import Sampler, make_bias, make_sampler
 from inference.speculative import PROPOSALS, Draft, speculate
 from inference.text import Stops, Stream, encoded_stops, known_only
 from inference.tokenizer import Decoder, Tokenizer
@@ -71,7 +71,6 @@ def complete(
     num_speculative_tokens=num_speculative_tokens,
     temperature=temperature,
   )
-  beams = num_beams != 1
   encoded = _encoded(model, tokenizer, prompts, tokens + (num_speculative_tokens if draft else 0))
   settings: dict[str, Any] = {
     "max_new_tokens": tokens,
@@ -80,16 +79,23 @@ def complete(
     "prefill_chunk": prefill_chunk,
   }
   make_bias(settings["logit_bias"], model.vocab)
-  if draft is not None:
-    if beams:
-      raise Mistake(f"generate: num_beams={num_beams} with a draft model, which proposes no beams; leave one out")
-    speculative.check(speculative.Pair(model, draft[0], sampler, num_speculative_tokens), tokens)
-    settings |= {"sampler": sampler, "draft": draft, "num_speculative_tokens": num_speculative_tokens}
-  elif beams:
-    settings |= {"num_beams": num_beams, "length_penalty": length_penalty, "repetition_penalty": repetition_penalty}
-  else:
-    settings["sampler"] = sampler
+  beams = {"num_beams": num_beams, "length_penalty": length_penalty, "repetition_penalty": repetition_penalty}
+  settings |= _way(model, sampler, tokens, beams, draft, num_speculative_tokens)
   return _completions(model, variables, tokenizer, prompts, encoded, stop, seed, num_return_sequences, batch, settings)
+
+
+def _way(
+  model: nn.Module, sampler: Sampler, tokens: int, beams: dict[str, Any], draft: Draft | None, proposals: int
+) -> dict[str, Any]:
+  """Returns the settings of how tokens are found: from a draft model's proposals, by beams, or drawn one by one."""
+  if draft is None:
+    return {"sampler": sampler} if beams["num_beams"] == 1 else beams
+  if beams["num_beams"] != 1:
+    raise Mistake(
+      f"generate: num_beams={beams['num_beams']} with a draft model, which proposes no beams; leave one out"
+    )
+  speculative.check(speculative.Pair(model, draft[0], sampler, proposals), tokens)
+  return {"sampler": sampler, "draft": draft, "num_speculative_tokens": proposals}
 
 
 def check_sizes(
