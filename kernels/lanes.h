@@ -9,9 +9,10 @@
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <utility>
 #include <vector>
 
-#if defined(__AVX512F__)
+#if defined(__AVX__)
 #include <immintrin.h>
 #endif
 
@@ -21,7 +22,21 @@ namespace lanes {
 
 namespace ffi = xla::ffi;
 
+// A vector is one register: compilers take wider ones apart in memory, which makes kernels five to twenty times slower.
+#if defined(__AVX512F__)
 constexpr int LANES = 16;
+#elif defined(__AVX__)
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
+
+// Registers that there are for vectors.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int REGISTERS = 32;
+#else
+constexpr int REGISTERS = 16;
+#endif
 
 typedef float Vector __attribute__((vector_size(LANES * sizeof(float))));
 typedef int32_t Bits __attribute__((vector_size(LANES * sizeof(int32_t))));
@@ -80,16 +95,19 @@ static inline bool any(Bits z) {
 #define SHUFFLED(x, y, ...) __builtin_shuffle(x, y, (Bits){__VA_ARGS__})
 #endif
 
-static inline Vector pairs(Vector x, Vector y) {
-  return SHUFFLED(x, y, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
-         SHUFFLED(x, y, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+using Numbers = std::make_integer_sequence<int, LANES>;
+
+// Returns the sums of each two neighbours, those of x before those of y.
+template <int... L>
+static inline Vector pairs(Vector x, Vector y, std::integer_sequence<int, L...>) {
+  return SHUFFLED(x, y, (2 * L)...) + SHUFFLED(x, y, (2 * L + 1)...);
 }
 
-// Returns the sums of 16 vectors, in order.
+// Returns the sums of LANES vectors, in order.
 template <int MANY = LANES>
 static inline Vector sums(const Vector* v) {
   if constexpr (MANY == 1) return v[0];
-  else return pairs(sums<MANY / 2>(v), sums<MANY / 2>(v + MANY / 2));
+  else return pairs(sums<MANY / 2>(v), sums<MANY / 2>(v + MANY / 2), Numbers{});
 }
 
 // The larger and the smaller number of each lane, the second one if one of them is not a number.
@@ -97,6 +115,9 @@ static inline Vector sums(const Vector* v) {
 // one instruction, where compilers make a comparison and a choice of it
 static inline Vector max(Vector x, Vector y) { return (Vector)_mm512_max_ps((__m512)x, (__m512)y); }
 static inline Vector min(Vector x, Vector y) { return (Vector)_mm512_min_ps((__m512)x, (__m512)y); }
+#elif defined(__AVX__)
+static inline Vector max(Vector x, Vector y) { return (Vector)_mm256_max_ps((__m256)x, (__m256)y); }
+static inline Vector min(Vector x, Vector y) { return (Vector)_mm256_min_ps((__m256)x, (__m256)y); }
 #else
 static inline Vector max(Vector x, Vector y) { return x > y ? x : y; }
 static inline Vector min(Vector x, Vector y) { return x < y ? x : y; }

@@ -2,8 +2,6 @@
 
 #pragma once
 
-#include <utility>
-
 #include "lanes.h"
 
 namespace lanes {
@@ -22,7 +20,6 @@ struct Product {
 
 #define UNROLLED _Pragma("GCC unroll 16")
 
-// Six rows of four vectors are the most that 32 registers hold beside a row of Y.
 template <int ROWS, int VECTORS, bool ADD>
 static inline void tile(const Product& z, int64_t row, int64_t column) {
   Vector sums[ROWS][VECTORS];
@@ -46,13 +43,27 @@ static inline void tile(const Product& z, int64_t row, int64_t column) {
 
 #undef UNROLLED
 
+// Six rows of four vectors are the most that 32 registers hold beside a row of Y, six of two what 16 do.
+constexpr int MOST = REGISTERS * 3 / 4;
+
+// The same for tiles that registers may not hold at once.
+template <int ROWS, int VECTORS, bool ADD>
+static inline void tiles(const Product& z, int64_t row, int64_t column) {
+  if constexpr (ROWS * VECTORS <= MOST) {
+    tile<ROWS, VECTORS, ADD>(z, row, column);
+  } else {
+    tile<ROWS, VECTORS / 2, ADD>(z, row, column);
+    tile<ROWS, VECTORS - VECTORS / 2, ADD>(z, row, column + VECTORS / 2 * LANES);
+  }
+}
+
 template <int VECTORS, bool ADD>
 static void columns(const Product& z, int64_t rows, int64_t column) {
   int64_t i = 0;
-  for (; i + 6 <= rows; i += 6) tile<6, VECTORS, ADD>(z, i, column);
-  for (; i + 4 <= rows; i += 4) tile<4, VECTORS, ADD>(z, i, column);
-  for (; i + 2 <= rows; i += 2) tile<2, VECTORS, ADD>(z, i, column);
-  for (; i < rows; ++i) tile<1, VECTORS, ADD>(z, i, column);
+  for (; i + 6 <= rows; i += 6) tiles<6, VECTORS, ADD>(z, i, column);
+  for (; i + 4 <= rows; i += 4) tiles<4, VECTORS, ADD>(z, i, column);
+  for (; i + 2 <= rows; i += 2) tiles<2, VECTORS, ADD>(z, i, column);
+  for (; i < rows; ++i) tiles<1, VECTORS, ADD>(z, i, column);
 }
 
 template <bool ADD>
@@ -68,26 +79,23 @@ static void multiply(const Product& z, int64_t rows, int64_t vectors) {
 
 // Exchanges, of each two vectors S apart, the lanes that have S in the first with those that have not in the second.
 template <int S, int... L>
-static inline void exchange(Vector* v, std::integer_sequence<int, L...>) {
+static inline void exchange(Vector* v, std::integer_sequence<int, L...> lanes) {
   for (int i = 0; i < LANES; ++i) {
     if (i & S) continue;
     Vector x = v[i], y = v[i + S];
     v[i] = SHUFFLED(x, y, (L & S ? LANES + L - S : L)...);
     v[i + S] = SHUFFLED(x, y, (L & S ? LANES + L : L + S)...);
   }
+  if constexpr (2 * S < LANES) exchange<2 * S>(v, lanes);
 }
 
 // Writes the transpose of a matrix of whole vectors both ways, whose rows are `from_row` and become `to_row` apart.
 static void transpose(const float* from, int64_t from_row, int64_t rows, int64_t columns, float* to, int64_t to_row) {
-  constexpr std::make_integer_sequence<int, LANES> lanes;
   for (int64_t i = 0; i < rows; i += LANES) {
     for (int64_t j = 0; j < columns; j += LANES) {
       Vector v[LANES];
       for (int n = 0; n < LANES; ++n) v[n] = load(from + (i + n) * from_row + j, LANES);
-      exchange<1>(v, lanes);
-      exchange<2>(v, lanes);
-      exchange<4>(v, lanes);
-      exchange<8>(v, lanes);
+      exchange<1>(v, Numbers{});
       for (int n = 0; n < LANES; ++n) store(to + (j + n) * to_row + i, LANES, v[n]);
     }
   }
