@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Inexact
 
 from kernels import dispatch, inputs, op, sequence_parallel
-from kernels.linear_scan import associative, reference, xla
+from kernels.linear_scan import associative, cpp, reference, xla
 
 IMPLS: dispatch.Impls = {
+  "cpp": (cpp.linear_scan, cpp.why_not),
   "xla": (xla.linear_scan, dispatch.always),
   "pallas_gpu": dispatch.imported("kernels.linear_scan.pallas_gpu", "linear_scan"),
   "pallas_tpu": dispatch.imported("kernels.linear_scan.pallas_tpu", "linear_scan"),

@@ -1,6 +1,6 @@
 // `lstm` on CPUs, token after token, forward and backward; called through XLA's FFI.
 //
-// A thread takes some rows of the batch through all tokens. R is copied into panels: for 16 channels and each entry of
+// A thread takes some rows of the batch through all tokens. R is copied into panels: for LANES channels and each entry of
 // h, one vector of each of the four gates, so that a product gives all that these channels need, and R is read from the
 // second-level cache from one end to the other once a token. Units share no sum, so results do not depend on threads.
 //

@@ -23,7 +23,7 @@ def why_not(entered, *_) -> str | None:
 
 
 def lstm(entered, R, h, c, reset, valid):
-  """Makes all gates of 16 channels at once, from a copy of R in that order."""
+  """Makes all gates of a vector of channels at once, from a copy of R in that order."""
   y, h, c = dispatch.shard(_scan, AXES, ("b t d", "b d", "b d"))(entered, R, h, c, reset, valid)
   return y, (h, c)
 

@@ -6,7 +6,7 @@
 //
 // The k rows of a state are cut into panels of W vectors, so a panel is "k W LANES" and lies in the first-level cache.
 // Columns do not depend on each other: what is read from a state is a sum over rows, without one across a vector. The
-// gradients of what belongs to rows (q, k, w, u, a) are sums across vectors, of 16 rows at once (`sums`).
+// gradients of what belongs to rows (q, k, w, u, a) are sums across vectors, of LANES rows at once (`sums`).
 //
 // Work is divided into units, a part of the heads of one group of one row each, which threads take one after the other.
 // Units share no sum, so the result does not depend on threads.

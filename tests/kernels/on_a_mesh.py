@@ -9,6 +9,7 @@ from kernels import cpp, dispatch
 from kernels.delta_rule import delta_rule
 from kernels.experts import experts
 from kernels.gated_linear_attention import gated_linear_attention
+from kernels.linear_scan import cpp as linear_scan_cpp
 from kernels.linear_scan import linear_scan
 from kernels.selective_scan import cpp as selective_scan_cpp
 from kernels.selective_scan import selective_scan, xla
@@ -81,6 +82,13 @@ def a_kernel_in_cpp_is_divided(mesh, kernel, op, given, state):
     assert state in compiled, "every device runs the whole"
 
 
+def scanned(b, t, n):
+  """Arguments of `linear_scan`, of complex numbers."""
+  rng = np.random.default_rng(0)
+  draw = lambda *shape: (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)
+  return draw(n) / 4, draw(b, t, n), draw(b, n)
+
+
 def experts_are_divided():
   """Tokens by batch and time, experts over tensor; each device multiplies no rows but its own."""
   mesh = jax.make_mesh((1, 2, 2), ("data", "sequence", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3)
@@ -103,4 +111,5 @@ if __name__ == "__main__":
   dispatch_divides_an_implementation(mesh)
   a_kernel_in_cpp_is_divided(mesh, selective_scan_cpp, selective_scan, arrays(4), "f32[2,20,2]")
   a_kernel_in_cpp_is_divided(mesh, selective_step_cpp, selective_step, selective_arrays(4, 4, 2, 3), "f32[2,2,3]")
+  a_kernel_in_cpp_is_divided(mesh, linear_scan_cpp, linear_scan, scanned(4, 6, 8), "f32[2,6,4]")
   experts_are_divided()
