@@ -1,4 +1,4 @@
-"""`linear_scan` on CPUs in C++ (cpp.cc), built when first used: values and gradients in float32, of pairs if complex."""
+"""`linear_scan` on CPUs in C++ (cpp.cc), built when first used, in float32: of complex numbers both parts."""
 
 import os
 from pathlib import Path
@@ -34,11 +34,12 @@ def _forward(a, x, h, reset):
 
 
 def _backward(a, h, y, reset, y_bar, last_bar):
-  pairs = [*_pair(a), *_pair(h)], [*_pair(y), *_pair(y_bar), *_pair(last_bar)]
-  a_bars = [z.shape if z.ndim != 1 or not z.size else (len(y), *z.shape) for z in pairs[0][:2]]
-  shapes = *a_bars, *(z.shape for z in pairs[1][2:])
+  decays, given = _pair(a), [*_pair(y), *_pair(y_bar), *_pair(last_bar)]
+  # the gradient of a decay that tokens share is summed up for each row
+  by_row = lambda z: (len(y), *z.shape) if a.ndim == 1 and z.size else z.shape
+  shapes = *map(by_row, decays), *(z.shape for z in given[2:])
   call = cpp.call(BACKWARD, shapes, _parts(y), in_place={7: 2, 8: 3})
-  bars = call(*pairs[0], cpp.mask(reset), *pairs[1])
+  bars = call(*decays, *_pair(h), cpp.mask(reset), *given)
   a_bar, x_bar, h_bar = (_whole(*bars[i : i + 2]) for i in (0, 2, 4))
   return a_bar.sum(0) if a.ndim == 1 else a_bar, x_bar, h_bar
 

@@ -1,4 +1,4 @@
-"""`linear_scan` as a loop over time, time before batch, complex as pairs of real arrays, for CPUs without a compiler."""
+"""`linear_scan` as a loop over time, time before batch, complex as pairs, for CPUs without a compiler."""
 
 import jax.numpy as jnp
 from jax import lax

@@ -25,7 +25,10 @@ def op(impl):
 
 
 # a part of a vector, whole ones, several and a part; two threads for one row
-@pytest.mark.parametrize("b, t, n, masked", [(2, 2, 3, False), (2, 40, 16, True), (2, 63, 37, True), (1, 20, 200, False)])
+SIZES = [(2, 2, 3, False), (2, 40, 16, True), (2, 63, 37, True), (1, 20, 200, False)]
+
+
+@pytest.mark.parametrize("b, t, n, masked", SIZES)
 @pytest.mark.parametrize("decay", ["varying", "constant"])
 @pytest.mark.parametrize("dtype", ["float32", "complex64"])
 def test_it_equals_the_definition(b, t, n, masked, decay, dtype, monkeypatch):
