@@ -75,3 +75,15 @@ def test_every_mixer_stands_beside_its_paper():
       papers = re.findall(r"\d{4}\.\d{5}", file.read_text().split("\nfrom ", 1)[0])
       # an idea of one's own has no paper
       assert not papers or f"`{name}`" in bibliography, f"docs/bibliography.md does not name {name} beside its paper"
+
+
+def test_prose_is_at_most_a_hundred_characters_wide():
+  """Pages that a command writes are as it writes them; tables, pictures and code have the width that they need."""
+  written = {DOCS / "models.md", DOCS / "results" / "generators.md", *(DOCS / "notebooks").glob("*.md")}
+  for page in sorted({*PAGES, *sources.ROOT.glob("kernels/**/*.md")} - written):
+    text = re.sub(
+      r"^ *```.*?```$", lambda code: "\n" * code[0].count("\n"), page.read_text(), flags=re.DOTALL | re.MULTILINE
+    )
+    for number, line in enumerate(text.splitlines(), 1):
+      fits = len(line) <= 100 or line.lstrip().startswith(("|", "![", "#"))
+      assert fits, f"{sources.relative(page)}:{number} has {len(line)} characters"
