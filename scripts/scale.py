@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from arguments import Parser
@@ -78,8 +79,20 @@ def of_shard(tree: Any) -> int:
   return sum(map(size, jax.tree.leaves(tree)))
 
 
-def memory(case: Case) -> dict[str, Any]:
-  """Returns a row of the first table, in bytes a device."""
+class Planned(NamedTuple):
+  """What a case trains."""
+
+  model: nn.Module
+  task: Any
+  tx: optax.GradientTransformation
+
+  def state(self, mesh: AbstractMesh) -> state_lib.TrainState:
+    """Returns the shapes of the state of an update, with their places on a mesh."""
+    return state_lib.blueprint(self.model, self.task, self.tx, mesh, stateful=False)[1]
+
+
+def planned(case: Case) -> Planned:
+  """Returns the model with remat="full" in bfloat16, and AdamW."""
   recipe = get_recipe(case.model)
   sections = recipe.model
   sections["body"] = sections["body"] | {"remat": "full"}
@@ -87,11 +100,17 @@ def memory(case: Case) -> dict[str, Any]:
   task = types.SimpleNamespace(
     batch=case.rows, length=case.length, head=recipe.head, features=recipe.features, vocab=recipe.vocab
   )
+  params = state_lib.variables_shape(model, task)["params"]
+  return Planned(model, task, optimizer.build(params, steps=1000, **base.defaults().optimizer.to_dict()))
+
+
+def memory(case: Case) -> dict[str, Any]:
+  """Returns a row of the first table, in bytes a device."""
+  plan = planned(case)
+  model = plan.model
   mesh = AbstractMesh(tuple(case.mesh.get(axis, 1) for axis in sharding.AXES), sharding.AXES)
   sharding.check_batch(case.rows, case.length, mesh)
-  params = state_lib.variables_shape(model, task)["params"]
-  section = base.defaults().optimizer.to_dict()
-  state = state_lib.blueprint(model, task, optimizer.build(params, steps=1000, **section), mesh, stateful=False)[1]
+  state = plan.state(mesh)
   rows, length = case.rows // sharding.shards(mesh), case.length // mesh.shape["sequence"]
   kept = model.body["depth"] * rows * length * model.width * BATCH_BYTES
   devices, room = MACHINES[case.machine]
