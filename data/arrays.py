@@ -23,6 +23,7 @@ from data.base import Stored
 from data.pipeline import Batch
 from data.sequences import TABLES, Sequences, kind_of, numbers, read
 from data.splits import SPLITS, covered, renamed, shares, windows
+from data.told import told
 from mistake import Mistake
 
 PREDICTS = ("label", "number", "next")
@@ -104,13 +105,9 @@ class Arrays(Stored):
     )
     self.require("groups", not self.groups or self.predict != "next", "leave it empty: a forecast holds out steps")
     self.require("files", bool(self.files or self.dir), "name a file, or a folder of .wav files")
-    for field, value in (
-      ("channels", self._read_channels),
-      ("labels", self._read_labels),
-      ("length", self._read_length),
-    ):
+    for field in ("channels", "labels", "length"):
       if not getattr(self, field):
-        object.__setattr__(self, field, value())
+        object.__setattr__(self, field, getattr(self, f"_read_{field}")())
 
   @property
   def head(self) -> str:
@@ -318,13 +315,17 @@ class Arrays(Stored):
 
   @property
   def notice(self) -> str:
-    """Returns what a run says at its start: how much of the data is left out."""
+    """Returns what a run says at its start: what the data are, and what of them is left out."""
     (many,) = self._left_out.values()
-    if self.predict != "next":
-      text = f"sequences are longer than data.length={self.length} and lose their end"
-    else:
-      text = f"series are too short for a row of {self._reach} steps"
-    return f"{many} of {len(self.data)} {text}" if many else ""
+    cut = f"sequences are longer than data.length={self.length} and lose their end"
+    what = f"series are too short for a row of {self._reach} steps" if self.predict == "next" else cut
+    left_out = f"{many} of {len(self.data)} {what}" if many else ""
+    return told(self.data, self.sizes, classes=self.classes, vocab=self.vocab, left_out=left_out)
+
+  @property
+  def mixed(self) -> bool:
+    """Returns whether evaluation mixes the rows: those of a forecast stay in the order of time."""
+    return self.predict != "next"
 
   @property
   def sizes(self) -> dict[str, int]:
@@ -342,13 +343,7 @@ class Arrays(Stored):
     sizes = self._fitting(sizes)
     valid = position < sizes[:, None]
     index = np.where(valid, rows[:, :1] + position, 0)
-    mean, deviation = self.scale if self.normalise and not self.tokens else (0.0, 1.0)
-    values = (data.values[index] - mean) / deviation
-    batch = {
-      "inputs": np.where(valid, data.values[index][..., 0], 0).astype(np.int32)
-      if self.tokens
-      else np.where(valid[..., None], values, 0).astype(np.float32)
-    }
+    batch = {"inputs": self._inputs(index, valid)}
     if self.predict == "next":
       after = data.values[rows[:, 0] + self.length + self.horizon - 1, :1]
       answers = ((after - self.scale[0][:1]) / self.scale[1][:1] if self.normalise else after).astype(np.float32)
@@ -365,6 +360,12 @@ class Arrays(Stored):
     elif self.gap:
       batch["dt"] = np.full((len(rows), self.length), self.gap, np.float32)
     return batch
+
+  def _inputs(self, index: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    if self.tokens:
+      return np.where(valid, self.data.values[index][..., 0], 0).astype(np.int32)
+    mean, deviation = self.scale if self.normalise else (0.0, 1.0)
+    return np.where(valid[..., None], (self.data.values[index] - mean) / deviation, 0).astype(np.float32)
 
   def _fitting(self, sizes: np.ndarray) -> np.ndarray:
     longest = self.data.lengths

@@ -42,6 +42,11 @@ class Stored(Base, abc.ABC):
   def sizes(self) -> Mapping[str, int]:
     """Returns how many rows each split has."""
 
+  @property
+  def mixed(self) -> bool:
+    """Returns whether evaluation reads the rows in another order than the files have."""
+    return self.classes is not None
+
   @abc.abstractmethod
   def take(self, split: str, numbers: np.ndarray) -> Batch:
     """Returns the rows of these numbers."""
@@ -56,10 +61,16 @@ class Stored(Base, abc.ABC):
     return pipeline.training(rows, self.batch, process_index, process_count)
 
   def eval_sets(self, process_index: int = 0, process_count: int = 1) -> dict[str, Callable[[], Iterator[Batch]]]:
-    """Returns every split but 'train', its rows in order."""
+    """Returns every split but 'train'.
+
+    Rows that have answers of their own come in one fixed order, as files often have class after class, so that the
+    first batches alone would be of one class; others come as they are.
+    """
 
     def rows(split: str, first: int, count: int) -> Batch:
-      return self.take(split, np.arange(first, first + count))
+      if not self.mixed:
+        return self.take(split, np.arange(first, first + count))
+      return self.take(split, pipeline.shuffled(0, f"{self.STREAM}/{split}", first, count, self.sizes[split]))
 
     return {
       split: pipeline.InOrder(functools.partial(rows, split), size, self.batch, process_index, process_count)

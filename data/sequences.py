@@ -49,6 +49,7 @@ class Sequences:
     starts: n + 1 places in `values`.
     targets, groups, split: one of each sequence; None where the files have none.
     times: of each step.
+    inputs, unused: names of columns that are read as features, and of arrays that are not read.
     left_out: what of the files is not read -> of how many files.
   """
 
@@ -58,6 +59,8 @@ class Sequences:
   groups: np.ndarray | None = None
   split: np.ndarray | None = None
   times: np.ndarray | None = None
+  inputs: tuple[str, ...] = ()
+  unused: tuple[str, ...] = ()
   left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
   def __len__(self) -> int:
@@ -162,7 +165,8 @@ def from_arrays(path: pathlib.Path, arrays: Mapping[str, Any], names: Mapping[st
     shape = inputs.shape
     if inputs.ndim < 2:
       raise Mistake(
-        f"{str(path)!r}: inputs have the shape {shape}; they are n sequences of steps, or flat with offsets"
+        f"{str(path)!r}: inputs have the shape {shape}; they are n sequences of steps, padded to one size with their "
+        "lengths in data.lengths, or one after the other with n + 1 places in data.offsets"
       )
     if layout == "pixels":
       inputs = inputs.reshape(len(inputs), -1, shape[3] if inputs.ndim == 4 else 1)
@@ -185,7 +189,8 @@ def from_arrays(path: pathlib.Path, arrays: Mapping[str, Any], names: Mapping[st
       raise Mistake(f"{str(path)!r}: {what} have the shape {array.shape}; there is one for each sequence")
   if times is not None and times.shape != (len(values),):
     raise Mistake(f"{str(path)!r}: {times.shape} times for {len(values)} steps; there is one for each")
-  return Sequences(values, starts, one["targets"], one["groups"], one["split"], times)
+  unused = tuple(sorted(set(arrays) - set(names.values())))
+  return Sequences(values, starts, one["targets"], one["groups"], one["split"], times, unused=unused)
 
 
 def from_columns(
@@ -215,7 +220,7 @@ def from_columns(
   if which is None and not forecast:
     one = {what: column(what) for what in ("targets", "groups", "split")}
     starts = np.arange(rows + 1) * len(chosen)
-    return Sequences(values.reshape(-1, 1), starts, one["targets"], one["groups"], one["split"])
+    return Sequences(values.reshape(-1, 1), starts, one["targets"], one["groups"], one["split"], inputs=tuple(chosen))
   runs = column("split") if which is None else which
   changes = np.flatnonzero(runs[1:] != runs[:-1]) + 1 if runs is not None else np.zeros(0, int)
   starts = np.concatenate([[0], changes, [rows]]) if rows else np.zeros(1, int)
@@ -232,7 +237,7 @@ def from_columns(
         f"{str(path)!r}: {len(wrong)} of {rows} rows have another data.{what}={names[what]!r} than the first row of "
         f"their sequence, the first is row {wrong[0] + 1}; a sequence has one"
       )
-  return Sequences(values, starts, first.get("targets"), first["groups"], first["split"], times)
+  return Sequences(values, starts, first.get("targets"), first["groups"], first["split"], times, inputs=tuple(chosen))
 
 
 def numbers(path: pathlib.Path, name: str, column: np.ndarray) -> np.ndarray:
