@@ -1,7 +1,7 @@
 """Word problems of groups, trained at 128 elements and asked at 512 (data/word_problem.py). Not yet measured.
 
 python main.py --config configs/word_problem.py:group=A5,mixer=rwkv7 --workdir runs/a5_rwkv7
-./dev sweep --config configs/word_problem.py:group=S3,length=32 --out runs/s3
+./dev sweep --config "configs/word_problem.py:group=S3,length=32,eval_sizes=((32,32),(128,128))" --out runs/s3
 """
 
 from ml_collections import ConfigDict

@@ -100,6 +100,7 @@ def main(argv: list[str] | None = None) -> int:
       with whole_file.writing(args.sheet, binary=True) as file:
         # a byte a pixel
         Image.fromarray(sheet(args.side, args.contour, args.seed)).save(file, format="png", optimize=True)
+      print(args.sheet)
     if args.out:
       make(args)
   except (Mistake, OSError) as error:

@@ -197,10 +197,11 @@ def caption(row_answers: Answers, row: int) -> str:
 
 
 def written(run: Run, answers: Answers, row: int, size: int) -> str:
-  """Returns the end of a row's tokens: as text where the task is one of bytes, otherwise as numbers."""
+  """Returns the end of a row's tokens: as text where they are bytes of one, otherwise as numbers."""
   tokens = answers.batch["inputs"][row, max(0, size - TOKENS) : size]
   start = "… " if size > TOKENS else ""
-  if run.task.vocab == 256:
+  # tokens of 256 kinds that are no text are seldom printable
+  if run.task.vocab == 256 and np.mean((tokens >= 32) & (tokens < 127) | np.isin(tokens, (9, 10, 13))) > 0.8:
     return start + "".join(chr(token) if 32 <= token < 127 else "·" for token in tokens)
   return start + " ".join(map(str, tokens))
 

@@ -345,6 +345,8 @@ def _missing(config: Mapping[str, Any], key: str) -> str | None:
       choices = list(here) if isinstance(here, Mapping) else []
       close = difflib.get_close_matches(part, choices, n=1)
       hint = f" (did you mean {close[0]!r}?)" if close else ""
+      if here is config.get("evaluators"):
+        return f"--config.{key}: add an evaluator where the config is named: --config FILE:{key}=…"
       return f"--config.{key}: the config has no {part!r} there{hint}; it has {choices}"
     here = here[part]
   return None

@@ -48,8 +48,8 @@ def tables(rows: int, seed: int) -> dict[str, Callable[[], Iterator[Table]]]:
 def main(argv: list[str] | None = None) -> int:
   """Prints the tables. Exit code: 0, or 2 for wrong arguments."""
   parser = Parser(prog="generators", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="tasks; all if not given")
-  parser.add_argument("--rows", type=at_least(200), default=ROWS, help="rows of each task")
+  parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help=f"all, or of {', '.join(tables(ROWS, 0))}")
+  parser.add_argument("--rows", type=at_least(200), default=ROWS, help="rows of each task, 200 or more")
   parser.add_argument("--seed", type=at_least(0), default=0, help="of the rows")
   args = parser.parse_args(argv)
   known = tables(args.rows, args.seed)
