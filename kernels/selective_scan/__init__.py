@@ -14,7 +14,7 @@ from mistake import Mistake
 __all__ = ["IMPLS", "RULES", "discretize", "selective_scan"]
 
 IMPLS: dispatch.Impls = {
-  "cpp": around(cpp.selective_scan, cpp.why_not),
+  "cpp": (cpp.selective_scan, cpp.why_not),
   "xla": around(xla.selective_scan, not_real_euler),
   "pallas_gpu": dispatch.imported("kernels.selective_scan.pallas_gpu", "selective_scan"),
   "pallas_tpu": dispatch.imported("kernels.selective_scan.pallas_tpu", "selective_scan"),

@@ -14,7 +14,8 @@ from kernels import cpp, dispatch
 from kernels.selective_scan import cpp as kernel
 from kernels.selective_scan import selective_scan
 from tests import child
-from tests.kernels.compare import TOLERANCE, assert_close, draw, masks, spoil, values_and_gradients
+from tests.kernels import scans
+from tests.kernels.compare import DIGIT, TOLERANCE, assert_close, draw, masks, spoil, values_and_gradients
 from tests.refused import refused
 
 
@@ -50,6 +51,33 @@ def test_it_equals_the_reference(library, t, e, g, masked, monkeypatch):
     x, dt, B, C = (spoil(where["lengths"], z) for z in (x, dt, B, C))
     given = x, dt, A, B, C, h
   assert_close(values_and_gradients(op, given, **where), want, TOLERANCE["float32"])
+
+
+@pytest.mark.parametrize(
+  "t, e, g, masked, narrow, what",
+  [
+    (33, 40, 2, True, "", "softplus D z"),
+    (9, 4, 1, False, "", "softplus D"),
+    (9, 4, 1, True, "", "z"),
+    (5, 17, 1, False, "x dt z", "softplus D z"),
+  ],
+)
+def test_what_stands_around_it_equals_the_reference(library, t, e, g, masked, narrow, what):
+  given, softplus = scans.around(scans.selective(t, e, g, 3), narrow, what)
+  where = masks(t) if masked else {}
+  run = lambda impl: lambda *z, **where: selective_scan(*z, softplus=softplus, impl=impl, **where)
+  want = values_and_gradients(run("reference"), given, **where)
+  tolerance = 2 * DIGIT if narrow else TOLERANCE["float32"]
+  assert_close(values_and_gradients(run("cpp"), given, **where), want, tolerance)
+
+
+def test_steps_far_from_zero_are_exact(library):
+  """The softplus of small numbers is their exponential, and so is its gradient."""
+  x, dt, A, B, C, h = map(jnp.asarray, arrays(8))
+  for far in (-20.0, 20.0):
+    run = lambda impl: jax.grad(lambda dt: selective_scan(x, dt, A, B, C, h, softplus=True, impl=impl)[0].sum())
+    got, want = run("cpp")(dt + far), run("reference")(dt + far)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6 * np.abs(want).max())
 
 
 def test_the_channels_are_cut_into_parts_for_the_cores(monkeypatch):
