@@ -238,7 +238,7 @@ def test_time_is_cut_where_blocks_are_too_few(programs, tiles, segments):
 
 def test_a_kernel_for_gpus_says_why_it_cannot_run(monkeypatch):
   given = jax.tree.map(jnp.asarray, scans.linear(1, 8, 4, True, "float32"))
-  with pytest.raises(ValueError, match=r"pallas_gpu: it needs a GPU, not a cpu.*other choices: \['auto', 'xla'"):
+  with pytest.raises(ValueError, match=r"pallas_gpu: it needs a GPU, not a cpu.*other choices: \['auto', 'cpp', 'xla'"):
     linear_scan(*given, impl="pallas_gpu")
   monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
   monkeypatch.setattr(gpu, "compute_capability", lambda: 8.0)

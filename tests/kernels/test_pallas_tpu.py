@@ -211,7 +211,7 @@ def test_ssd_step_equals_the_reference(h, p, g, k, norm, norm_groups, D_per, mon
 
 def test_a_kernel_for_tpus_says_why_it_cannot_run(monkeypatch):
   given = jax.tree.map(jnp.asarray, scans.linear(1, 8, 4, True, "float32"))
-  with pytest.raises(ValueError, match=r"pallas_tpu: it needs a TPU, not a cpu.*other choices: \['auto', 'xla'"):
+  with pytest.raises(ValueError, match=r"pallas_tpu: it needs a TPU, not a cpu.*other choices: \['auto', 'cpp', 'xla'"):
     linear_scan(*given, impl="pallas_tpu")
   monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
   with jax.enable_x64(True), pytest.raises(ValueError, match=r"computes in 32 bits, not in \['float64'\]"):
