@@ -1,4 +1,4 @@
-"""The second table of docs/scale.md: what XLA's compiler for TPUs plans for an update of a large model.
+"""A table of docs/scale.md: what XLA's compiler for TPUs plans for an update of a large model.
 
   EXTRAS=tpu ./dev setup
   ./dev python -m scripts.scale_on_tpus [mamba2_2.7b …]
@@ -33,7 +33,7 @@ def compiled(case: scale.Case) -> Any:
 
   Raises:
     Mistake: libtpu is not installed.
-    jax.errors.JaxRuntimeError: the update does not fit, with the largest arrays.
+    jax.errors.JaxRuntimeError: the update does not fit.
   """
   try:
     devices = topologies.get_topology_desc(topology_name=TOPOLOGIES[case.machine], platform="tpu").devices
@@ -57,17 +57,20 @@ def table(cases: Iterator[scale.Case]) -> Iterator[str]:
   yield "|---" * len(titles) + "|"
   for case in cases:
     start = time.perf_counter()
-    program = compiled(case)
+    mesh = " x ".join(f"{name} {size}" for name, size in case.mesh.items())
+    what = f"| {case.model} | {case.machine} | {mesh} | {case.rows} x {case.length:,} |"
+    try:
+      program = compiled(case)
+    except jax.errors.JaxRuntimeError as e:
+      # the compiler's first line says how much more it wants
+      yield f"{what} {str(e).splitlines()[0]} |"
+      continue
     plan, found = program.memory_analysis(), scale.collectives(program.as_text())
     sizes = plan.argument_size_in_bytes, plan.temp_size_in_bytes, plan.peak_memory_in_bytes
     numbers = " | ".join(f"{size / scale.GB:.2f}" for size in sizes)
-    mesh = " x ".join(f"{name} {size}" for name, size in case.mesh.items())
     counts = " | ".join(str(len(found.get(kind, ()))) for kind in scale.KINDS)
     room, seconds = scale.MACHINES[case.machine][1], time.perf_counter() - start
-    yield (
-      f"| {case.model} | {case.machine} | {mesh} | {case.rows} x {case.length:,} | {numbers} | {room} | {counts} "
-      f"| {seconds:.0f} |"
-    )
+    yield f"{what} {numbers} | {room} | {counts} | {seconds:.0f} |"
 
 
 def main() -> None:
