@@ -80,7 +80,7 @@ def of_shard(tree: Any) -> int:
 
 
 class Planned(NamedTuple):
-  """What a case trains."""
+  """Holds what a case trains."""
 
   model: nn.Module
   task: Any
@@ -136,6 +136,16 @@ def of_branches(model: nn.Module, rows: int, length: int) -> Iterator[int]:
     yield sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(pull) if leaf.shape not in ours)
 
 
+def words(mesh: Mapping[str, int]) -> str:
+  """Returns a mesh as tables have it."""
+  return " x ".join(f"{axis} {size}" for axis, size in mesh.items())
+
+
+def beginning(case: Case) -> str:
+  """Returns the first cells of a case's row."""
+  return f"| {case.model} | {case.machine} | {words(case.mesh)} | {case.rows} x {case.length:,} |"
+
+
 def memory_table() -> Iterator[str]:
   """Yields the first table, row by row."""
   yield "| model | machine | mesh | rows x tokens | parameters | gradients | optimizer | kept | branch | sum | of |"
@@ -143,9 +153,8 @@ def memory_table() -> Iterator[str]:
   for case in CASES:
     found = memory(case)
     room = found.pop("room")
-    mesh = " x ".join(f"{name} {size}" for name, size in case.mesh.items())
     parts = " | ".join(f"{value / GB:.2f}" for value in (*found.values(), sum(found.values())))
-    yield f"| {case.model} | {case.machine} | {mesh} | {case.rows} x {case.length:,} | {parts} | {room / GB:.0f} |"
+    yield f"{beginning(case)} {parts} | {room / GB:.0f} |"
 
 
 def collectives(program: str) -> dict[str, list[str]]:
@@ -211,8 +220,7 @@ def collectives_table() -> Iterator[str]:
     for mesh in MESHES:
       found, params, temporary = compiled(fields, mesh)
       numbers = [*(len(found.get(kind, ())) for kind in KINDS), *gathered(found, params)]
-      text = " x ".join(f"{axis} {size}" for axis, size in mesh.items())
-      yield f"| {name} | {text} | {' | '.join(map(str, numbers))} | {temporary / 1e6:.1f} |"
+      yield f"| {name} | {words(mesh)} | {' | '.join(map(str, numbers))} | {temporary / 1e6:.1f} |"
 
 
 def main() -> None:

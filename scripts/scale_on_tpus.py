@@ -57,8 +57,7 @@ def table(cases: Iterator[scale.Case]) -> Iterator[str]:
   yield "|---" * len(titles) + "|"
   for case in cases:
     start = time.perf_counter()
-    mesh = " x ".join(f"{name} {size}" for name, size in case.mesh.items())
-    what = f"| {case.model} | {case.machine} | {mesh} | {case.rows} x {case.length:,} |"
+    what = scale.beginning(case)
     try:
       program = compiled(case)
     except jax.errors.JaxRuntimeError as e:

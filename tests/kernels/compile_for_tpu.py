@@ -16,10 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 
+from scripts.scale_on_tpus import SETTINGS
 from tests.kernels.lower_for_tpu import attended, cases, gradients, steps
-
-# Without these libtpu asks a service of the cloud which TPU it is on.
-SETTINGS = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5litepod-4"}
 
 
 def programs():
