@@ -7,9 +7,11 @@ Hyena 18.6 (Poli et al. 2023, tab. 4.3); with words S4 20.95, Transformer 20.51 
   a million tokens an update; 86 million parameters. Departs: bytes for tokens, four times as many a row.
 * gpt2: the same with rows of 1,024 of GPT-2's tokens, 512 an update, 100 epochs of some 118 million; 124 million.
 * words: the S4 repository's (e757cef, configs/experiment/lm/s4-wt103.yaml): 16 times two S4 and an MLP, width 1,024,
-  dropout 0.25, rate 5e-4 for all, decay 0.1, 800,000 steps, eight rows of 8,192 words. Departs: one table of all
-  267,735 words, embedding and read-out, where theirs are adaptive (cutoffs 19,997, 39,997 and 199,997, widths a quarter
-  each; with dropout), so that this has 478 million parameters and theirs 249.
+  dropout 0.25, rate 5e-4 for all, decay 0.1, 800,000 steps, eight rows of 8,192 words; adaptive embedding and softmax
+  of 267,735 words with cutoffs 19,997, 39,997 and 199,997, widths a quarter each, dropout 0.25 in both. 243 million
+  parameters, published 249. Departs: the read-out's biases start at 0 and its map for frequent words does not, where
+  theirs start the other way round. Of fewer words, `embed.cutoffs=(1000,4000)` sets other clusters.
+* words_one_table: the same with one table of all words for embedding and read-out; 478 million.
 
 Tokens are made first; `dir` is then their folder. Of words, `words.json` is a tokenizer of the library `tokenizers`:
 every word and line's end of the training part that stands between spaces.
@@ -34,6 +36,9 @@ from configs import base, grammar, text
 FILES = {"files": "wiki.train.tokens", "validation_files": "wiki.valid.tokens", "test_files": "wiki.test.tokens"}
 # rows an update, tokens of a row, updates
 SIZES = {"bytes": (128, 4096, 100_000), "gpt2": (512, 1024, 22_500), "words": (8, 8192, 800_000)}
+SIZES["words_one_table"] = SIZES["words"]
+# the first word of each cluster but the first
+CUTOFFS = (19_997, 39_997, 199_997)
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -49,11 +54,16 @@ def get_config(arg: str = "") -> ConfigDict:
   else:
     c.data = ConfigDict(base.text_section(name="tokens", vocab=0, dir="", blend=(), **sizes))
   mlp = {"name": "mlp", "expand": 4}
-  if setting == "words":
+  if setting.startswith("words"):
     c.model.width, body.pattern, body.depth = 1024, "mm-", 48
     body.letters = ConfigDict({"m": {"name": "s4", "state": 64, "copies": 1}, "-": mlp | {"activation": "gelu"}})
     body.branch = ConfigDict({"norm": {"name": "layer"}, "dropout": 0.25})
+    c.model.head.chunk = 512
     o.lr, o.warmup, o.b2, o.clip = 5e-4, 1000, 0.999, 0.0
+    if setting == "words":
+      drop = {"dropout": 0.25}
+      c.model.embed = ConfigDict({"name": "adaptive", "cutoffs": CUTOFFS, "start": 0.5, "scale": 32.0, **drop})
+      c.model.head = ConfigDict({"name": "adaptive_softmax", "chunk": 512, **drop})
   else:
     c.model.width, body.pattern, body.depth = 768, "m-", 24
     body.letters = ConfigDict({"m": {"name": "hyena", "max_len": length, "features": 33, "frequency": 14.0}, "-": mlp})

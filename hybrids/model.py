@@ -22,6 +22,7 @@ from jaxtyping import Array, Bool, Float, Int
 from hybrids import mixer as mixer_lib
 from hybrids.body.stack import EMBEDDING
 from hybrids.embed import DTYPES, EMBEDDINGS, Embedded, Embedding
+from hybrids.embed.adaptive import Cluster
 from hybrids.embed.ngrams import NGRAMS
 from hybrids.head import HEADS, Head, Outputs, Sums
 from hybrids.pure import SOWN
@@ -295,7 +296,7 @@ class Model(nn.Module, kw_only=True):
     beside |= {EMBEDDING: embedded.x} if EMBEDDING in known else {}
     return {**beside, **embedded.side}, gaps
 
-  def _table(self) -> Array | None:
+  def _table(self) -> Array | tuple[Cluster, ...] | None:
     return None if self.embedding.features else getattr(self.embedding, "embedding", None)
 
   def _lengths(self, lengths: Any, inputs: Array) -> Any:
@@ -325,13 +326,14 @@ class Model(nn.Module, kw_only=True):
   @nn.nowrap
   def _head(self, **kwargs: Any) -> Head:
     width = getattr(self._body(parent=None), "out_width", self.width)
-    return self._section("head", HEADS, dict(self.head), {"width": width}, **kwargs)
+    own = {"width": width, "cutoffs": getattr(self._embed(parent=None), "cutoffs", ())}
+    return self._section("head", HEADS, dict(self.head), own, **kwargs)
 
   @nn.nowrap
   def _section(
     self, what: str, classes: Mapping[str, Any], section: dict[str, Any], own: Mapping[str, Any], **kwargs: Any
   ) -> Any:
-    """Builds the class that a section names, from the section's fields and what the model and the task set."""
+    """Builds the class that a section names, from the section's fields and what it wants of the model and the task."""
     name = section.pop("name", None)
     if name not in classes:
       raise Mistake(f"no {what} {name!r}{hint(str(name), classes)}; choose from {sorted(classes)}")
@@ -340,7 +342,8 @@ class Model(nn.Module, kw_only=True):
     wrong = sorted(set(section) & set(cls.FROM_TASK))
     if wrong:
       raise Mistake(f"{what}.{wrong[0]} is given by the model and the task; leave it out")
-    everything = {**{size: getattr(self, size) for size in sizes if size in known}, **own, **section}
+    given: dict[str, Any] = {size: getattr(self, size) for size in sizes} | dict(own)
+    everything = {**{name: value for name, value in given.items() if name in known}, **section}
     mixer_lib.check_fields(cls, everything, f"{what} {name!r}")
     return cls(**everything, **kwargs)
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from attention import cache
+from hybrids.head import HEADS
 from mistake import Mistake
 
 # a stop sequence may have so many tokens
@@ -29,10 +30,10 @@ class Context(NamedTuple):
 
 def check_model(model: nn.Module) -> None:
   """Raises ValueError where a model cannot generate: it predicts no next token, or has no state."""
-  head = model.head["name"]
-  if model.vocab is None or head != "lm":
+  name, predict = model.head["name"], sorted(name for name, head in HEADS.items() if head.PREDICTS)
+  if model.vocab is None or name not in predict:
     raise Mistake(
-      f"generate: the model has head {head!r}, which predicts no next token; use a model with the head 'lm'"
+      f"generate: the model has head {name!r}, which predicts no next token; use a model with a head of {predict}"
     )
   if model.STATE == "none":
     raise Mistake("generate: the model reads whole rows at once and has no state; use causal mixers")

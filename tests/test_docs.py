@@ -3,6 +3,7 @@
 import ast
 import re
 
+from data import task
 from tests import sources
 
 DOCS = sources.ROOT / "docs"
@@ -75,6 +76,14 @@ def test_every_mixer_stands_beside_its_paper():
       papers = re.findall(r"\d{4}\.\d{5}", file.read_text().split("\nfrom ", 1)[0])
       # an idea of one's own has no paper
       assert not papers or f"`{name}`" in bibliography, f"docs/bibliography.md does not name {name} beside its paper"
+
+
+def test_every_task_stands_beside_its_configs():
+  rows = re.findall(r"^\| (`.*?`) \| (`.*?`) \|.*\|.*\|$", (DOCS / "tasks.md").read_text(), flags=re.MULTILINE)
+  named = lambda column: {name for row in rows for name in re.findall(r"`(\w+)`", row[column])}
+  # of which only tests and models without a task of their own make use
+  assert set(task.available()) - {"noise"} <= named(0)
+  assert named(1) <= {path.stem for path in sources.python_files("configs")}
 
 
 def test_prose_is_at_most_a_hundred_characters_wide():

@@ -1,5 +1,6 @@
 """Heads, which turn a body's outputs into a model's answers, and compute the losses of these answers."""
 
+from hybrids.head.adaptive_softmax import AdaptiveSoftmax
 from hybrids.head.autoencoder import Autoencoder
 from hybrids.head.classifier import Classifier
 from hybrids.head.dual_encoder import DualEncoder
@@ -11,6 +12,7 @@ from hybrids.head.regression import Regression
 __all__ = ["HEADS", "Head", "Outputs", "Sums"]
 
 HEADS: dict[str, type[Head]] = {
+  "adaptive_softmax": AdaptiveSoftmax,
   "autoencoder": Autoencoder,
   "classifier": Classifier,
   "dual_encoder": DualEncoder,

@@ -1,12 +1,13 @@
 """The base class of heads: a head turns the outputs of a body into answers, and computes their losses."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from hybrids.embed.adaptive import Cluster
 from kernels.inputs import Reset
 from mistake import Mistake
 
@@ -21,7 +22,7 @@ class Outputs(NamedTuple):
     lengths: how many of each row's outputs there are.
     gaps: the time before each token, if the batch has it.
     place: where the output of the class token stands, if there is one.
-    table: the embedding's, for heads that share it.
+    table: the embedding's, for heads that share it; of the embedding "adaptive", that of each cluster.
     reset: True at the first token of each packed document, if there are any.
   """
 
@@ -29,14 +30,14 @@ class Outputs(NamedTuple):
   lengths: Int[Array, "b"]
   gaps: Float[Array, "b t"] | None = None
   place: Int[Array, "b"] | None = None
-  table: Float[Array, "v d"] | None = None
+  table: Float[Array, "v d"] | tuple[Cluster, ...] | None = None
   reset: Reset = None
 
 
 class Head(nn.Module, kw_only=True):
   """The base class of heads: a subclass has `answer`, `score` and, with one answer a token, `each`.
 
-  Attributes (without annotations, or Linen takes them for fields):
+  Attributes (of the class):
     PREDICTS: whether it predicts what the body is about to read, so that the body must not see it.
     DOCUMENTS: how many documents one answer is about.
     EACH: whether there is an answer a token, or one a row.
@@ -48,7 +49,7 @@ class Head(nn.Module, kw_only=True):
   PREDICTS = False
   DOCUMENTS = 1
   EACH = False
-  FROM_TASK = ("width", "vocab", "features", "classes")
+  FROM_TASK: ClassVar[tuple[str, ...]] = ("width", "vocab", "features", "classes")
 
   @nn.nowrap
   def init_state(self, rows: int) -> Any:

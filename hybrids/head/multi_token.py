@@ -61,19 +61,18 @@ class MultiToken(LanguageModel, kw_only=True):
   ) -> tuple[Sums, Any]:
     """Returns what the head "lm" does, and sows the loss of the tokens after the next ones."""
     sums, state = super().loss(outputs, state, targets, weights)
-    table = self._table(outputs)
     z = self._ahead(outputs, targets)
     counts = weights[:, 1:] * (weights[:, :-1] > 0)
     if outputs.reset is not None:
       counts = jnp.where(outputs.reset[:, 1:], 0, counts)
-    nats, _, _, total = by_chunks(lambda y: self.logits(y, table), z[:, :-1], targets[:, 1:], counts, chunk=self.chunk)
+    nats, _, _, total = by_chunks(self.reader(outputs), z[:, :-1], targets[:, 1:], counts, chunk=self.chunk)
     self.sow("losses", "ahead", self.weight * nats / jnp.maximum(total, 1e-30))
     return sums, state
 
   def _ahead(self, outputs: Outputs, following: Int[Array, "b t"]) -> Float[Array, "b t d"]:
     """Returns what the block makes of each output and of the embedding of the token that follows."""
     table = outputs.table
-    if table is None or table.shape[-1] != self.width:
+    if table is None or isinstance(table, tuple) or table.shape[-1] != self.width:
       raise Mistake("head 'multi_token' reads the embedding's table of tokens of the head's width; this model has none")
     e = jnp.take(table, following, axis=0).astype(outputs.y.dtype)
     both = jnp.concatenate([self.y_norm(outputs.y), self.e_norm(e)], axis=-1)

@@ -36,7 +36,7 @@ VARIANTS = {
   "small_sets": ("set=listops,model=ssm,dir=ignored", "set=nmnist,model=transformer,dir=FOLDER"),
   "speech_commands": ("files=x.npz,khz8=y.npz", "model=s4,files=x.npz"),
   "scifar": ("size=small,mixer=s4d",),
-  "wikitext103": ("dir=FOLDER", f"setting=words,dir={sources.ROOT}/tests/data/toy_tokens"),
+  "wikitext103": ("dir=FOLDER", f"setting=words,embed.cutoffs=(20,50,200),dir={sources.ROOT}/tests/data/toy_tokens"),
   "pg19": ("size=small,dir=FOLDER",),
   "hg38": ("size=small,warm=true,dir=FOLDER",),
   "species": ("dir=FOLDER", "embed=strands,dir=FOLDER"),

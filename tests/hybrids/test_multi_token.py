@@ -10,6 +10,7 @@ import pytest
 from hybrids.mixer import build
 from hybrids.model import build_model
 from hybrids.objective import measure
+from inference.context import check_model
 from tests.hybrids.filled import filled
 
 V, T = 7, 8
@@ -66,6 +67,7 @@ def test_generation_is_that_of_the_language_model():
   plain = {"params": {name: tree for name, tree in kept["params"].items() if name != "head"}}
   y, want = (jax.jit(module.apply)(variables, data["inputs"]) for module, variables in zip(both, (kept, plain)))
   np.testing.assert_allclose(y, want, rtol=1e-6)
+  check_model(both[0])
 
 
 @pytest.mark.parametrize(
