@@ -53,7 +53,8 @@ class Sweep:
   def __init__(self, out: Path, runs: list[Run], argument: str, flags: list[str], launcher: launchers.Launcher):
     self._out, self._argument, self._flags, self._launcher = out, argument, flags, launcher
     self._ended, self._total = 0, len(runs)
-    self._lock = threading.Lock()
+    # signal handlers take it in the main thread, and one signal may come while another one's handler has it
+    self._lock = threading.RLock()
     self._running: set[launchers.Process] = set()
     self._stopped = False
     self._results = {line["digest"] or line["name"]: line for line in results.read(out / results.RESULTS)}
@@ -156,7 +157,6 @@ class Sweep:
 
   def stop(self, *_: Any) -> None:
     """Starts no more runs, and lets those that are running save and end."""
-    # signal handlers run in the main thread, which never holds the lock itself
     with self._lock:
       self._stopped = True
       for process in self._running:

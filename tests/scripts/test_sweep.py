@@ -7,12 +7,13 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from scripts import plan, sweep
+from scripts import launchers, plan, sweep
 
 CONFIG = """
 from configs import base
@@ -301,6 +302,25 @@ def test_interrupted_sweep_lets_its_runs_save_and_starts_no_more(place):
   assert run(place, "--", "slow") == 1
   assert len(calls(place, "mixer=s5,lr=0.01")) == 2
   assert results(place)["mixer=s5,lr=0.01"]["status"] == "done"
+
+
+def test_a_second_signal_in_the_midst_of_the_first_ones_handling_is_heard(tmp_path):
+  # Ctrl-C and SIGTERM at once, as `timeout` hands on what it gets
+  told = sweep.Sweep(tmp_path, [], "", [], launchers.Local())
+  heard = []
+
+  class Running:
+    def stop(self):
+      heard.append("stop")
+      if len(heard) == 1:
+        told.stop()
+
+  told._running.add(Running())
+  handler = threading.Thread(target=told.stop, daemon=True)
+  handler.start()
+  handler.join(10)
+  assert not handler.is_alive(), "the second handler waits for the first"
+  assert heard == ["stop", "stop"]
 
 
 @pytest.mark.parametrize(
