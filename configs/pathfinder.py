@@ -3,8 +3,8 @@
 Published accuracies in per cent, Pathfinder / Path-X: S4 94.2 / 96.4, S5 95.3 / 98.6, Mega 96.0 / 98.0, Transformer
 71.4 / chance (S4's and S5's are of their papers' tables, on the official images; these are drawn by the same procedure
 in data/pathfinder.py). S5 reads forwards alone here; `m.bidirectional=true` reads both ways, as theirs does, and
-configs/lra.py has their settings. The training images are 160,000, to be drawn into a folder once (measured: the
-shortest contours for 1,650 steps, docs/results/small_sets.md):
+configs/lra.py has their settings. The training images are 160,000, to be drawn into a folder once (measured: shorter
+contours, small models and half an hour, docs/results/small_sets.md):
 
   ./dev pathfinder --side 32 --out FOLDER
   python main.py --config configs/pathfinder.py:dir=FOLDER --workdir runs/pathfinder
