@@ -1,10 +1,12 @@
 """m_t = max(log_a_t + m_{t-1}, x_t): the logarithm of the largest weight so far, over which sums are kept."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kernels import dispatch, inputs, op, sequence_parallel
+from kernels import dispatch, inputs, nonfinite, op, sequence_parallel
 from kernels.max_scan import associative, reference
 
 IMPLS: dispatch.Impls = {
@@ -55,6 +57,11 @@ def max_scan(
   log_a, x, m = map(jax.lax.stop_gradient, op.cast(dtype, log_a, x, m))
   if where.reset is not None:
     log_a = jnp.where(where.reset[..., None], EMPTY, log_a)
-  args = *where.fill(log_a), *where.fill(x, value=EMPTY), m
+    m = inputs.where(where.reset[:, :1].any(axis=1), EMPTY, m)
+  # a weight of 0 has the logarithm minus infinity, which is a number here
+  log_a, x, m = (jnp.maximum(z, EMPTY) for z in (*where.fill(log_a), *where.fill(x, value=EMPTY), m))
+  (log_a, x), m, after = nonfinite.contain(where.reset, m, log_a, x)
   # m_t stands still at padding, where others are 0
-  return op.outputs("max_scan", IMPLS, impl, args, op.Rows(), out=x, one_token=reference.max_scan, over=_over)
+  rest: dict[str, Any] = dict(out=x, one_token=reference.max_scan, over=_over)
+  y = op.outputs("max_scan", IMPLS, impl, (log_a, x, m), op.Rows(), **rest)
+  return nonfinite.mark(after, y, None)[0]

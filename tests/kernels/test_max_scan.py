@@ -46,9 +46,27 @@ def test_what_is_past_the_lengths_is_not_read(impl):
   np.testing.assert_allclose(got, loop(log_a, x, m, np.zeros((2, 8), bool), [0, 5]), atol=1e-5)
 
 
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_document_that_is_not_finite_spoils_no_other(impl, bad):
+  """Neither from an earlier call nor by its tokens, and a single token that starts a document counts alone."""
+  log_a, x, m = arrays(8)
+  reset = np.zeros((2, 8), bool)
+  reset[:, [2, 5]] = True
+  m[0], x[0, 3, 1], log_a[1, 6, 2] = bad, bad, -np.inf
+  got = np.array(op(log_a, x, m, reset=reset, impl=impl))
+  bad_outputs = ~np.isfinite(got).all(axis=-1)
+  np.testing.assert_array_equal(bad_outputs[0], [True, True, False, True, True, False, False, False])
+  assert not bad_outputs[1].any()
+  want = loop(log_a, x, m, reset, [8, 8])
+  np.testing.assert_allclose(got[~bad_outputs], want[~bad_outputs], atol=1e-5)
+  one = op(log_a[:, 2:3], x[:, 2:3], m, reset=reset[:, 2:3], impl=impl)
+  np.testing.assert_array_equal(one, x[:, 2:3])
+
+
 def test_no_tokens_are_no_maxima():
   log_a, x, m = arrays(8)
-  assert op(log_a[:, :0], x[:, :0], m).shape == (2, 0, 3)
+  assert op(log_a[:, :0], x[:, :0], m, reset=np.zeros((2, 0), bool)).shape == (2, 0, 3)
 
 
 def test_float64_stays_and_bfloat16_is_widened():
