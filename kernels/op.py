@@ -60,12 +60,12 @@ def run(
   Args:
     args: the arguments of the implementations.
     out: has the shape and the dtype of y.
-    state: the state before the first token, which is also the last one if there is no token.
+    state: the state before the first token, which is also the last one if there is no token or no row.
     one_token: the implementation for a single token, which is taken unless another is asked for by name.
     after: the mask of `nonfinite.contain`, whose tokens have y = NaN.
     over: how devices share the time axis, if they can.
   """
-  if out.shape[1] == 0:
+  if 0 in out.shape[:2]:
     return jnp.zeros(out.shape, out.dtype), state
   form = _picked(name, impls, impl, out, one_token)
   y, last = nonfinite.mark(after, *(form(*args) if over is None else over(form, *args)))
@@ -89,7 +89,7 @@ def outputs(
   Args:
     settings: keyword arguments of the implementations.
   """
-  if out.shape[1] == 0:
+  if 0 in out.shape[:2]:
     return jnp.zeros(out.shape, out.dtype)
   form = _picked(name, impls, impl, out, one_token, **settings)
   y = form(*args) if over is None or out.shape[1] == 1 else over(form, *args)

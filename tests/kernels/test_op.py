@@ -150,6 +150,15 @@ def test_no_tokens_leave_the_state_alone(name):
   np.testing.assert_array_equal(last, arrays[op.state])
 
 
+@pytest.mark.parametrize("name, impl", ALL)
+def test_no_rows_have_outputs_and_a_state_of_no_rows(name, impl):
+  arrays = OPS[name].draw(8, b=0)
+  y, last = jax.eval_shape(functools.partial(OPS[name].run, impl=impl), *arrays.values())
+  want, want_last = outputs(name, T, "float32")
+  assert y.shape == (0, 8, *want.shape[2:])
+  assert (last.shape, last.dtype) == ((0, *want_last.shape[1:]), want_last.dtype)
+
+
 @pytest.mark.parametrize("name, impl", ALONE)
 def test_reset_separates_documents(name, impl):
   op, start = OPS[name], 40
