@@ -73,10 +73,11 @@ def attention(
       between (xPos): sum_i q_i k_i exp(decays_i (t - s)). The keys themselves stay as they are, and nothing overflows.
 
   Raises:
-    ValueError: g does not divide h; `mask` or `weights` is unknown; of two position or segment arrays one is given;
-      there is not a slope for each head, or not a decay for each entry, or one is above 0 or stands beside mask="full".
+    ValueError: g does not divide h; `mask` or `weights` is unknown; `window` is below 1, `softcap` not above 0; of two
+      position or segment arrays one is given; there is not a slope for each head, or not a decay for each entry, or one
+      is above 0 or stands beside mask="full".
   """
-  _check(q, k, mask, weights, slopes, decays)
+  _check(q, k, mask, window, softcap, weights, slopes, decays)
   for what, pair in (("segment", (q_segment, k_segment)), ("position", (q_position, k_position))):
     if (pair[0] is None) != (pair[1] is None):
       raise Mistake(f"attention: one of q_{what} and k_{what} is given; give both or neither")
@@ -102,11 +103,15 @@ def _copies(heads: int, groups: int) -> int:
   return 1 if devices == 1 or groups in (1, parts) or heads % parts or parts % groups else parts // groups
 
 
-def _check(q, k, mask, weights, slopes, decays) -> None:
+def _check(q, k, mask, window, softcap, weights, slopes, decays) -> None:
   if q.shape[2] % k.shape[2]:
     raise Mistake(f"attention: {q.shape[2]} heads over {k.shape[2]} groups of keys; make the groups divide the heads")
   if mask not in MASKS:
     raise Mistake(f"attention: no mask {mask!r}; choose from {list(MASKS)}")
+  if window is not None and window < 1:
+    raise Mistake(f"attention: window={window}; it must be at least 1, or None")
+  if softcap is not None and not softcap > 0:
+    raise Mistake(f"attention: softcap={softcap}; it must be above 0, or None")
   if weights not in WEIGHTS:
     raise Mistake(f"attention: no weights {weights!r}; choose from {list(WEIGHTS)}")
   if slopes is not None and len(slopes) != q.shape[2]:

@@ -337,6 +337,11 @@ def test_a_cpu_is_not_asked_for_cudnn():
     attention(*map(jnp.asarray, arrays(6, 6)), impl="cudnn")
 
 
+@pytest.mark.parametrize("settings, reason", [({"window": 0}, "window=0"), ({"softcap": 0.0}, "softcap=0.0")])
+def test_a_window_or_a_soft_cap_of_nothing_is_refused(settings, reason):
+  refused(reason, attention, *map(jnp.asarray, arrays(6, 6)), **settings)
+
+
 def test_blocks_that_nobody_sees_are_skipped():
   at = xla.Places(jnp.arange(96).reshape(4, 1, 24), None)
   of = xla.Places(jnp.arange(96).reshape(3, 1, 32), None)
