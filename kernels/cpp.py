@@ -25,6 +25,7 @@ from jaxtyping import Array, Bool, Inexact
 
 from kernels import dispatch
 from kernels.inputs import Reset
+from mistake import Mistake
 
 HEADERS = Path(__file__).parent
 COMPILERS = ("g++", "clang++")
@@ -73,7 +74,8 @@ def call(
   """Returns a handler that gives float32 arrays of these shapes, and cuts its work into `parts` of each group, if it
   has any.
 
-  Under vmap it runs once for each element after the other, with all threads each.
+  Under vmap it runs once for each element after the other, with all threads each. Its derivatives are another handler,
+  which has none: those of the second order are refused.
 
   Args:
     in_place: numbers of arguments -> those of results that are written over them.
@@ -83,7 +85,16 @@ def call(
   handler = jax.ffi.ffi_call(name, results, vmap_method="sequential", input_output_aliases=in_place)
   if parts is not None:
     settings["parts"] = np.int64(parts)
-  return lambda *args: handler(*args, **settings)
+
+  @jax.custom_jvp
+  def run(*args):
+    return handler(*args, **settings)
+
+  @run.defjvp
+  def refuse(*_):
+    raise Mistake(f"{name}: C++ has first derivatives alone, by jax.grad or jax.vjp; KERNEL_IMPL=reference has all")
+
+  return run
 
 
 def mask(reset: Reset) -> Bool[Array, "..."]:

@@ -143,6 +143,12 @@ def test_it_says_what_it_cannot_run(monkeypatch):
   refused("cpp: it needs a CPU, not a gpu", op, *given)
 
 
+def test_derivatives_of_the_second_order_are_refused(library):
+  x, *rest = map(jnp.asarray, arrays(3))
+  slope = jax.grad(lambda x: op(x, *rest)[0].sum())
+  refused("KERNEL_IMPL=reference", jax.grad(lambda x: slope(x).sum()), x)
+
+
 def test_where_it_cannot_be_built_another_form_runs(monkeypatch):
   monkeypatch.setattr(cpp, "_registered", lambda source: "there is no C++ compiler")
   given = arrays(8)
