@@ -97,6 +97,12 @@ def call(
   return run
 
 
+def parts(units: int, most: int) -> int:
+  """Returns into how many parts each of so many units of work is cut, at most `most`, so that every core has one."""
+  cores = os.cpu_count() or 1
+  return max(1, min(-(-cores // max(1, units)), most))
+
+
 def mask(reset: Reset) -> Bool[Array, "..."]:
   """Returns the mask as handlers take it: empty if no document starts."""
   return jnp.zeros((0, 0), bool) if reset is None else reset

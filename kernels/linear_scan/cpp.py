@@ -1,6 +1,5 @@
 """`linear_scan` on CPUs in C++ (cpp.cc), built when first used, in float32: of complex numbers both parts."""
 
-import os
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -57,6 +56,5 @@ def _whole(re, im):
 
 
 def _parts(x):
-  """Returns into how many parts the channels of a row are cut, so that every core has one."""
-  cores = os.cpu_count() or 1
-  return max(1, min(-(-cores // max(1, x.shape[0])), x.shape[2] // CHANNELS))
+  """Returns into how many parts the channels of a row are cut."""
+  return cpp.parts(x.shape[0], x.shape[2] // CHANNELS)

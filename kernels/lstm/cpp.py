@@ -3,7 +3,6 @@
 For the gradient, forward keeps the gates and c of every token. The gradient of R is one matrix product in the end.
 """
 
-import os
 from pathlib import Path
 
 import jax
@@ -61,5 +60,5 @@ _scan.defvjp(_forward, _backward)
 
 
 def _parts(b):
-  """Returns into how many parts the rows are cut: for every core one. More would read R more often."""
-  return max(1, min(b, os.cpu_count() or 1))
+  """Returns into how many parts the rows are cut. More than one a core would read R more often."""
+  return cpp.parts(1, b)

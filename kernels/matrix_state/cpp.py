@@ -5,8 +5,6 @@ number, about as many as products of chunks need. For the gradient, forward keep
 as many numbers as v has where the state has CHUNK rows; backward makes those of a chunk again.
 """
 
-import math
-import os
 from pathlib import Path
 
 import jax
@@ -77,10 +75,9 @@ _scan = kept_states.differentiable(_call_forward, _backward, state=6)
 
 
 def _parts(q, v):
-  """Returns into how many parts the heads of a group are cut, so that every core has one."""
+  """Returns into how many parts the heads of a group are cut."""
   b, _, g, _ = q.shape
-  cores = os.cpu_count() or 1
-  return max(1, min(math.ceil(cores / max(1, b * g)), v.shape[2] // g))
+  return cpp.parts(b * g, v.shape[2] // g)
 
 
 def _array(z):

@@ -5,7 +5,6 @@ backward makes those of a chunk again.
 """
 
 import functools
-import os
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -67,7 +66,6 @@ _scans = {
 
 
 def _parts(B, e):
-  """Returns into how many parts the channels of a group are cut, so that every core has one."""
+  """Returns into how many parts the channels of a group are cut."""
   b, _, g, _ = B.shape
-  cores = os.cpu_count() or 1
-  return max(1, min(-(-cores // max(1, b * g)), e // g // CHANNELS))
+  return cpp.parts(b * g, e // g // CHANNELS)
