@@ -21,7 +21,7 @@ from layers.choices import one_of
 from layers.mixer import Mixer, Where
 from layers.positions import LAYOUTS, rope
 from layers.rope_scaling import amplitude, fixed, frequencies
-from layers.sizes import above_zero, at_least_one
+from layers.sizes import above_zero, at_least_one, at_least_zero
 from mistake import Mistake
 
 POSITIONS = ("none", "rope")
@@ -193,8 +193,7 @@ class MLA(Mixer):
     if self.rope_size < (self.position == "rope"):
       raise Mistake(f"MLA: rope_size={self.rope_size}; it must be at least 1, or 0 with position='none'")
     above_zero(self, "theta")
-    if not self.norm_eps >= 0:
-      raise Mistake(f"MLA: norm_eps={self.norm_eps}; it must be at least 0")
+    at_least_zero(self, "norm_eps")
     if self.position == "rope":
       if self.rope_size % 2:
         raise Mistake(f"MLA: rope_size={self.rope_size} is odd; position='rope' turns pairs")

@@ -21,7 +21,7 @@ from layers.choices import one_of
 from layers.mixer import Where
 from layers.positions import LAYOUTS, alibi_slopes, rope, turned, xpos_decays
 from layers.rope_scaling import amplitude, fixed, frequencies
-from layers.sizes import above_zero, at_least_one
+from layers.sizes import above_zero, at_least_one, at_least_zero
 from mistake import Mistake
 
 POSITIONS = ("none", "rope", "xpos", "alibi")
@@ -249,8 +249,7 @@ class Attention(Masked):
     if self.persistent and self.position in ("xpos", "alibi"):
       what = "tokens are seen from anywhere, so they need positions that do not fade"
       raise Mistake(f"{name}: persistent={self.persistent} with position={self.position!r}; these {what}")
-    if not self.norm_eps >= 0:
-      raise Mistake(f"{name}: norm_eps={self.norm_eps}; it must be at least 0")
+    at_least_zero(self, "norm_eps")
     if not 0 < self.rotary <= 1:
       raise Mistake(f"{name}: rotary={self.rotary} is a share of a head's entries; it must be in (0, 1]")
     heads, groups, size = self._sizes

@@ -4,15 +4,10 @@ Adding a mixer is adding a file: its name is the file's name, and nothing else h
 class in `layers/mixer.py`.
 """
 
-import dataclasses
 import functools
 import importlib
 import importlib.util
 import inspect
-import math
-import numbers
-import types
-import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +15,7 @@ from typing import Any
 import flax.linen as nn
 from flax.core import FrozenDict
 
+from layers.fields import check_fields, fields
 from layers.mixer import STATES, Mixer
 from mistake import Mistake, hint, near
 
@@ -55,6 +51,8 @@ def build_spec(spec: Mapping[str, Any], *, width: int, layer: int, depth: int, *
   """
   if "name" not in spec:
     raise Mistake(f"mixer {dict(spec)} has no name; choose from {sorted(available())}")
+  if not isinstance(spec["name"], str | type):
+    raise Mistake(f"a mixer is called {spec['name']!r}; its name must be a string")
   if spec.get("width", width) != width:
     raise Mistake(f"mixer {spec['name']!r} sets width={spec['width']} in a stack of width={width}; leave it out")
   known = fields(find(spec["name"]))
@@ -129,57 +127,6 @@ def available() -> dict[str, str]:
 def _unknown(name: str) -> str:
   choices = available()
   return f"no mixer is called {name!r}{near(name, choices, 'mixers')}, or give a dotted path under {list(ROOTS)}"
-
-
-def fields(cls: type[nn.Module]) -> dict[str, bool]:
-  """Returns the fields of a module that a config may set, each with whether it must be set."""
-  own = [f for f in dataclasses.fields(cls) if f.init and f.name not in ("parent", "name")]
-  missing = dataclasses.MISSING
-  return {f.name: f.default is missing and f.default_factory is missing for f in own}
-
-
-def check_fields(cls: type[nn.Module], given: Mapping[str, Any], what: str) -> None:
-  """Compares the arguments given for a module with its fields.
-
-  Raises:
-    ValueError: one is unknown or of the wrong type, or one that is needed is missing; it names `what`, the field and
-      the choices.
-  """
-  known = fields(cls)
-  for key in given:
-    if key not in known and key != "parent":
-      raise Mistake(f"{what} has no field {key!r}{hint(key, known)}; its fields are {list(known)}")
-  missing = [key for key, needed in known.items() if needed and key not in given]
-  if missing:
-    raise Mistake(f"{what} needs {missing}; its fields are {list(known)}")
-  for field in dataclasses.fields(cls):
-    if field.name in given and not _fits(given[field.name], field.type):
-      kind = getattr(field.type, "__name__", field.type)
-      advice = "; write None" if given[field.name] == "none" and "None" in str(kind) else ""
-      raise Mistake(f"{what}: {field.name}={given[field.name]!r} must be of type {kind}{advice}")
-    if field.name in given and not _countable(given[field.name], field):
-      raise Mistake(
-        f"{what}: {field.name}={given[field.name]!r} must be a finite number, and below 2^31 if it is whole"
-      )
-
-
-def _fits(value: Any, annotation: Any) -> bool:
-  """Tells if a value is of the type a field names, where that is one of bool, int, float, str, or a choice of them."""
-  kinds = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-  plain = {bool: bool, int: numbers.Integral, float: numbers.Real, str: str, type(None): type(None)}
-  if any(kind not in plain for kind in kinds):
-    return True
-  # Python counts true and false among the numbers
-  return isinstance(value, tuple(plain[kind] for kind in kinds)) and (bool in kinds or not isinstance(value, bool))
-
-
-def _countable(value: Any, field: dataclasses.Field) -> bool:
-  """Tells if a value is no number, or one that a field can have: infinity only where that is the default."""
-  if not isinstance(value, numbers.Real) or isinstance(value, bool):
-    return True
-  if isinstance(value, numbers.Integral):
-    return abs(int(value)) < 2**31 or "float" in str(field.type)
-  return math.isfinite(value) or value == field.default
 
 
 def frozen(value: Any) -> Any:

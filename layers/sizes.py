@@ -21,6 +21,14 @@ def above_zero(module: Any, *fields: str) -> None:
       raise Mistake(f"{type(module).__name__}: {field}={value}; it must be above 0")
 
 
+def at_least_zero(module: Any, *fields: str) -> None:
+  """Refuses numbers below 0, as an epsilon that is one makes a quotient infinite or a root NaN."""
+  for field in fields:
+    value = getattr(module, field)
+    if not value >= 0:
+      raise Mistake(f"{type(module).__name__}: {field}={value}; it must be at least 0")
+
+
 def place_in_depth(module: Any) -> None:
   """Refuses a `layer` that a model of `depth` layers does not have: initial values of it would be infinite or wrong."""
   at_least_one(module, "depth")

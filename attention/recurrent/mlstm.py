@@ -15,7 +15,7 @@ from layers import BlockDense, Dense, HeadNorm, ShortConv, param
 from layers.initializers import constant
 from layers.mixer import Mixer, Where
 from layers.mlstm_cell import empty, mlstm_cell
-from layers.sizes import at_least_one, largest_divisor, scaled
+from layers.sizes import at_least_one, at_least_zero, largest_divisor, scaled
 from mistake import Mistake
 
 
@@ -96,6 +96,7 @@ class MLSTM(Mixer):
   @nn.nowrap
   def check(self) -> None:
     at_least_one(self, "width", "heads", "block_size", "taps", "depth")
+    at_least_zero(self, "eps")
     inner, heads, block = self._sizes
     if inner < 1:
       raise Mistake(f"MLSTM: expand={self.expand} of width={self.width} leaves no channel")

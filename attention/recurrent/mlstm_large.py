@@ -16,7 +16,7 @@ from layers import Dense, HeadNorm
 from layers.initializers import constant
 from layers.mixer import Mixer, Where
 from layers.mlstm_cell import empty, mlstm_cell
-from layers.sizes import above_zero, at_least_one, largest_divisor, scaled
+from layers.sizes import above_zero, at_least_one, at_least_zero, largest_divisor, scaled
 from mistake import Mistake
 
 
@@ -97,6 +97,7 @@ class MLSTMLarge(Mixer):
   def check(self) -> None:
     at_least_one(self, "width", "heads", "depth")
     above_zero(self, "soft_cap")
+    at_least_zero(self, "eps")
     heads, keys = self._sizes
     if keys < 1:
       raise Mistake(f"MLSTMLarge: qk_factor={self.qk_factor} of width={self.width} leaves no channel")

@@ -16,7 +16,9 @@ from attention.recurrent import titans
 from attention.recurrent.titans import Titans
 from attention.softmax import Attention
 from layers import RMSNorm
+from layers.fields import check_fields
 from layers.mixer import Mixer
+from mistake import Mistake
 
 
 class State(NamedTuple):
@@ -66,6 +68,10 @@ class WithMemory(Mixer):
 
   @nn.nowrap
   def check(self) -> None:
+    what = f"{type(self).__name__}: memory"
+    if "width" in self.memory:
+      raise Mistake(f"{what} sets width={self.memory['width']}; it has that of the mixer, leave it out")
+    check_fields(Titans, {"width": self.width, **self.memory}, what)
     self._attention(parent=None)
     self._titans(parent=None)
 

@@ -155,3 +155,5 @@ class Hyena(Mixer):
       raise Mistake(f"Hyena: features={self.features}; the lag and pairs of cosine and sine make an odd number")
     if not 0 < self.fast_decay <= self.slow_decay:
       raise Mistake(f"Hyena: fast_decay={self.fast_decay}, slow_decay={self.slow_decay}; 0 < fast_decay <= slow_decay")
+    if not 0 < self.floor <= 1:
+      raise Mistake(f"Hyena: floor={self.floor}; a window falls from 1 to that, so it must be above 0 and at most 1")

@@ -16,6 +16,7 @@ from layers.choices import one_of
 from layers.glu import ACTIVATIONS, activate, glu_dense
 from layers.initializers import constant, log_step
 from layers.mixer import Mixer, Where
+from layers.sizes import above_zero
 from mistake import Mistake
 from ssm.lti import diagonal, discretization, hippo
 
@@ -65,6 +66,7 @@ class S4D(Mixer):
     if self.copies is not None and (self.copies < 1 or self.width % self.copies):
       raise Mistake(f"S4D: copies={self.copies} does not divide width={self.width}")
     one_of(self, A_init=INITS, disc=discretization.RULES, activation=ACTIVATIONS)
+    above_zero(self, "step_rescale")
     log_step(self.dt_min, self.dt_max)  # raises
 
   def setup(self):

@@ -16,7 +16,7 @@ from layers.choices import one_of
 from layers.glu import ACTIVATIONS, activate, glu_dense
 from layers.initializers import constant, log_step
 from layers.mixer import Mixer, Where
-from layers.sizes import at_least_one
+from layers.sizes import above_zero, at_least_one
 from mistake import Mistake
 from ssm.lti import diagonal, discretization, dplr, hippo, s4, s4d
 
@@ -130,4 +130,5 @@ class S4ND(Mixer):
       raise Mistake(f"S4ND: A_init={self.A_init!r}; choose from {inits} for structure={self.structure!r}")
     if self.frames is not None and self.dim != 3:
       raise Mistake(f"S4ND: frames={self.frames}, but dim={self.dim} is an image; set dim=3")
+    above_zero(self, "bandlimit", "step_rescale")
     log_step(self.dt_min, self.dt_max)  # raises

@@ -16,6 +16,7 @@ from layers import Dense, param, reversal
 from layers.choices import one_of
 from layers.initializers import constant, log_step
 from layers.mixer import Mixer, Where
+from layers.sizes import above_zero
 from mistake import Mistake
 from ssm.lti import dense_io, discretization, hippo
 
@@ -160,6 +161,7 @@ class S5(Mixer):
         "so a block must be even (or set conj_sym=False)"
       )
     one_of(self, C_init=C_INITS, disc=self.DISCS, activation=dense_io.ACTIVATIONS)
+    above_zero(self, "step_rescale")
     log_step(self.dt_min, self.dt_max)  # raises
 
 

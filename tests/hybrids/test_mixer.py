@@ -1,5 +1,6 @@
 """Building by name: what exists is found, what does not is answered with what does."""
 
+import re
 import sys
 
 import pytest
@@ -92,6 +93,26 @@ def test_an_argument_of_the_wrong_type_is_named(name, field, value, kind):
 
 
 @pytest.mark.parametrize(
+  "name, fields, kind",
+  [
+    ("bidirectional", dict(mixer="mamba"), "Mapping[str, Any]; a Mapping is a section of keys and values"),
+    ("parallel", dict(branches=("mlp",)), "Sequence[Mapping[str, Any]]; a Mapping is a section"),
+    ("parallel", dict(branches={"m": {"name": "mlp"}}), "Sequence[Mapping[str, Any]]; a Mapping is a section"),
+    ("softmax", dict(scaling="yarn"), "Mapping[str, Any] | None; a Mapping is a section"),
+    ("image_scan", dict(orders="row", mixer={"name": "mlp"}), "Sequence[str]"),
+    ("unet", dict(pools=(2, "a"), stack={}), "Sequence[int]"),
+    ("stack", dict(letters={"m": "mlp"}, depth=1, pattern="m"), "Mapping[str, Mapping[str, Any]]; a Mapping is"),
+  ],
+)
+def test_a_section_or_a_list_that_is_none_is_named(name, fields, kind):
+  (field, value), *_ = fields.items()
+  refused(
+    re.escape(f"mixer '{name}': {field}={value!r} must be of type {kind}"), mixer_lib.build, name, width=8, **fields
+  )
+  assert mixer_lib.build("image_scan", width=8, mixer={"name": "mlp"}, orders=["row"])
+
+
+@pytest.mark.parametrize(
   "name, field, value",
   [("mamba2", "dt_max", float("nan")), ("softmax", "window", 10**21), ("mamba2", "dt_min", float("inf"))],
 )
@@ -130,6 +151,7 @@ def test_a_section_is_told_width_and_place():
   with pytest.raises(ValueError, match="mixer 'mlp' sets width=3 in a stack of width=4"):
     mixer_lib.build_spec({"name": "mlp", "width": 3}, width=4, layer=0, depth=1)
   refused("has no name; choose from", mixer_lib.build_spec, {"expand": 3}, width=4, layer=0, depth=1)
+  refused("a mixer is called 3; its name must be a string", mixer_lib.build_spec, {"name": 3}, width=4, layer=0, depth=1)
 
 
 @pytest.mark.parametrize("name", ["hgrn2", "lightning", "rwkv4", "rwkv6", "rwkv7", "rwkv_channel"])

@@ -37,6 +37,7 @@ REFUSED = [
   (dict(features=4), "features=4; the lag and pairs of cosine and sine make an odd number"),
   (dict(taps=0), "taps=0; it must be at least 1"),
   (dict(fast_decay=2.0), "fast_decay=2.0, slow_decay=1.5"),
+  (dict(floor=0.0), "floor=0.0; a window falls from 1 to that"),
 ]
 # As the authors' code draws them: PyTorch's uniform for all maps, standard normal b, the given frequency.
 INITIAL = [

@@ -18,6 +18,7 @@ REFUSED = [
   (dict(block_size=3), "block_size=3 does not divide the inner width 16"),
   (dict(expand=0.01), "expand=0.01 of width=8 leaves no channel"),
   (dict(taps=0), "taps=0; it must be at least 1"),
+  (dict(eps=-1.0), "MLSTM: eps=-1.0; it must be at least 0"),
 ]
 INITIAL = [
   (

@@ -20,6 +20,7 @@ REFUSED = [
   (dict(qk_factor=0.01), "qk_factor=0.01 of width=8 leaves no channel"),
   (dict(soft_cap=0.0), "soft_cap=0.0; it must be above 0"),
   (dict(heads=0), "heads=0; it must be at least 1"),
+  (dict(eps=-1.0), "MLSTMLarge: eps=-1.0; it must be at least 0"),
 ]
 # As in the authors' training code, the kernels of all gates start at 0.
 INITIAL = [

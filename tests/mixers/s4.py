@@ -25,6 +25,7 @@ REFUSED = [
   (dict(A_init="lin"), "A_init='lin'; choose from ['legs', 'fout']"),
   (dict(activation="relu"), "activation='relu'; choose from"),
   (dict(dt_min=0.0), "dt_min=0.0, dt_max=0.1"),
+  (dict(step_rescale=0.0), "S4: step_rescale=0.0; it must be above 0"),
 ]
 TRAINED = {"slow": {"A_log", "A_im", "P_re", "P_im", "B_re", "B_im", "log_dt"}}
 RNG = np.random.default_rng(0)

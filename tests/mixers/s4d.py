@@ -23,6 +23,7 @@ REFUSED = [
   (dict(disc="euler"), "disc='euler'; choose from ['zoh', 'bilinear']"),
   (dict(activation="relu"), "activation='relu'; choose from"),
   (dict(dt_min=0.0), "dt_min=0.0, dt_max=0.1"),
+  (dict(step_rescale=-1.0), "S4D: step_rescale=-1.0; it must be above 0"),
 ]
 TRAINED = {"slow": {"A_log", "A_im", "B_re", "B_im", "log_dt"}}
 

@@ -29,6 +29,8 @@ REFUSED = [
   (dict(activation="relu"), "activation='relu'; choose from"),
   (dict(dt_max=1e-4), "dt_min=0.001, dt_max=0.0001"),
   (dict(rows=3), "S4ND: rows=3 does not divide the 2 tokens"),
+  (dict(bandlimit=0.0), "S4ND: bandlimit=0.0; it must be above 0"),
+  (dict(step_rescale=-1.0), "S4ND: step_rescale=-1.0"),
 ]
 TRAINED = {
   "slow": {

@@ -30,6 +30,7 @@ REFUSED = [
   (dict(disc="euler"), "disc='euler'; choose from ['zoh', 'bilinear']"),
   (dict(activation="glu"), "activation='glu'; choose from"),
   (dict(dt_max=1e-4), "dt_min=0.001, dt_max=0.0001"),
+  (dict(step_rescale=0.0), "S5: step_rescale=0.0; it must be above 0"),
 ]
 TRAINED = {"slow": {"lam_re", "lam_im", "B_re", "B_im", "log_dt"}}
 RNG = np.random.default_rng(0)

@@ -1,0 +1,81 @@
+"""The fields of a module as a config sets them, and whether the values given for them can be what they are."""
+
+import dataclasses
+import math
+import numbers
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+
+from mistake import Mistake, hint
+
+PLAIN = {bool: bool, int: numbers.Integral, float: numbers.Real, str: str, type(None): type(None)}
+
+
+def fields(cls: type[nn.Module]) -> dict[str, bool]:
+  """Returns the fields of a module that a config may set, each with whether it must be set."""
+  own = [f for f in dataclasses.fields(cls) if f.init and f.name not in ("parent", "name")]
+  missing = dataclasses.MISSING
+  return {f.name: f.default is missing and f.default_factory is missing for f in own}
+
+
+def check_fields(cls: type[nn.Module], given: Mapping[str, Any], what: str) -> None:
+  """Compares the arguments given for a module with its fields.
+
+  Raises:
+    ValueError: one is unknown or of the wrong type, or one that is needed is missing; it names `what`, the field and
+      the choices.
+  """
+  known = fields(cls)
+  for key in given:
+    if key not in known and key != "parent":
+      raise Mistake(f"{what} has no field {key!r}{hint(key, known)}; its fields are {list(known)}")
+  missing = [key for key, needed in known.items() if needed and key not in given]
+  if missing:
+    raise Mistake(f"{what} needs {missing}; its fields are {list(known)}")
+  for field in dataclasses.fields(cls):
+    if field.name in given and not _fits(given[field.name], field.type):
+      kind = _called(field.type)
+      advice = "; write None" if given[field.name] == "none" and "None" in kind else ""
+      advice = "; a Mapping is a section of keys and values" if "Mapping" in kind else advice
+      raise Mistake(f"{what}: {field.name}={given[field.name]!r} must be of type {kind}{advice}")
+    if field.name in given and not _countable(given[field.name], field):
+      raise Mistake(
+        f"{what}: {field.name}={given[field.name]!r} must be a finite number, and below 2^31 if it is whole"
+      )
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+  """Tells if a value is of the type a field names: one of PLAIN, a mapping or a sequence of them, or a choice of these.
+
+  Other types fit every value.
+  """
+  kind, inner = typing.get_origin(annotation), typing.get_args(annotation)
+  if isinstance(annotation, types.UnionType):
+    return any(_fits(value, choice) for choice in inner)
+  if kind is Mapping:
+    return isinstance(value, Mapping) and all(all(map(_fits, item, inner)) for item in value.items())
+  if kind is Sequence:
+    return isinstance(value, Sequence) and not isinstance(value, str) and all(_fits(item, inner[0]) for item in value)
+  if annotation not in PLAIN:
+    return True
+  # Python counts true and false among the numbers
+  return isinstance(value, PLAIN[annotation]) and (annotation is bool or not isinstance(value, bool))
+
+
+def _called(annotation: Any) -> str:
+  """Returns a type as a field's annotation has it, without the modules that its parts come from."""
+  return annotation.__name__ if isinstance(annotation, type) else re.sub(r"\b(\w+\.)+", "", str(annotation))
+
+
+def _countable(value: Any, field: dataclasses.Field) -> bool:
+  """Tells if a value is no number, or one that a field can have: infinity only where that is the default."""
+  if not isinstance(value, numbers.Real) or isinstance(value, bool):
+    return True
+  if isinstance(value, numbers.Integral):
+    return abs(int(value)) < 2**31 or "float" in str(field.type)
+  return math.isfinite(value) or value == field.default
