@@ -7,13 +7,13 @@ index_heads, head_dim -> index_size, compress_ratio -> pool, budget -> chosen.
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from attention import cache
 from attention.softmax import Attention, State
 from kernels.attention.indexed import Index, indexed_attention
+from kernels.gated_norm import inverse_root
 from layers import Dense, RMSNorm, param
 from layers.mixer import Mixer, Where
 from layers.positions import rope, turned
@@ -109,7 +109,7 @@ class IndexedSoftmax(Attention):
   def _mean(self, tokens, start: Int[Array, "b c"]) -> Float[Array, "b c k"]:
     """Returns the keys of blocks."""
     mean = jnp.mean(tokens[0], axis=2)
-    mean *= self.index_k_scale * jax.lax.rsqrt(jnp.mean(jnp.square(mean), axis=-1, keepdims=True) + self.norm_eps)
+    mean *= self.index_k_scale * inverse_root(jnp.mean(jnp.square(mean), axis=-1, keepdims=True), self.norm_eps)
     return self._turned(mean[:, :, None], start)[:, :, 0]
 
   @nn.nowrap

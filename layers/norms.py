@@ -1,11 +1,10 @@
 """Normalisation over the last axis, or by statistics of a batch; float32 inside, the input's dtype outside."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from kernels.gated_norm import ORDERS, gated_rms_norm
+from kernels.gated_norm import ORDERS, gated_rms_norm, inverse_root
 from layers.activations import some
 from layers.choices import one_of
 from layers.initializers import Initializer
@@ -48,7 +47,7 @@ class RMSNorm(_Norm):
     if self.groups < 1 or x.shape[-1] % self.groups:
       raise Mistake(f"RMSNorm: groups={self.groups} do not divide the {x.shape[-1]} features")
     parts = wide if self.groups == 1 else wide.reshape(*x.shape[:-1], self.groups, -1)
-    y = parts * jax.lax.rsqrt(jnp.mean(jnp.square(parts), axis=-1, keepdims=True) + self.eps)
+    y = parts * inverse_root(jnp.mean(jnp.square(parts), axis=-1, keepdims=True), self.eps)
     y = y.reshape(x.shape)
     if self.use_scale:
       y = y * param(self, "scale", nn.initializers.ones, x.shape[-1:], (self.axis,)).astype(wide.dtype)
@@ -71,7 +70,7 @@ class LayerNorm(_Norm):
     bias = param(self, "bias", nn.initializers.zeros, x.shape[-1:], (self.axis,))
     centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-    y = centred * jax.lax.rsqrt(variance + self.eps) * scale.astype(wide.dtype) + bias.astype(wide.dtype)
+    y = centred * inverse_root(variance, self.eps) * scale.astype(wide.dtype) + bias.astype(wide.dtype)
     return y.astype(x.dtype)
 
 
@@ -127,7 +126,7 @@ class BatchNorm(_Norm):
       for name, old, new in zip(("mean", "var"), kept, (mean, variance)):
         moved = self.momentum * old + (1 - self.momentum) * new
         self.put_variable("batch_stats", name, moved.astype(old.dtype))
-    return ((wide - mean) * jax.lax.rsqrt(variance + self.eps) * scale + bias).astype(x.dtype)
+    return ((wide - mean) * inverse_root(variance, self.eps) * scale + bias).astype(x.dtype)
 
 
 class HeadNorm(_Norm):
@@ -152,7 +151,7 @@ class HeadNorm(_Norm):
     wide = _wide(x).reshape(*x.shape[:-1], self.heads, x.shape[-1] // self.heads)
     centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-    y = (centred * jax.lax.rsqrt(variance + self.eps)).reshape(x.shape)
+    y = (centred * inverse_root(variance, self.eps)).reshape(x.shape)
     y = y * scale.astype(y.dtype)
     if self.use_bias:
       y = y + param(self, "bias", nn.initializers.zeros, x.shape[-1:], (self.axis,)).astype(y.dtype)

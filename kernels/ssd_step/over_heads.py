@@ -4,9 +4,9 @@ import functools
 from collections.abc import Callable
 
 import jax.numpy as jnp
-from jax import lax
 
 from kernels import dispatch
+from kernels.gated_norm import inverse_root
 
 
 def divided(step: Callable, x, z, dt, taps, S, kernel, bias, A, D, scale, norm, norm_groups, eps):
@@ -34,7 +34,7 @@ def divided(step: Callable, x, z, dt, taps, S, kernel, bias, A, D, scale, norm, 
   y = y.reshape(b, -1)
   if norm != "none":
     mean = squares.reshape(b, norm_groups, -1).sum(-1) * (norm_groups / (h * p))
-    y = y * jnp.repeat(lax.rsqrt(mean + eps), h * p // norm_groups, axis=1) * scale
+    y = y * jnp.repeat(inverse_root(mean, eps), h * p // norm_groups, axis=1) * scale
   return y, join(*taps), S
 
 

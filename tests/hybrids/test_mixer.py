@@ -151,7 +151,7 @@ def test_a_section_is_told_width_and_place():
   with pytest.raises(ValueError, match="mixer 'mlp' sets width=3 in a stack of width=4"):
     mixer_lib.build_spec({"name": "mlp", "width": 3}, width=4, layer=0, depth=1)
   refused("has no name; choose from", mixer_lib.build_spec, {"expand": 3}, width=4, layer=0, depth=1)
-  refused("a mixer is called 3; its name must be a string", mixer_lib.build_spec, {"name": 3}, width=4, layer=0, depth=1)
+  refused("a mixer is called 3; its name", mixer_lib.build_spec, {"name": 3}, width=4, layer=0, depth=1)
 
 
 @pytest.mark.parametrize("name", ["hgrn2", "lightning", "rwkv4", "rwkv6", "rwkv7", "rwkv_channel"])

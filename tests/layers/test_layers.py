@@ -8,7 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from layers import BatchNorm, Dense, GatedRMSNorm, LayerNorm, RMSNorm, ShortConv, make_norm, make_token_norm, project
+from layers import (
+  BatchNorm,
+  Dense,
+  GatedRMSNorm,
+  HeadNorm,
+  LayerNorm,
+  RMSNorm,
+  ShortConv,
+  make_norm,
+  make_token_norm,
+  project,
+)
 from layers.initializers import inverse_softplus, log_step, log_uniform, softplus_step, uniform_fan_in
 from layers.lengths import blank_past, last_of
 from layers.param import Adapted
@@ -82,6 +93,21 @@ def test_norms_give_the_moments_they_promise():
   np.testing.assert_allclose(y.std(-1), 1, rtol=1e-4)
   assert isinstance(make_norm("layer", eps=1e-6), LayerNorm)
   refused(r"no norm 'batsch'; choose from \['batch', 'layer', 'rms'\]", make_norm, "batsch")
+
+
+@pytest.mark.parametrize(
+  "norm", [RMSNorm(eps=0), LayerNorm(eps=0), HeadNorm(2, eps=0), GatedRMSNorm("norm_first", eps=0)]
+)
+def test_zeros_stay_zeros_without_an_eps(norm):
+  """Those of the padding: the scale has the gradient of the other rows."""
+  gated = lambda x: (x, x) if isinstance(norm, GatedRMSNorm) else (x,)
+  both, variables = jnp.stack([X[0], jnp.zeros_like(X[0])]), nn.unbox(norm.init(KEY, *gated(X)))
+  y, pull = jax.vjp(lambda v, x: norm.apply(v, *gated(x)), variables, both)
+  np.testing.assert_array_equal(y[1], 0)
+  gradient, in_x = pull(jnp.stack([X[1], jnp.zeros_like(X[1])]))
+  alone = jax.vjp(lambda v: norm.apply(v, *gated(X[:1])), variables)[1](X[1:])[0]
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), gradient, alone)
+  np.testing.assert_array_equal(in_x[1], 0)
 
 
 def batch_norm(momentum=0.9):
