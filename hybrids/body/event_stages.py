@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from hybrids import mixer as mixer_lib
 from hybrids import pattern as pattern_lib
 from hybrids.body.shortening import Shortening
+from hybrids.body.stack import Stack
 from kernels.inputs import Lengths
 from layers import Dense
 from layers.choices import one_of
@@ -98,7 +99,8 @@ class EventStages(Shortening):
 
   @nn.nowrap
   def _split(self, i: int, section: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
-    letters = pattern_lib.tile(section.get("pattern", ""), section.get("depth", 0))
+    mixer_lib.check_fields(Stack, {"width": self.width, **section}, f"stages[{i}]")
+    letters = pattern_lib.tile(section["pattern"], section["depth"])
     if len(letters) < 2:
       raise Mistake(f"stages[{i}]: it has {len(letters)} layers; the first one pools, so give pattern and depth of two")
     build = lambda width, **fields: mixer_lib.build_spec(

@@ -9,6 +9,7 @@ order:
   final_norm/scale          (64,)
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -85,6 +86,11 @@ class Stack(Mixer):
       raise Mistake(f"unroll={self.unroll}; one iteration holds at least 1 round, and 0 chooses by the loop's length")
     if self.lora < 0 or (self.lora and not self.shared):
       raise Mistake(f"lora={self.lora}, shared={self.shared!r}; it is the rank at which shared letters differ by layer")
+    for field in ("lora_only", "lora_joint"):
+      try:
+        re.compile(getattr(self, field))
+      except re.error as error:
+        raise Mistake(f"{field}={getattr(self, field)!r} is no regular expression: {error}") from None
     pattern_lib.check(self.pattern, self.letters)
     unknown = sorted(set(self.shared) - set(self.pattern))
     if unknown:

@@ -33,6 +33,7 @@ class Streams(Mixer):
 
   def __post_init__(self):
     self.stack = mixer_lib.frozen(self.stack)
+    mixer_lib.check_fields(Stack, {"width": self.width, **self.stack}, f"{type(self).__name__}: stack")
     at_least_one(self, "streams")
     super().__post_init__()
     self.bare_stack()
@@ -98,11 +99,9 @@ class Streams(Mixer):
   @nn.nowrap
   def bare_stack(self) -> Stack:
     """Returns the stack, without variables."""
-    given, name = dict(self.stack), type(self).__name__
-    letters = {letter: self._letter(letter, section) for letter, section in given.pop("letters", {}).items()}
-    fields = {"width": self.width * self.streams, "last_norm": False, **given, "letters": letters}
-    mixer_lib.check_fields(Stack, fields, f"{name}: stack")
-    return Stack(**fields, parent=None)
+    given = dict(self.stack)
+    letters = {letter: self._letter(letter, section) for letter, section in given.pop("letters").items()}
+    return Stack(**{"width": self.width * self.streams, "last_norm": False, **given, "letters": letters}, parent=None)
 
   @nn.nowrap
   def _letter(self, letter: str, section: Mapping[str, Any]) -> dict[str, Any]:

@@ -111,6 +111,14 @@ def test_a_body_goes_on_from_the_end_of_each_padded_prompt(name):
     CHECKS[QUICK][0](case(name, jnp.float64, Filled))
 
 
+@pytest.mark.parametrize("name", ["attended_stack", "hyper_stack"])
+@pytest.mark.parametrize("field, value", [("depth", "2"), ("pattern", 3), ("dpeth", 2)])
+def test_a_stack_inside_is_checked_before_it_is_made(name, field, value):
+  stack = dict(depth=2, pattern="m", letters={"m": {"name": "min_gru"}}) | {field: value}
+  refused(f"Stack: stack.*{field}", mixer_lib.build, name, width=8, stack=stack)
+  refused(f"stages.0..*{field}", mixer_lib.build, "event_stages", width=8, stages=(stack,))
+
+
 @pytest.mark.parametrize("name", UNPACKED)
 def test_documents_that_cannot_be_packed_are_refused(name):
   module = build(name)

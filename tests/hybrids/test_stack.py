@@ -189,6 +189,8 @@ def test_missing_parameters_are_named():
     (dict(branch=dict(dropuot=0.1)), "letter '-' has no field 'dropuot' .did you mean 'dropout'"),
     (dict(shared="x"), r"shared='x' names \['x'\], but the pattern is 'd-'"),
     (dict(lora=2), "lora=2, shared=''"),
+    (dict(lora_only="["), r"lora_only='\[' is no regular expression: unterminated"),
+    (dict(lora_joint="("), r"lora_joint='\(' is no regular expression: missing \)"),
     (dict(letters={"d": dict(name="mlp", expnad=1), "-": dict(name="mlp")}), "has no field 'expnad'"),
   ],
   ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
