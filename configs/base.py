@@ -197,7 +197,8 @@ def set_letter(body: ConfigDict, letter: str, field: str, value: Any) -> None:
   section, _, rest = field.partition(".")
   if section == "branch" and rest and "name" in body.letters[letter]:
     body.letters[letter] = ConfigDict({"mixer": body.letters[letter].to_dict()})
-  is_branch = "mixer" in body.letters[letter]
+  # a wrapper has a name, and a mixer within it
+  is_branch = "name" not in body.letters[letter]
   put(body.letters[letter], rest if section == "branch" else f"mixer.{field}" if is_branch else field, value)
 
 

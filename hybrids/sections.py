@@ -124,17 +124,17 @@ def _mixer(section: Any) -> dict[str, Any]:
   for name in ("stages", "stack"):
     if name in known:
       full[name] = _stacks(full[name])
-  if "branches" in known:
-    full["branches"] = tuple(map(_letter, full.get("branches", ())))
+  if isinstance(full.get("branches"), (list, tuple)):
+    full["branches"] = tuple(map(_letter, full["branches"]))
   if "mixer" in known and isinstance(full.get("mixer"), Mapping):
     full["mixer"] = _mixer(full["mixer"])
   return full
 
 
 def _stacks(value: Any) -> Any:
-  """Returns the fields of a stack, or of several."""
+  """Returns the fields of a stack, or of several; what is neither stays as it is."""
   if not isinstance(value, Mapping):
-    return tuple(map(_stacks, value))
+    return tuple(map(_stacks, value)) if isinstance(value, (list, tuple)) else value
   full = _mixer({"name": "stack", "last_norm": False, **value})
   return {key: item for key, item in full.items() if key not in ("name", "last_norm") or key in value}
 

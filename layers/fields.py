@@ -1,9 +1,8 @@
-"""The fields of a module as a config sets them, and whether the values given for them can be what they are."""
+"""Fields of modules, and whether what a config gives for them is of their types."""
 
 import dataclasses
 import math
 import numbers
-import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ import flax.linen as nn
 
 from mistake import Mistake, hint
 
+# a field's type -> that of the values it takes
 PLAIN = {bool: bool, int: numbers.Integral, float: numbers.Real, str: str, type(None): type(None)}
 
 
@@ -39,9 +39,8 @@ def check_fields(cls: type[nn.Module], given: Mapping[str, Any], what: str) -> N
     raise Mistake(f"{what} needs {missing}; its fields are {list(known)}")
   for field in dataclasses.fields(cls):
     if field.name in given and not _fits(given[field.name], field.type):
-      kind = _called(field.type)
+      kind = _kind(field.type)
       advice = "; write None" if given[field.name] == "none" and "None" in kind else ""
-      advice = "; a Mapping is a section of keys and values" if "Mapping" in kind else advice
       raise Mistake(f"{what}: {field.name}={given[field.name]!r} must be of type {kind}{advice}")
     if field.name in given and not _countable(given[field.name], field):
       raise Mistake(
@@ -50,26 +49,30 @@ def check_fields(cls: type[nn.Module], given: Mapping[str, Any], what: str) -> N
 
 
 def _fits(value: Any, annotation: Any) -> bool:
-  """Tells if a value is of the type a field names: one of PLAIN, a mapping or a sequence of them, or a choice of these.
-
-  Other types fit every value.
-  """
-  kind, inner = typing.get_origin(annotation), typing.get_args(annotation)
+  """Tells if a value is of the type a field names: of PLAIN, a section, a sequence of these, or a choice of them."""
   if isinstance(annotation, types.UnionType):
-    return any(_fits(value, choice) for choice in inner)
-  if kind is Mapping:
+    return any(_fits(value, kind) for kind in typing.get_args(annotation))
+  origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+  if origin is Mapping:
     return isinstance(value, Mapping) and all(all(map(_fits, item, inner)) for item in value.items())
-  if kind is Sequence:
-    return isinstance(value, Sequence) and not isinstance(value, str) and all(_fits(item, inner[0]) for item in value)
+  if origin is Sequence:
+    return isinstance(value, (list, tuple)) and all(_fits(item, inner[0]) for item in value)
   if annotation not in PLAIN:
     return True
   # Python counts true and false among the numbers
   return isinstance(value, PLAIN[annotation]) and (annotation is bool or not isinstance(value, bool))
 
 
-def _called(annotation: Any) -> str:
-  """Returns a type as a field's annotation has it, without the modules that its parts come from."""
-  return annotation.__name__ if isinstance(annotation, type) else re.sub(r"\b(\w+\.)+", "", str(annotation))
+def _kind(annotation: Any) -> str:
+  """Returns what a message calls a type: what a config's reader calls it, not Python's name."""
+  if isinstance(annotation, types.UnionType):
+    return " | ".join(map(_kind, typing.get_args(annotation)))
+  origin = typing.get_origin(annotation)
+  if origin is Mapping:
+    return "section, written {'KEY': VALUE}"
+  if origin is Sequence:
+    return f"sequence of {_kind(typing.get_args(annotation)[0])}"
+  return "None" if annotation is type(None) else str(getattr(annotation, "__name__", annotation))
 
 
 def _countable(value: Any, field: dataclasses.Field) -> bool:

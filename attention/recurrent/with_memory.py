@@ -64,14 +64,14 @@ class WithMemory(Mixer):
 
   def __post_init__(self):
     self.memory = FrozenDict(self.memory)
+    name = type(self).__name__
+    check_fields(Titans, {"width": self.width, **self.memory}, f"{name}: memory")
+    if self.memory.get("width", self.width) != self.width:
+      raise Mistake(f"{name}: memory sets width={self.memory['width']} in a mixer of width={self.width}; leave it out")
     super().__post_init__()
 
   @nn.nowrap
   def check(self) -> None:
-    what = f"{type(self).__name__}: memory"
-    if "width" in self.memory:
-      raise Mistake(f"{what} sets width={self.memory['width']}; it has that of the mixer, leave it out")
-    check_fields(Titans, {"width": self.width, **self.memory}, what)
     self._attention(parent=None)
     self._titans(parent=None)
 
@@ -91,7 +91,7 @@ class WithMemory(Mixer):
 
   @nn.nowrap
   def _titans(self, **kwargs) -> Titans:
-    return Titans(self.width, **self.memory, **kwargs)
+    return Titans(**{"width": self.width, **self.memory}, **kwargs)
 
 
 class WithWindow(WithMemory):

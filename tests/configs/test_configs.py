@@ -267,6 +267,14 @@ def test_arguments_stand_in_any_order():
   assert c.model.body.letters.to_dict() == {"m": {"name": "s5", "state": 16}, "-": {"name": "mlp", "expand": 2}}
 
 
+def test_arguments_of_a_wrapper_and_of_the_mixer_within_it_stand_in_any_order():
+  wanted = {"name": "bidirectional", "merge": "concat", "mixer": {"name": "s4d", "state": 4}}
+  for pairs in ("m.mixer.name=s4d,m.merge=concat,m.mixer.state=4", "m.merge=concat,m.mixer={'name':'s4d','state':4}"):
+    assert base.get_config(f"m=bidirectional,{pairs}").model.body.letters.m.to_dict() == wanted
+  letter = base.get_config("m=bidirectional,m.branch.scale=2,m.mixer.name=s4d,m.merge=concat,m.mixer.state=4")
+  assert letter.model.body.letters.m.to_dict() == {"mixer": wanted, "scale": 2}
+
+
 @pytest.mark.parametrize(
   "pairs, depth",
   [("", 8), (",depth=3", 3), (",body.depth=12", 12), (",mlp=4", 14)],

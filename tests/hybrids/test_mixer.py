@@ -85,11 +85,17 @@ def test_a_wrong_argument_is_answered_with_the_fields():
     ("mamba", "state", 2.5, "int"),
     ("softmax", "heads", True, r"int \| None"),
     ("softmax", "heads", "none", r"int \| None; write None"),
+    ("softmax", "scaling", "linear", r"section, written .* \| None"),
+    ("bidirectional", "mixer", "s4d", "section, written {'KEY': VALUE}"),
+    ("parallel", "branches", ("s4d",), "sequence of section"),
+    ("unet", "pools", "4", "sequence of int"),
   ],
 )
 def test_an_argument_of_the_wrong_type_is_named(name, field, value, kind):
-  with pytest.raises(ValueError, match=rf"mixer '{name}': {field}={value!r} must be of type {kind}"):
-    mixer_lib.build(name, width=8, **{field: value})
+  message = re.escape(f"mixer '{name}': {field}={value!r} must be of type ") + kind
+  others = {"unet": {"stack": {}}}.get(name, {})
+  with pytest.raises(ValueError, match=message):
+    mixer_lib.build(name, width=8, **others, **{field: value})
 
 
 @pytest.mark.parametrize(

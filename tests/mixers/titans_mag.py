@@ -23,6 +23,8 @@ REFUSED = [
   (dict(window=0), "window=0; it must be at least 1"),
   (dict(position="alibi"), "persistent=4 with position='alibi'"),
   (dict(memory=dict(chunk=0)), "Titans: chunk=0"),
+  (dict(memory=dict(chunks=4)), "TitansMAG: memory has no field 'chunks' (did you mean 'chunk'"),
+  (dict(memory=dict(width=4)), "TitansMAG: memory sets width=4 in a mixer of width=8; leave it out"),
 ]
 INITIAL = [
   (dict(width=64, persistent=64), {"attention/P": normal(0.02), "gate/y_norm/scale gate/m_norm/scale": np.ones(64)})
