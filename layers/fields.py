@@ -69,7 +69,8 @@ def _kind(annotation: Any) -> str:
     return " | ".join(map(_kind, typing.get_args(annotation)))
   origin = typing.get_origin(annotation)
   if origin is Mapping:
-    return "section, written {'KEY': VALUE}"
+    inner = typing.get_origin(typing.get_args(annotation)[1]) is Mapping
+    return "section of sections, written {'KEY': {'KEY': VALUE}}" if inner else "section, written {'KEY': VALUE}"
   if origin is Sequence:
     return f"sequence of {_kind(typing.get_args(annotation)[0])}"
   return "None" if annotation is type(None) else str(getattr(annotation, "__name__", annotation))

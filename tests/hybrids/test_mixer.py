@@ -85,29 +85,23 @@ def test_a_wrong_argument_is_answered_with_the_fields():
     ("mamba", "state", 2.5, "int"),
     ("softmax", "heads", True, r"int \| None"),
     ("softmax", "heads", "none", r"int \| None; write None"),
-    ("softmax", "scaling", "linear", r"section, written .* \| None"),
-    ("bidirectional", "mixer", "s4d", "section, written {'KEY': VALUE}"),
-    ("parallel", "branches", ("s4d",), "sequence of section"),
-    ("unet", "pools", "4", "sequence of int"),
   ],
 )
 def test_an_argument_of_the_wrong_type_is_named(name, field, value, kind):
-  message = re.escape(f"mixer '{name}': {field}={value!r} must be of type ") + kind
-  others = {"unet": {"stack": {}}}.get(name, {})
-  with pytest.raises(ValueError, match=message):
-    mixer_lib.build(name, width=8, **others, **{field: value})
+  with pytest.raises(ValueError, match=rf"mixer '{name}': {field}={value!r} must be of type {kind}"):
+    mixer_lib.build(name, width=8, **{field: value})
 
 
 @pytest.mark.parametrize(
   "name, fields, kind",
   [
-    ("bidirectional", dict(mixer="mamba"), "Mapping[str, Any]; a Mapping is a section of keys and values"),
-    ("parallel", dict(branches=("mlp",)), "Sequence[Mapping[str, Any]]; a Mapping is a section"),
-    ("parallel", dict(branches={"m": {"name": "mlp"}}), "Sequence[Mapping[str, Any]]; a Mapping is a section"),
-    ("softmax", dict(scaling="yarn"), "Mapping[str, Any] | None; a Mapping is a section"),
-    ("image_scan", dict(orders="row", mixer={"name": "mlp"}), "Sequence[str]"),
-    ("unet", dict(pools=(2, "a"), stack={}), "Sequence[int]"),
-    ("stack", dict(letters={"m": "mlp"}, depth=1, pattern="m"), "Mapping[str, Mapping[str, Any]]; a Mapping is"),
+    ("bidirectional", dict(mixer="mamba"), "section, written {'KEY': VALUE}"),
+    ("parallel", dict(branches=("mlp",)), "sequence of section"),
+    ("parallel", dict(branches={"m": {"name": "mlp"}}), "sequence of section"),
+    ("softmax", dict(scaling="yarn"), "section, written {'KEY': VALUE} | None"),
+    ("image_scan", dict(orders="row", mixer={"name": "mlp"}), "sequence of str"),
+    ("unet", dict(pools=(2, "a"), stack={}), "sequence of int"),
+    ("stack", dict(letters={"m": "mlp"}, depth=1, pattern="m"), "section of sections, written"),
   ],
 )
 def test_a_section_or_a_list_that_is_none_is_named(name, fields, kind):
