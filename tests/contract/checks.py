@@ -212,7 +212,7 @@ def prefill_gradients_ignore_what_lies_past_lengths(case):
   assert_clean_gradients(gradients)
   cut_off = (LENGTHS == 0) | (case.packs & resets()[:, 0])
   for leaf, worn in zip(gradients[2], split_floats(case.worn)[0]):
-    reached = np.abs(leaf).reshape(B, -1).max(axis=1) > 0
+    reached = np.abs(leaf).reshape(B, -1).max(axis=1, initial=0) > 0  # one tap carries nothing
     assert not reached[cut_off].any(), "a gradient reaches a state that no output can see"
     # latent attention without turned entries keeps a key of 0, which only says that a token is no number
     assert reached[~cut_off].any() or not np.any(worn), "no gradient reaches the incoming state"
