@@ -24,6 +24,7 @@ it. Later pairs win. The result is locked: a key that is not there cannot be set
 no more than the config's warm-up and that is not given, it becomes a tenth of them.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -195,20 +196,34 @@ def set_letter(body: ConfigDict, letter: str, field: str, value: Any) -> None:
       f"config argument {letter}.… sets an argument of letter {letter!r}, but letters defines {sorted(body.letters)}"
     )
   section, _, rest = field.partition(".")
-  if section == "branch" and rest and "name" in body.letters[letter]:
+  if field == "branch":
+    raise Mistake(f"config key '{letter}.branch' is a section; set a field of it, such as {letter}.branch.scale=0.5")
+  if section == "branch" and "name" in body.letters[letter]:
     body.letters[letter] = ConfigDict({"mixer": body.letters[letter].to_dict()})
   # a wrapper has a name, and a mixer within it
   is_branch = "name" not in body.letters[letter]
-  put(body.letters[letter], rest if section == "branch" else f"mixer.{field}" if is_branch else field, value)
+  path = rest if section == "branch" else f"mixer.{field}" if is_branch else field
+  put(body.letters[letter], path, value, f"{letter}.{field}")
 
 
-def put(section: ConfigDict, path: str, value: Any) -> None:
-  """Sets a field, and makes the sections on the way to it."""
+def put(section: ConfigDict, path: str, value: Any, key: str) -> None:
+  """Sets a field, and makes the sections on the way to it; the key is what messages call it.
+
+  Raises:
+    Mistake: something on the way is a value, or the field is a section that is to become one.
+  """
   *parts, leaf = path.split(".")
   for part in parts:
-    if not isinstance(section.get(part), ConfigDict):
+    if section.get(part) is None:
       section[part] = ConfigDict()
+    elif not isinstance(section[part], ConfigDict):
+      raise Mistake(f"config has no key {key!r}: {part}={section[part]!r} is no section, but a value")
     section = section[part]
+  if isinstance(section.get(leaf), ConfigDict) and not (value is None or isinstance(value, Mapping)):
+    raise Mistake(f"config key {key!r} is a section; set one of {[f'{key}.{name}' for name in section[leaf]]}")
+  # a ConfigDict would want a value of the old one's type; the class that the field is of checks it
+  if leaf in section:
+    del section[leaf]
   section[leaf] = value
 
 
@@ -219,17 +234,17 @@ def place(config: ConfigDict, key: str, text: str) -> None:
     short = path.removeprefix("model.")
     where, kind = MODEL.get(short, (short, None))
     kind = kind or dict(MODEL.values()).get(where)
-    put(config.model, where, literal(text, key) if kind is None else cast(key, text, kind))
+    put(config.model, where, literal(text, key) if kind is None else cast(key, text, kind), key)
     return
   if path.startswith("evaluators."):
     # any number of sections, with whatever fields the named class has
-    put(config.evaluators, path.removeprefix("evaluators."), literal(text, key))
+    put(config.evaluators, path.removeprefix("evaluators."), literal(text, key), key)
     return
   *sections, leaf = path.split(".")
-  where = config
+  where: Any = config
   for name in sections:
     where = where[name] if isinstance(where, ConfigDict) and name in where else ConfigDict()
-  if leaf not in where:
+  if not isinstance(where, ConfigDict) or leaf not in where:
     choices = list(flat(config))
     raise Mistake(f"config has no key {key!r}{hint(key, choices) or f'; its keys are {choices}'}")
   if isinstance(where[leaf], ConfigDict):

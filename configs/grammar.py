@@ -35,6 +35,8 @@ def pairs(arg: str | None) -> list[tuple[str, str]]:
     key, equals, text = part.partition("=")
     if part and not (key.strip() and equals):
       raise Mistake(f"config argument {part!r} is not key=value; separate pairs by commas, e.g. mixer=s5,width=64")
+    if part and "" in key.strip().split("."):
+      raise Mistake(f"config argument {part!r} has no name before or after a dot; write it as in optimizer.lr=0.1")
     if part:
       parts.append((key.strip(), text))
   return parts

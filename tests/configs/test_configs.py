@@ -267,6 +267,12 @@ def test_arguments_stand_in_any_order():
   assert c.model.body.letters.to_dict() == {"m": {"name": "s5", "state": 16}, "-": {"name": "mlp", "expand": 2}}
 
 
+def test_a_later_argument_may_be_of_another_type():
+  letter = lambda pairs: base.get_config(f"m=softmax,{pairs}").model.body.letters.m.to_dict()
+  assert letter("m.heads=4,m.heads=None") == {"name": "softmax", "heads": None}
+  assert letter("m.scaling.rule=ntk,m.scaling=None") == {"name": "softmax", "scaling": None}
+
+
 def test_arguments_of_a_wrapper_and_of_the_mixer_within_it_stand_in_any_order():
   wanted = {"name": "bidirectional", "merge": "concat", "mixer": {"name": "s4d", "state": 4}}
   for pairs in ("m.mixer.name=s4d,m.merge=concat,m.mixer.state=4", "m.merge=concat,m.mixer={'name':'s4d','state':4}"):
@@ -388,6 +394,13 @@ def test_text_values_keep_their_spaces():
     ("eval=3", "'eval' is a section; set one of .*'eval.every'"),
     ("width", "'width' is not key=value"),
     ("=3", "'=3' is not key=value"),
+    ("m..state=3", "'m..state=3' has no name before or after a dot"),
+    (".=3", "'.=3' has no name before or after a dot"),
+    ("mesh.data.x=3", "no key 'mesh.data.x' .did you mean 'mesh.data'"),
+    ("body.pattern.x=3", "no key 'body.pattern.x': pattern='m' is no section, but a value"),
+    ("embed=tokens", "'embed' is a section; set one of .'embed.name'"),
+    ("body.letters.m=s5", "'body.letters.m' is a section; set one of .'body.letters.m.name'"),
+    ("m.branch={'scale':2}", "'m.branch' is a section; set a field of it, such as m.branch.scale=0.5"),
   ],
 )
 def test_a_bad_argument_is_named_with_the_choices(arg, message):
