@@ -221,10 +221,9 @@ def put(section: ConfigDict, path: str, value: Any, key: str) -> None:
     section = section[part]
   if isinstance(section.get(leaf), ConfigDict) and not (value is None or isinstance(value, Mapping)):
     raise Mistake(f"config key {key!r} is a section; set one of {[f'{key}.{name}' for name in section[leaf]]}")
-  # a ConfigDict would want a value of the old one's type; the class that the field is of checks it
-  if leaf in section:
-    del section[leaf]
-  section[leaf] = value
+  # the class that the field is of checks its type; the value before may have been None, or a default of another type
+  with section.ignore_type():
+    section[leaf] = value
 
 
 def place(config: ConfigDict, key: str, text: str) -> None:
@@ -241,15 +240,15 @@ def place(config: ConfigDict, key: str, text: str) -> None:
     put(config.evaluators, path.removeprefix("evaluators."), literal(text, key), key)
     return
   *sections, leaf = path.split(".")
-  where: Any = config
+  here: Any = config
   for name in sections:
-    where = where[name] if isinstance(where, ConfigDict) and name in where else ConfigDict()
-  if not isinstance(where, ConfigDict) or leaf not in where:
+    here = here[name] if isinstance(here, ConfigDict) and name in here else ConfigDict()
+  if not isinstance(here, ConfigDict) or leaf not in here:
     choices = list(flat(config))
     raise Mistake(f"config has no key {key!r}{hint(key, choices) or f'; its keys are {choices}'}")
-  if isinstance(where[leaf], ConfigDict):
-    raise Mistake(f"config key {key!r} is a section; set one of {[f'{key}.{name}' for name in where[leaf]]}")
-  where[leaf] = convert(key, text, where[leaf])
+  if isinstance(here[leaf], ConfigDict):
+    raise Mistake(f"config key {key!r} is a section; set one of {[f'{key}.{name}' for name in here[leaf]]}")
+  here[leaf] = convert(key, text, here[leaf])
 
 
 def find(config: ConfigDict, key: str) -> str:
