@@ -31,6 +31,8 @@ from ml_collections import ConfigDict
 
 from configs.grammar import cast, convert, literal, number, pairs, unquoted
 from defaults import RUN
+from hybrids import mixer as mixer_lib
+from layers.fields import fields
 from mistake import Mistake, hint
 
 # searched in this order for a key given without its section
@@ -200,10 +202,16 @@ def set_letter(body: ConfigDict, letter: str, field: str, value: Any) -> None:
     raise Mistake(f"config key '{letter}.branch' is a section; set a field of it, such as {letter}.branch.scale=0.5")
   if section == "branch" and "name" in body.letters[letter]:
     body.letters[letter] = ConfigDict({"mixer": body.letters[letter].to_dict()})
-  # a wrapper has a name, and a mixer within it
-  is_branch = "name" not in body.letters[letter]
-  path = rest if section == "branch" else f"mixer.{field}" if is_branch else field
+  path = rest if section == "branch" else within(body.letters[letter], section) + field
   put(body.letters[letter], path, value, f"{letter}.{field}")
+
+
+def within(section: ConfigDict, field: str) -> str:
+  """Returns where in a letter's section the mixer stands that has the field, "mixer." for each that is around it."""
+  inner = section.get("mixer")
+  if not isinstance(inner, ConfigDict) or "name" in section and field in fields(mixer_lib.find(section.name)):
+    return ""
+  return f"mixer.{within(inner, field)}"
 
 
 def put(section: ConfigDict, path: str, value: Any, key: str) -> None:
