@@ -31,13 +31,22 @@ from ml_collections import ConfigDict
 
 from configs.grammar import cast, convert, literal, number, pairs, unquoted
 from defaults import RUN
-from hybrids import mixer as mixer_lib
-from layers.fields import fields
 from mistake import Mistake, hint
 
 # searched in this order for a key given without its section
 SECTIONS = ("data", "model", "optimizer", "mesh")
 MLP = "-"
+# what stands around a mixer -> its own fields, which a letter's arguments set; the others are the mixer's. A test holds
+# it to hybrids/wrap, as no config imports a model.
+WRAPPERS = {
+  "attention_residual": ("norm", "block", "norm_eps"),
+  "bidirectional": ("merge", "shared"),
+  "gated_residual": ("streams", "rank", "norm_eps"),
+  "hyper_connection": ("norm", "streams", "iterations", "eps", "norm_eps"),
+  "image_scan": ("orders", "merge", "shared", "rows", "columns"),
+  "reverse_complement": ("merge",),
+  "with_embedding": ("norm",),
+}
 # short names of the model's fields -> where they are, and of which type
 MODEL: dict[str, tuple[str, type]] = {
   "width": ("width", int),
@@ -209,7 +218,8 @@ def set_letter(body: ConfigDict, letter: str, field: str, value: Any) -> None:
 def within(section: ConfigDict, field: str) -> str:
   """Returns where in a letter's section the mixer stands that has the field, "mixer." for each that is around it."""
   inner = section.get("mixer")
-  if not isinstance(inner, ConfigDict) or "name" in section and field in fields(mixer_lib.find(section.name)):
+  own = "name" in section and field in ("mixer", *WRAPPERS.get(section.name, ()))
+  if own or not isinstance(inner, ConfigDict):
     return ""
   return f"mixer.{within(inner, field)}"
 

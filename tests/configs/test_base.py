@@ -6,8 +6,10 @@ import pytest
 
 from configs import base
 from data.task import build_task
+from hybrids import mixer as mixer_lib
 from hybrids import sections
 from hybrids.model import build_model
+from layers.fields import fields
 
 
 def at(config, path):
@@ -62,6 +64,10 @@ def test_arguments_of_a_wrapper_and_of_the_mixer_within_it_stand_in_any_order():
     assert base.get_config(f"m=bidirectional,{pairs}").model.body.letters.m.to_dict() == wanted
   letter = base.get_config("m=bidirectional,m.branch.scale=2,m.mixer.name=s4d,m.merge=concat,m.mixer.state=4")
   assert letter.model.body.letters.m.to_dict() == {"mixer": wanted, "scale": 2}
+  assert base.get_config("m=bidirectional,m.mixer.name=s4d,m.state=8").model.body.letters.m.mixer.state == 8
+  of = {name: fields(mixer_lib.find(name)) for name in mixer_lib.available()}
+  around = {name: set(known) - {"width", "mixer", "layer", "depth"} for name, known in of.items() if "mixer" in known}
+  assert {name: set(known) for name, known in base.WRAPPERS.items()} == around
 
 
 @pytest.mark.parametrize(
