@@ -48,8 +48,6 @@ class IndexedSoftmax(Attention):
   pool: int = 16
   chosen: int = 2048
 
-  MORE_NORMS = True
-
   def setup(self):
     super().setup()
     self.index_q = Dense(self.index_heads * self.index_size, axes=("embed", "heads"))
@@ -133,13 +131,13 @@ class IndexedSoftmax(Attention):
 
   @nn.nowrap
   def check(self) -> None:
-    if self.position not in ("rope", "none"):
-      raise Mistake(f"IndexedSoftmax: position={self.position!r}; choose 'rope' or 'none'")
     super().check()
     at_least_one(self, "index_heads", "index_size", "pool", "chosen")
     for name, value in FIXED.items():
       if getattr(self, name) != value:
         raise Mistake(f"IndexedSoftmax: {name}={getattr(self, name)!r}; where tokens are chosen, it is {value!r}")
+    if self.position not in ("rope", "none"):
+      raise Mistake(f"IndexedSoftmax: position={self.position!r}; choose 'rope' or 'none'")
     if self.position == "rope" and self._entries > self.index_size:
       raise Mistake(f"IndexedSoftmax: index_size={self.index_size} is less than the {self._entries} entries that turn")
     if self.chosen % self.pool:

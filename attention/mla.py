@@ -18,7 +18,6 @@ from kernels.attention.step import attention_step
 from kernels.inputs import product
 from layers import Dense, RMSNorm, param, project
 from layers.choices import one_of
-from layers.fields import refuse_idle
 from layers.mixer import Mixer, Where
 from layers.positions import LAYOUTS, rope
 from layers.rope_scaling import amplitude, fixed, frequencies
@@ -199,8 +198,8 @@ class MLA(Mixer):
       if self.rope_size % 2:
         raise Mistake(f"MLA: rope_size={self.rope_size} is odd; position='rope' turns pairs")
       frequencies(self.rope_size, self.theta, self.scaling)
-    else:
-      refuse_idle(self, "is of rotations; position='none' has none", "theta", "layout", "scaling")
+    elif self.scaling is not None:
+      raise Mistake(f"MLA: scaling={dict(self.scaling)} is of rotations; position='none' has none")
 
 
 def _join(x: Array, y: Array) -> Array:

@@ -18,7 +18,6 @@ from kernels.attention.step import attention_step
 from kernels.attention.visible import EVERYONE
 from layers import Dense, RMSNorm, param
 from layers.choices import one_of
-from layers.fields import refuse_idle
 from layers.mixer import Where
 from layers.positions import LAYOUTS, alibi_slopes, rope, turned, xpos_decays
 from layers.rope_scaling import amplitude, fixed, frequencies
@@ -91,8 +90,6 @@ class Attention(Masked):
   cache_dtype: str = "float32"
 
   MOST_HEADS = 8
-  # whether a subclass has norms of its own
-  MORE_NORMS = False
 
   @property
   def STATE(self) -> str:
@@ -266,11 +263,8 @@ class Attention(Masked):
         what = f"heads={heads} of width={self.width} have size {size}; position={self.position!r} turns pairs"
         raise Mistake(f"{name}: {what}, and rotary={self.rotary} of that is {pairs}")
       frequencies(pairs, self.theta, self.scaling)
-    else:
-      none = f"is of rotations; position={self.position!r} has none"
-      refuse_idle(self, none, "theta", "layout", "rotary", "scaling")
-    if self.qk_norm == "none" and not self.MORE_NORMS:
-      refuse_idle(self, "is of norms; qk_norm='none' has none", "norm_eps")
+    elif self.scaling is not None:
+      raise Mistake(f"{name}: scaling={dict(self.scaling)} is of rotations; position={self.position!r} has none")
     if self.mask == "full" and (self.window is not None or self.position == "xpos"):
       field = "window" if self.window is not None else "position"
       raise Mistake(f"{name}: {field}={getattr(self, field)!r} looks back only, so it needs mask='causal', not 'full'")

@@ -83,12 +83,3 @@ def _countable(value: Any, field: dataclasses.Field) -> bool:
   if isinstance(value, numbers.Integral):
     return abs(int(value)) < 2**31 or "float" in str(field.type)
   return math.isfinite(value) or value == field.default
-
-
-def refuse_idle(module: nn.Module, why: str, *names: str) -> None:
-  """Refuses fields that are not at their defaults although nothing reads them; `why` says so after name and value."""
-  for field in dataclasses.fields(module):
-    value = getattr(module, field.name)
-    if field.name in names and value != field.default:
-      shown = dict(value) if isinstance(value, Mapping) else value
-      raise Mistake(f"{type(module).__name__}: {field.name}={shown!r} {why}; leave it out")

@@ -3,11 +3,9 @@
 Behrouz, Zhong & Mirrokni 2025, arXiv:2501.00663. Theirs: p -> P, N_p -> persistent.
 """
 
-import flax.linen as nn
 from jaxtyping import Array, Float
 
 from attention.recurrent.with_memory import State, WithWindow
-from layers.fields import refuse_idle
 from layers.mixer import Where
 
 
@@ -23,11 +21,6 @@ class TitansMAL(WithWindow):
     window: tokens that the attention sees, the current one included.
     heads, persistent, position, memory: as in `titans_mac`.
   """
-
-  @nn.nowrap
-  def check(self) -> None:
-    refuse_idle(self, "is of a gate's norms, which this has not; memory has its own", "norm_eps")
-    super().check()
 
   def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
     m, memory = self.titans.prefill(x, state.memory, **where.masks)

@@ -16,7 +16,6 @@ from kernels.inputs import valid
 from layers import Dense, buffer, param
 from layers.activations import some
 from layers.choices import one_of
-from layers.fields import refuse_idle
 from layers.initializers import constant, uniform_fan_in
 from layers.mixer import Mixer, Stateless, Where
 from layers.sizes import above_zero, at_least_one
@@ -105,10 +104,6 @@ class MoE(Mixer):
     for field in ("renormalize_eps", "bias_rate", "norm_eps"):
       if not getattr(self, field) >= 0:
         raise Mistake(f"moe: {field}={getattr(self, field)}; it must be at least 0")
-    if not self.selection_bias:
-      refuse_idle(self, "moves a bias; selection_bias=False has none", "bias_rate")
-    if self.router_size is None:
-      refuse_idle(self, "is of the norm of a router with a router_size, which is not given", "norm_eps")
     above_zero(self, "limit")
     if self.limit is not None and not self.gated:
       raise Mistake(f"moe: limit={self.limit} with gated=False; it bounds what a gate multiplies")

@@ -15,7 +15,6 @@ from kernels.selective_scan import RULES, selective_scan
 from kernels.selective_step import selective_step
 from layers import BlockDense, Dense, RMSNorm, param, torch_dense
 from layers.choices import one_of
-from layers.fields import refuse_idle
 from layers.initializers import constant, softplus_step, uniform_fan_in
 from layers.mixer import Mixer, Where
 from layers.sizes import at_least_one
@@ -75,8 +74,6 @@ class S6(Mixer):
       raise Mistake(f"{name}: groups={self.groups} does not divide the inner width {self._inner}")
     if self.groups % self.heads:
       raise Mistake(f"{name}: heads={self.heads} does not divide groups={self.groups}; each head has groups of its own")
-    if self.norms == "none":
-      refuse_idle(self, "is of norms; norms='none' has none", "norm_eps")
     softplus_step(self.dt_min, self.dt_max)  # raises
 
   def setup(self):

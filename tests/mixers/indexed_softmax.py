@@ -16,7 +16,7 @@ SMALL = {"": SIZES | INDEX | dict(chosen=64)}
 ORACLE = {
   "": (SIZES | INDEX, dict(entries=4)),
   "half turned": (SIZES | INDEX | dict(kv_heads=2, rotary=0.5, index_size=5, pool=3, chosen=6), dict(entries=2)),
-  "unturned": SIZES | INDEX | dict(position="none", theta=1e4, chosen=2),
+  "unturned": SIZES | INDEX | dict(position="none", chosen=2),
 }
 RESUMED = ("", "half turned")
 REFUSED = [

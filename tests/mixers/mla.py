@@ -34,7 +34,6 @@ REFUSED = [
   (dict(cache_dtype="int4"), "MLA: cache_dtype='int4'; choose from"),
   (dict(scaling=dict(rule="yarn", factor=2.0)), "needs ['factor', 'trained']"),
   (dict(position="none", scaling=dict(rule="ntk", factor=2.0)), "position='none' has none"),
-  (dict(position="none", rope_size=0, theta=5.0), "MLA: theta=5.0 is of rotations; position='none' has none"),
 ]
 
 

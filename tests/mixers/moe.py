@@ -46,7 +46,6 @@ REFUSED = [
   (dict(renormalize_eps=-1.0), "renormalize_eps=-1.0; it must be at least 0"),
   (dict(bias_rate=-1.0), "bias_rate=-1.0; it must be at least 0"),
   (dict(shared_gate=True), "give shared, its channels"),
-  (dict(bias_rate=0.1), "MoE: bias_rate=0.1 moves a bias; selection_bias=False has none"),
 ]
 
 

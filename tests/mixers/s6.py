@@ -7,7 +7,6 @@ REFUSED = [
   (dict(state=0), "S6: state=0; it must be at least 1"),
   (dict(groups=3), "S6: groups=3 does not divide the inner width 8"),
   (dict(spectrum="complex", state=5), "S6: state=5; conjugate pairs are stored once, so it must be even"),
-  (dict(norm_eps=1e-5), "S6: norm_eps=1e-05 is of norms; norms='none' has none"),
 ]
 
 

@@ -68,9 +68,6 @@ REFUSED = [
   (dict(window=3, mask="full"), "window=3 looks back only"),
   (dict(mask="causual"), "mask='causual'; choose from ['causal', 'full']"),
   (dict(position="learned"), "'learned' and 'sinusoidal' are for the model's own position"),
-  (dict(theta=5e5), "Attention: theta=500000.0 is of rotations; position='none' has none; leave it out"),
-  (dict(layout="interleaved", position="alibi"), "layout='interleaved' is of rotations; position='alibi' has none"),
-  (dict(norm_eps=1e-5), "norm_eps=1e-05 is of norms; qk_norm='none' has none"),
 ]
 # Shared keys make a smaller cache.
 STATES = [(dict(width=64, heads=8, kv_heads=2), {"kept/k": (1, 2, 100, 8)})]

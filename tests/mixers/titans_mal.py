@@ -17,10 +17,7 @@ ORACLE = {
   )
 }
 RESUMED = ("",)
-REFUSED = [
-  (dict(window=0), "window=0; it must be at least 1"),
-  (dict(norm_eps=1e-3), "TitansMAL: norm_eps=0.001 is of a gate's norms, which this has not"),
-]
+REFUSED = [(dict(window=0), "window=0; it must be at least 1")]
 # A memory and a window.
 STATES = [
   (
