@@ -20,7 +20,7 @@ class Features(Embedding, kw_only=True):
 
   def __post_init__(self):
     if self.features is None:
-      raise Mistake(f"embed.name={type(self).__name__.lower()!r}, but the task has no features; use 'tokens'")
+      raise Mistake(f"embedding {type(self).__name__} reads features, but the task has none; use embed.name='tokens'")
     super().__post_init__()
 
   def setup(self):

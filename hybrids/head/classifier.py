@@ -84,7 +84,9 @@ class Classifier(Pool, kw_only=True):
 
   def __post_init__(self):
     one_of(self, counts=COUNTS)
-    if self.classes is None or self.classes < 1:
+    if self.classes is None:
+      raise Mistake(f"head {type(self).__name__} chooses among classes, but the task has none; use another head.name")
+    if self.classes < 1:
       raise Mistake(f"classes={self.classes}; a {type(self).__name__} needs at least 1")
     super().__post_init__()
 

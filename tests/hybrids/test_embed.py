@@ -9,8 +9,9 @@ import pytest
 from flax.core import FrozenDict, meta
 
 from hybrids.embed import Embedded
-from hybrids.embed.features import Features, Patches
+from hybrids.embed.features import ConvStem, Features, Patches
 from hybrids.embed.tokens import Tokens
+from hybrids.head.classifier import Classifier
 from kernels.documents import positions
 from layers.positions import sinusoidal
 from tests.hybrids.filled import filled
@@ -107,6 +108,11 @@ def test_features_are_mapped_and_nan_past_the_lengths_is_ignored():
 )
 def test_what_does_not_fit_is_said_when_it_is_made(change, message):
   refused(message, Tokens, **{**dict(width=D, vocab=7), **change})
+
+
+def test_parts_that_a_task_has_nothing_for_are_called_by_their_names():
+  refused("embedding ConvStem reads features, but the task has none", ConvStem, width=D, vocab=7)
+  refused("head Classifier chooses among classes, but the task has none", Classifier, width=D)
 
 
 def test_inputs_of_the_wrong_kind_are_refused():
