@@ -10,6 +10,7 @@ one differs.
 import re
 import sys
 from collections.abc import Iterator
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -65,6 +66,8 @@ def of_op(name, t):
   convolved = lambda u, k, **where: (long_conv(u, k, **where),)
   return {
     "max_scan": lambda: (maxima, (-abs(draw(2, t, 4)), draw(2, t, 4), draw(2, 4)), True),
+    # which reads some fields of the system alone
+    "lti, definition": lambda: (partial(OPS["lti"].run, impl="reference"), tuple(OPS["lti"].draw(t).values()), True),
     "long_conv": lambda: (convolved, (draw(2, t, 8), draw(8, t)), True),
     "attention": lambda: attended(t, 8, 4),
     "layer of attention": lambda: (layer_of_attention, (draw(2, t, 16), draw(16, 8, 2)), False),

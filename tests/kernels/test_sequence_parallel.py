@@ -29,7 +29,7 @@ WITHOUT_GATHERS = (
 )
 # every device has all keys of the last two
 OTHERS = (
-  *("linear_scan", "linear_scan, one complex decay", "selective_scan", "ssd"),
+  *("linear_scan", "linear_scan, one complex decay", "selective_scan", "ssd", "lti, definition"),
   *("attention, one head of keys", "attention, no heads to divide"),
 )
 
