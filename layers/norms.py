@@ -136,6 +136,8 @@ class HeadNorm(_Norm):
 
   Attributes:
     use_bias: whether one is added.
+  Raises:
+    ValueError: when called, if the slices have one entry each, as the result is then the same for all x.
   """
 
   heads: int
@@ -147,6 +149,8 @@ class HeadNorm(_Norm):
   @nn.compact
   def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     """x with every slice shifted and scaled to mean 0, or `bias`, and standard deviation `scale`."""
+    if x.shape[-1] == self.heads:
+      raise Mistake(f"HeadNorm: {self.heads} heads of {self.heads} channels have one each, which less its mean is 0")
     scale = param(self, "scale", self.scale_init, x.shape[-1:], (self.axis,))
     wide = _wide(x).reshape(*x.shape[:-1], self.heads, x.shape[-1] // self.heads)
     centred = wide - jnp.mean(wide, axis=-1, keepdims=True)

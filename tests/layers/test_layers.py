@@ -75,9 +75,10 @@ def test_a_gate_comes_before_or_after_the_norm():
   np.testing.assert_allclose(root(by_group), 1, rtol=1e-5)
 
 
-def test_what_a_gated_norm_cannot_do_is_named():
+def test_what_a_norm_cannot_do_is_named():
   refused("order='first'; choose from", GatedRMSNorm, "first")
   refused("groups=4 do not divide the 6 features", lambda: GatedRMSNorm("gate_first", groups=4).init(KEY, X, X))
+  refused("6 heads of 6 channels have one each", lambda: HeadNorm(6).init(KEY, X))
 
 
 def test_head_sizes_divide():
