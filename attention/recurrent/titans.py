@@ -82,8 +82,6 @@ class Titans(Mixer):
     at_least_one(self, "width", "heads", "layers", "inner", "chunk", "taps", "depth")
     if self.width % self.heads:
       raise Mistake(f"Titans: heads={self.heads} does not divide width={self.width}")
-    if self.layers == 1 and self.inner is not None:
-      raise Mistake(f"Titans: inner={self.inner} with layers=1; it is the width between layers, leave it out")
     if not self.rate_max > 0:
       raise Mistake(f"Titans: rate_max={self.rate_max}; it must be above 0")
 

@@ -184,8 +184,6 @@ class Mamba2(Mixer):
       if parts % value:
         raise Mistake(f"Mamba2: {field}={value} does not divide the {of} {parts}")
     one_of(self, norm=NORMS, D_per=("head", "channel"))
-    if self.norm == "none" and self.norm_groups is not None:
-      raise Mistake(f"Mamba2: norm_groups={self.norm_groups} with norm='none', which has none; leave it out")
     if not 0 <= self.dt_least < self.dt_most:
       raise Mistake(f"Mamba2: dt_least={self.dt_least}, dt_most={self.dt_most}; it needs 0 <= dt_least < dt_most")
     softplus_step(self.dt_min, self.dt_max)  # raises

@@ -36,7 +36,6 @@ REFUSED = [
   (dict(ssm_width=6, head_size=4), "head_size=4 does not divide the ssm_width 6"),
   (dict(norm_groups=3), "norm_groups=3 does not divide the inner width 16"),
   (dict(norm="batch"), "norm='batch'; choose from"),
-  (dict(norm="none", norm_groups=2), "norm_groups=2 with norm='none'"),
   (dict(D_per="token"), "D_per='token'; choose from"),
   (dict(dt_least=0.1, dt_most=0.1), "dt_least=0.1, dt_most=0.1"),
   (dict(dt_min=1.0), "dt_min=1.0, dt_max=0.1"),

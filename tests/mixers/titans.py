@@ -30,7 +30,6 @@ REFUSED = [
   (dict(layers=0), "Titans: layers=0; it must be at least 1"),
   (dict(chunk=0), "Titans: chunk=0; it must be at least 1"),
   (dict(inner=0), "Titans: inner=0; it must be at least 1"),
-  (dict(inner=3, layers=1), "Titans: inner=3 with layers=1"),
   (dict(rate_max=0.0), "Titans: rate_max=0.0; it must be above 0"),
 ]
 INITIAL = [
