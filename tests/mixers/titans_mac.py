@@ -30,7 +30,7 @@ REFUSED = [
   (dict(segment=0), "TitansMAC: segment=0; it must be at least 1"),
   (dict(memory=dict(chunks=3)), "TitansMAC: memory has no field 'chunks' (did you mean 'chunk'?)"),
   (dict(memory=dict(chunk="3")), "memory: chunk='3' must be of type int"),
-  (dict(memory=dict(width=4)), "TitansMAC: memory sets width=4; it has that of the mixer"),
+  (dict(memory=dict(width=4)), "TitansMAC: memory sets width=4 in a mixer of width=8"),
 ]
 # Room for a segment, and what is recalled for it.
 STATES = [

@@ -2,7 +2,6 @@
 
 import jax
 import numpy as np
-import pytest
 
 from attention.recurrent.titans_mag import TitansMAG
 from attention.softmax import Attention
@@ -61,8 +60,3 @@ def test_without_a_memory_it_is_normed_attention_times_one_half():
   y = jax.jit(Attention(width=8, **kwargs).apply)({"params": p["attention"]}, X)
   want = 0.5 * y / np.sqrt((np.asarray(y) ** 2).mean(-1, keepdims=True) + 0.1)
   np.testing.assert_allclose(jax.jit(module.apply)({"params": p}, X), want, atol=1e-5)
-
-
-def test_fields_that_a_memory_does_not_have_are_refused():
-  with pytest.raises(TypeError, match="size"):
-    TitansMAG(width=8, memory=dict(size=3))
