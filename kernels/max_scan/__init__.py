@@ -60,7 +60,10 @@ def max_scan(
     m = inputs.where(where.reset[:, :1].any(axis=1), EMPTY, m)
   # a weight of 0 has the logarithm minus infinity, which is a number here
   log_a, x, m = (jnp.maximum(z, EMPTY) for z in (*where.fill(log_a), *where.fill(x, value=EMPTY), m))
-  (log_a, x), m, after = nonfinite.contain(where.reset, m, log_a, x)
+  after = None
+  if where.reset is not None:
+    # without documents what is not finite lasts to the end of its row, and comes no earlier, by itself
+    (log_a, x), m, after = nonfinite.contain(where.reset, m, log_a, x)
   # m_t stands still at padding, where others are 0
   rest: dict[str, Any] = dict(out=x, one_token=reference.max_scan, over=_over)
   y = op.outputs("max_scan", IMPLS, impl, (log_a, x, m), op.Rows(), **rest)
