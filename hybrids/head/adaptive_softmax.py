@@ -23,7 +23,8 @@ class AdaptiveSoftmax(NextToken, kw_only=True):
 
   Grave et al. 2017, arXiv:1609.04309, with the embedding's tables as in Baevski & Auli 2019, arXiv:1809.10853. Q starts
   as N(0, 1 / width), C and b as 0. Departs: all clusters are computed for all tokens, chunk by chunk, where the papers
-  compute a cluster for the tokens that are in it; shapes must not depend on the data, and the values are the same.
+  compute a cluster for the tokens that are in it; shapes must not depend on the data, and the values are the same. What
+  is dropped is the same in every chunk of tokens.
 
   Attributes:
     dropout: of Q y and P_i y, in training.

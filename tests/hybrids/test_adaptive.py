@@ -90,7 +90,13 @@ def test_dropout_changes_training_alone(embed, head):
   kept = filled(module, TOKENS)
   plain = module.apply(kept, TOKENS)
   np.testing.assert_array_equal(plain, model().apply(kept, TOKENS))
-  assert not np.allclose(plain, module.apply(kept, TOKENS, rngs={"dropout": jax.random.key(1)}))
+  rngs = {"dropout": jax.random.key(1)}
+  assert not np.allclose(plain, module.apply(kept, TOKENS, rngs=rngs))
+  # in the loss by chunks, too
+  batch = {"inputs": TOKENS, "targets": TOKENS, "weights": jnp.ones((2, T))}
+  losses = [measure(model(embed=embed, chunk=4, **head), kept, batch, **kwargs)[0] for kwargs in ({}, {"rngs": rngs})]
+  assert np.isfinite(losses).all()
+  assert abs(losses[0] - losses[1]) > 1e-4
 
 
 def test_a_model_with_it_generates():
