@@ -55,14 +55,13 @@ def max_scan(
   """
   where, dtype = op.rows(x.shape[1], reset, lengths), inputs.compute_dtype(log_a, x, m)
   log_a, x, m = map(jax.lax.stop_gradient, op.cast(dtype, log_a, x, m))
+  (log_a,), (x,), after = where.fill(log_a), where.fill(x, value=EMPTY), None
+  # without documents what is not finite lasts to the end of its row, and comes no earlier, by itself
   if where.reset is not None:
     log_a = jnp.where(where.reset[..., None], EMPTY, log_a)
     m = inputs.where(where.reset[:, :1].any(axis=1), EMPTY, m)
-  # a weight of 0 has the logarithm minus infinity, which is a number here
-  log_a, x, m = (jnp.maximum(z, EMPTY) for z in (*where.fill(log_a), *where.fill(x, value=EMPTY), m))
-  after = None
-  if where.reset is not None:
-    # without documents what is not finite lasts to the end of its row, and comes no earlier, by itself
+    # a weight of 0 has the logarithm minus infinity, which is a number here
+    log_a, x, m = (jnp.maximum(z, EMPTY) for z in (log_a, x, m))
     (log_a, x), m, after = nonfinite.contain(where.reset, m, log_a, x)
   # m_t stands still at padding, where others are 0
   rest: dict[str, Any] = dict(out=x, one_token=reference.max_scan, over=_over)
