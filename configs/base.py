@@ -238,10 +238,15 @@ def put(section: ConfigDict, path: str, value: Any, key: str) -> None:
       raise Mistake(f"config has no key {key!r}: {part}={section[part]!r} is no section, but a value")
     section = section[part]
   if isinstance(section.get(leaf), ConfigDict) and not (value is None or isinstance(value, Mapping)):
-    raise Mistake(f"config key {key!r} is a section; set one of {[f'{key}.{name}' for name in section[leaf]]}")
+    raise is_a_section(key, section[leaf])
   # the class that the field is of checks its type; the value before may have been None, or a default of another type
   with section.ignore_type():
     section[leaf] = value
+
+
+def is_a_section(key: str, section: ConfigDict) -> Mistake:
+  """Returns what is said of a section that is set as if it were a value."""
+  return Mistake(f"config key {key!r} is a section; set one of {[f'{key}.{name}' for name in section]}")
 
 
 def place(config: ConfigDict, key: str, text: str) -> None:
@@ -265,7 +270,7 @@ def place(config: ConfigDict, key: str, text: str) -> None:
     choices = list(flat(config))
     raise Mistake(f"config has no key {key!r}{hint(key, choices) or f'; its keys are {choices}'}")
   if isinstance(here[leaf], ConfigDict):
-    raise Mistake(f"config key {key!r} is a section; set one of {[f'{key}.{name}' for name in here[leaf]]}")
+    raise is_a_section(key, here[leaf])
   here[leaf] = convert(key, text, here[leaf])
 
 

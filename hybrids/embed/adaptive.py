@@ -62,8 +62,7 @@ class Adaptive(Embedding, kw_only=True):
 
   def vectors(self, inputs: Array, lengths: Lengths) -> Float[Array, "b t d"]:
     """Looks each token up in its cluster; tokens outside of the vocabulary give NaN."""
-    if not jnp.issubdtype(inputs.dtype, jnp.integer):
-      raise Mistake(f"inputs are {inputs.dtype}; a model of vocab={self.vocab} wants integer tokens")
+    self.require_tokens(inputs)
     x = jnp.full((*inputs.shape, self.width), jnp.nan)
     for low, (table, widen) in zip((0, *self.cutoffs), self.embedding):
       row = inputs - low

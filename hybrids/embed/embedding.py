@@ -121,6 +121,12 @@ class Embedding(nn.Module, kw_only=True):
     raise TypeError(f"{type(self).__name__} defines no vectors(inputs, lengths)")
 
   @nn.nowrap
+  def require_tokens(self, inputs: Array) -> None:
+    """Refuses inputs that are no whole numbers."""
+    if not jnp.issubdtype(inputs.dtype, jnp.integer):
+      raise Mistake(f"inputs are {inputs.dtype}; a model of vocab={self.vocab} wants integer tokens")
+
+  @nn.nowrap
   def init_context(self, batch: int) -> Any:
     """Returns the context before any token: nothing, unless earlier tokens matter."""
     return ()

@@ -30,8 +30,7 @@ class Tokens(Embedding, kw_only=True):
 
   def vectors(self, inputs: Array, lengths: Lengths) -> Float[Array, "b t d"]:
     """Looks up the rows of the table; tokens outside of it give NaN."""
-    if not jnp.issubdtype(inputs.dtype, jnp.integer):
-      raise Mistake(f"inputs are {inputs.dtype}; a model of vocab={self.vocab} wants integer tokens")
+    self.require_tokens(inputs)
     # whole vectors on every device: otherwise each holds a part of every token's, to be exchanged for whole ones
     table = nn.with_logical_constraint(self.embedding, ("vocab", None))
     # indices below 0 would count from the end
