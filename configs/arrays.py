@@ -3,6 +3,7 @@
   python main.py --config 'configs/arrays.py:files=sensors.npz' --workdir runs/sensors
   python main.py --config 'configs/arrays.py:files=table.csv,predict=number,targets=price' --workdir runs/table
   python main.py --config 'configs/arrays.py:files=load.csv,predict=next,targets=load,length=96' --workdir runs/load
+  python main.py --config 'configs/arrays.py:files=load.csv,predict=next,targets=load,length=96,horizon=24,ahead=each'
   python main.py --config 'configs/arrays.py:dir=digits,pattern=(?P<label>.)_(?P<group>.+)_.+' --workdir runs/digits
 
 The F1 score and, of two classes, the area under the ROC curve come with `labels` (`head.counts=classes`). `dt` of time
@@ -42,6 +43,8 @@ DATA = {
   "test": 0.1,
   "normalise": True,
   "balanced": False,
+  "ahead": "last",
+  "from_last": False,
 }
 
 
@@ -62,4 +65,9 @@ def get_config(arg: str = "") -> ConfigDict:
   c.model.embed.name = "features" if tokens == "0" else "tokens"
   c.optimizer.lr = 2e-3
   c.eval.every = 200
-  return base.parse(c, arg)
+  c = base.parse(c, arg)
+  if c.data.ahead == "each" and "head.outputs" not in dict(grammar.pairs(arg)):
+    with c.unlocked():
+      # a column of an .npz has no name
+      c.model.head.outputs = c.data.horizon * max(1, len(c.data.targets.split()))
+  return c

@@ -13,16 +13,16 @@ Features are normalised by mean and standard deviation of the training part.
 import dataclasses
 import functools
 import hashlib
-import pathlib
 from typing import Any, ClassVar
 
 import numpy as np
 
-from data import events, pipeline
+from data import events, forecast, pipeline
+from data.array_checks import check, refuse_any
 from data.base import Stored
 from data.pipeline import Batch
-from data.sequences import TABLES, Sequences, kind_of, numbers, read
-from data.splits import SPLITS, covered, renamed, shares, windows
+from data.sequences import TABLES, Sequences, column_names, kind_of, read
+from data.splits import SPLITS, covered, renamed, shares
 from data.told import told
 from mistake import Mistake
 
@@ -37,8 +37,11 @@ class Arrays(Stored):
 
   Attributes:
     dir, files: a file or a folder of .wav, `files` relative to `dir`.
-    predict: a "label", a "number", or the "next" value, `horizon` steps after `length` steps: of the column `targets`,
-      which is one of the inputs, or of the first feature where the file is no table.
+    predict: a "label", a "number", or the "next" value, `horizon` steps after `length` steps: of the columns `targets`
+      (by blanks), which are among the inputs, or of the first feature where the file is no table.
+    ahead: a forecast predicts the "last" of the next `horizon` steps, or "each", step by step.
+    from_last: forecasts and their columns of the inputs are less the last value that is read, so that a model which
+      answers 0 repeats it, as in NLinear (Zeng et al. 2023, arXiv:2205.13504).
     inputs, targets, offsets, lengths, times, groups, split, sequence: names of arrays or columns, empty for none. Of a
       table, `inputs` are several by blanks, all the others if empty, and rows of equal `sequence` are its steps.
     pattern: a regular expression for names of .wav files, with (?P<label>…) and maybe group and split.
@@ -83,6 +86,8 @@ class Arrays(Stored):
   test: float = 0.1
   normalise: bool = True
   balanced: bool = False
+  ahead: str = "last"
+  from_last: bool = False
 
   STREAM: ClassVar[str] = "arrays/order"
   stateful: ClassVar[bool] = False
@@ -96,6 +101,10 @@ class Arrays(Stored):
       ("validation", 0 <= self.validation < 1, "a share below 1; 0 if there is a test split"),
       ("test", 0 <= self.test < 1 - self.validation, "a share below 1 - data.validation"),
       ("horizon", self.horizon >= 1, "at least 1"),
+      ("ahead", self.ahead in forecast.AHEAD, f"choose from {forecast.AHEAD}"),
+      ("ahead", self.ahead == "last" or self.predict == "next", "'last', as data.predict is no 'next'"),
+      ("from_last", not self.from_last or self.predict == "next", "false, as data.predict is no 'next'"),
+      ("from_last", not (self.from_last and self.tokens), "false, as tokens have no differences"),
       ("unit", self.unit > 0, "above 0"),
       ("gap", self.gap >= 0, "above 0, or 0 for none"),
       ("gap", not (self.gap and self.times), "0, as data.times says what the gaps are"),
@@ -154,76 +163,12 @@ class Arrays(Stored):
       raise Mistake(f"{str(path)!r} does not exist: check data.dir={self.dir!r} and data.files={self.files!r}")
     kinds = ("inputs", "targets", "offsets", "lengths", "times", "groups", "split", "sequence")
     names = {kind: getattr(self, kind) for kind in kinds}
-    forecast = self.predict == "next"
-    if forecast and kind_of(path) not in TABLES:
+    is_forecast = self.predict == "next"
+    if is_forecast and kind_of(path) not in TABLES:
       names["targets"] = ""
-    return self._checked(read(path, names, layout=self.layout, pattern=self.pattern, forecast=forecast))
-
-  def _checked(self, data: Sequences) -> Sequences:
-    empty = np.flatnonzero(data.lengths == 0)
-    self._count(empty, len(data), "sequences are empty")
-    if not len(data):
-      raise Mistake(f"{self.source} holds no sequence")
-    if self.channels and data.values.shape[1] != self.channels:
-      raise Mistake(
-        f"data.channels={self.channels}, but the steps of {self.files!r} have {data.values.shape[1]} features"
-      )
-    if self.tokens and data.values.shape[1] != 1:
-      raise Mistake(
-        f"data.tokens={self.tokens}, but the steps of {self.files!r} have {data.values.shape[1]} numbers, and a token "
-        "is one: choose one with data.inputs, or take data.tokens=0 for features"
-      )
-    if self.tokens:
-      wrong = (data.values < 0) | (data.values >= self.tokens)
-      if not np.issubdtype(data.values.dtype, np.integer):
-        wrong |= data.values != np.floor(data.values)
-      self._count(np.flatnonzero(wrong.any(1)), len(data.values), f"steps are no token of 0 … {self.tokens - 1}")
-    else:
-      self._count(
-        np.flatnonzero(~np.isfinite(data.values.astype(float)).all(1)), len(data.values), "steps are not finite"
-      )
-    if self.predict != "next" and data.targets is None:
-      raise Mistake(
-        f"data.predict={self.predict!r} needs a target of each sequence, and {self.source} has none: name them with "
-        "data.targets, or in data.pattern by (?P<label>…)"
-      )
-    self._check_targets(data)
-    if data.times is not None:
-      self._check_times(data)
+    data = read(path, names, layout=self.layout, pattern=self.pattern, forecast=is_forecast)
+    check(self, data)
     return data
-
-  def _check_targets(self, data: Sequences) -> None:
-    if self.predict == "next":
-      return
-    targets = np.asarray(data.targets)
-    if self.predict == "number":
-      if targets.dtype.kind not in "biuf":
-        targets = numbers(pathlib.Path(self.files), self.targets, targets.astype(object).ravel())
-      with np.errstate(over="ignore"):
-        finite = np.isfinite(targets.astype(np.float32).reshape(len(data), -1)).all(1)
-      self._count(np.flatnonzero(~finite), len(data), "targets are not finite")
-      return
-    if targets.size != len(data):
-      raise Mistake(
-        f"data.targets={self.targets!r} has the shape {targets.shape}; a label is one for each of the {len(data)} "
-        "sequences, a number or a name"
-      )
-    one = lambda each: isinstance(each, (str, bytes, int, float, np.generic)) and each == each and each not in ("", b"")
-    self._count(np.flatnonzero([not one(each) for each in targets.ravel()]), len(data), "labels are missing")
-
-  def _check_times(self, data: Sequences) -> None:
-    times = np.asarray(data.times)
-    if times.dtype.kind not in "biuf":
-      raise Mistake(f"data.times={self.times!r} are {times.dtype}, no numbers")
-    self._count(np.flatnonzero(~np.isfinite(times.astype(float))), len(times), "times are not finite")
-    # an unsigned difference is never below 0
-    back = times[1:] < times[:-1]
-    back[data.starts[1:-1] - 1] = False
-    self._count(np.flatnonzero(back) + 1, len(times), "times come before the one in front of them; sort the steps")
-
-  def _count(self, wrong: np.ndarray, of: int, what: str) -> None:
-    if len(wrong):
-      raise Mistake(f"{self.source}: {len(wrong)} of {of} {what}, the first is number {wrong[0]}")
 
   def _read_channels(self) -> int:
     return self.data.values.shape[1]
@@ -242,11 +187,8 @@ class Arrays(Stored):
       return targets.astype(np.float32).reshape(len(targets), -1)
     targets = targets.ravel()
     if np.issubdtype(targets.dtype, np.integer):
-      self._count(
-        np.flatnonzero((targets < 0) | (targets >= self.labels)),
-        len(targets),
-        f"labels are outside 0 … {self.labels - 1}",
-      )
+      outside = np.flatnonzero((targets < 0) | (targets >= self.labels))
+      refuse_any(outside, len(targets), f"labels are outside 0 … {self.labels - 1}", source=self.source)
       return targets.astype(np.int32)
     names, numbers = np.unique(targets, return_inverse=True)
     if len(names) > self.labels:
@@ -259,14 +201,17 @@ class Arrays(Stored):
     data = self.data
     if data.split is not None:
       splits = renamed(data.split)
-      self._count(np.flatnonzero(~np.isin(splits, SPLITS)), len(splits), f"splits are none of {SPLITS}")
+      unknown = np.flatnonzero(~np.isin(splits, SPLITS))
+      refuse_any(unknown, len(splits), f"splits are none of {SPLITS}", source=self.source)
     if not self.validation and (data.split is None or not (splits != "train").any()):
       raise Mistake(
         f"data.validation=0, but {self.source} has no test split of its own, so that nothing is left to evaluate on; "
         "give a share above 0, e.g. 0.1"
       )
     if self.predict == "next":
-      return self._windows(None if data.split is None else splits)
+      own = None if data.split is None else splits
+      held = {"validation": self.validation, "test": self.test}
+      return forecast.rows(data, own, length=self.length, horizon=self.horizon, source=self.source, **held)
     groups = np.arange(len(data)) if data.groups is None else data.groups
     if data.split is None:
       splits = shares(groups, validation=self.validation, test=self.test)
@@ -279,16 +224,6 @@ class Arrays(Stored):
     if missing:
       raise Mistake(f"{self.source} has no {missing[0]} sequences; it has {len(data)} in all")
     return {split: np.stack([data.starts[which], which], axis=1) for split, which in rows.items()}
-
-  def _windows(self, splits: np.ndarray | None) -> dict[str, np.ndarray]:
-    rows = windows(self.data, splits, reach=self._reach, validation=self.validation, test=self.test)
-    wanted = {"train": True, "validation": self.validation > 0, "test": self.test > 0 and splits is None}
-    short = [
-      split for split in SPLITS if not len(rows[split]) and (wanted[split] or splits is not None and split in splits)
-    ]
-    if short:
-      raise Mistake(f"the {short[0]} part of {self.source} has no {self._reach} steps; lower data.length={self.length}")
-    return {split: each for split, each in rows.items() if len(each)}
 
   @property
   def _reach(self) -> int:
@@ -320,7 +255,11 @@ class Arrays(Stored):
     cut = f"sequences are longer than data.length={self.length} and lose their end"
     what = f"series are too short for a row of {self._reach} steps" if self.predict == "next" else cut
     left_out = f"{many} of {len(self.data)} {what}" if many else ""
-    return told(self.data, self.sizes, classes=self.classes, vocab=self.vocab, left_out=left_out)
+    lines = [told(self.data, self.sizes, classes=self.classes, vocab=self.vocab, left_out=left_out)]
+    if self.predict == "next":
+      begins = {split: rows[:, 0] for split, rows in self.rows.items() if split != "train"}
+      lines.append(forecast.repeated(self._series, begins, **self._asked))
+    return "\n".join(filter(None, lines))
 
   @property
   def mixed(self) -> bool:
@@ -345,8 +284,7 @@ class Arrays(Stored):
     index = np.where(valid, rows[:, :1] + position, 0)
     batch = {"inputs": self._inputs(index, valid)}
     if self.predict == "next":
-      after = data.values[rows[:, 0] + self.length + self.horizon - 1, :1]
-      answers = ((after - self.scale[0][:1]) / self.scale[1][:1] if self.normalise else after).astype(np.float32)
+      batch["inputs"], answers = self._forecast(rows[:, 0], batch["inputs"])
     else:
       answers = self.answers[rows[:, 1]]
     batch |= {"targets": answers, "weights": np.ones(len(rows), np.float32)}
@@ -367,12 +305,32 @@ class Arrays(Stored):
     mean, deviation = self.scale if self.normalise else (0.0, 1.0)
     return np.where(valid[..., None], (self.data.values[index] - mean) / deviation, 0).astype(np.float32)
 
+  @property
+  def _asked(self) -> dict[str, Any]:
+    return {"length": self.length, "horizon": self.horizon, "ahead": self.ahead}
+
+  @functools.cached_property
+  def _series(self) -> np.ndarray:
+    """Returns the columns that are forecast, as the inputs have them, `steps columns`."""
+    names = column_names(self.targets, self.data.inputs) if self.data.inputs else []
+    values = self.data.values[:, : len(names) or 1].astype(np.float64)
+    mean, deviation = (each[: values.shape[1]] for each in self.scale)
+    return (values - mean) / deviation if self.normalise else values
+
+  def _forecast(self, begins: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns inputs and answers of windows, both less the last value of each column with `from_last`."""
+    answers = forecast.answers(self._series, begins, **self._asked)
+    if self.from_last:
+      last = self._series[begins + self.length - 1]
+      answers = answers - np.tile(last, answers.shape[1] // last.shape[1])
+      inputs = np.concatenate([inputs[..., : last.shape[1]] - last[:, None], inputs[..., last.shape[1] :]], axis=-1)
+    return inputs.astype(np.float32), answers.astype(np.float32)
+
   def _fitting(self, sizes: np.ndarray) -> np.ndarray:
     longest = self.data.lengths
     if self.longer == "refuse" and self.predict != "next":
-      self._count(
-        np.flatnonzero(longest > self.length), len(longest), f"sequences have more than data.length={self.length} steps"
-      )
+      what = f"sequences have more than data.length={self.length} steps"
+      refuse_any(np.flatnonzero(longest > self.length), len(longest), what, source=self.source)
     return np.minimum(sizes, self.length)
 
   @property

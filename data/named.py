@@ -5,6 +5,7 @@ import functools
 from typing import ClassVar
 
 from data import pipeline
+from data.array_checks import check
 from data.arrays import LONGER, Arrays
 from data.known_sets import KNOWN, load, needs
 from data.sequences import Sequences
@@ -38,6 +39,8 @@ class Named(Arrays):
   pattern: ClassVar[str] = ""  # type: ignore[misc]
   layout: ClassVar[str] = "steps"  # type: ignore[misc]
   horizon: ClassVar[int] = 1  # type: ignore[misc]
+  ahead: ClassVar[str] = "last"  # type: ignore[misc]
+  from_last: ClassVar[bool] = False  # type: ignore[misc]
   unit: ClassVar[float]  # type: ignore[misc]
   gap: ClassVar[float] = 0.0  # type: ignore[misc]
   tokens: ClassVar[int]  # type: ignore[misc]
@@ -69,4 +72,6 @@ class Named(Arrays):
   def data(self) -> Sequences:  # type: ignore[override]
     """Reads and checks all sequences."""
     self.require("dir", bool(self.dir), needs(self.dataset))
-    return self._checked(load(self.dataset, pipeline.folder("dir", self.dir)))
+    data = load(self.dataset, pipeline.folder("dir", self.dir))
+    check(self, data)
+    return data

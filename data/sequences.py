@@ -18,7 +18,7 @@ import wave
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -82,7 +82,7 @@ def read(
       file, empty for what it lacks.
     layout: "steps", or "pixels" for images that are read row by row.
     pattern: a regular expression for names of .wav files, with groups named label, group and split.
-    forecast: whether `targets` is a column of the inputs, which comes first then; a table without `sequence` is one
+    forecast: whether `targets` are columns of the inputs, which come first then; a table without `sequence` is one
       series, or one for each run of rows of equal `split`.
   Raises:
     Mistake: a file or a name is missing, or of no use to such a file; a file is damaged, or shapes disagree.
@@ -198,7 +198,8 @@ def from_columns(
 ) -> Sequences:
   """Makes sequences of a table; inputs are the columns that no other name takes, or those listed, by blanks."""
   for what, name in names.items():
-    for part in name.split() if what == "inputs" else [name]:
+    several = what == "inputs" or forecast and what == "targets"
+    for part in column_names(name, columns) if several else [name]:
       if part and part not in columns:
         raise Mistake(f"{str(path)!r} has no column data.{what}={part!r}{hint(part, columns)}; it has {list(columns)}")
   if names["times"] and not names["sequence"] and not forecast:
@@ -207,11 +208,12 @@ def from_columns(
       "sequences of the rows with data.sequence, or leave data.times empty"
     )
   taken = {name for what, name in names.items() if what not in (("inputs", "targets") if forecast else ("inputs",))}
-  chosen = names["inputs"].split() or [name for name in columns if name not in taken]
-  if forecast and names["targets"]:
-    if names["targets"] not in chosen:
-      raise Mistake(f"{str(path)!r}: data.targets={names['targets']!r} is forecast, so add it to data.inputs={chosen}")
-    chosen.sort(key=lambda name: name != names["targets"])
+  chosen = column_names(names["inputs"], columns) or [name for name in columns if name not in taken]
+  if forecast:
+    first_of_all = column_names(names["targets"], columns)
+    if left_out := [name for name in first_of_all if name not in chosen]:
+      raise Mistake(f"{str(path)!r}: data.targets={left_out[0]!r} is forecast, so add it to data.inputs={chosen}")
+    chosen = [*first_of_all, *(name for name in chosen if name not in first_of_all)]
   rows = len(next(iter(columns.values()), ()))
   values = np.stack([numbers(path, name, columns[name]) for name in chosen], axis=1) if rows else np.zeros((0, 1))
   column = lambda what: columns[names[what]] if names.get(what) else None
@@ -238,6 +240,11 @@ def from_columns(
         f"their sequence, the first is row {wrong[0] + 1}; a sequence has one"
       )
   return Sequences(values, starts, first.get("targets"), first["groups"], first["split"], times, inputs=tuple(chosen))
+
+
+def column_names(text: str, columns: Collection[str]) -> list[str]:
+  """Returns the columns that a config names, by blanks, unless one column's own name has them."""
+  return [text] if text in columns else text.split()
 
 
 def numbers(path: pathlib.Path, name: str, column: np.ndarray) -> np.ndarray:
