@@ -35,12 +35,12 @@ Departs: for Mega's ScaleNorm on Text and Retrieval, RMSNorm, which has a scale 
 distance is by rotations, where its code has a number for each distance; biases and norms have no decay; S4 and S4D read
 both ways by two layers, not by two kernels of one, and their steps are exp(log_dt), where V4 takes the softplus; local
 attention is the sum of one over the last 50 or 64 tokens and one over the next, where LRA's is within blocks of so
-many; Transformers pool the mean and read it out by a linear map, where LRA's have a class token, but on Pathfinder and
-Path-X, and a perceptron; they do not drop weights of attention, and pixels are numbers for them, not 256 tokens; on
-images those but softmax and local attention have heads as wide as the model, LRA's half of that; Mega's warm-up on
-Path-X is linear; text and retrieval are bytes, not characters; selection is on a part held out of the training set
-where S4's and S5's code selects on the test set (`validation` is its share). ListOps and Pathfinder are made here; both
-have their official numbers of test rows.
+many; Transformers do not drop weights of attention and do not mask black pixels as padding; their class token begins at
+random, not at 0; they compare documents as S5 does, by [u, v, u - v, u · v] and one hidden layer, where LRA's have [u,
+v] and two; on images those but softmax and local attention have heads as wide as the model, LRA's half of that; Mega's
+warm-up on Path-X is linear; text and retrieval are bytes, not characters; selection is on a part held out of the
+training set where S4's and S5's code selects on the test set (`validation` is its share). ListOps and Pathfinder are
+made here; both have their official numbers of test rows.
 """
 
 import functools
@@ -96,6 +96,7 @@ class Recipe(NamedTuple):
   mlp: dict[str, Any] | None = None
   groups: tuple[tuple[str, dict[str, float]], ...] = ()
   clip: float = 0.0
+  pool: str = "mean"
   b2: float = 0.999
   eps: float = 1e-8
 
@@ -207,18 +208,20 @@ def attention(task: str, mixer: dict[str, Any]) -> Recipe:
     "path_x": (1e-3, 0.0, 64, 200 * (160000 // 64), 2500),
   }[task]
   schedule = "inverse_sqrt" if task in TOKENS else "cosine"
+  pool = "cls" if task in TOKENS or task == "image" and name != "local" else "mean"
   mixer = mixer if name == "fnet" else mixer | {"heads": heads}
   if name in ("softmax", "local"):
     mixer["head_size"] = inner // heads
   if name == "performer":
     mixer |= {"features": 2} if task == "listops" else {"kernel": "relu"}
   if name in ("linformer", "bigbird"):
-    mixer["max_len"] = TASKS[task].get("length") or TASKS[task]["side"] ** 2
+    mixer["max_len"] = (TASKS[task].get("length") or TASKS[task]["side"] ** 2) + (pool == "cls")
   if name == "local":
     local = {"kv_heads": heads, "window": 50 if task in TOKENS else 64, "position": "none", "bias": "none"}
     mixer = {"name": "bidirectional", "shared": True, "mixer": mixer | local}
   recipe = Recipe(width, depth, mixer, lr, lr, decay, batch, steps, warmup, drop, "pre", schedule)
-  return recipe._replace(mlp={"inner": hidden}, clip=1.0 if task == "path_x" else 0.0, b2=0.98, eps=1e-9)
+  clip = 1.0 if task == "path_x" else 0.0
+  return recipe._replace(mlp={"inner": hidden}, clip=clip, pool=pool, b2=0.98, eps=1e-9)
 
 
 def both(name: str) -> dict[str, Any]:
@@ -262,7 +265,7 @@ def get_config(arg: str = "") -> ConfigDict:
   c = base.defaults()
   c.steps = recipe.steps
   c.data = ConfigDict(TASKS[task] | {"batch": recipe.batch, "seed": 0})
-  base.classify(c, pool="mean")
+  base.classify(c, pool=recipe.pool)
   if task == "retrieval":
     c.model.head.name = "dual_encoder"
   body = c.model.body
@@ -272,11 +275,12 @@ def get_config(arg: str = "") -> ConfigDict:
   if recipe.mlp is not None:
     body.pattern, body.depth = "m-", 2 * recipe.depth
     body.letters["-"] = ConfigDict({"name": "mlp"} | recipe.mlp)
+  c.model.embed.name = "tokens" if task in TOKENS or name in TRANSFORMERS else "features"
   if name in TRANSFORMERS:
-    c.model.embed.position = "learned" if task in ("image", "path_x") else "sinusoidal"
-    # theirs; the vectors of pixels have no table
-    c.model.embed.std = 1.0 if task in TOKENS else 0.02
-  c.model.embed.name = "tokens" if task in TOKENS else "features"
+    as_tokens(c, task)
+    c.model.head.inner = body.letters["-"].inner
+    if recipe.pool == "cls":
+      c.model.embed.class_token = "start"
   if c.data.name == "named":
     c.model.head.counts = "classes"
   if name in ("s4", "s4d") and c.data.name == "pathfinder":
@@ -287,6 +291,16 @@ def get_config(arg: str = "") -> ConfigDict:
   o.schedule, o.clip, o.b2, o.eps = recipe.schedule, recipe.clip, recipe.b2, recipe.eps
   c.eval.every = c.save.every = 5000
   return base.parse(c, arg)
+
+
+def as_tokens(c: ConfigDict, task: str) -> None:
+  """Makes pixels 256 tokens, and tokens and positions the vectors that the LRA repository's Transformers have."""
+  c.model.embed.position = "learned" if task in ("image", "path_x") else "sinusoidal"
+  c.model.embed.std, c.model.embed.position_std = 1.0, 0.02
+  if task == "image":
+    c.data.dataset = "cifar10_grey_tokens"
+  if task in ("pathfinder", "path_x"):
+    c.data.scale = "tokens"
 
 
 def get_sweep() -> Iterator[dict[str, Any]]:

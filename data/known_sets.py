@@ -197,6 +197,7 @@ SUBSET = "the first images of cs.toronto.edu/~kriz/cifar.html as x_train, y_trai
 KNOWN: dict[str, KnownSet] = {
   "cifar10": KnownSet(WHOLE, "cifar10", CIFAR, functools.partial(cifar, grey=False), channels=3),
   "cifar10_grey": KnownSet(WHOLE, "cifar10", CIFAR, functools.partial(cifar, grey=True)),
+  "cifar10_grey_tokens": KnownSet(WHOLE, "cifar10", CIFAR, functools.partial(cifar, grey=True), tokens=256),
   "cifar10_subset": KnownSet(PART, "cifar10_subset", SUBSET, functools.partial(cifar_subset, grey=False), channels=3),
   "cifar10_subset_grey": KnownSet(PART, "cifar10_subset", SUBSET, functools.partial(cifar_subset, grey=True)),
   "spoken_digits": KnownSet(

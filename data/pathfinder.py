@@ -24,7 +24,7 @@ from mistake import Mistake
 
 # images of a file
 SHARD = 1000
-SCALES = ("unit", "centred")
+SCALES = ("unit", "centred", "tokens")
 SPLITS = ("train", "validation", "test")
 
 
@@ -36,7 +36,8 @@ class Pathfinder(Generated):
     side: pixels of each side.
     contour: paddles of the two long curves: 14, the published one, or 9 or 6, which are easier.
     train_rows: images of the training set, in a new order each epoch; 0 draws new ones for ever.
-    scale: pixels are 0 … 1, "unit" as in S4's code, or -1 … 1, "centred" as in S5's.
+    scale: pixels are 0 … 1, "unit" as in S4's code, or -1 … 1, "centred" as in S5's, or the "tokens" 0 … 255, as for
+      the Long Range Arena's Transformers.
     dir: a folder with the files of `./dev pathfinder`; empty to draw each image when it is asked for.
   Raises:
     Mistake: there are no such images.
@@ -44,7 +45,7 @@ class Pathfinder(Generated):
 
   batch: int = 64
   length: ClassVar[int]  # type: ignore[misc]
-  vocab: ClassVar[None] = None  # type: ignore[misc, assignment]
+  vocab: ClassVar[int | None]  # type: ignore[misc]
   eval_rows: int = 2000
   side: int = 32
   contour: int = 14
@@ -54,7 +55,7 @@ class Pathfinder(Generated):
 
   head: ClassVar[str] = "classifier"
   classes: ClassVar[int | None] = 2
-  features: ClassVar[int] = 1  # type: ignore[assignment]
+  features: ClassVar[int | None]  # type: ignore[misc]
 
   def __post_init__(self) -> None:
     self.require_sizes()
@@ -67,6 +68,16 @@ class Pathfinder(Generated):
   def length(self) -> int:
     """Returns how many pixels an image has."""
     return self.side**2
+
+  @property  # type: ignore[no-redef]
+  def vocab(self) -> int | None:
+    """Returns how many tokens there are, or None where pixels are numbers."""
+    return 256 if self.scale == "tokens" else None
+
+  @property  # type: ignore[no-redef]
+  def features(self) -> int | None:
+    """Returns how many features a step has, or None where pixels are tokens."""
+    return None if self.scale == "tokens" else 1
 
   def training_rows(self, first: int, rows: int) -> Batch:
     """Returns rows of the training stream; see `Generated.training_rows`."""
@@ -96,10 +107,10 @@ class Pathfinder(Generated):
     """Returns the images at `places` of a split."""
     make = functools.partial(read, pipeline.folder("dir", self.dir)) if self.dir else drawn
     rows = np.stack([make(seed, split, int(number), self.side, self.contour) for number in numbers])
-    pixels = rows[:, :-1].astype(np.float32) / 255
-    pixels = 2 * pixels - 1 if self.scale == "centred" else pixels
+    pixels = rows[:, :-1].astype(np.float32)[..., None] / 255
+    inputs = {"unit": pixels, "centred": 2 * pixels - 1, "tokens": rows[:, :-1].astype(np.int32)}[self.scale]
     return {
-      "inputs": pixels[..., None],
+      "inputs": np.asarray(inputs),
       "targets": rows[:, -1].astype(np.int32),
       "weights": np.ones(len(numbers), np.float32),
     }

@@ -57,6 +57,7 @@ class Embedding(nn.Module, kw_only=True):
     scaled: whether there are b and s, as above; at the start they change nothing.
     std: standard deviation of the entries of all tables at the start. The usual 0.02 suits wide models; narrow ones,
       above all of attention, can learn much sooner from width^(-1/2).
+    position_std: the same of the learned positions alone; `std` if not given.
     class_token: where a learned vector without a position is put into each row: "none", or at its "start", "middle"
       (Vim) or "end". Only the last goes with `reset`.
     vocab, features: the sizes of the inputs, given by the task.
@@ -76,6 +77,7 @@ class Embedding(nn.Module, kw_only=True):
   norm: Mapping[str, Any] = FrozenDict(name="none")
   scaled: bool = False
   std: float = 0.02
+  position_std: float | None = None
   class_token: str = "none"
   max_len: int = 4096
   dtype: str = "float32"
@@ -92,8 +94,10 @@ class Embedding(nn.Module, kw_only=True):
       value = getattr(self, name)
       if value is not None and value < 1:
         raise Mistake(f"{name}={value}; it is at least 1")
-    if not self.std > 0:
-      raise Mistake(f"embed.std={self.std}; it is a standard deviation above 0")
+    for name in ("std", "position_std"):
+      value = getattr(self, name)
+      if value is not None and not value > 0:
+        raise Mistake(f"embed.{name}={value}; it is a standard deviation above 0")
     if self.position not in POSITIONS:
       raise Mistake(f"no position {self.position!r}; choose from {list(POSITIONS)} (mixers have 'rope' and the like)")
     if self.position == "sinusoidal" and self.width % 2:
@@ -106,7 +110,8 @@ class Embedding(nn.Module, kw_only=True):
   def setup(self):
     normal = nn.initializers.normal(self.std)
     if self.position == "learned":
-      self.positions = param(self, "positions", normal, (self.max_len, self.width), (None, "embed"))
+      init = normal if self.position_std is None else nn.initializers.normal(self.position_std)
+      self.positions = param(self, "positions", init, (self.max_len, self.width), (None, "embed"))
     if self.norm["name"] != "none":
       self.norm_in = make_token_norm(**self.norm)
     if self.scaled:

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 from hybrids.head.cross_entropy import cross_entropy
 from hybrids.head.head import Head, Outputs, Sums
 from layers import Dense
+from layers.activations import some
 from layers.choices import one_of
 from layers.event_pool import time_weights
 from layers.lengths import blank_past
@@ -16,6 +17,7 @@ from mistake import Mistake
 
 POOLS = ("mean", "last", "cls", "time")
 COUNTS = ("none", "classes")
+ACTIVATIONS = some("relu", "gelu", "gelu_tanh", "silu")
 # equal parts of the scores 0 … 1, within which the area under the curve takes scores for equal
 BINS = 1024
 
@@ -72,30 +74,43 @@ class Pool(Head, kw_only=True):
 
 
 class Classifier(Pool, kw_only=True):
-  """Logits of one label a row: a linear map of its pooled outputs, whatever documents they are from.
+  """Logits of one label a row: a linear map W u + b of its pooled outputs u, whatever documents they are from.
+
+  With `inner`, W_2 f(W_1 u + b_1) + b_2, as the Transformers of the Long Range Arena have it (Tay et al. 2020,
+  arXiv:2011.04006).
 
   Attributes:
+    inner: features between the maps; none for one map.
+    activation: f, a name of `ACTIVATIONS`.
     counts: what is counted beside the accuracy: "none", or "classes" for the F1 score and the area under the curve of
       two classes. That is classes² + 2 · BINS numbers a batch.
   """
 
   classes: int | None = None
   counts: str = "none"
+  inner: int | None = None
+  activation: str = "relu"
 
   def __post_init__(self):
-    one_of(self, counts=COUNTS)
+    one_of(self, counts=COUNTS, activation=ACTIVATIONS)
     if self.classes is None:
       raise Mistake(f"head {type(self).__name__} chooses among classes, but the task has none; use another head.name")
     if self.classes < 1:
       raise Mistake(f"classes={self.classes}; a {type(self).__name__} needs at least 1")
+    if self.inner is not None and self.inner < 1:
+      raise Mistake(f"head.inner={self.inner}; it is at least 1, or None")
     super().__post_init__()
 
   def setup(self):
-    self.out_proj = Dense(self.classes, use_bias=True, axes=("embed", None))
+    if self.inner is not None:
+      self.in_proj = Dense(self.inner, use_bias=True, axes=("embed", "mlp"))
+    self.out_proj = Dense(self.classes, use_bias=True, axes=("embed" if self.inner is None else "mlp", None))
 
   def answer(self, outputs: Outputs, state: Pooled) -> tuple[Float[Array, "b c"], Pooled]:
     """Returns the logits of each row's label, and the next state."""
     value, state = self.pooled(outputs, state)
+    if self.inner is not None:
+      value = ACTIVATIONS[self.activation](self.in_proj(value))
     return self.out_proj(value), state
 
   def score(self, answer: Float[Array, "b c"], targets: Int[Array, "b"], weights: Float[Array, "b"]) -> Sums:

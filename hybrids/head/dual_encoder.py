@@ -3,13 +3,9 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from hybrids.head.classifier import Classifier, Pooled
+from hybrids.head.classifier import ACTIVATIONS, Classifier, Pooled
 from hybrids.head.head import Outputs
 from layers import Dense
-from layers.activations import some
-from layers.choices import one_of
-
-ACTIVATIONS = some("relu", "gelu", "gelu_tanh", "silu")
 
 
 class DualEncoder(Classifier, kw_only=True):
@@ -24,14 +20,7 @@ class DualEncoder(Classifier, kw_only=True):
     ValueError: when made, if `activation` is unknown.
   """
 
-  inner: int | None = None
-  activation: str = "relu"
-
   DOCUMENTS = 2
-
-  def __post_init__(self):
-    one_of(self, activation=ACTIVATIONS)
-    super().__post_init__()
 
   def setup(self):
     self.in_proj = Dense(self.inner or self.width, use_bias=True, axes=("embed", "mlp"))

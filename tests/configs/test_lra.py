@@ -34,7 +34,7 @@ def test_every_mixer_sees_later_tokens(name):
 def test_every_model_trains_a_step(name):
   c = config("listops", name, ",length=96,shortest=10,longest=64,train_rows=8,batch=4,width=16,depth=2,dropout=0")
   if name in ("linformer", "bigbird"):
-    assert c.model.body.letters.m.max_len == 2048
+    assert c.model.body.letters.m.max_len == 2049, "2,048 tokens and the class token"
   task = build_task(**c.data.to_dict())
   model = build_model(task, **c.model.to_dict())
   batch = {key: jnp.asarray(rows) for key, rows in next(task.train()).items()}
@@ -141,6 +141,22 @@ def test_transformers_have_the_sizes_of_their_files(
   assert (letter.heads, letter.get("head_size"), body.letters["-"].inner) == (heads, head_size, hidden)
   assert (c.model.embed.position, c.optimizer.warmup, c.optimizer.b2) == (position, warmup, 0.98)
   assert c.optimizer.clip == (task == "path_x")
+
+
+def test_transformers_read_a_class_token_and_pixels_as_tokens():
+  pools = {
+    (task, name): (c.model.head.pool, c.model.embed.get("class_token", "none"), c.model.head.get("inner"))
+    for task in lra.TASKS
+    for name in ("softmax", "local", "s5")
+    for c in [config(task, name)]
+  }
+  assert pools["listops", "softmax"] == pools["text", "local"] == ("cls", "start", 1024)
+  assert (pools["image", "softmax"], pools["image", "local"]) == (("cls", "start", 128), ("mean", "none", 128))
+  assert pools["pathfinder", "softmax"] == pools["path_x", "local"] == ("mean", "none", 32)
+  assert {pool for (task, name), pool in pools.items() if name == "s5"} == {("mean", "none", None)}
+  image, path = config("image", "performer"), config("path_x", "luna")
+  assert (image.data.dataset, path.data.scale) == ("cifar10_grey_tokens", "tokens")
+  assert (image.model.embed.name, image.model.embed.std, path.model.embed.position_std) == ("tokens", 1.0, 0.02)
 
 
 def test_transformer_is_another_name_of_softmax():

@@ -126,3 +126,6 @@ def test_pixels_are_scaled():
   centred = build_task("pathfinder", train_rows=2, scale="centred").training_rows(0, 1)["inputs"]
   assert (unit.min(), unit.max()) == (0, 1)
   assert np.allclose(centred, 2 * unit - 1)
+  tokens = build_task("pathfinder", train_rows=2, scale="tokens")
+  assert (tokens.vocab, tokens.features, build_task("pathfinder").features) == (256, None, 1)
+  np.testing.assert_array_equal(tokens.training_rows(0, 1)["inputs"], np.rint(255 * unit[..., 0]))

@@ -12,6 +12,7 @@ from hybrids.embed import Embedded
 from hybrids.embed.features import ConvStem, Features, Patches
 from hybrids.embed.tokens import Tokens
 from hybrids.head.classifier import Classifier
+from hybrids.head.head import Outputs
 from kernels.documents import positions
 from layers.positions import sinusoidal
 from tests.hybrids.filled import filled
@@ -102,12 +103,37 @@ def test_features_are_mapped_and_nan_past_the_lengths_is_ignored():
     (dict(position="sinusoidal", width=5), "needs an even width, not 5"),
     (dict(max_len=0), "max_len=0"),
     (dict(std=0.0), "std=0.0; it is a standard deviation above 0"),
+    (dict(position_std=-1.0), "position_std=-1.0; it is a standard deviation above 0"),
     (dict(dtype="float16"), r"dtype='float16'; choose from \['float32', 'bfloat16'\]"),
   ],
   ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )
 def test_what_does_not_fit_is_said_when_it_is_made(change, message):
   refused(message, Tokens, **{**dict(width=D, vocab=7), **change})
+
+
+def test_learned_positions_may_start_smaller_than_the_tokens():
+  def spread(**kwargs):
+    module = Tokens(width=64, vocab=64, position="learned", max_len=64, std=1.0, **kwargs)
+    params = meta.unbox(module.init(jax.random.key(0), TOKENS, START))["params"]
+    return {name: float(leaf.std()) for name, leaf in params.items()}
+
+  assert spread() == pytest.approx({"embedding": 1.0, "positions": 1.0}, rel=0.1)
+  assert spread(position_std=0.02) == pytest.approx({"embedding": 1.0, "positions": 0.02}, rel=0.1)
+
+
+def test_a_classifier_may_have_a_layer_between():
+  head = Classifier(width=D, classes=3, inner=5)
+  outputs = Outputs(jax.random.normal(jax.random.key(0), (B, T, D)), jnp.array([T, 2]))
+  variables = meta.unbox(head.init(jax.random.key(1), outputs, head.init_state(B), method="answer"))
+  w = variables["params"]
+  mean = np.stack([outputs.y[0].mean(axis=0), outputs.y[1, :2].mean(axis=0)])
+  hidden = np.maximum(mean @ w["in_proj"]["kernel"] + w["in_proj"]["bias"], 0)
+  assert hidden.min() == 0 < hidden.max()
+  answer, _ = head.apply(variables, outputs, head.init_state(B), method="answer")
+  close(answer, hidden @ w["out_proj"]["kernel"] + w["out_proj"]["bias"])
+  refused("head.inner=0; it is at least 1, or None", Classifier, width=D, classes=3, inner=0)
+  refused("activation='tanhh'; choose from", Classifier, width=D, classes=3, activation="tanhh")
 
 
 def test_parts_that_a_task_has_nothing_for_are_called_by_their_names():
