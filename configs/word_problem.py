@@ -1,12 +1,34 @@
-"""Word problems of groups, trained at 128 elements and asked at 512 (data/word_problem.py). Not yet measured.
+"""Word problems of groups, trained at 128 elements and asked at four times as many (data/word_problem.py).
 
-python main.py --config configs/word_problem.py:group=A5,mixer=rwkv7 --workdir runs/a5_rwkv7
-./dev sweep --config "configs/word_problem.py:group=S3,length=32,eval_sizes=((32,32),(128,128))" --out runs/s3
+The sweep asks which recurrences multiply permutations: a product of n Householder matrices a token, which turns a state
+where n is 2 (Siems et al. 2025, arXiv:2502.10297, sec. 5.1: S3 by one layer with n = 2, S5 with n = 4), networks whose
+recurrence is not linear, and others. docs/results/state_tracking.md has what was measured.
+
+  python main.py --config configs/word_problem.py:group=A5,mixer=rwkv7 --workdir runs/a5_rwkv7
+  ./dev sweep --config "configs/word_problem.py:group=S3,length=32,depth=1,steps=3000,lr=3e-3" --out runs/s3
+  ./dev report runs/s3 --by mixer,m.products,m.decay --metric eval/length_128_128/accuracy
 """
+
+from collections.abc import Iterator
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, grammar
+
+# as in parity, no convolution hides which token a key is of
+PRODUCT: dict[str, Any] = {"mixer": "gated_delta_product", "m.taps": 1, "m.head_size": 16}
+MIXERS: tuple[dict[str, Any], ...] = (
+  PRODUCT | {"m.decay": False, "m.products": 2},
+  PRODUCT | {"m.decay": False, "m.products": 1},
+  PRODUCT | {"m.decay": False, "m.products": 4},
+  PRODUCT | {"m.products": 2},
+  {"mixer": "slstm"},
+  {"mixer": "lstm"},
+  {"mixer": "rwkv7"},
+  {"mixer": "mamba"},
+  {"mixer": "softmax", "m.position": "rope"},
+)
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -29,4 +51,14 @@ def get_config(arg: str = "") -> ConfigDict:
   )
   c.optimizer.lr = 1e-3
   c.eval.every = 500
-  return base.parse(c, arg)
+  c = base.parse(c, arg)
+  if not {"eval_sizes", "data.eval_sizes"} & dict(grammar.pairs(arg)).keys():
+    c.data.eval_sizes = tuple((n, n) for n in (c.data.length, 4 * c.data.length))
+  return c
+
+
+def get_sweep() -> Iterator[dict[str, Any]]:
+  """Yields three seeds of each mixer."""
+  for mixer in MIXERS:
+    for seed in (0, 1, 2):
+      yield mixer | {"seed": seed}

@@ -23,6 +23,7 @@ class ConvQKV(nn.Module):
   Attributes:
     heads: number of heads of queries and keys; each serves `value_heads / heads` neighbouring heads of values.
     taps: width of the convolution.
+    updates: keys and values of each query, one after the other: as many times the heads, first those of the first.
     conv_bias: whether it has a bias.
   """
 
@@ -32,32 +33,33 @@ class ConvQKV(nn.Module):
   value_size: int
   taps: int = 4
   conv_bias: bool = False
+  updates: int = 1
 
   def setup(self):
-    keys, values = self._widths
+    queries, keys, values = self._widths
     dense = lambda features, axis: Dense(features, kernel_init=uniform_fan_in(), axes=("embed", axis))
-    self.q_proj, self.k_proj, self.v_proj = dense(keys, "heads"), dense(keys, "kv"), dense(values, "kv")
-    self.conv = ShortConv(2 * keys + values, taps=self.taps, use_bias=self.conv_bias)
+    self.q_proj, self.k_proj, self.v_proj = dense(queries, "heads"), dense(keys, "kv"), dense(values, "kv")
+    self.conv = ShortConv(queries + keys + values, taps=self.taps, use_bias=self.conv_bias)
 
   @nn.nowrap
   def init_taps(self, batch: int) -> Float[Array, "b w e"]:
     """Returns the inputs of the convolution before the first token, which are 0."""
-    keys, values = self._widths
-    return jnp.zeros((batch, self.taps - 1, 2 * keys + values))
+    return jnp.zeros((batch, self.taps - 1, sum(self._widths)))
 
   def __call__(
     self, x: Float[Array, "b t d"], taps: Float[Array, "b w e"], *, reset: Reset = None, lengths: Lengths = None
-  ) -> tuple[tuple[Float[Array, "b t h k"], Float[Array, "b t h k"], Float[Array, "b t h p"]], Float[Array, "b w e"]]:
-    """Returns q, k and v by heads of values, and the last inputs of the convolution."""
-    keys, _ = self._widths
+  ) -> tuple[tuple[Float[Array, "b t h k"], Float[Array, "b t m k"], Float[Array, "b t m p"]], Float[Array, "b w e"]]:
+    """Returns q, k and v by heads of values, and the last inputs of the convolution; m is `updates` h."""
+    queries, keys, _ = self._widths
     mixed = jnp.concatenate([self.q_proj(x), self.k_proj(x), self.v_proj(x)], axis=-1)
     mixed, taps = self.conv(mixed, taps, reset=reset, lengths=lengths)
-    q, k, v = jnp.split(jax.nn.silu(mixed), [keys, 2 * keys], axis=-1)
+    q, k, v = jnp.split(jax.nn.silu(mixed), [queries, queries + keys], axis=-1)
     by_head = lambda z, size: z.reshape(*z.shape[:-1], -1, size)
     q, k = (jnp.repeat(unit(by_head(z, self.key_size)), self.value_heads // self.heads, axis=2) for z in (q, k))
     return (q * self.key_size**-0.5, k, by_head(v, self.value_size)), taps
 
   @property
-  def _widths(self) -> tuple[int, int]:
-    """Returns the total widths of the keys and of the values."""
-    return self.heads * self.key_size, self.value_heads * self.value_size
+  def _widths(self) -> tuple[int, int, int]:
+    """Returns the total widths of the queries, of the keys and of the values."""
+    queries = self.heads * self.key_size
+    return queries, self.updates * queries, self.updates * self.value_heads * self.value_size

@@ -63,14 +63,26 @@ class GatedDeltaNet(Mixer):
   dt_floor: float = 1e-4
   depth: int = 1
 
+  @property
+  def updates(self) -> int:
+    """Returns how many keys and values a token writes."""
+    return 1
+
+  @property
+  def decays(self) -> bool:
+    """Returns whether the state decays."""
+    return True
+
   def setup(self):
     self.qkv = self._qkv()
     heads, size = self.qkv.value_heads, self.qkv.value_size
     dense = lambda features: Dense(features, kernel_init=uniform_fan_in(), axes=("embed", "heads"))
-    self.a_proj, self.b_proj, self.g_proj = dense(heads), dense(heads), dense(heads * size)
-    self.A_log = param(self, "A_log", log_uniform(self.A_min, self.A_max), (heads,), ("heads",), slow=True)
-    dt_bias = softplus_step(self.dt_min, self.dt_max, self.dt_floor)
-    self.dt_bias = param(self, "dt_bias", dt_bias, (heads,), ("heads",), slow=True)
+    self.b_proj, self.g_proj = dense(self.updates * heads), dense(heads * size)
+    if self.decays:
+      self.a_proj = dense(heads)
+      self.A_log = param(self, "A_log", log_uniform(self.A_min, self.A_max), (heads,), ("heads",), slow=True)
+      dt_bias = softplus_step(self.dt_min, self.dt_max, self.dt_floor)
+      self.dt_bias = param(self, "dt_bias", dt_bias, (heads,), ("heads",), slow=True)
     self.gated_norm = GatedRMSNorm("norm_first", eps=self.norm_eps, axis=None, gate=self.gate)
     self.out_proj = torch_dense(self.width, ("heads", "embed"), gain=self.depth**-0.5)
 
@@ -82,16 +94,33 @@ class GatedDeltaNet(Mixer):
   def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
     (q, k, v), taps = self.qkv(x, state.taps, **where.masks)
     beta = jax.nn.sigmoid(self.b_proj(x).astype(k.dtype)) * (2 if self.negative_eigenvalues else 1)
-    log_a = -jnp.exp(self.A_log) * jax.nn.softplus(self.a_proj(x).astype(k.dtype) + self.dt_bias)
-    beta, log_a = beta[..., None], log_a[..., None]
-    y, S = delta_rule(q, beta * k, v, jnp.exp(log_a) * k, state.S, None, log_a, **where.masks)
+    log_a = None
+    if self.decays:
+      log_a = -jnp.exp(self.A_log) * jax.nn.softplus(self.a_proj(x).astype(k.dtype) + self.dt_bias)
+    y, S = self.rule(q, k, v, beta, log_a, state.S, where)
     y = self.gated_norm(y, self.g_proj(x).reshape(y.shape)).reshape(*x.shape[:-1], -1)
     return self.out_proj(y), State(S, taps)
+
+  def rule(
+    self,
+    q: Float[Array, "b t h k"],
+    k: Float[Array, "b t h k"],
+    v: Float[Array, "b t h p"],
+    beta: Float[Array, "b t h"],
+    log_a: Float[Array, "b t h"] | None,
+    S: Float[Array, "b h k p"],
+    where: Where,
+  ) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k p"]]:
+    """Runs the recurrence of all heads; returns what is read of the state at each token, and the last state."""
+    assert log_a is not None, "the state decays"
+    beta, log_a = beta[..., None], log_a[..., None]
+    return delta_rule(q, beta * k, v, jnp.exp(log_a) * k, S, None, log_a, **where.masks)
 
   @nn.nowrap
   def _qkv(self, **kwargs) -> ConvQKV:
     heads, value_heads, size = _sizes(self)
-    return ConvQKV(heads, value_heads, size, scaled(self.expand_v, size), taps=self.taps, **kwargs)
+    values = scaled(self.expand_v, size)
+    return ConvQKV(heads, value_heads, size, values, taps=self.taps, updates=self.updates, **kwargs)
 
   @nn.nowrap
   def check(self) -> None:
@@ -99,9 +128,9 @@ class GatedDeltaNet(Mixer):
     at_least_one(self, "width", "heads", "head_size", "value_heads", "taps", "depth")
     heads, value_heads, size = _sizes(self)
     if value_heads % heads:
-      raise Mistake(f"GatedDeltaNet: heads={heads} does not divide value_heads={value_heads}")
+      raise Mistake(f"{type(self).__name__}: heads={heads} does not divide value_heads={value_heads}")
     if scaled(self.expand_v, size) < 1:
-      raise Mistake(f"GatedDeltaNet: expand_v={self.expand_v} of head_size={size} leaves no channel")
+      raise Mistake(f"{type(self).__name__}: expand_v={self.expand_v} of head_size={size} leaves no channel")
     log_uniform(self.A_min, self.A_max)  # raises
     softplus_step(self.dt_min, self.dt_max)  # raises
 
