@@ -72,7 +72,7 @@ class KDA(Mixer):
   def setup(self):
     self.qkv = self._qkv()
     heads, k, p = self.qkv.heads, self.qkv.key_size, self.qkv.value_size
-    self.b_proj = Dense(heads, kernel_init=uniform_fan_in(), axes=("embed", "heads"))
+    self.make_gates()
     if self.maps == "full":
       dense = functools.partial(torch_dense, axes=("embed", "heads"), fan_in=self.width)
       self.a_proj, self.g_proj = dense(heads * k), dense(heads * p, use_bias=self.gate_bias)
@@ -93,11 +93,26 @@ class KDA(Mixer):
 
   def mix(self, x: Float[Array, "b t d"], state: State, where: Where) -> tuple[Float[Array, "b t d"], State]:
     (q, k, v), taps = self.qkv(x, state.taps, **where.masks)
-    beta = jax.nn.sigmoid(self.b_proj(x).astype(k.dtype)) * (2 if self.negative_eigenvalues else 1)
+    at, written, found = self.update(x, k, v)
     log_a = self._log_decay((self.a_proj(x).astype(k.dtype) + self.dt_bias).reshape(k.shape))
-    y, S = delta_rule(q, beta[..., None] * k, v, jnp.exp(log_a) * k, state.S, None, log_a, **where.masks)
+    y, S = delta_rule(q, at, written, jnp.exp(log_a) * found, state.S, None, log_a, **where.masks)
     y = self.gated_norm(y, self.g_proj(x).reshape(y.shape)).reshape(*x.shape[:-1], -1)
     return self.out_proj(y), State(S, taps)
+
+  def make_gates(self) -> None:
+    """Makes the maps of `update`."""
+    self.b_proj = self._gate(self.qkv.heads)
+
+  def update(
+    self, x: Float[Array, "b t d"], k: Float[Array, "b t h k"], v: Float[Array, "b t h p"]
+  ) -> tuple[Float[Array, "b t h k"], Float[Array, "b t h p"], Float[Array, "b t h k"]]:
+    """Returns the keys and values that are written, and the keys whose values are taken away for that."""
+    beta = jax.nn.sigmoid(self.b_proj(x).astype(k.dtype)) * (2 if self.negative_eigenvalues else 1)
+    return beta[..., None] * k, v, k
+
+  @nn.nowrap
+  def _gate(self, features: int) -> nn.Module:
+    return Dense(features, kernel_init=uniform_fan_in(), axes=("embed", "heads"))
 
   def _log_decay(self, f: Float[Array, "b t h k"]) -> Float[Array, "b t h k"]:
     rate = jnp.exp(self.A_log)[:, None]
@@ -113,12 +128,15 @@ class KDA(Mixer):
     at_least_one(self, "width", "heads", "head_size", "taps", "depth")
     one_of(self, maps=MAPS)
     if self.lower_bound is not None and not self.lower_bound < 0:
-      raise Mistake(f"KDA: lower_bound={self.lower_bound}; it is the least logarithm of a decay, so it must be below 0")
+      raise Mistake(
+        f"{type(self).__name__}: lower_bound={self.lower_bound}; it is the least logarithm of a decay, so it must be "
+        "below 0"
+      )
     heads, size = _sizes(self)
     if size < 1:
-      raise Mistake(f"KDA: heads={heads} of width={self.width} leave no channel; give head_size")
+      raise Mistake(f"{type(self).__name__}: heads={heads} of width={self.width} leave no channel; give head_size")
     if scaled(self.expand_v, size) < 1:
-      raise Mistake(f"KDA: expand_v={self.expand_v} of head_size={size} leaves no channel")
+      raise Mistake(f"{type(self).__name__}: expand_v={self.expand_v} of head_size={size} leaves no channel")
     log_uniform(self.A_min, self.A_max)  # raises
     softplus_step(self.dt_min, self.dt_max)  # raises
 
