@@ -66,8 +66,9 @@ def get_config(arg: str = "") -> ConfigDict:
   c.optimizer.lr = 2e-3
   c.eval.every = 200
   c = base.parse(c, arg)
-  if c.data.ahead == "each" and "head.outputs" not in dict(grammar.pairs(arg)):
+  # a column of an .npz has no name
+  outputs = max(1, len(c.data.targets.split())) * (c.data.horizon if c.data.ahead == "each" else 1)
+  if predict == "next" and outputs > 1 and "head.outputs" not in dict(grammar.pairs(arg)):
     with c.unlocked():
-      # a column of an .npz has no name
-      c.model.head.outputs = c.data.horizon * max(1, len(c.data.targets.split()))
+      c.model.head.outputs = outputs
   return c

@@ -11,7 +11,9 @@ DIR are workdirs of runs.
   NAME_experts.png  for models with mixtures of experts: how many choices fall on each.
   NAME_confusion.png  for classifiers: how often rows of each class are taken for each class.
   NAME_numbers.png    for regressions: what is predicted against what is so.
-  NAME_samples.png    the first rows of the set with their targets and predictions: pictures, curves or tokens.
+  NAME_samples.png    the first rows of the set with their targets and predictions: pictures, curves or tokens; of a
+                      forecast windows from all over the rows, and what comes after them.
+  NAME_horizon.png    for forecasts of each of the next steps: the error by the steps ahead.
 
 All but the first are of the run NAME, from up to --rows rows of the evaluation set --set, by default its first.
 Exit codes: 0 done; 2 a mistake in what was asked for, in one line.
@@ -31,7 +33,7 @@ from matplotlib.figure import Figure
 
 from arguments import Parser, at_least
 from mistake import Mistake, hint
-from scripts.pictures import experts, positions
+from scripts.pictures import experts, forecast, positions
 from scripts.pictures.save import save
 from training import metrics, platform
 from training.rows import read_rows
@@ -230,7 +232,13 @@ def pages(run: Run, answers: Answers) -> Iterator[tuple[str, Figure]]:
     yield "confusion", draw_confusion(answers, run.task.classes)
   if np.issubdtype(answers.batch["targets"].dtype, np.floating):
     yield "numbers", draw_numbers(answers)
-  yield "samples", draw_samples(run, answers)
+  steps = forecast.steps_ahead(run.task)
+  if steps is None or run.task.features is None:
+    yield "samples", draw_samples(run, answers)
+    return
+  yield "samples", forecast.draw_samples(answers.batch, answers.answers, steps)
+  if len(steps) > 1:
+    yield "horizon", forecast.draw_errors(answers.batch, answers.answers, steps, run.name)
 
 
 def main(argv: list[str] | None = None) -> int:

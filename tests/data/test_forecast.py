@@ -52,7 +52,8 @@ def test_forecasts_less_the_last_value(table, ahead):
 def test_the_config_counts_the_numbers_of_an_answer():
   arg = "files=a.csv,predict=next,targets='heat load',length=4,horizon=3"
   outputs = lambda more: arrays.get_config(arg + more).model.head.get("outputs", 1)
-  assert [outputs(more) for more in ("", ",ahead=each", ",ahead=each,head.outputs=9")] == [1, 6, 9]
+  assert [outputs(more) for more in ("", ",ahead=each", ",ahead=each,head.outputs=9")] == [2, 6, 9]
+  assert "outputs" not in arrays.get_config(f"{arg},targets=heat").model.head
   # the columns of an .npz have no names
   assert arrays.get_config("files=a.npz,predict=next,targets='',length=4,horizon=3,ahead=each").model.head.outputs == 3
 

@@ -8,7 +8,7 @@ import pytest
 
 from mistake import Mistake
 from scripts import task_pictures as pictures
-from scripts.pictures import positions
+from scripts.pictures import forecast, positions
 
 
 def answers(targets, logits, **batch):
@@ -65,6 +65,26 @@ def test_samples_are_images_curves_or_tokens():
   text = np.frombuffer(b"ab\ncd", np.uint8)[None].astype(int)
   assert draw(text, vocab=256).axes[0].texts[0].get_text() == "ab·cd"
   assert draw(text, vocab=128).axes[0].texts[0].get_text() == "97 98 10 99 100"
+
+
+def test_forecasts_are_drawn_after_their_windows_and_errors_by_steps():
+  task = SimpleNamespace(predict="next", ahead="each", horizon=2)
+  steps = forecast.steps_ahead(task)
+  assert (steps.tolist(), forecast.steps_ahead(SimpleNamespace(predict="label"))) == ([1, 2], None)
+  assert forecast.steps_ahead(SimpleNamespace(predict="next", ahead="last", horizon=5)).tolist() == [5]
+  rng = np.random.default_rng(0)
+  batch = {"inputs": rng.normal(size=(20, 30, 3)), "targets": rng.normal(size=(20, 4))}
+  found = rng.normal(size=(20, 4))
+  pages = forecast.draw_samples(batch, found, steps).axes
+  first = [line.get_ydata() for line in pages[0].lines]
+  np.testing.assert_array_equal(first[0], batch["inputs"][0, -8:, 0])
+  assert [y.tolist() for y in first[1:3]] == [batch["targets"][0, ::2].tolist(), found[0, ::2].tolist()]
+  # the second column's window, and the rule at the window's end
+  assert (len(pages), len(first)) == (9, 7)
+  ours, repeated = (line.get_ydata() for line in forecast.draw_errors(batch, found, steps, "r").axes[0].lines)
+  np.testing.assert_allclose(ours[1], ((found - batch["targets"])[:, 2:] ** 2).mean())
+  last = batch["inputs"][:, -1, :2]
+  np.testing.assert_allclose(repeated[0], ((last - batch["targets"][:, :2]) ** 2).mean())
 
 
 def test_rows_that_do_not_count_are_left_out_and_a_wrong_set_is_named():
