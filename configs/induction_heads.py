@@ -20,7 +20,6 @@ PROTOCOLS = {
   "curriculum": {"steps": 1200, "lr": 2e-3, "score": "triggers", "stages": ((0, 64, 4), (300, 256, 4), (800, 256, 1))},
   "paper": {"steps": 204_800, "lr": 1e-3, "score": "last", "stages": ()},
 }
-EVERY_LENGTH = tuple(2**k for k in range(6, 21))
 
 
 def get_config(arg: str = "") -> ConfigDict:

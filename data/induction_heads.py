@@ -1,4 +1,4 @@
-"""Induction heads: say what followed the trigger last time (Mamba, Gu & Dao 2023, App. E.1; H3, Dao et al. 2022).
+"""Induction heads: say what followed the trigger last time (Mamba, Gu & Dao 2023, App. E.1; H3, Fu et al. 2022).
 
 A sequence of L tokens x_0 … x_{L-1} has 15 ordinary symbols, iid, and one trigger: at a place p of 0 … L - 4 and again
 at L - 2; the answer is x_{L-1} = x_{p+1}, chance is 1/15. The paper's code was never released; H3's generator differs

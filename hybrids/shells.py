@@ -32,7 +32,7 @@ class Shell(Mixer):
   """y = W_out f(x) around a mixer S inside     Gu & Dao 2023, arXiv:2312.00752, fig. 3 and tabs. 1 and 6
 
   "none", no gate, as in S4's layer: f = gelu(S(x)).
-  "h3": f = q S(conv(k) v) with q, k, v = W_in x, of Dao et al. 2022, arXiv:2212.14052.
+  "h3": f = q S(conv(k) v) with q, k, v = W_in x, of Fu et al. 2022, arXiv:2212.14052.
   "mamba": f = silu(z) S(silu(conv(u))) with u, z = W_in x.
   Departs: in H3 the convolution of k has a few taps, as in the ablation, instead of a shift state space.
 

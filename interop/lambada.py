@@ -31,9 +31,12 @@ def read(path: str | Path, limit: int | None = None) -> list[str]:
   """
   path, passages = Path(path).expanduser(), []
   try:
-    lines = path.read_text(encoding="utf-8").splitlines()[:limit]
+    # not by `splitlines`, which also ends lines at characters that JSON may hold
+    lines = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")[:limit]
   except (OSError, UnicodeDecodeError) as error:
     raise Mistake(f"{path} cannot be read: {error}; give the .jsonl file of LAMBADA's test set") from None
+  if lines == [""]:
+    raise Mistake(f"{path} has no passages")
   for number, line in enumerate(lines, 1):
     try:
       text = json.loads(line)["text"]
@@ -43,8 +46,6 @@ def read(path: str | Path, limit: int | None = None) -> list[str]:
     if len(words) < 2 or not words[-1]:
       raise Mistake(f'{path}:{number} is no {{"text": "…"}} of at least two words between single spaces')
     passages.append(text)
-  if not passages:
-    raise Mistake(f"{path} has no passages")
   return passages
 
 

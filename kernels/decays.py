@@ -122,7 +122,7 @@ def _decay(log_a: Float[Array, "*b c k"]) -> Float[Array, "*b c c k"]:
 
 
 def _log_decay_bar(pairs: Float[Array, "*b c c k"]) -> Float[Array, "*b c k"]:
-  """Returns a log decay is part of the factor of every two tokens it stands between: sum over i >= n > j."""
+  """Sums over i >= n > j, for log decay n, the cotangents of all pairs of tokens between which it stands."""
   c = pairs.shape[-2]
   past = jnp.tri(c, k=-1, dtype=pairs.dtype)  # [n, j]
   ends = einsum("nj,...ijk->...ink", past, pairs)

@@ -54,7 +54,7 @@ class LSSL(Mixer):
   Attributes:
     state: N, numbers per channel.
     A_init: the HiPPO matrix from which A and B start: "legs", "legt", "lagt" or "fout"; or "random" numbers, the
-      comparison of Gu et al. 2022 (arXiv:2111.00396, sec. 2.2).
+      comparison of Gu, Goel & Re 2021 (arXiv:2111.00396, sec. 2.2).
     learn: "all", or "output": A, B and dt stay as they are, the steps evenly spaced in their logarithm ("LSSL-f").
     alpha: a; 1/2 is Tustin's rule, 1 backward Euler; below 1/2 fast states may grow.
     dt_min, dt_max: range of the initial time step; log-uniform, one per channel.

@@ -131,6 +131,14 @@ def test_passages_that_cannot_be_are_named(tmp_path):
     lambada.read(tmp_path / "nowhere")
 
 
+def test_passages_may_hold_what_elsewhere_ends_lines(tmp_path):
+  passages = ["one\u2028two\x85three\x0b four", "five\rsix seven"]
+  path = tmp_path / "passages.jsonl"
+  path.write_text("".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in passages), "utf-8-sig")
+  assert lambada.read(path) == passages
+  assert lambada.read(path, limit=1) == passages[:1]
+
+
 @pytest.mark.slow
 def test_lm_eval_gives_the_same_numbers(mamba, tmp_path):
   pytest.importorskip("lm_eval")
