@@ -1,14 +1,15 @@
 """The gated perceptron of LLaMA, Griffin and most models since; its state is fixed, and empty."""
 
+import flax.linen as nn
 from jaxtyping import Array, Float
 
 from kernels.experts.reference import gated
 from layers import Dense
 from layers.activations import some
+from layers.choices import one_of
 from layers.initializers import uniform_fan_in
 from layers.mixer import PerToken
-from layers.sizes import above_zero
-from mistake import Mistake
+from layers.sizes import above_zero, at_least_one
 
 ACTIVATIONS = some("silu", "gelu", "gelu_tanh", "relu", "relu2", "sigmoid", "none")
 
@@ -35,14 +36,15 @@ class GatedMLP(PerToken):
   limit: float | None = None
   depth: int = 1
 
-  def setup(self):
-    if self.activation not in ACTIVATIONS:
-      raise Mistake(f"gated_mlp: no activation {self.activation!r}; choose from {sorted(ACTIVATIONS)}")
-    inner = -(-self.width // 3) * 8 if self.inner is None else self.inner
-    if inner < 1:
-      raise Mistake(f"gated_mlp: inner={inner}; it needs at least 1")
-    init = uniform_fan_in()
+  @nn.nowrap
+  def check(self) -> None:
+    one_of(self, activation=ACTIVATIONS)
+    at_least_one(self, "width", "inner")
     above_zero(self, "limit")
+
+  def setup(self):
+    inner = -(-self.width // 3) * 8 if self.inner is None else self.inner
+    init = uniform_fan_in()
     self.gate_proj = Dense(inner, use_bias=self.bias, kernel_init=init, axes=("embed", "mlp"))
     self.in_proj = Dense(inner, use_bias=self.bias, kernel_init=init, axes=("embed", "mlp"))
     small = uniform_fan_in(gain=self.depth**-0.5)

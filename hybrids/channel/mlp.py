@@ -1,9 +1,11 @@
 """The two-layer perceptron of a Transformer block; its state is fixed, and empty."""
 
+import flax.linen as nn
 from jaxtyping import Array, Float
 
 from layers import Dense
 from layers.activations import some
+from layers.choices import one_of
 from layers.initializers import uniform_fan_in
 from layers.mixer import PerToken
 from layers.sizes import at_least_one, scaled
@@ -33,13 +35,15 @@ class MLP(PerToken):
   bias: bool = False
   depth: int = 1
 
+  @nn.nowrap
+  def check(self) -> None:
+    one_of(self, activation=ACTIVATIONS)
+    at_least_one(self, "width", "inner")
+    if self.inner is None and scaled(self.expand, self.width) < 1:
+      raise Mistake(f"MLP: expand={self.expand} times width={self.width} leaves no inner channels")
+
   def setup(self):
-    if self.activation not in ACTIVATIONS:
-      raise Mistake(f"mlp: no activation {self.activation!r}; choose from {sorted(ACTIVATIONS)}")
-    at_least_one(self, "inner")
     inner = scaled(self.expand, self.width) if self.inner is None else self.inner
-    if inner < 1:
-      raise Mistake(f"mlp: expand={self.expand} times width={self.width} leaves no inner channels")
     self.in_proj = Dense(inner, use_bias=self.bias, kernel_init=uniform_fan_in(), axes=("embed", "mlp"))
     small = uniform_fan_in(gain=self.depth**-0.5)
     self.out_proj = Dense(self.width, use_bias=self.bias, kernel_init=small, axes=("mlp", "embed"))

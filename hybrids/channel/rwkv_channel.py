@@ -50,11 +50,11 @@ class RWKVChannel(Mixer):
   layer: int = 0
   depth: int = 1
 
-  def __post_init__(self):
+  @nn.nowrap
+  def check(self) -> None:
     at_least_one(self, "width", "inner")
     place_in_depth(self)
     one_of(self, version=POWERS)
-    super().__post_init__()
 
   def setup(self):
     d, inner = self.width, self.inner or _inner(self.width, self.version)

@@ -234,7 +234,7 @@ def test_models_can_be_hashed_and_compared():
     ),
     (LM, dict(widht=4), r"mixer 'stack' has no field 'widht' .did you mean 'width'"),
     (LM, dict(letters={"d": dict(name="decay")}, pattern="d"), "no mixer is called 'decay'; choose from"),
-    (LM, dict(letters={"d": dict(name="mlp", activation="glu")}, pattern="d"), "mlp: no activation 'glu'"),
+    (LM, dict(letters={"d": dict(name="mlp", activation="glu")}, pattern="d"), "MLP: activation='glu'"),
     (LM, dict(embed=dict(position="rope")), "no position 'rope'"),
     (LM, dict(max_len=0), "Model: max_len=0; it must be at least 1"),
     (LM, dict(embed=dict(name="token")), "no embed 'token' .did you mean 'tokens'"),

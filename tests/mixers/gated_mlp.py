@@ -8,7 +8,7 @@ from tests.mixers.mlp import X, kernels_and_outputs, starts_smaller_when_deeper
 
 SMALL = {"": {}}
 ORACLE = {}
-REFUSED = [(dict(inner=0), "gated_mlp: inner=0"), (dict(activation="glu"), "gated_mlp: no activation 'glu'; choose")]
+REFUSED = [(dict(inner=0), "GatedMLP: inner=0"), (dict(activation="glu"), "GatedMLP: activation='glu'; choose from [")]
 
 
 def count(d, inner=24):

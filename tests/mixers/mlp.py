@@ -10,7 +10,7 @@ from tests.initial import initial
 SMALL = {"": dict(expand=2)}
 ORACLE = {}
 REFUSED = [
-  (dict(activation="glu"), "mlp: no activation 'glu'; choose from ["),
+  (dict(activation="glu"), "MLP: activation='glu'; choose from ["),
   (dict(expand=0.01), "expand=0.01 times width=8 leaves no inner channels"),
 ]
 X = jax.random.normal(jax.random.key(0), (2, 3, 6))
