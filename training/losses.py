@@ -38,9 +38,9 @@ def area_under_curve(scores: np.ndarray) -> float:
 
 
 def determination(moments: np.ndarray) -> float:
-  """R² = 1 - mean (y - ŷ)² / var y, averaged over the numbers of an answer, from means of (y, y², (y - ŷ)²)."""
-  mean, square, error = moments
-  return float(np.mean(1 - error / np.maximum(square - mean**2, 1e-30)))
+  """R² = 1 - mean (y - ŷ)² / var y, averaged over the numbers of an answer, from means of (y, (y - m)², (y - ŷ)²)."""
+  _, variance, error = moments
+  return float(np.mean(1 - error / np.maximum(variance, 1e-30)))
 
 
 # computed from averages, so they too are exact over a whole set
@@ -59,8 +59,14 @@ HIGHER_IS_BETTER = ("accuracy", "f1", "mcc", "auc", "r2")
 
 
 def add(left: Mapping[str, tuple], right: Mapping[str, tuple]) -> dict[str, tuple]:
-  """Adds the sums of two batches."""
-  return jax.tree.map(lambda a, b: a + b, dict(left), dict(right))
+  """Adds the sums of two batches; squares of "moments", about the mean of each, become those about the mean of both."""
+  total = jax.tree.map(lambda a, b: a + b, dict(left), dict(right))
+  if "moments" in total:
+    (rows, weight), (a, n), (b, m) = total["moments"], left["moments"], right["moments"]
+    # a batch may be empty; squares about 0 would leave no digits of the variance where the mean is large
+    between = (a[0] / (n + 1e-30) - b[0] / (m + 1e-30)) ** 2 * (n * m / (weight + 1e-30))
+    total["moments"] = rows + np.array([[0], [1], [0]], np.float32) * between, weight
+  return total
 
 
 def bytes_per_target(task: Any, name: str) -> float:

@@ -51,10 +51,12 @@ class Regression(Pool, kw_only=True):
     weights = weights.astype(jnp.float32)
     wrong = jnp.where(weights[:, None] > 0, answer.astype(jnp.float32) - targets.astype(jnp.float32), 0.0)
     total = weights.sum()
-    # enough for R², whose denominator is a variance over the whole set
-    moments = jnp.stack([targets, jnp.square(targets), jnp.square(wrong)]).astype(jnp.float32)
+    # enough for R², whose denominator is a variance over the whole set: `losses.add` moves squares to a common mean
+    targets = jnp.where(weights[:, None] > 0, targets.astype(jnp.float32), 0.0)
+    mean = (weights[:, None] * targets).sum(axis=0) / jnp.maximum(total, 1e-30)
+    moments = jnp.stack([targets, jnp.square(targets - mean), jnp.square(wrong)])
     sums = {
-      "moments": (jnp.where(weights[:, None] > 0, weights[:, None] * moments, 0).sum(axis=1), total),
+      "moments": ((weights[:, None] * moments).sum(axis=1), total),
       "mse": ((weights * jnp.square(wrong).mean(axis=-1)).sum(), total),
       "mae": ((weights * jnp.abs(wrong).mean(axis=-1)).sum(), total),
     }

@@ -1,11 +1,14 @@
 """Cross entropy against its definition, and sums that make averages exact."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from hybrids.head import cross_entropy as ce
+from hybrids.head.regression import Regression
 from training import losses
 
 cross_entropy = jax.jit(ce.cross_entropy)
@@ -60,3 +63,21 @@ def test_sums_of_uneven_batches_make_the_average_of_all():
 def test_unknown_names_list_the_choices():
   with pytest.raises(ValueError, match="'f1'.*accuracy.*perplexity"):
     losses.averages(cross_entropy(LOGITS, TARGETS, WEIGHTS), ("f1",))
+
+
+def test_determination_is_exact_where_the_mean_is_large():
+  rng, head = np.random.default_rng(1), Regression(width=1, outputs=2)
+  targets = rng.normal(1e5, 10, (6, 16, 2)).astype(np.float32)
+  answers = (targets + rng.normal(0, 5, targets.shape)).astype(np.float32)
+  weights = (rng.random((6, 16)) < 0.8).astype(np.float32)
+  weights[0] = 0
+  targets[0] = np.nan
+  score = jax.jit(lambda *batch: head.score(*batch))
+  parts = [score(*batch) for batch in zip(answers, targets, weights)]
+  y, guess, w = (np.asarray(z[1:], float).reshape(-1, *z.shape[2:]) for z in (targets, answers, weights))
+  y, guess = y[w > 0], guess[w > 0]
+  expected = np.mean(1 - ((y - guess) ** 2).sum(0) / ((y - y.mean(0)) ** 2).sum(0))
+  wide = [jax.tree.map(lambda z: np.asarray(z, np.float64), part) for part in parts]
+  for sums in (parts, wide):
+    found = losses.averages(functools.reduce(losses.add, sums), ("r2",))["r2"]
+    assert found == pytest.approx(expected, abs=2e-3)
