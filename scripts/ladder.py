@@ -94,9 +94,12 @@ def fit(parameters: Sequence[float], losses: Sequence[float]) -> Law | None:
       (E, a, alpha), covariance = curve_fit(law, N / unit, L, start, bounds=((0, 0, 0), np.inf), maxfev=20_000)
   except RuntimeError:
     return None
-  scale = unit**alpha
-  of_E, of_A, of_alpha = (np.sqrt(np.diag(covariance)) * (1, scale, 1)).tolist()
-  return Law(float(E), float(a * scale), float(alpha), (of_E, of_A, of_alpha))
+  A = a * unit**alpha
+  # A moves with α as well as with a, the more the further `unit` is from one parameter
+  slope = np.array([unit**alpha, A * np.log(unit)])
+  variances = [covariance[0, 0], slope @ covariance[1:, 1:] @ slope, covariance[2, 2]]
+  of_E, of_A, of_alpha = np.sqrt(np.nan_to_num(variances, nan=np.inf, posinf=np.inf)).tolist()
+  return Law(float(E), float(A), float(alpha), (of_E, of_A, of_alpha))
 
 
 def settings(made: Sequence[Rung], key: str) -> list[dict[str, Any]]:

@@ -24,6 +24,15 @@ def test_the_law_is_found_again(E, A, alpha):
   np.testing.assert_allclose(law(N), E + A * N**-alpha, rtol=1e-3)
 
 
+def test_standard_errors_are_the_spread_over_draws():
+  random = np.random.default_rng(0)
+  N = np.array([2e4, 5e4, 1e5, 2e5, 4e5, 8e5])
+  laws = [ladder.fit(N, 1.5 + 40 * N**-0.3 + random.normal(0, 0.005, len(N))) for _ in range(40)]
+  spread = np.std([law[:3] for law in laws], axis=0)
+  said = np.median([law.errors for law in laws], axis=0)
+  np.testing.assert_allclose(said, spread, rtol=0.4)
+
+
 def test_too_few_rungs_fit_nothing():
   assert ladder.fit([1e3, 1e4, 1e5], [3.0, 2.0, 1.5]) is None
   assert ladder.describe(None, 3) == "no fit: 3 rungs are done, 4 are needed"
