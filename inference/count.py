@@ -15,7 +15,7 @@ from rich.table import Table
 from hybrids.objective import measure
 from mistake import Mistake
 from training import flops
-from training.state import example, variables_shape
+from training.state import example, tokens, variables_shape
 
 # tokens of the sequences whose states are counted
 CONTEXTS = (4_096, 32_768, 262_144)
@@ -67,7 +67,7 @@ def count(
     "batch": size_bytes(batch),
   }
   memory["training"] = sum(memory.values())
-  numbers |= {"batch/rows": task.batch, "batch/tokens": task.length}
+  numbers |= {"batch/rows": task.batch, "batch/tokens": tokens(example(task, 1))}
   return numbers | {f"memory/{name}": value for name, value in memory.items()}
 
 

@@ -119,7 +119,8 @@ class Models:
   def tokens(self, setting: Mapping[str, Any]) -> int:
     """Counts the tokens of one update, padding included."""
     task, _ = self.build(setting)
-    return task.batch * task.length * self._parsed(setting)["optimizer"].get("accumulate", 1)
+    rows = task.batch * self._parsed(setting)["optimizer"].get("accumulate", 1)
+    return state_lib.tokens(state_lib.example(task, rows))
 
   def measure(self, setting: Mapping[str, Any], quantity: str) -> float:
     """Measures one of QUANTITIES.

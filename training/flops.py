@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernels import dispatch
+from training.state import tokens
 
 # all other operations move, name or compare numbers
 ARITHMETIC = re.compile(
@@ -35,12 +36,12 @@ def count(function: Callable, *args: Any, **kwargs: Any) -> float:
 
 
 def per_token(model: Any, variables: Any, inputs: jax.ShapeDtypeStruct) -> float:
-  """Counts the operations of the parallel form, forward only, divided by the tokens `b t` of `inputs`.
+  """Counts the operations of the parallel form, forward only, divided by the tokens of `inputs`.
 
   A training step does three times as many (both gradients); what a backward pass computes again does not count.
   """
   forward = lambda variables, inputs: model.apply(variables, inputs)
-  return count(forward, variables, inputs) / math.prod(inputs.shape[:2])
+  return count(forward, variables, inputs) / tokens(inputs)
 
 
 def _jaxpr(jaxpr: Any) -> float:

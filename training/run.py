@@ -333,8 +333,8 @@ class Run:
     return jax.jit(apply)
 
   def _clock(self, progress: Progress) -> metrics.Clock:
-    tokens = self.task.batch * self.task.length * self.config.optimizer.get("accumulate", 1)
-    return metrics.Clock(progress.seconds, tokens=tokens, flops=self.costs["flops_per_token"])
+    inputs = state_lib.example(self.task, self.task.batch * self.config.optimizer.get("accumulate", 1))
+    return metrics.Clock(progress.seconds, tokens=state_lib.tokens(inputs), flops=self.costs["flops_per_token"])
 
   def _try(self, batches: Any) -> tuple[str, dispatch.Chosen]:
     """Checks that the model runs on the data; returns what an evaluation reads, and how an update's ops are computed.

@@ -1,5 +1,6 @@
 """The state that a training step reads and writes, and its initialisation on the devices."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -57,6 +58,12 @@ def example(task: Any, batch: int = 1, length: int | None = None) -> jax.ShapeDt
     if task.features
     else jax.ShapeDtypeStruct(axes, jnp.int32)
   )
+
+
+def tokens(inputs: jax.ShapeDtypeStruct) -> int:
+  """Returns how many tokens such inputs have, see `example`: those of both documents of a pair."""
+  axes = inputs.shape[:-1] if jnp.issubdtype(inputs.dtype, jnp.floating) else inputs.shape
+  return math.prod(axes)
 
 
 def variables_shape(model: nn.Module, task: Any) -> dict[str, Any]:

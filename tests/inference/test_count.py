@@ -73,6 +73,17 @@ def test_flops_of_a_plain_network_are_two_a_weight():
   assert found["flops/step"] == pytest.approx(found["flops/forward"], rel=0.1)
 
 
+def test_tokens_of_both_documents_of_a_pair_count():
+  body = {"name": "stack", "depth": 1, "pattern": "-", "letters": MIXERS}
+  heads = {"name": "classifier"}, {"name": "dual_encoder"}
+  one, two = (Model(vocab=11, classes=2, width=8, body=body, head=head) for head in heads)
+  single = counts.count(one, task(head="classifier", classes=2))
+  pair = counts.count(two, task(head="dual_encoder", classes=2))
+  assert (single["batch/tokens"], pair["batch/tokens"]) == (16, 32)
+  # but for the head, which reads a row once
+  assert pair["flops/forward"] == pytest.approx(single["flops/forward"], rel=0.1)
+
+
 def test_kept_activations_grow_with_the_batch_and_shrink_with_remat():
   size = lambda batch, **kwargs: counts.count(language_model("m-", depth=4, **kwargs), task(batch=batch))[
     "memory/activations"
