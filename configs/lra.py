@@ -32,15 +32,16 @@ that to be most of the rest).
   ./dev sweep --config configs/lra.py:task=listops --out runs/listops
 
 Departs: for Mega's ScaleNorm on Text and Retrieval, RMSNorm, which has a scale for each channel; Mega's bias by
-distance is by rotations, where its code has a number for each distance; biases and norms have no decay; S4 and S4D read
-both ways by two layers, not by two kernels of one, and their steps are exp(log_dt), where V4 takes the softplus; local
-attention is the sum of one over the last 50 or 64 tokens and one over the next, where LRA's is within blocks of so
-many; Transformers do not drop weights of attention and do not mask black pixels as padding; their class token begins at
-random, not at 0; they compare documents as S5 does, by [u, v, u - v, u · v] and one hidden layer, where LRA's have [u,
-v] and two; on images those but softmax and local attention have heads as wide as the model, LRA's half of that; Mega's
-warm-up on Path-X is linear; text and retrieval are bytes, not characters; selection is on a part held out of the
-training set where S4's and S5's code selects on the test set (`validation` is its share). ListOps and Pathfinder are
-made here; both have their official numbers of test rows.
+distance is by rotations, where its code has a number for each distance; LRU begins all over the unit disk, where its
+paper takes narrow rings and phases for long tasks; biases and norms have no decay; S4 and S4D read both ways by two
+layers, not by two kernels of one, and their steps are exp(log_dt), where V4 takes the softplus; local attention is the
+sum of one over the last 50 or 64 tokens and one over the next, where LRA's is within blocks of so many; Transformers do
+not drop weights of attention and do not mask black pixels as padding; their class token begins at random, not at 0;
+they compare documents as S5 does, by [u, v, u - v, u · v] and one hidden layer, where LRA's have [u, v] and two; on
+images those but softmax and local attention have heads as wide as the model, LRA's half of that; Mega's warm-up on
+Path-X is linear; text and retrieval are bytes, not characters; selection is on a part held out of the training set
+where S4's and S5's code selects on the test set (`validation` is its share). ListOps and Pathfinder are made here; both
+have their official numbers of test rows.
 """
 
 import functools
