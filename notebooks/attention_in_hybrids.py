@@ -54,10 +54,10 @@ for pattern, run in runs.items():
   print(f"{pattern:7} {100 * accuracy[pattern]:5.1f} %  {run.costs['parameters']:>10,}  {state[0]:>8,} {state[1]:>10,}")
 
 # %% [markdown]
-# Attention in first place is wasted: it sees each token alone, so no key knows its value yet. After one Mamba, whose
-# short convolution puts every key beside its value, a single attention layer answers. That is the division of labour
-# in hybrids: the recurrence gives each token its context, and attention fetches, by content, from any distance. And
-# it is why Jamba's attention has no positional encoding: the layers before it know the order.
+# Attention in first place is wasted: without positions it cannot tell which value stands next to which key. After one
+# Mamba, whose short convolution puts every key beside its value, a single attention layer answers. That is the
+# division of labour in hybrids: the recurrence gives each token its context, and attention fetches, by content, from
+# any distance. And it is why Jamba's attention has no positional encoding: the layers before it know the order.
 #
 # ## Is it really the attention?
 #

@@ -118,7 +118,7 @@ print(f"largest difference: {gap:.1e}")
 # %% [markdown]
 # ## The contract
 #
-# The suite that proves every mixer of this code base runs on anything that derives from `Mixer`. Each check is a
+# The suite that tests every mixer of this code base runs on anything that derives from `Mixer`. Each check is a
 # fact: the parallel form is prefill and then steps, packed documents are documents alone, NaN in the padding reaches
 # neither outputs nor gradients, no output depends on later tokens, bfloat16 in is bfloat16 out with a float32 state.
 # (One more, about shapes, needs the import hook of the tests: `./dev test` runs it.)

@@ -141,11 +141,12 @@ def taps_by_powers():
 K = taps_by_powers()
 
 # %% [markdown]
-# **Move 1: the generating function.** Ask for the spectrum instead of the taps. Summing the geometric series,
+# **Move 1: the generating function.** Ask for the spectrum instead of the taps. The geometric series has the sum
+# $C\,(1 - \bar A^L w^L)(1 - \bar A w)^{-1} \bar B$; where $w^L = 1$,
 #
 # $$\hat K(w) = \sum_{i<L} K_i w^i = \tilde C\,(1 - \bar A w)^{-1} \bar B, \qquad \tilde C = C\,(1 - \bar A^L),$$
 #
-# and $K$ is the inverse FFT of $\hat K$ at the $L$-th roots of unity. Powers of $\bar A$ became one inverse per
+# and $K$ is the inverse FFT of $\hat K$ at these $L$ roots of unity. Powers of $\bar A$ became one inverse per
 # point.
 
 # %%
@@ -351,7 +352,7 @@ print(f"state: {state.h.size} numbers; streamed and parallel outputs differ by {
 # %% [markdown]
 # ## Where to go on
 #
-# * `ssm/lti/s4.py` is the layer, `ssm/lti/dplr.py` the algebra of this page, `tests/mixers/s4.py` its proofs, among
+# * `ssm/lti/s4.py` is the layer, `ssm/lti/dplr.py` the algebra of this page, `tests/mixers/s4.py` its tests, among
 #   them that the authors' own numbers come out.
 # * S4D keeps the diagonal alone, S5 makes one system of all channels and scans it, LRU starts from a ring, and Mamba
 #   lets the token choose `dt`, B and C: [all state spaces](../ssm.md).

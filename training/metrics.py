@@ -187,7 +187,7 @@ def draw(path: Path) -> None:
   rows = read_rows(path)
   names = dict.fromkeys(key for row in rows for key in row if key.endswith("/loss"))
   figure = Figure(figsize=(7, 4.5), layout="constrained")
-  axes = figure.add_subplot(xlabel="step", ylabel="loss (nats)")
+  axes = figure.add_subplot(xlabel="step", ylabel="loss")
   for name in names:
     points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
     if points:

@@ -2,7 +2,7 @@
 
 A file `tests/mixers/NAME.py` has, with D = 8 as the width (tests/contract/case.py):
 
-  SMALL      row -> fields of a small instance; the contract suite (tests/test_mixers.py) proves each. The first row is
+  SMALL      row -> fields of a small instance; the contract suite (tests/test_mixers.py) checks each. The first row is
              "", and others exist where fields change the kind of state, what is read, or the code that runs.
   SIDE       row -> {name: maker(batch, tokens) -> values}, for rows of SMALL and ORACLE that get side inputs.
              Optional.
