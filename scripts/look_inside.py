@@ -32,11 +32,13 @@ from training.run import Run
 
 
 def read_row(run: Run, *, row: int, text: str | None, tokens: int) -> dict[str, np.ndarray]:
-  """Returns one row for the model: `inputs`, and of a batch also `weights` and `reset`, cut to at most `tokens`.
+  """Returns one row for the model: `inputs`, and of a batch also `weights`, `reset` and `dt`, cut to at most `tokens`.
 
   Raises:
-    ValueError: there is no such row, or a text for a task that has none.
+    ValueError: there is no such row, or a text for a task that has none; or a row is a pair of documents.
   """
+  if run.task.head == "dual_encoder":
+    raise Mistake(f"a row of {run.name} is a pair of documents, and one sequence is drawn; give a run of another task")
   if text is not None:
     if not has_text(run.task):
       raise Mistake(f"--text: task {type(run.task).__name__} of {run.name} has no text; use --row")
@@ -48,7 +50,7 @@ def read_row(run: Run, *, row: int, text: str | None, tokens: int) -> dict[str, 
   for batch in rows():
     if read <= row < read + len(batch["inputs"]):
       t = min(tokens, int(batch["lengths"][row - read]) if "lengths" in batch else tokens)
-      wide = {key: batch[key][row - read] for key in ("inputs", "weights", "reset") if key in batch}
+      wide = {key: batch[key][row - read] for key in ("inputs", "weights", "reset", "dt") if key in batch}
       return {key: value[None, :t] for key, value in wide.items() if value.ndim}
     read += len(batch["inputs"])
   raise Mistake(f"--row={row}: set {name!r} of {run.name} has rows 0 to {read - 1}")

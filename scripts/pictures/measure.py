@@ -43,7 +43,7 @@ def layers(model: nn.Module, variables: Mapping[str, Any], row: Mapping[str, Any
   """Returns the mixers of a model in order, with what reaches them when it reads a row from an empty state, in float32.
 
   Args:
-    row: `inputs` and, where there are such, `reset` and `lengths`; one row each.
+    row: `inputs` and, where there are such, `reset`, `lengths` and `side`; one row each.
   """
   # layers one after the other: what reaches a mixer inside of a loop could not be taken out
   plain = model.clone(body={**model.body, "remat": "none"}, dtype="float32")
@@ -65,7 +65,7 @@ def layers(model: nn.Module, variables: Mapping[str, Any], row: Mapping[str, Any
       plain.apply(plain.apart(variables), **row)
     return calls
 
-  calls = read(variables, {name: jnp.asarray(value) for name, value in row.items()})
+  calls = read(variables, jax.tree.map(jnp.asarray, dict(row)))
   return [Layer(*module, *rest) for module, rest in zip(modules, calls)]
 
 

@@ -15,7 +15,7 @@ import pytest
 from configs import selective_copying
 from data.task import build_task
 from hybrids.mixer import build
-from hybrids.model import Model, build_model
+from hybrids.model import Model, build_model, side_inputs
 from scripts import look_inside
 from scripts.pictures import measure, three_views
 from ssm.lti import diagonal
@@ -139,6 +139,31 @@ def test_mixers_are_called_with_what_reaches_them_in_the_model():
   x = variables["params"]["body"]["final_norm"]["scale"] * x / np.sqrt(np.square(x).mean(axis=-1, keepdims=True))
   expected = x @ variables["params"]["embed"]["embedding"].T
   np.testing.assert_allclose(model.apply(variables, inputs), expected, rtol=1e-3, atol=1e-4)
+
+
+def events(**fields):
+  """A run whose rows have gaps between their tokens, 1 of two rows being shorter."""
+  batch = {"inputs": np.arange(2 * T).reshape(2, T) % 5, "dt": np.linspace(0.1, 2, 2 * T).reshape(2, T)}
+  batch["lengths"] = np.array([T, 6])
+  body = {"name": "stack", "depth": 1, "pattern": "m", "letters": {"m": {"name": "s5", "state": 4}}}
+  model = Model(vocab=5, width=WIDTH, body=body)
+  variables = random_variables(model, jnp.asarray(batch["inputs"][:1]), np.random.default_rng(0))
+  task = {"head": "lm", "features": None, "eval_sets": lambda: {"validation": lambda: iter([batch])}} | fields
+  return SimpleNamespace(name="timed", task=SimpleNamespace(**task), model=model, variables=variables), batch
+
+
+def test_gaps_between_tokens_reach_the_mixers():
+  run, batch = events()
+  row = look_inside.read_row(run, row=1, text=None, tokens=8)
+  (found,) = measure.layers(run.model, run.variables, {"inputs": row["inputs"], **side_inputs(row)})
+  np.testing.assert_allclose(found.keywords["side"]["dt"], batch["dt"][1:, :6], rtol=1e-6)
+  without = found._replace(keywords={})
+  assert np.abs(measure.attention(found) - measure.attention(without)).max() > 0.01
+
+
+def test_a_pair_of_documents_is_refused():
+  with pytest.raises(ValueError, match="a row of timed is a pair of documents"):
+    look_inside.read_row(events(head="dual_encoder")[0], row=0, text=None, tokens=8)
 
 
 @pytest.fixture(scope="module")
