@@ -75,7 +75,9 @@ def draw_eigenvalues(part: Any, view: View, eigenvalues: np.ndarray) -> None:
     values = np.ravel(values)
     axes.set_title(name, fontsize=9)
     if np.abs(values.imag).max() == 0:
-      many, _, _ = axes.hist(values.real, bins=np.linspace(0, 1, 41) if in_disc else 40)
+      # Tustin's rule makes negative ones of large dt A
+      ends = min(0.0, values.real.min()), max(1.0, values.real.max())
+      many, _, _ = axes.hist(values.real, bins=np.linspace(*ends, 41) if in_disc else 40)
       axes.set(xlabel="eigenvalue", ylabel="how many", yscale="log" if max(many) > 20 else "linear")
       continue
     axes.plot(values.real, values.imag, ".", markersize=2, alpha=0.4)

@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from configs import selective_copying
 from data.task import build_task
 from hybrids.mixer import build
 from hybrids.model import Model, build_model, side_inputs
 from scripts import look_inside
-from scripts.pictures import measure, three_views
+from scripts.pictures import draw, measure, three_views
 from ssm.lti import diagonal
 from training import optimizer, sharding
 from training import state as state_lib
@@ -159,6 +160,15 @@ def test_gaps_between_tokens_reach_the_mixers():
   np.testing.assert_allclose(found.keywords["side"]["dt"], batch["dt"][1:, :6], rtol=1e-6)
   without = found._replace(keywords={})
   assert np.abs(measure.attention(found) - measure.attention(without)).max() > 0.01
+
+
+def test_all_real_eigenvalues_are_drawn():
+  found = layer("s4d", state=64, A_init="real", disc="bilinear", dt_min=0.1, dt_max=0.1, activation="none")
+  values = np.real(measure.eigenvalues(found, tokens=1))
+  assert values.min() < -0.01
+  figure = Figure()
+  draw.draw_eigenvalues(figure, SimpleNamespace(poles=None), values)
+  assert sum(bar.get_height() for bar in figure.axes[0].patches) == values.size
 
 
 def test_a_pair_of_documents_is_refused():
