@@ -45,8 +45,11 @@ class Scorer:
     self._read = jax.jit(_reader(self._model))
 
   def continuations(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
-    """Scores continuations, each after its context; of a context that the model has no room for, its end is read."""
-    return self._scores([self._cut(pair(self._tokenizer, *texts)) for texts in pairs])
+    """Scores continuations, each after its context; of a context that the model has no room for, its end is read.
+
+    A continuation that the model has no room for is read in windows, as a text.
+    """
+    return self._whole([pair(self._tokenizer, *texts) for texts in pairs])
 
   def texts(self, texts: Sequence[str]) -> list[float]:
     """Scores whole texts, after the token that begins texts; where there is none, the first token is not predicted.
@@ -54,17 +57,17 @@ class Scorer:
     A text that the model has no room for is read in windows: each token is predicted once, in the last window with as
     much before it as there is room for.
     """
-    windows = [list(self._windows(pair(self._tokenizer, "", text))) for text in texts]
-    scores = iter(self._scores([row for rows in windows for row in rows]))
-    return [float(sum(next(scores).logprob for _ in rows)) for rows in windows]
+    return [score.logprob for score in self._whole([pair(self._tokenizer, "", text) for text in texts])]
 
-  def _cut(self, row: Row) -> Row:
-    most = self._model.longest
-    over = 0 if most is None else max(len(row.tokens) - 1 - most, 0)
-    return Row(row.tokens[over:], max(row.first - over, 1))
+  def _whole(self, rows: Sequence[Row]) -> list[Score]:
+    """Returns the score of all that each row predicts, in as many windows as it takes."""
+    windows = [list(self._windows(row)) for row in rows]
+    scores = iter(self._scores([window for one in windows for window in one]))
+    parts = [[next(scores) for _ in one] for one in windows]
+    return [Score(float(sum(part.logprob for part in one)), all(part.greedy for part in one)) for one in parts]
 
   def _windows(self, row: Row) -> Iterator[Row]:
-    size = self._model.longest or len(row.tokens)
+    size = self._model.longest or max(len(row.tokens), 1)
     for first in range(row.first, len(row.tokens), size):
       end = min(first + size, len(row.tokens))
       start = max(end - 1 - size, 0)

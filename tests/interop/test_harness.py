@@ -13,7 +13,7 @@ from hybrids.model import build_model
 from inference.text_model import TextModel
 from inference.tokenizer import OfTask
 from interop import harness, lambada
-from interop.scores import Row, Scorer, pair
+from interop.scores import Row, Score, Scorer, pair
 from mistake import Mistake
 from tests.contract.case import jit
 
@@ -52,11 +52,11 @@ def test_scores_are_those_of_the_forward_whatever_the_pieces(mamba):
     first = max(len(context.rstrip()), 1)
     np.testing.assert_allclose(score.logprob, values[first - 1 :].sum(), rtol=1e-5)
     assert score.greedy == hits[first - 1 :].all()
-  texts = Scorer(mamba, batch=4, chunk=64).texts([*PASSAGES, "z"])
+  texts = Scorer(mamba, batch=4, chunk=64).texts([*PASSAGES, "", "z"])
   for text, score in zip(PASSAGES, texts):
     tokens = np.frombuffer(text.encode(), np.uint8).astype(np.int32)
     np.testing.assert_allclose(score, logprobs(mamba, tokens)[0].sum(), rtol=1e-5)
-  assert texts[-1] == 0
+  assert texts[-2:] == [0, 0]
 
 
 def test_a_text_beyond_the_models_room_is_read_in_windows_each_token_once():
@@ -64,9 +64,11 @@ def test_a_text_beyond_the_models_room_is_read_in_windows_each_token_once():
   windows = list(one._windows(Row(np.arange(11), 1)))
   assert [window.tokens[window.first :].tolist() for window in windows] == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10]]
   assert [window.tokens.tolist() for window in windows][1:] == [[4, 5, 6, 7, 8], [6, 7, 8, 9, 10]]
-  cut = one._cut(Row(np.arange(11), 9))
+  (cut,) = one._windows(Row(np.arange(11), 9))
   assert (cut.tokens.tolist(), cut.first) == ([6, 7, 8, 9, 10], 3)
-  assert one._cut(Row(np.arange(11), 2)).first == 1
+  one._scores = lambda rows: [Score(row.first - len(row.tokens), greedy=bool(row.tokens[0] != 5)) for row in rows]
+  # all nine tokens of a continuation count, and one that is not the likeliest is enough
+  assert one._whole([Row(np.arange(11), 2), Row(np.arange(3), 2)]) == [Score(-9, greedy=False), Score(-1, greedy=True)]
 
 
 def test_spaces_before_a_continuation_belong_to_it():
