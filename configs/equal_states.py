@@ -87,6 +87,9 @@ def get_config(arg: str = "") -> ConfigDict:
   """`task`, and keys of the task's own config file."""
   task, arg = grammar.take(arg, "task", TASKS)
   module, small = TASKS[task]
+  if task == "bytes" and ("position", "learned") in grammar.pairs(arg):
+    # it is evaluated in rows of 1,024
+    small += ",max_len=1024"
   return module.get_config(",".join(filter(None, [small, SMALL, arg])))
 
 

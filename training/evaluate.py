@@ -28,13 +28,17 @@ def make_evaluate(
     chunk: tokens a call; the state is carried from call to call, so memory does not grow with the length. 0: one call.
     batches: batches of each set, 0 for all.
   Raises:
-    ValueError: `chunk` and the model's state do not go together; later, nothing in a set can be scored, or rows are
-      too long.
+    Mistake: `chunk` and the model's state do not go together, or the first documents of a set are longer than the
+      table of learned positions; later, nothing in a set can be scored, or other documents are.
   """
   if chunk < 0 or batches < 0:
     raise Mistake(f"eval.chunk={chunk}, eval.batches={batches}; both must be 0 (all) or more")
   if chunk and model.STATE == "none":
     raise Mistake(f"eval.chunk={chunk} carries a state, but this model's STATE is 'none'; set eval.chunk=0")
+  if _positions(model) is not None:
+    for rows in task.eval_sets(jax.process_index(), jax.process_count()).values():
+      for batch in islice(rows(), 1):
+        _check_room(model, batch, _time_axis(batch, task))
   whole, resumed, start = _compiled(model, mesh)
 
   def sums(variables: Any, rows: Iterator[Batch]) -> Totals:
@@ -43,11 +47,10 @@ def make_evaluate(
     for batch in rows:
       # a batch late, so that the next one is made while the device works
       total = _add(total, parts)
+      axis = _time_axis(batch, task)
+      _check_room(model, batch, axis)
       if chunk:
-        # of documents that are answered together, time is the axis after that over them
-        axis = batch["inputs"].ndim - (2 if task.features else 1)
         length = batch["inputs"].shape[axis]
-        _check_room(model, length)
         carry = start(len(batch["targets"]) * jax.process_count(), length)
         chunks = [_cut(batch, first, first + chunk, axis) for first in range(0, length, chunk)]
         parts = _by_chunks(functools.partial(resumed, variables), chunks, carry, mesh)
@@ -94,14 +97,29 @@ def preview(task: Any, batches: int = 0) -> str:
   return "; ".join(texts)
 
 
-def _check_room(model: nn.Module, length: int) -> None:
-  """Refuses chunks beyond the table of positions, which would give NaN; a call of the whole length raises by itself."""
-  limit = getattr(model, "positions", None)
-  if limit is not None and length > limit:
+def _time_axis(batch: Batch, task: Any) -> int:
+  # of documents that are answered together, time is the axis after that over them
+  return batch["inputs"].ndim - (2 if task.features else 1)
+
+
+def _check_room(model: nn.Module, batch: Batch, axis: int) -> None:
+  """Refuses documents beyond the table of learned positions, whose rows would be NaN, and with them the averages."""
+  limit = _positions(model)
+  if limit is None:
+    return
+  place = np.arange(batch["inputs"].shape[axis])
+  offset = place - np.maximum.accumulate(np.where(batch.get("reset", False), place, 0), axis=-1)
+  lengths = np.asarray(batch.get("lengths", len(place)))[..., None]
+  longest = 1 + int(np.where(place < lengths, offset, 0).max(initial=0))
+  if longest > limit:
     raise Mistake(
-      f"evaluation has rows of {length} tokens, but the model has {limit} learned positions; set "
-      f"model.max_len={length}, or use shorter rows"
+      f"evaluation has documents of {longest} tokens, but the model has {limit} learned positions; set "
+      f"model.max_len={longest} or more, or use shorter rows"
     )
+
+
+def _positions(model: nn.Module) -> int | None:
+  return getattr(model, "positions", None)
 
 
 def _add(total: Totals, parts: list[losses.Sums]) -> Totals:

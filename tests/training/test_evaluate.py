@@ -111,8 +111,28 @@ def test_errors_name_the_setting():
   class Learned(toy.Model):
     positions = 5
 
-  with pytest.raises(ValueError, match="6 tokens.*5 learned positions; set model.max_len=6"):
-    make_evaluate(Learned(), TASK, sharding.make_mesh(devices=jax.devices()[:1]), chunk=2)(VARIABLES)
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  for chunk in (0, 2):
+    with pytest.raises(ValueError, match="6 tokens.*5 learned positions; set model.max_len=6"):
+      make_evaluate(Learned(), TASK, mesh, chunk=chunk)
+
+  class Packed(toy.Task):
+    lengths = 6
+
+    def eval_sets(self, process_index=0, process_count=1):
+      starts = np.arange(6) == 1
+      batch = self.make(0) | {"reset": np.tile(starts, (8, 1)), "lengths": np.full(8, self.lengths, np.int32)}
+      return {"valid": lambda: iter([batch])}
+
+  make_evaluate(Learned(), Packed(), mesh)
+
+  class Fewer(Learned):
+    positions = 4
+
+  with pytest.raises(ValueError, match="documents of 5 tokens"):
+    make_evaluate(Fewer(), Packed(), mesh)
+  Packed.lengths = 5
+  make_evaluate(Fewer(), Packed(), mesh)
 
   class Whole(toy.Model):
     STATE = "none"
