@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from inference.context import Context, check_model, fork, rounded, rows
+from inference.context import Context, check_counts, check_model, fork, rounded, rows
 from inference.decode import ends, make_stops, read, unstacked
 from inference.generate import PREFILL_CHUNK, Prompts, opened, padded
 from inference.sampling import Sampler, adjusted, make_bias, make_sampler
@@ -63,9 +63,7 @@ def beam_search(
   Raises:
     ValueError: `num_beams` is below 1, the penalty is not finite, or as for `inference.stream`.
   """
-  for name, value in (("max_new_tokens", max_new_tokens), ("num_beams", num_beams), ("prefill_chunk", prefill_chunk)):
-    if value < 1:
-      raise Mistake(f"beam_search: {name}={value}; give at least 1")
+  check_counts("beam_search", max_new_tokens=max_new_tokens, num_beams=num_beams, prefill_chunk=prefill_chunk)
   if not abs(length_penalty) < float("inf"):
     raise Mistake(f"beam_search: length_penalty={length_penalty}; give a finite number, e.g. 1")
   check_model(model)

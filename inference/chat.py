@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from inference import saved, speculative
-from inference.context import ENDLESS, Context
+from inference.context import ENDLESS, Context, check_counts
 from inference.generate import stream
 from inference.sampling import make_sampler
 from inference.speculative import PROPOSALS, Draft
@@ -57,8 +57,7 @@ class Chat:
     num_speculative_tokens: int = PROPOSALS,
     room: int | None = None,
   ):
-    if tokens < 1:
-      raise Mistake(f"chat: tokens={tokens}; give at least 1")
+    check_counts("chat", tokens=tokens)
     self.model, self.tokenizer, self.tokens, self.stop = model, tokenizer, tokens, stop
     self._variables, self._draft = jax.device_put(variables), draft
     sampler = make_sampler(temperature, top_k, top_p, min_p, repetition_penalty)

@@ -13,6 +13,7 @@ import numpy as np
 
 from inference import speculative, whole_file
 from inference.beam import beam_search
+from inference.context import check_counts
 from inference.generate import PREFILL_CHUNK, check_room, generate
 from inference.sampling import Sampler, make_bias, make_sampler
 from inference.speculative import PROPOSALS, Draft, speculate
@@ -108,11 +109,8 @@ def check_sizes(
   temperature: float | int = 1.0,
 ) -> None:
   """Raises a Mistake where a size is below 1, there are fewer beams than sequences, or the sequences would be equal."""
-  sizes = dict(tokens=tokens, batch=batch, num_return_sequences=num_return_sequences, num_beams=num_beams)
-  sizes["num_speculative_tokens"] = num_speculative_tokens
-  for name, value in sizes.items():
-    if value < 1:
-      raise Mistake(f"generate: {name}={value}; give at least 1")
+  counts = dict(tokens=tokens, batch=batch, num_return_sequences=num_return_sequences, num_beams=num_beams)
+  check_counts("generate", **counts, num_speculative_tokens=num_speculative_tokens)
   if 1 < num_beams < num_return_sequences:
     raise Mistake(
       f"generate: num_beams={num_beams}; give at least {num_return_sequences}, as num_return_sequences of them are kept"

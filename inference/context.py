@@ -39,6 +39,13 @@ def check_model(model: nn.Module) -> None:
     raise Mistake("generate: the model reads whole rows at once and has no state; use causal mixers")
 
 
+def check_counts(what: str, **counts: int) -> None:
+  """Raises a Mistake where one is below 1."""
+  for name, value in counts.items():
+    if value < 1:
+      raise Mistake(f"{what}: {name}={value}; give at least 1")
+
+
 def rounded(count: int) -> int:
   """Returns a multiple of 16 of at least `count`, from 128 on at most an eighth above it: few compiled shapes."""
   step = max(SMALLEST, 1 << max(count.bit_length() - 4, 0))
@@ -76,8 +83,7 @@ def fork(context: Context, count: int) -> Context:
   Raises:
     ValueError: `count` is below 1.
   """
-  if count < 1:
-    raise Mistake(f"fork: count={count}; give at least 1")
+  check_counts("fork", count=count)
   return _repeated(context, count)
 
 

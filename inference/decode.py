@@ -64,7 +64,8 @@ def read(
   unread = np.maximum(lengths - 1, 0)
   longest = int(unread.max())
   for done in range(0, longest, chunk):
-    width = min(chunk, rounded(longest - done))
+    # a table of positions takes no more tokens at once than it has rows, padding or not
+    width = min(chunk, rounded(longest - done), model.positions or chunk)
     piece = np.zeros((len(tokens), width), np.int32)
     part = tokens[:, done : done + width]
     piece[:, : part.shape[1]] = part

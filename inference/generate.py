@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from inference.context import Context, check_model, fork, rounded, start
+from inference.context import Context, check_counts, check_model, fork, rounded, start
 from inference.decode import Drawn, draw, make_stops, read, unstacked
 from inference.sampling import Sampler, make_bias, make_sampler, row_keys
 from mistake import Mistake
@@ -112,14 +112,8 @@ def stream(
       parameters that are not finite.
   """
   sampler = make_sampler(*(sampler or Sampler(temperature=0.0)))
-  for name, value in (
-    ("max_new_tokens", max_new_tokens),
-    ("chunk", chunk),
-    ("num_return_sequences", num_return_sequences),
-    ("prefill_chunk", prefill_chunk),
-  ):
-    if value < 1:
-      raise Mistake(f"generate: {name}={value}; give at least 1")
+  counts = dict(max_new_tokens=max_new_tokens, chunk=chunk, num_return_sequences=num_return_sequences)
+  check_counts("generate", **counts, prefill_chunk=prefill_chunk)
   check_model(model)
   tokens, lengths = padded(prompts, context, model.vocab)
   context = opened(model, context, lengths, max_new_tokens, room)

@@ -11,11 +11,10 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key
 
-from inference.context import put, start
+from inference.context import check_counts, put, start
 from inference.decode import draw, make_stops, read, unstacked
 from inference.generate import PREFILL_CHUNK, check_numbers, check_room, padded
 from inference.sampling import Sampler, as_keys, make_bias, make_sampler
-from mistake import Mistake
 
 
 class Request(NamedTuple):
@@ -64,9 +63,7 @@ class Pool:
     chunk: int = 8,
     prefill_chunk: int = PREFILL_CHUNK,
   ):
-    for name, value in (("rows", rows), ("room", room), ("chunk", chunk), ("prefill_chunk", prefill_chunk)):
-      if value < 1:
-        raise Mistake(f"pool: {name}={value}; give at least 1")
+    check_counts("pool", rows=rows, room=room, chunk=chunk, prefill_chunk=prefill_chunk)
     self._context = start(model, rows, room)
     self._model, self._room, self._chunk, self._prefill_chunk = model, room, chunk, prefill_chunk
     self._variables, self._apart = jax.device_put(variables), unstacked(model, variables)
@@ -103,8 +100,7 @@ class Pool:
     Raises:
       ValueError: the prompt is empty, too long, or has a token that the model does not know.
     """
-    if max_new_tokens < 1:
-      raise Mistake(f"pool: max_new_tokens={max_new_tokens}; give at least 1")
+    check_counts("pool", max_new_tokens=max_new_tokens)
     padded([prompt], None, self._model.vocab)
     check_room(self._room, "pool has room", len(prompt), max_new_tokens)
     number, self._count = self._count, self._count + 1

@@ -10,6 +10,9 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from mistake import Mistake
 
+# float32's least and largest number
+LEAST, MOST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+
 
 class Sampler(NamedTuple):
   """The settings of a draw; made by `make_sampler`, which checks them. Hashable: a static argument of jitted loops."""
@@ -55,7 +58,12 @@ def make_sampler(
   ):
     if not fine:
       raise Mistake(f"sampling: {name}={value}; give {need}")
-  return Sampler(float(temperature), top_k, float(top_p), float(min_p), float(repetition_penalty))
+  return Sampler(_single(temperature), top_k, _single(top_p), _single(min_p), _single(repetition_penalty))
+
+
+def _single(value: float | int) -> float:
+  """Returns a number of at least 0 as one that float32 takes neither for 0, unless it is 0, nor for infinite."""
+  return min(max(float(value), LEAST), MOST) if value else 0.0
 
 
 def read_bias(pairs: Sequence[str]) -> dict[int, float]:
@@ -92,7 +100,7 @@ def make_bias(logit_bias: Mapping[int, float | int] | None, vocab: int) -> Float
   for token, value in logit_bias.items():
     if not isinstance(token, int | np.integer) or not 0 <= token < vocab:
       raise Mistake(f"sampling: logit_bias names token {token!r}; the model's tokens are 0 … {vocab - 1}")
-    if not value < float("inf"):
+    if not value <= MOST:
       raise Mistake(f"sampling: logit_bias[{token}]={value}; give a finite number, or -inf to forbid the token")
     bias[token] = value
   if np.isneginf(bias).all():
@@ -122,12 +130,14 @@ def filtered(logits: Float[Array, "*b v"], sampler: Sampler) -> Float[Array, "*b
   always is. Then min_p (Nguyen et al. 2024, arXiv:2407.01082). Tokens that tie with the last one kept are kept too.
   """
   assert sampler.temperature > 0, "temperature 0 takes the largest logit: there is nothing to filter"
-  logits = logits / sampler.temperature
+  # the largest becomes 0, which no temperature makes infinite, unless it is so before
+  largest = jnp.clip(jnp.max(logits, axis=-1, keepdims=True), -MOST, MOST)
+  logits = (logits - largest) / sampler.temperature
   vocab = logits.shape[-1]
   k = min(sampler.top_k or vocab, vocab)
   least = jnp.full((*logits.shape[:-1], 1), -jnp.inf, logits.dtype)
   if sampler.min_p > 0:
-    least = jnp.max(logits, axis=-1, keepdims=True) + np.log(sampler.min_p)
+    least = jnp.full_like(least, np.log(sampler.min_p))
   if k < vocab or sampler.top_p < 1:
     likeliest = jax.lax.top_k(logits, k)[0]
     probability = jax.nn.softmax(likeliest, axis=-1)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from inference.context import RECENT, Context, check_model, rounded
+from inference.context import RECENT, Context, check_counts, check_model, rounded
 from inference.decode import ends, make_stops, read, unstacked
 from inference.generate import CHUNK, PREFILL_CHUNK, Prompts, opened, padded
 from inference.sampling import Sampler, filtered, make_bias, make_sampler, row_keys
@@ -118,6 +118,7 @@ def pieces(
   """
   pair = Pair(*models, make_sampler(*(sampler or Sampler(temperature=0.0))), num_speculative_tokens)
   check(pair, max_new_tokens)
+  check_counts("speculate", chunk=chunk, prefill_chunk=prefill_chunk)
   vocab, before = pair.model.vocab, contexts or (None, None)
   tokens, lengths = padded(prompts, before[0], vocab)
   keys, stops, bias = row_keys(rng, len(lengths)), make_stops(stop, vocab), make_bias(logit_bias, vocab)
@@ -157,9 +158,7 @@ def _pieces(
 
 def check(pair: Pair, max_new_tokens: int) -> None:
   """Raises ValueError where a size is below 1, a penalty is asked for, or the models do not suit each other."""
-  for name, value in (("max_new_tokens", max_new_tokens), ("num_speculative_tokens", pair.proposals)):
-    if value < 1:
-      raise Mistake(f"speculate: {name}={value}; give at least 1")
+  check_counts("speculate", max_new_tokens=max_new_tokens, num_speculative_tokens=pair.proposals)
   if pair.sampler.repetition_penalty != 1:
     penalty = pair.sampler.repetition_penalty
     raise Mistake(f"speculate: repetition_penalty={penalty} is not possible here; leave it at 1")

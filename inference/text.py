@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from inference import speculative
+from inference.context import check_counts
 from inference.generate import stream
 from inference.sampling import Sampler, make_sampler, read_bias
 from inference.speculative import PROPOSALS, Draft
@@ -79,8 +80,7 @@ def write(
     ValueError: as for `inference.stream` and `make_sampler`.
   """
   sampler = make_sampler(temperature, top_k, top_p, min_p, repetition_penalty)
-  if tokens < 1:
-    raise Mistake(f"generate: tokens={tokens}; give at least 1")
+  check_counts("generate", tokens=tokens)
   first = tokenizer.encode(prompt)
   settings: dict[str, Any] = {"sampler": sampler, "stop": encoded_stops(tokenizer, stop)}
   settings["logit_bias"] = known_only(tokenizer, model.vocab, logit_bias)

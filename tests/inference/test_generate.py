@@ -157,6 +157,7 @@ BAD = [
   (dict(max_new_tokens=4092), r"5 tokens of prompt and 4092 new ones are 4097, .* max_len=4096; ask for at most 4091"),
   (dict(room=5000), "room for 5000 tokens is asked for, but the model has max_len=4096"),
   (dict(sampler=make_sampler()._replace(temperature=-1.0)), r"temperature=-1\.0"),
+  (dict(logit_bias={1: 1e39}), r"logit_bias\[1\]=1e\+39; give a finite number"),
   (dict(stop=[[]]), "a stop sequence has 0 tokens; it must have 1 to 64"),
   (dict(stop=[[11]]), r"stop sequence \[11\] has a token outside"),
   (dict(logit_bias={11: 1.0}), "logit_bias names token 11"),
@@ -208,6 +209,15 @@ def test_learned_positions_bound_the_length_and_a_fixed_state_does_not():
   assert generate(fixed, variables_of(fixed), PROMPTS, max_new_tokens=20).tokens.shape == (3, 20)
   learned = language_model(pattern="m", max_len=16, embed={"position": "learned"})
   refused("max_len=16; ask for at most 11 new tokens", generate, learned, {}, PROMPTS, max_new_tokens=20)
+
+
+def test_a_prompt_fills_a_table_of_positions_of_any_length():
+  body = {"name": "stack", "depth": 1, "pattern": "-", "letters": {"-": {"name": "mlp"}}}
+  model = language_model(body=body, max_len=20, embed={"position": "learned"})
+  variables, prompt = variables_of(model), np.arange(18) % VOCAB
+  found = generate(model, variables, [prompt], max_new_tokens=2).rows()[0]
+  logits = model.apply(variables, jnp.array([[*prompt, found[0]]], jnp.int32))
+  assert found == jnp.argmax(logits[0, 17:], axis=-1).tolist()
 
 
 def test_broken_parameters_are_an_error():

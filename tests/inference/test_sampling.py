@@ -47,6 +47,13 @@ def test_top_p_keeps_the_smallest_set_that_holds_p(p, want):
   assert set(draws(make_sampler(top_p=p))) == want
 
 
+@pytest.mark.parametrize("settings", [dict(temperature=1e-46), dict(top_p=1e-46), dict(temperature=1e-38, min_p=1e-46)])
+def test_numbers_that_float32_has_not_leave_the_likeliest(settings):
+  sampler = make_sampler(**settings)
+  for logits in (LOGITS, LOGITS + 9):
+    assert sample(row_keys(None, 1), logits, jnp.zeros(1, jnp.int32), sampler) == 1
+
+
 def test_those_that_tie_with_the_last_are_kept():
   logits = jnp.array([0.0, 1.0, 0.0, -9.0])
   assert kept(logits, top_p=0.6) == kept(logits, top_k=2) == [0, 1, 2]
