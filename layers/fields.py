@@ -1,7 +1,6 @@
 """Fields of modules, and whether what a config gives for them is of their types."""
 
 import dataclasses
-import math
 import numbers
 import types
 import typing
@@ -12,6 +11,8 @@ import flax.linen as nn
 
 from mistake import Mistake, hint
 
+# in float32, beyond which numbers are infinite
+LARGEST = (2 - 2**-23) * 2.0**127
 # a field's type -> that of the values it takes
 PLAIN = {bool: bool, int: numbers.Integral, float: numbers.Real, str: str, type(None): type(None)}
 
@@ -44,7 +45,7 @@ def check_fields(cls: type[nn.Module], given: Mapping[str, Any], what: str) -> N
       raise Mistake(f"{what}: {field.name}={given[field.name]!r} must be of type {kind}{advice}")
     if field.name in given and not _countable(given[field.name], field):
       raise Mistake(
-        f"{what}: {field.name}={given[field.name]!r} must be a finite number, and below 2^31 if it is whole"
+        f"{what}: {field.name}={given[field.name]!r} must be a finite number in float32, and below 2^31 if it is whole"
       )
 
 
@@ -81,5 +82,5 @@ def _countable(value: Any, field: dataclasses.Field) -> bool:
   if not isinstance(value, numbers.Real) or isinstance(value, bool):
     return True
   if isinstance(value, numbers.Integral):
-    return abs(int(value)) < 2**31 or "float" in str(field.type)
-  return math.isfinite(value) or value == field.default
+    return abs(int(value)) < 2**31
+  return abs(float(value)) <= LARGEST or value == field.default

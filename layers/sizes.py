@@ -6,11 +6,12 @@ from mistake import Mistake
 
 
 def at_least_one(module: Any, *fields: str) -> None:
-  """Refuses sizes below 1; None is a size that was not set."""
+  """Refuses sizes below 1, and those that no index reaches; None is a size that was not set."""
   for field in fields:
     value = getattr(module, field)
-    if value is not None and value < 1:
-      raise Mistake(f"{type(module).__name__}: {field}={value}; it must be at least 1")
+    if value is not None and not 1 <= value < 2**31:
+      bound = "below 2^31" if value > 1 else "at least 1"
+      raise Mistake(f"{type(module).__name__}: {field}={value}; it must be {bound}")
 
 
 def above_zero(module: Any, *fields: str) -> None:
@@ -22,10 +23,10 @@ def above_zero(module: Any, *fields: str) -> None:
 
 
 def at_least_zero(module: Any, *fields: str) -> None:
-  """Refuses numbers below 0, as an epsilon that is one makes a quotient infinite or a root NaN."""
+  """Refuses numbers below 0, as an epsilon that is one makes a quotient infinite or a root NaN; None was not set."""
   for field in fields:
     value = getattr(module, field)
-    if not value >= 0:
+    if value is not None and not value >= 0:
       raise Mistake(f"{type(module).__name__}: {field}={value}; it must be at least 0")
 
 

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from flax import errors
 from flax.core import FrozenDict, meta, scope
+from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Float
 
 from hybrids import branch as branch_lib
@@ -272,9 +273,19 @@ class Stack(Mixer):
       layout_lib.collect(fresh, layer, variables)
       if layer.offers:
         side = {**pure.offer_shapes(self._branch(index), meta.unbox(one)), **side}
-    if self.lora and not any(layout_lib.LORA in fresh[letter]["params"] for letter in self.shared):
-      raise Mistake(f"lora_only={self.lora_only!r} is in the path of no matrix of a shared letter; give part of one")
+    self._check_adapters({letter: fresh[letter]["params"].get(layout_lib.LORA, {}) for letter in self.shared})
     return fresh
+
+  @nn.nowrap
+  def _check_adapters(self, made: Mapping[str, Any]) -> None:
+    """Checks that the expressions for matrices with low-rank changes are found in the paths of some."""
+    paths = flatten_dict(made)
+    # a factor of one matrix alone stands below its `kernel`
+    common = any(path[-1] == "A" and path[-2] != "kernel" for path in paths)
+    for field, found in (("lora_only", bool(paths)), ("lora_joint", common or not self.lora_joint)):
+      if self.lora and not found:
+        value = getattr(self, field)
+        raise Mistake(f"{field}={value!r} is in the path of no such matrix of a shared letter; give part of one")
 
   @nn.nowrap
   def _adapters(self, params: Any, key: Array, uses: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from layers.activations import some
 from layers.choices import one_of
 from layers.initializers import constant, uniform_fan_in
 from layers.mixer import Mixer, Stateless, Where
-from layers.sizes import above_zero, at_least_one
+from layers.sizes import above_zero, at_least_one, at_least_zero
 from mistake import Mistake
 
 # the name of the vector that routers hand from layer to layer
@@ -101,9 +101,7 @@ class MoE(Mixer):
     if kept > groups or self.top_k > kept * (experts // groups):
       what = f"top_groups={kept} of groups={groups} with {experts // groups} experts each"
       raise Mistake(f"moe: {what}; there must be as many groups, and experts enough in them for top_k={self.top_k}")
-    for field in ("renormalize_eps", "bias_rate", "norm_eps"):
-      if not getattr(self, field) >= 0:
-        raise Mistake(f"moe: {field}={getattr(self, field)}; it must be at least 0")
+    at_least_zero(self, "renormalize_eps", "bias_rate", "norm_eps")
     above_zero(self, "limit")
     if self.limit is not None and not self.gated:
       raise Mistake(f"moe: limit={self.limit} with gated=False; it bounds what a gate multiplies")

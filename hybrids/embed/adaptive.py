@@ -1,5 +1,6 @@
 """Adaptive embeddings: frequent tokens have wide vectors, rare ones narrow vectors that a map makes wide."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -34,7 +35,7 @@ class Adaptive(Embedding, kw_only=True):
     ValueError: when made, if a value is out of its range or the task has no vocab.
   """
 
-  cutoffs: tuple[int, ...] = (20000, 40000, 200000)
+  cutoffs: Sequence[int] = (20000, 40000, 200000)
   div: int = 4
   start: float = 1.0
   dropout: float = 0.0

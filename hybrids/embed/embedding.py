@@ -103,7 +103,7 @@ class Embedding(nn.Module, kw_only=True):
     if self.position == "sinusoidal" and self.width % 2:
       raise Mistake(f"position='sinusoidal' needs an even width, not {self.width}: it is made of sines and cosines")
     one_of(self, class_token=CLASS_TOKENS, dtype=DTYPES)
-    if self.norm["name"] != "none":
+    if self.norm.get("name") != "none":
       check_norm(self.norm)
     super().__post_init__()
 

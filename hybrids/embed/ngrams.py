@@ -70,7 +70,9 @@ class NGrams(Tokens, kw_only=True):
       raise Mistake(f"embed.end={self.end} is no token of vocab={self.vocab}")
     if self.use == "layers" and self.class_token != "none":
       raise Mistake(f"embed.class_token={self.class_token!r} ends no n-gram; with use='layers' leave it out")
-    if self.rows >= 2**31 or self.rows_of(self.sets - 1) >= 2**31:
+    # of different primes the last set has at least so many, which are not found one by one to be too many
+    least = self._tables * (self.rows + (self.sets - 1) * self._tables)
+    if least >= 2**31 or self.rows_of(self.sets - 1) >= 2**31:
       raise Mistake(f"embed.rows={self.rows} in {self._tables} tables; a set must have fewer than 2^31 rows")
 
   @property

@@ -13,6 +13,7 @@ from layers.activations import some
 from layers.choices import one_of
 from layers.event_pool import time_weights
 from layers.lengths import blank_past
+from layers.sizes import at_least_one
 from mistake import Mistake
 
 POOLS = ("mean", "last", "cls", "time")
@@ -97,8 +98,7 @@ class Classifier(Pool, kw_only=True):
       raise Mistake(f"head {type(self).__name__} chooses among classes, but the task has none; use another head.name")
     if self.classes < 1:
       raise Mistake(f"classes={self.classes}; a {type(self).__name__} needs at least 1")
-    if self.inner is not None and self.inner < 1:
-      raise Mistake(f"head.inner={self.inner}; it is at least 1, or None")
+    at_least_one(self, "inner")
     super().__post_init__()
 
   def setup(self):

@@ -17,7 +17,7 @@ class DualEncoder(Classifier, kw_only=True):
     inner: features between the maps; the model's width if not given.
     activation: f, a name of `ACTIVATIONS`: "relu" there, "gelu_tanh" in S5's.
   Raises:
-    ValueError: when made, if `activation` is unknown.
+    ValueError: when made, if `activation` is unknown or `inner` below 1.
   """
 
   DOCUMENTS = 2

@@ -10,6 +10,7 @@ from hybrids.head.head import Outputs
 from hybrids.head.next_token import NextToken
 from kernels.inputs import product
 from layers import param
+from layers.sizes import at_least_zero
 from mistake import Mistake
 
 
@@ -35,9 +36,7 @@ class LanguageModel(NextToken, kw_only=True):
   std: float = 0.02
 
   def __post_init__(self):
-    for name in ("softcap", "z_loss"):
-      if not getattr(self, name) >= 0:
-        raise Mistake(f"head.{name}={getattr(self, name)}; it must be 0 (off) or more")
+    at_least_zero(self, "softcap", "z_loss", "std")
     super().__post_init__()
 
   def setup(self):

@@ -12,6 +12,7 @@ from hybrids.head.cross_entropy import by_chunks
 from hybrids.head.head import Outputs, Sums
 from hybrids.head.lm import LanguageModel
 from layers import Dense, RMSNorm
+from layers.sizes import at_least_zero
 from mistake import Mistake
 
 
@@ -38,9 +39,7 @@ class MultiToken(LanguageModel, kw_only=True):
 
   def __post_init__(self):
     self.block = mixer_lib.frozen(self.block)
-    for name in ("weight", "norm_eps"):
-      if not getattr(self, name) >= 0:
-        raise Mistake(f"head.{name}={getattr(self, name)}; it must be at least 0")
+    at_least_zero(self, "weight", "norm_eps")
     super().__post_init__()
     self._block(parent=None)
 

@@ -108,6 +108,7 @@ def test_a_model_with_it_generates():
   [
     (dict(EMBED, cutoffs=(5, 3)), {}, r"embed.cutoffs=\(5, 3\); they must rise from above 0 to below vocab=11"),
     (dict(EMBED, cutoffs=(3, 11)), {}, r"embed.cutoffs=\(3, 11\)"),
+    (dict(EMBED, cutoffs=5), {}, "embed 'adaptive': cutoffs=5 must be of type sequence of int"),
     (dict(EMBED, div=4), {}, r"embed.div=4; it must be .* \(width=8\)"),
     (dict(EMBED, dropout=1.0), {}, r"embed.dropout=1.0; it must be from 0 to below 1"),
     (dict(name="tokens"), {}, "head.name='adaptive_softmax' shares the clusters of embed.name='adaptive'; set both"),

@@ -132,7 +132,7 @@ def test_a_classifier_may_have_a_layer_between():
   assert hidden.min() == 0 < hidden.max()
   answer, _ = head.apply(variables, outputs, head.init_state(B), method="answer")
   close(answer, hidden @ w["out_proj"]["kernel"] + w["out_proj"]["bias"])
-  refused("head.inner=0; it is at least 1, or None", Classifier, width=D, classes=3, inner=0)
+  refused("Classifier: inner=0; it must be at least 1", Classifier, width=D, classes=3, inner=0)
   refused("activation='tanhh'; choose from", Classifier, width=D, classes=3, activation="tanhh")
 
 

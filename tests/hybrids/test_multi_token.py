@@ -74,7 +74,7 @@ def test_generation_is_that_of_the_language_model():
   "head, reason",
   [
     (dict(block=dict(name="stakc")), "no mixer is called 'stakc'"),
-    (dict(block=BLOCK, weight=-1.0), "head.weight=-1.0; it must be at least 0"),
+    (dict(block=BLOCK, weight=-1.0), "MultiToken: weight=-1.0; it must be at least 0"),
   ],
 )
 def test_what_does_not_fit_is_named(head, reason):

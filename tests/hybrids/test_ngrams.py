@@ -215,6 +215,7 @@ def test_earlier_tokens_change_what_a_token_adds():
     (dict(size=6), "embed.size=6 is no multiple of heads=2 times order - 1 = 2"),
     (dict(end=VOCAB), "embed.end=11 is no token of vocab=11"),
     (dict(use="layers", class_token="end"), "class_token='end' ends no n-gram"),
+    (dict(sets=2**31 - 1), "in 4 tables; a set must have fewer than 2"),
     (dict(rows=2**30), "rows=1073741824 in 4 tables; a set must have fewer than 2"),
   ],
   ids=lambda value: ",".join(value) if isinstance(value, dict) else "",

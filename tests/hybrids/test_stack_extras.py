@@ -13,6 +13,7 @@ from hybrids.mixer import build
 from kernels import dispatch
 from tests.hybrids.filled import filled
 from tests.hybrids.test_stack import B, D, T, X, close, make, variables
+from tests.refused import refused
 
 BATCH = dict(name="batch", momentum=0.5)
 
@@ -127,6 +128,14 @@ ZAMBA = {
   "f": dict(mixer=dict(name="gated_mlp", inner=4), reads="fed", feeds=True),
   "g": dict(mixer=dict(name="min_gru"), reads="both"),
 }
+
+
+def test_expressions_that_name_no_matrix_are_refused():
+  expressions = [("lora_only", dict(lora_only="qkv")), ("lora_joint", dict(lora_only="q_proj", lora_joint="gate"))]
+  for field, lora in expressions:
+    stack = Stack(width=D, depth=4, pattern="msfg", letters=ZAMBA, shared="sf", lora=1, **lora)
+    said = f"{field}='{lora[field]}' is in the path of no such matrix"
+    refused(said, filled, stack, X, side={"embedding": X})
 
 
 def test_what_a_layer_feeds_reaches_the_next_ones_input_alone():

@@ -1,12 +1,15 @@
 """Sizes that are a factor of others are rounded, not cut off."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 from hybrids import mixer as mixer_lib
 from layers.positions import turned
-from layers.sizes import scaled
+from layers.sizes import at_least_one, scaled
+from tests.refused import refused
 
 
 def test_a_quotient_of_two_sizes_gives_the_size_back():
@@ -35,3 +38,8 @@ def test_a_mixer_has_the_size_that_its_factor_means(name, fields):
   sizes = {size for leaf in jax.tree.leaves(params) for size in leaf.shape}
   assert 120 in sizes
   assert not sizes & {119, 238}
+
+
+def test_a_size_that_no_index_reaches_is_refused():
+  at_least_one(SimpleNamespace(window=2**31 - 1), "window")
+  refused("window=2147483648; it must be below 2", at_least_one, SimpleNamespace(window=2**31), "window")
