@@ -13,6 +13,7 @@ from inference.sampling import read_bias
 from inference.text import Stream
 from inference.tokenizer import Tokenizer
 from mistake import Mistake, hint
+from training.settings import SEEDS
 
 WHOLE = ("tokens", "top_k", "seed", "batch", "num_return_sequences", "num_beams", "num_speculative_tokens")
 
@@ -60,6 +61,8 @@ class TextModel:
         raise Mistake(f"generate has no {name!r}{hint(name, known)}; choose from {', '.join(known)}")
       if name in WHOLE and not isinstance(changes[name], int | np.integer):
         raise Mistake(f"generate: {name}={changes[name]!r}; give a whole number")
+      if name == "seed" and changes[name] not in SEEDS:
+        raise Mistake(f"generate: seed={changes[name]}; give a whole number of 32 bits, e.g. 0")
     if isinstance(stop := changes.get("stop"), str):
       changes = {**changes, "stop": [stop]}
     settings = {name: value for name, value in {**self.settings, **changes}.items() if name in known}

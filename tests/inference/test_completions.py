@@ -63,6 +63,10 @@ def test_what_is_counted_is_a_whole_number(text_model, name):
   refused(f"{name}=2.5; give a whole number", text_model.generate, "abc", **{name: 2.5})
 
 
+def test_a_seed_that_would_be_another_is_refused(text_model):
+  refused("seed=1099511627776; give a whole number of 32 bits", text_model.generate, "abc", seed=2**40)
+
+
 def test_beams_come_with_scores_the_best_first(text_model):
   rows = list(text_model.complete(PROMPTS, num_beams=3, num_return_sequences=2))
   assert [set(row) for row in rows] == [{"prompt", "completion", "tokens", "score"}] * 6
