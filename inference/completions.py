@@ -72,7 +72,7 @@ def complete(
     num_speculative_tokens=num_speculative_tokens,
     temperature=temperature,
   )
-  encoded = _encoded(model, tokenizer, prompts, tokens + (num_speculative_tokens if draft else 0))
+  encoded = _encoded(model, tokenizer, prompts, tokens, num_speculative_tokens if draft else 0)
   settings: dict[str, Any] = {
     "max_new_tokens": tokens,
     "stop": encoded_stops(tokenizer, stop),
@@ -122,12 +122,14 @@ def check_sizes(
     )
 
 
-def _encoded(model: nn.Module, tokenizer: Tokenizer, prompts: Sequence[str], tokens: int) -> list[np.ndarray]:
+def _encoded(
+  model: nn.Module, tokenizer: Tokenizer, prompts: Sequence[str], tokens: int, proposed: int
+) -> list[np.ndarray]:
   encoded = [tokenizer.encode(prompt) for prompt in prompts]
   for number, (prompt, row) in enumerate(zip(prompts, encoded), 1):
     if not prompt or not row.size:
       raise Mistake(f"generate: prompt {number} is empty; give some text to start from")
-    check_room(model.longest, f"prompt is number {number} and the model has max_len", row.size, tokens)
+    check_room(model.longest, f"prompt is number {number} and the model has max_len", row.size, tokens, proposed)
   return encoded
 
 

@@ -198,30 +198,35 @@ def as_tokens(prompt: Any, number: int) -> np.ndarray:
   return row
 
 
-def opened(model: nn.Module, context: Context | None, lengths: Int[np.ndarray, "b"], new: int, room: int) -> Context:
+def opened(
+  model: nn.Module, context: Context | None, lengths: Int[np.ndarray, "b"], new: int, room: int, *, proposed: int = 0
+) -> Context:
   """Returns a context that the caller may use up: a copy of the one given, or a new one.
 
   Raises:
-    ValueError: it has no room for the tokens to read and `new` ones.
+    ValueError: it has no room for the tokens to read, `new` ones, and those that are `proposed` beyond.
   """
   if context is None:
     longest = int(lengths.max())
-    check_room(model.longest, "model has max_len", longest, new)
-    return start(model, len(lengths), max(longest + new, room))
+    check_room(model.longest, "model has max_len", longest, new, proposed)
+    return start(model, len(lengths), max(longest + new + proposed, room))
   position, limit = np.asarray(context.state.position), np.asarray(context.room)
   # what a context has not read is the first token of a row here, or all there is
   tightest = int(np.argmin(limit - position - np.maximum(lengths, 1)))
   read = int(position[tightest]) + max(int(lengths[tightest]), 1)
-  check_room(int(limit[tightest]), "context has room", read, new)
+  check_room(int(limit[tightest]), "context has room", read, new, proposed)
   return jax.tree.map(jnp.copy, context)
 
 
-def check_room(limit: int | None, whose: str, prompt: int, new: int) -> None:
-  """Raises ValueError where `prompt` and `new` tokens exceed the limit, if there is one."""
-  if limit is not None and prompt + new > limit:
-    fewer = f"ask for at most {limit - prompt} new tokens or " if limit > prompt else ""
+def check_room(limit: int | None, whose: str, prompt: int, new: int, proposed: int = 0) -> None:
+  """Raises ValueError where `prompt`, `new` and `proposed` tokens exceed the limit, if there is one."""
+  total = prompt + new + proposed
+  if limit is not None and total > limit:
+    left = limit - prompt - proposed
+    fewer = f"ask for at most {left} new tokens or " if left > 0 else ""
+    beyond = f", with {proposed} that a draft model proposes beyond," if proposed else ""
     raise Mistake(
-      f"generate: {prompt} tokens of prompt and {new} new ones are {prompt + new}, but the {whose}={limit}; "
+      f"generate: {prompt} tokens of prompt and {new} new ones{beyond} are {total}, but the {whose}={limit}; "
       f"{fewer}shorten the prompt"
     )
 

@@ -124,7 +124,7 @@ def pieces(
   keys, stops, bias = row_keys(rng, len(lengths)), make_stops(stop, vocab), make_bias(logit_bias, vocab)
 
   def begun(one: nn.Module, its: Variables, context: Context | None) -> Context:
-    context = opened(one, context, lengths, max_new_tokens + num_speculative_tokens, room)
+    context = opened(one, context, lengths, max_new_tokens, room, proposed=num_speculative_tokens)
     return read(one, its, context, tokens, lengths, chunk=prefill_chunk)
 
   both = begun(models[0], variables[0], before[0]), begun(models[1], variables[1], before[1])
