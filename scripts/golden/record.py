@@ -23,7 +23,7 @@ from scripts.golden.recipe import FOLDER, execute
 
 LIBRARIES = ("numpy", "torch", "einops", "jax", "flax", "transformers")
 FAMILIES = (
-  *("attention", "dss", "efficient_attention", "griffin", "hugging_face", "linear_attention", "liquid_s4"),
+  *("attention", "dss", "efficient_attention", "griffin", "hugging_face", "linear_attention", "linoss", "liquid_s4"),
   *("long_range_arena", "mamba", "matrix_state", "mega", "rnn", "s4", "s5", "safari", "sgconv", "ssm_2d", "titans"),
   "xlstm",
 )
