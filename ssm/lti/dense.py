@@ -1,4 +1,4 @@
-"""State spaces with a dense transition, one per channel, as S4 and LSSL run them, and the powers of the transition.
+"""State spaces with a dense transition, one per channel, for S4, LSSL and LinOSS, and the powers of the transition.
 
 A transition comes as E = A - I. A slow state differs from standing still by less than a number near 1 can show in
 float32; E shows it, and (I + E)^2 - I = 2 E + E^2 keeps it. Everything is real; complex states are real and imaginary

@@ -12,7 +12,8 @@ SMALL = {"": dict(state=3), "imex": dict(state=3, disc="imex"), "damped": dict(s
 ORACLE = {
   "": dict(state=5),
   "imex": dict(state=4, disc="imex", activation="none"),
-  "damped": dict(state=6, disc="damped", r_min=0.5),
+  # some of its A are below their range
+  "damped": dict(state=6, disc="damped", r_min=0.5, max_phase=0.1),
 }
 SLOW = ("imex",)
 REFUSED = [
@@ -76,8 +77,8 @@ def test_whatever_is_learned_no_damped_oscillator_grows():
   module, params = built("damped", 36, A=A, G=G, logit_dt=logit)
   z, q = steps(module, params, jnp.array([1.0, 0.0]), 300)
   # where both eigenvalues are -1, z_t is +-(2t - 1) and q_t +-t dt; never more
-  assert np.abs(z).max() <= 600
-  assert np.abs(q).max() <= 301
+  np.testing.assert_allclose(np.abs(z).max(), 599, rtol=1e-3)
+  np.testing.assert_allclose(np.abs(q).max(), 300, rtol=1e-3)
   loss = lambda params: jnp.sum(module.apply({"params": params}, jnp.ones((1, 20, 1))) ** 2)
   assert all(jnp.isfinite(gradient).all() for gradient in jax.tree.leaves(jax.jit(jax.grad(loss))(params)))
 
