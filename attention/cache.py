@@ -3,6 +3,7 @@
 Cached vectors are "b g s k": groups before slots, so that a step multiplies each group's matrix as it is stored.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -23,8 +24,8 @@ Kept = dict[str, Any]  # name -> "b g s k", or Packed
 class Cache(NamedTuple):
   """The vectors of the tokens of the current document: token i in slot i, or in slot i modulo the slots of a ring.
 
-  The other slots may hold tokens of earlier documents. Of "k" and the values, one of which is not finite, the values
-  are 0 and "k" is NaN: scores are masked, so that no later document sees it, where weights of 0 are multiplied.
+  The other slots may hold tokens of earlier documents. Of a token with a value that is not finite, "k" is NaN and all
+  others are 0: scores are masked, so that no later document sees it, where weights of 0 are multiplied.
   """
 
   kept: Kept
@@ -140,8 +141,8 @@ def nan_where_full(y: Float[Array, "b t d"], places: Places, cache: Cache) -> Fl
 
 
 def _tokens(cache: Cache, new: Mapping[str, Float[Array, "b t g k"]], places: Places) -> Tokens:
-  (values,) = (z for name, z in new.items() if name != "k")
-  finite = jnp.isfinite(values).all(axis=-1, keepdims=True)
+  others = (z for name, z in new.items() if name != "k")
+  finite = functools.reduce(jnp.logical_and, (jnp.isfinite(z).all(axis=-1, keepdims=True) for z in others))
   vectors = {name: jnp.where(finite, z, jnp.nan if name == "k" else 0) for name, z in new.items()}
   vectors = {name: _pack(z.swapaxes(1, 2), cache.kept[name]) for name, z in vectors.items()}
   return Tokens(vectors, places.segment, places.position)

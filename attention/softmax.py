@@ -171,9 +171,14 @@ class Attention(Masked):
     self, x: Float[Array, "b t d"], offset: Int[Array, "b t"]
   ) -> tuple[Float[Array, "b t h k"], dict[str, Float[Array, "b t g k"]]]:
     """Queries; keys and values as the cache holds them."""
+    return self.arranged(self.q_proj(x), self.k_proj(x), self.v_proj(x), offset)
+
+  def arranged(
+    self, q: Float[Array, "b t e"], k: Float[Array, "b t f"], v: Float[Array, "b t f"], offset: Int[Array, "b t"]
+  ) -> tuple[Float[Array, "b t h k"], dict[str, Float[Array, "b t g k"]]]:
+    """Cuts W_q x, W_k x and W_v x into heads, and normalises and turns them."""
     heads, groups, size = self._sizes
     split = lambda z, h: z.reshape(*z.shape[:2], h, size)
-    q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
     if self.qk_norm == "all":
       q, k = self.q_norm(q), self.k_norm(k)
     q, k, v = split(q, heads), split(k, groups), split(v, groups)

@@ -3,7 +3,7 @@
 Two mixers of width 64, each followed by a gated MLP. What sets a mixer's state (a key in MIXERS) is chosen so that one
 layer keeps 8 KiB of one sequence, within a quarter, taps of convolutions included; LOOSE are those without such a key,
 or whose state grows with the sequence. Not here are rnn, min_gru, s6, mlstm (but mlstm_large), event_ssm, sgconv, mla
-and its kin, cca, Titans with attention, and mixers of whole sequences or images. All get the same rows, steps and
+and its kin, cca, fox, Titans with attention, and mixers of whole sequences or images. All get the same rows, steps and
 learning rates. The budgets are small: who learns here learns fast, and who does not may learn later.
 
 Cost: 19 runs of two tasks took 85 to 702 seconds each, 224 on average, on one core of a slow and busy host; at that

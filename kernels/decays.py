@@ -135,11 +135,14 @@ def running_sums(x: Float[Array, "..."], axis: int) -> tuple[Float[Array, "..."]
   A difference of two is as exact as if its terms were added up alone, whatever precedes them: after a decay of e^-100,
   plain float32 sums would know the decays of the next tokens to 5 digits.
   """
+  return lax.associative_scan(add_sums, (x, jnp.zeros_like(x)), axis=axis)
 
-  def add(first, second):
-    total = first[0] + second[0]
-    taken = total - first[0]
-    lost = (first[0] - (total - taken)) + (second[0] - taken)
-    return total, first[1] + second[1] + lost
 
-  return lax.associative_scan(add, (x, jnp.zeros_like(x)), axis=axis)
+def add_sums(
+  first: tuple[Float[Array, "..."], Float[Array, "..."]], second: tuple[Float[Array, "..."], Float[Array, "..."]]
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+  """Adds two such sums."""
+  total = first[0] + second[0]
+  taken = total - first[0]
+  lost = (first[0] - (total - taken)) + (second[0] - taken)
+  return total, first[1] + second[1] + lost

@@ -10,7 +10,7 @@ from scripts.peers import jax_layers, torch_layers
 
 BATCH, LENGTH, WIDTH = 8, 4096, 128
 # images are as long as they are large; time grows with the square of the length
-SIZES = dict.fromkeys(("mla", "s4nd", "softmax", "ssm2d"), (BATCH, 1024, WIDTH))
+SIZES = dict.fromkeys(("fox", "mla", "s4nd", "softmax", "ssm2d"), (BATCH, 1024, WIDTH))
 
 
 class Beside(NamedTuple):
