@@ -1,8 +1,8 @@
 """Word problems of groups, trained at 128 elements and asked at four times as many (data/word_problem.py).
 
-The sweep asks which recurrences multiply permutations: a product of n Householder matrices a token, which turns a state
-where n is 2 (Siems et al. 2025, arXiv:2502.10297, sec. 5.1: S3 by one layer with n = 2, S5 with n = 4), networks whose
-recurrence is not linear, and others. docs/results/state_tracking.md has what was measured.
+The sweep asks which recurrences multiply permutations: products of n Householder matrices a token (Siems et al. 2025,
+arXiv:2502.10297), which with n = 2 are mirrors and turns, as the symmetries of a triangle are, S3; networks whose
+recurrence is not linear; and others. docs/results/state_tracking.md has what was measured.
 
   python main.py --config configs/word_problem.py:group=A5,mixer=rwkv7 --workdir runs/a5_rwkv7
   ./dev sweep --config "configs/word_problem.py:group=S3,length=32,depth=1,steps=3000,lr=3e-3" --out runs/s3

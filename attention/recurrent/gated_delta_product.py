@@ -18,7 +18,7 @@ class GatedDeltaProduct(GatedDeltaNet):
 
   for each head, with n keys, values and step sizes of each token; all else is `gated_delta_net`'s. A token multiplies
   the state by a_t prod_j (I - beta_tj k_tj k_tj^T), a product of n generalised Householder matrices. With beta up to 2,
-  which is the default, two of them are any rotation of a plane, so that S_3 is tracked with n = 2 (sec. 4).
+  which is the default, each can be a mirror, and two of them any rotation of a plane.
 
   Attributes:
     products: n.
