@@ -101,6 +101,7 @@ class GatedDeltaNet(Mixer):
     y = self.gated_norm(y, self.g_proj(x).reshape(y.shape)).reshape(*x.shape[:-1], -1)
     return self.out_proj(y), State(S, taps)
 
+  @nn.nowrap
   def rule(
     self,
     q: Float[Array, "b t h k"],

@@ -37,6 +37,7 @@ class GatedDeltaProduct(GatedDeltaNet):
   def decays(self) -> bool:
     return self.decay
 
+  @nn.nowrap
   def rule(
     self,
     q: Float[Array, "b t h k"],

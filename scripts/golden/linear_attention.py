@@ -77,6 +77,37 @@ def kda(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
   return with_torch_gradients(run, tokens(rng), rng)
 
 
+def gated_delta_product(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """Runs Gated DeltaProduct with three keys a token, one after the other on the axis of time."""
+  rng, many = np.random.default_rng(7), 3
+  one, more = tokens(rng, decay="head"), [tokens(rng, decay="head") for _ in range(many)]
+  several = {
+    name: np.stack([z[name] for z in more], axis=2).reshape(B, T * many, *one[name].shape[2:]) for name in "kv"
+  }
+  beta = np.stack([z["beta"] for z in more], axis=2).reshape(B, T * many, H)
+  run = lambda q, k, v, g, beta, S: official["naive_recurrent_gated_delta_product"](
+    q, k, v, g, beta, 1.0, None, S, True, many
+  )
+  return with_torch_gradients(run, pick(one, "q", "g", "S") | several | {"beta": beta}, rng)
+
+
+def gated_delta_net2(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """Runs Gated DeltaNet-2; queries are divided by sqrt(k) there."""
+  rng = np.random.default_rng(8)
+  run = lambda q, k, v, g, b, w, S: official["naive_recurrent_gdn2"](q, k, v, g, b, w, None, S, True)
+  gates = {"b": rng.uniform(0, 1, (B, T, H, K)), "w": rng.uniform(0, 1, (B, T, H, P))}
+  return with_torch_gradients(run, pick(tokens(rng), "q", "k", "v", "g", "S") | gates, rng)
+
+
+def forgetting_attention(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """Runs forgetting attention of four heads of queries to two of keys, in a window."""
+  rng = np.random.default_rng(9)
+  inputs = {name: rng.standard_normal((B, T, heads, K)) for name, heads in (("q", 4), ("k", 2), ("v", 2))}
+  inputs["g"] = -(10.0 ** rng.uniform(-3, 0.5, (B, T, 4)))
+  run = lambda q, k, v, g: (official["naive_forgetting_attn"](q, k, v, g, None, 11),)
+  return with_torch_gradients(run, inputs, rng)
+
+
 def dplr(official: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Runs a diagonal plus any matrix of rank 1, as in RWKV-7; queries are divided by sqrt(k) there."""
   rng = np.random.default_rng(5)
@@ -168,6 +199,11 @@ def _fla(file: str, name: str, numbers: Callable) -> Recipe:
 RECIPES = {
   "delta_rule": _fla("delta_rule/naive.py", "delta_rule_recurrence", delta_rule),
   "dplr": _fla("generalized_delta_rule/dplr/naive.py", "dplr_recurrence", dplr),
+  "forgetting_attention": _fla("forgetting_attn/naive.py", "naive_forgetting_attn", forgetting_attention),
+  "gated_delta_net2": _fla("gdn2/naive.py", "naive_recurrent_gdn2", gated_delta_net2),
+  "gated_delta_product": _fla(
+    "gated_delta_product/naive.py", "naive_recurrent_gated_delta_product", gated_delta_product
+  ),
   "gated_delta_rule": _fla("gated_delta_rule/naive.py", "naive_recurrent_gated_delta_rule", gated_delta_rule),
   "gla": _fla("gla/naive.py", "naive_recurrent_gla", gla),
   "kda": _fla("kda/naive.py", "naive_recurrent_kda", kda),

@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 
 from attention.recurrent.gated_delta_net import GatedDeltaNet
+from attention.recurrent.gated_delta_product import GatedDeltaProduct
 from attention.recurrent.kda import KDA
 from attention.recurrent.rwkv7 import RWKV7, State
+from kernels.attention import attention
+from kernels.attention.forgetting import with_sums
+from kernels.decays import running_sums
 from kernels.delta_rule import delta_rule
 from kernels.gated_linear_attention import gated_linear_attention
+from layers.mixer import Where
 from tests.golden.compare import check, near, read, same
 
 
@@ -51,6 +56,33 @@ def test_delta_rule_with_decays_is_gated_delta_nets_and_kdas(name):
     return delta_rule(p["q"] / 2, k, p["v"], jnp.exp(log_a) * p["k"], p["S"], None, log_a)
 
   check(run, *read(name))
+
+
+def test_several_keys_a_token_are_gated_delta_products():
+  products = 3
+
+  def run(p):
+    apart = lambda z: z.reshape(len(z), -1, products * z.shape[2], *z.shape[3:])
+    q, k, v, beta = p["q"], apart(p["k"]), apart(p["v"]), apart(p["beta"])
+    return GatedDeltaProduct(width=8, products=products).rule(q, k, v, beta, p["g"], p["S"], Where())
+
+  check(run, *read("gated_delta_product"))
+
+
+def test_delta_rule_with_gates_by_channel_is_gated_delta_net_2s():
+  def run(p):
+    return delta_rule(p["q"] / 2, p["k"], p["w"] * p["v"], jnp.exp(p["g"]) * p["b"] * p["k"], p["S"], None, p["g"])
+
+  check(run, *read("gated_delta_net2"))
+
+
+def test_attention_with_sums_of_gates_is_forgetting_attention():
+  def run(p):
+    sums = running_sums(p["g"].reshape(*p["g"].shape[:2], 2, 2), axis=1)
+    q, k = with_sums(p["q"], p["k"], sums, sums, scale=0.5)
+    return (attention(q, k, p["v"], scale=1.0, window=11),)
+
+  check(run, *read("forgetting_attention"))
 
 
 def test_delta_rule_with_any_matrix_of_rank_1_is_theirs():
