@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from attention import cache
 from attention.softmax import Attention
 from kernels.attention import attention
-from kernels.attention.forgetting import Sums, with_sums
+from kernels.attention.forgetting import Sums, own_sum, with_sums
 from kernels.attention.step import attention_step
 from kernels.decays import add_sums, running_sums
 from kernels.inputs import valid
@@ -96,10 +96,9 @@ class FoX(Attention):
     kv["sums"] = _together(now)
     tokens = cache.append(state.cache, kv, places, ring=ring)
     high, low = (new.swapaxes(1, 2) - old for new, old in zip(now, _apart(tokens.kept["sums"])))
-    heads, groups, size = self._sizes
-    own = jnp.tile(jnp.eye(heads // groups, dtype=q.dtype), (groups, 1))
+    _, groups, size = self._sizes
     y = attention_step(
-      (q[:, 0] * (self.scale or size**-0.5), jnp.broadcast_to(own, (len(x), *own.shape))),
+      (q[:, 0] * (self.scale or size**-0.5), own_sum(q[:, 0], groups)),
       (tokens.kept["k"], high + low),
       tokens.kept["v"],
       **cache.locations_of_one(places, tokens),

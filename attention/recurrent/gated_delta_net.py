@@ -113,9 +113,9 @@ class GatedDeltaNet(Mixer):
     where: Where,
   ) -> tuple[Float[Array, "b t h p"], Float[Array, "b h k p"]]:
     """Runs the recurrence of all heads; returns what is read of the state at each token, and the last state."""
-    assert log_a is not None, "the state decays"
-    beta, log_a = beta[..., None], log_a[..., None]
-    return delta_rule(q, beta * k, v, jnp.exp(log_a) * k, S, None, log_a, **where.masks)
+    log_a = None if log_a is None else log_a[..., None]
+    found = k if log_a is None else jnp.exp(log_a) * k
+    return delta_rule(q, beta[..., None] * k, v, found, S, None, log_a, **where.masks)
 
   @nn.nowrap
   def _qkv(self, **kwargs) -> ConvQKV:

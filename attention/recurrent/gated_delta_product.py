@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from attention.recurrent.gated_delta_net import GatedDeltaNet
-from kernels.delta_rule import delta_rule
 from layers.mixer import Where
 from layers.sizes import at_least_one
 
@@ -55,12 +54,10 @@ class GatedDeltaProduct(GatedDeltaNet):
     alone = lambda z, place: (
       jnp.zeros((b, t, n, *z.shape[2:]), z.dtype).at[:, :, place].set(z).reshape(b, t * n, *z.shape[2:])
     )
-    k, v, beta, q = each(k), each(v), each(beta)[..., None], alone(q, -1)
-    log_a = None if log_a is None else alone(log_a, 0)[..., None]
+    log_a = None if log_a is None else alone(log_a, 0)
     reset = None if where.reset is None else alone(where.reset, 0)
     lengths = None if where.lengths is None else where.lengths * n
-    found = k if log_a is None else jnp.exp(log_a) * k
-    y, S = delta_rule(q, beta * k, v, found, S, None, log_a, reset=reset, lengths=lengths)
+    y, S = super().rule(alone(q, -1), each(k), each(v), each(beta), log_a, S, Where(reset, lengths))
     return y.reshape(b, t, n, h, -1)[:, :, -1], S
 
   @nn.nowrap

@@ -30,14 +30,20 @@ def with_sums(
       group's keys. That of a query adds the same to all its scores. Its gradient is 0 but for rounding, which is that
       of the keys', too, and cancels.
   """
-  own = jnp.tile(jnp.eye(q.shape[2] // k.shape[2], dtype=q.dtype), (k.shape[2], 1))
-  own, one = jnp.broadcast_to(own, (*q.shape[:3], own.shape[1])), jnp.ones((*k.shape[:3], 1), k.dtype)
+  own, one = own_sum(q, k.shape[2]), jnp.ones((*k.shape[:3], 1), k.dtype)
   q_new, k_new = [], []
   for of_q, of_k in zip(_parts(q_sums), _parts(k_sums)):
     q_new += [of_q.reshape(*q.shape[:3], 1).astype(q.dtype), own]
     k_new += [one, -of_k.astype(k.dtype)]
   join = lambda *parts: jnp.concatenate(parts, axis=-1)
   return join(*q_new, (q * scale).astype(q.dtype)), join(*k_new, k)
+
+
+def own_sum(q: Float[Array, "*b h k"], groups: int) -> Float[Array, "*b h r"]:
+  """Returns entries of queries that choose, among the r sums beside a group's key, the one of their own head."""
+  heads = q.shape[-2]
+  own = jnp.tile(jnp.eye(heads // groups, dtype=q.dtype), (groups, 1))
+  return jnp.broadcast_to(own, (*q.shape[:-1], own.shape[1]))
 
 
 def _parts(sums: Sums) -> list[Float[Array, "b _ g r"]]:

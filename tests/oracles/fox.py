@@ -4,7 +4,7 @@ import numpy as np
 
 from tests.oracles.matrix_state import rms
 from tests.oracles.parts import dense, sigmoid
-from tests.oracles.softmax import angles, turn
+from tests.oracles.softmax import angles, read_out, turn
 
 
 def run(p, x, *, heads, kv_heads=None, size=None, window=None, position="none", theta=1e4, qk_norm="none", scale=None):
@@ -30,11 +30,7 @@ def run(p, x, *, heads, kv_heads=None, size=None, window=None, position="none", 
       if "y_norm/scale" in p:
         o = rms(o, p["y_norm/scale"][i * size : (i + 1) * size], 1e-6)
       out.append(o)
-    joined = np.concatenate(out)
-    if "gate_proj/kernel" in p:
-      gates = sigmoid(dense(p, "gate_proj", u))
-      joined = joined * np.repeat(gates, len(joined) // len(gates))
-    y.append(dense(p, "out_proj", joined))
+    y.append(read_out(p, out, u))
   return y
 
 

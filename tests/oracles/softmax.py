@@ -106,10 +106,15 @@ def run(
         scores -= slope(head, heads) * np.abs(time + persistent - np.array(seen))
       weights = np.exp(scores)
       out.append(sum(w * v[s][group] for w, s in zip(weights / weights.sum(), seen)))
-    joined = np.concatenate(out)
-    if "gate_proj/kernel" in p:
-      # one for each entry, or for each head
-      gates = sigmoid(dense(p, "gate_proj", u))
-      joined = joined * np.repeat(gates, len(joined) // len(gates))
-    y.append(dense(p, "out_proj", joined))
+    y.append(read_out(p, out, u))
   return y
+
+
+def read_out(p, heads, u):
+  """W_o of what the heads found, gated by u where there are gates."""
+  joined = np.concatenate(heads)
+  if "gate_proj/kernel" in p:
+    # one for each entry, or for each head
+    gates = sigmoid(dense(p, "gate_proj", u))
+    joined = joined * np.repeat(gates, len(joined) // len(gates))
+  return dense(p, "out_proj", joined)
