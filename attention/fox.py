@@ -20,6 +20,7 @@ from kernels.inputs import valid
 from layers import Dense, RMSNorm
 from layers.choices import one_of
 from layers.mixer import Where
+from layers.norms import at_least_float32
 from layers.token_shift import token_shift
 from mistake import Mistake
 
@@ -116,11 +117,11 @@ class FoX(Attention):
     flat, after = dict(k=self.k_proj(x), v=self.v_proj(x)), {}
     for name in self._shifted:
       before, after[name] = token_shift(flat[name], last[name], **where.masks)
-      share = jnp.repeat(jax.nn.sigmoid(_wide(getattr(self, f"{name}_shift")(x))), self._sizes[2], axis=-1)
+      share = jnp.repeat(jax.nn.sigmoid(at_least_float32(getattr(self, f"{name}_shift")(x))), self._sizes[2], axis=-1)
       flat[name] = (flat[name] + share * (before - flat[name])).astype(x.dtype)
     # in float32, as the gradient of log f is a difference of sums over all later tokens, which bfloat16 loses
-    q, kv = jax.tree.map(_wide, self.arranged(self.q_proj(x), flat["k"], flat["v"], places.offset))
-    log_f = jax.nn.log_sigmoid(_wide(self.f_proj(x))).reshape(*x.shape[:2], self._sizes[1], -1)
+    q, kv = jax.tree.map(at_least_float32, self.arranged(self.q_proj(x), flat["k"], flat["v"], places.offset))
+    log_f = jax.nn.log_sigmoid(at_least_float32(self.f_proj(x))).reshape(*x.shape[:2], self._sizes[1], -1)
     # in a sum it would reach all later tokens; as a key it reaches those that see the token
     finite = jnp.isfinite(log_f)
     kv["k"] = jnp.where(finite.all(axis=-1, keepdims=True), kv["k"], jnp.nan)
@@ -164,7 +165,3 @@ def _apart(sums: Float[Array, "*b e"]) -> Sums:
 
 def _together(sums: Sums) -> Float[Array, "*b e"]:
   return jnp.concatenate(sums, axis=-1)
-
-
-def _wide(z: Float[Array, "*b e"]) -> Float[Array, "*b e"]:
-  return z.astype(jnp.promote_types(z.dtype, jnp.float32))

@@ -43,7 +43,7 @@ class RMSNorm(_Norm):
   @nn.compact
   def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     """x scaled to a root mean square of `scale`, and shifted by `bias` if there is one."""
-    wide = _wide(x)
+    wide = at_least_float32(x)
     if self.groups < 1 or x.shape[-1] % self.groups:
       raise Mistake(f"RMSNorm: groups={self.groups} do not divide the {x.shape[-1]} features")
     parts = wide if self.groups == 1 else wide.reshape(*x.shape[:-1], self.groups, -1)
@@ -65,7 +65,7 @@ class LayerNorm(_Norm):
   @nn.compact
   def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     """x shifted and scaled to mean `bias` and standard deviation `scale`."""
-    wide = _wide(x)
+    wide = at_least_float32(x)
     scale = param(self, "scale", nn.initializers.ones, x.shape[-1:], (self.axis,))
     bias = param(self, "bias", nn.initializers.zeros, x.shape[-1:], (self.axis,))
     centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
@@ -107,7 +107,7 @@ class BatchNorm(_Norm):
 
   @nn.compact
   def _normalised(self, x: Array, lengths: Array | None = None, learns: bool = False) -> Array:
-    wide, zeros, ones = _wide(x), nn.initializers.zeros, nn.initializers.ones
+    wide, zeros, ones = at_least_float32(x), nn.initializers.zeros, nn.initializers.ones
     scale, bias = (
       param(self, name, init, x.shape[-1:], (self.axis,)).astype(wide.dtype)
       for name, init in (("scale", ones), ("bias", zeros))
@@ -152,7 +152,7 @@ class HeadNorm(_Norm):
     if x.shape[-1] == self.heads:
       raise Mistake(f"HeadNorm: {self.heads} heads of {self.heads} channels have one each, which less its mean is 0")
     scale = param(self, "scale", self.scale_init, x.shape[-1:], (self.axis,))
-    wide = _wide(x).reshape(*x.shape[:-1], self.heads, x.shape[-1] // self.heads)
+    wide = at_least_float32(x).reshape(*x.shape[:-1], self.heads, x.shape[-1] // self.heads)
     centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
     y = (centred * inverse_root(variance, self.eps)).reshape(x.shape)
@@ -187,7 +187,7 @@ class GatedRMSNorm(_Norm):
     """y normalised and gated by z."""
     if y.shape[-1] % self.groups:
       raise Mistake(f"GatedRMSNorm: groups={self.groups} do not divide the {y.shape[-1]} features")
-    wide, gate, scale = _wide(y), GATES[self.gate](_wide(z)), self.scale(y.shape[-1])
+    wide, gate, scale = at_least_float32(y), GATES[self.gate](at_least_float32(z)), self.scale(y.shape[-1])
     wide = gated_rms_norm(wide, gate, scale.astype(wide.dtype), order=self.order, groups=self.groups, eps=self.eps)
     return wide.astype(y.dtype)
 
@@ -222,5 +222,6 @@ def make_token_norm(name: str, **kwargs) -> nn.Module:
   return make_norm(name, **kwargs)
 
 
-def _wide(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+def at_least_float32(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+  """Returns bfloat16 as float32, and others as they are."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
